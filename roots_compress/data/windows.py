@@ -1,0 +1,45 @@
+"""Token windows: what training, calibration and evaluation read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class PackedWindows:
+    """Fixed windows of packed documents; N windows of T tokens."""
+
+    input_ids: NDArray[np.int64]
+    """`(N, T)`."""
+    labels: NDArray[np.int64]
+    """`(N, T)`: the token itself, or -100 where it is not scored (prompts, a document's opening token, padding)."""
+    segment_ids: NDArray[np.int64]
+    """`(N, T)`: number of the document within its window; tokens attend within their document only."""
+
+
+@dataclass(frozen=True)
+class EvaluationWindows:
+    """Held-out windows for perplexity; every token after a window's first is scored exactly once.
+
+    With a BOS token every window opens with it. Without one, a window opens with the last token of the window
+    before it, which that window has scored already.
+    """
+
+    input_ids: NDArray[np.int64]
+    """`(N, T)`."""
+    bos: bool
+    text_bytes: int
+    """UTF-8 bytes of the text the scored tokens stand for."""
+    text_sha256: str
+    tokenizer_sha256: str
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens whose probability enters the perplexity."""
+        windows, tokens = self.input_ids.shape
+        return windows * (tokens - 1)

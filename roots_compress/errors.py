@@ -1,0 +1,56 @@
+"""The errors a user may meet: each says what is wrong, where, and what to do.
+
+Every other exception that reaches the command line is a bug in this program and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RootsError(Exception):
+    """A failure with a cause and a remedy, shown without a traceback.
+
+    Args:
+        message: what is wrong, in one sentence.
+        where: the file, and perhaps key and line, that is at fault (`recipe.yaml:7: stages[1].ratio`).
+        remedy: what the user can do about it, in the imperative.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | Path | None = None, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = str(where) if where is not None else None
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.message}" if self.where else self.message]
+        if self.remedy:
+            lines.append(self.remedy)
+        return "\n".join(lines)
+
+
+class InputError(RootsError):
+    """The request cannot be carried out as given: a bad recipe, file, option or combination. Exit code 2."""
+
+    exit_code = 2
+
+
+class StageError(RootsError):
+    """A stage failed after it had begun; stages committed before it are safe. Exit code 1."""
+
+
+class GateMissedError(RootsError):
+    """The run finished and a gate of its recipe was missed. Exit code 3."""
+
+    exit_code = 3
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the nearest known word, or an empty string where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,0 +1,26 @@
+"""Settings of the figures every stage is judged by."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from roots_compress.settings import PositiveInt, Settings
+
+
+class EvaluationConfig(Settings):
+    """How perplexity and speed are measured, the same for every stage of a run."""
+
+    windows: PositiveInt = 24
+    """Windows of held-out text that perplexity is measured on."""
+    block_size: Annotated[int, Field(ge=8)] = 512
+    """Tokens in each window; at most the model's context."""
+    contexts: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (128, 512)
+    """Context lengths, in tokens, at which prefill and decode speed are measured."""
+    decode_tokens: PositiveInt = 16
+    """Tokens decoded in each timing."""
+    repeats: PositiveInt = 5
+    """Timings of each figure, interleaved between the stages compared."""
+    threads: PositiveInt | None = None
+    """Threads for timing; without it, as many as there are physical cores to use."""

@@ -1,0 +1,148 @@
+"""Linear and embedding modules over quantized weights, and the storage formats they read.
+
+Each format is stored so that an ONNX graph takes the tensors as they are:
+
+| format | `weight` | scales | meaning |
+|---|---|---|---|
+| `w8a8` | int8 `(out, in)` | `weight_scale (out,)` | symmetric per output row; the input is quantized to int8 per token |
+| `w8` | uint8 `(out, groups, size)` | `weight_scale (out, groups)` | symmetric about 128 in groups along the input |
+| `w4` | uint8 `(out, groups, size / 2)` | the same, and `weight_zero_point (out, ceil(groups / 2))` | asymmetric in groups |
+
+Two 4-bit values share a byte, the even one in the low half; the groups are those of ONNX Runtime's `MatMulNBits`.
+An input width that is no multiple of the group size is padded with values that dequantize to zero.
+The modules compute what the graph computes, in float32, so that a checkpoint can be judged without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Format = Literal["w8a8", "w8", "w4"]
+FORMATS: tuple[Format, ...] = ("w8a8", "w8", "w4")
+ACTIVATION_LEVELS = 127
+UINT8_ZERO_POINT = 128
+
+
+def groups_for(width: int, group_size: int) -> int:
+    """Return how many groups cover an input of `width`."""
+    return -(-width // group_size)
+
+
+def pack_nibbles(values: Tensor) -> Tensor:
+    """Pack pairs along the last axis (uint8 below 16; padded to even length with 0), the first in the low half."""
+    if values.shape[-1] % 2:
+        values = F.pad(values, (0, 1))
+    return values[..., 0::2] | (values[..., 1::2] << 4)
+
+
+def unpack_nibbles(packed: Tensor, count: int) -> Tensor:
+    """Undo `pack_nibbles`, returning the first `count` values along the last axis."""
+    pairs = torch.stack((packed & 15, packed >> 4), dim=-1)
+    return pairs.flatten(-2)[..., :count]
+
+
+def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantize to int8 per token: symmetric, scaled by the largest magnitude along the last axis.
+
+    Returns:
+        the integers, still as floats in [-127, 127], and the scales with a last axis of 1. A token of zeros keeps
+        zeros, with scale 1.
+    """
+    largest = x.abs().amax(dim=-1, keepdim=True)
+    scale = torch.where(largest > 0, largest / ACTIVATION_LEVELS, 1.0)
+    return (x / scale).round().clamp(-ACTIVATION_LEVELS, ACTIVATION_LEVELS), scale
+
+
+class QuantizedWeight(nn.Module):
+    """A quantized matrix of `rows` by `width` in one of the formats above."""
+
+    weight: Tensor
+    weight_scale: Tensor
+    weight_zero_point: Tensor
+
+    def __init__(self, rows: int, width: int, weight_format: Format, group_size: int) -> None:
+        super().__init__()
+        self.rows, self.width, self.format, self.group_size = rows, width, weight_format, group_size
+        groups = groups_for(width, group_size)
+        if weight_format == "w8a8":
+            self.register_buffer("weight", torch.zeros(rows, width, dtype=torch.int8))
+            self.register_buffer("weight_scale", torch.ones(rows))
+            return
+        stored = group_size if weight_format == "w8" else group_size // 2
+        self.register_buffer("weight", torch.zeros(rows, groups, stored, dtype=torch.uint8))
+        self.register_buffer("weight_scale", torch.ones(rows, groups))
+        if weight_format == "w4":
+            self.register_buffer("weight_zero_point", torch.zeros(rows, -(-groups // 2), dtype=torch.uint8))
+
+    def dequantize(self, rows: Tensor | None = None) -> Tensor:
+        """Return the float32 matrix, or only the rows numbered by an index tensor of any shape."""
+        weight, scale = self._rows(self.weight, rows), self._rows(self.weight_scale, rows)
+        if self.format == "w8a8":
+            return weight.float() * scale[..., None]
+        if self.format == "w8":
+            centred = weight.float() - UINT8_ZERO_POINT
+        else:
+            zero = unpack_nibbles(self._rows(self.weight_zero_point, rows), scale.shape[-1])
+            centred = unpack_nibbles(weight, self.group_size).float() - zero.float()[..., None]
+        return (centred * scale[..., None]).flatten(-2)[..., : self.width]
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return `x @ weight.T + bias`, with the input quantized per token where the format says so."""
+        if self.format != "w8a8":
+            return F.linear(x, self.dequantize().to(x.dtype), bias)
+        levels, scale = quantize_tokens(x.float())
+        product = F.linear(levels, self.weight.float()) * scale * self.weight_scale
+        return (product if bias is None else product + bias).to(x.dtype)
+
+    @staticmethod
+    def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
+        return tensor if rows is None else tensor[rows]
+
+
+class QuantizedLinear(QuantizedWeight):
+    """A linear layer over a quantized matrix; `bias` stays in floating point."""
+
+    bias: Tensor | None
+
+    def __init__(self, width: int, rows: int, bias: bool, weight_format: Format, group_size: int) -> None:
+        super().__init__(rows, width, weight_format, group_size)
+        self.register_buffer("bias", torch.zeros(rows) if bias else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output, `(..., rows)`."""
+        return self.multiply(x, self.bias)
+
+
+class QuantizedEmbedding(QuantizedWeight):
+    """An embedding over a quantized table; a tied output head multiplies by the same table."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the rows of `tokens`, `(..., width)`."""
+        return self.dequantize(tokens)
+
+
+def make_linear(config: Any, name: str, width: int, rows: int, bias: bool) -> nn.Module:
+    """Return the linear layer that the config asks for under this module name, plain or quantized."""
+    weight_format = format_of(config, name)
+    if weight_format is None:
+        return nn.Linear(width, rows, bias=bias)
+    return QuantizedLinear(width, rows, bias, weight_format, config.quantization["group_size"])
+
+
+def make_embedding(config: Any, name: str) -> nn.Module:
+    """Return the token embedding that the config asks for, plain or quantized."""
+    weight_format = format_of(config, name)
+    if weight_format is None:
+        return nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=None)
+    return QuantizedEmbedding(
+        config.vocab_size, config.hidden_size, weight_format, config.quantization["group_size"]
+    )
+
+
+def format_of(config: Any, name: str) -> Format | None:
+    """Return the storage format of a module, or None where its weights are plain."""
+    return config.quantization["formats"].get(name) if config.quantization else None

@@ -1,0 +1,29 @@
+"""Settings of the `quantize` stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from roots_compress.data.config import CalibrationConfig
+from roots_compress.settings import PositiveFloat, Settings
+
+
+class QuantizeConfig(Settings):
+    """Store weights, and where it holds up compute, in fewer bits."""
+
+    kind: Literal["quantize"] = "quantize"
+    """Names the stage."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "quantize"
+    """Label of the row in reports."""
+    scheme: Literal["int8", "int4", "fp16"] = "int8"
+    """`int8`: weights and, where it holds up, activations; `int4`: weights only; `fp16`: half precision."""
+    activations: Literal["auto", "always", "never"] = "auto"
+    """int8 only. `auto`: quantize a projection's input too, unless its measured error is too large."""
+    activation_error: PositiveFloat = 0.02
+    """int8 with `auto`: the largest relative output error (root mean square) that quantizing an input may add."""
+    group_size: Literal[16, 32, 64, 128] = 32
+    """Weights that share a scale, in weight-only int8 and int4 matrices."""
+    calibration: CalibrationConfig = CalibrationConfig()
+    """Text on which errors are measured."""

@@ -1,0 +1,141 @@
+"""The figures of a run as frozen dataclasses, and their JSON form (`metrics.json`, schema 1).
+
+Units stand in the names; perplexity is dimensionless, and parameters are counted after tying.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+SCHEMA = 1
+
+StageKind = Literal["baseline", "train", "distill", "prune", "quantize"]
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second at one context length: the median of the repeats, and their extremes."""
+
+    context: int
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything a perplexity or a timing depends on beside the model."""
+
+    block_size: int
+    windows: int
+    tokens: int
+    """Tokens scored."""
+    text_bytes: int
+    """UTF-8 bytes of the scored text."""
+    bos: bool
+    """Whether each window is opened with the tokenizer's BOS token, which is not scored itself."""
+    text_sha256: str
+    tokenizer_sha256: str
+    contexts: tuple[int, ...]
+    decode_tokens: int
+    repeats: int
+    threads: int
+    text: str
+    """What the held-out text is, in words."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The figures of one artifact. `perplexity` and `bits_per_byte` come from the ONNX graph."""
+
+    parameters: int
+    bytes: int
+    perplexity: float
+    bits_per_byte: float
+    torch_perplexity: float
+    prefill_tokens_per_second: tuple[Speed, ...]
+    decode_tokens_per_second: tuple[Speed, ...]
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One row of a report: what the stage was, how long it took, what it made, and how that performs."""
+
+    index: int
+    kind: StageKind
+    name: str
+    seconds: float
+    metrics: Metrics
+    onnx: str
+    """The graph, as a path relative to the run."""
+    notes: dict[str, Json] = field(default_factory=dict)
+    """What the stage decided: widths kept, formats chosen, losses reached."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as `metrics.json` holds it, the metrics' fields beside the stage's own."""
+        row = asdict(self)
+        row.update(row.pop("metrics"))
+        return row
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> StageResult:
+        """Rebuild a row from `metrics.json`; unknown keys, from newer writers, are ignored."""
+        figures = {f.name: row[f.name] for f in fields(Metrics)}
+        for key in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+            figures[key] = tuple(Speed(**speed) for speed in figures[key])
+        own = {f.name: row[f.name] for f in fields(cls) if f.name != "metrics"}
+        return cls(metrics=Metrics(**figures), **own)
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Whether one bound of a recipe was kept."""
+
+    gate: str
+    limit: float
+    value: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class RunMetrics:
+    """All that `metrics.json` of a run holds."""
+
+    name: str
+    machine: dict[str, Json]
+    protocol: Protocol
+    stages: tuple[StageResult, ...]
+    gates: tuple[GateResult, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document as written to `metrics.json`."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "machine": self.machine,
+            "protocol": asdict(self.protocol),
+            "stages": [stage.to_json() for stage in self.stages],
+            "gates": [asdict(gate) for gate in self.gates],
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> RunMetrics:
+        """Rebuild a run's figures.
+
+        Raises:
+            KeyError, TypeError: the document is not of schema 1.
+        """
+        if document["schema"] != SCHEMA:
+            raise TypeError(f"metrics schema {document['schema']} is not {SCHEMA}")
+        protocol = dict(document["protocol"])
+        protocol["contexts"] = tuple(protocol["contexts"])
+        return cls(
+            name=document["name"],
+            machine=document["machine"],
+            protocol=Protocol(**protocol),
+            stages=tuple(StageResult.from_json(row) for row in document["stages"]),
+            gates=tuple(GateResult(**gate) for gate in document["gates"]),
+        )

@@ -1,0 +1,47 @@
+"""What a language model is to the code that measures and serves it, whichever engine runs it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int64]
+Logits = NDArray[np.float32]
+
+
+class Step(NamedTuple):
+    """Logits of the newest tokens, `(B, V)`, and the cache that holds everything up to them."""
+
+    logits: Logits
+    cache: object
+
+
+class LanguageModel(Protocol):
+    """A causal language model with a KV cache. B batch, T tokens, V vocabulary.
+
+    `attention_mask` is `(B, T)`, 0 at left padding; None where nothing is padded.
+    """
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        ...
+
+    @property
+    def max_context(self) -> int:
+        """The most tokens a cache may hold."""
+        ...
+
+    def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:
+        """Return the logits of every position, `(B, T, V)`, without a cache."""
+        ...
+
+    def prefill(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Step:
+        """Read a prompt into a new cache; return the logits of each row's last token."""
+        ...
+
+    def decode(self, token_ids: Tokens, cache: object) -> Step:
+        """Append one token per row, `(B,)`; the cache passed in must not be used again."""
+        ...

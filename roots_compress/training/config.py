@@ -1,0 +1,38 @@
+"""Settings of the one training loop, shared by `train`, `distill` and the recovery of `prune`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from roots_compress.settings import PositiveFloat, PositiveInt, Settings
+
+
+class TrainingConfig(Settings):
+    """How a model is optimised: AdamW, linear warm-up, cosine decay."""
+
+    steps: PositiveInt = 300
+    """Optimizer steps."""
+    batch_size: PositiveInt = 8
+    """Windows in each micro-batch."""
+    accumulation: PositiveInt = 1
+    """Micro-batches whose gradients are averaged before each optimizer step."""
+    block_size: Annotated[int, Field(ge=8)] = 256
+    """Tokens in each training window."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    final_learning_rate_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """The learning rate at the last step, as a fraction of the peak."""
+    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Fraction of the steps over which the learning rate rises from zero to its peak."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+    """AdamW weight decay, applied to matrices only (not to norms and biases)."""
+    beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    """AdamW's second moment decay; the first is 0.9."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this global norm."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast precision. `auto`: bf16 on a GPU that has it, otherwise fp32."""
+    checkpoint_every: PositiveInt = 100
+    """Steps between resumable checkpoints of the training state."""
