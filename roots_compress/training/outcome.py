@@ -1,0 +1,17 @@
+"""What every stage returns to the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.results import Json
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """The checkpoint a stage made, on the CPU and in eval mode, and what the stage decided on the way."""
+
+    checkpoint: Checkpoint
+    notes: dict[str, Json] = field(default_factory=dict)
+    """Widths kept, formats chosen, losses reached: JSON for the run's report."""
