@@ -1,0 +1,275 @@
+"""What linear layers read on calibration text: streamed statistics, samples, and the residual stream itself.
+
+Nothing here holds the activations of a whole model. Statistics are summed up batch by batch; a Gram matrix
+exists only for the modules it was asked for; the residual stream is one tensor of tokens by hidden size.
+
+Shape legend: N windows, B windows in a batch, T tokens in a window, W hidden size, R rows (flattened tokens),
+C input channels of a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import StageError
+from roots_compress.model.modeling import RootsForCausalLM, RootsLayer, RootsModel
+
+HEAD = "lm_head"
+BATCH_SIZE = 4
+Observer = Callable[[str, Tensor], None]
+"""Called with a module's name and a batch of its input rows, `RC`."""
+
+
+class InputStatistics:
+    """Sums over the rows that a linear layer has read.
+
+    Attributes:
+        rows: how many rows were seen.
+        squared_norms: `C`, float64: each channel's sum of squares; the diagonal of the Gram matrix.
+        largest: `C`, float32: each channel's largest magnitude.
+        gram: `CC`, float64: `X.T @ X` over all rows; None where not asked for. Each batch is multiplied
+            in float32 and added in float64.
+    """
+
+    def __init__(self, width: int, *, gram: bool = False, device: str | torch.device = "cpu") -> None:
+        self.rows = 0
+        self.squared_norms = torch.zeros(width, dtype=torch.float64, device=device)
+        self.largest = torch.zeros(width, device=device)
+        self.gram = torch.zeros(width, width, dtype=torch.float64, device=device) if gram else None
+
+    def update(self, rows_RC: Tensor, weights_R: Tensor | None = None) -> None:
+        """Add rows; `weights_R` says how much each counts in the norms and the Gram matrix (1 without)."""
+        rows_RC = rows_RC.float()
+        self.rows += rows_RC.shape[0]
+        self.largest = torch.maximum(self.largest, rows_RC.abs().amax(dim=0))
+        scaled_RC = rows_RC if weights_R is None else rows_RC * weights_R[:, None].sqrt()
+        if self.gram is None:
+            self.squared_norms += scaled_RC.square().sum(dim=0).double()
+        else:
+            self.gram += (scaled_RC.T @ scaled_RC).double()
+            self.squared_norms = self.gram.diagonal().clone()
+
+    def check(self, name: str) -> None:
+        """Refuse statistics that cannot be used.
+
+        Raises:
+            StageError: an input channel of the module `name` held NaN or an infinity.
+        """
+        bad = (
+            (~torch.isfinite(self.squared_norms) | ~torch.isfinite(self.largest)).nonzero().flatten().tolist()
+        )
+        if bad:
+            raise StageError(
+                f"{len(bad)} input channels of {name} are NaN or infinite on the calibration text, "
+                f"the first of them {bad[0]}",
+                remedy="Check the checkpoint: it is broken, or its activations overflow in half precision.",
+            )
+
+
+@contextmanager
+def observed(modules: Mapping[str, nn.Module], observer: Observer) -> Iterator[None]:
+    """Within the block, call the observer with the input rows of each of these modules whenever it runs."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _module, inputs: observer(name, inputs[0].detach().flatten(0, -2))
+
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def observe_inputs(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    names: Collection[str],
+    observer: Observer,
+    *,
+    device: str = "cpu",
+    batch_size: int = BATCH_SIZE,
+) -> None:
+    """Run the decoder once over the windows and show the observer what each named module reads.
+
+    Every module's rows come in the order of the windows' tokens. `lm_head` may be named: it reads the final
+    norm's output, and no logits are computed.
+
+    Raises:
+        KeyError: the model has no module of that name.
+    """
+    modules = dict(model.named_modules())
+    below_head = {name: modules[name] for name in names if name != HEAD}
+    decoder = model.model
+    was_training = model.training
+    model.eval()
+    try:
+        with observed(below_head, observer):
+            for tokens, segments in batches(windows, batch_size, device):
+                output = decoder(input_ids=tokens, segment_ids=segments, use_cache=False)
+                if HEAD in names:
+                    observer(HEAD, output.last_hidden_state.flatten(0, -2))
+    finally:
+        model.train(was_training)
+
+
+def collect_statistics(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    names: Collection[str],
+    *,
+    gram: Collection[str] = (),
+    device: str = "cpu",
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, InputStatistics]:
+    """Return the statistics of each named module's input, from one pass over the windows.
+
+    Those named in `gram` get a Gram matrix too: width squared times 8 bytes each.
+
+    Raises:
+        StageError: a module read NaN or an infinity.
+    """
+    statistics: dict[str, InputStatistics] = {}
+
+    def observer(name: str, rows_RC: Tensor) -> None:
+        if name not in statistics:
+            width = rows_RC.shape[-1]
+            statistics[name] = InputStatistics(width, gram=name in gram, device=rows_RC.device)
+        statistics[name].update(rows_RC)
+
+    observe_inputs(model, windows, names, observer, device=device, batch_size=batch_size)
+    for name, seen in statistics.items():
+        seen.check(name)
+    return statistics
+
+
+def sample_inputs(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    names: Collection[str],
+    *,
+    rows: int,
+    seed: int,
+    device: str = "cpu",
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, Tensor]:
+    """Return input rows `RC` of each named module: the same `rows` random tokens for all, on the CPU.
+
+    Where the windows hold fewer tokens than `rows`, all of them are returned.
+    """
+    total = windows.input_ids.size
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    chosen = order[:rows].sort().values
+    seen: dict[str, int] = {}
+    parts: dict[str, list[Tensor]] = {}
+
+    def observer(name: str, rows_RC: Tensor) -> None:
+        start = seen.get(name, 0)
+        seen[name] = start + rows_RC.shape[0]
+        inside = chosen[(chosen >= start) & (chosen < seen[name])] - start
+        # A copy by index: no view may keep the whole batch alive.
+        parts.setdefault(name, []).append(rows_RC[inside.to(rows_RC.device)].cpu())
+
+    observe_inputs(model, windows, names, observer, device=device, batch_size=batch_size)
+    return {name: torch.cat(found) for name, found in parts.items()}
+
+
+def batches(
+    windows: PackedWindows, batch_size: int = BATCH_SIZE, device: str | torch.device = "cpu"
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield `(tokens_BT, segments_BT)`; no segments where every window of the batch is one document."""
+    for start in range(0, windows.input_ids.shape[0], batch_size):
+        rows = slice(start, start + batch_size)
+        tokens = torch.from_numpy(windows.input_ids[rows]).to(device)
+        segments = torch.from_numpy(windows.segment_ids[rows]).to(device)
+        whole = bool((segments == segments[:, :1]).all())
+        yield tokens, None if whole else segments
+
+
+class ResidualStream:
+    """The residual stream of calibration windows, moved through a model half a layer at a time.
+
+    With it a stage can change a layer, see what it now gives, and go on from there. Each layer runs once
+    or twice in all, where a full forward for every layer would cost the square of the depth.
+
+    The stream rests on the CPU, `N * T * W * 4` bytes; batches visit `device` for their computation.
+
+    Attributes:
+        hidden: one tensor `BTW` (float32) for each batch: the stream before the half-layer that comes next.
+    """
+
+    def __init__(
+        self,
+        model: RootsForCausalLM,
+        windows: PackedWindows,
+        *,
+        device: str = "cpu",
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        self.device = device
+        self.hidden: list[Tensor] = []
+        self._contexts: list[list[tuple[Any, ...]]] = []
+        recorders = [_Recorder() for _ in model.model.layers]
+        with torch.no_grad(), _layers_replaced(model.model, recorders):
+            for tokens, segments in batches(windows, batch_size, device):
+                model.model(input_ids=tokens, segment_ids=segments, use_cache=False)
+                self.hidden.append(recorders[0].hidden.float().cpu())
+                self._contexts.append([recorder.context for recorder in recorders])
+
+    def fork(self) -> ResidualStream:
+        """Return a copy which goes its own way from here."""
+        other = object.__new__(ResidualStream)
+        other.device, other._contexts = self.device, self._contexts
+        other.hidden = [hidden_BTW.clone() for hidden_BTW in self.hidden]
+        return other
+
+    def attention(self, layer: RootsLayer, index: int) -> Iterator[Tensor]:
+        """Yield what a layer's attention adds to each batch, `BTW` on the device; the stream stays as it is.
+
+        Args:
+            layer: the layer, perhaps a changed one.
+            index: its number in the model that the stream was made from.
+        """
+        for hidden_BTW, contexts in zip(self.hidden, self._contexts, strict=True):
+            normed_BTW = layer.input_layernorm(hidden_BTW.to(self.device))
+            yield layer.self_attn(normed_BTW, *contexts[index], None)
+
+    def mlp(self, layer: RootsLayer) -> Iterator[Tensor]:
+        """Yield what this layer's MLP adds to each batch, `BTW` on the device; the stream stays as it is."""
+        for hidden_BTW in self.hidden:
+            yield layer.mlp(layer.post_attention_layernorm(hidden_BTW.to(self.device)))
+
+    def add(self, contributions: Iterable[Tensor]) -> None:
+        """Add what a half-layer gives, so that the stream stands before the next half."""
+        for batch, contribution_BTW in enumerate(contributions):
+            self.hidden[batch] += contribution_BTW.float().cpu()
+
+
+class _Recorder(nn.Module):
+    """Stands in for a layer: keeps what the decoder hands it and passes the stream on unchanged."""
+
+    hidden: Tensor
+    context: tuple[Any, ...]
+
+    def forward(self, hidden_BTW: Tensor, visible: Any, positions: Any, cos_sin: Any, _cache: Any) -> Tensor:
+        self.hidden, self.context = hidden_BTW, (visible, positions, cos_sin)
+        return hidden_BTW
+
+
+@contextmanager
+def _layers_replaced(decoder: RootsModel, stand_ins: list[_Recorder]) -> Iterator[None]:
+    layers, was_training = decoder.layers, decoder.training
+    decoder.eval()
+    decoder.layers = nn.ModuleList(stand_ins)
+    try:
+        yield
+    finally:
+        decoder.layers = layers
+        decoder.train(was_training)

@@ -1,0 +1,160 @@
+"""Streamed statistics equal those of all activations at once; the residual stream equals a plain forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import StageError
+from roots_compress.model.calibration import (
+    InputStatistics,
+    ResidualStream,
+    collect_statistics,
+    observe_inputs,
+    sample_inputs,
+)
+from roots_compress.model.modeling import RootsForCausalLM
+from tests.tiny import tiny_layer, tiny_model, tiny_tokens
+
+DOWN = ("model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj")
+
+
+def make_windows(count: int = 5, tokens: int = 12, *, documents: int = 2) -> PackedWindows:
+    """Return random windows, each of `documents` equal segments."""
+    ids = tiny_tokens(count, tokens).numpy()
+    segments = np.broadcast_to(np.arange(tokens) * documents // tokens, ids.shape).astype(np.int64)
+    return PackedWindows(input_ids=ids, labels=ids.copy(), segment_ids=segments)
+
+
+def all_inputs(model: RootsForCausalLM, windows: PackedWindows, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return every input row of the named modules, from one forward over all windows at once."""
+    held: dict[str, Tensor] = {}
+    handles = [
+        dict(model.named_modules())[name].register_forward_pre_hook(
+            lambda _m, inputs, name=name: held.__setitem__(name, inputs[0].detach().flatten(0, -2))
+        )
+        for name in names
+    ]
+    with torch.no_grad():
+        model(torch.from_numpy(windows.input_ids), segment_ids=torch.from_numpy(windows.segment_ids))
+    for handle in handles:
+        handle.remove()
+    return held
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_streamed_statistics_equal_those_of_all_rows(batch_size: int) -> None:
+    model, windows = tiny_model(), make_windows()
+    reference = all_inputs(model, windows, DOWN)
+    statistics = collect_statistics(model, windows, DOWN, gram=DOWN[:1], batch_size=batch_size)
+    for name in DOWN:
+        rows = reference[name].double()
+        assert statistics[name].rows == rows.shape[0] == 60
+        torch.testing.assert_close(statistics[name].squared_norms, rows.square().sum(0), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            statistics[name].largest.double(), rows.abs().amax(0), rtol=1e-5, atol=1e-6
+        )
+    gram = statistics[DOWN[0]].gram
+    assert gram is not None
+    rows = reference[DOWN[0]].double()
+    torch.testing.assert_close(gram, rows.T @ rows, rtol=1e-5, atol=1e-5)
+    assert statistics[DOWN[1]].gram is None, "a Gram matrix is made only where it was asked for"
+
+
+def test_row_weights_count_rows_repeatedly() -> None:
+    rows = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    counts = torch.tensor([1, 2, 3, 1, 0, 2])
+    weighted, repeated = InputStatistics(4, gram=True), InputStatistics(4, gram=True)
+    weighted.update(rows, counts.float())
+    repeated.update(rows.repeat_interleave(counts, dim=0))
+    assert weighted.gram is not None
+    assert repeated.gram is not None
+    torch.testing.assert_close(weighted.gram, repeated.gram, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(weighted.squared_norms, repeated.squared_norms, rtol=1e-6, atol=1e-6)
+
+
+def test_the_head_reads_the_final_norm_output() -> None:
+    model, windows = tiny_model(), make_windows()
+    reference = all_inputs(model, windows, ("lm_head",))["lm_head"]
+    rows: list[Tensor] = []
+    observe_inputs(model, windows, ("lm_head",), lambda _name, found: rows.append(found))
+    torch.testing.assert_close(torch.cat(rows), reference, rtol=1e-5, atol=1e-5)
+
+
+def test_samples_are_the_same_tokens_of_every_module() -> None:
+    model, windows = tiny_model(), make_windows()
+    names = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj", *DOWN)
+    reference = all_inputs(model, windows, names)
+    samples = sample_inputs(model, windows, names, rows=7, seed=3, batch_size=2)
+    torch.testing.assert_close(samples[names[0]], samples[names[1]], msg="both read the same norm's output")
+    distances = torch.cdist(samples[DOWN[0]], reference[DOWN[0]])
+    chosen = distances.argmin(dim=1)
+    assert distances.amin(dim=1).max() < 1e-4
+    assert chosen.unique().numel() == 7
+    torch.testing.assert_close(samples[DOWN[1]], reference[DOWN[1]][chosen], rtol=1e-5, atol=1e-5)
+
+
+def test_hooks_are_gone_afterwards_even_after_an_error() -> None:
+    model, windows = tiny_model(), make_windows()
+
+    def failing(_name: str, _rows: Tensor) -> None:
+        raise RuntimeError("observer")
+
+    with pytest.raises(RuntimeError, match="observer"):
+        observe_inputs(model, windows, DOWN, failing)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_infinite_activations_are_refused_by_name() -> None:
+    model, windows = tiny_model(), make_windows()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[5] = torch.inf
+    with pytest.raises(StageError, match=r"layers\.1\.mlp\.down_proj.*the first of them 5"):
+        collect_statistics(model, windows, DOWN)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"position": "learned", "norm": "layer_norm", "gated_mlp": False, "embedding_scale": 3.0},
+        {"layers": [tiny_layer(sliding_window=4), tiny_layer(head_dim=4, num_attention_heads=2)]},
+        {"attention": {"kind": "top_m", "top_m": 3}},
+    ],
+    ids=["llama", "gpt2", "windows and widths differ", "sparse"],
+)
+@pytest.mark.parametrize("documents", [1, 3])
+def test_the_residual_stream_follows_the_plain_forward(overrides: dict[str, Any], documents: int) -> None:
+    model, windows = tiny_model(**overrides), make_windows(documents=documents)
+    layers = model.model.layers
+    with torch.no_grad():
+        states = model(
+            torch.from_numpy(windows.input_ids),
+            segment_ids=torch.from_numpy(windows.segment_ids),
+            output_hidden_states=True,
+        ).hidden_states
+        stream = ResidualStream(model, windows, batch_size=2)
+        assert model.model.layers is layers, "the layers are put back"
+        for index, layer in enumerate(layers):
+            torch.testing.assert_close(torch.cat(stream.hidden), states[index], rtol=1e-4, atol=1e-5)
+            stream.add(stream.attention(layer, index))
+            stream.add(stream.mlp(layer))
+    torch.testing.assert_close(torch.cat(stream.hidden), states[-1], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_fork_leaves_its_origin_alone() -> None:
+    model, windows = tiny_model(), make_windows()
+    stream = ResidualStream(model, windows)
+    before = [hidden.clone() for hidden in stream.hidden]
+    fork = stream.fork()
+    fork.add(fork.mlp(model.model.layers[0]))
+    for kept, now, moved in zip(before, stream.hidden, fork.hidden, strict=True):
+        assert torch.equal(kept, now)
+        assert not torch.equal(kept, moved)
