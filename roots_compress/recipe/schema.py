@@ -1,0 +1,166 @@
+"""What a recipe may say: the union of the stages' settings, and the rules that hold between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from roots_compress.data.config import DataConfig
+from roots_compress.distill.config import DistillConfig
+from roots_compress.evaluate.config import EvaluationConfig
+from roots_compress.export.config import ExportConfig
+from roots_compress.prune.config import PruneConfig
+from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
+from roots_compress.train.config import ArchitectureConfig, TrainConfig
+
+StageConfig = Annotated[
+    TrainConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
+]
+
+BASELINE_NAME = "baseline"
+"""Label of the untouched model's row; no stage may take it."""
+
+Location = tuple[str | int, ...]
+"""The way to a value: keys and list indices, from the top of the recipe."""
+
+
+class GatesConfig(Settings):
+    """Bounds on the final stage, judged against the baseline. A run that misses one exits with code 3."""
+
+    max_perplexity_ratio: PositiveFloat | None = None
+    """Largest perplexity, as a multiple of the baseline's."""
+    max_bytes: PositiveInt | None = None
+    """Largest graph, in bytes: every file it needs to run."""
+    min_size_ratio: PositiveFloat | None = None
+    """Smallest ratio of the baseline's bytes to the final graph's: 4.0 asks for a quarter of the size."""
+    min_decode_speedup: PositiveFloat | None = None
+    """Smallest ratio of the final graph's decode speed to the baseline's, both measured in the same run."""
+
+
+class Recipe(Settings):
+    """What to make of a language model: the model, the text, the stages in order, and the gates.
+
+    The stages form a chain: each takes the checkpoint the one before it made.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$", max_length=64)]
+    """Names the run and, unless another folder is asked for, its folder under `runs/`."""
+    model: PathSetting | None = None
+    """The model to compress: a ROOTS or Hugging Face directory, or a GGUF file. Not needed where the first
+    stage is `train`, which then makes the model that is the run's baseline."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Fixes every random choice of the run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where stages compute. `auto`: a GPU where there is one, otherwise the CPU."""
+    data: DataConfig = DataConfig()
+    """Training, calibration and held-out text."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How every stage is measured."""
+    export: ExportConfig = ExportConfig()
+    """How every stage becomes an ONNX graph."""
+    stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
+    """The stages, in order; each entry's `kind` says which. Without any, the model alone is measured."""
+    gates: GatesConfig = GatesConfig()
+    """Bounds the final stage must keep."""
+
+    @property
+    def makes_model(self) -> bool:
+        """Whether the first stage trains a model from nothing, which is then the baseline."""
+        return self.model is None
+
+    @model_validator(mode="after")
+    def _check_stages_together(self) -> Self:
+        faults = [*_origin_faults(self), *_order_faults(self), *_name_faults(self), *_context_faults(self)]
+        if faults:
+            # pydantic merges this into its own error, so that each fault keeps its place in the recipe.
+            raise ValidationError.from_exception_data(
+                "Recipe",
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError("recipe", "{text}", {"text": text}), loc=place, input=None
+                    )
+                    for place, text in faults
+                ],
+            )
+        return self
+
+
+def _origin_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """A model must be named or made, and settings that only matter for making one must not be lost."""
+    if not recipe.stages:
+        if recipe.model is None:
+            yield ("stages",), "there is nothing to do: name a 'model', or begin with a stage of kind 'train'"
+        return
+    if recipe.model is None and recipe.stages[0].kind != "train":
+        yield (
+            ("model",),
+            f"is required, because the first stage ('{recipe.stages[0].name}') is of kind "
+            f"'{recipe.stages[0].kind}' and only 'train' can start without a model",
+        )
+    for index, stage in enumerate(recipe.stages):
+        if not isinstance(stage, TrainConfig) or (index == 0 and recipe.model is None):
+            continue
+        for key in ("architecture", "tokenizer"):
+            if getattr(stage, key) != TrainConfig.model_fields[key].default:
+                yield (
+                    ("stages", index, key),
+                    "would have no effect, because this stage goes on training a model that exists already",
+                )
+
+
+def _order_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Nothing can change a model's weights once they are quantized."""
+    quantized: StageConfig | None = None
+    for index, stage in enumerate(recipe.stages):
+        if quantized is not None:
+            yield (
+                ("stages", index, "kind"),
+                f"'{stage.name}' ({stage.kind}) cannot come after '{quantized.name}' (quantize), "
+                "because quantized weights cannot be changed; move it before",
+            )
+        elif stage.kind == "quantize":
+            quantized = stage
+
+
+def _name_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Reports and comparisons find a stage by its name."""
+    taken: dict[str, str] = {BASELINE_NAME: "the row of the untouched model"}
+    for index, stage in enumerate(recipe.stages):
+        if stage.name in taken:
+            yield (
+                ("stages", index, "name"),
+                f"'{stage.name}' is already the name of {taken[stage.name]}; give this stage another 'name'",
+            )
+        taken.setdefault(stage.name, f"stages[{index}]")
+
+
+def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Where the recipe itself makes the model, its context length bounds every window."""
+    if recipe.model is not None or not recipe.stages or not isinstance(recipe.stages[0], TrainConfig):
+        return
+    architecture: ArchitectureConfig = recipe.stages[0].architecture
+    limit = architecture.max_position_embeddings
+    lengths: list[tuple[Location, int]] = [(("evaluation", "block_size"), recipe.evaluation.block_size)]
+    for index, stage in enumerate(recipe.stages):
+        place: Location = ("stages", index)
+        if isinstance(stage, TrainConfig | DistillConfig):
+            lengths.append(((*place, "training", "block_size"), stage.training.block_size))
+        else:
+            lengths.append(((*place, "calibration", "block_size"), stage.calibration.block_size))
+        if isinstance(stage, PruneConfig) and stage.recovery is not None:
+            training = stage.recovery.training
+            lengths.append(((*place, "recovery", "training", "block_size"), training.block_size))
+    for place, tokens in lengths:
+        if tokens > limit:
+            yield place, f"is {tokens} tokens, but the model's context (max_position_embeddings) is {limit}"
+    longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
+    if longest > limit:
+        yield (
+            ("evaluation", "contexts"),
+            f"the longest and the {recipe.evaluation.decode_tokens} tokens decoded after it take {longest} tokens, "
+            f"but the model's context (max_position_embeddings) is {limit}",
+        )
