@@ -1,49 +1,110 @@
 """Attention of a ROOTS model: dense, top-m and block-sparse, as pure functions of tensors.
 
 Shape legend: B batch, H query heads, G key/value heads (G divides H), T queries, S keys (cached ones first,
-so the T queries are the last T of the S slots), D head dimension, C blocks, P keys in a block.
+so the T queries are the last T of the S slots), D head dimension, C blocks, P keys in a block, K blocks
+chosen, N = K * P keys gathered, t queries worked on at a time.
 
-`visible_B1TS` is True where a query may attend to a key; every query sees at least itself.
+Every query sees at least itself, padding included, so that no softmax is over nothing.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Gathered keys and values of block attention are bounded to about this many elements at a time.
-GATHER_BUDGET = 1 << 24
+# Sparse attention works on as many queries at a time as keep its largest tensor at about this many elements.
+ELEMENT_BUDGET = 1 << 24
 
 
-def visibility(
-    queries: int, key_valid_BS: Tensor, *, window: int | None = None, segments_BS: Tensor | None = None
-) -> Tensor:
-    """Return which keys each query sees: `visible_B1TS`, causal, unpadded, in its window and its segment.
+@dataclass(frozen=True)
+class Sight:
+    """What decides which keys a query sees: causality, padding, a sliding window and document boundaries."""
 
-    A padding query sees itself alone, so that no softmax is over nothing.
+    queries: int
+    """T; the queries stand in the last T slots."""
+    key_valid_BS: Tensor
+    """False at padding."""
+    window: int | None = None
+    """Keys visible to a query, itself included; None for all."""
+    segments_BS: Tensor | None = None
+    """Document number of each slot, where several are packed; queries see only their own document."""
 
-    Args:
-        queries: T, the number of queries; they stand in the last T slots.
-        key_valid_BS: False at padding keys.
-        window: number of keys visible to a query, itself included; None for all.
-        segments_BS: document number of each slot; queries see only their own document. None for one.
-    """
-    slots_S = torch.arange(key_valid_BS.shape[1], device=key_valid_BS.device)
-    distance_TS = slots_S[-queries:, None] - slots_S[None, :]
-    allowed_TS = distance_TS >= 0
-    if window is not None:
-        allowed_TS = allowed_TS & (distance_TS < window)
-    visible_BTS = allowed_TS & key_valid_BS[:, None, :].bool()
-    if segments_BS is not None:
-        visible_BTS = visible_BTS & (segments_BS[:, -queries:, None] == segments_BS[:, None, :])
-    return (visible_BTS | (distance_TS == 0))[:, None]
+    def mask(self) -> Tensor:
+        """Return `visible_B1TS`, True where a query may attend to a key."""
+        slots_S = torch.arange(self.key_valid_BS.shape[1], device=self.key_valid_BS.device)
+        distance_TS = slots_S[-self.queries :, None] - slots_S[None, :]
+        allowed_TS = distance_TS >= 0
+        if self.window is not None:
+            allowed_TS = allowed_TS & (distance_TS < self.window)
+        visible_BTS = allowed_TS & self.key_valid_BS[:, None, :]
+        if self.segments_BS is not None:
+            own_BT1 = self.segments_BS[:, -self.queries :, None]
+            visible_BTS = visible_BTS & (own_BT1 == self.segments_BS[:, None, :])
+        return (visible_BTS | (distance_TS == 0))[:, None]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The keys of every row cut into blocks of consecutive tokens of one document, for all layers alike."""
+
+    slots_BCP: Tensor
+    """Slot of each key of each block; 0 where `filled_BCP` is False."""
+    filled_BCP: Tensor
+    """Where a block has a key: a document's last block may be incomplete, and rows may have fewer blocks."""
+    own_BT: Tensor
+    """Number of the block that each query stands in."""
+    open_BTC: Tensor
+    """Blocks a query may choose: complete ones of its document that lie before its own, inside its window."""
+
+    @classmethod
+    def of(cls, sight: Sight, positions_BS: Tensor, block_size: int) -> Blocks:
+        """Cut at every multiple of `block_size`.
+
+        `positions_BS` holds each slot's position within its document, counted from 0; anything at padding.
+        """
+        valid_BS, (batch, slots) = sight.key_valid_BS, positions_BS.shape
+        opens_BS = (positions_BS % block_size == 0) & valid_BS
+        block_BS = (opens_BS.cumsum(dim=1) - 1).clamp(min=0)
+        blocks = int(block_BS.max()) + 1
+
+        # Padding is written to a spare place at the end, which is cut off again.
+        place_BS = torch.where(
+            valid_BS, block_BS * block_size + positions_BS % block_size, blocks * block_size
+        )
+        slot_BS = torch.arange(slots, device=positions_BS.device).expand(batch, -1)
+        table = slot_BS.new_full((batch, blocks * block_size + 1), -1).scatter(1, place_BS, slot_BS)
+        table_BCP = table[:, :-1].view(batch, blocks, block_size)
+
+        own_BT = block_BS[:, -sight.queries :]
+        open_BTC = torch.arange(blocks, device=own_BT.device) < own_BT[..., None]
+        last_BC = table_BCP[..., -1]
+        if sight.window is not None:
+            query_slot_T1 = slot_BS[0, -sight.queries :, None]
+            open_BTC = open_BTC & (query_slot_T1 - last_BC[:, None, :] < sight.window)
+        if sight.segments_BS is not None:
+            segment_BC = sight.segments_BS.gather(1, table_BCP[..., 0].clamp(min=0))
+            open_BTC = open_BTC & (segment_BC[:, None, :] == sight.segments_BS[:, -sight.queries :, None])
+        return cls(table_BCP.clamp(min=0), table_BCP >= 0, own_BT, open_BTC)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the layers of one sliding window share in one forward pass."""
+
+    sight: Sight
+    visible_B1TS: Tensor | None
+    """The mask of dense and top-m attention; None where attention is plainly causal and no mask is needed."""
+    blocks: Blocks | None
+    """For block attention only."""
 
 
 def dense_attention(
     query_BHTD: Tensor, key_BGSD: Tensor, value_BGSD: Tensor, visible_B1TS: Tensor | None, scale: float
 ) -> Tensor:
-    """Softmax attention over every visible key; None for `visible_B1TS` means plainly causal over T = S or T = 1.
+    """Softmax attention over every visible key; without a mask plainly causal, over T = S or T = 1.
 
     Returns:
         `BHTD`, in the dtype of the query.
@@ -66,128 +127,94 @@ def top_m_attention(
     """Attend to the `top_m` highest-scoring visible keys of each query and head, exactly.
 
     Queries with at most `top_m` visible keys attend densely. Ties at the boundary are broken by `torch.topk`.
+    Every score is computed, O(T * S), but the softmax and the values are those of `top_m` keys (Gupta et al.,
+    Memory-efficient Transformers via Top-k Attention, 2021).
     """
-    if key_BGSD.shape[2] <= top_m:
+    slots = key_BGSD.shape[2]
+    if slots <= top_m:
         return dense_attention(query_BHTD, key_BGSD, value_BGSD, visible_B1TS, scale)
-    heads = query_BHTD.shape[1]
-    scores_BHTS = query_BHTD @ _repeat_heads(key_BGSD, heads).mT * scale
-    scores_BHTS = scores_BHTS.masked_fill(~visible_B1TS, -torch.inf)
-    best = scores_BHTS.topk(top_m, dim=-1)
-    weights = best.values.softmax(dim=-1, dtype=torch.float32).to(query_BHTD.dtype)
-    weights_BHTS = torch.zeros_like(scores_BHTS).scatter(-1, best.indices, weights)
-    return weights_BHTS @ _repeat_heads(value_BGSD, heads)
+    batch, heads, queries, _ = query_BHTD.shape
+    key_BHSD, value_BHSD = _repeat_heads(key_BGSD, heads), _repeat_heads(value_BGSD, heads)
+    step = max(1, ELEMENT_BUDGET // (batch * heads * slots))
+    outputs = []
+    for start in range(0, queries, step):
+        chunk = slice(start, start + step)
+        # Scaled before the product, which could overflow in float16 otherwise.
+        scores_BHtS = (query_BHTD[:, :, chunk] * scale) @ key_BHSD.mT
+        best = scores_BHtS.masked_fill(~visible_B1TS[:, :, chunk], -torch.inf).topk(top_m, dim=-1)
+        weights_BHtM = best.values.softmax(dim=-1, dtype=torch.float32).to(query_BHTD.dtype)
+        weights_BHtS = torch.zeros_like(scores_BHtS).scatter(-1, best.indices, weights_BHtM)
+        outputs.append(weights_BHtS @ value_BHSD)
+    return torch.cat(outputs, dim=2)
 
 
 def block_attention(
     query_BHTD: Tensor,
     key_BGSD: Tensor,
     value_BGSD: Tensor,
-    visible_B1TS: Tensor,
-    positions_BS: Tensor,
+    sight: Sight,
+    blocks: Blocks,
     scale: float,
-    block_size: int,
     num_blocks: int,
 ) -> Tensor:
-    """Score whole blocks of keys first, then attend only to keys of the chosen blocks.
+    """Score whole blocks of keys first, then attend only to the visible keys of the chosen blocks.
 
-    A block is `block_size` consecutive positions of one document. A query always attends to its own block, and
-    to the `num_blocks - 1` earlier ones whose mean key has the largest product with it. Earlier blocks are
-    complete, so a token's choice is the same in prefill and in token-by-token decoding. With S keys and
-    `block_size` near sqrt(S) the cost is O(T * sqrt(S)) for a fixed number of blocks.
-
-    Args:
-        positions_BS: position of each slot within its document, restarting at 0; anything at padding slots,
-            which `visible_B1TS` hides.
+    A query always attends to its own block, and to the `num_blocks - 1` earlier ones whose mean key has the
+    largest product with it. Earlier blocks are complete, so a token's choice is the same in prefill and in
+    token-by-token decoding. With S keys and blocks near sqrt(S) long the cost is O(T * sqrt(S)) for a fixed
+    number of blocks, in time and in memory: no tensor here is T by S.
     """
     batch, heads, queries, width = query_BHTD.shape
-    valid_BS = visible_B1TS[:, 0].any(dim=1) if queries == key_BGSD.shape[2] else _valid(visible_B1TS)
-    block_BS = ((positions_BS % block_size == 0) & valid_BS).cumsum(dim=1) - 1
-    block_BS = block_BS.clamp(min=0)
-    blocks = int(block_BS.max()) + 1
-    if blocks <= num_blocks:
-        return dense_attention(query_BHTD, key_BGSD, value_BGSD, visible_B1TS, scale)
-
-    centroid_BGCD = _block_means(key_BGSD, block_BS, valid_BS, blocks)
-    slots_BCP, filled_BCP = _block_slots(positions_BS % block_size, block_BS, valid_BS, blocks, block_size)
-    scores_BHTC = query_BHTD @ _repeat_heads(centroid_BGCD, heads).mT
-    own_BT = block_BS[:, -queries:]
-    chosen_BHTK = _choose_blocks(scores_BHTC, own_BT, visible_B1TS, block_BS, num_blocks)
-
-    key_BHSD, value_BHSD = _repeat_heads(key_BGSD, heads), _repeat_heads(value_BGSD, heads)
-    keys_each = num_blocks * block_size
-    step = max(1, GATHER_BUDGET // (batch * heads * keys_each * width))
+    _, count, block_size = blocks.slots_BCP.shape
+    if count <= num_blocks:
+        return dense_attention(query_BHTD, key_BGSD, value_BGSD, sight.mask(), scale)
+    chosen_BHTK = _choose_blocks(query_BHTD, key_BGSD, blocks, num_blocks)
+    rows_B111 = torch.arange(batch, device=chosen_BHTK.device)[:, None, None, None]
+    step = max(1, ELEMENT_BUDGET // (batch * heads * num_blocks * block_size * width))
     outputs = []
     for start in range(0, queries, step):
         chosen_BHtK = chosen_BHTK[:, :, start : start + step]
-        rows = torch.arange(batch, device=chosen_BHtK.device)[:, None, None, None]
-        slots_BHtN = slots_BCP[rows, chosen_BHtK].flatten(-2)
-        seen_BtS = visible_B1TS[:, 0, start : start + step]
-        seen_BHtN = seen_BtS[:, None].expand(-1, heads, -1, -1).gather(-1, slots_BHtN)
-        seen_BHtN = seen_BHtN & filled_BCP[rows, chosen_BHtK].flatten(-2)
-        # A block chosen to fill up the count where too few are visible must not count its keys twice.
-        seen_BHtN = seen_BHtN & _first_of_its_kind(chosen_BHtK).repeat_interleave(block_size, dim=-1)
-        gathered_key = _gather_slots(key_BHSD, slots_BHtN)
-        gathered_value = _gather_slots(value_BHSD, slots_BHtN)
-        query_BHtD = query_BHTD[:, :, start : start + step]
-        scores_BHtN = (query_BHtD.unsqueeze(-2) @ gathered_key.mT).squeeze(-2) * scale
-        scores_BHtN = scores_BHtN.masked_fill(~seen_BHtN, -torch.inf)
+        slots_BHtN = blocks.slots_BCP[rows_B111, chosen_BHtK].flatten(-2)
+        # The own block stands first and again wherever fewer than `num_blocks` are open: count its keys once.
+        once_BHtK = chosen_BHtK != chosen_BHtK[..., :1]
+        once_BHtK[..., 0] = True
+        seen_BHtN = (blocks.filled_BCP[rows_B111, chosen_BHtK] & once_BHtK[..., None]).flatten(-2)
+        first = key_BGSD.shape[2] - queries + start
+        query_slot_t1 = torch.arange(first, first + chosen_BHtK.shape[2], device=slots_BHtN.device)[:, None]
+        seen_BHtN = seen_BHtN & (slots_BHtN <= query_slot_t1)
+        if sight.window is not None:
+            seen_BHtN = seen_BHtN & (query_slot_t1 - slots_BHtN < sight.window)
+
+        query_BHt1D = query_BHTD[:, :, start : start + step].unsqueeze(-2) * scale
+        scores_BHtN = (query_BHt1D @ _gather_slots(key_BGSD, slots_BHtN).mT).squeeze(-2)
+        # Not minus infinity: a padding query may see no key of its block, and must not become NaN.
+        scores_BHtN = scores_BHtN.masked_fill(~seen_BHtN, torch.finfo(scores_BHtN.dtype).min)
         weights_BHtN = scores_BHtN.softmax(dim=-1, dtype=torch.float32).to(query_BHTD.dtype)
-        outputs.append((weights_BHtN.unsqueeze(-2) @ gathered_value).squeeze(-2))
+        outputs.append((weights_BHtN.unsqueeze(-2) @ _gather_slots(value_BGSD, slots_BHtN)).squeeze(-2))
     return torch.cat(outputs, dim=2)
 
 
-def _valid(visible_B1TS: Tensor) -> Tensor:
-    """Slots that are not padding: the last query sees every one of them that its document and window allow."""
-    return visible_B1TS[:, 0].any(dim=1)
+def _choose_blocks(query_BHTD: Tensor, key_BGSD: Tensor, blocks: Blocks, num_blocks: int) -> Tensor:
+    """Return `BHTK`: each query's own block first, then its best open ones, or its own again."""
+    filled_BGCP1 = blocks.filled_BCP[:, None, ..., None]
+    keys_BGCPD = _gather_slots(key_BGSD, blocks.slots_BCP[:, None].expand(-1, key_BGSD.shape[1], -1, -1))
+    # Only complete blocks are ever open, so the mean of incomplete ones need not be right, only finite.
+    mean_BGCD = (keys_BGCPD * filled_BGCP1).mean(dim=-2)
+    scores_BHTC = query_BHTD @ _repeat_heads(mean_BGCD, query_BHTD.shape[1]).mT
+    own_BHT1 = blocks.own_BT[:, None, :, None].expand(-1, query_BHTD.shape[1], -1, -1)
+    best = scores_BHTC.masked_fill(~blocks.open_BTC[:, None], -torch.inf).topk(num_blocks - 1, dim=-1)
+    return torch.cat((own_BHT1, torch.where(best.values == -torch.inf, own_BHT1, best.indices)), dim=-1)
 
 
 def _repeat_heads(tensor_BGSD: Tensor, heads: int) -> Tensor:
     return tensor_BGSD.repeat_interleave(heads // tensor_BGSD.shape[1], dim=1)
 
 
-def _block_means(key_BGSD: Tensor, block_BS: Tensor, valid_BS: Tensor, blocks: int) -> Tensor:
-    member_BSC = F.one_hot(block_BS, blocks).to(key_BGSD.dtype) * valid_BS[..., None].to(key_BGSD.dtype)
-    count_BC = member_BSC.sum(dim=1).clamp(min=1)
-    return (member_BSC.mT[:, None] @ key_BGSD) / count_BC[:, None, :, None]
-
-
-def _block_slots(
-    offset_BS: Tensor, block_BS: Tensor, valid_BS: Tensor, blocks: int, block_size: int
-) -> tuple[Tensor, Tensor]:
-    """Return the slot of each key of each block, and where a block has one."""
-    batch, slots = block_BS.shape
-    flat_BS = block_BS * block_size + offset_BS
-    # Padding is written to a spare place at the end, which is cut off again.
-    flat_BS = torch.where(valid_BS, flat_BS, blocks * block_size)
-    slot_BS = torch.arange(slots, device=block_BS.device).expand(batch, -1)
-    table = block_BS.new_full((batch, blocks * block_size + 1), -1).scatter(1, flat_BS, slot_BS)[:, :-1]
-    table_BCP = table.view(batch, blocks, block_size)
-    return table_BCP.clamp(min=0), table_BCP >= 0
-
-
-def _choose_blocks(
-    scores_BHTC: Tensor, own_BT: Tensor, visible_B1TS: Tensor, block_BS: Tensor, num_blocks: int
-) -> Tensor:
-    """Return `BHTK`: each query's own block and its best earlier ones that hold a visible key."""
-    blocks = scores_BHTC.shape[-1]
-    member_BSC = F.one_hot(block_BS, blocks).to(torch.float32)
-    has_visible_BTC = (visible_B1TS[:, 0].to(torch.float32) @ member_BSC) > 0
-    number_C = torch.arange(blocks, device=own_BT.device)
-    own_BTC = number_C == own_BT[..., None]
-    earlier_BTC = (number_C < own_BT[..., None]) & has_visible_BTC
-    ranked = scores_BHTC.masked_fill(~earlier_BTC[:, None], -torch.inf).masked_fill(own_BTC[:, None], torch.inf)
-    best = ranked.topk(num_blocks, dim=-1)
-    return torch.where(best.values == -torch.inf, own_BT[:, None, :, None], best.indices)
-
-
-def _first_of_its_kind(chosen_BHTK: Tensor) -> Tensor:
-    """True where a block number does not stand earlier in the same row; only the first entry repeats."""
-    first = torch.ones_like(chosen_BHTK, dtype=torch.bool)
-    first[..., 1:] = chosen_BHTK[..., 1:] != chosen_BHTK[..., :1]
-    return first
-
-
-def _gather_slots(tensor_BHSD: Tensor, slots_BHTN: Tensor) -> Tensor:
-    batch, heads, queries, keys = slots_BHTN.shape
-    index = slots_BHTN.reshape(batch, heads, queries * keys, 1).expand(-1, -1, -1, tensor_BHSD.shape[-1])
-    return tensor_BHSD.gather(2, index).view(batch, heads, queries, keys, -1)
+def _gather_slots(tensor_BGSD: Tensor, slots_BHxN: Tensor) -> Tensor:
+    """Return the keys or values at the given slots, `(B, H, x, N, D)`; H is a multiple of G."""
+    batch, heads = slots_BHxN.shape[:2]
+    row_B111 = torch.arange(batch, device=slots_BHxN.device)[:, None, None, None]
+    group_H11 = torch.arange(heads, device=slots_BHxN.device)[:, None, None] // (
+        heads // tensor_BGSD.shape[1]
+    )
+    return tensor_BGSD[row_B111, group_H11, slots_BHxN]

@@ -258,8 +258,8 @@ class _Recorder(nn.Module):
     hidden: Tensor
     context: tuple[Any, ...]
 
-    def forward(self, hidden_BTW: Tensor, visible: Any, positions: Any, cos_sin: Any, _cache: Any) -> Tensor:
-        self.hidden, self.context = hidden_BTW, (visible, positions, cos_sin)
+    def forward(self, hidden_BTW: Tensor, view: Any, cos_sin: Any, _cache: Any) -> Tensor:
+        self.hidden, self.context = hidden_BTW, (view, cos_sin)
         return hidden_BTW
 
 

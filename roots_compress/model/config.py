@@ -1,19 +1,39 @@
 """Configuration of a ROOTS model: one transformer decoder whose layers may differ in width."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: `strict` checks no type that is given as a string.
 
+from dataclasses import field
 from typing import Any, ClassVar
 
+from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 NORMS = ("rms_norm", "layer_norm")
 POSITIONS = ("rotary", "learned")
-ATTENTIONS = ("dense", "top_m", "block")
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-LAYER_KEYS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "sliding_window")
+ATTENTION_KEYS = {"dense": (), "top_m": ("top_m",), "block": ("block_size", "num_blocks")}
+"""Keys beside `kind` of each attention; all are integers of at least 1."""
+ROPE_KEYS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": (
+        "factor",
+        "original_max_position_embeddings",
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    ),
+}
+"""Keys beside `rope_type` and `rope_theta` of each scaling of rotary positions."""
+WIDTH_KEYS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
+LAYER_KEYS = (*WIDTH_KEYS, "sliding_window")
 
 
+@strict
 class RootsConfig(PreTrainedConfig):
     """A decoder-only transformer, expressive enough for today's families.
 
@@ -22,7 +42,8 @@ class RootsConfig(PreTrainedConfig):
     None for all). A pruned model is therefore an ordinary checkpoint.
 
     Raises:
-        ValueError: a switch has an unknown value, or a layer's heads do not fit together.
+        huggingface_hub.errors.StrictDataclassError: a field has a wrong type, a switch an unknown value, or a
+            layer's heads do not fit together. Raised on creation and again when the config is saved.
     """
 
     model_type = "roots"
@@ -31,9 +52,9 @@ class RootsConfig(PreTrainedConfig):
     vocab_size: int = 4096
     hidden_size: int = 256
     max_position_embeddings: int = 1024
-    layers: list[dict[str, Any]] | None = None
+    layers: list[dict[str, Any]] = field(default_factory=list)
     norm: str = "rms_norm"
-    norm_eps: float = 1e-6
+    norm_eps: float | int = 1e-6
     position: str = "rotary"
     rope_parameters: dict[str, Any] | None = None
     """`rope_type`, `rope_theta` and the scaling's own keys, as transformers names them."""
@@ -45,17 +66,18 @@ class RootsConfig(PreTrainedConfig):
     mlp_bias: bool = False
     qk_norm: bool = False
     """RMS norm over the head dimension of queries and keys, before positions."""
-    attention_scale: float | None = None
+    attention_scale: float | int | None = None
     """Factor on query-key products; None for `head_dim ** -0.5`."""
-    embedding_scale: float = 1.0
+    embedding_scale: float | int = 1.0
     """Factor on the token embeddings."""
-    logit_scale: float = 1.0
+    logit_scale: float | int = 1.0
     """Factor on the logits."""
     tie_word_embeddings: bool = True
-    attention: dict[str, Any] | None = None
-    """`{"kind": "dense"}`, `{"kind": "top_m", "top_m": m}` or `{"kind": "block", "block_size", "num_blocks"}`."""
+    attention: dict[str, Any] = field(default_factory=lambda: {"kind": "dense"})
+    """`{"kind": "dense"}`, `{"kind": "top_m", "top_m": m}` or `{"kind": "block", "num_blocks": k}`, which may name a
+    `block_size`; without one a block is as long as the square root of `max_position_embeddings`."""
     quantization: dict[str, Any] | None = None
-    """`{"group_size": g, "formats": {module name: format}}`; see `model/quantized.py`. None: plain weights."""
+    """`{"group_size": g, "formats": {module name: format}}`; see `quantized.py`. None: plain weights."""
     initializer_range: float = 0.02
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -63,55 +85,87 @@ class RootsConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in what has a default that depends on other fields, and check the whole."""
-        self.layers = [dict(layer) for layer in self.layers or []]
-        self.attention = dict(self.attention or {"kind": "dense"})
+        """Fill in the defaults that depend on other fields."""
+        self.layers = [{"sliding_window": None, **layer} for layer in self.layers]
+        self.attention = dict(self.attention)
         if self.position == "rotary":
             self.rope_parameters = {
                 "rope_type": "default",
                 "rope_theta": 10000.0,
                 **(self.rope_parameters or {}),
             }
-        # transformers reads this for its caches; a read-only property would not survive its own `setattr`.
+        # Derived from `layers`; a caller's or a file's own value could only contradict it.
         kwargs.pop("num_hidden_layers", None)
         super().__post_init__(**kwargs)
-        self._check()
 
     @property
     def num_hidden_layers(self) -> int:
         """Number of layers, under the name transformers' caches read."""
-        return len(self.layers or [])
-
-    def _check(self) -> None:
-        for name, value, known in (
-            ("norm", self.norm, NORMS),
-            ("position", self.position, POSITIONS),
-            ("activation", self.activation, ACTIVATIONS),
-            ("attention.kind", self.attention["kind"] if self.attention else None, ATTENTIONS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}, not one of {', '.join(known)}")
-        if self.position == "rotary" and self.rope_parameters:
-            rope_type = self.rope_parameters["rope_type"]
-            if rope_type not in ROPE_TYPES:
-                raise ValueError(f"rope_type is {rope_type!r}, not one of {', '.join(ROPE_TYPES)}")
-        for index, layer in enumerate(self.layers or []):
-            unknown = set(layer) - set(LAYER_KEYS)
-            missing = set(LAYER_KEYS[:4]) - set(layer)
-            if unknown or missing:
-                raise ValueError(
-                    f"layers[{index}]: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}"
-                )
-            layer.setdefault("sliding_window", None)
-            heads, kv_heads = layer["num_attention_heads"], layer["num_key_value_heads"]
-            if min(heads, kv_heads, layer["head_dim"], layer["intermediate_size"]) < 1:
-                raise ValueError(f"layers[{index}]: every width must be at least 1")
-            if heads % kv_heads:
-                raise ValueError(f"layers[{index}]: {kv_heads} key/value heads do not divide {heads} query heads")
-            if self.position == "rotary" and layer["head_dim"] % 2:
-                raise ValueError(f"layers[{index}]: head_dim {layer['head_dim']} is odd; rotary needs it even")
+        return len(self.layers)
 
     @property
     def uniform(self) -> bool:
         """Whether all layers have the same widths, as other families' checkpoints need."""
-        return all(layer == self.layers[0] for layer in self.layers) if self.layers else True
+        return all(layer == self.layers[0] for layer in self.layers)
+
+    def validate_architecture(self) -> None:
+        """Check every switch and every layer; called on creation and by `save_pretrained`."""
+        for name in ("vocab_size", "hidden_size", "max_position_embeddings"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.norm_eps > 0:
+            raise ValueError(f"norm_eps is {self.norm_eps}; it must be above 0")
+        for name, known in (("norm", NORMS), ("position", POSITIONS), ("activation", ACTIVATIONS)):
+            _check_member(name, getattr(self, name), known)
+        self._check_attention()
+        self._check_rope()
+        for index, layer in enumerate(self.layers):
+            self._check_layer(index, layer)
+
+    def _check_attention(self) -> None:
+        kind = str(self.attention.get("kind"))
+        _check_member("attention.kind", kind, ATTENTION_KEYS)
+        numbers = {key: value for key, value in self.attention.items() if key != "kind"}
+        unknown = set(numbers) - set(ATTENTION_KEYS[kind])
+        missing = set(ATTENTION_KEYS[kind]) - set(numbers) - {"block_size"}
+        if unknown or missing:
+            raise ValueError(f"attention: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
+        for key, value in numbers.items():
+            _check_width(f"attention.{key}", value)
+
+    def _check_rope(self) -> None:
+        if self.position != "rotary":
+            return
+        assert self.rope_parameters is not None
+        rope_type = self.rope_parameters["rope_type"]
+        _check_member("rope_parameters.rope_type", rope_type, ROPE_KEYS)
+        unknown = set(self.rope_parameters) - {"rope_type", "rope_theta", *ROPE_KEYS[rope_type]}
+        if unknown:
+            raise ValueError(
+                f"rope_parameters: keys {sorted(unknown)} are not known for rope_type {rope_type!r}"
+            )
+
+    def _check_layer(self, index: int, layer: dict[str, Any]) -> None:
+        unknown, missing = set(layer) - set(LAYER_KEYS), set(WIDTH_KEYS) - set(layer)
+        if unknown or missing:
+            raise ValueError(
+                f"layers[{index}]: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}"
+            )
+        for key, value in layer.items():
+            if key != "sliding_window" or value is not None:
+                _check_width(f"layers[{index}].{key}", value)
+        heads, kv_heads = layer["num_attention_heads"], layer["num_key_value_heads"]
+        if heads % kv_heads:
+            raise ValueError(f"layers[{index}]: {kv_heads} key/value heads do not divide {heads} query heads")
+        if self.position == "rotary" and layer["head_dim"] % 2:
+            raise ValueError(f"layers[{index}]: head_dim {layer['head_dim']} is odd; rotary needs it even")
+
+
+def _check_member(name: str, value: Any, known: Any) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} is {value!r}, not one of {', '.join(known)}")
+
+
+def _check_width(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")

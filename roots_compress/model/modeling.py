@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,9 @@ def rotary_frequencies(config: RootsConfig, head_dim: int) -> tuple[Tensor, floa
         max_position_embeddings=config.max_position_embeddings,
         rope_parameters=parameters,
     )
-    frequencies, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](llama, device=torch.device("cpu"))
+    # Inside `from_pretrained` tensors are made without storage unless a device is named.
+    with torch.device("cpu"):
+        frequencies, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](llama, device=torch.device("cpu"))
     return frequencies.float(), float(factor)
 
 
@@ -81,9 +83,15 @@ class RootsAttention(nn.Module):
         self.scale = config.attention_scale or self.head_dim**-0.5
         query_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         name = f"model.layers.{index}.self_attn."
-        self.q_proj = make_linear(config, name + "q_proj", config.hidden_size, query_width, config.attention_bias)
-        self.k_proj = make_linear(config, name + "k_proj", config.hidden_size, kv_width, config.attention_bias)
-        self.v_proj = make_linear(config, name + "v_proj", config.hidden_size, kv_width, config.attention_bias)
+        self.q_proj = make_linear(
+            config, name + "q_proj", config.hidden_size, query_width, config.attention_bias
+        )
+        self.k_proj = make_linear(
+            config, name + "k_proj", config.hidden_size, kv_width, config.attention_bias
+        )
+        self.v_proj = make_linear(
+            config, name + "v_proj", config.hidden_size, kv_width, config.attention_bias
+        )
         self.o_proj = make_linear(
             config, name + "o_proj", query_width, config.hidden_size, config.attention_output_bias
         )
@@ -94,8 +102,7 @@ class RootsAttention(nn.Module):
     def forward(
         self,
         hidden_BTW: Tensor,
-        visible_B1TS: Tensor | None,
-        positions_BS: Tensor | None,
+        view: attention.View,
         cos_sin: CosSin | None,
         cache: Cache | None,
     ) -> Tensor:
@@ -111,36 +118,25 @@ class RootsAttention(nn.Module):
             query_BHTD, key_BGSD = rotate(query_BHTD, cos_sin), rotate(key_BGSD, cos_sin)
         if cache is not None:
             key_BGSD, value_BGSD = cache.update(key_BGSD, value_BGSD, self.layer_idx)
-        context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, visible_B1TS, positions_BS)
+        context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, view)
         context_BTW: Tensor = self.o_proj(context_BHTD.transpose(1, 2).reshape(batch, tokens, -1))
         return context_BTW
 
     def _attend(
-        self,
-        query_BHTD: Tensor,
-        key_BGSD: Tensor,
-        value_BGSD: Tensor,
-        visible_B1TS: Tensor | None,
-        positions_BS: Tensor | None,
+        self, query_BHTD: Tensor, key_BGSD: Tensor, value_BGSD: Tensor, view: attention.View
     ) -> Tensor:
         sparse = self.config.attention
+        if sparse["kind"] == "block":
+            assert view.blocks is not None
+            return attention.block_attention(
+                query_BHTD, key_BGSD, value_BGSD, view.sight, view.blocks, self.scale, sparse["num_blocks"]
+            )
+        visible_B1TS = view.visible_B1TS
         if sparse["kind"] == "dense":
             return attention.dense_attention(query_BHTD, key_BGSD, value_BGSD, visible_B1TS, self.scale)
         assert visible_B1TS is not None
-        if sparse["kind"] == "top_m":
-            return attention.top_m_attention(
-                query_BHTD, key_BGSD, value_BGSD, visible_B1TS, self.scale, sparse["top_m"]
-            )
-        assert positions_BS is not None
-        return attention.block_attention(
-            query_BHTD,
-            key_BGSD,
-            value_BGSD,
-            visible_B1TS,
-            positions_BS,
-            self.scale,
-            sparse.get("block_size") or math.isqrt(self.config.max_position_embeddings - 1) + 1,
-            sparse["num_blocks"],
+        return attention.top_m_attention(
+            query_BHTD, key_BGSD, value_BGSD, visible_B1TS, self.scale, sparse["top_m"]
         )
 
 
@@ -179,15 +175,15 @@ class RootsLayer(nn.Module):
     def forward(
         self,
         hidden_BTW: Tensor,
-        visible_B1TS: Tensor | None,
-        positions_BS: Tensor | None,
+        view: attention.View,
         cos_sin: CosSin | None,
         cache: Cache | None,
     ) -> Tensor:
         """Return the residual stream after this layer, `BTW`."""
         normed_BTW = self.input_layernorm(hidden_BTW)
-        hidden_BTW = hidden_BTW + self.self_attn(normed_BTW, visible_B1TS, positions_BS, cos_sin, cache)
-        return hidden_BTW + self.mlp(self.post_attention_layernorm(hidden_BTW))
+        hidden_BTW = hidden_BTW + self.self_attn(normed_BTW, view, cos_sin, cache)
+        out_BTW: Tensor = hidden_BTW + self.mlp(self.post_attention_layernorm(hidden_BTW))
+        return out_BTW
 
 
 class RootsPreTrainedModel(PreTrainedModel):
@@ -195,9 +191,9 @@ class RootsPreTrainedModel(PreTrainedModel):
 
     config_class = RootsConfig
     base_model_prefix = "model"
-    _no_split_modules: ClassVar[list[str]] = ["RootsLayer"]
+    _no_split_modules = ["RootsLayer"]  # noqa: RUF012
     _supports_sdpa = True
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
 
 class RootsModel(RootsPreTrainedModel):
@@ -237,12 +233,14 @@ class RootsModel(RootsPreTrainedModel):
         """Run the decoder.
 
         Args:
-            input_ids: `BT` tokens; or `inputs_embeds`, `BTW`.
+            input_ids: `BT` tokens.
             attention_mask: `BS`, 0 at padding; None where nothing is padded.
             position_ids: `BT`; derived from the mask where absent.
             past_key_values: keys and values of earlier tokens; extended in place.
-            segment_ids: `BT` document numbers of packed windows; tokens attend within their document only, and
-                positions restart at each. Not together with a cache.
+            inputs_embeds: `BTW`, in place of `input_ids`.
+            use_cache: whether to return keys and values for decoding; by default where nothing is trained.
+            segment_ids: `BT` document numbers of packed windows; tokens attend within their document
+                only, and positions restart at each. Not together with a cache.
             output_hidden_states: also return the residual stream after the embedding and after each layer.
         """
         embeds_BTW = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -255,26 +253,27 @@ class RootsModel(RootsPreTrainedModel):
         if segment_ids is not None and past:
             raise ValueError("segment_ids are for packed training windows and cannot go on from a cache")
 
-        positions_BS = self._key_positions(batch, past + tokens, attention_mask, segment_ids, embeds_BTW.device)
+        valid_BS = self._valid(batch, past + tokens, attention_mask, embeds_BTW.device)
+        positions_BS = self._positions(valid_BS, segment_ids)
         if position_ids is None:
             position_ids = positions_BS[:, past:]
-        elif past == 0:
-            positions_BS = position_ids.expand(batch, -1)
-        hidden_BTW = embeds_BTW * self.config.embedding_scale if self.config.embedding_scale != 1 else embeds_BTW
+        hidden_BTW = (
+            embeds_BTW * self.config.embedding_scale if self.config.embedding_scale != 1 else embeds_BTW
+        )
         if self.config.position == "learned":
             hidden_BTW = hidden_BTW + self.embed_positions(position_ids)
 
-        masks: dict[int | None, Tensor | None] = {}
-        rotary: dict[int, CosSin] = {
-            width: self._cos_sin(width, position_ids) for width in self._rotary
-        }
+        masked = attention_mask is not None or segment_ids is not None
+        views: dict[int | None, attention.View] = {}
+        rotary = {width: self._cos_sin(width, position_ids) for width in self._rotary}
         states = [hidden_BTW]
         for layer, widths in zip(self.layers, self.config.layers, strict=True):
             window = widths["sliding_window"]
-            if window not in masks:
-                masks[window] = self._mask(tokens, past + tokens, attention_mask, window, segment_ids, hidden_BTW)
+            if window not in views:
+                sight = attention.Sight(tokens, valid_BS, window, segment_ids)
+                views[window] = self._view(sight, positions_BS, masked)
             cos_sin = rotary.get(widths["head_dim"])
-            hidden_BTW = layer(hidden_BTW, masks[window], positions_BS, cos_sin, past_key_values)
+            hidden_BTW = layer(hidden_BTW, views[window], cos_sin, past_key_values)
             if output_hidden_states:
                 states.append(hidden_BTW)
         return BaseModelOutputWithPast(
@@ -284,34 +283,39 @@ class RootsModel(RootsPreTrainedModel):
         )
 
     @staticmethod
-    def _key_positions(
-        batch: int, slots: int, attention_mask: Tensor | None, segment_ids: Tensor | None, device: torch.device
-    ) -> Tensor:
-        if segment_ids is not None:
-            slot_S = torch.arange(slots, device=device)
-            starts = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
-            start_slot = torch.where(starts, slot_S, 0).cummax(dim=1).values
-            return slot_S - start_slot
-        if attention_mask is not None:
-            return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        return torch.arange(slots, device=device).expand(batch, -1)
+    def _valid(batch: int, slots: int, attention_mask: Tensor | None, device: torch.device) -> Tensor:
+        """Return `valid_BS`, False at padding.
 
-    def _mask(
-        self,
-        tokens: int,
-        slots: int,
-        attention_mask: Tensor | None,
-        window: int | None,
-        segment_ids: Tensor | None,
-        hidden_BTW: Tensor,
-    ) -> Tensor | None:
-        """Return `visible_B1TS`, or None where attention is plainly causal and the kernel needs no mask."""
-        unmasked = attention_mask is None and segment_ids is None and (window is None or window >= slots)
-        if unmasked and self.config.attention["kind"] == "dense" and tokens in (1, slots):
-            return None
+        Raises:
+            ValueError: the mask does not cover the cached tokens and the new ones.
+        """
         if attention_mask is None:
-            attention_mask = hidden_BTW.new_ones((hidden_BTW.shape[0], slots), dtype=torch.long)
-        return attention.visibility(tokens, attention_mask, window=window, segments_BS=segment_ids)
+            return torch.ones((1, slots), dtype=torch.bool, device=device).expand(batch, -1)
+        if attention_mask.shape != (batch, slots):
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; with the cached tokens it must be "
+                f"{(batch, slots)}"
+            )
+        return attention_mask.bool()
+
+    @staticmethod
+    def _positions(valid_BS: Tensor, segment_ids: Tensor | None) -> Tensor:
+        """Return the position of each slot within its document, padding not counted."""
+        count_BS = valid_BS.long().cumsum(dim=1)
+        if segment_ids is None:
+            return (count_BS - 1).clamp(min=0)
+        starts_BS = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
+        before_BS = torch.where(starts_BS, count_BS - valid_BS.long(), 0).cummax(dim=1).values
+        return (count_BS - before_BS - 1).clamp(min=0)
+
+    def _view(self, sight: attention.Sight, positions_BS: Tensor, masked: bool) -> attention.View:
+        sparse, slots = self.config.attention, sight.key_valid_BS.shape[1]
+        if sparse["kind"] == "block":
+            block_size = sparse.get("block_size") or math.isqrt(self.config.max_position_embeddings - 1) + 1
+            return attention.View(sight, None, attention.Blocks.of(sight, positions_BS, block_size))
+        plain = not masked and (sight.window is None or sight.window >= slots) and sight.queries in (1, slots)
+        mask = None if plain and sparse["kind"] == "dense" else sight.mask()
+        return attention.View(sight, mask, None)
 
     def _cos_sin(self, head_dim: int, position_ids: Tensor) -> CosSin:
         frequencies, factor = self._rotary[head_dim]
@@ -361,8 +365,8 @@ class RootsForCausalLM(RootsPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Return logits `BTV`, of the last `logits_to_keep` tokens only where that is above 0.
 
-        With `labels` (`BT`, -100 where nothing is scored) the loss is the mean cross-entropy of each label given
-        the tokens before it. The other arguments are those of `RootsModel`.
+        With `labels` (`BT`, -100 where nothing is scored) the loss is the mean cross-entropy of each label
+        given the tokens before it. The other arguments are those of `RootsModel`.
         """
         output = self.model(
             input_ids=input_ids,

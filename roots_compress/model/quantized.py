@@ -2,15 +2,16 @@
 
 Each format is stored so that an ONNX graph takes the tensors as they are:
 
-| format | `weight` | scales | meaning |
+| format | `weight` | `weight_scale` | meaning |
 |---|---|---|---|
-| `w8a8` | int8 `(out, in)` | `weight_scale (out,)` | symmetric per output row; the input is quantized to int8 per token |
-| `w8` | uint8 `(out, groups, size)` | `weight_scale (out, groups)` | symmetric about 128 in groups along the input |
-| `w4` | uint8 `(out, groups, size / 2)` | the same, and `weight_zero_point (out, ceil(groups / 2))` | asymmetric in groups |
+| `w8a8` | int8 `(out, in)` | `(out,)` | symmetric per output row; the input is quantized to int8 per token |
+| `w8` | uint8 `(out, groups, size)` | `(out, groups)` | symmetric about 128 in groups along the input |
+| `w4` | uint8 `(out, groups, size / 2)` | `(out, groups)` | asymmetric in groups |
 
-Two 4-bit values share a byte, the even one in the low half; the groups are those of ONNX Runtime's `MatMulNBits`.
-An input width that is no multiple of the group size is padded with values that dequantize to zero.
-The modules compute what the graph computes, in float32, so that a checkpoint can be judged without it.
+`w4` has a `weight_zero_point` as well, uint8 `(out, ceil(groups / 2))`. Two 4-bit values share a byte, the
+even one in the low half; the groups are those of ONNX Runtime's `MatMulNBits`. An input width that is no
+multiple of the group size is padded with values that dequantize to zero. The modules compute what the graph
+computes, in float32, so that a checkpoint can be judged without it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def groups_for(width: int, group_size: int) -> int:
 
 
 def pack_nibbles(values: Tensor) -> Tensor:
-    """Pack pairs along the last axis (uint8 below 16; padded to even length with 0), the first in the low half."""
+    """Pack pairs along the last axis, uint8 below 16, the first in the low half; an odd length gets a 0."""
     if values.shape[-1] % 2:
         values = F.pad(values, (0, 1))
     return values[..., 0::2] | (values[..., 1::2] << 4)
@@ -49,8 +50,8 @@ def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     """Quantize to int8 per token: symmetric, scaled by the largest magnitude along the last axis.
 
     Returns:
-        the integers, still as floats in [-127, 127], and the scales with a last axis of 1. A token of zeros keeps
-        zeros, with scale 1.
+        the integers, still as floats in [-127, 127], and the scales with a last axis of 1. A token of zeros
+        keeps zeros, with scale 1.
     """
     largest = x.abs().amax(dim=-1, keepdim=True)
     scale = torch.where(largest > 0, largest / ACTIVATION_LEVELS, 1.0)
