@@ -1,1 +1,1 @@
-"""report"""
+"""Metrics in; tables, Markdown, HTML, comparisons and gates out."""

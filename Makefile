@@ -1,0 +1,44 @@
+# Every target does its whole set-up: Python 3.11 or later and make are all it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test test-real check format docs clean
+
+demo: $(STAMP)  ## train a small teacher, distil, prune, quantize it; print the table (about four minutes)
+	$(BIN)/roots-compress run recipes/quickstart.yaml --run runs/quickstart --fresh
+
+test: $(STAMP)  ## the offline test suite
+	$(BIN)/python -m pytest -m "not real_model"
+
+test-real: $(STAMP)  ## the tests on SmolLM2-135M, whose GGUF file ROOTS_SMOLLM2 names
+	$(BIN)/python -m pytest -m real_model
+
+check: $(STAMP)  ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)  ## write the generated pages: recipe keys and command reference
+	$(BIN)/python -m roots_compress.recipe.reference docs/recipes.md
+	$(BIN)/python -m roots_compress.cli.reference docs/commands.md
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+# torch first and pinned: on Linux a plain `torch` may bring gigabytes of CUDA packages.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .
+	touch $(STAMP)

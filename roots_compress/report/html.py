@@ -1,0 +1,80 @@
+"""A run as one self-contained HTML page: no scripts, no fonts, nothing fetched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from roots_compress.report.rows import Row, rows_of, speeds
+from roots_compress.report.text import HEADINGS, caption, cells, label
+from roots_compress.results import RunMetrics
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader("roots_compress.report", "."),
+    autoescape=select_autoescape(default=True, default_for_string=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart; `percent` is its length against the longest."""
+
+    label: str
+    text: str
+    percent: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A bar for every stage."""
+
+    title: str
+    bars: tuple[Bar, ...]
+
+
+def html(run: RunMetrics) -> str:
+    """Return the page. Everything that comes from files or names is escaped."""
+    rows = rows_of(run)
+    return ENVIRONMENT.get_template("report.html.j2").render(
+        run=run,
+        headings=HEADINGS,
+        rows=[(row, cells(row), label(row.stage), _pretty(row.stage.notes)) for row in rows],
+        charts=charts(rows),
+        caption=caption(run),
+        protocol=_pretty(asdict(run.protocol)),
+        machine=_pretty(run.machine),
+    )
+
+
+def charts(rows: tuple[Row, ...]) -> tuple[Chart, ...]:
+    """Return what a reader looks at first: size, decode speed at the longest context, perplexity."""
+    return (
+        _chart("Size, MB", rows, [row.stage.metrics.bytes / 1e6 for row in rows], "{:.1f}"),
+        _chart("Decoding, tokens a second", rows, [_decode(row) for row in rows], "{:.0f}"),
+        _chart("Perplexity", rows, [row.stage.metrics.perplexity for row in rows], "{:.2f}"),
+    )
+
+
+def _decode(row: Row) -> float:
+    measured = speeds(row.stage, "decode")
+    return measured[-1].median if measured else 0.0
+
+
+def _chart(title: str, rows: tuple[Row, ...], values: list[float], form: str) -> Chart:
+    longest = max(values, default=0.0) or 1.0
+    return Chart(
+        title,
+        tuple(
+            Bar(label(row.stage), form.format(value), 100 * value / longest)
+            for row, value in zip(rows, values, strict=True)
+        ),
+    )
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,109 @@
+"""A run as a table for the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from roots_compress.report.rows import Row, rows_of, speeds
+from roots_compress.results import RunMetrics, StageResult
+
+HEADINGS = (
+    "stage",
+    "parameters",
+    "MB",
+    "smaller",
+    "perplexity",
+    "ratio",
+    "bits/byte",
+    "prefill tok/s",
+    "decode tok/s",
+    "decode gain",
+    "peak MB",
+    "seconds",
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return one row's cells, in the order of `HEADINGS`."""
+    metrics = row.stage.metrics
+    return (
+        label(row.stage),
+        f"{metrics.parameters:,}",
+        f"{metrics.bytes / 1e6:.1f}" if metrics.bytes >= 1e6 else f"{metrics.bytes / 1e6:.3f}",
+        f"{row.times_smaller:.2f}x",
+        f"{metrics.perplexity:.3f}",
+        f"{row.perplexity_ratio:.3f}x",
+        f"{metrics.bits_per_byte:.4f}",
+        speed_cell(row.stage, "prefill"),
+        speed_cell(row.stage, "decode"),
+        f"{row.decode_speedup:.2f}x",
+        f"{metrics.peak_rss_bytes / 1e6:.0f}",
+        f"{row.stage.seconds:.1f}",
+    )
+
+
+def label(stage: StageResult) -> str:
+    """Return the stage's name, with its kind where the two differ."""
+    return stage.name if stage.name == stage.kind else f"{stage.name} ({stage.kind})"
+
+
+def speed_cell(stage: StageResult, phase: str) -> str:
+    """Return the medians at each context, shortest first: `592 / 711`."""
+    return " / ".join(f"{speed.median:.0f}" for speed in speeds(stage, phase))
+
+
+def table(run: RunMetrics) -> Table:
+    """Return the run as a rich table."""
+    contexts = " / ".join(str(context) for context in sorted(run.protocol.contexts))
+    result = Table(
+        title=escape(run.name),
+        caption=escape(f"{caption(run)} Speeds at contexts of {contexts} tokens."),
+        caption_justify="left",
+    )
+    for index, heading in enumerate(HEADINGS):
+        result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows_of(run):
+        result.add_row(*(escape(cell) for cell in cells(row)))
+    return result
+
+
+def caption(run: RunMetrics) -> str:
+    """Say how the figures were made."""
+    protocol = run.protocol
+    opened = "opened with BOS" if protocol.bos else "without BOS"
+    return (
+        f"Perplexity through the ONNX graph: {protocol.windows} windows of {protocol.block_size} tokens, "
+        f"{opened}, of {protocol.text}. Speed: batch 1, {protocol.threads} threads, medians of "
+        f"{protocol.repeats} interleaved repeats."
+    )
+
+
+def markdown(run: RunMetrics) -> str:
+    """Return the run as a Markdown document."""
+    lines = [
+        f"# {_plain(run.name)}",
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|" + "---|" * len(HEADINGS),
+        *("| " + " | ".join(_plain(cell) for cell in cells(row)) + " |" for row in rows_of(run)),
+        "",
+        _plain(caption(run)),
+        "",
+        *(f"- **{_plain(label(row.stage))}**: {_plain(row.verdict)}" for row in rows_of(run)),
+    ]
+    if run.gates:
+        lines += ["", "| gate | limit | value | |", "|---|---|---|---|"]
+        lines += [
+            f"| {gate.gate} | {gate.limit:.4g} | {gate.value:.4g} | {'kept' if gate.passed else 'MISSED'} |"
+            for gate in run.gates
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown or an HTML renderer would read as markup."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\`*_[]|":
+        escaped = escaped.replace(mark, "\\" + mark)
+    return " ".join(escaped.split())

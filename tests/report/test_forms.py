@@ -1,0 +1,91 @@
+"""The forms of a report: table, Markdown, HTML, comparison."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
+
+from roots_compress.report.compare import comparison
+from roots_compress.report.html import html
+from roots_compress.report.text import markdown, table
+from roots_compress.results import GateResult, RunMetrics
+from tests.report.figures import PROTOCOL, run, stage
+
+RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
+HOSTILE = '<script>alert(1)</script>[bold]|`x`"'
+
+
+def rendered(item: object) -> str:
+    console = Console(width=220, record=True, file=StringIO())
+    console.print(item)
+    return console.export_text()
+
+
+def test_the_table_has_a_row_for_each_stage_with_its_figures() -> None:
+    text = rendered(table(RUN))
+    assert "baseline" in text
+    assert "4.00x" in text
+    assert "100 / 80" in text
+    assert "24 windows of 512 tokens" in text
+
+
+def test_the_table_shows_markup_in_names_as_text() -> None:
+    assert "[bold]" in rendered(table(replace(RUN, name=HOSTILE)))
+
+
+def test_markdown_escapes_what_would_be_markup() -> None:
+    text = markdown(replace(RUN, name=HOSTILE))
+    assert "<script>" not in text
+    assert "\\[bold\\]\\|\\`x\\`" in text
+
+
+def test_markdown_shows_gates() -> None:
+    text = markdown(replace(RUN, gates=(GateResult("max_bytes", 1.0, 2.0, False),)))
+    assert "| max_bytes | 1 | 2 | MISSED |" in text
+
+
+def test_html_escapes_names_and_notes() -> None:
+    hostile = run(stage(name=HOSTILE, notes={"path": HOSTILE}), name=HOSTILE)
+    page = html(hostile)
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_html_fetches_nothing() -> None:
+    page = html(RUN)
+    assert "http" not in page
+    assert "src=" not in page
+
+
+def test_html_marks_a_stage_that_did_not_pay() -> None:
+    page = html(run(stage(), stage(1, "quantize", perplexity=40.0)))
+    assert '<li class="bad"><b>quantize</b>' in page
+
+
+def compared(*runs: RunMetrics) -> tuple[str, str]:
+    result, remarks = comparison([(f"run{index}", each) for index, each in enumerate(runs)])
+    return rendered(result), " ".join(remarks)
+
+
+def test_runs_on_the_same_text_compare_perplexity() -> None:
+    text, _ = compared(RUN, RUN)
+    assert text.count("21.000") == 2
+
+
+def test_other_tokenizers_compare_bits_per_byte_alone() -> None:
+    text, remarks = compared(RUN, replace(RUN, protocol=replace(PROTOCOL, tokenizer_sha256="c" * 64)))
+    assert "21.000" not in text
+    assert "1.5000" in text
+    assert "different tokenizers" in remarks
+
+
+def test_other_texts_compare_no_quality() -> None:
+    text, remarks = compared(RUN, replace(RUN, protocol=replace(PROTOCOL, text_sha256="c" * 64)))
+    assert "1.5000" not in text
+    assert "different text" in remarks
+
+
+def test_metrics_survive_their_json_form() -> None:
+    assert RunMetrics.from_json(RUN.to_json()) == RUN
