@@ -1,1 +1,1 @@
-"""evaluate"""
+"""The figures of one artifact: perplexity, speed, size and memory."""

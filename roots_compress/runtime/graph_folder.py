@@ -1,0 +1,139 @@
+"""A graph on disk: where it lies, which files belong to it, and what is refused before anything is opened."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
+
+from roots_compress.errors import InputError
+
+GRAPH_NAME = "model.onnx"
+EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
+
+
+def find_graph(folder: Path) -> Path:
+    """Return the graph of an export folder, or of a run's stage folder (`onnx/` in it).
+
+    Raises:
+        InputError: the folder does not exist, or holds no graph that is an ordinary file.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            "there is no such folder", where=folder, remedy="Name a folder that holds model.onnx."
+        )
+    for candidate in (folder / GRAPH_NAME, folder / "onnx" / GRAPH_NAME):
+        if candidate.is_file():
+            return candidate
+    raise InputError(f"the folder holds no {GRAPH_NAME}", where=folder, remedy=EXPORT_AGAIN)
+
+
+def graph_files(folder: Path) -> tuple[Path, ...]:
+    """Return every file the graph needs to run, the graph itself first, after checking each.
+
+    The graph is parsed without its external data. Data must be ordinary files in the graph's own folder, long
+    enough for every tensor that points into them: links, absolute paths and paths that leave the folder could
+    make a downloaded graph read any file of this machine.
+
+    Raises:
+        InputError: no graph, one that does not parse, or external data that is missing, short or outside.
+    """
+    graph = find_graph(folder)
+    try:
+        model = onnx.load(graph, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise InputError("the graph is truncated or is not ONNX", where=graph, remedy=EXPORT_AGAIN) from error
+    except OSError as error:
+        raise InputError(f"the graph cannot be read: {error.strerror}", where=graph) from error
+    if not model.graph.node:
+        raise InputError("the graph has no nodes: it is empty or not ONNX", where=graph, remedy=EXPORT_AGAIN)
+    needed: dict[PurePosixPath, int] = {}
+    for tensor in _tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            location, end = _external_extent(tensor, graph)
+            needed[location] = max(end, needed.get(location, 0))
+    return (graph, *(_data_file(graph, location, end) for location, end in sorted(needed.items())))
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    yield from (attribute.t, *attribute.tensors)
+    for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+        yield from (sparse.values, sparse.indices)
+    # The singular field of an absent graph is an empty graph, so the walk ends.
+    for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+        yield from _graph_tensors(graph)
+
+
+def _external_extent(tensor: TensorProto, graph: Path) -> tuple[PurePosixPath, int]:
+    """Return the file a tensor's data lies in, and the byte after its last."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    try:
+        location = entries["location"]
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"tensor {tensor.name!r} has external data without a readable location, offset and length",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        ) from error
+    if offset < 0 or length < 0:
+        raise InputError(
+            f"tensor {tensor.name!r} has external data at a negative offset or of negative length",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        )
+    return PurePosixPath(location.replace("\\", "/")), offset + length
+
+
+def _data_file(graph: Path, location: PurePosixPath, end: int) -> Path:
+    if location.is_absolute() or ".." in location.parts or ":" in str(location) or not location.parts:
+        raise InputError(
+            f"external data '{location}' lies outside the graph's folder",
+            where=graph,
+            remedy="Do not open this graph unless you know who made it.",
+        )
+    path = graph.parent / location
+    if not path.exists():
+        raise InputError(
+            f"external data '{location}' is missing",
+            where=graph,
+            remedy="Keep the data file beside the graph: the two belong together.",
+        )
+    status = path.lstat()
+    linked = path.resolve() != graph.parent.resolve() / location or status.st_nlink > 1
+    if linked or not stat.S_ISREG(status.st_mode):
+        raise InputError(
+            f"external data '{location}' is a link or not an ordinary file",
+            where=graph,
+            remedy="Copy the data file itself beside the graph.",
+        )
+    if status.st_size < end:
+        raise InputError(
+            f"external data '{location}' is truncated: {status.st_size} bytes of at least {end}",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        )
+    return path

@@ -1,0 +1,153 @@
+"""An exported graph behind the `LanguageModel` protocol, served by ONNX Runtime.
+
+Keys and values stay where ONNX Runtime wrote them: each step binds the presents of the step before as its
+pasts. Neither torch nor onnx is imported, so that a process that only serves stays as small as it can be.
+
+Shape legend: B batch, T new tokens, S all tokens (cached and new), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from roots_compress.runtime.prompts import check_context, check_prompt, positions
+from roots_compress.runtime.protocol import Logits, Step, Tokens
+from roots_compress.runtime.session import (
+    CUDA,
+    ELEMENT_TYPES,
+    TOKEN_INPUTS,
+    KeyValue,
+    Provider,
+    cached_tensors,
+    open_session,
+    read_config,
+)
+
+
+@dataclass(frozen=True)
+class OnnxCache:
+    """Keys and values, in the order of the graph's pasts, and the mask `(B, S)` of what they hold."""
+
+    keys_values: tuple[Any, ...]
+    attention_mask: Tokens
+
+
+class OnnxEngine:
+    """Serves a graph folder. One call at a time: an engine is not to be shared between threads."""
+
+    def __init__(
+        self, session: Any, key_values: tuple[KeyValue, ...], vocab_size: int, max_context: int
+    ) -> None:
+        self._session = session
+        self._key_values = key_values
+        self._vocab_size, self._max_context = vocab_size, max_context
+        outputs = {output.name: output for output in session.get_outputs()}
+        self._logits_dtype = ELEMENT_TYPES[outputs["logits"].type]
+        self._device = "cuda" if CUDA in session.get_providers() else "cpu"
+        # Prefill writes the logits of every position here, and keeps only the last.
+        self._scratch = np.empty(0, dtype=self._logits_dtype)
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int | None = None, provider: Provider = "auto") -> OnnxEngine:
+        """Check a graph's files, then open it.
+
+        Args:
+            folder: an export folder, or a run's stage folder with the export in `onnx/`.
+            threads: threads within an operator; None for one per physical core.
+            provider: where to run; `auto` takes a CUDA device where there is one.
+
+        Raises:
+            InputError: a file is missing, truncated or outside the folder, the graph is not a language model
+                with a KV cache in this project's form, or this machine lacks the provider.
+        """
+        # Imported here: the check parses with `onnx`, which a process that only serves does not need.
+        from roots_compress.runtime.graph_folder import graph_files
+
+        graph, *_data = graph_files(folder)
+        return cls.open(graph, threads=threads, provider=provider)
+
+    @classmethod
+    def open(cls, graph: Path, *, threads: int | None = None, provider: Provider = "auto") -> OnnxEngine:
+        """Open a graph whose files have been checked by `graph_files`; otherwise as `load`."""
+        vocab_size, max_context = read_config(graph.parent / "config.json")
+        session = open_session(graph, threads=threads, provider=provider)
+        return cls(session, cached_tensors(session, graph), vocab_size, max_context)
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self._vocab_size
+
+    @property
+    def max_context(self) -> int:
+        """The most tokens a cache may hold."""
+        return self._max_context
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's providers that serve the graph, the preferred one first."""
+        return tuple(self._session.get_providers())
+
+    def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:
+        """Return the logits of every position, `(B, T, V)`, without a cache."""
+        check_prompt(self, input_ids, attention_mask)
+        cache = self._empty_cache(len(input_ids))
+        buffer = np.empty((*input_ids.shape, self._vocab_size), dtype=self._logits_dtype)
+        self._run(input_ids, _mask(input_ids, attention_mask), cache, buffer)
+        return buffer.astype(np.float32, copy=False)
+
+    def prefill(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Step:
+        """Read a prompt into a new cache; return the logits of each row's last token."""
+        check_prompt(self, input_ids, attention_mask)
+        shape = (*input_ids.shape, self._vocab_size)
+        if self._scratch.size < np.prod(shape):
+            self._scratch = np.empty(np.prod(shape), dtype=self._logits_dtype)
+        buffer = self._scratch[: np.prod(shape)].reshape(shape)
+        cache = self._empty_cache(len(input_ids))
+        cache = self._run(input_ids, _mask(input_ids, attention_mask), cache, buffer)
+        return Step(buffer[:, -1].astype(np.float32), cache)
+
+    def decode(self, token_ids: Tokens, cache: object) -> Step:
+        """Append one token per row, `(B,)`; the cache passed in must not be used again."""
+        assert isinstance(cache, OnnxCache)
+        check_context(self, cache.attention_mask.shape[1] + 1)
+        input_ids = np.asarray(token_ids, dtype=np.int64)[:, None]
+        mask = np.concatenate((cache.attention_mask, np.ones_like(input_ids)), axis=1)
+        buffer = np.empty((len(input_ids), 1, self._vocab_size), dtype=self._logits_dtype)
+        cache = self._run(input_ids, mask, cache, buffer)
+        return Step(buffer[:, -1].astype(np.float32, copy=False), cache)
+
+    def _empty_cache(self, batch: int) -> OnnxCache:
+        values = tuple(
+            ort.OrtValue.ortvalue_from_shape_and_type([batch, kv.heads, 0, kv.width], kv.dtype, self._device)
+            for kv in self._key_values
+        )
+        return OnnxCache(values, np.empty((batch, 0), dtype=np.int64))
+
+    def _run(
+        self, input_ids: Tokens, mask: Tokens, cache: OnnxCache, logits: np.ndarray[Any, Any]
+    ) -> OnnxCache:
+        """Run new tokens `(B, T)` under the mask `(B, S)`; write `logits` and return the extended cache."""
+        input_ids = np.ascontiguousarray(input_ids, dtype=np.int64)
+        position_ids = np.ascontiguousarray(positions(mask)[:, -input_ids.shape[1] :])
+        binding = self._session.io_binding()
+        for name, value in zip(TOKEN_INPUTS, (input_ids, mask, position_ids), strict=True):
+            binding.bind_cpu_input(name, value)
+        binding.bind_output("logits", "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
+        for kv, past in zip(self._key_values, cache.keys_values, strict=True):
+            binding.bind_ortvalue_input(kv.past, past)
+            binding.bind_output(kv.present, self._device)
+        self._session.run_with_iobinding(binding)
+        _logits, *presents = binding.get_outputs()
+        return OnnxCache(tuple(presents), mask)
+
+
+def _mask(input_ids: Tokens, attention_mask: Tokens | None) -> Tokens:
+    if attention_mask is None:
+        return np.ones(input_ids.shape, dtype=np.int64)
+    return np.ascontiguousarray(attention_mask, dtype=np.int64)

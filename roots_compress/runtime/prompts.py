@@ -1,0 +1,87 @@
+"""Token arrays as every engine takes them: checks, left padding and positions.
+
+Shape legend: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from roots_compress.errors import InputError
+
+if TYPE_CHECKING:
+    from roots_compress.runtime.protocol import LanguageModel, Tokens
+
+
+def left_pad(prompts: Sequence[Sequence[int]], *, pad: int = 0) -> tuple[Tokens, Tokens | None]:
+    """Stack prompts of different lengths into `(B, T)` tokens, padded on the left.
+
+    Returns:
+        the tokens, and the mask that is 0 at padding; no mask where the prompts are equally long.
+
+    Raises:
+        InputError: there is no prompt, or one has no token.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    if not lengths or 0 in lengths:
+        what = f"prompt {lengths.index(0) + 1} of {len(lengths)} has no token" if lengths else "no prompt"
+        raise InputError(what, remedy="Give at least one token, such as the tokenizer's BOS token.")
+    longest = max(lengths)
+    input_ids = np.full((len(prompts), longest), pad, dtype=np.int64)
+    mask = np.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, longest - len(prompt) :] = prompt
+        mask[row, longest - len(prompt) :] = 1
+    return input_ids, None if min(lengths) == longest else mask
+
+
+def positions(attention_mask: Tokens) -> Tokens:
+    """Return the position of each token in its row, `(B, T)`: padding does not count, and stands at 0."""
+    numbered: Tokens = np.maximum(attention_mask.cumsum(axis=1) - 1, 0)
+    return numbered
+
+
+def check_prompt(model: LanguageModel, input_ids: Tokens, attention_mask: Tokens | None) -> None:
+    """Refuse a prompt that the model cannot read.
+
+    Raises:
+        InputError: no token, more tokens than the context holds, an id outside the vocabulary, or a mask that
+            is not of the prompt's shape, not left-padded, or hides a whole row.
+    """
+    if input_ids.ndim != 2 or 0 in input_ids.shape:
+        raise InputError(
+            f"a prompt of shape {input_ids.shape} has no token",
+            remedy="Give at least one token, such as the tokenizer's BOS token.",
+        )
+    check_context(model, input_ids.shape[1])
+    low, high = int(input_ids.min()), int(input_ids.max())
+    if low < 0 or high >= model.vocab_size:
+        raise InputError(
+            f"token id {low if low < 0 else high} is outside the model's vocabulary of {model.vocab_size}",
+            remedy="Use the tokenizer the model was trained with.",
+        )
+    if attention_mask is None:
+        return
+    if attention_mask.shape != input_ids.shape:
+        raise InputError(f"the mask's shape {attention_mask.shape} is not the prompt's {input_ids.shape}")
+    if not attention_mask[:, -1].all() or (np.diff(attention_mask, axis=1) < 0).any():
+        raise InputError(
+            "the mask hides the end of a prompt or has a gap",
+            remedy="Pad on the left: zeros first, then ones.",
+        )
+
+
+def check_context(model: LanguageModel, tokens: int) -> None:
+    """Refuse more tokens than the model's context holds.
+
+    Raises:
+        InputError: naming both figures.
+    """
+    if tokens > model.max_context:
+        raise InputError(
+            f"{tokens} tokens of context are more than the model's {model.max_context}",
+            remedy="Shorten the prompt or ask for fewer new tokens.",
+        )

@@ -1,0 +1,164 @@
+"""An ONNX Runtime session over a graph: opened, and checked to be a decoder with a KV cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import DTypeLike
+
+from roots_compress.errors import InputError
+
+Provider = Literal["auto", "cpu", "cuda"]
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
+PAST, PRESENT = "past_key_values.", "present."
+ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
+# ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
+SHOW_WARNINGS, SHOW_FATAL = 2, 4
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """One cached tensor of a layer, `(B, heads, S, width)`: keys or values."""
+
+    past: str
+    present: str
+    heads: int
+    width: int
+    dtype: DTypeLike
+
+
+def read_config(path: Path) -> tuple[int, int]:
+    """Return the vocabulary's size and the longest context, which a graph itself does not say.
+
+    Raises:
+        InputError: the file is missing, or does not give the two as positive whole numbers.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        vocab_size, max_context = config["vocab_size"], config["max_position_embeddings"]
+    except FileNotFoundError as error:
+        raise InputError(
+            "the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "config.json does not give vocab_size and max_position_embeddings",
+            where=path,
+            remedy=EXPORT_AGAIN,
+        ) from error
+    if not all(type(value) is int and value > 0 for value in (vocab_size, max_context)):
+        raise InputError(
+            "vocab_size and max_position_embeddings must be positive whole numbers",
+            where=path,
+            remedy=EXPORT_AGAIN,
+        )
+    return vocab_size, max_context
+
+
+def open_session(graph: Path, *, threads: int | None, provider: Provider) -> Any:
+    """Open a graph with ONNX Runtime; see `OnnxEngine.load` for the arguments.
+
+    Raises:
+        InputError: ONNX Runtime refuses the graph, or this machine lacks the provider.
+    """
+    wants_cuda = provider == "cuda" or (provider == "auto" and CUDA in ort.get_available_providers())
+    if provider == "cuda" and CUDA not in ort.get_available_providers():
+        raise InputError(
+            "CUDA was asked for and the installed ONNX Runtime has no CUDA provider",
+            where=graph,
+            remedy="Install onnxruntime-gpu, or run on the CPU.",
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    # Threads that go on spinning after a run would slow whatever runs next in this process or beside it.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = SHOW_FATAL
+    try:
+        with _quiet_provider_probe():
+            session = ort.InferenceSession(graph, options, providers=[CUDA, CPU] if wants_cuda else [CPU])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
+        raise InputError(
+            f"ONNX Runtime {ort.__version__} cannot open the graph: {error}", where=graph, remedy=EXPORT_AGAIN
+        ) from error
+    if provider == "cuda" and CUDA not in session.get_providers():
+        raise InputError(
+            "CUDA was asked for and ONNX Runtime found no usable CUDA device or libraries",
+            where=graph,
+            remedy="Check the driver and the CUDA and cuDNN libraries, or run on the CPU.",
+        )
+    return session
+
+
+@contextmanager
+def _quiet_provider_probe() -> Iterator[None]:
+    """Silence ONNX Runtime while it tries a provider: what is missing is told by the session that results."""
+    ort.set_default_logger_severity(SHOW_FATAL)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(SHOW_WARNINGS)
+
+
+def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
+    """Return the graph's cached tensors.
+
+    Raises:
+        InputError: the graph's inputs and outputs are not those of a decoder with a KV cache.
+    """
+    inputs = {value.name: value for value in session.get_inputs()}
+    outputs = {value.name: value for value in session.get_outputs()}
+    pasts = [name for name in inputs if name.startswith(PAST)]
+    expected_outputs = {"logits", *(PRESENT + name.removeprefix(PAST) for name in pasts)}
+    if set(inputs) != {*TOKEN_INPUTS, *pasts} or set(outputs) != expected_outputs:
+        raise InputError(
+            f"the graph's inputs {_names(inputs)} and outputs {_names(outputs)} are not a decoder's with a KV"
+            f" cache: {_names(TOKEN_INPUTS)}, {PAST}N.key, .value; logits, {PRESENT}N.key, .value",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        )
+    wrong = [
+        name for name in TOKEN_INPUTS if inputs[name].type != "tensor(int64)" or _is_fixed(inputs[name].shape)
+    ]
+    wrong += [name for name in ("logits", *pasts) if {**inputs, **outputs}[name].type not in ELEMENT_TYPES]
+    wrong += [name for name in pasts if not _is_cache_shape(inputs[name].shape)]
+    if wrong:
+        raise InputError(
+            f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are int64"
+            " of any batch and length, caches float or float16 of shape (batch, heads, length, width)",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        )
+    return tuple(
+        KeyValue(
+            past=name,
+            present=PRESENT + name.removeprefix(PAST),
+            heads=inputs[name].shape[1],
+            width=inputs[name].shape[3],
+            dtype=ELEMENT_TYPES[inputs[name].type],
+        )
+        for name in pasts
+    )
+
+
+def _is_fixed(shape: list[int | str]) -> bool:
+    return len(shape) != 2 or any(isinstance(size, int) for size in shape)
+
+
+def _is_cache_shape(shape: list[int | str]) -> bool:
+    return len(shape) == 4 and [isinstance(size, int) for size in shape] == [False, True, False, True]
+
+
+def _names(values: Collection[str]) -> str:
+    """Name a few values, and say how many more there are."""
+    shown = list(values)[:6]
+    return ", ".join(shown) + (f" and {len(values) - len(shown)} more" if len(values) > len(shown) else "")
