@@ -1,1 +1,1 @@
-"""data"""
+"""Text: corpora, tokenizers, packing and held-out windows."""

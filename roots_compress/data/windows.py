@@ -17,7 +17,7 @@ class PackedWindows:
     input_ids: NDArray[np.int64]
     """`(N, T)`."""
     labels: NDArray[np.int64]
-    """`(N, T)`: the token itself, or -100 where it is not scored (prompts, a document's opening token, padding)."""
+    """`(N, T)`: the token itself, or -100 where it is not scored (prompts, the first of a document or window)."""
     segment_ids: NDArray[np.int64]
     """`(N, T)`: number of the document within its window; tokens attend within their document only."""
 
@@ -26,15 +26,15 @@ class PackedWindows:
 class EvaluationWindows:
     """Held-out windows for perplexity; every token after a window's first is scored exactly once.
 
-    With a BOS token every window opens with it. Without one, a window opens with the last token of the window
-    before it, which that window has scored already.
+    With a BOS token every window opens with it. Without one, a window opens with the token that stands before
+    its own in the text, which it does not score.
     """
 
     input_ids: NDArray[np.int64]
     """`(N, T)`."""
     bos: bool
     text_bytes: int
-    """UTF-8 bytes of the text the scored tokens stand for."""
+    """UTF-8 bytes of the text the scored tokens stand for; a character counts with the token that begins it."""
     text_sha256: str
     tokenizer_sha256: str
 

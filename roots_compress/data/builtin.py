@@ -1,0 +1,121 @@
+"""The built-in corpus: Python's language reference and its standard library's docstrings, read from disk.
+
+Nothing is imported or executed: the sources are parsed, and only text is taken from them.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from platform import python_version
+
+from roots_compress.data.documents import Document
+from roots_compress.data.fingerprint import without_repeats
+from roots_compress.errors import InputError
+
+DESCRIPTION = f"the language reference and the standard library's docstrings of Python {python_version()}"
+
+# Tests and test data, a GUI's internals, tables of code points, demos: little prose for the time to parse it.
+SKIPPED = frozenset(
+    {"test", "tests", "idlelib", "encodings", "ensurepip", "lib2to3", "pydoc_data", "turtledemo"}
+)
+INDENT = "    "
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@functools.cache
+def builtin_documents() -> tuple[Document, ...]:
+    """Return one document for each topic of the reference and each documented module, in the order of names.
+
+    The same Python gives the same documents; another version's differ, as its documentation does.
+
+    Raises:
+        InputError: this Python carries neither, as one without source files does.
+    """
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    documents = without_repeats(
+        Document.plain(text) for text in (*_reference_topics(stdlib), *_module_docstrings(stdlib))
+    )
+    if not documents:
+        raise InputError(
+            "this Python carries no sources of its standard library, of which the built-in corpus is made",
+            where=stdlib,
+            remedy="Name training text in data.train, or use a Python installed with its .py files.",
+        )
+    return documents
+
+
+def _reference_topics(stdlib: Path) -> Iterator[str]:
+    """Yield the topics behind `help("topics")`: the one dictionary literal of `pydoc_data/topics.py`."""
+    tree = _parse(stdlib / "pydoc_data" / "topics.py")
+    for statement in tree[1].body if tree else []:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            topics = ast.literal_eval(statement.value)
+            yield from (topics[name].strip() for name in sorted(topics) if topics[name].strip())
+
+
+def _module_docstrings(stdlib: Path) -> Iterator[str]:
+    """Yield the documentation of each module that belongs to Python itself, not to what was installed beside it."""
+    modules: dict[str, Path] = {}
+    for name in sorted(sys.stdlib_module_names - SKIPPED):
+        modules[name] = stdlib / f"{name}.py"
+        for path in (stdlib / name).rglob("*.py"):
+            parts = path.relative_to(stdlib).with_suffix("").parts
+            if not SKIPPED.intersection(parts):
+                modules[".".join(parts).removesuffix(".__init__")] = path
+    for name in sorted(modules):
+        parsed = _parse(modules[name])
+        if parsed is not None:
+            lines, tree = parsed
+            sections = list(_sections(tree, lines, depth=0))
+            if sections:
+                yield "\n\n".join([f"module {name}", *sections])
+
+
+def _parse(path: Path) -> tuple[list[str], ast.Module] | None:
+    """Return the lines and the syntax tree of a source file; None where there is none."""
+    try:
+        with tokenize.open(path) as file:
+            source = file.read()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Old escape sequences in sources that are not ours.
+            return source.splitlines(), ast.parse(source)
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+
+
+def _sections(node: Documented, lines: list[str], *, depth: int) -> Iterator[str]:
+    """Yield each definition that has a docstring, or holds one that has, as header and docstring, indented."""
+    inner: list[str] = []
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        for definition in _definitions(node.body):
+            inner += _sections(definition, lines, depth=depth + 1)
+    text = [(INDENT * depth + line).rstrip() for line in (ast.get_docstring(node) or "").splitlines()]
+    if not isinstance(node, ast.Module) and (text or inner):
+        text.insert(0, INDENT * (depth - 1) + _header(node, lines))
+    if text:
+        yield "\n".join(text)
+    yield from inner
+
+
+def _header(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> str:
+    """Return a definition up to its docstring, on one line: keyword, name, parameters or bases."""
+    header = (line.strip() for line in lines[node.lineno - 1 : max(node.lineno, node.body[0].lineno - 1)])
+    return " ".join(line for line in header if not line.startswith("#"))
+
+
+def _definitions(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield the definitions of a body, those under `if` and `try` included."""
+    for statement in body:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement
+        elif isinstance(statement, ast.If | ast.Try):
+            yield from _definitions(statement.body)
+            yield from _definitions(statement.orelse)

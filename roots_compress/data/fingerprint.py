@@ -1,0 +1,32 @@
+"""Fingerprints of text: what was read, and whether two documents say the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from roots_compress.data.documents import Document
+
+
+def text_sha256(documents: Iterable[Document]) -> str:
+    """Return the sha256 of documents, in their order, with their boundaries and what of them is scored."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(f"document {len(document.spans)}\n".encode())
+        for span in document.spans:
+            encoded = span.text.encode()
+            digest.update(f"{len(encoded)} {span.scored:d}\n".encode() + encoded)
+    return digest.hexdigest()
+
+
+def content_key(document: Document) -> bytes:
+    """Return a key that documents share when their words are the same, however these are spaced and broken."""
+    return hashlib.sha256(" ".join(document.text.split()).encode()).digest()
+
+
+def without_repeats(documents: Iterable[Document]) -> tuple[Document, ...]:
+    """Return the documents in their order, each content once."""
+    first: dict[bytes, Document] = {}
+    for document in documents:
+        first.setdefault(content_key(document), document)
+    return tuple(first.values())

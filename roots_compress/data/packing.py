@@ -1,0 +1,117 @@
+"""Packing documents into fixed windows for training and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.data.documents import Document
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.errors import InputError
+
+BATCH_DOCUMENTS = 64
+"""Documents tokenised in one call: enough to keep the tokenizer's threads busy, few enough to stop early."""
+
+Ids = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+def pack(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    block_size: int,
+    *,
+    seed: int,
+    limit: int | None = None,
+) -> PackedWindows:
+    """Pack documents, in an order drawn from `seed`, into windows of `block_size` tokens, in such an order too.
+
+    Each document opens with BOS and ends with EOS, where the tokenizer has them. A window opens with the last
+    token of the window before it, so every token but a document's first is scored exactly once, whichever
+    windows a long document is cut across. The tokens after the last full window, fewer than a window, are
+    dropped: padding would enter calibration statistics as if it were text.
+
+    Args:
+        documents: the text.
+        tokenizer: a fast tokenizer, for batches.
+        block_size: tokens in a window.
+        seed: decides the order of documents and windows.
+        limit: the most windows to return; no more documents are tokenised than these need.
+
+    Raises:
+        InputError: the documents fill less than one window.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = [documents[index] for index in rng.permutation(len(documents))]
+    wanted = None if limit is None else limit * (block_size - 1) + 1
+    ids, scored, lengths = _tokenise(shuffled, tokenizer, wanted)
+    if len(ids) < block_size:
+        raise InputError(
+            f"the text has {len(ids)} tokens, fewer than one window of {block_size}",
+            where="data.train",
+            remedy=f"Give more text, or set block_size to {len(ids)} or less.",
+        )
+    scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.
+    document_of_token = np.repeat(np.arange(len(lengths)), lengths)
+    chosen = rng.permutation((len(ids) - 1) // (block_size - 1))[:limit]
+    token_NT = chosen[:, None] * (block_size - 1) + np.arange(block_size)
+    labels_NT = np.where(scored, ids, IGNORED_LABEL)[token_NT]
+    labels_NT[:, 0] = IGNORED_LABEL  # Scored by the window before, whose last token it is.
+    document_NT = document_of_token[token_NT]
+    return PackedWindows(
+        input_ids=ids[token_NT], labels=labels_NT, segment_ids=document_NT - document_NT[:, :1]
+    )
+
+
+def _tokenise(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, wanted: int | None
+) -> tuple[Ids, Flags, Ids]:
+    """Return the documents' tokens one after another, which of them are scored, and each document's length.
+
+    Stops after the batch of documents that brings the tokens to `wanted`.
+    """
+    ids: list[Ids] = []
+    scored: list[Flags] = []
+    lengths: list[int] = []
+    for start in range(0, len(documents), BATCH_DOCUMENTS):
+        if wanted is not None and sum(lengths) >= wanted:
+            break
+        batch = documents[start : start + BATCH_DOCUMENTS]
+        spans = iter(encode_batch([span.text for document in batch for span in document.spans], tokenizer))
+        for document in batch:
+            pieces = [(next(spans), span.scored) for span in document.spans]
+            document_ids = np.concatenate([piece for piece, _ in pieces])
+            document_scored = np.concatenate([np.full(len(piece), flag) for piece, flag in pieces])
+            if len(document_ids) == 0:
+                continue
+            document_ids, document_scored = _framed(document_ids, document_scored, tokenizer)
+            ids.append(document_ids)
+            scored.append(document_scored)
+            lengths.append(len(document_ids))
+    if not lengths:
+        return np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.int64)
+    return np.concatenate(ids), np.concatenate(scored), np.array(lengths, np.int64)
+
+
+def encode_batch(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[Ids]:
+    """Return the ids of each text, without special tokens the text does not spell out itself."""
+    encoded = tokenizer(
+        texts,
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return [np.array(text_ids, np.int64) for text_ids in encoded["input_ids"]]
+
+
+def _framed(ids: Ids, scored: Flags, tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
+    """Open a document with BOS and end it with EOS, unless its own text does (as a chat's markers may)."""
+    if tokenizer.bos_token_id is not None and ids[0] != tokenizer.bos_token_id:
+        ids, scored = np.insert(ids, 0, tokenizer.bos_token_id), np.insert(scored, 0, False)
+    if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
+        ids, scored = np.append(ids, tokenizer.eos_token_id), np.append(scored, True)
+    return ids, scored

@@ -1,0 +1,143 @@
+"""Reading documents from files: text, CSV, JSONL and Parquet."""
+
+from __future__ import annotations
+
+import glob
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from roots_compress.data.documents import Document
+from roots_compress.data.records import RecordError, missing_column, record_document
+from roots_compress.errors import InputError
+
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+TABLE_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
+COLUMN_REMEDY = "Set data.text_column to the name of the column that holds the text."
+SUFFIXES = (*TEXT_SUFFIXES, *JSONL_SUFFIXES, *TABLE_SUFFIXES)
+
+
+def read_documents(path: Path, text_column: str) -> list[Document]:
+    """Return the documents of one file that are not blank, in its order; a text file is one document.
+
+    Raises:
+        InputError: the file is no regular file, of no known kind, or not what its suffix says.
+    """
+    if not path.is_file():
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        raise InputError(f"the text file {problem}", where=path, remedy="Name a file that can be read.")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(
+            f"text is not read from files ending in '{suffix}'",
+            where=path,
+            remedy=f"Give one of {', '.join(SUFFIXES)}: an archive unpacked, other plain text renamed to .txt.",
+        )
+    try:
+        if suffix == ".parquet":
+            return list(_read_table(path, text_column))
+        text = _decoded(path)
+        if suffix in TEXT_SUFFIXES:
+            return [Document.plain(text)] if text.strip() else []
+        if suffix in JSONL_SUFFIXES:
+            return list(_read_jsonl(path, text, text_column))
+        return list(_read_table(path, text_column)) if text.strip() else []
+    except OSError as error:
+        raise InputError(f"the file cannot be read: {error.strerror or error}", where=path) from error
+
+
+def _decoded(path: Path) -> str:
+    """Return a file's text, its line ends as `\\n`, without a byte order mark."""
+    raw = path.read_bytes()
+    remedy = "Save the file as UTF-8 text."
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"byte {raw[error.start]:#04x} is not UTF-8", where=f"{path}:{line}", remedy=remedy
+        ) from error
+    if "\0" in text:
+        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
+        raise InputError("a zero byte: this is not text", where=f"{path}:{line}", remedy=remedy)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_jsonl(path: Path, text: str, text_column: str) -> Iterator[Document]:
+    """Yield the documents of a file with one JSON object on each line.
+
+    Read here rather than by `datasets`, which can name neither the line at fault nor keep records whose keys
+    or types differ.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            cause = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise InputError(
+                f"the line is not JSON: {cause}",
+                where=f"{path}:{number}",
+                remedy="Write one JSON object on each line.",
+            ) from error
+        yield from _checked(record, text_column, where=f"{path}:{number}")
+
+
+def _read_table(path: Path, text_column: str) -> Iterator[Document]:
+    """Yield the documents of a CSV or Parquet file, streamed through `datasets`.
+
+    A stream leaves no copy of the data behind; the lock files that `datasets` writes beside its cache go to a
+    temporary folder, so nothing is written to the user's home.
+    """
+    import datasets
+
+    kind = TABLE_SUFFIXES[path.suffix.lower()]
+    wanted = (text_column, "prompt", "response", "messages")
+    # Text stays as it stands in the file: "NA" is not a missing value, and a column of "1" and "2" not of numbers.
+    csv_options = {"keep_default_na": False, "converters": dict.fromkeys(wanted, str)}
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # It logs what is raised here as well.
+    try:
+        with tempfile.TemporaryDirectory(prefix="roots-compress-") as cache:
+            stream = datasets.load_dataset(
+                kind,
+                data_files=glob.escape(str(path.resolve())),
+                split="train",
+                streaming=True,
+                cache_dir=cache,
+                **(csv_options if kind == "csv" else {}),
+            )
+            if stream.column_names is not None:  # Parquet: known before the rows; read no others, images say.
+                present = [name for name in wanted if name in stream.column_names]
+                if not present:
+                    raise InputError(
+                        missing_column(text_column, stream.column_names), where=path, remedy=COLUMN_REMEDY
+                    )
+                stream = stream.select_columns(present)
+            for number, record in enumerate(stream, start=1):
+                yield from _checked(record, text_column, where=f"{path}: row {number}")
+    except ValueError as error:  # What pandas and Arrow raise for a malformed file.
+        raise InputError(
+            f"the file is not readable as {kind.upper()}: {str(error).strip()}",
+            where=path,
+            remedy="Repair the file, or export it anew.",
+        ) from error
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+
+
+def _checked(record: object, text_column: str, *, where: str) -> Iterator[Document]:
+    """Yield a record's document, unless it is blank; say where it stands if it cannot be read."""
+    if not isinstance(record, dict):
+        raise InputError(
+            "the line is not a JSON object", where=where, remedy="Write one JSON object on each line."
+        )
+    try:
+        document = record_document(record, text_column)
+    except RecordError as error:
+        raise InputError(str(error), where=where, remedy=COLUMN_REMEDY) from error
+    if document is not None:
+        yield document

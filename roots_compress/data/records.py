@@ -1,0 +1,79 @@
+"""Records to documents: a row of a table or a line of JSON, as text or as instruction data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from roots_compress.data.documents import Document, Span
+
+# ChatML, which Qwen and SmolLM2 among others are trained on. A tokenizer's own chat template is never rendered:
+# it is a program, and comes with a checkpoint that nobody may have read.
+OPEN_TURN, END_TURN = "<|im_start|>", "<|im_end|>"
+
+
+class RecordError(ValueError):
+    """A record that cannot become a document; the reader adds where it stands."""
+
+
+def record_document(record: Mapping[str, Any], text_column: str) -> Document | None:
+    """Return the document a record holds, or None where its text is blank.
+
+    The record holds `text_column`, or a `prompt` and the `response` to it, or `messages`, a list of
+    `{"role", "content"}`. Of the latter two the response alone, or what the assistant says, is scored.
+
+    Raises:
+        RecordError: it holds none of these, or not as text.
+    """
+    if text_column in record:
+        document = Document.plain(_text(record, text_column))
+    elif "prompt" in record and "response" in record:
+        document = _answered(_text(record, "prompt"), _text(record, "response"))
+    elif "messages" in record:
+        document = _chat(record["messages"])
+    else:
+        raise RecordError(missing_column(text_column, list(record)))
+    return document if any(span.scored and span.text.strip() for span in document.spans) else None
+
+
+def missing_column(text_column: str, columns: Sequence[str]) -> str:
+    """Return what to say where a record has no column to read."""
+    present = ", ".join(map(repr, columns)) or "none"
+    return f"no column '{text_column}', 'prompt' with 'response', or 'messages'; the columns are {present}"
+
+
+def _answered(prompt: str, response: str) -> Document:
+    """Return a prompt and its response as they stand, on a line of its own where no space parts them."""
+    parted = not prompt or prompt[-1].isspace() or response[:1].isspace()
+    return Document((Span(prompt if parted else prompt + "\n", False), Span(response, True)))
+
+
+def _chat(messages: object) -> Document:
+    """Return a conversation in ChatML; of each assistant turn its content and its end are scored."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise RecordError("'messages' is not a list of messages")
+    spans: list[Span] = []
+    for message in messages:
+        if not isinstance(message, Mapping):
+            raise RecordError("a message is not an object with 'role' and 'content'")
+        role, content = _text(message, "role"), _text(message, "content")
+        separator = "\n" if spans else ""
+        spans.append(Span(f"{separator}{OPEN_TURN}{role}\n", False))
+        spans.append(Span(f"{content}{END_TURN}", role == "assistant"))
+    if not any(span.scored for span in spans):
+        raise RecordError("'messages' has no turn of the role 'assistant', so nothing of it could be scored")
+    return Document(tuple(spans))
+
+
+def _text(record: Mapping[str, Any], key: str) -> str:
+    """Return a value that must be text; an absent or null one is blank."""
+    value = record.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise RecordError(f"'{key}' is {type(value).__name__}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(f"'{key}' holds half a surrogate pair, which is no character") from error
+    return value

@@ -1,0 +1,77 @@
+"""Byte-level BPE tokenizers: training one, and telling whether two are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.data.config import TokenizerConfig
+from roots_compress.data.documents import Document
+from roots_compress.errors import InputError
+
+BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+
+
+def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer (Sennrich et al. 2016, over bytes as in GPT-2).
+
+    Any text survives encoding and decoding unchanged. Encoding adds no special tokens: who wants BOS or EOS
+    places them. The same documents in the same order give the same tokenizer. A short text may hold too few
+    frequent pairs to fill `config.vocab_size`: the vocabulary is then smaller.
+
+    Raises:
+        InputError: the special tokens are empty or repeated, or leave no room for the 256 bytes.
+    """
+    special_tokens = [BOS, EOS, PAD, *config.special_tokens]
+    if "" in special_tokens or len(set(special_tokens)) < len(special_tokens):
+        raise InputError(
+            f"special tokens are empty or named twice: {', '.join(map(repr, special_tokens))}",
+            where="tokenizer.special_tokens",
+            remedy=f"Name each once; {BOS}, {EOS} and {PAD} are there already.",
+        )
+    alphabet = ByteLevel.alphabet()
+    if config.vocab_size < len(alphabet) + len(special_tokens):
+        raise InputError(
+            f"{config.vocab_size} entries cannot hold {len(alphabet)} bytes and {len(special_tokens)} special tokens",
+            where="tokenizer.vocab_size",
+            remedy=f"Set it to {len(alphabet) + len(special_tokens)} or more.",
+        )
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=special_tokens,
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((document.text for document in documents), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        additional_special_tokens=list(config.special_tokens),
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return a fingerprint of everything that decides which ids a text becomes.
+
+    That is the vocabulary, merges, normaliser, pre-tokeniser, added tokens, BOS and EOS; not the padding or
+    truncation last asked for, nor how ids are decoded, which saving and loading may rewrite.
+    """
+    serialised = json.loads(tokenizer.backend_tokenizer.to_str())
+    content = {key: serialised[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+    content["bos"], content["eos"] = tokenizer.bos_token_id, tokenizer.eos_token_id
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
