@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, StageError
 
 if TYPE_CHECKING:
-    from roots_compress.runtime.protocol import LanguageModel, Tokens
+    from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
 
 def left_pad(prompts: Sequence[Sequence[int]], *, pad: int = 0) -> tuple[Tokens, Tokens | None]:
@@ -85,3 +85,20 @@ def check_context(model: LanguageModel, tokens: int) -> None:
             f"{tokens} tokens of context are more than the model's {model.max_context}",
             remedy="Shorten the prompt or ask for fewer new tokens.",
         )
+
+
+def check_finite(logits: Logits) -> None:
+    """Refuse logits with NaN or infinity: whatever follows from them would be noise that looks like a figure.
+
+    Raises:
+        StageError: naming how many of them are not finite.
+    """
+    # One sum is quicker than a test of each: it is finite only where every logit is.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(logits.sum(dtype=np.float64)):
+            return
+    bad = int(np.count_nonzero(~np.isfinite(logits)))
+    raise StageError(
+        f"{bad} of {logits.size} logits are not finite: the model is broken",
+        remedy="If a stage has just quantized it, leave the widest layers in a wider format.",
+    )
