@@ -62,7 +62,7 @@ def _reference_topics(stdlib: Path) -> Iterator[str]:
 
 
 def _module_docstrings(stdlib: Path) -> Iterator[str]:
-    """Yield the documentation of each module that belongs to Python itself, not to what was installed beside it."""
+    """Yield the documentation of each module that belongs to Python itself, not what is installed in it."""
     modules: dict[str, Path] = {}
     for name in sorted(sys.stdlib_module_names - SKIPPED):
         modules[name] = stdlib / f"{name}.py"
@@ -92,7 +92,7 @@ def _parse(path: Path) -> tuple[list[str], ast.Module] | None:
 
 
 def _sections(node: Documented, lines: list[str], *, depth: int) -> Iterator[str]:
-    """Yield each definition that has a docstring, or holds one that has, as header and docstring, indented."""
+    """Yield each definition that has a docstring, or holds one that has: its header and docstring."""
     inner: list[str] = []
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         for definition in _definitions(node.body):
@@ -108,7 +108,7 @@ def _sections(node: Documented, lines: list[str], *, depth: int) -> Iterator[str
 def _header(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> str:
     """Return a definition up to its docstring, on one line: keyword, name, parameters or bases."""
     header = (line.strip() for line in lines[node.lineno - 1 : max(node.lineno, node.body[0].lineno - 1)])
-    return " ".join(line for line in header if not line.startswith("#"))
+    return " ".join(line for line in header if line and not line.startswith("#"))
 
 
 def _definitions(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -22,20 +22,22 @@ BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")
 def load_text(config: DataConfig, *, seed: int) -> TextSplit:
     """Read the text a run trains on, and hold out what it is judged by.
 
-    Without `config.train` the built-in corpus is read. With `config.eval`, those files are held out whole; without
-    it, `config.eval_fraction` of the documents is, drawn by `seed`. A single document is cut in two instead, its
-    end held out. Documents repeated within a side are read once.
+    Without `config.train` the built-in corpus is read. With `config.eval`, those files are held out whole;
+    without it, `config.eval_fraction` of the documents is, drawn by `seed`. A single document is cut in two
+    instead, its end held out. Documents that say the same are read once.
 
     Raises:
-        InputError: a file cannot be read, holds no text, or is named twice; or held-out documents stand in the
-            training text as well.
+        InputError: a file cannot be read, holds no text, or is named twice; or held-out documents stand in
+            the training text as well.
     """
     _refuse_repeated_paths([*config.train, *config.eval])
     if config.train:
-        train = without_repeats(
+        documents = [
             document for path in config.train for document in _documents_of(path, config.text_column)
-        )
-        name = _names(config.train)
+        ]
+        train = without_repeats(documents)
+        repeats = len(documents) - len(train)
+        name = _names(config.train) + (f" without {repeats:,} repeated documents" if repeats else "")
     else:
         train, name = builtin_documents(), DESCRIPTION
     if config.eval:
@@ -87,7 +89,7 @@ def _separate_documents(config: DataConfig, train: Iterable[Document]) -> tuple[
             raise InputError(
                 f"{shared} of its {len(documents)} documents also stand in the training text",
                 where=path,
-                remedy="Take them out of one of the two: a model is not judged by what it has learnt by heart.",
+                remedy="Take them out of one of the two: text a model has seen says nothing about new text.",
             )
         held_out += documents
     return without_repeats(held_out)

@@ -25,12 +25,12 @@ def evaluation_windows(
 ) -> EvaluationWindows:
     """Cut held-out text into windows of `block_size` tokens.
 
-    The documents are joined by blank lines into one stream of tokens. With BOS, the stream is cut every
-    `block_size - 1` tokens and each piece is opened with BOS; without, each window opens with the token before
-    its piece, which it does not score. No token is scored twice. Prompts of instruction data are scored too.
+    The documents are joined by blank lines into one stream of tokens, cut every `block_size - 1` tokens. With
+    BOS, each piece is opened with it; without, with the token before the piece, which is not scored there.
+    No token is scored twice. Prompts of instruction data are scored too.
 
-    Where the text holds more windows than `limit`, as many are taken at even distances over the whole text, so
-    that not the first documents alone decide the figure. The same text, tokenizer and sizes give the same
+    Where the text holds more windows than `limit`, as many are taken at even distances over the whole text,
+    so that not the first documents alone decide the figure. The same text, tokenizer and sizes give the same
     windows. The last tokens, fewer than a window, are left out.
 
     Raises:
@@ -83,9 +83,9 @@ def _token_stream(documents: Sequence[Document], tokenizer: PreTrainedTokenizerF
 def _bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> Ids:
     """Return the UTF-8 bytes of each token, which add up to those of the text.
 
-    A token's bytes reach from the end of what was counted before it to its own end, so spaces that a tokenizer
-    trims from its offsets count with the token after them, and a character spelt by several tokens counts
-    once, with the first of them. What follows the last token counts with it.
+    A token's bytes reach from the end of what was counted before it to its own end. So spaces that a
+    tokenizer trims from its offsets count with the token after them, and a character spelt by several tokens
+    counts once, with the first of them. What follows the last token counts with it.
     """
     if not offsets:
         return np.zeros(0, np.int64)

@@ -20,7 +20,7 @@ def text_sha256(documents: Iterable[Document]) -> str:
 
 
 def content_key(document: Document) -> bytes:
-    """Return a key that documents share when their words are the same, however these are spaced and broken."""
+    """Return a key that documents share when their words are the same, whatever the space between them."""
     return hashlib.sha256(" ".join(document.text.split()).encode()).digest()
 
 

@@ -27,7 +27,7 @@ def pack(
     seed: int,
     limit: int | None = None,
 ) -> PackedWindows:
-    """Pack documents, in an order drawn from `seed`, into windows of `block_size` tokens, in such an order too.
+    """Pack documents into windows of `block_size` tokens, both in an order drawn from `seed`.
 
     Each document opens with BOS and ends with EOS, where the tokenizer has them. A window opens with the last
     token of the window before it, so every token but a document's first is scored exactly once, whichever

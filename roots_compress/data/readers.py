@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from roots_compress.data.documents import Document
-from roots_compress.data.records import RecordError, missing_column, record_document
+from roots_compress.data.records import RecordError, columns_to_read, record_document
 from roots_compress.errors import InputError
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
-TABLE_SUFFIXES = {".csv": "csv", ".parquet": "parquet"}
+TABLE_SUFFIXES = (".csv", ".parquet")
 COLUMN_REMEDY = "Set data.text_column to the name of the column that holds the text."
+JSONL_REMEDY = "Write one JSON object on each line."
 SUFFIXES = (*TEXT_SUFFIXES, *JSONL_SUFFIXES, *TABLE_SUFFIXES)
 
 
@@ -33,7 +34,7 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
         raise InputError(
             f"text is not read from files ending in '{suffix}'",
             where=path,
-            remedy=f"Give one of {', '.join(SUFFIXES)}: an archive unpacked, other plain text renamed to .txt.",
+            remedy=f"Give one of {', '.join(SUFFIXES)}; unpack archives, rename other plain text to .txt.",
         )
     try:
         if suffix == ".parquet":
@@ -49,7 +50,7 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
 
 
 def _decoded(path: Path) -> str:
-    """Return a file's text, its line ends as `\\n`, without a byte order mark."""
+    """Return a file's text, its line ends those of Unix, without a byte order mark."""
     raw = path.read_bytes()
     remedy = "Save the file as UTF-8 text."
     try:
@@ -79,51 +80,40 @@ def _read_jsonl(path: Path, text: str, text_column: str) -> Iterator[Document]:
         except (ValueError, RecursionError) as error:
             cause = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise InputError(
-                f"the line is not JSON: {cause}",
-                where=f"{path}:{number}",
-                remedy="Write one JSON object on each line.",
+                f"the line is not JSON: {cause}", where=f"{path}:{number}", remedy=JSONL_REMEDY
             ) from error
         yield from _checked(record, text_column, where=f"{path}:{number}")
 
 
 def _read_table(path: Path, text_column: str) -> Iterator[Document]:
-    """Yield the documents of a CSV or Parquet file, streamed through `datasets`.
+    """Yield the documents of a CSV or Parquet file, streamed by `datasets`.
 
-    A stream leaves no copy of the data behind; the lock files that `datasets` writes beside its cache go to a
-    temporary folder, so nothing is written to the user's home.
+    A stream copies no data; the lock files that `datasets` still writes go to a temporary folder, not to the
+    user's home. (`datasets.load_dataset` would also report its use over the network.)
     """
     import datasets
 
-    kind = TABLE_SUFFIXES[path.suffix.lower()]
-    wanted = (text_column, "prompt", "response", "messages")
-    # Text stays as it stands in the file: "NA" is not a missing value, and a column of "1" and "2" not of numbers.
-    csv_options = {"keep_default_na": False, "converters": dict.fromkeys(wanted, str)}
     verbosity = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # It logs what is raised here as well.
     try:
         with tempfile.TemporaryDirectory(prefix="roots-compress-") as cache:
-            stream = datasets.load_dataset(
-                kind,
-                data_files=glob.escape(str(path.resolve())),
-                split="train",
-                streaming=True,
-                cache_dir=cache,
-                **(csv_options if kind == "csv" else {}),
-            )
-            if stream.column_names is not None:  # Parquet: known before the rows; read no others, images say.
-                present = [name for name in wanted if name in stream.column_names]
-                if not present:
-                    raise InputError(
-                        missing_column(text_column, stream.column_names), where=path, remedy=COLUMN_REMEDY
-                    )
-                stream = stream.select_columns(present)
-            for number, record in enumerate(stream, start=1):
+            pattern = glob.escape(str(path.resolve()))
+            if path.suffix.lower() == ".csv":
+                # Text as it stands: neither is "NA" a missing value, nor "1" a number.
+                text_columns = dict.fromkeys((text_column, "prompt", "response"), str)
+                records = datasets.IterableDataset.from_csv(
+                    pattern, cache_dir=cache, keep_default_na=False, converters=text_columns
+                )
+            else:
+                records = datasets.IterableDataset.from_parquet(pattern, cache_dir=cache)
+                records = records.select_columns(list(columns_to_read(records.column_names, text_column)))
+            for number, record in enumerate(records, start=1):
                 yield from _checked(record, text_column, where=f"{path}: row {number}")
+    except RecordError as error:
+        raise InputError(str(error), where=path, remedy=COLUMN_REMEDY) from error
     except ValueError as error:  # What pandas and Arrow raise for a malformed file.
         raise InputError(
-            f"the file is not readable as {kind.upper()}: {str(error).strip()}",
-            where=path,
-            remedy="Repair the file, or export it anew.",
+            f"the file is malformed: {str(error).strip()}", where=path, remedy="Repair it, or export it anew."
         ) from error
     finally:
         datasets.logging.set_verbosity(verbosity)
@@ -132,9 +122,7 @@ def _read_table(path: Path, text_column: str) -> Iterator[Document]:
 def _checked(record: object, text_column: str, *, where: str) -> Iterator[Document]:
     """Yield a record's document, unless it is blank; say where it stands if it cannot be read."""
     if not isinstance(record, dict):
-        raise InputError(
-            "the line is not a JSON object", where=where, remedy="Write one JSON object on each line."
-        )
+        raise InputError("the line is not a JSON object", where=where, remedy=JSONL_REMEDY)
     try:
         document = record_document(record, text_column)
     except RecordError as error:

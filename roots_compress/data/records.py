@@ -7,8 +7,10 @@ from typing import Any
 
 from roots_compress.data.documents import Document, Span
 
-# ChatML, which Qwen and SmolLM2 among others are trained on. A tokenizer's own chat template is never rendered:
-# it is a program, and comes with a checkpoint that nobody may have read.
+INSTRUCTION, CHAT = ("prompt", "response"), ("messages",)
+
+# ChatML, which Qwen and SmolLM2 among others are trained on. A tokenizer's own chat template is never
+# rendered: it is a program, and comes with a checkpoint that nobody may have read.
 OPEN_TURN, END_TURN = "<|im_start|>", "<|im_end|>"
 
 
@@ -25,21 +27,29 @@ def record_document(record: Mapping[str, Any], text_column: str) -> Document | N
     Raises:
         RecordError: it holds none of these, or not as text.
     """
-    if text_column in record:
-        document = Document.plain(_text(record, text_column))
-    elif "prompt" in record and "response" in record:
-        document = _answered(_text(record, "prompt"), _text(record, "response"))
-    elif "messages" in record:
+    columns = columns_to_read(list(record), text_column)
+    if columns == INSTRUCTION:
+        document = _answered(*(_text(record, column) for column in columns))
+    elif columns == CHAT:
         document = _chat(record["messages"])
     else:
-        raise RecordError(missing_column(text_column, list(record)))
+        document = Document.plain(_text(record, text_column))
     return document if any(span.scored and span.text.strip() for span in document.spans) else None
 
 
-def missing_column(text_column: str, columns: Sequence[str]) -> str:
-    """Return what to say where a record has no column to read."""
-    present = ", ".join(map(repr, columns)) or "none"
-    return f"no column '{text_column}', 'prompt' with 'response', or 'messages'; the columns are {present}"
+def columns_to_read(present: Sequence[str], text_column: str) -> tuple[str, ...]:
+    """Return the columns that hold the text: `text_column` if it is present, or those of instruction data.
+
+    Raises:
+        RecordError: none of them is present.
+    """
+    for columns in ((text_column,), INSTRUCTION, CHAT):
+        if set(columns).issubset(present):
+            return columns
+    names = ", ".join(map(repr, present)) or "none"
+    raise RecordError(
+        f"no column '{text_column}', no 'prompt' with 'response', and no 'messages'; the columns are {names}"
+    )
 
 
 def _answered(prompt: str, response: str) -> Document:

@@ -40,7 +40,7 @@ def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> P
     alphabet = ByteLevel.alphabet()
     if config.vocab_size < len(alphabet) + len(special_tokens):
         raise InputError(
-            f"{config.vocab_size} entries cannot hold {len(alphabet)} bytes and {len(special_tokens)} special tokens",
+            f"{config.vocab_size} entries cannot hold 256 bytes and {len(special_tokens)} special tokens",
             where="tokenizer.vocab_size",
             remedy=f"Set it to {len(alphabet) + len(special_tokens)} or more.",
         )

@@ -17,7 +17,7 @@ class PackedWindows:
     input_ids: NDArray[np.int64]
     """`(N, T)`."""
     labels: NDArray[np.int64]
-    """`(N, T)`: the token itself, or -100 where it is not scored (prompts, the first of a document or window)."""
+    """`(N, T)`: the token itself, or -100 where unscored: prompts, the first of a document or window."""
     segment_ids: NDArray[np.int64]
     """`(N, T)`: number of the document within its window; tokens attend within their document only."""
 
@@ -34,12 +34,11 @@ class EvaluationWindows:
     """`(N, T)`."""
     bos: bool
     text_bytes: int
-    """UTF-8 bytes of the text the scored tokens stand for; a character counts with the token that begins it."""
+    """UTF-8 bytes of the scored tokens' text; a character counts with the token that begins it."""
     text_sha256: str
     tokenizer_sha256: str
 
     @property
     def scored_tokens(self) -> int:
         """Tokens whose probability enters the perplexity."""
-        windows, tokens = self.input_ids.shape
-        return windows * (tokens - 1)
+        return int(self.input_ids[:, 1:].size)
