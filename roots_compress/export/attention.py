@@ -1,0 +1,192 @@
+"""Self-attention as ONNX operators: dense, top-m and block-sparse.
+
+Shape legend as in `model/attention.py`: B batch, N tokens of all rows, T queries, S keys (cached ones first),
+H query heads, G key/value heads, R = H / G, D head dimension, C blocks, M keys chosen, K blocks chosen.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.frame import Blocks, Frame
+from roots_compress.export.layers import rms_norm
+from roots_compress.export.weights import Matrices
+
+
+class KeyValue(NamedTuple):
+    """Cached keys and values of one layer, `BGSD`."""
+
+    key: ir.Value
+    value: ir.Value
+
+
+class Heads(NamedTuple):
+    """Widths and scale of one layer's attention."""
+
+    query: int
+    key_value: int
+    width: int
+    scale: float
+
+
+def self_attention(
+    matrices: Matrices, frame: Frame, index: int, normed_NW: ir.Value, past: KeyValue
+) -> tuple[ir.Value, KeyValue]:
+    """Return attention's contribution to the residual stream, `NW`, and the keys and values to cache."""
+    builder, config, layer = matrices.builder, matrices.config, matrices.config.layers[index]
+    width = layer["head_dim"]
+    heads = Heads(
+        layer["num_attention_heads"],
+        layer["num_key_value_heads"],
+        width,
+        config.attention_scale or width**-0.5,
+    )
+    module = f"model.layers.{index}.self_attn."
+    query, key, value = (matrices.linear(f"{module}{part}_proj", normed_NW) for part in "qkv")
+    if config.qk_norm:
+        query = _head_norm(matrices, module + "q_norm", query, heads.query, width)
+        key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
+    query_BTx, key_BTx, value_BTx = frame.rows(query), frame.rows(key), frame.rows(value)
+    if width in frame.cos_sin:
+        angles = frame.cos_sin[width]
+        query_BTx = builder.op("RotaryEmbedding", query_BTx, *angles, num_heads=heads.query)
+        key_BTx = builder.op("RotaryEmbedding", key_BTx, *angles, num_heads=heads.key_value)
+
+    window = layer["sliding_window"]
+    if config.attention["kind"] == "dense":
+        context_BTx, present = _dense(
+            builder, query_BTx, key_BTx, value_BTx, frame.bias_B1TS[window], past, heads
+        )
+    else:
+        query_BHTD = _split(builder, query_BTx, heads.query, width)
+        present = KeyValue(
+            builder.op("Concat", past.key, _split(builder, key_BTx, heads.key_value, width), axis=2),
+            builder.op("Concat", past.value, _split(builder, value_BTx, heads.key_value, width), axis=2),
+        )
+        if config.attention["kind"] == "top_m":
+            context_BHTD = _top_m(
+                builder, query_BHTD, present, frame.bias_B1TS[window], heads, config.attention["top_m"]
+            )
+        else:
+            chosen_BHTS = _chosen_keys(
+                builder, query_BHTD, present.key, frame.blocks[window], heads, config.attention["num_blocks"]
+            )
+            visible_BHTS = builder.op("And", frame.visible_B1TS[window], chosen_BHTS)
+            context_BHTD = builder.op(
+                "Attention", query_BHTD, *present, frame.bias(visible_BHTS), scale=heads.scale
+            )
+        context_BTx = builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3])
+    context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))
+    return matrices.linear(module + "o_proj", context_Nx), present
+
+
+def _head_norm(matrices: Matrices, module: str, x_Nx: ir.Value, heads: int, width: int) -> ir.Value:
+    builder = matrices.builder
+    x_NHD = builder.op("Reshape", x_Nx, builder.integers(-1, heads, width))
+    normed = rms_norm(builder, x_NHD, matrices.vector(module + ".weight"), matrices.config.norm_eps)
+    return builder.op("Reshape", normed, builder.integers(-1, heads * width))
+
+
+def _split(builder: GraphBuilder, x_BTx: ir.Value, heads: int, width: int) -> ir.Value:
+    """Return `(B, heads, T, width)`."""
+    split = builder.op("Reshape", x_BTx, builder.integers(0, 0, heads, width))
+    return builder.op("Transpose", split, perm=[0, 2, 1, 3])
+
+
+def _dense(
+    builder: GraphBuilder,
+    query_BTx: ir.Value,
+    key_BTx: ir.Value,
+    value_BTx: ir.Value,
+    bias_B1TS: ir.Value,
+    past: KeyValue,
+    heads: Heads,
+) -> tuple[ir.Value, KeyValue]:
+    context_BTx, key_BGSD, value_BGSD = builder.op_outputs(
+        "Attention",
+        (query_BTx, key_BTx, value_BTx, bias_B1TS, *past),
+        3,
+        scale=heads.scale,
+        q_num_heads=heads.query,
+        kv_num_heads=heads.key_value,
+    )
+    return context_BTx, KeyValue(key_BGSD, value_BGSD)
+
+
+def _grouped_product(
+    builder: GraphBuilder, left_BHTx: ir.Value, right_BGxy: ir.Value, heads: Heads
+) -> ir.Value:
+    """Return `BHTy`, the product of each query head with its group's matrix, which is not repeated for it.
+
+    The R query heads of a group stand beside one another, so their T rows are joined to R * T rows.
+    """
+    grouped = left_BHTx
+    if heads.query != heads.key_value:
+        rows = builder.op("Shape", left_BHTx, start=3)
+        shape = builder.op("Concat", builder.integers(0, heads.key_value, -1), rows, axis=0)
+        grouped = builder.op("Reshape", left_BHTx, shape)
+    product = builder.op("MatMul", grouped, right_BGxy)
+    if heads.query == heads.key_value:
+        return product
+    shape = builder.op(
+        "Concat",
+        builder.integers(0, heads.query),
+        builder.op("Shape", left_BHTx, start=2, end=3),
+        builder.integers(-1),
+        axis=0,
+    )
+    return builder.op("Reshape", product, shape)
+
+
+def _top_m(
+    builder: GraphBuilder,
+    query_BHTD: ir.Value,
+    present: KeyValue,
+    bias_B1TS: ir.Value,
+    heads: Heads,
+    top_m: int,
+) -> ir.Value:
+    """Attend to the `top_m` highest-scoring visible keys of each query and head; see `top_m_attention`."""
+    key_BGDS = builder.op("Transpose", present.key, perm=[0, 1, 3, 2])
+    scaled_BHTD = builder.op("Mul", query_BHTD, builder.floats(heads.scale))
+    scores_BHTS = builder.op("Add", _grouped_product(builder, scaled_BHTD, key_BGDS, heads), bias_B1TS)
+    keys = builder.op("Min", builder.op("Shape", scores_BHTS, start=3), builder.integers(top_m))
+    best_BHTM, index_BHTM = builder.op_outputs("TopK", (scores_BHTS, keys), 2, axis=-1)
+    weights_BHTM = builder.op("Softmax", best_BHTM, axis=-1)
+    nothing_BHTS = builder.op("Sub", bias_B1TS, bias_B1TS)
+    nothing_BHTS = builder.op("Expand", nothing_BHTS, builder.op("Shape", scores_BHTS))
+    weights_BHTS = builder.op("ScatterElements", nothing_BHTS, index_BHTM, weights_BHTM, axis=-1)
+    return _grouped_product(builder, weights_BHTS, present.value, heads)
+
+
+def _chosen_keys(
+    builder: GraphBuilder,
+    query_BHTD: ir.Value,
+    key_BGSD: ir.Value,
+    blocks: Blocks,
+    heads: Heads,
+    num_blocks: int,
+) -> ir.Value:
+    """Return True at the keys of each query's own block and of its best open ones, `BHTS`.
+
+    Only complete blocks are open, and a sum of keys ranks those as their mean does.
+    """
+    member_B1CS = builder.op("Unsqueeze", blocks.member_BCS, builder.integers(1))
+    total_BGCD = builder.op("MatMul", member_B1CS, key_BGSD)
+    total_BGDC = builder.op("Transpose", total_BGCD, perm=[0, 1, 3, 2])
+    scores_BHTC = _grouped_product(builder, query_BHTD, total_BGDC, heads)
+    lowest = builder.floats(float("-inf"))
+    ranked_BHTC = builder.op("Where", blocks.open_B1TC, scores_BHTC, lowest)
+    count = builder.op("Min", builder.op("Shape", ranked_BHTC, start=3), builder.integers(num_blocks - 1))
+    best_BHTK, index_BHTK = builder.op_outputs("TopK", (ranked_BHTC, count), 2, axis=-1)
+    # What is not open may fill up the count; it must not be marked.
+    marks_BHTK = builder.cast(builder.op("Greater", best_BHTK, lowest), builder.dtype)
+    own_BHTC = builder.op(
+        "Expand", builder.cast(blocks.own_B1TC, builder.dtype), builder.op("Shape", ranked_BHTC)
+    )
+    marks_BHTC = builder.op("ScatterElements", own_BHTC, index_BHTK, marks_BHTK, axis=-1, reduction="max")
+    hits_BHTS = builder.op("MatMul", marks_BHTC, member_B1CS)
+    return builder.op("Greater", hits_BHTS, builder.floats(0.0))

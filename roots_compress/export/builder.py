@@ -1,0 +1,149 @@
+"""Records ONNX nodes and initializers under readable, deterministic names.
+
+Nothing here depends on time, paths, hash order or object identity: the same calls give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from torch import Tensor
+
+OPSET = 23
+IR_VERSION = 11
+MICROSOFT = "com.microsoft"
+
+Array = NDArray[Any]
+Attribute = int | float | str | Sequence[int] | ir.TensorProtocol
+
+
+class GraphBuilder:
+    """An ONNX graph under construction.
+
+    Args:
+        dtype: element type of the activations: FLOAT or FLOAT16.
+    """
+
+    def __init__(self, dtype: ir.DataType) -> None:
+        self.dtype = dtype
+        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="roots")
+        self._tape = ir.tape.Tape(self.graph)
+        self._scope = ""
+        self._counts: dict[str, int] = {}
+        self._initializers: dict[str, ir.Value] = {}
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Prefix the names of nodes and values recorded inside with `name/`."""
+        outer = self._scope
+        self._scope = f"{outer}{name}/"
+        try:
+            yield
+        finally:
+            self._scope = outer
+
+    def op(
+        self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Attribute
+    ) -> ir.Value:
+        """Record a node and return its one output. None stands for an optional input left out."""
+        return self.op_outputs(op_type, inputs, 1, domain=domain, **attributes)[0]
+
+    def op_outputs(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        *,
+        domain: str = "",
+        **attributes: Attribute,
+    ) -> Sequence[ir.Value]:
+        """Record a node and return its outputs."""
+        if domain:
+            self.graph.opset_imports[domain] = 1
+        name = self._fresh(op_type)
+        values = self._tape.op_multi_out(
+            op_type, inputs, attributes, num_outputs=outputs, domain=domain, name=name
+        )
+        for index, value in enumerate(values):
+            value.name = name if outputs == 1 else f"{name}:{index}"
+        return values
+
+    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        """Add a graph input; strings in the shape name dynamic axes."""
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        self.graph.inputs.append(value)
+        return value
+
+    def output(self, name: str, value: ir.Value, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
+        """Make a value a graph output under the given name."""
+        value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
+        self.graph.outputs.append(value)
+
+    def weight(self, name: str, tensor: Tensor, *, transposed: bool = False) -> ir.Value:
+        """Return the initializer of this name, made from a checkpoint's tensor the first time.
+
+        The tensor's memory is shared, not copied. Transposing waits until the file is written, one tensor
+        at a time.
+        """
+        name += "_transposed" if transposed else ""
+        if name not in self._initializers:
+            array = tensor.detach().numpy()
+            stored = _transposed(name, array) if transposed else ir.tensor(array, name=name)
+            self._initializers[name] = self._tape.initializer(stored)
+        return self._initializers[name]
+
+    def floats(self, *values: float) -> ir.Value:
+        """Return a constant of the activations' type: a scalar for one value, else a vector."""
+        return self._constant(values, self.dtype)
+
+    def float32(self, *values: float) -> ir.Value:
+        """Return a float32 constant: a scalar for one value, else a vector."""
+        return self._constant(values, ir.DataType.FLOAT)
+
+    def integer(self, value: int) -> ir.Value:
+        """Return an int64 scalar."""
+        return self._constant((value,), ir.DataType.INT64)
+
+    def integers(self, *values: int) -> ir.Value:
+        """Return an int64 vector, as shapes and axes are given."""
+        return self._constant(values, ir.DataType.INT64, vector=True)
+
+    def byte(self, value: int) -> ir.Value:
+        """Return a uint8 scalar."""
+        return self._constant((value,), ir.DataType.UINT8)
+
+    def vector(self, name: str, array: Array) -> ir.Value:
+        """Return a small named initializer that the checkpoint does not hold, such as frequencies."""
+        if name not in self._initializers:
+            self._initializers[name] = self._tape.initializer(ir.tensor(array, name=name))
+        return self._initializers[name]
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """Record a conversion."""
+        return self.op("Cast", value, to=int(dtype))
+
+    def _constant(self, values: Sequence[float], dtype: ir.DataType, vector: bool = False) -> ir.Value:
+        array = np.array(values if vector or len(values) > 1 else values[0], dtype=dtype.numpy())
+        text = "_".join(str(value) for value in np.atleast_1d(array).tolist())
+        shape = "vector" if array.ndim else "scalar"
+        return self.vector(f"constant/{dtype.name.lower()}_{shape}_{text}", array)
+
+    def _fresh(self, op_type: str) -> str:
+        stem = self._scope + op_type
+        count = self._counts.get(stem, 0)
+        self._counts[stem] = count + 1
+        return f"{stem}_{count}" if count else stem
+
+
+def _transposed(name: str, array: Array) -> ir.LazyTensor:
+    return ir.LazyTensor(
+        lambda: ir.tensor(np.ascontiguousarray(array.T), name=name),
+        dtype=ir.DataType.from_numpy(array.dtype),
+        shape=ir.Shape(array.T.shape),
+        name=name,
+    )

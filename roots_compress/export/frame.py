@@ -1,0 +1,154 @@
+"""What all layers of a graph share: shapes, masks, rotary angles and blocks, computed once from the inputs.
+
+Shape legend as in `model/attention.py`: B batch, T queries, S keys, C blocks, d half the head dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from roots_compress.export.builder import GraphBuilder
+from roots_compress.model.config import RootsConfig
+from roots_compress.model.modeling import rotary_frequencies
+
+Window = int | None
+
+
+class CosSin(NamedTuple):
+    """Cosines and sines of the rotary angles, `BTd`."""
+
+    cos: ir.Value
+    sin: ir.Value
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of keys for block attention; see `model.attention.Blocks`, whose rules these follow."""
+
+    member_BCS: ir.Value
+    """1 where a block holds a key, else 0."""
+    open_B1TC: ir.Value
+    """Blocks a query may choose: those before its own, whole inside its window."""
+    own_B1TC: ir.Value
+    """The block a query stands in."""
+
+
+class Frame:
+    """Values every layer reads, emitted once at the head of the graph."""
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        config: RootsConfig,
+        input_ids_BT: ir.Value,
+        attention_mask_BS: ir.Value,
+        position_ids_BT: ir.Value,
+    ) -> None:
+        self.builder = builder
+        with builder.scope("frame"):
+            self.shape_BT = builder.op("Shape", input_ids_BT)
+            self._shape_BTx = builder.op("Concat", self.shape_BT, builder.integers(-1), axis=0)
+            self._place_slots(attention_mask_BS)
+            windows: list[Window] = list(dict.fromkeys(layer["sliding_window"] for layer in config.layers))
+            self.visible_B1TS = {window: self._visible(window) for window in windows}
+            self.bias_B1TS = {window: self.bias(visible) for window, visible in self.visible_B1TS.items()}
+            self.cos_sin: dict[int, CosSin] = {}
+            if config.position == "rotary":
+                for width in dict.fromkeys(layer["head_dim"] for layer in config.layers):
+                    self.cos_sin[width] = self._angles(config, width, position_ids_BT)
+            self.blocks: dict[Window, Blocks] = {}
+            if config.attention["kind"] == "block":
+                block_size = (
+                    config.attention.get("block_size") or math.isqrt(config.max_position_embeddings - 1) + 1
+                )
+                self.blocks = {window: self._blocks(window, block_size) for window in windows}
+
+    def rows(self, flat: ir.Value) -> ir.Value:
+        """Give a flat activation `(N, x)` its batch and token axes back, `BTx`."""
+        return self.builder.op("Reshape", flat, self._shape_BTx)
+
+    def bias(self, visible: ir.Value) -> ir.Value:
+        """Return what is added to the scores: 0 at visible keys, the type's lowest number elsewhere."""
+        lowest = float(np.finfo(self.builder.dtype.numpy()).min)
+        return self.builder.op("Where", visible, self.builder.floats(0.0), self.builder.floats(lowest))
+
+    def _place_slots(self, attention_mask_BS: ir.Value) -> None:
+        builder = self.builder
+        zero, one = builder.integer(0), builder.integer(1)
+        slots = builder.op("Squeeze", builder.op("Shape", attention_mask_BS, start=1))
+        queries = builder.op(
+            "Squeeze", builder.op("Slice", self.shape_BT, builder.integers(1), builder.integers(2))
+        )
+        self._slot_S = builder.op("Range", zero, slots, one)
+        query_slot_T = builder.op("Range", builder.op("Sub", slots, queries), slots, one)
+        self._query_slot_T1 = builder.op("Unsqueeze", query_slot_T, builder.integers(1))
+        self._distance_TS = builder.op("Sub", self._query_slot_T1, self._slot_S)
+        self._valid_BS = builder.cast(attention_mask_BS, ir.DataType.BOOL)
+
+    def _visible(self, window: Window) -> ir.Value:
+        """Return which keys a query sees; a padding query sees itself, so that no softmax is over nothing."""
+        builder = self.builder
+        allowed_TS = builder.op("GreaterOrEqual", self._distance_TS, builder.integer(0))
+        if window is not None:
+            near_TS = builder.op("Less", self._distance_TS, builder.integer(window))
+            allowed_TS = builder.op("And", allowed_TS, near_TS)
+        valid_B11S = builder.op("Unsqueeze", self._valid_BS, builder.integers(1, 2))
+        itself_TS = builder.op("Equal", self._distance_TS, builder.integer(0))
+        return builder.op("Or", builder.op("And", valid_B11S, allowed_TS), itself_TS)
+
+    def _angles(self, config: RootsConfig, head_dim: int, position_ids_BT: ir.Value) -> CosSin:
+        """Compute cosines and sines from the positions: no table limits the context or fills the file."""
+        builder = self.builder
+        frequencies, factor = rotary_frequencies(config, head_dim)
+        frequency_d = builder.vector(f"rotary_frequencies_{head_dim}", frequencies.numpy())
+        position_BT1 = builder.op("Unsqueeze", position_ids_BT, builder.integers(-1))
+        angle_BTd = builder.op("Mul", builder.cast(position_BT1, ir.DataType.FLOAT), frequency_d)
+        return CosSin(*(self._scaled(builder.op(op, angle_BTd), factor) for op in ("Cos", "Sin")))
+
+    def _scaled(self, value: ir.Value, factor: float) -> ir.Value:
+        if factor != 1:
+            value = self.builder.op("Mul", value, self.builder.float32(factor))
+        return (
+            value if self.builder.dtype == ir.DataType.FLOAT else self.builder.cast(value, self.builder.dtype)
+        )
+
+    def _blocks(self, window: Window, block_size: int) -> Blocks:
+        builder = self.builder
+        ones_BS = builder.cast(self._valid_BS, ir.DataType.INT64)
+        count_BS = builder.op("CumSum", ones_BS, builder.integer(1))
+        position_BS = builder.op("Max", builder.op("Sub", count_BS, builder.integer(1)), builder.integer(0))
+        block_BS = builder.op("Div", position_BS, builder.integer(block_size))
+        last = builder.op("ReduceMax", block_BS, keepdims=0)
+        number_C = builder.op(
+            "Range", builder.integer(0), builder.op("Add", last, builder.integer(1)), builder.integer(1)
+        )
+        number_C1 = builder.op("Unsqueeze", number_C, builder.integers(1))
+
+        inside_BCS = builder.op("Equal", builder.op("Unsqueeze", block_BS, builder.integers(1)), number_C1)
+        valid_B1S = builder.op("Unsqueeze", self._valid_BS, builder.integers(1))
+        inside_BCS = builder.op("And", inside_BCS, valid_B1S)
+        own_BT = builder.op(
+            "Gather", block_BS, builder.op("Squeeze", self._query_slot_T1, builder.integers(1)), axis=1
+        )
+        own_B1T1 = builder.op("Unsqueeze", own_BT, builder.integers(1, 3))
+        open_B1TC = builder.op("Less", number_C, own_B1T1)
+        if window is not None:
+            last_BC = builder.op(
+                "ReduceMax",
+                builder.op("Where", inside_BCS, self._slot_S, builder.integer(-1)),
+                builder.integers(2),
+                keepdims=0,
+            )
+            last_B11C = builder.op("Unsqueeze", last_BC, builder.integers(1, 2))
+            age_B1TC = builder.op("Sub", self._query_slot_T1, last_B11C)
+            open_B1TC = builder.op("And", open_B1TC, builder.op("Less", age_B1TC, builder.integer(window)))
+        return Blocks(
+            member_BCS=builder.cast(inside_BCS, builder.dtype),
+            open_B1TC=open_B1TC,
+            own_B1TC=builder.op("Equal", number_C, own_B1T1),
+        )

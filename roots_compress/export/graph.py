@@ -1,0 +1,128 @@
+"""A ROOTS model as an ONNX graph, built operator by operator from its config and weights.
+
+Nothing is traced, so layers may differ in width, quantized weights enter as they are stored, and the same
+checkpoint always gives the same bytes. The walk over the layers stands here; `layers.py`, `attention.py` and
+`weights.py` say which operators each step becomes.
+
+Shape legend: B batch, T new tokens, S all tokens, N = B * T, W hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import onnx_ir as ir
+import torch
+
+from roots_compress import __version__
+from roots_compress.errors import StageError
+from roots_compress.export.attention import KeyValue, self_attention
+from roots_compress.export.builder import IR_VERSION, GraphBuilder
+from roots_compress.export.frame import Frame
+from roots_compress.export.layers import add_norm, mlp, norm
+from roots_compress.export.tasks import RootsExporterConfig, exporter_config
+from roots_compress.export.weights import Matrices
+from roots_compress.model.config import RootsConfig
+from roots_compress.model.modeling import RootsForCausalLM
+
+DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+
+
+def build_graph(model: RootsForCausalLM) -> ir.Model:
+    """Return the model as a graph whose initializers share the model's memory.
+
+    Raises:
+        StageError: the weights are of a type that graphs are not made of.
+    """
+    dtype = next(model.parameters()).dtype
+    if dtype not in DTYPES:
+        raise StageError(
+            f"the checkpoint's weights are {dtype}, and graphs are made of float32 and float16",
+            remedy="Convert the checkpoint to float32 first.",
+        )
+    config = cast(RootsConfig, model.config)
+    builder = GraphBuilder(DTYPES[dtype])
+    matrices = Matrices(builder, config, model.state_dict())
+    names = exporter_config(config, half=dtype == torch.float16)
+    input_ids, attention_mask, position_ids = (
+        builder.input(name, ir.DataType.INT64, names.shape(name))
+        for name in ("input_ids", "attention_mask", "position_ids")
+    )
+    pasts = [_past(builder, names, index, layer) for index, layer in enumerate(config.layers)]
+    frame = Frame(builder, config, input_ids, attention_mask, position_ids)
+
+    hidden_NW = _embed(matrices, input_ids, position_ids)
+    with builder.scope("layers.0"):
+        normed_NW = norm(matrices, _norm_before(config, 0), hidden_NW)
+    presents = []
+    for index in range(config.num_hidden_layers):
+        module = f"model.layers.{index}."
+        with builder.scope(f"layers.{index}"):
+            with builder.scope("attention"):
+                change_NW, present = self_attention(matrices, frame, index, normed_NW, pasts[index])
+            hidden_NW, normed_NW = add_norm(
+                matrices, hidden_NW, change_NW, module + "post_attention_layernorm"
+            )
+            with builder.scope("mlp"):
+                change_NW = mlp(matrices, index, normed_NW)
+            hidden_NW, normed_NW = add_norm(matrices, hidden_NW, change_NW, _norm_before(config, index + 1))
+        presents.append(present)
+
+    _finish(matrices, frame, names, normed_NW, presents)
+    return ir.Model(
+        builder.graph, ir_version=IR_VERSION, producer_name="roots-compress", producer_version=__version__
+    )
+
+
+def _norm_before(config: RootsConfig, index: int) -> str:
+    """Return the norm that layer `index` reads through, or the final norm after the last layer."""
+    last = index == config.num_hidden_layers
+    return "model.norm" if last else f"model.layers.{index}.input_layernorm"
+
+
+def _past(builder: GraphBuilder, names: RootsExporterConfig, index: int, layer: dict[str, int]) -> KeyValue:
+    widths = layer["num_key_value_heads"], layer["head_dim"]
+    key, value = (
+        builder.input(name, builder.dtype, names.shape(name, *widths))
+        for name in (f"past_key_values.{index}.key", f"past_key_values.{index}.value")
+    )
+    return KeyValue(key, value)
+
+
+def _embed(matrices: Matrices, input_ids_BT: ir.Value, position_ids_BT: ir.Value) -> ir.Value:
+    builder, config = matrices.builder, matrices.config
+    with builder.scope("embedding"):
+        flat = builder.integers(-1)
+        hidden_NW = matrices.embedding(EMBEDDING, builder.op("Reshape", input_ids_BT, flat))
+        if config.embedding_scale != 1:
+            hidden_NW = builder.op("Mul", hidden_NW, builder.floats(config.embedding_scale))
+        if config.position == "learned":
+            position_N = builder.op("Reshape", position_ids_BT, flat)
+            hidden_NW = builder.op("Add", hidden_NW, matrices.embedding("model.embed_positions", position_N))
+    return hidden_NW
+
+
+def _finish(
+    matrices: Matrices,
+    frame: Frame,
+    names: RootsExporterConfig,
+    normed_NW: ir.Value,
+    presents: list[KeyValue],
+) -> None:
+    """Emit the head and name the outputs."""
+    builder, config = matrices.builder, matrices.config
+    with builder.scope("head"):
+        # Tied weights are one initializer: the embedding's.
+        logits_NV = matrices.linear(EMBEDDING if config.tie_word_embeddings else HEAD, normed_NW)
+        if config.logit_scale != 1:
+            logits_NV = builder.op("Mul", logits_NV, builder.floats(config.logit_scale))
+        if builder.dtype != ir.DataType.FLOAT:
+            logits_NV = builder.cast(logits_NV, ir.DataType.FLOAT)
+        logits_BTV = frame.rows(logits_NV)
+    builder.output("logits", logits_BTV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
+    for index, (present, layer) in enumerate(zip(presents, config.layers, strict=True)):
+        widths = layer["num_key_value_heads"], layer["head_dim"]
+        for part, value in zip(("key", "value"), present, strict=True):
+            name = f"present.{index}.{part}"
+            builder.output(name, value, builder.dtype, names.shape(name, *widths))

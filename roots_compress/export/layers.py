@@ -1,0 +1,65 @@
+"""Norms, activations and the feed-forward block as ONNX operators.
+
+Shape legend: N tokens of all rows of the batch, W hidden size, F MLP width. Activations are flat matrices.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.weights import Matrices
+from roots_compress.model.config import RootsConfig
+
+
+def rms_norm(builder: GraphBuilder, x: ir.Value, weight: ir.Value, epsilon: float) -> ir.Value:
+    """Return the RMS norm over the last axis, its statistics in float32 whatever the type of `x`."""
+    return builder.op("RMSNormalization", x, weight, axis=-1, epsilon=epsilon, stash_type=1)
+
+
+def norm(matrices: Matrices, module: str, x_NW: ir.Value) -> ir.Value:
+    """Return the normalisation that the config names, `NW`."""
+    builder, config = matrices.builder, matrices.config
+    weight = matrices.vector(module + ".weight")
+    if config.norm == "rms_norm":
+        return rms_norm(builder, x_NW, weight, config.norm_eps)
+    bias = matrices.vector(module + ".bias")
+    return builder.op(
+        "LayerNormalization", x_NW, weight, bias, axis=-1, epsilon=config.norm_eps, stash_type=1
+    )
+
+
+def add_norm(
+    matrices: Matrices, hidden_NW: ir.Value, change_NW: ir.Value, module: str
+) -> tuple[ir.Value, ir.Value]:
+    """Add a block's contribution to the residual stream; return the stream and its norm, both `NW`."""
+    hidden_NW = matrices.builder.op("Add", hidden_NW, change_NW)
+    return hidden_NW, norm(matrices, module, hidden_NW)
+
+
+def activate(builder: GraphBuilder, config: RootsConfig, x: ir.Value) -> ir.Value:
+    """Return the config's activation function of `x`."""
+    match config.activation:
+        case "silu":
+            # ONNX Runtime fuses this pair; ONNX's own Swish came with opset 24 only.
+            return builder.op("Mul", x, builder.op("Sigmoid", x))
+        case "gelu":
+            return builder.op("Gelu", x)
+        case "gelu_tanh":
+            return builder.op("Gelu", x, approximate="tanh")
+        case "relu":
+            return builder.op("Relu", x)
+        case other:
+            raise AssertionError(f"no activation {other!r}: the config has checked this")
+
+
+def mlp(matrices: Matrices, index: int, normed_NW: ir.Value) -> ir.Value:
+    """Return the feed-forward block's contribution to the residual stream, `NW`."""
+    builder, config = matrices.builder, matrices.config
+    module = f"model.layers.{index}.mlp."
+    if config.gated_mlp:
+        gate_NF = activate(builder, config, matrices.linear(module + "gate_proj", normed_NW))
+        inner_NF = builder.op("Mul", gate_NF, matrices.linear(module + "up_proj", normed_NW))
+    else:
+        inner_NF = activate(builder, config, matrices.linear(module + "up_proj", normed_NW))
+    return matrices.linear(module + "down_proj", inner_NF)

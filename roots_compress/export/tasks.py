@@ -1,0 +1,114 @@
+"""What a ROOTS graph takes and gives, in optimum's terms: its task, input and output names, and dummy inputs.
+
+`ORTModelForCausalLM` and every other tool that reads optimum's folders feed a graph by these names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from optimum.exporters.base import ExporterConfig
+from optimum.exporters.tasks import TasksManager
+from optimum.utils import DummyPastKeyValuesGenerator, DummyTextInputGenerator, NormalizedTextConfig
+
+from roots_compress.model.config import RootsConfig
+
+TASK = "text-generation-with-past"
+Axes = dict[str, dict[int, str]]
+
+
+class RaggedTextInputGenerator(DummyTextInputGenerator):
+    """Dummy tokens, and a left-padded mask whose rows have lengths from 1 to all of the tokens."""
+
+    def generate(
+        self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
+    ) -> Any:
+        """Return one input, `(B, T)`: the tokens, the mask, or the positions that follow from the mask."""
+        if input_name == "input_ids":
+            return super().generate(input_name, framework, int_dtype, float_dtype)
+        lengths_B = torch.linspace(self.sequence_length, 1, self.batch_size).long()
+        slots_T = torch.arange(self.sequence_length)
+        mask_BT = (slots_T >= self.sequence_length - lengths_B[:, None]).long()
+        if input_name == "position_ids":
+            return (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+        return mask_BT
+
+
+class LayerwisePastKeyValuesGenerator(DummyPastKeyValuesGenerator):
+    """Dummy keys and values with every layer's own number of heads and head size."""
+
+    def __init__(
+        self,
+        task: str,
+        normalized_config: NormalizedTextConfig,
+        batch_size: int = 2,
+        past_length: int = 0,
+        **_: Any,
+    ) -> None:
+        self.batch_size, self.past_length = batch_size, past_length
+        self.layers: list[dict[str, int]] = normalized_config.layers
+
+    def generate(
+        self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
+    ) -> Any:
+        """Return the keys or values `past_key_values.{i}.key` names, `(B, G, P, D)`."""
+        layer = self.layers[int(input_name.split(".")[1])]
+        shape = [self.batch_size, layer["num_key_value_heads"], self.past_length, layer["head_dim"]]
+        return self.random_float_tensor(shape, min_value=-1, framework=framework, dtype=float_dtype)
+
+
+class RootsExporterConfig(ExporterConfig):
+    """Names and dynamic axes of a ROOTS graph's inputs and outputs, and dummy inputs of every shape."""
+
+    NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
+    DUMMY_INPUT_GENERATOR_CLASSES = (RaggedTextInputGenerator, LayerwisePastKeyValuesGenerator)
+    SUPPORTS_PAST: ClassVar[bool] = True
+
+    def __init__(
+        self, config: RootsConfig, task: str, use_past: bool = True, float_dtype: str = "fp32"
+    ) -> None:
+        super().__init__(config, task, float_dtype=float_dtype)
+        self.use_past = use_past
+
+    @property
+    def inputs(self) -> Axes:
+        """Dynamic axes of each input, in the graph's order."""
+        tokens = {0: "batch_size", 1: "sequence_length"}
+        past = {0: "batch_size", 2: "past_sequence_length"}
+        return {
+            "input_ids": tokens,
+            "attention_mask": {0: "batch_size", 1: "total_sequence_length"},
+            "position_ids": tokens,
+            **dict.fromkeys(self._cache_names("past_key_values"), past),
+        }
+
+    @property
+    def outputs(self) -> Axes:
+        """Dynamic axes of each output, in the graph's order."""
+        present = {0: "batch_size", 2: "total_sequence_length"}
+        return {
+            "logits": {0: "batch_size", 1: "sequence_length"},
+            **dict.fromkeys(self._cache_names("present"), present),
+        }
+
+    def shape(self, name: str, *fixed: int) -> list[int | str]:
+        """Return the shape of an input or output: dynamic axes by name, the others from `fixed`."""
+        axes = {**self.inputs, **self.outputs}[name]
+        sizes = iter(fixed)
+        return [axes[axis] if axis in axes else next(sizes) for axis in range(len(axes) + len(fixed))]
+
+    def _cache_names(self, stem: str) -> list[str]:
+        layers = range(self._normalized_config.num_layers)
+        return [f"{stem}.{index}.{part}" for index in layers for part in ("key", "value")]
+
+
+TasksManager.create_register("onnx", overwrite_existing=True)("roots", TASK)(RootsExporterConfig)
+
+
+def exporter_config(config: RootsConfig, *, half: bool) -> RootsExporterConfig:
+    """Return the export description that optimum's task manager holds for this model type."""
+    constructor = TasksManager.get_exporter_config_constructor(
+        exporter="onnx", model_type=config.model_type, task=TASK, library_name="transformers"
+    )
+    return cast(RootsExporterConfig, constructor(config, float_dtype="fp16" if half else "fp32"))

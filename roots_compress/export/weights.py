@@ -1,0 +1,192 @@
+"""Matrices of a checkpoint as ONNX operators: plain, and each storage format of `model/quantized.py`.
+
+| format | operators |
+|---|---|
+| plain | `Gemm` over the weight as the checkpoint stores it, `(out, in)` |
+| `w8a8` | rows of the input to uint8 about 128, `MatMulInteger` by int8, scaled by row and column |
+| `w8`, `w4` | `com.microsoft.MatMulNBits`, which reads the stored groups as they are |
+
+Shape legend: N tokens of all rows of the batch, K input width, O output width, Q groups along the input, P
+values in a group. Activations are flat, `NK`: every operator here works on matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+from torch import Tensor
+
+from roots_compress.export.builder import MICROSOFT, GraphBuilder
+from roots_compress.model.config import RootsConfig
+from roots_compress.model.quantized import ACTIVATION_LEVELS, UINT8_ZERO_POINT, format_of, groups_for
+
+# int8 activations inside MatMulNBits: its float path runs 8-bit weights ten to eighty times slower on x86.
+ACCURACY_LEVEL = 4
+# Stands in for a row of zeros, whose own scale would divide by zero. Its 127th is still a normal float32.
+SMALLEST_LARGEST = 1e-30
+
+
+class QuantizedRows(NamedTuple):
+    """An activation in uint8 about 128, `NK`, and the scale of each row, `N1`."""
+
+    levels: ir.Value
+    scale: ir.Value
+
+
+class Matrices:
+    """The linear layers and the embedding of a checkpoint, emitted into a graph by module name."""
+
+    def __init__(self, builder: GraphBuilder, config: RootsConfig, state: Mapping[str, Tensor]) -> None:
+        self.builder, self.config, self.state = builder, config, state
+        self._quantized: dict[ir.Value, QuantizedRows] = {}
+
+    def linear(self, module: str, x_NK: ir.Value) -> ir.Value:
+        """Return the module's output for a flat activation, `NO`."""
+        weight_format = format_of(self.config, module)
+        bias = self._optional(module + ".bias")
+        if weight_format is None:
+            return self.builder.op("Gemm", x_NK, self.vector(module + ".weight"), bias, transB=1)
+        if weight_format == "w8a8":
+            return self._integer_product(module, x_NK, bias)
+        return self._grouped_product(module, x_NK, bias, bits=8 if weight_format == "w8" else 4)
+
+    def vector(self, name: str) -> ir.Value:
+        """Return a plain tensor of the checkpoint, such as a norm's weight, by its full name."""
+        return self.builder.weight(name, self.state[name])
+
+    def embedding(self, module: str, tokens_N: ir.Value) -> ir.Value:
+        """Return the rows of an embedding, `NK`, dequantized where it is stored quantized."""
+        weight_format = format_of(self.config, module)
+        rows = self.builder.op("Gather", self.vector(module + ".weight"), tokens_N, axis=0)
+        if weight_format is None:
+            return rows
+        builder = self.builder
+        scale = builder.op("Gather", self.vector(module + ".weight_scale"), tokens_N, axis=0)
+        scale = builder.op("Unsqueeze", scale, builder.integers(-1))
+        if weight_format == "w8a8":
+            return builder.op("Mul", builder.cast(rows, ir.DataType.FLOAT), scale)
+        if weight_format == "w8":
+            centred = builder.op(
+                "Sub", builder.cast(rows, ir.DataType.FLOAT), builder.float32(UINT8_ZERO_POINT)
+            )
+        else:
+            zero = builder.op("Gather", self.vector(module + ".weight_zero_point"), tokens_N, axis=0)
+            centred = builder.op("Sub", self._nibbles(rows), self._zero_points(zero))
+        return self._cut(builder.op("Mul", centred, scale))
+
+    def _integer_product(self, module: str, x_NK: ir.Value, bias: ir.Value | None) -> ir.Value:
+        builder = self.builder
+        rows = self._quantize_rows(x_NK)
+        product = builder.op(
+            "MatMulInteger", rows.levels, self._transposed(module), builder.byte(UINT8_ZERO_POINT)
+        )
+        product = builder.op("Mul", builder.cast(product, ir.DataType.FLOAT), rows.scale)
+        product = builder.op("Mul", product, self.vector(module + ".weight_scale"))
+        return product if bias is None else builder.op("Add", product, bias)
+
+    def _transposed(self, module: str) -> ir.Value:
+        """Return the int8 weight as `KO`, which `MatMulInteger` wants.
+
+        A table that is also the embedding stays `OK` in the file; the runtime turns it once, at load.
+        """
+        name = module + ".weight"
+        if module == "model.embed_tokens":
+            return self.builder.op("Transpose", self.vector(name), perm=[1, 0])
+        return self.builder.weight(name, self.state[name], transposed=True)
+
+    def _quantize_rows(self, x_NK: ir.Value) -> QuantizedRows:
+        """Quantize each row to uint8, once for all projections that read it.
+
+        uint8 times int8 is the product that x86 has dot-product instructions for; int8 times int8 falls back
+        to scalar code there. Largest and smallest are taken apart: two passes that read cost less than one
+        that writes magnitudes.
+        """
+        if x_NK not in self._quantized:
+            builder = self.builder
+            with builder.scope("quantize"):
+                last = builder.integers(-1)
+                high = builder.op("ReduceMax", x_NK, last, keepdims=0)
+                low = builder.op("Neg", builder.op("ReduceMin", x_NK, last, keepdims=0))
+                largest = builder.op("Max", high, low, builder.float32(SMALLEST_LARGEST))
+                scale_N = builder.op("Div", largest, builder.float32(ACTIVATION_LEVELS))
+                zero_N = builder.op(
+                    "ConstantOfShape",
+                    builder.op("Shape", scale_N),
+                    value=ir.tensor(np.array([UINT8_ZERO_POINT], dtype=np.uint8)),
+                )
+                levels = builder.op("QuantizeLinear", x_NK, scale_N, zero_N, axis=0)
+                self._quantized[x_NK] = QuantizedRows(levels, builder.op("Unsqueeze", scale_N, last))
+        return self._quantized[x_NK]
+
+    def _grouped_product(self, module: str, x_NK: ir.Value, bias: ir.Value | None, bits: int) -> ir.Value:
+        scale = self.state[module + ".weight_scale"]
+        return self.builder.op(
+            "MatMulNBits",
+            x_NK,
+            self.vector(module + ".weight"),
+            self.vector(module + ".weight_scale"),
+            self._optional(module + ".weight_zero_point"),
+            None,
+            bias,
+            domain=MICROSOFT,
+            K=self._width(module),
+            N=scale.shape[0],
+            bits=bits,
+            block_size=self._group_size,
+            accuracy_level=ACCURACY_LEVEL,
+        )
+
+    def _nibbles(self, packed: ir.Value) -> ir.Value:
+        """Unpack two values of each byte along the last axis, the low half first, as float32."""
+        builder = self.builder
+        low = builder.op("BitwiseAnd", packed, builder.byte(15))
+        high = builder.op("BitShift", packed, builder.byte(4), direction="RIGHT")
+        last = builder.integers(-1)
+        pairs = builder.op(
+            "Concat", builder.op("Unsqueeze", low, last), builder.op("Unsqueeze", high, last), axis=-1
+        )
+        shape = builder.op("Concat", builder.op("Shape", packed, end=-1), last, axis=0)
+        return builder.cast(builder.op("Reshape", pairs, shape), ir.DataType.FLOAT)
+
+    def _zero_points(self, packed: ir.Value) -> ir.Value:
+        """Unpack a zero point for each group, `NQ1`."""
+        builder = self.builder
+        groups = groups_for(self.config.hidden_size, self._group_size)
+        unpacked = builder.op(
+            "Slice",
+            self._nibbles(packed),
+            builder.integers(0),
+            builder.integers(groups),
+            builder.integers(-1),
+        )
+        return builder.op("Unsqueeze", unpacked, builder.integers(-1))
+
+    def _cut(self, values_NQP: ir.Value) -> ir.Value:
+        """Join the groups and cut off what pads the last one."""
+        builder, width = self.builder, self.config.hidden_size
+        padded = groups_for(width, self._group_size) * self._group_size
+        flat = builder.op("Reshape", values_NQP, builder.integers(-1, padded))
+        if padded == width:
+            return flat
+        return builder.op("Slice", flat, builder.integers(0), builder.integers(width), builder.integers(-1))
+
+    def _width(self, module: str) -> int:
+        """Return the input width of a quantized module, which its padded storage does not tell."""
+        if not module.startswith("model.layers."):
+            return self.config.hidden_size
+        _, _, index, _, part = module.split(".")
+        layer = self.config.layers[int(index)]
+        if part == "o_proj":
+            return int(layer["num_attention_heads"] * layer["head_dim"])
+        return int(layer["intermediate_size"]) if part == "down_proj" else self.config.hidden_size
+
+    @property
+    def _group_size(self) -> int:
+        assert self.config.quantization is not None
+        return int(self.config.quantization["group_size"])
+
+    def _optional(self, name: str) -> ir.Value | None:
+        return self.vector(name) if name in self.state else None
