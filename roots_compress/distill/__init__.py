@@ -1,1 +1,1 @@
-"""distill"""
+"""The `distill` stage: teach a smaller student to match a teacher."""

@@ -6,23 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from roots_compress.settings import PositiveFloat, Settings
-from roots_compress.training.config import TrainingConfig
-
-
-class DistillLossConfig(Settings):
-    """The distillation objective: cross-entropy plus temperature-scaled KL to the teacher (Hinton et al. 2015)."""
-
-    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 0.5
-    """Weight of the cross-entropy with the text's next token."""
-    kl_weight: Annotated[float, Field(ge=0.0)] = 0.5
-    """Weight of the KL divergence to the teacher's distribution, multiplied by the temperature squared."""
-    hidden_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the mean squared error between matched hidden states, normalised by the teacher's variance."""
-    temperature: PositiveFloat = 2.0
-    """Softens both distributions in the KL term."""
-    direction: Literal["forward", "reverse"] = "forward"
-    """`forward`: KL(teacher || student); `reverse`: KL(student || teacher)."""
+from roots_compress.settings import Settings
+from roots_compress.training.config import DistillLossConfig, TrainingConfig
 
 
 class DistillConfig(Settings):

@@ -7,9 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from roots_compress.data.config import CalibrationConfig
-from roots_compress.distill.config import DistillLossConfig
 from roots_compress.settings import PositiveInt, Ratio, Settings
-from roots_compress.training.config import TrainingConfig
+from roots_compress.training.config import DistillLossConfig, TrainingConfig
 
 
 class RecoveryConfig(Settings):

@@ -1,1 +1,1 @@
-"""train"""
+"""The `train` stage: pre-train a ROOTS model."""

@@ -15,7 +15,7 @@ class SparseAttentionConfig(Settings):
     """Which keys a query attends to: all of them, its `top_m` best, or its best blocks."""
 
     kind: Literal["dense", "top_m", "block"] = "dense"
-    """`dense`: every visible key; `top_m`: the m highest-scoring keys; `block`: the highest-scoring blocks."""
+    """`dense`: every visible key; `top_m`: the m best keys; `block`: the highest-scoring blocks."""
     top_m: PositiveInt = 64
     """Keys each query attends to, with `kind: top_m`."""
     block_size: PositiveInt | None = None

@@ -1,1 +1,1 @@
-"""training"""
+"""The one training loop, its objectives and its state on disk."""

@@ -1,4 +1,4 @@
-"""Settings of the one training loop, shared by `train`, `distill` and the recovery of `prune`."""
+"""Settings of the one training loop and its losses, shared by the stages that train."""
 
 from __future__ import annotations
 
@@ -33,6 +33,21 @@ class TrainingConfig(Settings):
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this global norm."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Autocast precision. `auto`: bf16 on a GPU that has it, otherwise fp32."""
+    """Autocast precision; weights stay float32. `auto`: bf16 where the GPU or CPU has matrix units for it."""
     checkpoint_every: PositiveInt = 100
     """Steps between resumable checkpoints of the training state."""
+
+
+class DistillLossConfig(Settings):
+    """Cross-entropy plus temperature-scaled KL divergence to the teacher (Hinton et al. 2015)."""
+
+    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 0.5
+    """Weight of the cross-entropy with the text's next token."""
+    kl_weight: Annotated[float, Field(ge=0.0)] = 0.5
+    """Weight of the KL divergence to the teacher's distribution, multiplied by the temperature squared."""
+    hidden_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the squared error between matched hidden states, relative to the teacher's variance."""
+    temperature: PositiveFloat = 2.0
+    """Softens both distributions in the KL term."""
+    direction: Literal["forward", "reverse"] = "forward"
+    """`forward`: KL(teacher || student); `reverse`: KL(student || teacher)."""

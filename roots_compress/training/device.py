@@ -1,0 +1,54 @@
+"""Where a model is trained, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from roots_compress.errors import InputError
+
+Precision = Literal["no", "bf16", "fp16"]
+"""Autocast precision under the names accelerate uses; `no` computes in float32."""
+
+
+def resolve_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
+    """Return the torch device that a recipe's `device` asks for.
+
+    Raises:
+        InputError: CUDA is asked for and torch sees no GPU.
+    """
+    available = torch.cuda.is_available()
+    if setting == "cuda" and not available:
+        raise InputError(
+            f"CUDA is asked for, but torch {torch.__version__} sees no GPU here",
+            where="device",
+            remedy="Set device: cpu (or auto), or install a CUDA build of torch on a machine with a GPU.",
+        )
+    if setting == "auto":
+        return "cuda" if available else "cpu"
+    return setting
+
+
+def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: str) -> Precision:
+    """Return the autocast precision for a device; weights and optimizer state stay float32 in each.
+
+    Raises:
+        InputError: fp16 is asked for on a CPU, where there is no gradient scaling.
+    """
+    if setting == "auto":
+        return "bf16" if _multiplies_bf16(device) else "no"
+    if setting == "fp16" and device == "cpu":
+        raise InputError(
+            "fp16 training needs a GPU: its gradients are scaled there, and on a CPU they would vanish",
+            where="training.precision",
+            remedy="Use precision: auto, bf16 or fp32.",
+        )
+    return "no" if setting == "fp32" else setting
+
+
+def _multiplies_bf16(device: str) -> bool:
+    """Whether the device has matrix units for bfloat16; without them it computes slower than float32."""
+    if device == "cpu":
+        return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))

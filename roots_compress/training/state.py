@@ -1,0 +1,116 @@
+"""The state of a training run on disk, in safetensors and JSON: exact, atomic, and checked when read.
+
+    work/step-00000100/state.safetensors    weights, optimizer moments, random state
+    work/step-00000100/state.json           position, loss scale, running losses, and the hash of the file
+    above
+
+A folder is written under another name, synced, and renamed, so one that has its name is complete. The
+newest two are kept: should the newest be damaged on disk, the one before it serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from roots_compress.results import Json
+
+SCHEMA = 1
+KEPT = 2
+TENSORS, FACTS = "state.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What a training run needs to go on exactly as if it had not stopped."""
+
+    step: int
+    """Optimizer steps done."""
+    tensors: dict[str, Tensor]
+    facts: dict[str, Json]
+
+
+def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
+    """Write a state durably, then remove all but the newest ones."""
+    final = work / f"step-{state.step:08d}"
+    beside = work / f".{final.name}.tmp"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, beside / TENSORS)
+    document = {
+        "schema": SCHEMA,
+        "fingerprint": fingerprint,
+        "step": state.step,
+        "sha256": _sha256(beside / TENSORS),
+        "facts": state.facts,
+    }
+    (beside / FACTS).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    for path in (beside / TENSORS, beside / FACTS, beside):
+        _sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    beside.rename(final)
+    _sync(work)
+    for folder in list(_newest_first(work))[KEPT:]:
+        shutil.rmtree(folder)
+
+
+def load_state(work: Path, fingerprint: str) -> SavedState | None:
+    """Return the newest undamaged state of this very training, or None.
+
+    A state with another fingerprint belongs to other weights, text or settings, and is passed over.
+    """
+    for folder in _newest_first(work):
+        state = _read(folder, fingerprint)
+        if state is not None:
+            return state
+    return None
+
+
+def fingerprint_of(facts: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> str:
+    """Return a sha256 over settings and tensors: their names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _read(folder: Path, fingerprint: str) -> SavedState | None:
+    try:
+        document = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA or document["fingerprint"] != fingerprint:
+            return None
+        if document["sha256"] != _sha256(folder / TENSORS):
+            return None
+        return SavedState(int(document["step"]), load_file(folder / TENSORS), document["facts"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+
+
+def _newest_first(work: Path) -> Iterator[Path]:
+    return iter(sorted(work.glob("step-*"), reverse=True))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or a folder's entries, to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows offers no way to sync a folder.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,241 @@
+"""The training loop: learning, accumulation, schedules, guards and what it leaves behind."""
+
+from __future__ import annotations
+
+import copy
+import io
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from roots_compress.errors import InputError, StageError
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.training.batches import Batch, BatchOrder, scored_windows
+from roots_compress.training.config import DistillLossConfig, TrainingConfig
+from roots_compress.training.device import resolve_device, resolve_precision
+from roots_compress.training.distillation import Distillation
+from roots_compress.training.loop import FitSummary, fit, make_optimizer, trainable
+from roots_compress.training.objective import CrossEntropy, Loss, Objective
+from roots_compress.training.schedule import learning_rate
+from tests.tiny import tiny_layer, tiny_model
+from tests.training.text import windows
+
+
+def settings(**overrides: Any) -> TrainingConfig:
+    fields: dict[str, Any] = {
+        "steps": 6,
+        "batch_size": 4,
+        "block_size": 16,
+        "learning_rate": 3e-3,
+        "precision": "fp32",
+    }
+    return TrainingConfig(**{**fields, **overrides})
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def train(
+    model: RootsForCausalLM,
+    work: Path,
+    config: TrainingConfig,
+    objective: Objective | None = None,
+    console: Console | None = None,
+    seed: int = 0,
+) -> FitSummary:
+    return fit(
+        model,
+        windows(),
+        objective or CrossEntropy(),
+        config,
+        device="cpu",
+        seed=seed,
+        work=work,
+        console=console or quiet(),
+    )
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    short = train(tiny_model(), tmp_path, settings(steps=1))
+    summary = train(tiny_model(), tmp_path, settings(steps=60))
+    assert summary.loss < 0.7 * short.loss
+    assert (summary.steps, summary.tokens) == (60, 60 * 4 * 16)
+    assert summary.tokens_per_second > 0
+
+
+def test_the_model_ends_on_the_cpu_in_eval_mode(tmp_path: Path) -> None:
+    model = tiny_model().train()
+    train(model, tmp_path, settings(steps=1))
+    assert not model.training
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_distillation_brings_the_student_to_its_teacher(tmp_path: Path) -> None:
+    teacher, student = tiny_model(0), tiny_model(1)
+    before = copy.deepcopy(teacher.state_dict())
+    config = DistillLossConfig(cross_entropy_weight=0.0, kl_weight=1.0)
+    objective = Distillation(teacher, student, config, seed=0)
+    first = train(copy.deepcopy(student), tmp_path, settings(steps=1), objective)
+    last = train(student, tmp_path, settings(steps=80), objective)
+    assert last.parts["kl"] < 0.5 * first.parts["kl"]
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+def test_learned_maps_are_trained(tmp_path: Path) -> None:
+    teacher, student = tiny_model(0), tiny_model(1, hidden_size=24, layers=[tiny_layer()])
+    objective = Distillation(teacher, student, DistillLossConfig(hidden_weight=1.0), seed=0)
+    before = [p.detach().clone() for p in objective.maps.parameters()]
+    train(student, tmp_path, settings(), objective)
+    assert not torch.equal(before[0], next(objective.maps.parameters()))
+
+
+class GradientKeeper(CrossEntropy):
+    """Cross-entropy that lets a test look at the gradients as they stand before each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen_scored: list[int] = []
+
+    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+        self.seen_scored.append(int(batch.scored_BT.sum()))
+        return super().forward(model, batch)
+
+
+def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path) -> None:
+    """Micro-batches score different numbers of tokens, so equal weights would be wrong."""
+    models = [tiny_model().double().float() for _ in range(2)]
+    keeper = GradientKeeper()
+    for index, (size, accumulation) in enumerate(((8, 1), (2, 4))):
+        work = tmp_path / str(index)
+        work.mkdir()
+        config = settings(steps=1, batch_size=size, accumulation=accumulation, max_grad_norm=1e9, beta2=0.999)
+        train(models[index], work, config, keeper)
+    assert len(set(keeper.seen_scored[1:])) > 1
+    # After one step AdamW's first moment is a tenth of the gradient, and it stands in the saved state.
+    from safetensors.torch import load_file
+
+    moments = [load_file(tmp_path / str(i) / "step-00000001" / "state.safetensors") for i in range(2)]
+    names = [name for name in moments[0] if "/exp_avg/" in name]
+    assert len(names) == len(list(models[0].parameters()))
+    for name in names:
+        torch.testing.assert_close(moments[1][name], moments[0][name], rtol=1e-4, atol=1e-7)
+
+
+def test_the_schedule_rises_linearly_and_falls_to_its_floor() -> None:
+    config = settings(steps=100, warmup_ratio=0.1, learning_rate=1.0, final_learning_rate_ratio=0.2)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[54] == pytest.approx(0.6)
+    assert rates[-1] == pytest.approx(0.2)
+    assert all(later < earlier for earlier, later in pairwise(rates[9:]))
+
+
+def test_only_matrices_decay() -> None:
+    parameters = trainable(tiny_model(attention_bias=True), CrossEntropy())
+    groups = make_optimizer(parameters, settings(weight_decay=0.3)).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] == 0.3 for p in group["params"]}
+    assert decayed == {id(p) for p in parameters.values() if p.ndim == 2}
+    assert sum(len(group["params"]) for group in groups) == len(parameters)
+
+
+def test_every_epoch_reads_each_window_once_in_an_order_of_its_own() -> None:
+    order = BatchOrder(windows(12), seed=5)
+    source = [row.tolist() for row in windows(12).input_ids]
+
+    def rows(first: int) -> list[int]:
+        return [source.index(row) for row in order.take(first, 12, "cpu").input_ids_BT.tolist()]
+
+    first, second = rows(0), rows(12)
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert rows(0) == first, "the order depends on the position alone"
+    assert rows(6) == first[6:] + second[:6]
+
+
+def test_seeds_give_different_orders() -> None:
+    orders = [BatchOrder(windows(12), seed=seed).take(0, 12, "cpu").input_ids_BT for seed in (0, 1)]
+    assert not torch.equal(*orders)
+
+
+def test_windows_without_a_scored_token_are_left_out() -> None:
+    packed = windows(3)
+    packed.labels[1] = -100
+    assert np.array_equal(scored_windows(packed).input_ids, packed.input_ids[[0, 2]])
+    packed.labels[:] = -100
+    with pytest.raises(InputError, match="no token to learn from"):
+        scored_windows(packed)
+
+
+def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path: Path) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    with pytest.raises(StageError, match="loss became nan") as caught:
+        train(model, tmp_path, settings())
+    assert caught.value.where == "training step 1 of 6"
+    assert "learning_rate" in str(caught.value.remedy)
+
+
+class ExplodingGradient(Objective):
+    """A finite loss with an infinite slope."""
+
+    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+        zero = model.model.norm.weight.sum() * 0.0
+        return Loss(zero.sqrt(), {})
+
+
+def test_a_gradient_that_is_not_finite_stops_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="gradient's norm became"):
+        train(tiny_model(), tmp_path, settings(), ExplodingGradient())
+
+
+def test_windows_longer_than_the_context_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="longer than the model's context of 8"):
+        train(tiny_model(max_position_embeddings=8), tmp_path, settings())
+
+
+def test_precisions_can_follow_each_other_in_one_process(tmp_path: Path) -> None:
+    losses: dict[str, float] = {}
+    for precision in ("fp32", "bf16", "fp32"):
+        work = tmp_path / f"{precision}{len(losses)}"
+        work.mkdir()
+        losses[precision] = train(tiny_model(), work, settings(steps=20, precision=precision)).loss
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_cuda_where_there_is_none_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == "cpu"
+    with pytest.raises(InputError, match="CUDA is asked for"):
+        resolve_device("cuda")
+
+
+def test_fp16_on_a_cpu_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="fp16 training needs a GPU"):
+        resolve_precision("fp16", "cpu")
+    assert resolve_precision("fp32", "cpu") == "no"
+
+
+def test_progress_is_readable_without_a_terminal(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    train(tiny_model(), tmp_path, settings(steps=40), console=Console(file=stream, width=40))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith("training: step 1/40, loss ")
+    assert lines[-1].startswith("training: step 40/40, loss ")
+    assert all(line.endswith(" left") and "tokens/s" in line for line in lines)
+
+
+def test_progress_on_a_terminal_shows_loss_speed_and_time_left(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=120, force_terminal=True, color_system=None)
+    train(tiny_model(), tmp_path, settings(), console=console)
+    shown = stream.getvalue()
+    assert all(piece in shown for piece in ("6/6", "loss ", "tokens/s", "0:00:00"))

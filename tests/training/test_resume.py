@@ -1,0 +1,191 @@
+"""An interrupted training goes on to the same weights, to the bit, and trusts no damaged state."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.training.config import DistillLossConfig, TrainingConfig
+from roots_compress.training.distillation import Distillation
+from roots_compress.training.interrupts import uninterrupted
+from roots_compress.training.loop import FitSummary
+from tests.tiny import tiny_layer, tiny_model
+from tests.training.test_loop import quiet, settings, train
+
+STEPS = 10
+
+
+def press_ctrl_c(model: RootsForCausalLM, after: int) -> None:
+    """Send SIGINT in the forward pass that follows `after` others."""
+    calls = itertools.count()
+
+    def hook(*_: object) -> None:
+        if next(calls) == after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model.model.register_forward_pre_hook(hook)
+
+
+def config(**overrides: int) -> TrainingConfig:
+    return settings(steps=STEPS, checkpoint_every=100, accumulation=2, **overrides)
+
+
+def weights(model: RootsForCausalLM) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_identical(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def interrupted(work: Path, step: int, training: TrainingConfig | None = None) -> None:
+    """Train until Ctrl-C comes in the second micro-batch of a step."""
+    model = tiny_model()
+    press_ctrl_c(model, after=2 * step + 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, work, training or config())
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], FitSummary]:
+    model = tiny_model()
+    summary = train(model, tmp_path_factory.mktemp("straight"), config())
+    return weights(model), summary
+
+
+def test_a_resumed_training_is_bit_identical(
+    tmp_path: Path, straight: tuple[dict[str, torch.Tensor], FitSummary]
+) -> None:
+    interrupted(tmp_path, 5)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+    model = tiny_model()
+    console = quiet()
+    summary = train(model, tmp_path, config(), console=console)
+    assert "going on from step 5 of 10" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert_identical(weights(model), straight[0])
+    assert (summary.loss, summary.parts, summary.tokens) == (
+        straight[1].loss,
+        straight[1].parts,
+        straight[1].tokens,
+    )
+
+
+def test_several_interruptions_change_nothing(
+    tmp_path: Path, straight: tuple[dict[str, torch.Tensor], FitSummary]
+) -> None:
+    interrupted(tmp_path, 0)
+    interrupted(tmp_path, 2)
+    interrupted(tmp_path, 3)
+    model = tiny_model()
+    train(model, tmp_path, config())
+    assert_identical(weights(model), straight[0])
+
+
+def test_a_finished_training_is_not_repeated(
+    tmp_path: Path, straight: tuple[dict[str, torch.Tensor], FitSummary]
+) -> None:
+    train(tiny_model(), tmp_path, config())
+    model = tiny_model()
+    press_ctrl_c(model, after=0)
+    summary = train(model, tmp_path, config())
+    assert_identical(weights(model), straight[0])
+    assert summary.loss == straight[1].loss
+
+
+def test_learned_maps_are_resumed(tmp_path: Path) -> None:
+    def parts() -> tuple[RootsForCausalLM, Distillation]:
+        student = tiny_model(1, hidden_size=24, layers=[tiny_layer()])
+        return student, Distillation(tiny_model(0), student, DistillLossConfig(hidden_weight=1.0), seed=0)
+
+    student, objective = parts()
+    (tmp_path / "a").mkdir()
+    train(student, tmp_path / "a", config(), objective)
+    again, again_objective = parts()
+    (tmp_path / "b").mkdir()
+    press_ctrl_c(again, after=11)
+    with pytest.raises(KeyboardInterrupt):
+        train(again, tmp_path / "b", config(), again_objective)
+    again, again_objective = parts()
+    train(again, tmp_path / "b", config(), again_objective)
+    assert_identical(weights(again), weights(student))
+    assert_identical(again_objective.maps.state_dict(), objective.maps.state_dict())
+
+
+def test_the_newest_two_states_are_kept(tmp_path: Path) -> None:
+    train(tiny_model(), tmp_path, settings(steps=10, checkpoint_every=2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000008", "step-00000010"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "json"])
+def test_a_damaged_state_is_passed_over(
+    tmp_path: Path, damage: str, straight: tuple[dict[str, torch.Tensor], FitSummary]
+) -> None:
+    interrupted(tmp_path, 7, settings(steps=STEPS, checkpoint_every=3, accumulation=2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000006", "step-00000007"]
+    tensors = tmp_path / "step-00000007" / "state.safetensors"
+    content = bytearray(tensors.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        tensors.write_bytes(content)
+    elif damage == "truncate":
+        tensors.write_bytes(content[:-100])
+    elif damage == "remove":
+        tensors.unlink()
+    else:
+        (tmp_path / "step-00000007" / "state.json").write_text('{"schema": 1')
+    model, console = tiny_model(), quiet()
+    train(model, tmp_path, config(), console=console)
+    assert "going on from step 6" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert_identical(weights(model), straight[0])
+
+
+def test_the_state_of_another_teacher_or_objective_is_not_used(tmp_path: Path) -> None:
+    def objective(teacher_seed: int, weight: float) -> Distillation:
+        loss = DistillLossConfig(kl_weight=weight)
+        return Distillation(tiny_model(teacher_seed), tiny_model(2), loss, seed=0)
+
+    train(tiny_model(2), tmp_path, settings(steps=2), objective(0, 0.5))
+    for other, goes_on in ((objective(0, 0.5), True), (objective(1, 0.5), False), (objective(0, 0.6), False)):
+        console = quiet()
+        train(tiny_model(2), tmp_path, settings(steps=2), other, console=console)
+        assert ("going on" in console.file.getvalue()) == goes_on  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("change", ["settings", "seed", "weights"])
+def test_the_state_of_another_training_is_not_used(tmp_path: Path, change: str) -> None:
+    interrupted(tmp_path, 5)
+    console = quiet()
+    training = config(batch_size=2) if change == "settings" else config()
+    model = tiny_model(1 if change == "weights" else 0)
+    summary = train(model, tmp_path, training, console=console, seed=1 if change == "seed" else 0)
+    assert "going on" not in console.file.getvalue()  # type: ignore[attr-defined]
+    assert summary.steps == STEPS
+
+
+def test_states_hold_no_pickle(tmp_path: Path) -> None:
+    train(tiny_model(), tmp_path, settings(steps=1))
+    folder = tmp_path / "step-00000001"
+    assert sorted(path.name for path in folder.iterdir()) == ["state.json", "state.safetensors"]
+    assert json.loads((folder / "state.json").read_text())["step"] == 1
+
+
+def test_a_signal_waits_for_the_end_of_a_section() -> None:
+    done = []
+
+    @uninterrupted()
+    def section() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        section()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,27 @@
+"""Packed windows made by hand, so that these tests need no corpus."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.training.batches import Batch
+from tests.tiny import VOCAB_SIZE
+
+
+def windows(count: int = 12, tokens: int = 16, *, seed: int = 0, unscored: float = 0.3) -> PackedWindows:
+    """Return random windows of two documents each, in which a part of the tokens is not scored."""
+    generator = np.random.default_rng(seed)
+    input_ids = generator.integers(3, VOCAB_SIZE, (count, tokens))
+    segment_ids = np.zeros_like(input_ids)
+    segment_ids[:, tokens // 2 :] = 1
+    labels = input_ids.copy()
+    labels[generator.random(labels.shape) < unscored] = IGNORED_LABEL
+    labels[:, [0, tokens // 2]] = IGNORED_LABEL
+    return PackedWindows(input_ids, labels, segment_ids)
+
+
+def as_batch(packed: PackedWindows) -> Batch:
+    """Return all windows as one batch."""
+    return Batch(*(torch.from_numpy(a) for a in (packed.input_ids, packed.labels, packed.segment_ids)))
