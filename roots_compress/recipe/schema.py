@@ -62,7 +62,7 @@ class Recipe(Settings):
     """How every stage is measured."""
     export: ExportConfig = ExportConfig()
     """How every stage becomes an ONNX graph."""
-    stages: Annotated[tuple[StageConfig, ...], Field(strict=False)] = ()
+    stages: Annotated[tuple[StageConfig, ...], Field(strict=False, max_length=99)] = ()
     """The stages, in order; each entry's `kind` says which. Without any, the model alone is measured."""
     gates: GatesConfig = GatesConfig()
     """Bounds the final stage must keep."""
@@ -161,6 +161,6 @@ def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     if longest > limit:
         yield (
             ("evaluation", "contexts"),
-            f"the longest and the {recipe.evaluation.decode_tokens} tokens decoded after it take {longest} tokens, "
-            f"but the model's context (max_position_embeddings) is {limit}",
+            f"the longest and the {recipe.evaluation.decode_tokens} tokens decoded after it take {longest} "
+            f"tokens, but the model's context (max_position_embeddings) is {limit}",
         )

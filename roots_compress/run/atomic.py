@@ -1,0 +1,124 @@
+"""Files and folders that appear whole or not at all, even when the machine loses power.
+
+The order is always the same: contents are synced before the name that publishes them, and the folder
+that holds the name after it. A rename within one folder is atomic; without the syncs it is not durable.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from roots_compress.errors import InputError
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """Read a small file without ever waiting on what only looks like one (a pipe, a device).
+
+    Raises:
+        OSError: there is no such file, it cannot be read, it is not a plain file (`EINVAL`), or it is larger
+            than `max_bytes` (`EFBIG`).
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
+    return content
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's contents to the disk.
+
+    Raises:
+        OSError: the disk refused. The contents are then unknown, and a second attempt proves nothing.
+    """
+    # Windows flushes only what is open for writing; elsewhere a file may be read-only to us.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Force the names in a folder to the disk (Windows has no such call, and journals them itself)."""
+    if os.name != "nt":
+        sync_file(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force a folder and all below it to the disk, each folder after what it holds."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                sync_file(path)
+        sync_directory(Path(parent))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, replacing what was there only once the new text is on the disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    # One process writes here (the run's lock), so a temporary file found is a dead process's. It is
+    # removed rather than opened, because it might be a link.
+    temporary.unlink(missing_ok=True)
+    with temporary.open("xb") as stream:
+        stream.write(text.encode("utf-8"))
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a synced folder, durably. `target` must not exist."""
+    source.rename(target)
+    sync_directory(target.parent)
+    if source.parent != target.parent:
+        sync_directory(source.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder if it is there; a link to a folder is unlinked, never followed."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to fill; when the block ends it becomes `path`, and when the block fails it goes.
+
+    Raises:
+        InputError: `path` exists already, or cannot be made.
+    """
+    if path.exists() or path.is_symlink():
+        raise InputError("output exists already", where=path, remedy="Name a new folder, or remove this one.")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except OSError as error:
+        raise InputError(
+            f"output cannot be made: {error.strerror or error}", where=path, remedy="Name another folder."
+        ) from error
+    try:
+        yield partial
+        sync_tree(partial)
+        move_folder(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

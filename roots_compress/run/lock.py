@@ -1,0 +1,53 @@
+"""One writer for each run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from roots_compress.errors import InputError
+
+LOCK_NAME = ".roots-run.lock"
+OWNER_NAME = ".roots-run.owner"
+
+
+class WriterLock:
+    """An exclusive lock on a folder, which the operating system drops when its holder dies, however it dies.
+
+    Links are not followed (filelock opens with `O_NOFOLLOW`). The holder's process id stands in a file
+    beside the lock, only so that a refused process can name it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._owner = folder / OWNER_NAME
+        self._folder = folder
+        self._lock = FileLock(folder / LOCK_NAME, timeout=0, thread_local=False)
+
+    def acquire(self) -> None:
+        """Take the lock, or refuse at once.
+
+        Raises:
+            InputError: another process is writing to the folder.
+        """
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another process is writing to this run{self._holder()}",
+                where=self._folder,
+                remedy="Wait for it to end, stop it, or choose another folder with --run.",
+            ) from None
+        self._owner.unlink(missing_ok=True)
+        self._owner.write_text(f"{os.getpid()}\n", encoding="ascii")
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        self._lock.release()
+
+    def _holder(self) -> str:
+        try:
+            return f" (process {int(self._owner.read_text(encoding='ascii'))})"
+        except (OSError, ValueError):
+            return ""

@@ -1,0 +1,134 @@
+"""What a result depends on beside the recipe: processor, threads, and versions of code and libraries.
+
+Nothing here imports the libraries it describes, and no environment value or host name is recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from roots_compress.results import Json
+
+LIBRARIES = (
+    "roots-compress",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "accelerate",
+    "datasets",
+    "torch-pruning",
+    "optimum",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "gguf",
+)
+"""Distributions whose version may change a result."""
+
+ISA_FLAGS = (
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+"""Instruction-set extensions, as Linux names them, that decide which numeric kernels run (x86, then ARM)."""
+
+_RESULT_FREE = ("cli", "report")
+"""Packages that only show results; a change there does not change one."""
+
+
+def cpu_fields(cpuinfo: str) -> dict[str, str]:
+    """Return the first processor's fields from the text of `/proc/cpuinfo`, keys in lower case."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip().lower(), value.strip())
+    return fields
+
+
+def instruction_set(architecture: str, fields: dict[str, str]) -> str:
+    """Return the processor's architecture and relevant extensions, such as `x86_64+avx2+avx512_vnni`."""
+    flags = set((fields.get("flags") or fields.get("features") or "").split())
+    return "+".join([architecture, *(flag for flag in ISA_FLAGS if flag in flags)])
+
+
+@cache
+def _own_cpu() -> dict[str, str]:
+    try:
+        return cpu_fields(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return {}  # not Linux: the architecture alone is known
+
+
+def own_instruction_set() -> str:
+    """Return this machine's instruction set."""
+    return instruction_set(platform.machine(), _own_cpu())
+
+
+def usable_cores() -> int:
+    """Return how many logical processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Return the installed version of each library that may change a result, without importing any."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue  # such as onnxruntime, where onnxruntime-gpu takes its place
+    return versions
+
+
+@cache
+def code_sha256() -> str:
+    """Return a hash of this package's own source, without the parts that only show results.
+
+    A version number does not change while the code is being worked on; its text does.
+    """
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if relative.parts[0] not in _RESULT_FREE:
+            digest.update(f"{relative.as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def describe_machine(*, threads: int, device: str) -> dict[str, Json]:
+    """Return what `metrics.json` and the manifests say of the machine.
+
+    Args:
+        threads: threads that computed the results.
+        device: `cpu` or `cuda`, as resolved.
+    """
+    return {
+        "platform": f"{platform.system()} {platform.release()}",
+        "cpu": _own_cpu().get("model name") or platform.processor() or platform.machine(),
+        "instruction_set": own_instruction_set(),
+        "cores": usable_cores(),
+        "threads": threads,
+        "device": device,
+        "versions": dict(library_versions()),
+    }

@@ -1,0 +1,146 @@
+"""Committed stages as found on disk. Reading needs no lock, and nothing here writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, get_args
+
+from roots_compress.errors import InputError
+from roots_compress.results import RunMetrics, StageKind, StageResult
+from roots_compress.run.atomic import read_regular
+from roots_compress.run.keys import StageKey
+from roots_compress.run.manifest import Manifest, ManifestError, find_faults, read_manifest
+
+METRICS_NAME: Final = "metrics.json"
+KINDS = "|".join(get_args(StageKind))
+STAGE_FOLDER = re.compile(rf"(\d\d)-({KINDS})")
+_MAX_METRICS_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class CommittedStage:
+    """A stage whose manifest stands and whose files have the recorded sizes."""
+
+    path: Path
+    manifest: Manifest
+    result: StageResult
+
+    @property
+    def index(self) -> int:
+        """Place in the chain, from 0."""
+        return self.manifest.index
+
+    @property
+    def kind(self) -> StageKind:
+        """What the stage did."""
+        return self.manifest.kind
+
+    @property
+    def name(self) -> str:
+        """Label at the time of the commit."""
+        return self.manifest.name
+
+    @property
+    def key(self) -> StageKey:
+        """What the result depends on."""
+        return self.manifest.key
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the checkpoint the stage made."""
+        return self.path / "checkpoint"
+
+    @property
+    def onnx(self) -> Path:
+        """Folder of the graph the stage made."""
+        return self.path / "onnx"
+
+
+def verify(stage: CommittedStage) -> list[str]:
+    """Re-read every byte of a stage; return what changed since its commit, one line each."""
+    return find_faults(stage.path, stage.manifest, hashes=True)
+
+
+def read_stages(run: Path) -> tuple[list[CommittedStage], list[str]]:
+    """Return a run's chain of committed stages, and why any other stage folder was left out.
+
+    The chain begins at index 0 and goes on as long as each stage was made from the one before it. Sizes
+    are compared, contents are not (`verify` does that). No lock is needed.
+    """
+    chain: list[CommittedStage] = []
+    left_out: list[str] = []
+    for folder in sorted(run.iterdir()) if run.is_dir() else []:
+        if not STAGE_FOLDER.fullmatch(folder.name):
+            continue
+        try:
+            stage = _read_stage(folder)
+        except ManifestError as error:
+            left_out.append(f"{folder.name}: {error}")
+            continue
+        if stage.index != len(chain):
+            left_out.append(f"{folder.name}: no usable stage {len(chain):02d} before it")
+        elif stage.key.parent != (chain[-1].key.sha256 if chain else None):
+            left_out.append(f"{folder.name}: made from another stage {stage.index - 1:02d} than the one here")
+        else:
+            chain.append(stage)
+    return chain, left_out
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """Return the checkpoint of a run's last stage.
+
+    Raises:
+        InputError: there is no run, or it has no usable stage.
+    """
+    chain, left_out = read_stages(run)
+    if not chain:
+        because = f": {left_out[0]}" if left_out else ""
+        raise InputError(
+            f"there is no finished stage to take a checkpoint from{because}",
+            where=run,
+            remedy="Name a checkpoint, or make one first: roots-compress run RECIPE",
+        )
+    return chain[-1].checkpoint
+
+
+def read_metrics(run: Path) -> RunMetrics:
+    """Return a run's figures.
+
+    Raises:
+        InputError: there are none, or the file does not hold what it should.
+    """
+    path = run / METRICS_NAME
+    try:
+        return RunMetrics.from_json(json.loads(read_regular(path, _MAX_METRICS_BYTES)))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            "there is no finished run here", where=run, remedy="Run a recipe first, or name another folder."
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"cannot be read as the figures of a run ({type(error).__name__}: {error})",
+            where=path,
+            remedy="Give the run's command again: finished stages are kept, and the file is written anew.",
+        ) from None
+
+
+def _read_stage(folder: Path) -> CommittedStage:
+    manifest = read_manifest(folder)
+    if folder.name != stage_folder_name(manifest.index, manifest.kind):
+        raise ManifestError("its manifest belongs to another folder")
+    faults = find_faults(folder, manifest, hashes=False)
+    if faults:
+        raise ManifestError("; ".join(faults[:3]))
+    try:
+        result = StageResult.from_json(json.loads(read_regular(folder / METRICS_NAME, _MAX_METRICS_BYTES)))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ManifestError(f"{METRICS_NAME} unreadable ({type(error).__name__})") from error
+    return CommittedStage(folder, manifest, result)
+
+
+def stage_folder_name(index: int, kind: StageKind) -> str:
+    """Return the name of a stage's folder, such as `02-prune`."""
+    return f"{index:02d}-{kind}"

@@ -1,0 +1,371 @@
+"""The run folder: committed stages, the one being made, and the files that describe the run.
+
+    NAME/
+      .roots-run.json         marker: this folder is ours
+      recipe.yaml resolved.json metrics.json report.html
+      NN-KIND/                a committed stage: checkpoint/ onnx/ metrics.json manifest.json
+      .NN-KIND.partial/       one being made: key.json, work/ (to go on from), stage/ (to be committed)
+      .NN-KIND.replaced/      one set aside while its successor takes its place
+      .NN-KIND.discarded/     one being deleted
+
+A commit syncs `stage/`, writes its manifest, sets aside what it replaces, and renames `stage/` to its final
+name. Killed between any two of these steps, the run holds the old stages or the new one, never a mixture:
+what was set aside without a successor is put back when the run is next opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+from roots_compress.errors import InputError, RootsError, StageError
+from roots_compress.results import SCHEMA, Json, RunMetrics, StageKind, StageResult
+from roots_compress.run import atomic
+from roots_compress.run.keys import StageKey, canonical_json
+from roots_compress.run.lock import LOCK_NAME, OWNER_NAME, WriterLock
+from roots_compress.run.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ManifestError,
+    list_files,
+    read_manifest,
+    record_file,
+)
+from roots_compress.run.stages import (
+    KINDS,
+    METRICS_NAME,
+    STAGE_FOLDER,
+    CommittedStage,
+    newest_checkpoint,
+    read_metrics,
+    read_stages,
+    stage_folder_name,
+)
+
+__all__ = [
+    "CommittedStage",
+    "RunFile",
+    "RunFolder",
+    "Workspace",
+    "newest_checkpoint",
+    "read_metrics",
+    "read_stages",
+]
+
+MARKER_NAME = ".roots-run.json"
+KEY_NAME = "key.json"
+MAX_STAGES = 100
+"""Stages in a run, as two digits can count."""
+RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html", "report.md"]
+"""The files that describe a run. These and the stages are all that `fresh` deletes."""
+
+_UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
+_BEFORE_MARKER = {LOCK_NAME, OWNER_NAME, f".{MARKER_NAME}.tmp"}
+_MAX_KEY_BYTES = 16 << 20
+
+
+class Workspace:
+    """A stage being made: folders to fill, and the commit that publishes them whole.
+
+    `checkpoint` and `onnx` are new and empty each time; `work` keeps what an interrupted attempt at the very
+    same stage (an equal key) left there, and goes with the commit.
+    """
+
+    def __init__(self, run: RunFolder, index: int, kind: StageKind, name: str, key: StageKey) -> None:
+        self._run = run
+        self._index, self._kind, self._name, self._key = index, kind, name, key
+        self._final = run.path / stage_folder_name(index, kind)
+        self._partial = run.path / f".{self._final.name}.partial"
+        self._stage = self._partial / "stage"
+        self.work = self._partial / "work"
+        """Private folder for the state that an interrupted stage goes on from."""
+        self.checkpoint = self._stage / "checkpoint"
+        """Where the stage's checkpoint goes."""
+        self.onnx = self._stage / "onnx"
+        """Where the stage's graph goes."""
+        self.final_onnx = f"{self._final.name}/onnx/model.onnx"
+        """The graph's path in the run once committed, as `StageResult.onnx` holds it."""
+
+    def prepare(self) -> None:
+        """Make the folders, keeping the work of an interrupted attempt with the same key."""
+        if _key_text(self._partial) == canonical_json(self._key.ingredients):
+            atomic.remove_folder(self._stage)
+        else:
+            self._run.remove_partials([self._index])
+            self._partial.mkdir()
+            atomic.write_text(self._partial / KEY_NAME, canonical_json(self._key.ingredients))
+        for folder in (self.work, self._stage, self.checkpoint, self.onnx):
+            folder.mkdir(exist_ok=True)
+
+    def commit(
+        self, result: StageResult, *, machine: Mapping[str, Json], inputs: Mapping[str, str] | None = None
+    ) -> CommittedStage:
+        """Publish the stage in place of any that stands at its index or after it.
+
+        Args:
+            result: its row; index, kind and name are those the workspace was begun with.
+            machine: what `run.machine.describe_machine` says.
+            inputs: sha256 of what it read from outside the run, by name.
+
+        Raises:
+            StageError: the disk failed, a figure is not finite, or the folders hold links. What was
+                committed before is untouched.
+        """
+        assert (result.index, result.kind, result.name) == (self._index, self._kind, self._name)
+        try:
+            metrics = canonical_json({"schema": SCHEMA, **result.to_json()}) + "\n"
+        except ValueError as error:
+            raise StageError("a figure of the stage is not a finite number", where=self._stage) from error
+        with _disk_errors(self._run.path, StageError):
+            atomic.write_text(self._stage / METRICS_NAME, metrics)
+            manifest = Manifest(
+                index=self._index,
+                kind=self._kind,
+                name=self._name,
+                seconds=result.seconds,
+                key=self._key,
+                inputs=dict(inputs or {}),
+                machine=dict(machine),
+                files={name: record_file(path) for name, path in self._synced_files().items()},
+            )
+            atomic.write_text(self._stage / MANIFEST_NAME, manifest.to_text())
+            replaced = self._run.set_aside(self._index)
+            atomic.move_folder(self._stage, self._final)
+            for folder in replaced:
+                atomic.remove_folder(folder)
+            self._run.remove_partials(range(self._index, MAX_STAGES))
+        return CommittedStage(self._final, manifest, result)
+
+    def _synced_files(self) -> dict[str, Path]:
+        """Force all that the stage wrote to the disk, and return its files."""
+        try:
+            files = list_files(self._stage)
+        except ManifestError as error:
+            raise StageError(
+                f"the stage wrote what cannot be committed: {error}", where=self._stage
+            ) from error
+        atomic.sync_tree(self._stage)
+        return files
+
+
+class RunFolder:
+    """A run folder open for writing by this process alone. Use as a context manager."""
+
+    def __init__(self, path: Path, lock: WriterLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path, *, fresh: bool = False) -> Self:
+        """Open or make a run folder, take its lock, and tidy up after a process that died in it.
+
+        Args:
+            path: the folder; its parents are made.
+            fresh: delete the stages and descriptions of the run that stands there. Nothing else is touched.
+
+        Raises:
+            InputError: the folder holds something that is not a run, another process is writing to it, or
+                it cannot be written.
+        """
+        with _disk_errors(path, InputError):
+            _refuse_foreign(path)
+            path.mkdir(parents=True, exist_ok=True)
+            lock = WriterLock(path)
+            lock.acquire()
+        run = cls(path, lock)
+        try:
+            with _disk_errors(path, InputError):
+                _refuse_foreign(path)  # again: it may have changed before the lock was ours
+                if not (path / MARKER_NAME).exists():
+                    atomic.write_text(path / MARKER_NAME, canonical_json({"schema": SCHEMA}) + "\n")
+                    atomic.sync_directory(path.parent)
+                run._recover()
+                if fresh:
+                    run._clear()
+        except BaseException:
+            lock.release()
+            raise
+        return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def stages(self) -> list[CommittedStage]:
+        """Return the chain of committed stages (`read_stages` also says what was left out, and why)."""
+        return read_stages(self.path)[0]
+
+    def find(self, key: StageKey) -> CommittedStage | None:
+        """Return the committed stage with this key."""
+        return next((stage for stage in self.stages() if stage.key.sha256 == key.sha256), None)
+
+    def begin(self, index: int, kind: StageKind, name: str, key: StageKey) -> Workspace:
+        """Return a workspace for the stage at `index`; what stands there stays until the commit.
+
+        Raises:
+            StageError: the disk failed.
+        """
+        assert index < MAX_STAGES
+        chain = self.stages()[:index]
+        assert len(chain) == index, f"stage {index} begun on a chain of {len(chain)}"
+        assert key.parent == (chain[-1].key.sha256 if chain else None), "the key names another parent"
+        workspace = Workspace(self, index, kind, name, key)
+        with _disk_errors(self.path, StageError):
+            workspace.prepare()
+        return workspace
+
+    def discard(self, first: int) -> None:
+        """Delete the stages from this index on, as when a recipe has become shorter."""
+        with _disk_errors(self.path, StageError):
+            for folder in self._stage_folders(first):
+                doomed = self.path / f".{folder.name}.discarded"
+                atomic.remove_folder(doomed)
+                atomic.move_folder(folder, doomed)
+                atomic.remove_folder(doomed)
+            self.remove_partials(range(first, MAX_STAGES))
+
+    def write_text(self, name: RunFile, text: str) -> None:
+        """Write one of the files that describe the run, whole or not at all."""
+        with _disk_errors(self.path, StageError):
+            atomic.write_text(self.path / name, text)
+
+    def write_metrics(self, metrics: RunMetrics) -> None:
+        """Write `metrics.json`."""
+        self.write_text(METRICS_NAME, json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
+
+    def set_aside(self, first: int) -> list[Path]:
+        """Rename the stages from this index on out of the way, last first; return where they are now.
+
+        Deleted in the order returned, they can be told from stages that wait for their successor at any
+        moment: the lowest index goes last, and only a successor stands in its place (see `_recover`).
+        """
+        aside = []
+        for folder in self._stage_folders(first):
+            place = self.path / f".{folder.name}.replaced"
+            atomic.move_folder(folder, place)
+            aside.append(place)
+        return aside
+
+    def remove_partials(self, indices: Container[int]) -> None:
+        """Delete the unfinished stages at these indices; keys first, as half of one is of no use."""
+        for folder, index, _, state in self._unfinished():
+            if state == "partial" and index in indices:
+                if not folder.is_symlink():
+                    (folder / KEY_NAME).unlink(missing_ok=True)
+                    atomic.sync_directory(folder)
+                atomic.remove_folder(folder)
+
+    def _recover(self) -> None:
+        """Bring the folder to the old or to the new state after a process died in it."""
+        unfinished = self._unfinished()
+        replaced = [(index, kind, folder) for folder, index, kind, state in unfinished if state == "replaced"]
+        standing = {int(folder.name[:2]) for folder in self._stage_folders(0)}
+        has_successor = bool(replaced) and replaced[0][0] in standing
+        for index, kind, folder in replaced if not has_successor else reversed(replaced):
+            if has_successor:
+                atomic.remove_folder(folder)
+            else:
+                atomic.move_folder(folder, self.path / stage_folder_name(index, kind))
+        for folder, index, kind, state in unfinished:
+            if state == "discarded":
+                atomic.remove_folder(folder)
+            elif state == "partial":
+                key = _key_text(folder)
+                if key is None or key == _key_of(self.path / stage_folder_name(index, kind)):
+                    self.remove_partials([index])  # its commit was complete, or nothing can be gone on from
+
+    def _clear(self) -> None:
+        """Delete the run's own files and stages, and nothing else."""
+        for name in get_args(RunFile):
+            (self.path / name).unlink(missing_ok=True)
+        self.discard(0)
+        atomic.sync_directory(self.path)
+
+    def _stage_folders(self, first: int) -> list[Path]:
+        """Return the folders with a stage's name from this index on, last first."""
+        folders = [path for path in self.path.iterdir() if STAGE_FOLDER.fullmatch(path.name)]
+        return sorted((path for path in folders if int(path.name[:2]) >= first), reverse=True)
+
+    def _unfinished(self) -> list[tuple[Path, int, StageKind, str]]:
+        """Return folder, index, kind and state of what a commit or a deletion has under way, in order."""
+        found = []
+        for folder in sorted(self.path.iterdir()):
+            match = _UNFINISHED.fullmatch(folder.name)
+            kind = next((kind for kind in get_args(StageKind) if match and kind == match[2]), None)
+            if match and kind:
+                found.append((folder, int(match[1]), kind, match[3]))
+        return found
+
+
+def _key_text(partial: Path) -> str | None:
+    """Return the ingredients an unfinished stage was begun with; None where they cannot be read."""
+    if partial.is_symlink():
+        return None
+    try:
+        return atomic.read_regular(partial / KEY_NAME, _MAX_KEY_BYTES).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _key_of(stage: Path) -> str | None:
+    """Return the ingredients of a committed stage as `_key_text` does those of an unfinished one."""
+    try:
+        return canonical_json(read_manifest(stage).key.ingredients)
+    except ManifestError:
+        return None
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a place that holds something other than a run of ours.
+
+    Raises:
+        InputError: it is a file, or a folder with contents but without our marker.
+    """
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError(
+            "output is a file, not a folder", where=path, remedy="Choose another folder with --run."
+        )
+    if all(entry.name in _BEFORE_MARKER for entry in path.iterdir()):
+        return
+    try:
+        schema = json.loads(atomic.read_regular(path / MARKER_NAME, _MAX_KEY_BYTES))["schema"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise InputError(
+            f"output folder in use: it holds files, but no run of roots-compress ({MARKER_NAME} is missing)",
+            where=path,
+            remedy="Choose another folder with --run, or empty this one yourself; --fresh never does.",
+        ) from None
+    if schema != SCHEMA:
+        raise InputError(
+            f"output folder in use: its run has schema {schema!r}, and this version writes schema {SCHEMA}",
+            where=path,
+            remedy="Choose another folder with --run, or go on with the version that made this one.",
+        )
+
+
+@contextmanager
+def _disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
+    """Turn a failure of the disk into a message that names the file and the cause."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise kind(
+            f"cannot write the run: {error.strerror or error}",
+            where=error.filename or path,
+            remedy="Free some space, then give the same command again; finished stages are kept."
+            if full
+            else "Make the folder writable, or choose another with --run; finished stages are kept.",
+        ) from error
