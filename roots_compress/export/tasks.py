@@ -19,7 +19,13 @@ Axes = dict[str, dict[int, str]]
 
 
 class RaggedTextInputGenerator(DummyTextInputGenerator):
-    """Dummy tokens, and a left-padded mask whose rows have lengths from 1 to all of the tokens."""
+    """Dummy tokens, and a left-padded mask whose rows have lengths from `shortest` to all of the tokens."""
+
+    def __init__(
+        self, task: str, normalized_config: NormalizedTextConfig, shortest: int = 1, **shape: Any
+    ) -> None:
+        super().__init__(task, normalized_config, **shape)
+        self.shortest = shortest
 
     def generate(
         self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
@@ -27,7 +33,7 @@ class RaggedTextInputGenerator(DummyTextInputGenerator):
         """Return one input, `(B, T)`: the tokens, the mask, or the positions that follow from the mask."""
         if input_name == "input_ids":
             return super().generate(input_name, framework, int_dtype, float_dtype)
-        lengths_B = torch.linspace(self.sequence_length, 1, self.batch_size).long()
+        lengths_B = torch.linspace(self.sequence_length, self.shortest, self.batch_size).long()
         slots_T = torch.arange(self.sequence_length)
         mask_BT = (slots_T >= self.sequence_length - lengths_B[:, None]).long()
         if input_name == "position_ids":

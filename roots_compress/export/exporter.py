@@ -1,0 +1,103 @@
+"""A checkpoint as a folder that any ONNX Runtime can serve: graph, configs and tokenizer, checked before it appears."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from roots_compress.errors import InputError, StageError
+from roots_compress.evaluate.size import graph_bytes
+from roots_compress.export.config import ExportConfig
+from roots_compress.export.graph import build_graph
+from roots_compress.export.parity import ParityCase, check_parity
+from roots_compress.model.checkpoint import Checkpoint
+
+GRAPH_NAME = "model.onnx"
+DATA_NAME = "model.onnx.data"
+INLINE_LIMIT_BYTES = 16 << 20
+"""Weights up to this size stay in the graph's own file; larger ones go beside it, where they can be mapped."""
+SMALLEST_EXTERNAL_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export made, and how well it agrees with the checkpoint."""
+
+    directory: Path
+    graph_bytes: int
+    """Every file the graph needs to run."""
+    parity: tuple[ParityCase, ...]
+
+    @property
+    def largest_difference(self) -> float:
+        """The worst case's largest difference between logits, relative to the checkpoint's largest."""
+        return max(case.difference for case in self.parity)
+
+
+def export_checkpoint(checkpoint: Checkpoint, directory: Path, config: ExportConfig) -> ExportReport:
+    """Write a checkpoint's graph, configs and tokenizer to a new folder, after checking the graph's logits.
+
+    The files appear all together or not at all. The same checkpoint always gives the same bytes.
+
+    Raises:
+        InputError: the folder exists.
+        StageError: the graph is not valid ONNX, or its logits are not the checkpoint's.
+    """
+    if directory.exists():
+        raise InputError(
+            "the export folder exists already",
+            where=directory,
+            remedy="Name a new folder, or remove this one.",
+        )
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        cases = _write(checkpoint, partial, config)
+        partial.rename(directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return ExportReport(directory, graph_bytes(directory), cases)
+
+
+def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_LIMIT_BYTES) -> Path:
+    """Write a graph, its weights beside it where they are large, and return the graph's path.
+
+    Weights are written one at a time from the memory they lie in.
+
+    Raises:
+        StageError: the file does not pass the ONNX checker.
+    """
+    path = directory / GRAPH_NAME
+    weights = (value.const_value for value in graph.graph.initializers.values())
+    external = sum(tensor.nbytes for tensor in weights if tensor is not None) > inline_limit
+    ir.save(
+        graph,
+        path,
+        external_data=DATA_NAME if external else None,
+        size_threshold_bytes=SMALLEST_EXTERNAL_BYTES,
+    )
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StageError(
+            f"the exporter made a graph that is not valid ONNX: {error}",
+            where=path,
+            remedy="Nothing was exported. This is a fault of the exporter; please report it.",
+        ) from error
+    return path
+
+
+def _write(checkpoint: Checkpoint, directory: Path, config: ExportConfig) -> tuple[ParityCase, ...]:
+    model = checkpoint.model.eval()
+    path = save_graph(build_graph(model), directory)
+    model.config.save_pretrained(directory)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(directory)
+    checkpoint.tokenizer.save_pretrained(directory)
+    return check_parity(model, path, config)
