@@ -213,11 +213,17 @@ class RunFolder:
         """Return a workspace for the stage at `index`; what stands there stays until the commit.
 
         Raises:
-            StageError: the disk failed.
+            StageError: the disk failed, or a stage before it is not usable any more.
         """
         assert index < MAX_STAGES
-        chain = self.stages()[:index]
-        assert len(chain) == index, f"stage {index} begun on a chain of {len(chain)}"
+        chain, left_out = read_stages(self.path)
+        chain = chain[:index]
+        if len(chain) < index:
+            raise StageError(
+                f"stage {index:02d} has lost a stage it builds on: {'; '.join(left_out) or 'it is gone'}",
+                where=self.path,
+                remedy="Give the same command again: what is missing is made again.",
+            )
         assert key.parent == (chain[-1].key.sha256 if chain else None), "the key names another parent"
         workspace = Workspace(self, index, kind, name, key)
         with _disk_errors(self.path, StageError):
