@@ -1,12 +1,39 @@
-"""A ROOTS checkpoint: a model with its tokenizer, in memory and on disk."""
+"""A ROOTS checkpoint: a model with its tokenizer, in memory and on disk.
+
+Whatever the source, loading is one path: names and tensors stream into a model that has no storage yet, and
+every tensor must have a place, the right shape, and finite values; none may be missing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedTokenizerFast
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
+from roots_compress.errors import InputError
+from roots_compress.model.config import RootsConfig
+from roots_compress.model.files import read_json_object
+from roots_compress.model.importers.convert import to_roots
+from roots_compress.model.importers.families import FAMILIES, read_fields
+from roots_compress.model.importers.gguf import load_gguf
+from roots_compress.model.importers.switches import Switches
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.safetensors_header import TensorEntry
+from roots_compress.model.sources import CONFIG, SourceInfo, inspect_source
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+GENERATION = "generation_config.json"
+# Keys that transformers itself writes into every config.json.
+BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
 
 
 @dataclass(frozen=True)
@@ -15,3 +42,214 @@ class Checkpoint:
 
     model: RootsForCausalLM
     tokenizer: PreTrainedTokenizerFast
+
+
+def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkpoint:
+    """Load a ROOTS directory, a directory of a known family, or a GGUF file; the model is in eval mode.
+
+    Args:
+        source: where the checkpoint lies.
+        dtype: of the floating-point weights; None keeps a ROOTS checkpoint's own and makes others float32.
+
+    Raises:
+        InputError: the source is damaged, or not exactly the model that its configuration describes.
+    """
+    info = inspect_source(source)
+    with _quiet():
+        tokenizer = _load_tokenizer(info)
+        if info.kind == "roots":
+            config, tensors = _roots_config(info), _roots_tensors(info)
+        else:
+            dtype = dtype or torch.float32
+            config, tensors = _imported(info)
+        _check_vocabulary(tokenizer, config, info.path)
+        model = _assemble(config, tensors, dtype, info.path)
+        _adopt_token_ids(model, tokenizer, info)
+    return Checkpoint(model.eval(), tokenizer)
+
+
+def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write a checkpoint that `load_checkpoint` and transformers' `from_pretrained` read; tied weights once.
+
+    Raises:
+        InputError: the directory exists and is not empty.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(
+            "already holds something", where=directory, remedy="Name a directory that is absent or empty."
+        )
+    with _quiet():
+        checkpoint.model.save_pretrained(directory)
+        checkpoint.tokenizer.save_pretrained(directory)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block transformers draws no progress bars and prints no load reports."""
+    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _roots_config(info: SourceInfo) -> RootsConfig:
+    known = {*RootsConfig.__dataclass_fields__, *BOOKKEEPING}
+    if unknown := sorted(set(info.config) - known):
+        raise InputError(
+            f"has keys that no ROOTS model knows: {', '.join(unknown)}",
+            where=info.path / CONFIG,
+            remedy="Was it edited by hand, or written by a newer version?",
+        )
+    return _build_config(info, {key: info.config[key] for key in info.config.keys() - BOOKKEEPING})
+
+
+def _build_config(info: SourceInfo, fields: dict[str, Any]) -> RootsConfig:
+    try:
+        return RootsConfig(**fields)
+    except StrictDataclassError as error:
+        raise InputError(
+            str(error.__cause__ or error),
+            where=info.path / CONFIG if info.path.is_dir() else info.path,
+            remedy="Correct the configuration, or copy the checkpoint again.",
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"is no usable configuration: {error}", where=info.path / CONFIG) from error
+
+
+def _roots_tensors(info: SourceInfo) -> Iterator[tuple[str, Tensor]]:
+    for name, entry in info.tensors.items():
+        yield name, _read_tensor(name, entry)
+
+
+def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor]]]:
+    """Return another family's configuration and tensors in ROOTS's own terms."""
+    family = FAMILIES[info.model_type]
+    if info.kind == "gguf":
+        source_config, state = load_gguf(info)
+        fields = read_fields(family, Switches(source_config, info.path))
+        # Each tensor is given up as it is taken, so that no more than one exists twice.
+        tensors = to_roots(family, list(state), state.pop, info.path)
+    else:
+        assert info.fields is not None
+        fields, entries = info.fields, info.tensors
+        tensors = to_roots(family, entries, lambda name: _read_tensor(name, entries[name]), info.path)
+    return _build_config(info, fields), tensors
+
+
+def _read_tensor(name: str, entry: TensorEntry) -> Tensor:
+    with safe_open(entry.file, framework="pt") as file:
+        # A copy: what safetensors returns is a view of the mapped file, which may change or vanish.
+        tensor: Tensor = file.get_tensor(name).clone()
+    return tensor
+
+
+def _assemble(
+    config: RootsConfig, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None, where: Path
+) -> RootsForCausalLM:
+    """Return a model made of exactly these tensors."""
+    with torch.device("meta"):
+        model = RootsForCausalLM(config)
+    expected = model.state_dict()
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        if name not in expected:
+            raise InputError(
+                f"tensor for {name!r} has no place in the model that the configuration describes", where=where
+            )
+        state[name] = _fitted(name, tensor, expected[name], dtype, where)
+    head = state.pop(HEAD, None) if config.tie_word_embeddings else None
+    if head is not None and EMBEDDING in state and not torch.equal(head, state[EMBEDDING]):
+        raise InputError(
+            "the configuration ties the output head to the embedding, but their tensors differ",
+            where=where,
+            remedy="Set tie_word_embeddings to false in config.json if the separate head is meant.",
+        )
+    tied = {HEAD} if config.tie_word_embeddings else set()
+    if missing := sorted(expected.keys() - state.keys() - tied):
+        raise InputError(
+            f"lacks {len(missing)} of the model's tensors, the first of them {missing[0]!r}",
+            where=where,
+            remedy="The checkpoint is incomplete or its configuration belongs to another; copy it again.",
+        )
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    return model
+
+
+def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None, where: Path) -> Tensor:
+    """Return a tensor in the dtype it is to have, after checking its shape, kind and values."""
+    if tensor.shape != place.shape:
+        raise InputError(
+            f"tensor for {name!r} has shape {tuple(tensor.shape)} where the configuration needs "
+            f"{tuple(place.shape)}",
+            where=where,
+        )
+    if not place.is_floating_point():
+        if tensor.dtype != place.dtype:
+            raise InputError(f"tensor for {name!r} is {tensor.dtype}, not {place.dtype}", where=where)
+        return tensor
+    if not tensor.is_floating_point():
+        raise InputError(f"tensor for {name!r} is {tensor.dtype}, not floating point", where=where)
+    if not torch.isfinite(tensor).all():
+        raise InputError(
+            f"tensor for {name!r} holds NaN or infinite values",
+            where=where,
+            remedy="The checkpoint is broken: its training diverged or it was damaged.",
+        )
+    return tensor.to(dtype or tensor.dtype)
+
+
+def _load_tokenizer(info: SourceInfo) -> PreTrainedTokenizerFast:
+    if info.kind == "gguf":
+        place = {"pretrained_model_name_or_path": info.path.parent, "gguf_file": info.path.name}
+    else:
+        place = {"pretrained_model_name_or_path": info.path}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**place, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # The tokenizers library raises bare exceptions for every fault in a file.
+        raise InputError(
+            f"has a tokenizer that cannot be read: {error}",
+            where=info.path,
+            remedy="Copy the tokenizer's files again.",
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(
+            "has a tokenizer that is not of the fast kind", where=info.path, remedy="Save a tokenizer.json."
+        )
+    return tokenizer
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, config: RootsConfig, where: Path) -> None:
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest < 0:
+        raise InputError("has a tokenizer without a vocabulary", where=where)
+    if largest >= config.vocab_size:
+        raise InputError(
+            f"the tokenizer has token number {largest}, but the embedding has {config.vocab_size} rows",
+            where=where,
+            remedy="Tokenizer and model belong to different checkpoints.",
+        )
+
+
+def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
+    """Set BOS, EOS and padding ids from the tokenizer, but keep several EOS ids where the source has them."""
+    generation_path = info.path / GENERATION
+    if info.kind != "gguf" and generation_path.exists():
+        settings = read_json_object(generation_path)
+        try:
+            model.generation_config = GenerationConfig.from_dict(settings)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"is no generation configuration: {error}", where=generation_path) from error
+    several = model.generation_config.eos_token_id
+    for holder in (model.config, model.generation_config):
+        for name in ("bos_token_id", "pad_token_id", "eos_token_id"):
+            token_id = getattr(tokenizer, name)
+            if token_id is not None:
+                setattr(holder, name, token_id)
+    if isinstance(several, list):
+        model.generation_config.eos_token_id = several

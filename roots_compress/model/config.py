@@ -74,8 +74,8 @@ class RootsConfig(PreTrainedConfig):
     """Factor on the logits."""
     tie_word_embeddings: bool = True
     attention: dict[str, Any] = field(default_factory=lambda: {"kind": "dense"})
-    """`{"kind": "dense"}`, `{"kind": "top_m", "top_m": m}` or `{"kind": "block", "num_blocks": k}`, which may name a
-    `block_size`; without one a block is as long as the square root of `max_position_embeddings`."""
+    """`{"kind": "dense"}`, `{"kind": "top_m", "top_m": m}` or `{"kind": "block", "num_blocks": k}`. The last
+    may name a `block_size`; without one it is the square root of `max_position_embeddings`, rounded up."""
     quantization: dict[str, Any] | None = None
     """`{"group_size": g, "formats": {module name: format}}`; see `quantized.py`. None: plain weights."""
     initializer_range: float = 0.02

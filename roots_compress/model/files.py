@@ -1,0 +1,84 @@
+"""Reading files that others wrote: regular files only, and JSON that says each thing once."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from roots_compress.errors import InputError
+
+MAX_JSON_BYTES = 256 << 20
+"""Tokenizer files of large vocabularies reach tens of megabytes."""
+
+
+def regular_file(path: Path) -> int:
+    """Return the size in bytes of a regular file, following links.
+
+    Raises:
+        InputError: it is absent, unreadable, a directory, a loop of links, or a pipe or device, which could
+            be read without end.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise InputError("no such file", where=path, remedy="Check the path.") from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path, remedy="Check the path.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("is not a regular file", where=path, remedy="Name an ordinary file.")
+    return status.st_size
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object a JSON file holds.
+
+    Raises:
+        InputError: it is not a regular file, not UTF-8, not one JSON object, or names a key twice.
+    """
+    if regular_file(path) > MAX_JSON_BYTES:
+        raise InputError(f"is larger than {MAX_JSON_BYTES >> 20} MB, too large for JSON", where=path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from None
+    return parse_json_object(data, path)
+
+
+def parse_json_object(data: bytes, where: str | Path) -> dict[str, Any]:
+    """Return the object that JSON text holds; raises as `read_json_object` does."""
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+        )
+    except UnicodeDecodeError as error:
+        _refuse(f"is not UTF-8 text (byte {error.start})", where)
+    except json.JSONDecodeError as error:
+        _refuse(f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}", where)
+    except RecursionError:
+        _refuse("is JSON nested too deeply", where)
+    except ValueError as error:
+        _refuse(f"is not valid JSON: {error}", where)
+    if not isinstance(value, dict):
+        _refuse(f"holds a JSON {type(value).__name__} where an object is needed", where)
+    return value
+
+
+def _refuse(message: str, where: str | Path) -> NoReturn:
+    raise InputError(
+        message, where=where, remedy="The file is damaged or incomplete; copy or download it again."
+    ) from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise ValueError(f"key {key!r} stands twice")
+        seen[key] = value
+    return seen
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")

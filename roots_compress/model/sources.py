@@ -1,0 +1,201 @@
+"""Looking at a checkpoint before loading it: what it is, and whether it can be what it claims.
+
+Everything here reads headers and JSON only: quick, torch-free, and never code of the checkpoint's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from roots_compress.errors import InputError, did_you_mean
+from roots_compress.model.files import read_json_object, regular_file
+from roots_compress.model.gguf_header import GgufHeader, read_gguf_header
+from roots_compress.model.importers.families import FAMILIES, Fields, read_fields
+from roots_compress.model.importers.switches import Switches
+from roots_compress.model.safetensors_header import TensorEntry, read_header
+
+ROOTS = "roots"
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+CODE_KEY = "auto_map"
+"""Under this key a configuration names Python files to be run."""
+
+Kind = Literal["roots", "transformers", "gguf"]
+
+# GGUF architectures read through transformers, by our family. Gemma 1 is not among those it can read.
+GGUF_FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")
+GGUF_KEYS = frozenset(
+    (
+        "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
+        "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+        "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon",
+        "rope.dimension_count", "rope.freq_base",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """A checkpoint that can be loaded, so far as its headers tell."""
+
+    path: Path
+    kind: Kind
+    model_type: str
+    weight_bytes: int
+    """Bytes of all tensors as stored."""
+    config: Mapping[str, Any]
+    """config.json; for GGUF the metadata."""
+    fields: Fields | None
+    """Fields of `RootsConfig` of another family's directory."""
+    tensors: Mapping[str, TensorEntry]
+    """Every tensor of a directory; empty for GGUF."""
+
+
+def inspect_source(source: Path) -> SourceInfo:
+    """Return what a checkpoint is: a ROOTS directory, another family's directory, or a GGUF file.
+
+    Raises:
+        InputError: it is none of these, is damaged, could run code, or holds a model ROOTS cannot express.
+    """
+    try:
+        is_directory = source.is_dir()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=source) from None
+    return _inspect_directory(source) if is_directory else _inspect_gguf(source)
+
+
+def _inspect_directory(directory: Path) -> SourceInfo:
+    config_path = directory / CONFIG
+    if not config_path.exists():
+        raise InputError(
+            f"is a directory without {CONFIG}",
+            where=directory,
+            remedy="Name the directory that holds config.json and model.safetensors, or a GGUF file.",
+        )
+    config = read_json_object(config_path)
+    _refuse_code(config, config_path)
+    model_type = _model_type(config, config_path)
+    fields = None
+    if model_type != ROOTS:
+        fields = read_fields(FAMILIES[model_type], Switches(config, config_path))
+    tensors = _directory_tensors(directory)
+    _check_tokenizer_files(directory)
+    kind: Kind = "roots" if model_type == ROOTS else "transformers"
+    weight_bytes = sum(entry.end - entry.start for entry in tensors.values())
+    return SourceInfo(directory, kind, model_type, weight_bytes, config, fields, tensors)
+
+
+def _inspect_gguf(path: Path) -> SourceInfo:
+    weight_bytes = regular_file(path)
+    header = read_gguf_header(path)
+    _check_gguf(header, path)
+    return SourceInfo(path, "gguf", header.architecture, weight_bytes, header.metadata, None, {})
+
+
+def _check_gguf(header: GgufHeader, path: Path) -> None:
+    """Refuse other architectures, and switches that transformers would leave out in silence."""
+    architecture = header.architecture
+    if architecture not in GGUF_FAMILIES:
+        raise InputError(
+            f"has the GGUF architecture {architecture!r}, not one of {', '.join(GGUF_FAMILIES)}"
+            + did_you_mean(architecture, list(GGUF_FAMILIES)),
+            where=path,
+            remedy="Use the model's Hugging Face directory if its family is supported.",
+        )
+    prefix = f"{architecture}."
+    switches = {key.removeprefix(prefix) for key in header.metadata if key.startswith(prefix)}
+    unread = sorted(prefix + key for key in switches - GGUF_KEYS)
+    unread += sorted(name for name in header.tensors if name.startswith("rope_"))
+    if unread:
+        raise InputError(
+            f"uses {', '.join(unread)}, which cannot be imported from GGUF exactly",
+            where=path,
+            remedy="Use the model's Hugging Face directory.",
+        )
+
+
+def _refuse_code(config: Mapping[str, Any], where: Path) -> None:
+    if CODE_KEY in config:
+        raise InputError(
+            f"names Python code to run ({CODE_KEY!r})",
+            where=where,
+            remedy="Code in checkpoints is never run. Use a version of the model without it.",
+        )
+
+
+def _model_type(config: Mapping[str, Any], where: Path) -> str:
+    model_type, known = config.get("model_type"), [ROOTS, *FAMILIES]
+    if not isinstance(model_type, str):
+        raise InputError("does not name its model_type", where=where, remedy=f"Known are {', '.join(known)}.")
+    if model_type not in known:
+        raise InputError(
+            f"model_type {model_type!r} is not supported{did_you_mean(model_type, known)}",
+            where=where,
+            remedy=f"Supported are {', '.join(known)}.",
+        )
+    return model_type
+
+
+def _directory_tensors(directory: Path) -> dict[str, TensorEntry]:
+    if (directory / WEIGHTS).exists():
+        return read_header(directory / WEIGHTS)
+    if (directory / INDEX).exists():
+        return _sharded_tensors(directory)
+    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise InputError(
+            f"holds its weights only as pickle ({pickles[0]})",
+            where=directory,
+            remedy="Pickles can run code and are never read. Where you trust the source, load it with "
+            "transformers and call save_pretrained, which writes safetensors.",
+        )
+    raise InputError(
+        f"holds neither {WEIGHTS} nor {INDEX}", where=directory, remedy="Copy the weights there as well."
+    )
+
+
+def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
+    """Return the tensors of all shards, after checking that index and shards say the same."""
+    index_path = directory / INDEX
+    shard_of = read_json_object(index_path).get("weight_map")
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
+        raise InputError("has no weight_map from tensors to files", where=index_path)
+    tensors: dict[str, TensorEntry] = {}
+    for shard in sorted(set(shard_of.values())):
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise InputError(
+                f"names {shard!r}, which is not a safetensors file beside it",
+                where=index_path,
+                remedy="Shards must lie in the checkpoint's own directory.",
+            )
+        for name, entry in read_header(directory / shard).items():
+            if name in tensors:
+                raise InputError(
+                    f"tensor {name!r} stands in {tensors[name].file.name} and again in {shard}",
+                    where=directory,
+                )
+            tensors[name] = entry
+    for name in sorted(tensors.keys() | shard_of.keys()):
+        if name not in tensors or shard_of.get(name) != tensors[name].file.name:
+            raise InputError(
+                f"disagrees with its shards about tensor {name!r}",
+                where=index_path,
+                remedy="The checkpoint is damaged or mixed from two; copy or download it again.",
+            )
+    return tensors
+
+
+def _check_tokenizer_files(directory: Path) -> None:
+    if not any((directory / name).exists() for name in TOKENIZER_FILES):
+        raise InputError(
+            f"has no tokenizer ({', '.join(TOKENIZER_FILES)})",
+            where=directory,
+            remedy="Copy the model's tokenizer files there as well.",
+        )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (directory / name).exists():
+            _refuse_code(read_json_object(directory / name), directory / name)
