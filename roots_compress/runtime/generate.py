@@ -56,7 +56,7 @@ def generate(
         if not legal:
             raise InputError(
                 f"{name} cannot be {value}",
-                remedy="max_new_tokens and top_k start at 1, temperature at 0; top_p is above 0 and at most 1.",
+                remedy="max_new_tokens and top_k start at 1, temperature at 0; top_p is above 0, at most 1.",
             )
     input_ids, mask = left_pad(prompts)
     check_prompt(model, input_ids, mask)

@@ -1,0 +1,129 @@
+"""All figures of one artifact but its speed, and the protocol they were measured by.
+
+Speed is no property of one artifact: `measure_speed` times all of a run's together, when they are all there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from roots_compress.data.windows import EvaluationWindows
+from roots_compress.evaluate.config import EvaluationConfig
+from roots_compress.evaluate.memory import peak_rss_bytes
+from roots_compress.evaluate.perplexity import perplexity
+from roots_compress.evaluate.progress import Progress
+from roots_compress.evaluate.size import count_parameters, graph_bytes
+from roots_compress.evaluate.speed import Speeds, fit_contexts
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.results import Metrics, Protocol
+from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.torch_engine import TorchEngine
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The figures of an artifact that do not depend on what it is compared with."""
+
+    parameters: int
+    bytes: int
+    perplexity: float
+    """Through the graph, as are `bits_per_byte`; `torch_perplexity` is through the checkpoint's own model."""
+    bits_per_byte: float
+    torch_perplexity: float
+    peak_rss_bytes: int
+
+    def with_speed(self, speeds: Speeds) -> Metrics:
+        """Return the complete figures."""
+        return Metrics(
+            parameters=self.parameters,
+            bytes=self.bytes,
+            perplexity=self.perplexity,
+            bits_per_byte=self.bits_per_byte,
+            torch_perplexity=self.torch_perplexity,
+            prefill_tokens_per_second=speeds.prefill,
+            decode_tokens_per_second=speeds.decode,
+            peak_rss_bytes=self.peak_rss_bytes,
+        )
+
+
+def measure_quality(
+    folder: Path,
+    model: RootsForCausalLM,
+    windows: EvaluationWindows,
+    config: EvaluationConfig,
+    *,
+    threads: int,
+    progress: Progress | None = None,
+) -> Quality:
+    """Measure a graph and the checkpoint it came from.
+
+    Args:
+        folder: the graph.
+        model: the checkpoint's model.
+        windows: what perplexity is scored on.
+        config: contexts and decoded tokens of the memory measurement; it takes the longest context that fits.
+        threads: threads within an operator of the graph.
+        progress: called with the windows scored, through graph and checkpoint, and twice their number.
+
+    Raises:
+        InputError: the folder is not a whole graph, or the windows do not fit the model.
+        StageError: the model gives logits that are not finite, or a measuring process failed.
+    """
+    count = len(windows.input_ids)
+
+    def report(before: int) -> Progress:
+        return lambda done, _total: progress(before + done, 2 * count) if progress is not None else None
+
+    engine = OnnxEngine.load(folder, threads=threads, provider="cpu")
+    through_graph = perplexity(engine, windows, progress=report(0))
+    longest = fit_contexts(
+        config.contexts, decode_tokens=config.decode_tokens, max_context=engine.max_context
+    )[-1]
+    # The weights held here are not needed while the checkpoint and the child hold theirs.
+    del engine
+    through_torch = perplexity(TorchEngine(model), windows, progress=report(count))
+    return Quality(
+        parameters=count_parameters(model),
+        bytes=graph_bytes(folder),
+        perplexity=through_graph.perplexity,
+        bits_per_byte=through_graph.bits_per_byte,
+        torch_perplexity=through_torch.perplexity,
+        peak_rss_bytes=peak_rss_bytes(
+            folder, context=longest, decode_tokens=config.decode_tokens, threads=threads
+        ),
+    )
+
+
+def protocol_of(
+    config: EvaluationConfig, windows: EvaluationWindows, *, max_context: int, threads: int, text: str
+) -> Protocol:
+    """Return what the figures depend on beside the models.
+
+    Args:
+        config: how the figures are measured.
+        windows: what perplexity is scored on.
+        max_context: the shortest context of the models timed together.
+        threads: threads of the timings, resolved.
+        text: what the held-out text is, in words.
+
+    Raises:
+        InputError: the models' context has no room for the decoded tokens.
+    """
+    count, block_size = windows.input_ids.shape
+    return Protocol(
+        block_size=block_size,
+        windows=count,
+        tokens=windows.scored_tokens,
+        text_bytes=windows.text_bytes,
+        bos=windows.bos,
+        text_sha256=windows.text_sha256,
+        tokenizer_sha256=windows.tokenizer_sha256,
+        contexts=tuple(
+            fit_contexts(config.contexts, decode_tokens=config.decode_tokens, max_context=max_context)
+        ),
+        decode_tokens=config.decode_tokens,
+        repeats=config.repeats,
+        threads=threads,
+        text=text,
+    )

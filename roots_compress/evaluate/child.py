@@ -1,0 +1,84 @@
+"""Measurements in a process of their own: this one's threads, libraries and memory are no part of them.
+
+The request goes to the child's standard input as JSON. The child answers on its standard output, one JSON
+object a line: `{"progress": [done, total]}` as often as it likes, then `{"result": ...}` or
+`{"error": "..."}`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from roots_compress.errors import RootsError, StageError
+
+if TYPE_CHECKING:
+    # Not at run time: the child needs neither the bars nor rich, and its memory is measured.
+    from roots_compress.evaluate.progress import Progress
+
+
+def measure(module: str, request: dict[str, Any], *, progress: Progress | None = None) -> Any:
+    """Run `python -m module` with a request, and return its result.
+
+    Raises:
+        StageError: the child reported an error, or ended without a result (killed for its memory, say).
+    """
+    # -P: no module of the current folder may stand in for a library's.
+    command = [sys.executable, "-P", "-m", module]
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
+        ) as process:
+            try:
+                answer = _converse(process, request, progress)
+            except BaseException:
+                process.kill()
+                raise
+        if answer is not None and process.returncode == 0:
+            return answer
+        errors.seek(0)
+        said = errors.read().strip().splitlines()
+    how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+    raise StageError(
+        f"the measuring process {module} ended with {how}" + (f": {said[-1]}" if said else ""),
+        remedy="Signal 9 means that memory ran out: close other programs, or measure a smaller model."
+        if process.returncode == -9
+        else None,
+    )
+
+
+def _converse(process: subprocess.Popen[str], request: dict[str, Any], progress: Progress | None) -> Any:
+    """Send the request and read to the end; return the result, or None where there was none."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with process.stdin as stdin:
+            json.dump(request, stdin)
+    except BrokenPipeError:
+        return None
+    result = None
+    for line in process.stdout:
+        answer = json.loads(line)
+        if "error" in answer:
+            raise StageError(answer["error"])
+        if "progress" in answer and progress is not None:
+            progress(*answer["progress"])
+        result = answer.get("result", result)
+    return result
+
+
+def serve(handler: Callable[[dict[str, Any], Progress], Any]) -> None:
+    """Be the child: answer the one request on standard input with what the handler returns for it."""
+
+    def say(**answer: Any) -> None:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+    try:
+        say(result=handler(json.load(sys.stdin), lambda done, total: say(progress=[done, total])))
+    except RootsError as error:
+        say(error=str(error))

@@ -1,0 +1,82 @@
+"""Peak memory of serving a graph, measured in a process that does nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roots_compress.errors import StageError
+from roots_compress.evaluate.child import measure, serve
+from roots_compress.runtime.onnx_engine import OnnxEngine
+
+if TYPE_CHECKING:
+    from roots_compress.evaluate.progress import Progress
+
+PROC_STATUS = Path("/proc/self/status")
+
+
+def peak_rss_bytes(folder: Path, *, context: int, decode_tokens: int, threads: int) -> int:
+    """Return the most memory that a process held which opened a graph, read a prompt and decoded some tokens.
+
+    The process is Python with numpy and ONNX Runtime, which are part of the figure. Pages of external data
+    that ONNX Runtime maps count as far as they were read.
+
+    Args:
+        folder: a folder with a graph.
+        context: tokens of the prompt, batch 1.
+        decode_tokens: tokens decoded after it.
+        threads: threads within an operator.
+
+    Raises:
+        InputError: the folder is not a whole graph.
+        StageError: the measuring process failed, or this platform does not tell a process its peak.
+    """
+    # Imported here: the child must not load `onnx`, whose memory would count.
+    from roots_compress.runtime.graph_folder import graph_files
+
+    request = {
+        "graph": str(graph_files(folder)[0].resolve()),
+        "context": context,
+        "decode_tokens": decode_tokens,
+        "threads": threads,
+    }
+    return int(measure(__name__, request))
+
+
+def own_peak_rss_bytes() -> int:
+    """Return this process's own peak resident set.
+
+    On Linux it is read from `/proc`: `getrusage` reports the larger of it and of what the parent held when it
+    started this process.
+
+    Raises:
+        StageError: neither is available (Windows).
+    """
+    if PROC_STATUS.exists():
+        for line in PROC_STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError as error:
+        raise StageError("peak memory cannot be measured on this platform") from error
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS reports bytes, the other systems KiB.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _handle(request: dict[str, Any], _progress: Progress) -> int:
+    engine = OnnxEngine.open(Path(request["graph"]), threads=request["threads"], provider="cpu")
+    count = request["context"] + request["decode_tokens"]
+    tokens_1T = np.random.default_rng(0).integers(engine.vocab_size, size=(1, count))
+    step = engine.prefill(tokens_1T[:, : request["context"]])
+    for position in range(request["context"], count):
+        step = engine.decode(tokens_1T[:, position], step.cache)
+    return own_peak_rss_bytes()
+
+
+if __name__ == "__main__":
+    serve(_handle)

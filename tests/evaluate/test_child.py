@@ -1,0 +1,63 @@
+"""A measuring process answers, reports an error, or is told apart from one that died."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from roots_compress.errors import StageError
+from roots_compress.evaluate.child import measure
+
+CHILD = "tests.evaluate.child_process"
+
+
+@pytest.fixture(autouse=True)
+def _find_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+def test_the_result_and_the_progress_come_back() -> None:
+    seen: list[tuple[int, int]] = []
+    result = measure(CHILD, {"do": "echo", "value": [1, "ü"]}, progress=lambda *step: seen.append(step))
+    assert result == [1, "ü"]
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_an_error_keeps_its_words() -> None:
+    with pytest.raises(StageError, match="the child's own words"):
+        measure(CHILD, {"do": "refuse"})
+
+
+def test_a_crash_shows_its_last_line() -> None:
+    with pytest.raises(StageError, match="exit code 1: ZeroDivisionError"):
+        measure(CHILD, {"do": "crash"})
+
+
+def test_a_killed_child_is_said_to_be_killed() -> None:
+    with pytest.raises(StageError, match=f"signal {int(signal.SIGKILL)}") as caught:
+        measure(CHILD, {"do": "die"})
+    assert "memory" in (caught.value.remedy or "")
+
+
+def test_an_interrupted_measurement_leaves_no_process() -> None:
+    pids: list[int] = []
+
+    def interrupt(pid: int, _total: int) -> None:
+        pids.append(pid)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(CHILD, {"do": "hang"}, progress=interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_the_current_folder_cannot_stand_in_for_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tempfile.py").write_text("raise SystemExit(7)", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert measure(CHILD, {"do": "echo", "value": 1}) == 1
