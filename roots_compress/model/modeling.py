@@ -189,6 +189,7 @@ class RootsLayer(nn.Module):
 class RootsPreTrainedModel(PreTrainedModel):
     """What transformers needs to know to load, save and initialise a ROOTS model."""
 
+    config: RootsConfig
     config_class = RootsConfig
     base_model_prefix = "model"
     _no_split_modules = ["RootsLayer"]  # noqa: RUF012
