@@ -1,0 +1,56 @@
+"""A whole artifact: an exported graph beside its checkpoint, and the protocol of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from roots_compress.evaluate.artifact import measure_quality, protocol_of
+from roots_compress.evaluate.config import EvaluationConfig
+from roots_compress.evaluate.size import graph_bytes
+from roots_compress.evaluate.speed import Speeds
+from roots_compress.export.config import ExportConfig
+from roots_compress.export.exporter import export_checkpoint
+from roots_compress.results import Speed
+from tests.evaluate.models import random_windows
+from tests.tiny import VOCAB_SIZE, tiny_checkpoint, tiny_layer
+
+CONFIG = EvaluationConfig(windows=3, block_size=16, contexts=(4, 8), decode_tokens=2, repeats=3)
+WINDOWS = random_windows(count=3, tokens=16, vocab_size=VOCAB_SIZE)
+
+
+def test_graph_and_checkpoint_are_measured_alike(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(
+        layers=[tiny_layer(), tiny_layer(num_attention_heads=2, num_key_value_heads=1)]
+    )
+    folder = tmp_path / "onnx"
+    export_checkpoint(checkpoint, folder, ExportConfig())
+    steps: list[tuple[int, int]] = []
+    quality = measure_quality(
+        tmp_path,
+        checkpoint.model,
+        WINDOWS,
+        CONFIG,
+        threads=1,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert quality.perplexity == pytest.approx(quality.torch_perplexity, rel=1e-4)
+    assert quality.parameters == sum(each.numel() for each in checkpoint.model.parameters())
+    assert quality.bytes == graph_bytes(folder)
+    assert quality.peak_rss_bytes > quality.bytes
+    assert steps[-1] == (6, 6)
+
+    rates = (Speed(4, 1.0, 0.5, 2.0), Speed(8, 3.0, 2.0, 4.0))
+    metrics = quality.with_speed(Speeds(prefill=rates, decode=rates[:1]))
+    assert metrics.prefill_tokens_per_second == rates
+    assert metrics.decode_tokens_per_second == rates[:1]
+    assert metrics.torch_perplexity == quality.torch_perplexity
+
+
+def test_the_protocol_says_what_was_done() -> None:
+    protocol = protocol_of(CONFIG, WINDOWS, max_context=8, threads=2, text="a text")
+    assert (protocol.block_size, protocol.windows, protocol.tokens) == (16, 3, 45)
+    # Eight tokens of context leave six for a prompt before two decoded ones.
+    assert protocol.contexts == (4, 6)
+    assert (protocol.threads, protocol.text, protocol.text_sha256) == (2, "a text", "text")
