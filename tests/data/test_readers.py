@@ -53,6 +53,10 @@ def test_csv_text_stays_as_it_stands(tmp_path: Path) -> None:
     assert texts(path) == ["NA", 'two\n\nlines, "quoted"', "007"]
 
 
+def test_a_csv_column_of_digits_is_text(tmp_path: Path) -> None:
+    assert texts(write(tmp_path / "a.csv", "text,id\n007,1\n1.0,2\n")) == ["007", "1.0"]
+
+
 def test_the_column_can_be_named(tmp_path: Path) -> None:
     assert texts(write(tmp_path / "a.csv", "text,body\na,b\n"), "body") == ["b"]
 
