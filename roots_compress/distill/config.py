@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from roots_compress.errors import InputError, did_you_mean
 from roots_compress.settings import Settings
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
+
+STUDENT_PRESETS = ("tiny", "small", "medium")
 
 
 class DistillConfig(Settings):
@@ -23,3 +27,22 @@ class DistillConfig(Settings):
     """The objective."""
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
+
+
+def student_path(student: str) -> Path | None:
+    """Return the file or folder a student is read from; None for a preset.
+
+    Raises:
+        InputError: there is no such preset and no such path.
+    """
+    if student in STUDENT_PRESETS:
+        return None
+    path = Path(student)
+    if not path.exists():
+        near = did_you_mean(student, list(STUDENT_PRESETS))
+        raise InputError(
+            f"there is no student preset and no path '{student}'{near}",
+            where="student",
+            remedy=f"Name a preset ({', '.join(STUDENT_PRESETS)}), a ROOTS config file, or a checkpoint.",
+        )
+    return path

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from roots_compress.settings import PositiveFloat, PositiveInt, Settings
 
@@ -51,3 +51,11 @@ class DistillLossConfig(Settings):
     """Softens both distributions in the KL term."""
     direction: Literal["forward", "reverse"] = "forward"
     """`forward`: KL(teacher || student); `reverse`: KL(student || teacher)."""
+
+    @model_validator(mode="after")
+    def _must_minimise_something(self) -> Self:
+        if self.cross_entropy_weight == self.kl_weight == self.hidden_weight == 0.0:
+            raise ValueError(
+                "at least one of cross_entropy_weight, kl_weight and hidden_weight must be above 0"
+            )
+        return self

@@ -283,6 +283,11 @@ class _TrainingRun:
         )
 
 
+def windows_needed(config: TrainingConfig) -> int:
+    """Return how many windows a training reads; more text than that need not be tokenised."""
+    return config.steps * config.accumulation * config.batch_size
+
+
 def trainable(model: nn.Module, objective: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters to train by name, the model's first; tied ones appear once."""
     named = {f"model.{name}": p for name, p in model.named_parameters()}

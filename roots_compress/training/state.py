@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from roots_compress.results import Json
+from roots_compress.run.atomic import move_folder, remove_folder, sync_tree
 
 SCHEMA = 1
 KEPT = 2
@@ -43,7 +42,7 @@ def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
     """Write a state durably, then remove all but the newest ones."""
     final = work / f"step-{state.step:08d}"
     beside = work / f".{final.name}.tmp"
-    shutil.rmtree(beside, ignore_errors=True)
+    remove_folder(beside)
     beside.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, beside / TENSORS)
     document = {
@@ -54,13 +53,11 @@ def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
         "facts": state.facts,
     }
     (beside / FACTS).write_text(json.dumps(document, indent=1), encoding="utf-8")
-    for path in (beside / TENSORS, beside / FACTS, beside):
-        _sync(path)
-    shutil.rmtree(final, ignore_errors=True)
-    beside.rename(final)
-    _sync(work)
+    sync_tree(beside)
+    remove_folder(final)
+    move_folder(beside, final)
     for folder in list(_newest_first(work))[KEPT:]:
-        shutil.rmtree(folder)
+        remove_folder(folder)
 
 
 def load_state(work: Path, fingerprint: str) -> SavedState | None:
@@ -103,14 +100,3 @@ def _newest_first(work: Path) -> Iterator[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or a folder's entries, to the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows offers no way to sync a folder.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""The `distill` stage: choose a student, let it learn from the text and from its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from roots_compress.data.documents import TextSplit
+from roots_compress.data.packing import pack
+from roots_compress.distill.config import DistillConfig
+from roots_compress.distill.student import make_student
+from roots_compress.errors import InputError
+from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.training.distillation import Distillation
+from roots_compress.training.loop import fit, windows_needed
+from roots_compress.training.outcome import StageOutcome
+
+
+def distill(
+    config: DistillConfig,
+    teacher: Checkpoint,
+    text: TextSplit,
+    *,
+    device: str,
+    seed: int,
+    work: Path,
+    console: Console,
+) -> StageOutcome:
+    """Train a student on the text and on its teacher's distributions.
+
+    Args:
+        config: the student, the objective and the training.
+        teacher: float weights; they are left as they are.
+        text: its training part is learnt from.
+        device: as `resolve_device` returns it.
+        seed: of fresh weights, the windows and their order.
+        work: an existing folder for resumable state.
+        console: where progress goes.
+
+    Raises:
+        InputError: the student cannot be made (see `make_student`), the teacher is quantized, the text is too
+            short, or as `fit` raises it.
+        StageError: as `fit` raises it.
+    """
+    if teacher.model.config.quantization:
+        raise InputError(
+            "the teacher is quantized, and a student cannot inherit integer weights",
+            where="stages",
+            remedy="Distil first, then quantize: give the checkpoint from before quantization.",
+        )
+    student = make_student(config.student, teacher, seed=seed)
+    windows = pack(
+        text.train,
+        teacher.tokenizer,
+        config.training.block_size,
+        seed=seed,
+        limit=windows_needed(config.training),
+    )
+    try:
+        summary = fit(
+            student.model,
+            windows,
+            Distillation(teacher.model, student.model, config.loss, seed=seed),
+            config.training,
+            device=device,
+            seed=seed,
+            work=work,
+            console=console,
+            label=config.name,
+        )
+    finally:
+        teacher.model.requires_grad_(True)
+    return StageOutcome(Checkpoint(student.model, teacher.tokenizer), {**student.notes, **summary.to_json()})

@@ -1,0 +1,199 @@
+"""The student of a distillation: a preset derived from the teacher, a config file, or a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from roots_compress.data.tokenizers import tokenizer_sha256
+from roots_compress.distill.config import student_path
+from roots_compress.distill.inherit import inherit, spread
+from roots_compress.errors import InputError, did_you_mean
+from roots_compress.model.checkpoint import BOOKKEEPING, Checkpoint, load_checkpoint
+from roots_compress.model.config import RootsConfig
+from roots_compress.model.files import read_json_object
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.results import Json
+
+MLP_MULTIPLE = 32
+"""Narrowed MLPs keep to multiples of this, which suits matrix units and the groups of 4-bit formats."""
+NEAR_ENOUGH = 0.95
+"""An MLP that would keep more than this fraction of its width keeps it all."""
+NARROWEST = 0.125
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A student's share of its teacher."""
+
+    parameters: float
+    """Of the parameters in the layers: embeddings, and with them the vocabulary, stay as they are."""
+    layers: float
+    """Of the layers; the rest of the saving comes from narrower MLPs."""
+
+
+PRESETS = {
+    "tiny": Preset(parameters=0.25, layers=0.375),
+    "small": Preset(parameters=0.5, layers=0.5),
+    "medium": Preset(parameters=0.75, layers=0.75),
+}
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model to be trained, and where its shape and weights come from."""
+
+    model: RootsForCausalLM
+    notes: dict[str, Json]
+
+
+def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
+    """Return the student that a recipe names.
+
+    A preset or a config file takes over the teacher's weights where shapes allow (see `inherit`); a
+    checkpoint keeps its own.
+
+    Args:
+        student: `tiny`, `small` or `medium`; a ROOTS config file (JSON); or a checkpoint as `load_checkpoint`
+            reads it.
+        teacher: float weights.
+        seed: draws the weights that come from nowhere else.
+
+    Raises:
+        InputError: the name is unknown, a file cannot be used, or the vocabularies differ.
+    """
+    path = student_path(student)
+    if path is None:
+        return _inheriting(preset_config(teacher.model.config, PRESETS[student]), teacher, seed=seed)
+    if path.suffix == ".json":
+        return _inheriting(read_config(path, teacher), teacher, seed=seed)
+    checkpoint = load_checkpoint(path)
+    _require_same_vocabulary(checkpoint, teacher, path)
+    if checkpoint.model.config.quantization:
+        raise InputError(
+            "the student is quantized, and integer weights cannot be trained",
+            where=path,
+            remedy="Name the checkpoint from before quantization.",
+        )
+    return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config)})
+
+
+def preset_config(teacher: RootsConfig, preset: Preset) -> RootsConfig:
+    """Return the config of a student with about the given share of the teacher's layer parameters.
+
+    Layers are left out first, at even depths; what is still too much is taken from the width of the MLPs.
+    """
+    count = max(1, math.floor(len(teacher.layers) * preset.layers + 0.5))
+    layers = [dict(teacher.layers[index]) for index in spread(count, len(teacher.layers))]
+    target = preset.parameters * sum(sum(layer_parameters(teacher, layer)) for layer in teacher.layers)
+    sizes = [layer_parameters(teacher, layer) for layer in layers]
+    keep = (target - sum(attention for attention, _ in sizes)) / sum(mlp for _, mlp in sizes)
+    if keep < NEAR_ENOUGH:
+        for layer in layers:
+            width = layer["intermediate_size"]
+            narrowed = max(1, round(max(keep, NARROWEST) * width / MLP_MULTIPLE)) * MLP_MULTIPLE
+            layer["intermediate_size"] = min(width, narrowed)
+    config = copy.deepcopy(teacher)
+    config.layers = layers
+    return config
+
+
+def layer_parameters(config: RootsConfig, layer: dict[str, Any]) -> tuple[int, int]:
+    """Return how many weights the matrices of a layer hold: those of attention, and those of the MLP."""
+    heads = 2 * layer["num_attention_heads"] + 2 * layer["num_key_value_heads"]
+    matrices = 3 if config.gated_mlp else 2
+    return (
+        config.hidden_size * heads * layer["head_dim"],
+        config.hidden_size * matrices * layer["intermediate_size"],
+    )
+
+
+def read_config(path: Path, teacher: Checkpoint) -> RootsConfig:
+    """Read a student's shape from a ROOTS config file; what it leaves out of the vocabulary is the teacher's.
+
+    Raises:
+        InputError: the file is not a ROOTS config, or its vocabulary has another size than the teacher's.
+    """
+    fields = read_json_object(path)
+    known = [*RootsConfig.__dataclass_fields__, *BOOKKEEPING]
+    for key in fields:
+        if key not in known:
+            raise InputError(
+                f"unknown key '{key}'{did_you_mean(key, known)}",
+                where=path,
+                remedy="Correct or remove the key.",
+            )
+    if fields.pop("model_type", "roots") != "roots":
+        raise InputError(
+            "the student's config is not a ROOTS config",
+            where=path,
+            remedy="Name a config with model_type 'roots', or give a checkpoint's folder.",
+        )
+    inherited = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    try:
+        config = RootsConfig(**{**{key: getattr(teacher.model.config, key) for key in inherited}, **fields})
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"is no usable ROOTS config: {error.__cause__ or error}", where=path, remedy="Correct the file."
+        ) from None
+    if not config.layers or config.quantization:
+        raise InputError(
+            "a student's config needs at least one layer, and no quantization",
+            where=path,
+            remedy="Correct it.",
+        )
+    if config.vocab_size != teacher.model.config.vocab_size:
+        raise _vocabulary_error(config.vocab_size, teacher.model.config.vocab_size, path)
+    return config
+
+
+def shape_of(config: RootsConfig) -> dict[str, Json]:
+    """Return a model's shape for a report."""
+    return {
+        "layers": len(config.layers),
+        "hidden_size": config.hidden_size,
+        "intermediate_sizes": [layer["intermediate_size"] for layer in config.layers],
+    }
+
+
+def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Student:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = RootsForCausalLM(config)
+    taken = inherit(model, teacher.model)
+    return Student(
+        model,
+        {
+            "student_shape": shape_of(config),
+            "teacher_layers": list(taken.layers),
+            "inherited_parameters": taken.inherited,
+            "fresh_parameters": taken.fresh,
+        },
+    )
+
+
+def _require_same_vocabulary(student: Checkpoint, teacher: Checkpoint, path: Path) -> None:
+    sizes = student.model.config.vocab_size, teacher.model.config.vocab_size
+    if sizes[0] != sizes[1]:
+        raise _vocabulary_error(*sizes, path)
+    hashes = tokenizer_sha256(student.tokenizer), tokenizer_sha256(teacher.tokenizer)
+    if hashes[0] != hashes[1]:
+        raise InputError(
+            f"the student's tokenizer ({hashes[0][:12]}) is not the teacher's ({hashes[1][:12]})",
+            where=path,
+            remedy="Their token ids must mean the same: choose a student with the teacher's tokenizer.",
+        )
+
+
+def _vocabulary_error(student: int, teacher: int, path: Path) -> InputError:
+    return InputError(
+        f"the student's vocabulary has {student} entries, the teacher's {teacher}",
+        where=path,
+        remedy="Their token ids must mean the same: give the student the teacher's vocabulary.",
+    )
