@@ -54,8 +54,8 @@ def builtin_documents() -> tuple[Document, ...]:
 
 def _reference_topics(stdlib: Path) -> Iterator[str]:
     """Yield the topics behind `help("topics")`: the one dictionary literal of `pydoc_data/topics.py`."""
-    tree = _parse(stdlib / "pydoc_data" / "topics.py")
-    for statement in tree[1].body if tree else []:
+    parsed = _parse(stdlib / "pydoc_data" / "topics.py")
+    for statement in parsed[1].body if parsed else []:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
             topics = ast.literal_eval(statement.value)
             yield from (topics[name].strip() for name in sorted(topics) if topics[name].strip())
@@ -86,7 +86,7 @@ def _parse(path: Path) -> tuple[list[str], ast.Module] | None:
             source = file.read()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Old escape sequences in sources that are not ours.
-            return source.splitlines(), ast.parse(source)
+            return source.split("\n"), ast.parse(source)  # splitlines() would also split at form feeds
     except (OSError, SyntaxError, UnicodeDecodeError):
         return None
 

@@ -23,6 +23,7 @@ def dumps(obj, *,
     """
 
 def undocumented(): pass
+\f
 
 if True:
     class Encoder(Base):
