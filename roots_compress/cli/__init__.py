@@ -1,1 +1,1 @@
-"""cli"""
+"""The command line: parse, call, render. Torch is imported inside commands only."""

@@ -1,0 +1,108 @@
+"""The `roots-compress` command: its verbs, and how a failure ends the program."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from roots_compress import __version__
+from roots_compress.cli import artifacts, recipes, reports, stages
+from roots_compress.cli.console import show_error
+from roots_compress.errors import RootsError
+
+INTERRUPTED, TERMINATED = 130, 143
+EPILOG = "Start with: roots-compress distill --teacher CKPT --student small"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: leave as on Ctrl-C, with SIGTERM's exit code."""
+
+
+class RootsGroup(TyperGroup):
+    """The verbs; turns the project's own errors and interruptions into messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was typed."""
+        try:
+            return super().invoke(ctx)
+        except RootsError as error:
+            show_error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt as interruption:
+            sys.stderr.write("\ninterrupted: finished stages are kept; the same command goes on from there\n")
+            raise typer.Exit(TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=RootsGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Distil, prune and quantize a trained language model into a small ONNX graph."""
+
+
+RECIPES, STAGES, ARTIFACTS, REPORTS = "Recipes", "Stages", "Models and graphs", "Results"
+for panel, commands in (
+    (RECIPES, {"run": recipes.run, "plan": recipes.plan, "validate": recipes.validate, "init": recipes.init}),
+    (
+        STAGES,
+        {
+            "train": stages.train,
+            "distill": stages.distill,
+            "prune": stages.prune,
+            "quantize": stages.quantize,
+        },
+    ),
+    (
+        ARTIFACTS,
+        {
+            "import": artifacts.import_,
+            "export": artifacts.export,
+            "eval": artifacts.evaluate,
+            "bench": artifacts.bench,
+            "generate": artifacts.generate,
+        },
+    ),
+    (REPORTS, {"report": reports.report, "compare": reports.compare, "doctor": reports.doctor}),
+):
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, _interrupt)
+    app()
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one leaves at once
+    raise KeyboardInterrupt
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated

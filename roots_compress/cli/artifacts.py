@@ -1,0 +1,186 @@
+"""The verbs on single models and graphs: import, export, eval, bench, generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from roots_compress.cli.console import printable, say, stderr, stdout
+from roots_compress.cli.options import DEFAULT_RUN, CheckpointArgument, TextOptions, spread_options
+from roots_compress.errors import InputError
+
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
+GraphArgument = Annotated[
+    Path, typer.Argument(metavar="GRAPH", help="A folder with model.onnx, or a stage folder of a run.")
+]
+
+
+def import_(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A Hugging Face or ROOTS directory, or a GGUF file.")
+    ],
+    out: OutOption,
+) -> None:
+    """Bring a model of another family into a ROOTS checkpoint."""
+    from roots_compress.model.sources import inspect_source
+    from roots_compress.run.atomic import new_folder
+
+    inspect_source(source)
+    with new_folder(out) as partial:
+        from roots_compress.evaluate.size import count_parameters
+        from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
+
+        checkpoint = load_checkpoint(source)
+        save_checkpoint(checkpoint, partial)
+    say(
+        f"{out}: {count_parameters(checkpoint.model):,} parameters, "
+        f"{checkpoint.model.config.num_hidden_layers} layers"
+    )
+
+
+def export(
+    out: OutOption,
+    checkpoint: CheckpointArgument = None,
+    run: Annotated[
+        Path, typer.Option("--run", metavar="DIR", help="The run whose newest checkpoint is taken.")
+    ] = DEFAULT_RUN,
+) -> None:
+    """Export a checkpoint to an ONNX graph, checked against it before it is kept."""
+    from roots_compress.run.atomic import new_folder
+    from roots_compress.run.stages import newest_checkpoint
+
+    source = checkpoint or newest_checkpoint(run)
+    from roots_compress.model.sources import inspect_source
+
+    inspect_source(source)
+    with new_folder(out) as partial:
+        from roots_compress.export.config import ExportConfig
+        from roots_compress.export.exporter import export_checkpoint
+        from roots_compress.model.checkpoint import load_checkpoint
+
+        report = export_checkpoint(load_checkpoint(source), partial, ExportConfig())
+    say(f"{out}: {report.summary()}")
+
+
+@spread_options
+def evaluate(
+    text: TextOptions,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="A checkpoint, a folder with an ONNX graph, or a stage of a run."
+        ),
+    ],
+) -> None:
+    """Measure perplexity and bits per byte of a checkpoint or a graph."""
+    from roots_compress.recipe.growth import evaluation_request
+
+    recipe = evaluation_request(text.settings(), path)
+    from roots_compress.evaluate.progress import bar
+    from roots_compress.evaluate.single import evaluate_artifact
+
+    with bar(stderr(), "perplexity") as progress:
+        quality, protocol = evaluate_artifact(
+            path, recipe.data, recipe.evaluation, seed=recipe.seed, progress=progress
+        )
+    say(
+        f"perplexity {quality.perplexity:.4f}  bits/byte {quality.bits_per_byte:.4f}  "
+        f"({protocol.tokens:,} tokens of {protocol.text})"
+    )
+
+
+def bench(
+    graphs: Annotated[
+        list[Path], typer.Argument(metavar="GRAPH...", help="Folders with ONNX graphs, or stages of runs.")
+    ],
+    context: Annotated[
+        list[int] | None, typer.Option("--context", help="Context length; repeatable. [default: 128, 512]")
+    ] = None,
+    decode_tokens: Annotated[
+        int, typer.Option("--decode-tokens", min=1, help="Tokens decoded in a timing.")
+    ] = 16,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Timings, interleaved between the graphs.")
+    ] = 5,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads. Default: the cores available.")
+    ] = None,
+) -> None:
+    """Time prefill and decoding of several graphs, interleaved in one run."""
+    from rich.table import Table
+
+    from roots_compress.evaluate.progress import bar
+    from roots_compress.evaluate.speed import measure_speed
+    from roots_compress.evaluate.threads import default_threads
+
+    with bar(stderr(), "timing") as progress:
+        results = measure_speed(
+            {str(graph): graph for graph in graphs},
+            contexts=context or (128, 512),
+            decode_tokens=decode_tokens,
+            repeats=repeats,
+            threads=threads or default_threads(),
+            progress=progress,
+        )
+    table = Table(title="tokens a second, batch 1: median (low to high)")
+    for heading in ("graph", "phase", "context", "tokens/s", "ratio to the first"):
+        table.add_column(heading, justify="left" if heading in ("graph", "phase") else "right")
+    first = results[str(graphs[0])]
+    for name, figures in results.items():
+        for phase, own, reference in (
+            ("prefill", figures.prefill, first.prefill),
+            ("decode", figures.decode, first.decode),
+        ):
+            for speed, base in zip(own, reference, strict=True):
+                table.add_row(
+                    escape(name),
+                    phase,
+                    str(speed.context),
+                    f"{speed.median:.1f} ({speed.low:.1f} to {speed.high:.1f})",
+                    f"{speed.median / base.median:.2f}x",
+                )
+    stdout().print(table)
+
+
+def generate(
+    graph: GraphArgument,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to go on from.")],
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Most tokens to add.")] = 64,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token each time.")
+    ] = 0.0,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Sample among this many likeliest tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", help="Sample within this probability mass.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sampling.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads. Default: the cores available.")
+    ] = None,
+) -> None:
+    """Write on from a prompt with an exported graph."""
+    if not prompt:
+        raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")
+    from roots_compress.runtime.onnx_engine import OnnxEngine
+    from roots_compress.runtime.text import load_tokenizer, stream_text
+
+    tokenizer = load_tokenizer(graph)
+    pieces = stream_text(
+        OnnxEngine.load(graph, threads=threads),
+        tokenizer,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    typer.echo(printable(prompt), nl=False)
+    for piece in pieces:
+        typer.echo(printable(piece), nl=False)
+    typer.echo()

@@ -1,0 +1,42 @@
+"""The two consoles of the command line, and how failures look on them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from roots_compress.errors import RootsError
+
+PIPED_WIDTH = 200
+"""Columns of a table that is not written to a terminal, where nothing folds it."""
+
+
+def stdout() -> Console:
+    """Return the console for tables: what a pipe should carry."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def say(text: str) -> None:
+    """Write a line of results, never folded."""
+    typer.echo(printable(text))
+
+
+def stderr() -> Console:
+    """Return the console for progress and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def show_error(error: RootsError) -> None:
+    """Write `error: where: what`, then the remedy, without markup and without a traceback."""
+    where = f"{error.where}: " if error.where else ""
+    lines = [f"error: {where}{error.message}", *(f"  {line}" for line in (error.remedy or "").splitlines())]
+    sys.stderr.write(printable("\n".join(lines)) + "\n")
+
+
+def printable(text: str) -> str:
+    """Return the text without control characters: names from files must not drive the terminal."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
+    )

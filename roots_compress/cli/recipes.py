@@ -1,0 +1,99 @@
+"""The recipe verbs: run a recipe, say what it would do, check it, write a first one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roots_compress.cli.console import say, stderr, stdout
+from roots_compress.errors import InputError
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a YAML file.")]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="CKPT", help="The model to compress, in place of the recipe's `model`."),
+]
+RunFolderOption = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="DIR", help="The run's folder. Default: runs/NAME of the recipe."),
+]
+
+STARTER = """\
+# A recipe: what to do to a model, stage by stage. Every key is described in docs/recipes.md.
+name: first
+model: path/to/checkpoint   # a ROOTS or Hugging Face directory, or a GGUF file
+stages:
+  - kind: distill           # a student of about half the parameters learns from the model
+    student: small
+  - kind: prune             # a quarter of its MLP channels go
+    ratio: 0.25
+  - kind: quantize          # 8-bit weights and, where it holds up, activations
+    scheme: int8
+gates:                      # `run` leaves with exit code 3 when one is missed
+  max_perplexity_ratio: 1.5
+"""
+
+
+def run(
+    recipe: RecipeArgument,
+    model: ModelOption = None,
+    folder: RunFolderOption = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start the run anew; a folder that is not a run is never touched.")
+    ] = False,
+) -> None:
+    """Carry out a recipe; finished stages of an earlier try are reused."""
+    from roots_compress.recipe.loading import check_paths, load_recipe
+
+    loaded = load_recipe(recipe, model=model)
+    check_paths(loaded, recipe)
+    where = folder or Path("runs") / loaded.name
+    from roots_compress.pipeline import run_recipe
+    from roots_compress.report.gates import require
+    from roots_compress.report.text import table
+
+    text = recipe.read_text(encoding="utf-8")
+    metrics = run_recipe(loaded, where, fresh=fresh, console=stderr(), recipe_text=text)
+    stdout().print(table(metrics))
+    stderr().print(f"Report: {where / 'report.html'}", markup=False)
+    require(metrics.gates, where=str(recipe))
+
+
+def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOption = None) -> None:
+    """Say what `run` would do: which stages, and which of them an earlier try has finished."""
+    from roots_compress.recipe.loading import check_paths, load_recipe
+
+    loaded = load_recipe(recipe, model=model)
+    check_paths(loaded, recipe)
+    from roots_compress.pipeline import plan_recipe
+
+    for line in plan_recipe(loaded, folder or Path("runs") / loaded.name):
+        say(line)
+
+
+def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
+    """Check a recipe without running it."""
+    from roots_compress.recipe.loading import check_paths, load_recipe
+
+    loaded = load_recipe(recipe, model=model)
+    check_paths(loaded, recipe)
+    kinds = " -> ".join(stage.kind for stage in loaded.stages) or "evaluation only"
+    say(f"{recipe}: valid: {loaded.name}: {kinds}")
+
+
+def init(
+    path: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="The file to write.")] = Path(
+        "recipe.yaml"
+    ),
+) -> None:
+    """Write a first recipe, to be edited."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(STARTER)
+    except FileExistsError:
+        raise InputError("the file exists already", where=path, remedy="Name another file.") from None
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", where=path) from None
+    say(f"wrote {path}; edit its `model`, then: roots-compress run {path}")

@@ -1,0 +1,184 @@
+"""The stage verbs: each appends a stage to a run, and goes on from the run's newest checkpoint."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from roots_compress.cli.console import stderr, stdout
+from roots_compress.cli.options import CheckpointArgument, RunOptions, TrainingOptions, given, spread_options
+from roots_compress.errors import InputError
+
+
+class Direction(StrEnum):
+    """Which way the KL divergence runs."""
+
+    forward = "forward"
+    reverse = "reverse"
+
+
+class Score(StrEnum):
+    """How channels are ranked."""
+
+    activation = "activation"
+    magnitude = "magnitude"
+
+
+@spread_options
+def train(
+    run: RunOptions,
+    training: TrainingOptions,
+    checkpoint: CheckpointArgument = None,
+    vocab_size: Annotated[
+        int | None, typer.Option("--vocab-size", help="Tokenizer entries, from scratch. [default: 4096]")
+    ] = None,
+    min_frequency: Annotated[
+        int | None, typer.Option("--min-frequency", help="Rarer pairs are not merged. [default: 2]")
+    ] = None,
+    special_token: Annotated[
+        list[str] | None, typer.Option("--special-token", help="A further special token; repeatable.")
+    ] = None,
+    hidden_size: Annotated[
+        int | None, typer.Option("--hidden-size", help="Width of a model from scratch. [default: 256]")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option("--layers", help="Layers of a model from scratch. [default: 6]")
+    ] = None,
+) -> None:
+    """Pre-train a ROOTS model: a new one as a run's baseline, or go on training a checkpoint."""
+    stage = {
+        "kind": "train",
+        "architecture": given(hidden_size=hidden_size, num_layers=layers),
+        "tokenizer": given(
+            vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=special_token or None
+        ),
+        "training": training.settings(),
+    }
+    _append(stage, run, source=checkpoint)
+
+
+@spread_options
+def distill(
+    run: RunOptions,
+    training: TrainingOptions,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher",
+            metavar="CKPT",
+            help="A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint.",
+        ),
+    ] = None,
+    student: Annotated[
+        str, typer.Option("--student", help="`tiny`, `small`, `medium`, a config file or a checkpoint.")
+    ] = "small",
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Softens both distributions. [default: 2]")
+    ] = None,
+    kl_weight: Annotated[
+        float | None, typer.Option("--kl-weight", help="Weight of the KL to the teacher. [default: 0.5]")
+    ] = None,
+    ce_weight: Annotated[
+        float | None, typer.Option("--ce-weight", help="Weight of the cross-entropy. [default: 0.5]")
+    ] = None,
+    hidden_weight: Annotated[
+        float | None, typer.Option("--hidden-weight", help="Weight of hidden-state matching. [default: 0]")
+    ] = None,
+    direction: Annotated[
+        Direction | None, typer.Option("--direction", help="Which way the KL runs. [default: forward]")
+    ] = None,
+) -> None:
+    """Train a smaller student to match its teacher."""
+    stage = {
+        "kind": "distill",
+        "student": str(Path(student).resolve()) if Path(student).exists() else student,
+        "loss": given(
+            temperature=temperature,
+            kl_weight=kl_weight,
+            cross_entropy_weight=ce_weight,
+            hidden_weight=hidden_weight,
+            direction=direction.value if direction else None,
+        ),
+        "training": training.settings(),
+    }
+    _append(stage, run, source=teacher)
+
+
+@spread_options
+def prune(
+    run: RunOptions,
+    checkpoint: CheckpointArgument = None,
+    ratio: Annotated[
+        float | None, typer.Option("--ratio", help="Fraction of the MLP channels to remove. [default: 0.25]")
+    ] = None,
+    head_ratio: Annotated[
+        float | None,
+        typer.Option("--head-ratio", help="Fraction of the key/value groups to remove. [default: 0]"),
+    ] = None,
+    layer_ratio: Annotated[
+        float | None, typer.Option("--layer-ratio", help="Fraction of whole layers to remove. [default: 0]")
+    ] = None,
+    score: Annotated[Score | None, typer.Option("--score", help="How to rank. [default: activation]")] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option("--refit/--no-refit", help="Refit what follows by least squares. [default: refit]"),
+    ] = None,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Let widths differ: rank channels over the whole model.")
+    ] = False,
+    recover: Annotated[
+        int | None, typer.Option("--recover", metavar="STEPS", help="Then distil from the unpruned model.")
+    ] = None,
+) -> None:
+    """Remove whole channels, heads or layers, and refit what follows them."""
+    stage = {
+        "kind": "prune",
+        **given(
+            ratio=ratio,
+            head_ratio=head_ratio,
+            layer_ratio=layer_ratio,
+            score=score.value if score else None,
+            refit=refit,
+            uniform=False if per_layer else None,
+            recovery={"training": {"steps": recover, "learning_rate": 2e-4}} if recover is not None else None,
+        ),
+    }
+    _append(stage, run, source=checkpoint)
+
+
+@spread_options
+def quantize(
+    run: RunOptions,
+    checkpoint: CheckpointArgument = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights and, where it holds up, activations (the default).")
+    ] = False,
+    int4: Annotated[bool, typer.Option("--int4", help="4-bit weights.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision.")] = False,
+    group_size: Annotated[
+        int | None,
+        typer.Option("--group-size", help="Weights that share a scale: 16, 32, 64, 128. [default: 32]"),
+    ] = None,
+) -> None:
+    """Store weights, and where it holds up compute, in fewer bits."""
+    chosen = [name for name, wanted in (("int8", int8), ("int4", int4), ("fp16", fp16)) if wanted]
+    if len(chosen) > 1:
+        raise InputError(f"--{' and --'.join(chosen)} exclude one another", remedy="Choose one of them.")
+    stage = {"kind": "quantize", "scheme": chosen[0] if chosen else "int8", **given(group_size=group_size)}
+    _append(stage, run, source=checkpoint)
+
+
+def _append(stage: dict[str, Any], run: RunOptions, *, source: Path | None) -> None:
+    from roots_compress.recipe.growth import grow
+    from roots_compress.recipe.loading import check_paths
+
+    recipe = grow(run.run, stage, source=source, fresh=run.fresh, settings=run.settings())
+    check_paths(recipe)
+    from roots_compress.pipeline import run_recipe
+    from roots_compress.report.text import table
+
+    metrics = run_recipe(recipe, run.run, fresh=run.fresh, console=stderr())
+    stdout().print(table(metrics))

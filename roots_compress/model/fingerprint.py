@@ -1,0 +1,25 @@
+"""The hash that stands for a checkpoint, so that a changed one is never taken for the one before."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".gguf"})
+"""Files of a checkpoint's directory that loading it may read."""
+
+
+def source_sha256(source: Path) -> str:
+    """Return the sha256 of a checkpoint: of one file, or of the names and contents of a directory's files."""
+    if not source.is_dir():
+        return _file_sha256(source)
+    digest = hashlib.sha256()
+    for path in sorted(source.iterdir()):
+        if path.suffix in READ_SUFFIXES and path.is_file():
+            digest.update(f"{path.name}\0{_file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,146 @@
+"""How the stage verbs make a recipe: each verb adds a stage to the recipe that its run's folder holds.
+
+A chain of verbs is thereby a recipe that grows, and runs, resumes and is reported like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from roots_compress.errors import InputError
+from roots_compress.recipe.loading import parse_recipe, resolved
+from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
+from roots_compress.run.atomic import read_regular
+from roots_compress.run.stages import read_stages
+
+RESOLVED_NAME = "resolved.json"
+_MAX_BYTES = 1 << 20
+
+
+def grow(
+    folder: Path, stage: Mapping[str, Any], *, source: Path | None, fresh: bool, settings: Mapping[str, Any]
+) -> Recipe:
+    """Return the recipe that a stage verb asks for.
+
+    Without a run in the folder, the stage begins one, from `source` (or from nothing, for `train`). Otherwise
+    it is appended to the run's recipe; a stage that was asked for before and not finished gives way to it.
+
+    Args:
+        folder: the run.
+        stage: the stage's settings as given, with its `kind`.
+        source: the checkpoint named on the command line.
+        fresh: whether the run is to be started anew.
+        settings: the settings of the whole run that were given, in a recipe's form.
+
+    Raises:
+        InputError: nothing to start from, a setting out of bounds, or a run that was begun otherwise.
+    """
+    standing = None if fresh else _standing(folder)
+    if standing is None:
+        if source is None and stage["kind"] != "train":
+            raise InputError(
+                f"no checkpoint is named, and {folder} holds no run to go on from",
+                remedy="Name the model to start from, for example:\n"
+                "roots-compress distill --teacher path/to/checkpoint --student small",
+            )
+        model = source.resolve() if source else None
+        return _parse({"name": _name_of(folder), "model": model, "stages": [stage], **settings})
+    recipe, finished = standing
+    _refuse_other_settings(recipe, settings, folder)
+    begins = finished == 0 and recipe.makes_model
+    wanted = _parse({"name": "any", "model": None if begins else "any", "stages": [stage]}).stages[0]
+    if source is not None and not _is_newest(source, folder):
+        if _began_with(source, recipe) and recipe.stages and _unnamed(recipe.stages[0]) == _unnamed(wanted):
+            # The verb that began the run, typed again: go on with it, or show what it made.
+            return recipe if finished else recipe.model_copy(update={"stages": recipe.stages[:1]})
+        raise InputError(
+            f"the folder is in use by a run that began with {recipe.model or 'a model it trained'}",
+            where=folder,
+            remedy="Name another folder with --run, start this one anew with --fresh, "
+            "or leave the checkpoint out to go on from the run's newest one.",
+        )
+    kept = recipe.stages[:finished]
+    pending = recipe.stages[finished : finished + 1]
+    if pending and _unnamed(pending[0]) == _unnamed(wanted):
+        return recipe.model_copy(update={"stages": (*kept, *pending)})
+    document = resolved(recipe)
+    document["stages"] = [each.model_dump(mode="json") for each in kept]
+    document["stages"].append({**stage, "name": _free_name(stage["kind"], kept)})
+    return _parse(document)
+
+
+def evaluation_request(settings: Mapping[str, Any], model: Path) -> Recipe:
+    """Return a recipe without stages: the text and the protocol by which one artifact is measured."""
+    return _parse({"name": "evaluation", "model": model, **settings})
+
+
+def _standing(folder: Path) -> tuple[Recipe, int] | None:
+    """Return the recipe of the run in a folder and how many of its stages are finished."""
+    try:
+        text = read_regular(folder / RESOLVED_NAME, _MAX_BYTES)
+        recipe = parse_recipe(json.loads(text))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, InputError) as error:
+        raise InputError(
+            f"cannot be read as the recipe of a run ({type(error).__name__})",
+            where=folder / RESOLVED_NAME,
+            remedy="Start the run anew with --fresh, or name another folder with --run.",
+        ) from None
+    rows = len(read_stages(folder)[0])
+    return recipe, rows if recipe.makes_model else max(rows - 1, 0)
+
+
+def _is_newest(source: Path, folder: Path) -> bool:
+    """Whether the named checkpoint is the one the run would take anyway."""
+    newest = read_stages(folder)[0][-1:]
+    return any(source.resolve() == stage.checkpoint.resolve() for stage in newest)
+
+
+def _began_with(source: Path, recipe: Recipe) -> bool:
+    return recipe.model is not None and source.resolve() == recipe.model.resolve()
+
+
+def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: Path) -> None:
+    """All rows of a run are measured alike, so what was said of the run at its start holds for each verb."""
+    document = resolved(recipe)
+    for key, value in settings.items():
+        current = document[key]
+        pairs = value.items() if isinstance(value, Mapping) else [(None, value)]
+        for inner, wanted in pairs:
+            held = current if inner is None else current[inner]
+            if json.loads(json.dumps(wanted, default=str)) != held:
+                name = key if inner is None else f"{key}.{inner}"
+                raise InputError(
+                    f"the run was begun with {name} = {json.dumps(held)}, "
+                    f"not {json.dumps(wanted, default=str)}",
+                    where=folder,
+                    remedy="Leave the option out, or start another run with --run.",
+                )
+
+
+def _unnamed(stage: StageConfig) -> dict[str, Any]:
+    return stage.model_dump(exclude={"name"})
+
+
+def _free_name(kind: str, kept: tuple[StageConfig, ...]) -> str:
+    """Return the kind, numbered from 2 on where the run has such a stage already."""
+    taken = {BASELINE_NAME, *(stage.name for stage in kept)}
+    number = 1
+    while (name := kind if number == 1 else f"{kind}-{number}") in taken:
+        number += 1
+    return name
+
+
+def _name_of(folder: Path) -> str:
+    """Return a run's name made from its folder's."""
+    cleaned = "".join(char if char.isalnum() and char.isascii() else "-" for char in folder.resolve().name)
+    return cleaned.strip("-")[:64] or "run"
+
+
+def _parse(document: Mapping[str, Any]) -> Recipe:
+    """Return the recipe, with paths written as text, as a file would hold them."""
+    return parse_recipe(json.loads(json.dumps(document, default=str)))

@@ -1,0 +1,77 @@
+"""What this machine can do for the program: versions, providers, threads, memory, disk; what a lack disables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from packaging.version import Version
+
+from roots_compress.run.machine import own_instruction_set, usable_cores
+
+SECURITY_FLOORS = {"transformers": "5.5", "torch": "2.10", "onnx": "1.21", "filelock": "3.20.3"}
+"""Oldest versions without a known way to run code from a file; see docs/decisions.md."""
+
+PURPOSE = {
+    "torch": "everything but validate, plan, report and compare",
+    "transformers": "everything but validate, plan, report and compare",
+    "torch-pruning": "prune",
+    "optimum": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "accelerate": "train, distill and the recovery of prune",
+    "datasets": "Parquet, CSV and JSONL text",
+    "gguf": "GGUF checkpoints",
+    "filelock": "runs",
+}
+"""What each library is needed for."""
+
+EIGHT_BIT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+
+
+def examine() -> Iterator[str]:
+    """Yield the findings, one line each; what needs attention begins with `!`."""
+    yield from _libraries()
+    yield from _providers()
+    yield from _machine()
+
+
+def _libraries() -> Iterator[str]:
+    for name, purpose in PURPOSE.items():
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            yield f"! {name}: not installed; without it there is no: {purpose}"
+            continue
+        floor = SECURITY_FLOORS.get(name)
+        if floor and Version(installed) < Version(floor):
+            yield f"! {name} {installed}: older than {floor}, the first without known security faults"
+        else:
+            yield f"  {name} {installed}"
+
+
+def _providers() -> Iterator[str]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        yield f"! onnxruntime: cannot be imported ({error}); without it no graph runs and no stage is evaluated"
+        return
+    providers = ", ".join(onnxruntime.get_available_providers())
+    yield f"  onnxruntime {onnxruntime.__version__}: {providers}"
+
+
+def _machine() -> Iterator[str]:
+    instructions = own_instruction_set()
+    fast = [name for name in EIGHT_BIT_DOT_PRODUCTS if name in instructions.split("+")]
+    if fast:
+        yield f"  instruction set: {instructions}"
+    else:
+        yield f"! instruction set: {instructions}: no 8-bit dot products; int8 graphs may be slower than fp32"
+    yield f"  cores: {usable_cores()}"
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        yield f"  memory: {memory / 2**30:.1f} GiB"
+    yield f"  free disk here: {shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB"

@@ -1,0 +1,83 @@
+"""Text in, text out: a graph's folder opened with its tokenizer, and a prompt continued piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.errors import InputError
+from roots_compress.runtime.generate import generate
+from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.runtime.protocol import LanguageModel
+
+TOKENIZER = "tokenizer.json"
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer beside a graph.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    home = find_graph(folder).parent
+    if not (home / TOKENIZER).is_file():
+        raise InputError(f"has no {TOKENIZER}", where=home, remedy="Export the checkpoint again.")
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(home, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare exceptions for every fault in a file
+        raise InputError(f"cannot be read: {error}", where=home / TOKENIZER) from error
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    return tokenizer
+
+
+def stream_text(
+    model: LanguageModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop_tokens: Collection[int] | None = None,
+    seed: int = 0,
+) -> Iterator[str]:
+    """Continue a prompt, yielding text as soon as it is whole characters.
+
+    The prompt is opened with BOS where the tokenizer has one, as in training and evaluation. Generation ends
+    at the tokenizer's EOS unless other `stop_tokens` are given; they are not part of the text. The other
+    arguments and errors are those of `generate`.
+    """
+    opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    tokens = [*opening, *tokenizer.encode(prompt, add_special_tokens=False)]
+    if stop_tokens is None:
+        stop_tokens = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    steps = generate(
+        model,
+        [tokens],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        stop_tokens=stop_tokens,
+        seed=seed,
+    )
+
+    def pieces() -> Iterator[str]:
+        written, shown = [], ""
+        for (token,) in steps:
+            if token is None or token in stop_tokens:
+                break
+            written.append(token)
+            text = tokenizer.decode(written, skip_special_tokens=True)
+            # A token may end inside a character, which then reads as a replacement character for now.
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+                yield text[len(shown) :]
+                shown = text
+        text = tokenizer.decode(written, skip_special_tokens=True)
+        if len(text) > len(shown):
+            yield text[len(shown) :]
+
+    return pieces()

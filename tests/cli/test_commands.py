@@ -1,0 +1,156 @@
+"""What a person meets on the command line: help, errors, exit codes, and how fast they come."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from roots_compress.cli.app import app
+from roots_compress.results import RunMetrics
+from tests.report.figures import run as make_run
+from tests.report.figures import stage
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+VERBS = [
+    "run", "plan", "validate", "init", "train", "distill", "prune", "quantize",
+    "export", "import", "eval", "bench", "generate", "report", "compare", "doctor",
+]  # fmt: skip
+
+
+def roots_compress(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    code = "from roots_compress.cli.app import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        timeout=60,
+    )
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Path:
+    folder = tmp_path / "finished"
+    folder.mkdir()
+    metrics: RunMetrics = make_run(stage(), stage(1, "quantize", size=2_000_000))
+    (folder / "metrics.json").write_text(json.dumps(metrics.to_json()))
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["validate", RECIPES / "quickstart.yaml"]])
+def test_help_and_validate_import_no_torch_and_take_under_0_7_seconds(arguments: list[str | Path]) -> None:
+    code = (
+        "import sys\n"
+        "from roots_compress.cli.app import app\n"
+        "try:\n    app()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'onnx', 'onnxruntime', 'numpy', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    # Processor time, which unlike the clock does not depend on what else the machine is doing.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.7
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert f" {verb} [OPTIONS]" in result.output
+
+
+def test_an_unknown_verb_is_refused_with_the_nearest_one() -> None:
+    assert_refused(roots_compress("quantise"), "quantise", "quantize")
+
+
+def test_a_stage_without_checkpoint_or_run_says_what_to_type(tmp_path: Path) -> None:
+    result = roots_compress("quantize", "--int8", cwd=tmp_path)
+    assert_refused(result, "no checkpoint is named", "roots-compress distill --teacher")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_out_of_bounds_names_itself_and_its_bound(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    result = roots_compress("prune", "model", "--ratio", "1.5", cwd=tmp_path)
+    assert_refused(result, "ratio", "below 1")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_schemes_exclude_one_another() -> None:
+    assert_refused(roots_compress("quantize", "--int8", "--int4"), "--int8", "--int4")
+
+
+def test_a_missing_checkpoint_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    result = roots_compress("distill", "--teacher", "nowhere", "--student", "small", cwd=tmp_path)
+    assert_refused(result, "nowhere", "does not exist")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_recipe_is_named() -> None:
+    assert_refused(roots_compress("run", "nowhere.yaml"), "nowhere.yaml")
+
+
+def test_init_writes_a_recipe_that_validates_and_overwrites_nothing(tmp_path: Path) -> None:
+    assert roots_compress("init", cwd=tmp_path).returncode == 0
+    assert_refused(roots_compress("init", cwd=tmp_path), "recipe.yaml", "exists already")
+    (tmp_path / "model").mkdir()
+    result = roots_compress("validate", "recipe.yaml", "--model", "model", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "distill -> prune -> quantize" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("table", "perplexity"),
+        ("markdown", "| stage |"),
+        ("html", "<!doctype html>"),
+        ("json", '"schema": 1'),
+    ],
+)
+def test_report_shows_a_run_in_each_form(finished_run: Path, form: str, words: str) -> None:
+    result = roots_compress("report", finished_run, "--format", form)
+    assert result.returncode == 0, result.stderr
+    assert words in result.stdout
+
+
+def test_a_table_in_a_pipe_is_not_folded(finished_run: Path) -> None:
+    lines = roots_compress("report", finished_run).stdout.splitlines()
+    assert any("quantize" in line and "4.00x" in line and "100 / 80" in line for line in lines)
+
+
+def test_report_without_a_run_is_refused(tmp_path: Path) -> None:
+    assert_refused(roots_compress("report", cwd=tmp_path), "runs/current")
+
+
+def test_compare_puts_runs_side_by_side(finished_run: Path) -> None:
+    result = roots_compress("compare", finished_run, finished_run)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("quantize") == 2
+
+
+def test_doctor_reports_versions_and_providers() -> None:
+    result = roots_compress("doctor")
+    assert result.returncode == 0, result.stderr
+    assert "CPUExecutionProvider" in result.stdout
+    assert "torch 2." in result.stdout
+
+
+def test_version() -> None:
+    assert roots_compress("--version").stdout.strip() == "0.1.0"
