@@ -14,6 +14,7 @@ from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.export.config import ExportConfig
 from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.recipe.location import Location
 from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
 from roots_compress.train.config import ArchitectureConfig, TrainConfig
 
@@ -23,9 +24,6 @@ StageConfig = Annotated[
 
 BASELINE_NAME = "baseline"
 """Label of the untouched model's row; no stage may take it."""
-
-Location = tuple[str | int, ...]
-"""The way to a value: keys and list indices, from the top of the recipe."""
 
 
 class GatesConfig(Settings):
@@ -98,8 +96,8 @@ def _origin_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     if recipe.model is None and recipe.stages[0].kind != "train":
         yield (
             ("model",),
-            f"is required, because the first stage ('{recipe.stages[0].name}') is of kind "
-            f"'{recipe.stages[0].kind}' and only 'train' can start without a model",
+            f"is required, because only a first stage of kind 'train' starts from nothing, and this recipe "
+            f"begins with '{recipe.stages[0].kind}'; name a model here or with --model",
         )
     for index, stage in enumerate(recipe.stages):
         if not isinstance(stage, TrainConfig) or (index == 0 and recipe.model is None):

@@ -1,0 +1,153 @@
+"""From a file to a `Recipe`, or to one message with file, line, key and cause of every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from roots_compress.distill.config import STUDENT_PRESETS, DistillConfig
+from roots_compress.errors import InputError, did_you_mean
+from roots_compress.recipe.faults import faults_of
+from roots_compress.recipe.location import Location, dotted
+from roots_compress.recipe.schema import Recipe, StageConfig
+from roots_compress.recipe.yaml import Document, read_yaml
+
+MODEL_OPTION = "--model"
+_LOCAL_ONLY = "Models and texts are read from disk; nothing is fetched over the network."
+_MOST_FAULTS = 10
+
+
+def load_recipe(path: Path, *, model: Path | None = None) -> Recipe:
+    """Read a recipe. Whether the files it names exist is for `check_paths` to say.
+
+    Args:
+        path: a YAML file. Relative paths inside it start from its folder.
+        model: the model to compress, in place of the recipe's own; relative to the current folder.
+
+    Raises:
+        InputError: the file cannot be read, is not YAML, or is not a recipe. All faults are listed, each with
+            its line.
+    """
+    document = read_yaml(path)
+    if document.value is None:
+        raise InputError(
+            "the recipe is empty", where=path, remedy="Write a first one with: roots-compress init"
+        )
+    if not isinstance(document.value, dict):
+        raise InputError(
+            "a recipe is a group of keys ('name: ...'), not a list or a single value",
+            where=document.place(()),
+            remedy="Write a first one with: roots-compress init",
+        )
+    values = dict(document.value)
+    if model is not None:
+        values["model"] = str(model.absolute())
+    return _from_folder(parse_recipe(values, document), path.absolute().parent)
+
+
+def parse_recipe(values: Mapping[str, Any], document: Document | None = None) -> Recipe:
+    """Return the recipe that plain values describe, such as a verb's options or a run's `resolved.json`.
+
+    Args:
+        values: keys and values as YAML or JSON holds them.
+        document: where they were read from, to be named in messages; without it, the command line is.
+
+    Raises:
+        InputError: the values are no recipe.
+    """
+    try:
+        return Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        faults = list(faults_of(error, values))
+    if document is not None:
+        faults.sort(key=lambda fault: document.line(fault[0]))
+    places = [document.place(at) if document else f"command line: {dotted(at)}" for at, _ in faults]
+    remedy = "docs/recipes.md describes every key."
+    if len(faults) == 1:
+        raise InputError(faults[0][1], where=places[0], remedy=remedy)
+    lines = [f"  {place}: {text}" for place, (_, text) in zip(places, faults, strict=True)]
+    listed = "\n".join(lines[:_MOST_FAULTS])
+    more = f"\n  and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+    raise InputError(f"{len(faults)} things are wrong with the recipe:\n{listed}{more}", remedy=remedy)
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as JSON with every default filled in; `parse_recipe` reads it back."""
+    return recipe.model_dump(mode="json")
+
+
+def check_paths(recipe: Recipe, source: Path | None = None) -> None:
+    """Check that what the recipe names on disk is there. Nothing is opened.
+
+    Args:
+        recipe: as loaded.
+        source: the file it was read from, so that messages can name the line.
+
+    Raises:
+        InputError: a model, a text or a student is missing.
+    """
+    for location, path in _named_paths(recipe):
+        student = location[-1] == "student"
+        if path.exists():
+            continue
+        if student:
+            message = (
+                f"there is no preset or path '{path.name}'{did_you_mean(path.name, list(STUDENT_PRESETS))}"
+            )
+            remedy = f"Name a preset ({', '.join(STUDENT_PRESETS)}), a ROOTS config file, or a checkpoint."
+        else:
+            message = f"'{path}' does not exist"
+            remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
+        where = _place_of(location, path, source)
+        raise InputError(message, where=where, remedy=remedy if where != MODEL_OPTION else _LOCAL_ONLY)
+
+
+def _named_paths(recipe: Recipe) -> list[tuple[Location, Path]]:
+    found: list[tuple[Location, Path]] = []
+    if recipe.model is not None:
+        found.append((("model",), recipe.model))
+    found += [(("data", "train", index), path) for index, path in enumerate(recipe.data.train)]
+    found += [(("data", "eval", index), path) for index, path in enumerate(recipe.data.eval)]
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, DistillConfig) and stage.student not in STUDENT_PRESETS:
+            found.append((("stages", index, "student"), Path(stage.student)))
+    return found
+
+
+def _place_of(location: Location, path: Path, source: Path | None) -> str:
+    """Return file, line and key of a path; a model the file does not name came from the command line."""
+    if source is None:
+        return dotted(location)
+    document: Document = read_yaml(source)
+    value = document.value
+    if location == ("model",) and isinstance(value, dict):
+        own = value.get("model")
+        if not isinstance(own, str) or source.absolute().parent / own != path:
+            return MODEL_OPTION
+    return document.place(location)
+
+
+def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
+    """Let the recipe's relative paths start from its folder."""
+    data = recipe.data
+    return recipe.model_copy(
+        update={
+            "model": folder / recipe.model if recipe.model is not None else None,
+            "data": data.model_copy(
+                update={
+                    "train": tuple(folder / path for path in data.train),
+                    "eval": tuple(folder / path for path in data.eval),
+                }
+            ),
+            "stages": tuple(_stage_from_folder(stage, folder) for stage in recipe.stages),
+        }
+    )
+
+
+def _stage_from_folder(stage: StageConfig, folder: Path) -> StageConfig:
+    if isinstance(stage, DistillConfig) and stage.student not in STUDENT_PRESETS:
+        return stage.model_copy(update={"student": str(folder / stage.student)})
+    return stage
