@@ -8,11 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from roots_compress.distill.config import STUDENT_PRESETS, DistillConfig
 from roots_compress.errors import InputError, did_you_mean
 from roots_compress.recipe.faults import faults_of
 from roots_compress.recipe.location import Location, dotted
-from roots_compress.recipe.schema import Recipe, StageConfig
+from roots_compress.recipe.schema import STUDENT_PRESETS, DistillConfig, Recipe, StageConfig
 from roots_compress.recipe.yaml import Document, read_yaml
 
 MODEL_OPTION = "--model"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import safetensors
+
+from roots_compress.run.machine import (
+    code_sha256,
+    cpu_fields,
+    describe_machine,
+    instruction_set,
+    library_versions,
+    usable_cores,
+)
+
+X86 = """\
+processor\t: 0
+model name\t: A Processor
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni amx_int8
+
+processor\t: 1
+model name\t: Another
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "cpuinfo", "expected"),
+    [
+        ("x86_64", X86, "x86_64+avx2+avx512f+avx512_vnni+amx_int8"),
+        ("aarch64", ARM, "aarch64+asimd+asimddp+i8mm"),
+        ("arm64", "", "arm64"),
+    ],
+)
+def test_the_instruction_set_is_read_from_cpuinfo(architecture: str, cpuinfo: str, expected: str) -> None:
+    assert instruction_set(architecture, cpu_fields(cpuinfo)) == expected
+
+
+def test_the_first_processor_counts() -> None:
+    assert cpu_fields(X86)["model name"] == "A Processor"
+
+
+def test_versions_are_those_installed() -> None:
+    versions = library_versions()
+    assert versions["safetensors"] == safetensors.__version__
+    assert {"torch", "transformers", "onnx", "roots-compress"} <= set(versions)
+    assert versions["python"] == platform.python_version()
+
+
+def test_the_code_has_one_hash() -> None:
+    assert code_sha256() == code_sha256()
+    assert len(code_sha256()) == 64
+
+
+def test_the_description_names_no_host_and_no_environment() -> None:
+    os.environ["ROOTS_TEST_SECRET"] = "hunter2-hunter2"
+    try:
+        text = str(describe_machine(threads=2, device="cpu"))
+    finally:
+        del os.environ["ROOTS_TEST_SECRET"]
+    assert "hunter2" not in text
+    assert platform.node() == "" or platform.node() not in text
+    assert "'threads': 2" in text
+
+
+def test_cores_follow_the_affinity() -> None:
+    one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    code = one + "from roots_compress.run.machine import usable_cores; print(usable_cores())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "1\n"
+    assert usable_cores() >= 1
