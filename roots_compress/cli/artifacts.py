@@ -62,7 +62,9 @@ def export(
         from roots_compress.model.checkpoint import load_checkpoint
 
         report = export_checkpoint(load_checkpoint(source), partial, ExportConfig())
-    say(f"{out}: {report.summary()}")
+    say(
+        f"{out}: {report.graph_bytes / 1e6:.2f} MB, equal to the checkpoint within {report.largest_difference:.1e}"
+    )
 
 
 @spread_options

@@ -1,0 +1,336 @@
+"""Walks a recipe over a run: makes what is missing, measures every stage, and writes the figures down.
+
+A stage is made from the checkpoint on disk of the stage before it, never from one in memory, so that a
+resumed run and an undisturbed one do the same work. It is exported, checked and measured before its commit.
+Speeds come last, in one pass over the graphs of all stages, because timings compare only inside one run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, assert_never
+
+import torch
+from rich.console import Console
+
+from roots_compress.data.corpora import load_text
+from roots_compress.data.documents import TextSplit
+from roots_compress.data.evaluation import evaluation_windows
+from roots_compress.data.fingerprint import text_sha256
+from roots_compress.data.windows import EvaluationWindows
+from roots_compress.distill.config import DistillConfig
+from roots_compress.distill.stage import distill
+from roots_compress.errors import RootsError
+from roots_compress.evaluate.artifact import measure_quality, protocol_of
+from roots_compress.evaluate.progress import bar
+from roots_compress.evaluate.speed import Speeds, measure_speed
+from roots_compress.evaluate.threads import default_threads
+from roots_compress.export.exporter import export_checkpoint
+from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from roots_compress.model.fingerprint import source_sha256
+from roots_compress.model.sources import inspect_source
+from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.stage import prune
+from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.quantize.stage import quantize
+from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
+from roots_compress.report.gates import judge
+from roots_compress.report.html import html
+from roots_compress.results import RunMetrics, StageKind, StageResult
+from roots_compress.run.keys import StageKey, explain_change, stage_key
+from roots_compress.run.machine import describe_machine
+from roots_compress.run.stages import CommittedStage, read_stages
+from roots_compress.run.store import RunFolder, Workspace
+from roots_compress.train.config import TrainConfig
+from roots_compress.train.stage import new_model, train
+from roots_compress.training.device import resolve_device
+from roots_compress.training.outcome import StageOutcome
+
+TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
+"""Evaluation settings that no committed figure depends on: speeds are measured anew each time."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of a run that is to be: its kind, its label, and the settings that make it."""
+
+    kind: StageKind
+    name: str
+    config: StageConfig | None
+    """None for a baseline that is imported rather than trained."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for every stage of a run, checked before anything is written."""
+
+    recipe: Recipe
+    text: TextSplit
+    device: str
+    threads: int
+    inputs: dict[str, str]
+    """sha256 of everything read from outside the run, by name."""
+
+
+def steps_of(recipe: Recipe) -> tuple[Step, ...]:
+    """Return the rows of a run: its baseline, imported or made by the first stage, and then the stages."""
+    stages = list(recipe.stages)
+    if recipe.makes_model:
+        first = stages.pop(0)
+        baseline = Step("baseline", BASELINE_NAME, first)
+    else:
+        baseline = Step("baseline", BASELINE_NAME, None)
+    return (baseline, *(Step(stage.kind, stage.name, stage) for stage in stages))
+
+
+def prepare(recipe: Recipe) -> Setting:
+    """Check all that can be checked before a stage runs, and read the text.
+
+    Raises:
+        InputError: the device, the model, a student or the text is missing or cannot be used.
+    """
+    inputs: dict[str, str] = {}
+    if recipe.model is not None:
+        inspect_source(recipe.model)
+        inputs["model"] = source_sha256(recipe.model)
+    for stage in recipe.stages:
+        if isinstance(stage, DistillConfig) and Path(stage.student).exists():
+            inputs[f"student of {stage.name}"] = source_sha256(Path(stage.student))
+    device = resolve_device(recipe.device)
+    text = load_text(recipe.data, seed=recipe.seed)
+    inputs["training text"] = text_sha256(text.train)
+    inputs["held-out text"] = text_sha256(text.held_out)
+    return Setting(recipe, text, device, recipe.evaluation.threads or default_threads(), inputs)
+
+
+def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
+    """Yield each row with the key of everything its result depends on."""
+    recipe, parent = setting.recipe, None
+    for step in steps_of(recipe):
+        key = stage_key(
+            step.config.model_dump(mode="json") if step.config else {"kind": "import"},
+            parent=parent,
+            threads=setting.threads,
+            device=setting.device,
+            seed=recipe.seed,
+            inputs=dict(setting.inputs),
+            evaluation=recipe.evaluation.model_dump(mode="json", exclude=TIMING_SETTINGS),
+            export=recipe.export.model_dump(mode="json"),
+        )
+        parent = key.sha256
+        yield step, key
+
+
+def plan_recipe(recipe: Recipe, folder: Path) -> Iterator[str]:
+    """Yield what `run_recipe` would do with each stage, and why, one line each."""
+    committed, left_out = read_stages(folder)
+    for index, (step, key) in enumerate(keys_of(prepare(recipe))):
+        label = f"{index:02d} {step.kind}" + (f" ({step.name})" if step.name != step.kind else "")
+        if index >= len(committed):
+            yield f"{label}: to be made"
+        elif committed[index].key.sha256 == key.sha256:
+            yield f"{label}: finished, will be reused"
+        else:
+            yield f"{label}: to be made again: {'; '.join(_reasons(committed[index], key))}"
+    yield from (f"not usable: {reason}" for reason in left_out)
+
+
+def run_recipe(
+    recipe: Recipe, folder: Path, *, fresh: bool = False, console: Console, recipe_text: str | None = None
+) -> RunMetrics:
+    """Carry a recipe out in a run folder, reusing the stages an earlier try has finished.
+
+    Args:
+        recipe: what to do.
+        folder: the run; made where it does not exist.
+        fresh: delete the run that stands there first.
+        console: where progress goes.
+        recipe_text: the recipe as the user wrote it, kept in the run.
+
+    Raises:
+        InputError: the request cannot be carried out; nothing was written.
+        StageError: a stage failed; the stages before it stand.
+    """
+    setting = prepare(recipe)
+    torch.set_num_threads(setting.threads)
+    with RunFolder.open(folder, fresh=fresh) as run:
+        resolved = recipe.model_dump_json(indent=2) + "\n"
+        # JSON is YAML too: what a verb appended has no other form.
+        run.write_text("recipe.yaml", recipe_text if recipe_text is not None else resolved)
+        run.write_text("resolved.json", resolved)
+        rows = [
+            _reuse_or_make(run, index, step, key, setting, console)
+            for index, (step, key) in enumerate(keys_of(setting))
+        ]
+        if len(run.stages()) > len(rows):
+            console.print(f"removing stages that the recipe no longer has, from {len(rows):02d} on")
+            run.discard(len(rows))
+        metrics = _measure_together(run, rows, setting, console)
+        run.write_metrics(metrics)
+        run.write_text("report.html", html(metrics))
+    return metrics
+
+
+def _reuse_or_make(
+    run: RunFolder, index: int, step: Step, key: StageKey, setting: Setting, console: Console
+) -> CommittedStage:
+    chain = run.stages()
+    title = f"{index:02d} {step.kind}"
+    if index < len(chain):
+        if chain[index].key.sha256 == key.sha256:
+            console.print(f"{title}: finished earlier, reused")
+            return chain[index]
+        console.print(f"{title}: made again: {'; '.join(_reasons(chain[index], key))}", markup=False)
+    before = chain[index - 1] if index else None
+    try:
+        return _make(run, index, step, key, before, setting, console)
+    except RootsError as error:
+        error.message = f"{title} failed: {error.message}"
+        if index:
+            safe = f"Stages before it are safe in {run.path}; the same command goes on from there."
+            error.remedy = f"{error.remedy}\n{safe}" if error.remedy else safe
+        raise
+
+
+def _make(
+    run: RunFolder,
+    index: int,
+    step: Step,
+    key: StageKey,
+    before: CommittedStage | None,
+    setting: Setting,
+    console: Console,
+) -> CommittedStage:
+    """Make one stage: carry it out, save, export, measure, commit."""
+    workspace = run.begin(index, step.kind, step.name, key)
+    console.rule(f"{index:02d} {step.kind}", align="left")
+    start = time.perf_counter()
+    outcome = _carry_out(step, before, workspace, setting, console)
+    seconds = time.perf_counter() - start
+    save_checkpoint(outcome.checkpoint, workspace.checkpoint)
+    parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export)
+    windows = held_out_windows(outcome.checkpoint, setting)
+    with bar(console, "perplexity") as progress:
+        quality = measure_quality(
+            workspace.onnx,
+            outcome.checkpoint.model,
+            windows,
+            setting.recipe.evaluation,
+            threads=setting.threads,
+            progress=progress,
+        )
+    console.print(
+        f"{index:02d} {step.kind}: {quality.bytes / 1e6:.2f} MB, perplexity {quality.perplexity:.3f}, "
+        f"graph equals checkpoint within {parity.largest_difference:.1e}"
+    )
+    result = StageResult(
+        index=index,
+        kind=step.kind,
+        name=step.name,
+        seconds=seconds,
+        metrics=quality.with_speed(Speeds((), ())),
+        onnx=workspace.final_onnx,
+        notes={**outcome.notes, "parity": {case.name: case.difference for case in parity.parity}},
+    )
+    return workspace.commit(
+        result,
+        machine=describe_machine(threads=setting.threads, device=setting.device),
+        inputs=setting.inputs,
+    )
+
+
+def _carry_out(
+    step: Step, before: CommittedStage | None, workspace: Workspace, setting: Setting, console: Console
+) -> StageOutcome:
+    """Do the stage's own work on the checkpoint before it."""
+    common: dict[str, Any] = {
+        "device": setting.device,
+        "seed": setting.recipe.seed,
+        "work": workspace.work,
+        "console": console,
+    }
+    text, config = setting.text, step.config
+    if before is None:
+        if config is None:
+            assert setting.recipe.model is not None
+            return StageOutcome(load_checkpoint(setting.recipe.model), {"source": setting.recipe.model.name})
+        assert isinstance(config, TrainConfig)
+        return train(config, new_model(config, text, seed=setting.recipe.seed), text, **common)
+    checkpoint = load_checkpoint(before.checkpoint)
+    match config:
+        case TrainConfig():
+            return train(config, checkpoint, text, **common)
+        case DistillConfig():
+            return distill(config, checkpoint, text, **common)
+        case PruneConfig():
+            return prune(config, checkpoint, text, **common)
+        case QuantizeConfig():
+            return quantize(config, checkpoint, text, **common)
+        case None:
+            raise AssertionError("only a baseline is imported")
+        case _:
+            assert_never(config)
+
+
+def held_out_windows(checkpoint: Checkpoint, setting: Setting) -> EvaluationWindows:
+    """Return the windows that a run's perplexities are measured on, in the tokens of this checkpoint."""
+    evaluation = setting.recipe.evaluation
+    return evaluation_windows(
+        setting.text.held_out,
+        checkpoint.tokenizer,
+        block_size=evaluation.block_size,
+        limit=evaluation.windows,
+    )
+
+
+def _measure_together(
+    run: RunFolder, rows: list[CommittedStage], setting: Setting, console: Console
+) -> RunMetrics:
+    """Time all graphs in one interleaved pass, and put the run's figures together."""
+    recipe = setting.recipe
+    evaluation = recipe.evaluation
+    with bar(console, "speed of all stages") as progress:
+        speeds = measure_speed(
+            {row.path.name: row.onnx for row in rows},
+            contexts=evaluation.contexts,
+            decode_tokens=evaluation.decode_tokens,
+            repeats=evaluation.repeats,
+            threads=setting.threads,
+            progress=progress,
+        )
+    stages = tuple(
+        replace(
+            row.result,
+            name=step.name,
+            metrics=replace(
+                row.result.metrics,
+                prefill_tokens_per_second=speeds[row.path.name].prefill,
+                decode_tokens_per_second=speeds[row.path.name].decode,
+            ),
+        )
+        for row, step in zip(rows, steps_of(recipe), strict=True)
+    )
+    baseline = load_checkpoint(rows[0].checkpoint)
+    metrics = RunMetrics(
+        name=recipe.name,
+        machine=describe_machine(threads=setting.threads, device=setting.device),
+        protocol=protocol_of(
+            evaluation,
+            held_out_windows(baseline, setting),
+            max_context=baseline.model.config.max_position_embeddings,
+            threads=setting.threads,
+            text=setting.text.description,
+        ),
+        stages=stages,
+    )
+    return replace(metrics, gates=judge(recipe.gates, metrics))
+
+
+def _reasons(stage: CommittedStage, key: StageKey) -> list[str]:
+    """Say why a committed stage cannot be reused; that the one before it changed is said there already."""
+    changes = explain_change(stage.key.ingredients, key.ingredients)
+    own = [change for change in changes if not change.startswith("parent:")]
+    return own or ["the stage before it changed"]
