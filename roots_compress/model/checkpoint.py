@@ -28,7 +28,7 @@ from roots_compress.model.importers.gguf import load_gguf
 from roots_compress.model.importers.switches import Switches
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.safetensors_header import TensorEntry
-from roots_compress.model.sources import CONFIG, SourceInfo, inspect_source
+from roots_compress.model.sources import CONFIG, TOKENIZER, SourceInfo, inspect_source
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 GENERATION = "generation_config.json"
@@ -74,13 +74,18 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     Raises:
         InputError: the directory exists and is not empty.
     """
+    refuse_occupied(directory)
+    with _quiet():
+        checkpoint.model.save_pretrained(directory)
+        checkpoint.tokenizer.save_pretrained(directory)
+
+
+def refuse_occupied(directory: Path) -> None:
+    """Raise an InputError where writing to a directory could mix with, or overwrite, what is there."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
             "already holds something", where=directory, remedy="Name a directory that is absent or empty."
         )
-    with _quiet():
-        checkpoint.model.save_pretrained(directory)
-        checkpoint.tokenizer.save_pretrained(directory)
 
 
 @contextmanager
@@ -205,12 +210,15 @@ def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None,
 
 
 def _load_tokenizer(info: SourceInfo) -> PreTrainedTokenizerFast:
-    if info.kind == "gguf":
-        place = {"pretrained_model_name_or_path": info.path.parent, "gguf_file": info.path.name}
-    else:
-        place = {"pretrained_model_name_or_path": info.path}
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**place, local_files_only=True, trust_remote_code=False)
+        if info.kind == "gguf":
+            tokenizer = AutoTokenizer.from_pretrained(info.path.parent, gguf_file=info.path.name, **local)
+        elif (info.path / TOKENIZER).exists():
+            # Taken as it is: a family's own class may add tokens of its own, as Qwen2's does.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(info.path, **local)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(info.path, **local)
     except Exception as error:  # The tokenizers library raises bare exceptions for every fault in a file.
         raise InputError(
             f"has a tokenizer that cannot be read: {error}",

@@ -103,7 +103,7 @@ class _Reader:
         if not isinstance(alignment, int) or alignment < 1:
             self._refuse(f"has the impossible alignment {alignment!r}")
         data_start = -(-self.file.tell() // alignment) * alignment
-        if data_start + end > self.size:
+        if end and data_start + end > self.size:
             self._refuse(f"has {self.size} bytes where its tensors need {data_start + end}")
         return GgufHeader(metadata, tensors)
 

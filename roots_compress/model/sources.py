@@ -18,9 +18,10 @@ from roots_compress.model.importers.switches import Switches
 from roots_compress.model.safetensors_header import TensorEntry, read_header
 
 ROOTS = "roots"
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
 CODE_KEY = "auto_map"
 """Under this key a configuration names Python files to be run."""
 
@@ -196,6 +197,6 @@ def _check_tokenizer_files(directory: Path) -> None:
             where=directory,
             remedy="Copy the model's tokenizer files there as well.",
         )
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in (TOKENIZER, "tokenizer_config.json"):
         if (directory / name).exists():
             _refuse_code(read_json_object(directory / name), directory / name)

@@ -55,6 +55,8 @@ def load_gguf(source: SourceInfo) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if absent:
         raise InputError(f"lacks the tensor {absent[0]}", where=source.path)
     config = model.config.to_dict()
+    # It says that the file was quantized; what transformers returns no longer is.
+    config.pop("quantization_config", None)
     _check_understood(source, model.config)
     tensors = dict(model.state_dict())
     if config["tie_word_embeddings"]:

@@ -1,0 +1,66 @@
+"""Shrunken random models of every family, written as transformers writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from tests.tiny import VOCAB_SIZE, tiny_tokenizer
+
+CONFIGS: dict[str, type[PreTrainedConfig]] = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "gemma": GemmaConfig,
+    "gpt2": GPT2Config,
+}
+
+
+def source_config(family: str, **overrides: Any) -> PreTrainedConfig:
+    """Return a family's config of two layers and width 32."""
+    if family == "gpt2":
+        fields: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    else:
+        fields = {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": 64,
+        }
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    return CONFIGS[family](**{**fields, "vocab_size": VOCAB_SIZE, **ids, **overrides})
+
+
+def source_model(family: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
+    """Return a family's model with random weights everywhere, norms and biases too."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(source_config(family, **overrides)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            spread = 0.2 if parameter.ndim == 1 or "wte" in name or "embed" in name else 32**-0.5
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
+    return model
+
+
+def save_source(model: PreTrainedModel, directory: Path, **save: Any) -> Path:
+    """Write a model and the tiny tokenizer as transformers does."""
+    model.save_pretrained(directory, **save)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
