@@ -102,6 +102,8 @@ class Workspace:
             atomic.write_text(self._partial / KEY_NAME, canonical_json(self._key.ingredients))
         for folder in (self.work, self._stage, self.checkpoint, self.onnx):
             folder.mkdir(exist_ok=True)
+        atomic.sync_directory(self._partial)
+        atomic.sync_directory(self._run.path)
 
     def commit(
         self, result: StageResult, *, machine: Mapping[str, Json], inputs: Mapping[str, str] | None = None
