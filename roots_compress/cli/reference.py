@@ -1,0 +1,54 @@
+"""The command reference, `docs/commands.md`, written from the commands themselves.
+
+Run `python -m roots_compress.cli.reference docs/commands.md` after changing an option; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+HEAD = """\
+# Commands
+
+Written by `make docs` from the commands' own help; do not edit. The stage verbs chain: each appends a stage to the
+run (`--run`, by default `runs/current`) and goes on from its newest checkpoint.
+
+Exit codes: 0 done, 1 a stage failed, 2 bad input (nothing was written), 3 a gate was missed, 130 and 143 interrupted
+(the same command goes on).
+"""
+
+
+def reference() -> str:
+    """Return the Markdown page: every verb with its arguments and options."""
+    from roots_compress.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    sections = [HEAD]
+    for name, command in group.commands.items():
+        context = command.make_context(name, [], resilient_parsing=True)
+        summary = " ".join((command.help or "").split())
+        sections.append(f"\n## `{name}`\n\n{summary}\n\n| | |\n|---|---|\n")
+        sections.append("".join(_row(parameter, context) for parameter in command.params))
+    return "".join(sections)
+
+
+def _row(parameter: Any, context: Any) -> str:
+    if parameter.name == "help":
+        return ""
+    # Click's own help line: `--steps INTEGER`, `Optimizer steps.`
+    record = parameter.get_help_record(context)
+    names = record[0] if record else parameter.make_metavar(context)
+    text = (record[1] if record else "") or getattr(parameter, "help", "") or ""
+    return f"| `{_cell(names)}` | {_cell(text)} |\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
