@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +55,11 @@ def test_the_peak_holds_the_weights_and_not_this_process(tmp_path: Path) -> None
 def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no model\.onnx"):
         peak_rss_bytes(tmp_path, context=4, decode_tokens=2, threads=1)
+
+
+@pytest.mark.parametrize("module", ["memory", "speed"])
+def test_the_measuring_process_loads_no_more_than_serving_needs(module: str) -> None:
+    unwanted = "{'torch', 'transformers', 'onnx', 'rich', 'pydantic'}"
+    code = f"import sys, roots_compress.evaluate.{module}; print({unwanted} & sys.modules.keys())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
