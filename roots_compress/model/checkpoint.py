@@ -183,6 +183,7 @@ def _assemble(
         )
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
+    model.config.dtype = model.dtype
     return model
 
 
@@ -229,6 +230,9 @@ def _load_tokenizer(info: SourceInfo) -> PreTrainedTokenizerFast:
         raise InputError(
             "has a tokenizer that is not of the fast kind", where=info.path, remedy="Save a tokenizer.json."
         )
+    for note in ("is_local", "local_files_only"):
+        # How it was loaded is not a property of the tokenizer, and must not be saved with it.
+        tokenizer.init_kwargs.pop(note, None)
     return tokenizer
 
 

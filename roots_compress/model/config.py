@@ -2,11 +2,14 @@
 
 # No `from __future__ import annotations` here: `strict` checks no type that is given as a string.
 
+import re
 from dataclasses import field
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+from roots_compress.model.quantized import FORMATS
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 NORMS = ("rms_norm", "layer_norm")
@@ -30,6 +33,11 @@ ROPE_KEYS = {
 }
 """Keys beside `rope_type` and `rope_theta` of each scaling of rotary positions."""
 WIDTH_KEYS = ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
+MATRIX_NAME = re.compile(
+    r"model\.embed_tokens|lm_head"
+    r"|model\.layers\.(?P<layer>\d+)\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)"
+)
+"""Names of the modules that may be quantized."""
 LAYER_KEYS = (*WIDTH_KEYS, "sliding_window")
 
 
@@ -121,6 +129,7 @@ class RootsConfig(PreTrainedConfig):
         self._check_rope()
         for index, layer in enumerate(self.layers):
             self._check_layer(index, layer)
+        self._check_quantization()
 
     def _check_attention(self) -> None:
         kind = str(self.attention.get("kind"))
@@ -159,6 +168,22 @@ class RootsConfig(PreTrainedConfig):
             raise ValueError(f"layers[{index}]: {kv_heads} key/value heads do not divide {heads} query heads")
         if self.position == "rotary" and layer["head_dim"] % 2:
             raise ValueError(f"layers[{index}]: head_dim {layer['head_dim']} is odd; rotary needs it even")
+
+    def _check_quantization(self) -> None:
+        if self.quantization is None:
+            return
+        formats = self.quantization.get("formats")
+        if set(self.quantization) != {"group_size", "formats"} or not isinstance(formats, dict):
+            raise ValueError("quantization must hold exactly group_size and formats, an object")
+        group_size = self.quantization["group_size"]
+        _check_width("quantization.group_size", group_size)
+        if group_size % 2:
+            raise ValueError(f"quantization.group_size is {group_size}; pairs of 4-bit values need it even")
+        for name, weight_format in formats.items():
+            found = MATRIX_NAME.fullmatch(name)
+            if found is None or int(found["layer"] or 0) >= max(1, len(self.layers)):
+                raise ValueError(f"quantization.formats names {name!r}, which is no matrix of this model")
+            _check_member(f"quantization.formats[{name!r}]", weight_format, FORMATS)
 
 
 def _check_member(name: str, value: Any, known: Any) -> None:

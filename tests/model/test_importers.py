@@ -117,7 +117,9 @@ def test_buffers_of_old_gpt2_checkpoints_are_passed_over(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_sources_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
-    ours = load_checkpoint(save_source(source_model("llama").to(dtype), tmp_path))
+    halved: Any = source_model("llama")
+    halved.to(dtype)
+    ours = load_checkpoint(save_source(halved, tmp_path))
     assert ours.model.dtype == torch.float32
     assert_same_logits(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32), ours)
 
@@ -228,7 +230,8 @@ def test_absent_head_without_a_tie_flag_is_an_error(tmp_path: Path) -> None:
 def test_written_back_logits_are_equal(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     ours = load_checkpoint(save_source(source_model(family, **changes), tmp_path / "theirs"))
     write_back(ours, family, tmp_path / "back")
-    again, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "back", output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "back", output_loading_info=True)
+    again, loading = loaded
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
     assert_same_logits(again, ours)
