@@ -42,7 +42,7 @@ from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, StageKind, StageResult
 from roots_compress.run.keys import StageKey, explain_change, stage_key
 from roots_compress.run.machine import describe_machine
-from roots_compress.run.stages import CommittedStage, read_stages
+from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder, Workspace
 from roots_compress.train.config import TrainConfig
 from roots_compress.train.stage import new_model, train
@@ -71,8 +71,8 @@ class Setting:
     text: TextSplit
     device: str
     threads: int
-    inputs: dict[str, str]
-    """sha256 of everything read from outside the run, by name."""
+    texts: dict[str, str]
+    """sha256 of the training and the held-out text, which every stage reads."""
 
 
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:
@@ -92,18 +92,23 @@ def prepare(recipe: Recipe) -> Setting:
     Raises:
         InputError: the device, the model, a student or the text is missing or cannot be used.
     """
-    inputs: dict[str, str] = {}
     if recipe.model is not None:
         inspect_source(recipe.model)
-        inputs["model"] = source_sha256(recipe.model)
-    for stage in recipe.stages:
-        if isinstance(stage, DistillConfig) and Path(stage.student).exists():
-            inputs[f"student of {stage.name}"] = source_sha256(Path(stage.student))
     device = resolve_device(recipe.device)
     text = load_text(recipe.data, seed=recipe.seed)
-    inputs["training text"] = text_sha256(text.train)
-    inputs["held-out text"] = text_sha256(text.held_out)
-    return Setting(recipe, text, device, recipe.evaluation.threads or default_threads(), inputs)
+    texts = {"training text": text_sha256(text.train), "held-out text": text_sha256(text.held_out)}
+    return Setting(recipe, text, device, recipe.evaluation.threads or default_threads(), texts)
+
+
+def inputs_of(step: Step, setting: Setting) -> dict[str, str]:
+    """Return the sha256 of everything that a stage reads from outside the run, by name."""
+    inputs = dict(setting.texts)
+    if step.config is None:
+        assert setting.recipe.model is not None
+        inputs["model"] = source_sha256(setting.recipe.model)
+    elif isinstance(step.config, DistillConfig) and Path(step.config.student).exists():
+        inputs["student"] = source_sha256(Path(step.config.student))
+    return inputs
 
 
 def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
@@ -116,7 +121,7 @@ def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
             threads=setting.threads,
             device=setting.device,
             seed=recipe.seed,
-            inputs=dict(setting.inputs),
+            inputs=dict(inputs_of(step, setting)),
             evaluation=recipe.evaluation.model_dump(mode="json", exclude=TIMING_SETTINGS),
             export=recipe.export.model_dump(mode="json"),
         )
@@ -180,10 +185,13 @@ def _reuse_or_make(
     chain = run.stages()
     title = f"{index:02d} {step.kind}"
     if index < len(chain):
-        if chain[index].key.sha256 == key.sha256:
+        reasons = (
+            _reasons(chain[index], key) if chain[index].key.sha256 != key.sha256 else verify(chain[index])
+        )
+        if not reasons:
             console.print(f"{title}: finished earlier, reused")
             return chain[index]
-        console.print(f"{title}: made again: {'; '.join(_reasons(chain[index], key))}", markup=False)
+        console.print(f"{title}: made again: {'; '.join(reasons)}", markup=False)
     before = chain[index - 1] if index else None
     try:
         return _make(run, index, step, key, before, setting, console)
@@ -238,7 +246,7 @@ def _make(
     return workspace.commit(
         result,
         machine=describe_machine(threads=setting.threads, device=setting.device),
-        inputs=setting.inputs,
+        inputs=inputs_of(step, setting),
     )
 
 

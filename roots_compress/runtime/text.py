@@ -65,18 +65,22 @@ def stream_text(
         seed=seed,
     )
 
+    def decoded(written: list[int]) -> str:
+        return str(tokenizer.decode(written, skip_special_tokens=True))
+
     def pieces() -> Iterator[str]:
-        written, shown = [], ""
+        written: list[int] = []
+        shown = ""
         for (token,) in steps:
             if token is None or token in stop_tokens:
                 break
             written.append(token)
-            text = tokenizer.decode(written, skip_special_tokens=True)
+            text = decoded(written)
             # A token may end inside a character, which then reads as a replacement character for now.
             if not text.endswith("\N{REPLACEMENT CHARACTER}"):
                 yield text[len(shown) :]
                 shown = text
-        text = tokenizer.decode(written, skip_special_tokens=True)
+        text = decoded(written)
         if len(text) > len(shown):
             yield text[len(shown) :]
 

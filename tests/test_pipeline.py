@@ -1,0 +1,278 @@
+"""A whole run, tiny but real: every stage, the figures it must report, and what a second try does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from transformers import AutoModelForCausalLM
+
+from roots_compress.errors import InputError
+from roots_compress.pipeline import plan_recipe, run_recipe
+from roots_compress.recipe.growth import grow
+from roots_compress.recipe.loading import load_recipe, parse_recipe
+from roots_compress.recipe.schema import Recipe
+from roots_compress.results import RunMetrics
+
+TRAINING = {"steps": 6, "batch_size": 2, "block_size": 32, "checkpoint_every": 2}
+CALIBRATION = {"windows": 12, "block_size": 32}
+ARCHITECTURE = {
+    "hidden_size": 32,
+    "num_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+TRAIN = {
+    "kind": "train",
+    "architecture": ARCHITECTURE,
+    "tokenizer": {"vocab_size": 300},
+    "training": TRAINING,
+}
+DISTILL = {"kind": "distill", "student": "small", "training": TRAINING}
+PRUNE = {"kind": "prune", "ratio": 0.25, "multiple_of": 8, "calibration": CALIBRATION}
+QUANTIZE = {"kind": "quantize", "scheme": "int8", "calibration": CALIBRATION}
+EVALUATION = {
+    "windows": 4,
+    "block_size": 32,
+    "contexts": [16],
+    "repeats": 2,
+    "decode_tokens": 2,
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of one's own, so that the tests need not gather the built-in corpus."""
+    folder = tmp_path_factory.mktemp("text")
+    sentences = [f"Sentence {i} says that {i} times {i % 7} is {i * (i % 7)}, no more." for i in range(600)]
+    for part in range(4):
+        lines = sentences[part * 150 : (part + 1) * 150]
+        (folder / f"part{part}.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def recipe(text: Path, *stages: dict[str, Any], **changes: Any) -> Recipe:
+    return parse_recipe(
+        {
+            "name": "tiny",
+            "data": {"train": [str(text)], "eval_fraction": 0.25},
+            "evaluation": EVALUATION,
+            "stages": list(stages),
+            **changes,
+        }
+    )
+
+
+def quiet() -> Console:
+    return Console(stderr=True, quiet=True)
+
+
+@pytest.fixture(scope="session")
+def chain(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, RunMetrics]:
+    """All four stages, run once for the tests that only look at the result."""
+    folder = tmp_path_factory.mktemp("runs") / "chain"
+    wanted = recipe(text_file, TRAIN, DISTILL, PRUNE, QUANTIZE, gates={"max_perplexity_ratio": 50.0})
+    return wanted, folder, run_recipe(wanted, folder, console=quiet())
+
+
+def test_metrics_hold_every_figure_of_every_stage(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    _, folder, _ = chain
+    document = json.loads((folder / "metrics.json").read_text())
+    assert document["schema"] == 1
+    assert [row["kind"] for row in document["stages"]] == ["baseline", "distill", "prune", "quantize"]
+    for row in document["stages"]:
+        for key in (
+            "parameters",
+            "bytes",
+            "perplexity",
+            "bits_per_byte",
+            "torch_perplexity",
+            "peak_rss_bytes",
+        ):
+            assert row[key] > 0, key
+        for key in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+            assert [set(speed) for speed in row[key]] == [{"context", "median", "low", "high"}]
+        assert (folder / row["onnx"]).is_file()
+        assert row["seconds"] > 0
+    assert document["gates"] == [
+        {"gate": "max_perplexity_ratio", "limit": 50.0, "value": pytest.approx(1, abs=0.9), "passed": True}
+    ]
+    assert document["machine"]["versions"]["torch"]
+    assert document["protocol"]["threads"] > 0
+
+
+def test_each_stage_is_smaller_than_the_one_before(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    _, _, metrics = chain
+    sizes = [stage.metrics.bytes for stage in metrics.stages]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes)
+    counts = [stage.metrics.parameters for stage in metrics.stages]
+    assert counts[0] > counts[1] > counts[2] == counts[3]
+
+
+def test_graph_and_checkpoint_agree_on_perplexity(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    _, _, metrics = chain
+    for stage in metrics.stages:
+        assert stage.metrics.perplexity == pytest.approx(stage.metrics.torch_perplexity, rel=0.01)
+
+
+def test_every_checkpoint_loads_through_transformers(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    _, folder, metrics = chain
+    for stage in metrics.stages:
+        model = AutoModelForCausalLM.from_pretrained(folder / Path(stage.onnx).parts[0] / "checkpoint")
+        assert model.config.model_type == "roots"
+
+
+def test_the_run_explains_itself(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    wanted, folder, _ = chain
+    assert "quantize" in (folder / "report.html").read_text()
+    assert parse_recipe(json.loads((folder / "resolved.json").read_text())) == wanted
+    manifest = json.loads((folder / "02-prune" / "manifest.json").read_text())["content"]
+    assert "checkpoint/model.safetensors" in manifest["files"]
+    assert manifest["machine"]["instruction_set"]
+
+
+def test_nothing_is_left_lying_about(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    _, folder, _ = chain
+    assert not [path for path in folder.iterdir() if path.name.endswith((".partial", ".retired"))]
+
+
+def test_a_finished_stage_is_reused_and_a_changed_one_redone(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _ = chain
+    folder = tmp_path / "again"
+    shutil.copytree(original, folder)
+    stamps = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/manifest.json")}
+    changed = recipe(text_file, TRAIN, DISTILL, {**PRUNE, "ratio": 0.5}, QUANTIZE)
+    plan = list(plan_recipe(changed, folder))
+    assert [line.split(": ", 1)[1][:8] for line in plan] == ["finished", "finished", "to be ma", "to be ma"]
+    assert "stage.ratio: 0.25 -> 0.5" in plan[2]
+    run_recipe(changed, folder, console=quiet())
+    after = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/manifest.json")}
+    assert [name for name in sorted(after) if after[name] != stamps[name]] == ["02-prune", "03-quantize"]
+
+
+def test_a_shorter_recipe_removes_the_stages_it_no_longer_has(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shorter"
+    shutil.copytree(chain[1], folder)
+    metrics = run_recipe(recipe(text_file, TRAIN, DISTILL), folder, console=quiet())
+    assert [stage.kind for stage in metrics.stages] == ["baseline", "distill"]
+    assert sorted(path.name for path in folder.glob("0*")) == ["00-baseline", "01-distill"]
+
+
+def test_an_imported_model_is_the_baseline_and_verbs_make_a_recipe_grow(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    teacher, folder = chain[1] / "00-baseline" / "checkpoint", tmp_path / "current"
+    settings = {"data": {"train": [text_file], "eval_fraction": 0.25}, "evaluation": EVALUATION}
+    first = grow(folder, DISTILL, source=teacher, fresh=False, settings=settings)
+    run_recipe(first, folder, console=quiet())
+    second = grow(folder, PRUNE, source=None, fresh=False, settings={})
+    run_recipe(second, folder, console=quiet())
+    third = grow(folder, QUANTIZE, source=None, fresh=False, settings={})
+    metrics = run_recipe(third, folder, console=quiet())
+    assert [stage.kind for stage in metrics.stages] == ["baseline", "distill", "prune", "quantize"]
+    # The same first command again goes on with the run rather than starting another.
+    assert grow(folder, DISTILL, source=teacher, fresh=False, settings=settings) == third
+    with pytest.raises(InputError, match="in use"):
+        grow(folder, DISTILL, source=tmp_path, fresh=False, settings={})
+    with pytest.raises(InputError, match="cannot come after"):
+        grow(folder, PRUNE, source=None, fresh=False, settings={})
+
+
+def test_a_verb_cannot_change_how_the_run_is_measured(
+    chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(chain[1], folder)
+    with pytest.raises(InputError, match=r"evaluation\.windows = 4, not 5"):
+        grow(folder, DISTILL, source=None, fresh=False, settings={"evaluation": {"windows": 5}})
+
+
+def test_a_model_that_is_missing_writes_nothing(text_file: Path, tmp_path: Path) -> None:
+    wanted = recipe(text_file, DISTILL, model=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="nowhere"):
+        run_recipe(wanted, tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def write_recipe(path: Path, text: Path, **gates: float) -> Path:
+    # JSON is YAML.
+    document = {
+        "name": "tiny",
+        "data": {"train": [str(text)], "eval_fraction": 0.25},
+        "evaluation": EVALUATION,
+        "stages": [{**TRAIN, "training": {**TRAINING, "steps": 80}}],
+        "gates": gates,
+    }
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    code = "from roots_compress.cli.app import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_so_and_the_same_command_goes_on(
+    number: signal.Signals, code: int, text_file: Path, tmp_path: Path
+) -> None:
+    path = write_recipe(tmp_path / "recipe.yaml", text_file)
+    folder = tmp_path / "run"
+    process = start("run", path, "--run", folder)
+    work = folder / ".00-baseline.partial" / "work"
+    deadline = time.monotonic() + 90
+    while not (work.is_dir() and any(work.iterdir())):
+        assert time.monotonic() < deadline, "training never saved its state"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+    output = StringIO()
+    metrics = run_recipe(load_recipe(path), folder, console=Console(file=output, width=200))
+    assert metrics.stages[0].notes["steps"] == 80
+    assert "going on from step" in output.getvalue()
+
+
+def test_a_missed_gate_ends_with_exit_code_3_and_a_whole_report(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    teacher = chain[1] / "00-baseline" / "checkpoint"
+    path = tmp_path / "gated.yaml"
+    document = {
+        "name": "gated",
+        "model": str(teacher),
+        "data": {"train": [str(text_file)], "eval_fraction": 0.25},
+        "evaluation": EVALUATION,
+        "stages": [QUANTIZE],
+        "gates": {"max_bytes": 1},
+    }
+    path.write_text(json.dumps(document), encoding="utf-8")
+    process = start("run", path, "--run", tmp_path / "run")
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 3, stderr
+    assert "max_bytes" in stderr
+    assert "quantize" in stdout
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["gates"][0]["passed"] is False
