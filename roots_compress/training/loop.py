@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from rich.console import Console
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
@@ -113,7 +114,7 @@ def fit(
     Raises:
         InputError: windows longer than the model's context, nothing to score, a quantized model, or a
             precision that the device lacks.
-        StageError: the loss or a gradient is no longer finite.
+        StageError: the loss or a gradient is no longer finite, or the state cannot be written.
         KeyboardInterrupt: passed on once the state is saved.
     """
     _check(model, windows)
@@ -254,7 +255,14 @@ class _TrainingRun:
             "loss_scale": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
         }
         with uninterrupted():
-            save_state(self.work, SavedState(self.step, tensors, facts), self.fingerprint)
+            try:
+                save_state(self.work, SavedState(self.step, tensors, facts), self.fingerprint)
+            except (OSError, SafetensorError) as error:
+                raise StageError(
+                    f"the training state of step {self.step} cannot be written: {error}",
+                    where=self.work,
+                    remedy="Make room there and run the command again: it goes on from the last saved state.",
+                ) from error
             self.saved_step = self.step
 
     def resume(self, console: Console, label: str) -> None:

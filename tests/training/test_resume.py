@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from roots_compress.errors import StageError
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.distillation import Distillation
@@ -168,6 +169,21 @@ def test_the_state_of_another_training_is_not_used(tmp_path: Path, change: str) 
     summary = train(model, tmp_path, training, console=console, seed=1 if change == "seed" else 0)
     assert "going on" not in console.file.getvalue()  # type: ignore[attr-defined]
     assert summary.steps == STEPS
+
+
+def test_a_state_that_cannot_be_written_stops_the_stage_and_keeps_the_one_before(tmp_path: Path) -> None:
+    model = tiny_model()
+    calls = itertools.count()
+
+    def block_the_next_state(*_: object) -> None:
+        if next(calls) == 5:
+            (tmp_path / ".step-00000006.tmp").write_text("a file where the folder should go")
+
+    model.model.register_forward_pre_hook(block_the_next_state)
+    with pytest.raises(StageError, match="state of step 6 cannot be written") as caught:
+        train(model, tmp_path, settings(steps=8, checkpoint_every=3))
+    assert caught.value.where == str(tmp_path)
+    assert (tmp_path / "step-00000003" / "state.json").exists()
 
 
 def test_states_hold_no_pickle(tmp_path: Path) -> None:
