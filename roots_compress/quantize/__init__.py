@@ -1,1 +1,1 @@
-"""quantize"""
+"""Quantization of weights and, where it holds up, of activations."""

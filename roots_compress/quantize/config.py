@@ -22,8 +22,14 @@ class QuantizeConfig(Settings):
     activations: Literal["auto", "always", "never"] = "auto"
     """int8 only. `auto`: quantize a projection's input too, unless its measured error is too large."""
     activation_error: PositiveFloat = 0.02
-    """int8 with `auto`: the largest relative output error (root mean square) that quantizing an input may add."""
+    """int8 with `auto`: the largest relative output error (RMS) that quantizing an input may add."""
     group_size: Literal[16, 32, 64, 128] = 32
     """Weights that share a scale, in weight-only int8 and int4 matrices."""
+    eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
+    fold: bool = True
+    """Move outlier channels from activations into weights where that is exact."""
+    compensate: bool = True
+    """Let the weights not yet rounded make up for the error of those that are (GPTQ)."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Text on which errors are measured."""

@@ -1,0 +1,117 @@
+"""Channel scales that move outliers from activations into weights, chosen by the error they leave.
+
+Where a layer reads `x` and what comes before can divide `x` by a scale per channel at no cost, the columns of
+the layer's weight may be multiplied by it: the model computes the same, but what is rounded has changed. Xiao
+et al. 2023, "SmoothQuant": scales from the largest inputs and weights, for quantized inputs. Lin et al. 2024,
+"AWQ": scales from the inputs' energy, so that weight-only rounding spares the columns that matter.
+
+The producers (`sites.py`) are norms before query, key and value and before gate and up; the value projection
+before the output projection; the up projection before down. A producer's own quantization is untouched, as
+its scales are per row. Nothing is approximate but the float arithmetic.
+
+Shape legend: C input channels, R output rows, S sampled input rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from roots_compress.model.quantized import Format, quantize_tokens
+from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
+from roots_compress.quantize.sites import Site, SiteInput
+
+EXPONENTS = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""How much of a channel's range moves into the weights; 0, no scale at all, is always compared too."""
+LARGEST_SCALE = 1e4
+"""Bounds scales on both sides: channels that calibration hardly excites must not be blown up."""
+
+
+def smoothing_scale(input_C: Tensor, weight_C: Tensor, exponent: float) -> Tensor:
+    """Return `input^a / weight^(1-a)` of geometric mean 1, for positive magnitudes; 1 where either is 0."""
+    known = (input_C > 0) & (weight_C > 0)
+    if not known.any():
+        return torch.ones_like(input_C)
+    logarithm_C = exponent * input_C.log() - (1 - exponent) * weight_C.log()
+    logarithm_C = logarithm_C - logarithm_C[known].mean()
+    return torch.where(known, logarithm_C.exp().clamp(1 / LARGEST_SCALE, LARGEST_SCALE), 1.0)
+
+
+def relative_error(reference: Tensor, output: Tensor) -> float:
+    """Return the root mean square of the difference, relative to the reference's; 0 where that is 0."""
+    size = reference.square().mean()
+    if size == 0:
+        return 0.0
+    return float(((output - reference).square().mean() / size).sqrt())
+
+
+@torch.no_grad()
+def input_error(sample_SC: Tensor, weights: Sequence[Tensor]) -> float:
+    """Return the relative output error that quantizing the input adds: the worst of the weights `RC`."""
+    levels_SC, scale_S1 = quantize_tokens(sample_SC)
+    rounded_SC = levels_SC * scale_S1
+    return max(
+        relative_error(sample_SC @ weight.float().T, rounded_SC @ weight.float().T) for weight in weights
+    )
+
+
+@torch.no_grad()
+def output_error(sample_SC: Tensor, weight_RC: Tensor, quantized: QuantizedMatrix) -> float:
+    """Return the relative output error of a quantized matrix, its input's rounding included where it is."""
+    exact_SR = sample_SC @ weight_RC.float().T
+    return relative_error(exact_SR, _quantized_input(sample_SC, quantized.format) @ quantized.dequantize().T)
+
+
+@torch.no_grad()
+def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: int) -> Tensor | None:
+    """Return the channel scale that leaves the least output error; None where folding gains nothing.
+
+    The error is that of all the site's outputs together, on the sampled rows, each consumer's relative to its
+    own size. Matrices are rounded to nearest without clipping, inputs per token where the format does so.
+    """
+    if not site.producers:
+        return None
+    best, least = None, _site_error(site, seen, None, weight_format, group_size)
+    for scale_C in _candidates(site, seen, weight_format):
+        error = _site_error(site, seen, scale_C, weight_format, group_size)
+        if error < least:
+            best, least = scale_C, error
+    return best
+
+
+def _candidates(site: Site, seen: SiteInput, weight_format: Format) -> list[Tensor]:
+    if weight_format != "w8a8":
+        energy_C = site.shared(seen.mean_square).sqrt()
+        return [smoothing_scale(energy_C, torch.ones_like(energy_C), exponent) for exponent in EXPONENTS]
+    input_C = site.shared(seen.statistics.largest)
+    columns = [linear.weight.abs().amax(dim=0).float() for linear in site.consumers.values()]
+    weight_C = site.shared(torch.stack(columns).amax(dim=0))
+    return [smoothing_scale(input_C, weight_C, exponent) for exponent in EXPONENTS]
+
+
+def _site_error(
+    site: Site, seen: SiteInput, scale_C: Tensor | None, weight_format: Format, group_size: int
+) -> float:
+    total = 0.0
+    sample_SC = seen.sample_SC
+    divided_SC = sample_SC if scale_C is None else sample_SC / scale_C
+    rounded_SC = _quantized_input(divided_SC, weight_format)
+    importance_C = seen.mean_square if scale_C is None else seen.mean_square / scale_C.square()
+    for linear in site.consumers.values():
+        weight_RC = linear.weight.float()
+        scaled_RC = weight_RC if scale_C is None else weight_RC * scale_C
+        quantized = quantize_matrix(
+            scaled_RC, weight_format, group_size, importance_C=importance_C, clip=False
+        )
+        output_SR = rounded_SC @ quantized.dequantize().T
+        total += relative_error(sample_SC @ weight_RC.T, output_SR) ** 2
+    return total
+
+
+def _quantized_input(sample_SC: Tensor, weight_format: Format) -> Tensor:
+    if weight_format != "w8a8":
+        return sample_SC
+    levels_SC, scale_S1 = quantize_tokens(sample_SC)
+    return levels_SC * scale_S1

@@ -1,0 +1,160 @@
+"""The places of a layer where one input is quantized: the linear layers that read it, and what produces it.
+
+Shape legend: C channels of a site's input, S sampled rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.model.calibration import InputStatistics, observed
+from roots_compress.model.modeling import RootsLayer
+
+SAMPLED_ROWS = 512
+"""Input rows kept at each site, on which output errors are measured."""
+SCALABLE_ACTIVATIONS = ("relu",)
+"""Activations f with f(x / s) = f(x) / s for positive s, through which a scale may pass without a gate."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Linear layers that read the same input.
+
+    Attributes:
+        consumers: the linear layers, under their names within the transformer layer.
+        producers: parameters whose first axis makes the input's channels; none where no scale can be folded.
+        repeats: how often the producers' channels are repeated in the input, head by head (grouped values).
+        head_dim: channels in a head; without meaning where nothing is repeated.
+    """
+
+    consumers: Mapping[str, nn.Linear]
+    producers: tuple[Tensor, ...] = ()
+    repeats: int = 1
+    head_dim: int = 1
+
+    @property
+    def name(self) -> str:
+        """The first consumer's name."""
+        return next(iter(self.consumers))
+
+    def shared(self, values_C: Tensor) -> Tensor:
+        """Return for each channel the largest value among those made by the same producer's channel."""
+        if self.repeats == 1:
+            return values_C
+        heads = values_C.view(-1, self.repeats, self.head_dim)
+        return heads.amax(dim=1, keepdim=True).expand_as(heads).flatten()
+
+    @torch.no_grad()
+    def fold(self, scale_C: Tensor) -> None:
+        """Divide the input's channels by a scale, in place; the consumers' columns make up for it exactly.
+
+        The scale must be positive, and equal where channels share a producer's (see `shared`).
+        """
+        produced = scale_C
+        if self.repeats > 1:
+            produced = scale_C.view(-1, self.repeats, self.head_dim)[:, 0].flatten()
+        for tensor in self.producers:
+            tensor.div_(produced.to(tensor.dtype).view(-1, *(1,) * (tensor.ndim - 1)))
+        for linear in self.consumers.values():
+            linear.weight.mul_(scale_C.to(linear.weight.dtype))
+
+
+def attention_sites(layer: RootsLayer) -> list[Site]:
+    """Return the sites of the attention half: query, key and value; then the output projection."""
+    attention = layer.self_attn
+    projections = {f"self_attn.{name}_proj": _linear(attention, f"{name}_proj") for name in "qkv"}
+    return [
+        Site(projections, _parameters(layer.input_layernorm)),
+        Site(
+            {"self_attn.o_proj": _linear(attention, "o_proj")},
+            _parameters(attention.v_proj),
+            repeats=attention.num_heads // attention.num_kv_heads,
+            head_dim=attention.head_dim,
+        ),
+    ]
+
+
+def mlp_sites(layer: RootsLayer, activation: str) -> list[Site]:
+    """Return the sites of the MLP half: gate and up; then the down projection."""
+    mlp = layer.mlp
+    names = ("gate_proj", "up_proj") if mlp.gated else ("up_proj",)
+    scalable = mlp.gated or activation in SCALABLE_ACTIVATIONS
+    return [
+        Site(
+            {f"mlp.{name}": _linear(mlp, name) for name in names}, _parameters(layer.post_attention_layernorm)
+        ),
+        Site({"mlp.down_proj": _linear(mlp, "down_proj")}, _parameters(mlp.up_proj) if scalable else ()),
+    ]
+
+
+def _linear(block: nn.Module, name: str) -> nn.Linear:
+    linear = block.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
+def _parameters(module: nn.Module) -> tuple[Tensor, ...]:
+    return tuple(module.parameters(recurse=False))
+
+
+@dataclass
+class SiteInput:
+    """What a site reads on the calibration text: streamed statistics, a Gram matrix, sampled rows `SC`."""
+
+    statistics: InputStatistics
+    sample_SC: Tensor
+
+    @property
+    def mean_square(self) -> Tensor:
+        """Mean square of each channel, float32."""
+        return (self.statistics.squared_norms / max(1, self.statistics.rows)).float()
+
+    def divided(self, scale_C: Tensor) -> SiteInput:
+        """Return what the site reads once its channels are divided by a scale."""
+        old = self.statistics
+        new = InputStatistics(len(scale_C), device=scale_C.device)
+        exact_C = scale_C.double()
+        new.rows, new.largest = old.rows, old.largest / scale_C
+        new.squared_norms = old.squared_norms / exact_C.square()
+        new.gram = None if old.gram is None else old.gram / torch.outer(exact_C, exact_C)
+        return SiteInput(new, self.sample_SC / scale_C)
+
+
+def observe_sites(
+    layer: RootsLayer, sites: Sequence[Site], forward: Iterable[Tensor], *, name: str, total_rows: int
+) -> list[SiteInput]:
+    """Exhaust a forward pass of half a layer and return what each site read.
+
+    Args:
+        layer: the layer that runs.
+        sites: those to listen at.
+        forward: yields what the half-layer gives, batch by batch; its values are not used.
+        name: of the layer, for errors.
+        total_rows: how many rows will pass; the sample is taken evenly from them.
+
+    Raises:
+        StageError: a site read NaN or an infinity.
+    """
+    statistics: dict[str, InputStatistics] = {}
+    samples: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+    stride = max(1, total_rows // SAMPLED_ROWS)
+
+    def observer(site: str, rows_RC: Tensor) -> None:
+        seen = statistics.get(site)
+        if seen is None:
+            seen = statistics[site] = InputStatistics(rows_RC.shape[-1], gram=True, device=rows_RC.device)
+        first = -seen.rows % stride
+        samples[site].append(rows_RC[first::stride].float().clone())
+        seen.update(rows_RC)
+
+    modules = {site.name: site.consumers[site.name] for site in sites}
+    with torch.no_grad(), observed(modules, observer):
+        for _ in forward:
+            pass
+    for site in sites:
+        statistics[site.name].check(f"{name}.{site.name}")
+    return [SiteInput(statistics[site.name], torch.cat(samples[site.name])) for site in sites]

@@ -1,0 +1,209 @@
+"""The `quantize` stage: a float checkpoint in, a quantized one out, and what was chosen on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from roots_compress.data.documents import TextSplit
+from roots_compress.data.packing import pack
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import InputError, StageError
+from roots_compress.model.calibration import InputStatistics, ResidualStream
+from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.quantized import Format, QuantizedWeight
+from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.quantize.half import half_precision
+from roots_compress.quantize.outliers import input_error, output_error
+from roots_compress.quantize.plan import int8_format
+from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
+from roots_compress.quantize.sites import SAMPLED_ROWS, SiteInput
+from roots_compress.quantize.walk import BITS, Rounded, rank_sites, round_layers
+from roots_compress.results import Json
+from roots_compress.training.outcome import StageOutcome
+
+EMBEDDING = "model.embed_tokens"
+HEAD = "lm_head"
+POSITIONS = "model.embed_positions"
+"""Learned positions stay in float: a small table that is read row by row."""
+WORST_LISTED = 5
+
+
+def quantize(
+    config: QuantizeConfig,
+    checkpoint: Checkpoint,
+    text: TextSplit,
+    *,
+    device: str,
+    seed: int,
+    work: Path,
+    console: Console,
+) -> StageOutcome:
+    """Store a model's weights in fewer bits.
+
+    Args:
+        config: the scheme and its settings.
+        checkpoint: a float32 model; it is left as it is.
+        text: its training part is read to measure activations.
+        device: where to compute, `cpu` or `cuda`.
+        seed: draws the calibration windows.
+        work: not used; the stage is short enough to be begun anew.
+        console: shows progress.
+
+    Raises:
+        InputError: the model is quantized or in half precision already, or the text is too short.
+        StageError: weights or activations are not finite, or overflow float16; or the result is not as
+        planned.
+    """
+    model = checkpoint.model
+    _check_source(model)
+    block_size = min(config.calibration.block_size, model.config.max_position_embeddings)
+    windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=config.calibration.windows)
+    if config.scheme == "fp16":
+        halved = half_precision(model, torch.from_numpy(windows.input_ids[:1]))
+        return StageOutcome(
+            Checkpoint(halved, checkpoint.tokenizer),
+            {"scheme": "fp16", "bytes": stored_bytes(halved), "bytes_before": stored_bytes(model)},
+        )
+    nn.Module.to(model, device)
+    try:
+        rounded = _round_model(model, windows, config, device=device, console=console)
+    finally:
+        nn.Module.to(model, "cpu")
+    quantized = assemble(model, rounded, config.group_size)
+    _check_result(model, quantized, rounded)
+    return StageOutcome(
+        Checkpoint(quantized, checkpoint.tokenizer), _notes(config, model, quantized, rounded)
+    )
+
+
+def _check_source(model: RootsForCausalLM) -> None:
+    if model.config.quantization:
+        raise InputError(
+            "the model is quantized already",
+            remedy="Give the checkpoint from before quantization.",
+        )
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise InputError(
+                f"the model's {name} is {kind}, and quantization starts from float32",
+                remedy="Give the float32 checkpoint that this one was made from.",
+            )
+        if not torch.isfinite(parameter).all():
+            raise StageError(f"{name} holds NaN or infinite weights", remedy="The checkpoint is broken.")
+
+
+@torch.no_grad()
+def _round_model(
+    model: RootsForCausalLM, windows: PackedWindows, config: QuantizeConfig, *, device: str, console: Console
+) -> Rounded:
+    """Quantize the layers, then the embedding and the head."""
+    eight_bit = rank_sites(model, windows, config, device=device) if config.scheme == "int4" else set()
+    rounded, stream = round_layers(
+        model, windows, config, eight_bit=eight_bit, device=device, console=console
+    )
+    seen = _head_input(model, stream, windows)
+    table = model.model.embed_tokens.get_parameter("weight")
+    head = model.get_submodule(HEAD).get_parameter("weight")
+    # A tied table is stored once, in the one format that serves both looking up and multiplying.
+    _add(rounded, EMBEDDING, table, quantize_matrix(table, "w8", config.group_size), seen)
+    if head is not table:
+        chosen: Format = "w8"
+        if config.scheme == "int8":
+            chosen = int8_format(config, input_error(seen.sample_SC, [head]))
+        quantized = quantize_matrix(head, chosen, config.group_size, importance_C=seen.mean_square)
+        _add(rounded, HEAD, head, quantized, seen)
+    return rounded
+
+
+def _head_input(model: RootsForCausalLM, stream: ResidualStream, windows: PackedWindows) -> SiteInput:
+    """Return what the output head reads once the layers before it are quantized."""
+    statistics = InputStatistics(model.config.hidden_size, device=stream.device)
+    stride = max(1, windows.input_ids.size // SAMPLED_ROWS)
+    samples = []
+    for hidden_BTW in stream.hidden:
+        rows_RC = model.model.norm(hidden_BTW.to(stream.device)).flatten(0, -2)
+        samples.append(rows_RC[-statistics.rows % stride :: stride].clone())
+        statistics.update(rows_RC)
+    statistics.check(HEAD)
+    return SiteInput(statistics, torch.cat(samples))
+
+
+def _add(rounded: Rounded, name: str, weight: Tensor, quantized: QuantizedMatrix, seen: SiteInput) -> None:
+    """Enter a matrix beside the layers; its error is measured as that of an output head."""
+    rounded.formats[name] = quantized.format
+    rounded.errors[name] = output_error(seen.sample_SC, weight, quantized)
+    rounded.state.update({f"{name}.{key}": tensor.cpu() for key, tensor in quantized.buffers().items()})
+
+
+def assemble(model: RootsForCausalLM, rounded: Rounded, group_size: int) -> RootsForCausalLM:
+    """Return a new model, in eval mode on the CPU, of the quantized tensors and the rest of the old one's."""
+    config = copy.deepcopy(model.config)
+    config.quantization = {"group_size": group_size, "formats": dict(sorted(rounded.formats.items()))}
+    quantized: RootsForCausalLM = RootsForCausalLM(config).eval()
+    quantized.generation_config = copy.deepcopy(model.generation_config)
+    old = model.state_dict()
+    state = {name: rounded.state.get(name, old.get(name)) for name in quantized.state_dict()}
+    quantized.load_state_dict(state, strict=True)
+    return quantized
+
+
+def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded: Rounded) -> None:
+    """Make sure that what was planned is what was made."""
+    modules = {name for name, module in quantized.named_modules() if isinstance(module, QuantizedWeight)}
+    plain = {
+        name
+        for name, module in quantized.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Embedding) and name != POSITIONS)
+    }
+    if modules != set(rounded.formats) or plain:
+        raise StageError(
+            f"these modules are not as planned: {sorted(modules ^ set(rounded.formats) | plain)}"
+        )
+    for name, tensor in quantized.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise StageError(f"{name} holds NaN or infinite values after quantization")
+    before, after = stored_bytes(model), stored_bytes(quantized)
+    if after >= before:
+        raise StageError(
+            f"the quantized weights take {after} bytes, those before {before}",
+            remedy="The layers are too narrow for groups: lower group_size.",
+        )
+
+
+def stored_bytes(model: RootsForCausalLM) -> int:
+    """Return the bytes of all tensors, shared ones once."""
+    unique = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in unique.values())
+
+
+def _notes(
+    config: QuantizeConfig, model: RootsForCausalLM, quantized: RootsForCausalLM, rounded: Rounded
+) -> dict[str, Json]:
+    """Return what a report says of the stage."""
+    counts = Counter((name.rsplit(".", 1)[-1], chosen) for name, chosen in rounded.formats.items())
+    formats: dict[str, Json] = {f"{kind} {chosen}": count for (kind, chosen), count in sorted(counts.items())}
+    weights: Counter[int] = Counter()
+    for name, chosen in rounded.formats.items():
+        matrix = quantized.get_submodule(name)
+        assert isinstance(matrix, QuantizedWeight)
+        weights[BITS[chosen]] += matrix.rows * matrix.width
+    total = sum(parameter.numel() for parameter in model.parameters())
+    worst = sorted(rounded.errors, key=lambda name: rounded.errors[name], reverse=True)[:WORST_LISTED]
+    return {
+        "scheme": config.scheme,
+        "formats": formats,
+        "share_in_8_bits": weights[8] / total,
+        "share_in_4_bits": weights[4] / total,
+        "folded_sites": len(rounded.folded),
+        "largest_relative_errors": {name: rounded.errors[name] for name in worst},
+        "bytes": stored_bytes(quantized),
+        "bytes_before": stored_bytes(model),
+    }

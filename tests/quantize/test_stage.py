@@ -1,0 +1,227 @@
+"""The whole stage on tiny models: what it makes, reloads as, and refuses."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from roots_compress.data.config import CalibrationConfig
+from roots_compress.data.documents import Document, TextSplit
+from roots_compress.errors import InputError, StageError
+from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.quantized import QuantizedEmbedding, QuantizedLinear
+from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.quantize.stage import quantize, stored_bytes
+from roots_compress.training.outcome import StageOutcome
+from tests.tiny import TEXT, tiny_checkpoint, tiny_tokens
+
+Scheme = Literal["int8", "int4", "fp16"]
+SCHEMES: tuple[Scheme, ...] = ("int8", "int4", "fp16")
+DOCUMENT = Document.plain(TEXT * 8)
+SPLIT = TextSplit((DOCUMENT,), (DOCUMENT,), "a few lines")
+
+
+def run(tmp_path: Path, checkpoint: Checkpoint, scheme: Scheme = "int8", **settings: Any) -> StageOutcome:
+    config = QuantizeConfig(
+        scheme=scheme,
+        group_size=settings.pop("group_size", 16),
+        calibration=CalibrationConfig(windows=8, block_size=32),
+        **settings,
+    )
+    console = Console(file=io.StringIO())
+    return quantize(config, checkpoint, SPLIT, device="cpu", seed=0, work=tmp_path, console=console)
+
+
+@torch.no_grad()
+def logits(model: RootsForCausalLM) -> Tensor:
+    out: Tensor = model(input_ids=tiny_tokens()).logits
+    return out.float()
+
+
+def distance(model: RootsForCausalLM, other: RootsForCausalLM) -> float:
+    """Return the root mean square of the difference between two models' logits, relative to the first's."""
+    target = logits(model)
+    return float(((logits(other) - target).square().mean() / target.square().mean()).sqrt())
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "tied": {},
+    "untied, layer norms, learned positions, biases": {
+        "tie_word_embeddings": False,
+        "norm": "layer_norm",
+        "position": "learned",
+        "gated_mlp": False,
+        "activation": "gelu_tanh",
+        "attention_bias": True,
+        "attention_output_bias": True,
+        "mlp_bias": True,
+    },
+    "width no multiple of the group": {"hidden_size": 40},
+}
+
+
+@pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize(
+    ("scheme", "most"), [("int8", 0.03), ("int4", 0.2), ("fp16", 2e-3)], ids=["int8", "int4", "fp16"]
+)
+def test_the_quantized_model_predicts_alike(
+    tmp_path: Path, overrides: dict[str, Any], scheme: Scheme, most: float
+) -> None:
+    checkpoint = tiny_checkpoint(**overrides)
+    before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
+    outcome = run(tmp_path, checkpoint, scheme)
+    assert distance(checkpoint.model, outcome.checkpoint.model) < most
+    assert stored_bytes(outcome.checkpoint.model) < stored_bytes(checkpoint.model)
+    for name, tensor in checkpoint.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), f"the source's {name} was changed"
+
+
+RELOAD = """
+import sys
+from pathlib import Path
+import torch
+from roots_compress.model.checkpoint import load_checkpoint
+from tests.tiny import tiny_tokens
+model = load_checkpoint(Path(sys.argv[1])).model
+with torch.no_grad():
+    sys.stdout.buffer.write(model(input_ids=tiny_tokens()).logits.float().numpy().tobytes())
+"""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_saved_and_loaded_in_a_new_process_it_gives_the_same_logits(tmp_path: Path, scheme: Scheme) -> None:
+    model = run(tmp_path, tiny_checkpoint(tie_word_embeddings=scheme != "int4"), scheme).checkpoint
+    save_checkpoint(model, tmp_path / "saved")
+    command = [sys.executable, "-c", RELOAD, str(tmp_path / "saved")]
+    done = subprocess.run(command, capture_output=True, check=True)
+    expected = logits(model.model)
+    loaded = torch.frombuffer(bytearray(done.stdout), dtype=torch.float32).view_as(expected)
+    assert torch.equal(loaded, expected)
+
+
+def test_every_matrix_is_stored_in_integers(tmp_path: Path) -> None:
+    model = run(tmp_path, tiny_checkpoint(tie_word_embeddings=False)).checkpoint.model
+    names = {name for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
+    assert len(names) == 2 * 7 + 1
+    assert isinstance(model.model.embed_tokens, QuantizedEmbedding)
+    assert {parameter.ndim for parameter in model.parameters()} == {1}
+
+
+def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
+    checkpoint = run(tmp_path, tiny_checkpoint()).checkpoint
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    assert checkpoint.model.lm_head is None
+    tables = [name for name in checkpoint.model.state_dict() if "head" in name or "embed" in name]
+    assert sorted(tables) == ["model.embed_tokens.weight", "model.embed_tokens.weight_scale"]
+    loaded = load_checkpoint(tmp_path / "saved").model
+    assert torch.equal(logits(loaded), logits(checkpoint.model))
+
+
+@pytest.mark.parametrize(
+    ("activations", "formats"), [("always", {"w8a8"}), ("never", {"w8"})], ids=["always", "never"]
+)
+def test_activations_decides_the_projections_format(
+    tmp_path: Path, activations: str, formats: set[str]
+) -> None:
+    model = run(tmp_path, tiny_checkpoint(), activations=activations).checkpoint.model
+    chosen = model.config.quantization["formats"] if model.config.quantization else {}
+    assert {chosen[name] for name in chosen if "proj" in name} == formats
+
+
+def test_auto_keeps_inputs_in_float_where_their_error_is_too_large(tmp_path: Path) -> None:
+    strict = run(tmp_path, tiny_checkpoint(), activation_error=1e-6).notes["formats"]
+    assert isinstance(strict, dict)
+    assert all(name.endswith(" w8") for name in strict)
+    assert "down_proj w8" in strict
+
+
+def test_int4_keeps_the_dearest_sites_in_eight_bits(tmp_path: Path) -> None:
+    notes = run(tmp_path, tiny_checkpoint(), "int4", eight_bit_fraction=0.3).notes
+    formats = notes["formats"]
+    assert isinstance(formats, dict)
+    assert any(name.endswith("proj w8") for name in formats)
+    assert any(name.endswith("proj w4") for name in formats)
+    assert 0 < float(str(notes["share_in_4_bits"])) < 0.6
+
+
+def test_shared_inputs_get_one_format(tmp_path: Path) -> None:
+    model = run(tmp_path, tiny_checkpoint(), "int4", eight_bit_fraction=0.4).checkpoint.model
+    formats = model.config.quantization["formats"] if model.config.quantization else {}
+    for index in range(2):
+        prefix = f"model.layers.{index}."
+        assert len({formats[f"{prefix}self_attn.{name}_proj"] for name in "qkv"}) == 1
+        assert len({formats[f"{prefix}mlp.{name}_proj"] for name in ("gate", "up")}) == 1
+
+
+def test_rows_and_channels_of_zeros_stay_finite(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        mlp = checkpoint.model.model.layers[0].get_submodule("mlp")
+        mlp.get_parameter("up_proj.weight")[:5] = 0.0
+        mlp.get_parameter("down_proj.weight")[:, :9] = 0.0
+        checkpoint.model.model.layers[1].get_parameter("self_attn.o_proj.weight").zero_()
+    for scheme in ("int8", "int4"):
+        outcome = run(tmp_path, checkpoint, scheme)
+        assert torch.isfinite(logits(outcome.checkpoint.model)).all()
+        assert distance(checkpoint.model, outcome.checkpoint.model) < 0.2
+
+
+def test_compensation_and_folding_pay_in_four_bits(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    plain = run(tmp_path, checkpoint, "int4", fold=False, compensate=False, eight_bit_fraction=0.0)
+    compensated = run(tmp_path, checkpoint, "int4", fold=False, eight_bit_fraction=0.0)
+    assert distance(checkpoint.model, compensated.checkpoint.model) < distance(
+        checkpoint.model, plain.checkpoint.model
+    )
+
+
+def test_the_same_seed_gives_the_same_integers(tmp_path: Path) -> None:
+    first, second = (run(tmp_path, tiny_checkpoint(), "int4").checkpoint.model for _ in range(2))
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+
+
+def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
+    outcome = run(tmp_path, tiny_checkpoint())
+    with pytest.raises(InputError, match="quantized already"):
+        run(tmp_path, outcome.checkpoint)
+
+
+def test_a_half_precision_model_is_refused(tmp_path: Path) -> None:
+    outcome = run(tmp_path, tiny_checkpoint(), "fp16")
+    with pytest.raises(InputError, match="float16"):
+        run(tmp_path, outcome.checkpoint)
+
+
+def test_an_infinite_weight_is_named(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        checkpoint.model.model.layers[1].get_parameter("mlp.up_proj.weight")[3, 3] = float("inf")
+    with pytest.raises(StageError, match=r"layers\.1\.mlp\.up_proj\.weight"):
+        run(tmp_path, checkpoint)
+
+
+def test_a_weight_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        checkpoint.model.model.layers[1].get_parameter("mlp.down_proj.weight")[0, 0] = 7e4
+    with pytest.raises(StageError, match=r"layers\.1\.mlp\.down_proj\.weight reaches 70000"):
+        run(tmp_path, checkpoint, "fp16")
+
+
+def test_an_activation_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        for name in ("up_proj", "gate_proj"):
+            checkpoint.model.model.layers[0].get_parameter(f"mlp.{name}.weight").mul_(500)
+    with pytest.raises(StageError, match=r"the output of model\.layers\.0\.mlp"):
+        run(tmp_path, checkpoint, "fp16")
