@@ -151,14 +151,14 @@ def test_block_equals_dense_where_it_covers_all_keys(layout: str, short: int) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_fully_padded_row_stays_finite(dtype: torch.dtype) -> None:
-    heads = tuple(tensor.to(dtype) for tensor in random_heads(2, 2, 1, 9, 9))
+    query, key, value = (tensor.to(dtype) for tensor in random_heads(2, 2, 1, 9, 9))
     valid = torch.tensor([[False] * 9, [True] * 9])
     sight = Sight(9, valid)
     blocks = Blocks.of(sight, (valid.long().cumsum(dim=1) - 1).clamp(min=0), 2)
     for ours in (
-        dense_attention(*heads, sight.mask(), SCALE),
-        top_m_attention(*heads, sight.mask(), SCALE, 3),
-        block_attention(*heads, sight, blocks, SCALE, 2),
+        dense_attention(query, key, value, sight.mask(), SCALE),
+        top_m_attention(query, key, value, sight.mask(), SCALE, 3),
+        block_attention(query, key, value, sight, blocks, SCALE, 2),
     ):
         assert ours.dtype == dtype
         assert torch.isfinite(ours).all()

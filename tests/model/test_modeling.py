@@ -9,7 +9,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
-from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
@@ -37,6 +36,13 @@ TOKENS = 40
 @torch.no_grad()
 def logits_of(model: RootsForCausalLM, tokens: Tensor, **arguments: Any) -> Tensor:
     output: Tensor = model(tokens, **arguments).logits
+    return output
+
+
+def generated(model: Any, tokens: Tensor, mask: Tensor, **settings: Any) -> Tensor:
+    """Return prompts and nine greedy tokens each; the end token does not end them."""
+    settings = {"max_new_tokens": 9, "do_sample": False, "eos_token_id": None, **settings}
+    output: Tensor = model.generate(tokens, attention_mask=mask, **settings)
     return output
 
 
@@ -89,10 +95,9 @@ def test_packed_documents_equal_separate_ones(kind: str) -> None:
 @EVERY_MODEL
 def test_generation_is_the_same_with_and_without_the_cache(kind: str) -> None:
     model, tokens = tiny_model(**MODELS[kind]), tiny_tokens(2, 21)
-    settings: dict[str, Any] = {"max_new_tokens": 9, "do_sample": False, "eos_token_id": None}
     mask = torch.ones_like(tokens)
-    with_cache = model.generate(tokens, attention_mask=mask, use_cache=True, **settings)
-    without = model.generate(tokens, attention_mask=mask, use_cache=False, **settings)
+    with_cache = generated(model, tokens, mask, use_cache=True)
+    without = generated(model, tokens, mask, use_cache=False)
     assert with_cache.shape == (2, 30)
     torch.testing.assert_close(with_cache, without)
 
@@ -106,17 +111,16 @@ def test_generation_of_a_left_padded_batch_equals_single_prompts(kind: str) -> N
     for row, prompt in enumerate(prompts):
         batch[row, 21 - prompt.shape[1] :] = prompt
         mask[row, 21 - prompt.shape[1] :] = 1
-    settings: dict[str, Any] = {"max_new_tokens": 9, "do_sample": False, "eos_token_id": None}
-    together = model.generate(batch, attention_mask=mask, **settings)[:, 21:]
+    together = generated(model, batch, mask)[:, 21:]
     for row, prompt in enumerate(prompts):
-        alone = model.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)
+        alone = generated(model, prompt, torch.ones_like(prompt))
         assert together[row].tolist() == alone[0, prompt.shape[1] :].tolist()
 
 
 @pytest.mark.parametrize("attention", [TOP_M, BLOCK], ids=["top_m", "block"])
 def test_sparse_attention_differs_from_dense_where_it_leaves_keys_out(attention: dict[str, Any]) -> None:
     tokens = tiny_tokens(1, TOKENS)
-    sparse, dense = (logits_of(tiny_model(**kind), tokens) for kind in ({"attention": attention}, {}))
+    sparse, dense = logits_of(tiny_model(attention=attention), tokens), logits_of(tiny_model(), tokens)
     assert (sparse - dense).abs().max() > 0.01
 
 
@@ -229,4 +233,4 @@ def test_uniform_compares_all_widths() -> None:
 
 
 def test_number_of_layers_follows_the_list() -> None:
-    assert RootsConfig(layers=[tiny_layer()] * 3, num_hidden_layers=7).num_hidden_layers == 3
+    assert tiny_config(layers=[tiny_layer()] * 3, num_hidden_layers=7).num_hidden_layers == 3
