@@ -1,4 +1,4 @@
-"""What linear layers read on calibration text: streamed statistics, samples, and the residual stream itself.
+"""What linear layers read on calibration text: streamed statistics, and the residual stream itself.
 
 Nothing here holds the activations of a whole model. Statistics are summed up batch by batch; a Gram matrix
 exists only for the modules it was asked for; the residual stream is one tensor of tokens by hidden size.
@@ -43,16 +43,15 @@ class InputStatistics:
         self.largest = torch.zeros(width, device=device)
         self.gram = torch.zeros(width, width, dtype=torch.float64, device=device) if gram else None
 
-    def update(self, rows_RC: Tensor, weights_R: Tensor | None = None) -> None:
-        """Add rows; `weights_R` says how much each counts in the norms and the Gram matrix (1 without)."""
+    def update(self, rows_RC: Tensor) -> None:
+        """Add rows."""
         rows_RC = rows_RC.float()
         self.rows += rows_RC.shape[0]
         self.largest = torch.maximum(self.largest, rows_RC.abs().amax(dim=0))
-        scaled_RC = rows_RC if weights_R is None else rows_RC * weights_R[:, None].sqrt()
         if self.gram is None:
-            self.squared_norms += scaled_RC.square().sum(dim=0).double()
+            self.squared_norms += rows_RC.square().sum(dim=0).double()
         else:
-            self.gram += (scaled_RC.T @ scaled_RC).double()
+            self.gram += (rows_RC.T @ rows_RC).double()
             self.squared_norms = self.gram.diagonal().clone()
 
     def check(self, name: str) -> None:
@@ -150,37 +149,6 @@ def collect_statistics(
     return statistics
 
 
-def sample_inputs(
-    model: RootsForCausalLM,
-    windows: PackedWindows,
-    names: Collection[str],
-    *,
-    rows: int,
-    seed: int,
-    device: str = "cpu",
-    batch_size: int = BATCH_SIZE,
-) -> dict[str, Tensor]:
-    """Return input rows `RC` of each named module: the same `rows` random tokens for all, on the CPU.
-
-    Where the windows hold fewer tokens than `rows`, all of them are returned.
-    """
-    total = windows.input_ids.size
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    chosen = order[:rows].sort().values
-    seen: dict[str, int] = {}
-    parts: dict[str, list[Tensor]] = {}
-
-    def observer(name: str, rows_RC: Tensor) -> None:
-        start = seen.get(name, 0)
-        seen[name] = start + rows_RC.shape[0]
-        inside = chosen[(chosen >= start) & (chosen < seen[name])] - start
-        # A copy by index: no view may keep the whole batch alive.
-        parts.setdefault(name, []).append(rows_RC[inside.to(rows_RC.device)].cpu())
-
-    observe_inputs(model, windows, names, observer, device=device, batch_size=batch_size)
-    return {name: torch.cat(found) for name, found in parts.items()}
-
-
 def batches(
     windows: PackedWindows, batch_size: int = BATCH_SIZE, device: str | torch.device = "cpu"
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -222,13 +190,6 @@ class ResidualStream:
                 model.model(input_ids=tokens, segment_ids=segments, use_cache=False)
                 self.hidden.append(recorders[0].hidden.float().cpu())
                 self._contexts.append([recorder.context for recorder in recorders])
-
-    def fork(self) -> ResidualStream:
-        """Return a copy which goes its own way from here."""
-        other = object.__new__(ResidualStream)
-        other.device, other._contexts = self.device, self._contexts
-        other.hidden = [hidden_BTW.clone() for hidden_BTW in self.hidden]
-        return other
 
     def attention(self, layer: RootsLayer, index: int) -> Iterator[Tensor]:
         """Yield what a layer's attention adds to each batch, `BTW` on the device; the stream stays as it is.

@@ -1,1 +1,1 @@
-"""prune"""
+"""The prune stage: scores, plan, cut, refit, recovery."""

@@ -13,11 +13,9 @@ from torch import Tensor
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.calibration import (
-    InputStatistics,
     ResidualStream,
     collect_statistics,
     observe_inputs,
-    sample_inputs,
 )
 from roots_compress.model.modeling import RootsForCausalLM
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
@@ -67,37 +65,12 @@ def test_streamed_statistics_equal_those_of_all_rows(batch_size: int) -> None:
     assert statistics[DOWN[1]].gram is None, "a Gram matrix is made only where it was asked for"
 
 
-def test_row_weights_count_rows_repeatedly() -> None:
-    rows = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    counts = torch.tensor([1, 2, 3, 1, 0, 2])
-    weighted, repeated = InputStatistics(4, gram=True), InputStatistics(4, gram=True)
-    weighted.update(rows, counts.float())
-    repeated.update(rows.repeat_interleave(counts, dim=0))
-    assert weighted.gram is not None
-    assert repeated.gram is not None
-    torch.testing.assert_close(weighted.gram, repeated.gram, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(weighted.squared_norms, repeated.squared_norms, rtol=1e-6, atol=1e-6)
-
-
 def test_the_head_reads_the_final_norm_output() -> None:
     model, windows = tiny_model(), make_windows()
     reference = all_inputs(model, windows, ("lm_head",))["lm_head"]
     rows: list[Tensor] = []
     observe_inputs(model, windows, ("lm_head",), lambda _name, found: rows.append(found))
     torch.testing.assert_close(torch.cat(rows), reference, rtol=1e-5, atol=1e-5)
-
-
-def test_samples_are_the_same_tokens_of_every_module() -> None:
-    model, windows = tiny_model(), make_windows()
-    names = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj", *DOWN)
-    reference = all_inputs(model, windows, names)
-    samples = sample_inputs(model, windows, names, rows=7, seed=3, batch_size=2)
-    torch.testing.assert_close(samples[names[0]], samples[names[1]], msg="both read the same norm's output")
-    distances = torch.cdist(samples[DOWN[0]], reference[DOWN[0]])
-    chosen = distances.argmin(dim=1)
-    assert distances.amin(dim=1).max() < 1e-4
-    assert chosen.unique().numel() == 7
-    torch.testing.assert_close(samples[DOWN[1]], reference[DOWN[1]][chosen], rtol=1e-5, atol=1e-5)
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error() -> None:
@@ -146,15 +119,3 @@ def test_the_residual_stream_follows_the_plain_forward(overrides: dict[str, Any]
             stream.add(stream.attention(layer, index))
             stream.add(stream.mlp(layer))
     torch.testing.assert_close(torch.cat(stream.hidden), states[-1], rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_fork_leaves_its_origin_alone() -> None:
-    model, windows = tiny_model(), make_windows()
-    stream = ResidualStream(model, windows)
-    before = [hidden.clone() for hidden in stream.hidden]
-    fork = stream.fork()
-    fork.add(fork.mlp(model.model.layers[0]))
-    for kept, now, moved in zip(before, stream.hidden, fork.hidden, strict=True):
-        assert torch.equal(kept, now)
-        assert not torch.equal(kept, moved)

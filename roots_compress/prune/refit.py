@@ -1,0 +1,82 @@
+"""Least-squares refit of a projection whose input channels were cut: pure functions of Gram matrices.
+
+Shape legend: O outputs, C all input channels, K kept input channels. `gram_CC` is `X.T @ X` of the
+projection's full input X on calibration rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from roots_compress.errors import StageError
+
+ROWS_PER_CHANNEL = 2
+"""Calibration rows per refitted channel below which least squares would follow the noise of its sample."""
+
+
+def rows_needed(kept: int) -> int:
+    """Return how many calibration rows a refit of `kept` input channels needs."""
+    return ROWS_PER_CHANNEL * kept
+
+
+def refit(
+    weight_OC: Tensor,
+    gram_CC: Tensor,
+    kept: Sequence[int],
+    *,
+    damping: float,
+) -> Tensor:
+    """Return the weights `OK` with which the kept channels come closest to the outputs before the cut.
+
+    They minimise `|X weight.T - X_K W.T|^2 + d |W - W_K|^2`, where `W_K` are the kept columns as they were
+    and `d` is `damping` times the mean of the kept channels' Gram diagonal. It is the layer-wise
+    reconstruction of optimal brain surgeon and SparseGPT (Frantar and Alistarh 2023, arXiv:2301.00774), for
+    whole channels.
+
+    The correction is solved for, rather than the weights: where the data say nothing (a channel that is all
+    zero on the calibration rows) a weight stays as it was instead of shrinking to zero.
+
+    Args:
+        weight_OC: the projection before the cut.
+        gram_CC: of the projection's full input.
+        kept: the input channels that stay, in rising order.
+        damping: ridge, relative to the mean Gram diagonal of the kept channels; above 0.
+
+    Raises:
+        StageError: the system cannot be solved: an input is not finite.
+    """
+    index = torch.as_tensor(kept, device=gram_CC.device)
+    weight_OC, gram_CC = weight_OC.double(), gram_CC.double()
+    gram_CK = gram_CC[:, index]
+    gram_KK = gram_CK[index]
+    target_OK = weight_OC @ gram_CK
+    kept_OK = weight_OC[:, index]
+    mean_square = gram_KK.diagonal().mean()
+    if mean_square == 0:
+        return kept_OK
+    damped_KK = gram_KK.clone()
+    damped_KK.diagonal().add_(damping * mean_square)
+    factor_KK, failed = torch.linalg.cholesky_ex(damped_KK)
+    if failed or not torch.isfinite(target_OK).all():
+        raise StageError(
+            "the least-squares refit has no solution: the calibration activations are not finite",
+            remedy="Check the checkpoint, or set refit: false.",
+        )
+    residual_OK = target_OK - kept_OK @ gram_KK
+    return kept_OK + torch.cholesky_solve(residual_OK.T, factor_KK).T
+
+
+def relative_error(weight_OC: Tensor, refitted_OK: Tensor, gram_CC: Tensor, kept: Sequence[int]) -> float:
+    """Return the root mean square of the output's change over that of the output, on the Gram matrix's rows.
+
+    0 is a perfect refit and 1 what leaving the output at zero would give. A dead projection has error 0.
+    """
+    weight_OC, gram_CC = weight_OC.double(), gram_CC.double()
+    change_OC = weight_OC.clone()
+    change_OC[:, torch.as_tensor(kept, device=weight_OC.device)] -= refitted_OK.double()
+    energy = ((weight_OC @ gram_CC) * weight_OC).sum()
+    lost = ((change_OC @ gram_CC) * change_OC).sum()
+    return float((lost.clamp(min=0) / energy).sqrt()) if energy > 0 else 0.0

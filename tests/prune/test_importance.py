@@ -1,0 +1,53 @@
+"""Our scores through torch-pruning's importance interface."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch_pruning as tp
+
+from roots_compress.model.surgery import attention_group, mlp_group
+from roots_compress.prune.importance import ActivationImportance, MagnitudeImportance
+from roots_compress.prune.scores import pool
+from tests.tiny import tiny_layer, tiny_model
+
+
+def test_the_scores_are_what_torch_pruning_takes() -> None:
+    assert issubclass(MagnitudeImportance, tp.importance.Importance)
+    assert issubclass(ActivationImportance, tp.importance.Importance)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_magnitude_counts_every_matrix_of_an_mlp_channel(gated: bool) -> None:
+    model = tiny_model(gated_mlp=gated)
+    mlp = model.model.layers[0].mlp
+    found = MagnitudeImportance(48)(mlp_group(model, 0))
+    expected = mlp.down_proj.weight.square().sum(0) + mlp.up_proj.weight.square().sum(1)
+    if gated:
+        expected = expected + mlp.gate_proj.weight.square().sum(1)
+    torch.testing.assert_close(found, expected.sqrt().double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (6, 2), (4, 1)])
+def test_magnitude_counts_shared_keys_and_values_once(heads: int, groups: int) -> None:
+    model = tiny_model(layers=[tiny_layer(num_attention_heads=heads, num_key_value_heads=groups)])
+    attention = model.model.layers[0].self_attn
+    found = pool(MagnitudeImportance(groups)(attention_group(model, 0)), groups)
+    expected = attention.o_proj.weight.square().sum(0).view(groups, -1).sum(1)
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        expected = expected + projection.weight.square().sum(1).view(groups, -1).sum(1)
+    torch.testing.assert_close(found, expected.sqrt().double(), rtol=1e-5, atol=0)
+
+
+def test_activation_reads_the_root_and_the_norms() -> None:
+    model = tiny_model()
+    norms = torch.rand(48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = ActivationImportance(norms)(mlp_group(model, 1))
+    weight = model.model.layers[1].mlp.down_proj.weight.double()
+    torch.testing.assert_close(found, weight.norm(dim=0) * norms.sqrt())
+
+
+def test_a_part_of_a_group_gets_its_part_of_the_scores() -> None:
+    model = tiny_model()
+    whole = MagnitudeImportance(48)(mlp_group(model, 0))
+    torch.testing.assert_close(MagnitudeImportance(3)(mlp_group(model, 0, [4, 9, 30])), whole[[4, 9, 30]])

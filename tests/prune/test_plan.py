@@ -1,0 +1,85 @@
+"""What is kept: legal widths, the best units, and widths that differ by layer."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from roots_compress.errors import InputError
+from roots_compress.prune.plan import best_units, global_widths, kept_width
+
+
+@pytest.mark.parametrize(
+    ("width", "ratio", "multiple", "kept"),
+    [
+        (1536, 0.25, 16, 1152),
+        (1536, 0.5, 16, 768),
+        (1536, 0.01, 16, 1520),
+        (1500, 0.1, 16, 1344),
+        (48, 0.25, 16, 32),
+        (3, 0.34, 1, 2),
+        (30, 0.1, 1, 27),
+        (30, 0.0, 16, 30),
+    ],
+)
+def test_the_nearest_multiple_stays(width: int, ratio: float, multiple: int, kept: int) -> None:
+    assert kept_width(width, ratio, multiple, key="ratio") == kept
+
+
+def test_too_small_a_ratio_names_the_nearest_that_removes_something() -> None:
+    with pytest.raises(InputError, match=r"nearest legal ratio is 0\.0104, which keeps 1520") as caught:
+        kept_width(1536, 0.001, 16, key="ratio")
+    assert caught.value.exit_code == 2
+    assert kept_width(1536, 0.0104, 16, key="ratio") == 1520, "the ratio it names is legal"
+
+
+def test_too_large_a_ratio_names_the_nearest_that_leaves_something() -> None:
+    with pytest.raises(InputError, match=r"nearest legal ratio is 0\.9896, which keeps 16"):
+        kept_width(1536, 0.999, 16, key="ratio")
+    assert kept_width(1536, 0.9896, 16, key="ratio") == 16
+
+
+def test_one_group_of_two_is_the_least_that_can_go() -> None:
+    with pytest.raises(InputError, match=r"nearest legal head_ratio is 0\.5000, which keeps 1"):
+        kept_width(2, 0.2, 1, key="head_ratio")
+
+
+@pytest.mark.parametrize(("width", "multiple"), [(16, 16), (12, 16), (1, 1)])
+def test_a_width_without_a_smaller_multiple_is_refused(width: int, multiple: int) -> None:
+    with pytest.raises(InputError, match="Lower multiple_of"):
+        kept_width(width, 0.5, multiple, key="ratio")
+
+
+def test_the_best_units_stay_in_their_order() -> None:
+    assert best_units(torch.tensor([0.1, 5.0, 3.0, 4.0, 0.2]), 3) == [1, 2, 3]
+
+
+def test_of_equal_units_the_first_stay() -> None:
+    assert best_units(torch.ones(6), 2) == [0, 1]
+
+
+def test_global_widths_equal_the_best_of_all_legal_ones() -> None:
+    shares = [torch.rand(8, generator=torch.Generator().manual_seed(seed)) ** (seed + 1) for seed in range(3)]
+    total, multiple = 14, 2
+
+    def kept_worth(widths: tuple[int, ...]) -> float:
+        best = (
+            share.sort(descending=True).values[:width].sum()
+            for share, width in zip(shares, widths, strict=True)
+        )
+        return float(sum(best))
+
+    legal = [w for w in product(range(multiple, 9, multiple), repeat=3) if sum(w) == total]
+    assert tuple(global_widths(shares, total, multiple)) == max(legal, key=kept_worth)
+
+
+def test_global_widths_take_from_the_layer_that_spreads_least() -> None:
+    concentrated = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    spread = torch.full((4,), 0.25)
+    assert global_widths([concentrated, spread], 5, 1) == [1, 4]
+
+
+def test_every_layer_keeps_something_even_a_dead_one() -> None:
+    assert global_widths([torch.zeros(8), torch.full((8,), 0.125)], 10, 2) == [2, 8]

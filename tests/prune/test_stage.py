@@ -1,0 +1,149 @@
+"""The prune stage as the pipeline calls it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from roots_compress.data.config import CalibrationConfig
+from roots_compress.data.documents import Document, TextSplit
+from roots_compress.data.packing import pack
+from roots_compress.errors import InputError, StageError
+from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from roots_compress.prune.config import PruneConfig, RecoveryConfig
+from roots_compress.prune.stage import prune
+from roots_compress.training.config import DistillLossConfig, TrainingConfig
+from roots_compress.training.outcome import StageOutcome
+from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokenizer, tiny_tokens
+
+CALIBRATION = CalibrationConfig(windows=8, block_size=32)
+SPLIT = TextSplit(tuple(Document.plain(f"{TEXT} {number}") for number in range(8)), (), "tiny")
+
+
+def run(tmp_path: Path, checkpoint: Checkpoint, text: TextSplit = SPLIT, **settings: Any) -> StageOutcome:
+    config = PruneConfig(**{"calibration": CALIBRATION, "multiple_of": 4, **settings})
+    console = Console(file=io.StringIO())
+    return prune(config, checkpoint, text, device="cpu", seed=0, work=tmp_path, console=console)
+
+
+def logits(checkpoint: Checkpoint) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = checkpoint.model(tiny_tokens()).logits
+    return found
+
+
+def test_every_axis_at_once_gives_the_widths_asked_for(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer()] * 4)
+    before = [parameter.clone() for parameter in checkpoint.model.parameters()]
+    outcome = run(tmp_path, checkpoint, ratio=0.25, head_ratio=0.5, layer_ratio=0.25)
+    pruned = outcome.checkpoint
+    widths = tiny_layer(
+        num_attention_heads=2, num_key_value_heads=1, intermediate_size=36, sliding_window=None
+    )
+    assert pruned.model.config.layers == [widths] * 3
+    assert not pruned.model.training
+    assert logits(pruned).isfinite().all()
+    after = list(checkpoint.model.parameters())
+    assert all(torch.equal(a, b) and b.requires_grad for a, b in zip(before, after, strict=True))
+
+
+def test_the_result_comes_back_from_disk_with_equal_logits(tmp_path: Path) -> None:
+    pruned = run(tmp_path, tiny_checkpoint(), head_ratio=0.5).checkpoint
+    save_checkpoint(pruned, tmp_path / "checkpoint")
+    torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(pruned))
+
+
+def test_the_notes_say_what_was_decided(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer()] * 3)
+    outcome = run(tmp_path, checkpoint, ratio=0.25, layer_ratio=0.34)
+    notes = json.loads(json.dumps(outcome.notes, allow_nan=False))
+    assert notes["parameters_before"] == checkpoint.model.num_parameters()
+    assert notes["parameters_after"] == outcome.checkpoint.model.num_parameters() < notes["parameters_before"]
+    assert notes["intermediate_size_before"] == [48, 48, 48]
+    assert notes["intermediate_size_after"] == [36, 36]
+    assert len(notes["dropped_layers"]) == 1
+    assert notes["calibration_tokens"] == 256
+    assert notes["attention_errors"] == [None, None]
+    assert all(0 < error < 1 for error in notes["mlp_errors"])
+
+
+def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
+    first, second = (run(tmp_path, tiny_checkpoint(), head_ratio=0.5).checkpoint.model for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_widths_ranked_over_the_model_have_the_uniform_total(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():  # Half of the first layer's channels do next to nothing.
+        checkpoint.model.model.layers[0].mlp.down_proj.weight[:, :24] *= 1e-3
+    widths = run(tmp_path, checkpoint, uniform=False).notes["intermediate_size_after"]
+    assert isinstance(widths, list)
+    assert sum(int(str(width)) for width in widths) == 72
+    assert widths[0] == 24
+
+
+def test_half_precision_is_pruned_in_float32(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    checkpoint.model.half()
+    pruned = run(tmp_path, checkpoint).checkpoint
+    assert pruned.model.dtype == torch.float32
+    assert checkpoint.model.dtype == torch.float16
+
+
+def test_recovery_brings_the_model_nearer_to_its_teacher(tmp_path: Path) -> None:
+    tokens = torch.from_numpy(pack(SPLIT.train, tiny_tokenizer(), 32, seed=0).input_ids)
+
+    @torch.no_grad()
+    def divergence(pruned: Checkpoint) -> float:
+        teacher = tiny_checkpoint().model(tokens).logits.log_softmax(-1)
+        student = pruned.model(tokens).logits.log_softmax(-1)
+        return float((teacher.exp() * (teacher - student)).sum(-1).mean())
+
+    recovery = RecoveryConfig(
+        loss=DistillLossConfig(cross_entropy_weight=0.0, kl_weight=1.0, temperature=1.0),
+        training=TrainingConfig(steps=30, batch_size=4, block_size=32, learning_rate=3e-3),
+    )
+    plain = run(tmp_path, tiny_checkpoint(), ratio=0.5)
+    recovered = run(tmp_path, tiny_checkpoint(), ratio=0.5, recovery=recovery)
+    assert divergence(recovered.checkpoint) < 0.9 * divergence(plain.checkpoint)
+    notes = recovered.notes["recovery"]
+    assert isinstance(notes, dict)
+    assert notes["steps"] == 30
+
+
+def test_a_ratio_without_a_legal_shape_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nearest legal head_ratio is 0\.5000"):
+        run(tmp_path, tiny_checkpoint(), head_ratio=0.1)
+
+
+def test_too_few_calibration_windows_are_refused_with_their_number(tmp_path: Path) -> None:
+    few = CalibrationConfig(windows=2, block_size=16)
+    with pytest.raises(InputError, match=r"needs 72 tokens.*\n.*calibration\.windows to 5 or more"):
+        run(tmp_path, tiny_checkpoint(), calibration=few)
+    assert run(tmp_path, tiny_checkpoint(), calibration=few, refit=False).notes["calibration_tokens"] == 32
+
+
+def test_too_short_a_text_is_refused(tmp_path: Path) -> None:
+    short = TextSplit((Document.plain("The quick brown fox jumps over the lazy dog."),), (), "short")
+    with pytest.raises(InputError, match="The text has no more"):
+        run(tmp_path, tiny_checkpoint(), short, calibration=CalibrationConfig(windows=50, block_size=8))
+
+
+def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
+    quantization = {"group_size": 16, "formats": {"model.layers.0.mlp.down_proj": "w8"}}
+    with pytest.raises(InputError, match="Prune first, then quantize"):
+        run(tmp_path, tiny_checkpoint(quantization=quantization))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        checkpoint.model.model.layers[0].mlp.gate_proj.weight[3] = torch.nan
+    with pytest.raises(StageError, match="NaN or infinite"):
+        run(tmp_path, checkpoint)
