@@ -1,4 +1,4 @@
-"""A checkpoint as a folder that any ONNX Runtime can serve: graph, configs and tokenizer, checked before it appears."""
+"""A checkpoint as a folder that any ONNX Runtime can serve: graph, configs and tokenizer, checked first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from roots_compress.model.checkpoint import Checkpoint
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
 INLINE_LIMIT_BYTES = 16 << 20
-"""Weights up to this size stay in the graph's own file; larger ones go beside it, where they can be mapped."""
+"""Weights up to this size stay in the graph's file; larger ones go beside it, where they can be mapped."""
 SMALLEST_EXTERNAL_BYTES = 1024
 
 
@@ -34,22 +34,22 @@ class ExportReport:
 
     @property
     def largest_difference(self) -> float:
-        """The worst case's largest difference between logits, relative to the checkpoint's largest."""
+        """The largest of the differences that the cases' tolerances bound."""
         return max(case.difference for case in self.parity)
 
 
 def export_checkpoint(checkpoint: Checkpoint, directory: Path, config: ExportConfig) -> ExportReport:
-    """Write a checkpoint's graph, configs and tokenizer to a new folder, after checking the graph's logits.
+    """Write a checkpoint's graph, configs and tokenizer to a new or empty folder, after checking the logits.
 
     The files appear all together or not at all. The same checkpoint always gives the same bytes.
 
     Raises:
-        InputError: the folder exists.
+        InputError: the folder holds something already.
         StageError: the graph is not valid ONNX, or its logits are not the checkpoint's.
     """
-    if directory.exists():
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
-            "the export folder exists already",
+            "the export folder holds something already",
             where=directory,
             remedy="Name a new folder, or remove this one.",
         )
@@ -58,6 +58,8 @@ def export_checkpoint(checkpoint: Checkpoint, directory: Path, config: ExportCon
     partial.mkdir(parents=True)
     try:
         cases = _write(checkpoint, partial, config)
+        if directory.exists():
+            directory.rmdir()
         partial.rename(directory)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

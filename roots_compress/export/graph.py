@@ -9,8 +9,6 @@ Shape legend: B batch, T new tokens, S all tokens, N = B * T, W hidden size, V v
 
 from __future__ import annotations
 
-from typing import cast
-
 import onnx_ir as ir
 import torch
 
@@ -41,7 +39,7 @@ def build_graph(model: RootsForCausalLM) -> ir.Model:
             f"the checkpoint's weights are {dtype}, and graphs are made of float32 and float16",
             remedy="Convert the checkpoint to float32 first.",
         )
-    config = cast(RootsConfig, model.config)
+    config = model.config
     builder = GraphBuilder(DTYPES[dtype])
     matrices = Matrices(builder, config, model.state_dict())
     names = exporter_config(config, half=dtype == torch.float16)

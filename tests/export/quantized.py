@@ -1,0 +1,42 @@
+"""Tiny quantized models, rounded to nearest by the quantize stage's own grids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from roots_compress.model.config import RootsConfig
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.quantized import Format, QuantizedWeight
+from roots_compress.quantize.rounding import quantize_matrix
+from tests.tiny import tiny_model
+
+
+def quantized(model: RootsForCausalLM, formats: dict[str, Format], group_size: int = 16) -> RootsForCausalLM:
+    """Return the model with the named modules in the given formats."""
+    fields = {**model.config.to_dict(), "quantization": {"group_size": group_size, "formats": formats}}
+    result: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(fields)).eval()
+    plain, state = model.state_dict(), result.state_dict()
+    for name in state:
+        if name in plain and state[name].shape == plain[name].shape:
+            state[name] = plain[name]
+    for name, module in result.named_modules():
+        if isinstance(module, QuantizedWeight):
+            matrix = quantize_matrix(plain[f"{name}.weight"], formats[name], group_size)
+            state.update({f"{name}.{part}": tensor for part, tensor in matrix.buffers().items()})
+    result.load_state_dict(state)
+    return result
+
+
+def tiny_quantized(weight_format: Format, group_size: int = 16, **overrides: Any) -> RootsForCausalLM:
+    """Return a tiny model whose every matrix, embedding and head included, is in one format."""
+    model = tiny_model(**overrides)
+    formats: dict[str, Format] = {
+        name: weight_format
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding) and "embed_positions" not in name
+    }
+    if model.config.tie_word_embeddings:
+        del formats["lm_head"]
+    return quantized(model, formats, group_size)

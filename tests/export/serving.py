@@ -1,0 +1,74 @@
+"""Runs a graph by its raw inputs and outputs, as a stranger to this project would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from roots_compress.export.graph import build_graph
+from roots_compress.model.modeling import RootsForCausalLM
+
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+def open_graph(model: RootsForCausalLM) -> Any:
+    """Return a session over the model's graph."""
+    return open_bytes(ir.to_proto(build_graph(model)).SerializeToString())
+
+
+def open_bytes(graph: bytes | Path) -> Any:
+    """Return a session on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    source = graph if isinstance(graph, bytes) else str(graph)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def left_padded_mask(batch: int, tokens: int) -> Tensor:
+    """Return `(B, T)` with rows from all tokens down to one."""
+    lengths = torch.linspace(tokens, 1, batch).long()
+    return (torch.arange(tokens) >= tokens - lengths[:, None]).long()
+
+
+def serve(session: Any, input_ids: Tensor, mask: Tensor, splits: list[int]) -> NDArray[Any]:
+    """Return logits `(B, T, V)`, feeding the tokens in pieces that end at each split and at T."""
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    pasts = {
+        value.name: np.zeros((len(input_ids), value.shape[1], 0, value.shape[3]), FLOATS[value.type])
+        for value in session.get_inputs()
+        if value.name.startswith("past_key_values")
+    }
+    names = [output.name for output in session.get_outputs()]
+    pieces, start = [], 0
+    for end in [*splits, input_ids.shape[1]]:
+        feed = {
+            "input_ids": input_ids[:, start:end].numpy(),
+            "attention_mask": mask[:, :end].numpy(),
+            "position_ids": positions[:, start:end].numpy(),
+            **pasts,
+        }
+        outputs = dict(zip(names, session.run(names, feed), strict=True))
+        pieces.append(outputs.pop("logits"))
+        pasts = {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
+        start = end
+    return np.concatenate(pieces, axis=1)
+
+
+def expected(model: RootsForCausalLM, input_ids: Tensor, mask: Tensor) -> NDArray[Any]:
+    """Return the checkpoint's logits `(B, T, V)` in one pass without a cache."""
+    with torch.inference_mode():
+        logits: NDArray[Any] = model(input_ids, attention_mask=mask, use_cache=False).logits.float().numpy()
+    return logits
+
+
+def relative_difference(actual: NDArray[Any], reference: NDArray[Any], mask: Tensor) -> float:
+    """Return the largest difference outside padding, relative to the largest logit."""
+    rows = mask.numpy().astype(bool)
+    return float(np.abs(actual[rows] - reference[rows]).max() / np.abs(reference[rows]).max())

@@ -1,0 +1,151 @@
+"""The graph of every kind of model computes what the model computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from roots_compress.errors import StageError
+from roots_compress.export.graph import build_graph
+from tests.export.serving import expected, left_padded_mask, open_graph, relative_difference, serve
+from tests.tiny import tiny_layer, tiny_model, tiny_tokens
+
+SWITCHES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gpt2": {
+        "norm": "layer_norm",
+        "position": "learned",
+        "activation": "gelu_tanh",
+        "gated_mlp": False,
+        "attention_bias": True,
+        "attention_output_bias": True,
+        "mlp_bias": True,
+    },
+    "qwen2": {"attention_bias": True, "tie_word_embeddings": False},
+    "qwen3": {"qk_norm": True},
+    "gemma": {"activation": "gelu_tanh", "embedding_scale": 32**0.5},
+    "scales": {"attention_scale": 0.3, "embedding_scale": 2.5, "logit_scale": 0.7},
+    "gelu": {"activation": "gelu"},
+    "relu": {"activation": "relu", "gated_mlp": False},
+    "per-layer widths": {
+        "layers": [
+            tiny_layer(sliding_window=5),
+            tiny_layer(num_attention_heads=6, num_key_value_heads=1, head_dim=4, intermediate_size=20),
+            tiny_layer(num_attention_heads=3, num_key_value_heads=3, head_dim=10),
+        ]
+    },
+    "linear rope": {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+    "llama3 rope": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+    "yarn rope": {
+        "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    },
+    "top_m": {"attention": {"kind": "top_m", "top_m": 5}},
+    "top_m with window": {
+        "attention": {"kind": "top_m", "top_m": 5},
+        "layers": [tiny_layer(sliding_window=9), tiny_layer(num_key_value_heads=4)],
+    },
+    "block": {"attention": {"kind": "block", "block_size": 4, "num_blocks": 3}},
+    "own block only": {"attention": {"kind": "block", "num_blocks": 1}},
+    "block with window": {
+        "attention": {"kind": "block", "num_blocks": 2},
+        "layers": [tiny_layer(sliding_window=30), tiny_layer(num_attention_heads=2)],
+    },
+}
+SHAPES = [(1, 1), (1, 7), (2, 7), (3, 40), (2, 128)]
+
+
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES.keys())
+def test_logits_equal_the_models_in_prefill_and_at_every_split(switches: dict[str, Any]) -> None:
+    model = tiny_model(**switches)
+    session = open_graph(model)
+    for batch, tokens in SHAPES:
+        input_ids, mask = tiny_tokens(batch, tokens), left_padded_mask(batch, tokens)
+        reference = expected(model, input_ids, mask)
+        for splits in ([], [tokens // 2], [tokens - 1]):
+            pieces = [split for split in splits if split]
+            actual = serve(session, input_ids, mask, pieces)
+            assert relative_difference(actual, reference, mask) < 1e-5, (batch, tokens, splits)
+
+
+@pytest.mark.parametrize("kind", ["llama", "top_m", "block", "per-layer widths"])
+def test_token_by_token_equals_prefill(kind: str) -> None:
+    model = tiny_model(**SWITCHES[kind])
+    input_ids, mask = tiny_tokens(2, 24), left_padded_mask(2, 24)
+    actual = serve(open_graph(model), input_ids, mask, list(range(1, 24)))
+    assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
+
+
+def test_padding_changes_nothing_in_a_row() -> None:
+    session = open_graph(tiny_model())
+    input_ids = tiny_tokens(1, 9)
+    alone = serve(session, input_ids, torch.ones_like(input_ids), [])
+    padded_ids = torch.cat((torch.full((1, 5), 2), input_ids), dim=1)
+    mask = (torch.arange(14) >= 5).long()[None]
+    padded = serve(session, padded_ids, mask, [])
+    assert abs(padded[:, 5:] - alone).max() < 1e-5
+
+
+def test_float16_differs_by_its_rounding_only() -> None:
+    model = tiny_model().half()
+    session = open_graph(model)
+    input_ids, mask = tiny_tokens(3, 20), left_padded_mask(3, 20)
+    actual = serve(session, input_ids, mask, [13])
+    assert actual.dtype.name == "float32"
+    assert relative_difference(actual, expected(model, input_ids, mask), mask) < 5e-3
+
+
+@pytest.mark.parametrize("kind", ["top_m", "block"])
+def test_sparse_float16_rows_of_nothing_but_padding_stay_finite(kind: str) -> None:
+    session = open_graph(tiny_model(**SWITCHES[kind]).half())
+    mask = left_padded_mask(3, 20)
+    assert (abs(serve(session, tiny_tokens(3, 20), mask, [13])) < 1e4).all()
+
+
+def test_the_graph_passes_the_full_checker() -> None:
+    for switches in SWITCHES.values():
+        onnx.checker.check_model(ir.to_proto(build_graph(tiny_model(**switches))), full_check=True)
+
+
+def test_names_and_axes_are_optimums() -> None:
+    layers = [tiny_layer(), tiny_layer(num_key_value_heads=1, head_dim=6)]
+    session = open_graph(tiny_model(layers=layers))
+    assert [(value.name, value.shape) for value in session.get_inputs()] == [
+        ("input_ids", ["batch_size", "sequence_length"]),
+        ("attention_mask", ["batch_size", "total_sequence_length"]),
+        ("position_ids", ["batch_size", "sequence_length"]),
+        *(
+            (f"past_key_values.{index}.{part}", ["batch_size", heads, "past_sequence_length", width])
+            for index, heads, width in ((0, 2, 8), (1, 1, 6))
+            for part in ("key", "value")
+        ),
+    ]
+    assert [value.name for value in session.get_outputs()] == [
+        "logits",
+        *(f"present.{index}.{part}" for index in (0, 1) for part in ("key", "value")),
+    ]
+
+
+def test_weights_are_shared_with_the_model_not_copied() -> None:
+    model = tiny_model()
+    table = build_graph(model).graph.initializers["model.embed_tokens.weight"].const_value
+    assert table is not None
+    with torch.no_grad():
+        model.state_dict()["model.embed_tokens.weight"][0, 0] = 123.0
+    assert table.numpy()[0, 0] == 123.0
+
+
+def test_bfloat16_is_refused() -> None:
+    with pytest.raises(StageError, match="bfloat16"):
+        build_graph(tiny_model().bfloat16())

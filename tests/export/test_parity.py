@@ -1,0 +1,97 @@
+"""The parity check passes what is right and finds what is wrong, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from roots_compress.errors import StageError
+from roots_compress.export.config import ExportConfig
+from roots_compress.export.exact import dequantized
+from roots_compress.export.exporter import save_graph
+from roots_compress.export.graph import build_graph
+from roots_compress.export.parity import check_parity, make_scripts
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.quantized import Format
+from tests.export.quantized import tiny_quantized
+from tests.tiny import tiny_layer, tiny_model, tiny_tokens
+
+
+def written(model: RootsForCausalLM, folder: Path) -> Path:
+    model.config.save_pretrained(folder)
+    return save_graph(build_graph(model), folder)
+
+
+def plant(graph: Path, name: str, factor: float) -> None:
+    """Multiply one element of an initializer."""
+    proto = onnx.load(graph)
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+    array = np.array(numpy_helper.to_array(tensor))
+    largest = np.unravel_index(np.abs(array).argmax(), array.shape)
+    array[largest] *= factor
+    tensor.CopyFrom(numpy_helper.from_array(array, name))
+    onnx.save(proto, graph)
+
+
+def test_scripts_cover_one_token_and_a_ragged_batch() -> None:
+    scripts = make_scripts(tiny_model())
+    assert [script.prompt for script in scripts] == [1, 34, 34]
+    assert scripts[-1].mask.sum(axis=1).tolist() == [40, 23, 7]
+    assert scripts[-1].mask[:, -7:].all()
+
+
+def test_a_context_of_two_tokens_is_enough(tmp_path: Path) -> None:
+    model = tiny_model(max_position_embeddings=2)
+    assert all(case.passed for case in check_parity(model, written(model, tmp_path), ExportConfig()))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight", "rotary_frequencies_8"]
+)
+def test_a_planted_fault_is_found(tmp_path: Path, name: str) -> None:
+    model = tiny_model()
+    graph = written(model, tmp_path)
+    plant(graph, name, 1.5)
+    with pytest.raises(StageError, match="in the case '"):
+        check_parity(model, graph, ExportConfig())
+
+
+@pytest.mark.parametrize("weight_format", ["w8a8", "w8", "w4"])
+def test_one_wrong_scale_of_a_quantized_weight_is_found_behind_the_rounding(
+    tmp_path: Path, weight_format: Format
+) -> None:
+    model = tiny_quantized(weight_format)
+    graph = written(model, tmp_path)
+    assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
+    plant(graph, "model.layers.0.mlp.up_proj.weight_scale", 1.2)
+    with pytest.raises(StageError, match="activations not rounded"):
+        check_parity(model, graph, ExportConfig())
+
+
+def test_a_cache_that_is_cut_wrong_is_found_in_decoding(tmp_path: Path) -> None:
+    model = tiny_model()
+    graph = written(model, tmp_path)
+    proto = onnx.load(graph)
+    swap = {"present.0.key": "present.1.key", "present.1.key": "present.0.key"}
+    for node in proto.graph.node:
+        for index, name in enumerate(node.output):
+            node.output[index] = swap.get(name, name)
+    onnx.save(proto, graph)
+    with pytest.raises(StageError, match="prefill and decode"):
+        check_parity(model, graph, ExportConfig())
+
+
+def test_dequantized_models_share_the_table_with_the_head() -> None:
+    model = tiny_quantized("w8", layers=[tiny_layer(intermediate_size=23)])
+    plain = dequantized(model)
+    assert plain.config.quantization is None
+    assert plain.lm_head is not None
+    assert plain.lm_head.weight is plain.model.embed_tokens.weight
+    input_ids = tiny_tokens(1, 8)
+    with torch.inference_mode():
+        assert (plain(input_ids).logits - model(input_ids).logits).abs().max() < 1e-4

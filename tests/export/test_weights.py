@@ -1,0 +1,122 @@
+"""Quantized formats: the graph computes what the checkpoint's modules compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from roots_compress.export.graph import build_graph
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.quantized import Format
+from tests.export.quantized import quantized, tiny_quantized
+from tests.export.serving import (
+    expected,
+    left_padded_mask,
+    open_bytes,
+    open_graph,
+    relative_difference,
+    serve,
+)
+from tests.tiny import tiny_layer, tiny_model, tiny_tokens
+
+MODELS: dict[str, dict[str, Any]] = {
+    "tied": {},
+    "untied with biases": {
+        "tie_word_embeddings": False,
+        "attention_bias": True,
+        "attention_output_bias": True,
+        "mlp_bias": True,
+    },
+    "odd widths": {
+        "hidden_size": 40,
+        "layers": [tiny_layer(intermediate_size=23), tiny_layer(num_attention_heads=6, intermediate_size=70)],
+    },
+    "learned positions": {"position": "learned", "norm": "layer_norm", "embedding_scale": 2.0},
+}
+
+
+def exact_session(model: RootsForCausalLM) -> Any:
+    """Return the graph with float input in `MatMulNBits`, so that only float rounding is left."""
+    graph = build_graph(model)
+    for node in graph.graph:
+        if node.op_type == "MatMulNBits":
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 0)
+    return open_bytes(ir.to_proto(graph).SerializeToString())
+
+
+@pytest.mark.parametrize("group_size", [16, 32])
+@pytest.mark.parametrize("switches", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize("weight_format", ["w8a8", "w8", "w4"])
+def test_every_format_equals_the_checkpoint(
+    weight_format: Format, switches: dict[str, Any], group_size: int
+) -> None:
+    model = tiny_quantized(weight_format, group_size, **switches)
+    session = exact_session(model)
+    for batch, tokens in ((1, 1), (1, 7), (3, 40)):
+        input_ids, mask = tiny_tokens(batch, tokens), left_padded_mask(batch, tokens)
+        actual = serve(session, input_ids, mask, [tokens - 1] if tokens > 1 else [])
+        assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
+
+
+@pytest.mark.parametrize("weight_format", ["w8", "w4"])
+def test_the_fast_kernels_round_by_a_few_hundredths(weight_format: Format) -> None:
+    model = tiny_quantized(weight_format)
+    input_ids, mask = tiny_tokens(3, 40), left_padded_mask(3, 40)
+    actual = serve(open_graph(model), input_ids, mask, [20])
+    assert 1e-4 < relative_difference(actual, expected(model, input_ids, mask), mask) < 0.06
+
+
+def test_formats_may_be_mixed() -> None:
+    model = tiny_model()
+    formats: dict[str, Format] = {
+        "model.embed_tokens": "w8",
+        "model.layers.0.self_attn.q_proj": "w8a8",
+        "model.layers.0.mlp.down_proj": "w4",
+    }
+    mixed = quantized(model, formats)
+    input_ids, mask = tiny_tokens(2, 12), left_padded_mask(2, 12)
+    actual = serve(exact_session(mixed), input_ids, mask, [])
+    assert relative_difference(actual, expected(mixed, input_ids, mask), mask) < 1e-5
+
+
+def test_a_token_of_zeros_stays_zero() -> None:
+    model = tiny_quantized("w8a8")
+    with torch.no_grad():
+        model.model.layers[0].input_layernorm.weight.zero_()
+    input_ids = tiny_tokens(1, 6)
+    mask = torch.ones_like(input_ids)
+    actual = serve(open_graph(model), input_ids, mask, [])
+    assert np.isfinite(actual).all()
+    assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
+
+
+def test_projections_that_read_one_tensor_share_its_quantization() -> None:
+    layers = 2
+    nodes = [node.op_type for node in build_graph(tiny_quantized("w8a8")).graph]
+    assert nodes.count("MatMulInteger") == layers * 7 + 1
+    # Before q, k and v; o; gate and up; down; and the head.
+    assert nodes.count("QuantizeLinear") == layers * 4 + 1
+
+
+def test_integer_products_take_unsigned_activations() -> None:
+    proto = onnx.shape_inference.infer_shapes(ir.to_proto(build_graph(tiny_quantized("w8a8"))))
+    types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
+    inputs = [node.input[0] for node in proto.graph.node if node.op_type == "MatMulInteger"]
+    assert {types[name] for name in inputs} == {onnx.TensorProto.UINT8}
+
+
+@pytest.mark.parametrize("weight_format", ["w8a8", "w8", "w4"])
+def test_a_tied_quantized_table_is_stored_once(weight_format: Format) -> None:
+    model = tiny_quantized(weight_format)
+    stored = sum(
+        value.const_value.nbytes
+        for value in build_graph(model).graph.initializers.values()
+        if value.const_value is not None and value.name is not None and "." in value.name
+    )
+    state = sum(tensor.nbytes for tensor in model.state_dict().values())
+    assert stored <= state + 64
