@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, Any
 
@@ -63,30 +64,26 @@ def common(
     """Distil, prune and quantize a trained language model into a small ONNX graph."""
 
 
-RECIPES, STAGES, ARTIFACTS, REPORTS = "Recipes", "Stages", "Models and graphs", "Results"
-for panel, commands in (
-    (RECIPES, {"run": recipes.run, "plan": recipes.plan, "validate": recipes.validate, "init": recipes.init}),
-    (
-        STAGES,
-        {
-            "train": stages.train,
-            "distill": stages.distill,
-            "prune": stages.prune,
-            "quantize": stages.quantize,
-        },
-    ),
-    (
-        ARTIFACTS,
-        {
-            "import": artifacts.import_,
-            "export": artifacts.export,
-            "eval": artifacts.evaluate,
-            "bench": artifacts.bench,
-            "generate": artifacts.generate,
-        },
-    ),
-    (REPORTS, {"report": reports.report, "compare": reports.compare, "doctor": reports.doctor}),
-):
+VERBS: dict[str, dict[str, Callable[..., None]]] = {
+    "Recipes": {"run": recipes.run, "plan": recipes.plan, "validate": recipes.validate, "init": recipes.init},
+    "Stages": {
+        "train": stages.train,
+        "distill": stages.distill,
+        "prune": stages.prune,
+        "quantize": stages.quantize,
+    },
+    "Models and graphs": {
+        "import": artifacts.import_,
+        "export": artifacts.export,
+        "eval": artifacts.evaluate,
+        "bench": artifacts.bench,
+        "generate": artifacts.generate,
+    },
+    "Results": {"report": reports.report, "compare": reports.compare, "doctor": reports.doctor},
+}
+"""The verbs under the headings of `--help`."""
+
+for panel, commands in VERBS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
 

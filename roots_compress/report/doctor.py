@@ -1,4 +1,4 @@
-"""What this machine can do for the program: versions, providers, threads, memory, disk; what a lack disables."""
+"""What this machine offers: versions, providers, threads, memory, disk; and what a lack disables."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _providers() -> Iterator[str]:
     try:
         import onnxruntime
     except ImportError as error:
-        yield f"! onnxruntime: cannot be imported ({error}); without it no graph runs and no stage is evaluated"
+        yield f"! onnxruntime: cannot be imported ({error}); without it no stage is evaluated"
         return
     providers = ", ".join(onnxruntime.get_available_providers())
     yield f"  onnxruntime {onnxruntime.__version__}: {providers}"
