@@ -41,7 +41,7 @@ class PruneConfig(Settings):
     """Keep equal widths in all layers; otherwise rank channels over the whole model."""
     multiple_of: PositiveInt = 16
     """Widths of pruned MLPs are multiples of this."""
-    calibration: CalibrationConfig = CalibrationConfig()
+    calibration: CalibrationConfig = CalibrationConfig(windows=64, block_size=512)
     """Text on which activations are measured."""
     recovery: RecoveryConfig | None = None
     """Optional training after the cut."""
