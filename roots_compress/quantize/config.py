@@ -21,7 +21,7 @@ class QuantizeConfig(Settings):
     """`int8`: weights and, where it holds up, activations; `int4`: weights only; `fp16`: half precision."""
     activations: Literal["auto", "always", "never"] = "auto"
     """int8 only. `auto`: quantize a projection's input too, unless its measured error is too large."""
-    activation_error: PositiveFloat = 0.02
+    activation_error: PositiveFloat = 0.03
     """int8 with `auto`: the largest relative output error (RMS) that quantizing an input may add."""
     group_size: Literal[16, 32, 64, 128] = 32
     """Weights that share a scale, in weight-only int8 and int4 matrices."""
