@@ -1,6 +1,6 @@
 """The command reference, `docs/commands.md`, written from the commands themselves.
 
-Run `python -m roots_compress.cli.reference docs/commands.md` after changing an option; a test compares the two.
+Run `make docs` after changing an option; a test compares the page with the commands.
 """
 
 from __future__ import annotations
