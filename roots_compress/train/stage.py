@@ -25,7 +25,8 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
     """Make an untrained model and a tokenizer trained on the text.
 
     The weights are drawn from a normal distribution with standard deviation 0.02, norms are ones and biases
-    zeros.
+    zeros. The projections that write to the residual stream, two in each of L layers, are divided by
+    sqrt(2 L), so that depth does not swell it (Radford et al. 2019, GPT-2).
 
     Args:
         config: the shape, and the tokenizer's settings.
@@ -46,6 +47,10 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = RootsForCausalLM(shape).eval()
+    with torch.no_grad():
+        for block in model.model.layers:
+            for writer in (block.self_attn.o_proj, block.mlp.down_proj):
+                writer.weight.mul_((2 * len(model.model.layers)) ** -0.5)
     return Checkpoint(model, tokenizer)
 
 

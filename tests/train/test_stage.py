@@ -49,6 +49,14 @@ def test_a_new_model_follows_from_the_seed() -> None:
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
+def test_what_writes_to_the_residual_stream_starts_smaller_the_deeper_the_model() -> None:
+    model = new_model(CONFIG, TEXT, seed=0).model
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+            assert parameter.detach().std().item() == pytest.approx(0.01 if writes else 0.02, rel=0.1), name
+
+
 def test_an_untrained_model_guesses_evenly() -> None:
     """Its loss is that of a uniform guess, so no scale of the initial weights is far off."""
     checkpoint = new_model(CONFIG, TEXT, seed=0)
