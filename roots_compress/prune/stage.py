@@ -91,11 +91,6 @@ def prune(
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes)
 
 
-def _move(*modules: nn.Module, device: str) -> None:
-    for module in modules:
-        module.to(device)
-
-
 def make_plan(config: PruneConfig, model: RootsForCausalLM) -> Plan:
     """Return the widths that the ratios ask for; needs nothing but the model's shape.
 
@@ -135,13 +130,14 @@ def _calibration_windows(
 
 
 def _refitted_widths(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[int]:
-    """Yield the input width of each projection that is to be cut, as it will be."""
+    """Yield the input width of each projection that is to be cut, as it will or at most may be."""
     for widths, target in zip(model.config.layers, plan.targets, strict=True):
+        groups = widths["num_key_value_heads"]
         if config.ratio:
-            yield target.mlp_channels
+            yield target.mlp_channels if config.uniform else widths["intermediate_size"]
         if config.head_ratio:
-            each = widths["num_attention_heads"] // widths["num_key_value_heads"]
-            yield target.kv_groups * each * widths["head_dim"]
+            each = widths["num_attention_heads"] // groups * widths["head_dim"]
+            yield each * (target.kv_groups if config.uniform else groups)
 
 
 def _cut(
@@ -154,7 +150,7 @@ def _cut(
     console: Console,
 ) -> tuple[list[int], list[LayerErrors]]:
     """Cut the model in place; return the numbers of the dropped layers, and the others' errors."""
-    _move(model, device=device)
+    nn.Module.to(model, device)
     sources = list(range(len(plan.targets)))
     if plan.layers < len(plan.targets):
         influences = torch.tensor(layer_influences(model, windows, device=device))
@@ -167,7 +163,7 @@ def _cut(
     errors = list(
         track(cutter.cut(targets), "pruning layers", total=len(targets), console=console, transient=True)
     )
-    _move(model, device="cpu")
+    nn.Module.to(model, "cpu")
     return [index for index in range(len(plan.targets)) if index not in sources], errors
 
 
