@@ -106,6 +106,18 @@ def test_spelling_of_rope_before_transformers_5_is_understood(tmp_path: Path) ->
     assert_same_logits(theirs, load_checkpoint(tmp_path))
 
 
+def test_windows_before_transformers_5_are_understood(tmp_path: Path) -> None:
+    save_source(source_model("qwen2"), tmp_path)
+    edit_config(tmp_path, use_sliding_window=True, sliding_window=5, max_window_layers=1, layer_types=None)
+    assert_same_logits(AutoModelForCausalLM.from_pretrained(tmp_path), load_checkpoint(tmp_path))
+
+
+def test_scaled_rope_without_its_original_length_is_understood(tmp_path: Path) -> None:
+    save_source(source_model("llama"), tmp_path)
+    edit_config(tmp_path, rope_parameters={"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0})
+    assert_same_logits(AutoModelForCausalLM.from_pretrained(tmp_path), load_checkpoint(tmp_path))
+
+
 def test_buffers_of_old_gpt2_checkpoints_are_passed_over(tmp_path: Path) -> None:
     theirs = source_model("gpt2")
     save_source(theirs, tmp_path)
