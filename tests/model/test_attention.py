@@ -80,6 +80,7 @@ LAYOUTS = {
     "plain": ([[True] * 19] * 2, None, [[0] * 19] * 2),
     "left padding": ([[False] * 6 + [True] * 13, [True] * 19], None, [[0] * 19] * 2),
     "right padding": ([[True] * 11 + [False] * 8, [True] * 19], None, [[0] * 19] * 2),
+    "padding in between": ([[True] * 8 + [False] * 3 + [True] * 8, [True] * 19], None, [[0] * 19] * 2),
     "window": ([[True] * 19] * 2, 7, [[0] * 19] * 2),
     "documents": ([[True] * 19] * 2, None, [[0] * 9 + [1] * 10, [0] * 3 + [1] * 12 + [2] * 4]),
     "all at once": ([[False] * 2 + [True] * 17, [True] * 19], 6, [[0] * 9 + [1] * 10, [0] * 19]),

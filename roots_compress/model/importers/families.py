@@ -133,7 +133,6 @@ def _read_rotary(
         switches.refuse(f"num_key_value_heads {kv_count} does not divide num_attention_heads {heads}")
     if size % 2:
         switches.refuse(f"the head size {size} is odd; rotary positions need it even")
-    positions = switches.number("max_position_embeddings")
     each: list[int | None] = [None] * layers
     if windows == "all":
         each = [switches.optional_number("sliding_window", 4096)] * layers
@@ -143,12 +142,12 @@ def _read_rotary(
     return {
         "vocab_size": switches.number("vocab_size"),
         "hidden_size": hidden,
-        "max_position_embeddings": positions,
+        "max_position_embeddings": switches.number("max_position_embeddings"),
         "layers": uniform_layers(each, heads, kv_count, size, switches.number("intermediate_size")),
         "norm": "rms_norm",
         "norm_eps": switches.positive("rms_norm_eps", 1e-6),
         "position": "rotary",
-        "rope_parameters": switches.rope(positions),
+        "rope_parameters": switches.rope(),
         "activation": switches.activation("hidden_act", default_activation, activation),
         "gated_mlp": True,
         "attention_bias": biased,

@@ -107,7 +107,7 @@ class Switches:
             self.refuse(f"{key} is {value!r}; supported are {', '.join(aliases)}")
         return aliases[value]
 
-    def rope(self, max_positions: int) -> dict[str, Any]:
+    def rope(self) -> dict[str, Any]:
         """Take rotary positions in either spelling: `rope_parameters`, or `rope_theta` and `rope_scaling`."""
         parameters: dict[str, Any] = {
             "rope_type": "default",
@@ -123,8 +123,6 @@ class Switches:
             self.refuse(
                 "rope_parameters.partial_rotary_factor is not 1; partly rotated heads are not supported"
             )
-        if parameters["rope_type"] in ("llama3", "yarn"):
-            parameters.setdefault("original_max_position_embeddings", max_positions)
         return parameters
 
     def windows(self, layers: int) -> list[int | None]:
