@@ -25,7 +25,7 @@ class QuantizeConfig(Settings):
     """int8 with `auto`: the largest relative output error (RMS) that quantizing an input may add."""
     group_size: Literal[16, 32, 64, 128] = 32
     """Weights that share a scale, in weight-only int8 and int4 matrices."""
-    eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.08
     """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
     fold: bool = True
     """Move outlier channels from activations into weights where that is exact."""
