@@ -58,7 +58,7 @@ def speedup(before: StageResult, after: StageResult, phase: str) -> float:
 def verdict(before: StageResult | None, stage: StageResult) -> str:
     """Say in a few words what a stage gained and paid, and whether it paid at all."""
     if before is None:
-        return "the model as it came" if stage.kind == "baseline" else ""
+        return "the model that compression starts from" if stage.kind == "baseline" else ""
     perplexity = stage.metrics.perplexity / before.metrics.perplexity - 1
     gains = []
     if stage.metrics.bytes < before.metrics.bytes:

@@ -55,12 +55,7 @@ def speed_cell(stage: StageResult, phase: str) -> str:
 
 def table(run: RunMetrics) -> Table:
     """Return the run as a rich table."""
-    contexts = " / ".join(str(context) for context in sorted(run.protocol.contexts))
-    result = Table(
-        title=escape(run.name),
-        caption=escape(f"{caption(run)} Speeds at contexts of {contexts} tokens."),
-        caption_justify="left",
-    )
+    result = Table(title=escape(run.name), caption=escape(caption(run)), caption_justify="left")
     for index, heading in enumerate(HEADINGS):
         result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows_of(run):
@@ -72,10 +67,11 @@ def caption(run: RunMetrics) -> str:
     """Say how the figures were made."""
     protocol = run.protocol
     opened = "opened with BOS" if protocol.bos else "without BOS"
+    contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
     return (
         f"Perplexity through the ONNX graph: {protocol.windows} windows of {protocol.block_size} tokens, "
         f"{opened}, of {protocol.text}. Speed: batch 1, {protocol.threads} threads, medians of "
-        f"{protocol.repeats} interleaved repeats."
+        f"{protocol.repeats} interleaved repeats, at contexts of {contexts} tokens."
     )
 
 
