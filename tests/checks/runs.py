@@ -1,0 +1,147 @@
+"""Faults in run folders, their stages and their gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from roots_compress.errors import GateMissedError, StageError
+from roots_compress.model import checkpoint as checkpoints
+from roots_compress.recipe.schema import GatesConfig
+from roots_compress.report import gates
+from roots_compress.run.manifest import Manifest
+from roots_compress.run.stages import newest_checkpoint, read_stages, verify
+from roots_compress.run.store import RunFolder, Workspace
+from tests.checks.removal import Check, NoticedError
+from tests.report import figures
+from tests.run.stubs import MACHINE, add_stage, make_key, make_result
+from tests.tiny import tiny_checkpoint
+
+
+def run_of_one_stage(folder: Path, content: str = "abc") -> Path:
+    """Return the folder of a committed baseline."""
+    with RunFolder.open(folder) as run:
+        return add_stage(run, "baseline", content).path
+
+
+def flipped_bit(folder: Path) -> None:
+    weights = run_of_one_stage(folder) / "checkpoint" / "model.safetensors"
+    weights.write_text("abb")
+    (stage,), _ = read_stages(folder)
+    if faults := verify(stage):
+        raise NoticedError(faults[0])
+
+
+def truncated_file(folder: Path) -> None:
+    weights = run_of_one_stage(folder) / "checkpoint" / "model.safetensors"
+    weights.write_text("a")
+    newest_checkpoint(folder)
+
+
+def changed_manifest(folder: Path) -> None:
+    path = run_of_one_stage(folder) / "manifest.json"
+    path.write_text(path.read_text().replace('"seconds": 1.25', '"seconds": 0.25'))
+    newest_checkpoint(folder)
+
+
+def stage_of_another_run(folder: Path) -> None:
+    """Put another run's baseline under a pruned stage."""
+    for name in ("one", "other"):
+        with RunFolder.open(folder / name) as run:
+            add_stage(run, "baseline", name)
+            add_stage(run, "prune", name)
+    (folder / "one" / "00-baseline").rename(folder / "elsewhere")
+    (folder / "other" / "00-baseline").rename(folder / "one" / "00-baseline")
+    _, left_out = read_stages(folder / "one")
+    if left_out:
+        raise NoticedError(left_out[0])
+
+
+def fresh_on_a_foreign_folder(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    RunFolder.open(folder, fresh=True).__exit__(None, None, None)
+
+
+def two_writers(folder: Path) -> None:
+    with RunFolder.open(folder), RunFolder.open(folder):
+        pass
+
+
+def commit(folder: Path, *, perplexity: float = 12.5, fill: Callable[[Workspace], object] = id) -> None:
+    with RunFolder.open(folder) as run:
+        workspace = run.begin(0, "baseline", "baseline", make_key(None))
+        fill(workspace)
+        workspace.commit(make_result(0, "baseline", "baseline", perplexity=perplexity), machine=MACHINE)
+
+
+def save_over_something(folder: Path) -> None:
+    (folder / "config.json").write_text("another model's")
+    checkpoints.save_checkpoint(tiny_checkpoint(), folder)
+
+
+def judge(perplexity: float) -> None:
+    final = figures.stage(1, "quantize", perplexity=perplexity)
+    run = replace(figures.run(figures.stage(), final))
+    gates.require(gates.judge(GatesConfig(max_perplexity_ratio=1.1), run), "metrics.json")
+
+
+CHECKS = [
+    Check(
+        "a bit of a stage is flipped",
+        " changed since it was committed",
+        flipped_bit,
+        NoticedError,
+    ),
+    Check("a file of a stage is cut short", " bytes, not ", truncated_file),
+    Check(
+        "a manifest was edited",
+        "manifest changed since it was written",
+        changed_manifest,
+        guard=Manifest.from_text,
+    ),
+    Check(
+        "a stage stands on another run's",
+        "made from another stage",
+        stage_of_another_run,
+        NoticedError,
+    ),
+    Check(
+        "--fresh meets a folder that is no run",
+        "it holds files, but no run",
+        fresh_on_a_foreign_folder,
+        without="return",
+    ),
+    Check("two processes write to a run", "another process is writing", two_writers),
+    Check(
+        "a figure is NaN",
+        "is not a finite number",
+        lambda folder: commit(folder, perplexity=float("nan")),
+        StageError,
+        ("ensure_ascii=True, allow_nan=False", "ensure_ascii=True"),
+    ),
+    Check(
+        "a stage holds a link",
+        "is neither a file nor a folder",
+        lambda folder: commit(
+            folder, fill=lambda workspace: (workspace.checkpoint / "link").symlink_to("/etc/hosts")
+        ),
+        StageError,
+    ),
+    Check(
+        "a checkpoint is saved over something",
+        "already holds something",
+        save_over_something,
+    ),
+    Check("a gate is missed", "gates missed", lambda _: judge(25.0), GateMissedError),
+    Check(
+        "a gated figure is NaN",
+        "max_perplexity_ratio is nan",
+        lambda _: judge(float("nan")),
+        GateMissedError,
+        (
+            'value <= limit if gate.startswith("max_") else value >= limit',
+            'not (value > limit if gate.startswith("max_") else value < limit)',
+        ),
+    ),
+]

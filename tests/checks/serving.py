@@ -1,0 +1,165 @@
+"""Faults in graphs, and in what engines are asked to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from roots_compress.errors import StageError
+from roots_compress.evaluate import perplexity as perplexities
+from roots_compress.export import parity
+from roots_compress.export.config import ExportConfig
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.runtime import graph_folder
+from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.prompts import left_pad
+from roots_compress.runtime.torch_engine import TorchEngine
+from tests.checks.removal import Check
+from tests.evaluate.models import BigramModel, random_windows
+from tests.export.quantized import tiny_quantized
+from tests.export.test_parity import plant, written
+from tests.runtime.graphs import history_model, random_weights, write_graph
+from tests.tiny import tiny_model
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def parity_after(change: Callable[[Path], object], model: RootsForCausalLM, folder: Path) -> None:
+    """Export a model, change the graph, and compare the two."""
+    graph = written(model, folder)
+    change(graph)
+    parity.check_parity(model, graph, ExportConfig())
+
+
+def swap_caches(graph: Path) -> None:
+    """Let the layers' keys leave the graph under each other's names."""
+    proto = onnx.load(graph)
+    swap = {"present.0.key": "present.1.key", "present.1.key": "present.0.key"}
+    for node in proto.graph.node:
+        for index, name in enumerate(node.output):
+            node.output[index] = swap.get(name, name)
+    onnx.save(proto, graph)
+
+
+def graph_files_after(change: Callable[[Path], object], folder: Path) -> None:
+    """Change the file with a graph's weights, then look which files the graph needs."""
+    graph = write_graph(folder / "graph", history_model(random_weights()), external=True)
+    change(graph / "model.onnx.data")
+    graph_folder.graph_files(graph)
+
+
+def link_elsewhere(data: Path) -> None:
+    data.rename(data.parent.parent / "secret")
+    data.hardlink_to(data.parent.parent / "secret")
+
+
+def cut_short(data: Path) -> None:
+    data.write_bytes(data.read_bytes()[:-1])
+
+
+def fixed_batch(folder: Path) -> None:
+    graph = history_model(random_weights())
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    OnnxEngine.load(write_graph(folder / "graph", graph), threads=1, provider="cpu")
+
+
+def negative_token(folder: Path) -> None:
+    graph = write_graph(folder / "graph", history_model(random_weights()))
+    OnnxEngine.load(graph, threads=1, provider="cpu").logits(np.array([[-1, 2]]))
+
+
+def read(tokens: list[int], mask: list[int] | None = None, **overrides: Any) -> None:
+    """Read one prompt with a model in torch."""
+    engine = TorchEngine(tiny_model(**overrides))
+    engine.logits(np.array([tokens]), None if mask is None else np.array([mask]))
+
+
+def score(fill: float = 1.0, *, vocab_size: int = 7, **model: Any) -> None:
+    """Score windows of 12 tokens with a model whose every logit is `fill`."""
+    table = np.full((7, 7), fill, dtype=np.float32)
+    perplexities.perplexity(BigramModel(table, **model), random_windows(vocab_size=vocab_size))
+
+
+CHECKS = [
+    Check(
+        "a weight of the graph is wrong",
+        "the graph's logits differ from the checkpoint's",
+        lambda folder: parity_after(lambda graph: plant(graph, UP, 1.5), tiny_model(), folder),
+        StageError,
+    ),
+    Check(
+        "the graph's caches are swapped",
+        "prefill and decode",
+        lambda folder: parity_after(swap_caches, tiny_model(), folder),
+        StageError,
+    ),
+    Check(
+        "the graph's logits are NaN",
+        "by nan of the largest logit",
+        lambda folder: parity_after(lambda graph: plant(graph, UP, np.nan), tiny_model(), folder),
+        StageError,
+        ("self.difference <= self.tolerance", "not self.difference > self.tolerance"),
+    ),
+    Check(
+        "a scale of a quantized graph is wrong",
+        "activations not rounded",
+        lambda folder: parity_after(
+            lambda graph: plant(graph, "model.layers.0.mlp.up_proj.weight_scale", 1.2),
+            tiny_quantized("w8a8"),
+            folder,
+        ),
+        StageError,
+        ("config.tolerance, rounded=False", "1.0, rounded=False"),
+    ),
+    Check(
+        "a graph's data is a link",
+        "is a link or not an ordinary file",
+        lambda folder: graph_files_after(link_elsewhere, folder),
+    ),
+    Check(
+        "a graph's data is cut short",
+        "' is truncated: ",
+        lambda folder: graph_files_after(cut_short, folder),
+    ),
+    Check(
+        "a graph serves one batch size only",
+        "has a type or shape that cannot be served",
+        fixed_batch,
+    ),
+    Check(
+        "a token is outside the vocabulary",
+        "is outside the model's vocabulary",
+        negative_token,
+    ),
+    Check(
+        "a prompt has no token",
+        "has no token",
+        lambda _: left_pad([[5, 6], []]),
+        guard=left_pad,
+    ),
+    Check(
+        "a prompt is padded on the right",
+        "the mask hides the end of a prompt",
+        lambda _: read([5, 6, 7], [1, 1, 0]),
+    ),
+    Check(
+        "a prompt is longer than the context",
+        "tokens of context are more than the model's",
+        lambda _: read([5, 6, 7], max_position_embeddings=2),
+    ),
+    Check(
+        "scored windows are longer than the context",
+        "Set evaluation.block_size to the model's context or less",
+        lambda _: score(max_context=8),
+    ),
+    Check(
+        "scored logits are NaN",
+        "logits are not finite",
+        lambda _: score(np.nan),
+        StageError,
+    ),
+]
