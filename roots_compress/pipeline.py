@@ -16,22 +16,16 @@ from typing import Any, assert_never
 import torch
 from rich.console import Console
 
-from roots_compress.data.corpora import load_text
-from roots_compress.data.documents import TextSplit
-from roots_compress.data.evaluation import evaluation_windows
-from roots_compress.data.fingerprint import text_sha256
-from roots_compress.data.windows import EvaluationWindows
 from roots_compress.distill.config import DistillConfig
 from roots_compress.distill.stage import distill
 from roots_compress.errors import RootsError
 from roots_compress.evaluate.artifact import measure_quality, protocol_of
 from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import Speeds, measure_speed
-from roots_compress.evaluate.threads import default_threads
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.model.fingerprint import source_sha256
-from roots_compress.model.sources import inspect_source
+from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.stage import prune
 from roots_compress.quantize.config import QuantizeConfig
@@ -46,7 +40,6 @@ from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder, Workspace
 from roots_compress.train.config import TrainConfig
 from roots_compress.train.stage import new_model, train
-from roots_compress.training.device import resolve_device
 from roots_compress.training.outcome import StageOutcome
 
 TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
@@ -63,18 +56,6 @@ class Step:
     """None for a baseline that is imported rather than trained."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is the same for every stage of a run, checked before anything is written."""
-
-    recipe: Recipe
-    text: TextSplit
-    device: str
-    threads: int
-    texts: dict[str, str]
-    """sha256 of the training and the held-out text, which every stage reads."""
-
-
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:
     """Return the rows of a run: its baseline, imported or made by the first stage, and then the stages."""
     stages = list(recipe.stages)
@@ -84,20 +65,6 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
     else:
         baseline = Step("baseline", BASELINE_NAME, None)
     return (baseline, *(Step(stage.kind, stage.name, stage) for stage in stages))
-
-
-def prepare(recipe: Recipe) -> Setting:
-    """Check all that can be checked before a stage runs, and read the text.
-
-    Raises:
-        InputError: the device, the model, a student or the text is missing or cannot be used.
-    """
-    if recipe.model is not None:
-        inspect_source(recipe.model)
-    device = resolve_device(recipe.device)
-    text = load_text(recipe.data, seed=recipe.seed)
-    texts = {"training text": text_sha256(text.train), "held-out text": text_sha256(text.held_out)}
-    return Setting(recipe, text, device, recipe.evaluation.threads or default_threads(), texts)
 
 
 def inputs_of(step: Step, setting: Setting) -> dict[str, str]:
@@ -129,10 +96,10 @@ def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
         yield step, key
 
 
-def plan_recipe(recipe: Recipe, folder: Path) -> Iterator[str]:
+def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
     """Yield what `run_recipe` would do with each stage, and why, one line each."""
     committed, left_out = read_stages(folder)
-    for index, (step, key) in enumerate(keys_of(prepare(recipe))):
+    for index, (step, key) in enumerate(keys_of(setting)):
         label = f"{index:02d} {step.kind}" + (f" ({step.name})" if step.name != step.kind else "")
         if index >= len(committed):
             yield f"{label}: to be made"
@@ -144,22 +111,23 @@ def plan_recipe(recipe: Recipe, folder: Path) -> Iterator[str]:
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, *, fresh: bool = False, console: Console, recipe_text: str | None = None
+    setting: Setting, folder: Path, *, fresh: bool = False, console: Console, recipe_text: str | None = None
 ) -> RunMetrics:
     """Carry a recipe out in a run folder, reusing the stages an earlier try has finished.
 
     Args:
-        recipe: what to do.
+        setting: what to do, as `prepare` returns it.
         folder: the run; made where it does not exist.
         fresh: delete the run that stands there first.
         console: where progress goes.
         recipe_text: the recipe as the user wrote it, kept in the run.
 
     Raises:
-        InputError: the request cannot be carried out; nothing was written.
+        InputError: the request cannot be carried out. Where that shows before any stage is finished, a run
+            that was begun for it is removed again.
         StageError: a stage failed; the stages before it stand.
     """
-    setting = prepare(recipe)
+    recipe = setting.recipe
     torch.set_num_threads(setting.threads)
     with RunFolder.open(folder, fresh=fresh) as run:
         resolved = recipe.model_dump_json(indent=2) + "\n"
@@ -220,7 +188,7 @@ def _make(
     seconds = time.perf_counter() - start
     save_checkpoint(outcome.checkpoint, workspace.checkpoint)
     parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export)
-    windows = held_out_windows(outcome.checkpoint, setting)
+    windows = held_out_windows(setting.recipe, setting.text, outcome.checkpoint.tokenizer)
     with bar(console, "perplexity") as progress:
         quality = measure_quality(
             workspace.onnx,
@@ -266,7 +234,14 @@ def _carry_out(
             assert setting.recipe.model is not None
             return StageOutcome(load_checkpoint(setting.recipe.model), {"source": setting.recipe.model.name})
         assert isinstance(config, TrainConfig)
-        return train(config, new_model(config, text, seed=setting.recipe.seed), text, **common)
+        new = new_model(config, text, seed=setting.recipe.seed)
+        # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
+        context = new.model.config.max_position_embeddings
+        check_students(
+            setting.recipe, new.tokenizer, vocab_size=new.model.config.vocab_size, max_context=context
+        )
+        check_text(setting.recipe, text, new.tokenizer, max_context=context)
+        return train(config, new, text, **common)
     checkpoint = load_checkpoint(before.checkpoint)
     match config:
         case TrainConfig():
@@ -281,17 +256,6 @@ def _carry_out(
             raise AssertionError("only a baseline is imported")
         case _:
             assert_never(config)
-
-
-def held_out_windows(checkpoint: Checkpoint, setting: Setting) -> EvaluationWindows:
-    """Return the windows that a run's perplexities are measured on, in the tokens of this checkpoint."""
-    evaluation = setting.recipe.evaluation
-    return evaluation_windows(
-        setting.text.held_out,
-        checkpoint.tokenizer,
-        block_size=evaluation.block_size,
-        limit=evaluation.windows,
-    )
 
 
 def _measure_together(
@@ -327,7 +291,7 @@ def _measure_together(
         machine=describe_machine(threads=setting.threads, device=setting.device),
         protocol=protocol_of(
             evaluation,
-            held_out_windows(baseline, setting),
+            held_out_windows(recipe, setting.text, baseline.tokenizer),
             max_context=baseline.model.config.max_position_embeddings,
             threads=setting.threads,
             text=setting.text.description,

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from roots_compress.errors import InputError
 from roots_compress.pipeline import plan_recipe, run_recipe
+from roots_compress.preparation import prepare
 from roots_compress.recipe.growth import grow
 from roots_compress.recipe.loading import load_recipe, parse_recipe
 from roots_compress.recipe.schema import Recipe
@@ -77,8 +78,8 @@ def recipe(text: Path, *stages: dict[str, Any], **changes: Any) -> Recipe:
     )
 
 
-def quiet() -> Console:
-    return Console(stderr=True, quiet=True)
+def carry_out(recipe: Recipe, folder: Path, console: Console | None = None) -> RunMetrics:
+    return run_recipe(prepare(recipe, folder), folder, console=console or Console(stderr=True, quiet=True))
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +87,7 @@ def chain(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Re
     """All four stages, run once for the tests that only look at the result."""
     folder = tmp_path_factory.mktemp("runs") / "chain"
     wanted = recipe(text_file, TRAIN, DISTILL, PRUNE, QUANTIZE, gates={"max_perplexity_ratio": 50.0})
-    return wanted, folder, run_recipe(wanted, folder, console=quiet())
+    return wanted, folder, carry_out(wanted, folder)
 
 
 def test_metrics_hold_every_figure_of_every_stage(chain: tuple[Recipe, Path, RunMetrics]) -> None:
@@ -159,10 +160,10 @@ def test_a_finished_stage_is_reused_and_a_changed_one_redone(
     shutil.copytree(original, folder)
     stamps = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/manifest.json")}
     changed = recipe(text_file, TRAIN, DISTILL, {**PRUNE, "ratio": 0.5}, QUANTIZE)
-    plan = list(plan_recipe(changed, folder))
+    plan = list(plan_recipe(prepare(changed, folder), folder))
     assert [line.split(": ", 1)[1][:8] for line in plan] == ["finished", "finished", "to be ma", "to be ma"]
     assert "stage.ratio: 0.25 -> 0.5" in plan[2]
-    run_recipe(changed, folder, console=quiet())
+    carry_out(changed, folder)
     after = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/manifest.json")}
     assert [name for name in sorted(after) if after[name] != stamps[name]] == ["02-prune", "03-quantize"]
 
@@ -172,7 +173,7 @@ def test_a_shorter_recipe_removes_the_stages_it_no_longer_has(
 ) -> None:
     folder = tmp_path / "shorter"
     shutil.copytree(chain[1], folder)
-    metrics = run_recipe(recipe(text_file, TRAIN, DISTILL), folder, console=quiet())
+    metrics = carry_out(recipe(text_file, TRAIN, DISTILL), folder)
     assert [stage.kind for stage in metrics.stages] == ["baseline", "distill"]
     assert sorted(path.name for path in folder.glob("0*")) == ["00-baseline", "01-distill"]
 
@@ -183,11 +184,11 @@ def test_an_imported_model_is_the_baseline_and_verbs_make_a_recipe_grow(
     teacher, folder = chain[1] / "00-baseline" / "checkpoint", tmp_path / "current"
     settings = {"data": {"train": [text_file], "eval_fraction": 0.25}, "evaluation": EVALUATION}
     first = grow(folder, DISTILL, source=teacher, fresh=False, settings=settings)
-    run_recipe(first, folder, console=quiet())
+    carry_out(first, folder)
     second = grow(folder, PRUNE, source=None, fresh=False, settings={})
-    run_recipe(second, folder, console=quiet())
+    carry_out(second, folder)
     third = grow(folder, QUANTIZE, source=None, fresh=False, settings={})
-    metrics = run_recipe(third, folder, console=quiet())
+    metrics = carry_out(third, folder)
     assert [stage.kind for stage in metrics.stages] == ["baseline", "distill", "prune", "quantize"]
     # The same first command again goes on with the run rather than starting another.
     assert grow(folder, DISTILL, source=teacher, fresh=False, settings=settings) == third
@@ -209,7 +210,7 @@ def test_a_verb_cannot_change_how_the_run_is_measured(
 def test_a_model_that_is_missing_writes_nothing(text_file: Path, tmp_path: Path) -> None:
     wanted = recipe(text_file, DISTILL, model=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="nowhere"):
-        run_recipe(wanted, tmp_path / "run", console=quiet())
+        carry_out(wanted, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -251,7 +252,7 @@ def test_an_interrupted_run_says_so_and_the_same_command_goes_on(
     assert "the same command goes on from there" in stderr
     assert "Traceback" not in stderr
     output = StringIO()
-    metrics = run_recipe(load_recipe(path), folder, console=Console(file=output, width=200))
+    metrics = carry_out(load_recipe(path), folder, Console(file=output, width=200))
     assert metrics.stages[0].notes["steps"] == 80
     assert "going on from step" in output.getvalue()
 

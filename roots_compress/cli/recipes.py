@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roots_compress.cli.console import say, stderr, stdout
 from roots_compress.errors import InputError
+
+if TYPE_CHECKING:
+    from roots_compress.preparation import Setting
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a YAML file.")]
 ModelOption = Annotated[
@@ -45,17 +48,13 @@ def run(
     ] = False,
 ) -> None:
     """Carry out a recipe; finished stages of an earlier try are reused."""
-    from roots_compress.recipe.loading import check_paths, load_recipe
-
-    loaded = load_recipe(recipe, model=model)
-    check_paths(loaded, recipe)
-    where = folder or Path("runs") / loaded.name
+    setting, where = _prepared(recipe, model, folder)
     from roots_compress.pipeline import run_recipe
     from roots_compress.report.gates import require
     from roots_compress.report.text import table
 
     text = recipe.read_text(encoding="utf-8")
-    metrics = run_recipe(loaded, where, fresh=fresh, console=stderr(), recipe_text=text)
+    metrics = run_recipe(setting, where, fresh=fresh, console=stderr(), recipe_text=text)
     stdout().print(table(metrics))
     stderr().print(f"Report: {where / 'report.html'}", markup=False)
     require(metrics.gates, where=str(recipe))
@@ -63,14 +62,24 @@ def run(
 
 def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOption = None) -> None:
     """Say what `run` would do: which stages, and which of them an earlier try has finished."""
-    from roots_compress.recipe.loading import check_paths, load_recipe
+    setting, where = _prepared(recipe, model, folder)
+    from roots_compress.pipeline import plan_recipe
+
+    for line in plan_recipe(setting, where):
+        say(line)
+
+
+def _prepared(recipe: Path, model: Path | None, folder: Path | None) -> tuple[Setting, Path]:
+    """Return a recipe, checked as far as it can be before it runs, and its run's folder."""
+    from roots_compress.recipe.loading import check_paths, load_recipe, naming_lines
 
     loaded = load_recipe(recipe, model=model)
     check_paths(loaded, recipe)
-    from roots_compress.pipeline import plan_recipe
+    from roots_compress.preparation import prepare
 
-    for line in plan_recipe(loaded, folder or Path("runs") / loaded.name):
-        say(line)
+    where = folder or Path("runs") / loaded.name
+    with naming_lines(recipe):
+        return prepare(loaded, where), where
 
 
 def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:

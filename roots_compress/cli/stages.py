@@ -177,8 +177,11 @@ def _append(stage: dict[str, Any], run: RunOptions, *, source: Path | None) -> N
 
     recipe = grow(run.run, stage, source=source, fresh=run.fresh, settings=run.settings())
     check_paths(recipe)
+    from roots_compress.preparation import prepare
+
+    setting = prepare(recipe, run.run)
     from roots_compress.pipeline import run_recipe
     from roots_compress.report.text import table
 
-    metrics = run_recipe(recipe, run.run, fresh=run.fresh, console=stderr())
+    metrics = run_recipe(setting, run.run, fresh=run.fresh, console=stderr())
     stdout().print(table(metrics))

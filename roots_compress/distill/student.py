@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.distill.config import student_path
 from roots_compress.distill.inherit import inherit, spread
+from roots_compress.distill.vocabulary import refuse_quantized, require_same_size, require_same_tokenizer
 from roots_compress.errors import InputError, did_you_mean
 from roots_compress.model.checkpoint import BOOKKEEPING, Checkpoint, load_checkpoint
 from roots_compress.model.config import RootsConfig
@@ -74,13 +74,9 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
     if path.suffix == ".json":
         return _inheriting(read_config(path, teacher), teacher, seed=seed)
     checkpoint = load_checkpoint(path)
-    _require_same_vocabulary(checkpoint, teacher, path)
-    if checkpoint.model.config.quantization:
-        raise InputError(
-            "the student is quantized, and integer weights cannot be trained",
-            where=path,
-            remedy="Name the checkpoint from before quantization.",
-        )
+    require_same_size(checkpoint.model.config.vocab_size, teacher.model.config.vocab_size, path)
+    require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)
+    refuse_quantized(bool(checkpoint.model.config.quantization), path)
     return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config)})
 
 
@@ -148,8 +144,7 @@ def read_config(path: Path, teacher: Checkpoint) -> RootsConfig:
             where=path,
             remedy="Correct it.",
         )
-    if config.vocab_size != teacher.model.config.vocab_size:
-        raise _vocabulary_error(config.vocab_size, teacher.model.config.vocab_size, path)
+    require_same_size(config.vocab_size, teacher.model.config.vocab_size, path)
     return config
 
 
@@ -175,25 +170,4 @@ def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Stude
             "inherited_parameters": taken.inherited,
             "fresh_parameters": taken.fresh,
         },
-    )
-
-
-def _require_same_vocabulary(student: Checkpoint, teacher: Checkpoint, path: Path) -> None:
-    sizes = student.model.config.vocab_size, teacher.model.config.vocab_size
-    if sizes[0] != sizes[1]:
-        raise _vocabulary_error(*sizes, path)
-    hashes = tokenizer_sha256(student.tokenizer), tokenizer_sha256(teacher.tokenizer)
-    if hashes[0] != hashes[1]:
-        raise InputError(
-            f"the student's tokenizer ({hashes[0][:12]}) is not the teacher's ({hashes[1][:12]})",
-            where=path,
-            remedy="Their token ids must mean the same: choose a student with the teacher's tokenizer.",
-        )
-
-
-def _vocabulary_error(student: int, teacher: int, path: Path) -> InputError:
-    return InputError(
-        f"the student's vocabulary has {student} entries, the teacher's {teacher}",
-        where=path,
-        remedy="Their token ids must mean the same: give the student the teacher's vocabulary.",
     )

@@ -7,7 +7,6 @@ every tensor must have a place, the right shape, and finite values; none may be 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from roots_compress.errors import InputError
 from roots_compress.model.config import RootsConfig
@@ -28,10 +26,12 @@ from roots_compress.model.importers.gguf import load_gguf
 from roots_compress.model.importers.switches import Switches
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.safetensors_header import TensorEntry
-from roots_compress.model.sources import CONFIG, TOKENIZER, SourceInfo, inspect_source
+from roots_compress.model.sources import CONFIG, SourceInfo, inspect_source
+from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer, quiet_transformers
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 GENERATION = "generation_config.json"
+MISMATCHED = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
 # Keys that transformers itself writes into every config.json.
 BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
 
@@ -55,14 +55,14 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
         InputError: the source is damaged, or not exactly the model that its configuration describes.
     """
     info = inspect_source(source)
-    with _quiet():
-        tokenizer = _load_tokenizer(info)
+    with quiet_transformers():
+        tokenizer = load_tokenizer(info)
         if info.kind == "roots":
             config, tensors = _roots_config(info), _roots_tensors(info)
         else:
             dtype = dtype or torch.float32
             config, tensors = _imported(info)
-        _check_vocabulary(tokenizer, config, info.path)
+        check_vocabulary(tokenizer, config.vocab_size, info.path)
         model = _assemble(config, tensors, dtype, info.path)
         _adopt_token_ids(model, tokenizer, info)
     return Checkpoint(model.eval(), tokenizer)
@@ -75,7 +75,7 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
         InputError: the directory exists and is not empty.
     """
     refuse_occupied(directory)
-    with _quiet():
+    with quiet_transformers():
         checkpoint.model.save_pretrained(directory)
         checkpoint.tokenizer.save_pretrained(directory)
 
@@ -86,20 +86,6 @@ def refuse_occupied(directory: Path) -> None:
         raise InputError(
             "already holds something", where=directory, remedy="Name a directory that is absent or empty."
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Within the block transformers draws no progress bars and prints no load reports."""
-    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _roots_config(info: SourceInfo) -> RootsConfig:
@@ -123,7 +109,9 @@ def _build_config(info: SourceInfo, fields: dict[str, Any]) -> RootsConfig:
             remedy="Correct the configuration, or copy the checkpoint again.",
         ) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"is no usable configuration: {error}", where=info.path / CONFIG) from error
+        raise InputError(
+            f"is no usable configuration: {error}", where=info.path / CONFIG, remedy=MISMATCHED
+        ) from error
 
 
 def _roots_tensors(info: SourceInfo) -> Iterator[tuple[str, Tensor]]:
@@ -164,7 +152,9 @@ def _assemble(
     for name, tensor in tensors:
         if name not in expected:
             raise InputError(
-                f"tensor for {name!r} has no place in the model that the configuration describes", where=where
+                f"tensor for {name!r} has no place in the model that the configuration describes",
+                where=where,
+                remedy=MISMATCHED,
             )
         state[name] = _fitted(name, tensor, expected[name], dtype, where)
     head = state.pop(HEAD, None) if config.tie_word_embeddings else None
@@ -179,7 +169,7 @@ def _assemble(
         raise InputError(
             f"lacks {len(missing)} of the model's tensors, the first of them {missing[0]!r}",
             where=where,
-            remedy="The checkpoint is incomplete or its configuration belongs to another; copy it again.",
+            remedy=MISMATCHED,
         )
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
@@ -194,13 +184,18 @@ def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None,
             f"tensor for {name!r} has shape {tuple(tensor.shape)} where the configuration needs "
             f"{tuple(place.shape)}",
             where=where,
+            remedy=MISMATCHED,
         )
     if not place.is_floating_point():
         if tensor.dtype != place.dtype:
-            raise InputError(f"tensor for {name!r} is {tensor.dtype}, not {place.dtype}", where=where)
+            raise InputError(
+                f"tensor for {name!r} is {tensor.dtype}, not {place.dtype}", where=where, remedy=MISMATCHED
+            )
         return tensor
     if not tensor.is_floating_point():
-        raise InputError(f"tensor for {name!r} is {tensor.dtype}, not floating point", where=where)
+        raise InputError(
+            f"tensor for {name!r} is {tensor.dtype}, not floating point", where=where, remedy=MISMATCHED
+        )
     if not torch.isfinite(tensor).all():
         raise InputError(
             f"tensor for {name!r} holds NaN or infinite values",
@@ -208,44 +203,6 @@ def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None,
             remedy="The checkpoint is broken: its training diverged or it was damaged.",
         )
     return tensor.to(dtype or tensor.dtype)
-
-
-def _load_tokenizer(info: SourceInfo) -> PreTrainedTokenizerFast:
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        if info.kind == "gguf":
-            tokenizer = AutoTokenizer.from_pretrained(info.path.parent, gguf_file=info.path.name, **local)
-        elif (info.path / TOKENIZER).exists():
-            # Taken as it is: a family's own class may add tokens of its own, as Qwen2's does.
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(info.path, **local)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(info.path, **local)
-    except Exception as error:  # The tokenizers library raises bare exceptions for every fault in a file.
-        raise InputError(
-            f"has a tokenizer that cannot be read: {error}",
-            where=info.path,
-            remedy="Copy the tokenizer's files again.",
-        ) from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(
-            "has a tokenizer that is not of the fast kind", where=info.path, remedy="Save a tokenizer.json."
-        )
-    for note in ("is_local", "local_files_only"):
-        # How it was loaded is not a property of the tokenizer, and must not be saved with it.
-        tokenizer.init_kwargs.pop(note, None)
-    return tokenizer
-
-
-def _check_vocabulary(tokenizer: PreTrainedTokenizerFast, config: RootsConfig, where: Path) -> None:
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest < 0:
-        raise InputError("has a tokenizer without a vocabulary", where=where)
-    if largest >= config.vocab_size:
-        raise InputError(
-            f"the tokenizer has token number {largest}, but the embedding has {config.vocab_size} rows",
-            where=where,
-            remedy="Tokenizer and model belong to different checkpoints.",
-        )
 
 
 def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:

@@ -55,6 +55,27 @@ class SourceInfo:
     tensors: Mapping[str, TensorEntry]
     """Every tensor of a directory; empty for GGUF."""
 
+    @property
+    def quantized(self) -> bool:
+        """Whether its weights are integers, which no stage can change. GGUF weights are dequantized."""
+        return self.kind == "roots" and bool(self.config.get("quantization"))
+
+    @property
+    def max_context(self) -> int | None:
+        """Tokens that the model can hold; None where its files do not say it as they should."""
+        return self._number("context_length" if self.kind == "gguf" else "max_position_embeddings")
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Rows of the embedding; None where the files do not say it as they should."""
+        return self._number("vocab_size")
+
+    def _number(self, name: str) -> int | None:
+        if self.kind == "gguf":
+            name = f"{self.model_type}.{name}"
+        value = (self.fields or self.config).get(name)
+        return value if type(value) is int else None
+
 
 def inspect_source(source: Path) -> SourceInfo:
     """Return what a checkpoint is: a ROOTS directory, another family's directory, or a GGUF file.

@@ -15,6 +15,7 @@ from roots_compress.recipe.loading import parse_recipe, resolved
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.run.atomic import read_regular
 from roots_compress.run.stages import read_stages
+from roots_compress.run.store import refuse_foreign
 
 RESOLVED_NAME = "resolved.json"
 _MAX_BYTES = 1 << 20
@@ -36,8 +37,10 @@ def grow(
         settings: the settings of the whole run that were given, in a recipe's form.
 
     Raises:
-        InputError: nothing to start from, a setting out of bounds, or a run that was begun otherwise.
+        InputError: nothing to start from, a setting out of bounds, or a folder that holds something else or a
+            run that was begun otherwise.
     """
+    refuse_foreign(folder)
     standing = None if fresh else _standing(folder)
     if standing is None:
         if source is None and stage["kind"] != "train":

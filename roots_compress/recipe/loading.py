@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from roots_compress.errors import InputError, did_you_mean
 from roots_compress.recipe.faults import faults_of
-from roots_compress.recipe.location import Location, dotted
+from roots_compress.recipe.location import Location, dotted, parse_dotted
 from roots_compress.recipe.schema import STUDENT_PRESETS, DistillConfig, Recipe, StageConfig
 from roots_compress.recipe.yaml import Document, read_yaml
 
@@ -102,6 +103,18 @@ def check_paths(recipe: Recipe, source: Path | None = None) -> None:
             remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
         where = _place_of(location, path, source)
         raise InputError(message, where=where, remedy=remedy if where != MODEL_OPTION else _LOCAL_ONLY)
+
+
+@contextmanager
+def naming_lines(source: Path) -> Iterator[None]:
+    """Let an error inside the block that names a key of the recipe name file and line as well."""
+    try:
+        yield
+    except InputError as error:
+        location = parse_dotted(error.where or "")
+        if location and location[0] in Recipe.model_fields:
+            error.where = read_yaml(source).place(location)
+        raise
 
 
 def _named_paths(recipe: Recipe) -> list[tuple[Location, Path]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 Location = tuple[str | int, ...]
 """The way to a value: keys and list indices, from the top of the recipe."""
 
@@ -12,3 +14,10 @@ def dotted(location: Location) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")
+
+
+def parse_dotted(text: str) -> Location | None:
+    """Return the location that `dotted` wrote; None where the text is no such thing."""
+    if not re.fullmatch(r"[a-z_]+(\.[a-z_]+|\[[0-9]+\])*", text):
+        return None
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[a-z_]+|[0-9]+", text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -17,6 +17,7 @@ from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import Location
 from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
 from roots_compress.train.config import ArchitectureConfig, TrainConfig
+from roots_compress.training.config import TrainingConfig
 
 __all__ = ["BASELINE_NAME", "STUDENT_PRESETS", "DistillConfig", "GatesConfig", "Recipe", "StageConfig"]
 
@@ -144,23 +145,53 @@ def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         return
     architecture: ArchitectureConfig = recipe.stages[0].architecture
     limit = architecture.max_position_embeddings
-    lengths: list[tuple[Location, int]] = [(("evaluation", "block_size"), recipe.evaluation.block_size)]
+    yield from context_faults(recipe, [limit] * (len(recipe.stages) + 1))
     for index, stage in enumerate(recipe.stages):
-        place: Location = ("stages", index)
-        if isinstance(stage, TrainConfig | DistillConfig):
-            lengths.append(((*place, "training", "block_size"), stage.training.block_size))
-        else:
-            lengths.append(((*place, "calibration", "block_size"), stage.calibration.block_size))
-        if isinstance(stage, PruneConfig) and stage.recovery is not None:
-            training = stage.recovery.training
-            lengths.append(((*place, "recovery", "training", "block_size"), training.block_size))
-    for place, tokens in lengths:
-        if tokens > limit:
-            yield place, f"is {tokens} tokens, but the model's context (max_position_embeddings) is {limit}"
+        if isinstance(stage, PruneConfig | QuantizeConfig) and stage.calibration.block_size > limit:
+            yield (
+                ("stages", index, "calibration", "block_size"),
+                _too_long(stage.calibration.block_size, limit),
+            )
     longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
-    if longest > limit:
+    if recipe.evaluation.decode_tokens < limit < longest:
         yield (
             ("evaluation", "contexts"),
             f"the longest and the {recipe.evaluation.decode_tokens} tokens decoded after it take {longest} "
             f"tokens, but the model's context (max_position_embeddings) is {limit}",
         )
+
+
+def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Location, str]]:
+    """Yield what asks for more tokens than a model can hold, by place and description.
+
+    Args:
+        recipe: what is to be done.
+        contexts: the longest context of the model before the first stage, and after each stage.
+    """
+    shortest, evaluation = min(contexts), recipe.evaluation
+    if evaluation.block_size > shortest:
+        yield ("evaluation", "block_size"), _too_long(evaluation.block_size, shortest)
+    if evaluation.decode_tokens >= shortest:
+        yield (
+            ("evaluation", "decode_tokens"),
+            f"{evaluation.decode_tokens} decoded tokens leave no room in the model's context "
+            f"(max_position_embeddings) of {shortest}",
+        )
+    for index, stage in enumerate(recipe.stages):
+        # A student and its teacher read the same windows.
+        limit = min(contexts[index : index + 2])
+        for keys, training in training_of(stage):
+            if training.block_size > limit:
+                yield ("stages", index, *keys, "block_size"), _too_long(training.block_size, limit)
+
+
+def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:
+    """Yield the training a stage does, if any, and where in the stage its settings stand."""
+    if isinstance(stage, TrainConfig | DistillConfig):
+        yield ("training",), stage.training
+    elif isinstance(stage, PruneConfig) and stage.recovery is not None:
+        yield ("recovery", "training"), stage.recovery.training
+
+
+def _too_long(tokens: int, limit: int) -> str:
+    return f"is {tokens} tokens, but the model's context (max_position_embeddings) is {limit}"

@@ -18,8 +18,8 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
@@ -159,9 +159,11 @@ class Workspace:
 class RunFolder:
     """A run folder open for writing by this process alone. Use as a context manager."""
 
-    def __init__(self, path: Path, lock: WriterLock) -> None:
+    def __init__(self, path: Path, lock: WriterLock, made: Sequence[Path]) -> None:
         self.path = path
         self._lock = lock
+        self._made = made
+        """The folders that did not exist before, inmost first: the run's own, and its parents."""
 
     @classmethod
     def open(cls, path: Path, *, fresh: bool = False) -> Self:
@@ -175,15 +177,16 @@ class RunFolder:
             InputError: the folder holds something that is not a run, another process is writing to it, or
                 it cannot be written.
         """
+        refuse_foreign(path)
         with _disk_errors(path, InputError):
-            _refuse_foreign(path)
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(path)
             lock.acquire()
-        run = cls(path, lock)
+        run = cls(path, lock, made)
         try:
+            refuse_foreign(path)  # again: it may have changed before the lock was ours
             with _disk_errors(path, InputError):
-                _refuse_foreign(path)  # again: it may have changed before the lock was ours
                 if not (path / MARKER_NAME).exists():
                     atomic.write_text(path / MARKER_NAME, canonical_json({"schema": SCHEMA}) + "\n")
                     atomic.sync_directory(path.parent)
@@ -201,6 +204,8 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, InputError) and self._made and not self.stages():
+            self._unmake()
         self._lock.release()
 
     def stages(self) -> list[CommittedStage]:
@@ -299,6 +304,15 @@ class RunFolder:
         self.discard(0)
         atomic.sync_directory(self.path)
 
+    def _unmake(self) -> None:
+        """Leave no trace of a run that was made for a request which turned out to be impossible."""
+        with suppress(OSError):  # What the user needs to hear is why it was impossible.
+            self._clear()
+            for name in (MARKER_NAME, OWNER_NAME, LOCK_NAME):
+                (self.path / name).unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()
+
     def _stage_folders(self, first: int) -> list[Path]:
         """Return the folders with a stage's name from this index on, last first."""
         folders = [path for path in self.path.iterdir() if STAGE_FOLDER.fullmatch(path.name)]
@@ -333,19 +347,25 @@ def _key_of(stage: Path) -> str | None:
         return None
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Refuse a place that holds something other than a run of ours.
+def refuse_foreign(path: Path) -> None:
+    """Refuse a place that holds something other than a run of ours. Nothing is written.
 
     Raises:
-        InputError: it is a file, or a folder with contents but without our marker.
+        InputError: it is a file or lies under one, it cannot be read, or it is a folder with contents but
+            without our marker.
     """
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise InputError(
-            "output is a file, not a folder", where=path, remedy="Choose another folder with --run."
-        )
-    if all(entry.name in _BEFORE_MARKER for entry in path.iterdir()):
+    with _disk_errors(path, InputError):
+        try:
+            names = {entry.name for entry in path.iterdir()}
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            raise InputError(
+                "output is a file, not a folder, or lies under one",
+                where=path,
+                remedy="Choose another folder with --run.",
+            ) from None
+    if names <= _BEFORE_MARKER:
         return
     try:
         schema = json.loads(atomic.read_regular(path / MARKER_NAME, _MAX_KEY_BYTES))["schema"]

@@ -209,7 +209,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write the run"):
+    with pytest.raises(InputError, match="lies under one"):
         RunFolder.open(tmp_path / "file" / "run")
 
 

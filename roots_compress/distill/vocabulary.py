@@ -1,0 +1,80 @@
+"""Whether a student can learn from a teacher at all: the same token must mean the same to both.
+
+Nothing here needs weights or torch, so that a run refuses a student before it has made anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.data.tokenizers import tokenizer_sha256
+from roots_compress.errors import InputError
+from roots_compress.model.files import read_json_object
+from roots_compress.model.sources import inspect_source
+from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer
+
+
+def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None) -> int | None:
+    """Check a student's files and vocabulary against its teacher's, without loading weights.
+
+    Args:
+        path: a ROOTS config file (JSON), or a checkpoint.
+        tokenizer: the teacher's.
+        vocab_size: rows of the teacher's embedding; None where they are not known yet.
+
+    Returns:
+        The student's longest context, as far as its files tell.
+
+    Raises:
+        InputError: the student is damaged or quantized, or its vocabulary is not the teacher's.
+    """
+    if path.suffix == ".json":
+        fields = read_json_object(path)
+        own, context = fields.get("vocab_size"), fields.get("max_position_embeddings")
+        if vocab_size is not None and type(own) is int:
+            require_same_size(own, vocab_size, path)
+        return context if type(context) is int else None
+    source = inspect_source(path)
+    refuse_quantized(source.quantized, path)
+    if vocab_size is not None and source.vocab_size is not None:
+        require_same_size(source.vocab_size, vocab_size, path)
+    student_tokenizer = load_tokenizer(source)
+    if source.vocab_size is not None:
+        check_vocabulary(student_tokenizer, source.vocab_size, path)
+    require_same_tokenizer(student_tokenizer, tokenizer, path)
+    return source.max_context
+
+
+def refuse_quantized(quantized: bool, path: Path) -> None:
+    """Raise an InputError where a student's weights are integers."""
+    if quantized:
+        raise InputError(
+            "the student is quantized, and integer weights cannot be trained",
+            where=path,
+            remedy="Name the checkpoint from before quantization.",
+        )
+
+
+def require_same_size(student: int, teacher: int, path: Path) -> None:
+    """Raise an InputError where the embeddings have different numbers of rows."""
+    if student != teacher:
+        raise InputError(
+            f"the student's vocabulary has {student} entries, the teacher's {teacher}",
+            where=path,
+            remedy="Their token ids must mean the same: give the student the teacher's vocabulary.",
+        )
+
+
+def require_same_tokenizer(
+    student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, path: Path
+) -> None:
+    """Raise an InputError where the same text becomes other token ids."""
+    hashes = tokenizer_sha256(student), tokenizer_sha256(teacher)
+    if hashes[0] != hashes[1]:
+        raise InputError(
+            f"the student's tokenizer ({hashes[0][:12]}) is not the teacher's ({hashes[1][:12]})",
+            where=path,
+            remedy="Their token ids must mean the same: choose a student with the teacher's tokenizer.",
+        )

@@ -1,0 +1,191 @@
+"""What can be said of a request before anything is made: whether it can be carried out, and from what.
+
+Checks go by their cost: files and headers first, then tokenizers and text. Nothing is written, and nothing
+that takes seconds to import, torch above all, is imported for a request that is refused without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.data.corpora import load_text
+from roots_compress.data.documents import TextSplit
+from roots_compress.data.evaluation import evaluation_windows
+from roots_compress.data.fingerprint import text_sha256
+from roots_compress.data.packing import pack
+from roots_compress.data.windows import EvaluationWindows
+from roots_compress.distill.config import DistillConfig, student_path
+from roots_compress.distill.vocabulary import check_student
+from roots_compress.errors import InputError
+from roots_compress.evaluate.threads import default_threads
+from roots_compress.model.sources import SourceInfo, inspect_source
+from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer
+from roots_compress.prune.config import PruneConfig
+from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.recipe.location import dotted
+from roots_compress.recipe.schema import Recipe, context_faults, training_of
+from roots_compress.run.store import refuse_foreign
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for every stage of a run, checked before anything is written."""
+
+    recipe: Recipe
+    text: TextSplit
+    device: str
+    threads: int
+    texts: dict[str, str]
+    """sha256 of the training and the held-out text, which every stage reads."""
+
+
+def prepare(recipe: Recipe, folder: Path) -> Setting:
+    """Check all that can be checked before a stage runs, and read the text.
+
+    Args:
+        recipe: what is to be done.
+        folder: the run it is to be done in.
+
+    Raises:
+        InputError: the folder is in use, or the device, the model, a student or the text is missing or cannot
+            be used.
+    """
+    refuse_foreign(folder)
+    source = inspect_source(recipe.model) if recipe.model is not None else None
+    if source is not None:
+        _check_source(recipe, source)
+    if _may_lack_device(recipe):
+        _resolve_device(recipe)
+    tokenizer = None
+    if source is not None and any(True for _ in _student_paths(recipe)):
+        tokenizer = _tokenizer_of(source)
+        check_students(recipe, tokenizer, vocab_size=source.vocab_size, max_context=source.max_context)
+    text = load_text(recipe.data, seed=recipe.seed)
+    if source is not None:
+        # Not before the text, unless for a student: reading that of a large GGUF file takes seconds.
+        check_text(recipe, text, tokenizer or _tokenizer_of(source), max_context=source.max_context)
+    return Setting(
+        recipe=recipe,
+        text=text,
+        device=_resolve_device(recipe),
+        threads=recipe.evaluation.threads or default_threads(),
+        texts={"training text": text_sha256(text.train), "held-out text": text_sha256(text.held_out)},
+    )
+
+
+def check_students(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, vocab_size: int | None, max_context: int | None
+) -> None:
+    """Check the students that are files, and that they too can hold the recipe's windows.
+
+    Args:
+        recipe: what is to be done.
+        tokenizer: of the model the run begins with.
+        vocab_size: rows of its embedding, where known.
+        max_context: its longest context, where known.
+
+    Raises:
+        InputError: a student cannot learn from the model, or windows are longer than a context.
+    """
+    own = {index: check_student(path, tokenizer, vocab_size) for index, path in _student_paths(recipe)}
+    contexts = [max_context]
+    for index in range(len(recipe.stages)):
+        contexts.append(own.get(index) or contexts[-1])
+    _check_contexts(recipe, contexts)
+
+
+def check_text(
+    recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFast, *, max_context: int | None
+) -> None:
+    """Check that the text fills a window of each length that the recipe asks for.
+
+    Args:
+        recipe: what is to be done.
+        text: what it is done with.
+        tokenizer: of the model the run begins with.
+        max_context: its longest context, where known; longer calibration windows are cut to it.
+
+    Raises:
+        InputError: the held-out or the training text is too short.
+    """
+    held_out_windows(recipe, text, tokenizer)
+    lengths = [training.block_size for stage in recipe.stages for _, training in training_of(stage)]
+    for stage in recipe.stages:
+        if isinstance(stage, PruneConfig | QuantizeConfig):
+            length = stage.calibration.block_size
+            lengths.append(length if max_context is None else min(length, max_context))
+    if lengths:
+        pack(text.train, tokenizer, max(lengths), seed=recipe.seed, limit=1)
+
+
+def held_out_windows(
+    recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFast
+) -> EvaluationWindows:
+    """Return the windows that a run's perplexities are measured on, in a tokenizer's tokens.
+
+    Raises:
+        InputError: the text does not fill one.
+    """
+    return evaluation_windows(
+        text.held_out, tokenizer, block_size=recipe.evaluation.block_size, limit=recipe.evaluation.windows
+    )
+
+
+def _check_source(recipe: Recipe, source: SourceInfo) -> None:
+    if source.quantized and recipe.stages:
+        raise InputError(
+            f"the model is quantized already, and '{recipe.stages[0].name}' cannot change quantized weights",
+            where=source.path,
+            remedy="Name the checkpoint from before quantization.",
+        )
+    _check_contexts(recipe, [source.max_context] * (len(recipe.stages) + 1))
+
+
+def _student_paths(recipe: Recipe) -> Iterator[tuple[int, Path]]:
+    """Yield the students that are read from files, each with the index of its stage."""
+    for index, stage in enumerate(recipe.stages):
+        path = student_path(stage.student) if isinstance(stage, DistillConfig) else None
+        if path is not None:
+            yield index, path
+
+
+def _tokenizer_of(source: SourceInfo) -> PreTrainedTokenizerFast:
+    tokenizer = load_tokenizer(source)
+    if source.vocab_size is not None:
+        check_vocabulary(tokenizer, source.vocab_size, source.path)
+    return tokenizer
+
+
+def _check_contexts(recipe: Recipe, contexts: Sequence[int | None]) -> None:
+    known = [context for context in contexts if context is not None]
+    if len(known) < len(contexts):
+        return  # Loading the model will say what is wrong with its configuration.
+    for location, text in context_faults(recipe, known):
+        raise InputError(
+            text, where=dotted(location), remedy="Lower it, or use a model with a longer context."
+        )
+
+
+def _may_lack_device(recipe: Recipe) -> bool:
+    """Whether the recipe asks for what only a GPU has; whether there is one takes torch to find out."""
+    precisions = {training.precision for stage in recipe.stages for _, training in training_of(stage)}
+    return recipe.device == "cuda" or "fp16" in precisions
+
+
+def _resolve_device(recipe: Recipe) -> str:
+    """Return the device that stages compute on, after checking that it has the precisions they ask for."""
+    from roots_compress.training.device import resolve_device, resolve_precision
+
+    device = resolve_device(recipe.device)
+    for index, stage in enumerate(recipe.stages):
+        for keys, training in training_of(stage):
+            try:
+                resolve_precision(training.precision, device)
+            except InputError as error:
+                error.where = dotted(("stages", index, *keys, "precision"))
+                raise
+    return device
