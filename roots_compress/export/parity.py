@@ -80,15 +80,11 @@ def check_parity(model: RootsForCausalLM, graph: Path, config: ExportConfig) -> 
         StageError: a case is beyond its tolerance; the message names it and the difference.
     """
     scripts = make_scripts(model)
-    cases: list[ParityCase] = []
     tolerance, rounded = _tolerance(model, config)
-    if model.config.quantization:
-        plain = dequantized(model)
-        cases.append(_compare_exactly(plain, graph, scripts[-1], config))
-        if "w8a8" not in model.config.quantization["formats"].values():
-            # Weight-only modules dequantize at every call what is done here once: the same logits, sooner.
-            model = plain
-    expected = [TorchEngine(model).logits(script.input_ids, script.mask) for script in scripts]
+    expected, expected_exactly = _references(model, scripts)
+    cases: list[ParityCase] = []
+    if expected_exactly is not None:
+        cases.append(_compare_exactly(expected_exactly, graph, scripts[-1], config))
     engine = OnnxEngine.open(graph, provider="cpu")
     for script, logits in zip(scripts, expected, strict=True):
         for way, actual, first in _run(engine, script):
@@ -128,11 +124,23 @@ def _tolerance(model: RootsForCausalLM, config: ExportConfig) -> tuple[float, bo
     return config.tolerance, False
 
 
-def _compare_exactly(
-    plain: RootsForCausalLM, graph: Path, script: Script, config: ExportConfig
-) -> ParityCase:
+def _references(model: RootsForCausalLM, scripts: tuple[Script, ...]) -> tuple[list[Logits], Logits | None]:
+    """Return the checkpoint's logits of every script, and a quantized one's of the last without rounding.
+
+    All are taken before any graph is opened: the dequantized model is large, and gone on return.
+    """
+    exactly = None
+    if model.config.quantization:
+        plain = dequantized(model)
+        exactly = TorchEngine(plain).logits(scripts[-1].input_ids, scripts[-1].mask)
+        if "w8a8" not in model.config.quantization["formats"].values():
+            # Weight-only modules dequantize at every call what is done here once: the same logits, sooner.
+            model = plain
+    return [TorchEngine(model).logits(script.input_ids, script.mask) for script in scripts], exactly
+
+
+def _compare_exactly(expected: Logits, graph: Path, script: Script, config: ExportConfig) -> ParityCase:
     """Compare a quantized graph, its rounding of activations taken out, with the dequantized checkpoint."""
-    expected = TorchEngine(plain).logits(script.input_ids, script.mask)
     exact = graph.with_name(f".exact-{graph.name}")
     try:
         write_exact(graph, exact)
