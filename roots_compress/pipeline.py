@@ -200,7 +200,7 @@ def _make(
         )
     console.print(
         f"{index:02d} {step.kind}: {quality.bytes / 1e6:.2f} MB, perplexity {quality.perplexity:.3f}, "
-        f"graph equals checkpoint within {parity.largest_difference:.1e}"
+        f"graph agrees with the checkpoint within {parity.largest_difference:.1e}"
     )
     result = StageResult(
         index=index,

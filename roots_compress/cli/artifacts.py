@@ -64,7 +64,7 @@ def export(
         report = export_checkpoint(load_checkpoint(source), partial, ExportConfig())
     say(
         f"{out}: {report.graph_bytes / 1e6:.2f} MB, "
-        f"equal to the checkpoint within {report.largest_difference:.1e}"
+        f"agrees with the checkpoint within {report.largest_difference:.1e}"
     )
 
 

@@ -102,7 +102,7 @@ class TrainingOptions:
 
     steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps. [default: 300]")] = None
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Windows in each micro-batch. [default: 8]")
+        int | None, typer.Option("--batch-size", help="Windows in each micro-batch. [default: 4]")
     ] = None
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate. [default: 0.001]")] = None
     train_block_size: Annotated[

@@ -14,7 +14,7 @@ class TrainingConfig(Settings):
 
     steps: PositiveInt = 300
     """Optimizer steps."""
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt = 4
     """Windows in each micro-batch."""
     accumulation: PositiveInt = 1
     """Micro-batches whose gradients are averaged before each optimizer step."""
