@@ -85,7 +85,8 @@ def train(
         seed=seed,
         limit=windows_needed(config.training),
     )
-    model = copy.deepcopy(checkpoint.model)
+    # A checkpoint may be stored in half precision; it is trained, and then stored, in float32.
+    model = copy.deepcopy(checkpoint.model).float()
     summary = fit(
         model,
         windows,
@@ -133,5 +134,6 @@ def _attention(sparse: SparseAttentionConfig) -> dict[str, Any]:
     if sparse.kind == "top_m":
         return {"kind": "top_m", "top_m": sparse.top_m}
     if sparse.kind == "block":
-        return {"kind": "block", "block_size": sparse.block_size, "num_blocks": sparse.num_blocks}
+        size = {} if sparse.block_size is None else {"block_size": sparse.block_size}
+        return {"kind": "block", "num_blocks": sparse.num_blocks, **size}
     return {"kind": "dense"}

@@ -60,6 +60,14 @@ def test_the_student_is_smaller_and_nearer_its_teacher_than_it_began(tmp_path: P
     assert all(p.requires_grad for p in checkpoint.model.parameters())
 
 
+def test_a_teacher_in_half_precision_has_a_student_in_float32(tmp_path: Path) -> None:
+    checkpoint = teacher()
+    checkpoint.model.half()
+    one_step = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"steps": 1})})
+    student = run(tmp_path, checkpoint, one_step).checkpoint.model
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+
+
 def test_the_stage_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     straight.mkdir()

@@ -88,6 +88,8 @@ def test_every_switch_of_the_architecture_reaches_the_model() -> None:
     ):
         assert getattr(config, name) == getattr(architecture, name)
     assert config.attention == {"kind": "block", "block_size": 16, "num_blocks": 3}
+    blocks = ArchitectureConfig(attention=SparseAttentionConfig(kind="block"))
+    assert model_config(blocks, vocab_size=300).attention == {"kind": "block", "num_blocks": 4}
     rotary = model_config(ArchitectureConfig(rope_theta=500.0), vocab_size=300)
     assert rotary.rope_parameters is not None
     assert rotary.rope_parameters["rope_theta"] == 500.0
@@ -107,6 +109,16 @@ def test_training_learns_the_text_and_leaves_its_input_alone(tmp_path: Path) -> 
     tokens = outcome.checkpoint.tokenizer("The quick brown fox jumps over the", return_tensors="pt").input_ids
     guess = int(outcome.checkpoint.model(tokens).logits[0, -1].argmax())
     assert guess == outcome.checkpoint.tokenizer(" lazy").input_ids[0]
+
+
+def test_a_checkpoint_in_half_precision_is_trained_in_float32(tmp_path: Path) -> None:
+    checkpoint = new_model(CONFIG, TEXT, seed=0)
+    checkpoint.model.half()
+    short = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"steps": 2})})
+    console = Console(file=io.StringIO())
+    outcome = train(short, checkpoint, TEXT, device="cpu", seed=0, work=tmp_path, console=console)
+    assert {p.dtype for p in outcome.checkpoint.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in checkpoint.model.parameters()} == {torch.float16}
 
 
 def test_text_shorter_than_a_window_is_an_input_error(tmp_path: Path) -> None:
