@@ -31,6 +31,7 @@ from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer, qui
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 GENERATION = "generation_config.json"
+TOKEN_IDS = ("bos_token_id", "pad_token_id", "eos_token_id")
 MISMATCHED = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
 # Keys that transformers itself writes into every config.json.
 BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
@@ -100,18 +101,17 @@ def _roots_config(info: SourceInfo) -> RootsConfig:
 
 
 def _build_config(info: SourceInfo, fields: dict[str, Any]) -> RootsConfig:
+    where = info.path if info.kind == "gguf" else info.path / CONFIG
     try:
         return RootsConfig(**fields)
     except StrictDataclassError as error:
         raise InputError(
             str(error.__cause__ or error),
-            where=info.path / CONFIG if info.path.is_dir() else info.path,
+            where=where,
             remedy="Correct the configuration, or copy the checkpoint again.",
         ) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"is no usable configuration: {error}", where=info.path / CONFIG, remedy=MISMATCHED
-        ) from error
+        raise InputError(f"is no usable configuration: {error}", where=where, remedy=MISMATCHED) from error
 
 
 def _roots_tensors(info: SourceInfo) -> Iterator[tuple[str, Tensor]]:
@@ -211,14 +211,29 @@ def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast
     if info.kind != "gguf" and generation_path.exists():
         settings = read_json_object(generation_path)
         try:
-            model.generation_config = GenerationConfig.from_dict(settings)
+            model.generation_config = _consistent(GenerationConfig.from_dict(settings))
         except (TypeError, ValueError) as error:
-            raise InputError(f"is no generation configuration: {error}", where=generation_path) from error
+            raise InputError(
+                f"is no generation configuration: {error}", where=generation_path, remedy=MISMATCHED
+            ) from error
     several = model.generation_config.eos_token_id
     for holder in (model.config, model.generation_config):
-        for name in ("bos_token_id", "pad_token_id", "eos_token_id"):
+        for name in TOKEN_IDS:
             token_id = getattr(tokenizer, name)
             if token_id is not None:
                 setattr(holder, name, token_id)
     if isinstance(several, list):
         model.generation_config.eos_token_id = several
+
+
+def _consistent(settings: GenerationConfig) -> GenerationConfig:
+    """Return the settings, or only their token ids where the rest contradict one another.
+
+    transformers reads such settings and refuses to write them, and published checkpoints have them: a
+    temperature without sampling, say, which has no effect.
+    """
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        return GenerationConfig(**{name: getattr(settings, name) for name in TOKEN_IDS})
+    return settings

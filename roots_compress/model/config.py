@@ -121,8 +121,7 @@ class RootsConfig(PreTrainedConfig):
         for name in ("vocab_size", "hidden_size", "max_position_embeddings"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.norm_eps > 0:
-            raise ValueError(f"norm_eps is {self.norm_eps}; it must be above 0")
+        _check_positive("norm_eps", self.norm_eps)
         for name, known in (("norm", NORMS), ("position", POSITIONS), ("activation", ACTIVATIONS)):
             _check_member(name, getattr(self, name), known)
         self._check_attention()
@@ -153,6 +152,9 @@ class RootsConfig(PreTrainedConfig):
             raise ValueError(
                 f"rope_parameters: keys {sorted(unknown)} are not known for rope_type {rope_type!r}"
             )
+        for key, value in self.rope_parameters.items():
+            if key not in ("rope_type", "truncate") and not (value is None and key in ROPE_KEYS[rope_type]):
+                _check_positive(f"rope_parameters.{key}", value)
 
     def _check_layer(self, index: int, layer: dict[str, Any]) -> None:
         unknown, missing = set(layer) - set(LAYER_KEYS), set(WIDTH_KEYS) - set(layer)
@@ -189,6 +191,11 @@ class RootsConfig(PreTrainedConfig):
 def _check_member(name: str, value: Any, known: Any) -> None:
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} is {value!r}, not one of {', '.join(known)}")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{name} is {value!r}; it must be a number above 0")
 
 
 def _check_width(name: str, value: Any) -> None:

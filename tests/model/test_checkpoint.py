@@ -244,6 +244,8 @@ def test_absent_head_without_a_tie_flag(saved: Path) -> None:
         ({"layers": [{"head_dim": 8}]}, "layers[0]"),
         ({"rope_parameters": {"rope_type": "dynamic"}}, "dynamic"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "factor"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": "two"}}, "rope_parameters.factor"),
+        ({"rope_parameters": {"rope_theta": -1.0}}, "rope_parameters.rope_theta"),
         ({"quantization": {"formats": 3}}, "quantization"),
         ({"quantization": {"group_size": 16, "formats": {"model.norm": "w8"}}}, "model.norm"),
         ({"quantization": {"group_size": 16, "formats": {"model.layers.0.mlp.up_proj": "w3"}}}, "w3"),

@@ -149,6 +149,17 @@ def test_imported_weights_do_not_hang_on_the_file(tmp_path: Path) -> None:
     torch.testing.assert_close(ours.model(tiny_tokens()).logits, before, atol=0, rtol=0)
 
 
+def test_generation_settings_that_transformers_would_not_write_are_left_out(tmp_path: Path) -> None:
+    """Llama 2 was published with a temperature and without sampling."""
+    save_source(source_model("llama"), tmp_path / "theirs")
+    settings = {"temperature": 0.9, "top_p": 0.6, "eos_token_id": [1, 7]}
+    (tmp_path / "theirs" / "generation_config.json").write_text(json.dumps(settings))
+    save_checkpoint(load_checkpoint(tmp_path / "theirs"), tmp_path / "ours")
+    again = load_checkpoint(tmp_path / "ours").model.generation_config
+    assert again.eos_token_id == [1, 7]
+    assert again.temperature is None
+
+
 def test_several_end_tokens_are_kept(tmp_path: Path) -> None:
     theirs = source_model("llama")
     theirs.generation_config.eos_token_id = [1, 7]

@@ -28,6 +28,7 @@ CONFIG_KEYS = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "attention.layer_norm_epsilon": "layer_norm_epsilon",
     "rope.dimension_count": "head_dim",
+    "rope.freq_base": "rope_theta",
 }
 
 
@@ -66,10 +67,13 @@ def load_gguf(source: SourceInfo) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _check_understood(source: SourceInfo, config: Any) -> None:
     """Refuse a file whose metadata did not arrive: transformers falls back to its own defaults."""
+    derived = {
+        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        "rope_theta": (getattr(config, "rope_parameters", None) or {}).get("rope_theta"),
+    }
     for key, name in CONFIG_KEYS.items():
         said = source.config.get(f"{source.model_type}.{key}")
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        understood = head_dim if name == "head_dim" else getattr(config, name, None)
+        understood = derived[name] if name in derived else getattr(config, name, None)
         if said is not None and understood is not None and not math.isclose(said, understood, rel_tol=1e-6):
             raise InputError(
                 f"{source.model_type}.{key} is {said}, but transformers reads it as {understood}",
