@@ -23,7 +23,7 @@ PURPOSE = {
     "onnx": "export",
     "onnxscript": "export",
     "accelerate": "train, distill and the recovery of prune",
-    "datasets": "Parquet, CSV and JSONL text",
+    "datasets": "Parquet and CSV text",
     "gguf": "GGUF checkpoints",
     "filelock": "runs",
 }
