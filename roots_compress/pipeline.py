@@ -16,7 +16,7 @@ from typing import Any, assert_never
 import torch
 from rich.console import Console
 
-from roots_compress.distill.config import DistillConfig
+from roots_compress.distill.config import DistillConfig, student_path
 from roots_compress.distill.stage import distill
 from roots_compress.errors import RootsError
 from roots_compress.evaluate.artifact import measure_quality, protocol_of
@@ -25,6 +25,7 @@ from roots_compress.evaluate.speed import Speeds, measure_speed
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.model.fingerprint import source_sha256
+from roots_compress.model.sources import CONFIG
 from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.stage import prune
@@ -38,6 +39,8 @@ from roots_compress.run.keys import StageKey, explain_change, stage_key
 from roots_compress.run.machine import describe_machine
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder, Workspace
+from roots_compress.runtime.session import read_config
+from roots_compress.runtime.text import load_tokenizer
 from roots_compress.train.config import TrainConfig
 from roots_compress.train.stage import new_model, train
 from roots_compress.training.outcome import StageOutcome
@@ -73,8 +76,10 @@ def inputs_of(step: Step, setting: Setting) -> dict[str, str]:
     if step.config is None:
         assert setting.recipe.model is not None
         inputs["model"] = source_sha256(setting.recipe.model)
-    elif isinstance(step.config, DistillConfig) and Path(step.config.student).exists():
-        inputs["student"] = source_sha256(Path(step.config.student))
+    elif isinstance(step.config, DistillConfig):
+        student = student_path(step.config.student)
+        if student is not None:
+            inputs["student"] = source_sha256(student)
     return inputs
 
 
@@ -285,14 +290,14 @@ def _measure_together(
         )
         for row, step in zip(rows, steps_of(recipe), strict=True)
     )
-    baseline = load_checkpoint(rows[0].checkpoint)
+    contexts = [read_config(row.onnx / CONFIG)[1] for row in rows]
     metrics = RunMetrics(
         name=recipe.name,
         machine=describe_machine(threads=setting.threads, device=setting.device),
         protocol=protocol_of(
             evaluation,
-            held_out_windows(recipe, setting.text, baseline.tokenizer),
-            max_context=baseline.model.config.max_position_embeddings,
+            held_out_windows(recipe, setting.text, load_tokenizer(rows[0].onnx)),
+            max_context=min(contexts),
             threads=setting.threads,
             text=setting.text.description,
         ),

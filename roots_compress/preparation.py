@@ -29,6 +29,7 @@ from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import dotted
 from roots_compress.recipe.schema import Recipe, context_faults, training_of
 from roots_compress.run.store import refuse_foreign
+from roots_compress.runtime.graph_folder import holds_graph
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
         threads=recipe.evaluation.threads or default_threads(),
         texts={"training text": text_sha256(text.train), "held-out text": text_sha256(text.held_out)},
     )
+
+
+def prepare_evaluation(recipe: Recipe) -> TextSplit:
+    """Check what is to be evaluated, a recipe's `model` that may also be a graph, and read the text.
+
+    Raises:
+        InputError: the model or the text is missing or cannot be used.
+    """
+    assert recipe.model is not None
+    if not holds_graph(recipe.model):
+        _check_source(recipe, inspect_source(recipe.model))
+    return load_text(recipe.data, seed=recipe.seed)
 
 
 def check_students(

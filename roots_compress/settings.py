@@ -23,7 +23,10 @@ class Settings(BaseModel):
 PathSetting = Annotated[Path, Strict(False)]
 PathListSetting = Annotated[tuple[PathSetting, ...], Strict(False)]
 
+MOST_THREADS = 1024
+"""As many as the largest machines have cores; where many more are asked for, the system kills the process."""
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A fraction to remove: 0 removes nothing, and 1 would remove everything, so it is not allowed."""
 PositiveInt = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]

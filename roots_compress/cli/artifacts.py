@@ -9,10 +9,17 @@ import typer
 from rich.markup import escape
 
 from roots_compress.cli.console import printable, say, stderr, stdout
-from roots_compress.cli.options import DEFAULT_RUN, CheckpointArgument, TextOptions, spread_options
+from roots_compress.cli.options import (
+    DEFAULT_RUN,
+    MOST_THREADS,
+    CheckpointArgument,
+    TextOptions,
+    spread_options,
+)
 from roots_compress.errors import InputError
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
+THREADS_HELP = "Threads. Default: the cores available."
 GraphArgument = Annotated[
     Path, typer.Argument(metavar="GRAPH", help="A folder with model.onnx, or a stage folder of a run.")
 ]
@@ -82,13 +89,14 @@ def evaluate(
     from roots_compress.recipe.growth import evaluation_request
 
     recipe = evaluation_request(text.settings(), path)
+    from roots_compress.preparation import prepare_evaluation
+
+    split = prepare_evaluation(recipe)
     from roots_compress.evaluate.progress import bar
     from roots_compress.evaluate.single import evaluate_artifact
 
     with bar(stderr(), "perplexity") as progress:
-        quality, protocol = evaluate_artifact(
-            path, recipe.data, recipe.evaluation, seed=recipe.seed, progress=progress
-        )
+        quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
     say(
         f"perplexity {quality.perplexity:.4f}  bits/byte {quality.bits_per_byte:.4f}  "
         f"({protocol.tokens:,} tokens of {protocol.text})"
@@ -100,7 +108,8 @@ def bench(
         list[Path], typer.Argument(metavar="GRAPH...", help="Folders with ONNX graphs, or stages of runs.")
     ],
     context: Annotated[
-        list[int] | None, typer.Option("--context", help="Context length; repeatable. [default: 128, 512]")
+        list[int] | None,
+        typer.Option("--context", min=1, help="Context length; repeatable. [default: 128, 512]"),
     ] = None,
     decode_tokens: Annotated[
         int, typer.Option("--decode-tokens", min=1, help="Tokens decoded in a timing.")
@@ -109,7 +118,7 @@ def bench(
         int, typer.Option("--repeats", min=1, help="Timings, interleaved between the graphs.")
     ] = 5,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads. Default: the cores available.")
+        int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help=THREADS_HELP)
     ] = None,
 ) -> None:
     """Time prefill and decoding of several graphs, interleaved in one run."""
@@ -163,7 +172,7 @@ def generate(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sampling.")] = 0,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads. Default: the cores available.")
+        int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help=THREADS_HELP)
     ] = None,
 ) -> None:
     """Write on from a prompt with an exported graph."""

@@ -13,6 +13,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 DEFAULT_RUN = Path("runs/current")
+MOST_THREADS = 1024
+"""As in `settings`, whose import of pydantic would make `--help` wait."""
 
 CheckpointArgument = Annotated[
     Path | None,

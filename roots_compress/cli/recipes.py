@@ -104,5 +104,7 @@ def init(
     except FileExistsError:
         raise InputError("the file exists already", where=path, remedy="Name another file.") from None
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", where=path) from None
+        raise InputError(
+            f"cannot be written: {error.strerror}", where=path, remedy="Name a file in a writable folder."
+        ) from None
     say(f"wrote {path}; edit its `model`, then: roots-compress run {path}")

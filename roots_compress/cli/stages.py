@@ -92,9 +92,11 @@ def distill(
     ] = None,
 ) -> None:
     """Train a smaller student to match its teacher."""
+    from roots_compress.distill.config import STUDENT_PRESETS
+
     stage = {
         "kind": "distill",
-        "student": str(Path(student).resolve()) if Path(student).exists() else student,
+        "student": student if student in STUDENT_PRESETS else str(Path(student).resolve()),
         "loss": given(
             temperature=temperature,
             kl_weight=kl_weight,

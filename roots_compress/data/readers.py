@@ -46,7 +46,11 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
             return list(_read_jsonl(path, text, text_column))
         return list(_read_table(path, text_column)) if text.strip() else []
     except OSError as error:
-        raise InputError(f"the file cannot be read: {error.strerror or error}", where=path) from error
+        raise InputError(
+            f"the file cannot be read: {error.strerror or error}",
+            where=path,
+            remedy="Name a file that can be read.",
+        ) from error
 
 
 def _decoded(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from roots_compress.settings import PositiveInt, Settings
+from roots_compress.settings import PositiveInt, Settings, Threads
 
 
 class EvaluationConfig(Settings):
@@ -22,5 +22,5 @@ class EvaluationConfig(Settings):
     """Tokens decoded in each timing."""
     repeats: PositiveInt = 5
     """Timings of each figure, interleaved between the stages compared."""
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     """Threads for timing; without it, as many as there are physical cores to use."""

@@ -91,15 +91,19 @@ def check_paths(recipe: Recipe, source: Path | None = None) -> None:
     """
     for location, path in _named_paths(recipe):
         student = location[-1] == "student"
-        if path.exists():
-            continue
+        try:
+            if path.exists():
+                continue
+            problem = "does not exist"
+        except OSError as error:  # a folder on the way may not be entered, or a name is too long
+            problem = f"cannot be read: {error.strerror}"
         if student:
             message = (
                 f"there is no preset or path '{path.name}'{did_you_mean(path.name, list(STUDENT_PRESETS))}"
             )
             remedy = f"Name a preset ({', '.join(STUDENT_PRESETS)}), a ROOTS config file, or a checkpoint."
         else:
-            message = f"'{path}' does not exist"
+            message = f"'{path}' {problem}"
             remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
         where = _place_of(location, path, source)
         raise InputError(message, where=where, remedy=remedy if where != MODEL_OPTION else _LOCAL_ONLY)

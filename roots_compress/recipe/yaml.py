@@ -65,7 +65,11 @@ def read_yaml(source: Path) -> Document:
     except FileNotFoundError:
         raise InputError("the file does not exist", where=source, remedy="Check the path.") from None
     except OSError as error:
-        raise InputError(f"the file cannot be read: {error.strerror or error}", where=source) from None
+        raise InputError(
+            f"the file cannot be read: {error.strerror or error}",
+            where=source,
+            remedy="Name a YAML file that can be read.",
+        ) from None
     return parse_yaml(_decode(raw, source), source)
 
 

@@ -108,10 +108,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: `path` exists already, or cannot be made.
     """
-    if path.exists() or path.is_symlink():
-        raise InputError("output exists already", where=path, remedy="Name a new folder, or remove this one.")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
+        if path.exists() or path.is_symlink():
+            raise InputError(
+                "output exists already", where=path, remedy="Name a new folder, or remove this one."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
     except OSError as error:

@@ -13,7 +13,13 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 from roots_compress.errors import InputError
 
 GRAPH_NAME = "model.onnx"
+GRAPH_PLACES = (GRAPH_NAME, f"onnx/{GRAPH_NAME}")
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
+
+
+def holds_graph(folder: Path) -> bool:
+    """Whether a folder is one that `find_graph` finds a graph in."""
+    return any((folder / name).is_file() for name in GRAPH_PLACES)
 
 
 def find_graph(folder: Path) -> Path:
@@ -26,9 +32,9 @@ def find_graph(folder: Path) -> Path:
         raise InputError(
             "there is no such folder", where=folder, remedy="Name a folder that holds model.onnx."
         )
-    for candidate in (folder / GRAPH_NAME, folder / "onnx" / GRAPH_NAME):
-        if candidate.is_file():
-            return candidate
+    for name in GRAPH_PLACES:
+        if (folder / name).is_file():
+            return folder / name
     raise InputError(f"the folder holds no {GRAPH_NAME}", where=folder, remedy=EXPORT_AGAIN)
 
 

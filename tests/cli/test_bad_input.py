@@ -1,0 +1,377 @@
+"""Requests that cannot be carried out: exit code 2, a message with place, cause and remedy, nothing written.
+
+`{models}` and `{texts}` in a command or a recipe stand for the folders of the two fixtures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from roots_compress.cli.app import app
+from roots_compress.cli.options import MOST_THREADS as MOST_THREADS_OF_OPTIONS
+from roots_compress.data.config import TokenizerConfig
+from roots_compress.data.documents import Document
+from roots_compress.data.tokenizers import train_tokenizer
+from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
+from roots_compress.settings import MOST_THREADS
+from tests.tiny import TEXT, VOCAB_SIZE, tiny_checkpoint, tiny_model, tiny_tokenizer
+
+WEIGHTS = "model.safetensors"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 100\n"
+RECIPE = (
+    "name: t\n"
+    "model: '{models}/good'\n"
+    "data: {{train: ['{texts}/prose']}}\n"
+    "evaluation: {{block_size: 32, windows: 4, contexts: [16], decode_tokens: 2, threads: 1}}\n"
+)
+ON_TEXT = "--data {texts}/prose --block-size 32 --windows 4 --threads 1"
+DISTILL = "distill --teacher {models}/good --train-block-size 32 --steps 1"
+
+
+def cut_short(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
+
+
+def as_pickle(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+
+
+def other_type(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "lama"}))
+
+
+def not_a_number(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    tensors["model.norm.weight"][0] = torch.nan
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": cut_short,
+    "empty-weights": lambda folder: (folder / WEIGHTS).write_bytes(b""),
+    "lfs": lambda folder: (folder / WEIGHTS).write_bytes(LFS_POINTER),
+    "pickle": as_pickle,
+    "disguised-pickle": lambda folder: (folder / WEIGHTS).write_bytes(b"\x80\x04" + bytes(30)),
+    "unknown-type": other_type,
+    "no-tokenizer": lambda folder: (folder / "tokenizer.json").unlink(),
+    "bad-tokenizer": lambda folder: (folder / "tokenizer.json").write_text("{}"),
+    "bad-config": lambda folder: (folder / "config.json").write_text("{"),
+    "nan": not_a_number,
+}
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good checkpoint, the same with each damage, and some that only do not fit it."""
+    folder = tmp_path_factory.mktemp("models")
+    save_checkpoint(tiny_checkpoint(), folder / "good")
+    for name, damage in DAMAGES.items():
+        shutil.copytree(folder / "good", folder / name)
+        damage(folder / name)
+    other = train_tokenizer(
+        [Document.plain(TEXT[::-1])], TokenizerConfig(vocab_size=VOCAB_SIZE, min_frequency=1)
+    )
+    save_checkpoint(Checkpoint(tiny_model(), other), folder / "other-tokens")
+    save_checkpoint(Checkpoint(tiny_model(vocab_size=320), tiny_tokenizer()), folder / "larger-vocabulary")
+    save_checkpoint(Checkpoint(tiny_model(vocab_size=280), tiny_tokenizer()), folder / "few-rows")
+    save_checkpoint(tiny_checkpoint(max_position_embeddings=16), folder / "short-context")
+    config = json.loads((folder / "good" / "config.json").read_text())
+    quantization = {"group_size": 16, "formats": {"model.embed_tokens": "w8"}}
+    shutil.copytree(folder / "good", folder / "quantized")
+    (folder / "quantized" / "config.json").write_text(json.dumps({**config, "quantization": quantization}))
+    (folder / "model.gguf").write_bytes(b"GGUF" + bytes(40))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "prose").mkdir()
+    for part in range(3):
+        lines = [f"Sentence {i} says that {part} times {i} is {part * i}." for i in range(80)]
+        (folder / "prose" / f"{part}.txt").write_text("\n".join(lines))
+    (folder / "empty.txt").write_text("")
+    (folder / "blank.txt").write_text(" \n\n")
+    (folder / "short.txt").write_text("Too few words.")
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    (folder / "table.csv").write_text("title,body\na,b\n")
+    (folder / "archive.zip").write_bytes(b"PK")
+    (folder / "void").mkdir()
+    return folder
+
+
+@pytest.fixture
+def refused(
+    models: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
+    """Run a command in an empty folder, and return what it says once it has failed as it should."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: str) -> str:
+        before = {*tmp_path.rglob("*"), *models.rglob("*"), *texts.rglob("*")}
+        arguments = [word.format(models=models, texts=texts) for word in command.split()]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2, (result.output, result.exception)
+        assert isinstance(result.exception, SystemExit)
+        assert {*tmp_path.rglob("*"), *models.rglob("*"), *texts.rglob("*")} == before
+        return " ".join(result.stderr.replace("│", " ").split())
+
+    return run
+
+
+def assert_says(said: str, words: str) -> None:
+    for part in words.split(" ... "):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ("evalution: {{}}", "r.yaml:5: evalution: unknown key ... 'evaluation'"),
+        ("stages:\n- kind: prune\n  ratoi: 0.5", "r.yaml:7: stages[0].ratoi ... 'ratio'"),
+        ("stages:\n- kind: prun", "r.yaml:6: stages[0].kind ... 'prune'"),
+        ("seed: many", "r.yaml:5: seed: must be a whole number, not text 'many'"),
+        ("seed: -1", "r.yaml:5: seed: must be at least 0"),
+        ("stages:\n- kind: prune\n  ratio: 1.5", "r.yaml:7: stages[0].ratio: must be below 1"),
+        ("stages:\n- kind: quantize\n- kind: prune", "r.yaml:7 ... prune ... cannot come after ... move it"),
+        ("stages:\n- kind: distill\n  student: smal", "r.yaml:7: stages[0].student ... 'small'"),
+        ("device: cuda", "r.yaml:5: device: CUDA is asked for ... device: cpu"),
+        (
+            "stages:\n- kind: distill\n  training: {{precision: fp16, block_size: 32}}",
+            "r.yaml:7: stages[0].training.precision: fp16 ... bf16",
+        ),
+        (
+            "stages:\n- kind: distill\n  training: {{block_size: 129}}",
+            "r.yaml:7: stages[0].training.block_size: is 129 tokens ... 128 ... Lower it",
+        ),
+        (
+            "stages:\n- kind: prune\n  recovery: {{training: {{block_size: 129}}}}",
+            "stages[0].recovery.training.block_size: is 129 tokens ... 128",
+        ),
+    ],
+)
+def test_a_recipe_at_fault(
+    added: str, words: str, refused: Callable[[str], str], models: Path, texts: Path, tmp_path: Path
+) -> None:
+    if "CUDA" in words and torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    (tmp_path / "r.yaml").write_text((RECIPE + added + "\n").format(models=models, texts=texts))
+    assert_says(refused("run r.yaml"), words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("block_size: 32", "block_size: 129", "r.yaml:4: evaluation.block_size: is 129 tokens ... 128"),
+        ("decode_tokens: 2", "decode_tokens: 128", "r.yaml:4: evaluation.decode_tokens: 128 ... no room"),
+        ("{texts}/prose", "{texts}/absent", "r.yaml:3: data.train[0] ... does not exist"),
+        ("{models}/good", "{models}/absent", "r.yaml:2: model ... does not exist"),
+        ("train: [", "eval: ['{texts}/prose/1.txt'], train: [", "1.txt: the path is named twice"),
+        ("{texts}/prose", "{texts}/table.csv", "no column 'text' ... 'title', 'body' ... data.text_column"),
+    ],
+)
+def test_a_recipe_changed_for_the_worse(
+    old: str,
+    new: str,
+    words: str,
+    refused: Callable[[str], str],
+    models: Path,
+    texts: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE.replace(old, new).format(models=models, texts=texts))
+    assert_says(refused("run r.yaml"), words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("prune {models}/good --ratio 1.5", "ratio: must be below 1"),
+        ("prune {models}/good --ratio 0", "above 0"),
+        ("prune {models}/good --recover 0", "recovery.training.steps: must be at least 1"),
+        (f"{DISTILL} --lr nan", "learning_rate: must be a finite number"),
+        (f"{DISTILL} --steps 0", "training.steps: must be at least 1"),
+        (f"{DISTILL} --student smal", "'smal' ... 'small'"),
+        (f"{DISTILL} --lr fast", "--lr"),
+        ("quantize {models}/good --seed -1", "seed: must be at least 0"),
+        ("quantize {models}/good --threads 0", "evaluation.threads: must be at least 1"),
+        ("quantize {models}/good --threads 99999", "evaluation.threads: must be at most 1024"),
+        ("quantize {models}/good --group-size 7", "group_size: must be 16, 32, 64 or 128"),
+        ("quantize {models}/good --device tpu", "--device ... 'tpu'"),
+        ("quantize {models}/good --int9", "--int9"),
+        ("quantize {models}/good", "evaluation.block_size: is 512 tokens ... 128"),
+        ("train {models}/good --layers 3", "architecture: would have no effect"),
+        ("generate {models}/good -p x --threads 99999", "--threads"),
+        ("bench {models}/good --context 0", "--context"),
+    ],
+)
+def test_an_option_at_fault(options: str, words: str, refused: Callable[[str], str]) -> None:
+    assert_says(refused(options), words)
+
+
+MODEL_FAULTS = [
+    ("truncated", "model.safetensors ... bytes ... copy or download it again"),
+    ("empty-weights", "model.safetensors: has 0 bytes"),
+    ("lfs", "git-LFS pointer ... git lfs pull"),
+    ("pickle", "only as pickle (pytorch_model.bin) ... never read"),
+    ("disguised-pickle", "is a Python pickle, not safetensors"),
+    ("unknown-type", "config.json: model_type 'lama' is not supported ... 'llama'"),
+    ("no-tokenizer", "has no tokenizer ... Copy"),
+    ("bad-tokenizer", "tokenizer that cannot be read ... Copy"),
+    ("bad-config", "config.json: is not valid JSON"),
+    ("nan", "'model.norm.weight' holds NaN"),
+    ("few-rows", "token number 299, but the embedding has 280 rows"),
+    ("quantized", "quantized ... before quantization"),
+    ("model.gguf", "GGUF of version 0"),
+    ("absent", "does not exist"),
+]
+
+
+@pytest.mark.parametrize(("model", "words"), MODEL_FAULTS)
+def test_a_model_at_fault(model: str, words: str, refused: Callable[[str], str]) -> None:
+    assert_says(refused(f"quantize {{models}}/{model} {ON_TEXT}"), words)
+
+
+@pytest.mark.parametrize(
+    ("student", "words"),
+    [
+        *((name, words) for name, words in MODEL_FAULTS if name not in ("nan", "absent", "few-rows")),
+        ("other-tokens", "the student's tokenizer ... is not the teacher's"),
+        ("larger-vocabulary", "vocabulary has 320 entries, the teacher's 300"),
+        ("larger-vocabulary/config.json", "vocabulary has 320 entries, the teacher's 300"),
+        ("short-context", "evaluation.block_size: is 32 tokens ... 16"),
+        ("absent", "no preset or path 'absent'"),
+    ],
+)
+def test_a_student_at_fault(student: str, words: str, refused: Callable[[str], str]) -> None:
+    assert_says(refused(f"{DISTILL} --student {{models}}/{student} {ON_TEXT}"), words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--data {texts}/empty.txt", "empty.txt: there is no text"),
+        ("--data {texts}/blank.txt", "blank.txt: there is no text"),
+        ("--data {texts}/void", "void: there is no text"),
+        ("--data {texts}/short.txt --eval-data {texts}/prose", "data.train ... fewer than one window of 128"),
+        ("--data {texts}/prose --eval-data {texts}/short.txt", "data.eval ... fewer than one window of 32"),
+        ("--data {texts}/latin.txt", "latin.txt:1: byte 0xe9 is not UTF-8"),
+        ("--data {texts}/table.csv --text-column text", "no column 'text' ... data.text_column"),
+        ("--data {texts}/archive.zip", "'.zip' ... .txt"),
+        ("--data {texts}/prose --eval-data {texts}/prose/0.txt", "0.txt: the path is named twice"),
+        ("--data absent.txt", "does not exist"),
+    ],
+)
+def test_a_text_at_fault(options: str, words: str, refused: Callable[[str], str]) -> None:
+    assert_says(refused(f"quantize {{models}}/good --block-size 32 {options}"), words)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--data {texts}/short.txt --eval-data {texts}/prose", "data.train ... fewer than one window"),
+        ("--data {texts}/prose --eval-data {texts}/short.txt", "data.eval ... fewer than one window"),
+    ],
+)
+def test_a_text_too_short_for_a_model_from_scratch_is_found_before_training(
+    options: str, words: str, refused: Callable[[str], str]
+) -> None:
+    said = refused(f"train --vocab-size 300 --hidden-size 32 --layers 1 --block-size 32 {options}")
+    assert_says(said, words)
+    assert "loss" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose", "output folder in use ... --run"),
+        (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose --fresh", "--fresh never does"),
+        (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/short.txt", "is a file"),
+        (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/short.txt/run", "lies under one"),
+        ("import {models}/good --out {models}/good", "output exists already"),
+        ("export {models}/good --out {texts}/short.txt/graph", "output cannot be made"),
+        ("import {models}/good --out " + "x" * 300, "File name too long"),
+        (f"quantize {{models}}/good {ON_TEXT} --run " + "x" * 300, "File name too long"),
+        ("quantize " + "x" * 300, "File name too long"),
+        ("export {models}/lfs --out graph", "git-LFS pointer"),
+        ("import {models}/nan --out model", "NaN"),
+        ("eval absent", "absent ... no such file"),
+        ("eval {texts}/short.txt", "not in GGUF format"),
+        ("eval {texts}/void", "without config.json"),
+        ("eval {models}/good", "evaluation.block_size: is 512 tokens ... 128"),
+        ("eval {models}/good --block-size 32 --data {texts}/latin.txt", "not UTF-8"),
+        ("bench absent", "there is no such folder"),
+        ("bench {models}/good", "holds no model.onnx ... export"),
+        ("generate {models}/good -p x", "holds no model.onnx ... export"),
+        ("generate absent --prompt=", "the prompt is empty"),
+        ("report", "runs/current: there is no finished run here"),
+        ("report {texts}/prose", "there is no finished run here"),
+        ("compare {texts}/prose {texts}/void", "there is no finished run here"),
+        ("run {texts}/void", "it is a folder"),
+        ("plan absent.yaml", "does not exist"),
+        ("validate {texts}/latin.txt", "not UTF-8"),
+        ("init absent/recipe.yaml", "cannot be written"),
+    ],
+)
+def test_a_place_at_fault(command: str, words: str, refused: Callable[[str], str]) -> None:
+    assert_says(refused(command), words)
+
+
+@pytest.mark.parametrize("figures", ["{", "[]", '{"schema": 1}', '{"schema": 99}'])
+def test_figures_that_are_none(figures: str, refused: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(figures)
+    assert_says(refused("report ."), "metrics.json: cannot be read as the figures of a run")
+    assert_says(refused("compare . ."), "metrics.json: cannot be read as the figures of a run")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(refused: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
+    assert_says(refused(f"quantize {{models}}/good {ON_TEXT} --run locked/run"), "Permission denied")
+
+
+def test_the_bound_on_threads_is_the_same_wherever_they_are_asked_for() -> None:
+    assert MOST_THREADS_OF_OPTIONS == MOST_THREADS
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"quantize {{models}}/lfs {ON_TEXT}",
+        f"{DISTILL} --student {{models}}/other-tokens {ON_TEXT}",
+        f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose",
+        "quantize {models}/good --block-size 32 --data {texts}/latin.txt",
+        "eval {models}/good",
+    ],
+)
+def test_what_needs_no_weights_is_refused_in_under_5_seconds(
+    command: str, models: Path, texts: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from roots_compress.cli.app import app\n"
+        "try:\n    app()\n"
+        "except SystemExit as end:\n    assert end.code == 2, end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    arguments = [word.format(models=models, texts=texts) for word in command.split()]
+    # Processor time, which unlike the clock does not depend on what else the machine is doing.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, cwd=tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+    assert not any(tmp_path.iterdir())
