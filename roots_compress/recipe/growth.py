@@ -14,7 +14,7 @@ from roots_compress.errors import InputError
 from roots_compress.recipe.loading import parse_recipe, resolved
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.run.atomic import read_regular
-from roots_compress.run.stages import read_stages
+from roots_compress.run.stages import read_metrics, read_stages
 from roots_compress.run.store import refuse_foreign
 
 RESOLVED_NAME = "resolved.json"
@@ -28,6 +28,7 @@ def grow(
 
     Without a run in the folder, the stage begins one, from `source` (or from nothing, for `train`). Otherwise
     it is appended to the run's recipe; a stage that was asked for before and not finished gives way to it.
+    The verb that a run was interrupted in, typed again, goes on with it.
 
     Args:
         folder: the run.
@@ -59,16 +60,19 @@ def grow(
         if _began_with(source, recipe) and recipe.stages and _unnamed(recipe.stages[0]) == _unnamed(wanted):
             # The verb that began the run, typed again: go on with it, or show what it made.
             return recipe if finished else recipe.model_copy(update={"stages": recipe.stages[:1]})
-        raise InputError(
-            f"the folder is in use by a run that began with {recipe.model or 'a model it trained'}",
-            where=folder,
-            remedy="Name another folder with --run, start this one anew with --fresh, "
-            "or leave the checkpoint out to go on from the run's newest one.",
-        )
-    kept = recipe.stages[:finished]
-    pending = recipe.stages[finished : finished + 1]
-    if pending and _unnamed(pending[0]) == _unnamed(wanted):
-        return recipe.model_copy(update={"stages": (*kept, *pending)})
+        # Where its first stage did not come about, that verb may be typed again with other options.
+        if finished or not _began_with(source, recipe):
+            raise InputError(
+                f"the folder is in use by a run that began with {recipe.model or 'a model it trained'}",
+                where=folder,
+                remedy="Name another folder with --run, start this one anew with --fresh, "
+                "or leave the checkpoint out to go on from the run's newest one.",
+            )
+    kept, unfinished = recipe.stages[:finished], recipe.stages[finished : finished + 1]
+    if not unfinished and not _is_reported(folder):
+        unfinished = recipe.stages[-1:]
+    if unfinished and _unnamed(unfinished[0]) == _unnamed(wanted):
+        return recipe.model_copy(update={"stages": recipe.stages[: finished + 1]})
     document = resolved(recipe)
     document["stages"] = [each.model_dump(mode="json") for each in kept]
     document["stages"].append({**stage, "name": _free_name(stage["kind"], kept)})
@@ -95,6 +99,15 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
         ) from None
     rows = len(read_stages(folder)[0])
     return recipe, rows if recipe.makes_model else max(rows - 1, 0)
+
+
+def _is_reported(folder: Path) -> bool:
+    """Whether the run's figures are those of all its finished stages: writing them down comes last."""
+    try:
+        figures = read_metrics(folder)
+    except InputError:
+        return False
+    return len(figures.stages) == len(read_stages(folder)[0])
 
 
 def _is_newest(source: Path, folder: Path) -> bool:
