@@ -198,6 +198,29 @@ def test_an_imported_model_is_the_baseline_and_verbs_make_a_recipe_grow(
         grow(folder, PRUNE, source=None, fresh=False, settings={})
 
 
+def test_a_verb_interrupted_before_its_figures_were_written_is_not_repeated(
+    chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
+) -> None:
+    folder = tmp_path / "interrupted"
+    shutil.copytree(chain[1], folder)
+    with pytest.raises(InputError, match="cannot come after"):
+        grow(folder, QUANTIZE, source=None, fresh=False, settings={})
+    (folder / "metrics.json").unlink()
+    assert grow(folder, QUANTIZE, source=None, fresh=False, settings={}) == chain[0]
+
+
+def test_a_verb_whose_first_stage_failed_may_be_typed_with_other_options(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    teacher, folder = chain[1] / "00-baseline" / "checkpoint", tmp_path / "current"
+    settings = {"data": {"train": [text_file], "eval_fraction": 0.25}, "evaluation": EVALUATION}
+    failed = grow(folder, {**PRUNE, "ratio": 0.99}, source=teacher, fresh=False, settings=settings)
+    with pytest.raises(InputError, match="no legal width"):
+        carry_out(failed, folder)
+    second = grow(folder, PRUNE, source=teacher, fresh=False, settings=settings)
+    assert [(stage.kind, stage.name) for stage in second.stages] == [("prune", "prune")]
+
+
 def test_a_verb_cannot_change_how_the_run_is_measured(
     chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
 ) -> None:
