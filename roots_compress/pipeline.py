@@ -18,7 +18,7 @@ from rich.console import Console
 
 from roots_compress.distill.config import DistillConfig, student_path
 from roots_compress.distill.stage import distill
-from roots_compress.errors import RootsError
+from roots_compress.errors import RootsError, printable
 from roots_compress.evaluate.artifact import measure_quality, protocol_of
 from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import Speeds, measure_speed
@@ -164,7 +164,7 @@ def _reuse_or_make(
         if not reasons:
             console.print(f"{title}: finished earlier, reused")
             return chain[index]
-        console.print(f"{title}: made again: {'; '.join(reasons)}", markup=False)
+        console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None
     try:
         return _make(run, index, step, key, before, setting, console)

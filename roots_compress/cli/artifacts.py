@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from roots_compress.cli.console import printable, say, stderr, stdout
+from roots_compress.cli.console import say, stderr, stdout
 from roots_compress.cli.options import (
     DEFAULT_RUN,
     MOST_THREADS,
@@ -16,7 +16,7 @@ from roots_compress.cli.options import (
     TextOptions,
     spread_options,
 )
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, printable
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
 THREADS_HELP = "Threads. Default: the cores available."
@@ -148,7 +148,7 @@ def bench(
         ):
             for speed, base in zip(own, reference, strict=True):
                 table.add_row(
-                    escape(name),
+                    escape(printable(name)),
                     phase,
                     str(speed.context),
                     f"{speed.median:.1f} ({speed.low:.1f} to {speed.high:.1f})",

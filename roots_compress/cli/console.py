@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from roots_compress.errors import RootsError
+from roots_compress.errors import RootsError, printable
 
 PIPED_WIDTH = 200
 """Columns of a table that is not written to a terminal, where nothing folds it."""
@@ -33,10 +33,3 @@ def show_error(error: RootsError) -> None:
     where = f"{error.where}: " if error.where else ""
     lines = [f"error: {where}{error.message}", *(f"  {line}" for line in (error.remedy or "").splitlines())]
     sys.stderr.write(printable("\n".join(lines)) + "\n")
-
-
-def printable(text: str) -> str:
-    """Return the text without control characters: names from files must not drive the terminal."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
-    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roots_compress.cli.console import say, stderr, stdout
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, printable
 
 if TYPE_CHECKING:
     from roots_compress.preparation import Setting
@@ -56,7 +56,7 @@ def run(
     text = recipe.read_text(encoding="utf-8")
     metrics = run_recipe(setting, where, fresh=fresh, console=stderr(), recipe_text=text)
     stdout().print(table(metrics))
-    stderr().print(f"Report: {where / 'report.html'}", markup=False)
+    typer.echo(printable(f"Report: {where / 'report.html'}"), err=True)
     require(metrics.gates, where=str(recipe))
 
 

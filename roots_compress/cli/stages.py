@@ -183,7 +183,9 @@ def _append(stage: dict[str, Any], run: RunOptions, *, source: Path | None) -> N
 
     setting = prepare(recipe, run.run)
     from roots_compress.pipeline import run_recipe
+    from roots_compress.report.gates import require
     from roots_compress.report.text import table
 
     metrics = run_recipe(setting, run.run, fresh=run.fresh, console=stderr())
     stdout().print(table(metrics))
+    require(metrics.gates, where=str(run.run))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from roots_compress.report.rows import rows_of
-from roots_compress.report.text import label
+from roots_compress.report.text import label, shown
 from roots_compress.results import Protocol, RunMetrics
 
 
@@ -47,8 +46,8 @@ def comparison(runs: Sequence[tuple[str, RunMetrics]]) -> tuple[Table, tuple[str
         for row in rows_of(run):
             metrics = row.stage.metrics
             table.add_row(
-                escape(name),
-                escape(label(row.stage)),
+                shown(name),
+                shown(label(row.stage)),
                 f"{metrics.parameters:,}",
                 f"{metrics.bytes / 1e6:.2f}",
                 f"{metrics.perplexity:.3f}" if same_tokens else "n/a",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
+from roots_compress.errors import printable
 from roots_compress.report.rows import Row, rows_of, speeds
 from roots_compress.results import RunMetrics, StageResult
 
@@ -55,12 +56,17 @@ def speed_cell(stage: StageResult, phase: str) -> str:
 
 def table(run: RunMetrics) -> Table:
     """Return the run as a rich table."""
-    result = Table(title=escape(run.name), caption=escape(caption(run)), caption_justify="left")
+    result = Table(title=shown(run.name), caption=shown(caption(run)), caption_justify="left")
     for index, heading in enumerate(HEADINGS):
         result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows_of(run):
-        result.add_row(*(escape(cell) for cell in cells(row)))
+        result.add_row(*(shown(cell) for cell in cells(row)))
     return result
+
+
+def shown(text: str) -> str:
+    """Return what stands for a text from a file in a rich table: neither markup nor control characters."""
+    return escape(printable(text))
 
 
 def caption(run: RunMetrics) -> str:
@@ -99,7 +105,7 @@ def markdown(run: RunMetrics) -> str:
 
 def _plain(text: str) -> str:
     """Escape what Markdown or an HTML renderer would read as markup."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]|":
         escaped = escaped.replace(mark, "\\" + mark)
     return " ".join(escaped.split())

@@ -35,6 +35,14 @@ def test_the_table_shows_markup_in_names_as_text() -> None:
     assert "[bold]" in rendered(table(replace(RUN, name=HOSTILE)))
 
 
+def test_no_form_lets_a_name_drive_the_terminal() -> None:
+    hostile = run(stage(name="a\x1b[2Jb"), name="\x1b]0;title\x07")
+    rich_forms = (table(hostile), comparison([("\x1b[2J", hostile)])[0])
+    for text in (markdown(hostile), *map(rendered, rich_forms)):
+        assert not {"\x1b", "\x07"} & set(text)
+        assert "\N{REPLACEMENT CHARACTER}" in text
+
+
 def test_markdown_escapes_what_would_be_markup() -> None:
     text = markdown(replace(RUN, name=HOSTILE))
     assert "<script>" not in text
