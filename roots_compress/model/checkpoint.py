@@ -50,7 +50,7 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
 
     Args:
         source: where the checkpoint lies.
-        dtype: of the floating-point weights; None keeps a ROOTS checkpoint's own and makes others float32.
+        dtype: of the floating-point weights; None keeps a ROOTS checkpoint's float16, and else is float32.
 
     Raises:
         InputError: the source is damaged, or not exactly the model that its configuration describes.
@@ -202,7 +202,8 @@ def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None,
             where=where,
             remedy="The checkpoint is broken: its training diverged or it was damaged.",
         )
-    return tensor.to(dtype or tensor.dtype)
+    # float16 is what a stage may have chosen; graphs are made of it and of float32, and of nothing else.
+    return tensor.to(dtype or (torch.float16 if tensor.dtype == torch.float16 else torch.float32))
 
 
 def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:

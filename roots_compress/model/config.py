@@ -111,11 +111,6 @@ class RootsConfig(PreTrainedConfig):
         """Number of layers, under the name transformers' caches read."""
         return len(self.layers)
 
-    @property
-    def uniform(self) -> bool:
-        """Whether all layers have the same widths, as other families' checkpoints need."""
-        return all(layer == self.layers[0] for layer in self.layers)
-
     def validate_architecture(self) -> None:
         """Check every switch and every layer; called on creation and by `save_pretrained`."""
         for name in ("vocab_size", "hidden_size", "max_position_embeddings"):

@@ -42,27 +42,15 @@ from roots_compress.run.stages import (
     METRICS_NAME,
     STAGE_FOLDER,
     CommittedStage,
-    newest_checkpoint,
-    read_metrics,
     read_stages,
     stage_folder_name,
 )
-
-__all__ = [
-    "CommittedStage",
-    "RunFile",
-    "RunFolder",
-    "Workspace",
-    "newest_checkpoint",
-    "read_metrics",
-    "read_stages",
-]
 
 MARKER_NAME = ".roots-run.json"
 KEY_NAME = "key.json"
 MAX_STAGES = 100
 """Stages in a run, as two digits can count."""
-RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html", "report.md"]
+RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
 """The files that describe a run. These and the stages are all that `fresh` deletes."""
 
 _UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
@@ -211,10 +199,6 @@ class RunFolder:
     def stages(self) -> list[CommittedStage]:
         """Return the chain of committed stages (`read_stages` also says what was left out, and why)."""
         return read_stages(self.path)[0]
-
-    def find(self, key: StageKey) -> CommittedStage | None:
-        """Return the committed stage with this key."""
-        return next((stage for stage in self.stages() if stage.key.sha256 == key.sha256), None)
 
     def begin(self, index: int, kind: StageKind, name: str, key: StageKey) -> Workspace:
         """Return a workspace for the stage at `index`; what stands there stays until the commit.

@@ -143,6 +143,13 @@ def test_half_precision_stays_as_it_is_stored(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "a", dtype=torch.float32).model.dtype == torch.float32
 
 
+def test_bfloat16_is_widened(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    checkpoint.model.bfloat16()
+    save_checkpoint(checkpoint, tmp_path / "a")
+    assert {p.dtype for p in load_checkpoint(tmp_path / "a").model.parameters()} == {torch.float32}
+
+
 def test_tokenizer_round_trip_keeps_every_id(saved: Path) -> None:
     before, after = tiny_tokenizer(), load_checkpoint(saved).tokenizer
     texts = ["def add(a, b):\n    return a + b", "ünïcödé \t  spaces", "<bos>hello<eos>", "", "日本語 🙂"]

@@ -227,10 +227,5 @@ def test_config_spoilt_after_creation_is_not_saved(tmp_path: Any) -> None:
         config.save_pretrained(tmp_path)
 
 
-def test_uniform_compares_all_widths() -> None:
-    assert tiny_config().uniform
-    assert not tiny_config(layers=[tiny_layer(), tiny_layer(intermediate_size=40)]).uniform
-
-
 def test_number_of_layers_follows_the_list() -> None:
     assert tiny_config(layers=[tiny_layer()] * 3, num_hidden_layers=7).num_hidden_layers == 3

@@ -44,14 +44,6 @@ def test_a_commit_leaves_nothing_but_final_names(tmp_path: Path) -> None:
     ]
 
 
-def test_find_returns_the_stage_with_an_equal_key(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path) as run:
-        baseline = add_stage(run, "baseline", "b")
-        prune = add_stage(run, "prune", "p")
-        assert run.find(make_key(baseline, content="p")) == prune
-        assert run.find(make_key(baseline, content="q")) is None
-
-
 def test_an_uncommitted_stage_is_not_a_stage(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         workspace = run.begin(0, "baseline", "baseline", make_key(None))
