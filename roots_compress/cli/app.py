@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Any
 
@@ -15,13 +16,17 @@ from roots_compress import __version__
 from roots_compress.cli import artifacts, recipes, reports, stages
 from roots_compress.cli.console import show_error
 from roots_compress.errors import RootsError
+from roots_compress.training.interrupts import ENDINGS
 
-INTERRUPTED, TERMINATED = 130, 143
 EPILOG = "Start with: roots-compress distill --teacher CKPT --student small"
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: leave as on Ctrl-C, with SIGTERM's exit code."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the program to end: it saves what it can and leaves with the signal's exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 class RootsGroup(TyperGroup):
@@ -34,9 +39,12 @@ class RootsGroup(TyperGroup):
         except RootsError as error:
             show_error(error)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt as interruption:
-            sys.stderr.write("\ninterrupted: finished stages are kept; the same command goes on from there\n")
-            raise typer.Exit(TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED) from None
+        except Interrupted as interruption:
+            with suppress(OSError):  # After SIGHUP the terminal is gone.
+                sys.stderr.write(
+                    "\ninterrupted: finished stages are kept; the same command goes on from there\n"
+                )
+            raise typer.Exit(interruption.exit_code) from None
 
 
 app = typer.Typer(
@@ -79,7 +87,12 @@ VERBS: dict[str, dict[str, Callable[..., None]]] = {
         "bench": artifacts.bench,
         "generate": artifacts.generate,
     },
-    "Results": {"report": reports.report, "compare": reports.compare, "doctor": reports.doctor},
+    "Results": {
+        "report": reports.report,
+        "compare": reports.compare,
+        "verify": reports.verify,
+        "doctor": reports.doctor,
+    },
 }
 """The verbs under the headings of `--help`."""
 
@@ -90,16 +103,14 @@ for panel, commands in VERBS.items():
 
 def main() -> None:
     """Run the command line; the console script's entry point."""
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGINT, _interrupt)
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves SIGHUP
+            signal.signal(number, _interrupt)
     app()
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one leaves at once
-    raise KeyboardInterrupt
-
-
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise Terminated
+    for other in ENDINGS:
+        if signal.getsignal(other) is _interrupt:
+            signal.signal(other, signal.SIG_DFL)  # a second one leaves at once
+    raise Interrupted(number)

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask a run to save its state and leave. Windows has no SIGHUP."""
+
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the block is done, then deliver the first of them.
+    """Hold the first of `ENDINGS` back until the block is done, then deliver it; a second one ends at once.
 
     A `KeyboardInterrupt` half way through an optimizer step would leave some weights updated and others not.
-    Python runs its signal handlers in the main thread, so elsewhere there is nothing to hold back.
+    Python runs its signal handlers in the main thread, so elsewhere there is nothing to hold back. Nor is
+    there where a signal has no handler of Python's: it is ignored, or was the first, and another shall kill.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -22,14 +26,18 @@ def uninterrupted() -> Iterator[None]:
     held: list[int] = []
 
     def hold(number: int, _frame: FrameType | None) -> None:
+        if held:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         held.append(number)
 
-    previous = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, hold) for number in ENDINGS if callable(signal.getsignal(number))
+    }
     try:
         yield
     finally:
         for number, handler in previous.items():
-            # None stands for a handler that was not installed from Python, and cannot be put back from it.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, handler)
     if held:
         signal.raise_signal(held[0])

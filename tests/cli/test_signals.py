@@ -1,0 +1,70 @@
+"""The first signal lets a verb save its state and leave with the signal's code; a second ends it at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+VERB = """
+import time
+from roots_compress.cli import app as cli
+
+@cli.app.command("wait")
+def wait() -> None:
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("saving", flush=True)
+        if SLOW:
+            time.sleep(60)
+        raise
+
+cli.main()
+"""
+
+
+def start(first: str) -> subprocess.Popen[str]:
+    """Start the verb after a line of code that comes first, and wait until it is at work."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", first + VERB, "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_a_verb_with_its_code(number: signal.Signals, code: int) -> None:
+    process = start("SLOW = False")
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (code, "saving\n")
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_second_signal_ends_it_at_once_whichever_the_first_was() -> None:
+    process = start("SLOW = True")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "saving\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
+    process = start("import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); SLOW = False")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
