@@ -6,6 +6,7 @@ every tensor must have a place, the right shape, and finite values; none may be 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
@@ -25,8 +26,9 @@ from roots_compress.model.importers.families import FAMILIES, read_fields
 from roots_compress.model.importers.gguf import load_gguf
 from roots_compress.model.importers.switches import Switches
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.readback import require_written
 from roots_compress.model.safetensors_header import TensorEntry
-from roots_compress.model.sources import CONFIG, SourceInfo, inspect_source
+from roots_compress.model.sources import CONFIG, WEIGHTS, SourceInfo, inspect_source
 from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer, quiet_transformers
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -74,11 +76,17 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
 
     Raises:
         InputError: the directory exists and is not empty.
+        OSError: the disk failed, or did not keep the weights as they are.
     """
     refuse_occupied(directory)
     with quiet_transformers():
-        checkpoint.model.save_pretrained(directory)
+        try:
+            checkpoint.model.save_pretrained(directory)
+        except SafetensorError as error:
+            # safetensors writes by itself, and gives the system's errors in words only.
+            raise OSError(errno.EIO, str(error), str(directory / WEIGHTS)) from error
         checkpoint.tokenizer.save_pretrained(directory)
+    require_written(directory / WEIGHTS, checkpoint.model.state_dict())
 
 
 def refuse_occupied(directory: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, RootsError
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
@@ -72,15 +72,22 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, replacing what was there only once the new text is on the disk."""
+    """Write a file, replacing what was there only once the new text is on the disk.
+
+    Raises:
+        OSError: the disk failed, or lost what it was given (`EIO`). What was there before still is.
+    """
+    content = text.encode("utf-8")
     temporary = path.with_name(f".{path.name}.tmp")
     # One process writes here (the run's lock), so a temporary file found is a dead process's. It is
     # removed rather than opened, because it might be a link.
     temporary.unlink(missing_ok=True)
     with temporary.open("xb") as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+    if read_regular(temporary, len(content)) != content:
+        raise OSError(errno.EIO, "what was written is not what stands there", str(temporary))
     temporary.replace(path)
     sync_directory(path.parent)
 
@@ -99,6 +106,27 @@ def remove_folder(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path)
+
+
+@contextmanager
+def disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
+    """Turn a failure of the disk into an error that names the file and the cause.
+
+    Args:
+        path: the run's folder, named where the failure names no file.
+        kind: the error to raise.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise kind(
+            f"cannot write the run: {error.strerror or error}",
+            where=error.filename or path,
+            remedy="Free some space, then give the same command again; finished stages are kept."
+            if full
+            else "Make the folder writable, or choose another with --run; finished stages are kept.",
+        ) from error
 
 
 @contextmanager

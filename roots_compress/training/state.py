@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from roots_compress.model.readback import require_written
 from roots_compress.results import Json
 from roots_compress.run.atomic import move_folder, remove_folder, sync_tree
 
@@ -39,12 +40,19 @@ class SavedState:
 
 
 def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
-    """Write a state durably, then remove all but the newest ones."""
+    """Write a state durably, then remove all but the newest ones.
+
+    Raises:
+        OSError, SafetensorError: the disk failed, or did not keep the tensors as they are. The states written
+            before are untouched.
+    """
     final = work / f"step-{state.step:08d}"
     beside = work / f".{final.name}.tmp"
-    remove_folder(beside)
+    for folder in work.glob(".step-*.tmp"):
+        remove_folder(folder)  # a dead process's
     beside.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, beside / TENSORS)
+    require_written(beside / TENSORS, state.tensors)
     document = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,

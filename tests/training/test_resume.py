@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,29 @@ def test_a_signal_waits_for_the_end_of_a_section() -> None:
         section()
     assert done
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+SECTION = """
+import os, signal, sys, time
+from roots_compress.training.interrupts import uninterrupted
+first, second = int(sys.argv[1]), int(sys.argv[2])
+with uninterrupted():
+    os.kill(os.getpid(), first)
+    os.kill(os.getpid(), second)
+    print("still here")
+"""
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_wait(second: signal.Signals) -> None:
+    # A handler of Python's own, as the command line installs it.
+    code = "import signal; signal.signal(signal.SIGTERM, signal.default_int_handler)" + SECTION
+    command = [sys.executable, "-c", code, str(int(signal.SIGINT)), str(int(second))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (-second, "")
+
+
+def test_a_dead_process_leaves_no_half_written_state(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000007.tmp").mkdir()
+    train(tiny_model(), tmp_path, settings(steps=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
