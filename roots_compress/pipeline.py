@@ -18,7 +18,7 @@ from rich.console import Console
 
 from roots_compress.distill.config import DistillConfig, student_path
 from roots_compress.distill.stage import distill
-from roots_compress.errors import RootsError, printable
+from roots_compress.errors import InputError, RootsError, StageError, printable
 from roots_compress.evaluate.artifact import measure_quality, protocol_of
 from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import Speeds, measure_speed
@@ -35,6 +35,7 @@ from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, StageKind, StageResult
+from roots_compress.run.atomic import disk_errors
 from roots_compress.run.keys import StageKey, explain_change, stage_key
 from roots_compress.run.machine import describe_machine
 from roots_compress.run.stages import CommittedStage, read_stages, verify
@@ -149,6 +150,7 @@ def run_recipe(
         metrics = _measure_together(run, rows, setting, console)
         run.write_metrics(metrics)
         run.write_text("report.html", html(metrics))
+        run.seal()
     return metrics
 
 
@@ -167,7 +169,8 @@ def _reuse_or_make(
         console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None
     try:
-        return _make(run, index, step, key, before, setting, console)
+        with disk_errors(run.path, StageError):
+            return _make(run, index, step, key, before, setting, console)
     except RootsError as error:
         error.message = f"{title} failed: {error.message}"
         if index:
@@ -219,8 +222,31 @@ def _make(
     return workspace.commit(
         result,
         machine=describe_machine(threads=setting.threads, device=setting.device),
-        inputs=inputs_of(step, setting),
+        inputs=_unchanged_inputs(step, key, before, setting),
     )
+
+
+def _unchanged_inputs(
+    step: Step, key: StageKey, before: CommittedStage | None, setting: Setting
+) -> dict[str, str]:
+    """Return the hashes of what a stage was made from, after checking that they still are those of its key.
+
+    Raises:
+        StageError: a file that the stage read has changed since its key was taken.
+    """
+    try:
+        inputs = inputs_of(step, setting)
+        changed = explain_change({"inputs": key.ingredients["inputs"]}, {"inputs": dict(inputs)})
+    except (InputError, OSError) as error:
+        changed = [str(error)]
+    if before is not None:
+        changed += [f"{before.path.name}: {fault}" for fault in verify(before)]
+    if changed:
+        raise StageError(
+            f"its input changed while the stage was being made: {'; '.join(changed)}",
+            remedy="Nothing was committed. Give the same command again once nothing writes to it any more.",
+        )
+    return inputs
 
 
 def _carry_out(

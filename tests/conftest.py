@@ -1,8 +1,36 @@
-"""Shared fixtures: tiny real models, built from a seed, never mocked."""
+"""Shared fixtures: tiny real models and runs, built from a seed, never mocked."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from roots_compress.recipe.schema import Recipe
+    from roots_compress.results import RunMetrics
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of one's own."""
+    from tests.chains import write_text
+
+    folder = tmp_path_factory.mktemp("text")
+    write_text(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chain(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, RunMetrics]:
+    """All four stages, run once for the tests that only look at the result."""
+    from tests.chains import DISTILL, PRUNE, QUANTIZE, TRAIN, carry_out, recipe
+
+    folder = tmp_path_factory.mktemp("runs") / "chain"
+    wanted = recipe(text_file, TRAIN, DISTILL, PRUNE, QUANTIZE, gates={"max_perplexity_ratio": 50.0})
+    return wanted, folder, carry_out(wanted, folder)

@@ -17,77 +17,17 @@ import pytest
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from roots_compress.errors import InputError
-from roots_compress.pipeline import plan_recipe, run_recipe
+from roots_compress import pipeline
+from roots_compress.errors import InputError, StageError
+from roots_compress.export.exporter import ExportReport, export_checkpoint
+from roots_compress.pipeline import plan_recipe
 from roots_compress.preparation import prepare
 from roots_compress.recipe.growth import grow
 from roots_compress.recipe.loading import load_recipe, parse_recipe
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
-
-TRAINING = {"steps": 6, "batch_size": 2, "block_size": 32, "checkpoint_every": 2}
-CALIBRATION = {"windows": 12, "block_size": 32}
-ARCHITECTURE = {
-    "hidden_size": 32,
-    "num_layers": 4,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
-TRAIN = {
-    "kind": "train",
-    "architecture": ARCHITECTURE,
-    "tokenizer": {"vocab_size": 300},
-    "training": TRAINING,
-}
-DISTILL = {"kind": "distill", "student": "small", "training": TRAINING}
-PRUNE = {"kind": "prune", "ratio": 0.25, "multiple_of": 8, "calibration": CALIBRATION}
-QUANTIZE = {"kind": "quantize", "scheme": "int8", "calibration": CALIBRATION}
-EVALUATION = {
-    "windows": 4,
-    "block_size": 32,
-    "contexts": [16],
-    "repeats": 2,
-    "decode_tokens": 2,
-    "threads": 1,
-}
-
-
-@pytest.fixture(scope="session")
-def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text of one's own, so that the tests need not gather the built-in corpus."""
-    folder = tmp_path_factory.mktemp("text")
-    sentences = [f"Sentence {i} says that {i} times {i % 7} is {i * (i % 7)}, no more." for i in range(600)]
-    for part in range(4):
-        lines = sentences[part * 150 : (part + 1) * 150]
-        (folder / f"part{part}.txt").write_text("\n".join(lines), encoding="utf-8")
-    return folder
-
-
-def recipe(text: Path, *stages: dict[str, Any], **changes: Any) -> Recipe:
-    return parse_recipe(
-        {
-            "name": "tiny",
-            "data": {"train": [str(text)], "eval_fraction": 0.25},
-            "evaluation": EVALUATION,
-            "stages": list(stages),
-            **changes,
-        }
-    )
-
-
-def carry_out(recipe: Recipe, folder: Path, console: Console | None = None) -> RunMetrics:
-    return run_recipe(prepare(recipe, folder), folder, console=console or Console(stderr=True, quiet=True))
-
-
-@pytest.fixture(scope="session")
-def chain(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, RunMetrics]:
-    """All four stages, run once for the tests that only look at the result."""
-    folder = tmp_path_factory.mktemp("runs") / "chain"
-    wanted = recipe(text_file, TRAIN, DISTILL, PRUNE, QUANTIZE, gates={"max_perplexity_ratio": 50.0})
-    return wanted, folder, carry_out(wanted, folder)
+from roots_compress.run.stages import read_stages
+from tests.chains import DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, carry_out, recipe
 
 
 def test_metrics_hold_every_figure_of_every_stage(chain: tuple[Recipe, Path, RunMetrics]) -> None:
@@ -235,6 +175,43 @@ def test_a_model_that_is_missing_writes_nothing(text_file: Path, tmp_path: Path)
     with pytest.raises(InputError, match="nowhere"):
         carry_out(wanted, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_edited_while_it_is_imported_is_not_committed(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(chain[1] / "00-baseline" / "checkpoint", model)
+
+    def edit_then_export(*arguments: Any) -> ExportReport:
+        (model / "config.json").write_bytes((model / "config.json").read_bytes() + b"\n")
+        return export_checkpoint(*arguments)
+
+    monkeypatch.setattr(pipeline, "export_checkpoint", edit_then_export)
+    with pytest.raises(StageError, match=r"changed while the stage was being made: inputs\.model: "):
+        carry_out(recipe(text_file, model=str(model)), folder)
+    assert read_stages(folder)[0] == []
+    monkeypatch.undo()
+    assert len(carry_out(recipe(text_file, model=str(model)), folder).stages) == 1
+
+
+def test_a_stage_whose_checkpoint_is_edited_is_no_ground_for_another(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(chain[1], folder)
+    weights = folder / "02-prune" / "checkpoint" / "model.safetensors"
+
+    def edit_then_export(*arguments: Any) -> ExportReport:
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        return export_checkpoint(*arguments)
+
+    monkeypatch.setattr(pipeline, "export_checkpoint", edit_then_export)
+    with pytest.raises(StageError, match=r"02-prune: checkpoint/model\.safetensors changed"):
+        carry_out(recipe(text_file, TRAIN, DISTILL, PRUNE, {**QUANTIZE, "scheme": "int4"}), folder)
+    assert len(read_stages(folder)[0]) == 4, "the stage that was to be replaced still stands"
 
 
 def write_recipe(path: Path, text: Path, **gates: float) -> Path:

@@ -17,8 +17,8 @@ HEAD = """\
 Written by `make docs` from the commands' own help; do not edit. The stage verbs chain: each appends a stage
 to the run (`--run`, by default `runs/current`) and goes on from its newest checkpoint.
 
-Exit codes: 0 done, 1 a stage failed, 2 bad input (nothing was written), 3 a gate was missed, 130 and 143
-interrupted (the same command goes on).
+Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input (nothing was written), 3 a gate was
+missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same command goes on).
 """
 
 

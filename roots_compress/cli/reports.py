@@ -1,4 +1,4 @@
-"""The verbs on results: report, compare, doctor."""
+"""The verbs on results: report, compare, verify, doctor."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from roots_compress.cli.console import say, stdout
 from roots_compress.cli.options import DEFAULT_RUN
+from roots_compress.errors import RootsError
 
 
 class Format(StrEnum):
@@ -66,6 +67,31 @@ def compare(
     out.print(table)
     for remark in remarks:
         say(remark)
+
+
+def verify(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A run's folder, a stage of it, or a folder with an ONNX graph."),
+    ],
+) -> None:
+    """Re-check hashes, figures, and each graph against its checkpoint; exit code 1 where a check fails."""
+    from roots_compress.verification import verify_folder
+
+    faulty = 0
+    for finding in verify_folder(folder):
+        if not finding.faults:
+            say(f"  {finding.subject}: {finding.checked}")
+        for fault in finding.faults:
+            say(f"! {finding.subject}: {fault}")
+        faulty += bool(finding.faults)
+    if faulty:
+        raise RootsError(
+            f"{faulty} part{'s are' if faulty > 1 else ' is'} not as committed",
+            where=folder,
+            remedy="Run the recipe again: damaged stages are made again, the others are reused. "
+            "A graph that stands alone has to be exported again.",
+        )
 
 
 def doctor() -> None:

@@ -76,7 +76,7 @@ def read_stages(run: Path) -> tuple[list[CommittedStage], list[str]]:
         if not STAGE_FOLDER.fullmatch(folder.name):
             continue
         try:
-            stage = _read_stage(folder)
+            stage = read_stage(folder)
         except ManifestError as error:
             left_out.append(f"{folder.name}: {error}")
             continue
@@ -127,7 +127,12 @@ def read_metrics(run: Path) -> RunMetrics:
         ) from None
 
 
-def _read_stage(folder: Path) -> CommittedStage:
+def read_stage(folder: Path) -> CommittedStage:
+    """Return the stage in a folder; sizes are compared, contents are not.
+
+    Raises:
+        ManifestError: it is not a whole committed stage.
+    """
     manifest = read_manifest(folder)
     if folder.name != stage_folder_name(manifest.index, manifest.kind):
         raise ManifestError("its manifest belongs to another folder")

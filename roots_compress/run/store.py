@@ -3,6 +3,7 @@
     NAME/
       .roots-run.json         marker: this folder is ours
       recipe.yaml resolved.json metrics.json report.html
+      manifest.json           seal of a finished run: hashes of the above and of the stages' manifests
       NN-KIND/                a committed stage: checkpoint/ onnx/ metrics.json manifest.json
       .NN-KIND.partial/       one being made: key.json, work/ (to go on from), stage/ (to be committed)
       .NN-KIND.replaced/      one set aside while its successor takes its place
@@ -15,16 +16,15 @@ what was set aside without a successor is put back when the run is next opened.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
 
-from roots_compress.errors import InputError, RootsError, StageError
+from roots_compress.errors import InputError, StageError
 from roots_compress.results import SCHEMA, Json, RunMetrics, StageKind, StageResult
 from roots_compress.run import atomic
 from roots_compress.run.keys import StageKey, canonical_json
@@ -37,6 +37,7 @@ from roots_compress.run.manifest import (
     read_manifest,
     record_file,
 )
+from roots_compress.run.seal import seal_text
 from roots_compress.run.stages import (
     KINDS,
     METRICS_NAME,
@@ -51,7 +52,9 @@ KEY_NAME = "key.json"
 MAX_STAGES = 100
 """Stages in a run, as two digits can count."""
 RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
-"""The files that describe a run. These and the stages are all that `fresh` deletes."""
+"""The files that describe a run. These, the seal and the stages are all that `fresh` deletes."""
+SEALED = (MARKER_NAME, *get_args(RunFile))
+"""What the seal covers beside the stages."""
 
 _UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
 _BEFORE_MARKER = {LOCK_NAME, OWNER_NAME, f".{MARKER_NAME}.tmp"}
@@ -112,7 +115,7 @@ class Workspace:
             metrics = canonical_json({"schema": SCHEMA, **result.to_json()}) + "\n"
         except ValueError as error:
             raise StageError("a figure of the stage is not a finite number", where=self._stage) from error
-        with _disk_errors(self._run.path, StageError):
+        with atomic.disk_errors(self._run.path, StageError):
             atomic.write_text(self._stage / METRICS_NAME, metrics)
             manifest = Manifest(
                 index=self._index,
@@ -166,7 +169,7 @@ class RunFolder:
                 it cannot be written.
         """
         refuse_foreign(path)
-        with _disk_errors(path, InputError):
+        with atomic.disk_errors(path, InputError):
             made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(path)
@@ -174,7 +177,7 @@ class RunFolder:
         run = cls(path, lock, made)
         try:
             refuse_foreign(path)  # again: it may have changed before the lock was ours
-            with _disk_errors(path, InputError):
+            with atomic.disk_errors(path, InputError):
                 if not (path / MARKER_NAME).exists():
                     atomic.write_text(path / MARKER_NAME, canonical_json({"schema": SCHEMA}) + "\n")
                     atomic.sync_directory(path.parent)
@@ -217,13 +220,15 @@ class RunFolder:
             )
         assert key.parent == (chain[-1].key.sha256 if chain else None), "the key names another parent"
         workspace = Workspace(self, index, kind, name, key)
-        with _disk_errors(self.path, StageError):
+        with atomic.disk_errors(self.path, StageError):
+            self._break_seal()
             workspace.prepare()
         return workspace
 
     def discard(self, first: int) -> None:
         """Delete the stages from this index on, as when a recipe has become shorter."""
-        with _disk_errors(self.path, StageError):
+        with atomic.disk_errors(self.path, StageError):
+            self._break_seal()
             for folder in self._stage_folders(first):
                 doomed = self.path / f".{folder.name}.discarded"
                 atomic.remove_folder(doomed)
@@ -233,12 +238,26 @@ class RunFolder:
 
     def write_text(self, name: RunFile, text: str) -> None:
         """Write one of the files that describe the run, whole or not at all."""
-        with _disk_errors(self.path, StageError):
+        with atomic.disk_errors(self.path, StageError):
+            self._break_seal()
             atomic.write_text(self.path / name, text)
 
     def write_metrics(self, metrics: RunMetrics) -> None:
         """Write `metrics.json`."""
         self.write_text(METRICS_NAME, json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
+
+    def seal(self) -> None:
+        """Declare the run finished: from here on `seal_faults` finds any change to it."""
+        with atomic.disk_errors(self.path, StageError):
+            stages = [stage.path.name for stage in self.stages()]
+            atomic.write_text(self.path / MANIFEST_NAME, seal_text(self.path, SEALED, stages))
+
+    def _break_seal(self) -> None:
+        """Take the seal away, durably, before what it covers changes."""
+        seal = self.path / MANIFEST_NAME
+        if seal.exists():
+            seal.unlink()
+            atomic.sync_directory(self.path)
 
     def set_aside(self, first: int) -> list[Path]:
         """Rename the stages from this index on out of the way, last first; return where they are now.
@@ -283,6 +302,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete the run's own files and stages, and nothing else."""
+        self._break_seal()
         for name in get_args(RunFile):
             (self.path / name).unlink(missing_ok=True)
         self.discard(0)
@@ -338,7 +358,7 @@ def refuse_foreign(path: Path) -> None:
         InputError: it is a file or lies under one, it cannot be read, or it is a folder with contents but
             without our marker.
     """
-    with _disk_errors(path, InputError):
+    with atomic.disk_errors(path, InputError):
         try:
             names = {entry.name for entry in path.iterdir()}
         except FileNotFoundError:
@@ -365,19 +385,3 @@ def refuse_foreign(path: Path) -> None:
             where=path,
             remedy="Choose another folder with --run, or go on with the version that made this one.",
         )
-
-
-@contextmanager
-def _disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
-    """Turn a failure of the disk into a message that names the file and the cause."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise kind(
-            f"cannot write the run: {error.strerror or error}",
-            where=error.filename or path,
-            remedy="Free some space, then give the same command again; finished stages are kept."
-            if full
-            else "Make the folder writable, or choose another with --run; finished stages are kept.",
-        ) from error
