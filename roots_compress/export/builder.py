@@ -79,6 +79,13 @@ class GraphBuilder:
         self.graph.inputs.append(value)
         return value
 
+    def optional_input(self, name: str, default: int) -> ir.Value:
+        """Add an int64 scalar input that need not be fed: an initializer of the same name is its default."""
+        value = self.input(name, ir.DataType.INT64, ())
+        value.const_value = ir.tensor(np.array(default, dtype=np.int64), name=name)
+        self.graph.register_initializer(value)
+        return value
+
     def output(self, name: str, value: ir.Value, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
         """Make a value a graph output under the given name."""
         value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)

@@ -4,11 +4,13 @@ Nothing is traced, so layers may differ in width, quantized weights enter as the
 checkpoint always gives the same bytes. The walk over the layers stands here; `layers.py`, `attention.py` and
 `weights.py` say which operators each step becomes.
 
-Shape legend: B batch, T new tokens, S all tokens, N = B * T, W hidden size, V vocabulary.
+Shape legend: B batch, T new tokens, S all tokens, K newest tokens that get logits, N = B * T, M = B * K, W
+hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -22,6 +24,7 @@ from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.export.weights import Matrices
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.runtime.session import LOGITS_TO_KEEP
 
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
@@ -48,6 +51,7 @@ def build_graph(model: RootsForCausalLM) -> ir.Model:
         for name in ("input_ids", "attention_mask", "position_ids")
     )
     pasts = [_past(builder, names, index, layer) for index, layer in enumerate(config.layers)]
+    logits_to_keep = builder.optional_input(LOGITS_TO_KEEP, 0)
     frame = Frame(builder, config, input_ids, attention_mask, position_ids)
 
     hidden_NW = _embed(matrices, input_ids, position_ids)
@@ -67,7 +71,10 @@ def build_graph(model: RootsForCausalLM) -> ir.Model:
             hidden_NW, normed_NW = add_norm(matrices, hidden_NW, change_NW, _norm_before(config, index + 1))
         presents.append(present)
 
-    _finish(matrices, frame, names, normed_NW, presents)
+    with builder.scope("head"):
+        logits_BKV = _logits(matrices, frame.rows(normed_NW), logits_to_keep)
+    builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
+    _name_presents(builder, names, config, presents)
     return ir.Model(
         builder.graph, ir_version=IR_VERSION, producer_name="roots-compress", producer_version=__version__
     )
@@ -101,24 +108,28 @@ def _embed(matrices: Matrices, input_ids_BT: ir.Value, position_ids_BT: ir.Value
     return hidden_NW
 
 
-def _finish(
-    matrices: Matrices,
-    frame: Frame,
-    names: RootsExporterConfig,
-    normed_NW: ir.Value,
-    presents: list[KeyValue],
-) -> None:
-    """Emit the head and name the outputs."""
+def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) -> ir.Value:
+    """Return the logits of each row's newest K positions, `BKV`."""
     builder, config = matrices.builder, matrices.config
-    with builder.scope("head"):
-        # Tied weights are one initializer: the embedding's.
-        logits_NV = matrices.linear(EMBEDDING if config.tie_word_embeddings else HEAD, normed_NW)
-        if config.logit_scale != 1:
-            logits_NV = builder.op("Mul", logits_NV, builder.floats(config.logit_scale))
-        if builder.dtype != ir.DataType.FLOAT:
-            logits_NV = builder.cast(logits_NV, ir.DataType.FLOAT)
-        logits_BTV = frame.rows(logits_NV)
-    builder.output("logits", logits_BTV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
+    # Counted from the end; minus 0 is the beginning, so that 0 keeps all.
+    first = builder.op("Reshape", builder.op("Neg", logits_to_keep), builder.integers(-1))
+    kept_BKW = builder.op(
+        "Slice", normed_BTW, first, builder.integers(np.iinfo(np.int64).max), builder.integers(1)
+    )
+    flat_MW = builder.op("Reshape", kept_BKW, builder.integers(-1, config.hidden_size))
+    # Tied weights are one initializer: the embedding's.
+    logits_MV = matrices.linear(EMBEDDING if config.tie_word_embeddings else HEAD, flat_MW)
+    if config.logit_scale != 1:
+        logits_MV = builder.op("Mul", logits_MV, builder.floats(config.logit_scale))
+    if builder.dtype != ir.DataType.FLOAT:
+        logits_MV = builder.cast(logits_MV, ir.DataType.FLOAT)
+    rows = builder.op("Shape", kept_BKW, end=2)
+    return builder.op("Reshape", logits_MV, builder.op("Concat", rows, builder.integers(-1), axis=0))
+
+
+def _name_presents(
+    builder: GraphBuilder, names: RootsExporterConfig, config: RootsConfig, presents: list[KeyValue]
+) -> None:
     for index, (present, layer) in enumerate(zip(presents, config.layers, strict=True)):
         widths = layer["num_key_value_heads"], layer["head_dim"]
         for part, value in zip(("key", "value"), present, strict=True):

@@ -20,6 +20,7 @@ from roots_compress.runtime.protocol import Logits, Step, Tokens
 from roots_compress.runtime.session import (
     CUDA,
     ELEMENT_TYPES,
+    LOGITS_TO_KEEP,
     TOKEN_INPUTS,
     KeyValue,
     Provider,
@@ -49,8 +50,8 @@ class OnnxEngine:
         outputs = {output.name: output for output in session.get_outputs()}
         self._logits_dtype = ELEMENT_TYPES[outputs["logits"].type]
         self._device = "cuda" if CUDA in session.get_providers() else "cpu"
-        # Prefill writes the logits of every position here, and keeps only the last.
-        self._scratch = np.empty(0, dtype=self._logits_dtype)
+        optional = [value.name for value in session.get_overridable_initializers()]
+        self._asks_for_last = LOGITS_TO_KEEP in optional
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None, provider: Provider = "auto") -> OnnxEngine:
@@ -104,12 +105,11 @@ class OnnxEngine:
     def prefill(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Step:
         """Read a prompt into a new cache; return the logits of each row's last token."""
         check_prompt(self, input_ids, attention_mask)
-        shape = (*input_ids.shape, self._vocab_size)
-        if self._scratch.size < np.prod(shape):
-            self._scratch = np.empty(np.prod(shape), dtype=self._logits_dtype)
-        buffer = self._scratch[: np.prod(shape)].reshape(shape)
-        cache = self._empty_cache(len(input_ids))
-        cache = self._run(input_ids, _mask(input_ids, attention_mask), cache, buffer)
+        batch, tokens = input_ids.shape
+        # A graph that others made may give the logits of every position only.
+        kept = 1 if self._asks_for_last else tokens
+        buffer = np.empty((batch, kept, self._vocab_size), dtype=self._logits_dtype)
+        cache = self._run(input_ids, _mask(input_ids, attention_mask), self._empty_cache(batch), buffer)
         return Step(buffer[:, -1].astype(np.float32), cache)
 
     def decode(self, token_ids: Tokens, cache: object) -> Step:
@@ -132,12 +132,19 @@ class OnnxEngine:
     def _run(
         self, input_ids: Tokens, mask: Tokens, cache: OnnxCache, logits: np.ndarray[Any, Any]
     ) -> OnnxCache:
-        """Run new tokens `(B, T)` under the mask `(B, S)`; write `logits` and return the extended cache."""
+        """Run new tokens `(B, T)` under the mask `(B, S)`; write `logits` and return the extended cache.
+
+        `logits` is `(B, K, V)`; where K is less than T, the graph computes no more than the newest K.
+        """
         input_ids = np.ascontiguousarray(input_ids, dtype=np.int64)
         position_ids = np.ascontiguousarray(positions(mask)[:, -input_ids.shape[1] :])
         binding = self._session.io_binding()
         for name, value in zip(TOKEN_INPUTS, (input_ids, mask, position_ids), strict=True):
             binding.bind_cpu_input(name, value)
+        kept = logits.shape[1]
+        if kept < input_ids.shape[1]:
+            # Only a bound value reaches an input that has a default; `bind_cpu_input` does not find it.
+            binding.bind_ortvalue_input(LOGITS_TO_KEEP, ort.OrtValue.ortvalue_from_numpy(np.array(kept)))
         binding.bind_output("logits", "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
         for kv, past in zip(self._key_values, cache.keys_values, strict=True):
             binding.bind_ortvalue_input(kv.past, past)

@@ -19,6 +19,8 @@ Provider = Literal["auto", "cpu", "cuda"]
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
+# Need not be fed: how many of the newest positions get logits; by default, 0, all do.
+LOGITS_TO_KEEP = "logits_to_keep"
 PAST, PRESENT = "past_key_values.", "present."
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."

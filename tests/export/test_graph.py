@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from roots_compress.errors import StageError
 from roots_compress.export.graph import build_graph
+from roots_compress.runtime.session import LOGITS_TO_KEEP
 from tests.export.serving import expected, left_padded_mask, open_graph, relative_difference, serve
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
@@ -135,6 +137,21 @@ def test_names_and_axes_are_optimums() -> None:
         "logits",
         *(f"present.{index}.{part}" for index in (0, 1) for part in ("key", "value")),
     ]
+
+
+@pytest.mark.parametrize("kept", [1, 3, 7, 9])
+def test_a_caller_may_ask_for_the_newest_logits_only(kept: int) -> None:
+    session = open_graph(tiny_model())
+    assert [value.name for value in session.get_overridable_initializers()] == [LOGITS_TO_KEEP]
+    feed = {"input_ids": tiny_tokens(2, 7).numpy(), "attention_mask": np.ones((2, 7), dtype=np.int64)}
+    feed["position_ids"] = feed["attention_mask"].cumsum(axis=1) - 1
+    for value in session.get_inputs()[3:]:
+        feed[value.name] = np.zeros((2, value.shape[1], 0, value.shape[3]), dtype=np.float32)
+    every = session.run(["logits"], feed)[0]
+    newest = session.run(["logits"], {**feed, LOGITS_TO_KEEP: np.array(kept)})[0]
+    assert every.shape[1] == 7
+    assert newest.shape[1] == min(kept, 7)
+    np.testing.assert_allclose(newest, every[:, -kept:], rtol=1e-5, atol=1e-5)
 
 
 def test_weights_are_shared_with_the_model_not_copied() -> None:

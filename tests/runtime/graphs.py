@@ -42,8 +42,8 @@ def expected_logits(weights: dict[str, Table], prompt: list[int]) -> Table:
     return logits
 
 
-def history_model(weights: dict[str, Table]) -> onnx.ModelProto:
-    """Return the decoder graph described above."""
+def history_model(weights: dict[str, Table], *, optional_logits: bool = False) -> onnx.ModelProto:
+    """Return the decoder graph described above, with an input that says how many logits to keep if asked."""
     nodes = [
         # This step's part of the mask, and its ids where the mask is 1: (B, 1, T, 1).
         helper.make_node("Shape", ["input_ids"], ["tokens"], start=1, end=2),
@@ -79,7 +79,16 @@ def history_model(weights: dict[str, Table]) -> onnx.ModelProto:
         helper.make_node("Gather", ["table", "input_ids"], ["from_token"], axis=0),
         helper.make_node("Sum", ["from_token", "from_position", "from_history"], ["logits"]),
     ]
+    if optional_logits:
+        nodes[-1].output[0] = "all_logits"
+        nodes += [
+            helper.make_node("Neg", ["logits_to_keep"], ["minus_kept"]),
+            helper.make_node("Reshape", ["minus_kept", "list"], ["first"]),
+            helper.make_node("Slice", ["all_logits", "first", "far", "axis1"], ["logits"]),
+        ]
     constants: dict[str, NDArray[np.generic]] = {
+        "logits_to_keep": np.asarray(0),
+        "list": np.asarray([1]),
         "far": np.asarray([np.iinfo(np.int64).max]),
         "axis1": np.asarray([1]),
         "axis2": np.asarray(2),
@@ -96,7 +105,9 @@ def history_model(weights: dict[str, Table]) -> onnx.ModelProto:
         helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "slots"]),
         helper.make_tensor_value_info("position_ids", TensorProto.INT64, ["batch", "tokens"]),
     ]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "tokens", VOCAB_SIZE])]
+    if optional_logits:
+        inputs.append(helper.make_tensor_value_info("logits_to_keep", TensorProto.INT64, []))
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "kept", VOCAB_SIZE])]
     for layer, (dtype, heads, width) in shapes.items():
         for part in ("key", "value"):
             for values, prefix, length in (

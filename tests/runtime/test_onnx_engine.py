@@ -25,9 +25,10 @@ WEIGHTS = random_weights()
 PROMPT = [3, 1, 4, 1, 5, 2, 6]
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> OnnxEngine:
-    folder = write_graph(tmp_path_factory.mktemp("graph"), history_model(WEIGHTS))
+@pytest.fixture(scope="module", params=[False, True], ids=["all logits", "optional logits"])
+def engine(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> OnnxEngine:
+    model = history_model(WEIGHTS, optional_logits=request.param)
+    folder = write_graph(tmp_path_factory.mktemp("graph"), model)
     return OnnxEngine.load(folder, threads=1, provider="cpu")
 
 
