@@ -54,6 +54,10 @@ def export(
     run: Annotated[
         Path, typer.Option("--run", metavar="DIR", help="The run whose newest checkpoint is taken.")
     ] = DEFAULT_RUN,
+    portable: Annotated[
+        bool,
+        typer.Option("--portable", help="Use standard ONNX operators, for other runtimes than ONNX Runtime."),
+    ] = False,
 ) -> None:
     """Export a checkpoint to an ONNX graph, checked against it before it is kept."""
     from roots_compress.run.atomic import new_folder
@@ -68,7 +72,7 @@ def export(
         from roots_compress.export.exporter import export_checkpoint
         from roots_compress.model.checkpoint import load_checkpoint
 
-        report = export_checkpoint(load_checkpoint(source), partial, ExportConfig())
+        report = export_checkpoint(load_checkpoint(source), partial, ExportConfig(portable=portable))
     say(
         f"{out}: {report.graph_bytes / 1e6:.2f} MB, "
         f"agrees with the checkpoint within {report.largest_difference:.1e}"

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from roots_compress.export.builder import GraphBuilder
-from roots_compress.export.frame import Blocks, Frame
+from roots_compress.export.builder import MICROSOFT, GraphBuilder
+from roots_compress.export.frame import Blocks, Compact, Frame
 from roots_compress.export.layers import rms_norm
 from roots_compress.export.weights import Matrices
 
@@ -50,6 +50,12 @@ def self_attention(
         query = _head_norm(matrices, module + "q_norm", query, heads.query, width)
         key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
     query_BTx, key_BTx, value_BTx = frame.rows(query), frame.rows(key), frame.rows(value)
+    if frame.compact is not None:
+        context_BTx, present = _compact(
+            builder, frame.compact, (query_BTx, key_BTx, value_BTx), past, heads, layer["sliding_window"]
+        )
+        context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))
+        return matrices.linear(module + "o_proj", context_Nx), present
     if width in frame.cos_sin:
         angles = frame.cos_sin[width]
         query_BTx = builder.op("RotaryEmbedding", query_BTx, *angles, num_heads=heads.query)
@@ -94,6 +100,32 @@ def _split(builder: GraphBuilder, x_BTx: ir.Value, heads: int, width: int) -> ir
     """Return `(B, heads, T, width)`."""
     split = builder.op("Reshape", x_BTx, builder.integers(0, 0, heads, width))
     return builder.op("Transpose", split, perm=[0, 2, 1, 3])
+
+
+def _compact(
+    builder: GraphBuilder,
+    compact: Compact,
+    query_key_value_BTx: tuple[ir.Value, ir.Value, ir.Value],
+    past: KeyValue,
+    heads: Heads,
+    window: int | None,
+) -> tuple[ir.Value, KeyValue]:
+    """Attend over a cache that may be one buffer, which the new keys and values are written into."""
+    rotary: tuple[ir.Value | None, ...] = (None, None, None)
+    if heads.width in compact.cos_sin:
+        rotary = (*compact.cos_sin[heads.width], compact.position_ids_BT)
+    context_BTx, key_BGSD, value_BGSD = builder.op_outputs(
+        "GroupQueryAttention",
+        (*query_key_value_BTx, *past, compact.last_B, compact.slots, *rotary),
+        3,
+        domain=MICROSOFT,
+        num_heads=heads.query,
+        kv_num_heads=heads.key_value,
+        scale=heads.scale,
+        do_rotary=int(heads.width in compact.cos_sin),
+        local_window_size=-1 if window is None else window,
+    )
+    return context_BTx, KeyValue(key_BGSD, value_BGSD)
 
 
 def _dense(

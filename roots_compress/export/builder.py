@@ -27,10 +27,12 @@ class GraphBuilder:
 
     Args:
         dtype: element type of the activations: FLOAT or FLOAT16.
+        portable: whether the graph is for any runtime, so that ONNX Runtime's own operators are to be left
+            out wherever the standard has others.
     """
 
-    def __init__(self, dtype: ir.DataType) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: ir.DataType, *, portable: bool) -> None:
+        self.dtype, self.portable = dtype, portable
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="roots")
         self._tape = ir.tape.Tape(self.graph)
         self._scope = ""

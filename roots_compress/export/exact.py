@@ -76,4 +76,11 @@ def _exact(node: NodeProto) -> list[NodeProto]:
                 make_node("Cast", [node.input[1]], [floats], to=TensorProto.FLOAT),
                 make_node("MatMul", [node.input[0], floats], list(node.output)),
             ]
+        case "MatMulIntegerToFloat":
+            floats, product = f"{node.name}/floats", f"{node.name}/product"
+            return [
+                make_node("Cast", [node.input[1]], [floats], to=TensorProto.FLOAT),
+                make_node("MatMul", [node.input[0], floats], [product]),
+                make_node("Mul", [product, node.input[3]], list(node.output)),
+            ]
     return [node]

@@ -97,7 +97,7 @@ def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_L
 
 def _write(checkpoint: Checkpoint, directory: Path, config: ExportConfig) -> tuple[ParityCase, ...]:
     model = checkpoint.model.eval()
-    path = save_graph(build_graph(model), directory)
+    path = save_graph(build_graph(model, portable=config.portable), directory)
     model.config.save_pretrained(directory)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(directory)

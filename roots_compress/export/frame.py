@@ -38,6 +38,43 @@ class Blocks:
     """The block a query stands in."""
 
 
+@dataclass(frozen=True)
+class Compact:
+    """What `GroupQueryAttention` reads: in cache and prompt, each row's tokens first, its padding after them.
+
+    The operator knows no padding on the left, where callers put it. So the new tokens of each row are turned
+    until the real ones come first, and the outputs are turned back. A row's padding then lies after all that
+    its tokens see, and in the cache the next token takes its place.
+    """
+
+    to_front_N: ir.Value
+    """Which flat token stands at each place once the rows are turned."""
+    back_N: ir.Value
+    """The inverse."""
+    last_B: ir.Value
+    """int32: the slot of each row's last new token, padding included."""
+    slots: ir.Value
+    """int32 scalar: S."""
+    position_ids_BT: ir.Value
+    """Positions of the turned tokens."""
+    cos_sin: dict[int, CosSin]
+    """Cosines and sines of all positions of the longest context, by head size; none where learned."""
+
+
+def is_compact(builder: GraphBuilder, config: RootsConfig) -> bool:
+    """Return whether `GroupQueryAttention` can express this model's attention, in all of its layers.
+
+    It takes heads whose size is a multiple of 8, and gives rotary positions to multiples of 16 only.
+    """
+    multiple = 16 if config.position == "rotary" else 8
+    return (
+        not builder.portable
+        and builder.dtype == ir.DataType.FLOAT
+        and config.attention["kind"] == "dense"
+        and all(layer["head_dim"] % multiple == 0 for layer in config.layers)
+    )
+
+
 class Frame:
     """Values every layer reads, emitted once at the head of the graph."""
 
@@ -53,11 +90,15 @@ class Frame:
         with builder.scope("frame"):
             self.shape_BT = builder.op("Shape", input_ids_BT)
             self._shape_BTx = builder.op("Concat", self.shape_BT, builder.integers(-1), axis=0)
+            self.cos_sin: dict[int, CosSin] = {}
+            self.compact: Compact | None = None
+            if is_compact(builder, config):
+                self.compact = self._compact(config, attention_mask_BS, position_ids_BT)
+                return
             self._place_slots(attention_mask_BS)
             windows: list[Window] = list(dict.fromkeys(layer["sliding_window"] for layer in config.layers))
             self.visible_B1TS = {window: self._visible(window) for window in windows}
             self.bias_B1TS = {window: self.bias(visible) for window, visible in self.visible_B1TS.items()}
-            self.cos_sin: dict[int, CosSin] = {}
             if config.position == "rotary":
                 for width in dict.fromkeys(layer["head_dim"] for layer in config.layers):
                     self.cos_sin[width] = self._angles(config, width, position_ids_BT)
@@ -76,6 +117,61 @@ class Frame:
         """Return what is added to the scores: 0 at visible keys, the type's lowest number elsewhere."""
         lowest = float(np.finfo(self.builder.dtype.numpy()).min)
         return self.builder.op("Where", visible, self.builder.floats(0.0), self.builder.floats(lowest))
+
+    def to_front(self, tokens: ir.Value) -> ir.Value:
+        """Flatten what callers give for each new token, `BT`, in the order the layers work in, `N`."""
+        flat_N = self.builder.op("Reshape", tokens, self.builder.integers(-1))
+        return flat_N if self.compact is None else self.builder.op("Gather", flat_N, self.compact.to_front_N)
+
+    def back(self, x_NW: ir.Value) -> ir.Value:
+        """Return the rows of a flat activation in the callers' order, `BTW`."""
+        if self.compact is not None:
+            x_NW = self.builder.op("Gather", x_NW, self.compact.back_N)
+        return self.rows(x_NW)
+
+    def _compact(
+        self, config: RootsConfig, attention_mask_BS: ir.Value, position_ids_BT: ir.Value
+    ) -> Compact:
+        builder = self.builder
+        zero, one, second = builder.integer(0), builder.integer(1), builder.integers(1)
+        batch_1 = builder.op("Slice", self.shape_BT, builder.integers(0), second)
+        tokens_1 = builder.op("Slice", self.shape_BT, second, builder.integers(2))
+        tokens, slots_1 = builder.op("Squeeze", tokens_1), builder.op("Shape", attention_mask_BS, start=1)
+        new_from_1 = builder.op("Sub", slots_1, tokens_1)
+
+        new_BT = builder.op("Slice", attention_mask_BS, new_from_1, slots_1, second)
+        real_B1 = builder.op("ReduceSum", new_BT, second)
+        padding_B1 = builder.op("Sub", tokens, real_B1)
+        place_T = builder.op("Range", zero, tokens, one)
+        row_B = builder.op("Range", zero, builder.op("Squeeze", batch_1), one)
+        first_B1 = builder.op("Mul", builder.op("Unsqueeze", row_B, second), tokens)
+        to_front_N, back_N = (
+            builder.op(
+                "Reshape",
+                builder.op("Add", first_B1, builder.op("Mod", builder.op("Add", place_T, by_B1), tokens)),
+                builder.integers(-1),
+            )
+            for by_B1 in (padding_B1, real_B1)
+        )
+        past_BP = builder.op("Slice", attention_mask_BS, builder.integers(0), new_from_1, second)
+        past_B = builder.op("ReduceSum", past_BP, second, keepdims=0)
+        last_B = builder.op("Add", past_B, builder.op("Sub", tokens, one))
+        flat_N = builder.op("Reshape", position_ids_BT, builder.integers(-1))
+        position_BT = builder.op("Reshape", builder.op("Gather", flat_N, to_front_N), self.shape_BT)
+        tables: dict[int, CosSin] = {}
+        if config.position == "rotary":
+            # Constants but for their size: the runtime computes them once, at load.
+            all_P = builder.op("Range", zero, builder.integer(config.max_position_embeddings), one)
+            widths = dict.fromkeys(layer["head_dim"] for layer in config.layers)
+            tables = {width: self._angles(config, width, all_P) for width in widths}
+        return Compact(
+            to_front_N,
+            back_N,
+            builder.cast(last_B, ir.DataType.INT32),
+            builder.cast(builder.op("Squeeze", slots_1), ir.DataType.INT32),
+            position_BT,
+            tables,
+        )
 
     def _place_slots(self, attention_mask_BS: ir.Value) -> None:
         builder = self.builder
@@ -101,14 +197,14 @@ class Frame:
         itself_TS = builder.op("Equal", self._distance_TS, builder.integer(0))
         return builder.op("Or", builder.op("And", valid_B11S, allowed_TS), itself_TS)
 
-    def _angles(self, config: RootsConfig, head_dim: int, position_ids_BT: ir.Value) -> CosSin:
-        """Compute cosines and sines from the positions: no table limits the context or fills the file."""
+    def _angles(self, config: RootsConfig, head_dim: int, positions: ir.Value) -> CosSin:
+        """Compute cosines and sines of positions of any shape: no table fills the file."""
         builder = self.builder
         frequencies, factor = rotary_frequencies(config, head_dim)
         frequency_d = builder.vector(f"rotary_frequencies_{head_dim}", frequencies.numpy())
-        position_BT1 = builder.op("Unsqueeze", position_ids_BT, builder.integers(-1))
-        angle_BTd = builder.op("Mul", builder.cast(position_BT1, ir.DataType.FLOAT), frequency_d)
-        return CosSin(*(self._scaled(builder.op(op, angle_BTd), factor) for op in ("Cos", "Sin")))
+        column = builder.op("Unsqueeze", positions, builder.integers(-1))
+        angle = builder.op("Mul", builder.cast(column, ir.DataType.FLOAT), frequency_d)
+        return CosSin(*(self._scaled(builder.op(op, angle), factor) for op in ("Cos", "Sin")))
 
     def _scaled(self, value: ir.Value, factor: float) -> ir.Value:
         if factor != 1:

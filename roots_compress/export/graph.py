@@ -24,14 +24,18 @@ from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.export.weights import Matrices
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.runtime.session import LOGITS_TO_KEEP
+from roots_compress.runtime.session import LOGITS_TO_KEEP, SHARED_CACHE
 
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 
 
-def build_graph(model: RootsForCausalLM) -> ir.Model:
+def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
     """Return the model as a graph whose initializers share the model's memory.
+
+    Args:
+        model: the checkpoint.
+        portable: use ONNX Runtime's own operators only where the standard has none.
 
     Raises:
         StageError: the weights are of a type that graphs are not made of.
@@ -43,7 +47,7 @@ def build_graph(model: RootsForCausalLM) -> ir.Model:
             remedy="Convert the checkpoint to float32 first.",
         )
     config = model.config
-    builder = GraphBuilder(DTYPES[dtype])
+    builder = GraphBuilder(DTYPES[dtype], portable=portable)
     matrices = Matrices(builder, config, model.state_dict())
     names = exporter_config(config, half=dtype == torch.float16)
     input_ids, attention_mask, position_ids = (
@@ -54,7 +58,7 @@ def build_graph(model: RootsForCausalLM) -> ir.Model:
     logits_to_keep = builder.optional_input(LOGITS_TO_KEEP, 0)
     frame = Frame(builder, config, input_ids, attention_mask, position_ids)
 
-    hidden_NW = _embed(matrices, input_ids, position_ids)
+    hidden_NW = _embed(matrices, frame, input_ids, position_ids)
     with builder.scope("layers.0"):
         normed_NW = norm(matrices, _norm_before(config, 0), hidden_NW)
     presents = []
@@ -72,11 +76,15 @@ def build_graph(model: RootsForCausalLM) -> ir.Model:
         presents.append(present)
 
     with builder.scope("head"):
-        logits_BKV = _logits(matrices, frame.rows(normed_NW), logits_to_keep)
+        logits_BKV = _logits(matrices, frame.back(normed_NW), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
     _name_presents(builder, names, config, presents)
     return ir.Model(
-        builder.graph, ir_version=IR_VERSION, producer_name="roots-compress", producer_version=__version__
+        builder.graph,
+        ir_version=IR_VERSION,
+        producer_name="roots-compress",
+        producer_version=__version__,
+        metadata_props={SHARED_CACHE: "1"} if frame.compact is not None else {},
     )
 
 
@@ -95,16 +103,15 @@ def _past(builder: GraphBuilder, names: RootsExporterConfig, index: int, layer: 
     return KeyValue(key, value)
 
 
-def _embed(matrices: Matrices, input_ids_BT: ir.Value, position_ids_BT: ir.Value) -> ir.Value:
+def _embed(matrices: Matrices, frame: Frame, input_ids_BT: ir.Value, position_ids_BT: ir.Value) -> ir.Value:
     builder, config = matrices.builder, matrices.config
     with builder.scope("embedding"):
-        flat = builder.integers(-1)
-        hidden_NW = matrices.embedding(EMBEDDING, builder.op("Reshape", input_ids_BT, flat))
+        hidden_NW = matrices.embedding(EMBEDDING, frame.to_front(input_ids_BT))
         if config.embedding_scale != 1:
             hidden_NW = builder.op("Mul", hidden_NW, builder.floats(config.embedding_scale))
         if config.position == "learned":
-            position_N = builder.op("Reshape", position_ids_BT, flat)
-            hidden_NW = builder.op("Add", hidden_NW, matrices.embedding("model.embed_positions", position_N))
+            position_NW = matrices.embedding("model.embed_positions", frame.to_front(position_ids_BT))
+            hidden_NW = builder.op("Add", hidden_NW, position_NW)
     return hidden_NW
 
 

@@ -3,7 +3,8 @@
 | format | operators |
 |---|---|
 | plain | `Gemm` over the weight as the checkpoint stores it, `(out, in)` |
-| `w8a8` | rows of the input to uint8 about 128, `MatMulInteger` by int8, scaled by row and column |
+| `w8a8` | rows of the input to uint8 about 128, times int8, scaled by row and column: \
+`com.microsoft.MatMulIntegerToFloat`, or `MatMulInteger` in a portable graph |
 | `w8`, `w4` | `com.microsoft.MatMulNBits`, which reads the stored groups as they are |
 
 Shape legend: N tokens of all rows of the batch, K input width, O output width, Q groups along the input, P
@@ -80,11 +81,23 @@ class Matrices:
     def _integer_product(self, module: str, x_NK: ir.Value, bias: ir.Value | None) -> ir.Value:
         builder = self.builder
         rows = self._quantize_rows(x_NK)
-        product = builder.op(
-            "MatMulInteger", rows.levels, self._transposed(module), builder.byte(UINT8_ZERO_POINT)
-        )
-        product = builder.op("Mul", builder.cast(product, ir.DataType.FLOAT), rows.scale)
-        product = builder.op("Mul", product, self.vector(module + ".weight_scale"))
+        weight, scale = self._transposed(module), self.vector(module + ".weight_scale")
+        zero = builder.byte(UINT8_ZERO_POINT)
+        if builder.portable:
+            sums = builder.op("MatMulInteger", rows.levels, weight, zero)
+            product = builder.op("Mul", builder.cast(sums, ir.DataType.FLOAT), scale)
+        else:
+            # Scales the sums while they are in registers; its own scale of the input is one for all rows.
+            product = builder.op(
+                "MatMulIntegerToFloat",
+                rows.levels,
+                weight,
+                builder.float32(1.0),
+                scale,
+                zero,
+                domain=MICROSOFT,
+            )
+        product = builder.op("Mul", product, rows.scale)
         return product if bias is None else builder.op("Add", product, bias)
 
     def _transposed(self, module: str) -> ir.Value:

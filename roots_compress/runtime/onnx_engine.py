@@ -1,7 +1,9 @@
 """An exported graph behind the `LanguageModel` protocol, served by ONNX Runtime.
 
-Keys and values stay where ONNX Runtime wrote them: each step binds the presents of the step before as its
-pasts. Neither torch nor onnx is imported, so that a process that only serves stays as small as it can be.
+Keys and values stay where ONNX Runtime wrote them. A graph that says so in its metadata writes new ones into
+the buffer that holds the old: one buffer is bound as past and present, and copied only to grow. Otherwise
+each step binds the presents of the step before as its pasts, and ONNX Runtime copies them. Neither torch nor
+onnx is imported, so that a process that only serves stays as small as it can be.
 
 Shape legend: B batch, T new tokens, S all tokens (cached and new), V vocabulary.
 """
@@ -21,6 +23,7 @@ from roots_compress.runtime.session import (
     CUDA,
     ELEMENT_TYPES,
     LOGITS_TO_KEEP,
+    SHARED_CACHE,
     TOKEN_INPUTS,
     KeyValue,
     Provider,
@@ -29,10 +32,16 @@ from roots_compress.runtime.session import (
     read_config,
 )
 
+# A cache that must grow gets half as many slots again, and never fewer spare ones than this.
+LEAST_SPARE_SLOTS = 64
+
 
 @dataclass(frozen=True)
 class OnnxCache:
-    """Keys and values, in the order of the graph's pasts, and the mask `(B, S)` of what they hold."""
+    """Keys and values, in the order of the graph's pasts, and the mask `(B, S)` of what they hold.
+
+    Buffers that past and present share have room for more than S.
+    """
 
     keys_values: tuple[Any, ...]
     attention_mask: Tokens
@@ -52,6 +61,7 @@ class OnnxEngine:
         self._device = "cuda" if CUDA in session.get_providers() else "cpu"
         optional = [value.name for value in session.get_overridable_initializers()]
         self._asks_for_last = LOGITS_TO_KEEP in optional
+        self._shares_cache = SHARED_CACHE in session.get_modelmeta().custom_metadata_map
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None, provider: Provider = "auto") -> OnnxEngine:
@@ -146,12 +156,34 @@ class OnnxEngine:
             # Only a bound value reaches an input that has a default; `bind_cpu_input` does not find it.
             binding.bind_ortvalue_input(LOGITS_TO_KEEP, ort.OrtValue.ortvalue_from_numpy(np.array(kept)))
         binding.bind_output("logits", "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
-        for kv, past in zip(self._key_values, cache.keys_values, strict=True):
+        pasts = self._with_room(cache, mask.shape[1]) if self._shares_cache else cache.keys_values
+        for kv, past in zip(self._key_values, pasts, strict=True):
             binding.bind_ortvalue_input(kv.past, past)
-            binding.bind_output(kv.present, self._device)
+            if self._shares_cache:
+                binding.bind_ortvalue_output(kv.present, past)
+            else:
+                binding.bind_output(kv.present, self._device)
         self._session.run_with_iobinding(binding)
         _logits, *presents = binding.get_outputs()
-        return OnnxCache(tuple(presents), mask)
+        return OnnxCache(pasts if self._shares_cache else tuple(presents), mask)
+
+    def _with_room(self, cache: OnnxCache, slots: int) -> tuple[Any, ...]:
+        """Return the cache's buffers, or longer copies where they are too short for so many slots.
+
+        The fused operators that write in place are the CPU's, and so is the memory.
+        """
+        held = cache.attention_mask.shape[1]
+        if all(value.shape()[2] >= slots for value in cache.keys_values):
+            return cache.keys_values
+        capacity = min(slots + max(slots // 2, LEAST_SPARE_SLOTS), self._max_context)
+        grown = []
+        for kv, value in zip(self._key_values, cache.keys_values, strict=True):
+            # Zeros take no memory before they are written.
+            buffer = np.zeros((value.shape()[0], kv.heads, capacity, kv.width), dtype=kv.dtype)
+            if held:
+                buffer[:, :, :held] = value.numpy()[:, :, :held]
+            grown.append(ort.OrtValue.ortvalue_from_numpy(buffer))
+        return tuple(grown)
 
 
 def _mask(input_ids: Tokens, attention_mask: Tokens | None) -> Tokens:

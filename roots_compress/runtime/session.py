@@ -21,6 +21,8 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
 # Need not be fed: how many of the newest positions get logits; by default, 0, all do.
 LOGITS_TO_KEEP = "logits_to_keep"
+# Stands in the metadata of graphs that take a past longer than what it holds, and write into it in place.
+SHARED_CACHE = "roots_shared_cache"
 PAST, PRESENT = "past_key_values.", "present."
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."

@@ -18,9 +18,9 @@ from roots_compress.model.modeling import RootsForCausalLM
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-def open_graph(model: RootsForCausalLM) -> Any:
+def open_graph(model: RootsForCausalLM, *, portable: bool = False) -> Any:
     """Return a session over the model's graph."""
-    return open_bytes(ir.to_proto(build_graph(model)).SerializeToString())
+    return open_bytes(ir.to_proto(build_graph(model, portable=portable)).SerializeToString())
 
 
 def open_bytes(graph: bytes | Path) -> Any:

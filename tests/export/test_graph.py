@@ -68,10 +68,71 @@ SWITCHES: dict[str, dict[str, Any]] = {
 SHAPES = [(1, 1), (1, 7), (2, 7), (3, 40), (2, 128)]
 
 
+FUSED: dict[str, dict[str, Any]] = {
+    "llama": {"layers": [tiny_layer(head_dim=16), tiny_layer(head_dim=16)]},
+    "per-layer widths": {
+        "layers": [
+            tiny_layer(head_dim=32, sliding_window=5),
+            tiny_layer(num_attention_heads=6, num_key_value_heads=1, head_dim=16),
+            tiny_layer(num_attention_heads=3, num_key_value_heads=3, head_dim=16, sliding_window=1),
+        ]
+    },
+    "gpt2": {
+        **SWITCHES["gpt2"],
+        "layers": [tiny_layer(), tiny_layer(num_attention_heads=3, num_key_value_heads=1, head_dim=24)],
+    },
+    **{
+        name: {**SWITCHES[name], "layers": [tiny_layer(head_dim=16), tiny_layer(head_dim=32)]}
+        for name in ("qwen2", "qwen3", "scales", "linear rope", "llama3 rope", "yarn rope")
+    },
+}
+"""Models whose attention is one fused operator."""
+
+
+@pytest.mark.parametrize("switches", FUSED.values(), ids=FUSED.keys())
+def test_fused_attention_equals_the_models_in_prefill_and_decoding(switches: dict[str, Any]) -> None:
+    model = tiny_model(**switches)
+    assert "GroupQueryAttention" in {node.op_type for node in build_graph(model).graph}
+    session = open_graph(model)
+    for batch, tokens in SHAPES:
+        input_ids, mask = tiny_tokens(batch, tokens), left_padded_mask(batch, tokens)
+        reference = expected(model, input_ids, mask)
+        splits = [[], list(range(tokens // 2, tokens))] if tokens > 1 else [[]]
+        # Only one row may read several tokens after a past.
+        splits += [[tokens // 3, tokens // 2]] if batch == 1 and tokens > 1 else []
+        for pieces in splits:
+            actual = serve(session, input_ids, mask, pieces)
+            assert relative_difference(actual, reference, mask) < 1e-5, (batch, tokens, pieces)
+
+
+def test_fused_attention_reads_one_padded_row_in_pieces() -> None:
+    model = tiny_model(**FUSED["llama"])
+    input_ids, mask = tiny_tokens(1, 20), (torch.arange(20) >= 8).long()[None]
+    actual = serve(open_graph(model), input_ids, mask, [3, 11, 12])
+    assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "per-layer widths", "top_m", "block"])
+def test_what_the_fused_operator_cannot_express_stays_standard(kind: str) -> None:
+    layers = {"gpt2": [tiny_layer(head_dim=6)]}.get(kind, SWITCHES[kind].get("layers", [tiny_layer()]))
+    model = tiny_model(**{**SWITCHES[kind], "layers": layers})
+    assert "GroupQueryAttention" not in {node.op_type for node in build_graph(model).graph}
+    input_ids, mask = tiny_tokens(2, 24), left_padded_mask(2, 24)
+    actual = serve(open_graph(model), input_ids, mask, [11])
+    assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["llama", "top_m"])
+def test_a_portable_graph_has_standard_operators_only(kind: str) -> None:
+    switches = {**SWITCHES[kind], "layers": [tiny_layer(head_dim=16)]}
+    graph = build_graph(tiny_model(**switches), portable=True).graph
+    assert {node.domain for node in graph} == {""}
+
+
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES.keys())
 def test_logits_equal_the_models_in_prefill_and_at_every_split(switches: dict[str, Any]) -> None:
     model = tiny_model(**switches)
-    session = open_graph(model)
+    session = open_graph(model, portable=True)
     for batch, tokens in SHAPES:
         input_ids, mask = tiny_tokens(batch, tokens), left_padded_mask(batch, tokens)
         reference = expected(model, input_ids, mask)

@@ -18,6 +18,7 @@ from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import check_parity, make_scripts
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format
+from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
 from tests.export.quantized import tiny_quantized
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
@@ -43,6 +44,32 @@ def test_scripts_cover_one_token_and_a_ragged_batch() -> None:
     assert [script.prompt for script in scripts] == [1, 34, 34]
     assert scripts[-1].mask.sum(axis=1).tolist() == [40, 23, 7]
     assert scripts[-1].mask[:, -7:].all()
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
+@pytest.mark.parametrize("weight_format", [None, "w8a8"])
+def test_both_forms_pass(tmp_path: Path, weight_format: Format | None, portable: bool) -> None:
+    layers = [tiny_layer(head_dim=16), tiny_layer(head_dim=16, num_key_value_heads=1, sliding_window=9)]
+    model = tiny_quantized(weight_format, layers=layers) if weight_format else tiny_model(layers=layers)
+    model.config.save_pretrained(tmp_path)
+    graph = save_graph(build_graph(model, portable=portable), tmp_path)
+    assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
+
+
+def test_the_engine_writes_into_one_cache_until_it_must_grow(tmp_path: Path) -> None:
+    model = tiny_model(layers=[tiny_layer(head_dim=16)])
+    engine = OnnxEngine.open(written(model, tmp_path), threads=1, provider="cpu")
+    input_ids, mask = tiny_tokens(2, 100), np.ones((2, 100), dtype=np.int64)
+    mask[1, :5] = 0
+    logits = engine.logits(input_ids.numpy(), mask)
+    step, places = engine.prefill(input_ids[:, :9].numpy(), mask[:, :9]), set()
+    for position in range(9, 100):
+        assert isinstance(step.cache, OnnxCache)
+        places.add(step.cache.keys_values[0].data_ptr())
+        step = engine.decode(input_ids[:, position].numpy(), step.cache)
+        np.testing.assert_allclose(step.logits, logits[:, position], rtol=1e-4, atol=1e-4)
+    # Room for 9 + 64 slots at first, then for all that the context allows.
+    assert len(places) == 2
 
 
 def test_a_context_of_two_tokens_is_enough(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 import torch
@@ -40,9 +39,13 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def exact_session(model: RootsForCausalLM) -> Any:
+PRODUCTS = [(False, "MatMulIntegerToFloat"), (True, "MatMulInteger")]
+"""The operator that multiplies int8, in either form of the graph."""
+
+
+def exact_session(model: RootsForCausalLM, *, portable: bool = False) -> Any:
     """Return the graph with float input in `MatMulNBits`, so that only float rounding is left."""
-    graph = build_graph(model)
+    graph = build_graph(model, portable=portable)
     for node in graph.graph:
         if node.op_type == "MatMulNBits":
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 0)
@@ -51,12 +54,13 @@ def exact_session(model: RootsForCausalLM) -> Any:
 
 @pytest.mark.parametrize("group_size", [16, 32])
 @pytest.mark.parametrize("switches", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
 @pytest.mark.parametrize("weight_format", ["w8a8", "w8", "w4"])
 def test_every_format_equals_the_checkpoint(
-    weight_format: Format, switches: dict[str, Any], group_size: int
+    weight_format: Format, portable: bool, switches: dict[str, Any], group_size: int
 ) -> None:
     model = tiny_quantized(weight_format, group_size, **switches)
-    session = exact_session(model)
+    session = exact_session(model, portable=portable)
     for batch, tokens in ((1, 1), (1, 7), (3, 40)):
         input_ids, mask = tiny_tokens(batch, tokens), left_padded_mask(batch, tokens)
         actual = serve(session, input_ids, mask, [tokens - 1] if tokens > 1 else [])
@@ -95,19 +99,25 @@ def test_a_token_of_zeros_stays_zero() -> None:
     assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
 
 
-def test_projections_that_read_one_tensor_share_its_quantization() -> None:
+@pytest.mark.parametrize(("portable", "product"), PRODUCTS)
+def test_projections_that_read_one_tensor_share_its_quantization(portable: bool, product: str) -> None:
     layers = 2
-    nodes = [node.op_type for node in build_graph(tiny_quantized("w8a8")).graph]
-    assert nodes.count("MatMulInteger") == layers * 7 + 1
+    graph = build_graph(tiny_quantized("w8a8"), portable=portable).graph
+    nodes = [node.op_type for node in graph]
+    assert nodes.count(product) == layers * 7 + 1
     # Before q, k and v; o; gate and up; down; and the head.
     assert nodes.count("QuantizeLinear") == layers * 4 + 1
 
 
-def test_integer_products_take_unsigned_activations() -> None:
-    proto = onnx.shape_inference.infer_shapes(ir.to_proto(build_graph(tiny_quantized("w8a8"))))
-    types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
-    inputs = [node.input[0] for node in proto.graph.node if node.op_type == "MatMulInteger"]
-    assert {types[name] for name in inputs} == {onnx.TensorProto.UINT8}
+@pytest.mark.parametrize(("portable", "product"), PRODUCTS)
+def test_integer_products_take_unsigned_activations(portable: bool, product: str) -> None:
+    graph = build_graph(tiny_quantized("w8a8"), portable=portable).graph
+    made_by = {node.outputs[0]: node for node in graph}
+    inputs = [node.inputs[0] for node in graph if node.op_type == product]
+    quantizers = [made_by[value] for value in inputs if value is not None]
+    assert {node.op_type for node in quantizers} == {"QuantizeLinear"}
+    zeros = [made_by[node.inputs[2]] for node in quantizers if node.inputs[2] is not None]
+    assert {node.attributes["value"].as_tensor().dtype for node in zeros} == {ir.DataType.UINT8}
 
 
 @pytest.mark.parametrize("weight_format", ["w8a8", "w8", "w4"])
