@@ -6,7 +6,7 @@ H query heads, G key/value heads, R = H / G, D head dimension, C blocks, M keys 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx_ir as ir
 
@@ -45,48 +45,59 @@ def self_attention(
         config.attention_scale or width**-0.5,
     )
     module = f"model.layers.{index}.self_attn."
-    query, key, value = (matrices.linear(f"{module}{part}_proj", normed_NW) for part in "qkv")
-    if config.qk_norm:
-        query = _head_norm(matrices, module + "q_norm", query, heads.query, width)
-        key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
-    query_BTx, key_BTx, value_BTx = frame.rows(query), frame.rows(key), frame.rows(value)
-    if frame.compact is not None:
-        context_BTx, present = _compact(
-            builder, frame.compact, (query_BTx, key_BTx, value_BTx), past, heads, layer["sliding_window"]
-        )
-        context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))
-        return matrices.linear(module + "o_proj", context_Nx), present
-    if width in frame.cos_sin:
-        angles = frame.cos_sin[width]
-        query_BTx = builder.op("RotaryEmbedding", query_BTx, *angles, num_heads=heads.query)
-        key_BTx = builder.op("RotaryEmbedding", key_BTx, *angles, num_heads=heads.key_value)
-
+    projections = [f"{module}{part}_proj" for part in "qkv"]
     window = layer["sliding_window"]
-    if config.attention["kind"] == "dense":
-        context_BTx, present = _dense(
-            builder, query_BTx, key_BTx, value_BTx, frame.bias_B1TS[window], past, heads
-        )
+    if frame.compact is not None and not config.qk_norm and matrices.joinable(projections):
+        packed_BTx = frame.rows(matrices.linear(projections, normed_NW))
+        context_BTx, present = _fused(builder, frame.compact, (packed_BTx, None, None), past, heads, window)
     else:
-        query_BHTD = _split(builder, query_BTx, heads.query, width)
-        present = KeyValue(
-            builder.op("Concat", past.key, _split(builder, key_BTx, heads.key_value, width), axis=2),
-            builder.op("Concat", past.value, _split(builder, value_BTx, heads.key_value, width), axis=2),
-        )
-        if config.attention["kind"] == "top_m":
-            context_BHTD = _top_m(
-                builder, query_BHTD, present, frame.bias_B1TS[window], heads, config.attention["top_m"]
-            )
+        query, key, value = (matrices.linear(name, normed_NW) for name in projections)
+        if config.qk_norm:
+            query = _head_norm(matrices, module + "q_norm", query, heads.query, width)
+            key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
+        rows = frame.rows(query), frame.rows(key), frame.rows(value)
+        if frame.compact is not None:
+            context_BTx, present = _fused(builder, frame.compact, rows, past, heads, window)
         else:
-            chosen_BHTS = _chosen_keys(
-                builder, query_BHTD, present.key, frame.blocks[window], heads, config.attention["num_blocks"]
-            )
-            visible_BHTS = builder.op("And", frame.visible_B1TS[window], chosen_BHTS)
-            context_BHTD = builder.op(
-                "Attention", query_BHTD, *present, frame.bias(visible_BHTS), scale=heads.scale
-            )
-        context_BTx = builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3])
+            context_BTx, present = _standard(builder, frame, config.attention, rows, past, heads, window)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))
     return matrices.linear(module + "o_proj", context_Nx), present
+
+
+def _standard(
+    builder: GraphBuilder,
+    frame: Frame,
+    attention: dict[str, Any],
+    query_key_value_BTx: tuple[ir.Value, ir.Value, ir.Value],
+    past: KeyValue,
+    heads: Heads,
+    window: int | None,
+) -> tuple[ir.Value, KeyValue]:
+    """Attend by standard operators, densely or sparsely, over a cache that grows by concatenation."""
+    query_BTx, key_BTx, value_BTx = query_key_value_BTx
+    if heads.width in frame.cos_sin:
+        angles = frame.cos_sin[heads.width]
+        query_BTx = builder.op("RotaryEmbedding", query_BTx, *angles, num_heads=heads.query)
+        key_BTx = builder.op("RotaryEmbedding", key_BTx, *angles, num_heads=heads.key_value)
+    if attention["kind"] == "dense":
+        return _dense(builder, query_BTx, key_BTx, value_BTx, frame.bias_B1TS[window], past, heads)
+    query_BHTD = _split(builder, query_BTx, heads.query, heads.width)
+    present = KeyValue(
+        *(
+            builder.op("Concat", cached, _split(builder, new_BTx, heads.key_value, heads.width), axis=2)
+            for cached, new_BTx in zip(past, (key_BTx, value_BTx), strict=True)
+        )
+    )
+    if attention["kind"] == "top_m":
+        bias_B1TS = frame.bias_B1TS[window]
+        context_BHTD = _top_m(builder, query_BHTD, present, bias_B1TS, heads, attention["top_m"])
+    else:
+        blocks, count = frame.blocks[window], attention["num_blocks"]
+        chosen_BHTS = _chosen_keys(builder, query_BHTD, present.key, blocks, heads, count)
+        visible_BHTS = builder.op("And", frame.visible_B1TS[window], chosen_BHTS)
+        bias_BHTS = frame.bias(visible_BHTS)
+        context_BHTD = builder.op("Attention", query_BHTD, *present, bias_BHTS, scale=heads.scale)
+    return builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3]), present
 
 
 def _head_norm(matrices: Matrices, module: str, x_Nx: ir.Value, heads: int, width: int) -> ir.Value:
@@ -102,15 +113,18 @@ def _split(builder: GraphBuilder, x_BTx: ir.Value, heads: int, width: int) -> ir
     return builder.op("Transpose", split, perm=[0, 2, 1, 3])
 
 
-def _compact(
+def _fused(
     builder: GraphBuilder,
     compact: Compact,
-    query_key_value_BTx: tuple[ir.Value, ir.Value, ir.Value],
+    query_key_value_BTx: tuple[ir.Value, ir.Value | None, ir.Value | None],
     past: KeyValue,
     heads: Heads,
     window: int | None,
 ) -> tuple[ir.Value, KeyValue]:
-    """Attend over a cache that may be one buffer, which the new keys and values are written into."""
+    """Attend over a cache that may be one buffer, which the new keys and values are written into.
+
+    Queries, keys and values may also be one tensor, side by side.
+    """
     rotary: tuple[ir.Value | None, ...] = (None, None, None)
     if heads.width in compact.cos_sin:
         rotary = (*compact.cos_sin[heads.width], compact.position_ids_BT)

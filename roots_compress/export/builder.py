@@ -93,16 +93,17 @@ class GraphBuilder:
         value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
         self.graph.outputs.append(value)
 
-    def weight(self, name: str, tensor: Tensor, *, transposed: bool = False) -> ir.Value:
-        """Return the initializer of this name, made from a checkpoint's tensor the first time.
+    def weight(self, name: str, *tensors: Tensor, transposed: bool = False) -> ir.Value:
+        """Return the initializer of this name, made from a checkpoint's tensors the first time.
 
-        The tensor's memory is shared, not copied. Transposing waits until the file is written, one tensor
-        at a time.
+        Several tensors are joined along their first axis. One tensor's memory is shared, not copied; joining
+        and transposing wait until the file is written, one initializer at a time.
         """
         name += "_transposed" if transposed else ""
         if name not in self._initializers:
-            array = tensor.detach().numpy()
-            stored = _transposed(name, array) if transposed else ir.tensor(array, name=name)
+            arrays = [tensor.detach().numpy() for tensor in tensors]
+            lazy = transposed or len(arrays) > 1
+            stored = _made_late(name, arrays, transposed) if lazy else ir.tensor(arrays[0], name=name)
             self._initializers[name] = self._tape.initializer(stored)
         return self._initializers[name]
 
@@ -149,10 +150,15 @@ class GraphBuilder:
         return f"{stem}_{count}" if count else stem
 
 
-def _transposed(name: str, array: Array) -> ir.LazyTensor:
+def _made_late(name: str, arrays: Sequence[Array], transposed: bool) -> ir.LazyTensor:
+    def make() -> ir.TensorProtocol:
+        joined = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        return ir.tensor(np.ascontiguousarray(joined.T if transposed else joined), name=name)
+
+    shape = (sum(len(array) for array in arrays), *arrays[0].shape[1:])
     return ir.LazyTensor(
-        lambda: ir.tensor(np.ascontiguousarray(array.T), name=name),
-        dtype=ir.DataType.from_numpy(array.dtype),
-        shape=ir.Shape(array.T.shape),
+        make,
+        dtype=ir.DataType.from_numpy(arrays[0].dtype),
+        shape=ir.Shape(shape[::-1] if transposed else shape),
         name=name,
     )

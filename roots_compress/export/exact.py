@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import NodeProto, TensorProto
@@ -64,10 +65,14 @@ def _exact(node: NodeProto) -> list[NodeProto]:
                 if attribute.name == "accuracy_level":
                     attribute.i = 0
         case "QuantizeLinear":
-            column, axes = f"{node.name}/scale", f"{node.name}/axes"
+            names = (f"{node.name}/{part}" for part in ("least", "positive", "axes", "scale"))
+            least, positive, axes, column = names
             return [
+                # A row of zeros has scale 0.
+                make_node("Constant", [], [least], value_float=float(np.finfo(np.float32).tiny)),
+                make_node("Max", [node.input[1], least], [positive]),
                 make_node("Constant", [], [axes], value_ints=[-1]),
-                make_node("Unsqueeze", [node.input[1], axes], [column]),
+                make_node("Unsqueeze", [positive, axes], [column]),
                 make_node("Div", [node.input[0], column], list(node.output)),
             ]
         case "MatMulInteger":

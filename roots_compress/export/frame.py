@@ -44,7 +44,8 @@ class Compact:
 
     The operator knows no padding on the left, where callers put it. So the new tokens of each row are turned
     until the real ones come first, and the outputs are turned back. A row's padding then lies after all that
-    its tokens see, and in the cache the next token takes its place.
+    its tokens see, and in the cache the next token takes its place. Padding on the right, which
+    onnxruntime-genai gives, lies there already.
     """
 
     to_front_N: ir.Value
@@ -140,8 +141,9 @@ class Frame:
         new_from_1 = builder.op("Sub", slots_1, tokens_1)
 
         new_BT = builder.op("Slice", attention_mask_BS, new_from_1, slots_1, second)
-        real_B1 = builder.op("ReduceSum", new_BT, second)
-        padding_B1 = builder.op("Sub", tokens, real_B1)
+        # Where the first real token stands: 0 also where padding follows, as some callers have it.
+        padding_B1 = builder.op("ArgMax", new_BT, axis=1)
+        rest_B1 = builder.op("Sub", tokens, padding_B1)
         place_T = builder.op("Range", zero, tokens, one)
         row_B = builder.op("Range", zero, builder.op("Squeeze", batch_1), one)
         first_B1 = builder.op("Mul", builder.op("Unsqueeze", row_B, second), tokens)
@@ -151,7 +153,7 @@ class Frame:
                 builder.op("Add", first_B1, builder.op("Mod", builder.op("Add", place_T, by_B1), tokens)),
                 builder.integers(-1),
             )
-            for by_B1 in (padding_B1, real_B1)
+            for by_B1 in (padding_B1, rest_B1)
         )
         past_BP = builder.op("Slice", attention_mask_BS, builder.integers(0), new_from_1, second)
         past_B = builder.op("ReduceSum", past_BP, second, keepdims=0)

@@ -124,6 +124,7 @@ def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) 
         "Slice", normed_BTW, first, builder.integers(np.iinfo(np.int64).max), builder.integers(1)
     )
     flat_MW = builder.op("Reshape", kept_BKW, builder.integers(-1, config.hidden_size))
+    matrices.change_rows()
     # Tied weights are one initializer: the embedding's.
     logits_MV = matrices.linear(EMBEDDING if config.tie_word_embeddings else HEAD, flat_MW)
     if config.logit_scale != 1:

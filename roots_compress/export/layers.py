@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.builder import MICROSOFT, GraphBuilder
 from roots_compress.export.weights import Matrices
 from roots_compress.model.config import RootsConfig
 
@@ -33,8 +33,20 @@ def add_norm(
     matrices: Matrices, hidden_NW: ir.Value, change_NW: ir.Value, module: str
 ) -> tuple[ir.Value, ir.Value]:
     """Add a block's contribution to the residual stream; return the stream and its norm, both `NW`."""
-    hidden_NW = matrices.builder.op("Add", hidden_NW, change_NW)
-    return hidden_NW, norm(matrices, module, hidden_NW)
+    builder, config = matrices.builder, matrices.config
+    if builder.portable or builder.dtype != ir.DataType.FLOAT:
+        hidden_NW = builder.op("Add", hidden_NW, change_NW)
+        return hidden_NW, norm(matrices, module, hidden_NW)
+    inputs = [hidden_NW, change_NW, matrices.vector(module + ".weight")]
+    if config.norm == "rms_norm":
+        operator = "SkipSimplifiedLayerNormalization"
+    else:
+        operator = "SkipLayerNormalization"
+        inputs.append(matrices.vector(module + ".bias"))
+    normed_NW, _mean, _deviation, hidden_NW = builder.op_outputs(
+        operator, inputs, 4, domain=MICROSOFT, epsilon=config.norm_eps
+    )
+    return hidden_NW, normed_NW
 
 
 def activate(builder: GraphBuilder, config: RootsConfig, x: ir.Value) -> ir.Value:
@@ -57,9 +69,14 @@ def mlp(matrices: Matrices, index: int, normed_NW: ir.Value) -> ir.Value:
     """Return the feed-forward block's contribution to the residual stream, `NW`."""
     builder, config = matrices.builder, matrices.config
     module = f"model.layers.{index}.mlp."
-    if config.gated_mlp:
-        gate_NF = activate(builder, config, matrices.linear(module + "gate_proj", normed_NW))
-        inner_NF = builder.op("Mul", gate_NF, matrices.linear(module + "up_proj", normed_NW))
-    else:
+    projections = [module + "gate_proj", module + "up_proj"]
+    if not config.gated_mlp:
         inner_NF = activate(builder, config, matrices.linear(module + "up_proj", normed_NW))
+    elif matrices.joinable(projections):
+        both = matrices.linear(projections, normed_NW)
+        gate_NF, up_NF = builder.op_outputs("Split", (both,), 2, axis=-1, num_outputs=2)
+        inner_NF = builder.op("Mul", activate(builder, config, gate_NF), up_NF)
+    else:
+        gate_NF, up_NF = (matrices.linear(name, normed_NW) for name in projections)
+        inner_NF = builder.op("Mul", activate(builder, config, gate_NF), up_NF)
     return matrices.linear(module + "down_proj", inner_NF)

@@ -94,7 +94,8 @@ class RootsExporterConfig(ExporterConfig):
         """Dynamic axes of each output, in the graph's order."""
         present = {0: "batch_size", 2: "total_sequence_length"}
         return {
-            "logits": {0: "batch_size", 1: "logits_length"},
+            # These inputs alone get the logits of all tokens; optimum reads the axis by this name.
+            "logits": {0: "batch_size", 1: "sequence_length"},
             **dict.fromkeys(self._cache_names("present"), present),
         }
 

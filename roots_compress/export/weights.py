@@ -13,7 +13,7 @@ values in a group. Activations are flat, `NK`: every operator here works on matr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +26,6 @@ from roots_compress.model.quantized import ACTIVATION_LEVELS, UINT8_ZERO_POINT, 
 
 # int8 activations inside MatMulNBits: its float path runs 8-bit weights ten to eighty times slower on x86.
 ACCURACY_LEVEL = 4
-# Stands in for a row of zeros, whose own scale would divide by zero. Its 127th is still a normal float32.
-SMALLEST_LARGEST = 1e-30
 
 
 class QuantizedRows(NamedTuple):
@@ -43,16 +41,30 @@ class Matrices:
     def __init__(self, builder: GraphBuilder, config: RootsConfig, state: Mapping[str, Tensor]) -> None:
         self.builder, self.config, self.state = builder, config, state
         self._quantized: dict[ir.Value, QuantizedRows] = {}
+        self._zero_point_N: ir.Value | None = None
 
-    def linear(self, module: str, x_NK: ir.Value) -> ir.Value:
-        """Return the module's output for a flat activation, `NO`."""
-        weight_format = format_of(self.config, module)
-        bias = self._optional(module + ".bias")
+    def linear(self, modules: str | Sequence[str], x_NK: ir.Value) -> ir.Value:
+        """Return a module's output for a flat activation, `NO`; that of several side by side, in one product.
+
+        Several must be `joinable`.
+        """
+        names = (modules,) if isinstance(modules, str) else tuple(modules)
+        weight_format = format_of(self.config, names[0])
+        bias = self._optional(names, "bias")
         if weight_format is None:
-            return self.builder.op("Gemm", x_NK, self.vector(module + ".weight"), bias, transB=1)
+            return self.builder.op("Gemm", x_NK, self._joined(names, "weight"), bias, transB=1)
         if weight_format == "w8a8":
-            return self._integer_product(module, x_NK, bias)
-        return self._grouped_product(module, x_NK, bias, bits=8 if weight_format == "w8" else 4)
+            return self._integer_product(names, x_NK, bias)
+        return self._grouped_product(names, x_NK, bias, bits=8 if weight_format == "w8" else 4)
+
+    def change_rows(self) -> None:
+        """Say that the activations that follow have another number of rows than those before."""
+        self._zero_point_N = None
+
+    def joinable(self, modules: Sequence[str]) -> bool:
+        """Return whether modules that read one activation are stored alike, so that one product serves."""
+        kinds = {(format_of(self.config, name), name + ".bias" in self.state) for name in modules}
+        return len(kinds) == 1
 
     def vector(self, name: str) -> ir.Value:
         """Return a plain tensor of the checkpoint, such as a norm's weight, by its full name."""
@@ -78,10 +90,10 @@ class Matrices:
             centred = builder.op("Sub", self._nibbles(rows), self._zero_points(zero))
         return self._cut(builder.op("Mul", centred, scale))
 
-    def _integer_product(self, module: str, x_NK: ir.Value, bias: ir.Value | None) -> ir.Value:
+    def _integer_product(self, modules: tuple[str, ...], x_NK: ir.Value, bias: ir.Value | None) -> ir.Value:
         builder = self.builder
         rows = self._quantize_rows(x_NK)
-        weight, scale = self._transposed(module), self.vector(module + ".weight_scale")
+        weight, scale = self._transposed(modules), self._joined(modules, "weight_scale")
         zero = builder.byte(UINT8_ZERO_POINT)
         if builder.portable:
             sums = builder.op("MatMulInteger", rows.levels, weight, zero)
@@ -100,53 +112,56 @@ class Matrices:
         product = builder.op("Mul", product, rows.scale)
         return product if bias is None else builder.op("Add", product, bias)
 
-    def _transposed(self, module: str) -> ir.Value:
+    def _transposed(self, modules: tuple[str, ...]) -> ir.Value:
         """Return the int8 weight as `KO`, which `MatMulInteger` wants.
 
         A table that is also the embedding stays `OK` in the file; the runtime turns it once, at load.
         """
-        name = module + ".weight"
-        if module == "model.embed_tokens":
-            return self.builder.op("Transpose", self.vector(name), perm=[1, 0])
-        return self.builder.weight(name, self.state[name], transposed=True)
+        if modules == ("model.embed_tokens",):
+            return self.builder.op("Transpose", self._joined(modules, "weight"), perm=[1, 0])
+        return self._joined(modules, "weight", transposed=True)
 
     def _quantize_rows(self, x_NK: ir.Value) -> QuantizedRows:
         """Quantize each row to uint8, once for all projections that read it.
 
         uint8 times int8 is the product that x86 has dot-product instructions for; int8 times int8 falls back
-        to scalar code there. Largest and smallest are taken apart: two passes that read cost less than one
-        that writes magnitudes.
+        to scalar code there. A row of zeros has scale 0: whatever its levels, what they make is 0.
         """
         if x_NK not in self._quantized:
             builder = self.builder
             with builder.scope("quantize"):
                 last = builder.integers(-1)
-                high = builder.op("ReduceMax", x_NK, last, keepdims=0)
-                low = builder.op("Neg", builder.op("ReduceMin", x_NK, last, keepdims=0))
-                largest = builder.op("Max", high, low, builder.float32(SMALLEST_LARGEST))
-                scale_N = builder.op("Div", largest, builder.float32(ACTIVATION_LEVELS))
-                zero_N = builder.op(
-                    "ConstantOfShape",
-                    builder.op("Shape", scale_N),
-                    value=ir.tensor(np.array([UINT8_ZERO_POINT], dtype=np.uint8)),
+                largest_N = builder.op("ReduceMax", builder.op("Abs", x_NK), last, keepdims=0)
+                scale_N = builder.op("Mul", largest_N, builder.float32(1 / ACTIVATION_LEVELS))
+                levels = builder.op(
+                    "QuantizeLinear", x_NK, scale_N, self._zero_point_of_rows(scale_N), axis=0
                 )
-                levels = builder.op("QuantizeLinear", x_NK, scale_N, zero_N, axis=0)
                 self._quantized[x_NK] = QuantizedRows(levels, builder.op("Unsqueeze", scale_N, last))
         return self._quantized[x_NK]
 
-    def _grouped_product(self, module: str, x_NK: ir.Value, bias: ir.Value | None, bits: int) -> ir.Value:
-        scale = self.state[module + ".weight_scale"]
+    def _zero_point_of_rows(self, scale_N: ir.Value) -> ir.Value:
+        """Return the input's zero point, once for each of its rows."""
+        if self._zero_point_N is None:
+            builder = self.builder
+            zero_point = ir.tensor(np.array([UINT8_ZERO_POINT], dtype=np.uint8))
+            shape = builder.op("Shape", scale_N)
+            self._zero_point_N = builder.op("ConstantOfShape", shape, value=zero_point)
+        return self._zero_point_N
+
+    def _grouped_product(
+        self, modules: tuple[str, ...], x_NK: ir.Value, bias: ir.Value | None, bits: int
+    ) -> ir.Value:
         return self.builder.op(
             "MatMulNBits",
             x_NK,
-            self.vector(module + ".weight"),
-            self.vector(module + ".weight_scale"),
-            self._optional(module + ".weight_zero_point"),
+            self._joined(modules, "weight"),
+            self._joined(modules, "weight_scale"),
+            self._optional(modules, "weight_zero_point"),
             None,
             bias,
             domain=MICROSOFT,
-            K=self._width(module),
-            N=scale.shape[0],
+            K=self._width(modules[0]),
+            N=sum(len(self.state[f"{module}.weight_scale"]) for module in modules),
             bits=bits,
             block_size=self._group_size,
             accuracy_level=ACCURACY_LEVEL,
@@ -201,5 +216,11 @@ class Matrices:
         assert self.config.quantization is not None
         return int(self.config.quantization["group_size"])
 
-    def _optional(self, name: str) -> ir.Value | None:
-        return self.vector(name) if name in self.state else None
+    def _joined(self, modules: tuple[str, ...], part: str, *, transposed: bool = False) -> ir.Value:
+        """Return one initializer over the same tensor of each module; see `joinable`."""
+        tensors = [self.state[f"{module}.{part}"] for module in modules]
+        last_names = "_".join([modules[0], *(module.rpartition(".")[2] for module in modules[1:])])
+        return self.builder.weight(f"{last_names}.{part}", *tensors, transposed=transposed)
+
+    def _optional(self, modules: tuple[str, ...], part: str) -> ir.Value | None:
+        return self._joined(modules, part) if f"{modules[0]}.{part}" in self.state else None

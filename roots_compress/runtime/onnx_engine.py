@@ -34,6 +34,10 @@ from roots_compress.runtime.session import (
 
 # A cache that must grow gets half as many slots again, and never fewer spare ones than this.
 LEAST_SPARE_SLOTS = 64
+# A prompt is read in pieces of so many tokens. A piece attends to itself and to what came before it: products
+# with what lies after are not even computed, and the memory of one piece is enough. docs/performance.md has
+# the speeds.
+PREFILL_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,24 @@ class OnnxEngine:
     """Serves a graph folder. One call at a time: an engine is not to be shared between threads."""
 
     def __init__(
-        self, session: Any, key_values: tuple[KeyValue, ...], vocab_size: int, max_context: int
+        self,
+        session: Any,
+        key_values: tuple[KeyValue, ...],
+        vocab_size: int,
+        max_context: int,
+        prefill_chunk: int,
     ) -> None:
         self._session = session
         self._key_values = key_values
         self._vocab_size, self._max_context = vocab_size, max_context
+        self._prefill_chunk = prefill_chunk
         outputs = {output.name: output for output in session.get_outputs()}
         self._logits_dtype = ELEMENT_TYPES[outputs["logits"].type]
         self._device = "cuda" if CUDA in session.get_providers() else "cpu"
         optional = [value.name for value in session.get_overridable_initializers()]
         self._asks_for_last = LOGITS_TO_KEEP in optional
+        self._binding = session.io_binding()
+        self._bound_buffers: tuple[Any, ...] | None = None
         self._shares_cache = SHARED_CACHE in session.get_modelmeta().custom_metadata_map
 
     @classmethod
@@ -83,11 +95,21 @@ class OnnxEngine:
         return cls.open(graph, threads=threads, provider=provider)
 
     @classmethod
-    def open(cls, graph: Path, *, threads: int | None = None, provider: Provider = "auto") -> OnnxEngine:
-        """Open a graph whose files have been checked by `graph_files`; otherwise as `load`."""
+    def open(
+        cls,
+        graph: Path,
+        *,
+        threads: int | None = None,
+        provider: Provider = "auto",
+        prefill_chunk: int = PREFILL_CHUNK,
+    ) -> OnnxEngine:
+        """Open a graph whose files have been checked by `graph_files`; otherwise as `load`.
+
+        A single prompt is read `prefill_chunk` tokens at a time, where the graph allows it.
+        """
         vocab_size, max_context = read_config(graph.parent / "config.json")
         session = open_session(graph, threads=threads, provider=provider)
-        return cls(session, cached_tensors(session, graph), vocab_size, max_context)
+        return cls(session, cached_tensors(session, graph), vocab_size, max_context, prefill_chunk)
 
     @property
     def vocab_size(self) -> int:
@@ -116,10 +138,18 @@ class OnnxEngine:
         """Read a prompt into a new cache; return the logits of each row's last token."""
         check_prompt(self, input_ids, attention_mask)
         batch, tokens = input_ids.shape
-        # A graph that others made may give the logits of every position only.
-        kept = 1 if self._asks_for_last else tokens
-        buffer = np.empty((batch, kept, self._vocab_size), dtype=self._logits_dtype)
-        cache = self._run(input_ids, _mask(input_ids, attention_mask), self._empty_cache(batch), buffer)
+        mask, cache = _mask(input_ids, attention_mask), self._empty_cache(batch)
+        chunk = tokens
+        if self._shares_cache:
+            cache = self._with_room(cache, tokens)
+            if batch == 1:  # The fused operator takes several new tokens after a past in a batch of one only.
+                chunk = self._prefill_chunk
+        for start in range(0, tokens, chunk):
+            end = min(start + chunk, tokens)
+            # A graph that others made may give the logits of every position only.
+            kept = 1 if self._asks_for_last else end - start
+            buffer = np.empty((batch, kept, self._vocab_size), dtype=self._logits_dtype)
+            cache = self._run(input_ids[:, start:end], mask[:, :end], cache, buffer)
         return Step(buffer[:, -1].astype(np.float32), cache)
 
     def decode(self, token_ids: Tokens, cache: object) -> Step:
@@ -148,33 +178,42 @@ class OnnxEngine:
         """
         input_ids = np.ascontiguousarray(input_ids, dtype=np.int64)
         position_ids = np.ascontiguousarray(positions(mask)[:, -input_ids.shape[1] :])
-        binding = self._session.io_binding()
+        mask = np.ascontiguousarray(mask)
+        binding = self._binding
         for name, value in zip(TOKEN_INPUTS, (input_ids, mask, position_ids), strict=True):
             binding.bind_cpu_input(name, value)
-        kept = logits.shape[1]
-        if kept < input_ids.shape[1]:
+        if self._asks_for_last:
             # Only a bound value reaches an input that has a default; `bind_cpu_input` does not find it.
-            binding.bind_ortvalue_input(LOGITS_TO_KEEP, ort.OrtValue.ortvalue_from_numpy(np.array(kept)))
+            kept = np.array(logits.shape[1])
+            binding.bind_ortvalue_input(LOGITS_TO_KEEP, ort.OrtValue.ortvalue_from_numpy(kept))
         binding.bind_output("logits", "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
-        pasts = self._with_room(cache, mask.shape[1]) if self._shares_cache else cache.keys_values
-        for kv, past in zip(self._key_values, pasts, strict=True):
+        if self._shares_cache:
+            return self._run_in_place(mask, cache)
+        for kv, past in zip(self._key_values, cache.keys_values, strict=True):
             binding.bind_ortvalue_input(kv.past, past)
-            if self._shares_cache:
-                binding.bind_ortvalue_output(kv.present, past)
-            else:
-                binding.bind_output(kv.present, self._device)
+            binding.bind_output(kv.present, self._device)
         self._session.run_with_iobinding(binding)
         _logits, *presents = binding.get_outputs()
-        return OnnxCache(pasts if self._shares_cache else tuple(presents), mask)
+        return OnnxCache(tuple(presents), mask)
 
-    def _with_room(self, cache: OnnxCache, slots: int) -> tuple[Any, ...]:
-        """Return the cache's buffers, or longer copies where they are too short for so many slots.
+    def _run_in_place(self, mask: Tokens, cache: OnnxCache) -> OnnxCache:
+        buffers = self._with_room(cache, mask.shape[1]).keys_values
+        if buffers is not self._bound_buffers:
+            for kv, buffer in zip(self._key_values, buffers, strict=True):
+                self._binding.bind_ortvalue_input(kv.past, buffer)
+                self._binding.bind_ortvalue_output(kv.present, buffer)
+            self._bound_buffers = buffers
+        self._session.run_with_iobinding(self._binding)
+        return OnnxCache(buffers, mask)
+
+    def _with_room(self, cache: OnnxCache, slots: int) -> OnnxCache:
+        """Return the cache, in longer copies of its buffers where they are too short for so many slots.
 
         The fused operators that write in place are the CPU's, and so is the memory.
         """
         held = cache.attention_mask.shape[1]
         if all(value.shape()[2] >= slots for value in cache.keys_values):
-            return cache.keys_values
+            return cache
         capacity = min(slots + max(slots // 2, LEAST_SPARE_SLOTS), self._max_context)
         grown = []
         for kv, value in zip(self._key_values, cache.keys_values, strict=True):
@@ -183,7 +222,7 @@ class OnnxEngine:
             if held:
                 buffer[:, :, :held] = value.numpy()[:, :, :held]
             grown.append(ort.OrtValue.ortvalue_from_numpy(buffer))
-        return tuple(grown)
+        return OnnxCache(tuple(grown), cache.attention_mask)
 
 
 def _mask(input_ids: Tokens, attention_mask: Tokens | None) -> Tokens:

@@ -112,6 +112,18 @@ def test_fused_attention_reads_one_padded_row_in_pieces() -> None:
     assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5
 
 
+def test_fused_attention_takes_padding_on_the_right_as_well() -> None:
+    model = tiny_model(**FUSED["llama"])
+    session, input_ids = open_graph(model), tiny_tokens(2, 9)
+    # Row 1 has six tokens, two columns of padding, and then the same new one as row 0.
+    mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 2 + [1]])
+    actual = serve(session, input_ids, mask, [8])
+    for row in range(2):
+        real = mask[row].bool()
+        alone = expected(model, input_ids[row : row + 1, real], mask[row : row + 1, real])
+        np.testing.assert_allclose(actual[row, real], alone[0], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "per-layer widths", "top_m", "block"])
 def test_what_the_fused_operator_cannot_express_stays_standard(kind: str) -> None:
     layers = {"gpt2": [tiny_layer(head_dim=6)]}.get(kind, SWITCHES[kind].get("layers", [tiny_layer()]))

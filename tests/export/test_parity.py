@@ -72,13 +72,44 @@ def test_the_engine_writes_into_one_cache_until_it_must_grow(tmp_path: Path) -> 
     assert len(places) == 2
 
 
+@pytest.mark.parametrize("padding", [0, 3, 20])
+@pytest.mark.parametrize("chunk", [1, 7, 16, 61])
+def test_a_prompt_read_in_pieces_gives_the_same_logits(tmp_path: Path, chunk: int, padding: int) -> None:
+    model = tiny_model(layers=[tiny_layer(head_dim=16), tiny_layer(head_dim=16, sliding_window=9)])
+    graph = written(model, tmp_path)
+    whole, pieces = (
+        OnnxEngine.open(graph, threads=1, provider="cpu", prefill_chunk=tokens) for tokens in (1000, chunk)
+    )
+    input_ids, mask = tiny_tokens(1, 61).numpy(), np.ones((1, 61), dtype=np.int64)
+    mask[0, :padding] = 0
+    expected, step = whole.logits(input_ids, mask), pieces.prefill(input_ids[:, :59], mask[:, :59])
+    np.testing.assert_allclose(step.logits, expected[:, 58], rtol=1e-4, atol=1e-4)
+    for position in (59, 60):
+        step = pieces.decode(input_ids[:, position], step.cache)
+        np.testing.assert_allclose(step.logits, expected[:, position], rtol=1e-4, atol=1e-4)
+
+
+def test_two_caches_of_one_engine_do_not_mix(tmp_path: Path) -> None:
+    model = tiny_model(layers=[tiny_layer(head_dim=16)])
+    engine = OnnxEngine.open(written(model, tmp_path), threads=1, provider="cpu")
+    rows = [tiny_tokens(1, 12).numpy(), tiny_tokens(1, 12).numpy()[:, ::-1].copy()]
+    expected = [engine.logits(row) for row in rows]
+    steps = [engine.prefill(row[:, :8]) for row in rows]
+    for position in range(8, 12):
+        for index, row in enumerate(rows):
+            steps[index] = engine.decode(row[:, position], steps[index].cache)
+            np.testing.assert_allclose(
+                steps[index].logits, expected[index][:, position], rtol=1e-4, atol=1e-4
+            )
+
+
 def test_a_context_of_two_tokens_is_enough(tmp_path: Path) -> None:
     model = tiny_model(max_position_embeddings=2)
     assert all(case.passed for case in check_parity(model, written(model, tmp_path), ExportConfig()))
 
 
 @pytest.mark.parametrize(
-    "name", ["model.layers.1.self_attn.k_proj.weight", "model.embed_tokens.weight", "rotary_frequencies_8"]
+    "name", ["model.layers.1.self_attn.o_proj.weight", "model.embed_tokens.weight", "rotary_frequencies_8"]
 )
 def test_a_planted_fault_is_found(tmp_path: Path, name: str) -> None:
     model = tiny_model()
@@ -95,7 +126,7 @@ def test_one_wrong_scale_of_a_quantized_weight_is_found_behind_the_rounding(
     model = tiny_quantized(weight_format)
     graph = written(model, tmp_path)
     assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
-    plant(graph, "model.layers.0.mlp.up_proj.weight_scale", 1.2)
+    plant(graph, "model.layers.0.mlp.down_proj.weight_scale", 1.2)
     with pytest.raises(StageError, match="activations not rounded"):
         check_parity(model, graph, ExportConfig())
 

@@ -35,6 +35,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "hidden_size": 40,
         "layers": [tiny_layer(intermediate_size=23), tiny_layer(num_attention_heads=6, intermediate_size=70)],
     },
+    "fused attention": {"layers": [tiny_layer(head_dim=16), tiny_layer(head_dim=32, num_key_value_heads=1)]},
     "learned positions": {"position": "learned", "norm": "layer_norm", "embedding_scale": 2.0},
 }
 
@@ -104,9 +105,34 @@ def test_projections_that_read_one_tensor_share_its_quantization(portable: bool,
     layers = 2
     graph = build_graph(tiny_quantized("w8a8"), portable=portable).graph
     nodes = [node.op_type for node in graph]
-    assert nodes.count(product) == layers * 7 + 1
+    # Gate and up are one product, and there is the head.
+    assert nodes.count(product) == layers * 6 + 1
     # Before q, k and v; o; gate and up; down; and the head.
     assert nodes.count("QuantizeLinear") == layers * 4 + 1
+
+
+def test_fused_attention_reads_one_product_of_queries_keys_and_values() -> None:
+    model = tiny_quantized("w8a8", layers=[tiny_layer(head_dim=16)])
+    nodes = [node.op_type for node in build_graph(model).graph]
+    assert nodes.count("MatMulIntegerToFloat") == 4 + 1
+
+
+@pytest.mark.parametrize("apart", ["q_proj", "up_proj"])
+def test_projections_in_different_formats_stay_apart(apart: str) -> None:
+    model = tiny_model(layers=[tiny_layer(head_dim=16)])
+    parts = {
+        "self_attn": ["q_proj", "k_proj", "v_proj", "o_proj"],
+        "mlp": ["gate_proj", "up_proj", "down_proj"],
+    }
+    formats: dict[str, Format] = {
+        f"model.layers.0.{block}.{part}": "w8" if part == apart else "w4"
+        for block, names in parts.items()
+        for part in names
+    }
+    mixed = quantized(model, formats)
+    input_ids, mask = tiny_tokens(2, 12), left_padded_mask(2, 12)
+    actual = serve(exact_session(mixed), input_ids, mask, [11])
+    assert relative_difference(actual, expected(mixed, input_ids, mask), mask) < 1e-5
 
 
 @pytest.mark.parametrize(("portable", "product"), PRODUCTS)
