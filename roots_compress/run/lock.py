@@ -30,6 +30,7 @@ class WriterLock:
 
         Raises:
             InputError: another process is writing to the folder.
+            OSError: the disk failed; the lock is not held then.
         """
         try:
             self._lock.acquire()
@@ -39,8 +40,12 @@ class WriterLock:
                 where=self._folder,
                 remedy="Wait for it to end, stop it, or choose another folder with --run.",
             ) from None
-        self._owner.unlink(missing_ok=True)
-        self._owner.write_text(f"{os.getpid()}\n", encoding="ascii")
+        try:
+            self._owner.unlink(missing_ok=True)
+            self._owner.write_text(f"{os.getpid()}\n", encoding="ascii")
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let the next writer in."""

@@ -1,0 +1,101 @@
+"""Kills at random moments of a whole chain, which must end in the same bytes as one that was not disturbed.
+
+One chain takes several kills: each attempt to go on is killed again after a random time, until one comes
+through. So every kill is proven harmless by the artifacts at the end of its chain.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from roots_compress.run.seal import seal_faults
+from roots_compress.run.stages import read_stages, verify
+from roots_compress.run.store import SEALED
+from tests.faults.commands import Commands, Reach
+
+ARTIFACTS = ("checkpoint/", "onnx/")
+
+
+@dataclass
+class Kills:
+    """What was killed, and what came of it."""
+
+    seconds: float
+    """Time of the undisturbed run."""
+    fired: int = 0
+    chains: int = 0
+    identical: int = 0
+    """Kills whose chain ended in the same bytes."""
+    during: Counter[str] = field(default_factory=Counter)
+    """What was being made when a kill struck."""
+
+
+def artifacts_of(run: Path) -> dict[str, str]:
+    """Return the sha256 of every artifact of a finished run by its path, after checking all of its hashes."""
+    stages, left_out = read_stages(run)
+    assert left_out == []
+    assert seal_faults(run, SEALED, [stage.path.name for stage in stages]) == []
+    assert [fault for stage in stages for fault in verify(stage)] == []
+    return {
+        f"{stage.path.name}/{name}": record.sha256
+        for stage in stages
+        for name, record in stage.manifest.files.items()
+        if name.startswith(ARTIFACTS)
+    }
+
+
+def check_random_kills(commands: Commands, recipe: Path, folder: Path, *, kills: int, seed: int) -> Kills:
+    """Kill runs of a recipe so many times in all, and compare what each ends in with an undisturbed run.
+
+    Args:
+        commands: carries the runs out.
+        recipe: what is run.
+        folder: where the runs go; the undisturbed one stays in `undisturbed`.
+        kills: how many must strike.
+        seed: draws the moments, and whether a kill takes the measuring children along.
+
+    Raises:
+        AssertionError: a command failed, or a chain ended in other bytes.
+    """
+    rng = random.Random(seed)
+    undisturbed = folder / "undisturbed"
+    ending = commands.run("run", recipe, "--run", undisturbed)
+    assert ending.code == 0, commands.said()
+    expected = artifacts_of(undisturbed)
+    result = Kills(ending.seconds)
+    while result.fired < kills:
+        run = folder / "killed"
+        struck = 0
+        while result.fired + struck < kills:
+            reach: Reach = rng.choice(("group", "process"))
+            # A third of a run at most: most chains take several kills, and these reach its every part.
+            ending = commands.run(
+                "run", recipe, "--run", run, kill_after=rng.uniform(0, result.seconds / 3), reach=reach
+            )
+            if ending.code == 0:
+                break
+            assert ending.code == -9, commands.said()
+            struck += 1
+            result.during[_under_way(run)] += 1
+        else:
+            ending = commands.run("run", recipe, "--run", run)
+            assert ending.code == 0, commands.said()
+        actual = artifacts_of(run)
+        assert actual == expected, sorted(name for name in expected if actual.get(name) != expected[name])
+        result.fired += struck
+        result.identical += struck
+        result.chains += 1
+        shutil.rmtree(run)
+    return result
+
+
+def _under_way(run: Path) -> str:
+    """Return the stage that a killed process was making, or what it did instead."""
+    partial = sorted(path.name for path in run.glob(".*.partial")) if run.is_dir() else []
+    if partial:
+        return partial[0].removeprefix(".").removesuffix(".partial")
+    return "between or after stages" if run.is_dir() and any(run.glob("0*")) else "start"

@@ -1,0 +1,69 @@
+"""A whole chain, tiny but real, killed at random, rotten, or run twice at once."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chains import DISTILL, PRUNE, QUANTIZE, TRAIN, TRAINING, recipe, write_text
+from tests.faults.commands import Commands
+from tests.faults.kills import artifacts_of, check_random_kills
+from tests.faults.rot import check_bit_flips
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe of all stages, recovery included."""
+    folder = tmp_path_factory.mktemp("chain")
+    write_text(folder / "text")
+    recovery = {"training": {**TRAINING, "steps": 3}}
+    wanted = recipe(folder / "text", TRAIN, DISTILL, {**PRUNE, "recovery": recovery}, QUANTIZE)
+    document = wanted.model_dump(mode="json")
+    (folder / "recipe.yaml").write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def commands(folder: Path) -> Iterator[Commands]:
+    with Commands(folder, folder / "log") as commands:
+        yield commands
+
+
+def test_a_chain_killed_at_random_ends_in_the_same_bytes(commands: Commands, folder: Path) -> None:
+    result = check_random_kills(commands, folder / "recipe.yaml", folder, kills=25, seed=0)
+    assert result.identical == result.fired == 25
+    assert len(result.during) > 3, "the kills did not reach the whole chain"
+
+
+def test_each_flipped_bit_of_a_run_is_found(folder: Path) -> None:
+    assert check_bit_flips(folder / "undisturbed", flips=150, rng=random.Random(0)) == 150
+
+
+def test_a_rotten_stage_is_made_again_and_not_used(commands: Commands, folder: Path) -> None:
+    run = folder / "rotten"
+    shutil.copytree(folder / "undisturbed", run)
+    weights = run / "01-distill" / "checkpoint" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 16
+    weights.write_bytes(content)
+    assert commands.run("run", folder / "recipe.yaml", "--run", run).code == 0
+    assert "01 distill: made again: checkpoint/model.safetensors changed since" in commands.said()
+    assert artifacts_of(run) == artifacts_of(folder / "undisturbed")
+
+
+def test_of_two_runs_in_one_folder_the_second_is_refused(commands: Commands, folder: Path) -> None:
+    run, log = folder / "shared", folder / "second-log"
+    with Commands(folder, log) as second:
+        assert second.run("--version").code == 0  # it has started up
+        process = commands.start("run", folder / "recipe.yaml", "--run", run)
+        while not (run / ".roots-run.owner").exists():
+            assert commands.running()
+        assert second.run("run", folder / "recipe.yaml", "--run", run).code == 2
+        assert f"another process is writing to this run (process {process})" in second.said()
+    assert commands.end() == 0
+    assert artifacts_of(run) == artifacts_of(folder / "undisturbed")

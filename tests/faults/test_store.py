@@ -1,0 +1,48 @@
+"""The run store under every fault of a disk and a machine: the old state or the new one, never a mixture."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.crashes import check_double_kills, check_kills
+from tests.faults.errors import check_errors, check_lost_writes
+from tests.faults.power import check_power_loss
+from tests.faults.scenarios import SCENARIOS, Scenario
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead process loses no write that the system has taken, and lost power is replayed in a model."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+
+
+@each_scenario
+def test_killed_before_or_in_any_operation(scenario: Scenario, tmp_path: Path) -> None:
+    assert check_kills(scenario, tmp_path, torn=True) > 10
+
+
+@each_scenario
+def test_killed_again_while_going_on(scenario: Scenario, tmp_path: Path) -> None:
+    assert check_double_kills(scenario, tmp_path, pairs=5, rng=random.Random(0)) == 5
+
+
+@each_scenario
+def test_power_lost_after_any_operation(scenario: Scenario, tmp_path: Path) -> None:
+    assert check_power_loss(scenario, tmp_path, mixtures=1, rng=random.Random(0), every=3) > 5
+
+
+@each_scenario
+def test_a_disk_that_refuses(scenario: Scenario, tmp_path: Path) -> None:
+    assert check_errors(scenario, tmp_path, every=11) > 3
+
+
+@each_scenario
+def test_a_disk_that_loses_writes(scenario: Scenario, tmp_path: Path) -> None:
+    check_lost_writes(scenario, tmp_path)
