@@ -77,6 +77,8 @@ def export(
         f"{out}: {report.graph_bytes / 1e6:.2f} MB, "
         f"agrees with the checkpoint within {report.largest_difference:.1e}"
     )
+    for obstacle in report.obstacles:
+        say(obstacle)
 
 
 @spread_options

@@ -14,7 +14,10 @@ from roots_compress.evaluate.size import graph_bytes
 from roots_compress.export.config import ExportConfig
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import ParityCase, check_parity
+from roots_compress.export.runtimes import write_configs
 from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.model.tokenizer import save_tokenizer
+from roots_compress.runtime.session import SHARED_CACHE
 
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
@@ -31,6 +34,8 @@ class ExportReport:
     graph_bytes: int
     """Every file the graph needs to run."""
     parity: tuple[ParityCase, ...]
+    obstacles: tuple[str, ...]
+    """What keeps another runtime from loading the folder, a sentence each."""
 
     @property
     def largest_difference(self) -> float:
@@ -57,14 +62,14 @@ def export_checkpoint(checkpoint: Checkpoint, directory: Path, config: ExportCon
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        cases = _write(checkpoint, partial, config)
+        cases, obstacles = _write(checkpoint, partial, config)
         if directory.exists():
             directory.rmdir()
         partial.rename(directory)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return ExportReport(directory, graph_bytes(directory), cases)
+    return ExportReport(directory, graph_bytes(directory), cases, obstacles)
 
 
 def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_LIMIT_BYTES) -> Path:
@@ -95,11 +100,14 @@ def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_L
     return path
 
 
-def _write(checkpoint: Checkpoint, directory: Path, config: ExportConfig) -> tuple[ParityCase, ...]:
+def _write(
+    checkpoint: Checkpoint, directory: Path, config: ExportConfig
+) -> tuple[tuple[ParityCase, ...], tuple[str, ...]]:
     model = checkpoint.model.eval()
-    path = save_graph(build_graph(model, portable=config.portable), directory)
-    model.config.save_pretrained(directory)
+    graph = build_graph(model, portable=config.portable)
+    path = save_graph(graph, directory)
+    obstacles = write_configs(model, directory, shared_cache=SHARED_CACHE in graph.metadata_props)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(directory)
-    checkpoint.tokenizer.save_pretrained(directory)
-    return check_parity(model, path, config)
+    save_tokenizer(checkpoint.tokenizer, directory)
+    return check_parity(model, path, config), obstacles

@@ -29,7 +29,12 @@ from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.readback import require_written
 from roots_compress.model.safetensors_header import TensorEntry
 from roots_compress.model.sources import CONFIG, WEIGHTS, SourceInfo, inspect_source
-from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer, quiet_transformers
+from roots_compress.model.tokenizer import (
+    check_vocabulary,
+    load_tokenizer,
+    quiet_transformers,
+    save_tokenizer,
+)
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 GENERATION = "generation_config.json"
@@ -85,7 +90,7 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
         except SafetensorError as error:
             # safetensors writes by itself, and gives the system's errors in words only.
             raise OSError(errno.EIO, str(error), str(directory / WEIGHTS)) from error
-        checkpoint.tokenizer.save_pretrained(directory)
+        save_tokenizer(checkpoint.tokenizer, directory)
     require_written(directory / WEIGHTS, checkpoint.model.state_dict())
 
 

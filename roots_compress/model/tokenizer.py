@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from transformers.utils import logging as transformers_logging
 
 from roots_compress.errors import InputError
 from roots_compress.model.sources import TOKENIZER, SourceInfo
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
@@ -52,6 +55,16 @@ def _converted(source: SourceInfo, **local: Any) -> Any:
     if source.kind == "gguf":
         return AutoTokenizer.from_pretrained(source.path.parent, gguf_file=source.path.name, **local)
     return AutoTokenizer.from_pretrained(source.path, **local)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write a tokenizer's files so that transformers 4 and 5 read them alike."""
+    tokenizer.save_pretrained(directory)
+    path = directory / TOKENIZER_CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # transformers 5 writes a new name of the class, which transformers 4 and what builds on it refuse.
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where: Path) -> None:

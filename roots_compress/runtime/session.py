@@ -23,6 +23,8 @@ TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
 LOGITS_TO_KEEP = "logits_to_keep"
 # Stands in the metadata of graphs that take a past longer than what it holds, and write into it in place.
 SHARED_CACHE = "roots_shared_cache"
+# Of a config.json in another family's words, the key that the ROOTS config stands under.
+OURS = "roots"
 PAST, PRESENT = "past_key_values.", "present."
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
@@ -49,12 +51,13 @@ def read_config(path: Path) -> tuple[int, int]:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        config = config.get(OURS, config)
         vocab_size, max_context = config["vocab_size"], config["max_position_embeddings"]
     except FileNotFoundError as error:
         raise InputError(
             "the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             "config.json does not give vocab_size and max_position_embeddings",
             where=path,

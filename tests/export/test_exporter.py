@@ -41,7 +41,7 @@ def test_the_folder_holds_all_that_serving_needs(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "onnx").iterdir()}
     assert {GRAPH_NAME, "config.json", "generation_config.json", "tokenizer.json"} <= names
     assert report.graph_bytes == (tmp_path / "onnx" / GRAPH_NAME).stat().st_size
-    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["model_type"] == "roots"
+    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["roots"]["model_type"] == "roots"
     assert len(AutoTokenizer.from_pretrained(tmp_path / "onnx")) == 300
     assert {path.name for path in tmp_path.iterdir()} == {"onnx"}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from transformers import __version__ as transformers_version
@@ -17,6 +17,7 @@ from roots_compress.model.importers.convert import from_roots
 from roots_compress.model.importers.families import FAMILIES, Family, Fields, read_fields
 from roots_compress.model.importers.switches import Switches
 from roots_compress.model.sources import CONFIG, WEIGHTS
+from roots_compress.model.tokenizer import save_tokenizer
 
 # Every field of a RootsConfig that the logits depend on.
 MEANINGFUL = (
@@ -40,7 +41,7 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
         raise InputError(f"no family is called {model_type!r}{did_you_mean(model_type, list(FAMILIES))}")
     refuse_occupied(directory)
     family, model = FAMILIES[model_type], checkpoint.model
-    config = _config_of(family, model.config)
+    config = family_config(model.config, model_type, model.dtype)
     state = dict(model.state_dict())
     if model.config.tie_word_embeddings:
         state.pop(HEAD, None)
@@ -49,14 +50,18 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
     directory.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, directory / WEIGHTS, metadata={"format": "pt"})
-    document = {**config, **_bookkeeping(family, checkpoint)}
-    (directory / CONFIG).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     model.generation_config.save_pretrained(directory)
-    checkpoint.tokenizer.save_pretrained(directory)
+    save_tokenizer(checkpoint.tokenizer, directory)
 
 
-def _config_of(family: Family, config: RootsConfig) -> Fields:
-    """Return the family's configuration of this model, or refuse."""
+def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> Fields:
+    """Return what config.json says of this model as one of the family `model_type`.
+
+    Raises:
+        InputError: the family cannot express the model; the message says why.
+    """
+    family = FAMILIES[model_type]
     ours = {name: getattr(config, name) for name in MEANINGFUL}
     written = family.write(ours)
     try:
@@ -69,7 +74,14 @@ def _config_of(family: Family, config: RootsConfig) -> Fields:
             if name == "layers":
                 reason = "its layers differ in a way the family cannot say"
             raise _misfit(family, reason)
-    return written
+    return {
+        **written,
+        "model_type": model_type,
+        "architectures": [family.architecture],
+        "dtype": str(dtype).removeprefix("torch."),
+        "transformers_version": transformers_version,
+        **{name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+    }
 
 
 def _misfit(family: Family, reason: str) -> InputError:
@@ -77,14 +89,3 @@ def _misfit(family: Family, reason: str) -> InputError:
         f"the model does not fit the family {family.model_type}: {reason}",
         remedy="Keep it as a ROOTS checkpoint, or prune with uniform widths and leave out quantization.",
     )
-
-
-def _bookkeeping(family: Family, checkpoint: Checkpoint) -> dict[str, Any]:
-    config = checkpoint.model.config
-    return {
-        "model_type": family.model_type,
-        "architectures": [family.architecture],
-        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
-        "transformers_version": transformers_version,
-        **{name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
-    }

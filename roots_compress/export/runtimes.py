@@ -1,0 +1,115 @@
+"""What other runtimes read beside a graph: config.json in a known family's words, and genai_config.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roots_compress.errors import InputError
+from roots_compress.model.config import RootsConfig
+from roots_compress.model.importers.families import FAMILIES
+from roots_compress.model.importers.write_back import family_config
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.sources import CONFIG
+from roots_compress.runtime.session import OURS
+
+GENAI_CONFIG = "genai_config.json"
+# Families for which optimum reads the head size itself; for others it divides the hidden size by the heads.
+STATED_HEAD_SIZE = ("gemma",)
+
+
+def write_configs(model: RootsForCausalLM, directory: Path, *, shared_cache: bool) -> tuple[str, ...]:
+    """Write both files.
+
+    Args:
+        model: the checkpoint.
+        directory: the export folder.
+        shared_cache: whether the graph writes into the buffer that it is given as the past.
+
+    Returns:
+        what keeps another runtime from loading the folder, a sentence each.
+    """
+    document, obstacles = served_config(model.config, model.dtype)
+    _write(directory / CONFIG, document)
+    _write(directory / GENAI_CONFIG, genai_config(model, shared_cache=shared_cache))
+    return obstacles
+
+
+def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a config.json, and what keeps optimum's `ORTModelForCausalLM` from loading the folder.
+
+    Where a family of transformers expresses the model, the file is of that family, so that transformers of
+    any version knows it without code of ours; the model's own config then stands under one further key.
+    Formats of quantized weights are left out of the family's words: the graph alone carries them.
+    """
+    ours = config.to_dict()
+    plain = RootsConfig.from_dict({**ours, "quantization": None})
+    if len({(layer["num_key_value_heads"], layer["head_dim"]) for layer in config.layers}) > 1:
+        return ours, ("optimum cannot load this graph: its layers' caches differ in shape",)
+    for model_type in FAMILIES:
+        try:
+            document = family_config(plain, model_type, dtype)
+        except InputError:
+            continue
+        width = config.layers[0]["head_dim"]
+        taken = config.hidden_size // config.layers[0]["num_attention_heads"]
+        obstacles: tuple[str, ...] = ()
+        if width != taken and model_type not in STATED_HEAD_SIZE:
+            obstacles = (f"optimum cannot load this graph: it would take heads of {taken}, not {width}",)
+        return {**document, OURS: ours}, obstacles
+    return ours, ("optimum cannot load this graph: no family of transformers expresses the model",)
+
+
+def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, Any]:
+    """Return what onnxruntime-genai 0.18 reads to serve the graph.
+
+    It takes the caches' shapes from the graph itself; older versions build all of them from the widths given
+    here, those of the first layer.
+    """
+    config, generation = model.config, model.generation_config
+    first = config.layers[0]
+    end = generation.eos_token_id if generation is not None else None
+    tokens = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id if end is None else end,
+        "pad_token_id": config.pad_token_id,
+    }
+    return {
+        "model": {
+            "type": "decoder",
+            "context_length": config.max_position_embeddings,
+            "vocab_size": config.vocab_size,
+            **{name: token for name, token in tokens.items() if token is not None},
+            "decoder": {
+                "session_options": {"provider_options": []},
+                "filename": "model.onnx",
+                "hidden_size": config.hidden_size,
+                "head_size": first["head_dim"],
+                "num_attention_heads": first["num_attention_heads"],
+                "num_key_value_heads": first["num_key_value_heads"],
+                "num_hidden_layers": config.num_hidden_layers,
+                "inputs": {
+                    **{name: name for name in ("input_ids", "attention_mask", "position_ids")},
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {
+            "max_length": config.max_position_embeddings,
+            "do_sample": False,
+            "past_present_share_buffer": shared_cache,
+        },
+    }
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
