@@ -72,7 +72,8 @@ def export(
         from roots_compress.export.exporter import export_checkpoint
         from roots_compress.model.checkpoint import load_checkpoint
 
-        report = export_checkpoint(load_checkpoint(source), partial, ExportConfig(portable=portable))
+        loaded, config = load_checkpoint(source), ExportConfig(portable=portable)
+        report = export_checkpoint(loaded, partial, config, release=True)
     say(
         f"{out}: {report.graph_bytes / 1e6:.2f} MB, "
         f"agrees with the checkpoint within {report.largest_difference:.1e}"
@@ -188,8 +189,11 @@ def generate(
     from roots_compress.runtime.text import load_tokenizer, stream_text
 
     tokenizer = load_tokenizer(graph)
+    engine = OnnxEngine.load(graph, threads=threads)
+    if engine.caution is not None:
+        stderr().print(engine.caution, markup=False)
     pieces = stream_text(
-        OnnxEngine.load(graph, threads=threads),
+        engine,
         tokenizer,
         prompt,
         max_new_tokens=max_new_tokens,

@@ -43,10 +43,19 @@ class ExportReport:
         return max(case.difference for case in self.parity)
 
 
-def export_checkpoint(checkpoint: Checkpoint, directory: Path, config: ExportConfig) -> ExportReport:
+def export_checkpoint(
+    checkpoint: Checkpoint, directory: Path, config: ExportConfig, *, release: bool = False
+) -> ExportReport:
     """Write a checkpoint's graph, configs and tokenizer to a new or empty folder, after checking the logits.
 
     The files appear all together or not at all. The same checkpoint always gives the same bytes.
+
+    Args:
+        checkpoint: what to export.
+        directory: the folder.
+        config: settings.
+        release: give up the checkpoint's weights before the graph is opened for the check, so that memory
+            holds one copy at a time; the checkpoint is of no more use then.
 
     Raises:
         InputError: the folder holds something already.
@@ -62,7 +71,7 @@ def export_checkpoint(checkpoint: Checkpoint, directory: Path, config: ExportCon
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        cases, obstacles = _write(checkpoint, partial, config)
+        cases, obstacles = _write(checkpoint, partial, config, release)
         if directory.exists():
             directory.rmdir()
         partial.rename(directory)
@@ -101,13 +110,14 @@ def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_L
 
 
 def _write(
-    checkpoint: Checkpoint, directory: Path, config: ExportConfig
+    checkpoint: Checkpoint, directory: Path, config: ExportConfig, release: bool
 ) -> tuple[tuple[ParityCase, ...], tuple[str, ...]]:
     model = checkpoint.model.eval()
     graph = build_graph(model, portable=config.portable)
     path = save_graph(graph, directory)
     obstacles = write_configs(model, directory, shared_cache=SHARED_CACHE in graph.metadata_props)
+    del graph  # It holds on to the weights, which the check may be asked to give up.
     if model.generation_config is not None:
         model.generation_config.save_pretrained(directory)
     save_tokenizer(checkpoint.tokenizer, directory)
-    return check_parity(model, path, config), obstacles
+    return check_parity(model, path, config, release=release), obstacles

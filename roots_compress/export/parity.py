@@ -5,6 +5,7 @@ Every position that is not padding is compared.
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,11 +71,14 @@ class Script:
     """Columns that make the prompt."""
 
 
-def check_parity(model: RootsForCausalLM, graph: Path, config: ExportConfig) -> tuple[ParityCase, ...]:
+def check_parity(
+    model: RootsForCausalLM, graph: Path, config: ExportConfig, *, release: bool = False
+) -> tuple[ParityCase, ...]:
     """Compare a graph on disk with the model it was built from.
 
     Plain weights must give the same logits within `config.tolerance`. Quantized ones must do so where neither
     side rounds its activations (`exact.py`); as they ship, the two may differ by what rounding explains.
+    With `release` the model's weights are given up before the graph's are read; it is of no more use then.
 
     Raises:
         StageError: a case is beyond its tolerance; the message names it and the difference.
@@ -82,6 +86,9 @@ def check_parity(model: RootsForCausalLM, graph: Path, config: ExportConfig) -> 
     scripts = make_scripts(model)
     tolerance, rounded = _tolerance(model, config)
     expected, expected_exactly = _references(model, scripts)
+    if release:
+        torch.nn.Module.to(model, "meta")
+        gc.collect()  # The graph's description holds on to the weights too, in cycles.
     cases: list[ParityCase] = []
     if expected_exactly is not None:
         cases.append(_compare_exactly(expected_exactly, graph, scripts[-1], config))

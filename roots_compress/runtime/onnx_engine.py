@@ -126,6 +126,16 @@ class OnnxEngine:
         """ONNX Runtime's providers that serve the graph, the preferred one first."""
         return tuple(self._session.get_providers())
 
+    @property
+    def caution(self) -> str | None:
+        """Why this graph runs slowly where it was opened; None where there is no reason."""
+        if self._device == "cpu" and any(kv.dtype == np.float16 for kv in self._key_values):
+            return (
+                "this float16 graph runs on a CPU, more slowly than float32 would: ONNX Runtime converts around"
+                " nearly every operator. Use a CUDA device, or export in float32 or int8."
+            )
+        return None
+
     def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:
         """Return the logits of every position, `(B, T, V)`, without a cache."""
         check_prompt(self, input_ids, attention_mask)

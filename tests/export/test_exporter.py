@@ -93,6 +93,13 @@ def test_a_folder_in_use_is_refused_and_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_weights_may_be_given_up_before_the_check(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    report = export_checkpoint(checkpoint, tmp_path / "a", ExportConfig(), release=True)
+    assert all(case.passed for case in report.parity)
+    assert {parameter.device.type for parameter in checkpoint.model.parameters()} == {"meta"}
+
+
 def test_a_missed_tolerance_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="in the case 'one token, whole'"):
         export_checkpoint(tiny_checkpoint(), tmp_path / "onnx", ExportConfig(tolerance=1e-12))

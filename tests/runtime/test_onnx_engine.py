@@ -110,6 +110,11 @@ def test_a_stage_folder_serves_the_export_in_it(tmp_path: Path) -> None:
     )
 
 
+def test_float16_on_a_cpu_is_cautioned_against(engine: OnnxEngine) -> None:
+    assert engine.caution is not None  # One of its layers caches float16.
+    assert "float16 graph runs on a CPU" in engine.caution
+
+
 def test_serving_imports_neither_torch_nor_onnx() -> None:
     code = (
         "import sys, roots_compress.runtime.onnx_engine as _; print({'torch', 'onnx'} & sys.modules.keys())"
