@@ -13,12 +13,15 @@ QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 SHORTENED = {"steps": 2, "windows": 4, "repeats": 2}
 """Settings that are scaled, and the least that each stage can do with."""
 
+TEXT_SHARE = 0.2
+"""Of the built-in corpus; its held-out part must fill the windows."""
+
 
 def write_quickstart(path: Path, *, scale: float) -> None:
     """Write the quickstart's recipe with its work times `scale`, on one thread; with 1 it is the quickstart.
 
-    Training states are saved ten times in each training, so that kills find some to go on from. Below 1, the
-    same share of the built-in corpus goes into a file beside the recipe, which is read sooner than gathered.
+    Training states are saved ten times in each training, so that kills find some to go on from. Below 1, a
+    part of the built-in corpus goes into a file beside the recipe, which is read sooner than gathered.
     """
     document = load_recipe(QUICKSTART).model_dump(mode="json")
     document["evaluation"]["threads"] = 1
@@ -26,7 +29,7 @@ def write_quickstart(path: Path, *, scale: float) -> None:
     if scale < 1:
         documents = builtin_documents()
         text = path.with_name("text.jsonl")
-        lines = [json.dumps({"text": each.text}) for each in documents[: round(len(documents) * scale)]]
+        lines = [json.dumps({"text": each.text}) for each in documents[: round(len(documents) * TEXT_SHARE)]]
         text.write_text("\n".join(lines), encoding="utf-8")
         document["data"]["train"] = [str(text)]
     path.write_text(json.dumps(document, indent=1), encoding="utf-8")
