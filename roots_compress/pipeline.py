@@ -25,7 +25,8 @@ from roots_compress.evaluate.speed import Speeds, measure_speed
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.model.fingerprint import source_sha256
-from roots_compress.model.sources import CONFIG
+from roots_compress.model.sources import CONFIG, inspect_source
+from roots_compress.needs import available_memory, free_disk, needs_of, require_room
 from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.stage import prune
@@ -43,7 +44,7 @@ from roots_compress.run.store import RunFolder, Workspace
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.train.config import TrainConfig
-from roots_compress.train.stage import new_model, train
+from roots_compress.train.stage import new_model, planned_parameters, train
 from roots_compress.training.outcome import StageOutcome
 
 TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
@@ -189,6 +190,7 @@ def _make(
     console: Console,
 ) -> CommittedStage:
     """Make one stage: carry it out, save, export, measure, commit."""
+    _require_room(run, index, step, before, setting)
     workspace = run.begin(index, step.kind, step.name, key)
     console.rule(f"{index:02d} {step.kind}", align="left")
     start = time.perf_counter()
@@ -223,6 +225,30 @@ def _make(
         result,
         machine=describe_machine(threads=setting.threads, device=setting.device),
         inputs=_unchanged_inputs(step, key, before, setting),
+    )
+
+
+def _require_room(
+    run: RunFolder, index: int, step: Step, before: CommittedStage | None, setting: Setting
+) -> None:
+    """Refuse to start where this stage and those after it lack disk or memory.
+
+    Raises:
+        InputError: they do.
+    """
+    if before is not None:
+        parameters = before.result.metrics.parameters
+    elif isinstance(step.config, TrainConfig):
+        parameters = planned_parameters(step.config)
+    else:
+        assert setting.recipe.model is not None
+        parameters = inspect_source(setting.recipe.model).parameters
+    ahead = [each.config for each in steps_of(setting.recipe)[index:]]
+    require_room(
+        needs_of(ahead, parameters, device=setting.device),
+        disk=free_disk(run.path) + run.reclaimable_bytes(),
+        memory=available_memory(),
+        where=run.path,
     )
 
 

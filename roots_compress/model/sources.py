@@ -5,13 +5,14 @@ Everything here reads headers and JSON only: quick, torch-free, and never code o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from roots_compress.errors import InputError, did_you_mean
-from roots_compress.model.files import read_json_object, regular_file
+from roots_compress.model.files import read_json_object
 from roots_compress.model.gguf_header import GgufHeader, read_gguf_header
 from roots_compress.model.importers.families import FAMILIES, Fields, read_fields
 from roots_compress.model.importers.switches import Switches
@@ -46,8 +47,8 @@ class SourceInfo:
     path: Path
     kind: Kind
     model_type: str
-    weight_bytes: int
-    """Bytes of all tensors as stored."""
+    parameters: int
+    """Numbers in all its tensors."""
     config: Mapping[str, Any]
     """config.json; for GGUF the metadata."""
     fields: Fields | None
@@ -107,15 +108,15 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     tensors = _directory_tensors(directory)
     _check_tokenizer_files(directory)
     kind: Kind = "roots" if model_type == ROOTS else "transformers"
-    weight_bytes = sum(entry.end - entry.start for entry in tensors.values())
-    return SourceInfo(directory, kind, model_type, weight_bytes, config, fields, tensors)
+    parameters = sum(math.prod(entry.shape) for entry in tensors.values())
+    return SourceInfo(directory, kind, model_type, parameters, config, fields, tensors)
 
 
 def _inspect_gguf(path: Path) -> SourceInfo:
-    weight_bytes = regular_file(path)
     header = read_gguf_header(path)
     _check_gguf(header, path)
-    return SourceInfo(path, "gguf", header.architecture, weight_bytes, header.metadata, None, {})
+    parameters = sum(math.prod(shape) for shape in header.tensors.values())
+    return SourceInfo(path, "gguf", header.architecture, parameters, header.metadata, None, {})
 
 
 def _check_gguf(header: GgufHeader, path: Path) -> None:

@@ -225,6 +225,12 @@ class RunFolder:
             workspace.prepare()
         return workspace
 
+    def reclaimable_bytes(self) -> int:
+        """Return the bytes that unfinished stages take; the next stage goes on with them or deletes them."""
+        partials = [folder for folder, *_, state in self._unfinished() if state == "partial"]
+        files = [path for folder in partials for path in folder.rglob("*")]
+        return sum(path.lstat().st_size for path in files if not path.is_symlink() and path.is_file())
+
     def discard(self, first: int) -> None:
         """Delete the stages from this index on, as when a recipe has become shorter."""
         with atomic.disk_errors(self.path, StageError):

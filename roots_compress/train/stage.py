@@ -54,6 +54,13 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
     return Checkpoint(model, tokenizer)
 
 
+def planned_parameters(config: TrainConfig) -> int:
+    """Return how many parameters a model from scratch will have, if its tokenizer finds all its entries."""
+    with torch.device("meta"):
+        shape = model_config(config.architecture, vocab_size=config.tokenizer.vocab_size)
+        return sum(parameter.numel() for parameter in RootsForCausalLM(shape).parameters())
+
+
 def train(
     config: TrainConfig,
     checkpoint: Checkpoint,

@@ -1,0 +1,140 @@
+"""What stages will need of disk and memory, at the least, and whether it is there before they start.
+
+The estimates count weights, their gradients and their optimizer's moments, and leave out activations, text
+and libraries. So what they refuse could not have come about; what they let through may still fail, and then
+loses nothing that was finished.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from roots_compress.distill.config import DistillConfig
+from roots_compress.distill.student import PRESETS
+from roots_compress.errors import InputError
+from roots_compress.prune.config import PruneConfig
+from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.recipe.schema import StageConfig, training_of
+from roots_compress.training.state import KEPT
+
+FLOAT_BYTES = 4
+MOMENT_BYTES = 8
+"""AdamW's two moments of a weight, in float32."""
+QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5, "fp16": 2.0}
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that a number of stages need at the least."""
+
+    disk: int
+    memory: int
+
+
+def needs_of(stages: Sequence[StageConfig | None], parameters: int, *, device: str) -> Needs:
+    """Return what stages need that are carried out in this order.
+
+    On the disk stand a checkpoint and a graph of every stage, and while one trains, its saved states: as many
+    as are kept, and the one being written. In memory stand the model a stage starts from beside the one it
+    makes; training takes gradients and moments as well, on a GPU in the GPU's memory.
+
+    Args:
+        stages: settings; None for a model that is imported.
+        parameters: of the model that the first of them imports, makes or starts from.
+        device: `cpu` or `cuda`.
+    """
+    kept, working, memory = 0.0, 0.0, 0.0
+    for stage in stages:
+        made, width = _made(stage, parameters)
+        kept += 2 * width * made
+        memory = max(memory, FLOAT_BYTES * parameters + width * made)
+        if stage is not None and any(True for _ in training_of(stage)):
+            working = max(working, (KEPT + 1) * (FLOAT_BYTES + MOMENT_BYTES) * made)
+            if device == "cpu":
+                memory = max(memory, FLOAT_BYTES * parameters + (2 * FLOAT_BYTES + MOMENT_BYTES) * made)
+        parameters = round(made)
+    return Needs(disk=round(kept + working), memory=round(memory))
+
+
+def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) -> None:
+    """Refuse what cannot come about.
+
+    Args:
+        needs: what is needed.
+        disk: bytes that are free.
+        memory: bytes that are available; None where the system does not tell.
+        where: the run's folder.
+
+    Raises:
+        InputError: there is too little of either.
+    """
+    if needs.disk > disk:
+        raise InputError(
+            f"too little disk: the stages to be made need at least {_gb(needs.disk)}, "
+            f"and {_gb(disk)} are free",
+            where=where,
+            remedy="Free some space, or choose a folder on another disk with --run.",
+        )
+    if memory is not None and needs.memory > memory:
+        raise InputError(
+            f"too little memory: the stages to be made need at least {_gb(needs.memory)}, "
+            f"and {_gb(memory)} are available",
+            where=where,
+            remedy="Close other programs, take a machine with more memory, or a smaller student.",
+        )
+
+
+def free_disk(folder: Path) -> int:
+    """Return the bytes that may still be written where a folder is, or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def available_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
+    """Return the bytes of memory and swap that are to be had, within this container's limit.
+
+    None where the system does not tell (it is not Linux).
+    """
+    try:
+        fields = _fields(meminfo)
+        available = 1024 * (fields["MemAvailable:"] + fields["SwapFree:"])
+    except (OSError, KeyError, ValueError):
+        return None
+    try:
+        # What files take of a container's memory is given back on demand; what programs hold is not.
+        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
+        return min(available, limit - _fields(cgroup / "memory.stat")["anon"])
+    except (OSError, KeyError, ValueError):
+        return available
+
+
+def _made(stage: StageConfig | None, parameters: int) -> tuple[float, float]:
+    """Return the fewest parameters a stage may make of a model, and the bytes of each."""
+    match stage:
+        case DistillConfig():
+            # Presets leave embeddings as they are, so this is the least; a student's file may hold anything.
+            preset = PRESETS.get(stage.student)
+            return (preset.parameters if preset else 0.0) * parameters, FLOAT_BYTES
+        case PruneConfig():
+            left = (1 - stage.ratio) * (1 - stage.head_ratio) * (1 - stage.layer_ratio)
+            return left * parameters, FLOAT_BYTES
+        case QuantizeConfig():
+            return parameters, QUANTIZED_BYTES[stage.scheme]
+        case _:
+            return parameters, FLOAT_BYTES
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Return the numbers in a file of lines such as `MemAvailable:   24000 kB`."""
+    lines = path.read_text(encoding="ascii").splitlines()
+    return {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) > 1}
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
