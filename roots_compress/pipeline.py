@@ -50,6 +50,9 @@ from roots_compress.training.outcome import StageOutcome
 TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
 """Evaluation settings that no committed figure depends on: speeds are measured anew each time."""
 
+PLACES: dict[str, Any] = {"loss": {"cache"}, "recovery": {"loss": {"cache"}}}
+"""Stage settings that say where something is kept: what a stage makes does not depend on them."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -90,7 +93,7 @@ def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
     recipe, parent = setting.recipe, None
     for step in steps_of(recipe):
         key = stage_key(
-            step.config.model_dump(mode="json") if step.config else {"kind": "import"},
+            step.config.model_dump(mode="json", exclude=PLACES) if step.config else {"kind": "import"},
             parent=parent,
             threads=setting.threads,
             device=setting.device,

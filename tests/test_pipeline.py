@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from roots_compress import pipeline
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
-from roots_compress.pipeline import plan_recipe
+from roots_compress.pipeline import keys_of, plan_recipe
 from roots_compress.preparation import prepare
 from roots_compress.recipe.growth import grow
 from roots_compress.recipe.loading import load_recipe, parse_recipe
@@ -106,6 +106,18 @@ def test_a_finished_stage_is_reused_and_a_changed_one_redone(
     carry_out(changed, folder)
     after = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/manifest.json")}
     assert [name for name in sorted(after) if after[name] != stamps[name]] == ["02-prune", "03-quantize"]
+
+
+def test_a_key_holds_what_a_cache_keeps_and_not_where(text_file: Path, tmp_path: Path) -> None:
+    def keys(cache: str | None, top_k: int) -> list[str]:
+        loss = {"top_k": top_k, "cache": cache}
+        distill = {**DISTILL, "loss": loss}
+        prune = {**PRUNE, "recovery": {"loss": loss, "training": TRAINING}}
+        setting = prepare(recipe(text_file, TRAIN, distill, prune), tmp_path / "run")
+        return [key.sha256 for _, key in keys_of(setting)]
+
+    assert keys(None, 8) == keys("here", 8) == keys("there", 8)
+    assert [a == b for a, b in zip(keys(None, 8), keys(None, 9), strict=True)] == [True, False, False]
 
 
 def test_a_shorter_recipe_removes_the_stages_it_no_longer_has(

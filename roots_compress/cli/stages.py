@@ -13,11 +13,12 @@ from roots_compress.cli.options import CheckpointArgument, RunOptions, TrainingO
 from roots_compress.errors import InputError
 
 
-class Direction(StrEnum):
-    """Which way the KL divergence runs."""
+class Divergence(StrEnum):
+    """How a student's distribution is compared with its teacher's."""
 
-    forward = "forward"
-    reverse = "reverse"
+    forward_kl = "forward_kl"
+    reverse_kl = "reverse_kl"
+    jensen_shannon = "jensen_shannon"
 
 
 class Score(StrEnum):
@@ -75,20 +76,39 @@ def distill(
     student: Annotated[
         str, typer.Option("--student", help="`tiny`, `small`, `medium`, a config file or a checkpoint.")
     ] = "small",
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", help="Softens both distributions. [default: 2]")
-    ] = None,
-    kl_weight: Annotated[
-        float | None, typer.Option("--kl-weight", help="Weight of the KL to the teacher. [default: 0.5]")
-    ] = None,
     ce_weight: Annotated[
-        float | None, typer.Option("--ce-weight", help="Weight of the cross-entropy. [default: 0.5]")
+        float | None, typer.Option("--ce-weight", help="Weight of the cross-entropy. [default: 0.1]")
+    ] = None,
+    divergence_weight: Annotated[
+        float | None,
+        typer.Option("--divergence-weight", help="Weight of the divergence from the teacher. [default: 0.9]"),
+    ] = None,
+    divergence: Annotated[
+        Divergence | None, typer.Option("--divergence", help="Which divergence. [default: forward_kl]")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Softens both distributions. [default: 1]")
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", help="Ask the teacher once, and cache its k most probable tokens."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", metavar="DIR", help="Keep the cached teacher here, for other stages and runs."
+        ),
     ] = None,
     hidden_weight: Annotated[
         float | None, typer.Option("--hidden-weight", help="Weight of hidden-state matching. [default: 0]")
     ] = None,
-    direction: Annotated[
-        Direction | None, typer.Option("--direction", help="Which way the KL runs. [default: forward]")
+    relation_weight: Annotated[
+        float | None,
+        typer.Option("--relation-weight", help="Weight of attention-relation matching. [default: 0]"),
+    ] = None,
+    on_policy_ratio: Annotated[
+        float | None,
+        typer.Option("--on-policy-ratio", help="Fraction of batches that the student writes. [default: 0]"),
     ] = None,
 ) -> None:
     """Train a smaller student to match its teacher."""
@@ -98,11 +118,15 @@ def distill(
         "kind": "distill",
         "student": student if student in STUDENT_PRESETS else str(Path(student).resolve()),
         "loss": given(
-            temperature=temperature,
-            kl_weight=kl_weight,
             cross_entropy_weight=ce_weight,
+            divergence_weight=divergence_weight,
+            divergence=divergence.value if divergence else None,
+            temperature=temperature,
+            top_k=top_k,
+            cache=str(cache.resolve()) if cache else None,
             hidden_weight=hidden_weight,
-            direction=direction.value if direction else None,
+            relation_weight=relation_weight,
+            on_policy_ratio=on_policy_ratio,
         ),
         "training": training.settings(),
     }

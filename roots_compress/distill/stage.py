@@ -7,14 +7,12 @@ from pathlib import Path
 from rich.console import Console
 
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.packing import pack
 from roots_compress.distill.config import DistillConfig
 from roots_compress.distill.student import make_student
 from roots_compress.errors import InputError
 from roots_compress.model.checkpoint import Checkpoint
-from roots_compress.training.distillation import Distillation
-from roots_compress.training.loop import fit, windows_needed
 from roots_compress.training.outcome import StageOutcome
+from roots_compress.training.teach import teach
 
 
 def distill(
@@ -31,7 +29,8 @@ def distill(
 
     Args:
         config: the student, the objective and the training.
-        teacher: float weights; they are left as they are.
+        teacher: float weights. With `loss.top_k` they are dropped from memory once its targets are cached;
+            else they are left as they are.
         text: its training part is learnt from.
         device: as `resolve_device` returns it.
         seed: of fresh weights, the windows and their order.
@@ -40,8 +39,8 @@ def distill(
 
     Raises:
         InputError: the student cannot be made (see `make_student`), the teacher is quantized, the text is too
-            short, or as `fit` raises it.
-        StageError: as `fit` raises it.
+            short, or as `teach` raises it.
+        StageError: as `teach` raises it.
     """
     if teacher.model.config.quantization:
         raise InputError(
@@ -50,25 +49,17 @@ def distill(
             remedy="Distil first, then quantize: give the checkpoint from before quantization.",
         )
     student = make_student(config.student, teacher, seed=seed)
-    windows = pack(
-        text.train,
-        teacher.tokenizer,
-        config.training.block_size,
+    summary = teach(
+        student.model,
+        teacher,
+        text,
+        config.loss,
+        config.training,
+        device=device,
         seed=seed,
-        limit=windows_needed(config.training),
+        work=work,
+        console=console,
+        label=config.name,
+        release_teacher=True,
     )
-    try:
-        summary = fit(
-            student.model,
-            windows,
-            Distillation(teacher.model, student.model, config.loss, seed=seed),
-            config.training,
-            device=device,
-            seed=seed,
-            work=work,
-            console=console,
-            label=config.name,
-        )
-    finally:
-        teacher.model.requires_grad_(True)
     return StageOutcome(Checkpoint(student.model, teacher.tokenizer), {**student.notes, **summary.to_json()})

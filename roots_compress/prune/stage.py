@@ -31,9 +31,8 @@ from roots_compress.prune.layerwise import (
 from roots_compress.prune.plan import best_units, global_widths, kept_width
 from roots_compress.prune.refit import rows_needed
 from roots_compress.results import Json
-from roots_compress.training.distillation import Distillation
-from roots_compress.training.loop import fit, windows_needed
 from roots_compress.training.outcome import StageOutcome
+from roots_compress.training.teach import teach
 
 
 @dataclass(frozen=True)
@@ -232,18 +231,11 @@ def _recover(
     console: Console,
 ) -> dict[str, Json]:
     """Train the pruned model in place to give again what the original gives."""
-    windows = pack(
-        text.train,
-        pruned.tokenizer,
-        config.training.block_size,
-        seed=seed,
-        limit=windows_needed(config.training),
-    )
-    objective = Distillation(original, pruned.model, config.loss, seed=seed)
-    summary = fit(
+    summary = teach(
         pruned.model,
-        windows,
-        objective,
+        Checkpoint(original, pruned.tokenizer),
+        text,
+        config.loss,
         config.training,
         device=device,
         seed=seed,

@@ -10,10 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from roots_compress.errors import InputError, did_you_mean
+from roots_compress.prune.config import PruneConfig
 from roots_compress.recipe.faults import faults_of
 from roots_compress.recipe.location import Location, dotted, parse_dotted
 from roots_compress.recipe.schema import STUDENT_PRESETS, DistillConfig, Recipe, StageConfig
 from roots_compress.recipe.yaml import Document, read_yaml
+from roots_compress.training.config import DistillLossConfig
 
 MODEL_OPTION = "--model"
 _LOCAL_ONLY = "Models and texts are read from disk; nothing is fetched over the network."
@@ -164,6 +166,14 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _stage_from_folder(stage: StageConfig, folder: Path) -> StageConfig:
-    if isinstance(stage, DistillConfig) and stage.student not in STUDENT_PRESETS:
-        return stage.model_copy(update={"student": str(folder / stage.student)})
+    if isinstance(stage, DistillConfig):
+        student = stage.student if stage.student in STUDENT_PRESETS else str(folder / stage.student)
+        return stage.model_copy(update={"student": student, "loss": _loss_from_folder(stage.loss, folder)})
+    if isinstance(stage, PruneConfig) and stage.recovery is not None:
+        loss = _loss_from_folder(stage.recovery.loss, folder)
+        return stage.model_copy(update={"recovery": stage.recovery.model_copy(update={"loss": loss})})
     return stage
+
+
+def _loss_from_folder(loss: DistillLossConfig, folder: Path) -> DistillLossConfig:
+    return loss if loss.cache is None else loss.model_copy(update={"cache": folder / loss.cache})

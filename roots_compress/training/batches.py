@@ -5,6 +5,7 @@ Shape legend: B windows in a batch, T tokens in a window, N scored positions of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,10 @@ class Batch:
     input_ids_BT: Tensor
     labels_BT: Tensor
     segment_ids_BT: Tensor
+    rows: tuple[int, ...]
+    """Which of the training's windows these are, counted among those with a scored token."""
+    first: int
+    """How many windows training has read before these, over all epochs."""
 
     @property
     def scored_BT(self) -> Tensor:  # noqa: N802
@@ -63,8 +68,19 @@ class BatchOrder:
 
     def take(self, first: int, count: int, device: str) -> Batch:
         """Return the windows numbered `first` to `first + count` since the start of training."""
-        rows = [self._row(number) for number in range(first, first + count)]
-        return Batch(**{name: tensor[rows].to(device) for name, tensor in self.tensors.items()})
+        return self.at([self._row(number) for number in range(first, first + count)], device, first=first)
+
+    def at(self, rows: Sequence[int], device: str, *, first: int = 0) -> Batch:
+        """Return windows by their place in the text."""
+        tensors = {name: tensor[list(rows)].to(device) for name, tensor in self.tensors.items()}
+        return Batch(**tensors, rows=tuple(rows), first=first)
+
+    @property
+    def scored_counts(self) -> NDArray[np.int64]:
+        """How many positions of each window are scored."""
+        labels_BT = self.tensors["labels_BT"].numpy()
+        counts: NDArray[np.int64] = (labels_BT[:, 1:] != IGNORED_LABEL).sum(axis=1)
+        return counts
 
     def _row(self, number: int) -> int:
         epoch, position = divmod(number, len(self))

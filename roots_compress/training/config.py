@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.settings import PositiveFloat, PositiveInt, Settings
+from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
 
 
 class TrainingConfig(Settings):
@@ -38,24 +38,60 @@ class TrainingConfig(Settings):
     """Steps between resumable checkpoints of the training state."""
 
 
-class DistillLossConfig(Settings):
-    """Cross-entropy plus temperature-scaled KL divergence to the teacher (Hinton et al. 2015)."""
+Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
-    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 0.5
+
+class DistillLossConfig(Settings):
+    """Cross-entropy with the text, plus what the student is to have in common with its teacher."""
+
+    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 0.1
     """Weight of the cross-entropy with the text's next token."""
-    kl_weight: Annotated[float, Field(ge=0.0)] = 0.5
-    """Weight of the KL divergence to the teacher's distribution, multiplied by the temperature squared."""
+    divergence_weight: Annotated[float, Field(ge=0.0)] = 0.9
+    """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared."""
+    divergence: Divergence = "forward_kl"
+    """`forward_kl`: KL(teacher || student); `reverse_kl`: KL(student || teacher); `jensen_shannon`: the mean
+    KL of both to their mixture."""
+    temperature: PositiveFloat = 1.0
+    """Softens both distributions in the divergence."""
+    top_k: PositiveInt | None = None
+    """Compare the teacher's k most probable tokens, and all others as one. The teacher then runs only once
+    over the text, before training, and what it says is cached on disk. Without it, the whole vocabulary is
+    compared and the teacher runs along."""
+    cache: PathSetting | None = None
+    """Folder in which cached teachers are kept for other stages and runs, with `top_k`. Without it a cache
+    goes when its stage is done."""
     hidden_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the squared error between matched hidden states, relative to the teacher's variance."""
-    temperature: PositiveFloat = 2.0
-    """Softens both distributions in the KL term."""
-    direction: Literal["forward", "reverse"] = "forward"
-    """`forward`: KL(teacher || student); `reverse`: KL(student || teacher)."""
+    projection: Literal["learned", "least_squares"] = "learned"
+    """How hidden states of another width are mapped to the teacher's: by a linear map that is trained along,
+    or by one that is fitted once to the untrained student."""
+    relation_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the divergence between the attention relations (queries, keys, values) of the last layers."""
+    on_policy_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Fraction of the batches whose second half the student writes itself, for the teacher to correct."""
+
+    @property
+    def needs_running_teacher(self) -> bool:
+        """Whether something is asked for that a cache of distributions does not hold."""
+        return self.hidden_weight > 0 or self.relation_weight > 0 or self.on_policy_ratio > 0
 
     @model_validator(mode="after")
-    def _must_minimise_something(self) -> Self:
-        if self.cross_entropy_weight == self.kl_weight == self.hidden_weight == 0.0:
+    def _must_fit_together(self) -> Self:
+        weights = self.cross_entropy_weight, self.divergence_weight, self.hidden_weight, self.relation_weight
+        if not any(weights):
             raise ValueError(
-                "at least one of cross_entropy_weight, kl_weight and hidden_weight must be above 0"
+                "at least one of cross_entropy_weight, divergence_weight, hidden_weight and relation_weight "
+                "must be above 0"
             )
+        if self.on_policy_ratio and not self.divergence_weight:
+            raise ValueError(
+                "on_policy_ratio needs a divergence_weight above 0: the text no longer says what is right"
+            )
+        if self.top_k is not None and self.needs_running_teacher:
+            raise ValueError(
+                "top_k caches distributions only; hidden_weight, relation_weight and on_policy_ratio need "
+                "the teacher itself: set top_k to null, or these to 0"
+            )
+        if self.cache is not None and self.top_k is None:
+            raise ValueError("cache needs top_k: the whole vocabulary is too much to keep for every token")
         return self

@@ -47,6 +47,12 @@ def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: 
     return "no" if setting == "fp32" else setting
 
 
+def autocast(device: str, precision: Precision) -> torch.autocast:
+    """Return the context in which matrices are multiplied in a precision."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device, dtype, enabled=precision != "no")
+
+
 def _multiplies_bf16(device: str) -> bool:
     """Whether the device has matrix units for bfloat16; without them it computes slower than float32."""
     if device == "cpu":

@@ -1,153 +1,216 @@
-"""Distillation losses, pure functions of tensors, and the objective that runs the teacher.
+"""The distillation objective: cross-entropy with the text, and what is to be like the teacher.
 
-Shape legend: N scored positions, V vocabulary, W and U hidden sizes of student and teacher.
+Shape legend: N scored positions, n positions of a chunk, V vocabulary, W and U hidden sizes of student and
+teacher.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch
 from roots_compress.training.config import DistillLossConfig
-from roots_compress.training.objective import Loss, Objective, chunked_mean, final_hidden
+from roots_compress.training.divergence import divergence
+from roots_compress.training.head import head_loss
+from roots_compress.training.objective import Loss, Objective, cross_entropy_sum
+from roots_compress.training.samples import sample_continuations
+from roots_compress.training.signals import (
+    Signals,
+    hidden_distance,
+    matched_layers,
+    relation_divergence,
+    relation_heads,
+    run,
+)
+from roots_compress.training.teacher import log_probs_of_cache, log_probs_of_teacher
+from roots_compress.training.teacher_cache import TeacherCache
 
-
-def kl_divergence(
-    student_NV: Tensor, teacher_NV: Tensor, *, temperature: float, direction: Literal["forward", "reverse"]
-) -> Tensor:
-    """Return the KL divergence between the softened distributions at each position, `N`, in nats times T^2.
-
-    The factor T^2 keeps the gradient's size independent of the temperature (Hinton, Vinyals and Dean 2015,
-    section 2). `forward` is KL(teacher || student), which spreads the student over all that the teacher
-    allows; `reverse` is KL(student || teacher), which lets it keep to the teacher's main modes (Gu et al.
-    2024, MiniLLM).
-
-    Args:
-        student_NV: the student's logits, of any floating dtype; computed with in float32 or wider.
-        teacher_NV: the teacher's logits.
-        temperature: T, above 0.
-        direction: which of the two distributions the expectation is over.
-    """
-    log_student = _log_softmax(student_NV, temperature)
-    log_teacher = _log_softmax(teacher_NV, temperature)
-    log_p, log_q = (log_teacher, log_student) if direction == "forward" else (log_student, log_teacher)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1) * temperature**2
-
-
-def hidden_distance(student_NU: Tensor, teacher_NU: Tensor) -> Tensor:
-    """Return the squared distance of hidden states at each position, `N`, over the teacher's variance there.
-
-    Each position is normalised by its own variance over the channels: positions with massive activations
-    (Sun et al. 2024) would otherwise drown the rest, and a variance taken over a batch would make the loss
-    of a position depend on its neighbours and on padding.
-    """
-    student_NU, teacher_NU = student_NU.float(), teacher_NU.float()
-    spread = (teacher_NU - teacher_NU.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
-    distance = (student_NU - teacher_NU).square().mean(dim=-1)
-    return distance / spread.clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def matched_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
-    """Return, for each student layer, the teacher layer (counted from 1) at the same relative depth."""
-    return tuple(
-        max(1, round(number * teacher_layers / student_layers)) for number in range(1, student_layers + 1)
-    )
+Compared = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+"""Given the student's logits at a chunk of positions: the log-probabilities of student and teacher there."""
 
 
 class Distillation(Objective):
-    """Cross-entropy with the text, KL divergence to a frozen teacher, and optionally matched hidden states.
+    """Cross-entropy with the text, and divergence from a frozen teacher in distribution and inside.
 
-    Only the terms with a weight above 0 are computed; without KL and hidden states the teacher does not run.
-    Where the widths differ, hidden states are compared through learned linear maps, one for each student
-    layer (Romero et al. 2015, FitNets); they are trained along, and are no part of the student.
+    Only the terms with a weight above 0 are computed; without any of the teacher's it does not run. Where the
+    widths differ, hidden states are compared through linear maps, one for each student layer, which are no
+    part of the student: trained along (Romero et al. 2015, FitNets), or given and left as they are.
 
     Args:
-        teacher: put in eval mode and frozen here; it must share the student's vocabulary.
+        teacher: a model, put in eval mode and frozen here, that shares the student's vocabulary; or its cache
+            on the very windows of the training.
         student: the model to be trained, for its shape.
-        config: weights, temperature and direction.
-        seed: initialises the maps.
+        config: the weights, and which divergence.
+        seed: initialises learned maps, and decides what an on-policy student writes.
+        maps: fitted ones, `UW` for each student layer.
     """
 
     def __init__(
-        self, teacher: RootsForCausalLM, student: RootsForCausalLM, config: DistillLossConfig, *, seed: int
+        self,
+        teacher: RootsForCausalLM | TeacherCache,
+        student: RootsForCausalLM,
+        config: DistillLossConfig,
+        *,
+        seed: int,
+        maps: Sequence[Tensor] = (),
     ) -> None:
         super().__init__()
+        self.config, self.seed = config, seed
+        self.teacher: RootsForCausalLM | None = None
+        self.cache: TeacherCache | None = None
+        self.maps = nn.ModuleList()
+        if isinstance(teacher, TeacherCache):
+            assert not config.needs_running_teacher
+            self.cache = teacher
+            return
         assert teacher.config.vocab_size == student.config.vocab_size
-        self.config = config
         self.teacher = teacher.eval().requires_grad_(False)
         self.matches = matched_layers(len(student.config.layers), len(teacher.config.layers))
-        self.maps = nn.ModuleList()
         widths = student.config.hidden_size, teacher.config.hidden_size
         if config.hidden_weight and widths[0] != widths[1]:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.maps.extend(nn.Linear(*widths, bias=False) for _ in self.matches)
+            self.maps.extend(
+                _learned_maps(*widths, len(self.matches), seed) if not maps else _fixed_maps(maps)
+            )
 
     def extra_repr(self) -> str:
-        """Name the settings, which tell one distillation's saved state from another's."""
-        return str(self.config)
+        """Name the settings and the cache, which tell one distillation's saved state from another's."""
+        settings = self.config.model_dump(mode="json", exclude={"cache"})
+        return f"{settings}, seed={self.seed}, cache={self.cache and self.cache.sha256}"
 
     def train(self, mode: bool = True) -> Distillation:
         """Change the mode of the maps; the teacher stays in eval mode."""
         super().train(mode)
-        self.teacher.eval()
+        if self.teacher is not None:
+            self.teacher.eval()
         return self
 
     def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
         """Return the weighted loss of a batch, and its terms."""
         config = self.config
-        use_hidden = config.hidden_weight > 0
-        student_NW, student_states = final_hidden(model, batch, states=use_hidden)
-        teacher_NU, teacher_states = self._teacher_hidden(batch)
-        targets_N = batch.targets_N
-
-        def term_sums(part: slice) -> Tensor:
-            logits_nV = model.project(student_NW[part]).float()
-            cross_entropy = F.cross_entropy(logits_nV, targets_N[part], reduction="sum")
-            if teacher_NU is None or not config.kl_weight:
-                return torch.stack((cross_entropy, torch.zeros_like(cross_entropy)))
-            with torch.no_grad():
-                teacher_nV = self.teacher.project(teacher_NU[part])
-            divergence = kl_divergence(
-                logits_nV, teacher_nV, temperature=config.temperature, direction=config.direction
-            )
-            return torch.stack((cross_entropy, divergence.sum()))
-
-        cross_entropy, kl = chunked_mean(term_sums, len(targets_N), model.config.vocab_size)
-        total = config.cross_entropy_weight * cross_entropy + config.kl_weight * kl
-        parts = {"cross_entropy": cross_entropy.detach()}
-        if config.kl_weight:
-            parts["kl"] = kl.detach()
-        if use_hidden:
-            hidden = self._hidden_loss(student_states, teacher_states)
-            total = total + config.hidden_weight * hidden
-            parts["hidden"] = hidden.detach()
+        sampled = self._may_write(batch)
+        if sampled is not None:
+            batch = sample_continuations(model, batch, sampled)
+        student = run(model, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0)
+        teacher = self._run_teacher(batch)
+        # What the student wrote is no text to be learnt by heart.
+        weights = {} if sampled else {"cross_entropy": config.cross_entropy_weight}
+        if config.divergence_weight:
+            weights["divergence"] = config.divergence_weight
+        total, parts = self._head_terms(model, student, teacher, batch, weights)
+        for name, weight, term in self._inner_terms(student, teacher, batch):
+            total = total + weight * term
+            parts[name] = term.detach()
         return Loss(total, parts)
 
-    def _teacher_hidden(self, batch: Batch) -> tuple[Tensor | None, tuple[Tensor, ...]]:
-        if not (self.config.kl_weight or self.config.hidden_weight):
-            return None, ()
+    def _may_write(self, batch: Batch) -> torch.Generator | None:
+        """Return what the student draws its own text with, where it is this batch's turn."""
+        if not self.config.on_policy_ratio:
+            return None
+        rng = np.random.default_rng((self.seed, batch.first))
+        if rng.random() >= self.config.on_policy_ratio:
+            return None
+        generator = torch.Generator(batch.input_ids_BT.device)
+        return generator.manual_seed(int(rng.integers(1 << 62)))
+
+    def _run_teacher(self, batch: Batch) -> Signals | None:
+        config = self.config
+        if self.teacher is None or not (
+            config.divergence_weight or config.hidden_weight or config.relation_weight
+        ):
+            return None
         assert not self.teacher.training
         # Not inference mode: its tensors could not be kept for the student's backward pass.
         with torch.no_grad():
-            return final_hidden(self.teacher, batch, states=self.config.hidden_weight > 0)
+            return run(
+                self.teacher, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0
+            )
 
-    def _hidden_loss(self, student_states: tuple[Tensor, ...], teacher_states: tuple[Tensor, ...]) -> Tensor:
+    def _head_terms(
+        self,
+        model: RootsForCausalLM,
+        student: Signals,
+        teacher: Signals | None,
+        batch: Batch,
+        weights: dict[str, float],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of what is computed from logits, and its terms."""
+        config, targets_N = self.config, batch.targets_N
+        compared = self._compared(teacher, batch) if "divergence" in weights else None
+
+        def term_sums(logits_nV: Tensor, part: slice) -> list[Tensor]:
+            sums = [cross_entropy_sum(logits_nV, targets_N[part])] if "cross_entropy" in weights else []
+            if compared is not None:
+                distances_n = divergence(*compared(logits_nV, part), config.divergence)
+                # T^2 keeps the gradient's size independent of the temperature (Hinton et al. 2015).
+                sums.append(distances_n.sum() * config.temperature**2)
+            return sums
+
+        total, terms_L = head_loss(model, student.final_NW, term_sums, tuple(weights.values()))
+        return total, dict(zip(weights, terms_L, strict=True))
+
+    def _compared(self, teacher: Signals | None, batch: Batch) -> Compared:
+        temperature = self.config.temperature
+        if self.cache is not None:
+            cached = self.cache.read(batch.rows).to(batch.input_ids_BT.device)
+            return lambda logits_nV, part: log_probs_of_cache(cached, part, logits_nV, temperature)
+        assert self.teacher is not None
+        assert teacher is not None
+        model, final_NU = self.teacher, teacher.final_NW
+        return lambda logits_nV, part: log_probs_of_teacher(model, final_NU[part], logits_nV, temperature)
+
+    def _inner_terms(
+        self, student: Signals, teacher: Signals | None, batch: Batch
+    ) -> list[tuple[str, float, Tensor]]:
+        """Return name, weight and mean of what is compared inside the models."""
+        terms = []
+        if self.config.hidden_weight:
+            assert teacher is not None
+            terms.append(("hidden", self.config.hidden_weight, self._hidden_term(student, teacher)))
+        if self.config.relation_weight:
+            assert teacher is not None
+            terms.append(
+                ("relations", self.config.relation_weight, self._relation_term(student, teacher, batch))
+            )
+        return terms
+
+    def _hidden_term(self, student: Signals, teacher: Signals) -> Tensor:
         """Return the distance averaged over positions and student layers; the embedding is not matched."""
         distances = []
         for index, match in enumerate(self.matches):
-            state_NU = student_states[index + 1]
+            state_NU = student.states[index]
             if self.maps:
                 state_NU = self.maps[index](state_NU)
-            distances.append(hidden_distance(state_NU, teacher_states[match]).mean())
+            distances.append(hidden_distance(state_NU, teacher.states[match]).mean())
         return torch.stack(distances).mean()
 
+    def _relation_term(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        """Return the divergence averaged over positions and over queries, keys and values."""
+        assert self.teacher is not None
+        most = self.teacher.config.layers[-1]["num_attention_heads"]
+        means = []
+        for student_BTC, teacher_BTC in zip(student.projections, teacher.projections, strict=True):
+            heads = relation_heads(student_BTC.shape[-1], teacher_BTC.shape[-1], most)
+            distance_BT = relation_divergence(student_BTC, teacher_BTC, batch.segment_ids_BT, heads)
+            means.append(distance_BT[batch.scored_BT].mean())
+        return torch.stack(means).mean()
 
-def _log_softmax(logits_NV: Tensor, temperature: float) -> Tensor:
-    wide = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-    return (wide / temperature).log_softmax(dim=-1)
+
+def _learned_maps(student_width: int, teacher_width: int, count: int, seed: int) -> list[nn.Linear]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return [nn.Linear(student_width, teacher_width, bias=False) for _ in range(count)]
+
+
+def _fixed_maps(maps: Sequence[Tensor]) -> list[nn.Linear]:
+    linears = []
+    for map_UW in maps:
+        teacher_width, student_width = map_UW.shape
+        linear = nn.Linear(student_width, teacher_width, bias=False)
+        linear.weight = nn.Parameter(map_UW, requires_grad=False)
+        linears.append(linear)
+    return linears

@@ -117,7 +117,7 @@ def fit(
         StageError: the loss or a gradient is no longer finite, or the state cannot be written.
         KeyboardInterrupt: passed on once the state is saved.
     """
-    _check(model, windows)
+    check_trainable(model, windows)
     try:
         run = _TrainingRun(
             model, BatchOrder(windows, seed=seed), objective, config, device=device, seed=seed, work=work
@@ -211,6 +211,7 @@ class _TrainingRun:
         batches = self._micro_batches()
         scored = [int(batch.scored_BT.sum()) for batch in batches]
         sums: dict[str, Tensor] = {}
+        shares: dict[str, float] = {}
         for batch, count in zip(batches, scored, strict=True):
             # Weighted by scored tokens, so that the sum is the mean over the whole accumulated batch.
             share = count / sum(scored)
@@ -219,7 +220,9 @@ class _TrainingRun:
             self.accelerator.backward(loss.total * share)
             for name, value in {"total": loss.total.detach(), **loss.parts}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value
-        return {name: float(value) for name, value in sums.items()}, sum(
+                shares[name] = shares.get(name, 0.0) + share
+        # A term that some batches do not have is a mean over those that do.
+        return {name: float(value) / shares[name] for name, value in sums.items()}, sum(
             b.input_ids_BT.numel() for b in batches
         )
 
@@ -328,7 +331,12 @@ def make_accelerator(device: str, precision: Precision) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=device == "cpu")
 
 
-def _check(model: RootsForCausalLM, windows: PackedWindows) -> None:
+def check_trainable(model: RootsForCausalLM, windows: PackedWindows) -> None:
+    """Check that `fit` can train a model on windows.
+
+    Raises:
+        InputError: they are longer than its context, or its weights are integers.
+    """
     length, context = windows.input_ids.shape[1], model.config.max_position_embeddings
     if length > context:
         raise InputError(

@@ -36,7 +36,7 @@ from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.distillation import Distillation
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from tests.checks.removal import Check, NoticedError
-from tests.export.quantized import tiny_quantized
+from tests.export.quantized import quantized
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_model, tiny_tokenizer
 from tests.training.text import windows
 
@@ -282,7 +282,7 @@ CHECKS = [
     Check(
         "a quantized model is trained",
         "a quantized model cannot be trained",
-        lambda folder: train(folder, model=tiny_quantized("w8")),
+        lambda folder: train(folder, model=quantized(tiny_model(), {"model.layers.0.mlp.down_proj": "w8"})),
     ),
     Check(
         "the teacher is in training mode",

@@ -106,7 +106,7 @@ def test_recovery_brings_the_model_nearer_to_its_teacher(tmp_path: Path) -> None
         return float((teacher.exp() * (teacher - student)).sum(-1).mean())
 
     recovery = RecoveryConfig(
-        loss=DistillLossConfig(cross_entropy_weight=0.0, kl_weight=1.0, temperature=1.0),
+        loss=DistillLossConfig(cross_entropy_weight=0.0, divergence_weight=1.0, temperature=1.0),
         training=TrainingConfig(steps=30, batch_size=4, block_size=32, learning_rate=3e-3),
     )
     plain = run(tmp_path, tiny_checkpoint(), ratio=0.5)
@@ -115,6 +115,21 @@ def test_recovery_brings_the_model_nearer_to_its_teacher(tmp_path: Path) -> None
     notes = recovered.notes["recovery"]
     assert isinstance(notes, dict)
     assert notes["steps"] == 30
+
+
+def test_recovery_learns_from_a_cached_teacher_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+    recovery = RecoveryConfig(
+        loss=DistillLossConfig(top_k=8, cache=tmp_path / "caches"),
+        training=TrainingConfig(steps=4, batch_size=4, block_size=32),
+    )
+    checkpoint = tiny_checkpoint()
+    notes = run(tmp_path, checkpoint, ratio=0.5, recovery=recovery).notes["recovery"]
+    assert isinstance(notes, dict)
+    assert isinstance(notes["losses"], dict)
+    assert "divergence" in notes["losses"]
+    assert len(list((tmp_path / "caches").iterdir())) == 1
+    expected = tiny_checkpoint().model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in checkpoint.model.state_dict().items())
 
 
 def test_a_ratio_without_a_legal_shape_is_refused_before_any_work(tmp_path: Path) -> None:

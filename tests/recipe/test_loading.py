@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError
+from roots_compress.prune.config import PruneConfig
 from roots_compress.recipe.loading import check_paths, load_recipe, parse_recipe, resolved
 from roots_compress.recipe.schema import Recipe
 
@@ -201,6 +203,23 @@ def test_paths_start_from_the_recipes_folder(tmp_path: Path, monkeypatch: pytest
     assert recipe.data.eval == (Path("/abs/e.txt"),)
     assert [stage.student for stage in recipe.stages] == ["small", str(folder / "s.json")]  # type: ignore[union-attr]
     assert load_recipe(Path("recipes/r.yaml"), model=Path("other")).model == tmp_path / "other"
+
+
+def test_a_teacher_cache_starts_from_the_recipes_folder_too(tmp_path: Path) -> None:
+    text = (
+        "name: a\nmodel: m\nstages:\n"
+        "  - {kind: distill, loss: {top_k: 8, cache: caches}}\n"
+        "  - {kind: prune, recovery: {loss: {top_k: 8, cache: caches}}}\n"
+        "  - {kind: prune, name: again, recovery: {loss: {top_k: 8}}}\n"
+    )
+    first, second, third = load(tmp_path, text).stages
+    assert isinstance(first, DistillConfig)
+    assert isinstance(second, PruneConfig)
+    assert isinstance(third, PruneConfig)
+    assert second.recovery is not None
+    assert third.recovery is not None
+    assert first.loss.cache == second.recovery.loss.cache == tmp_path / "caches"
+    assert third.recovery.loss.cache is None
 
 
 def test_a_model_on_the_command_line_stands_in_for_one_in_the_recipe(tmp_path: Path) -> None:

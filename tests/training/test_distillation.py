@@ -1,94 +1,31 @@
-"""The distillation losses against plain references, and the objective's treatment of the teacher."""
+"""The distillation objective: its terms, its weights, and its treatment of the teacher."""
 
 from __future__ import annotations
 
 import copy
+import io
 from dataclasses import replace
-from typing import Literal
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
-from roots_compress.training import objective as objective_module
-from roots_compress.training.config import DistillLossConfig
-from roots_compress.training.distillation import Distillation, hidden_distance, kl_divergence, matched_layers
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.training import head
+from roots_compress.training.batches import BatchOrder
+from roots_compress.training.config import DistillLossConfig, Divergence
+from roots_compress.training.distillation import Distillation
 from roots_compress.training.objective import CrossEntropy
-from tests.tiny import tiny_layer, tiny_model
+from roots_compress.training.signals import hidden_distance
+from roots_compress.training.teacher import cached_teacher
+from roots_compress.training.teacher_cache import TeacherCache
+from tests.tiny import VOCAB_SIZE, tiny_layer, tiny_model
 from tests.training.text import as_batch, windows
-
-Direction = Literal["forward", "reverse"]
-DIRECTIONS: tuple[Direction, ...] = ("forward", "reverse")
-
-
-def logits(seed: int, positions: int = 5, vocab: int = 11) -> torch.Tensor:
-    return (
-        torch.randn(positions, vocab, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
-    )
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_kl_to_itself_is_zero(direction: Direction) -> None:
-    same = logits(0)
-    assert kl_divergence(same, same, temperature=2.0, direction=direction).abs().max() < 1e-12
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_kl_equals_torchs_batchmean(direction: Direction) -> None:
-    student, teacher = logits(0), logits(1)
-    log_student, log_teacher = student.log_softmax(-1), teacher.log_softmax(-1)
-    expected, target = (log_student, log_teacher) if direction == "forward" else (log_teacher, log_student)
-    reference = F.kl_div(expected, target, log_target=True, reduction="batchmean")
-    ours = kl_divergence(student, teacher, temperature=1.0, direction=direction).mean()
-    torch.testing.assert_close(ours, reference)
-
-
-def test_kl_directions_differ() -> None:
-    student, teacher = logits(0), logits(1)
-    forward, reverse = (kl_divergence(student, teacher, temperature=1.0, direction=d) for d in DIRECTIONS)
-    assert not torch.allclose(forward, reverse)
-    torch.testing.assert_close(forward, kl_divergence(teacher, student, temperature=1.0, direction="reverse"))
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_kl_gradient_matches_finite_differences(direction: Direction) -> None:
-    student = logits(0).requires_grad_()
-    teacher = logits(1)
-    assert torch.autograd.gradcheck(
-        lambda x: kl_divergence(x, teacher, temperature=1.7, direction=direction).sum(), (student,)
-    )
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_kl_scales_with_temperature_squared(direction: Direction) -> None:
-    student, teacher = logits(0), logits(1)
-    hot = kl_divergence(student, teacher, temperature=3.0, direction=direction)
-    cooled = kl_divergence(student / 3, teacher / 3, temperature=1.0, direction=direction)
-    torch.testing.assert_close(hot, 9 * cooled)
-
-
-def test_kl_of_far_apart_half_precision_logits_is_finite() -> None:
-    student = torch.tensor([[60000.0, -60000.0, 0.0]], dtype=torch.float16)
-    for direction in DIRECTIONS:
-        divergence = kl_divergence(student, -student, temperature=1.0, direction=direction)
-        assert divergence.dtype == torch.float32
-        assert divergence.isfinite().all()
-
-
-def test_hidden_distance_is_relative_to_the_teachers_variance() -> None:
-    teacher = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
-    assert hidden_distance(teacher, teacher).abs().max() == 0
-    mean = teacher.mean(dim=-1, keepdim=True).expand_as(teacher)
-    torch.testing.assert_close(hidden_distance(mean, teacher), torch.ones(4))
-    torch.testing.assert_close(hidden_distance(7 * mean, 7 * teacher), torch.ones(4))
-
-
-def test_layers_are_matched_by_depth() -> None:
-    assert matched_layers(3, 6) == (2, 4, 6)
-    assert matched_layers(2, 2) == (1, 2)
-    assert matched_layers(4, 6)[-1] == 6
 
 
 def test_a_student_equal_to_its_teacher_has_only_cross_entropy() -> None:
@@ -96,14 +33,14 @@ def test_a_student_equal_to_its_teacher_has_only_cross_entropy() -> None:
     student = copy.deepcopy(teacher)
     config = DistillLossConfig(hidden_weight=1.0)
     loss = Distillation(teacher, student, config, seed=0)(student, as_batch(windows()))
-    assert float(loss.parts["kl"]) == pytest.approx(0, abs=1e-5)
+    assert float(loss.parts["divergence"]) == pytest.approx(0, abs=1e-5)
     assert float(loss.parts["hidden"]) == 0
     assert float(loss.parts["cross_entropy"]) > 1
 
 
 def test_the_objective_is_the_weighted_mean_of_plain_terms() -> None:
     teacher, student, batch = tiny_model(0), tiny_model(1), as_batch(windows())
-    config = DistillLossConfig(cross_entropy_weight=0.3, kl_weight=0.7, temperature=2.0)
+    config = DistillLossConfig(cross_entropy_weight=0.3, divergence_weight=0.7, temperature=2.0)
     loss = Distillation(teacher, student, config, seed=0)(student, batch)
 
     mask = batch.labels_BT[:, 1:] != IGNORED_LABEL
@@ -163,7 +100,7 @@ def test_hidden_states_of_another_width_go_through_trained_maps() -> None:
 
 def test_without_the_teachers_terms_it_is_plain_cross_entropy() -> None:
     teacher, student, batch = tiny_model(0), tiny_model(1), as_batch(windows())
-    config = DistillLossConfig(cross_entropy_weight=1.0, kl_weight=0.0)
+    config = DistillLossConfig(cross_entropy_weight=1.0, divergence_weight=0.0)
     loss = Distillation(teacher, student, config, seed=0)(student, batch)
     torch.testing.assert_close(loss.total, CrossEntropy()(student, batch).total)
     assert set(loss.parts) == {"cross_entropy"}
@@ -173,7 +110,7 @@ def test_chunked_logits_give_the_same_loss_and_gradients(monkeypatch: pytest.Mon
     teacher, batch = tiny_model(0), as_batch(windows())
     results = []
     for budget in (1 << 24, 7 * 300):
-        monkeypatch.setattr(objective_module, "LOGITS_BUDGET", budget)
+        monkeypatch.setattr(head, "LOGITS_BUDGET", budget)
         student = tiny_model(1).train()
         loss = Distillation(teacher, student, DistillLossConfig(), seed=0)(student, batch)
         loss.total.backward()
@@ -189,3 +126,104 @@ def test_a_prompt_is_not_scored() -> None:
     mean = CrossEntropy()(model, scored).total
     logits_NV = model(scored.input_ids_BT, segment_ids=scored.segment_ids_BT).logits[:, 8:-1].flatten(0, 1)
     torch.testing.assert_close(mean, F.cross_entropy(logits_NV, scored.input_ids_BT[:, 9:].flatten()))
+
+
+def ask(folder: Path, teacher: RootsForCausalLM, config: DistillLossConfig) -> TeacherCache:
+    return cached_teacher(
+        teacher,
+        windows(),
+        config,
+        folder,
+        tokenizer_sha256="t" * 64,
+        precision="no",
+        device="cpu",
+        seed=0,
+        console=Console(file=io.StringIO()),
+    )
+
+
+@pytest.mark.parametrize("divergence", get_args(Divergence))
+def test_a_cache_of_the_whole_vocabulary_teaches_what_the_teacher_does(
+    tmp_path: Path, divergence: Divergence
+) -> None:
+    """But for float16, in loss and gradients."""
+    teacher, batch = tiny_model(0), as_batch(windows())
+    config = DistillLossConfig(divergence=divergence, temperature=1.5)
+    cut = config.model_copy(update={"top_k": VOCAB_SIZE})
+    results = []
+    for source, settings in ((teacher, config), (ask(tmp_path, teacher, cut), cut)):
+        student = tiny_model(1)
+        loss = Distillation(source, student, settings, seed=0)(student, batch)
+        loss.total.backward()
+        gradients = [p.grad.flatten() for p in student.parameters() if p.grad is not None]
+        results.append((loss.parts["divergence"], torch.cat(gradients)))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-2, atol=1e-3)
+    assert torch.linalg.norm(results[1][1] - results[0][1]) < 0.01 * torch.linalg.norm(results[0][1])
+
+
+def test_a_cached_teacher_finds_no_fault_with_itself(tmp_path: Path) -> None:
+    teacher = tiny_model(0)
+    config = DistillLossConfig(top_k=8)
+    objective = Distillation(ask(tmp_path, teacher, config), teacher, config, seed=0)
+    assert float(objective(teacher, as_batch(windows())).parts["divergence"]) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_cache_is_read_at_the_rows_of_the_batch(tmp_path: Path) -> None:
+    teacher, order = tiny_model(0), BatchOrder(windows(), seed=3)
+    config = DistillLossConfig(top_k=8)
+    objective = Distillation(ask(tmp_path, teacher, config), teacher, config, seed=0)
+    loss = objective(teacher, order.take(9, 6, "cpu"))
+    assert float(loss.parts["divergence"]) == pytest.approx(0, abs=1e-4)
+
+
+def test_equal_models_have_equal_relations() -> None:
+    teacher = tiny_model()
+    config = DistillLossConfig(relation_weight=2.0)
+    loss = Distillation(teacher, tiny_model(), config, seed=0)(teacher, as_batch(windows()))
+    assert float(loss.parts["relations"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_relations_of_other_widths_reach_the_students_projections() -> None:
+    teacher = tiny_model(0)
+    layer = tiny_layer(num_attention_heads=2, num_key_value_heads=1)
+    student = tiny_model(1, hidden_size=24, layers=[layer, layer])
+    config = DistillLossConfig(cross_entropy_weight=0.0, divergence_weight=0.0, relation_weight=2.0)
+    loss = Distillation(teacher, student, config, seed=0)(student, as_batch(windows()))
+    torch.testing.assert_close(loss.total.detach(), 2 * loss.parts["relations"])
+    loss.total.backward()
+    attention = student.model.layers[-1].self_attn
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        assert projection.weight.grad.abs().max() > 0
+    assert not attention.o_proj.weight.grad.any()
+
+
+def test_given_maps_are_used_and_not_trained() -> None:
+    teacher, student = tiny_model(0), tiny_model(1, hidden_size=24, layers=[tiny_layer()])
+    config = DistillLossConfig(hidden_weight=1.0, projection="least_squares")
+    zero = Distillation(teacher, student, config, seed=0, maps=[torch.zeros(32, 24)])
+    loss = zero(student, as_batch(windows()))
+    batch = as_batch(windows())
+    last = teacher(batch.input_ids_BT, segment_ids=batch.segment_ids_BT, output_hidden_states=True)
+    states = last.hidden_states[-1][batch.scored_BT]
+    expected = hidden_distance(torch.zeros_like(states), states).mean()
+    torch.testing.assert_close(loss.parts["hidden"], expected.detach())
+    assert not any(p.requires_grad for p in zero.parameters())
+
+
+def test_what_the_student_writes_is_corrected_and_not_learnt_by_heart() -> None:
+    teacher, student, batch = tiny_model(0), tiny_model(1), as_batch(windows())
+    objective = Distillation(teacher, student, DistillLossConfig(on_policy_ratio=1.0), seed=5)
+    loss = objective(student, batch)
+    assert set(loss.parts) == {"divergence"}
+    torch.testing.assert_close(loss.total.detach(), 0.9 * loss.parts["divergence"])
+    again = objective(student, batch)
+    assert torch.equal(again.total, loss.total)
+    later = objective(student, replace(batch, first=24))
+    assert not torch.equal(later.total, loss.total)
+
+
+def test_the_students_turn_comes_as_often_as_asked() -> None:
+    objective = Distillation(tiny_model(0), tiny_model(1), DistillLossConfig(on_policy_ratio=0.3), seed=0)
+    batch = as_batch(windows(1))
+    turns = [objective._may_write(replace(batch, first=first)) is not None for first in range(1000)]
+    assert 250 < sum(turns) < 350

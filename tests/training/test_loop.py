@@ -79,11 +79,11 @@ def test_the_model_ends_on_the_cpu_in_eval_mode(tmp_path: Path) -> None:
 def test_distillation_brings_the_student_to_its_teacher(tmp_path: Path) -> None:
     teacher, student = tiny_model(0), tiny_model(1)
     before = copy.deepcopy(teacher.state_dict())
-    config = DistillLossConfig(cross_entropy_weight=0.0, kl_weight=1.0)
+    config = DistillLossConfig(cross_entropy_weight=0.0, divergence_weight=1.0)
     objective = Distillation(teacher, student, config, seed=0)
     first = train(copy.deepcopy(student), tmp_path, settings(steps=1), objective)
     last = train(student, tmp_path, settings(steps=80), objective)
-    assert last.parts["kl"] < 0.5 * first.parts["kl"]
+    assert last.parts["divergence"] < 0.5 * first.parts["divergence"]
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
 
 

@@ -152,7 +152,7 @@ def test_a_damaged_state_is_passed_over(
 
 def test_the_state_of_another_teacher_or_objective_is_not_used(tmp_path: Path) -> None:
     def objective(teacher_seed: int, weight: float) -> Distillation:
-        loss = DistillLossConfig(kl_weight=weight)
+        loss = DistillLossConfig(divergence_weight=weight)
         return Distillation(tiny_model(teacher_seed), tiny_model(2), loss, seed=0)
 
     train(tiny_model(2), tmp_path, settings(steps=2), objective(0, 0.5))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
-from roots_compress.training.batches import Batch
+from roots_compress.training.batches import Batch, BatchOrder
 from tests.tiny import VOCAB_SIZE
 
 
@@ -24,4 +23,4 @@ def windows(count: int = 12, tokens: int = 16, *, seed: int = 0, unscored: float
 
 def as_batch(packed: PackedWindows) -> Batch:
     """Return all windows as one batch."""
-    return Batch(*(torch.from_numpy(a) for a in (packed.input_ids, packed.labels, packed.segment_ids)))
+    return BatchOrder(packed, seed=0).at(range(len(packed.input_ids)), "cpu")
