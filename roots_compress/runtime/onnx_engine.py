@@ -131,8 +131,8 @@ class OnnxEngine:
         """Why this graph runs slowly where it was opened; None where there is no reason."""
         if self._device == "cpu" and any(kv.dtype == np.float16 for kv in self._key_values):
             return (
-                "this float16 graph runs on a CPU, more slowly than float32 would: ONNX Runtime converts around"
-                " nearly every operator. Use a CUDA device, or export in float32 or int8."
+                "this float16 graph runs on a CPU, more slowly than float32 would: ONNX Runtime converts"
+                " around nearly every operator. Use a CUDA device, or export in float32 or int8."
             )
         return None
 
