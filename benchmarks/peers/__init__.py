@@ -1,0 +1,1 @@
+"""Other tools' engines and this project's, measured side by side on one checkpoint."""

@@ -1,0 +1,34 @@
+"""This project's graph in its own engine, with the engine's own settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from serving import Logits, serve
+
+from roots_compress.runtime.onnx_engine import OnnxEngine
+
+
+class OursEngine:
+    """A graph whose files the driver has checked."""
+
+    def __init__(self, graph: str, threads: int) -> None:
+        self._engine = OnnxEngine.open(Path(graph), threads=threads, provider="cpu")
+
+    def prefill(self, tokens: list[int]) -> None:
+        """See `serving.Engine`, as for the other methods."""
+        self._step = self._engine.prefill(np.array([tokens]))
+
+    def decode(self, token: int) -> None:  # noqa: D102
+        self._step = self._engine.decode(np.array([token]), self._step.cache)
+
+    def last_logits(self) -> Logits:  # noqa: D102
+        return self._step.logits[0]
+
+    def all_logits(self, tokens: list[int]) -> Logits:  # noqa: D102
+        return self._engine.logits(np.array([tokens]))[0]
+
+
+if __name__ == "__main__":
+    serve(lambda request: OursEngine(request["path"], request["threads"]))
