@@ -1,0 +1,1 @@
+"""Tests of the benchmarks, as far as they need no other tool."""
