@@ -7,6 +7,8 @@ of the next.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,10 @@ class OrtEngine:
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         self._pasts = [name for name in self._inputs if name.startswith(PAST)]
         self._shared, self._room = shared, room
+        settings = Path(path).with_name("genai_config.json")
+        if settings.exists():
+            decoder = json.loads(settings.read_text(encoding="utf-8"))["model"]["decoder"]
+            self._widths = decoder["num_key_value_heads"], decoder["head_size"]
         self._values: dict[str, Any] = {}
         self._logits: Any = None
         self._length = 0
@@ -52,6 +58,10 @@ class OrtEngine:
 
     def _empty(self, name: str) -> Any:
         _batch, heads, _slots, width = self._inputs[name].shape
+        if isinstance(heads, str) or isinstance(
+            width, str
+        ):  # Not said by the graph itself in onnxruntime-genai's.
+            heads, width = self._widths
         slots = self._room if self._shared else 0
         return ort.OrtValue.ortvalue_from_numpy(np.zeros((1, heads, slots, width), np.float32))
 
