@@ -135,7 +135,8 @@ def _targets(
         for piece in chunks(len(final_NU), teacher.config.vocab_size):
             log_probs_nV = soften(teacher.project(final_NU[piece]), config.temperature)
             tokens_nk, log_probs_nK = top_k_with_tail(log_probs_nV, config.top_k)
-            if not log_probs_nV.isfinite().all():
+            # One NaN or infinity among the logits makes every log-probability NaN.
+            if not log_probs_nK.isfinite().all():
                 raise StageError(
                     f"the teacher's logits are NaN or infinite in training windows {rows.start} to "
                     f"{rows.stop - 1}",
