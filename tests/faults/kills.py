@@ -72,9 +72,11 @@ def check_random_kills(commands: Commands, recipe: Path, folder: Path, *, kills:
         struck = 0
         while result.fired + struck < kills:
             reach: Reach = rng.choice(("group", "process"))
-            # A third of a run at most: most chains take several kills, and these reach its every part.
+            # A third of a run at first, so that a chain takes several kills, and more with each of them, so
+            # that a machine that has become slower gets past its longest step.
+            longest = result.seconds / 3 * (1 + struck / 4)
             ending = commands.run(
-                "run", recipe, "--run", run, kill_after=rng.uniform(0, result.seconds / 3), reach=reach
+                "run", recipe, "--run", run, kill_after=rng.uniform(0, longest), reach=reach
             )
             if ending.code == 0:
                 break

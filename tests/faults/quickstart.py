@@ -18,15 +18,16 @@ TEXT_SHARE = 0.2
 
 
 def write_quickstart(path: Path, *, scale: float) -> None:
-    """Write the quickstart's recipe with its work times `scale`, on one thread; with 1 it is the quickstart.
+    """Write the quickstart's recipe, its work times `scale` where that is below 1.
 
-    Training states are saved ten times in each training, so that kills find some to go on from. Below 1, a
-    part of the built-in corpus goes into a file beside the recipe, which is read sooner than gathered.
+    A shortened one computes on one thread, saves training states ten times in each training, so that kills
+    find some to go on from, and reads a part of the built-in corpus from a file beside the recipe, which is
+    sooner done than gathering it.
     """
     document = load_recipe(QUICKSTART).model_dump(mode="json")
-    document["evaluation"]["threads"] = 1
-    _shorten(document, scale)
     if scale < 1:
+        _shorten(document, scale)
+        document["evaluation"]["threads"] = 1
         documents = builtin_documents()
         text = path.with_name("text.jsonl")
         lines = [json.dumps({"text": each.text}) for each in documents[: round(len(documents) * TEXT_SHARE)]]

@@ -1,0 +1,69 @@
+"""Closed pipes, closed standard streams, locales without UTF-8, and paths that are hard to write down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from roots_compress.recipe.schema import Recipe
+from roots_compress.results import RunMetrics
+
+Chain = tuple[Recipe, Path, RunMetrics]
+
+COMMAND = f"{sys.executable} -c 'from roots_compress.cli.app import main; main()'"
+POSIX = {"LC_ALL": "C"}
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A locale without UTF-8, from which Python is kept from rescuing itself, as it does by default."""
+ODD_NAMES = ["with space", "ünïcödé-模型", "new\nline", "[brackets]*?", "-dash", "quote'\"$HOME;"]
+
+
+def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell in which $ROOTS is the command."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line.replace("$ROOTS", COMMAND)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("verb", ["report RUN", "report RUN --format html", "--help", "validate --help"])
+def test_a_reader_that_leaves_early_makes_no_traceback(verb: str, chain: Chain, tmp_path: Path) -> None:
+    verb = verb.replace("RUN", str(chain[1]))
+    # The reader is gone before anything is written, so that the pipe is closed for certain.
+    ended = shell(f"$ROOTS {verb} | true; echo status ${{PIPESTATUS[0]}} >&2", tmp_path)
+    assert "Traceback" not in ended.stderr
+    assert "status 0" not in ended.stderr, "the injection did not fire"
+    assert "Exception ignored" not in ended.stderr
+
+
+def test_standard_streams_may_be_closed(chain: Chain, tmp_path: Path) -> None:
+    for closed in ("<&-", "2>&-", "<&- 2>&-"):
+        ended = shell(f"$ROOTS report {chain[1]} {closed}", tmp_path)
+        assert ended.returncode == 0, (closed, ended.stderr)
+        assert "quantize" in ended.stdout
+
+
+def test_a_locale_without_utf8_can_read_a_report(chain: Chain, tmp_path: Path) -> None:
+    for form in ("table", "markdown", "html", "json"):
+        ended = shell(f"$ROOTS report {chain[1]} --format {form}", tmp_path, **ASCII)
+        assert ended.returncode == 0, (form, ended.stderr)
+        assert "quantize" in ended.stdout
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_an_odd_path_is_named_in_errors_without_breaking_them(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    for environment in (POSIX, ASCII):
+        ended = shell('$ROOTS report -- "$NAME"', tmp_path, NAME=name, **environment)
+        assert ended.returncode == 2, ended.stderr
+        assert "there is no finished run here" in ended.stderr
+        assert "Traceback" not in ended.stderr
