@@ -1,7 +1,7 @@
 """Kills at each durable operation of the store, once and twice, as the disk feels them: nothing more is done.
 
 A kill is an exception that no code of ours catches, after which every further operation refuses as well, so
-that clean-up code does not help. `traced.py` kills real processes in the same places.
+that clean-up code does not help. The random kills of a chain (`kills.py`) end real processes.
 """
 
 from __future__ import annotations
