@@ -69,15 +69,18 @@ def prepare_environment(environment: Environment, folder: Path, log: Path) -> Pa
     """
     home = folder / environment.name
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    wanted = list(environment.requirements)
+    wanted = {"requirements": list(environment.requirements), "variables": dict(environment.variables)}
     marker = home / MARKER
-    if marker.exists() and json.loads(marker.read_text(encoding="utf-8"))["requirements"] == wanted:
+    if marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == wanted:
         return python
     shutil.rmtree(home, ignore_errors=True)
     venv.create(home, with_pip=True)
-    command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *wanted]
+    command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    if environment.variables:
+        command.append("--no-cache-dir")  # A wheel kept from another build would be taken as it is.
+    command += environment.requirements
     run_logged(command, log, variables=environment.variables)
-    marker.write_text(json.dumps({"requirements": wanted}, indent=2) + "\n", encoding="utf-8")
+    marker.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     return python
 
 
