@@ -21,23 +21,43 @@ from roots_compress.data.corpora import load_text
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.model.checkpoint import load_checkpoint
-from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
 from roots_compress.prune.stage import prune
 from roots_compress.runtime.torch_engine import TorchEngine
+from roots_compress.training.config import TrainingConfig
 
+WHOLE = TargetConfig(parameters=0.8)
 VARIANTS: dict[str, PruneConfig] = {
     "MLP 25%, magnitude": PruneConfig(ratio=0.25, score="magnitude", refit=False),
-    "MLP 25%, activation": PruneConfig(ratio=0.25, refit=False),
-    "MLP 25%, activation, refitted": PruneConfig(ratio=0.25),
+    "MLP 25%, activation": PruneConfig(ratio=0.25, refit=False, score="activation"),
+    "MLP 25%, activation, refitted": PruneConfig(ratio=0.25, score="activation"),
     "MLP 25%, magnitude, refitted": PruneConfig(ratio=0.25, score="magnitude"),
-    "MLP 25%, activation, refitted, widths by layer": PruneConfig(ratio=0.25, uniform=False),
+    "MLP 25%, Taylor, refitted": PruneConfig(ratio=0.25, score="taylor"),
+    "MLP 25%, surgeon": PruneConfig(ratio=0.25, score="obs", refit=False),
+    "MLP 25%, surgeon, refitted": PruneConfig(ratio=0.25, score="obs"),
+    "MLP 25%, surgeon, refitted, widths by layer": PruneConfig(ratio=0.25, score="obs", uniform=False),
     "MLP 50%, magnitude": PruneConfig(ratio=0.5, score="magnitude", refit=False),
-    "MLP 50%, activation": PruneConfig(ratio=0.5, refit=False),
-    "MLP 50%, activation, refitted": PruneConfig(ratio=0.5),
-    "MLP 50%, activation, refitted, widths by layer": PruneConfig(ratio=0.5, uniform=False),
-    "1 of 3 key/value groups, activation": PruneConfig(ratio=0.0, head_ratio=0.33, refit=False),
-    "1 of 3 key/value groups, activation, refitted": PruneConfig(ratio=0.0, head_ratio=0.33),
+    "MLP 50%, activation": PruneConfig(ratio=0.5, refit=False, score="activation"),
+    "MLP 50%, activation, refitted": PruneConfig(ratio=0.5, score="activation"),
+    "MLP 50%, surgeon, refitted": PruneConfig(ratio=0.5, score="obs"),
+    "MLP 50%, surgeon, refitted, widths by layer": PruneConfig(ratio=0.5, score="obs", uniform=False),
+    "1 of 3 key/value groups, surgeon": PruneConfig(ratio=0.0, head_ratio=0.33, score="obs", refit=False),
+    "1 of 3 key/value groups, surgeon, refitted": PruneConfig(ratio=0.0, head_ratio=0.33, score="obs"),
+    "1 of 3 query heads of each group, surgeon, refitted": PruneConfig(
+        ratio=0.0, query_ratio=0.33, score="obs"
+    ),
     "10% of the layers": PruneConfig(ratio=0.0, layer_ratio=0.1),
+    "20% of the body, equal layers": PruneConfig(target=WHOLE, score="obs"),
+    "20% of the body, by layer": PruneConfig(target=WHOLE, score="obs", uniform=False),
+    "20% of the body, by layer, recovered": PruneConfig(
+        target=WHOLE,
+        score="obs",
+        uniform=False,
+        # 390 steps of one window of 512 tokens: 200,000 tokens.
+        recovery=RecoveryConfig(
+            training=TrainingConfig(steps=390, batch_size=1, block_size=512, learning_rate=1e-4)
+        ),
+    ),
 }
 UNPRUNED = "unpruned"
 

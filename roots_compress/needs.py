@@ -122,12 +122,21 @@ def _made(stage: StageConfig | None, parameters: int) -> tuple[float, float]:
             preset = PRESETS.get(stage.student)
             return (preset.parameters if preset else 0.0) * parameters, FLOAT_BYTES
         case PruneConfig():
-            left = (1 - stage.ratio) * (1 - stage.head_ratio) * (1 - stage.layer_ratio)
-            return left * parameters, FLOAT_BYTES
+            return _left_by(stage, parameters), FLOAT_BYTES
         case QuantizeConfig():
             return parameters, QUANTIZED_BYTES[stage.scheme]
         case _:
             return parameters, FLOAT_BYTES
+
+
+def _left_by(stage: PruneConfig, parameters: int) -> float:
+    """Return the fewest parameters that pruning may leave, embeddings counted as if they shrank too."""
+    if stage.target is not None:
+        # A target may be missed by a channel, downwards, which is nothing beside the room that is asked for.
+        wanted = stage.target.parameters
+        return wanted * parameters if wanted is not None else (stage.target.bytes or 0) / FLOAT_BYTES
+    heads = (1 - stage.head_ratio) * (1 - stage.query_ratio)
+    return (1 - stage.ratio) * heads * (1 - stage.layer_ratio) * parameters
 
 
 def _fields(path: Path) -> dict[str, int]:

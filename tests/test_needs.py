@@ -12,7 +12,7 @@ from roots_compress import pipeline
 from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError
 from roots_compress.needs import Needs, available_memory, free_disk, needs_of, require_room
-from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.config import PruneConfig, TargetConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
@@ -39,6 +39,11 @@ def test_a_chain_keeps_every_stage_and_the_largest_training() -> None:
     needs = needs_of(stages, MILLION, device="cpu")
     assert needs.disk == (8 + 4 + 2 + 0.5) * MILLION + 3 * 12 * MILLION / 2
     assert needs.memory == (4 + 8) * MILLION
+
+
+@pytest.mark.parametrize("target", [TargetConfig(parameters=0.75), TargetConfig(bytes=3 * MILLION)])
+def test_a_pruning_target_says_what_is_left(target: TargetConfig) -> None:
+    assert needs_of([PruneConfig(target=target)], MILLION, device="cpu").disk == 2 * 4 * 0.75 * MILLION
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("int8", 1), ("int4", 0.5), ("fp16", 2)])

@@ -26,6 +26,8 @@ class Score(StrEnum):
 
     activation = "activation"
     magnitude = "magnitude"
+    taylor = "taylor"
+    obs = "obs"
 
 
 @spread_options
@@ -144,8 +146,25 @@ def prune(
         float | None,
         typer.Option("--head-ratio", help="Fraction of the key/value groups to remove. [default: 0]"),
     ] = None,
+    query_ratio: Annotated[
+        float | None,
+        typer.Option("--query-ratio", help="Fraction of each group's query heads to remove. [default: 0]"),
+    ] = None,
     layer_ratio: Annotated[
         float | None, typer.Option("--layer-ratio", help="Fraction of whole layers to remove. [default: 0]")
+    ] = None,
+    target_parameters: Annotated[
+        float | None,
+        typer.Option(
+            "--target-parameters",
+            help="In place of ratios: fraction of the parameters outside the embeddings that may stay.",
+        ),
+    ] = None,
+    target_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--target-bytes", help="In place of ratios: bytes that all weights may take in float32."
+        ),
     ] = None,
     score: Annotated[Score | None, typer.Option("--score", help="How to rank. [default: activation]")] = None,
     refit: Annotated[
@@ -153,7 +172,8 @@ def prune(
         typer.Option("--refit/--no-refit", help="Refit what follows by least squares. [default: refit]"),
     ] = None,
     per_layer: Annotated[
-        bool, typer.Option("--per-layer", help="Let widths differ: rank channels over the whole model.")
+        bool,
+        typer.Option("--per-layer", help="Let widths differ: each layer's by what it is measured to cost."),
     ] = False,
     recover: Annotated[
         int | None, typer.Option("--recover", metavar="STEPS", help="Then distil from the unpruned model.")
@@ -165,7 +185,9 @@ def prune(
         **given(
             ratio=ratio,
             head_ratio=head_ratio,
+            query_ratio=query_ratio,
             layer_ratio=layer_ratio,
+            target=given(parameters=target_parameters, bytes=target_bytes) or None,
             score=score.value if score else None,
             refit=refit,
             uniform=False if per_layer else None,

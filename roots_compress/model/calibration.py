@@ -9,6 +9,7 @@ C input channels of a module.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -211,6 +212,17 @@ class ResidualStream:
         """Add what a half-layer gives, so that the stream stands before the next half."""
         for batch, contribution_BTW in enumerate(contributions):
             self.hidden[batch] += contribution_BTW.float().cpu()
+
+    def advance(self, layer: RootsLayer, index: int) -> None:
+        """Move the stream through a whole layer."""
+        self.add(self.attention(layer, index))
+        self.add(self.mlp(layer))
+
+    def fork(self) -> ResidualStream:
+        """Return a stream that stands where this one does and moves on its own."""
+        twin = copy.copy(self)
+        twin.hidden = [hidden_BTW.clone() for hidden_BTW in self.hidden]
+        return twin
 
 
 class _Recorder(nn.Module):

@@ -9,7 +9,8 @@ It traces one block at a time, which keeps it quick however deep the model is.
 - Attention is traced without what mixes channels inside a head only (norms of queries and keys, rotary
   positions, softmax): through the rotation's two halves the graph would lose track of which channel is which.
   What is left couples the columns of `o_proj` with their query head and with the key/value head it reads,
-  which is what a cut by whole heads has to respect. Query and key norms span one head and stay as they are.
+  which is what a cut by whole heads has to respect; a cut of query heads alone leaves keys and values out.
+  Query and key norms span one head and stay as they are.
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ def attention_group(
     return _group(attention, attention.o_proj, _couple_heads, channels)
 
 
+def query_group(
+    model: RootsForCausalLM, index: int, channels: Sequence[int] | None = None
+) -> tp.dependency.Group:
+    """Return the group of these columns of `o_proj` and their query heads, without keys and values."""
+    attention = model.model.layers[index].self_attn
+    return _group(attention, attention.o_proj, _queries_only, channels)
+
+
 def keep_mlp_channels(model: RootsForCausalLM, index: int, kept: Sequence[int]) -> None:
     """Cut all MLP channels of a layer but these.
 
@@ -88,8 +97,25 @@ def keep_kv_groups(model: RootsForCausalLM, index: int, kept: Sequence[int]) -> 
     attention.num_kv_heads = widths["num_key_value_heads"] = len(kept)
 
 
+def keep_query_heads(model: RootsForCausalLM, index: int, kept: Sequence[int]) -> None:
+    """Cut all query heads of a layer but these, equally many of each key/value group.
+
+    Raises:
+        InputError: the model is quantized.
+    """
+    check_resizable(model)
+    attention = model.model.layers[index].self_attn
+    each = attention.num_heads // attention.num_kv_heads
+    of_group = [sum(head // each == group for head in kept) for group in range(attention.num_kv_heads)]
+    assert len(set(of_group)) == 1, f"the key/value groups would keep {of_group} query heads"
+    removed = _complement(kept, attention.num_heads)
+    if removed:
+        query_group(model, index, head_columns(removed, attention.head_dim)).prune()
+    attention.num_heads = model.config.layers[index]["num_attention_heads"] = len(kept)
+
+
 def head_columns(groups: Sequence[int], size: int) -> list[int]:
-    """Return the columns of `o_proj` that read these key/value groups, `size` columns each."""
+    """Return the columns of `o_proj` that read these key/value groups or heads, `size` columns each."""
     return [group * size + offset for group in groups for offset in range(size)]
 
 
@@ -136,6 +162,12 @@ def _group(
         if len(set(indices)) < len(indices):
             group[number] = (dependency, sorted(set(indices)))
     return group
+
+
+def _queries_only(attention: RootsAttention, hidden_BTW: Tensor) -> Tensor:
+    """Join each query channel to the column of `o_proj` that its head's context goes to."""
+    out_BTW: Tensor = attention.o_proj(attention.q_proj(hidden_BTW))
+    return out_BTW
 
 
 def _couple_heads(attention: RootsAttention, hidden_BTW: Tensor) -> Tensor:

@@ -20,6 +20,21 @@ class RecoveryConfig(Settings):
     """The training loop."""
 
 
+class TargetConfig(Settings):
+    """How small the model is to get; exactly one of the two."""
+
+    parameters: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Fraction of the parameters outside the embeddings that may stay."""
+    bytes: PositiveInt | None = None
+    """Bytes that all weights may take in float32."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.parameters is None) == (self.bytes is None):
+            raise ValueError("give exactly one of parameters and bytes")
+        return self
+
+
 class PruneConfig(Settings):
     """Remove whole channels, heads and layers, then refit what follows them."""
 
@@ -28,17 +43,22 @@ class PruneConfig(Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "prune"
     """Label of the row in reports."""
     ratio: Ratio = 0.25
-    """Fraction of the MLP channels to remove."""
+    """Fraction of the MLP channels to remove. With a target it is 0."""
     head_ratio: Ratio = 0.0
     """Fraction of the key/value groups to remove, each with its query heads."""
+    query_ratio: Ratio = 0.0
+    """Fraction of each key/value group's query heads to remove."""
     layer_ratio: Ratio = 0.0
-    """Fraction of whole layers to remove."""
-    score: Literal["activation", "magnitude"] = "activation"
-    """`activation`: weight norm times input norm on calibration text; `magnitude`: weight norm alone."""
+    """Fraction of whole layers to remove: those whose absence changes the predictions least."""
+    target: TargetConfig | None = None
+    """In place of ratios: the shape that meets it at the least measured cost is chosen over all axes."""
+    score: Literal["activation", "magnitude", "taylor", "obs"] = "activation"
+    """`activation`: weight norm times input norm on calibration text; `obs`: optimal brain surgeon, what the
+    refit cannot make up for; `taylor`: first-order effect on the loss; `magnitude`: weight norm alone."""
     refit: bool = True
     """Refit the projection after each cut by least squares on the calibration text."""
     uniform: bool = True
-    """Keep equal widths in all layers; otherwise rank channels over the whole model."""
+    """Keep equal widths in all layers; otherwise each gets what its measured cost says, in the same total."""
     multiple_of: PositiveInt = 16
     """Widths of pruned MLPs are multiples of this."""
     calibration: CalibrationConfig = CalibrationConfig(windows=64, block_size=512)
@@ -46,8 +66,22 @@ class PruneConfig(Settings):
     recovery: RecoveryConfig | None = None
     """Optional training after the cut."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _target_for_ratio(cls, given: object) -> object:
+        """With a target the default ratio makes way; one that is given stays, to be refused."""
+        if isinstance(given, dict) and given.get("target") is not None:
+            return {"ratio": 0.0, **given}
+        return given
+
     @model_validator(mode="after")
     def _must_remove_something(self) -> Self:
-        if self.ratio == self.head_ratio == self.layer_ratio == 0.0:
-            raise ValueError("at least one of ratio, head_ratio and layer_ratio must be above 0")
+        ratios = any((self.ratio, self.head_ratio, self.query_ratio, self.layer_ratio))
+        if self.target is not None and ratios:
+            raise ValueError("a target takes the place of ratios: leave out one or the other")
+        if self.target is None and not ratios:
+            raise ValueError(
+                "at least one of ratio, head_ratio, query_ratio and layer_ratio must be above 0, "
+                "or a target must be given"
+            )
         return self

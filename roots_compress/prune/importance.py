@@ -1,4 +1,7 @@
-"""Our scores in the form that torch-pruning asks for: one number for each channel of a dependency group."""
+"""Our scores in the form that torch-pruning asks for: one number for each channel of a dependency group.
+
+Several channels may form one unit that stays or goes as a whole (a head); `scores.pool` gives back its score.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from roots_compress.prune import scores
+from roots_compress.prune.surgeon import Operation, removal_scores
 
 
 class MagnitudeImportance(tp.importance.Importance):
@@ -55,3 +59,52 @@ class ActivationImportance(tp.importance.Importance):
         """Return the score of each channel of the root."""
         root = group[0].dep.target.module
         return scores.activation(root.weight, self.squared_norms)[group[0].idxs]
+
+
+class TaylorImportance(tp.importance.Importance):
+    """The first-order effect on the loss of leaving a unit of the root's input channels out.
+
+    Args:
+        contributions_NC: for each window and channel of the root, its input times the loss's gradient.
+        units: how many units the channels form.
+    """
+
+    def __init__(self, contributions_NC: Tensor, units: int) -> None:
+        self.contributions_NC, self.units = contributions_NC, units
+
+    @torch.no_grad()
+    def __call__(self, group: tp.dependency.Group) -> Tensor:
+        """Return the score of each channel of the root."""
+        channels = self.contributions_NC.shape[1]
+        return _each_channel(scores.taylor(self.contributions_NC, self.units), channels)[group[0].idxs]
+
+
+class SurgeonImportance(tp.importance.Importance):
+    """The error of the root's outputs at which a unit leaves: the cheapest first, the others refitted.
+
+    Args:
+        gram_CC: Gram matrix of the root's input.
+        units: how many units the channels form.
+        kept: units that will stay, which need no order among themselves.
+        at_once: units that leave before the others are judged again.
+        damping: ridge of the refit.
+    """
+
+    def __init__(self, gram_CC: Tensor, units: int, *, kept: int, at_once: int, damping: float) -> None:
+        self.gram_CC, self.units = gram_CC, units
+        self.kept, self.at_once, self.damping = kept, at_once, damping
+
+    @torch.no_grad()
+    def __call__(self, group: tp.dependency.Group) -> Tensor:
+        """Return the score of each channel of the root."""
+        weight_OC = group[0].dep.target.module.weight
+        operation = Operation.begin(weight_OC, self.gram_CC, self.units, damping=self.damping)
+        scores_U = removal_scores(operation, self.kept, at_once=self.at_once)
+        return _each_channel(scores_U, weight_OC.shape[1])[group[0].idxs]
+
+
+def _each_channel(scores_U: Tensor, channels: int) -> Tensor:
+    """Spread each unit's score over its channels, so that their pool in quadrature is the unit's again."""
+    size = channels // len(scores_U)
+    scores_C: Tensor = (scores_U / size**0.5).repeat_interleave(size)
+    return scores_C

@@ -1,46 +1,48 @@
 """Cutting a model layer by layer, each layer judged and refitted on what the layers before it now give.
 
-Shape legend: B windows in a batch, T tokens, R rows (flattened tokens), W hidden size, C input channels of a
-projection.
+Shape legend: B windows in a batch, T tokens, R rows (flattened tokens), N windows, W hidden size, C input
+channels of a projection, K those of them that are still there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
-from roots_compress.model.calibration import InputStatistics, ResidualStream, collect_statistics, observed
+from roots_compress.model.calibration import InputStatistics, ResidualStream, observed
+from roots_compress.model.gradients import observe_gradients
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.surgery import (
     attention_group,
     head_columns,
     keep_kv_groups,
     keep_mlp_channels,
+    keep_query_heads,
     mlp_group,
+    query_group,
 )
-from roots_compress.prune.importance import ActivationImportance, MagnitudeImportance
-from roots_compress.prune.plan import best_units
+from roots_compress.prune.importance import (
+    ActivationImportance,
+    MagnitudeImportance,
+    SurgeonImportance,
+    TaylorImportance,
+)
+from roots_compress.prune.plan import LayerTarget, best_of_each, best_units
 from roots_compress.prune.refit import refit, relative_error
-from roots_compress.prune.scores import block_influence, energy_shares, pool
+from roots_compress.prune.scores import pool
 
 DAMPING = 1e-2
 """Ridge of the refit, relative to the kept channels' mean square; measured in `docs/pruning.md`."""
+LEAVE_AT_ONCE = 1 / 128
+"""Fraction of an MLP's channels that the surgeon takes out before it judges the others again."""
 
-Score = Literal["activation", "magnitude"]
-
-
-@dataclass(frozen=True)
-class LayerTarget:
-    """What a layer is to keep."""
-
-    kv_groups: int
-    mlp_channels: int
+Score = Literal["activation", "magnitude", "taylor", "obs"]
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,29 @@ class LayerErrors:
     mlp: float | None
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What calibration says about a projection's input channels."""
+
+    gram_CC: Tensor
+    contributions_NC: Tensor | None
+    """For `taylor`: each window's input times gradient."""
+
+    def of(self, columns: Sequence[int]) -> Evidence:
+        """Return what is said about these channels alone."""
+        index = torch.as_tensor(columns, device=self.gram_CC.device)
+        contributions = self.contributions_NC
+        return Evidence(
+            self.gram_CC[index][:, index], None if contributions is None else contributions[:, index]
+        )
+
+
 class LayerwiseCutter:
     """Walks through a model once, cutting each layer to its target.
 
     The residual stream of the calibration windows goes along, through the layers as they now are: a layer is
-    scored and refitted on the inputs that the cut layers before it really give it.
+    scored and refitted on the inputs that the cut layers before it really give it. Only gradients, which
+    `taylor` asks for, are those of the uncut model.
 
     Args:
         model: cut in place; on the device.
@@ -69,103 +89,129 @@ class LayerwiseCutter:
         self, model: RootsForCausalLM, windows: PackedWindows, *, score: Score, refitted: bool, device: str
     ) -> None:
         self.model, self.score, self.refitted = model, score, refitted
+        self.contributions: dict[str, Tensor] = {}
+        if score == "taylor":
+            self.contributions = first_order_contributions(model, windows, device=device)
         self.stream = ResidualStream(model, windows, device=device)
 
     @torch.no_grad()
     def cut(self, targets: Sequence[LayerTarget]) -> Iterator[LayerErrors]:
         """Cut the layers one after another, yielding the errors of each when it is done."""
         for index, (layer, target) in enumerate(zip(self.model.model.layers, targets, strict=True)):
-            attention = self._cut_attention(index, target.kv_groups)
+            attention = self._cut_attention(index, target)
             self.stream.add(self.stream.attention(layer, index))
             mlp = self._cut_mlp(index, target.mlp_channels)
             self.stream.add(self.stream.mlp(layer))
             yield LayerErrors(attention, mlp)
 
-    def _cut_attention(self, index: int, kept_groups: int) -> float | None:
+    def _cut_attention(self, index: int, target: LayerTarget) -> float | None:
         layer = self.model.model.layers[index]
-        projection, groups = layer.self_attn.o_proj, layer.self_attn.num_kv_heads
-        if kept_groups == groups:
+        attention, projection = layer.self_attn, layer.self_attn.o_proj
+        groups, queries = attention.num_kv_heads, attention.num_heads // attention.num_kv_heads
+        if (target.kv_groups, target.queries) == (groups, queries):
             return None
-        statistics = self._observe(projection, f"layer {index}'s o_proj", self.stream.attention(layer, index))
-        importance = make_importance(self.score, groups, statistics.squared_norms)
-        kept = best_units(pool(importance(attention_group(self.model, index)), groups), kept_groups)
-        columns = head_columns(kept, projection.in_features // groups)
-        before_WC = projection.weight.clone()
-        keep_kv_groups(self.model, index, kept)
-        return self._settle(projection, before_WC, columns, statistics)
+        evidence = self._observe(index, "self_attn.o_proj", self.stream.attention(layer, index))
+        before_WC, columns = projection.weight.clone(), list(range(projection.in_features))
+        if target.kv_groups < groups:
+            importance = make_importance(self.score, evidence, groups, kept=target.kv_groups)
+            kept = best_units(pool(importance(attention_group(self.model, index)), groups), target.kv_groups)
+            keep_kv_groups(self.model, index, kept)
+            columns = head_columns(kept, queries * attention.head_dim)
+            self._refit(projection, before_WC, columns, evidence)
+        if target.queries < queries:
+            heads = target.kv_groups * queries
+            importance = make_importance(
+                self.score, evidence.of(columns), heads, kept=target.kv_groups * target.queries
+            )
+            scores_H = pool(importance(query_group(self.model, index)), heads)
+            kept = best_of_each(scores_H, target.kv_groups, target.queries)
+            keep_query_heads(self.model, index, kept)
+            columns = [columns[place] for place in head_columns(kept, attention.head_dim)]
+            self._refit(projection, before_WC, columns, evidence)
+        return relative_error(before_WC, projection.weight, evidence.gram_CC, columns)
 
     def _cut_mlp(self, index: int, kept_channels: int) -> float | None:
         layer = self.model.model.layers[index]
         projection, channels = layer.mlp.down_proj, layer.mlp.down_proj.in_features
         if kept_channels == channels:
             return None
-        statistics = self._observe(projection, f"layer {index}'s down_proj", self.stream.mlp(layer))
-        importance = make_importance(self.score, channels, statistics.squared_norms)
+        evidence = self._observe(index, "mlp.down_proj", self.stream.mlp(layer))
+        importance = make_importance(self.score, evidence, channels, kept=kept_channels)
         kept = best_units(importance(mlp_group(self.model, index)), kept_channels)
         before_WC = projection.weight.clone()
         keep_mlp_channels(self.model, index, kept)
-        return self._settle(projection, before_WC, kept, statistics)
+        self._refit(projection, before_WC, kept, evidence)
+        return relative_error(before_WC, projection.weight, evidence.gram_CC, kept)
 
-    def _observe(self, projection: nn.Linear, name: str, contributions: Iterator[Tensor]) -> InputStatistics:
-        """Run half a layer over the windows and return the statistics of what its projection reads."""
-        statistics = InputStatistics(projection.in_features, gram=True, device=projection.weight.device)
-        with observed({name: projection}, lambda _name, rows_RC: statistics.update(rows_RC)):
-            for _ in contributions:
-                pass
-        statistics.check(name)
-        return statistics
+    def _observe(self, index: int, name: str, contributions: Iterator[Tensor]) -> Evidence:
+        """Run half a layer over the windows and return what its projection reads."""
+        projection = self.model.model.layers[index].get_submodule(name)
+        gram_CC = input_gram(projection, f"layer {index}'s {name}", contributions)
+        return Evidence(gram_CC, self.contributions.get(f"model.layers.{index}.{name}"))
 
-    def _settle(
-        self, projection: nn.Linear, before_WC: Tensor, kept: Sequence[int], statistics: InputStatistics
-    ) -> float:
-        """Refit a projection whose inputs were cut, if that is asked for, and return its relative error."""
-        assert statistics.gram is not None
+    def _refit(
+        self, projection: nn.Linear, before_WC: Tensor, columns: Sequence[int], evidence: Evidence
+    ) -> None:
+        """Solve for a cut projection again, from what it was before any cut, if that is asked for."""
         if self.refitted:
-            projection.weight.copy_(refit(before_WC, statistics.gram, kept, damping=DAMPING))
-        return relative_error(before_WC, projection.weight, statistics.gram, kept)
+            projection.weight.copy_(refit(before_WC, evidence.gram_CC, columns, damping=DAMPING))
 
 
-def make_importance(score: Score, units: int, squared_norms_C: Tensor) -> tp.importance.Importance:
-    """Return the score as torch-pruning takes it."""
-    if score == "magnitude":
-        return MagnitudeImportance(units)
-    return ActivationImportance(squared_norms_C)
+def input_gram(projection: nn.Module, name: str, contributions: Iterator[Tensor]) -> Tensor:
+    """Run half a layer over its stream and return the Gram matrix of what its projection reads, `CC`.
 
-
-@torch.no_grad()
-def layer_influences(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> list[float]:
-    """Return each layer's block influence: how far it turns the residual stream, averaged over tokens."""
-    stream = ResidualStream(model, windows, device=device)
-    influences = []
-    for index, layer in enumerate(model.model.layers):
-        before = [hidden_BTW.flatten(0, 1).clone() for hidden_BTW in stream.hidden]
-        stream.add(stream.attention(layer, index))
-        stream.add(stream.mlp(layer))
-        after = [hidden_BTW.flatten(0, 1) for hidden_BTW in stream.hidden]
-        turned = [block_influence(*pair) for pair in zip(before, after, strict=True)]
-        influences.append(float(torch.cat(turned).mean()))
-    return influences
-
-
-@torch.no_grad()
-def unit_shares(
-    model: RootsForCausalLM, windows: PackedWindows, *, score: Score, device: str
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the energy share of every key/value group and of every MLP channel of every layer.
-
-    They are measured on the model as it is, to compare layers before any is cut.
+    Raises:
+        StageError: an input is NaN or infinite.
     """
-    names = [
-        f"model.layers.{index}.{projection}"
+    assert isinstance(projection, nn.Linear)
+    statistics = InputStatistics(projection.in_features, gram=True, device=projection.weight.device)
+    with observed({name: projection}, lambda _name, rows_RC: statistics.update(rows_RC)):
+        for _ in contributions:
+            pass
+    statistics.check(name)
+    assert statistics.gram is not None
+    return statistics.gram
+
+
+def make_importance(score: Score, evidence: Evidence, units: int, *, kept: int) -> tp.importance.Importance:
+    """Return the score as torch-pruning takes it, for a projection whose channels form so many units."""
+    match score:
+        case "magnitude":
+            return MagnitudeImportance(units)
+        case "activation":
+            return ActivationImportance(evidence.gram_CC.diagonal())
+        case "taylor":
+            assert evidence.contributions_NC is not None
+            return TaylorImportance(evidence.contributions_NC, units)
+        case "obs":
+            at_once = max(1, int(LEAVE_AT_ONCE * units))
+            return SurgeonImportance(evidence.gram_CC, units, kept=kept, at_once=at_once, damping=DAMPING)
+        case _:
+            assert_never(score)
+
+
+def first_order_contributions(
+    model: RootsForCausalLM, windows: PackedWindows, *, device: str
+) -> dict[str, Tensor]:
+    """Return `NC` for every `o_proj` and `down_proj`: each input channel times the loss's gradient by it.
+
+    Summed over a window's tokens; float32, on the device.
+    """
+    found: dict[str, list[Tensor]] = {}
+    modules = dict(model.named_modules())
+
+    def observer(name: str, inputs_TC: Tensor, gradient_TW: Tensor) -> None:
+        weight_WC = modules[name].weight
+        found.setdefault(name, []).append((inputs_TC * (gradient_TW @ weight_WC)).sum(dim=0).float())
+
+    observe_gradients(model, windows, cut_projections(model), observer, device=device)
+    return {name: torch.stack(rows) for name, rows in found.items()}
+
+
+def cut_projections(model: RootsForCausalLM) -> list[str]:
+    """Return the names of the projections whose inputs may be cut, in the order they run."""
+    return [
+        f"model.layers.{index}.{name}"
         for index in range(len(model.model.layers))
-        for projection in ("self_attn.o_proj", "mlp.down_proj")
+        for name in ("self_attn.o_proj", "mlp.down_proj")
     ]
-    statistics = collect_statistics(model, windows, names, device=device)
-    groups, channels = [], []
-    for index, layer in enumerate(model.model.layers):
-        heads, width = layer.self_attn.num_kv_heads, layer.mlp.down_proj.in_features
-        importance = make_importance(score, heads, statistics[names[2 * index]].squared_norms)
-        groups.append(energy_shares(pool(importance(attention_group(model, index)), heads)))
-        importance = make_importance(score, width, statistics[names[2 * index + 1]].squared_norms)
-        channels.append(energy_shares(importance(mlp_group(model, index))))
-    return groups, channels

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from roots_compress.errors import InputError
+
+
+@dataclass(frozen=True)
+class LayerTarget:
+    """What a layer is to keep."""
+
+    kv_groups: int
+    queries: int
+    """Query heads of each key/value group."""
+    mlp_channels: int
 
 
 def kept_width(width: int, ratio: float, multiple_of: int, *, key: str) -> int:
@@ -46,31 +56,11 @@ def best_units(scores_U: Tensor, count: int) -> list[int]:
     return sorted(order[:count].tolist())
 
 
-def global_widths(shares: Sequence[Tensor], total: int, multiple_of: int) -> list[int]:
-    """Return how many units each layer keeps when units of all layers are ranked together.
-
-    Each layer keeps the multiple of `multiple_of` below its number of units among the `total` best; what then
-    is missing to the total goes, a multiple at a time, to the layers whose next units are worth most. A layer
-    keeps at least one multiple, and at most what it has.
-
-    Args:
-        shares: scores of each layer's units, comparable between layers (`scores.energy_shares`).
-        total: units to keep in all, a multiple of `multiple_of`.
-        multiple_of: widths are multiples of this.
-    """
-    worth = [_worth_of_steps(share_U, multiple_of) for share_U in shares]
-    widths = [multiple_of] * len(shares)
-    steps = sorted(
-        ((value, -layer, -step) for layer, values in enumerate(worth) for step, value in enumerate(values)),
-        reverse=True,
-    )
-    for _, layer, _ in steps[: (total - sum(widths)) // multiple_of]:
-        widths[-layer] += multiple_of
-    return widths
-
-
-def _worth_of_steps(shares_U: Tensor, multiple_of: int) -> list[float]:
-    """Return what each further multiple of units is worth, best first; the first one always stays."""
-    ranked = shares_U.double().cpu().sort(descending=True).values
-    whole = len(ranked) // multiple_of * multiple_of
-    return ranked[:whole].view(-1, multiple_of).sum(dim=1).tolist()[1:]
+def best_of_each(scores_U: Tensor, groups: int, count: int) -> list[int]:
+    """Return the `count` units of highest score in each of `groups` equal groups, in rising order."""
+    size = len(scores_U) // groups
+    return [
+        group * size + unit
+        for group, scores in enumerate(scores_U.view(groups, size))
+        for unit in best_units(scores, count)
+    ]

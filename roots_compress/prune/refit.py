@@ -15,6 +15,7 @@ from roots_compress.errors import StageError
 
 ROWS_PER_CHANNEL = 2
 """Calibration rows per refitted channel below which least squares would follow the noise of its sample."""
+SMALLEST_RIDGE = 1e-60
 
 
 def rows_needed(kept: int) -> int:
@@ -57,16 +58,34 @@ def refit(
     mean_square = gram_KK.diagonal().mean()
     if mean_square == 0:
         return kept_OK
-    damped_KK = gram_KK.clone()
-    damped_KK.diagonal().add_(damping * mean_square)
-    factor_KK, failed = torch.linalg.cholesky_ex(damped_KK)
-    if failed or not torch.isfinite(target_OK).all():
-        raise StageError(
-            "the least-squares refit has no solution: the calibration activations are not finite",
-            remedy="Check the checkpoint, or set refit: false.",
-        )
+    factor_KK = _damped_factor(gram_KK, damping * mean_square)
     residual_OK = target_OK - kept_OK @ gram_KK
     return kept_OK + torch.cholesky_solve(residual_OK.T, factor_KK).T
+
+
+def damped_inverse(gram_CC: Tensor, *, damping: float) -> Tensor:
+    """Return the inverse of a Gram matrix with the refit's ridge on its diagonal, `CC`, float64.
+
+    Raises:
+        StageError: the Gram matrix is not finite.
+    """
+    gram_CC = gram_CC.double()
+    ridge = damping * gram_CC.diagonal().mean()
+    # Of a dead input any ridge will do; the smaller it is, the less leaving costs.
+    return torch.cholesky_inverse(_damped_factor(gram_CC, ridge if ridge != 0 else ridge + SMALLEST_RIDGE))
+
+
+def _damped_factor(gram_KK: Tensor, ridge: Tensor) -> Tensor:
+    damped_KK = gram_KK.clone()
+    damped_KK.diagonal().add_(ridge)
+    factor_KK: Tensor
+    factor_KK, failed = torch.linalg.cholesky_ex(damped_KK)
+    if failed or not torch.isfinite(factor_KK).all():
+        raise StageError(
+            "the least-squares refit has no solution: the calibration activations are not finite",
+            remedy="Check the checkpoint's weights; its activations may overflow.",
+        )
+    return factor_KK
 
 
 def relative_error(weight_OC: Tensor, refitted_OK: Tensor, gram_CC: Tensor, kept: Sequence[int]) -> float:

@@ -1,7 +1,7 @@
 """How much each channel, head or layer matters: pure functions of weights and activations.
 
 Shape legend: O outputs and C input channels of a projection (`weight_OC`), U units (MLP channels, or
-key/value groups of several channels each), R rows (tokens), W hidden size.
+heads or key/value groups of several channels each), N calibration windows, R rows (tokens), V vocabulary.
 
 Only the order of scores within one call means anything; all of them are at least 0.
 """
@@ -45,21 +45,28 @@ def pool(scores_C: Tensor, units: int) -> Tensor:
     return scores_C.view(units, -1).square().sum(dim=1).sqrt()
 
 
-def energy_shares(scores_U: Tensor) -> Tensor:
-    """Return each unit's share of its layer's squared scores, which compares units of different layers.
+def taylor(contributions_NC: Tensor, units: int) -> Tensor:
+    """Return how much the loss would move, to first order, if each unit were zero, `U`.
 
-    A share estimates the relative squared error that the layer's output suffers when the unit leaves. A dead
-    layer, all of whose scores are 0, gives zeros: nothing is lost there.
+    Importance by a first-order Taylor expansion (Molchanov et al. 2019, arXiv:1906.10771; for language models
+    LLM-Pruner, Ma et al. 2023, arXiv:2305.11627): a unit's input times its gradient, summed over the unit and
+    a window, in the root mean square over windows.
+
+    Args:
+        contributions_NC: for each window, a channel's input times the loss's gradient, summed over tokens.
+        units: units of equally many neighbouring channels.
     """
-    energy_U = scores_U.double().square()
-    total = energy_U.sum()
-    return energy_U / total if total > 0 else energy_U
+    contributions_NU = contributions_NC.double().view(len(contributions_NC), units, -1).sum(dim=2)
+    return contributions_NU.square().mean(dim=0).sqrt()
 
 
-def block_influence(before_RW: Tensor, after_RW: Tensor) -> Tensor:
-    """Return, for each token, how far a layer turns the residual stream: 1 - cosine similarity, `R`.
+def divergence(reference_RV: Tensor, changed_RV: Tensor) -> float:
+    """Return the mean Kullback-Leibler divergence between the predictions of two models, in nats per token.
 
-    Averaged over tokens this is ShortGPT's block influence (Men et al. 2024, arXiv:2403.03853): a layer whose
-    output is nearly parallel to its input can leave.
+    Args:
+        reference_RV: logits of the model as it was.
+        changed_RV: logits of the changed one.
     """
-    return 1.0 - torch.nn.functional.cosine_similarity(before_RW.double(), after_RW.double(), dim=-1)
+    reference_RV, changed_RV = reference_RV.float().log_softmax(-1), changed_RV.float().log_softmax(-1)
+    found = torch.nn.functional.kl_div(changed_RV, reference_RV, reduction="batchmean", log_target=True)
+    return max(0.0, float(found))

@@ -21,15 +21,11 @@ from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.surgery import check_resizable, keep_layers
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
-from roots_compress.prune.layerwise import (
-    LayerErrors,
-    LayerTarget,
-    LayerwiseCutter,
-    layer_influences,
-    unit_shares,
-)
-from roots_compress.prune.plan import best_units, global_widths, kept_width
+from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
+from roots_compress.prune.plan import LayerTarget, best_units, kept_width
 from roots_compress.prune.refit import rows_needed
+from roots_compress.prune.sensitivity import layer_costs, layer_divergences
+from roots_compress.prune.target import Axis, choose_shapes, parameters_to_save, saved
 from roots_compress.results import Json
 from roots_compress.training.outcome import StageOutcome
 from roots_compress.training.teach import teach
@@ -42,6 +38,20 @@ class Plan:
     layers: int
     targets: tuple[LayerTarget, ...]
     """For every layer of the unpruned model, also those that will leave."""
+    needed: int | None = None
+    """Parameters to save at the least cost; the widths above are then what there is."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was done to a model."""
+
+    dropped: list[int]
+    """Numbers of the layers that left."""
+    errors: list[LayerErrors]
+    """Of the others."""
+    cost: float | None
+    """What the allocation took its choice to cost, in nats per token."""
 
 
 def prune(
@@ -66,7 +76,8 @@ def prune(
         console: where progress goes.
 
     Raises:
-        InputError: the ratios leave no legal shape, the model is quantized, or the text is too short.
+        InputError: no legal shape answers to the ratios or the target, the model is quantized, or the text is
+            too short.
         StageError: the activations, or the weights that come out, are not finite.
     """
     check_resizable(checkpoint.model)
@@ -77,9 +88,9 @@ def prune(
     original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
     model = copy.deepcopy(original).eval().requires_grad_(True)
     try:
-        dropped, errors = _cut(config, plan, model, windows, device=device, console=console)
+        cut = _cut(config, plan, model, windows, device=device, console=console)
         _check_result(model, original)
-        notes = _notes(original, model, windows, dropped, errors)
+        notes = _notes(original, model, windows, cut)
         if config.recovery is not None:
             pruned = Checkpoint(model, checkpoint.tokenizer)
             notes["recovery"] = _recover(
@@ -91,21 +102,31 @@ def prune(
 
 
 def make_plan(config: PruneConfig, model: RootsForCausalLM) -> Plan:
-    """Return the widths that the ratios ask for; needs nothing but the model's shape.
+    """Return what the ratios or the target ask for; needs nothing but the model's shape.
 
     Raises:
-        InputError: a ratio leaves no legal shape; the nearest that does is named.
+        InputError: no legal shape answers to them; the nearest that does is named.
     """
     targets = tuple(
         LayerTarget(
             kv_groups=kept_width(widths["num_key_value_heads"], config.head_ratio, 1, key="head_ratio"),
+            queries=kept_width(_queries(widths), config.query_ratio, 1, key="query_ratio"),
             mlp_channels=kept_width(
                 widths["intermediate_size"], config.ratio, config.multiple_of, key="ratio"
             ),
         )
         for widths in model.config.layers
     )
-    return Plan(kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"), targets)
+    needed = None
+    if config.target is not None:
+        needed = parameters_to_save(
+            config.target, model, multiple_of=config.multiple_of, uniform=config.uniform
+        )
+    return Plan(kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"), targets, needed)
+
+
+def _queries(widths: dict[str, int]) -> int:
+    return widths["num_attention_heads"] // widths["num_key_value_heads"]
 
 
 def _calibration_windows(
@@ -115,7 +136,9 @@ def _calibration_windows(
     block_size = min(settings.block_size, checkpoint.model.config.max_position_embeddings)
     windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
     needed = rows_needed(max(_refitted_widths(config, checkpoint.model, plan), default=0))
-    if config.refit and windows.input_ids.size < needed:
+    # Without a refit, widths that are measured and the surgeon's score rest on the same equations.
+    solved = config.refit or config.score == "obs" or config.target is not None or not config.uniform
+    if solved and windows.input_ids.size < needed:
         count = len(windows.input_ids)
         raise InputError(
             f"{count} calibration windows of {block_size} tokens are too few for a stable least-squares "
@@ -130,13 +153,13 @@ def _calibration_windows(
 
 def _refitted_widths(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[int]:
     """Yield the input width of each projection that is to be cut, as it will or at most may be."""
+    measured = plan.needed is not None or not config.uniform
     for widths, target in zip(model.config.layers, plan.targets, strict=True):
-        groups = widths["num_key_value_heads"]
-        if config.ratio:
-            yield target.mlp_channels if config.uniform else widths["intermediate_size"]
-        if config.head_ratio:
-            each = widths["num_attention_heads"] // groups * widths["head_dim"]
-            yield each * (target.kv_groups if config.uniform else groups)
+        if config.ratio or plan.needed is not None:
+            yield widths["intermediate_size"] if measured else target.mlp_channels
+        if config.head_ratio or config.query_ratio or plan.needed is not None:
+            heads = widths["num_attention_heads"] if measured else target.kv_groups * target.queries
+            yield heads * widths["head_dim"]
 
 
 def _cut(
@@ -147,42 +170,65 @@ def _cut(
     *,
     device: str,
     console: Console,
-) -> tuple[list[int], list[LayerErrors]]:
-    """Cut the model in place; return the numbers of the dropped layers, and the others' errors."""
+) -> Cut:
+    """Cut the model in place."""
     nn.Module.to(model, device)
-    sources = list(range(len(plan.targets)))
-    if plan.layers < len(plan.targets):
-        influences = torch.tensor(layer_influences(model, windows, device=device))
-        sources = best_units(influences, plan.layers)
-        keep_layers(model, sources)
-    targets = [plan.targets[source] for source in sources]
-    if not config.uniform:
-        targets = _spread(config, model, windows, targets, device=device)
+    targets, cost = _allocate(config, plan, model, windows, device=device, console=console)
+    sources = [index for index, target in enumerate(targets) if target is not None]
+    keep_layers(model, sources)
+    left = [target for target in targets if target is not None]
     cutter = LayerwiseCutter(model, windows, score=config.score, refitted=config.refit, device=device)
-    errors = list(
-        track(cutter.cut(targets), "pruning layers", total=len(targets), console=console, transient=True)
-    )
+    errors = list(track(cutter.cut(left), "pruning layers", total=len(left), console=console, transient=True))
     nn.Module.to(model, "cpu")
-    return [index for index in range(len(plan.targets)) if index not in sources], errors
+    return Cut([index for index in range(len(targets)) if index not in sources], errors, cost)
 
 
-def _spread(
+def _allocate(
     config: PruneConfig,
+    plan: Plan,
     model: RootsForCausalLM,
     windows: PackedWindows,
-    targets: list[LayerTarget],
     *,
     device: str,
-) -> list[LayerTarget]:
-    """Return targets with the same totals, ranked over the whole model."""
-    groups, channels = unit_shares(model, windows, score=config.score, device=device)
-    kv_groups = [target.kv_groups for target in targets]
-    mlp_channels = [target.mlp_channels for target in targets]
-    if config.head_ratio:
-        kv_groups = global_widths(groups, sum(kv_groups), 1)
-    if config.ratio:
-        mlp_channels = global_widths(channels, sum(mlp_channels), config.multiple_of)
-    return [LayerTarget(*kept) for kept in zip(kv_groups, mlp_channels, strict=True)]
+    console: Console,
+) -> tuple[list[LayerTarget | None], float | None]:
+    """Return what every layer is to keep (None: nothing), and the cost where one was measured."""
+    layers = list(model.model.layers)
+    targets = list[LayerTarget | None](plan.targets)
+    divergences = None
+    if plan.layers < len(layers) or plan.needed is not None:
+        divergences = layer_divergences(model, windows, device=device)
+        stays = best_units(torch.tensor(divergences), plan.layers)
+        targets = [target if index in stays else None for index, target in enumerate(targets)]
+    if plan.needed is None and config.uniform:
+        return targets, None
+    measured = track(
+        layer_costs(model, windows, multiple_of=config.multiple_of, device=device),
+        "measuring layers",
+        total=len(layers),
+        console=console,
+        transient=True,
+    )
+    costs = list(measured)
+    if plan.needed is not None:
+        return choose_shapes(layers, costs, plan.needed, divergences=divergences, uniform=config.uniform)
+    # The ratios say how much, and of what; where, the costs do.
+    stay = [index for index, target in enumerate(targets) if target is not None]
+    shapes, cost = choose_shapes(
+        [layers[index] for index in stay],
+        [costs[index] for index in stay],
+        sum(saved(layers[index], plan.targets[index]) for index in stay),
+        axes=[axis for axis, ratio in _ratios(config).items() if ratio],
+        divergences=None,
+        uniform=False,
+    )
+    for index, shape in zip(stay, shapes, strict=True):
+        targets[index] = shape
+    return targets, cost
+
+
+def _ratios(config: PruneConfig) -> dict[Axis, float]:
+    return {"kv_groups": config.head_ratio, "queries": config.query_ratio, "mlp_channels": config.ratio}
 
 
 def _check_result(model: RootsForCausalLM, original: RootsForCausalLM) -> None:
@@ -202,17 +248,18 @@ def _notes(
     original: RootsForCausalLM,
     model: RootsForCausalLM,
     windows: PackedWindows,
-    dropped: list[int],
-    errors: list[LayerErrors],
+    cut: Cut,
 ) -> dict[str, Json]:
     notes: dict[str, Json] = {
         "parameters_before": original.num_parameters(),
         "parameters_after": model.num_parameters(),
         "calibration_tokens": int(windows.input_ids.size),
-        "dropped_layers": list(dropped),
-        "attention_errors": [error.attention for error in errors],
-        "mlp_errors": [error.mlp for error in errors],
+        "dropped_layers": list(cut.dropped),
+        "attention_errors": [error.attention for error in cut.errors],
+        "mlp_errors": [error.mlp for error in cut.errors],
     }
+    if cut.cost is not None:
+        notes["estimated_divergence"] = cut.cost
     for key in ("intermediate_size", "num_attention_heads", "num_key_value_heads"):
         for when, config in (("before", original.config), ("after", model.config)):
             notes[f"{key}_{when}"] = [layer[key] for layer in config.layers]

@@ -20,7 +20,6 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.distill import student as students
 from roots_compress.errors import StageError
-from roots_compress.model.calibration import collect_statistics
 from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune import refit
@@ -80,7 +79,7 @@ def mask_only(folder: Path) -> None:
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
         with torch.no_grad():
             model.get_parameter("model.layers.0.mlp.up_proj.weight")[:12] = 0.0
-        return [], []
+        return prune_stage.Cut([], [], None)
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)
@@ -112,9 +111,8 @@ def scale_that_is_not_finite(folder: Path) -> None:
         run_quantize(tiny_checkpoint(), folder, scheme="int8")
 
 
-def overflowing_statistics(_: Path) -> None:
-    tokens = windows(2, 8)
-    collect_statistics(loud_mlp(1e25).model, tokens, ["model.layers.0.mlp.down_proj"])
+def overflowing_statistics(folder: Path) -> None:
+    run_prune(loud_mlp(1e25), folder)
 
 
 def refit_on_nan(_: Path) -> None:

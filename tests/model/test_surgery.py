@@ -20,7 +20,9 @@ from roots_compress.model.surgery import (
     keep_kv_groups,
     keep_layers,
     keep_mlp_channels,
+    keep_query_heads,
     mlp_group,
+    query_group,
 )
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
@@ -134,6 +136,26 @@ def test_the_right_channels_stay() -> None:
     cut, old = model.model.layers[0].mlp, whole.model.layers[0].mlp
     assert torch.equal(cut.gate_proj.weight, old.gate_proj.weight[[2, 9, 47]])
     assert torch.equal(cut.down_proj.weight, old.down_proj.weight[:, [2, 9, 47]])
+
+
+@variants
+def test_silent_query_heads_leave_keys_and_values_as_they_are(overrides: dict[str, Any]) -> None:
+    model = tiny_model(**{**overrides, "layers": [tiny_layer(num_attention_heads=6)] * 2})
+    attention = model.model.layers[1].self_attn
+    with torch.no_grad():
+        attention.o_proj.weight[:, head_columns([1, 3], attention.head_dim)] = 0
+    before, keys = logits(model), attention.k_proj.weight.clone()
+    keep_query_heads(model, 1, [0, 2, 4, 5])
+    torch.testing.assert_close(logits(model), before)
+    assert torch.equal(attention.k_proj.weight, keys)
+    assert model.config.layers[1]["num_attention_heads"] == 4
+    assert parts(query_group(model, 1), attention)["q_proj"] == list(range(32))
+
+
+def test_key_value_groups_must_keep_equally_many_query_heads() -> None:
+    model = tiny_model(layers=[tiny_layer(num_attention_heads=6)])
+    with pytest.raises(AssertionError, match=r"would keep \[1, 3\] query heads"):
+        keep_query_heads(model, 0, [0, 3, 4, 5])
 
 
 def test_dropped_layers_leave_the_others_renumbered_for_the_cache() -> None:

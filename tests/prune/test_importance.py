@@ -7,14 +7,23 @@ import torch
 import torch_pruning as tp
 
 from roots_compress.model.surgery import attention_group, mlp_group
-from roots_compress.prune.importance import ActivationImportance, MagnitudeImportance
+from roots_compress.prune import scores
+from roots_compress.prune.importance import (
+    ActivationImportance,
+    MagnitudeImportance,
+    SurgeonImportance,
+    TaylorImportance,
+)
 from roots_compress.prune.scores import pool
+from roots_compress.prune.surgeon import Operation, removal_scores
 from tests.tiny import tiny_layer, tiny_model
 
+IMPORTANCES = (MagnitudeImportance, ActivationImportance, TaylorImportance, SurgeonImportance)
 
-def test_the_scores_are_what_torch_pruning_takes() -> None:
-    assert issubclass(MagnitudeImportance, tp.importance.Importance)
-    assert issubclass(ActivationImportance, tp.importance.Importance)
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_the_scores_are_what_torch_pruning_takes(importance: type) -> None:
+    assert issubclass(importance, tp.importance.Importance)
 
 
 @pytest.mark.parametrize("gated", [True, False])
@@ -45,6 +54,24 @@ def test_activation_reads_the_root_and_the_norms() -> None:
     found = ActivationImportance(norms)(mlp_group(model, 1))
     weight = model.model.layers[1].mlp.down_proj.weight.double()
     torch.testing.assert_close(found, weight.norm(dim=0) * norms.sqrt())
+
+
+def test_taylor_pools_to_the_scores_of_heads() -> None:
+    model = tiny_model()
+    contributions = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    found = TaylorImportance(contributions, 4)(attention_group(model, 0))
+    assert found.shape == (32,)
+    torch.testing.assert_close(pool(found, 4), scores.taylor(contributions, 4))
+
+
+def test_the_surgeon_reads_the_root_and_the_gram_matrix() -> None:
+    model = tiny_model()
+    rows = torch.randn(90, 32, generator=torch.Generator().manual_seed(0)).double()
+    importance = SurgeonImportance(rows.T @ rows, 4, kept=2, at_once=1, damping=1e-2)
+    found = pool(importance(attention_group(model, 0)), 4)
+    weight = model.model.layers[0].self_attn.o_proj.weight
+    operation = Operation.begin(weight, rows.T @ rows, 4, damping=1e-2)
+    torch.testing.assert_close(found, removal_scores(operation, 2, at_once=1))
 
 
 def test_a_part_of_a_group_gets_its_part_of_the_scores() -> None:

@@ -1,14 +1,12 @@
-"""What is kept: legal widths, the best units, and widths that differ by layer."""
+"""What is kept: legal widths, the best units, and the best of each group."""
 
 from __future__ import annotations
-
-from itertools import product
 
 import pytest
 import torch
 
 from roots_compress.errors import InputError
-from roots_compress.prune.plan import best_units, global_widths, kept_width
+from roots_compress.prune.plan import best_of_each, best_units, kept_width
 
 
 @pytest.mark.parametrize(
@@ -60,26 +58,5 @@ def test_of_equal_units_the_first_stay() -> None:
     assert best_units(torch.ones(6), 2) == [0, 1]
 
 
-def test_global_widths_equal_the_best_of_all_legal_ones() -> None:
-    shares = [torch.rand(8, generator=torch.Generator().manual_seed(seed)) ** (seed + 1) for seed in range(3)]
-    total, multiple = 14, 2
-
-    def kept_worth(widths: tuple[int, ...]) -> float:
-        best = (
-            share.sort(descending=True).values[:width].sum()
-            for share, width in zip(shares, widths, strict=True)
-        )
-        return float(sum(best))
-
-    legal = [w for w in product(range(multiple, 9, multiple), repeat=3) if sum(w) == total]
-    assert tuple(global_widths(shares, total, multiple)) == max(legal, key=kept_worth)
-
-
-def test_global_widths_take_from_the_layer_that_spreads_least() -> None:
-    concentrated = torch.tensor([1.0, 0.0, 0.0, 0.0])
-    spread = torch.full((4,), 0.25)
-    assert global_widths([concentrated, spread], 5, 1) == [1, 4]
-
-
-def test_every_layer_keeps_something_even_a_dead_one() -> None:
-    assert global_widths([torch.zeros(8), torch.full((8,), 0.125)], 10, 2) == [2, 8]
+def test_the_best_of_each_group_stay() -> None:
+    assert best_of_each(torch.tensor([0.1, 0.3, 0.2, 9.0, 8.0, 7.0]), 2, 2) == [1, 2, 3, 4]

@@ -38,13 +38,26 @@ def test_units_pool_neighbouring_channels_in_quadrature() -> None:
     assert scores.pool(torch.tensor([3.0, 4.0, 0.0, 2.0]), 2).tolist() == pytest.approx([5.0, 2.0])
 
 
-def test_energy_shares_add_up_to_one_and_a_dead_layer_has_none() -> None:
-    shares = scores.energy_shares(torch.tensor([1.0, 2.0, 2.0]))
-    assert shares.tolist() == pytest.approx([1 / 9, 4 / 9, 4 / 9])
-    assert scores.energy_shares(torch.zeros(3)).tolist() == [0.0, 0.0, 0.0]
+def test_taylor_is_the_gradient_of_the_loss_by_a_mask_on_each_unit() -> None:
+    weight, windows = random(5, 6), [random(40, 6, seed=1), random(30, 6, seed=2)]
+    contributions, squares = [], torch.zeros(3, dtype=torch.float64)
+    for rows in windows:
+        mask = torch.ones(3, requires_grad=True)
+        given = (rows * mask.repeat_interleave(2)) @ weight.T
+        given.retain_grad()
+        loss = given.sin().sum()
+        loss.backward()
+        assert given.grad is not None
+        assert mask.grad is not None
+        contributions.append((rows * (given.grad @ weight)).sum(0))
+        squares += mask.grad.double().square()
+    expected = (squares / 2).sqrt()
+    torch.testing.assert_close(scores.taylor(torch.stack(contributions), 3), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_block_influence_measures_the_turn_and_not_the_length() -> None:
-    before = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    after = torch.tensor([[5.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
-    assert scores.block_influence(before, after).tolist() == pytest.approx([0.0, 1.0, 1 - 0.5**0.5])
+def test_divergence_is_the_mean_over_tokens_of_the_divergence_of_their_distributions() -> None:
+    before, after = random(7, 11).double(), random(7, 11, seed=1).double()
+    p, q = before.softmax(-1), after.softmax(-1)
+    expected = float((p * (p / q).log()).sum(-1).mean())
+    assert scores.divergence(before, after) == pytest.approx(expected, rel=1e-5)
+    assert scores.divergence(before, before + 3.0) == pytest.approx(0.0, abs=1e-6)

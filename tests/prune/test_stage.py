@@ -16,7 +16,7 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.errors import InputError, StageError
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from roots_compress.prune.config import PruneConfig, RecoveryConfig
+from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
 from roots_compress.prune.stage import prune
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.outcome import StageOutcome
@@ -86,6 +86,50 @@ def test_widths_ranked_over_the_model_have_the_uniform_total(tmp_path: Path) -> 
     assert isinstance(widths, list)
     assert sum(int(str(width)) for width in widths) == 72
     assert widths[0] == 24
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_target_is_met_and_by_little(tmp_path: Path, uniform: bool) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer()] * 3)
+    before = checkpoint.model.num_parameters()
+    body = before - checkpoint.model.model.embed_tokens.weight.numel()
+    outcome = run(tmp_path, checkpoint, target=TargetConfig(parameters=0.8), uniform=uniform, score="obs")
+    saved = before - outcome.checkpoint.model.num_parameters()
+    step = 3 * 4 * 32 * (3 if uniform else 1)  # Four channels of three matrices, in all layers or in one.
+    assert 0.2 * body <= saved < 0.2 * body + step
+    cost = outcome.notes["estimated_divergence"]
+    assert isinstance(cost, float)
+    assert cost > 0
+    assert logits(outcome.checkpoint).isfinite().all()
+
+
+def test_a_target_takes_from_where_it_costs_least(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer()] * 3)
+    with torch.no_grad():  # Half of the last layer's channels, and one of its heads, do next to nothing.
+        layer = checkpoint.model.model.layers[2]
+        layer.mlp.down_proj.weight[:, :24] *= 1e-3
+        layer.self_attn.o_proj.weight[:, 16:] *= 1e-3
+    saved = 24 * 3 * 32 + 16 * 2 * 32 + 8 * 2 * 32
+    bytes_left = 4 * (checkpoint.model.num_parameters() - saved)
+    pruned = run(
+        tmp_path, checkpoint, target=TargetConfig(bytes=bytes_left), uniform=False, score="obs"
+    ).checkpoint
+    assert 4 * pruned.model.num_parameters() == bytes_left
+    assert pruned.model.config.layers[2] == tiny_layer(
+        num_attention_heads=2, num_key_value_heads=1, intermediate_size=24, sliding_window=None
+    )
+    assert float((logits(pruned) - logits(checkpoint)).norm() / logits(checkpoint).norm()) < 0.01
+
+
+def test_a_target_that_no_shape_meets_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nearest legal one is parameters"):
+        run(tmp_path, tiny_checkpoint(), target=TargetConfig(parameters=0.01))
+
+
+def test_query_heads_go_alone(tmp_path: Path) -> None:
+    pruned = run(tmp_path, tiny_checkpoint(), ratio=0.0, query_ratio=0.5).checkpoint
+    assert [layer["num_attention_heads"] for layer in pruned.model.config.layers] == [2, 2]
+    assert [layer["num_key_value_heads"] for layer in pruned.model.config.layers] == [2, 2]
 
 
 def test_half_precision_is_pruned_in_float32(tmp_path: Path) -> None:

@@ -95,6 +95,18 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         (f"{MINIMAL}  - kind: prune\n    ratio: 1.0", "stages[0].ratio: must be below 1.0, not 1.0"),
         (f"{MINIMAL}  - kind: prune\n    ratio: -0.1", "stages[0].ratio: must be at least 0.0, not -0.1"),
         (f"{MINIMAL}  - kind: prune\n    ratio: 0", "stages[0]: at least one of ratio, head_ratio"),
+        (
+            f"{MINIMAL}  - kind: prune\n    ratio: 0.1\n    target: {{parameters: 0.5}}",
+            "stages[0]: a target takes the",
+        ),
+        (
+            f"{MINIMAL}  - kind: prune\n    target: {{}}",
+            "stages[0].target: give exactly one of parameters and bytes",
+        ),
+        (
+            f"{MINIMAL}  - kind: prune\n    target: {{parameters: 1.0}}",
+            "stages[0].target.parameters: must be below 1.0",
+        ),
         ("name: a\nseed: -1", "seed: must be at least 0, not -1"),
         ("name: a\nseed: 36893488147419103232", "seed: must be below 4294967296"),
         ("name: a\nevaluation: {block_size: 0}", "evaluation.block_size: must be at least 8, not 0"),

@@ -1,0 +1,173 @@
+"""From a target to the shape of each layer: what must go, what each shape saves, which ones are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from math import ceil, inf
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from roots_compress.errors import InputError
+from roots_compress.model.modeling import RootsForCausalLM, RootsLayer
+from roots_compress.prune.allocation import Option, cheapest, cheapest_equal
+from roots_compress.prune.config import TargetConfig
+from roots_compress.prune.plan import LayerTarget
+from roots_compress.prune.sensitivity import LayerCosts
+
+FLOAT_BYTES = 4
+Axis = Literal["kv_groups", "queries", "mlp_channels"]
+AXES: tuple[Axis, ...] = get_args(Axis)
+"""The fields of a `LayerTarget`."""
+
+
+def parameters_to_save(
+    target: TargetConfig, model: RootsForCausalLM, *, multiple_of: int, uniform: bool
+) -> int:
+    """Return how many parameters must go.
+
+    Raises:
+        InputError: nothing has to go, or more than can: the smallest legal target is named. Or widths are to
+            be equal, and the model's are not.
+    """
+    layers, total = list(model.model.layers), model.num_parameters()
+    # The embeddings, and with them an untied head, are what no layer holds; so is the final norm.
+    body = sum(map(_size, layers)) + _size(model.model.norm)
+    if target.parameters is not None:
+        needed = ceil((1 - target.parameters) * body)
+    else:
+        assert target.bytes is not None
+        needed = total - target.bytes // FLOAT_BYTES
+    if needed <= 0:
+        raise InputError(
+            f"the weights take {FLOAT_BYTES * total:,} bytes in float32, no more than {target.bytes:,}",
+            where="target",
+            remedy="Ask for less, or leave the stage out.",
+        )
+    if uniform and len({full_shape(layer) for layer in layers}) > 1:
+        raise InputError(
+            "the model's layers differ in width, so no equal widths can be chosen for them",
+            where="target",
+            remedy="Set uniform to false.",
+        )
+    _check_reachable(target, needed, layers, body=body, total=total, multiple_of=multiple_of)
+    return needed
+
+
+def _check_reachable(
+    target: TargetConfig,
+    needed: int,
+    layers: Sequence[RootsLayer],
+    *,
+    body: int,
+    total: int,
+    multiple_of: int,
+) -> None:
+    # One layer has to stay, at its narrowest; which one is not known before the layers are measured.
+    least = max(_size(layer) - saved(layer, _narrowest(layer, multiple_of)) for layer in layers)
+    most = sum(map(_size, layers)) - least
+    if needed > most:
+        smallest = (
+            f"parameters: {ceil((1 - most / body) * 10_000) / 10_000}"
+            if target.parameters is not None
+            else f"bytes: {FLOAT_BYTES * (total - most)}"
+        )
+        raise InputError(
+            f"the target leaves no legal shape: {needed:,} parameters would have to go, and {most:,} can",
+            where="target",
+            remedy=f"The nearest legal one is {smallest}, which keeps a single layer, as narrow as can be.",
+        )
+
+
+def choose_shapes(
+    layers: Sequence[RootsLayer],
+    costs: Sequence[LayerCosts],
+    needed: int,
+    *,
+    axes: Collection[Axis] = AXES,
+    divergences: Sequence[float] | None,
+    uniform: bool,
+) -> tuple[list[LayerTarget | None], float]:
+    """Return each layer's shape (None: dropped), and what all of them cost in nats per token.
+
+    Args:
+        layers: uncut.
+        costs: of each layer's shapes.
+        needed: parameters to save.
+        axes: what may be cut of a layer.
+        divergences: of dropping each layer; without them none is dropped.
+        uniform: whether all layers that stay get the same shape.
+    """
+    shapes = [list(_shapes(each, axes)) for each in costs]
+    options = [
+        [Option(saved(layer, shape), _cost(each, shape)) for shape in of_layer]
+        for layer, each, of_layer in zip(layers, costs, shapes, strict=True)
+    ]
+    dropped = [
+        Option(_size(layer), divergence)
+        for layer, divergence in zip(layers, divergences or [inf] * len(layers), strict=True)
+    ]
+    numbers: list[int | None]
+    if uniform:
+        numbers = cheapest_equal(options, dropped, needed)
+    else:
+        # The layer that would be missed most stays, so that one does.
+        missed = max(range(len(layers)), key=lambda index: dropped[index].cost)
+        full = [each if index == missed else [*each, dropped[index]] for index, each in enumerate(options)]
+        found = cheapest(full, needed)
+        numbers = [
+            number if number < len(each) else None for number, each in zip(found, options, strict=True)
+        ]
+    chosen = [
+        (None, loss.cost) if number is None else (of_layer[number], each[number].cost)
+        for number, of_layer, each, loss in zip(numbers, shapes, options, dropped, strict=True)
+    ]
+    return [shape for shape, _ in chosen], sum(cost for _, cost in chosen)
+
+
+def full_shape(layer: RootsLayer) -> LayerTarget:
+    """Return the shape that a layer has."""
+    attention = layer.self_attn
+    queries = attention.num_heads // attention.num_kv_heads
+    return LayerTarget(attention.num_kv_heads, queries, _weight(layer.mlp.down_proj).shape[1])
+
+
+def saved(layer: RootsLayer, shape: LayerTarget) -> int:
+    """Return how many parameters a layer loses when it is cut to a shape."""
+    full, attention = full_shape(layer), layer.self_attn
+    heads, kept_heads = full.kv_groups * full.queries, shape.kv_groups * shape.queries
+    rows = [(attention.q_proj, heads, kept_heads)]
+    rows += [(each, full.kv_groups, shape.kv_groups) for each in (attention.k_proj, attention.v_proj)]
+    producers = [layer.mlp.up_proj, *([layer.mlp.gate_proj] if layer.mlp.gated else [])]
+    rows += [(each, full.mlp_channels, shape.mlp_channels) for each in producers]
+    columns = [(attention.o_proj, heads, kept_heads)]
+    columns += [(layer.mlp.down_proj, full.mlp_channels, shape.mlp_channels)]
+    # A bias leaves with its row; the bias of a projection that loses columns stays.
+    lost = sum(_size(module) // units * (units - kept) for module, units, kept in rows)
+    return lost + sum(_weight(module).numel() // units * (units - kept) for module, units, kept in columns)
+
+
+def _narrowest(layer: RootsLayer, multiple_of: int) -> LayerTarget:
+    return LayerTarget(1, 1, min(multiple_of, full_shape(layer).mlp_channels))
+
+
+def _weight(projection: nn.Module) -> Tensor:
+    assert isinstance(projection, nn.Linear)
+    return projection.weight
+
+
+def _shapes(costs: LayerCosts, axes: Collection[Axis]) -> Iterator[LayerTarget]:
+    """Yield the legal shapes of a layer, the full one first."""
+    shapes = [LayerTarget(*heads, width) for heads in costs.attention for width in costs.mlp]
+    full = shapes[0]
+    for shape in shapes:
+        if all(getattr(shape, axis) == getattr(full, axis) for axis in AXES if axis not in axes):
+            yield shape
+
+
+def _cost(costs: LayerCosts, shape: LayerTarget) -> float:
+    return costs.attention[shape.kv_groups, shape.queries] + costs.mlp[shape.mlp_channels]
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
