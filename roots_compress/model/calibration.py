@@ -10,7 +10,7 @@ C input channels of a module.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,6 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.modeling import RootsForCausalLM, RootsLayer, RootsModel
 
-HEAD = "lm_head"
 BATCH_SIZE = 4
 Observer = Callable[[str, Tensor], None]
 """Called with a module's name and a batch of its input rows, `RC`."""
@@ -85,69 +84,6 @@ def observed(modules: Mapping[str, nn.Module], observer: Observer) -> Iterator[N
     finally:
         for handle in handles:
             handle.remove()
-
-
-@torch.no_grad()
-def observe_inputs(
-    model: RootsForCausalLM,
-    windows: PackedWindows,
-    names: Collection[str],
-    observer: Observer,
-    *,
-    device: str = "cpu",
-    batch_size: int = BATCH_SIZE,
-) -> None:
-    """Run the decoder once over the windows and show the observer what each named module reads.
-
-    Every module's rows come in the order of the windows' tokens. `lm_head` may be named: it reads the final
-    norm's output, and no logits are computed.
-
-    Raises:
-        KeyError: the model has no module of that name.
-    """
-    modules = dict(model.named_modules())
-    below_head = {name: modules[name] for name in names if name != HEAD}
-    decoder = model.model
-    was_training = model.training
-    model.eval()
-    try:
-        with observed(below_head, observer):
-            for tokens, segments in batches(windows, batch_size, device):
-                output = decoder(input_ids=tokens, segment_ids=segments, use_cache=False)
-                if HEAD in names:
-                    observer(HEAD, output.last_hidden_state.flatten(0, -2))
-    finally:
-        model.train(was_training)
-
-
-def collect_statistics(
-    model: RootsForCausalLM,
-    windows: PackedWindows,
-    names: Collection[str],
-    *,
-    gram: Collection[str] = (),
-    device: str = "cpu",
-    batch_size: int = BATCH_SIZE,
-) -> dict[str, InputStatistics]:
-    """Return the statistics of each named module's input, from one pass over the windows.
-
-    Those named in `gram` get a Gram matrix too: width squared times 8 bytes each.
-
-    Raises:
-        StageError: a module read NaN or an infinity.
-    """
-    statistics: dict[str, InputStatistics] = {}
-
-    def observer(name: str, rows_RC: Tensor) -> None:
-        if name not in statistics:
-            width = rows_RC.shape[-1]
-            statistics[name] = InputStatistics(width, gram=name in gram, device=rows_RC.device)
-        statistics[name].update(rows_RC)
-
-    observe_inputs(model, windows, names, observer, device=device, batch_size=batch_size)
-    for name, seen in statistics.items():
-        seen.check(name)
-    return statistics
 
 
 def batches(

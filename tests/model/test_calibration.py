@@ -12,15 +12,11 @@ from torch import Tensor
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
-from roots_compress.model.calibration import (
-    ResidualStream,
-    collect_statistics,
-    observe_inputs,
-)
+from roots_compress.model.calibration import InputStatistics, ResidualStream, batches, observed
 from roots_compress.model.modeling import RootsForCausalLM
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
-DOWN = ("model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj")
+DOWN = "model.layers.0.mlp.down_proj"
 
 
 def make_windows(count: int = 5, tokens: int = 12, *, documents: int = 2) -> PackedWindows:
@@ -47,49 +43,49 @@ def all_inputs(model: RootsForCausalLM, windows: PackedWindows, names: Sequence[
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_streamed_statistics_equal_those_of_all_rows(batch_size: int) -> None:
+@pytest.mark.parametrize("gram", [True, False])
+def test_streamed_statistics_equal_those_of_all_rows(batch_size: int, gram: bool) -> None:
     model, windows = tiny_model(), make_windows()
-    reference = all_inputs(model, windows, DOWN)
-    statistics = collect_statistics(model, windows, DOWN, gram=DOWN[:1], batch_size=batch_size)
-    for name in DOWN:
-        rows = reference[name].double()
-        assert statistics[name].rows == rows.shape[0] == 60
-        torch.testing.assert_close(statistics[name].squared_norms, rows.square().sum(0), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(
-            statistics[name].largest.double(), rows.abs().amax(0), rtol=1e-5, atol=1e-6
-        )
-    gram = statistics[DOWN[0]].gram
-    assert gram is not None
-    rows = reference[DOWN[0]].double()
-    torch.testing.assert_close(gram, rows.T @ rows, rtol=1e-5, atol=1e-5)
-    assert statistics[DOWN[1]].gram is None, "a Gram matrix is made only where it was asked for"
-
-
-def test_the_head_reads_the_final_norm_output() -> None:
-    model, windows = tiny_model(), make_windows()
-    reference = all_inputs(model, windows, ("lm_head",))["lm_head"]
-    rows: list[Tensor] = []
-    observe_inputs(model, windows, ("lm_head",), lambda _name, found: rows.append(found))
-    torch.testing.assert_close(torch.cat(rows), reference, rtol=1e-5, atol=1e-5)
+    rows = all_inputs(model, windows, [DOWN])[DOWN].double()
+    statistics = InputStatistics(48, gram=gram)
+    with (
+        torch.no_grad(),
+        observed({DOWN: model.get_submodule(DOWN)}, lambda _, each: statistics.update(each)),
+    ):
+        for tokens, segments in batches(windows, batch_size):
+            model(tokens, segment_ids=segments)
+    assert statistics.rows == rows.shape[0] == 60
+    torch.testing.assert_close(statistics.squared_norms, rows.square().sum(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(statistics.largest.double(), rows.abs().amax(0), rtol=1e-5, atol=1e-6)
+    if gram:
+        assert statistics.gram is not None
+        torch.testing.assert_close(statistics.gram, rows.T @ rows, rtol=1e-5, atol=1e-5)
+    else:
+        assert statistics.gram is None, "a Gram matrix is made only where it was asked for"
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error() -> None:
-    model, windows = tiny_model(), make_windows()
+    model = tiny_model()
 
     def failing(_name: str, _rows: Tensor) -> None:
         raise RuntimeError("observer")
 
-    with pytest.raises(RuntimeError, match="observer"):
-        observe_inputs(model, windows, DOWN, failing)
+    with (
+        pytest.raises(RuntimeError, match="observer"),
+        observed({DOWN: model.get_submodule(DOWN)}, failing),
+    ):
+        model(tiny_tokens())
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_infinite_activations_are_refused_by_name() -> None:
-    model, windows = tiny_model(), make_windows()
-    with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[5] = torch.inf
-    with pytest.raises(StageError, match=r"layers\.1\.mlp\.down_proj.*the first of them 5"):
-        collect_statistics(model, windows, DOWN)
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_infinite_activations_are_refused_by_name(value: float) -> None:
+    statistics = InputStatistics(8)
+    rows = torch.ones(3, 8)
+    rows[1, 5] = value
+    statistics.update(rows)
+    with pytest.raises(StageError, match=r"down_proj.*the first of them 5"):
+        statistics.check(DOWN)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +115,18 @@ def test_the_residual_stream_follows_the_plain_forward(overrides: dict[str, Any]
             stream.add(stream.attention(layer, index))
             stream.add(stream.mlp(layer))
     torch.testing.assert_close(torch.cat(stream.hidden), states[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_fork_of_the_stream_moves_on_its_own() -> None:
+    model, windows = tiny_model(), make_windows()
+    with torch.no_grad():
+        stream, straight = ResidualStream(model, windows), ResidualStream(model, windows)
+        fork = stream.fork()
+        for index, layer in enumerate(model.model.layers):
+            fork.advance(layer, index)
+            straight.add(straight.attention(layer, index))
+            straight.add(straight.mlp(layer))
+    torch.testing.assert_close(torch.cat(fork.hidden), torch.cat(straight.hidden))
+    torch.testing.assert_close(
+        torch.cat(stream.hidden), model.model.embed_tokens(torch.from_numpy(windows.input_ids))
+    )

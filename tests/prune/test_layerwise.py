@@ -131,7 +131,28 @@ def test_infinite_activations_are_refused() -> None:
         cut(model, [LayerTarget(2, 2, 32)] * 2)
 
 
-@pytest.mark.parametrize("score", ["magnitude", "activation", "taylor", "obs"])
+def test_a_loss_that_is_not_finite_is_refused() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.nan
+    with pytest.raises(StageError, match="loss of calibration window 0 is NaN or infinite"):
+        cut(model, [LayerTarget(2, 2, 32)] * 2, score="taylor")
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_a_dead_layer_can_be_cut_by_every_score(score: Score) -> None:
+    model, original = tiny_model(), tiny_model()
+    for each in (model, original):
+        with torch.no_grad():
+            each.model.layers[0].mlp.up_proj.weight.zero_()
+            each.model.layers[0].self_attn.v_proj.weight.zero_()
+    errors = cut(model, [LayerTarget(1, 1, 16), WIDE], score=score)
+    assert errors[0] == LayerErrors(0.0, 0.0)
+    assert distance(model, original) < 1e-5
+
+
+@pytest.mark.parametrize("score", SCORES)
 def test_every_score_cuts_every_axis_at_once(score: Score) -> None:
     model = tiny_model(layers=[tiny_layer(num_attention_heads=6), tiny_layer(num_attention_heads=6)])
     errors = cut(model, [LayerTarget(1, 2, 20), LayerTarget(2, 1, 32)], score=score)
