@@ -35,7 +35,7 @@ from roots_compress.quantize.stage import quantize
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
-from roots_compress.results import RunMetrics, StageKind, StageResult
+from roots_compress.results import Json, RunMetrics, StageKind, StageResult
 from roots_compress.run.atomic import disk_errors
 from roots_compress.run.keys import StageKey, explain_change, stage_key
 from roots_compress.run.machine import describe_machine
@@ -62,6 +62,13 @@ class Step:
     name: str
     config: StageConfig | None
     """None for a baseline that is imported rather than trained."""
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """The settings that the result depends on, as a stage key holds them: neither label nor places."""
+        if self.config is None:
+            return {"kind": "import"}
+        return self.config.model_dump(mode="json", exclude={**PLACES, "name": True})
 
 
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:
@@ -93,7 +100,7 @@ def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
     recipe, parent = setting.recipe, None
     for step in steps_of(recipe):
         key = stage_key(
-            step.config.model_dump(mode="json", exclude=PLACES) if step.config else {"kind": "import"},
+            step.settings,
             parent=parent,
             threads=setting.threads,
             device=setting.device,

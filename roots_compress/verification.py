@@ -32,6 +32,7 @@ from roots_compress.run.stages import (
 from roots_compress.run.store import MARKER_NAME, SEALED
 from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.prompts import check_finite
 
 _MAX_RECIPE_BYTES = 1 << 20
 
@@ -104,10 +105,7 @@ def _contradictions(recipe: Recipe, metrics: RunMetrics, chain: list[CommittedSt
             f"and {len(chain)} stages are committed"
         )
     for step, row, stage in zip(steps, metrics.stages, chain, strict=False):
-        settings = (
-            step.config.model_dump(mode="json", exclude={"name"}) if step.config else {"kind": "import"}
-        )
-        if stage.key.ingredients.get("stage") != settings:
+        if stage.key.ingredients.get("stage") != step.settings:
             yield f"{stage.path.name} was made with other settings than the recipe's"
         if _as_committed(row, stage.result) != stage.result:
             yield f"metrics.json has other figures for {stage.path.name} than the stage itself"
@@ -147,11 +145,9 @@ def _verify_graph(folder: Path) -> Finding:
         if checkpoint.is_dir():
             return _with_parity(str(folder), intact, graph.parent, checkpoint, ExportConfig())
         engine = OnnxEngine.load(folder, provider="cpu")
-        logits = engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits
+        check_finite(engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits)
     except RootsError as error:
         return Finding(str(folder), "", (error.message,))
-    if not np.isfinite(logits).all():
-        return Finding(str(folder), "", ("its logits are not finite",))
     return Finding(str(folder), f"{intact}; no checkpoint beside it to compare its logits with")
 
 

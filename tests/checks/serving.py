@@ -25,7 +25,7 @@ from tests.export.test_parity import plant, written
 from tests.runtime.graphs import history_model, random_weights, write_graph
 from tests.tiny import tiny_model
 
-UP = "model.layers.1.mlp.up_proj.weight"
+DOWN = "model.layers.1.mlp.down_proj.weight"
 
 
 def parity_after(change: Callable[[Path], object], model: RootsForCausalLM, folder: Path) -> None:
@@ -88,7 +88,7 @@ CHECKS = [
     Check(
         "a weight of the graph is wrong",
         "the graph's logits differ from the checkpoint's",
-        lambda folder: parity_after(lambda graph: plant(graph, UP, 1.5), tiny_model(), folder),
+        lambda folder: parity_after(lambda graph: plant(graph, DOWN, 1.5), tiny_model(), folder),
         StageError,
     ),
     Check(
@@ -100,7 +100,7 @@ CHECKS = [
     Check(
         "the graph's logits are NaN",
         "by nan of the largest logit",
-        lambda folder: parity_after(lambda graph: plant(graph, UP, np.nan), tiny_model(), folder),
+        lambda folder: parity_after(lambda graph: plant(graph, DOWN, np.nan), tiny_model(), folder),
         StageError,
         ("self.difference <= self.tolerance", "not self.difference > self.tolerance"),
     ),
@@ -108,7 +108,7 @@ CHECKS = [
         "a scale of a quantized graph is wrong",
         "activations not rounded",
         lambda folder: parity_after(
-            lambda graph: plant(graph, "model.layers.0.mlp.up_proj.weight_scale", 1.2),
+            lambda graph: plant(graph, "model.layers.0.mlp.down_proj.weight_scale", 1.2),
             tiny_quantized("w8a8"),
             folder,
         ),
