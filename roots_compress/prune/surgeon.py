@@ -56,6 +56,8 @@ class Operation:
     def costs(self) -> Tensor:
         """Return what the squared error would rise by if each unit left alone, `U`, all at least 0."""
         count, size = len(self.units), self.size
+        if size == 1:
+            return self.weight.square().sum(dim=0) / self.inverse.diagonal()
         each = torch.arange(count, device=self.units.device)
         blocks_USS = self.inverse.view(count, size, count, size)[each, :, each]
         weight_USO = self.weight.T.reshape(count, size, -1)
@@ -68,12 +70,14 @@ class Operation:
         leaves[places] = True
         gone_K = leaves.repeat_interleave(self.size)
         gone, kept = gone_K.nonzero().flatten(), (~gone_K).nonzero().flatten()
-        weight_OB, coupling_BK = self.weight[:, gone], self.inverse[gone][:, kept]
-        solved_OB = weight_OB @ torch.linalg.inv(self.inverse[gone][:, gone])
-        spread_KB = torch.linalg.solve(self.inverse[gone][:, gone], coupling_BK).T
+        inverse_BB = self.inverse[gone[:, None], gone]
+        coupling_BK = self.inverse[gone[:, None], kept]
+        weight_OB = self.weight[:, gone]
+        solved_OB = torch.linalg.solve(inverse_BB, weight_OB, left=False)
+        solved_BK = torch.linalg.solve(inverse_BB, coupling_BK)
         return Operation(
-            self.weight[:, kept] - solved_OB @ coupling_BK,
-            self.inverse[kept][:, kept] - spread_KB @ coupling_BK,
+            self.weight[:, kept].addmm_(solved_OB, coupling_BK, alpha=-1),
+            self.inverse[kept[:, None], kept].addmm_(coupling_BK.T, solved_BK, alpha=-1),
             self.units[~leaves],
             self.lost + max(0.0, float((solved_OB * weight_OB).sum())),
         )
