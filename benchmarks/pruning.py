@@ -41,11 +41,13 @@ VARIANTS: dict[str, PruneConfig] = {
     "MLP 50%, activation, refitted": PruneConfig(ratio=0.5, score="activation"),
     "MLP 50%, surgeon, refitted": PruneConfig(ratio=0.5, score="obs"),
     "MLP 50%, surgeon, refitted, widths by layer": PruneConfig(ratio=0.5, score="obs", uniform=False),
-    "1 of 3 key/value groups, surgeon": PruneConfig(ratio=0.0, head_ratio=0.33, score="obs", refit=False),
-    "1 of 3 key/value groups, surgeon, refitted": PruneConfig(ratio=0.0, head_ratio=0.33, score="obs"),
-    "1 of 3 query heads of each group, surgeon, refitted": PruneConfig(
-        ratio=0.0, query_ratio=0.33, score="obs"
+    "a third of the key/value groups, surgeon": PruneConfig(
+        ratio=0.0, head_ratio=0.33, score="obs", refit=False
     ),
+    "a third of the key/value groups, surgeon, refitted": PruneConfig(
+        ratio=0.0, head_ratio=0.33, score="obs"
+    ),
+    "a third of the query heads, surgeon, refitted": PruneConfig(ratio=0.0, query_ratio=0.33, score="obs"),
     "10% of the layers": PruneConfig(ratio=0.0, layer_ratio=0.1),
     "20% of the body, equal layers": PruneConfig(target=WHOLE, score="obs"),
     "20% of the body, by layer": PruneConfig(target=WHOLE, score="obs", uniform=False),
