@@ -57,8 +57,14 @@ def _reference_topics(stdlib: Path) -> Iterator[str]:
     parsed = _parse(stdlib / "pydoc_data" / "topics.py")
     for statement in parsed[1].body if parsed else []:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            topics = ast.literal_eval(statement.value)
-            yield from (topics[name].strip() for name in sorted(topics) if topics[name].strip())
+            pairs = zip(statement.value.keys, statement.value.values, strict=True)
+            topics = {_text(name): _text(topic).strip() for name, topic in pairs}
+            yield from (topics[name] for name in sorted(topics) if topics[name])
+
+
+def _text(node: ast.expr | None) -> str:
+    """Return a string that stands in a source as it is; of anything else, nothing."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def _module_docstrings(stdlib: Path) -> Iterator[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from roots_compress.errors import StageError
 from roots_compress.evaluate import perplexity as perplexities
@@ -21,7 +20,7 @@ from roots_compress.runtime.torch_engine import TorchEngine
 from tests.checks.removal import Check
 from tests.evaluate.models import BigramModel, random_windows
 from tests.export.quantized import tiny_quantized
-from tests.export.test_parity import plant, written
+from tests.export.test_parity import plant, swap_caches, written
 from tests.runtime.graphs import history_model, random_weights, write_graph
 from tests.tiny import tiny_model
 
@@ -33,16 +32,6 @@ def parity_after(change: Callable[[Path], object], model: RootsForCausalLM, fold
     graph = written(model, folder)
     change(graph)
     parity.check_parity(model, graph, ExportConfig())
-
-
-def swap_caches(graph: Path) -> None:
-    """Let the layers' keys leave the graph under each other's names."""
-    proto = onnx.load(graph)
-    swap = {"present.0.key": "present.1.key", "present.1.key": "present.0.key"}
-    for node in proto.graph.node:
-        for index, name in enumerate(node.output):
-            node.output[index] = swap.get(name, name)
-    onnx.save(proto, graph)
 
 
 def graph_files_after(change: Callable[[Path], object], folder: Path) -> None:
