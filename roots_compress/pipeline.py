@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
 import torch
 from rich.console import Console
 
-from roots_compress.distill.config import DistillConfig, student_path
+from roots_compress.distill.config import DistillConfig
 from roots_compress.distill.stage import distill
 from roots_compress.errors import InputError, RootsError, StageError, printable
 from roots_compress.evaluate.artifact import measure_quality, protocol_of
@@ -24,7 +24,6 @@ from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import Speeds, measure_speed
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
-from roots_compress.model.fingerprint import source_sha256
 from roots_compress.model.sources import CONFIG, inspect_source
 from roots_compress.needs import available_memory, free_disk, needs_of, require_room
 from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
@@ -32,85 +31,21 @@ from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.stage import prune
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.stage import quantize
-from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
+from roots_compress.recipe.schema import Recipe
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
-from roots_compress.results import Json, RunMetrics, StageKind, StageResult
+from roots_compress.results import RunMetrics, SearchResult, StageResult
 from roots_compress.run.atomic import disk_errors
-from roots_compress.run.keys import StageKey, explain_change, stage_key
+from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.machine import describe_machine
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder, Workspace
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
+from roots_compress.steps import Step, inputs_of, keys_of, steps_of
 from roots_compress.train.config import TrainConfig
 from roots_compress.train.stage import new_model, planned_parameters, train
 from roots_compress.training.outcome import StageOutcome
-
-TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
-"""Evaluation settings that no committed figure depends on: speeds are measured anew each time."""
-
-PLACES: dict[str, Any] = {"loss": {"cache"}, "recovery": {"loss": {"cache"}}}
-"""Stage settings that say where something is kept: what a stage makes does not depend on them."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One row of a run that is to be: its kind, its label, and the settings that make it."""
-
-    kind: StageKind
-    name: str
-    config: StageConfig | None
-    """None for a baseline that is imported rather than trained."""
-
-    @property
-    def settings(self) -> dict[str, Json]:
-        """The settings that the result depends on, as a stage key holds them: neither label nor places."""
-        if self.config is None:
-            return {"kind": "import"}
-        return self.config.model_dump(mode="json", exclude={**PLACES, "name": True})
-
-
-def steps_of(recipe: Recipe) -> tuple[Step, ...]:
-    """Return the rows of a run: its baseline, imported or made by the first stage, and then the stages."""
-    stages = list(recipe.stages)
-    if recipe.makes_model:
-        first = stages.pop(0)
-        baseline = Step("baseline", BASELINE_NAME, first)
-    else:
-        baseline = Step("baseline", BASELINE_NAME, None)
-    return (baseline, *(Step(stage.kind, stage.name, stage) for stage in stages))
-
-
-def inputs_of(step: Step, setting: Setting) -> dict[str, str]:
-    """Return the sha256 of everything that a stage reads from outside the run, by name."""
-    inputs = dict(setting.texts)
-    if step.config is None:
-        assert setting.recipe.model is not None
-        inputs["model"] = source_sha256(setting.recipe.model)
-    elif isinstance(step.config, DistillConfig):
-        student = student_path(step.config.student)
-        if student is not None:
-            inputs["student"] = source_sha256(student)
-    return inputs
-
-
-def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
-    """Yield each row with the key of everything its result depends on."""
-    recipe, parent = setting.recipe, None
-    for step in steps_of(recipe):
-        key = stage_key(
-            step.settings,
-            parent=parent,
-            threads=setting.threads,
-            device=setting.device,
-            seed=recipe.seed,
-            inputs=dict(inputs_of(step, setting)),
-            evaluation=recipe.evaluation.model_dump(mode="json", exclude=TIMING_SETTINGS),
-            export=recipe.export.model_dump(mode="json"),
-        )
-        parent = key.sha256
-        yield step, key
 
 
 def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
@@ -144,24 +79,55 @@ def run_recipe(
             that was begun for it is removed again.
         StageError: a stage failed; the stages before it stand.
     """
-    recipe = setting.recipe
-    torch.set_num_threads(setting.threads)
     with RunFolder.open(folder, fresh=fresh) as run:
-        resolved = recipe.model_dump_json(indent=2) + "\n"
-        # JSON is YAML too: what a verb appended has no other form.
-        run.write_text("recipe.yaml", recipe_text if recipe_text is not None else resolved)
-        run.write_text("resolved.json", resolved)
-        rows = [
-            _reuse_or_make(run, index, step, key, setting, console)
-            for index, (step, key) in enumerate(keys_of(setting))
-        ]
-        if len(run.stages()) > len(rows):
-            console.print(f"removing stages that the recipe no longer has, from {len(rows):02d} on")
-            run.discard(len(rows))
-        metrics = _measure_together(run, rows, setting, console)
-        run.write_metrics(metrics)
-        run.write_text("report.html", html(metrics))
-        run.seal()
+        describe(run, setting.recipe, recipe_text)
+        return finish(run, make_rows(run, setting, console), setting, console)
+
+
+def describe(run: RunFolder, recipe: Recipe, recipe_text: str | None) -> None:
+    """Write down what a run is to do: the recipe as the user wrote it, and with every default filled in."""
+    document = recipe.model_dump_json(indent=2) + "\n"
+    # JSON is YAML too: what a verb appended has no other form.
+    run.write_text("recipe.yaml", recipe_text if recipe_text is not None else document)
+    run.write_text("resolved.json", document)
+
+
+def make_rows(run: RunFolder, setting: Setting, console: Console) -> list[CommittedStage]:
+    """Bring the recipe's stages about, each from the one before it; what is finished is reused.
+
+    Raises:
+        InputError, StageError: as `run_recipe` raises them.
+    """
+    torch.set_num_threads(setting.threads)
+    return [
+        _reuse_or_make(run, index, step, key, setting, console)
+        for index, (step, key) in enumerate(keys_of(setting))
+    ]
+
+
+def finish(
+    run: RunFolder,
+    rows: list[CommittedStage],
+    setting: Setting,
+    console: Console,
+    search: SearchResult | None = None,
+) -> RunMetrics:
+    """Time a run's rows together, and write down its figures and its report.
+
+    Args:
+        run: the folder they stand in.
+        rows: as `make_rows` returns them; stages after them are removed.
+        setting: what was asked for.
+        console: where progress goes.
+        search: how the recipe was found, where it was searched for.
+    """
+    if len(run.stages()) > len(rows):
+        console.print(f"removing stages that the recipe no longer has, from {len(rows):02d} on")
+        run.discard(len(rows))
+    metrics = replace(_measure_together(run, rows, setting, console), search=search)
+    run.write_metrics(metrics)
+    run.write_text("report.html", html(metrics))
+    run.seal()
     return metrics
 
 
@@ -170,13 +136,19 @@ def _reuse_or_make(
 ) -> CommittedStage:
     chain = run.stages()
     title = f"{index:02d} {step.kind}"
-    if index < len(chain):
-        reasons = (
-            _reasons(chain[index], key) if chain[index].key.sha256 != key.sha256 else verify(chain[index])
-        )
+    standing = chain[index] if index < len(chain) else None
+    if standing is not None and standing.key.sha256 == key.sha256:
+        reasons = verify(standing)
         if not reasons:
             console.print(f"{title}: finished earlier, reused")
-            return chain[index]
+            return standing
+    else:
+        reasons = _reasons(standing, key) if standing is not None and not run.keeps_displaced else []
+    kept = run.restore(index, key)
+    if kept is not None:
+        console.print(f"{title}: finished earlier, taken back")
+        return kept
+    if reasons:
         console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None
     try:

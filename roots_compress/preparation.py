@@ -27,7 +27,7 @@ from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import dotted
-from roots_compress.recipe.schema import Recipe, context_faults, training_of
+from roots_compress.recipe.schema import Recipe, context_faults, placed_stages, training_of
 from roots_compress.run.store import refuse_foreign
 from roots_compress.runtime.graph_folder import holds_graph
 
@@ -106,8 +106,8 @@ def check_students(
     """
     own = {index: check_student(path, tokenizer, vocab_size) for index, path in _student_paths(recipe)}
     contexts = [max_context]
-    for index in range(len(recipe.stages)):
-        contexts.append(own.get(index) or contexts[-1])
+    for index, _ in enumerate(placed_stages(recipe)):
+        contexts.append(own.get(index) or contexts[min(index, len(recipe.stages))])
     _check_contexts(recipe, contexts)
 
 
@@ -126,8 +126,9 @@ def check_text(
         InputError: the held-out or the training text is too short.
     """
     held_out_windows(recipe, text, tokenizer)
-    lengths = [training.block_size for stage in recipe.stages for _, training in training_of(stage)]
-    for stage in recipe.stages:
+    stages = [stage for _, stage in placed_stages(recipe)]
+    lengths = [training.block_size for stage in stages for _, training in training_of(stage)]
+    for stage in stages:
         if isinstance(stage, PruneConfig | QuantizeConfig):
             length = stage.calibration.block_size
             lengths.append(length if max_context is None else min(length, max_context))
@@ -149,18 +150,19 @@ def held_out_windows(
 
 
 def _check_source(recipe: Recipe, source: SourceInfo) -> None:
-    if source.quantized and recipe.stages:
+    stages = [stage for _, stage in placed_stages(recipe)]
+    if source.quantized and stages:
         raise InputError(
-            f"the model is quantized already, and '{recipe.stages[0].name}' cannot change quantized weights",
+            f"the model is quantized already, and '{stages[0].name}' cannot change quantized weights",
             where=source.path,
             remedy="Name the checkpoint from before quantization.",
         )
-    _check_contexts(recipe, [source.max_context] * (len(recipe.stages) + 1))
+    _check_contexts(recipe, [source.max_context] * (len(stages) + 1))
 
 
 def _student_paths(recipe: Recipe) -> Iterator[tuple[int, Path]]:
-    """Yield the students that are read from files, each with the index of its stage."""
-    for index, stage in enumerate(recipe.stages):
+    """Yield the students that are read from files, each with its stage's index among `placed_stages`."""
+    for index, (_, stage) in enumerate(placed_stages(recipe)):
         path = student_path(stage.student) if isinstance(stage, DistillConfig) else None
         if path is not None:
             yield index, path
@@ -185,7 +187,8 @@ def _check_contexts(recipe: Recipe, contexts: Sequence[int | None]) -> None:
 
 def _may_lack_device(recipe: Recipe) -> bool:
     """Whether the recipe asks for what only a GPU has; whether there is one takes torch to find out."""
-    precisions = {training.precision for stage in recipe.stages for _, training in training_of(stage)}
+    placed = placed_stages(recipe)
+    precisions = {training.precision for _, stage in placed for _, training in training_of(stage)}
     return recipe.device == "cuda" or "fp16" in precisions
 
 
@@ -194,11 +197,11 @@ def _resolve_device(recipe: Recipe) -> str:
     from roots_compress.training.device import resolve_device, resolve_precision
 
     device = resolve_device(recipe.device)
-    for index, stage in enumerate(recipe.stages):
+    for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
             try:
                 resolve_precision(training.precision, device)
             except InputError as error:
-                error.where = dotted(("stages", index, *keys, "precision"))
+                error.where = dotted((*place, *keys, "precision"))
                 raise
     return device

@@ -101,6 +101,42 @@ class GateResult:
 
 
 @dataclass(frozen=True)
+class CandidateResult:
+    """One recipe that a search has tried, and what came of it."""
+
+    stages: tuple[str, ...]
+    """Names of the stages added to the model as it is; none for the model itself."""
+    role: Literal["baseline", "candidate", "control"]
+    """`control`: a recipe without what the search is about, to tell what that is worth."""
+    bytes: int
+    decode_ms: float
+    """Milliseconds a token, at the longest context timed."""
+    perplexity_ratio: float
+    on_front: bool
+    """Whether no other is at least as good in all three figures, and better in one."""
+    keeps_budgets: bool
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search has found, by rising size."""
+
+    candidates: tuple[CandidateResult, ...]
+    best: tuple[str, ...]
+    """The stages of the best one, which the run then is."""
+    failed: dict[str, str]
+    """Why a candidate could not be made, by its label."""
+    untried: int
+    """Candidates for which the time did not last."""
+    max_minutes: float
+
+
+def candidate_label(stages: tuple[str, ...]) -> str:
+    """Return a candidate's stages in a row, as people read them."""
+    return " > ".join(stages) or "as it is"
+
+
+@dataclass(frozen=True)
 class RunMetrics:
     """All that `metrics.json` of a run holds."""
 
@@ -109,6 +145,8 @@ class RunMetrics:
     protocol: Protocol
     stages: tuple[StageResult, ...]
     gates: tuple[GateResult, ...] = ()
+    search: SearchResult | None = None
+    """How the run's recipe was found, where it was searched for."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document as written to `metrics.json`."""
@@ -119,6 +157,7 @@ class RunMetrics:
             "protocol": asdict(self.protocol),
             "stages": [stage.to_json() for stage in self.stages],
             "gates": [asdict(gate) for gate in self.gates],
+            **({"search": asdict(self.search)} if self.search else {}),
         }
 
     @classmethod
@@ -138,4 +177,16 @@ class RunMetrics:
             protocol=Protocol(**protocol),
             stages=tuple(StageResult.from_json(row) for row in document["stages"]),
             gates=tuple(GateResult(**gate) for gate in document["gates"]),
+            search=_search_from(document["search"]) if "search" in document else None,
         )
+
+
+def _search_from(document: dict[str, Any]) -> SearchResult:
+    rows = [{**row, "stages": tuple(row["stages"])} for row in document["candidates"]]
+    return SearchResult(
+        **{
+            **document,
+            "candidates": tuple(CandidateResult(**row) for row in rows),
+            "best": tuple(document["best"]),
+        }
+    )

@@ -13,7 +13,6 @@ from roots_compress.errors import InputError, RootsError
 from roots_compress.export.config import ExportConfig
 from roots_compress.export.parity import check_parity
 from roots_compress.model.checkpoint import load_checkpoint
-from roots_compress.pipeline import steps_of
 from roots_compress.recipe.growth import RESOLVED_NAME
 from roots_compress.recipe.loading import parse_recipe
 from roots_compress.recipe.schema import Recipe
@@ -29,10 +28,11 @@ from roots_compress.run.stages import (
     read_stages,
     verify,
 )
-from roots_compress.run.store import MARKER_NAME, SEALED
+from roots_compress.run.store import MARKER_NAME, sealed_files
 from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.prompts import check_finite
+from roots_compress.steps import steps_of
 
 _MAX_RECIPE_BYTES = 1 << 20
 
@@ -78,7 +78,7 @@ def _verify_run(run: Path) -> Iterator[Finding]:
     for reason in left_out:
         subject, _, fault = reason.partition(": ")
         yield Finding(subject, "", (fault,))
-    faults, recipe = list(seal_faults(run, SEALED, [stage.path.name for stage in chain])), None
+    faults, recipe = list(seal_faults(run, sealed_files(run), [stage.path.name for stage in chain])), None
     try:
         recipe = _recipe_of(run)
         faults += _contradictions(recipe, read_metrics(run), chain)

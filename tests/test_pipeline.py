@@ -20,13 +20,14 @@ from transformers import AutoModelForCausalLM
 from roots_compress import pipeline
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
-from roots_compress.pipeline import keys_of, plan_recipe
+from roots_compress.pipeline import plan_recipe
 from roots_compress.preparation import prepare
 from roots_compress.recipe.growth import grow
 from roots_compress.recipe.loading import load_recipe, parse_recipe
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_stages
+from roots_compress.steps import keys_of
 from tests.chains import DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, carry_out, recipe
 
 

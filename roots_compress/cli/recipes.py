@@ -47,15 +47,19 @@ def run(
         bool, typer.Option("--fresh", help="Start the run anew; a folder that is not a run is never touched.")
     ] = False,
 ) -> None:
-    """Carry out a recipe; finished stages of an earlier try are reused."""
+    """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
     setting, where = _prepared(recipe, model, folder)
     from roots_compress.pipeline import run_recipe
     from roots_compress.report.gates import require
-    from roots_compress.report.text import table
+    from roots_compress.report.text import tables
+    from roots_compress.search.run import run_search
 
+    carry_out = run_recipe if setting.recipe.search is None else run_search
     text = recipe.read_text(encoding="utf-8")
-    metrics = run_recipe(setting, where, fresh=fresh, console=stderr(), recipe_text=text)
-    stdout().print(table(metrics))
+    metrics = carry_out(setting, where, fresh=fresh, console=stderr(), recipe_text=text)
+    stdout().print(*tables(metrics))
+    if metrics.search is not None:
+        typer.echo(printable(f"Best recipe: {where / 'best.yaml'}"), err=True)
     typer.echo(printable(f"Report: {where / 'report.html'}"), err=True)
     require(metrics.gates, where=str(recipe))
 
@@ -64,9 +68,13 @@ def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOpt
     """Say what `run` would do: which stages, and which of them an earlier try has finished."""
     setting, where = _prepared(recipe, model, folder)
     from roots_compress.pipeline import plan_recipe
+    from roots_compress.search.plan import plan_search
 
     for line in plan_recipe(setting, where):
         say(line)
+    if setting.recipe.search is not None:
+        for line in plan_search(setting, where):
+            say(line)
 
 
 def _prepared(recipe: Path, model: Path | None, folder: Path | None) -> tuple[Setting, Path]:
@@ -88,8 +96,10 @@ def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
 
     loaded = load_recipe(recipe, model=model)
     check_paths(loaded, recipe)
-    kinds = " -> ".join(stage.kind for stage in loaded.stages) or "evaluation only"
-    say(f"{recipe}: valid: {loaded.name}: {kinds}")
+    kinds: list[str] = [stage.kind for stage in loaded.stages]
+    if loaded.search is not None:
+        kinds.append(f"search of {', '.join(choice.name for choice in loaded.search.choices)}")
+    say(f"{recipe}: valid: {loaded.name}: {' -> '.join(kinds) or 'evaluation only'}")
 
 
 def init(

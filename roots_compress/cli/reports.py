@@ -35,10 +35,10 @@ def report(
     metrics = read_metrics(folder or run)
     if form is Format.table:
         from roots_compress.report.rows import rows_of
-        from roots_compress.report.text import label, table
+        from roots_compress.report.text import label, tables
 
         out = stdout()
-        out.print(table(metrics))
+        out.print(*tables(metrics))
         for row in rows_of(metrics):
             say(f"{label(row.stage)}: {row.verdict}")
     elif form is Format.markdown:

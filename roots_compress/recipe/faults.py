@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from roots_compress.errors import did_you_mean
 from roots_compress.recipe.location import Location
-from roots_compress.recipe.schema import Recipe, StageConfig
+from roots_compress.recipe.schema import GatesConfig, Recipe, StageConfig
 from roots_compress.settings import Settings
 
 STAGES: dict[str, type[Settings]] = {
@@ -50,8 +50,9 @@ def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tup
         location = detail["loc"] if detail["type"] == "recipe" else _without_kind(detail["loc"])
         if detail["type"] == "union_tag_invalid":
             kind = str(detail["ctx"]["tag"])
-            choice = ", ".join(STAGES)
-            yield (*location, "kind"), f"'{kind}' is not one of {choice}{did_you_mean(kind, list(STAGES))}"
+            known = [each for each in STAGES if f"'{each}'" in detail["ctx"]["expected_tags"]]
+            choice = ", ".join(known)
+            yield (*location, "kind"), f"'{kind}' is not one of {choice}{did_you_mean(kind, known)}"
         elif detail["type"] == "union_tag_not_found":
             yield location, f"must have a 'kind', one of {', '.join(STAGES)}"
         else:
@@ -60,7 +61,15 @@ def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tup
 
 def _without_kind(loc: Location) -> Location:
     """Drop the stage's kind, which pydantic puts after the index of a stage."""
-    return loc[:2] + loc[3:] if loc[:1] == ("stages",) else loc
+    length = _length_to_stage(loc)
+    return loc[:length] + loc[length + 1 :] if length else loc
+
+
+def _length_to_stage(location: Location) -> int:
+    """Return how many parts of a location lead to a stage; 0 where it is in none."""
+    if location[:1] == ("stages",):
+        return 2
+    return 3 if location[:2] == ("search", "choices") else 0
 
 
 def _describe(detail: ErrorDetails, location: Location, values: Mapping[str, Any]) -> str:
@@ -116,6 +125,8 @@ def _nearest_key(location: Location, values: Mapping[str, Any]) -> str:
     deeper = _deeper(key, group)
     if deeper:
         return f" (did you mean '{deeper}'?)"
+    if key in GatesConfig.model_fields:
+        return " (bounds belong under 'gates', at the top of the recipe)"
     near = did_you_mean(key, list(group.model_fields))
     if near:
         return near
@@ -136,8 +147,12 @@ def _deeper(key: str, group: type[Settings]) -> str | None:
 def _group_at(location: Location, values: Mapping[str, Any]) -> type[Settings]:
     """Return the settings that a location inside the recipe holds."""
     group: type[Settings] = Recipe
-    if location[:1] == ("stages",):
-        group, location = STAGES[values["stages"][location[1]]["kind"]], location[2:]
+    length = _length_to_stage(location)
+    if length:
+        stage: Any = values
+        for part in location[:length]:
+            stage = stage[part]
+        group, location = STAGES[stage["kind"]], location[length:]
     for part in location:
         group = dict(_inner_groups(group))[str(part)]
     return group

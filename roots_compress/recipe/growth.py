@@ -97,6 +97,12 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
             where=folder / RESOLVED_NAME,
             remedy="Start the run anew with --fresh, or name another folder with --run.",
         ) from None
+    if recipe.search is not None:
+        raise InputError(
+            "the run's recipe is being searched for, and the search has not ended",
+            where=folder,
+            remedy="Finish it with: roots-compress run RECIPE, or name another folder with --run.",
+        )
     rows = len(read_stages(folder)[0])
     return recipe, rows if recipe.makes_model else max(rows - 1, 0)
 

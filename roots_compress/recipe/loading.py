@@ -13,7 +13,7 @@ from roots_compress.errors import InputError, did_you_mean
 from roots_compress.prune.config import PruneConfig
 from roots_compress.recipe.faults import faults_of
 from roots_compress.recipe.location import Location, dotted, parse_dotted
-from roots_compress.recipe.schema import STUDENT_PRESETS, DistillConfig, Recipe, StageConfig
+from roots_compress.recipe.schema import STUDENT_PRESETS, DistillConfig, Recipe, StageConfig, placed_stages
 from roots_compress.recipe.yaml import Document, read_yaml
 from roots_compress.training.config import DistillLossConfig
 
@@ -129,9 +129,9 @@ def _named_paths(recipe: Recipe) -> list[tuple[Location, Path]]:
         found.append((("model",), recipe.model))
     found += [(("data", "train", index), path) for index, path in enumerate(recipe.data.train)]
     found += [(("data", "eval", index), path) for index, path in enumerate(recipe.data.eval)]
-    for index, stage in enumerate(recipe.stages):
+    for place, stage in placed_stages(recipe):
         if isinstance(stage, DistillConfig) and stage.student not in STUDENT_PRESETS:
-            found.append((("stages", index, "student"), Path(stage.student)))
+            found.append(((*place, "student"), Path(stage.student)))
     return found
 
 
@@ -150,7 +150,10 @@ def _place_of(location: Location, path: Path, source: Path | None) -> str:
 
 def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
     """Let the recipe's relative paths start from its folder."""
-    data = recipe.data
+    data, search = recipe.data, recipe.search
+    if search is not None:
+        choices = tuple(_stage_from_folder(choice, folder) for choice in search.choices)
+        search = search.model_copy(update={"choices": choices})
     return recipe.model_copy(
         update={
             "model": folder / recipe.model if recipe.model is not None else None,
@@ -161,6 +164,7 @@ def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
                 }
             ),
             "stages": tuple(_stage_from_folder(stage, folder) for stage in recipe.stages),
+            "search": search,
         }
     )
 

@@ -70,6 +70,8 @@ def _default(field: dict[str, Any], definitions: dict[str, dict[str, Any]]) -> s
     default = field.get("default")
     if default is None:
         return "none"
+    if isinstance(default, list) and "discriminator" in field["items"]:
+        return ", ".join(f"`{stage['name']}`" for stage in default) or "`[]`"
     if isinstance(default, dict):
         usual = definitions[_group_of(field)]["properties"]
         changed = [

@@ -14,7 +14,7 @@ from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.export.config import ExportConfig
 from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.recipe.location import Location
+from roots_compress.recipe.location import Location, dotted
 from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
 from roots_compress.train.config import ArchitectureConfig, TrainConfig
 from roots_compress.training.config import TrainingConfig
@@ -24,6 +24,8 @@ __all__ = ["BASELINE_NAME", "STUDENT_PRESETS", "DistillConfig", "GatesConfig", "
 StageConfig = Annotated[
     TrainConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
 ]
+
+ChoiceConfig = Annotated[DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")]
 
 BASELINE_NAME = "baseline"
 """Label of the untouched model's row; no stage may take it."""
@@ -36,10 +38,32 @@ class GatesConfig(Settings):
     """Largest perplexity, as a multiple of the baseline's."""
     max_bytes: PositiveInt | None = None
     """Largest graph, in bytes: every file it needs to run."""
+    max_decode_ms: PositiveFloat | None = None
+    """Most milliseconds for a token decoded, on this machine, at the longest of the evaluation's contexts."""
     min_size_ratio: PositiveFloat | None = None
     """Smallest ratio of the baseline's bytes to the final graph's: 4.0 asks for a quarter of the size."""
     min_decode_speedup: PositiveFloat | None = None
     """Smallest ratio of the final graph's decode speed to the baseline's, both measured in the same run."""
+
+
+class SearchConfig(Settings):
+    """Try the choices in every order, and go on with what serves the gates best.
+
+    A candidate takes at most one choice of each kind, one that quantizes last, after the recipe's `stages`.
+    The gates are the search's budgets. The run ends as the best candidate; see docs/search.md.
+    """
+
+    max_minutes: PositiveFloat
+    """Minutes after which no further candidate is begun; a stage under way is finished."""
+    choices: Annotated[tuple[ChoiceConfig, ...], Field(strict=False, min_length=1, max_length=20)] = (
+        PruneConfig(kind="prune", name="prune-25", ratio=0.25),
+        PruneConfig(kind="prune", name="prune-50", ratio=0.5),
+        QuantizeConfig(kind="quantize", name="int8", scheme="int8"),
+        QuantizeConfig(kind="quantize", name="int4", scheme="int4"),
+        QuantizeConfig(kind="quantize", name="fp16", scheme="fp16"),
+        DistillConfig(kind="distill", name="distill-small", student="small"),
+    )
+    """Stages to choose from, each as it would stand under `stages`, with a `name` of its own."""
 
 
 class Recipe(Settings):
@@ -67,6 +91,8 @@ class Recipe(Settings):
     """The stages, in order; each entry's `kind` says which. Without any, the model alone is measured."""
     gates: GatesConfig = GatesConfig()
     """Bounds the final stage must keep."""
+    search: SearchConfig | None = None
+    """Search for the stages that serve the gates best, in place of a chain that is given."""
 
     @property
     def makes_model(self) -> bool:
@@ -75,7 +101,13 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check_stages_together(self) -> Self:
-        faults = [*_origin_faults(self), *_order_faults(self), *_name_faults(self), *_context_faults(self)]
+        faults = [
+            *_origin_faults(self),
+            *_order_faults(self),
+            *_name_faults(self),
+            *_context_faults(self),
+            *_search_faults(self),
+        ]
         if faults:
             # pydantic merges this into its own error, so that each fault keeps its place in the recipe.
             raise ValidationError.from_exception_data(
@@ -88,6 +120,14 @@ class Recipe(Settings):
                 ],
             )
         return self
+
+
+def placed_stages(recipe: Recipe) -> Iterator[tuple[Location, StageConfig]]:
+    """Yield the stages that a recipe names, its search's choices last, each with its place."""
+    for index, stage in enumerate(recipe.stages):
+        yield ("stages", index), stage
+    for index, choice in enumerate(recipe.search.choices if recipe.search else ()):
+        yield ("search", "choices", index), choice
 
 
 def _origin_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
@@ -130,13 +170,31 @@ def _order_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
 def _name_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     """Reports and comparisons find a stage by its name."""
     taken: dict[str, str] = {BASELINE_NAME: "the row of the untouched model"}
-    for index, stage in enumerate(recipe.stages):
+    for place, stage in placed_stages(recipe):
         if stage.name in taken:
             yield (
-                ("stages", index, "name"),
+                (*place, "name"),
                 f"'{stage.name}' is already the name of {taken[stage.name]}; give this stage another 'name'",
             )
-        taken.setdefault(stage.name, f"stages[{index}]")
+        taken.setdefault(stage.name, dotted(place))
+
+
+def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """A search starts from a whole model, and must know what for."""
+    if recipe.search is None:
+        return
+    for index, stage in enumerate(recipe.stages):
+        if stage.kind != "train":
+            yield (
+                ("stages", index, "kind"),
+                f"'{stage.name}' ({stage.kind}) cannot stand before a search, which decides where it goes; "
+                "move it to search.choices",
+            )
+    if recipe.gates == GatesConfig():
+        yield (
+            ("search",),
+            f"needs a budget: give at least one of the gates {', '.join(GatesConfig.model_fields)}",
+        )
 
 
 def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
@@ -145,13 +203,11 @@ def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         return
     architecture: ArchitectureConfig = recipe.stages[0].architecture
     limit = architecture.max_position_embeddings
-    yield from context_faults(recipe, [limit] * (len(recipe.stages) + 1))
-    for index, stage in enumerate(recipe.stages):
+    placed = list(placed_stages(recipe))
+    yield from context_faults(recipe, [limit] * (len(placed) + 1))
+    for place, stage in placed:
         if isinstance(stage, PruneConfig | QuantizeConfig) and stage.calibration.block_size > limit:
-            yield (
-                ("stages", index, "calibration", "block_size"),
-                _too_long(stage.calibration.block_size, limit),
-            )
+            yield (*place, "calibration", "block_size"), _too_long(stage.calibration.block_size, limit)
     longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
     if recipe.evaluation.decode_tokens < limit < longest:
         yield (
@@ -166,7 +222,7 @@ def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Lo
 
     Args:
         recipe: what is to be done.
-        contexts: the longest context of the model before the first stage, and after each stage.
+        contexts: the longest context of the model before the first stage, and after each of `placed_stages`.
     """
     shortest, evaluation = min(contexts), recipe.evaluation
     if evaluation.block_size > shortest:
@@ -177,12 +233,12 @@ def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Lo
             f"{evaluation.decode_tokens} decoded tokens leave no room in the model's context "
             f"(max_position_embeddings) of {shortest}",
         )
-    for index, stage in enumerate(recipe.stages):
-        # A student and its teacher read the same windows.
-        limit = min(contexts[index : index + 2])
+    for index, (place, stage) in enumerate(placed_stages(recipe)):
+        # A student and its teacher read the same windows. Choices follow the stages, not one another.
+        limit = min(contexts[min(index, len(recipe.stages))], contexts[index + 1])
         for keys, training in training_of(stage):
             if training.block_size > limit:
-                yield ("stages", index, *keys, "block_size"), _too_long(training.block_size, limit)
+                yield (*place, *keys, "block_size"), _too_long(training.block_size, limit)
 
 
 def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:

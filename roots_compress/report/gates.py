@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from roots_compress.errors import GateMissedError
 from roots_compress.recipe.schema import GatesConfig
-from roots_compress.report.rows import speedup
+from roots_compress.report.rows import decode_ms, speedup
 from roots_compress.results import GateResult, RunMetrics
 
 
@@ -14,6 +14,7 @@ def judge(gates: GatesConfig, run: RunMetrics) -> tuple[GateResult, ...]:
     measured = {
         "max_perplexity_ratio": final.metrics.perplexity / baseline.metrics.perplexity,
         "max_bytes": float(final.metrics.bytes),
+        "max_decode_ms": decode_ms(final),
         "min_size_ratio": baseline.metrics.bytes / final.metrics.bytes,
         "min_decode_speedup": speedup(baseline, final, "decode"),
     }

@@ -8,8 +8,16 @@ from dataclasses import asdict, dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from roots_compress.report.rows import Row, rows_of, speeds
-from roots_compress.report.text import HEADINGS, caption, cells, label
-from roots_compress.results import RunMetrics
+from roots_compress.report.text import (
+    HEADINGS,
+    SEARCH_HEADINGS,
+    caption,
+    cells,
+    label,
+    search_caption,
+    search_cells,
+)
+from roots_compress.results import CandidateResult, RunMetrics, SearchResult
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("roots_compress.report", "."),
@@ -48,7 +56,22 @@ def html(run: RunMetrics) -> str:
         caption=caption(run),
         protocol=_pretty(asdict(run.protocol)),
         machine=_pretty(run.machine),
+        search=_search(run.search) if run.search else None,
     )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the page shows of a search."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[CandidateResult, tuple[str, ...]], ...]
+    caption: str
+
+
+def _search(search: SearchResult) -> Found:
+    rows = tuple((candidate, search_cells(candidate, search)) for candidate in search.candidates)
+    return Found(SEARCH_HEADINGS, rows, search_caption(search))
 
 
 def charts(rows: tuple[Row, ...]) -> tuple[Chart, ...]:

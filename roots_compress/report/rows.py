@@ -48,6 +48,12 @@ def speeds(stage: StageResult, phase: str) -> tuple[Speed, ...]:
     return tuple(sorted(chosen, key=lambda speed: speed.context))
 
 
+def decode_ms(stage: StageResult) -> float:
+    """Return the milliseconds a token takes to decode at the longest context; NaN where none was timed."""
+    timed = speeds(stage, "decode")
+    return 1000 / timed[-1].median if timed else float("nan")
+
+
 def speedup(before: StageResult, after: StageResult, phase: str) -> float:
     """Return how many times faster `after` is at the longest context both were timed at."""
     old = {speed.context: speed.median for speed in speeds(before, phase)}

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from roots_compress.errors import printable
 from roots_compress.report.rows import Row, rows_of, speeds
-from roots_compress.results import RunMetrics, StageResult
+from roots_compress.results import CandidateResult, RunMetrics, SearchResult, StageResult, candidate_label
 
 HEADINGS = (
     "stage",
@@ -23,6 +23,7 @@ HEADINGS = (
     "peak MB",
     "seconds",
 )
+SEARCH_HEADINGS = ("candidate", "MB", "decode ms", "perplexity", "Pareto", "budgets", "")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -64,6 +65,47 @@ def table(run: RunMetrics) -> Table:
     return result
 
 
+def tables(run: RunMetrics) -> tuple[Table, ...]:
+    """Return the run as a table and, where it was searched for, what was found as another."""
+    return (table(run),) if run.search is None else (table(run), search_table(run.search))
+
+
+def search_table(search: SearchResult) -> Table:
+    """Return the candidates of a search, by rising size."""
+    result = Table(title="Search", caption=shown(search_caption(search)), caption_justify="left")
+    for index, heading in enumerate(SEARCH_HEADINGS):
+        result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
+    for candidate in search.candidates:
+        result.add_row(*(shown(cell) for cell in search_cells(candidate, search)))
+    return result
+
+
+def search_cells(candidate: CandidateResult, search: SearchResult) -> tuple[str, ...]:
+    """Return one candidate's cells, in the order of `SEARCH_HEADINGS`."""
+    return (
+        candidate_label(candidate.stages),
+        f"{candidate.bytes / 1e6:.2f}",
+        f"{candidate.decode_ms:.3g}",
+        f"{candidate.perplexity_ratio:.3f}x",
+        "front" if candidate.on_front else "",
+        "kept" if candidate.keeps_budgets else "missed",
+        "BEST" if candidate.stages == search.best else "control" if candidate.role == "control" else "",
+    )
+
+
+def search_caption(search: SearchResult) -> str:
+    """Say how the candidates were compared, and which are missing."""
+    said = (
+        "Front: no other candidate is at least as good in all three figures. Each was timed in turns with "
+        "the baseline, at the longest context; medians."
+    )
+    if not any(candidate.keeps_budgets for candidate in search.candidates):
+        said += " NO CANDIDATE KEEPS ALL BUDGETS: the best is the one that comes nearest."
+    if search.untried:
+        said += f" {search.untried} candidates were not tried within {search.max_minutes:g} minutes."
+    return said + "".join(f" {name} failed: {why}." for name, why in search.failed.items())
+
+
 def shown(text: str) -> str:
     """Return what stands for a text from a file in a rich table: neither markup nor control characters."""
     return escape(printable(text))
@@ -100,6 +142,12 @@ def markdown(run: RunMetrics) -> str:
             f"| {gate.gate} | {gate.limit:.4g} | {gate.value:.4g} | {'kept' if gate.passed else 'MISSED'} |"
             for gate in run.gates
         ]
+    if run.search:
+        lines += ["", "## Search", "", "| " + " | ".join(SEARCH_HEADINGS) + " |"]
+        lines += ["|" + "---|" * len(SEARCH_HEADINGS)]
+        rows = (search_cells(candidate, run.search) for candidate in run.search.candidates)
+        lines += ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in rows]
+        lines += ["", _plain(search_caption(run.search))]
     return "\n".join(lines) + "\n"
 
 

@@ -48,8 +48,8 @@ ISA_FLAGS = (
 )
 """Instruction-set extensions, as Linux names them, that decide which numeric kernels run (x86, then ARM)."""
 
-_RESULT_FREE = ("cli", "report")
-"""Packages that only show results; a change there does not change one."""
+_RESULT_FREE = ("cli", "report", "search")
+"""Packages that only show results or choose among them; a change there does not change one."""
 
 
 def cpu_fields(cpuinfo: str) -> dict[str, str]:
@@ -102,7 +102,7 @@ def library_versions() -> dict[str, str]:
 
 @cache
 def code_sha256() -> str:
-    """Return a hash of this package's own source, without the parts that only show results.
+    """Return a hash of this package's own source, without the parts that only show or choose results.
 
     A version number does not change while the code is being worked on; its text does.
     """

@@ -3,11 +3,13 @@
     NAME/
       .roots-run.json         marker: this folder is ours
       recipe.yaml resolved.json metrics.json report.html
+      search.json best.yaml   what a search has tried, and the best recipe it found
       manifest.json           seal of a finished run: hashes of the above and of the stages' manifests
       NN-KIND/                a committed stage: checkpoint/ onnx/ metrics.json manifest.json
       .NN-KIND.partial/       one being made: key.json, work/ (to go on from), stage/ (to be committed)
       .NN-KIND.replaced/      one set aside while its successor takes its place
       .NN-KIND.discarded/     one being deleted
+      shelf/                  stages that a search may come back to (`shelf.py`)
 
 A commit syncs `stage/`, writes its manifest, sets aside what it replaces, and renames `stage/` to its final
 name. Killed between any two of these steps, the run holds the old stages or the new one, never a mixture:
@@ -38,6 +40,7 @@ from roots_compress.run.manifest import (
     record_file,
 )
 from roots_compress.run.seal import seal_text
+from roots_compress.run.shelf import Shelf
 from roots_compress.run.stages import (
     KINDS,
     METRICS_NAME,
@@ -52,9 +55,11 @@ KEY_NAME = "key.json"
 MAX_STAGES = 100
 """Stages in a run, as two digits can count."""
 RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
-"""The files that describe a run. These, the seal and the stages are all that `fresh` deletes."""
+"""The files that describe a run. These, a search's, the seal and the stages are all that `fresh` deletes."""
+SearchFile = Literal["search.json", "best.yaml"]
+"""The files that a search adds to them."""
 SEALED = (MARKER_NAME, *get_args(RunFile))
-"""What the seal covers beside the stages."""
+"""What the seal covers beside the stages and, where there was a search, its files."""
 
 _UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
 _BEFORE_MARKER = {LOCK_NAME, OWNER_NAME, f".{MARKER_NAME}.tmp"}
@@ -153,6 +158,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: WriterLock, made: Sequence[Path]) -> None:
         self.path = path
         self._lock = lock
+        self._shelf = Shelf(path)
         self._made = made
         """The folders that did not exist before, inmost first: the run's own, and its parents."""
 
@@ -222,6 +228,8 @@ class RunFolder:
         workspace = Workspace(self, index, kind, name, key)
         with atomic.disk_errors(self.path, StageError):
             self._break_seal()
+            if self._shelf.exists:
+                self._displace(index)
             workspace.prepare()
         return workspace
 
@@ -231,10 +239,41 @@ class RunFolder:
         files = [path for folder in partials for path in folder.rglob("*")]
         return sum(path.lstat().st_size for path in files if not path.is_symlink() and path.is_file())
 
+    @property
+    def keeps_displaced(self) -> bool:
+        """Whether a stage that gives way to another is kept, to be taken back by `restore`."""
+        return self._shelf.exists
+
+    def keep_displaced(self) -> None:
+        """From here on, for good, keep the stages that give way to others."""
+        with atomic.disk_errors(self.path, StageError):
+            self._shelf.make()
+
+    def restore(self, index: int, key: StageKey) -> CommittedStage | None:
+        """Put a stage that was kept back at `index`, in place of what stands there and after it.
+
+        None, and nothing is moved, where no stage with this key is kept whole.
+        """
+        with atomic.disk_errors(self.path, StageError):
+            stage = self._shelf.find(key)
+            if stage is None:
+                return None
+            assert stage.index == index
+            self._break_seal()
+            self._displace(index)
+            return self._shelf.take(stage)
+
+    def _displace(self, first: int) -> None:
+        """Keep the stages from this index on; last first, so that the rest is a chain at any moment."""
+        for folder in self._stage_folders(first):
+            self._shelf.put(folder)
+
     def discard(self, first: int) -> None:
-        """Delete the stages from this index on, as when a recipe has become shorter."""
+        """Delete the stages from this index on, as when a recipe has become shorter, or keep them."""
         with atomic.disk_errors(self.path, StageError):
             self._break_seal()
+            if self._shelf.exists:
+                self._displace(first)
             for folder in self._stage_folders(first):
                 doomed = self.path / f".{folder.name}.discarded"
                 atomic.remove_folder(doomed)
@@ -242,7 +281,7 @@ class RunFolder:
                 atomic.remove_folder(doomed)
             self.remove_partials(range(first, MAX_STAGES))
 
-    def write_text(self, name: RunFile, text: str) -> None:
+    def write_text(self, name: RunFile | SearchFile, text: str) -> None:
         """Write one of the files that describe the run, whole or not at all."""
         with atomic.disk_errors(self.path, StageError):
             self._break_seal()
@@ -256,7 +295,9 @@ class RunFolder:
         """Declare the run finished: from here on `seal_faults` finds any change to it."""
         with atomic.disk_errors(self.path, StageError):
             stages = [stage.path.name for stage in self.stages()]
-            atomic.write_text(self.path / MANIFEST_NAME, seal_text(self.path, SEALED, stages))
+            atomic.write_text(
+                self.path / MANIFEST_NAME, seal_text(self.path, sealed_files(self.path), stages)
+            )
 
     def _break_seal(self) -> None:
         """Take the seal away, durably, before what it covers changes."""
@@ -309,8 +350,9 @@ class RunFolder:
     def _clear(self) -> None:
         """Delete the run's own files and stages, and nothing else."""
         self._break_seal()
-        for name in get_args(RunFile):
+        for name in (*get_args(RunFile), *get_args(SearchFile)):
             (self.path / name).unlink(missing_ok=True)
+        self._shelf.clear()
         self.discard(0)
         atomic.sync_directory(self.path)
 
@@ -337,6 +379,11 @@ class RunFolder:
             if match and kind:
                 found.append((folder, int(match[1]), kind, match[3]))
         return found
+
+
+def sealed_files(run: Path) -> tuple[str, ...]:
+    """Return the names of the files that a run's seal covers."""
+    return (*SEALED, *(name for name in get_args(SearchFile) if (run / name).exists()))
 
 
 def _key_text(partial: Path) -> str | None:

@@ -15,6 +15,7 @@ from roots_compress.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = "name: demo\nmodel: m\nstages:\n"
+SEARCH = "name: demo\nmodel: m\n\nsearch:\n  max_minutes: 1\n"
 
 
 def load(tmp_path: Path, text: str, *, model: Path | None = None) -> Recipe:
@@ -50,6 +51,41 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("name: a", "r.yaml:1: stages: there is nothing to do"),
         ("model: m", "r.yaml:1: name: is required"),
         ("name: a\nstages:\n  - kind: prune", "r.yaml:1: model: is required, because only a first stage"),
+        # A search.
+        (f"{SEARCH}  choices: []", "r.yaml:6: search.choices: tuple should have at least 1 item"),
+        (
+            f"{SEARCH}gates: {{}}",
+            "r.yaml:4: search: needs a budget: give at least one of the gates max_perpl",
+        ),
+        (
+            f"{SEARCH}gates: {{max_bytes: 9}}\nstages:\n  - kind: prune",
+            "r.yaml:8: stages[0].kind: 'prune' (prune) cannot stand before a search",
+        ),
+        (
+            f"{SEARCH}  choices:\n  - kind: prune\n    ratoi: 1",
+            "r.yaml:8: search.choices[0].ratoi: unknown key (did you mean 'ratio'?)",
+        ),
+        (
+            f"{SEARCH}  choices:\n  - kind: train",
+            "r.yaml:7: search.choices[0].kind: 'train' is not one of distill, prune, quantize",
+        ),
+        (
+            f"{SEARCH}  choices: [{{kind: prune}}, {{kind: prune, ratio: 0.5}}]\ngates: {{max_bytes: 9}}",
+            "search.choices[1].name: 'prune' is already the name of search.choices[0]",
+        ),
+        (
+            f"{SEARCH}  choices: [{{kind: prune, recovery: {{training: {{steps: 0}}}}}}]",
+            "r.yaml:6: search.choices[0].recovery.training.steps: must be at least 1, not 0",
+        ),
+        ("name: a\nmodel: m\nsearch: {}", "r.yaml:3: search.max_minutes: is required"),
+        (
+            "name: a\nmodel: m\nsearch: {max_minutes: 0}",
+            "r.yaml:3: search.max_minutes: must be above 0.0, not 0",
+        ),
+        (
+            "name: a\nmodel: m\nsearch: {max_bytes: 1}",
+            "search.max_bytes: unknown key (bounds belong under 'gates'",
+        ),
         # Keys.
         ("name: a\nsead: 1", "r.yaml:2: sead: unknown key (did you mean 'seed'?)"),
         ("name: a\n_target_: os.system", "r.yaml:2: _target_: unknown key"),
@@ -274,11 +310,18 @@ def test_the_recipes_that_come_along_are_valid(path: Path) -> None:
     assert parse_recipe(json.loads(json.dumps(resolved(recipe)))) == recipe
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_recipes_that_are_shipped_are_recipes(path: Path, tmp_path: Path) -> None:
+    makes_model = "kind: train" in path.read_text(encoding="utf-8")
+    recipe = load_recipe(path, model=None if makes_model else tmp_path)
+    assert recipe.name == path.stem
+
+
 def test_resolved_holds_every_default(tmp_path: Path) -> None:
     document = resolved(load(tmp_path, f"{MINIMAL}  - kind: distill\n"))
     assert document["stages"][0]["training"]["steps"] == 300
     assert document["gates"] == dict.fromkeys(
-        ["max_perplexity_ratio", "max_bytes", "min_size_ratio", "min_decode_speedup"]
+        ["max_perplexity_ratio", "max_bytes", "max_decode_ms", "min_size_ratio", "min_decode_speedup"]
     )
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from roots_compress.results import Metrics, Protocol, RunMetrics, Speed, StageKind, StageResult
+from roots_compress.results import (
+    CandidateResult,
+    Metrics,
+    Protocol,
+    RunMetrics,
+    SearchResult,
+    Speed,
+    StageKind,
+    StageResult,
+)
 
 
 def speeds(*medians: float) -> tuple[Speed, ...]:
@@ -59,6 +68,32 @@ PROTOCOL = Protocol(
     repeats=5,
     threads=2,
     text="the built-in corpus",
+)
+
+
+def candidate(*stages: str, **changes: Any) -> CandidateResult:
+    result = CandidateResult(
+        stages=stages,
+        role="candidate",
+        bytes=2_000_000,
+        decode_ms=1.25,
+        perplexity_ratio=1.1,
+        on_front=True,
+        keeps_budgets=True,
+    )
+    return replace(result, **changes)
+
+
+SEARCH = SearchResult(
+    candidates=(
+        candidate("prune", "int8"),
+        candidate("int8", role="control", on_front=False),
+        candidate(role="baseline", keeps_budgets=False, bytes=8_000_000),
+    ),
+    best=("prune", "int8"),
+    failed={},
+    untried=3,
+    max_minutes=8.0,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from io import StringIO
 
@@ -9,9 +10,9 @@ from rich.console import Console
 
 from roots_compress.report.compare import comparison
 from roots_compress.report.html import html
-from roots_compress.report.text import markdown, table
+from roots_compress.report.text import markdown, search_table, table, tables
 from roots_compress.results import GateResult, RunMetrics
-from tests.report.figures import PROTOCOL, run, stage
+from tests.report.figures import PROTOCOL, SEARCH, candidate, run, stage
 
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
 HOSTILE = '<script>alert(1)</script>[bold]|`x`"'
@@ -72,6 +73,29 @@ def test_html_marks_a_stage_that_did_not_pay() -> None:
     assert '<li class="bad"><b>quantize</b>' in page
 
 
+def test_a_search_is_shown_in_every_form() -> None:
+    found = replace(RUN, search=SEARCH)
+    assert len(tables(RUN)) == 1
+    for text in (rendered(tables(found)[1]), markdown(found), html(found)):
+        rows = [line for line in text.splitlines() if "prune &gt; int8" in line or "prune > int8" in line]
+        assert "BEST" in rows[0]
+        assert "front" in rows[0]
+        assert "control" in next(line for line in text.splitlines() if "int8" in line and line != rows[0])
+        assert "3 candidates were not tried within 8 minutes" in " ".join(text.split())
+        assert "as it is" in text
+
+
+def test_a_search_says_when_no_candidate_keeps_the_budgets_and_what_failed() -> None:
+    missed = candidate("int8", keeps_budgets=False)
+    search = replace(SEARCH, candidates=(missed,), best=("int8",), failed={"prune": HOSTILE + "\x1b[2J"})
+    found = replace(RUN, search=search)
+    for text in (rendered(search_table(search)), markdown(found), html(found)):
+        assert "NO CANDIDATE KEEPS ALL BUDGETS" in " ".join(text.split())
+        assert "prune failed" in " ".join(text.split())
+    assert "\x1b" not in rendered(search_table(search)) + markdown(found)
+    assert "<script>" not in markdown(found) + html(found)
+
+
 def compared(*runs: RunMetrics) -> tuple[str, str]:
     result, remarks = comparison([(f"run{index}", each) for index, each in enumerate(runs)])
     return rendered(result), " ".join(remarks)
@@ -97,3 +121,5 @@ def test_other_texts_compare_no_quality() -> None:
 
 def test_metrics_survive_their_json_form() -> None:
     assert RunMetrics.from_json(RUN.to_json()) == RUN
+    found = replace(RUN, search=SEARCH)
+    assert RunMetrics.from_json(json.loads(json.dumps(found.to_json()))) == found

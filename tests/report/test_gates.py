@@ -22,6 +22,8 @@ def test_only_the_gates_that_are_set_are_judged() -> None:
     [
         (GatesConfig(max_perplexity_ratio=1.1), GatesConfig(max_perplexity_ratio=1.09)),
         (GatesConfig(max_bytes=2_000_000), GatesConfig(max_bytes=1_999_999)),
+        # 160 tokens a second at the longest context are 6.25 ms each.
+        (GatesConfig(max_decode_ms=6.25), GatesConfig(max_decode_ms=6.24)),
         (GatesConfig(min_size_ratio=4.0), GatesConfig(min_size_ratio=4.01)),
         (GatesConfig(min_decode_speedup=2.0), GatesConfig(min_decode_speedup=2.01)),
     ],

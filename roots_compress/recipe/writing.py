@@ -1,0 +1,33 @@
+"""A recipe as a YAML file that loads as the same recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from roots_compress.errors import printable
+from roots_compress.recipe.schema import Recipe
+from roots_compress.settings import Settings
+
+
+def recipe_yaml(recipe: Recipe, comment: str) -> str:
+    """Return a recipe as YAML: what differs from the defaults, and its paths as it holds them.
+
+    Args:
+        recipe: as loaded; its relative paths were made absolute.
+        comment: lines that stand above it.
+    """
+    head = "".join(f"# {line}".rstrip() + "\n" for line in printable(comment).splitlines())
+    return head + yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as YAML holds it; of a group, its kind and what is not as it would be without it."""
+    if isinstance(value, Settings):
+        held = {key: (getattr(value, key), field.default) for key, field in type(value).model_fields.items()}
+        return {key: _plain(own) for key, (own, usual) in held.items() if key == "kind" or own != usual}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

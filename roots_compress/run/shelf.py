@@ -1,0 +1,83 @@
+"""Where a run keeps stages that are not in its chain: a search comes back to them.
+
+    shelf/KEY/NN-KIND/        a committed stage, as it stood in the run; KEY begins its stage key
+
+A stage goes onto the shelf and comes back by one rename, so it is on the disk once, and never in between.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from roots_compress.run import atomic
+from roots_compress.run.keys import StageKey
+from roots_compress.run.manifest import ManifestError
+from roots_compress.run.stages import STAGE_FOLDER, CommittedStage, read_stage, verify
+
+SHELF_NAME = "shelf"
+
+
+class Shelf:
+    """The shelf of one run; it is there once `make` was called."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self.path = run / SHELF_NAME
+
+    @property
+    def exists(self) -> bool:
+        """Whether the run keeps what leaves its chain."""
+        return self.path.is_dir()
+
+    def make(self) -> None:
+        """Begin to keep."""
+        self.path.mkdir(exist_ok=True)
+        atomic.sync_directory(self._run)
+
+    def put(self, folder: Path) -> None:
+        """Move a stage's folder from the run to the shelf; one that is no whole stage is deleted."""
+        try:
+            stage = read_stage(folder)
+        except ManifestError:
+            atomic.remove_folder(folder)
+            return
+        place = self._place(stage.key) / folder.name
+        atomic.remove_folder(place)
+        place.parent.mkdir(exist_ok=True)
+        atomic.sync_directory(self.path)
+        atomic.move_folder(folder, place)
+
+    def find(self, key: StageKey) -> CommittedStage | None:
+        """Return the stage with a key, every byte of it checked; one that has changed is deleted."""
+        for folder in self._folders(key):
+            try:
+                stage = read_stage(folder)
+            except ManifestError:
+                stage = None
+            if stage is not None and stage.key.sha256 == key.sha256 and not verify(stage):
+                return stage
+            atomic.remove_folder(folder)
+        return None
+
+    def holds(self, key: StageKey) -> bool:
+        """Whether a stage with a key seems to be there; nothing is read."""
+        return any(True for _ in self._folders(key))
+
+    def take(self, stage: CommittedStage) -> CommittedStage:
+        """Move a stage that `find` returned back into the run, where its place is free."""
+        atomic.move_folder(stage.path, self._run / stage.path.name)
+        atomic.remove_folder(stage.path.parent)
+        return read_stage(self._run / stage.path.name)
+
+    def clear(self) -> None:
+        """Delete the shelf and all that is on it."""
+        atomic.remove_folder(self.path)
+
+    def _place(self, key: StageKey) -> Path:
+        return self.path / key.sha256[:16]
+
+    def _folders(self, key: StageKey) -> list[Path]:
+        place = self._place(key)
+        return (
+            [path for path in place.iterdir() if STAGE_FOLDER.fullmatch(path.name)] if place.is_dir() else []
+        )

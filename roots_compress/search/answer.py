@@ -1,0 +1,46 @@
+"""The answer of a search, from what was measured: the front, the controls, the best within the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from roots_compress.results import CandidateResult, SearchResult, candidate_label
+from roots_compress.search.choice import best, budgets_of, front, rank
+from roots_compress.search.figures import Figures, baseline_of, outcomes_of
+from roots_compress.search.space import Candidate, Space
+
+
+def answer(
+    space: Space, figures: Mapping[Candidate, Figures], failed: Mapping[Candidate, str]
+) -> SearchResult:
+    """Return what a search has found.
+
+    Args:
+        space: what was searched.
+        figures: of the candidates tried, the model as it is among them.
+        failed: why others could not be made.
+    """
+    search = space.recipe.search
+    assert search is not None
+    points = {candidate: outcome.point for candidate, outcome in outcomes_of(figures).items()}
+    budgets = budgets_of(space.recipe.gates, baseline_of(figures))
+    on_front = front(points)
+    rows = (
+        CandidateResult(
+            stages=candidate,
+            role=space.role_of(candidate),
+            bytes=figures[candidate].bytes,
+            decode_ms=point.decode_ms,
+            perplexity_ratio=point.perplexity_ratio,
+            on_front=candidate in on_front,
+            keeps_budgets=rank(point, budgets)[0] == 0,
+        )
+        for candidate, point in sorted(points.items(), key=lambda item: item[1])
+    )
+    return SearchResult(
+        candidates=tuple(rows),
+        best=best(points, budgets),
+        failed={candidate_label(candidate): message for candidate, message in failed.items()},
+        untried=len(space.candidates) - len(figures) - len(failed),
+        max_minutes=search.max_minutes,
+    )

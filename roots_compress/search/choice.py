@@ -1,0 +1,71 @@
+"""Which candidate is the best: the Pareto front, and the choice under budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+from roots_compress.recipe.schema import GatesConfig
+
+Key = TypeVar("Key")
+
+
+class Point(NamedTuple):
+    """What a candidate costs; less of each is better."""
+
+    bytes: float
+    decode_ms: float
+    perplexity_ratio: float
+
+
+class Budgets(NamedTuple):
+    """The most that a candidate may cost, in the units of `Point`; infinite where it is free to."""
+
+    bytes: float = math.inf
+    decode_ms: float = math.inf
+    perplexity_ratio: float = math.inf
+
+
+def budgets_of(gates: GatesConfig, baseline: Point) -> Budgets:
+    """Return the budgets that a recipe's gates are, where the untouched model costs `baseline`."""
+    least_sizes = gates.max_bytes, baseline.bytes / gates.min_size_ratio if gates.min_size_ratio else None
+    least_times = (
+        gates.max_decode_ms,
+        baseline.decode_ms / gates.min_decode_speedup if gates.min_decode_speedup else None,
+    )
+    return Budgets(_least(*least_sizes), _least(*least_times), _least(gates.max_perplexity_ratio))
+
+
+def front(points: Mapping[Key, Point]) -> set[Key]:
+    """Return the Pareto front: those that no other equals or betters in every figure, and betters in one."""
+    return {
+        key for key, point in points.items() if not any(_dominates(other, point) for other in points.values())
+    }
+
+
+def rank(point: Point, budgets: Budgets) -> tuple[float, float, float]:
+    """Return what candidates are ordered by, the best first.
+
+    First by how far budgets are overrun, in nats: log(cost / budget), summed. Among those that keep them all,
+    the least perplexity; but where perplexity has a budget and another figure has none, the least of those
+    others (of their product, where both are free). Ties go to the least product of all three.
+    """
+    overrun = sum(math.log(max(1.0, cost / most)) for cost, most in zip(point, budgets, strict=True))
+    free = [math.log(cost) for cost, most in zip(point[:2], budgets[:2], strict=True) if math.isinf(most)]
+    perplexity = math.log(point.perplexity_ratio)
+    cost = perplexity if math.isinf(budgets.perplexity_ratio) or not free else sum(free)
+    return overrun, cost, sum(map(math.log, point))
+
+
+def best(points: Mapping[Key, Point], budgets: Budgets) -> Key:
+    """Return the first by `rank`: the best within the budgets, or what comes nearest to them."""
+    return min(points, key=lambda key: rank(points[key], budgets))
+
+
+def _dominates(one: Point, other: Point) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def _least(*limits: float | None) -> float:
+    return min((limit for limit in limits if limit is not None), default=math.inf)

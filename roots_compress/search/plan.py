@@ -1,0 +1,50 @@
+"""What a search would try, and what an earlier one has tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from roots_compress.preparation import Setting
+from roots_compress.results import candidate_label
+from roots_compress.run.keys import StageKey
+from roots_compress.run.shelf import Shelf
+from roots_compress.search.figures import outcomes_of, read_figures
+from roots_compress.search.space import Candidate, Space
+from roots_compress.steps import Step, key_of, keys_of
+
+
+def candidate_keys(setting: Setting, space: Space) -> dict[Candidate, StageKey]:
+    """Return the key of each candidate's last stage, which holds those of the stages before it."""
+    *_, (_, key) = keys_of(replace(setting, recipe=space.recipe_of(())))
+    keys: dict[Candidate, StageKey] = {(): key}
+    for candidate in space.candidates:
+        if candidate:
+            choice = space.choices[candidate[-1]]
+            step = Step(choice.kind, choice.name, choice)
+            keys[candidate] = key_of(step, keys[candidate[:-1]].sha256, setting)
+    return keys
+
+
+def plan_search(setting: Setting, folder: Path) -> Iterator[str]:
+    """Yield what `run_search` may try, one line each; nothing is written."""
+    search, space = setting.recipe.search, Space.of(setting.recipe)
+    assert search is not None
+    keys = candidate_keys(setting, space)
+    known = read_figures(folder, setting.recipe.evaluation)
+    figures = {each: known[key.sha256] for each, key in keys.items() if key.sha256 in known}
+    outcomes = outcomes_of(figures) if figures else {}
+    yield f"{len(keys)} candidates, {len(figures)} of them tried earlier; {search.max_minutes:g} minutes"
+    shelf = Shelf(folder)
+    for candidate, key in keys.items():
+        role = space.role_of(candidate)
+        name = candidate_label(candidate) + (f" ({role})" if role == "control" else "")
+        if candidate in outcomes:
+            point = outcomes[candidate].point
+            figure = f"{point.bytes / 1e6:.2f} MB, {point.decode_ms:.3g} ms a token"
+            yield f"{name}: tried: {figure}, {point.perplexity_ratio:.3f}x the perplexity"
+        elif shelf.holds(key):
+            yield f"{name}: made, to be measured"
+        else:
+            yield f"{name}: to be tried"

@@ -1,0 +1,132 @@
+"""Carries a search out: makes candidates in one run, the most promising first, and ends as the best one's.
+
+Candidates share what they begin with. A stage that gives way to another is kept on the run's shelf, so each
+is made once, in this search and in those that go on from it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from roots_compress.errors import InputError, StageError, printable
+from roots_compress.evaluate.progress import bar
+from roots_compress.evaluate.speed import Speeds, measure_speed
+from roots_compress.pipeline import describe, finish, make_rows
+from roots_compress.preparation import Setting
+from roots_compress.recipe.writing import recipe_yaml
+from roots_compress.results import RunMetrics, candidate_label
+from roots_compress.run.store import RunFolder
+from roots_compress.search.answer import answer
+from roots_compress.search.choice import budgets_of
+from roots_compress.search.figures import Figures, baseline_of, figures_text, outcomes_of, read_figures
+from roots_compress.search.plan import candidate_keys
+from roots_compress.search.space import Candidate, Space
+from roots_compress.search.succession import next_candidate
+
+
+def run_search(
+    setting: Setting, folder: Path, *, fresh: bool = False, console: Console, recipe_text: str | None = None
+) -> RunMetrics:
+    """Search for a recipe in a run folder, going on from what an earlier search there has tried.
+
+    The run ends as that of the best candidate, as if its recipe had been run, and holds two files more: that
+    recipe, `best.yaml`, and what was measured, `search.json`.
+
+    Args:
+        setting: a recipe with a search, as `prepare` returns it.
+        folder: the run; made where it does not exist.
+        fresh: delete the run that stands there first.
+        console: where progress goes.
+        recipe_text: the recipe as the user wrote it, kept in the run.
+
+    Raises:
+        InputError, StageError: the model as it is cannot be made or measured. Where a candidate cannot, the
+            search goes on, and the answer says so.
+    """
+    search, space = setting.recipe.search, Space.of(setting.recipe)
+    assert search is not None
+    deadline = time.monotonic() + 60 * search.max_minutes
+    with RunFolder.open(folder, fresh=fresh) as run:
+        describe(run, setting.recipe, recipe_text)
+        run.keep_displaced()
+        figures, failed = _explore(run, setting, space, deadline, console)
+        result = answer(space, figures, failed)
+        best = space.recipe_of(result.best)
+        found = f"best of {len(figures)} candidates: {candidate_label(result.best)}"
+        console.rule(found, align="left")
+        alone = best.model_copy(update={"name": f"{best.name[:59]}-best"})
+        run.write_text("best.yaml", recipe_yaml(alone, f"Found by {best.name}, {found}."))
+        describe(run, best, recipe_text)
+        best_setting = replace(setting, recipe=best)
+        return finish(run, make_rows(run, best_setting, console), best_setting, console, result)
+
+
+def _explore(
+    run: RunFolder, setting: Setting, space: Space, deadline: float, console: Console
+) -> tuple[dict[Candidate, Figures], dict[Candidate, str]]:
+    """Try candidates until all are tried or the time is over; return their figures, and why others failed."""
+    keys, evaluation = candidate_keys(setting, space), setting.recipe.evaluation
+    known = read_figures(run.path, evaluation)
+    figures = {each: known[key.sha256] for each, key in keys.items() if key.sha256 in known}
+    failed: dict[Candidate, str] = {}
+    if figures:
+        console.print(f"{len(figures)} of {len(keys)} candidates were tried earlier")
+    while True:
+        if () in figures:
+            candidate = next_candidate(
+                space.candidates,
+                outcomes_of(figures),
+                failed,
+                budgets_of(setting.recipe.gates, baseline_of(figures)),
+                deadline - time.monotonic(),
+            )
+        else:
+            candidate = ()
+        if candidate is None:
+            return figures, failed
+        count = len(figures) + len(failed) + 1
+        console.rule(f"candidate {count} of {len(keys)}: {candidate_label(candidate)}", align="left")
+        try:
+            figures[candidate] = _try(run, setting, space, candidate, console)
+        except (InputError, StageError) as error:
+            if not candidate:
+                raise
+            failed[candidate] = error.message
+            console.print(printable(f"left out: {error.message}"), markup=False)
+        else:
+            known[keys[candidate].sha256] = figures[candidate]
+            run.write_text("search.json", figures_text(known, evaluation))
+
+
+def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, console: Console) -> Figures:
+    """Make a candidate and measure it, its speed in turns with the baseline's."""
+    start = time.perf_counter()
+    evaluation = setting.recipe.evaluation
+    rows = make_rows(run, replace(setting, recipe=space.recipe_of(candidate)), console)
+    baseline, last = rows[0], rows[-1]
+    with bar(console, "speed beside the baseline") as progress:
+        speeds = measure_speed(
+            {row.path.name: row.onnx for row in (baseline, last)},
+            contexts=evaluation.contexts,
+            decode_tokens=evaluation.decode_tokens,
+            repeats=evaluation.repeats,
+            threads=setting.threads,
+            progress=progress,
+        )
+    return Figures(
+        bytes=last.result.metrics.bytes,
+        perplexity_ratio=last.result.metrics.perplexity / baseline.result.metrics.perplexity,
+        decode_ms=_decode_ms(speeds[last.path.name]),
+        baseline_bytes=baseline.result.metrics.bytes,
+        baseline_decode_ms=_decode_ms(speeds[baseline.path.name]),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _decode_ms(speeds: Speeds) -> float:
+    """Return milliseconds a token at the longest context."""
+    return 1000 / speeds.decode[-1].median

@@ -1,0 +1,106 @@
+"""What to try next: the candidate that what is known speaks for most, within the time that is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from roots_compress.search.choice import Budgets, Point, rank
+from roots_compress.search.space import Candidate
+
+
+class Outcome(NamedTuple):
+    """What came of a candidate."""
+
+    point: Point
+    seconds: float
+    """What its last stage took, with export and measurement; the stages before it are other candidates."""
+
+
+def next_candidate(
+    candidates: Sequence[Candidate],
+    outcomes: Mapping[Candidate, Outcome],
+    failed: Collection[Candidate],
+    budgets: Budgets,
+    seconds_left: float,
+) -> Candidate | None:
+    """Return the candidate to make next; None where nothing is left, or nothing fits into the time.
+
+    Each choice is tried by itself first, in the order of `candidates`: that measures what it does, and gives
+    the controls. From then on the goal is the untried candidate with the best predicted rank, and what is
+    returned is its shortest part that is untried: a candidate's beginnings are candidates too.
+
+    Args:
+        candidates: all there are, each after its own beginning.
+        outcomes: of those that were tried, the empty candidate among them.
+        failed: those that could not be made; none that begins with one is tried, nor one that holds a choice
+            which failed by itself.
+        budgets: what `rank` orders by.
+        seconds_left: candidates that are predicted to take longer, their untried beginnings included, are
+            left out. What a choice takes that was never tried is not known: it is begun while there is time.
+    """
+    if seconds_left <= 0:
+        return None
+    open_ones = [each for each in candidates if each not in outcomes and not _ruled_out(each, failed)]
+    for candidate in open_ones:
+        if len(candidate) == 1:
+            return candidate
+    effects = effects_of(outcomes)
+    goals = [
+        candidate
+        for candidate in open_ones
+        if all(name in effects for name in candidate)
+        and predict(candidate, outcomes, effects).seconds <= seconds_left
+    ]
+    if not goals:
+        return None
+    goal = min(goals, key=lambda each: rank(predict(each, outcomes, effects).point, budgets))
+    return next(part for part in _beginnings(goal) if part not in outcomes)
+
+
+def effects_of(outcomes: Mapping[Candidate, Outcome]) -> dict[str, Outcome]:
+    """Return what each choice was seen to do, as a last stage: factors on the figures, and mean seconds.
+
+    A factor is the geometric mean over the candidates that end with the choice, each against the candidate
+    that it begins with.
+    """
+    seen: dict[str, list[Outcome]] = {}
+    for candidate, outcome in outcomes.items():
+        before = outcomes.get(candidate[:-1])
+        if candidate and before is not None:
+            factors = (after / was for after, was in zip(outcome.point, before.point, strict=True))
+            seen.setdefault(candidate[-1], []).append(Outcome(Point(*factors), outcome.seconds))
+    return {name: _mean(each) for name, each in seen.items()}
+
+
+def predict(
+    candidate: Candidate, outcomes: Mapping[Candidate, Outcome], effects: Mapping[str, Outcome]
+) -> Outcome:
+    """Return a candidate's figures as if effects multiplied, and the seconds until it is there.
+
+    The effects of what is untried in it are applied to the longest of its beginnings that was tried.
+    """
+    start = max((part for part in _beginnings(candidate) if part in outcomes), key=len)
+    point, seconds = outcomes[start].point, 0.0
+    for name in candidate[len(start) :]:
+        point = Point(*(cost * factor for cost, factor in zip(point, effects[name].point, strict=True)))
+        seconds += effects[name].seconds
+    return Outcome(point, seconds)
+
+
+def _beginnings(candidate: Candidate) -> list[Candidate]:
+    """Return a candidate's parts from the empty one to itself."""
+    return [candidate[:length] for length in range(len(candidate) + 1)]
+
+
+def _ruled_out(candidate: Candidate, failed: Collection[Candidate]) -> bool:
+    return any(part in failed for part in _beginnings(candidate)) or any(
+        (name,) in failed for name in candidate
+    )
+
+
+def _mean(outcomes: Sequence[Outcome]) -> Outcome:
+    figures = zip(*(outcome.point for outcome in outcomes), strict=True)
+    factors = (math.exp(math.fsum(map(math.log, each)) / len(each)) for each in figures)
+    return Outcome(Point(*factors), math.fsum(outcome.seconds for outcome in outcomes) / len(outcomes))

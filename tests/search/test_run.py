@@ -1,0 +1,287 @@
+"""Whole searches, tiny but real: what is made, what is reused, what is answered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from roots_compress import pipeline
+from roots_compress.cli.app import app
+from roots_compress.errors import InputError
+from roots_compress.export.exporter import ExportReport, export_checkpoint
+from roots_compress.preparation import prepare
+from roots_compress.recipe.growth import grow
+from roots_compress.recipe.loading import load_recipe, parse_recipe, resolved
+from roots_compress.recipe.schema import Recipe
+from roots_compress.results import RunMetrics
+from roots_compress.run.stages import read_metrics, read_stages
+from roots_compress.search.plan import plan_search
+from roots_compress.search.run import run_search
+from roots_compress.verification import verify_folder
+from tests.chains import CALIBRATION, EVALUATION, TRAIN, TRAINING, carry_out
+
+CHOICES: list[dict[str, Any]] = [
+    {"kind": "prune", "name": "narrow", "ratio": 0.5, "multiple_of": 8, "calibration": CALIBRATION},
+    {"kind": "distill", "name": "half", "student": "small", "training": TRAINING},
+    {"kind": "quantize", "name": "int8", "scheme": "int8", "calibration": CALIBRATION},
+]
+ALL = 1 + 1 + 3 + 4 + 2
+"""The model, the control without a teacher, singles, pairs (two with int8, and both orders), triples."""
+
+
+def searched(text: Path, *choices: dict[str, Any], minutes: float = 5.0, **gates: float) -> Recipe:
+    return parse_recipe(
+        {
+            "name": "tiny",
+            "data": {"train": [str(text)], "eval_fraction": 0.25},
+            "evaluation": EVALUATION,
+            "stages": [TRAIN],
+            "gates": gates or {"max_perplexity_ratio": 1.5},
+            "search": {"max_minutes": minutes, "choices": list(choices)},
+        }
+    )
+
+
+def look(recipe: Recipe, folder: Path) -> tuple[RunMetrics, str]:
+    output = StringIO()
+    console = Console(file=output, width=200)
+    return run_search(prepare(recipe, folder), folder, console=console), output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    text_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Recipe, Path, RunMetrics, str]:
+    folder = tmp_path_factory.mktemp("search") / "run"
+    recipe = searched(text_file, *CHOICES)
+    return recipe, folder, *look(recipe, folder)
+
+
+def test_every_candidate_is_tried_and_each_stage_is_made_once(
+    finished: tuple[Recipe, Path, RunMetrics, str],
+) -> None:
+    _, folder, metrics, output = finished
+    assert metrics.search is not None
+    assert len(metrics.search.candidates) == ALL
+    assert metrics.search.untried == 0
+    assert metrics.search.failed == {}
+    made = output.count("graph agrees with the checkpoint")
+    assert made == ALL, "as many stages as candidates: their beginnings are candidates too"
+    on_shelf = [path for path in (folder / "shelf").glob("*/*") if path.is_dir()]
+    assert len(on_shelf) + len(read_stages(folder)[0]) == made
+
+
+def test_front_controls_and_best_are_marked(finished: tuple[Recipe, Path, RunMetrics, str]) -> None:
+    _, _, metrics, _ = finished
+    assert metrics.search is not None
+    rows = {row.stages: row for row in metrics.search.candidates}
+    assert {stages for stages, row in rows.items() if row.role == "control"} == {
+        ("int8",),
+        ("half-untaught",),
+    }
+    assert rows["half",].bytes == rows["half-untaught",].bytes, "the same student"
+    assert rows["half",].perplexity_ratio != rows["half-untaught",].perplexity_ratio
+    smallest = min(rows.values(), key=lambda row: row.bytes)
+    assert smallest.on_front
+    best = rows[metrics.search.best]
+    assert best.keeps_budgets
+    assert best.on_front
+    assert all(
+        best.bytes * best.decode_ms <= row.bytes * row.decode_ms for row in rows.values() if row.keeps_budgets
+    )
+
+
+def test_the_run_is_the_best_ones(finished: tuple[Recipe, Path, RunMetrics, str]) -> None:
+    _, folder, metrics, _ = finished
+    assert metrics.search is not None
+    assert [row.name for row in metrics.stages] == ["baseline", *metrics.search.best]
+    assert read_metrics(folder) == metrics
+    assert [gate.gate for gate in metrics.gates] == ["max_perplexity_ratio"]
+    assert "Search" in (folder / "report.html").read_text()
+    assert [finding.faults for finding in verify_folder(folder) if finding.faults] == []
+    (candidate,) = [row for row in metrics.search.candidates if row.stages == metrics.search.best]
+    assert candidate.bytes == metrics.stages[-1].metrics.bytes
+
+
+def test_the_best_recipe_runs_as_it_is_written(
+    finished: tuple[Recipe, Path, RunMetrics, str], tmp_path: Path
+) -> None:
+    _, folder, metrics, _ = finished
+    recipe = load_recipe(folder / "best.yaml")
+    assert recipe.name == "tiny-best"
+    assert recipe.search is None
+    shutil.copytree(folder, tmp_path / "run")
+    again = carry_out(recipe, tmp_path / "run")
+    for before, after in zip(metrics.stages, again.stages, strict=True):
+        assert before.metrics.perplexity == after.metrics.perplexity
+    assert again.gates[0].limit == 1.5
+
+
+def test_a_finished_search_is_not_made_again(
+    finished: tuple[Recipe, Path, RunMetrics, str], tmp_path: Path
+) -> None:
+    recipe, original, metrics, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original, folder)
+    plan = list(plan_search(prepare(recipe, folder), folder))
+    assert plan[0].startswith(f"{ALL} candidates, {ALL} of them tried")
+    again, output = look(recipe, folder)
+    assert "graph agrees" not in output
+    assert again.search == metrics.search
+
+
+def test_a_further_choice_reuses_what_there_is(
+    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original, folder)
+    fp16 = {"kind": "quantize", "name": "fp16", "scheme": "fp16", "calibration": CALIBRATION}
+    recipe = searched(text_file, CHOICES[0], CHOICES[2], fp16)
+    lines = list(plan_search(prepare(recipe, folder), folder))
+    assert [line for line in lines if line.endswith("to be tried")] == [
+        "fp16 (control): to be tried",
+        "narrow > fp16: to be tried",
+    ]
+    metrics, output = look(recipe, folder)
+    assert output.count("graph agrees") == 2
+    assert metrics.search is not None
+    assert len(metrics.search.candidates) == 6
+
+
+def test_figures_that_are_lost_are_measured_again_from_the_stages(
+    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original, folder)
+    (folder / "search.json").write_text("{", encoding="utf-8")
+    metrics, output = look(searched(text_file, CHOICES[0], CHOICES[2]), folder)
+    assert "graph agrees" not in output
+    assert "taken back" in output
+    assert metrics.search is not None
+    assert len(metrics.search.candidates) == 4
+
+
+def test_without_time_the_answer_is_what_there_is(
+    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original / "00-baseline", folder / "00-baseline")
+    shutil.copy(original / ".roots-run.json", folder)
+    metrics, _ = look(searched(text_file, *CHOICES, minutes=1e-9), folder)
+    assert metrics.search is not None
+    assert [row.stages for row in metrics.search.candidates] == [()]
+    assert metrics.search.untried == ALL - 1
+    assert len(metrics.stages) == 1
+
+
+def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(
+    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original, folder)
+    hopeless = {**CHOICES[0], "name": "hopeless", "ratio": 0.99}
+    metrics, _ = look(searched(text_file, hopeless, CHOICES[2]), folder)
+    assert metrics.search is not None
+    assert {row.stages for row in metrics.search.candidates} == {(), ("int8",)}
+    assert "no legal width" in metrics.search.failed["hopeless"]
+    assert "hopeless failed" in (folder / "report.html").read_text()
+
+
+def test_a_budget_that_cannot_be_met_gives_the_nearest(
+    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original, folder)
+    metrics, _ = look(searched(text_file, *CHOICES, max_bytes=1), folder)
+    assert metrics.search is not None
+    assert not any(row.keeps_budgets for row in metrics.search.candidates)
+    sizes = {row.stages: row.bytes for row in metrics.search.candidates}
+    assert sizes[metrics.search.best] == min(sizes.values())
+    assert [gate.passed for gate in metrics.gates] == [False]
+    assert "NO CANDIDATE KEEPS ALL BUDGETS" in (folder / "report.html").read_text()
+
+
+def test_the_command_searches_and_ends_with_code_3_where_a_budget_is_missed(
+    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _, _ = finished
+    folder, path = tmp_path / "run", tmp_path / "recipe.yaml"
+    shutil.copytree(original, folder)
+    recipe = searched(text_file, *CHOICES, max_bytes=1, max_perplexity_ratio=3.0)
+    path.write_text(json.dumps(resolved(recipe)), encoding="utf-8")  # JSON is YAML.
+    planned = CliRunner().invoke(app, ["plan", str(path), "--run", str(folder)])
+    assert planned.exit_code == 0
+    assert f"{ALL} candidates, {ALL} of them tried earlier; 5 minutes" in planned.stdout
+    checked = CliRunner().invoke(app, ["validate", str(path)])
+    assert "train -> search of narrow, half, int8" in checked.stdout
+    result = CliRunner().invoke(app, ["run", str(path), "--run", str(folder)])
+    assert result.exit_code == 3, result.stderr
+    assert "1 of 2 gates missed: max_bytes is" in result.stderr
+    assert "NO CANDIDATE KEEPS ALL BUDGETS" in " ".join(result.stdout.split())
+    assert "half-untaught" in result.stdout
+    assert load_recipe(folder / "best.yaml").gates == recipe.gates
+    refused = CliRunner().invoke(app, ["quantize", "--run", str(folder)])
+    assert refused.exit_code == 2, "the best one is quantized already"
+
+
+def test_an_interrupted_search_goes_on_where_it_was_stopped(
+    finished: tuple[Recipe, Path, RunMetrics, str],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, original, _, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original / "00-baseline", folder / "00-baseline")
+    shutil.copy(original / ".roots-run.json", folder)
+    recipe, export, made = searched(text_file, CHOICES[0], CHOICES[2]), export_checkpoint, 0
+
+    def export_or_stop(*arguments: Any) -> ExportReport:
+        nonlocal made
+        made += 1
+        if made == 2:
+            raise KeyboardInterrupt
+        return export(*arguments)
+
+    monkeypatch.setattr(pipeline, "export_checkpoint", export_or_stop)
+    with pytest.raises(KeyboardInterrupt):
+        look(recipe, folder)
+    with pytest.raises(InputError, match="has not ended"):
+        grow(folder, CHOICES[2], source=None, fresh=False, settings={})
+    monkeypatch.undo()
+    metrics, output = look(recipe, folder)
+    assert output.count("graph agrees") == 2, "one of three was made before"
+    assert metrics.search is not None
+    assert len(metrics.search.candidates) == 4
+
+
+def test_fresh_takes_the_shelf_away(
+    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
+) -> None:
+    _, original, _, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(original, folder)
+    recipe = searched(text_file, CHOICES[2], minutes=1e-9)
+    metrics = run_search(prepare(recipe, folder), folder, fresh=True, console=Console(quiet=True))
+    assert len(metrics.stages) == 1
+    assert not list((folder / "shelf").iterdir())
+
+
+def test_metrics_of_a_search_survive_their_json_form(
+    finished: tuple[Recipe, Path, RunMetrics, str],
+) -> None:
+    _, folder, metrics, _ = finished
+    document = json.loads((folder / "metrics.json").read_text())
+    assert RunMetrics.from_json(document) == metrics
