@@ -15,10 +15,11 @@ from roots_compress.distill.config import student_path
 from roots_compress.distill.inherit import inherit, spread
 from roots_compress.distill.vocabulary import refuse_quantized, require_same_size, require_same_tokenizer
 from roots_compress.errors import InputError, did_you_mean
-from roots_compress.model.checkpoint import BOOKKEEPING, Checkpoint, load_checkpoint
+from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.files import read_json_object
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.sources import BOOKKEEPING, ROOTS_KEYS
 from roots_compress.results import Json
 
 MLP_MULTIPLE = 32
@@ -117,7 +118,7 @@ def read_config(path: Path, teacher: Checkpoint) -> RootsConfig:
         InputError: the file is not a ROOTS config, or its vocabulary has another size than the teacher's.
     """
     fields = read_json_object(path)
-    known = [*RootsConfig.__dataclass_fields__, *BOOKKEEPING]
+    known = [*ROOTS_KEYS, *BOOKKEEPING]
     for key in fields:
         if key not in known:
             raise InputError(

@@ -28,7 +28,7 @@ from roots_compress.model.importers.switches import Switches
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.readback import require_written
 from roots_compress.model.safetensors_header import TensorEntry
-from roots_compress.model.sources import CONFIG, WEIGHTS, SourceInfo, inspect_source
+from roots_compress.model.sources import BOOKKEEPING, CONFIG, WEIGHTS, SourceInfo, inspect_source
 from roots_compress.model.tokenizer import (
     check_vocabulary,
     load_tokenizer,
@@ -40,8 +40,17 @@ HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 GENERATION = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "pad_token_id", "eos_token_id")
 MISMATCHED = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
-# Keys that transformers itself writes into every config.json.
-BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
+SETTINGS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(TOKEN_IDS, (int, list, type(None))),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), (int, float, type(None))),
+    **dict.fromkeys(("top_k", "max_length", "max_new_tokens"), (int, type(None))),
+    **dict.fromkeys(
+        ("do_sample", "use_cache", "output_attentions", "output_hidden_states", "_from_model_config"),
+        (bool, type(None)),
+    ),
+}
+"""Keys of generation_config.json that are carried over, and their types. The others are left out: some make
+transformers load code."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +112,6 @@ def refuse_occupied(directory: Path) -> None:
 
 
 def _roots_config(info: SourceInfo) -> RootsConfig:
-    known = {*RootsConfig.__dataclass_fields__, *BOOKKEEPING}
-    if unknown := sorted(set(info.config) - known):
-        raise InputError(
-            f"has keys that no ROOTS model knows: {', '.join(unknown)}",
-            where=info.path / CONFIG,
-            remedy="Was it edited by hand, or written by a newer version?",
-        )
     return _build_config(info, {key: info.config[key] for key in info.config.keys() - BOOKKEEPING})
 
 
@@ -223,13 +225,7 @@ def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast
     """Set BOS, EOS and padding ids from the tokenizer, but keep several EOS ids where the source has them."""
     generation_path = info.path / GENERATION
     if info.kind != "gguf" and generation_path.exists():
-        settings = read_json_object(generation_path)
-        try:
-            model.generation_config = _consistent(GenerationConfig.from_dict(settings))
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"is no generation configuration: {error}", where=generation_path, remedy=MISMATCHED
-            ) from error
+        model.generation_config = _consistent(_read_settings(generation_path))
     several = model.generation_config.eos_token_id
     for holder in (model.config, model.generation_config):
         for name in TOKEN_IDS:
@@ -238,6 +234,22 @@ def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast
                 setattr(holder, name, token_id)
     if isinstance(several, list):
         model.generation_config.eos_token_id = several
+
+
+def _read_settings(path: Path) -> GenerationConfig:
+    """Return the settings of a generation_config.json that are known here.
+
+    Raises:
+        InputError: it is no JSON object, or a setting has another type than it should.
+    """
+    given = {key: value for key, value in read_json_object(path).items() if key in SETTINGS}
+    for key, value in given.items():
+        parts = value if isinstance(value, list) else []
+        if type(value) not in SETTINGS[key] or any(type(part) is not int for part in parts):
+            raise InputError(
+                f"{key} is {value!r:.100}, which is no such setting", where=path, remedy=MISMATCHED
+            )
+    return GenerationConfig(**given)
 
 
 def _consistent(settings: GenerationConfig) -> GenerationConfig:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from roots_compress.model.importers.switches import LARGEST
 from roots_compress.model.quantized import FORMATS
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
@@ -114,8 +115,7 @@ class RootsConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Check every switch and every layer; called on creation and by `save_pretrained`."""
         for name in ("vocab_size", "hidden_size", "max_position_embeddings"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            _check_width(name, getattr(self, name))
         _check_positive("norm_eps", self.norm_eps)
         for name, known in (("norm", NORMS), ("position", POSITIONS), ("activation", ACTIVATIONS)):
             _check_member(name, getattr(self, name), known)
@@ -194,5 +194,5 @@ def _check_positive(name: str, value: Any) -> None:
 
 
 def _check_width(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    if type(value) is not int or not 1 <= value <= LARGEST:
+        raise ValueError(f"{name} is {value!r:.100}; it must be a whole number from 1 to {LARGEST}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from roots_compress.errors import InputError
 
 MAX_JSON_BYTES = 256 << 20
 """Tokenizer files of large vocabularies reach tens of megabytes."""
+HALF_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""What may be half a pair of escapes, for one character or, without its other half, for none."""
 
 
 def regular_file(path: Path) -> int:
@@ -60,6 +63,8 @@ def parse_json_object(data: bytes, where: str | Path) -> dict[str, Any]:
         _refuse("is JSON nested too deeply", where)
     except ValueError as error:
         _refuse(f"is not valid JSON: {error}", where)
+    if HALF_SURROGATE.search(data) and not _is_text(value):
+        _refuse("holds half a surrogate pair, which is no character", where)
     if not isinstance(value, dict):
         _refuse(f"holds a JSON {type(value).__name__} where an object is needed", where)
     return value
@@ -78,6 +83,15 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key!r} stands twice")
         seen[key] = value
     return seen
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all that a value holds can be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> NoReturn:

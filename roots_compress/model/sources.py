@@ -15,7 +15,7 @@ from roots_compress.errors import InputError, did_you_mean
 from roots_compress.model.files import read_json_object
 from roots_compress.model.gguf_header import GgufHeader, read_gguf_header
 from roots_compress.model.importers.families import FAMILIES, Fields, read_fields
-from roots_compress.model.importers.switches import Switches
+from roots_compress.model.importers.switches import LARGEST, Switches
 from roots_compress.model.safetensors_header import TensorEntry, read_header
 
 ROOTS = "roots"
@@ -25,6 +25,18 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
 CODE_KEY = "auto_map"
 """Under this key a configuration names Python files to be run."""
+
+ROOTS_KEYS = frozenset(
+    (
+        "vocab_size", "hidden_size", "max_position_embeddings", "layers", "norm", "norm_eps", "position",
+        "rope_parameters", "activation", "gated_mlp", "attention_bias", "attention_output_bias", "mlp_bias",
+        "qk_norm", "attention_scale", "embedding_scale", "logit_scale", "tie_word_embeddings", "attention",
+        "quantization", "initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id",
+    )
+)  # fmt: skip
+"""Keys of a ROOTS config.json: the fields that `RootsConfig` itself declares, which needs transformers."""
+BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
+"""Keys that transformers itself writes into every config.json."""
 
 Kind = Literal["roots", "transformers", "gguf"]
 
@@ -105,10 +117,17 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     fields = None
     if model_type != ROOTS:
         fields = read_fields(FAMILIES[model_type], Switches(config, config_path))
+    elif unknown := sorted(config.keys() - ROOTS_KEYS - BOOKKEEPING):
+        raise InputError(
+            f"has keys that no ROOTS model knows: {', '.join(unknown)[:200]}",
+            where=config_path,
+            remedy="Was it edited by hand, or written by a newer version?",
+        )
     tensors = _directory_tensors(directory)
     _check_tokenizer_files(directory)
     kind: Kind = "roots" if model_type == ROOTS else "transformers"
     parameters = sum(math.prod(entry.shape) for entry in tensors.values())
+    _check_extent(fields or config, len(tensors), parameters, config_path)
     return SourceInfo(directory, kind, model_type, parameters, config, fields, tensors)
 
 
@@ -133,12 +152,44 @@ def _check_gguf(header: GgufHeader, path: Path) -> None:
     switches = {key.removeprefix(prefix) for key in header.metadata if key.startswith(prefix)}
     unread = sorted(prefix + key for key in switches - GGUF_KEYS)
     unread += sorted(name for name in header.tensors if name.startswith("rope_"))
+    for key in ("block_count", "embedding_length", "feed_forward_length", "vocab_size", "context_length"):
+        number = header.metadata.get(prefix + key)
+        most = len(header.tensors) if key == "block_count" else LARGEST
+        if number is not None and not (type(number) is int and 0 < number <= most):
+            raise InputError(
+                f"{prefix + key} is {number!r}; it must be a whole number from 1 to {most}", where=path
+            )
     if unread:
         raise InputError(
-            f"uses {', '.join(unread)}, which cannot be imported from GGUF exactly",
+            f"uses {', '.join(unread)[:300]}, which cannot be imported from GGUF exactly",
             where=path,
             remedy="Use the model's Hugging Face directory.",
         )
+
+
+def _check_extent(fields: Mapping[str, Any], tensors: int, parameters: int, where: Path) -> None:
+    """Refuse more layers or wider ones than the weights can be of, before a model is built of them."""
+    layers = fields.get("layers")
+    layers = layers if isinstance(layers, list) else []
+    if len(layers) > tensors:
+        raise InputError(f"has {len(layers)} layers, and the weights only {tensors} tensors", where=where)
+    widths = {name: fields.get(name) for name in ("vocab_size", "hidden_size")}
+    for index, layer in enumerate(layers):
+        if isinstance(layer, dict):
+            sizes = {name: size for name, size in layer.items() if name != "sliding_window"}
+            widths |= {f"layers[{index}].{name}": size for name, size in sizes.items()}
+    for name, width in widths.items():
+        if type(width) is int and width > parameters:
+            raise InputError(
+                f"{name} is {_shown(width)}, and the weights hold only {parameters} numbers",
+                where=where,
+                remedy="The configuration and the weights belong to different checkpoints.",
+            )
+
+
+def _shown(number: int) -> str:
+    """Return a number, or its size where it is longer than Python prints."""
+    return str(number) if number.bit_length() < 128 else f"a number of {number.bit_length()} bits"
 
 
 def _refuse_code(config: Mapping[str, Any], where: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,23 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from roots_compress.errors import InputError
-from roots_compress.model.sources import TOKENIZER, SourceInfo
+from roots_compress.model.files import read_json_object, regular_file
+from roots_compress.model.sources import CONFIG, TOKENIZER, SourceInfo
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+JSON_FILES = (TOKENIZER, "vocab.json", "added_tokens.json", "special_tokens_map.json")
+OTHER_FILES = ("tokenizer.model", "merges.txt", TEMPLATE)
+MAX_TEMPLATE_BYTES = 1 << 20
+CONFIG_KEYS = frozenset(
+    """
+    add_bos_token add_eos_token add_prefix_space added_tokens_decoder additional_special_tokens
+    chat_template clean_up_tokenization_spaces do_lower_case errors extra_special_tokens legacy
+    model_input_names model_max_length padding_side sp_model_kwargs spaces_between_special_tokens
+    split_special_tokens tokenizer_class truncation_side use_default_system_prompt
+    """.split()  # noqa: SIM905
+)
+"""Keys of tokenizer_config.json that transformers gets to see, beside special tokens (`bos_token`, ...).
+Others name files, classes or code, or change nothing."""
 
 
 def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
@@ -23,38 +39,89 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
     Raises:
         InputError: it cannot be read, or is not of the fast kind.
     """
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    path = source.path
+    with tempfile.TemporaryDirectory(prefix="roots-compress-") as aside:
+        if source.kind == "gguf":
+            # Alone in a folder: transformers would read configurations that lie beside it, too.
+            link = Path(aside, "model.gguf")
+            link.symlink_to(source.path.resolve())
+            return _loaded(Path(aside), source.path, gguf_file=link.name)
+        _bring_files(source.path, Path(aside))
+        # From it transformers takes which class converts older files.
+        Path(aside, CONFIG).write_text(json.dumps({"model_type": source.model_type}), encoding="utf-8")
+        return _loaded(Path(aside), source.path)
+
+
+def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a folder that holds a tokenizer.json, such as a graph's.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="roots-compress-") as aside:
+        _bring_files(folder, Path(aside))
+        return _loaded(Path(aside), folder)
+
+
+def _bring_files(source: Path, aside: Path) -> None:
+    """Copy what a tokenizer consists of, after looking at it, to where transformers finds nothing else.
+
+    Raises:
+        InputError: a file is not regular, or not the JSON it should be.
+    """
+    for name in (*JSON_FILES, *OTHER_FILES):
+        path = source / name
+        if not (path.exists() or path.is_symlink()):
+            continue
+        size = regular_file(path)
+        if name in JSON_FILES:
+            read_json_object(path)
+        if name == TEMPLATE and size > MAX_TEMPLATE_BYTES:
+            raise InputError(f"has {size} bytes, too many for a chat template", where=path)
+        shutil.copyfile(path, aside / name)
+    path = source / TOKENIZER_CONFIG
+    if path.exists() or path.is_symlink():
+        settings = _known_settings(read_json_object(path))
+        (aside / TOKENIZER_CONFIG).write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key in CONFIG_KEYS or key.endswith("_token")}
+
+
+def _loaded(folder: Path, source: Path, **gguf: str) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a folder that holds nothing but what was looked at; `source` is only named."""
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, **gguf}
     try:
         with quiet_transformers():
-            if source.kind != "gguf" and (path / TOKENIZER).exists():
+            if (folder / TOKENIZER).exists():
                 # Taken as it is: a family's own class may add tokens of its own, as Qwen2's does.
-                tokenizer = PreTrainedTokenizerFast.from_pretrained(path, **local)
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **local)
             else:
-                tokenizer = _converted(source, **local)
+                # It imports torch, which the usual tokenizer.json does without.
+                from transformers import AutoTokenizer
+
+                tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     except Exception as error:  # The tokenizers library raises bare exceptions for every fault in a file.
         raise InputError(
-            f"has a tokenizer that cannot be read ({type(error).__name__}: {error})",
-            where=path,
+            f"has a tokenizer that cannot be read ({type(error).__name__}: {_shortened(error)})",
+            where=source,
             remedy="Copy the tokenizer's files again.",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(
-            "has a tokenizer that is not of the fast kind", where=path, remedy="Save a tokenizer.json."
+            "has a tokenizer that is not of the fast kind", where=source, remedy="Save a tokenizer.json."
         )
-    for note in ("is_local", "local_files_only"):
+    tokenizer.name_or_path = str(source)
+    for note in ("is_local", "local_files_only", "name_or_path"):
         # How it was loaded is not a property of the tokenizer, and must not be saved with it.
         tokenizer.init_kwargs.pop(note, None)
     return tokenizer
 
 
-def _converted(source: SourceInfo, **local: Any) -> Any:
-    """Return a tokenizer that transformers converts from older files or from GGUF."""
-    from transformers import AutoTokenizer  # It imports torch, which the usual tokenizer.json does without.
-
-    if source.kind == "gguf":
-        return AutoTokenizer.from_pretrained(source.path.parent, gguf_file=source.path.name, **local)
-    return AutoTokenizer.from_pretrained(source.path, **local)
+def _shortened(error: Exception) -> str:
+    """Return the first part of a message, which may hold the whole of what was wrong."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + "..."
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.errors import InputError
+from roots_compress.model.tokenizer import load_tokenizer_beside
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.runtime.protocol import LanguageModel
@@ -24,12 +25,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     home = find_graph(folder).parent
     if not (home / TOKENIZER).is_file():
         raise InputError(f"has no {TOKENIZER}", where=home, remedy="Export the checkpoint again.")
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(home, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare exceptions for every fault in a file
-        raise InputError(f"cannot be read: {error}", where=home / TOKENIZER) from error
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    return tokenizer
+    return load_tokenizer_beside(home)
 
 
 def stream_text(

@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from roots_compress.errors import InputError
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from roots_compress.model.config import RootsConfig
 from roots_compress.model.quantized import QuantizedWeight
+from roots_compress.model.sources import ROOTS_KEYS
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokenizer, tiny_tokens
 
 QUANTIZATION = {
@@ -279,3 +281,8 @@ def test_truncated_tokenizer(saved: Path) -> None:
 def test_tokenizer_that_is_json_but_none(saved: Path) -> None:
     (saved / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "Spell"}}')
     assert "tokenizer" in refusal(saved).message
+
+
+def test_the_keys_that_are_allowed_are_those_of_the_configuration() -> None:
+    """`sources.py` cannot import the class, which needs transformers."""
+    assert set(RootsConfig.__annotations__) - {"keys_to_ignore_at_inference"} == ROOTS_KEYS

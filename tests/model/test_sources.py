@@ -272,9 +272,9 @@ def gguf_file(path: Path, keys: dict[str, str | int], tensors: bytes = b"", coun
 
 
 def test_gguf_is_described(tmp_path: Path) -> None:
-    keys: dict[str, str | int] = {"general.architecture": "llama", "llama.block_count": 2}
+    keys: dict[str, str | int] = {"general.architecture": "llama", "llama.context_length": 2}
     info = inspect_source(gguf_file(tmp_path / "m.gguf", keys))
-    assert (info.kind, info.model_type, info.config["llama.block_count"]) == ("gguf", "llama", 2)
+    assert (info.kind, info.model_type, info.config["llama.context_length"]) == ("gguf", "llama", 2)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from roots_compress.model.importers.switches import ACTIVATIONS, Switches, uniform_layers
+from roots_compress.model.importers.switches import ACTIVATIONS, MOST_LAYERS, Switches, uniform_layers
 
 Fields = dict[str, Any]
 Transform = Literal["copy", "transpose", "split", "transpose_split", "add_one"]
@@ -121,7 +121,7 @@ def _read_rotary(
         activation: the family's reading of activation names.
         default_activation: the activation where none is named.
     """
-    hidden, layers = switches.number("hidden_size"), switches.number("num_hidden_layers")
+    hidden, layers = switches.number("hidden_size"), switches.number("num_hidden_layers", most=MOST_LAYERS)
     heads = switches.number("num_attention_heads")
     size = switches.optional_number("head_dim", head_dim)
     if size is None:
@@ -177,7 +177,7 @@ def _read_gpt2(switches: Switches) -> Fields:
     if hidden % heads:
         switches.refuse(f"n_embd {hidden} is not a multiple of n_head {heads}")
     intermediate = switches.number("n_inner", 4 * hidden)
-    no_windows: list[int | None] = [None] * switches.number("n_layer")
+    no_windows: list[int | None] = [None] * switches.number("n_layer", most=MOST_LAYERS)
     return {
         "vocab_size": switches.number("vocab_size"),
         "hidden_size": hidden,

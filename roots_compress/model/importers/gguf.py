@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,10 +42,13 @@ def load_gguf(source: SourceInfo) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     # The conversion draws its own progress bar on the standard error, which no setting turns off.
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as aside:
+            # Alone in a folder: transformers would read configurations and adapters that lie beside it, too.
+            link = Path(aside, "model.gguf")
+            link.symlink_to(source.path.resolve())
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source.path.parent,
-                gguf_file=source.path.name,
+                aside,
+                gguf_file=link.name,
                 dtype=torch.float32,
                 local_files_only=True,
                 trust_remote_code=False,

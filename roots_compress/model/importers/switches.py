@@ -56,6 +56,11 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 }
 
 
+LARGEST = 2**31 - 1
+"""The largest width or length that a configuration may name; tensors have no longer axes."""
+MOST_LAYERS = 10_000
+
+
 class Switches:
     """A configuration being read: each key taken once, and nothing left over."""
 
@@ -63,8 +68,8 @@ class Switches:
         self.where = where
         self._left = {key: value for key, value in config.items() if key not in NEUTRAL_KEYS}
 
-    def number(self, key: str, default: int | None = None) -> int:
-        """Take a whole number of at least 1; null and absence mean the default.
+    def number(self, key: str, default: int | None = None, *, most: int = LARGEST) -> int:
+        """Take a whole number from 1 to `most`; null and absence mean the default.
 
         Raises:
             InputError: there is neither the key nor a default, or the value is something else.
@@ -73,8 +78,8 @@ class Switches:
         value = default if value is None else value
         if value is None:
             self.refuse(f"lacks the key {key!r}")
-        if type(value) is not int or value < 1:
-            self.refuse(f"{key} is {value!r}; it must be a whole number of at least 1")
+        if type(value) is not int or not 1 <= value <= most:
+            self.refuse(f"{key} is {value!r:.100}; it must be a whole number from 1 to {most}")
         return value
 
     def optional_number(self, key: str, default: int | None = None) -> int | None:
@@ -89,7 +94,7 @@ class Switches:
         value = self._left.pop(key, None)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            self.refuse(f"{key} is {value!r}; it must be a number above 0")
+            self.refuse(f"{key} is {value!r:.100}; it must be a number above 0")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -97,14 +102,14 @@ class Switches:
         value = self._left.pop(key, None)
         value = default if value is None else value
         if not isinstance(value, bool):
-            self.refuse(f"{key} is {value!r}; it must be true or false")
+            self.refuse(f"{key} is {value!r:.100}; it must be true or false")
         return value
 
     def activation(self, key: str, default: str, aliases: Mapping[str, str] = ACTIVATIONS) -> str:
         """Take the name of an activation and return ours."""
         value = self._left.pop(key, None) or default
         if not isinstance(value, str) or value not in aliases:
-            self.refuse(f"{key} is {value!r}; supported are {', '.join(aliases)}")
+            self.refuse(f"{key} is {value!r:.100}; supported are {', '.join(aliases)}")
         return aliases[value]
 
     def rope(self) -> dict[str, Any]:
