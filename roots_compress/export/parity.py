@@ -140,9 +140,6 @@ def _references(model: RootsForCausalLM, scripts: tuple[Script, ...]) -> tuple[l
     if model.config.quantization:
         plain = dequantized(model)
         exactly = TorchEngine(plain).logits(scripts[-1].input_ids, scripts[-1].mask)
-        if "w8a8" not in model.config.quantization["formats"].values():
-            # Weight-only modules dequantize at every call what is done here once: the same logits, sooner.
-            model = plain
     return [TorchEngine(model).logits(script.input_ids, script.mask) for script in scripts], exactly
 
 

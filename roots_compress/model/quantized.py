@@ -4,9 +4,12 @@ Each format is stored so that an ONNX graph takes the tensors as they are:
 
 | format | `weight` | `weight_scale` | meaning |
 |---|---|---|---|
-| `w8a8` | int8 `(out, in)` | `(out,)` | symmetric per output row; the input is quantized to int8 per token |
+| `w8a8` | int8 `(out, in)` | `(out,)` | symmetric per output row; the input is rounded to int8 per token |
 | `w8` | uint8 `(out, groups, size)` | `(out, groups)` | symmetric about 128 in groups along the input |
 | `w4` | uint8 `(out, groups, size / 2)` | `(out, groups)` | asymmetric in groups |
+
+The input of a grouped format is rounded to int8 too, each token in the same groups: so does ONNX Runtime's
+kernel at the accuracy level that is fast.
 
 `w4` has a `weight_zero_point` as well, uint8 `(out, ceil(groups / 2))`. Two 4-bit values share a byte, the
 even one in the low half; the groups are those of ONNX Runtime's `MatMulNBits`. An input width that is no
@@ -58,6 +61,17 @@ def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scale).round().clamp(-ACTIVATION_LEVELS, ACTIVATION_LEVELS), scale
 
 
+def rounded_input(x: Tensor, weight_format: Format, group_size: int) -> Tensor:
+    """Return an input as a matrix of this format sees it: rounded to int8, and back in floating point."""
+    if weight_format == "w8a8":
+        levels, scale = quantize_tokens(x)
+        return levels * scale
+    width = x.shape[-1]
+    grouped = F.pad(x, (0, -width % group_size)).unflatten(-1, (-1, group_size))
+    levels, scale = quantize_tokens(grouped)
+    return (levels * scale).flatten(-2)[..., :width]
+
+
 class QuantizedWeight(nn.Module):
     """A quantized matrix of `rows` by `width` in one of the formats above."""
 
@@ -92,9 +106,10 @@ class QuantizedWeight(nn.Module):
         return (centred * scale[..., None]).flatten(-2)[..., : self.width]
 
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return `x @ weight.T + bias`, with the input quantized per token where the format says so."""
+        """Return `x @ weight.T + bias`, with the input rounded to int8 as the format says."""
         if self.format != "w8a8":
-            return F.linear(x, self.dequantize().to(x.dtype), bias)
+            rounded = rounded_input(x.float(), self.format, self.group_size)
+            return F.linear(rounded, self.dequantize(), bias).to(x.dtype)
         levels, scale = quantize_tokens(x.float())
         product = F.linear(levels, self.weight.float()) * scale * self.weight_scale
         return (product if bias is None else product + bias).to(x.dtype)

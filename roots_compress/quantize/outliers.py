@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from roots_compress.model.quantized import Format, quantize_tokens
+from roots_compress.model.quantized import Format, rounded_input
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sites import Site, SiteInput
 
@@ -50,8 +50,7 @@ def relative_error(reference: Tensor, output: Tensor) -> float:
 @torch.no_grad()
 def input_error(sample_SC: Tensor, weights: Sequence[Tensor]) -> float:
     """Return the relative output error that quantizing the input adds: the worst of the weights `RC`."""
-    levels_SC, scale_S1 = quantize_tokens(sample_SC)
-    rounded_SC = levels_SC * scale_S1
+    rounded_SC = rounded_input(sample_SC, "w8a8", group_size=0)
     return max(
         relative_error(sample_SC @ weight.float().T, rounded_SC @ weight.float().T) for weight in weights
     )
@@ -59,9 +58,10 @@ def input_error(sample_SC: Tensor, weights: Sequence[Tensor]) -> float:
 
 @torch.no_grad()
 def output_error(sample_SC: Tensor, weight_RC: Tensor, quantized: QuantizedMatrix) -> float:
-    """Return the relative output error of a quantized matrix, its input's rounding included where it is."""
+    """Return the relative output error of a quantized matrix, its input's rounding included."""
     exact_SR = sample_SC @ weight_RC.float().T
-    return relative_error(exact_SR, _quantized_input(sample_SC, quantized.format) @ quantized.dequantize().T)
+    rounded_SC = rounded_input(sample_SC, quantized.format, quantized.levels.shape[-1])
+    return relative_error(exact_SR, rounded_SC @ quantized.dequantize().T)
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: i
     """Return the channel scale that leaves the least output error; None where folding gains nothing.
 
     The error is that of all the site's outputs together, on the sampled rows, each consumer's relative to its
-    own size. Matrices are rounded to nearest without clipping, inputs per token where the format does so.
+    own size. Matrices are rounded to nearest without clipping, inputs as the format does.
     """
     if not site.producers:
         return None
@@ -97,7 +97,7 @@ def _site_error(
     total = 0.0
     sample_SC = seen.sample_SC
     divided_SC = sample_SC if scale_C is None else sample_SC / scale_C
-    rounded_SC = _quantized_input(divided_SC, weight_format)
+    rounded_SC = rounded_input(divided_SC, weight_format, group_size)
     importance_C = seen.mean_square if scale_C is None else seen.mean_square / scale_C.square()
     for linear in site.consumers.values():
         weight_RC = linear.weight.float()
@@ -108,10 +108,3 @@ def _site_error(
         output_SR = rounded_SC @ quantized.dequantize().T
         total += relative_error(sample_SC @ weight_RC.T, output_SR) ** 2
     return total
-
-
-def _quantized_input(sample_SC: Tensor, weight_format: Format) -> Tensor:
-    if weight_format != "w8a8":
-        return sample_SC
-    levels_SC, scale_S1 = quantize_tokens(sample_SC)
-    return levels_SC * scale_S1

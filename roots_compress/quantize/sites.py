@@ -29,12 +29,15 @@ class Site:
         producers: parameters whose first axis makes the input's channels; none where no scale can be folded.
         repeats: how often the producers' channels are repeated in the input, head by head (grouped values).
         head_dim: channels in a head; without meaning where nothing is repeated.
+        writes: whether the outputs are added to the residual stream, where the next norm divides them by
+            the size of what they were added to.
     """
 
     consumers: Mapping[str, nn.Linear]
     producers: tuple[Tensor, ...] = ()
     repeats: int = 1
     head_dim: int = 1
+    writes: bool = False
 
     @property
     def name(self) -> str:
@@ -74,6 +77,7 @@ def attention_sites(layer: RootsLayer) -> list[Site]:
             _parameters(attention.v_proj),
             repeats=attention.num_heads // attention.num_kv_heads,
             head_dim=attention.head_dim,
+            writes=True,
         ),
     ]
 
@@ -87,7 +91,11 @@ def mlp_sites(layer: RootsLayer, activation: str) -> list[Site]:
         Site(
             {f"mlp.{name}": _linear(mlp, name) for name in names}, _parameters(layer.post_attention_layernorm)
         ),
-        Site({"mlp.down_proj": _linear(mlp, "down_proj")}, _parameters(mlp.up_proj) if scalable else ()),
+        Site(
+            {"mlp.down_proj": _linear(mlp, "down_proj")},
+            _parameters(mlp.up_proj) if scalable else (),
+            writes=True,
+        ),
     ]
 
 
@@ -103,7 +111,14 @@ def _parameters(module: nn.Module) -> tuple[Tensor, ...]:
 
 @dataclass
 class SiteInput:
-    """What a site reads on the calibration text: streamed statistics, a Gram matrix, sampled rows `SC`."""
+    """What a site reads on the calibration text: streamed statistics, a Gram matrix, sampled rows `SC`.
+
+    The rows of a site that writes are divided by the norm of the residual stream after it, so that an error
+    in the outputs counts as much as the next norm lets through. A few tokens carry activations a thousand
+    times the usual (Sun et al. 2024, "Massive Activations in Large Language Models"): left as they are, their
+    squares would be all that a Gram matrix knows, and the weights that serve every other token would be
+    rounded blindly.
+    """
 
     statistics: InputStatistics
     sample_SC: Tensor
@@ -125,36 +140,40 @@ class SiteInput:
 
 
 def observe_sites(
-    layer: RootsLayer, sites: Sequence[Site], forward: Iterable[Tensor], *, name: str, total_rows: int
+    layer: RootsLayer, sites: Sequence[Site], stream: Iterable[Tensor], *, name: str, total_rows: int
 ) -> list[SiteInput]:
     """Exhaust a forward pass of half a layer and return what each site read.
 
     Args:
         layer: the layer that runs.
         sites: those to listen at.
-        forward: yields what the half-layer gives, batch by batch; its values are not used.
+        stream: runs the half-layer batch by batch, and yields the residual stream after it, `BTW`.
         name: of the layer, for errors.
         total_rows: how many rows will pass; the sample is taken evenly from them.
 
     Raises:
         StageError: a site read NaN or an infinity.
     """
+    rows: dict[str, Tensor] = {}
     statistics: dict[str, InputStatistics] = {}
     samples: dict[str, list[Tensor]] = {site.name: [] for site in sites}
     stride = max(1, total_rows // SAMPLED_ROWS)
-
-    def observer(site: str, rows_RC: Tensor) -> None:
-        seen = statistics.get(site)
-        if seen is None:
-            seen = statistics[site] = InputStatistics(rows_RC.shape[-1], gram=True, device=rows_RC.device)
-        first = -seen.rows % stride
-        samples[site].append(rows_RC[first::stride].float().clone())
-        seen.update(rows_RC)
-
     modules = {site.name: site.consumers[site.name] for site in sites}
-    with torch.no_grad(), observed(modules, observer):
-        for _ in forward:
-            pass
+    with torch.no_grad(), observed(modules, rows.__setitem__):
+        for after_BTW in stream:
+            norm_R1 = after_BTW.flatten(0, -2).float().norm(dim=1, keepdim=True)
+            norm_R1 = torch.where(norm_R1 > 0, norm_R1, 1.0)
+            for site in sites:
+                rows_RC = rows.pop(site.name).float()
+                if site.writes:
+                    rows_RC = rows_RC / norm_R1
+                seen = statistics.get(site.name)
+                if seen is None:
+                    seen = InputStatistics(rows_RC.shape[-1], gram=True, device=rows_RC.device)
+                    statistics[site.name] = seen
+                first = -seen.rows % stride
+                samples[site.name].append(rows_RC[first::stride].clone())
+                seen.update(rows_RC)
     for site in sites:
         statistics[site.name].check(f"{name}.{site.name}")
     return [SiteInput(statistics[site.name], torch.cat(samples[site.name])) for site in sites]

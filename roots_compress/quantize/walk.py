@@ -56,6 +56,15 @@ class Half:
     sites: list[Site]
     forward: Callable[[], Iterable[Tensor]]
 
+    def observe(self, stream: ResidualStream, layer: RootsLayer, name: str) -> list[SiteInput]:
+        """Return what each site reads on the stream, which stays where it is."""
+        after = (
+            hidden_BTW.to(stream.device) + contribution_BTW
+            for hidden_BTW, contribution_BTW in zip(stream.hidden, self.forward(), strict=True)
+        )
+        total_rows = sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden)
+        return observe_sites(layer, self.sites, after, name=name, total_rows=total_rows)
+
 
 def halves(stream: ResidualStream, layer: RootsLayer, index: int, activation: str) -> tuple[Half, Half]:
     """Return the attention half and the MLP half of a layer."""
@@ -94,9 +103,7 @@ def round_layers(
         layer = copy.deepcopy(original)
         prefix = f"model.layers.{index}."
         for half in halves(stream, layer, index, model.config.activation):
-            inputs = observe_sites(
-                layer, half.sites, half.forward(), name=prefix[:-1], total_rows=windows.input_ids.size
-            )
+            inputs = half.observe(stream, layer, prefix[:-1])
             # All folding comes before any rounding: a site's producer is another's consumer.
             inputs = [
                 _fold_site(site, seen, prefix + site.name, config, eight_bit, rounded)
@@ -188,9 +195,7 @@ def rank_sites(
     for index, layer in enumerate(model.model.layers):
         prefix = f"model.layers.{index}."
         for half in halves(stream, layer, index, model.config.activation):
-            inputs = observe_sites(
-                layer, half.sites, half.forward(), name=prefix[:-1], total_rows=few.input_ids.size
-            )
+            inputs = half.observe(stream, layer, prefix[:-1])
             for site, seen in zip(half.sites, inputs, strict=True):
                 costs[prefix + site.name] = _site_cost(site, seen, config.group_size)
             stream.add(half.forward())

@@ -11,7 +11,8 @@ from torch import Tensor
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.quantize.outliers import best_scale, input_error, smoothing_scale
-from roots_compress.quantize.sites import Site, SiteInput, attention_sites, mlp_sites, observe_sites
+from roots_compress.quantize.sites import Site, SiteInput, attention_sites, mlp_sites
+from roots_compress.quantize.walk import Half
 from tests.quantize.windows import random_windows
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
@@ -72,9 +73,7 @@ def test_statistics_of_a_folded_site_need_no_second_look() -> None:
     site = mlp_sites(layer, "silu")[1]
 
     def observe() -> SiteInput:
-        return observe_sites(
-            layer, [site], stream.mlp(layer), name="layer", total_rows=windows.input_ids.size
-        )[0]
+        return Half([site], lambda: stream.mlp(layer)).observe(stream, layer, "layer")[0]
 
     before = observe()
     scale = random_scale(site, 0)
@@ -120,3 +119,24 @@ def test_scales_are_bounded_and_one_where_nothing_is_known() -> None:
     assert scale.min() >= 1e-4
     assert scale.max() <= 1e4
     assert torch.equal(smoothing_scale(torch.zeros(4), weights, 0.5), torch.ones(4))
+
+
+@torch.no_grad()
+def test_what_a_site_writes_counts_relative_to_the_stream_it_joins() -> None:
+    """A token with a massive activation gets no more say in the statistics than any other."""
+    model = tiny_model()
+    layer, windows = model.model.layers[0], random_windows()
+    for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
+        linear.weight.mul_(100.0)  # What the half-layer adds to the stream dwarfs what was there.
+    stream = ResidualStream(model, windows)
+    reader, writer = mlp_sites(layer, "silu")
+    read, written = Half([reader, writer], lambda: stream.mlp(layer)).observe(stream, layer, "layer")
+    hidden = torch.cat([batch.flatten(0, -2) for batch in stream.hidden])
+    normed = layer.post_attention_layernorm(hidden)
+    inner = torch.nn.functional.silu(layer.mlp.gate_proj(normed)) * layer.mlp.up_proj(normed)
+    inner = inner / (hidden + layer.mlp.down_proj(inner)).norm(dim=1, keepdim=True)
+    for seen, rows in ((read, normed), (written, inner)):
+        assert seen.statistics.gram is not None
+        torch.testing.assert_close(seen.statistics.gram.float(), rows.T @ rows, rtol=1e-4, atol=1e-4)
+    outputs = writer.consumers["mlp.down_proj"](written.sample_SC).norm(dim=1)
+    assert float(outputs.max() / outputs.min()) < 2
