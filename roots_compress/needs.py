@@ -24,6 +24,8 @@ FLOAT_BYTES = 4
 MOMENT_BYTES = 8
 """AdamW's two moments of a weight, in float32."""
 QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5, "fp16": 2.0}
+TIMED_GRAPHS = 3
+"""What the graphs hold at the least that are timed for a target in milliseconds, in sizes of the model."""
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -51,6 +53,10 @@ def needs_of(stages: Sequence[StageConfig | None], parameters: int, *, device: s
     kept, working, memory = 0.0, 0.0, 0.0
     for stage in stages:
         made, width = _made(stage, parameters)
+        if isinstance(stage, PruneConfig) and stage.target is not None and stage.target.decode_ms is not None:
+            # The whole model and smaller ones stand and run side by side to be timed.
+            working = max(working, TIMED_GRAPHS * FLOAT_BYTES * parameters)
+            memory = max(memory, (1 + TIMED_GRAPHS) * FLOAT_BYTES * parameters)
         kept += 2 * width * made
         memory = max(memory, FLOAT_BYTES * parameters + width * made)
         if stage is not None and any(True for _ in training_of(stage)):

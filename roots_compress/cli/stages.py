@@ -166,6 +166,13 @@ def prune(
             "--target-bytes", help="In place of ratios: bytes that all weights may take in float32."
         ),
     ] = None,
+    target_decode_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--target-decode-ms",
+            help="In place of ratios: milliseconds a token may take in float32 on this machine.",
+        ),
+    ] = None,
     score: Annotated[Score | None, typer.Option("--score", help="How to rank. [default: activation]")] = None,
     refit: Annotated[
         bool | None,
@@ -187,7 +194,8 @@ def prune(
             head_ratio=head_ratio,
             query_ratio=query_ratio,
             layer_ratio=layer_ratio,
-            target=given(parameters=target_parameters, bytes=target_bytes) or None,
+            target=given(parameters=target_parameters, bytes=target_bytes, decode_ms=target_decode_ms)
+            or None,
             score=score.value if score else None,
             refit=refit,
             uniform=False if per_layer else None,

@@ -1,7 +1,7 @@
 """Which shape each layer gets, so that a target is met at the least cost. Pure functions.
 
-A layer's options each save some parameters and cost some divergence; one is chosen for every layer. Costs of
-different layers are taken to add up.
+A layer's options each save something (parameters, or time) and cost some divergence; one is chosen for every
+layer. What different layers save and cost is taken to add up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FINEST_GRID = 20_000
-"""Most steps into which the parameters to be saved are divided; coarser ones would lose exactness sooner."""
+"""Most steps into which what is to be saved is divided; coarser ones would lose exactness sooner."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Option:
     """One shape that a layer may get."""
 
     saved: int
-    """Parameters that it saves."""
+    """What it saves, in whole units."""
     cost: float
     """What it costs, in units that compare between layers; at least 0."""
 
@@ -30,7 +30,7 @@ class Option:
 def cheapest(options: Sequence[Sequence[Option]], needed: int) -> list[int]:
     """Return the number of each layer's option, such that together they save enough at the least cost.
 
-    The multiple-choice knapsack problem, solved exactly by dynamic programming over the parameters saved
+    The multiple-choice knapsack problem, solved exactly by dynamic programming over what is saved
     (Kellerer, Pferschy and Pisinger 2004, "Knapsack Problems", chapter 11), as SPDY (Frantar and Alistarh
     2022, arXiv:2201.13096) does it for the layers of a network. Savings are counted in their greatest common
     divisor; where that leaves more than `FINEST_GRID` steps, in a coarser unit and rounded down, so that what
@@ -74,7 +74,7 @@ def cheapest_equal(
     Args:
         options: for each layer, the same shapes in the same order.
         dropped: for each layer, what dropping it saves and costs.
-        needed: parameters to save.
+        needed: what to save.
 
     Raises:
         ValueError: no choice saves enough with a layer left.

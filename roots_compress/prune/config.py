@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from roots_compress.data.config import CalibrationConfig
-from roots_compress.settings import PositiveInt, Ratio, Settings
+from roots_compress.settings import PositiveFloat, PositiveInt, Ratio, Settings
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 
 
@@ -21,17 +21,20 @@ class RecoveryConfig(Settings):
 
 
 class TargetConfig(Settings):
-    """How small the model is to get; exactly one of the two."""
+    """How small or how fast the model is to get; exactly one of the three."""
 
     parameters: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Fraction of the parameters outside the embeddings that may stay."""
     bytes: PositiveInt | None = None
     """Bytes that all weights may take in float32."""
+    decode_ms: PositiveFloat | None = None
+    """Milliseconds that decoding a token may take through the float32 graph on this machine, batch 1, at 128
+    tokens of context, as measured in the stage."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if (self.parameters is None) == (self.bytes is None):
-            raise ValueError("give exactly one of parameters and bytes")
+        if [self.parameters, self.bytes, self.decode_ms].count(None) != 2:
+            raise ValueError("give exactly one of parameters, bytes and decode_ms")
         return self
 
 

@@ -22,24 +22,12 @@ from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.surgery import check_resizable, keep_layers
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
 from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
-from roots_compress.prune.plan import LayerTarget, best_units, kept_width
 from roots_compress.prune.refit import rows_needed
-from roots_compress.prune.sensitivity import layer_costs, layer_divergences
-from roots_compress.prune.target import Axis, choose_shapes, parameters_to_save, saved
+from roots_compress.prune.shapes import Allocation, Plan, allocate, make_plan
+from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.results import Json
 from roots_compress.training.outcome import StageOutcome
 from roots_compress.training.teach import teach
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Legal widths, known before anything is measured: those of each layer, and how many layers stay."""
-
-    layers: int
-    targets: tuple[LayerTarget, ...]
-    """For every layer of the unpruned model, also those that will leave."""
-    needed: int | None = None
-    """Parameters to save at the least cost; the widths above are then what there is."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +38,7 @@ class Cut:
     """Numbers of the layers that left."""
     errors: list[LayerErrors]
     """Of the others."""
-    cost: float | None
-    """What the allocation took its choice to cost, in nats per token."""
+    allocation: Allocation
 
 
 def prune(
@@ -83,14 +70,21 @@ def prune(
     check_resizable(checkpoint.model)
     plan = make_plan(config, checkpoint.model)
     windows = _calibration_windows(config, checkpoint, text, plan, seed=seed)
+    watch = None
+    if config.target is not None and config.target.decode_ms is not None:
+        watch = Stopwatch(checkpoint, work / "timing", multiple_of=config.multiple_of, console=console)
+        watch.check_reachable(config.target.decode_ms)
     # Half precision serves storage; statistics and refits need the range and the digits of float32.
     plain = checkpoint.model.dtype == torch.float32
     original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
     model = copy.deepcopy(original).eval().requires_grad_(True)
     try:
-        cut = _cut(config, plan, model, windows, device=device, console=console)
+        cut = _cut(config, plan, model, windows, watch, device=device, console=console)
         _check_result(model, original)
         notes = _notes(original, model, windows, cut)
+        if watch is not None:
+            watch.close()
+            notes["decode_ms"] = {**watch.notes(), "after": cut.allocation.decode_ms}
         if config.recovery is not None:
             pruned = Checkpoint(model, checkpoint.tokenizer)
             notes["recovery"] = _recover(
@@ -99,34 +93,6 @@ def prune(
     finally:
         original.requires_grad_(True)
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes)
-
-
-def make_plan(config: PruneConfig, model: RootsForCausalLM) -> Plan:
-    """Return what the ratios or the target ask for; needs nothing but the model's shape.
-
-    Raises:
-        InputError: no legal shape answers to them; the nearest that does is named.
-    """
-    targets = tuple(
-        LayerTarget(
-            kv_groups=kept_width(widths["num_key_value_heads"], config.head_ratio, 1, key="head_ratio"),
-            queries=kept_width(_queries(widths), config.query_ratio, 1, key="query_ratio"),
-            mlp_channels=kept_width(
-                widths["intermediate_size"], config.ratio, config.multiple_of, key="ratio"
-            ),
-        )
-        for widths in model.config.layers
-    )
-    needed = None
-    if config.target is not None:
-        needed = parameters_to_save(
-            config.target, model, multiple_of=config.multiple_of, uniform=config.uniform
-        )
-    return Plan(kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"), targets, needed)
-
-
-def _queries(widths: dict[str, int]) -> int:
-    return widths["num_attention_heads"] // widths["num_key_value_heads"]
 
 
 def _calibration_windows(
@@ -153,11 +119,11 @@ def _calibration_windows(
 
 def _refitted_widths(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[int]:
     """Yield the input width of each projection that is to be cut, as it will or at most may be."""
-    measured = plan.needed is not None or not config.uniform
+    measured = config.target is not None or not config.uniform
     for widths, target in zip(model.config.layers, plan.targets, strict=True):
-        if config.ratio or plan.needed is not None:
+        if config.ratio or config.target is not None:
             yield widths["intermediate_size"] if measured else target.mlp_channels
-        if config.head_ratio or config.query_ratio or plan.needed is not None:
+        if config.head_ratio or config.query_ratio or config.target is not None:
             heads = widths["num_attention_heads"] if measured else target.kv_groups * target.queries
             yield heads * widths["head_dim"]
 
@@ -167,68 +133,22 @@ def _cut(
     plan: Plan,
     model: RootsForCausalLM,
     windows: PackedWindows,
+    watch: Stopwatch | None,
     *,
     device: str,
     console: Console,
 ) -> Cut:
     """Cut the model in place."""
     nn.Module.to(model, device)
-    targets, cost = _allocate(config, plan, model, windows, device=device, console=console)
+    allocation = allocate(config, plan, model, windows, watch, device=device, console=console)
+    targets = allocation.targets
     sources = [index for index, target in enumerate(targets) if target is not None]
     keep_layers(model, sources)
     left = [target for target in targets if target is not None]
     cutter = LayerwiseCutter(model, windows, score=config.score, refitted=config.refit, device=device)
     errors = list(track(cutter.cut(left), "pruning layers", total=len(left), console=console, transient=True))
     nn.Module.to(model, "cpu")
-    return Cut([index for index in range(len(targets)) if index not in sources], errors, cost)
-
-
-def _allocate(
-    config: PruneConfig,
-    plan: Plan,
-    model: RootsForCausalLM,
-    windows: PackedWindows,
-    *,
-    device: str,
-    console: Console,
-) -> tuple[list[LayerTarget | None], float | None]:
-    """Return what every layer is to keep (None: nothing), and the cost where one was measured."""
-    layers = list(model.model.layers)
-    targets = list[LayerTarget | None](plan.targets)
-    divergences = None
-    if plan.layers < len(layers) or plan.needed is not None:
-        divergences = layer_divergences(model, windows, device=device)
-        stays = best_units(torch.tensor(divergences), plan.layers)
-        targets = [target if index in stays else None for index, target in enumerate(targets)]
-    if plan.needed is None and config.uniform:
-        return targets, None
-    measured = track(
-        layer_costs(model, windows, multiple_of=config.multiple_of, device=device),
-        "measuring layers",
-        total=len(layers),
-        console=console,
-        transient=True,
-    )
-    costs = list(measured)
-    if plan.needed is not None:
-        return choose_shapes(layers, costs, plan.needed, divergences=divergences, uniform=config.uniform)
-    # The ratios say how much, and of what; where, the costs do.
-    stay = [index for index, target in enumerate(targets) if target is not None]
-    shapes, cost = choose_shapes(
-        [layers[index] for index in stay],
-        [costs[index] for index in stay],
-        sum(saved(layers[index], plan.targets[index]) for index in stay),
-        axes=[axis for axis, ratio in _ratios(config).items() if ratio],
-        divergences=None,
-        uniform=False,
-    )
-    for index, shape in zip(stay, shapes, strict=True):
-        targets[index] = shape
-    return targets, cost
-
-
-def _ratios(config: PruneConfig) -> dict[Axis, float]:
-    return {"kv_groups": config.head_ratio, "queries": config.query_ratio, "mlp_channels": config.ratio}
+    return Cut([index for index in range(len(targets)) if index not in sources], errors, allocation)
 
 
 def _check_result(model: RootsForCausalLM, original: RootsForCausalLM) -> None:
@@ -258,8 +178,8 @@ def _notes(
         "attention_errors": [error.attention for error in cut.errors],
         "mlp_errors": [error.mlp for error in cut.errors],
     }
-    if cut.cost is not None:
-        notes["estimated_divergence"] = cut.cost
+    if cut.allocation.cost is not None:
+        notes["estimated_divergence"] = cut.allocation.cost
     for key in ("intermediate_size", "num_attention_heads", "num_key_value_heads"):
         for when, config in (("before", original.config), ("after", model.config)):
             notes[f"{key}_{when}"] = [layer[key] for layer in config.layers]

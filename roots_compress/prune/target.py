@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from math import ceil, inf
 from typing import Literal, get_args
 
@@ -19,12 +19,14 @@ FLOAT_BYTES = 4
 Axis = Literal["kv_groups", "queries", "mlp_channels"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 """The fields of a `LayerTarget`."""
+Saves = Callable[[RootsLayer, LayerTarget | None], int]
+"""What a layer saves by getting a shape, or by being dropped (None)."""
 
 
 def parameters_to_save(
     target: TargetConfig, model: RootsForCausalLM, *, multiple_of: int, uniform: bool
 ) -> int:
-    """Return how many parameters must go.
+    """Return how many parameters must go for a target of parameters or bytes.
 
     Raises:
         InputError: nothing has to go, or more than can: the smallest legal target is named. Or widths are to
@@ -44,14 +46,24 @@ def parameters_to_save(
             where="target",
             remedy="Ask for less, or leave the stage out.",
         )
-    if uniform and len({full_shape(layer) for layer in layers}) > 1:
+    if uniform:
+        check_equal(layers)
+    _check_reachable(target, needed, layers, body=body, total=total, multiple_of=multiple_of)
+    return needed
+
+
+def check_equal(layers: Sequence[RootsLayer]) -> None:
+    """Refuse to choose equal widths for layers that differ in theirs.
+
+    Raises:
+        InputError: they do.
+    """
+    if len({full_shape(layer) for layer in layers}) > 1:
         raise InputError(
             "the model's layers differ in width, so no equal widths can be chosen for them",
             where="target",
             remedy="Set uniform to false.",
         )
-    _check_reachable(target, needed, layers, body=body, total=total, multiple_of=multiple_of)
-    return needed
 
 
 def _check_reachable(
@@ -64,7 +76,7 @@ def _check_reachable(
     multiple_of: int,
 ) -> None:
     # One layer has to stay, at its narrowest; which one is not known before the layers are measured.
-    least = max(_size(layer) - saved(layer, _narrowest(layer, multiple_of)) for layer in layers)
+    least = max(_size(layer) - saved(layer, narrowest(layer, multiple_of)) for layer in layers)
     most = sum(map(_size, layers)) - least
     if needed > most:
         smallest = (
@@ -85,6 +97,7 @@ def choose_shapes(
     needed: int,
     *,
     axes: Collection[Axis] = AXES,
+    saves: Saves | None = None,
     divergences: Sequence[float] | None,
     uniform: bool,
 ) -> tuple[list[LayerTarget | None], float]:
@@ -93,18 +106,23 @@ def choose_shapes(
     Args:
         layers: uncut.
         costs: of each layer's shapes.
-        needed: parameters to save.
+        needed: what to save: parameters, or what `saves` counts.
         axes: what may be cut of a layer.
+        saves: what a layer saves by getting a shape (None: by being dropped); without it, parameters.
         divergences: of dropping each layer; without them none is dropped.
         uniform: whether all layers that stay get the same shape.
+
+    Raises:
+        ValueError: no choice saves enough.
     """
+    saves = saves or saved
     shapes = [list(_shapes(each, axes)) for each in costs]
     options = [
-        [Option(saved(layer, shape), _cost(each, shape)) for shape in of_layer]
+        [Option(saves(layer, shape), _cost(each, shape)) for shape in of_layer]
         for layer, each, of_layer in zip(layers, costs, shapes, strict=True)
     ]
     dropped = [
-        Option(_size(layer), divergence)
+        Option(saves(layer, None), divergence)
         for layer, divergence in zip(layers, divergences or [inf] * len(layers), strict=True)
     ]
     numbers: list[int | None]
@@ -132,8 +150,10 @@ def full_shape(layer: RootsLayer) -> LayerTarget:
     return LayerTarget(attention.num_kv_heads, queries, _weight(layer.mlp.down_proj).shape[1])
 
 
-def saved(layer: RootsLayer, shape: LayerTarget) -> int:
-    """Return how many parameters a layer loses when it is cut to a shape."""
+def saved(layer: RootsLayer, shape: LayerTarget | None) -> int:
+    """Return how many parameters a layer loses when it is cut to a shape (None: when it is dropped)."""
+    if shape is None:
+        return _size(layer)
     full, attention = full_shape(layer), layer.self_attn
     heads, kept_heads = full.kv_groups * full.queries, shape.kv_groups * shape.queries
     rows = [(attention.q_proj, heads, kept_heads)]
@@ -147,7 +167,8 @@ def saved(layer: RootsLayer, shape: LayerTarget) -> int:
     return lost + sum(_weight(module).numel() // units * (units - kept) for module, units, kept in columns)
 
 
-def _narrowest(layer: RootsLayer, multiple_of: int) -> LayerTarget:
+def narrowest(layer: RootsLayer, multiple_of: int) -> LayerTarget:
+    """Return the narrowest shape that a layer can get."""
     return LayerTarget(1, 1, min(multiple_of, full_shape(layer).mlp_channels))
 
 

@@ -82,6 +82,7 @@ def search_table(search: SearchResult) -> Table:
 
 def search_cells(candidate: CandidateResult, search: SearchResult) -> tuple[str, ...]:
     """Return one candidate's cells, in the order of `SEARCH_HEADINGS`."""
+    marks = {"BEST": candidate.stages == search.best, "control": candidate.role == "control"}
     return (
         candidate_label(candidate.stages),
         f"{candidate.bytes / 1e6:.2f}",
@@ -89,7 +90,7 @@ def search_cells(candidate: CandidateResult, search: SearchResult) -> tuple[str,
         f"{candidate.perplexity_ratio:.3f}x",
         "front" if candidate.on_front else "",
         "kept" if candidate.keeps_budgets else "missed",
-        "BEST" if candidate.stages == search.best else "control" if candidate.role == "control" else "",
+        ", ".join(mark for mark, holds in marks.items() if holds),
     )
 
 

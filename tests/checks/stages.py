@@ -26,6 +26,7 @@ from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune import refit
 from roots_compress.prune import stage as prune_stage
 from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.shapes import Allocation
 from roots_compress.quantize import stage as quantize_stage
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.rounding import quantize_matrix
@@ -80,7 +81,7 @@ def mask_only(folder: Path) -> None:
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
         with torch.no_grad():
             model.get_parameter("model.layers.0.mlp.up_proj.weight")[:12] = 0.0
-        return prune_stage.Cut([], [], None)
+        return prune_stage.Cut([], [], Allocation([]))
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)

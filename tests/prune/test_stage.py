@@ -18,6 +18,7 @@ from roots_compress.errors import InputError, StageError
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
 from roots_compress.prune.stage import prune
+from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.outcome import StageOutcome
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokenizer, tiny_tokens
@@ -124,6 +125,50 @@ def test_a_target_takes_from_where_it_costs_least(tmp_path: Path) -> None:
 def test_a_target_that_no_shape_meets_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nearest legal one is parameters"):
         run(tmp_path, tiny_checkpoint(), target=TargetConfig(parameters=0.01))
+
+
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Stopwatch:
+    folder = tmp_path_factory.mktemp("watch") / "timing"
+    watch = Stopwatch(timed_checkpoint(), folder, multiple_of=4, console=Console(quiet=True))
+    watch.close()
+    assert not folder.exists()
+    return watch
+
+
+def timed_checkpoint() -> Checkpoint:
+    return tiny_checkpoint(layers=[tiny_layer()] * 8)
+
+
+def test_a_time_is_met_by_shapes_that_were_timed(watch: Stopwatch, tmp_path: Path) -> None:
+    checkpoint = timed_checkpoint()
+    # Far enough below that no noise explains it.
+    outcome = run(tmp_path, checkpoint, target=TargetConfig(decode_ms=0.6 * watch.whole_ms), score="obs")
+    times = outcome.notes["decode_ms"]
+    assert isinstance(times, dict)
+    assert isinstance(times["before"], float)
+    assert isinstance(times["after"], float)
+    assert times["after"] < 0.85 * times["before"]
+    assert outcome.checkpoint.model.num_parameters() < checkpoint.model.num_parameters()
+    assert len({str(layer) for layer in outcome.checkpoint.model.config.layers}) == 1, (
+        "equal, unless asked for"
+    )
+    assert logits(outcome.checkpoint).isfinite().all()
+    assert not (tmp_path / "timing").exists()
+
+
+def test_a_time_that_no_shape_meets_or_that_is_met_is_refused(watch: Stopwatch) -> None:
+    with pytest.raises(InputError, match=r"nearest legal one is decode_ms: 0\.\d+") as caught:
+        watch.check_reachable(1e-6)
+    watch.check_reachable(float(str(caught.value).split("decode_ms: ")[1].split(",")[0]) * 1.001)
+    with pytest.raises(InputError, match="ms a token already"):
+        watch.check_reachable(watch.whole_ms)
+
+
+def test_a_time_for_layers_of_unequal_widths_needs_unequal_widths(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer(), tiny_layer(intermediate_size=32)])
+    with pytest.raises(InputError, match="Set uniform to false"):
+        run(tmp_path, checkpoint, target=TargetConfig(decode_ms=1.0))
 
 
 def test_query_heads_go_alone(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ),
         (
             f"{MINIMAL}  - kind: prune\n    target: {{}}",
-            "stages[0].target: give exactly one of parameters and bytes",
+            "stages[0].target: give exactly one of parameters, bytes and",
         ),
         (
             f"{MINIMAL}  - kind: prune\n    target: {{parameters: 1.0}}",

@@ -1,0 +1,187 @@
+"""What every layer is to keep: planned from the model's shape alone, and allocated where costs decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from roots_compress.data.windows import PackedWindows
+from roots_compress.model.modeling import RootsForCausalLM, RootsLayer
+from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.plan import LayerTarget, best_units, kept_width
+from roots_compress.prune.sensitivity import LayerCosts, layer_costs, layer_divergences
+from roots_compress.prune.stopwatch import Stopwatch
+from roots_compress.prune.target import (
+    Axis,
+    check_equal,
+    choose_shapes,
+    full_shape,
+    parameters_to_save,
+    saved,
+)
+from roots_compress.prune.timing import meet_time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Legal widths, known before anything is measured: those of each layer, and how many layers stay."""
+
+    layers: int
+    targets: tuple[LayerTarget, ...]
+    """For every layer of the unpruned model, also those that will leave."""
+    needed: int | None = None
+    """Parameters to save at the least cost, with a target that says how many. With any target the widths
+    above are what there is."""
+
+
+def make_plan(config: PruneConfig, model: RootsForCausalLM) -> Plan:
+    """Return what the ratios or the target ask for; needs nothing but the model's shape.
+
+    Raises:
+        InputError: no legal shape answers to them; the nearest that does is named.
+    """
+    targets = tuple(
+        LayerTarget(
+            kv_groups=kept_width(widths["num_key_value_heads"], config.head_ratio, 1, key="head_ratio"),
+            queries=kept_width(_queries(widths), config.query_ratio, 1, key="query_ratio"),
+            mlp_channels=kept_width(
+                widths["intermediate_size"], config.ratio, config.multiple_of, key="ratio"
+            ),
+        )
+        for widths in model.config.layers
+    )
+    needed = None
+    if config.target is not None and config.target.decode_ms is not None:
+        if config.uniform:
+            check_equal(list(model.model.layers))
+    elif config.target is not None:
+        needed = parameters_to_save(
+            config.target, model, multiple_of=config.multiple_of, uniform=config.uniform
+        )
+    return Plan(kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"), targets, needed)
+
+
+def _queries(widths: dict[str, int]) -> int:
+    return widths["num_attention_heads"] // widths["num_key_value_heads"]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What each layer is to keep."""
+
+    targets: list[LayerTarget | None]
+    """None: nothing."""
+    cost: float | None = None
+    """What that was measured to cost, in nats per token; None where nothing was measured."""
+    decode_ms: float | None = None
+    """With a target in milliseconds: what a token was measured to take."""
+
+
+def allocate(
+    config: PruneConfig,
+    plan: Plan,
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    watch: Stopwatch | None,
+    *,
+    device: str,
+    console: Console,
+) -> Allocation:
+    """Return what every layer is to keep.
+
+    Args:
+        config: what to remove.
+        plan: of `make_plan`.
+        model: uncut, on the device.
+        windows: calibration text.
+        watch: has timed the model, where the target is a time.
+        device: as `resolve_device` returns it.
+        console: where progress goes.
+
+    Raises:
+        InputError: no shape reaches the target.
+        StageError: activations or the loss are not finite.
+    """
+    layers = list(model.model.layers)
+    targets = list[LayerTarget | None](plan.targets)
+    divergences = None
+    if plan.layers < len(layers) or config.target is not None:
+        divergences = layer_divergences(model, windows, device=device)
+        stays = best_units(torch.tensor(divergences), plan.layers)
+        targets = [target if index in stays else None for index, target in enumerate(targets)]
+    if config.target is None and config.uniform:
+        return Allocation(targets)
+    measured = track(
+        layer_costs(model, windows, multiple_of=config.multiple_of, device=device),
+        "measuring layers",
+        total=len(layers),
+        console=console,
+        transient=True,
+    )
+    costs = list(measured)
+    if config.target is None:
+        return _by_ratios(config, targets, layers, costs)
+    if watch is not None:
+        assert config.target.decode_ms is not None
+        return _in_time(config.target.decode_ms, watch, layers, costs, divergences, uniform=config.uniform)
+    assert plan.needed is not None
+    chosen = choose_shapes(layers, costs, plan.needed, divergences=divergences, uniform=config.uniform)
+    return Allocation(*chosen)
+
+
+def _by_ratios(
+    config: PruneConfig,
+    targets: Sequence[LayerTarget | None],
+    layers: Sequence[RootsLayer],
+    costs: Sequence[LayerCosts],
+) -> Allocation:
+    """The ratios say how much, and of what; where, the costs do."""
+    stay = [(index, target) for index, target in enumerate(targets) if target is not None]
+    ratios: dict[Axis, float] = {
+        "kv_groups": config.head_ratio,
+        "queries": config.query_ratio,
+        "mlp_channels": config.ratio,
+    }
+    shapes, cost = choose_shapes(
+        [layers[index] for index, _ in stay],
+        [costs[index] for index, _ in stay],
+        sum(saved(layers[index], target) for index, target in stay),
+        axes=[axis for axis, ratio in ratios.items() if ratio],
+        divergences=None,
+        uniform=False,
+    )
+    chosen = list(targets)
+    for (index, _), shape in zip(stay, shapes, strict=True):
+        chosen[index] = shape
+    return Allocation(chosen, cost)
+
+
+def _in_time(
+    target_ms: float,
+    watch: Stopwatch,
+    layers: Sequence[RootsLayer],
+    costs: Sequence[LayerCosts],
+    divergences: Sequence[float] | None,
+    *,
+    uniform: bool,
+) -> Allocation:
+    """Choose shapes by the stopwatch's time model, and time what is chosen."""
+
+    def saves(layer: RootsLayer, shape: LayerTarget | None) -> int:
+        return watch.times.saves(full_shape(layer), shape)
+
+    def choose(milliseconds: float) -> tuple[list[LayerTarget | None], float]:
+        needed = max(1, watch.times.units_above(watch.whole, milliseconds))
+        return choose_shapes(layers, costs, needed, saves=saves, divergences=divergences, uniform=uniform)
+
+    try:
+        timed = meet_time(
+            target_ms, choose, measure=lambda chosen: watch.measure(chosen[0]), cost=lambda chosen: chosen[1]
+        )
+    except ValueError:
+        raise watch.unreachable(target_ms) from None
+    return Allocation(*timed.choice, timed.milliseconds)
