@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ OURS = "roots"
 PAST, PRESENT = "past_key_values.", "present."
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
+# ONNX Runtime reads this as a session opens, and has no setting of the session for it.
+NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 # ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
 
@@ -91,7 +94,7 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider) -> Any
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = SHOW_FATAL
     try:
-        with _quiet_provider_probe():
+        with _quiet_provider_probe(), _plain_attention():
             session = ort.InferenceSession(graph, options, providers=[CUDA, CPU] if wants_cuda else [CPU])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
         raise InputError(
@@ -114,6 +117,23 @@ def _quiet_provider_probe() -> Iterator[None]:
         yield
     finally:
         ort.set_default_logger_severity(SHOW_WARNINGS)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Have fused attention on a CPU multiply whole matrices of scores, unless the environment says otherwise.
+
+    Its flash form, the default, saves the memory of one piece of a prompt's scores and reads prompts a tenth
+    to a third more slowly; a single token takes as long. docs/performance.md has the figures.
+    """
+    if NO_FLASH_ATTENTION in os.environ:
+        yield
+        return
+    os.environ[NO_FLASH_ATTENTION] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[NO_FLASH_ATTENTION]
 
 
 def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
