@@ -218,12 +218,19 @@ def quantize(
         int | None,
         typer.Option("--group-size", help="Weights that share a scale: 16, 32, 64, 128. [default: 32]"),
     ] = None,
+    int8_cache: Annotated[
+        bool, typer.Option("--int8-cache", help="Keep keys and values in 8 bits: for long contexts.")
+    ] = False,
 ) -> None:
     """Store weights, and where it holds up compute, in fewer bits."""
     chosen = [name for name, wanted in (("int8", int8), ("int4", int4), ("fp16", fp16)) if wanted]
     if len(chosen) > 1:
         raise InputError(f"--{' and --'.join(chosen)} exclude one another", remedy="Choose one of them.")
-    stage = {"kind": "quantize", "scheme": chosen[0] if chosen else "int8", **given(group_size=group_size)}
+    stage = {
+        "kind": "quantize",
+        "scheme": chosen[0] if chosen else "int8",
+        **given(group_size=group_size, cache="int8" if int8_cache else None),
+    }
     _append(stage, run, source=checkpoint)
 
 

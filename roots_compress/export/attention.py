@@ -10,14 +10,22 @@ from typing import Any, NamedTuple
 
 import onnx_ir as ir
 
-from roots_compress.export.builder import MICROSOFT, GraphBuilder
+from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
 from roots_compress.export.frame import Blocks, Compact, Frame
 from roots_compress.export.layers import rms_norm
 from roots_compress.export.weights import Matrices
+from roots_compress.model.quantized import has_int8_cache
 
 
 class KeyValue(NamedTuple):
     """Cached keys and values of one layer, `BGSD`."""
+
+    key: ir.Value
+    value: ir.Value
+
+
+class CacheScales(NamedTuple):
+    """Steps between the levels of keys and values that are cached in int8, `GD`."""
 
     key: ir.Value
     value: ir.Value
@@ -47,9 +55,12 @@ def self_attention(
     module = f"model.layers.{index}.self_attn."
     projections = [f"{module}{part}_proj" for part in "qkv"]
     window = layer["sliding_window"]
+    steps = None
+    if has_int8_cache(config):
+        steps = CacheScales(*(matrices.vector(f"{module}cache_rounding.{part}_scale") for part in ("key", "value")))
     if frame.compact is not None and not config.qk_norm and matrices.joinable(projections):
         packed_BTx = frame.rows(matrices.linear(projections, normed_NW))
-        context_BTx, present = _fused(builder, frame.compact, (packed_BTx, None, None), past, heads, window)
+        context_BTx, present = _fused(builder, frame.compact, (packed_BTx, None, None), past, heads, window, steps)
     else:
         query, key, value = (matrices.linear(name, normed_NW) for name in projections)
         if config.qk_norm:
@@ -57,7 +68,7 @@ def self_attention(
             key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
         rows = frame.rows(query), frame.rows(key), frame.rows(value)
         if frame.compact is not None:
-            context_BTx, present = _fused(builder, frame.compact, rows, past, heads, window)
+            context_BTx, present = _fused(builder, frame.compact, rows, past, heads, window, steps)
         else:
             context_BTx, present = _standard(builder, frame, config.attention, rows, past, heads, window)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))
@@ -120,17 +131,24 @@ def _fused(
     past: KeyValue,
     heads: Heads,
     window: int | None,
+    steps: CacheScales | None,
 ) -> tuple[ir.Value, KeyValue]:
     """Attend over a cache that may be one buffer, which the new keys and values are written into.
 
-    Queries, keys and values may also be one tensor, side by side.
+    Queries, keys and values may also be one tensor, side by side. With steps the cache is in int8, and every
+    query reads what the cache holds, of its own token too.
     """
     rotary: tuple[ir.Value | None, ...] = (None, None, None)
     if heads.width in compact.cos_sin:
         rotary = (*compact.cos_sin[heads.width], compact.position_ids_BT)
+    scales: tuple[ir.Value | None, ...] = ()
+    integers: dict[str, Attribute] = {}
+    if steps is not None:
+        scales = (None, None, *steps)  # An attention bias and head sinks would stand before them.
+        integers = {f"{part}_quant_type": "PER_CHANNEL" for part in "kv"} | {"kv_cache_bit_width": 8}
     context_BTx, key_BGSD, value_BGSD = builder.op_outputs(
         "GroupQueryAttention",
-        (*query_key_value_BTx, *past, compact.last_B, compact.slots, *rotary),
+        (*query_key_value_BTx, *past, compact.last_B, compact.slots, *rotary, *scales),
         3,
         domain=MICROSOFT,
         num_heads=heads.query,
@@ -138,6 +156,7 @@ def _fused(
         scale=heads.scale,
         do_rotary=int(heads.width in compact.cos_sin),
         local_window_size=-1 if window is None else window,
+        **integers,
     )
     return context_BTx, KeyValue(key_BGSD, value_BGSD)
 

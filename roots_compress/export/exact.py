@@ -20,6 +20,10 @@ from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import QuantizedWeight
 
 
+FIRST_CACHE_SCALE = 12
+"""The place of `k_scale` among the inputs of `GroupQueryAttention`; only `v_scale` is used after it."""
+
+
 @torch.no_grad()
 def dequantized(model: RootsForCausalLM) -> RootsForCausalLM:
     """Return the model with plain weights: those that its quantized ones stand for."""
@@ -28,7 +32,7 @@ def dequantized(model: RootsForCausalLM) -> RootsForCausalLM:
     state = {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if not name.endswith((".weight_scale", ".weight_zero_point"))
+        if not name.endswith((".weight_scale", ".weight_zero_point")) and "cache_rounding" not in name
     }
     for name, module in model.named_modules():
         if isinstance(module, QuantizedWeight):
@@ -52,6 +56,9 @@ def write_exact(graph: Path, target: Path) -> None:
     nodes: list[NodeProto] = []
     for node in proto.graph.node:
         nodes.extend(_exact(node))
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.INT8:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     onnx.save(proto, target)
@@ -64,6 +71,12 @@ def _exact(node: NodeProto) -> list[NodeProto]:
             for attribute in node.attribute:
                 if attribute.name == "accuracy_level":
                     attribute.i = 0
+        case "GroupQueryAttention":
+            integers = {"kv_cache_bit_width", "k_quant_type", "v_quant_type"}
+            kept = [attribute for attribute in node.attribute if attribute.name not in integers]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            del node.input[FIRST_CACHE_SCALE:]
         case "QuantizeLinear":
             names = (f"{node.name}/{part}" for part in ("least", "positive", "axes", "scale"))
             least, positive, axes, column = names

@@ -62,17 +62,14 @@ class Compact:
     """Cosines and sines of all positions of the longest context, by head size; none where learned."""
 
 
-def is_compact(builder: GraphBuilder, config: RootsConfig) -> bool:
+def is_fusible(config: RootsConfig) -> bool:
     """Return whether `GroupQueryAttention` can express this model's attention, in all of its layers.
 
     It takes heads whose size is a multiple of 8, and gives rotary positions to multiples of 16 only.
     """
     multiple = 16 if config.position == "rotary" else 8
-    return (
-        not builder.portable
-        and builder.dtype == ir.DataType.FLOAT
-        and config.attention["kind"] == "dense"
-        and all(layer["head_dim"] % multiple == 0 for layer in config.layers)
+    return config.attention["kind"] == "dense" and all(
+        layer["head_dim"] % multiple == 0 for layer in config.layers
     )
 
 
@@ -93,7 +90,7 @@ class Frame:
             self._shape_BTx = builder.op("Concat", self.shape_BT, builder.integers(-1), axis=0)
             self.cos_sin: dict[int, CosSin] = {}
             self.compact: Compact | None = None
-            if is_compact(builder, config):
+            if not builder.portable and builder.dtype == ir.DataType.FLOAT and is_fusible(config):
                 self.compact = self._compact(config, attention_mask_BS, position_ids_BT)
                 return
             self._place_slots(attention_mask_BS)

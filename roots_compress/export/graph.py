@@ -15,15 +15,16 @@ import onnx_ir as ir
 import torch
 
 from roots_compress import __version__
-from roots_compress.errors import StageError
+from roots_compress.errors import InputError, StageError
 from roots_compress.export.attention import KeyValue, self_attention
 from roots_compress.export.builder import IR_VERSION, GraphBuilder
-from roots_compress.export.frame import Frame
+from roots_compress.export.frame import Frame, is_fusible
 from roots_compress.export.layers import add_norm, mlp, norm
 from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.export.weights import Matrices
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.quantized import has_int8_cache
 from roots_compress.runtime.session import LOGITS_TO_KEEP, SHARED_CACHE
 
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
@@ -38,6 +39,7 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
         portable: use ONNX Runtime's own operators only where the standard has none.
 
     Raises:
+        InputError: the model caches in int8, and the graph is to have standard operators.
         StageError: the weights are of a type that graphs are not made of.
     """
     dtype = next(model.parameters()).dtype
@@ -47,6 +49,11 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
             remedy="Convert the checkpoint to float32 first.",
         )
     config = model.config
+    if has_int8_cache(config) and (portable or not is_fusible(config)):
+        raise InputError(
+            "keys and values cached in int8 need ONNX Runtime's fused attention",
+            remedy="Leave out --portable, or quantize again with `cache: float`.",
+        )
     builder = GraphBuilder(DTYPES[dtype], portable=portable)
     matrices = Matrices(builder, config, model.state_dict())
     names = exporter_config(config, half=dtype == torch.float16)
@@ -54,7 +61,8 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
         builder.input(name, ir.DataType.INT64, names.shape(name))
         for name in ("input_ids", "attention_mask", "position_ids")
     )
-    pasts = [_past(builder, names, index, layer) for index, layer in enumerate(config.layers)]
+    cached = ir.DataType.INT8 if has_int8_cache(config) else builder.dtype
+    pasts = [_past(builder, names, index, layer, cached) for index, layer in enumerate(config.layers)]
     logits_to_keep = builder.optional_input(LOGITS_TO_KEEP, 0)
     frame = Frame(builder, config, input_ids, attention_mask, position_ids)
 
@@ -78,7 +86,7 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
     with builder.scope("head"):
         logits_BKV = _logits(matrices, frame.back(normed_NW), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
-    _name_presents(builder, names, config, presents)
+    _name_presents(builder, names, config, presents, cached)
     return ir.Model(
         builder.graph,
         ir_version=IR_VERSION,
@@ -94,10 +102,10 @@ def _norm_before(config: RootsConfig, index: int) -> str:
     return "model.norm" if last else f"model.layers.{index}.input_layernorm"
 
 
-def _past(builder: GraphBuilder, names: RootsExporterConfig, index: int, layer: dict[str, int]) -> KeyValue:
+def _past(builder: GraphBuilder, names: RootsExporterConfig, index: int, layer: dict[str, int], cached: ir.DataType) -> KeyValue:
     widths = layer["num_key_value_heads"], layer["head_dim"]
     key, value = (
-        builder.input(name, builder.dtype, names.shape(name, *widths))
+        builder.input(name, cached, names.shape(name, *widths))
         for name in (f"past_key_values.{index}.key", f"past_key_values.{index}.value")
     )
     return KeyValue(key, value)
@@ -136,10 +144,10 @@ def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) 
 
 
 def _name_presents(
-    builder: GraphBuilder, names: RootsExporterConfig, config: RootsConfig, presents: list[KeyValue]
+    builder: GraphBuilder, names: RootsExporterConfig, config: RootsConfig, presents: list[KeyValue], cached: ir.DataType
 ) -> None:
     for index, (present, layer) in enumerate(zip(presents, config.layers, strict=True)):
         widths = layer["num_key_value_heads"], layer["head_dim"]
         for part, value in zip(("key", "value"), present, strict=True):
             name = f"present.{index}.{part}"
-            builder.output(name, value, builder.dtype, names.shape(name, *widths))
+            builder.output(name, value, cached, names.shape(name, *widths))

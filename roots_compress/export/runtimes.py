@@ -13,6 +13,7 @@ from roots_compress.model.config import RootsConfig
 from roots_compress.model.importers.families import FAMILIES
 from roots_compress.model.importers.write_back import family_config
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.quantized import has_int8_cache
 from roots_compress.model.sources import CONFIG
 from roots_compress.runtime.session import OURS
 
@@ -47,6 +48,8 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
     """
     ours = config.to_dict()
     plain = RootsConfig.from_dict({**ours, "quantization": None})
+    if has_int8_cache(config):
+        return ours, ("optimum cannot load this graph: it would make a cache of floats, not of int8",)
     if len({(layer["num_key_value_heads"], layer["head_dim"]) for layer in config.layers}) > 1:
         return ours, ("optimum cannot load this graph: its layers' caches differ in shape",)
     for model_type in FAMILIES:

@@ -10,7 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from roots_compress.model.importers.switches import LARGEST
-from roots_compress.model.quantized import FORMATS
+from roots_compress.model.quantized import CACHE_FORMATS, FORMATS
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 NORMS = ("rms_norm", "layer_norm")
@@ -170,8 +170,11 @@ class RootsConfig(PreTrainedConfig):
         if self.quantization is None:
             return
         formats = self.quantization.get("formats")
-        if set(self.quantization) != {"group_size", "formats"} or not isinstance(formats, dict):
-            raise ValueError("quantization must hold exactly group_size and formats, an object")
+        known = {"group_size", "formats"}
+        if set(self.quantization) - {"cache"} != known or not isinstance(formats, dict):
+            raise ValueError("quantization must hold group_size and formats, an object, and may hold cache")
+        if "cache" in self.quantization:
+            _check_member("quantization.cache", self.quantization["cache"], CACHE_FORMATS)
         group_size = self.quantization["group_size"]
         _check_width("quantization.group_size", group_size)
         if group_size % 2:

@@ -20,7 +20,13 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from roots_compress.model import attention
 from roots_compress.model.config import RootsConfig
-from roots_compress.model.quantized import QuantizedEmbedding, make_embedding, make_linear
+from roots_compress.model.quantized import (
+    CacheRounding,
+    QuantizedEmbedding,
+    has_int8_cache,
+    make_embedding,
+    make_linear,
+)
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -98,6 +104,9 @@ class RootsAttention(nn.Module):
         if config.qk_norm:
             self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+        self.cache_rounding = (
+            CacheRounding(self.num_kv_heads, self.head_dim) if has_int8_cache(config) else None
+        )
 
     def forward(
         self,
@@ -116,6 +125,8 @@ class RootsAttention(nn.Module):
         query_BHTD, key_BGSD, value_BGSD = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         if cos_sin is not None:
             query_BHTD, key_BGSD = rotate(query_BHTD, cos_sin), rotate(key_BGSD, cos_sin)
+        if self.cache_rounding is not None:
+            key_BGSD, value_BGSD = self.cache_rounding(key_BGSD, value_BGSD)
         if cache is not None:
             key_BGSD, value_BGSD = cache.update(key_BGSD, value_BGSD, self.layer_idx)
         context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, view)

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 Format = Literal["w8a8", "w8", "w4"]
 FORMATS: tuple[Format, ...] = ("w8a8", "w8", "w4")
 ACTIVATION_LEVELS = 127
+CacheFormat = Literal["int8"]
+CACHE_FORMATS: tuple[CacheFormat, ...] = ("int8",)
 UINT8_ZERO_POINT = 128
 
 
@@ -139,6 +141,36 @@ class QuantizedEmbedding(QuantizedWeight):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the rows of `tokens`, `(..., width)`."""
         return self.dequantize(tokens)
+
+
+class CacheRounding(nn.Module):
+    """What a cache in int8 keeps of keys and values, as they are after it: symmetric, a scale a channel.
+
+    The scales are fixed, so that a graph can write each new token into the cache once and read it as it is.
+    """
+
+    key_scale: Tensor
+    value_scale: Tensor
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("key_scale", torch.ones(heads, width))
+        self.register_buffer("value_scale", torch.ones(heads, width))
+
+    def forward(self, key_BGSD: Tensor, value_BGSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys, rotated already, and the values, each at the nearest of its channel's levels."""
+        return _at_levels(key_BGSD, self.key_scale), _at_levels(value_BGSD, self.value_scale)
+
+
+def _at_levels(x_BGSD: Tensor, scale_GD: Tensor) -> Tensor:
+    scale_G1D = scale_GD[:, None]
+    levels = (x_BGSD.float() / scale_G1D).round().clamp(-UINT8_ZERO_POINT, UINT8_ZERO_POINT - 1)
+    return (levels * scale_G1D).to(x_BGSD.dtype)
+
+
+def has_int8_cache(config: Any) -> bool:
+    """Return whether the config's keys and values are cached in int8."""
+    return bool(config.quantization) and "cache" in config.quantization
 
 
 def make_linear(config: Any, name: str, width: int, rows: int, bias: bool) -> nn.Module:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from roots_compress.data.config import CalibrationConfig
 from roots_compress.settings import PositiveFloat, Settings
@@ -31,5 +31,13 @@ class QuantizeConfig(Settings):
     """Move outlier channels from activations into weights where that is exact."""
     compensate: bool = True
     """Let the weights not yet rounded make up for the error of those that are (GPTQ)."""
+    cache: Literal["float", "int8"] = "float"
+    """int8 and int4. `int8`: keep keys and values in 8 bits; long contexts decode faster, prompts read slower."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Text on which errors are measured."""
+
+    @model_validator(mode="after")
+    def _must_fit_together(self) -> Self:
+        if self.scheme == "fp16" and self.cache == "int8":
+            raise ValueError("cache int8 goes with the schemes int8 and int4; fp16 caches in float16")
+        return self

@@ -14,6 +14,7 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
+from roots_compress.export.frame import is_fusible
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
@@ -62,7 +63,7 @@ def quantize(
         planned.
     """
     model = checkpoint.model
-    _check_source(model)
+    _check_source(model, config)
     block_size = min(config.calibration.block_size, model.config.max_position_embeddings)
     windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=config.calibration.windows)
     if config.scheme == "fp16":
@@ -76,18 +77,24 @@ def quantize(
         rounded = _round_model(model, windows, config, device=device, console=console)
     finally:
         nn.Module.to(model, "cpu")
-    quantized = assemble(model, rounded, config.group_size)
+    quantized = assemble(model, rounded, config)
     _check_result(model, quantized, rounded)
     return StageOutcome(
         Checkpoint(quantized, checkpoint.tokenizer), _notes(config, model, quantized, rounded)
     )
 
 
-def _check_source(model: RootsForCausalLM) -> None:
+def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
     if model.config.quantization:
         raise InputError(
             "the model is quantized already",
             remedy="Give the checkpoint from before quantization.",
+        )
+    if config.cache == "int8" and not is_fusible(model.config):
+        raise InputError(
+            "this model's keys and values cannot be cached in int8: that takes dense attention with heads"
+            " of a multiple of 16",
+            remedy="Set `cache: float`.",
         )
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
@@ -143,10 +150,14 @@ def _add(rounded: Rounded, name: str, weight: Tensor, quantized: QuantizedMatrix
     rounded.state.update({f"{name}.{key}": tensor.cpu() for key, tensor in quantized.buffers().items()})
 
 
-def assemble(model: RootsForCausalLM, rounded: Rounded, group_size: int) -> RootsForCausalLM:
+def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig) -> RootsForCausalLM:
     """Return a new model, in eval mode on the CPU, of the quantized tensors and the rest of the old one's."""
     config = copy.deepcopy(model.config)
-    config.quantization = {"group_size": group_size, "formats": dict(sorted(rounded.formats.items()))}
+    config.quantization = {
+        "group_size": settings.group_size,
+        "formats": dict(sorted(rounded.formats.items())),
+        **({"cache": settings.cache} if settings.cache == "int8" else {}),
+    }
     quantized: RootsForCausalLM = RootsForCausalLM(config).eval()
     quantized.generation_config = copy.deepcopy(model.generation_config)
     old = model.state_dict()
@@ -202,6 +213,7 @@ def _notes(
         "formats": formats,
         "share_in_8_bits": weights[8] / total,
         "share_in_4_bits": weights[4] / total,
+        "cache": config.cache,
         "folded_sites": len(rounded.folded),
         "largest_relative_errors": {name: rounded.errors[name] for name in worst},
         "bytes": stored_bytes(quantized),

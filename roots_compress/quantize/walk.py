@@ -20,6 +20,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.modeling import RootsForCausalLM, RootsLayer
 from roots_compress.model.quantized import Format, QuantizedLinear
+from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.gptq import compensated_matrix
 from roots_compress.quantize.outliers import best_scale, input_error, output_error
@@ -111,7 +112,11 @@ def round_layers(
             ]
             for site, seen in zip(half.sites, inputs, strict=True):
                 _round_site(layer, site, seen, prefix, config, eight_bit, rounded)
-            stream.add(half.forward())
+            with observed_cache(layer.self_attn) as seen_cache:
+                stream.add(half.forward())
+            if config.cache == "int8":
+                scales = seen_cache.scales()
+                rounded.state.update({f"{prefix}self_attn.cache_rounding.{k}": v for k, v in scales.items()})
         rounded.state.update({prefix + name: value.cpu() for name, value in layer.state_dict().items()})
     return rounded, stream
 

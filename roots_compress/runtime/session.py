@@ -28,6 +28,7 @@ SHARED_CACHE = "roots_shared_cache"
 OURS = "roots"
 PAST, PRESENT = "past_key_values.", "present."
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
 # ONNX Runtime reads this as a session opens, and has no setting of the session for it.
 NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
@@ -156,12 +157,13 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     wrong = [
         name for name in TOKEN_INPUTS if inputs[name].type != "tensor(int64)" or _is_fixed(inputs[name].shape)
     ]
-    wrong += [name for name in ("logits", *pasts) if {**inputs, **outputs}[name].type not in ELEMENT_TYPES]
+    wrong += ["logits"] * (outputs["logits"].type not in ELEMENT_TYPES)
+    wrong += [name for name in pasts if inputs[name].type not in CACHE_TYPES]
     wrong += [name for name in pasts if not _is_cache_shape(inputs[name].shape)]
     if wrong:
         raise InputError(
             f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are int64"
-            " of any batch and length, caches float or float16 of shape (batch, heads, length, width)",
+            " of any batch and length, logits float or float16, caches those or int8 of shape (batch, heads, length, width)",
             where=graph,
             remedy=EXPORT_AGAIN,
         )
@@ -171,7 +173,7 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
             present=PRESENT + name.removeprefix(PAST),
             heads=inputs[name].shape[1],
             width=inputs[name].shape[3],
-            dtype=ELEMENT_TYPES[inputs[name].type],
+            dtype=CACHE_TYPES[inputs[name].type],
         )
         for name in pasts
     )

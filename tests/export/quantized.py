@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, QuantizedWeight
+from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.rounding import quantize_matrix
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_tokens
 
 
 def quantized(model: RootsForCausalLM, formats: dict[str, Format], group_size: int = 16) -> RootsForCausalLM:
@@ -25,6 +27,21 @@ def quantized(model: RootsForCausalLM, formats: dict[str, Format], group_size: i
         if isinstance(module, QuantizedWeight):
             matrix = quantize_matrix(plain[f"{name}.weight"], formats[name], group_size)
             state.update({f"{name}.{part}": tensor for part, tensor in matrix.buffers().items()})
+    result.load_state_dict(state)
+    return result
+
+
+def with_int8_cache(model: RootsForCausalLM) -> RootsForCausalLM:
+    """Return the model with keys and values cached in int8, in steps that fit some random text."""
+    settings = model.config.quantization or {"group_size": 16, "formats": {}}
+    fields = {**model.config.to_dict(), "quantization": {**settings, "cache": "int8"}}
+    result: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(fields)).eval()
+    state = model.state_dict()
+    for index, layer in enumerate(model.model.layers):
+        with torch.no_grad(), observed_cache(layer.self_attn) as seen:
+            model(input_ids=tiny_tokens(4, 32, seed=1))
+        prefix = f"model.layers.{index}.self_attn.cache_rounding."
+        state.update({prefix + part: scale for part, scale in seen.scales().items()})
     result.load_state_dict(state)
     return result
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from roots_compress.errors import StageError
+from roots_compress.errors import InputError, StageError
 from roots_compress.export.config import ExportConfig
 from roots_compress.export.exact import dequantized
 from roots_compress.export.exporter import save_graph
@@ -19,7 +19,7 @@ from roots_compress.export.parity import check_parity, make_scripts
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, QuantizedWeight
 from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
-from tests.export.quantized import tiny_quantized
+from tests.export.quantized import tiny_quantized, with_int8_cache
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 
@@ -64,6 +64,40 @@ def test_both_forms_pass(tmp_path: Path, weight_format: Format | None, portable:
     model.config.save_pretrained(tmp_path)
     graph = save_graph(build_graph(model, portable=portable), tmp_path)
     assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
+
+
+@pytest.mark.parametrize("weight_format", [None, "w8a8", "w4"])
+def test_a_cache_in_int8_passes(tmp_path: Path, weight_format: Format | None) -> None:
+    layers = [tiny_layer(head_dim=16), tiny_layer(head_dim=16, num_key_value_heads=1, sliding_window=9)]
+    model = tiny_quantized(weight_format, layers=layers) if weight_format else tiny_model(layers=layers)
+    model = with_int8_cache(model)
+    assert all(case.passed for case in check_parity(model, written(model, tmp_path), ExportConfig()))
+
+
+@pytest.mark.parametrize("split", [1, 7, 23, 39])
+def test_a_cache_in_int8_holds_what_the_checkpoint_rounds_to(tmp_path: Path, split: int) -> None:
+    plain = tiny_model(layers=[tiny_layer(head_dim=16), tiny_layer(head_dim=16, num_key_value_heads=1)])
+    model = with_int8_cache(plain)
+    engine = OnnxEngine.open(written(model, tmp_path), threads=1, provider="cpu")
+    input_ids, mask = tiny_tokens(2, 40), torch.ones(2, 40, dtype=torch.int64)
+    mask[1, : min(5, split - 1)] = 0
+    with torch.no_grad():
+        expected = model(input_ids=input_ids, attention_mask=mask).logits.numpy()
+        unrounded = plain(input_ids=input_ids, attention_mask=mask).logits.numpy()
+    # Far less than what the rounding changes.
+    assert np.abs(expected - unrounded)[:, 10:].max() > 0.01
+    step = engine.prefill(input_ids[:, :split].numpy(), mask[:, :split].numpy())
+    for position in range(split, 40):
+        assert isinstance(step.cache, OnnxCache)
+        assert {value.data_type() for value in step.cache.keys_values} == {"tensor(int8)"}
+        step = engine.decode(input_ids[:, position].numpy(), step.cache)
+        np.testing.assert_allclose(step.logits, expected[:, position], atol=5e-4)
+
+
+def test_a_cache_in_int8_has_no_portable_form() -> None:
+    model = with_int8_cache(tiny_model(layers=[tiny_layer(head_dim=16)]))
+    with pytest.raises(InputError, match="fused attention"):
+        build_graph(model, portable=True)
 
 
 def test_the_engine_writes_into_one_cache_until_it_must_grow(tmp_path: Path) -> None:

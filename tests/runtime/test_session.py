@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from roots_compress.runtime.session import NO_FLASH_ATTENTION, open_session
-from tests.runtime.graphs import write_folder
+from tests.runtime.graphs import history_model, random_weights, write_graph
 
 
 def seen_while_opening(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
@@ -30,11 +30,11 @@ def test_flash_attention_is_off_only_while_a_session_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(NO_FLASH_ATTENTION, raising=False)
-    assert seen_while_opening(write_folder(tmp_path), monkeypatch) == "1"
+    assert seen_while_opening(write_graph(tmp_path, history_model(random_weights())), monkeypatch) == "1"
     assert NO_FLASH_ATTENTION not in os.environ
 
 
 def test_the_users_choice_of_attention_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NO_FLASH_ATTENTION, "0")
-    assert seen_while_opening(write_folder(tmp_path), monkeypatch) == "0"
+    assert seen_while_opening(write_graph(tmp_path, history_model(random_weights())), monkeypatch) == "0"
     assert os.environ[NO_FLASH_ATTENTION] == "0"

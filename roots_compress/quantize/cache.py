@@ -1,0 +1,81 @@
+"""Scales of keys and values that a graph caches in int8: fixed ones, from their ranges on calibration text.
+
+Shape legend: R rows (tokens), G key/value heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.model.modeling import RootsAttention
+from roots_compress.model.quantized import UINT8_ZERO_POINT
+
+# Other text goes beyond what calibration saw: what is cut off costs more than a coarser step.
+MARGIN = 1.25
+
+
+def rotated_range(key_RGD: Tensor) -> Tensor:
+    """Return the largest magnitude that each channel can have at any position, `GD`.
+
+    Rotary positions turn the pair of channels d and d + D / 2 about the origin: the pair's length bounds
+    both, wherever in a context a token comes to stand.
+    """
+    first, second = key_RGD.chunk(2, dim=-1)
+    length = torch.hypot(first, second).amax(dim=0)
+    return torch.cat((length, length), dim=-1)
+
+
+def scale_of(range_GD: Tensor) -> Tensor:
+    """Return the step between levels, `GD`; 1 for a channel that is always zero."""
+    step_GD = range_GD * (MARGIN / (UINT8_ZERO_POINT - 1))
+    return torch.where(step_GD > 0, step_GD, 1.0)
+
+
+class CacheRanges:
+    """Largest magnitudes of the keys and values that passed, `GD` each."""
+
+    def __init__(self, heads: int, width: int, *, rotary: bool) -> None:
+        self._shape, self._rotary = (heads, width), rotary
+        self.key = torch.zeros(heads, width)
+        self.value = torch.zeros(heads, width)
+
+    def see_keys(self, keys: Tensor) -> None:
+        """Take in keys as they are before rotary positions; the last axes hold their heads."""
+        key_RGD = keys.detach().float().reshape(-1, *self._shape)
+        largest = rotated_range(key_RGD) if self._rotary else key_RGD.abs().amax(dim=0)
+        self.key = torch.maximum(self.key.to(largest.device), largest)
+
+    def see_values(self, values: Tensor) -> None:
+        """Take in values."""
+        largest = values.detach().float().reshape(-1, *self._shape).abs().amax(dim=0)
+        self.value = torch.maximum(self.value.to(largest.device), largest)
+
+    def scales(self) -> dict[str, Tensor]:
+        """Return the buffers of a `CacheRounding`, on the CPU."""
+        return {"key_scale": scale_of(self.key).cpu(), "value_scale": scale_of(self.value).cpu()}
+
+
+@contextmanager
+def observed_cache(attention: RootsAttention) -> Iterator[CacheRanges]:
+    """Within the block, take in the keys and values of every run of a layer's attention."""
+    rotary = attention.config.position == "rotary"
+    ranges = CacheRanges(attention.num_kv_heads, attention.head_dim, rotary=rotary)
+
+    def hook(see: Callable[[Tensor], None]) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _module, _inputs, output: see(output)
+
+    keys = attention.k_norm if attention.config.qk_norm else attention.k_proj
+    handles = [
+        keys.register_forward_hook(hook(ranges.see_keys)),
+        attention.v_proj.register_forward_hook(hook(ranges.see_values)),
+    ]
+    try:
+        yield ranges
+    finally:
+        for handle in handles:
+            handle.remove()
