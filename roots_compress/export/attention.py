@@ -1,4 +1,4 @@
-"""Self-attention as ONNX operators: dense, top-m and block-sparse.
+"""Self-attention as ONNX operators: fused, and by standard operators dense, top-m and block-sparse.
 
 Shape legend as in `model/attention.py`: B batch, N tokens of all rows, T queries, S keys (cached ones first),
 H query heads, G key/value heads, R = H / G, D head dimension, C blocks, M keys chosen, K blocks chosen.
@@ -6,38 +6,16 @@ H query heads, G key/value heads, R = H / G, D head dimension, C blocks, M keys 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import onnx_ir as ir
 
-from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
-from roots_compress.export.frame import Blocks, Compact, Frame
+from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.frame import Blocks, Frame
+from roots_compress.export.fused import CacheScales, Heads, KeyValue, fused_attention
 from roots_compress.export.layers import rms_norm
 from roots_compress.export.weights import Matrices
 from roots_compress.model.quantized import has_int8_cache
-
-
-class KeyValue(NamedTuple):
-    """Cached keys and values of one layer, `BGSD`."""
-
-    key: ir.Value
-    value: ir.Value
-
-
-class CacheScales(NamedTuple):
-    """Steps between the levels of keys and values that are cached in int8, `GD`."""
-
-    key: ir.Value
-    value: ir.Value
-
-
-class Heads(NamedTuple):
-    """Widths and scale of one layer's attention."""
-
-    query: int
-    key_value: int
-    width: int
-    scale: float
 
 
 def self_attention(
@@ -57,10 +35,14 @@ def self_attention(
     window = layer["sliding_window"]
     steps = None
     if has_int8_cache(config):
-        steps = CacheScales(*(matrices.vector(f"{module}cache_rounding.{part}_scale") for part in ("key", "value")))
+        steps = CacheScales(
+            *(matrices.vector(f"{module}cache_rounding.{part}_scale") for part in ("key", "value"))
+        )
     if frame.compact is not None and not config.qk_norm and matrices.joinable(projections):
         packed_BTx = frame.rows(matrices.linear(projections, normed_NW))
-        context_BTx, present = _fused(builder, frame.compact, (packed_BTx, None, None), past, heads, window, steps)
+        context_BTx, present = fused_attention(
+            builder, frame.compact, (packed_BTx, None, None), past, heads, window, steps
+        )
     else:
         query, key, value = (matrices.linear(name, normed_NW) for name in projections)
         if config.qk_norm:
@@ -68,7 +50,7 @@ def self_attention(
             key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
         rows = frame.rows(query), frame.rows(key), frame.rows(value)
         if frame.compact is not None:
-            context_BTx, present = _fused(builder, frame.compact, rows, past, heads, window, steps)
+            context_BTx, present = fused_attention(builder, frame.compact, rows, past, heads, window, steps)
         else:
             context_BTx, present = _standard(builder, frame, config.attention, rows, past, heads, window)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))
@@ -122,43 +104,6 @@ def _split(builder: GraphBuilder, x_BTx: ir.Value, heads: int, width: int) -> ir
     """Return `(B, heads, T, width)`."""
     split = builder.op("Reshape", x_BTx, builder.integers(0, 0, heads, width))
     return builder.op("Transpose", split, perm=[0, 2, 1, 3])
-
-
-def _fused(
-    builder: GraphBuilder,
-    compact: Compact,
-    query_key_value_BTx: tuple[ir.Value, ir.Value | None, ir.Value | None],
-    past: KeyValue,
-    heads: Heads,
-    window: int | None,
-    steps: CacheScales | None,
-) -> tuple[ir.Value, KeyValue]:
-    """Attend over a cache that may be one buffer, which the new keys and values are written into.
-
-    Queries, keys and values may also be one tensor, side by side. With steps the cache is in int8, and every
-    query reads what the cache holds, of its own token too.
-    """
-    rotary: tuple[ir.Value | None, ...] = (None, None, None)
-    if heads.width in compact.cos_sin:
-        rotary = (*compact.cos_sin[heads.width], compact.position_ids_BT)
-    scales: tuple[ir.Value | None, ...] = ()
-    integers: dict[str, Attribute] = {}
-    if steps is not None:
-        scales = (None, None, *steps)  # An attention bias and head sinks would stand before them.
-        integers = {f"{part}_quant_type": "PER_CHANNEL" for part in "kv"} | {"kv_cache_bit_width": 8}
-    context_BTx, key_BGSD, value_BGSD = builder.op_outputs(
-        "GroupQueryAttention",
-        (*query_key_value_BTx, *past, compact.last_B, compact.slots, *rotary, *scales),
-        3,
-        domain=MICROSOFT,
-        num_heads=heads.query,
-        kv_num_heads=heads.key_value,
-        scale=heads.scale,
-        do_rotary=int(heads.width in compact.cos_sin),
-        local_window_size=-1 if window is None else window,
-        **integers,
-    )
-    return context_BTx, KeyValue(key_BGSD, value_BGSD)
 
 
 def _dense(

@@ -19,7 +19,7 @@ IR_VERSION = 11
 MICROSOFT = "com.microsoft"
 
 Array = NDArray[Any]
-Attribute = int | float | str | Sequence[int] | ir.TensorProtocol
+Attribute = int | float | str | Sequence[int] | ir.TensorProtocol | ir.Graph
 
 
 class GraphBuilder:
@@ -34,7 +34,7 @@ class GraphBuilder:
     def __init__(self, dtype: ir.DataType, *, portable: bool) -> None:
         self.dtype, self.portable = dtype, portable
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="roots")
-        self._tape = ir.tape.Tape(self.graph)
+        self._tape = self._outer = ir.tape.Tape(self.graph)
         self._scope = ""
         self._counts: dict[str, int] = {}
         self._initializers: dict[str, ir.Value] = {}
@@ -48,6 +48,20 @@ class GraphBuilder:
             yield
         finally:
             self._scope = outer
+
+    @contextmanager
+    def body(self, name: str) -> Iterator[ir.Graph]:
+        """Record the nodes made inside as the body of an `If`: it may read all that was made before.
+
+        Initializers go to the outer graph, so that bodies share them.
+        """
+        body = ir.Graph([], [], nodes=[], name=self._scope + name)
+        self._tape = ir.tape.Tape(body)
+        try:
+            with self.scope(name):
+                yield body
+        finally:
+            self._tape = self._outer
 
     def op(
         self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Attribute
@@ -104,7 +118,7 @@ class GraphBuilder:
             arrays = [tensor.detach().numpy() for tensor in tensors]
             lazy = transposed or len(arrays) > 1
             stored = _made_late(name, arrays, transposed) if lazy else ir.tensor(arrays[0], name=name)
-            self._initializers[name] = self._tape.initializer(stored)
+            self._initializers[name] = self._outer.initializer(stored)
         return self._initializers[name]
 
     def floats(self, *values: float) -> ir.Value:
@@ -130,7 +144,7 @@ class GraphBuilder:
     def vector(self, name: str, array: Array) -> ir.Value:
         """Return a small named initializer that the checkpoint does not hold, such as frequencies."""
         if name not in self._initializers:
-            self._initializers[name] = self._tape.initializer(ir.tensor(array, name=name))
+            self._initializers[name] = self._outer.initializer(ir.tensor(array, name=name))
         return self._initializers[name]
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import NodeProto, TensorProto
+from onnx import GraphProto, NodeProto, TensorProto
 from onnx.helper import make_node
 
+from roots_compress.export.fused import LEVELS
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import QuantizedWeight
 
-
+SHAPING = ("Reshape", "Unsqueeze")
 FIRST_CACHE_SCALE = 12
 """The place of `k_scale` among the inputs of `GroupQueryAttention`; only `v_scale` is used after it."""
 
@@ -53,19 +54,28 @@ def write_exact(graph: Path, target: Path) -> None:
     `target` must lie in the graph's own folder, because its data is found relative to it.
     """
     proto = onnx.load(graph, load_external_data=False)
-    nodes: list[NodeProto] = []
-    for node in proto.graph.node:
-        nodes.extend(_exact(node))
-    for value in (*proto.graph.input, *proto.graph.output):
+    _make_exact(proto.graph)
+    onnx.save(proto, target)
+
+
+def _make_exact(graph: GraphProto) -> None:
+    for value in (*graph.input, *graph.output):
         if value.type.tensor_type.elem_type == TensorProto.INT8:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
-    onnx.save(proto, target)
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _make_exact(attribute.g)
+        nodes.extend(_exact(node))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _exact(node: NodeProto) -> list[NodeProto]:
     """Return what stands in for a node: the same mathematics, with nothing rounded to integers."""
+    if f"/{LEVELS}/" in node.name and node.op_type not in SHAPING:
+        return [make_node("Identity", [node.input[0]], list(node.output))]
     match node.op_type:
         case "MatMulNBits":
             for attribute in node.attribute:

@@ -56,6 +56,12 @@ class Compact:
     """int32: the slot of each row's last new token, padding included."""
     slots: ir.Value
     """int32 scalar: S."""
+    first_1: ir.Value
+    """Where the new tokens go in the cache: behind the tokens of the longest row, over its padding."""
+    end_1: ir.Value
+    """Where they end."""
+    is_step: ir.Value
+    """Whether there is one new token a row."""
     position_ids_BT: ir.Value
     """Positions of the turned tokens."""
     cos_sin: dict[int, CosSin]
@@ -155,6 +161,7 @@ class Frame:
         past_BP = builder.op("Slice", attention_mask_BS, builder.integers(0), new_from_1, second)
         past_B = builder.op("ReduceSum", past_BP, second, keepdims=0)
         last_B = builder.op("Add", past_B, builder.op("Sub", tokens, one))
+        first_1 = builder.op("ReduceMax", past_B, builder.integers(0), keepdims=1)
         flat_N = builder.op("Reshape", position_ids_BT, builder.integers(-1))
         position_BT = builder.op("Reshape", builder.op("Gather", flat_N, to_front_N), self.shape_BT)
         tables: dict[int, CosSin] = {}
@@ -168,6 +175,9 @@ class Frame:
             back_N,
             builder.cast(last_B, ir.DataType.INT32),
             builder.cast(builder.op("Squeeze", slots_1), ir.DataType.INT32),
+            first_1,
+            builder.op("Add", first_1, tokens_1),
+            builder.op("Equal", tokens, one),
             position_BT,
             tables,
         )

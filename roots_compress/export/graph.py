@@ -16,9 +16,10 @@ import torch
 
 from roots_compress import __version__
 from roots_compress.errors import InputError, StageError
-from roots_compress.export.attention import KeyValue, self_attention
+from roots_compress.export.attention import self_attention
 from roots_compress.export.builder import IR_VERSION, GraphBuilder
 from roots_compress.export.frame import Frame, is_fusible
+from roots_compress.export.fused import KeyValue
 from roots_compress.export.layers import add_norm, mlp, norm
 from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.export.weights import Matrices
@@ -102,7 +103,9 @@ def _norm_before(config: RootsConfig, index: int) -> str:
     return "model.norm" if last else f"model.layers.{index}.input_layernorm"
 
 
-def _past(builder: GraphBuilder, names: RootsExporterConfig, index: int, layer: dict[str, int], cached: ir.DataType) -> KeyValue:
+def _past(
+    builder: GraphBuilder, names: RootsExporterConfig, index: int, layer: dict[str, int], cached: ir.DataType
+) -> KeyValue:
     widths = layer["num_key_value_heads"], layer["head_dim"]
     key, value = (
         builder.input(name, cached, names.shape(name, *widths))
@@ -144,7 +147,11 @@ def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) 
 
 
 def _name_presents(
-    builder: GraphBuilder, names: RootsExporterConfig, config: RootsConfig, presents: list[KeyValue], cached: ir.DataType
+    builder: GraphBuilder,
+    names: RootsExporterConfig,
+    config: RootsConfig,
+    presents: list[KeyValue],
+    cached: ir.DataType,
 ) -> None:
     for index, (present, layer) in enumerate(zip(presents, config.layers, strict=True)):
         widths = layer["num_key_value_heads"], layer["head_dim"]

@@ -32,7 +32,7 @@ class QuantizeConfig(Settings):
     compensate: bool = True
     """Let the weights not yet rounded make up for the error of those that are (GPTQ)."""
     cache: Literal["float", "int8"] = "float"
-    """int8 and int4. `int8`: keep keys and values in 8 bits; long contexts decode faster, prompts read slower."""
+    """int8 and int4 only. `int8`: cache keys and values in 8 bits, so that long contexts decode faster."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Text on which errors are measured."""
 

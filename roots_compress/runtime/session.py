@@ -163,7 +163,8 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     if wrong:
         raise InputError(
             f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are int64"
-            " of any batch and length, logits float or float16, caches those or int8 of shape (batch, heads, length, width)",
+            " of any batch and length, logits float or float16, caches those or int8, of shape"
+            " (batch, heads, length, width)",
             where=graph,
             remedy=EXPORT_AGAIN,
         )

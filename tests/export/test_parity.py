@@ -100,8 +100,10 @@ def test_a_cache_in_int8_has_no_portable_form() -> None:
         build_graph(model, portable=True)
 
 
-def test_the_engine_writes_into_one_cache_until_it_must_grow(tmp_path: Path) -> None:
+@pytest.mark.parametrize("int8_cache", [False, True])
+def test_the_engine_writes_into_one_cache_until_it_must_grow(tmp_path: Path, int8_cache: bool) -> None:
     model = tiny_model(layers=[tiny_layer(head_dim=16)])
+    model = with_int8_cache(model) if int8_cache else model
     engine = OnnxEngine.open(written(model, tmp_path), threads=1, provider="cpu")
     input_ids, mask = tiny_tokens(2, 100), np.ones((2, 100), dtype=np.int64)
     mask[1, :5] = 0
@@ -116,10 +118,14 @@ def test_the_engine_writes_into_one_cache_until_it_must_grow(tmp_path: Path) -> 
     assert len(places) == 2
 
 
+@pytest.mark.parametrize("int8_cache", [False, True])
 @pytest.mark.parametrize("padding", [0, 3, 20])
 @pytest.mark.parametrize("chunk", [1, 7, 16, 61])
-def test_a_prompt_read_in_pieces_gives_the_same_logits(tmp_path: Path, chunk: int, padding: int) -> None:
+def test_a_prompt_read_in_pieces_gives_the_same_logits(
+    tmp_path: Path, chunk: int, padding: int, int8_cache: bool
+) -> None:
     model = tiny_model(layers=[tiny_layer(head_dim=16), tiny_layer(head_dim=16, sliding_window=9)])
+    model = with_int8_cache(model) if int8_cache else model
     graph = written(model, tmp_path)
     whole, pieces = (
         OnnxEngine.open(graph, threads=1, provider="cpu", prefill_chunk=tokens) for tokens in (1000, chunk)

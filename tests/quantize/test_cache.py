@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -22,7 +20,8 @@ def test_rounding_is_to_the_nearest_of_256_levels() -> None:
     step = rounding.key_scale.numpy()[:, None]
     expected = np.clip(np.round(key.numpy() / step), -128, 127) * step
     np.testing.assert_allclose(rounded, expected, rtol=1e-6)
-    assert (expected != key.numpy()).any() and (np.abs(expected / step) > 127.5).any()
+    assert (expected != key.numpy()).any()
+    assert (np.abs(expected / step) > 127.5).any()
     assert value.abs().max() == 0
 
 
@@ -34,7 +33,9 @@ def test_a_range_holds_at_every_position() -> None:
     turned = rotate(key[:, :, None].expand(-1, -1, 3000, -1), cos_sin).abs().amax(dim=(0, 2))
     bound = rotated_range(key)
     assert (turned <= bound * (1 + 1e-5)).all()
-    assert (turned >= bound * 0.99).all()  # Some position comes close: the bound is no looser than it must be.
+    assert (
+        turned >= bound * 0.99
+    ).all()  # Some position comes close: the bound is no looser than it must be.
 
 
 def test_a_channel_that_is_always_zero_has_a_scale() -> None:

@@ -1,0 +1,185 @@
+"""Dense attention as ONNX Runtime's `GroupQueryAttention`, over a cache of floats or of int8.
+
+The operator reads an int8 cache as it is, which makes a step over a long context faster, but takes two to
+three times as long over a prompt. So an int8 cache gets two bodies: a step attends in integers, and a prompt
+attends in floats to what the levels stand for. Both see the same numbers.
+
+Shape legend: B batch, T new tokens, S all tokens, P cached tokens, H query heads, G key/value heads, D head
+dimension, x heads * D.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
+from roots_compress.export.frame import Compact
+
+END = int(np.iinfo(np.int64).max)
+LEVELS = "cache_levels"
+"""Scope of the nodes between floats and levels, which `exact.py` takes out."""
+
+Packed = tuple[ir.Value, ir.Value | None, ir.Value | None]
+"""Queries, keys and values, `BTx`; or all side by side in the first."""
+
+
+class KeyValue(NamedTuple):
+    """Cached keys and values of one layer, `BGSD`."""
+
+    key: ir.Value
+    value: ir.Value
+
+
+class CacheScales(NamedTuple):
+    """Steps between the levels of keys and values that are cached in int8, `GD`."""
+
+    key: ir.Value
+    value: ir.Value
+
+
+class Heads(NamedTuple):
+    """Widths and scale of one layer's attention."""
+
+    query: int
+    key_value: int
+    width: int
+    scale: float
+
+
+def fused_attention(
+    builder: GraphBuilder,
+    compact: Compact,
+    packed: Packed,
+    past: KeyValue,
+    heads: Heads,
+    window: int | None,
+    steps: CacheScales | None,
+) -> tuple[ir.Value, KeyValue]:
+    """Attend over a cache that may be one buffer, which the new keys and values are written into.
+
+    With `steps` the cache is in int8, and queries read what it holds, of their own tokens too.
+    """
+    if steps is None:
+        return _grouped_query(builder, compact, packed, past, heads, window, rotary=_angles(compact, heads))
+    with builder.body("step") as step:
+        context_BTx, present = _grouped_query(
+            builder, compact, packed, past, heads, window, rotary=_angles(compact, heads), steps=steps
+        )
+        _give(step, context_BTx, present)
+    with builder.body("prompt") as prompt:
+        context_BTx, present = _in_floats(builder, compact, packed, past, heads, window, steps)
+        _give(prompt, context_BTx, present)
+    context_BTx, *caches = builder.op_outputs(
+        "If", (compact.is_step,), 3, then_branch=step, else_branch=prompt
+    )
+    return context_BTx, KeyValue(*caches)
+
+
+def _give(body: ir.Graph, context_BTx: ir.Value, present: KeyValue) -> None:
+    """Make these a body's outputs; a body must say their types, which nothing infers for ORT's operators."""
+    context_BTx.type = ir.TensorType(ir.DataType.FLOAT)
+    for cached in present:
+        cached.type = ir.TensorType(ir.DataType.INT8)
+    body.outputs.extend((context_BTx, *present))
+
+
+def _angles(compact: Compact, heads: Heads) -> tuple[ir.Value, ...]:
+    """Return what the operator turns queries and keys by: nothing where positions are learned."""
+    if heads.width not in compact.cos_sin:
+        return ()
+    return (*compact.cos_sin[heads.width], compact.position_ids_BT)
+
+
+def _grouped_query(
+    builder: GraphBuilder,
+    compact: Compact,
+    packed: Packed,
+    past: KeyValue,
+    heads: Heads,
+    window: int | None,
+    *,
+    rotary: tuple[ir.Value, ...],
+    steps: CacheScales | None = None,
+) -> tuple[ir.Value, KeyValue]:
+    inputs: list[ir.Value | None] = [*packed, *past, compact.last_B, compact.slots]
+    inputs += rotary or (None, None, None)
+    integers: dict[str, Attribute] = {}
+    if steps is not None:
+        inputs += (None, None, *steps)  # An attention bias and head sinks would stand before them.
+        integers = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+    context_BTx, key_BGSD, value_BGSD = builder.op_outputs(
+        "GroupQueryAttention",
+        inputs,
+        3,
+        domain=MICROSOFT,
+        num_heads=heads.query,
+        kv_num_heads=heads.key_value,
+        scale=heads.scale,
+        do_rotary=int(bool(rotary)),
+        local_window_size=-1 if window is None else window,
+        **integers,
+    )
+    return context_BTx, KeyValue(key_BGSD, value_BGSD)
+
+
+def _in_floats(
+    builder: GraphBuilder,
+    compact: Compact,
+    packed: Packed,
+    past: KeyValue,
+    heads: Heads,
+    window: int | None,
+    steps: CacheScales,
+) -> tuple[ir.Value, KeyValue]:
+    """Attend to the floats that an int8 cache's levels stand for, and append the new tokens' levels.
+
+    A batch of several rows has nothing cached here, for the operator takes several tokens after a past in one
+    row only; so one place serves for all.
+    """
+    query_BTx, *new = _turned(builder, compact, packed, heads)
+    read, floats, presents = [], [], []
+    for x_BTx, cached_BGSD, step_GD in zip(new, past, steps, strict=True):
+        past_BGPD = builder.op(
+            "Slice", cached_BGSD, builder.integers(0), compact.first_1, builder.integers(2)
+        )
+        with builder.scope(LEVELS):
+            step_x = builder.op("Reshape", step_GD, builder.integers(-1))
+            levels_BTx = builder.op(
+                "QuantizeLinear", x_BTx, step_x, axis=-1, output_dtype=int(ir.DataType.INT8)
+            )
+            read.append(builder.op("DequantizeLinear", levels_BTx, step_x, axis=-1))
+            step_G1D = builder.op("Unsqueeze", step_GD, builder.integers(1))
+            floats.append(builder.op("Mul", builder.cast(past_BGPD, ir.DataType.FLOAT), step_G1D))
+        split = builder.op("Reshape", levels_BTx, builder.integers(0, 0, heads.key_value, heads.width))
+        new_BGTD = builder.op("Transpose", split, perm=[0, 2, 1, 3])
+        rest = builder.op("Slice", cached_BGSD, compact.end_1, builder.integers(END), builder.integers(2))
+        presents.append(builder.op("Concat", past_BGPD, new_BGTD, rest, axis=2))
+    slots = builder.cast(builder.op("Squeeze", compact.end_1), ir.DataType.INT32)
+    context_BTx, _floats = _grouped_query(
+        builder,
+        replace(compact, slots=slots),
+        (query_BTx, *read),
+        KeyValue(*floats),
+        heads,
+        window,
+        rotary=(),
+    )
+    return context_BTx, KeyValue(*presents)
+
+
+def _turned(
+    builder: GraphBuilder, compact: Compact, packed: Packed, heads: Heads
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return queries, keys and values apart, `BTx`, rotary positions applied to the first two."""
+    query_BTx, key_BTx, value_BTx = packed
+    if key_BTx is None or value_BTx is None:
+        widths = builder.integers(*(count * heads.width for count in (heads.query, *[heads.key_value] * 2)))
+        query_BTx, key_BTx, value_BTx = builder.op_outputs("Split", (query_BTx, widths), 3, axis=-1)
+    if angles := _angles(compact, heads):
+        query_BTx = builder.op("RotaryEmbedding", query_BTx, *angles, num_heads=heads.query)
+        key_BTx = builder.op("RotaryEmbedding", key_BTx, *angles, num_heads=heads.key_value)
+    return query_BTx, key_BTx, value_BTx
