@@ -19,6 +19,7 @@ import onnx_ir as ir
 from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
 from roots_compress.export.frame import Compact
 
+INT8 = int(ir.DataType.INT8)
 END = int(np.iinfo(np.int64).max)
 LEVELS = "cache_levels"
 """Scope of the nodes between floats and levels, which `exact.py` takes out."""
@@ -142,27 +143,26 @@ def _in_floats(
     """
     query_BTx, *new = _turned(builder, compact, packed, heads)
     read, floats, presents = [], [], []
+    begin, axis, far = builder.integers(0), builder.integers(2), builder.integers(END)
     for x_BTx, cached_BGSD, step_GD in zip(new, past, steps, strict=True):
-        past_BGPD = builder.op(
-            "Slice", cached_BGSD, builder.integers(0), compact.first_1, builder.integers(2)
-        )
+        past_BGPD = builder.op("Slice", cached_BGSD, begin, compact.first_1, axis)
+        rest = builder.op("Slice", cached_BGSD, compact.end_1, far, axis)
         with builder.scope(LEVELS):
+            # With a scale for each channel, QuantizeLinear and DequantizeLinear go element by element.
             step_x = builder.op("Reshape", step_GD, builder.integers(-1))
-            levels_BTx = builder.op(
-                "QuantizeLinear", x_BTx, step_x, axis=-1, output_dtype=int(ir.DataType.INT8)
-            )
-            read.append(builder.op("DequantizeLinear", levels_BTx, step_x, axis=-1))
             step_G1D = builder.op("Unsqueeze", step_GD, builder.integers(1))
+            steps_BTx = builder.op("Div", x_BTx, step_x)
+            levels_BTx = builder.op("QuantizeLinear", steps_BTx, builder.float32(1.0), output_dtype=INT8)
+            read.append(builder.op("Mul", builder.cast(levels_BTx, ir.DataType.FLOAT), step_x))
             floats.append(builder.op("Mul", builder.cast(past_BGPD, ir.DataType.FLOAT), step_G1D))
         split = builder.op("Reshape", levels_BTx, builder.integers(0, 0, heads.key_value, heads.width))
         new_BGTD = builder.op("Transpose", split, perm=[0, 2, 1, 3])
-        rest = builder.op("Slice", cached_BGSD, compact.end_1, builder.integers(END), builder.integers(2))
         presents.append(builder.op("Concat", past_BGPD, new_BGTD, rest, axis=2))
     slots = builder.cast(builder.op("Squeeze", compact.end_1), ir.DataType.INT32)
     context_BTx, _floats = _grouped_query(
         builder,
         replace(compact, slots=slots),
-        (query_BTx, *read),
+        (query_BTx, read[0], read[1]),
         KeyValue(*floats),
         heads,
         window,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,7 @@ def test_a_channel_that_is_always_zero_has_a_scale() -> None:
 
 
 @pytest.mark.parametrize("switches", [{}, {"qk_norm": True}, {"position": "learned"}])
-def test_what_is_observed_covers_what_attention_caches(switches: dict[str, object]) -> None:
+def test_what_is_observed_covers_what_attention_caches(switches: dict[str, Any]) -> None:
     model = tiny_model(layers=[tiny_layer(num_key_value_heads=1)], **switches)
     with torch.no_grad(), observed_cache(model.model.layers[0].self_attn) as seen:
         cache = model(input_ids=tiny_tokens(), use_cache=True).past_key_values
