@@ -22,7 +22,7 @@ from roots_compress.model.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.stage import quantize, stored_bytes
 from roots_compress.training.outcome import StageOutcome
-from tests.tiny import TEXT, tiny_checkpoint, tiny_tokens
+from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 
 Scheme = Literal["int8", "int4", "fp16"]
 SCHEMES: tuple[Scheme, ...] = ("int8", "int4", "fp16")
@@ -142,6 +142,21 @@ def test_auto_keeps_inputs_in_float_where_their_error_is_too_large(tmp_path: Pat
     assert isinstance(strict, dict)
     assert all(name.endswith(" w8") for name in strict)
     assert "down_proj w8" in strict
+
+
+def test_an_int8_cache_rounds_keys_and_values_and_survives_the_disk(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer(head_dim=16)] * 2)
+    plain, cached = (run(tmp_path, checkpoint, cache=cache).checkpoint for cache in ("float", "int8"))
+    assert cached.model.config.quantization == {**(plain.model.config.quantization or {}), "cache": "int8"}
+    assert 0 < distance(plain.model, cached.model) < 0.05
+    save_checkpoint(cached, tmp_path / "saved")
+    assert torch.equal(logits(load_checkpoint(tmp_path / "saved").model), logits(cached.model))
+
+
+@pytest.mark.parametrize("switches", [{}, {"attention": {"kind": "top_m", "top_m": 4}}])
+def test_an_int8_cache_needs_attention_that_fuses(tmp_path: Path, switches: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="cannot be cached in int8"):
+        run(tmp_path, tiny_checkpoint(**switches), cache="int8")
 
 
 def test_int4_keeps_the_dearest_sites_in_eight_bits(tmp_path: Path) -> None:
