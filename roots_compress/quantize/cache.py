@@ -37,15 +37,17 @@ def scale_of(range_GD: Tensor) -> Tensor:
 
 
 class CacheRanges:
-    """Largest magnitudes of the keys and values that passed, `GD` each."""
+    """Largest magnitudes of the keys and values that passed, `GD` each; `seen` tells whether any did."""
 
     def __init__(self, heads: int, width: int, *, rotary: bool) -> None:
         self._shape, self._rotary = (heads, width), rotary
+        self.seen = False
         self.key = torch.zeros(heads, width)
         self.value = torch.zeros(heads, width)
 
     def see_keys(self, keys: Tensor) -> None:
         """Take in keys as they are before rotary positions; the last axes hold their heads."""
+        self.seen = True
         key_RGD = keys.detach().float().reshape(-1, *self._shape)
         largest = rotated_range(key_RGD) if self._rotary else key_RGD.abs().amax(dim=0)
         self.key = torch.maximum(self.key.to(largest.device), largest)
@@ -55,7 +57,7 @@ class CacheRanges:
         largest = values.detach().float().reshape(-1, *self._shape).abs().amax(dim=0)
         self.value = torch.maximum(self.value.to(largest.device), largest)
 
-    def scales(self) -> dict[str, Tensor]:
+    def buffers(self) -> dict[str, Tensor]:
         """Return the buffers of a `CacheRounding`, on the CPU."""
         return {"key_scale": scale_of(self.key).cpu(), "value_scale": scale_of(self.value).cpu()}
 

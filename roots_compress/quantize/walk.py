@@ -112,11 +112,14 @@ def round_layers(
             ]
             for site, seen in zip(half.sites, inputs, strict=True):
                 _round_site(layer, site, seen, prefix, config, eight_bit, rounded)
-            with observed_cache(layer.self_attn) as seen_cache:
+            # Quantized by now, and folded, the layer gives the keys and values that a graph will cache.
+            with observed_cache(layer.self_attn) as cache:
                 stream.add(half.forward())
-            if config.cache == "int8":
-                scales = seen_cache.scales()
-                rounded.state.update({f"{prefix}self_attn.cache_rounding.{k}": v for k, v in scales.items()})
+            if config.cache == "int8" and cache.seen:
+                buffers = cache.buffers().items()
+                rounded.state.update(
+                    {f"{prefix}self_attn.cache_rounding.{key}": step for key, step in buffers}
+                )
         rounded.state.update({prefix + name: value.cpu() for name, value in layer.state_dict().items()})
     return rounded, stream
 

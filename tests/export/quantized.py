@@ -41,7 +41,7 @@ def with_int8_cache(model: RootsForCausalLM) -> RootsForCausalLM:
         with torch.no_grad(), observed_cache(layer.self_attn) as seen:
             model(input_ids=tiny_tokens(4, 32, seed=1))
         prefix = f"model.layers.{index}.self_attn.cache_rounding."
-        state.update({prefix + part: scale for part, scale in seen.scales().items()})
+        state.update({prefix + part: scale for part, scale in seen.buffers().items()})
     result.load_state_dict(state)
     return result
 
