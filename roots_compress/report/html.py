@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from roots_compress.report.rows import Row, rows_of, speeds
+from roots_compress.report.scatter import Scatter, scatter
 from roots_compress.report.text import (
     HEADINGS,
     SEARCH_HEADINGS,
@@ -67,11 +68,12 @@ class Found:
     headings: tuple[str, ...]
     rows: tuple[tuple[CandidateResult, tuple[str, ...]], ...]
     caption: str
+    scatter: Scatter
 
 
 def _search(search: SearchResult) -> Found:
     rows = tuple((candidate, search_cells(candidate, search)) for candidate in search.candidates)
-    return Found(SEARCH_HEADINGS, rows, search_caption(search))
+    return Found(SEARCH_HEADINGS, rows, search_caption(search), scatter(search))
 
 
 def charts(rows: tuple[Row, ...]) -> tuple[Chart, ...]:

@@ -6,10 +6,12 @@ import json
 from dataclasses import replace
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from roots_compress.report.compare import comparison
 from roots_compress.report.html import html
+from roots_compress.report.scatter import scatter
 from roots_compress.report.text import markdown, search_table, table, tables
 from roots_compress.results import GateResult, RunMetrics
 from tests.report.figures import PROTOCOL, SEARCH, candidate, run, stage
@@ -83,6 +85,25 @@ def test_a_search_is_shown_in_every_form() -> None:
         assert "control" in next(line for line in text.splitlines() if "int8" in line and line != rows[0])
         assert "3 candidates were not tried within 8 minutes" in " ".join(text.split())
         assert "as it is" in text
+
+
+def test_a_search_is_drawn_with_size_to_the_right_and_perplexity_upwards() -> None:
+    small = candidate("a", bytes=1_000_000, perplexity_ratio=4.0)
+    middle = candidate("b", bytes=2_000_000, perplexity_ratio=2.0, on_front=False)
+    large = candidate("c", bytes=4_000_000, perplexity_ratio=1.0)
+    drawing = scatter(replace(SEARCH, candidates=(small, middle, large), best=("a",)))
+    dots = {dot.label: dot for dot in drawing.dots}
+    assert dots["b"].x == pytest.approx((dots["a"].x + dots["c"].x) / 2), "logarithmic"
+    assert dots["b"].y == pytest.approx((dots["a"].y + dots["c"].y) / 2)
+    assert dots["a"].x < dots["c"].x
+    assert dots["a"].y < dots["c"].y, "a drawing's y grows downwards"
+    assert [dot.label for dot in drawing.dots] == ["b", "c", "a"], "the best is on top"
+    assert [tick.text for tick in drawing.x_ticks] == ["1.00 MB", "4.00 MB"]
+    assert [tick.text for tick in drawing.y_ticks] == ["4.000x", "1.000x"]
+    alone = scatter(replace(SEARCH, candidates=(small,), best=("a",)))
+    assert [tick.text for tick in alone.x_ticks] == ["1.00 MB"]
+    assert "<circle" in html(replace(RUN, search=SEARCH))
+    assert "<svg" not in html(RUN)
 
 
 def test_a_search_says_when_no_candidate_keeps_the_budgets_and_what_failed() -> None:

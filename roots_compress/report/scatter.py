@@ -1,0 +1,79 @@
+"""The candidates of a search as points of a drawing: size to the right, perplexity upwards, on log scales."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roots_compress.results import CandidateResult, SearchResult, candidate_label
+
+WIDTH, HEIGHT = 900, 340
+"""Of the drawing, in its own units."""
+LEFT, RIGHT, TOP, BOTTOM = 70, 170, 40, 50
+"""What stays free around the points, for axes and labels."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One candidate: its place in the drawing, and what is said of it."""
+
+    x: float
+    y: float
+    label: str
+    figures: str
+    on_front: bool
+    best: bool
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A labelled place on an axis."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The drawing."""
+
+    dots: tuple[Dot, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def scatter(search: SearchResult) -> Scatter:
+    """Return the drawing of a search; the front comes last, so that nothing hides it."""
+    xs = _places([each.bytes / 1e6 for each in search.candidates], LEFT, WIDTH - RIGHT)
+    ys = _places([each.perplexity_ratio for each in search.candidates], HEIGHT - BOTTOM, TOP)
+    dots = [
+        Dot(x, y, candidate_label(each.stages), _figures(each), each.on_front, each.stages == search.best)
+        for each, x, y in zip(search.candidates, xs, ys, strict=True)
+    ]
+    return Scatter(
+        tuple(sorted(dots, key=lambda dot: (dot.best, dot.on_front))),
+        _ends(xs, [f"{each.bytes / 1e6:.2f} MB" for each in search.candidates]),
+        _ends(ys, [f"{each.perplexity_ratio:.3f}x" for each in search.candidates]),
+    )
+
+
+def _figures(candidate: CandidateResult) -> str:
+    size = f"{candidate.bytes / 1e6:.2f} MB, {candidate.decode_ms:.3g} ms a token"
+    return f"{size}, {candidate.perplexity_ratio:.3f}x the perplexity"
+
+
+def _places(values: Sequence[float], low: float, high: float) -> list[float]:
+    """Return where values lie between two ends, on a logarithmic scale; in the middle where all are equal."""
+    logs = [math.log(value) for value in values]
+    least, span = min(logs), max(logs) - min(logs)
+    return [low + (high - low) * ((each - least) / span if span else 0.5) for each in logs]
+
+
+def _ends(places: Sequence[float], texts: Sequence[str]) -> tuple[Tick, ...]:
+    """Return the ticks at both ends of an axis, or at its only place."""
+    ticks = dict(sorted(zip(places, texts, strict=True)))
+    first, last = min(ticks), max(ticks)
+    return tuple(Tick(at, ticks[at]) for at in dict.fromkeys((first, last)))
