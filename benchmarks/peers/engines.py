@@ -138,7 +138,7 @@ def _ours(*arguments: str) -> Build:
     return build
 
 
-# Caches in int8 keep long contexts fast. A run measures its graphs, which is not needed here: one short window of each.
+# A run measures its graphs, which is not needed here: one short window of each.
 _BRIEF = ("--windows", "1", "--block-size", "64", "--run", "{target}")
 OUR_ENGINES: tuple[Engine, ...] = tuple(
     Engine(f"ours {label}", OURS, "ours_worker", bits, f"ours-{label}", _ours(*command))
