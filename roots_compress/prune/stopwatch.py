@@ -25,7 +25,7 @@ from roots_compress.results import Json
 CONTEXT = 128
 """Tokens of context at which decoding is timed."""
 DECODE_TOKENS = 16
-REPEATS = 7
+REPEATS = 15
 
 
 class Stopwatch:
