@@ -107,6 +107,7 @@ class Recipe(Settings):
             *_name_faults(self),
             *_context_faults(self),
             *_search_faults(self),
+            *_cache_faults(self),
         ]
         if faults:
             # pydantic merges this into its own error, so that each fault keeps its place in the recipe.
@@ -195,6 +196,16 @@ def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
             ("search",),
             f"needs a budget: give at least one of the gates {', '.join(GatesConfig.model_fields)}",
         )
+
+
+def _cache_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """A cache in int8 is read by ONNX Runtime's own operator alone."""
+    for place, stage in placed_stages(recipe):
+        if recipe.export.portable and isinstance(stage, QuantizeConfig) and stage.cache == "int8":
+            yield (
+                (*place, "cache"),
+                "'int8' has no portable form; set export.portable to false, or this to float",
+            )
 
 
 def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:

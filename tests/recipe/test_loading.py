@@ -86,6 +86,14 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
             "name: a\nmodel: m\nsearch: {max_bytes: 1}",
             "search.max_bytes: unknown key (bounds belong under 'gates'",
         ),
+        (
+            f"{MINIMAL}  - kind: quantize\n    cache: int8\nexport: {{portable: true}}",
+            "r.yaml:5: stages[0].cache: 'int8' has no portable form; set export.portable to false",
+        ),
+        (
+            f"{SEARCH}  choices: [{{kind: quantize, cache: int8}}]\nexport: {{portable: true}}",
+            "search.choices[0].cache: 'int8' has no portable form",
+        ),
         # Keys.
         ("name: a\nsead: 1", "r.yaml:2: sead: unknown key (did you mean 'seed'?)"),
         ("name: a\n_target_: os.system", "r.yaml:2: _target_: unknown key"),
