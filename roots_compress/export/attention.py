@@ -33,15 +33,15 @@ def self_attention(
     module = f"model.layers.{index}.self_attn."
     projections = [f"{module}{part}_proj" for part in "qkv"]
     window = layer["sliding_window"]
-    steps = None
+    scales = None
     if has_int8_cache(config):
-        steps = CacheScales(
+        scales = CacheScales(
             *(matrices.vector(f"{module}cache_rounding.{part}_scale") for part in ("key", "value"))
         )
     if frame.compact is not None and not config.qk_norm and matrices.joinable(projections):
         packed_BTx = frame.rows(matrices.linear(projections, normed_NW))
         context_BTx, present = fused_attention(
-            builder, frame.compact, (packed_BTx, None, None), past, heads, window, steps
+            builder, frame.compact, (packed_BTx, None, None), past, heads, window, scales
         )
     else:
         query, key, value = (matrices.linear(name, normed_NW) for name in projections)
@@ -50,7 +50,7 @@ def self_attention(
             key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
         rows = frame.rows(query), frame.rows(key), frame.rows(value)
         if frame.compact is not None:
-            context_BTx, present = fused_attention(builder, frame.compact, rows, past, heads, window, steps)
+            context_BTx, present = fused_attention(builder, frame.compact, rows, past, heads, window, scales)
         else:
             context_BTx, present = _standard(builder, frame, config.attention, rows, past, heads, window)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))

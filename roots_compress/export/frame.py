@@ -15,6 +15,7 @@ import onnx_ir as ir
 from roots_compress.export.builder import GraphBuilder
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import rotary_frequencies
+from roots_compress.model.quantized import has_int8_cache
 
 Window = int | None
 
@@ -38,6 +39,17 @@ class Blocks:
     """The block a query stands in."""
 
 
+class Place(NamedTuple):
+    """Where the graph writes a prompt's tokens into a cache in int8; a single token the operator writes."""
+
+    first_1: ir.Value
+    """The first slot: behind the tokens of the longest row, over its padding."""
+    end_1: ir.Value
+    """The slot after the last."""
+    is_step: ir.Value
+    """Whether there is one new token a row."""
+
+
 @dataclass(frozen=True)
 class Compact:
     """What `GroupQueryAttention` reads: in cache and prompt, each row's tokens first, its padding after them.
@@ -56,16 +68,12 @@ class Compact:
     """int32: the slot of each row's last new token, padding included."""
     slots: ir.Value
     """int32 scalar: S."""
-    first_1: ir.Value
-    """Where the new tokens go in the cache: behind the tokens of the longest row, over its padding."""
-    end_1: ir.Value
-    """Where they end."""
-    is_step: ir.Value
-    """Whether there is one new token a row."""
     position_ids_BT: ir.Value
     """Positions of the turned tokens."""
     cos_sin: dict[int, CosSin]
     """Cosines and sines of all positions of the longest context, by head size; none where learned."""
+    place: Place | None
+    """None where the operator writes all of the cache."""
 
 
 def is_fusible(config: RootsConfig) -> bool:
@@ -102,7 +110,9 @@ class Frame:
             self._place_slots(attention_mask_BS)
             windows: list[Window] = list(dict.fromkeys(layer["sliding_window"] for layer in config.layers))
             self.visible_B1TS = {window: self._visible(window) for window in windows}
-            self.bias_B1TS = {window: self.bias(visible) for window, visible in self.visible_B1TS.items()}
+            self.bias_B1TS: dict[Window, ir.Value] = {}
+            if config.attention["kind"] != "block":
+                self.bias_B1TS = {window: self.bias(each) for window, each in self.visible_B1TS.items()}
             if config.position == "rotary":
                 for width in dict.fromkeys(layer["head_dim"] for layer in config.layers):
                     self.cos_sin[width] = self._angles(config, width, position_ids_BT)
@@ -161,7 +171,6 @@ class Frame:
         past_BP = builder.op("Slice", attention_mask_BS, builder.integers(0), new_from_1, second)
         past_B = builder.op("ReduceSum", past_BP, second, keepdims=0)
         last_B = builder.op("Add", past_B, builder.op("Sub", tokens, one))
-        first_1 = builder.op("ReduceMax", past_B, builder.integers(0), keepdims=1)
         flat_N = builder.op("Reshape", position_ids_BT, builder.integers(-1))
         position_BT = builder.op("Reshape", builder.op("Gather", flat_N, to_front_N), self.shape_BT)
         tables: dict[int, CosSin] = {}
@@ -170,16 +179,18 @@ class Frame:
             all_P = builder.op("Range", zero, builder.integer(config.max_position_embeddings), one)
             widths = dict.fromkeys(layer["head_dim"] for layer in config.layers)
             tables = {width: self._angles(config, width, all_P) for width in widths}
+        place = None
+        if has_int8_cache(config):
+            first_1 = builder.op("ReduceMax", past_B, builder.integers(0), keepdims=1)
+            place = Place(first_1, builder.op("Add", first_1, tokens_1), builder.op("Equal", tokens, one))
         return Compact(
             to_front_N,
             back_N,
             builder.cast(last_B, ir.DataType.INT32),
             builder.cast(builder.op("Squeeze", slots_1), ir.DataType.INT32),
-            first_1,
-            builder.op("Add", first_1, tokens_1),
-            builder.op("Equal", tokens, one),
             position_BT,
             tables,
+            place,
         )
 
     def _place_slots(self, attention_mask_BS: ir.Value) -> None:

@@ -36,7 +36,7 @@ class KeyValue(NamedTuple):
 
 
 class CacheScales(NamedTuple):
-    """Steps between the levels of keys and values that are cached in int8, `GD`."""
+    """Scales of keys and values that are cached in int8, one a channel, `GD`."""
 
     key: ir.Value
     value: ir.Value
@@ -58,24 +58,25 @@ def fused_attention(
     past: KeyValue,
     heads: Heads,
     window: int | None,
-    steps: CacheScales | None,
+    scales: CacheScales | None,
 ) -> tuple[ir.Value, KeyValue]:
     """Attend over a cache that may be one buffer, which the new keys and values are written into.
 
-    With `steps` the cache is in int8, and queries read what it holds, of their own tokens too.
+    With `scales` the cache is in int8, and queries read what it holds, of their own tokens too.
     """
-    if steps is None:
+    if scales is None:
         return _grouped_query(builder, compact, packed, past, heads, window, rotary=_angles(compact, heads))
+    assert compact.place is not None
     with builder.body("step") as step:
         context_BTx, present = _grouped_query(
-            builder, compact, packed, past, heads, window, rotary=_angles(compact, heads), steps=steps
+            builder, compact, packed, past, heads, window, rotary=_angles(compact, heads), scales=scales
         )
         _give(step, context_BTx, present)
     with builder.body("prompt") as prompt:
-        context_BTx, present = _in_floats(builder, compact, packed, past, heads, window, steps)
+        context_BTx, present = _in_floats(builder, compact, packed, past, heads, window, scales)
         _give(prompt, context_BTx, present)
     context_BTx, *caches = builder.op_outputs(
-        "If", (compact.is_step,), 3, then_branch=step, else_branch=prompt
+        "If", (compact.place.is_step,), 3, then_branch=step, else_branch=prompt
     )
     return context_BTx, KeyValue(*caches)
 
@@ -104,13 +105,13 @@ def _grouped_query(
     window: int | None,
     *,
     rotary: tuple[ir.Value, ...],
-    steps: CacheScales | None = None,
+    scales: CacheScales | None = None,
 ) -> tuple[ir.Value, KeyValue]:
     inputs: list[ir.Value | None] = [*packed, *past, compact.last_B, compact.slots]
     inputs += rotary or (None, None, None)
     integers: dict[str, Attribute] = {}
-    if steps is not None:
-        inputs += (None, None, *steps)  # An attention bias and head sinks would stand before them.
+    if scales is not None:
+        inputs += (None, None, *scales)  # An attention bias and head sinks would stand before them.
         integers = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
     context_BTx, key_BGSD, value_BGSD = builder.op_outputs(
         "GroupQueryAttention",
@@ -134,31 +135,33 @@ def _in_floats(
     past: KeyValue,
     heads: Heads,
     window: int | None,
-    steps: CacheScales,
+    scales: CacheScales,
 ) -> tuple[ir.Value, KeyValue]:
     """Attend to the floats that an int8 cache's levels stand for, and append the new tokens' levels.
 
     A batch of several rows has nothing cached here, for the operator takes several tokens after a past in one
     row only; so one place serves for all.
     """
+    assert compact.place is not None
+    first_1, end_1, _is_step = compact.place
     query_BTx, *new = _turned(builder, compact, packed, heads)
     read, floats, presents = [], [], []
     begin, axis, far = builder.integers(0), builder.integers(2), builder.integers(END)
-    for x_BTx, cached_BGSD, step_GD in zip(new, past, steps, strict=True):
-        past_BGPD = builder.op("Slice", cached_BGSD, begin, compact.first_1, axis)
-        rest = builder.op("Slice", cached_BGSD, compact.end_1, far, axis)
+    for x_BTx, cached_BGSD, scale_GD in zip(new, past, scales, strict=True):
+        past_BGPD = builder.op("Slice", cached_BGSD, begin, first_1, axis)
+        rest = builder.op("Slice", cached_BGSD, end_1, far, axis)
         with builder.scope(LEVELS):
             # With a scale for each channel, QuantizeLinear and DequantizeLinear go element by element.
-            step_x = builder.op("Reshape", step_GD, builder.integers(-1))
-            step_G1D = builder.op("Unsqueeze", step_GD, builder.integers(1))
-            steps_BTx = builder.op("Div", x_BTx, step_x)
-            levels_BTx = builder.op("QuantizeLinear", steps_BTx, builder.float32(1.0), output_dtype=INT8)
-            read.append(builder.op("Mul", builder.cast(levels_BTx, ir.DataType.FLOAT), step_x))
-            floats.append(builder.op("Mul", builder.cast(past_BGPD, ir.DataType.FLOAT), step_G1D))
+            scale_x = builder.op("Reshape", scale_GD, builder.integers(-1))
+            scale_G1D = builder.op("Unsqueeze", scale_GD, builder.integers(1))
+            scaled_BTx = builder.op("Div", x_BTx, scale_x)
+            levels_BTx = builder.op("QuantizeLinear", scaled_BTx, builder.float32(1.0), output_dtype=INT8)
+            read.append(builder.op("Mul", builder.cast(levels_BTx, ir.DataType.FLOAT), scale_x))
+            floats.append(builder.op("Mul", builder.cast(past_BGPD, ir.DataType.FLOAT), scale_G1D))
         split = builder.op("Reshape", levels_BTx, builder.integers(0, 0, heads.key_value, heads.width))
         new_BGTD = builder.op("Transpose", split, perm=[0, 2, 1, 3])
         presents.append(builder.op("Concat", past_BGPD, new_BGTD, rest, axis=2))
-    slots = builder.cast(builder.op("Squeeze", compact.end_1), ir.DataType.INT32)
+    slots = builder.cast(builder.op("Squeeze", end_1), ir.DataType.INT32)
     context_BTx, _floats = _grouped_query(
         builder,
         replace(compact, slots=slots),

@@ -13,6 +13,7 @@ import torch
 from roots_compress.errors import StageError
 from roots_compress.export.graph import build_graph
 from roots_compress.runtime.session import LOGITS_TO_KEEP
+from tests.export.quantized import with_int8_cache
 from tests.export.serving import expected, left_padded_mask, open_graph, relative_difference, serve
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
@@ -87,6 +88,17 @@ FUSED: dict[str, dict[str, Any]] = {
     },
 }
 """Models whose attention is one fused operator."""
+
+
+@pytest.mark.parametrize("form", ["fused", "portable", "int8 cache", "top_m", "block"])
+def test_nothing_stands_in_a_graph_that_is_not_read(form: str) -> None:
+    layers = [tiny_layer(head_dim=16), tiny_layer(head_dim=16, sliding_window=9)]
+    model = tiny_model(**{**SWITCHES.get(form, {}), "layers": layers})
+    model = with_int8_cache(model) if form == "int8 cache" else model
+    graph = build_graph(model, portable=form == "portable").graph
+    made = [[value] for value in graph.initializers.values()] + [list(node.outputs) for node in graph]
+    results = set(graph.outputs)
+    assert [each for each in made if not any(value.uses() or value in results for value in each)] == []
 
 
 @pytest.mark.parametrize("switches", FUSED.values(), ids=FUSED.keys())
