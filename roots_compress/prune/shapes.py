@@ -24,6 +24,7 @@ from roots_compress.prune.target import (
     saved,
 )
 from roots_compress.prune.timing import meet_time
+from roots_compress.results import Json
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Allocation:
     """None: nothing."""
     cost: float | None = None
     """What that was measured to cost, in nats per token; None where nothing was measured."""
-    decode_ms: float | None = None
-    """With a target in milliseconds: what a token was measured to take."""
+    decode_ms: dict[str, Json] | None = None
+    """With a target in milliseconds: what a token was measured to take before, and with these shapes."""
 
 
 def allocate(
@@ -184,4 +185,5 @@ def _in_time(
         )
     except ValueError:
         raise watch.unreachable(target_ms) from None
-    return Allocation(*timed.choice, timed.milliseconds)
+    measured = {"target": target_ms, "after": timed.milliseconds, **watch.notes()}
+    return Allocation(*timed.choice, measured)

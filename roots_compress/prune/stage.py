@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -70,21 +71,15 @@ def prune(
     check_resizable(checkpoint.model)
     plan = make_plan(config, checkpoint.model)
     windows = _calibration_windows(config, checkpoint, text, plan, seed=seed)
-    watch = None
-    if config.target is not None and config.target.decode_ms is not None:
-        watch = Stopwatch(checkpoint, work / "timing", multiple_of=config.multiple_of, console=console)
-        watch.check_reachable(config.target.decode_ms)
     # Half precision serves storage; statistics and refits need the range and the digits of float32.
     plain = checkpoint.model.dtype == torch.float32
     original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
     model = copy.deepcopy(original).eval().requires_grad_(True)
     try:
-        cut = _cut(config, plan, model, windows, watch, device=device, console=console)
+        with _timed(config, checkpoint, work / "timing", console) as watch:
+            cut = _cut(config, plan, model, windows, watch, device=device, console=console)
         _check_result(model, original)
         notes = _notes(original, model, windows, cut)
-        if watch is not None:
-            watch.close()
-            notes["decode_ms"] = {**watch.notes(), "after": cut.allocation.decode_ms}
         if config.recovery is not None:
             pruned = Checkpoint(model, checkpoint.tokenizer)
             notes["recovery"] = _recover(
@@ -93,6 +88,20 @@ def prune(
     finally:
         original.requires_grad_(True)
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes)
+
+
+@contextmanager
+def _timed(
+    config: PruneConfig, checkpoint: Checkpoint, folder: Path, console: Console
+) -> Iterator[Stopwatch | None]:
+    """Time the model, where the target is a time that it can reach; None with every other."""
+    target = config.target
+    if target is None or target.decode_ms is None:
+        yield None
+        return
+    with Stopwatch(checkpoint, folder, multiple_of=config.multiple_of, console=console) as watch:
+        watch.check_reachable(target.decode_ms)
+        yield watch
 
 
 def _calibration_windows(
@@ -180,6 +189,8 @@ def _notes(
     }
     if cut.allocation.cost is not None:
         notes["estimated_divergence"] = cut.allocation.cost
+    if cut.allocation.decode_ms is not None:
+        notes["decode_ms"] = cut.allocation.decode_ms
     for key in ("intermediate_size", "num_attention_heads", "num_key_value_heads"):
         for when, config in (("before", original.config), ("after", model.config)):
             notes[f"{key}_{when}"] = [layer[key] for layer in config.layers]

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Self
 
 import torch
 from rich.console import Console
@@ -33,7 +34,7 @@ class Stopwatch:
 
     Each is a float32 graph with random weights, which takes as long as any other of that shape. All are timed
     in turns with the whole model, batch 1, and medians are taken; times of different passes are brought
-    together by the whole model's.
+    together by the whole model's. Use as a context manager: the graphs go when it ends.
     """
 
     def __init__(self, checkpoint: Checkpoint, folder: Path, *, multiple_of: int, console: Console) -> None:
@@ -99,7 +100,10 @@ class Stopwatch:
         found = self._time({"0": self.whole, "chosen": shapes})
         return found["chosen"] * self.whole_ms / found["0"]
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Delete the graphs."""
         shutil.rmtree(self._folder, ignore_errors=True)
 

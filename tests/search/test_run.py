@@ -36,7 +36,7 @@ ALL = 1 + 1 + 3 + 4 + 2
 """The model, the control without a teacher, singles, pairs (two with int8, and both orders), triples."""
 
 
-def searched(text: Path, *choices: dict[str, Any], minutes: float = 5.0, **gates: float) -> Recipe:
+def searched(text: Path, *choices: dict[str, Any], minutes: float = 60.0, **gates: float) -> Recipe:
     return parse_recipe(
         {
             "name": "tiny",
@@ -223,7 +223,7 @@ def test_the_command_searches_and_ends_with_code_3_where_a_budget_is_missed(
     path.write_text(json.dumps(resolved(recipe)), encoding="utf-8")  # JSON is YAML.
     planned = CliRunner().invoke(app, ["plan", str(path), "--run", str(folder)])
     assert planned.exit_code == 0
-    assert f"{ALL} candidates, {ALL} of them tried earlier; 5 minutes" in planned.stdout
+    assert f"{ALL} candidates, {ALL} of them tried earlier; 60 minutes" in planned.stdout
     checked = CliRunner().invoke(app, ["validate", str(path)])
     assert "train -> search of narrow, half, int8" in checked.stdout
     result = CliRunner().invoke(app, ["run", str(path), "--run", str(folder)])
