@@ -144,8 +144,8 @@ OUR_ENGINES: tuple[Engine, ...] = tuple(
     Engine(f"ours {label}", OURS, "ours_worker", bits, f"ours-{label}", _ours(*command))
     for label, bits, command in (
         ("fp32", 32, ("export", "{source}", "--out", "{target}")),
-        ("int8", 8, ("quantize", "{source}", "--int8", "--int8-cache", *_BRIEF)),
-        ("int4", 4, ("quantize", "{source}", "--int4", "--int8-cache", *_BRIEF)),
+        ("int8", 8, ("quantize", "{source}", "--int8", *_BRIEF)),
+        ("int4", 4, ("quantize", "{source}", "--int4", *_BRIEF)),
     )
 )
 
