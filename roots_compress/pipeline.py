@@ -39,7 +39,8 @@ from roots_compress.run.atomic import disk_errors
 from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.machine import describe_machine
 from roots_compress.run.stages import CommittedStage, read_stages, verify
-from roots_compress.run.store import RunFolder, Workspace
+from roots_compress.run.store import RunFolder
+from roots_compress.run.workspace import Workspace
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.steps import Step, inputs_of, keys_of, steps_of

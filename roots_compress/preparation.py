@@ -28,7 +28,7 @@ from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import dotted
 from roots_compress.recipe.schema import Recipe, context_faults, placed_stages, training_of
-from roots_compress.run.store import refuse_foreign
+from roots_compress.run.marker import refuse_foreign
 from roots_compress.runtime.graph_folder import holds_graph
 
 

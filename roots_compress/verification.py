@@ -19,6 +19,7 @@ from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics, StageResult
 from roots_compress.run.atomic import read_regular
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
+from roots_compress.run.marker import MARKER_NAME
 from roots_compress.run.seal import seal_faults
 from roots_compress.run.stages import (
     STAGE_FOLDER,
@@ -28,7 +29,7 @@ from roots_compress.run.stages import (
     read_stages,
     verify,
 )
-from roots_compress.run.store import MARKER_NAME, sealed_files
+from roots_compress.run.store import sealed_files
 from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.prompts import check_finite

@@ -14,8 +14,8 @@ from roots_compress.errors import InputError
 from roots_compress.recipe.loading import parse_recipe, resolved
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.run.atomic import read_regular
+from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.stages import read_metrics, read_stages
-from roots_compress.run.store import refuse_foreign
 
 RESOLVED_NAME = "resolved.json"
 _MAX_BYTES = 1 << 20

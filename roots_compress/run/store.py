@@ -20,25 +20,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
 
 from roots_compress.errors import InputError, StageError
-from roots_compress.results import SCHEMA, Json, RunMetrics, StageKind, StageResult
+from roots_compress.results import RunMetrics, StageKind
 from roots_compress.run import atomic
 from roots_compress.run.keys import StageKey, canonical_json
 from roots_compress.run.lock import LOCK_NAME, OWNER_NAME, WriterLock
-from roots_compress.run.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    ManifestError,
-    list_files,
-    read_manifest,
-    record_file,
-)
+from roots_compress.run.manifest import MANIFEST_NAME, ManifestError, read_manifest
+from roots_compress.run.marker import MARKER_NAME, marker_text, refuse_foreign
 from roots_compress.run.seal import seal_text
 from roots_compress.run.shelf import Shelf
 from roots_compress.run.stages import (
@@ -49,107 +43,16 @@ from roots_compress.run.stages import (
     read_stages,
     stage_folder_name,
 )
+from roots_compress.run.workspace import KEY_NAME, MAX_STAGES, Workspace, key_text
 
-MARKER_NAME = ".roots-run.json"
-KEY_NAME = "key.json"
-MAX_STAGES = 100
-"""Stages in a run, as two digits can count."""
 RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
-"""The files that describe a run. These, a search's, the seal and the stages are all that `fresh` deletes."""
+"""The files that describe a run. `fresh` deletes these, a search's, seal, stages and shelf: no more."""
 SearchFile = Literal["search.json", "best.yaml"]
 """The files that a search adds to them."""
 SEALED = (MARKER_NAME, *get_args(RunFile))
 """What the seal covers beside the stages and, where there was a search, its files."""
 
 _UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
-_BEFORE_MARKER = {LOCK_NAME, OWNER_NAME, f".{MARKER_NAME}.tmp"}
-_MAX_KEY_BYTES = 16 << 20
-
-
-class Workspace:
-    """A stage being made: folders to fill, and the commit that publishes them whole.
-
-    `checkpoint` and `onnx` are new and empty each time; `work` keeps what an interrupted attempt at the very
-    same stage (an equal key) left there, and goes with the commit.
-    """
-
-    def __init__(self, run: RunFolder, index: int, kind: StageKind, name: str, key: StageKey) -> None:
-        self._run = run
-        self._index, self._kind, self._name, self._key = index, kind, name, key
-        self._final = run.path / stage_folder_name(index, kind)
-        self._partial = run.path / f".{self._final.name}.partial"
-        self._stage = self._partial / "stage"
-        self.work = self._partial / "work"
-        """Private folder for the state that an interrupted stage goes on from."""
-        self.checkpoint = self._stage / "checkpoint"
-        """Where the stage's checkpoint goes."""
-        self.onnx = self._stage / "onnx"
-        """Where the stage's graph goes."""
-        self.final_onnx = f"{self._final.name}/onnx/model.onnx"
-        """The graph's path in the run once committed, as `StageResult.onnx` holds it."""
-
-    def prepare(self) -> None:
-        """Make the folders, keeping the work of an interrupted attempt with the same key."""
-        if _key_text(self._partial) == canonical_json(self._key.ingredients):
-            atomic.remove_folder(self._stage)
-        else:
-            self._run.remove_partials([self._index])
-            self._partial.mkdir()
-            atomic.write_text(self._partial / KEY_NAME, canonical_json(self._key.ingredients))
-        for folder in (self.work, self._stage, self.checkpoint, self.onnx):
-            folder.mkdir(exist_ok=True)
-        atomic.sync_directory(self._partial)
-        atomic.sync_directory(self._run.path)
-
-    def commit(
-        self, result: StageResult, *, machine: Mapping[str, Json], inputs: Mapping[str, str] | None = None
-    ) -> CommittedStage:
-        """Publish the stage in place of any that stands at its index or after it.
-
-        Args:
-            result: its row; index, kind and name are those the workspace was begun with.
-            machine: what `run.machine.describe_machine` says.
-            inputs: sha256 of what it read from outside the run, by name.
-
-        Raises:
-            StageError: the disk failed, a figure is not finite, or the folders hold links. What was
-                committed before is untouched.
-        """
-        assert (result.index, result.kind, result.name) == (self._index, self._kind, self._name)
-        try:
-            metrics = canonical_json({"schema": SCHEMA, **result.to_json()}) + "\n"
-        except ValueError as error:
-            raise StageError("a figure of the stage is not a finite number", where=self._stage) from error
-        with atomic.disk_errors(self._run.path, StageError):
-            atomic.write_text(self._stage / METRICS_NAME, metrics)
-            manifest = Manifest(
-                index=self._index,
-                kind=self._kind,
-                name=self._name,
-                seconds=result.seconds,
-                key=self._key,
-                inputs=dict(inputs or {}),
-                machine=dict(machine),
-                files={name: record_file(path) for name, path in self._synced_files().items()},
-            )
-            atomic.write_text(self._stage / MANIFEST_NAME, manifest.to_text())
-            replaced = self._run.set_aside(self._index)
-            atomic.move_folder(self._stage, self._final)
-            for folder in replaced:
-                atomic.remove_folder(folder)
-            self._run.remove_partials(range(self._index, MAX_STAGES))
-        return CommittedStage(self._final, manifest, result)
-
-    def _synced_files(self) -> dict[str, Path]:
-        """Force all that the stage wrote to the disk, and return its files."""
-        try:
-            files = list_files(self._stage)
-        except ManifestError as error:
-            raise StageError(
-                f"the stage wrote what cannot be committed: {error}", where=self._stage
-            ) from error
-        atomic.sync_tree(self._stage)
-        return files
 
 
 class RunFolder:
@@ -185,7 +88,7 @@ class RunFolder:
             refuse_foreign(path)  # again: it may have changed before the lock was ours
             with atomic.disk_errors(path, InputError):
                 if not (path / MARKER_NAME).exists():
-                    atomic.write_text(path / MARKER_NAME, canonical_json({"schema": SCHEMA}) + "\n")
+                    atomic.write_text(path / MARKER_NAME, marker_text())
                     atomic.sync_directory(path.parent)
                 run._recover()
                 if fresh:
@@ -343,7 +246,7 @@ class RunFolder:
             if state == "discarded":
                 atomic.remove_folder(folder)
             elif state == "partial":
-                key = _key_text(folder)
+                key = key_text(folder)
                 if key is None or key == _key_of(self.path / stage_folder_name(index, kind)):
                     self.remove_partials([index])  # its commit was complete, or nothing can be gone on from
 
@@ -386,55 +289,9 @@ def sealed_files(run: Path) -> tuple[str, ...]:
     return (*SEALED, *(name for name in get_args(SearchFile) if (run / name).exists()))
 
 
-def _key_text(partial: Path) -> str | None:
-    """Return the ingredients an unfinished stage was begun with; None where they cannot be read."""
-    if partial.is_symlink():
-        return None
-    try:
-        return atomic.read_regular(partial / KEY_NAME, _MAX_KEY_BYTES).decode("ascii")
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def _key_of(stage: Path) -> str | None:
-    """Return the ingredients of a committed stage as `_key_text` does those of an unfinished one."""
+    """Return the ingredients of a committed stage as `key_text` does those of an unfinished one."""
     try:
         return canonical_json(read_manifest(stage).key.ingredients)
     except ManifestError:
         return None
-
-
-def refuse_foreign(path: Path) -> None:
-    """Refuse a place that holds something other than a run of ours. Nothing is written.
-
-    Raises:
-        InputError: it is a file or lies under one, it cannot be read, or it is a folder with contents but
-            without our marker.
-    """
-    with atomic.disk_errors(path, InputError):
-        try:
-            names = {entry.name for entry in path.iterdir()}
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            raise InputError(
-                "output is a file, not a folder, or lies under one",
-                where=path,
-                remedy="Choose another folder with --run.",
-            ) from None
-    if names <= _BEFORE_MARKER:
-        return
-    try:
-        schema = json.loads(atomic.read_regular(path / MARKER_NAME, _MAX_KEY_BYTES))["schema"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise InputError(
-            f"output folder in use: it holds files, but no run of roots-compress ({MARKER_NAME} is missing)",
-            where=path,
-            remedy="Choose another folder with --run, or empty this one yourself; --fresh never does.",
-        ) from None
-    if schema != SCHEMA:
-        raise InputError(
-            f"output folder in use: its run has schema {schema!r}, and this version writes schema {SCHEMA}",
-            where=path,
-            remedy="Choose another folder with --run, or go on with the version that made this one.",
-        )

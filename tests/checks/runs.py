@@ -12,7 +12,8 @@ from roots_compress.recipe.schema import GatesConfig
 from roots_compress.report import gates
 from roots_compress.run.manifest import Manifest
 from roots_compress.run.stages import newest_checkpoint, read_stages, verify
-from roots_compress.run.store import RunFolder, Workspace
+from roots_compress.run.store import RunFolder
+from roots_compress.run.workspace import Workspace
 from tests.checks.removal import Check, NoticedError
 from tests.report import figures
 from tests.run.stubs import MACHINE, add_stage, make_key, make_result

@@ -26,7 +26,8 @@ from roots_compress import pipeline
 from roots_compress.model import checkpoint
 from roots_compress.preparation import prepare
 from roots_compress.recipe.loading import load_recipe
-from roots_compress.run.store import RunFolder, Workspace
+from roots_compress.run.store import RunFolder
+from roots_compress.run.workspace import Workspace
 from roots_compress.training import loop
 from tests.faults.quickstart import write_quickstart
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from roots_compress.run.seal import seal_faults
 from roots_compress.run.stages import read_stages
-from roots_compress.run.store import SEALED, RunFile, RunFolder, Workspace
+from roots_compress.run.store import SEALED, RunFile, RunFolder
+from roots_compress.run.workspace import Workspace
 from tests.run.stubs import add_stage, contents, make_key
 
 State = tuple[tuple[tuple[str, str], ...], tuple[str | None, ...]]

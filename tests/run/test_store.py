@@ -9,7 +9,7 @@ import pytest
 
 from roots_compress.errors import InputError, StageError
 from roots_compress.results import Protocol, RunMetrics, StageKind
-from roots_compress.run import store
+from roots_compress.run.marker import MARKER_NAME
 from roots_compress.run.stages import newest_checkpoint, read_metrics, read_stages, verify
 from roots_compress.run.store import RunFolder
 from tests.run.stubs import MACHINE, add_stage, contents, make_key, make_result
@@ -175,7 +175,7 @@ def test_a_foreign_folder_is_refused_untouched(tmp_path: Path, fresh: bool) -> N
 
 @pytest.mark.parametrize("marker", ["", "[]", "{}", '{"schema": 99}', "[" * 100_000])
 def test_a_marker_that_is_not_ours_is_refused(tmp_path: Path, marker: str) -> None:
-    (tmp_path / store.MARKER_NAME).write_text(marker)
+    (tmp_path / MARKER_NAME).write_text(marker)
     with pytest.raises(InputError, match="output folder in use"):
         RunFolder.open(tmp_path, fresh=True)
 

@@ -1,0 +1,121 @@
+"""A stage being made: its folders in the run, and the commit that publishes them.
+
+What a commit consists of, and what the run holds when it is killed on the way, is said in `store.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roots_compress.errors import StageError
+from roots_compress.results import SCHEMA, Json, StageKind, StageResult
+from roots_compress.run import atomic
+from roots_compress.run.keys import StageKey, canonical_json
+from roots_compress.run.manifest import MANIFEST_NAME, Manifest, ManifestError, list_files, record_file
+from roots_compress.run.stages import METRICS_NAME, CommittedStage, stage_folder_name
+
+if TYPE_CHECKING:
+    from roots_compress.run.store import RunFolder
+
+KEY_NAME = "key.json"
+MAX_KEY_BYTES = 16 << 20
+MAX_STAGES = 100
+"""Stages in a run, as two digits can count."""
+
+
+class Workspace:
+    """A stage being made: folders to fill, and the commit that publishes them whole.
+
+    `checkpoint` and `onnx` are new and empty each time; `work` keeps what an interrupted attempt at the very
+    same stage (an equal key) left there, and goes with the commit.
+    """
+
+    def __init__(self, run: RunFolder, index: int, kind: StageKind, name: str, key: StageKey) -> None:
+        self._run = run
+        self._index, self._kind, self._name, self._key = index, kind, name, key
+        self._final = run.path / stage_folder_name(index, kind)
+        self._partial = run.path / f".{self._final.name}.partial"
+        self._stage = self._partial / "stage"
+        self.work = self._partial / "work"
+        """Private folder for the state that an interrupted stage goes on from."""
+        self.checkpoint = self._stage / "checkpoint"
+        """Where the stage's checkpoint goes."""
+        self.onnx = self._stage / "onnx"
+        """Where the stage's graph goes."""
+        self.final_onnx = f"{self._final.name}/onnx/model.onnx"
+        """The graph's path in the run once committed, as `StageResult.onnx` holds it."""
+
+    def prepare(self) -> None:
+        """Make the folders, keeping the work of an interrupted attempt with the same key."""
+        if key_text(self._partial) == canonical_json(self._key.ingredients):
+            atomic.remove_folder(self._stage)
+        else:
+            self._run.remove_partials([self._index])
+            self._partial.mkdir()
+            atomic.write_text(self._partial / KEY_NAME, canonical_json(self._key.ingredients))
+        for folder in (self.work, self._stage, self.checkpoint, self.onnx):
+            folder.mkdir(exist_ok=True)
+        atomic.sync_directory(self._partial)
+        atomic.sync_directory(self._run.path)
+
+    def commit(
+        self, result: StageResult, *, machine: Mapping[str, Json], inputs: Mapping[str, str] | None = None
+    ) -> CommittedStage:
+        """Publish the stage in place of any that stands at its index or after it.
+
+        Args:
+            result: its row; index, kind and name are those the workspace was begun with.
+            machine: what `run.machine.describe_machine` says.
+            inputs: sha256 of what it read from outside the run, by name.
+
+        Raises:
+            StageError: the disk failed, a figure is not finite, or the folders hold links. What was
+                committed before is untouched.
+        """
+        assert (result.index, result.kind, result.name) == (self._index, self._kind, self._name)
+        try:
+            metrics = canonical_json({"schema": SCHEMA, **result.to_json()}) + "\n"
+        except ValueError as error:
+            raise StageError("a figure of the stage is not a finite number", where=self._stage) from error
+        with atomic.disk_errors(self._run.path, StageError):
+            atomic.write_text(self._stage / METRICS_NAME, metrics)
+            manifest = Manifest(
+                index=self._index,
+                kind=self._kind,
+                name=self._name,
+                seconds=result.seconds,
+                key=self._key,
+                inputs=dict(inputs or {}),
+                machine=dict(machine),
+                files={name: record_file(path) for name, path in self._synced_files().items()},
+            )
+            atomic.write_text(self._stage / MANIFEST_NAME, manifest.to_text())
+            replaced = self._run.set_aside(self._index)
+            atomic.move_folder(self._stage, self._final)
+            for folder in replaced:
+                atomic.remove_folder(folder)
+            self._run.remove_partials(range(self._index, MAX_STAGES))
+        return CommittedStage(self._final, manifest, result)
+
+    def _synced_files(self) -> dict[str, Path]:
+        """Force all that the stage wrote to the disk, and return its files."""
+        try:
+            files = list_files(self._stage)
+        except ManifestError as error:
+            raise StageError(
+                f"the stage wrote what cannot be committed: {error}", where=self._stage
+            ) from error
+        atomic.sync_tree(self._stage)
+        return files
+
+
+def key_text(partial: Path) -> str | None:
+    """Return the ingredients an unfinished stage was begun with; None where they cannot be read."""
+    if partial.is_symlink():
+        return None
+    try:
+        return atomic.read_regular(partial / KEY_NAME, MAX_KEY_BYTES).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
