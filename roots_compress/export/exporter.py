@@ -17,9 +17,9 @@ from roots_compress.export.parity import ParityCase, check_parity
 from roots_compress.export.runtimes import write_configs
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.tokenizer import save_tokenizer
+from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import SHARED_CACHE
 
-GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
 INLINE_LIMIT_BYTES = 16 << 20
 """Weights up to this size stay in the graph's file; larger ones go beside it, where they can be mapped."""

@@ -15,6 +15,7 @@ from roots_compress.model.importers.write_back import family_config
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import has_int8_cache
 from roots_compress.model.sources import CONFIG
+from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import OURS
 
 GENAI_CONFIG = "genai_config.json"
@@ -88,7 +89,7 @@ def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, An
             **{name: token for name, token in tokens.items() if token is not None},
             "decoder": {
                 "session_options": {"provider_options": []},
-                "filename": "model.onnx",
+                "filename": GRAPH_NAME,
                 "hidden_size": config.hidden_size,
                 "head_size": first["head_dim"],
                 "num_attention_heads": first["num_attention_heads"],

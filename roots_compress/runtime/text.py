@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.errors import InputError
 from roots_compress.model.tokenizer import load_tokenizer_beside
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.runtime.graph_folder import EXPORT_AGAIN, find_graph
 from roots_compress.runtime.protocol import LanguageModel
 
 TOKENIZER = "tokenizer.json"
@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """
     home = find_graph(folder).parent
     if not (home / TOKENIZER).is_file():
-        raise InputError(f"has no {TOKENIZER}", where=home, remedy="Export the checkpoint again.")
+        raise InputError(f"the graph's folder holds no {TOKENIZER}", where=home, remedy=EXPORT_AGAIN)
     return load_tokenizer_beside(home)
 
 
