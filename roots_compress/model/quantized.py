@@ -38,6 +38,16 @@ def groups_for(width: int, group_size: int) -> int:
     return -(-width // group_size)
 
 
+def matrix_bytes(rows: int, width: int, weight_format: Format, group_size: int) -> int:
+    """Return the bytes of a matrix in a format, scales and zero points included."""
+    if weight_format == "w8a8":
+        return rows * (width + 4)
+    groups = groups_for(width, group_size)
+    if weight_format == "w8":
+        return rows * groups * (group_size + 4)
+    return rows * (groups * (group_size // 2 + 4) + -(-groups // 2))
+
+
 def pack_nibbles(values: Tensor) -> Tensor:
     """Pack pairs along the last axis, uint8 below 16, the first in the low half; an odd length gets a 0."""
     if values.shape[-1] % 2:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from roots_compress.data.config import CalibrationConfig
-from roots_compress.settings import PositiveFloat, Settings
+from roots_compress.settings import PositiveFloat, PositiveInt, Settings
 
 
 class QuantizeConfig(Settings):
@@ -23,10 +23,14 @@ class QuantizeConfig(Settings):
     """int8 only. `auto`: quantize a projection's input too, unless its measured error is too large."""
     activation_error: PositiveFloat = 0.03
     """int8 with `auto`: the largest relative output error (RMS) that quantizing an input may add."""
-    group_size: Literal[16, 32, 64, 128] = 32
-    """Weights that share a scale, in weight-only int8 and int4 matrices."""
-    eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.08
+    group_size: Literal[16, 32, 64, 128] | None = None
+    """Weights that share a scale, in weight-only int8 and int4 matrices. Without it 32 in int8; 64 in int4,
+    where the bytes do more good as 8-bit layers than as scales."""
+    eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
     """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
+    max_bytes: PositiveInt | None = None
+    """int4 only: the most bytes that the stored weights may take. As many stay in 8 bits as fit, whatever
+    `eight_bit_fraction` says."""
     fold: bool = True
     """Move outlier channels from activations into weights where that is exact."""
     compensate: bool = True
@@ -35,9 +39,19 @@ class QuantizeConfig(Settings):
     """int8 and int4 only. `int8`: cache keys and values in 8 bits, so that long contexts decode faster."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Text on which errors are measured."""
+    own_windows: Annotated[int, Field(ge=0)] = 32
+    """Windows of text that the model writes itself, measured beside the calibration text, so that what is
+    chosen for that text serves others too. 0: none."""
+
+    @property
+    def group_width(self) -> int:
+        """Weights that share a scale, whether given or not."""
+        return self.group_size or (64 if self.scheme == "int4" else 32)
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:
         if self.scheme == "fp16" and self.cache == "int8":
             raise ValueError("cache int8 goes with the schemes int8 and int4; fp16 caches in float16")
+        if self.max_bytes is not None and self.scheme != "int4":
+            raise ValueError("max_bytes chooses between 4 and 8 bits, so it needs scheme int4")
         return self

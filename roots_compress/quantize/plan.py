@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
+import numpy as np
+
 from roots_compress.model.quantized import Format
 from roots_compress.quantize.config import QuantizeConfig
+
+MOST_STEPS = 4096
+"""Steps that a budget is divided into at most. Beyond, sizes are rounded up, so that the budget holds."""
 
 
 @dataclass(frozen=True)
 class SiteCost:
-    """What a site would lose in 4 bits and in 8, squared relative to the residual stream, and its weights."""
+    """What 4 bits cost a site in place of 8."""
 
-    four_bit: float
-    eight_bit: float
-    weights: int
+    loss: float
+    """Expected increase of the model's loss, in nats per token."""
+    saved_bytes: int
+    """What 4 bits save."""
 
 
 def int8_format(config: QuantizeConfig, input_error: float) -> Format:
@@ -32,17 +39,30 @@ def int8_format(config: QuantizeConfig, input_error: float) -> Format:
             assert_never(unreachable)
 
 
-def eight_bit_sites(costs: Mapping[str, SiteCost], fraction: float) -> set[str]:
-    """Return the sites to keep in 8 bits: those that gain most per weight, up to a fraction of all."""
-    budget = fraction * sum(cost.weights for cost in costs.values())
+def eight_bit_sites(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str]:
+    """Return the sites to keep in 8 bits: those whose losses add up to the most within a number of bytes.
 
-    def gain(name: str) -> float:
-        cost = costs[name]
-        return (cost.four_bit - cost.eight_bit) / cost.weights
+    A 0/1 knapsack, solved by dynamic programming over the bytes spent, in steps of their common divisor.
 
-    chosen: set[str] = set()
-    for name in sorted(costs, key=gain, reverse=True):
-        if costs[name].weights <= budget:
-            chosen.add(name)
-            budget -= costs[name].weights
+    Args:
+        costs: by site; losses are not negative.
+        budget_bytes: what 8 bits may take beyond 4, in all.
+    """
+    names = [name for name, cost in costs.items() if cost.saved_bytes <= budget_bytes]
+    step = max(math.gcd(*(costs[name].saved_bytes for name in names)), -(-budget_bytes // MOST_STEPS), 1)
+    steps = budget_bytes // step
+    spared = np.zeros(steps + 1)  # The most loss that can be spared within so many steps.
+    taken = np.zeros((len(names), steps + 1), dtype=bool)
+    for index, name in enumerate(names):
+        size = -(-costs[name].saved_bytes // step)
+        if size > steps:
+            continue
+        with_site = spared[: steps + 1 - size] + costs[name].loss
+        taken[index, size:] = with_site > spared[size:]
+        spared[size:] = np.maximum(spared[size:], with_site)
+    chosen, left = set[str](), steps
+    for index in reversed(range(len(names))):
+        if taken[index, left]:
+            chosen.add(names[index])
+            left -= -(-costs[names[index]].saved_bytes // step)
     return chosen

@@ -13,19 +13,21 @@ from torch import Tensor, nn
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.export.frame import is_fusible
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import Format, QuantizedWeight
+from roots_compress.model.quantized import Format, QuantizedWeight, matrix_bytes
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.half import half_precision
 from roots_compress.quantize.outliers import input_error, output_error
-from roots_compress.quantize.plan import int8_format
+from roots_compress.quantize.own_text import joined, own_text
+from roots_compress.quantize.plan import eight_bit_sites, int8_format
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
+from roots_compress.quantize.sensitivity import four_bit_costs
 from roots_compress.quantize.sites import SAMPLED_ROWS, SiteInput
-from roots_compress.quantize.walk import BITS, Rounded, rank_sites, round_layers
+from roots_compress.quantize.walk import BITS, Rounded, round_layers
 from roots_compress.results import Json
 from roots_compress.training.outcome import StageOutcome
 
@@ -53,17 +55,19 @@ def quantize(
         checkpoint: a float32 model; it is left as it is.
         text: its training part is read to measure activations.
         device: where to compute, `cpu` or `cuda`.
-        seed: draws the calibration windows.
+        seed: draws the calibration windows, the text that the model writes, and labels.
         work: not used; the stage is short enough to be begun anew.
         console: shows progress.
 
     Raises:
         InputError: the model is quantized or in half precision already, or the text is too short.
         StageError: weights or activations are not finite, or overflow float16; or the result is not as
-        planned.
+            planned.
+        GateMissedError: `max_bytes` is less than the model takes with all layers in 4 bits.
     """
     model = checkpoint.model
     _check_source(model, config)
+    _check_budget(model, config)
     block_size = min(config.calibration.block_size, model.config.max_position_embeddings)
     windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=config.calibration.windows)
     if config.scheme == "fp16":
@@ -74,7 +78,11 @@ def quantize(
         )
     nn.Module.to(model, device)
     try:
-        rounded = _round_model(model, windows, config, device=device, console=console)
+        if config.own_windows:
+            bos = checkpoint.tokenizer.bos_token_id
+            own = own_text(model, config.own_windows, block_size, bos=bos, seed=seed, console=console)
+            windows = joined(windows, own)
+        rounded = _round_model(model, windows, config, seed=seed, device=device, console=console)
     finally:
         nn.Module.to(model, "cpu")
     quantized = assemble(model, rounded, config)
@@ -107,12 +115,58 @@ def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
             raise StageError(f"{name} holds NaN or infinite weights", remedy="The checkpoint is broken.")
 
 
+def _check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
+    least = _least_bytes(model, config.group_width)
+    if config.max_bytes is not None and config.max_bytes < least:
+        raise GateMissedError(
+            f"the model takes {least:,} bytes with every layer in 4 bits, "
+            f"and at most {config.max_bytes:,} are asked for",
+            where="max_bytes",
+            remedy=f"Allow {least:,} bytes, raise group_size, or prune the model first.",
+        )
+
+
+def _least_bytes(model: RootsForCausalLM, group_size: int) -> int:
+    """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
+    sizes: dict[int, int] = {}
+    for name, tensor in model.state_dict().items():
+        owner = name.removesuffix(".weight")
+        module = model.get_submodule(owner) if owner != name else None
+        if isinstance(module, nn.Linear | nn.Embedding) and owner != POSITIONS:
+            chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"
+            size = matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, group_size)
+        else:
+            size = tensor.numel() * tensor.element_size()
+        sizes.setdefault(tensor.data_ptr(), size)
+    return sum(sizes.values())
+
+
+def _kept_in_eight_bits(
+    model: RootsForCausalLM, windows: PackedWindows, config: QuantizeConfig, *, seed: int, device: str
+) -> set[str]:
+    """Return the full names of the sites that int4 keeps in 8 bits."""
+    costs = four_bit_costs(model, windows, config.group_width, seed=seed, device=device)
+    if config.max_bytes is not None:
+        return eight_bit_sites(costs, config.max_bytes - _least_bytes(model, config.group_width))
+    return eight_bit_sites(
+        costs, int(config.eight_bit_fraction * sum(cost.saved_bytes for cost in costs.values()))
+    )
+
+
 @torch.no_grad()
 def _round_model(
-    model: RootsForCausalLM, windows: PackedWindows, config: QuantizeConfig, *, device: str, console: Console
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    config: QuantizeConfig,
+    *,
+    seed: int,
+    device: str,
+    console: Console,
 ) -> Rounded:
     """Quantize the layers, then the embedding and the head."""
-    eight_bit = rank_sites(model, windows, config, device=device) if config.scheme == "int4" else set()
+    eight_bit = set[str]()
+    if config.scheme == "int4":
+        eight_bit = _kept_in_eight_bits(model, windows, config, seed=seed, device=device)
     rounded, stream = round_layers(
         model, windows, config, eight_bit=eight_bit, device=device, console=console
     )
@@ -120,12 +174,12 @@ def _round_model(
     table = model.model.embed_tokens.get_parameter("weight")
     head = model.get_submodule(HEAD).get_parameter("weight")
     # A tied table is stored once, in the one format that serves both looking up and multiplying.
-    _add(rounded, EMBEDDING, table, quantize_matrix(table, "w8", config.group_size), seen)
+    _add(rounded, EMBEDDING, table, quantize_matrix(table, "w8", config.group_width), seen)
     if head is not table:
         chosen: Format = "w8"
         if config.scheme == "int8":
             chosen = int8_format(config, input_error(seen.sample_SC, [head]))
-        quantized = quantize_matrix(head, chosen, config.group_size, importance_C=seen.mean_square)
+        quantized = quantize_matrix(head, chosen, config.group_width, importance_C=seen.mean_square)
         _add(rounded, HEAD, head, quantized, seen)
     return rounded
 
@@ -154,7 +208,7 @@ def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig
     """Return a new model, in eval mode on the CPU, of the quantized tensors and the rest of the old one's."""
     config = copy.deepcopy(model.config)
     config.quantization = {
-        "group_size": settings.group_size,
+        "group_size": settings.group_width,
         "formats": dict(sorted(rounded.formats.items())),
         **({"cache": settings.cache} if settings.cache == "int8" else {}),
     }

@@ -24,13 +24,11 @@ from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.gptq import compensated_matrix
 from roots_compress.quantize.outliers import best_scale, input_error, output_error
-from roots_compress.quantize.plan import SiteCost, eight_bit_sites, int8_format
+from roots_compress.quantize.plan import int8_format
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sites import Site, SiteInput, attention_sites, mlp_sites, observe_sites
 
 BITS: dict[Format, int] = {"w8a8": 8, "w8": 8, "w4": 4}
-RANKING_WINDOWS = 4
-"""Windows on which int4 ranks the sites before it rounds any."""
 
 
 @dataclass
@@ -129,7 +127,7 @@ def _fold_site(
 ) -> SiteInput:
     """Fold a site's outliers where that pays, and return what the site reads then."""
     wanted = _first_choice(config, name in eight_bit)
-    scale_C = best_scale(site, seen, wanted, config.group_size) if config.fold else None
+    scale_C = best_scale(site, seen, wanted, config.group_width) if config.fold else None
     if scale_C is None:
         return seen
     site.fold(scale_C)
@@ -155,7 +153,7 @@ def _round_site(
         quantized = round_matrix(linear.weight, chosen, config, seen)
         rounded.formats[prefix + name] = chosen
         rounded.errors[prefix + name] = output_error(seen.sample_SC, linear.weight, quantized)
-        layer.set_submodule(name, quantized_linear(linear, quantized, config.group_size))
+        layer.set_submodule(name, quantized_linear(linear, quantized, config.group_width))
 
 
 def _first_choice(config: QuantizeConfig, eight_bit: bool) -> Format:
@@ -170,8 +168,8 @@ def round_matrix(
 ) -> QuantizedMatrix:
     """Round a matrix as the settings ask, in view of what it reads."""
     if config.compensate and seen.statistics.gram is not None:
-        return compensated_matrix(weight_RC, weight_format, config.group_size, seen.statistics.gram)
-    return quantize_matrix(weight_RC, weight_format, config.group_size, importance_C=seen.mean_square)
+        return compensated_matrix(weight_RC, weight_format, config.group_width, seen.statistics.gram)
+    return quantize_matrix(weight_RC, weight_format, config.group_width, importance_C=seen.mean_square)
 
 
 def quantized_linear(linear: nn.Linear, quantized: QuantizedMatrix, group_size: int) -> QuantizedLinear:
@@ -183,43 +181,3 @@ def quantized_linear(linear: nn.Linear, quantized: QuantizedMatrix, group_size: 
         tensors["bias"] = linear.bias.detach()
     module.load_state_dict(tensors)
     return module.to(linear.weight.device).eval()
-
-
-@torch.no_grad()
-def rank_sites(
-    model: RootsForCausalLM, windows: PackedWindows, config: QuantizeConfig, *, device: str
-) -> set[str]:
-    """Return the full names of the sites that int4 keeps in 8 bits, from a look at the float model.
-
-    A site's cost is the squared relative error of its outputs, rounded to nearest, on a few windows.
-    """
-    few = PackedWindows(
-        windows.input_ids[:RANKING_WINDOWS],
-        windows.labels[:RANKING_WINDOWS],
-        windows.segment_ids[:RANKING_WINDOWS],
-    )
-    stream = ResidualStream(model, few, device=device)
-    costs: dict[str, SiteCost] = {}
-    for index, layer in enumerate(model.model.layers):
-        prefix = f"model.layers.{index}."
-        for half in halves(stream, layer, index, model.config.activation):
-            inputs = half.observe(stream, layer, prefix[:-1])
-            for site, seen in zip(half.sites, inputs, strict=True):
-                costs[prefix + site.name] = _site_cost(site, seen, config.group_size)
-            stream.add(half.forward())
-    return eight_bit_sites(costs, config.eight_bit_fraction)
-
-
-def _site_cost(site: Site, seen: SiteInput, group_size: int) -> SiteCost:
-    four_bit = eight_bit = 0.0
-    for linear in site.consumers.values():
-        for weight_format in ("w4", "w8"):
-            quantized = quantize_matrix(
-                linear.weight, weight_format, group_size, importance_C=seen.mean_square, clip=False
-            )
-            error = output_error(seen.sample_SC, linear.weight, quantized) ** 2
-            if weight_format == "w4":
-                four_bit += error
-            else:
-                eight_bit += error
-    return SiteCost(four_bit, eight_bit, sum(linear.weight.numel() for linear in site.consumers.values()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from typing import Literal
 
 import pytest
@@ -25,19 +27,38 @@ def test_int8_inputs_are_quantized_where_it_holds_up(
     assert int8_format(QuantizeConfig(activations=activations), error) == expected
 
 
-COSTS = {
-    "cheap": SiteCost(four_bit=0.01, eight_bit=0.0, weights=100),
-    "large": SiteCost(four_bit=0.5, eight_bit=0.0, weights=1000),
-    "dear": SiteCost(four_bit=0.4, eight_bit=0.0, weights=100),
-    "hopeless": SiteCost(four_bit=0.9, eight_bit=0.9, weights=100),
-}
+def test_eight_bits_are_given_out_as_exhaustive_search_would() -> None:
+    generator = random.Random(0)
+    for _ in range(50):
+        costs = {
+            f"site {number}": SiteCost(generator.random(), 8 * generator.randint(1, 30))
+            for number in range(8)
+        }
+        budget = generator.randint(0, 8 * 100)
+        best = max(
+            sum(costs[name].loss for name in names)
+            for count in range(len(costs) + 1)
+            for names in itertools.combinations(costs, count)
+            if sum(costs[name].saved_bytes for name in names) <= budget
+        )
+        chosen = eight_bit_sites(costs, budget)
+        assert sum(costs[name].saved_bytes for name in chosen) <= budget
+        assert sum(costs[name].loss for name in chosen) == pytest.approx(best)
 
 
-def test_eight_bits_go_where_they_gain_most_per_weight() -> None:
-    assert eight_bit_sites(COSTS, 0.1) == {"dear"}
-    assert eight_bit_sites(COSTS, 0.9) == {"dear", "large"}
+def test_a_budget_of_many_steps_holds_and_is_nearly_used() -> None:
+    generator = random.Random(0)
+    costs = {f"site {number}": SiteCost(1.0, generator.randint(10**6, 2 * 10**6)) for number in range(60)}
+    spent = sum(costs[name].saved_bytes for name in eight_bit_sites(costs, 40 * 10**6))
+    assert 38 * 10**6 < spent <= 40 * 10**6
 
 
 def test_no_site_and_every_site_may_have_eight_bits() -> None:
-    assert eight_bit_sites(COSTS, 0.0) == set()
-    assert eight_bit_sites(COSTS, 1.0) == set(COSTS)
+    costs = {"one": SiteCost(0.1, 100), "other": SiteCost(0.2, 50)}
+    assert eight_bit_sites(costs, 0) == set()
+    assert eight_bit_sites(costs, 49) == set()
+    assert eight_bit_sites(costs, 150) == set(costs)
+
+
+def test_a_site_that_loses_nothing_stays_in_four_bits() -> None:
+    assert eight_bit_sites({"dead": SiteCost(0.0, 10), "alive": SiteCost(0.1, 10)}, 100) == {"alive"}

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
 
 from roots_compress.data.config import CalibrationConfig
 from roots_compress.data.documents import Document, TextSplit
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import QuantizedEmbedding, QuantizedLinear
@@ -27,18 +28,26 @@ from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 Scheme = Literal["int8", "int4", "fp16"]
 SCHEMES: tuple[Scheme, ...] = ("int8", "int4", "fp16")
 DOCUMENT = Document.plain(TEXT * 8)
-SPLIT = TextSplit((DOCUMENT,), (DOCUMENT,), "a few lines")
 
 
-def run(tmp_path: Path, checkpoint: Checkpoint, scheme: Scheme = "int8", **settings: Any) -> StageOutcome:
+def run(
+    tmp_path: Path,
+    checkpoint: Checkpoint,
+    scheme: Scheme = "int8",
+    *,
+    text: Document = DOCUMENT,
+    **settings: Any,
+) -> StageOutcome:
+    split = TextSplit((text,), (text,), "a few lines")
     config = QuantizeConfig(
         scheme=scheme,
         group_size=settings.pop("group_size", 16),
         calibration=CalibrationConfig(windows=8, block_size=32),
+        own_windows=settings.pop("own_windows", 0),
         **settings,
     )
     console = Console(file=io.StringIO())
-    return quantize(config, checkpoint, SPLIT, device="cpu", seed=0, work=tmp_path, console=console)
+    return quantize(config, checkpoint, split, device="cpu", seed=0, work=tmp_path, console=console)
 
 
 @torch.no_grad()
@@ -168,6 +177,46 @@ def test_int4_keeps_the_dearest_sites_in_eight_bits(tmp_path: Path) -> None:
     assert 0 < float(str(notes["share_in_4_bits"])) < 0.6
 
 
+def test_a_budget_is_met_and_used(tmp_path: Path) -> None:
+    cases: tuple[dict[str, Any], ...] = ({}, {"tie_word_embeddings": False, "position": "learned"})
+    for overrides in cases:
+        checkpoint = tiny_checkpoint(**overrides)
+        least, most = (
+            stored_bytes(run(tmp_path, checkpoint, "int4", eight_bit_fraction=fraction).checkpoint.model)
+            for fraction in (0.0, 1.0)
+        )
+        assert stored_bytes(run(tmp_path, checkpoint, "int4", max_bytes=least).checkpoint.model) == least
+        assert stored_bytes(run(tmp_path, checkpoint, "int4", max_bytes=most).checkpoint.model) == most
+        between = run(tmp_path, checkpoint, "int4", max_bytes=(least + most) // 2)
+        assert least < stored_bytes(between.checkpoint.model) <= (least + most) // 2
+
+
+def test_a_budget_that_cannot_be_met_names_the_least(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    least = stored_bytes(run(tmp_path, checkpoint, "int4", eight_bit_fraction=0.0).checkpoint.model)
+    with pytest.raises(GateMissedError, match=f"takes {least:,} bytes with every layer in 4 bits") as error:
+        run(tmp_path, checkpoint, "int4", max_bytes=least - 1)
+    assert error.value.exit_code == 3
+
+
+def test_only_int4_has_a_budget() -> None:
+    with pytest.raises(ValidationError, match="needs scheme int4"):
+        QuantizeConfig(scheme="int8", max_bytes=10**6)
+
+
+def test_text_of_its_own_makes_up_for_narrow_calibration_text(tmp_path: Path) -> None:
+    """Calibrated on one letter alone, a model is far worse on random tokens than with its own text beside."""
+    checkpoint = tiny_checkpoint()
+    letter = Document.plain("a" * 2000)
+    narrow, broad = (
+        run(tmp_path, checkpoint, "int4", text=letter, eight_bit_fraction=0.0, own_windows=windows)
+        for windows in (0, 64)
+    )
+    assert distance(checkpoint.model, broad.checkpoint.model) < 0.9 * distance(
+        checkpoint.model, narrow.checkpoint.model
+    )
+
+
 def test_shared_inputs_get_one_format(tmp_path: Path) -> None:
     model = run(tmp_path, tiny_checkpoint(), "int4", eight_bit_fraction=0.4).checkpoint.model
     formats = model.config.quantization["formats"] if model.config.quantization else {}
@@ -194,7 +243,7 @@ def test_compensation_pays_in_four_bits_on_text_of_the_same_kind(tmp_path: Path)
     checkpoint = tiny_checkpoint()
     tokens = torch.tensor(checkpoint.tokenizer(TEXT)["input_ids"])[None, :60]
 
-    def error(**settings: bool) -> float:
+    def error(**settings: Any) -> float:
         outcome = run(tmp_path, checkpoint, "int4", fold=False, eight_bit_fraction=0.0, **settings)
         model = outcome.checkpoint.model
         with torch.no_grad():

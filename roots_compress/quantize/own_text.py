@@ -1,0 +1,76 @@
+"""Calibration text that the model writes itself.
+
+Error-compensating rounding learns the calibration text: on another kind of text it may be no better than
+rounding to nearest. What a model writes, begun with random tokens, ranges over all that it was trained on and
+needs no data. Liu et al. 2023, "LLM-QAT: Data-Free Quantization Aware Training"; Williams et al. 2024,
+"Self-calibration for Language Model Quantization and Pruning".
+
+Shape legend: N windows, T tokens in a window, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import StageError
+from roots_compress.model.modeling import RootsForCausalLM
+
+
+@torch.no_grad()
+def own_text(
+    model: RootsForCausalLM, windows: int, block_size: int, *, bos: int | None, seed: int, console: Console
+) -> PackedWindows:
+    """Return windows that each open with BOS and a token drawn evenly from the vocabulary.
+
+    The tokens after them are drawn from the model's predictions, at temperature 1. A window counts as one
+    document, whatever ends of text the model writes.
+
+    Args:
+        model: in evaluation mode, on any device.
+        windows: N, one or more.
+        block_size: T.
+        bos: opens each window; None where the tokenizer has none.
+        seed: decides the draws.
+        console: shows progress.
+
+    Raises:
+        StageError: the model predicts NaN.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn_N1 = torch.randint(model.config.vocab_size, (windows, 1), generator=generator)
+    opening = [] if bos is None else [torch.full_like(drawn_N1, bos)]
+    pieces = [torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]]
+    past = None
+    steps = range(block_size - pieces[0].shape[1])
+    for _ in track(steps, "write calibration text", console=console, transient=True):
+        output = model(
+            input_ids=pieces[-1].to(model.device), past_key_values=past, use_cache=True, logits_to_keep=1
+        )
+        past = output.past_key_values
+        probabilities_NV = output.logits[:, -1].float().softmax(dim=-1).cpu()
+        if not torch.isfinite(probabilities_NV).all():
+            raise StageError(
+                "the model predicts NaN", remedy="Check the checkpoint: its weights or activations overflow."
+            )
+        pieces.append(torch.multinomial(probabilities_NV, 1, generator=generator))
+    ids_NT = torch.cat(pieces, dim=1).numpy()
+    return PackedWindows(ids_NT, ids_NT, np.zeros_like(ids_NT))
+
+
+def joined(first: PackedWindows, second: PackedWindows) -> PackedWindows:
+    """Return the windows of both, of equal length, one in turn from each for as long as both last."""
+    shorter = min(len(first.input_ids), len(second.input_ids))
+
+    def merged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        turns = np.stack((one[:shorter], other[:shorter]), axis=1).reshape(-1, one.shape[1])
+        return np.concatenate((turns, one[shorter:], other[shorter:]))
+
+    return PackedWindows(
+        merged(first.input_ids, second.input_ids),
+        merged(first.labels, second.labels),
+        merged(first.segment_ids, second.segment_ids),
+    )
