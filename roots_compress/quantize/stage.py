@@ -82,6 +82,8 @@ def quantize(
             bos = checkpoint.tokenizer.bos_token_id
             own = own_text(model, config.own_windows, block_size, bos=bos, seed=seed, console=console)
             windows = joined(windows, own)
+        if config.compensate:
+            _check_calibration(model, windows)
         rounded = _round_model(model, windows, config, seed=seed, device=device, console=console)
     finally:
         nn.Module.to(model, "cpu")
@@ -113,6 +115,21 @@ def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
             )
         if not torch.isfinite(parameter).all():
             raise StageError(f"{name} holds NaN or infinite weights", remedy="The checkpoint is broken.")
+
+
+def _check_calibration(model: RootsForCausalLM, windows: PackedWindows) -> None:
+    """Refuse fewer tokens than a matrix has inputs: compensation would know nothing but these."""
+    widest = max(
+        module.in_features for module in model.model.layers.modules() if isinstance(module, nn.Linear)
+    )
+    tokens, block_size = windows.input_ids.size, windows.input_ids.shape[1]
+    if tokens < widest:
+        raise InputError(
+            f"{tokens} tokens of calibration text are too few for matrices of {widest} inputs",
+            where="calibration",
+            remedy=f"Give text for {-(-widest // block_size)} windows or more, raise own_windows, or switch "
+            "compensate off.",
+        )
 
 
 def _check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:

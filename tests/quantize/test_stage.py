@@ -42,7 +42,7 @@ def run(
     config = QuantizeConfig(
         scheme=scheme,
         group_size=settings.pop("group_size", 16),
-        calibration=CalibrationConfig(windows=8, block_size=32),
+        calibration=CalibrationConfig(windows=settings.pop("windows", 8), block_size=32),
         own_windows=settings.pop("own_windows", 0),
         **settings,
     )
@@ -197,6 +197,16 @@ def test_a_budget_that_cannot_be_met_names_the_least(tmp_path: Path) -> None:
     with pytest.raises(GateMissedError, match=f"takes {least:,} bytes with every layer in 4 bits") as error:
         run(tmp_path, checkpoint, "int4", max_bytes=least - 1)
     assert error.value.exit_code == 3
+
+
+def test_too_little_calibration_text_says_how_much_is_needed(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with pytest.raises(InputError, match="32 tokens of calibration text are too few") as error:
+        run(tmp_path, checkpoint, windows=1)
+    assert "matrices of 48 inputs" in str(error.value)
+    assert "text for 2 windows or more" in str(error.value)
+    run(tmp_path, checkpoint, windows=1, compensate=False)
+    run(tmp_path, checkpoint, windows=1, own_windows=1)
 
 
 def test_only_int4_has_a_budget() -> None:
