@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.model.modeling import RootsAttention
-from roots_compress.model.quantized import UINT8_ZERO_POINT
+from roots_compress.model.quantized import ACTIVATION_LEVELS
 
 # Other text goes beyond what calibration saw: what is cut off costs more than a coarser step.
 MARGIN = 1.25
@@ -32,7 +32,7 @@ def rotated_range(key_RGD: Tensor) -> Tensor:
 
 def scale_of(range_GD: Tensor) -> Tensor:
     """Return the step between levels, `GD`; 1 for a channel that is always zero."""
-    step_GD = range_GD * (MARGIN / (UINT8_ZERO_POINT - 1))
+    step_GD = range_GD * (MARGIN / ACTIVATION_LEVELS)
     return torch.where(step_GD > 0, step_GD, 1.0)
 
 
