@@ -52,7 +52,7 @@ def run_prune(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
 
 
 def run_quantize(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
-    config = QuantizeConfig(**{"group_size": 16, "calibration": CALIBRATION, **settings})
+    config = QuantizeConfig(**{"group_size": 16, "own_windows": 0, "calibration": CALIBRATION, **settings})
     console = Console(file=io.StringIO())
     quantize_stage.quantize(config, checkpoint, SPLIT, device="cpu", seed=0, work=folder, console=console)
 
