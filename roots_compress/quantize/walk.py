@@ -39,7 +39,8 @@ class Rounded:
         state: every tensor of the quantized layers, under its name in the model's state dict, on the CPU.
         formats: the storage format of each quantized module.
         errors: each quantized module's relative output error on sampled inputs, its input's rounding
-        included. folded: names of the sites whose input channels were scaled.
+            included.
+        folded: names of the sites whose input channels were scaled.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)

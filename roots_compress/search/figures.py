@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.results import Json
@@ -16,7 +18,7 @@ from roots_compress.search.space import Candidate
 from roots_compress.search.succession import Outcome
 from roots_compress.steps import TIMING_SETTINGS
 
-NAME = "search.json"
+NAME: Final = "search.json"
 SCHEMA = 1
 _MAX_BYTES = 16 << 20
 
@@ -66,7 +68,8 @@ def read_figures(run: Path, evaluation: EvaluationConfig) -> dict[str, Figures]:
         document = json.loads(read_regular(run / NAME, _MAX_BYTES))
         if document["schema"] != SCHEMA or document["timing"] != _timing(evaluation):
             return {}
-        return {key: Figures(**each) for key, each in document["tried"].items()}
+        tried = {key: Figures(**each) for key, each in document["tried"].items()}
+        return {key: each for key, each in tried.items() if _is_measured(each)}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
@@ -76,6 +79,14 @@ def figures_text(figures: Mapping[str, Figures], evaluation: EvaluationConfig) -
     tried = {key: asdict(each) for key, each in figures.items()}
     document = {"schema": SCHEMA, "timing": _timing(evaluation), "tried": tried}
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def _is_measured(figures: Figures) -> bool:
+    """Return whether these can be figures: an edited file may hold anything, and a ratio divides by them."""
+    return all(
+        type(value) in (int, float) and math.isfinite(value) and value > 0
+        for value in asdict(figures).values()
+    )
 
 
 def _timing(evaluation: EvaluationConfig) -> dict[str, Json]:

@@ -22,7 +22,7 @@ from roots_compress.results import RunMetrics, candidate_label
 from roots_compress.run.store import RunFolder
 from roots_compress.search.answer import answer
 from roots_compress.search.choice import budgets_of
-from roots_compress.search.figures import Figures, baseline_of, figures_text, outcomes_of, read_figures
+from roots_compress.search.figures import NAME, Figures, baseline_of, figures_text, outcomes_of, read_figures
 from roots_compress.search.plan import candidate_keys
 from roots_compress.search.space import Candidate, Space
 from roots_compress.search.succession import next_candidate
@@ -99,7 +99,7 @@ def _explore(
             console.print(printable(f"left out: {error.message}"), markup=False)
         else:
             known[keys[candidate].sha256] = figures[candidate]
-            run.write_text("search.json", figures_text(known, evaluation))
+            run.write_text(NAME, figures_text(known, evaluation))
 
 
 def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, console: Console) -> Figures:
