@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roots_compress.distill.config import DistillConfig
-from roots_compress.distill.student import PRESETS
+from roots_compress.distill.student import PRESETS, parameters_of, read_config
 from roots_compress.errors import InputError
+from roots_compress.model.files import read_json_object
 from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.schema import StageConfig, training_of
@@ -124,15 +125,24 @@ def _made(stage: StageConfig | None, parameters: int) -> tuple[float, float]:
     """Return the fewest parameters a stage may make of a model, and the bytes of each."""
     match stage:
         case DistillConfig():
-            # Presets leave embeddings as they are, so this is the least; a student's file may hold anything.
+            # Presets leave embeddings as they are, so this is the least.
             preset = PRESETS.get(stage.student)
-            return (preset.parameters if preset else 0.0) * parameters, FLOAT_BYTES
+            return preset.parameters * parameters if preset else _student(stage.student), FLOAT_BYTES
         case PruneConfig():
             return _left_by(stage, parameters), FLOAT_BYTES
         case QuantizeConfig():
             return parameters, QUANTIZED_BYTES[stage.scheme]
         case _:
             return parameters, FLOAT_BYTES
+
+
+def _student(name: str) -> float:
+    """Return the parameters of a student of a shape of its own; what a checkpoint holds is not asked for."""
+    path = Path(name)
+    if path.suffix != ".json":
+        return 0.0
+    vocab_size = read_json_object(path).get("vocab_size", 1)
+    return float(parameters_of(read_config(path, {"vocab_size": vocab_size})))
 
 
 def _left_by(stage: PruneConfig, parameters: int) -> float:

@@ -28,6 +28,7 @@ from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import dotted
 from roots_compress.recipe.schema import Recipe, context_faults, placed_stages, training_of
+from roots_compress.run.atomic import refuse_inside
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.runtime.graph_folder import holds_graph
 
@@ -56,6 +57,8 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
             be used.
     """
     refuse_foreign(folder)
+    if recipe.model is not None:
+        refuse_inside(folder, recipe.model)
     source = inspect_source(recipe.model) if recipe.model is not None else None
     if source is not None:
         _check_source(recipe, source)

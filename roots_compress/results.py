@@ -5,10 +5,16 @@ Units stand in the names; perplexity is dimensionless, and parameters are counte
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
+DIVISORS = ("bytes", "perplexity", "median")
+"""Figures that others are divided by."""
+LARGEST = 1e300
+"""No figure comes near it, and sums and ratios of smaller ones are finite."""
 
 StageKind = Literal["baseline", "train", "distill", "prune", "quantize"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -85,9 +91,9 @@ class StageResult:
         """Rebuild a row from `metrics.json`; unknown keys, from newer writers, are ignored."""
         figures = {f.name: row[f.name] for f in fields(Metrics)}
         for key in ("prefill_tokens_per_second", "decode_tokens_per_second"):
-            figures[key] = tuple(Speed(**speed) for speed in figures[key])
+            figures[key] = tuple(Speed(**speed) for speed in _listed(figures[key]))
         own = {f.name: row[f.name] for f in fields(cls) if f.name != "metrics"}
-        return cls(metrics=Metrics(**figures), **own)
+        return require_sound(cls(metrics=Metrics(**figures), **own))
 
 
 @dataclass(frozen=True)
@@ -165,20 +171,21 @@ class RunMetrics:
         """Rebuild a run's figures.
 
         Raises:
-            KeyError, TypeError: the document is not of schema 1.
+            KeyError, TypeError, ValueError: the document is not of schema 1, or holds what no figure can be.
         """
         if document["schema"] != SCHEMA:
             raise TypeError(f"metrics schema {document['schema']} is not {SCHEMA}")
         protocol = dict(document["protocol"])
-        protocol["contexts"] = tuple(protocol["contexts"])
-        return cls(
+        protocol["contexts"] = tuple(_listed(protocol["contexts"]))
+        run = cls(
             name=document["name"],
             machine=document["machine"],
             protocol=Protocol(**protocol),
-            stages=tuple(StageResult.from_json(row) for row in document["stages"]),
-            gates=tuple(GateResult(**gate) for gate in document["gates"]),
+            stages=tuple(StageResult.from_json(row) for row in _listed(document["stages"])),
+            gates=tuple(GateResult(**gate) for gate in _listed(document["gates"])),
             search=_search_from(document["search"]) if "search" in document else None,
         )
+        return require_sound(run)
 
 
 def _search_from(document: dict[str, Any]) -> SearchResult:
@@ -190,3 +197,53 @@ def _search_from(document: dict[str, Any]) -> SearchResult:
             "best": tuple(document["best"]),
         }
     )
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{value!r:.60} is not a list")
+    return value
+
+
+_Figures = TypeVar("_Figures")
+
+
+def require_sound(figures: _Figures) -> _Figures:
+    """Return figures that were read from a file, after checking each against its field's type.
+
+    Raises:
+        TypeError, ValueError: a field has another type, or a number that is not finite or divides by nothing.
+    """
+    assert is_dataclass(figures)
+    hints = get_type_hints(type(figures))
+    for each in fields(figures):
+        _check(getattr(figures, each.name), hints[each.name], each.name)
+    return figures
+
+
+def _check(value: object, hint: Any, name: str) -> None:
+    """Check a value against the type of its field; what may hold any JSON is left as it is."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        if not isinstance(value, hint):
+            raise TypeError(f"{name} is {value!r:.60}")
+        require_sound(value)
+    elif get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            raise TypeError(f"{name} is {value!r:.60}, not a list")
+        for item in value:
+            _check(item, get_args(hint)[0], name)
+    elif get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{name} is {value!r:.60}")
+    elif get_origin(hint) in (Union, UnionType):
+        if value is not None or type(None) not in get_args(hint):
+            _check(value, next(part for part in get_args(hint) if part is not type(None)), name)
+    elif get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise TypeError(f"{name} is {value!r:.60}, not a group")
+    elif type(value) is not hint and not (hint is float and type(value) is int):
+        raise TypeError(f"{name} is {value!r:.60}, not {hint.__name__}")
+    elif isinstance(value, int | float) and not abs(value) < LARGEST:
+        raise ValueError(f"{name} is no finite number")
+    elif name in DIVISORS and isinstance(value, int | float) and value <= 0:
+        raise ValueError(f"{name} is {value}, not above 0")

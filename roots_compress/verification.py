@@ -17,7 +17,7 @@ from roots_compress.recipe.growth import RESOLVED_NAME
 from roots_compress.recipe.loading import parse_recipe
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics, StageResult
-from roots_compress.run.atomic import read_regular
+from roots_compress.run.atomic import read_regular, real_path
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
 from roots_compress.run.marker import MARKER_NAME
 from roots_compress.run.seal import seal_faults
@@ -69,7 +69,7 @@ def verify_folder(folder: Path) -> Iterator[Finding]:
 
 def _stage_around(folder: Path) -> Path | None:
     """Return the stage that a folder is, or whose graph it is."""
-    folder = folder.resolve()
+    folder = real_path(folder)
     stage = folder.parent if folder.name == "onnx" else folder
     return stage if STAGE_FOLDER.fullmatch(stage.name) and (stage / MANIFEST_NAME).exists() else None
 

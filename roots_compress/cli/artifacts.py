@@ -36,7 +36,7 @@ def import_(
     from roots_compress.run.atomic import new_folder
 
     inspect_source(source)
-    with new_folder(out) as partial:
+    with new_folder(out, source=source) as partial:
         from roots_compress.evaluate.size import count_parameters
         from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 
@@ -67,7 +67,7 @@ def export(
     from roots_compress.model.sources import inspect_source
 
     inspect_source(source)
-    with new_folder(out) as partial:
+    with new_folder(out, source=source) as partial:
         from roots_compress.export.config import ExportConfig
         from roots_compress.export.exporter import export_checkpoint
         from roots_compress.model.checkpoint import load_checkpoint
@@ -185,11 +185,19 @@ def generate(
     """Write on from a prompt with an exported graph."""
     if not prompt:
         raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(
+            "the prompt is not UTF-8 text", where="--prompt", remedy="Type it in a UTF-8 terminal."
+        ) from None
+    from roots_compress.model.tokenizer import check_vocabulary
     from roots_compress.runtime.onnx_engine import OnnxEngine
     from roots_compress.runtime.text import load_tokenizer, stream_text
 
     tokenizer = load_tokenizer(graph)
     engine = OnnxEngine.load(graph, threads=threads)
+    check_vocabulary(tokenizer, engine.vocab_size, graph)
     if engine.caution is not None:
         stderr().print(engine.caution, markup=False)
     pieces = stream_text(

@@ -158,7 +158,7 @@ def spread_options(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def _absolute(paths: list[Path] | None) -> list[Path] | None:
-    return [path.resolve() for path in paths] if paths else None
+    return [path.absolute() for path in paths] if paths else None
 
 
 def given(**settings: Any) -> dict[str, Any]:

@@ -118,14 +118,14 @@ def distill(
 
     stage = {
         "kind": "distill",
-        "student": student if student in STUDENT_PRESETS else str(Path(student).resolve()),
+        "student": student if student in STUDENT_PRESETS else str(Path(student).absolute()),
         "loss": given(
             cross_entropy_weight=ce_weight,
             divergence_weight=divergence_weight,
             divergence=divergence.value if divergence else None,
             temperature=temperature,
             top_k=top_k,
-            cache=str(cache.resolve()) if cache else None,
+            cache=str(cache.absolute()) if cache else None,
             hidden_weight=hidden_weight,
             relation_weight=relation_weight,
             on_policy_ratio=on_policy_ratio,

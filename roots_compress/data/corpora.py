@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.fingerprint import content_key, without_repeats
 from roots_compress.data.readers import SUFFIXES, read_documents
 from roots_compress.errors import InputError
+from roots_compress.run.atomic import real_path
 
 # Where to cut the one document there is: the end of a paragraph, or else of a line, or of a word.
 BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")
@@ -55,11 +57,11 @@ def load_text(config: DataConfig, *, seed: int) -> TextSplit:
 def _documents_of(path: Path, text_column: str) -> list[Document]:
     """Return the documents of a file, or of all readable files under a folder in the order of their names."""
     files = [path]
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it raises nothing for a name that is too long)
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     documents = [document for file in files for document in read_documents(file, text_column)]
     if not documents:
-        what = f"no text in files ending in {', '.join(SUFFIXES)}" if path.is_dir() else "no text"
+        what = f"no text in files ending in {', '.join(SUFFIXES)}" if files != [path] else "no text"
         raise InputError(f"there is {what}", where=path, remedy="Name a file that holds text.")
     return documents
 
@@ -67,7 +69,7 @@ def _documents_of(path: Path, text_column: str) -> list[Document]:
 def _refuse_repeated_paths(paths: Sequence[Path]) -> None:
     seen: set[Path] = set()
     for path in paths:
-        resolved = path.resolve()
+        resolved = real_path(path)
         # A folder that is named stands for every file under it.
         if any(resolved.is_relative_to(other) or other.is_relative_to(resolved) for other in seen):
             raise InputError(

@@ -7,16 +7,20 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from roots_compress.data.documents import Document
 from roots_compress.data.records import RecordError, columns_to_read, record_document
 from roots_compress.errors import InputError
+from roots_compress.run.atomic import real_path
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (".csv", ".parquet")
 COLUMN_REMEDY = "Set data.text_column to the name of the column that holds the text."
 JSONL_REMEDY = "Write one JSON object on each line."
+_OPENING_BYTES = 1 << 20
+"""Read first, so that a large file that is not text is refused early."""
 SUFFIXES = (*TEXT_SUFFIXES, *JSONL_SUFFIXES, *TABLE_SUFFIXES)
 
 
@@ -26,8 +30,12 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
     Raises:
         InputError: the file is no regular file, of no known kind, or not what its suffix says.
     """
-    if not path.is_file():
-        problem = "is not a regular file" if path.exists() else "does not exist"
+    try:
+        found = path.is_file()
+        problem = "" if found else "is not a regular file" if path.exists() else "does not exist"
+    except OSError as error:  # such as a name too long for a file
+        found, problem = False, f"cannot be read: {error.strerror}"
+    if not found:
         raise InputError(f"the text file {problem}", where=path, remedy="Name a file that can be read.")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -55,8 +63,17 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
 
 def _decoded(path: Path) -> str:
     """Return a file's text, its line ends those of Unix, without a byte order mark."""
-    raw = path.read_bytes()
     remedy = "Save the file as UTF-8 text."
+    with path.open("rb") as file:
+        opening = file.read(_OPENING_BYTES)
+        if b"\0" in opening:
+            _refuse_zero(opening, path, remedy)
+        try:
+            raw = opening + file.read()
+        except MemoryError as error:
+            raise InputError(
+                f"{path.stat().st_size} bytes of text do not fit in memory", where=path, remedy="Split it."
+            ) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -65,9 +82,13 @@ def _decoded(path: Path) -> str:
             f"byte {raw[error.start]:#04x} is not UTF-8", where=f"{path}:{line}", remedy=remedy
         ) from error
     if "\0" in text:
-        line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
-        raise InputError("a zero byte: this is not text", where=f"{path}:{line}", remedy=remedy)
+        _refuse_zero(raw, path, remedy)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _refuse_zero(raw: bytes, path: Path, remedy: str) -> NoReturn:
+    line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
+    raise InputError("a zero byte: this is not text", where=f"{path}:{line}", remedy=remedy)
 
 
 def _read_jsonl(path: Path, text: str, text_column: str) -> Iterator[Document]:
@@ -101,7 +122,7 @@ def _read_table(path: Path, text_column: str) -> Iterator[Document]:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # It logs what is raised here as well.
     try:
         with tempfile.TemporaryDirectory(prefix="roots-compress-") as cache:
-            pattern = glob.escape(str(path.resolve()))
+            pattern = glob.escape(str(real_path(path)))
             if path.suffix.lower() == ".csv":
                 # Text as it stands: neither is "NA" a missing value, nor "1" a number.
                 text_columns = dict.fromkeys((text_column, "prompt", "response"), str)

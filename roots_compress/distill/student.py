@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from roots_compress.distill.config import student_path
 from roots_compress.distill.inherit import inherit, spread
 from roots_compress.distill.vocabulary import refuse_quantized, require_same_size, require_same_tokenizer
 from roots_compress.errors import InputError, did_you_mean
-from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.model.checkpoint import TOKEN_IDS, Checkpoint, load_checkpoint
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.files import read_json_object
 from roots_compress.model.modeling import RootsForCausalLM
@@ -73,7 +74,8 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
     if path is None:
         return _inheriting(preset_config(teacher.model.config, PRESETS[student]), teacher, seed=seed)
     if path.suffix == ".json":
-        return _inheriting(read_config(path, teacher), teacher, seed=seed)
+        inherited = {key: getattr(teacher.model.config, key) for key in ("vocab_size", *TOKEN_IDS)}
+        return _inheriting(read_config(path, inherited), teacher, seed=seed)
     checkpoint = load_checkpoint(path)
     require_same_size(checkpoint.model.config.vocab_size, teacher.model.config.vocab_size, path)
     require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)
@@ -111,8 +113,12 @@ def layer_parameters(config: RootsConfig, layer: dict[str, Any]) -> tuple[int, i
     )
 
 
-def read_config(path: Path, teacher: Checkpoint) -> RootsConfig:
-    """Read a student's shape from a ROOTS config file; what it leaves out of the vocabulary is the teacher's.
+def read_config(path: Path, inherited: Mapping[str, Any]) -> RootsConfig:
+    """Read a student's shape from a ROOTS config file.
+
+    Args:
+        path: a JSON file.
+        inherited: `vocab_size` and token ids of the teacher, which hold where the file does not name them.
 
     Raises:
         InputError: the file is not a ROOTS config, or its vocabulary has another size than the teacher's.
@@ -132,9 +138,8 @@ def read_config(path: Path, teacher: Checkpoint) -> RootsConfig:
             where=path,
             remedy="Name a config with model_type 'roots', or give a checkpoint's folder.",
         )
-    inherited = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
     try:
-        config = RootsConfig(**{**{key: getattr(teacher.model.config, key) for key in inherited}, **fields})
+        config = RootsConfig(**{**inherited, **fields})
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"is no usable ROOTS config: {error.__cause__ or error}", where=path, remedy="Correct the file."
@@ -145,8 +150,14 @@ def read_config(path: Path, teacher: Checkpoint) -> RootsConfig:
             where=path,
             remedy="Correct it.",
         )
-    require_same_size(config.vocab_size, teacher.model.config.vocab_size, path)
+    require_same_size(config.vocab_size, inherited["vocab_size"], path)
     return config
+
+
+def parameters_of(config: RootsConfig) -> int:
+    """Return how many weights the matrices of a model hold, the output head counted with the embedding."""
+    layers = sum(sum(layer_parameters(config, layer)) for layer in config.layers)
+    return layers + config.vocab_size * config.hidden_size
 
 
 def shape_of(config: RootsConfig) -> dict[str, Json]:

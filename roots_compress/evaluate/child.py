@@ -2,7 +2,7 @@
 
 The request goes to the child's standard input as JSON. The child answers on its standard output, one JSON
 object a line: `{"progress": [done, total]}` as often as it likes, then `{"result": ...}` or
-`{"error": "..."}`.
+`{"error": "...", "where": ..., "remedy": ..., "input": bool}`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from roots_compress.errors import RootsError, StageError
+from roots_compress.errors import InputError, RootsError, StageError
 
 if TYPE_CHECKING:
     # Not at run time: the child needs neither the bars nor rich, and its memory is measured.
@@ -25,7 +25,8 @@ def measure(module: str, request: dict[str, Any], *, progress: Progress | None =
     """Run `python -m module` with a request, and return its result.
 
     Raises:
-        StageError: the child reported an error, or ended without a result (killed for its memory, say).
+        InputError: the child found what it was given to be at fault.
+        StageError: the child reported another error, or ended without a result (killed for its memory, say).
     """
     # -P: no module of the current folder may stand in for a library's.
     command = [sys.executable, "-P", "-m", module]
@@ -64,7 +65,8 @@ def _converse(process: subprocess.Popen[str], request: dict[str, Any], progress:
     for line in process.stdout:
         answer = json.loads(line)
         if "error" in answer:
-            raise StageError(answer["error"])
+            kind = InputError if answer["input"] else StageError
+            raise kind(answer["error"], where=answer["where"], remedy=answer["remedy"])
         if "progress" in answer and progress is not None:
             progress(*answer["progress"])
         result = answer.get("result", result)
@@ -81,4 +83,9 @@ def serve(handler: Callable[[dict[str, Any], Progress], Any]) -> None:
     try:
         say(result=handler(json.load(sys.stdin), lambda done, total: say(progress=[done, total])))
     except RootsError as error:
-        say(error=str(error))
+        say(
+            error=error.message,
+            where=error.where,
+            remedy=error.remedy,
+            input=isinstance(error, InputError),
+        )

@@ -8,12 +8,14 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.evaluation import evaluation_windows
+from roots_compress.errors import InputError
 from roots_compress.evaluate.artifact import protocol_of
 from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.evaluate.perplexity import Perplexity, perplexity
 from roots_compress.evaluate.progress import Progress
 from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.checkpoint import load_checkpoint
+from roots_compress.model.tokenizer import check_vocabulary
 from roots_compress.results import Protocol
 from roots_compress.runtime.graph_folder import holds_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
@@ -42,6 +44,13 @@ def evaluate_artifact(
     """
     threads = evaluation.threads or default_threads()
     model, tokenizer = _open(path, threads)
+    # A window's last token is only scored, never read.
+    if evaluation.block_size - 1 > model.max_context:
+        raise InputError(
+            f"windows of {evaluation.block_size} tokens do not fit its context of {model.max_context}",
+            where=path,
+            remedy="Lower --block-size.",
+        )
     windows = evaluation_windows(
         text.held_out, tokenizer, block_size=evaluation.block_size, limit=evaluation.windows
     )
@@ -53,6 +62,8 @@ def evaluate_artifact(
 
 def _open(path: Path, threads: int) -> tuple[LanguageModel, PreTrainedTokenizerFast]:
     if holds_graph(path):
-        return OnnxEngine.load(path, threads=threads), load_tokenizer(path)
+        engine, tokenizer = OnnxEngine.load(path, threads=threads), load_tokenizer(path)
+        check_vocabulary(tokenizer, engine.vocab_size, path)
+        return engine, tokenizer
     checkpoint = load_checkpoint(path)
     return TorchEngine(checkpoint.model), checkpoint.tokenizer

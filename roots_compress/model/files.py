@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from roots_compress.errors import InputError
 
@@ -32,6 +34,16 @@ def regular_file(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise InputError("is not a regular file", where=path, remedy="Name an ordinary file.")
     return status.st_size
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; the system's errors, in the block as well, become an InputError."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", where=path) from None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

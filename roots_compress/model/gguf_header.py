@@ -16,7 +16,7 @@ from typing import BinaryIO, NoReturn
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from roots_compress.errors import InputError
-from roots_compress.model.files import regular_file
+from roots_compress.model.files import readable, regular_file
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -62,7 +62,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
         InputError: it is not a regular file, not GGUF of a known version, or shorter than its table says.
     """
     size = regular_file(path)
-    with path.open("rb") as file:
+    with readable(path) as file:
         if file.read(4) != MAGIC:
             raise InputError(
                 "is a file, but not in GGUF format",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from roots_compress.errors import InputError
-from roots_compress.model.files import parse_json_object, regular_file
+from roots_compress.model.files import parse_json_object, readable, regular_file
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
@@ -62,7 +62,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         InputError: it is not a regular file, not safetensors, or its header contradicts itself or the file.
     """
     size = regular_file(path)
-    with path.open("rb") as file:
+    with readable(path) as file:
         opening = file.read(32)
         for magic, (message, remedy) in IMPOSTORS.items():
             # A pickle's first byte could also be the low byte of a header's length: what follows that is `{`.

@@ -40,6 +40,10 @@ BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", 
 
 Kind = Literal["roots", "transformers", "gguf"]
 
+GGUF_WIDTHS = (
+    "block_count", "embedding_length", "feed_forward_length", "vocab_size", "context_length",
+    "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
+)  # fmt: skip
 # GGUF architectures read through transformers, by our family. Gemma 1 is not among those it can read.
 GGUF_FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")
 GGUF_KEYS = frozenset(
@@ -152,7 +156,7 @@ def _check_gguf(header: GgufHeader, path: Path) -> None:
     switches = {key.removeprefix(prefix) for key in header.metadata if key.startswith(prefix)}
     unread = sorted(prefix + key for key in switches - GGUF_KEYS)
     unread += sorted(name for name in header.tensors if name.startswith("rope_"))
-    for key in ("block_count", "embedding_length", "feed_forward_length", "vocab_size", "context_length"):
+    for key in GGUF_WIDTHS:
         number = header.metadata.get(prefix + key)
         most = len(header.tensors) if key == "block_count" else LARGEST
         if number is not None and not (type(number) is int and 0 < number <= most):

@@ -13,7 +13,7 @@ from typing import Any
 from roots_compress.errors import InputError
 from roots_compress.recipe.loading import parse_recipe, resolved
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
-from roots_compress.run.atomic import read_regular
+from roots_compress.run.atomic import read_regular, real_path
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.stages import read_metrics, read_stages
 
@@ -50,7 +50,7 @@ def grow(
                 remedy="Name the model to start from, for example:\n"
                 "roots-compress distill --teacher path/to/checkpoint --student small",
             )
-        model = source.resolve() if source else None
+        model = real_path(source) if source else None
         return _parse({"name": _name_of(folder), "model": model, "stages": [stage], **settings})
     recipe, finished = standing
     _refuse_other_settings(recipe, settings, folder)
@@ -119,11 +119,11 @@ def _is_reported(folder: Path) -> bool:
 def _is_newest(source: Path, folder: Path) -> bool:
     """Whether the named checkpoint is the one the run would take anyway."""
     newest = read_stages(folder)[0][-1:]
-    return any(source.resolve() == stage.checkpoint.resolve() for stage in newest)
+    return any(real_path(source) == real_path(stage.checkpoint) for stage in newest)
 
 
 def _began_with(source: Path, recipe: Recipe) -> bool:
-    return recipe.model is not None and source.resolve() == recipe.model.resolve()
+    return recipe.model is not None and real_path(source) == real_path(recipe.model)
 
 
 def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: Path) -> None:
@@ -159,7 +159,7 @@ def _free_name(kind: str, kept: tuple[StageConfig, ...]) -> str:
 
 def _name_of(folder: Path) -> str:
     """Return a run's name made from its folder's."""
-    cleaned = "".join(char if char.isalnum() and char.isascii() else "-" for char in folder.resolve().name)
+    cleaned = "".join(char if char.isalnum() and char.isascii() else "-" for char in real_path(folder).name)
     return cleaned.strip("-")[:64] or "run"
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from roots_compress.errors import printable
 from roots_compress.report.rows import Row, rows_of, speeds
 from roots_compress.report.scatter import Scatter, scatter
 from roots_compress.report.text import (
@@ -49,7 +50,7 @@ class Chart:
 def html(run: RunMetrics) -> str:
     """Return the page. Everything that comes from files or names is escaped."""
     rows = rows_of(run)
-    return ENVIRONMENT.get_template("report.html.j2").render(
+    page = ENVIRONMENT.get_template("report.html.j2").render(
         run=run,
         headings=HEADINGS,
         rows=[(row, cells(row), label(row.stage), _pretty(row.stage.notes)) for row in rows],
@@ -59,6 +60,7 @@ def html(run: RunMetrics) -> str:
         machine=_pretty(run.machine),
         search=_search(run.search) if run.search else None,
     )
+    return printable(page)
 
 
 @dataclass(frozen=True)

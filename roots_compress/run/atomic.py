@@ -11,8 +11,8 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from roots_compress.errors import InputError, RootsError
@@ -39,6 +39,11 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
     return content
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without links, as far as they lead somewhere; unlike `Path.resolve`, never raises."""
+    return Path(os.path.realpath(path))
 
 
 def sync_file(path: Path) -> None:
@@ -129,22 +134,67 @@ def disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to fill; when the block ends it becomes `path`, and when the block fails it goes.
+def make_folders(path: Path) -> list[Path]:
+    """Make a folder and the parents it lacks; return those that were made, inmost first.
 
     Raises:
-        InputError: `path` exists already, or cannot be made.
+        OSError: one cannot be made. Those that were are gone again.
     """
+    lacking = []
+    while not path.exists():
+        lacking.append(path)
+        path = path.parent
+    made: list[Path] = []
+    try:
+        for folder in reversed(lacking):
+            folder.mkdir(exist_ok=True)
+            made.insert(0, folder)
+    except OSError:
+        remove_empty(made)
+        raise
+    return made
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, inmost first, as far as they are empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def refuse_inside(output: Path, source: Path) -> None:
+    """Raise an InputError where an output would lie in the folder that it is made from."""
+    if source.is_dir() and real_path(output).is_relative_to(real_path(source)):
+        raise InputError(
+            f"output lies in {source}, which it is made from",
+            where=output,
+            remedy="Name a folder outside: what is read is never written to.",
+        )
+
+
+@contextmanager
+def new_folder(path: Path, *, source: Path) -> Iterator[Path]:
+    """Yield a folder to fill; when the block ends it becomes `path`, and when the block fails it goes.
+
+    Args:
+        path: the folder; its parents are made, and go as well where the block fails.
+        source: what it is made from.
+
+    Raises:
+        InputError: `path` exists already, lies in its source, or cannot be made.
+    """
+    made: list[Path] = []
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         if path.exists() or path.is_symlink():
             raise InputError(
                 "output exists already", where=path, remedy="Name a new folder, or remove this one."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_inside(path, source)
+        made = make_folders(path.parent)
         partial.mkdir()
     except OSError as error:
+        remove_empty(made)
         raise InputError(
             f"output cannot be made: {error.strerror or error}", where=path, remedy="Name another folder."
         ) from error
@@ -154,4 +204,5 @@ def new_folder(path: Path) -> Iterator[Path]:
         move_folder(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        remove_empty(made)
         raise

@@ -44,7 +44,7 @@ def seal_faults(run: Path, files: Iterable[str], stages: Iterable[str]) -> list[
     """
     try:
         text = read_regular(run / MANIFEST_NAME, _MAX_BYTES).decode("ascii")
-        expected = json.loads(text)["content"]["files"]
+        expected = dict(json.loads(text)["content"]["files"])
     except FileNotFoundError:
         return [f"the run is not finished, or its {MANIFEST_NAME} was removed"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:

@@ -79,8 +79,7 @@ class RunFolder:
         """
         refuse_foreign(path)
         with atomic.disk_errors(path, InputError):
-            made = [folder for folder in (path, *path.parents) if not folder.exists()]
-            path.mkdir(parents=True, exist_ok=True)
+            made = atomic.make_folders(path)
             lock = WriterLock(path)
             lock.acquire()
         run = cls(path, lock, made)
@@ -265,8 +264,7 @@ class RunFolder:
             self._clear()
             for name in (MARKER_NAME, OWNER_NAME, LOCK_NAME):
                 (self.path / name).unlink(missing_ok=True)
-            for folder in self._made:
-                folder.rmdir()
+            atomic.remove_empty(self._made)
 
     def _stage_folders(self, first: int) -> list[Path]:
         """Return the folders with a stage's name from this index on, last first."""

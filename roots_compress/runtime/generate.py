@@ -14,6 +14,9 @@ from roots_compress.errors import InputError
 from roots_compress.runtime.prompts import check_context, check_finite, check_prompt, left_pad
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
+LEAST_TEMPERATURE = 1e-6
+"""Logits divided by less might overflow; the likeliest token is drawn long before."""
+
 
 def generate(
     model: LanguageModel,
@@ -49,14 +52,15 @@ def generate(
     """
     for name, value, legal in (
         ("max_new_tokens", max_new_tokens, max_new_tokens >= 1),
-        ("temperature", temperature, temperature >= 0 and np.isfinite(temperature)),
+        ("temperature", temperature, temperature == 0 or LEAST_TEMPERATURE <= temperature < np.inf),
         ("top_k", top_k, top_k is None or top_k >= 1),
         ("top_p", top_p, top_p is None or 0 < top_p <= 1),
     ):
         if not legal:
             raise InputError(
                 f"{name} cannot be {value}",
-                remedy="max_new_tokens and top_k start at 1, temperature at 0; top_p is above 0, at most 1.",
+                remedy="max_new_tokens and top_k start at 1; temperature is 0 or at least "
+                f"{LEAST_TEMPERATURE}; top_p is above 0, at most 1.",
             )
     input_ids, mask = left_pad(prompts)
     check_prompt(model, input_ids, mask)

@@ -11,15 +11,24 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from roots_compress.errors import InputError
+from roots_compress.model.files import regular_file
 
 GRAPH_NAME = "model.onnx"
 GRAPH_PLACES = (GRAPH_NAME, f"onnx/{GRAPH_NAME}")
+MAX_GRAPH_BYTES = 2**31 - 1
+EXTENT_KEYS = {"location", "offset", "length", "checksum"}
+"""What ONNX knows of external data."""
+IN_MEMORY = "_ORT_MEM_ADDR_"
+"""In the location by which ONNX Runtime means an address in its own memory rather than a file."""
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
 
 
 def holds_graph(folder: Path) -> bool:
     """Whether a folder is one that `find_graph` finds a graph in."""
-    return any((folder / name).is_file() for name in GRAPH_PLACES)
+    try:
+        return any((folder / name).is_file() for name in GRAPH_PLACES)
+    except OSError:  # such as a name too long for a file
+        return False
 
 
 def find_graph(folder: Path) -> Path:
@@ -28,7 +37,11 @@ def find_graph(folder: Path) -> Path:
     Raises:
         InputError: the folder does not exist, or holds no graph that is an ordinary file.
     """
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=folder) from None
+    if not is_folder:
         raise InputError(
             "there is no such folder", where=folder, remedy="Name a folder that holds model.onnx."
         )
@@ -49,6 +62,13 @@ def graph_files(folder: Path) -> tuple[Path, ...]:
         InputError: no graph, one that does not parse, or external data that is missing, short or outside.
     """
     graph = find_graph(folder)
+    size = regular_file(graph)
+    if size > MAX_GRAPH_BYTES:
+        raise InputError(
+            f"the graph has {size} bytes in one file; {MAX_GRAPH_BYTES} is the most that ONNX allows",
+            where=graph,
+            remedy="Export it with its weights in a file beside it.",
+        )
     try:
         model = onnx.load(graph, load_external_data=False)
     except (DecodeError, ValueError) as error:
@@ -96,6 +116,12 @@ def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
 def _external_extent(tensor: TensorProto, graph: Path) -> tuple[PurePosixPath, int]:
     """Return the file a tensor's data lies in, and the byte after its last."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    if len(entries) < len(tensor.external_data) or entries.keys() - EXTENT_KEYS:
+        raise InputError(
+            f"tensor {tensor.name!r} has external data with keys twice, or of no known meaning",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        )
     try:
         location = entries["location"]
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
@@ -115,16 +141,21 @@ def _external_extent(tensor: TensorProto, graph: Path) -> tuple[PurePosixPath, i
 
 
 def _data_file(graph: Path, location: PurePosixPath, end: int) -> Path:
-    if location.is_absolute() or ".." in location.parts or ":" in str(location) or not location.parts:
+    outside = location.is_absolute() or ".." in location.parts or ":" in str(location)
+    if outside or not location.parts or IN_MEMORY in location.parts:
         raise InputError(
-            f"external data '{location}' lies outside the graph's folder",
+            f"external data '{str(location)[:200]}' lies outside the graph's folder",
             where=graph,
             remedy="Do not open this graph unless you know who made it.",
         )
     path = graph.parent / location
-    if not path.exists():
+    try:
+        missing = not path.exists()
+    except OSError:  # a name too long for a file
+        missing = True
+    if missing:
         raise InputError(
-            f"external data '{location}' is missing",
+            f"external data '{str(location)[:200]}' is missing",
             where=graph,
             remedy="Keep the data file beside the graph: the two belong together.",
         )

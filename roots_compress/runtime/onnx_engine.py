@@ -28,8 +28,10 @@ from roots_compress.runtime.session import (
     KeyValue,
     Provider,
     cached_tensors,
+    check_logits,
     open_session,
     read_config,
+    run_bound,
 )
 
 # A cache that must grow gets half as many slots again, and never fewer spare ones than this.
@@ -61,8 +63,9 @@ class OnnxEngine:
         vocab_size: int,
         max_context: int,
         prefill_chunk: int,
+        graph: Path,
     ) -> None:
-        self._session = session
+        self._session, self._graph = session, graph
         self._key_values = key_values
         self._vocab_size, self._max_context = vocab_size, max_context
         self._prefill_chunk = prefill_chunk
@@ -109,7 +112,9 @@ class OnnxEngine:
         """
         vocab_size, max_context = read_config(graph.parent / "config.json")
         session = open_session(graph, threads=threads, provider=provider)
-        return cls(session, cached_tensors(session, graph), vocab_size, max_context, prefill_chunk)
+        key_values = cached_tensors(session, graph)
+        check_logits(session, vocab_size, graph)
+        return cls(session, key_values, vocab_size, max_context, prefill_chunk, graph)
 
     @property
     def vocab_size(self) -> int:
@@ -202,7 +207,7 @@ class OnnxEngine:
         for kv, past in zip(self._key_values, cache.keys_values, strict=True):
             binding.bind_ortvalue_input(kv.past, past)
             binding.bind_output(kv.present, self._device)
-        self._session.run_with_iobinding(binding)
+        run_bound(self._session, binding, self._graph)
         _logits, *presents = binding.get_outputs()
         return OnnxCache(tuple(presents), mask)
 
@@ -213,7 +218,7 @@ class OnnxEngine:
                 self._binding.bind_ortvalue_input(kv.past, buffer)
                 self._binding.bind_ortvalue_output(kv.present, buffer)
             self._bound_buffers = buffers
-        self._session.run_with_iobinding(self._binding)
+        run_bound(self._session, self._binding, self._graph)
         return OnnxCache(buffers, mask)
 
     def _with_room(self, cache: OnnxCache, slots: int) -> OnnxCache:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import onnxruntime as ort
 from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError
+from roots_compress.model.files import read_json_object
 
 Provider = Literal["auto", "cpu", "cuda"]
 
@@ -32,6 +32,7 @@ CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
 # ONNX Runtime reads this as a session opens, and has no setting of the session for it.
 NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+LARGEST = 2**31 - 1
 # ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
 
@@ -53,23 +54,21 @@ def read_config(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is missing, or does not give the two as positive whole numbers.
     """
+    if not (path.exists() or path.is_symlink()):
+        raise InputError("the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN)
+    config = read_json_object(path)
+    config = config.get(OURS, config)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config = config.get(OURS, config)
         vocab_size, max_context = config["vocab_size"], config["max_position_embeddings"]
-    except FileNotFoundError as error:
-        raise InputError(
-            "the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             "config.json does not give vocab_size and max_position_embeddings",
             where=path,
             remedy=EXPORT_AGAIN,
         ) from error
-    if not all(type(value) is int and value > 0 for value in (vocab_size, max_context)):
+    if not all(type(value) is int and 0 < value <= LARGEST for value in (vocab_size, max_context)):
         raise InputError(
-            "vocab_size and max_position_embeddings must be positive whole numbers",
+            f"vocab_size and max_position_embeddings must be whole numbers from 1 to {LARGEST}",
             where=path,
             remedy=EXPORT_AGAIN,
         )
@@ -99,7 +98,9 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider) -> Any
             session = ort.InferenceSession(graph, options, providers=[CUDA, CPU] if wants_cuda else [CPU])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
         raise InputError(
-            f"ONNX Runtime {ort.__version__} cannot open the graph: {error}", where=graph, remedy=EXPORT_AGAIN
+            f"ONNX Runtime {ort.__version__} cannot open the graph: {str(error)[:1000]}",
+            where=graph,
+            remedy=EXPORT_AGAIN,
         ) from error
     if provider == "cuda" and CUDA not in session.get_providers():
         raise InputError(
@@ -178,6 +179,37 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
         )
         for name in pasts
     )
+
+
+def check_logits(session: Any, vocab_size: int, graph: Path) -> None:
+    """Check that the logits are as wide as config.json says, so far as the graph says itself.
+
+    Raises:
+        InputError: they are not.
+    """
+    logits = next(value for value in session.get_outputs() if value.name == "logits")
+    if not logits.shape or (isinstance(logits.shape[-1], int) and logits.shape[-1] != vocab_size):
+        raise InputError(
+            f"the logits have the shape {logits.shape}, and config.json a vocabulary of {vocab_size}",
+            where=graph,
+            remedy="Graph and config.json belong to different models. " + EXPORT_AGAIN,
+        )
+
+
+def run_bound(session: Any, binding: Any, graph: Path) -> None:
+    """Run a session on what is bound to it.
+
+    Raises:
+        InputError: an operator failed: the graph contradicts itself or config.json, or memory ran out.
+    """
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
+        raise InputError(
+            f"ONNX Runtime cannot run the graph: {' '.join(str(error).split())[:500]}",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        ) from error
 
 
 def _is_fixed(shape: list[int | str]) -> bool:

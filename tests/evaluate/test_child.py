@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.errors import StageError
+from roots_compress.errors import InputError, StageError
 from roots_compress.evaluate.child import measure
 
 CHILD = "tests.evaluate.child_process"
@@ -26,8 +26,8 @@ def test_the_result_and_the_progress_come_back() -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_an_error_keeps_its_words() -> None:
-    with pytest.raises(StageError, match="the child's own words"):
+def test_an_error_keeps_its_words_and_its_kind() -> None:
+    with pytest.raises(InputError, match="the child's own words"):
         measure(CHILD, {"do": "refuse"})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import InputError
 from roots_compress.evaluate import speed
 from roots_compress.evaluate.speed import Timing, fit_contexts, measure_speed, summarise, time_models
 from roots_compress.results import Speed
@@ -89,11 +89,11 @@ def test_a_broken_folder_is_refused_before_any_process_starts(tmp_path: Path) ->
         measure_speed({"one": tmp_path}, contexts=[4], decode_tokens=2, repeats=1, threads=1)
 
 
-def test_a_failure_in_the_child_is_a_stage_error(tmp_path: Path) -> None:
+def test_a_graph_that_cannot_run_is_said_by_the_child_to_be_at_fault(tmp_path: Path) -> None:
     model = history_model(random_weights())
     # The graph opens; its table is too short for the vocabulary that config.json claims, so running it fails.
     folder = write_graph(tmp_path, model)
     config = folder / "config.json"
     config.write_text('{"vocab_size": 70, "max_position_embeddings": 16}', encoding="utf-8")
-    with pytest.raises(StageError, match=r"roots_compress\.evaluate\.speed ended with exit code 1"):
+    with pytest.raises(InputError, match="a vocabulary of 70"):
         measure_speed({"one": folder}, contexts=[4], decode_tokens=2, repeats=1, threads=1)

@@ -54,8 +54,10 @@ def load_gguf(source: SourceInfo) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (ValueError, KeyError, RuntimeError, OSError, IndexError) as error:
-        raise InputError(f"transformers cannot read it: {error}", where=source.path) from error
+    except Exception as error:  # Whatever a conversion of many steps meets in a file that contradicts itself.
+        raise InputError(
+            f"transformers cannot read it ({type(error).__name__}: {str(error)[:500]})", where=source.path
+        ) from error
     model, loading = loaded
     absent = sorted({*loading["missing_keys"], *(str(entry) for entry in loading["mismatched_keys"])})
     if absent:
