@@ -73,7 +73,8 @@ def pickled_weights(bench: Bench, mark: Path, name: str, *, zipped: bool) -> Com
         torch.save({"model.norm.weight": Payload(mark)}, path)
     else:
         path.write_bytes(pickle.dumps({"a": Payload(mark)}))
-    return (IMPORT, ("eval", "model", *ON_TEXT[2:]))
+    bench.take("prose")
+    return (IMPORT, ("eval", "model", *ON_TEXT))
 
 
 def remote_code(bench: Bench, mark: Path, name: str, value: dict[str, Any]) -> Commands:
@@ -147,7 +148,8 @@ def graph_as_pickle(bench: Bench, mark: Path) -> Commands:
     """A pickle for a graph."""
     folder = bench.take("graph")
     (folder / GRAPH).write_bytes(pickle.dumps(Payload(mark)))
-    return (("generate", "graph", "-p", "x"), ("eval", "graph", *ON_TEXT[2:]))
+    bench.take("prose")
+    return (("generate", "graph", "-p", "x"), ("eval", "graph", *ON_TEXT))
 
 
 def names_in_reports(bench: Bench, _mark: Path, name: str) -> Commands:
