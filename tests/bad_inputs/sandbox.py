@@ -61,7 +61,11 @@ def warm_up() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
     import datasets  # noqa: F401
     import onnx  # noqa: F401
+    import torch
     import transformers
+
+    # A pool of threads does not survive a fork: a child would wait for it for ever.
+    torch.set_num_threads(1)
 
     import roots_compress.cli.app
     import roots_compress.evaluate.single
