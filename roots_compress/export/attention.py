@@ -29,10 +29,10 @@ def self_attention(
         layer["num_key_value_heads"],
         width,
         config.attention_scale or width**-0.5,
+        layer["sliding_window"],
     )
     module = f"model.layers.{index}.self_attn."
     projections = [f"{module}{part}_proj" for part in "qkv"]
-    window = layer["sliding_window"]
     scales = None
     if has_int8_cache(config):
         scales = CacheScales(
@@ -41,7 +41,7 @@ def self_attention(
     if frame.compact is not None and not config.qk_norm and matrices.joinable(projections):
         packed_BTx = frame.rows(matrices.linear(projections, normed_NW))
         context_BTx, present = fused_attention(
-            builder, frame.compact, (packed_BTx, None, None), past, heads, window, scales
+            builder, frame.compact, (packed_BTx, None, None), past, heads, scales
         )
     else:
         query, key, value = (matrices.linear(name, normed_NW) for name in projections)
@@ -50,9 +50,9 @@ def self_attention(
             key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
         rows = frame.rows(query), frame.rows(key), frame.rows(value)
         if frame.compact is not None:
-            context_BTx, present = fused_attention(builder, frame.compact, rows, past, heads, window, scales)
+            context_BTx, present = fused_attention(builder, frame.compact, rows, past, heads, scales)
         else:
-            context_BTx, present = _standard(builder, frame, config.attention, rows, past, heads, window)
+            context_BTx, present = _standard(builder, frame, config.attention, rows, past, heads)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))
     return matrices.linear(module + "o_proj", context_Nx), present
 
@@ -64,7 +64,6 @@ def _standard(
     query_key_value_BTx: tuple[ir.Value, ir.Value, ir.Value],
     past: KeyValue,
     heads: Heads,
-    window: int | None,
 ) -> tuple[ir.Value, KeyValue]:
     """Attend by standard operators, densely or sparsely, over a cache that grows by concatenation."""
     query_BTx, key_BTx, value_BTx = query_key_value_BTx
@@ -73,7 +72,7 @@ def _standard(
         query_BTx = builder.op("RotaryEmbedding", query_BTx, *angles, num_heads=heads.query)
         key_BTx = builder.op("RotaryEmbedding", key_BTx, *angles, num_heads=heads.key_value)
     if attention["kind"] == "dense":
-        return _dense(builder, query_BTx, key_BTx, value_BTx, frame.bias_B1TS[window], past, heads)
+        return _dense(builder, query_BTx, key_BTx, value_BTx, frame.bias_B1TS[heads.window], past, heads)
     query_BHTD = _split(builder, query_BTx, heads.query, heads.width)
     present = KeyValue(
         *(
@@ -82,12 +81,12 @@ def _standard(
         )
     )
     if attention["kind"] == "top_m":
-        bias_B1TS = frame.bias_B1TS[window]
+        bias_B1TS = frame.bias_B1TS[heads.window]
         context_BHTD = _top_m(builder, query_BHTD, present, bias_B1TS, heads, attention["top_m"])
     else:
-        blocks, count = frame.blocks[window], attention["num_blocks"]
+        blocks, count = frame.blocks[heads.window], attention["num_blocks"]
         chosen_BHTS = _chosen_keys(builder, query_BHTD, present.key, blocks, heads, count)
-        visible_BHTS = builder.op("And", frame.visible_B1TS[window], chosen_BHTS)
+        visible_BHTS = builder.op("And", frame.visible_B1TS[heads.window], chosen_BHTS)
         bias_BHTS = frame.bias(visible_BHTS)
         context_BHTD = builder.op("Attention", query_BHTD, *present, bias_BHTS, scale=heads.scale)
     return builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3]), present

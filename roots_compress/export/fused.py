@@ -43,12 +43,14 @@ class CacheScales(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """Widths and scale of one layer's attention."""
+    """Widths, scale and reach of one layer's attention."""
 
     query: int
     key_value: int
     width: int
     scale: float
+    window: int | None
+    """Keys visible to a query, itself included; None for all."""
 
 
 def fused_attention(
@@ -57,7 +59,6 @@ def fused_attention(
     packed: Packed,
     past: KeyValue,
     heads: Heads,
-    window: int | None,
     scales: CacheScales | None,
 ) -> tuple[ir.Value, KeyValue]:
     """Attend over a cache that may be one buffer, which the new keys and values are written into.
@@ -65,15 +66,15 @@ def fused_attention(
     With `scales` the cache is in int8, and queries read what it holds, of their own tokens too.
     """
     if scales is None:
-        return _grouped_query(builder, compact, packed, past, heads, window, rotary=_angles(compact, heads))
+        return _grouped_query(builder, compact, packed, past, heads, rotary=_angles(compact, heads))
     assert compact.place is not None
     with builder.body("step") as step:
         context_BTx, present = _grouped_query(
-            builder, compact, packed, past, heads, window, rotary=_angles(compact, heads), scales=scales
+            builder, compact, packed, past, heads, rotary=_angles(compact, heads), scales=scales
         )
         _give(step, context_BTx, present)
     with builder.body("prompt") as prompt:
-        context_BTx, present = _in_floats(builder, compact, packed, past, heads, window, scales)
+        context_BTx, present = _in_floats(builder, compact, packed, past, heads, scales)
         _give(prompt, context_BTx, present)
     context_BTx, *caches = builder.op_outputs(
         "If", (compact.place.is_step,), 3, then_branch=step, else_branch=prompt
@@ -102,7 +103,6 @@ def _grouped_query(
     packed: Packed,
     past: KeyValue,
     heads: Heads,
-    window: int | None,
     *,
     rotary: tuple[ir.Value, ...],
     scales: CacheScales | None = None,
@@ -122,7 +122,7 @@ def _grouped_query(
         kv_num_heads=heads.key_value,
         scale=heads.scale,
         do_rotary=int(bool(rotary)),
-        local_window_size=-1 if window is None else window,
+        local_window_size=-1 if heads.window is None else heads.window,
         **integers,
     )
     return context_BTx, KeyValue(key_BGSD, value_BGSD)
@@ -134,7 +134,6 @@ def _in_floats(
     packed: Packed,
     past: KeyValue,
     heads: Heads,
-    window: int | None,
     scales: CacheScales,
 ) -> tuple[ir.Value, KeyValue]:
     """Attend to the floats that an int8 cache's levels stand for, and append the new tokens' levels.
@@ -168,7 +167,6 @@ def _in_floats(
         (query_BTx, read[0], read[1]),
         KeyValue(*floats),
         heads,
-        window,
         rotary=(),
     )
     return context_BTx, KeyValue(*presents)
