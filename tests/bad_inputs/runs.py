@@ -67,6 +67,16 @@ def figures_text(bench: Bench) -> Request:
     """Put other text, a part of it or no file where the figures are."""
     run = bench.take("run", RUN)
     path = run / "metrics.json"
+    document = _damaged(bench, path)
+    if document is not None:
+        document["schema"] = bench.random.choice((0, 2, 99, "1", None, [1]))
+        path.write_text(json.dumps(document))
+    verb = bench.random.choice((("report", RUN), ("report",), ("compare", RUN, RUN)))
+    return Request(verb, RUN)
+
+
+def _damaged(bench: Bench, path: Path) -> dict[str, Any] | None:
+    """Put other text, a part of it or no file at a path; one time in four return its document, to be changed."""
     text = path.read_bytes()
     match bench.random.randrange(4):
         case 0:
@@ -78,11 +88,9 @@ def figures_text(bench: Bench) -> Request:
             path.unlink()
             _no_file(bench, path)
         case _:
-            document = json.loads(text)
-            document["schema"] = bench.random.choice((0, 2, 99, "1", None, [1]))
-            path.write_text(json.dumps(document))
-    verb = bench.random.choice((("report", RUN), ("report",), ("compare", RUN, RUN)))
-    return Request(verb, RUN)
+            document: dict[str, Any] = json.loads(text)
+            return document
+    return None
 
 
 def _no_file(bench: Bench, path: Path) -> None:
@@ -104,23 +112,13 @@ def recipe(bench: Bench) -> Request:
     bench.take("prose")
     bench.take("ckpt")
     path = run / "resolved.json"
-    text = path.read_bytes()
-    match bench.random.randrange(4):
-        case 0:
-            path.write_bytes(text[: bench.random.randrange(len(text.rstrip()))])
-        case 1:
-            value = bench.random.choice(JSON_TEXTS)
-            path.write_bytes(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
-        case 2:
-            path.unlink()
-            _no_file(bench, path)
-        case _:
-            document = json.loads(text)
-            key = bench.random.choice(
-                [key for key in document if key not in ("model", "gates", "search", "stages")]
-            )
-            document[key] = bench.random.choice((-3, "../x", [[]], {"unknown": 1}, False))
-            path.write_text(json.dumps(document))
+    document = _damaged(bench, path)
+    if document is not None:
+        key = bench.random.choice(
+            [key for key in document if key not in ("model", "gates", "search", "stages")]
+        )
+        document[key] = bench.random.choice((-3, "../x", [[]], {"unknown": 1}, False))
+        path.write_text(json.dumps(document))
     return Request((bench.random.choice(("quantize", "prune", "distill")),), "resolved.json")
 
 
