@@ -123,6 +123,11 @@ class CandidateResult:
     keeps_budgets: bool
 
 
+def figures_line(size: float, decode_ms: float, perplexity_ratio: float) -> str:
+    """Return a candidate's bytes, milliseconds a token and perplexity ratio in a row, as people read them."""
+    return f"{size / 1e6:.2f} MB, {decode_ms:.3g} ms a token, {perplexity_ratio:.3f}x the perplexity"
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """What a search has found, by rising size."""

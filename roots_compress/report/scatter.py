@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roots_compress.results import CandidateResult, SearchResult, candidate_label
+from roots_compress.results import SearchResult, candidate_label, figures_line
 
 WIDTH, HEIGHT = 900, 340
 """Of the drawing, in its own units."""
@@ -50,7 +50,14 @@ def scatter(search: SearchResult) -> Scatter:
     xs = _places([each.bytes / 1e6 for each in search.candidates], LEFT, WIDTH - RIGHT)
     ys = _places([each.perplexity_ratio for each in search.candidates], HEIGHT - BOTTOM, TOP)
     dots = [
-        Dot(x, y, candidate_label(each.stages), _figures(each), each.on_front, each.stages == search.best)
+        Dot(
+            x,
+            y,
+            candidate_label(each.stages),
+            figures_line(each.bytes, each.decode_ms, each.perplexity_ratio),
+            each.on_front,
+            each.stages == search.best,
+        )
         for each, x, y in zip(search.candidates, xs, ys, strict=True)
     ]
     return Scatter(
@@ -58,11 +65,6 @@ def scatter(search: SearchResult) -> Scatter:
         _ends(xs, [f"{each.bytes / 1e6:.2f} MB" for each in search.candidates]),
         _ends(ys, [f"{each.perplexity_ratio:.3f}x" for each in search.candidates]),
     )
-
-
-def _figures(candidate: CandidateResult) -> str:
-    size = f"{candidate.bytes / 1e6:.2f} MB, {candidate.decode_ms:.3g} ms a token"
-    return f"{size}, {candidate.perplexity_ratio:.3f}x the perplexity"
 
 
 def _places(values: Sequence[float], low: float, high: float) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from roots_compress.preparation import Setting
-from roots_compress.results import candidate_label
+from roots_compress.results import candidate_label, figures_line
 from roots_compress.run.keys import StageKey
 from roots_compress.run.shelf import Shelf
 from roots_compress.search.figures import outcomes_of, read_figures
@@ -41,9 +41,7 @@ def plan_search(setting: Setting, folder: Path) -> Iterator[str]:
         role = space.role_of(candidate)
         name = candidate_label(candidate) + (f" ({role})" if role == "control" else "")
         if candidate in outcomes:
-            point = outcomes[candidate].point
-            figure = f"{point.bytes / 1e6:.2f} MB, {point.decode_ms:.3g} ms a token"
-            yield f"{name}: tried: {figure}, {point.perplexity_ratio:.3f}x the perplexity"
+            yield f"{name}: tried: {figures_line(*outcomes[candidate].point)}"
         elif shelf.holds(key):
             yield f"{name}: made, to be measured"
         else:
