@@ -76,7 +76,7 @@ def figures_text(bench: Bench) -> Request:
 
 
 def _damaged(bench: Bench, path: Path) -> dict[str, Any] | None:
-    """Put other text, a part of it or no file at a path; one time in four return its document, to be changed."""
+    """Put other text, a part of it or no file at a path; or return its document, to be changed."""
     text = path.read_bytes()
     match bench.random.randrange(4):
         case 0:
