@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.bad_inputs.cases import USAGE, Bench, Generator, Request, seeded
 from tests.bad_inputs.hostile import HOSTILE, MARK
+from tests.forked import be_the_command
 
 MOST_CPU_SECONDS = 5.0
 """A refusal must take less; processor time, because the clock depends on what else the machine does."""
@@ -200,7 +201,7 @@ def _in_child(
     ended, alive = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_the_command(arguments, place, home, log)
+        be_the_command(arguments, log, lambda: _enter(place, home))
     os.close(alive)
     # The child alone holds the pipe's other end, so its end is the pipe's.
     if not select.select([ended], [], [], MOST_SECONDS)[0]:
@@ -211,6 +212,15 @@ def _in_child(
     return os.waitstatus_to_exitcode(status), usage
 
 
+def _enter(place: Path, home: Path) -> None:
+    """Have this process work in a folder and know no other home."""
+    os.chdir(place)
+    _bound_memory()
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME"):
+        os.environ[name] = str(home)
+    tempfile.tempdir = None
+
+
 def _bound_memory() -> None:
     """Let the command take only so much, so that one that reads without end does not take the machine."""
     status = Path("/proc/self/status")
@@ -218,35 +228,3 @@ def _bound_memory() -> None:
         held = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
         most = int(held.split()[1]) * 1024 + 2 * MOST_EXTRA_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
-def _be_the_command(arguments: tuple[str, ...], place: Path, home: Path, log: Path) -> None:
-    """Be `roots-compress` with these arguments, as a process group of its own; never returns."""
-    from roots_compress.cli.app import main
-
-    code = 70
-    try:
-        os.setpgid(0, 0)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for source, target in ((nothing, 0), (output, 1), (output, 2)):
-            os.dup2(source, target)
-        os.chdir(place)
-        _bound_memory()
-        for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME"):
-            os.environ[name] = str(home)
-        tempfile.tempdir = None
-        sys.argv = ["roots-compress", *arguments]
-        main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        code = 1
-    finally:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)

@@ -64,6 +64,21 @@ def finished(
     return recipe, folder, *look(recipe, folder)
 
 
+@pytest.fixture
+def folder(finished: tuple[Recipe, Path, RunMetrics, str], tmp_path: Path) -> Path:
+    """A copy of the finished run, to be changed."""
+    return shutil.copytree(finished[1], tmp_path / "run")
+
+
+@pytest.fixture
+def baseline(finished: tuple[Recipe, Path, RunMetrics, str], tmp_path: Path) -> Path:
+    """A run that holds nothing but the finished one's baseline."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[1] / "00-baseline", folder / "00-baseline")
+    shutil.copy(finished[1] / ".roots-run.json", folder)
+    return folder
+
+
 def test_every_candidate_is_tried_and_each_stage_is_made_once(
     finished: tuple[Recipe, Path, RunMetrics, str],
 ) -> None:
@@ -111,25 +126,22 @@ def test_the_run_is_the_best_ones(finished: tuple[Recipe, Path, RunMetrics, str]
 
 
 def test_the_best_recipe_runs_as_it_is_written(
-    finished: tuple[Recipe, Path, RunMetrics, str], tmp_path: Path
+    finished: tuple[Recipe, Path, RunMetrics, str], folder: Path
 ) -> None:
-    _, folder, metrics, _ = finished
+    _, _, metrics, _ = finished
     recipe = load_recipe(folder / "best.yaml")
     assert recipe.name == "tiny-best"
     assert recipe.search is None
-    shutil.copytree(folder, tmp_path / "run")
-    again = carry_out(recipe, tmp_path / "run")
+    again = carry_out(recipe, folder)
     for before, after in zip(metrics.stages, again.stages, strict=True):
         assert before.metrics.perplexity == after.metrics.perplexity
     assert again.gates[0].limit == 1.5
 
 
 def test_a_finished_search_is_not_made_again(
-    finished: tuple[Recipe, Path, RunMetrics, str], tmp_path: Path
+    finished: tuple[Recipe, Path, RunMetrics, str], folder: Path
 ) -> None:
-    recipe, original, metrics, _ = finished
-    folder = tmp_path / "run"
-    shutil.copytree(original, folder)
+    recipe, _, metrics, _ = finished
     plan = list(plan_search(prepare(recipe, folder), folder))
     assert plan[0].startswith(f"{ALL} candidates, {ALL} of them tried")
     again, output = look(recipe, folder)
@@ -137,12 +149,7 @@ def test_a_finished_search_is_not_made_again(
     assert again.search == metrics.search
 
 
-def test_a_further_choice_reuses_what_there_is(
-    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
-) -> None:
-    _, original, _, _ = finished
-    folder = tmp_path / "run"
-    shutil.copytree(original, folder)
+def test_a_further_choice_reuses_what_there_is(text_file: Path, folder: Path) -> None:
     fp16 = {"kind": "quantize", "name": "fp16", "scheme": "fp16", "calibration": CALIBRATION}
     recipe = searched(text_file, CHOICES[0], CHOICES[2], fp16)
     lines = list(plan_search(prepare(recipe, folder), folder))
@@ -156,12 +163,7 @@ def test_a_further_choice_reuses_what_there_is(
     assert len(metrics.search.candidates) == 6
 
 
-def test_figures_that_are_lost_are_measured_again_from_the_stages(
-    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
-) -> None:
-    _, original, _, _ = finished
-    folder = tmp_path / "run"
-    shutil.copytree(original, folder)
+def test_figures_that_are_lost_are_measured_again_from_the_stages(text_file: Path, folder: Path) -> None:
     (folder / "search.json").write_text("{", encoding="utf-8")
     metrics, output = look(searched(text_file, CHOICES[0], CHOICES[2]), folder)
     assert "graph agrees" not in output
@@ -170,26 +172,15 @@ def test_figures_that_are_lost_are_measured_again_from_the_stages(
     assert len(metrics.search.candidates) == 4
 
 
-def test_without_time_the_answer_is_what_there_is(
-    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
-) -> None:
-    _, original, _, _ = finished
-    folder = tmp_path / "run"
-    shutil.copytree(original / "00-baseline", folder / "00-baseline")
-    shutil.copy(original / ".roots-run.json", folder)
-    metrics, _ = look(searched(text_file, *CHOICES, minutes=1e-9), folder)
+def test_without_time_the_answer_is_what_there_is(text_file: Path, baseline: Path) -> None:
+    metrics, _ = look(searched(text_file, *CHOICES, minutes=1e-9), baseline)
     assert metrics.search is not None
     assert [row.stages for row in metrics.search.candidates] == [()]
     assert metrics.search.untried == ALL - 1
     assert len(metrics.stages) == 1
 
 
-def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(
-    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
-) -> None:
-    _, original, _, _ = finished
-    folder = tmp_path / "run"
-    shutil.copytree(original, folder)
+def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(text_file: Path, folder: Path) -> None:
     hopeless = {**CHOICES[0], "name": "hopeless", "ratio": 0.99}
     metrics, _ = look(searched(text_file, hopeless, CHOICES[2]), folder)
     assert metrics.search is not None
@@ -198,12 +189,7 @@ def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(
     assert "hopeless failed" in (folder / "report.html").read_text()
 
 
-def test_a_budget_that_cannot_be_met_gives_the_nearest(
-    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
-) -> None:
-    _, original, _, _ = finished
-    folder = tmp_path / "run"
-    shutil.copytree(original, folder)
+def test_a_budget_that_cannot_be_met_gives_the_nearest(text_file: Path, folder: Path) -> None:
     metrics, _ = look(searched(text_file, *CHOICES, max_bytes=1), folder)
     assert metrics.search is not None
     assert not any(row.keeps_budgets for row in metrics.search.candidates)
@@ -214,11 +200,9 @@ def test_a_budget_that_cannot_be_met_gives_the_nearest(
 
 
 def test_the_command_searches_and_ends_with_code_3_where_a_budget_is_missed(
-    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
+    text_file: Path, tmp_path: Path, folder: Path
 ) -> None:
-    _, original, _, _ = finished
-    folder, path = tmp_path / "run", tmp_path / "recipe.yaml"
-    shutil.copytree(original, folder)
+    path = tmp_path / "recipe.yaml"
     recipe = searched(text_file, *CHOICES, max_bytes=1, max_perplexity_ratio=3.0)
     path.write_text(json.dumps(resolved(recipe)), encoding="utf-8")  # JSON is YAML.
     planned = CliRunner().invoke(app, ["plan", str(path), "--run", str(folder)])
@@ -237,15 +221,8 @@ def test_the_command_searches_and_ends_with_code_3_where_a_budget_is_missed(
 
 
 def test_an_interrupted_search_goes_on_where_it_was_stopped(
-    finished: tuple[Recipe, Path, RunMetrics, str],
-    text_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, baseline: Path
 ) -> None:
-    _, original, _, _ = finished
-    folder = tmp_path / "run"
-    shutil.copytree(original / "00-baseline", folder / "00-baseline")
-    shutil.copy(original / ".roots-run.json", folder)
     recipe, export, made = searched(text_file, CHOICES[0], CHOICES[2]), export_checkpoint, 0
 
     def export_or_stop(*arguments: Any) -> ExportReport:
@@ -257,22 +234,17 @@ def test_an_interrupted_search_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr(pipeline, "export_checkpoint", export_or_stop)
     with pytest.raises(KeyboardInterrupt):
-        look(recipe, folder)
+        look(recipe, baseline)
     with pytest.raises(InputError, match="has not ended"):
-        grow(folder, CHOICES[2], source=None, fresh=False, settings={})
+        grow(baseline, CHOICES[2], source=None, fresh=False, settings={})
     monkeypatch.undo()
-    metrics, output = look(recipe, folder)
+    metrics, output = look(recipe, baseline)
     assert output.count("graph agrees") == 2, "one of three was made before"
     assert metrics.search is not None
     assert len(metrics.search.candidates) == 4
 
 
-def test_fresh_takes_the_shelf_away(
-    finished: tuple[Recipe, Path, RunMetrics, str], text_file: Path, tmp_path: Path
-) -> None:
-    _, original, _, _ = finished
-    folder = tmp_path / "run"
-    shutil.copytree(original, folder)
+def test_fresh_takes_the_shelf_away(text_file: Path, folder: Path) -> None:
     recipe = searched(text_file, CHOICES[2], minutes=1e-9)
     metrics = run_search(prepare(recipe, folder), folder, fresh=True, console=Console(quiet=True))
     assert len(metrics.stages) == 1

@@ -1,0 +1,44 @@
+"""`roots-compress` in a forked child, which inherits every library that its parent has imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+
+def be_the_command(
+    arguments: Sequence[str], log: Path, prepare: Callable[[], object] = lambda: None
+) -> NoReturn:
+    """Be the command, in a child that was just forked: a process group of its own, with its output in a file.
+
+    Args:
+        arguments: of the command line.
+        log: the file, added to.
+        prepare: what the child does first, such as going elsewhere.
+    """
+    code = 1
+    try:
+        from roots_compress.cli.app import main
+
+        os.setpgid(0, 0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for source, target in ((nothing, 0), (output, 1), (output, 2)):
+            os.dup2(source, target)
+        prepare()
+        sys.argv = ["roots-compress", *arguments]
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
