@@ -27,7 +27,28 @@ from tests.faults.kills import check_random_kills
 from tests.faults.power import check_power_loss
 from tests.faults.quickstart import write_quickstart
 from tests.faults.rot import check_bit_flips
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.strace import check_kernel_kills, check_layer, why_not
+
+STORE: dict[str, Callable[[Scenario, Path, random.Random, argparse.Namespace], int]] = {
+    "kills": lambda scenario, path, *_: check_kills(scenario, path),
+    "kills in half a write": lambda scenario, path, *_: check_kills(scenario, path, torn=True),
+    "double kills": lambda scenario, path, rng, options: check_double_kills(
+        scenario, path, pairs=options.pairs, rng=rng
+    ),
+    "power losses": lambda scenario, path, rng, options: check_power_loss(
+        scenario, path, mixtures=options.mixtures, rng=rng
+    ),
+    "refused operations": lambda scenario, path, *_: check_errors(scenario, path),
+    "lost writes": lambda scenario, path, *_: check_lost_writes(scenario, path),
+    "system calls": lambda scenario, path, *_: check_layer(scenario, path),
+    "kills by the kernel": lambda scenario, path, rng, _: check_kernel_kills(
+        scenario, path, sample=None, rng=rng
+    ),
+}
+"""The parts of the store's half, each with its own randomness."""
+WATCHED = ("system calls", "kills by the kernel")
+"""Those that need strace."""
 
 
 def main() -> None:
@@ -39,38 +60,31 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=50, help="double kills of each scenario of the store")
     parser.add_argument("--mixtures", type=int, default=3, help="disks for each moment of lost power")
     parser.add_argument("--flips", type=int, default=1000, help="flipped bits")
-    parser.add_argument("--only", choices=("store", "chain"), help="one half of it")
+    parser.add_argument("--only", choices=("store", "chain", *STORE), help="one half of it, or one part")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.only != "chain":
             # A dead process loses no write that the system has taken, and lost power is replayed in a model.
             with patch.object(os, "fsync", lambda descriptor: None):
                 _store(Path(folder), options)
-        if options.only != "store":
+        if options.only in (None, "chain"):
             _chain(Path(folder), options)
 
 
 def _store(folder: Path, options: argparse.Namespace) -> None:
-    rng = random.Random(options.seed)
-    parts: dict[str, Callable[..., int]] = {
-        "kills": check_kills,
-        "kills in half a write": lambda scenario, path: check_kills(scenario, path, torn=True),
-        "double kills": lambda scenario, path: check_double_kills(
-            scenario, path, pairs=options.pairs, rng=rng
-        ),
-        "power losses": lambda scenario, path: check_power_loss(
-            scenario, path, mixtures=options.mixtures, rng=rng
-        ),
-        "refused operations": check_errors,
-        "lost writes": check_lost_writes,
-    }
-    for part, check in parts.items():
+    for part, check in STORE.items():
+        if options.only not in (None, "store", part):
+            continue
+        if part in WATCHED and (reason := why_not()):
+            sys.stderr.write(f"store: {part}: left out: {reason}\n")
+            continue
         started = time.monotonic()
+        rng = random.Random(f"{options.seed}/{part}")
         counts = {}
         for number, scenario in enumerate(SCENARIOS):
             place = folder / f"{part} {number}"
             place.mkdir()
-            counts[scenario.name] = check(scenario, place)
+            counts[scenario.name] = check(scenario, place, rng, options)
         _say(f"store: {part}", started, options, cases=sum(counts.values()), scenarios=counts)
 
 

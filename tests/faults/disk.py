@@ -48,7 +48,7 @@ class Hook:
 @contextmanager
 def interposed(hook: Hook) -> Iterator[None]:
     """Send every durable operation of this process through a hook."""
-    real_open, real_os_open = io.open, os.open
+    real_open, real_os_open, real_fsync = io.open, os.open, os.fsync
 
     def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if not set(mode) & set("wxa+"):
@@ -68,7 +68,9 @@ def interposed(hook: Hook) -> Iterator[None]:
 
     replaced: dict[str, Callable[..., Any]] = {
         "open": os_opened,
-        "fsync": lambda descriptor: hook(Operation("fsync", _path_of(descriptor)), lambda: None),
+        "fsync": lambda descriptor: hook(
+            Operation("fsync", _path_of(descriptor)), lambda: real_fsync(descriptor)
+        ),
         "rename": _renamer(hook, os.rename),
         "replace": _renamer(hook, os.replace),
         "mkdir": _changer(hook, "mkdir", os.mkdir),
