@@ -141,11 +141,14 @@ def _ours(*arguments: str) -> Build:
 # A run measures its graphs, which is not needed here: one short window of each.
 _BRIEF = ("--windows", "1", "--block-size", "64", "--run", "{target}")
 OUR_ENGINES: tuple[Engine, ...] = tuple(
-    Engine(f"ours {label}", OURS, "ours_worker", bits, f"ours-{label}", _ours(*command))
+    Engine(f"ours {label}", OURS, "ours_worker", bits, "-".join(["ours", *label.split()]), _ours(*command))
     for label, bits, command in (
         ("fp32", 32, ("export", "{source}", "--out", "{target}")),
         ("int8", 8, ("quantize", "{source}", "--int8", *_BRIEF)),
+        ("int8 with int8 cache", 8, ("quantize", "{source}", "--int8", "--int8-cache", *_BRIEF)),
+        ("int8 weights only", 8, ("quantize", "{source}", "--int8", "--weights-only", *_BRIEF)),
         ("int4", 4, ("quantize", "{source}", "--int4", *_BRIEF)),
+        ("int4 with int8 cache", 4, ("quantize", "{source}", "--int4", "--int8-cache", *_BRIEF)),
     )
 )
 

@@ -23,9 +23,9 @@ class QuantizeConfig(Settings):
     """int8 only. `auto`: quantize a projection's input too, unless its measured error is too large."""
     activation_error: PositiveFloat = 0.03
     """int8 with `auto`: the largest relative output error (RMS) that quantizing an input may add."""
-    group_size: Literal[16, 32, 64, 128] | None = None
-    """Weights that share a scale, in weight-only int8 and int4 matrices. Without it 32 in int8; 64 in int4,
-    where the bytes do more good as 8-bit layers than as scales."""
+    group_size: Literal[16, 32, 64, 128] = 64
+    """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
+    bytes that do more good as 8-bit layers, and products are slower."""
     eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
     """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
     max_bytes: PositiveInt | None = None
@@ -42,11 +42,6 @@ class QuantizeConfig(Settings):
     own_windows: Annotated[int, Field(ge=0)] = 32
     """Windows of text that the model writes itself, measured beside the calibration text, so that what is
     chosen for that text serves others too. 0: none."""
-
-    @property
-    def group_width(self) -> int:
-        """Weights that share a scale, whether given or not."""
-        return self.group_size or (64 if self.scheme == "int4" else 32)
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:

@@ -133,7 +133,7 @@ def _check_calibration(model: RootsForCausalLM, windows: PackedWindows) -> None:
 
 
 def _check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
-    least = _least_bytes(model, config.group_width)
+    least = _least_bytes(model, config.group_size)
     if config.max_bytes is not None and config.max_bytes < least:
         raise GateMissedError(
             f"the model takes {least:,} bytes with every layer in 4 bits, "
@@ -162,9 +162,9 @@ def _kept_in_eight_bits(
     model: RootsForCausalLM, windows: PackedWindows, config: QuantizeConfig, *, seed: int, device: str
 ) -> set[str]:
     """Return the full names of the sites that int4 keeps in 8 bits."""
-    costs = four_bit_costs(model, windows, config.group_width, seed=seed, device=device)
+    costs = four_bit_costs(model, windows, config.group_size, seed=seed, device=device)
     if config.max_bytes is not None:
-        return eight_bit_sites(costs, config.max_bytes - _least_bytes(model, config.group_width))
+        return eight_bit_sites(costs, config.max_bytes - _least_bytes(model, config.group_size))
     return eight_bit_sites(
         costs, int(config.eight_bit_fraction * sum(cost.saved_bytes for cost in costs.values()))
     )
@@ -191,12 +191,12 @@ def _round_model(
     table = model.model.embed_tokens.get_parameter("weight")
     head = model.get_submodule(HEAD).get_parameter("weight")
     # A tied table is stored once, in the one format that serves both looking up and multiplying.
-    _add(rounded, EMBEDDING, table, quantize_matrix(table, "w8", config.group_width), seen)
+    _add(rounded, EMBEDDING, table, quantize_matrix(table, "w8", config.group_size), seen)
     if head is not table:
         chosen: Format = "w8"
         if config.scheme == "int8":
             chosen = int8_format(config, input_error(seen.sample_SC, [head]))
-        quantized = quantize_matrix(head, chosen, config.group_width, importance_C=seen.mean_square)
+        quantized = quantize_matrix(head, chosen, config.group_size, importance_C=seen.mean_square)
         _add(rounded, HEAD, head, quantized, seen)
     return rounded
 
@@ -225,7 +225,7 @@ def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig
     """Return a new model, in eval mode on the CPU, of the quantized tensors and the rest of the old one's."""
     config = copy.deepcopy(model.config)
     config.quantization = {
-        "group_size": settings.group_width,
+        "group_size": settings.group_size,
         "formats": dict(sorted(rounded.formats.items())),
         **({"cache": settings.cache} if settings.cache == "int8" else {}),
     }

@@ -128,7 +128,7 @@ def _fold_site(
 ) -> SiteInput:
     """Fold a site's outliers where that pays, and return what the site reads then."""
     wanted = _first_choice(config, name in eight_bit)
-    scale_C = best_scale(site, seen, wanted, config.group_width) if config.fold else None
+    scale_C = best_scale(site, seen, wanted, config.group_size) if config.fold else None
     if scale_C is None:
         return seen
     site.fold(scale_C)
@@ -154,7 +154,7 @@ def _round_site(
         quantized = round_matrix(linear.weight, chosen, config, seen)
         rounded.formats[prefix + name] = chosen
         rounded.errors[prefix + name] = output_error(seen.sample_SC, linear.weight, quantized)
-        layer.set_submodule(name, quantized_linear(linear, quantized, config.group_width))
+        layer.set_submodule(name, quantized_linear(linear, quantized, config.group_size))
 
 
 def _first_choice(config: QuantizeConfig, eight_bit: bool) -> Format:
@@ -169,8 +169,8 @@ def round_matrix(
 ) -> QuantizedMatrix:
     """Round a matrix as the settings ask, in view of what it reads."""
     if config.compensate and seen.statistics.gram is not None:
-        return compensated_matrix(weight_RC, weight_format, config.group_width, seen.statistics.gram)
-    return quantize_matrix(weight_RC, weight_format, config.group_width, importance_C=seen.mean_square)
+        return compensated_matrix(weight_RC, weight_format, config.group_size, seen.statistics.gram)
+    return quantize_matrix(weight_RC, weight_format, config.group_size, importance_C=seen.mean_square)
 
 
 def quantized_linear(linear: nn.Linear, quantized: QuantizedMatrix, group_size: int) -> QuantizedLinear:

@@ -211,6 +211,7 @@ def test_a_recipe_changed_for_the_worse(
         ("quantize {models}/good --threads 0", "evaluation.threads: must be at least 1"),
         ("quantize {models}/good --threads 99999", "evaluation.threads: must be at most 1024"),
         ("quantize {models}/good --group-size 7", "group_size: must be 16, 32, 64 or 128"),
+        ("quantize {models}/good --int4 --weights-only", "--weights-only goes with --int8"),
         ("quantize {models}/good --device tpu", "--device ... 'tpu'"),
         ("quantize {models}/good --int9", "--int9"),
         ("quantize {models}/good", "evaluation.block_size: is 512 tokens ... 128"),
