@@ -23,6 +23,7 @@ CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
+COPY_AGAIN = "The checkpoint is damaged or mixed from two; copy or download it again."
 CODE_KEY = "auto_map"
 """Under this key a configuration names Python files to be run."""
 
@@ -176,7 +177,11 @@ def _check_extent(fields: Mapping[str, Any], tensors: int, parameters: int, wher
     layers = fields.get("layers")
     layers = layers if isinstance(layers, list) else []
     if len(layers) > tensors:
-        raise InputError(f"has {len(layers)} layers, and the weights only {tensors} tensors", where=where)
+        raise InputError(
+            f"has {len(layers)} layers, and the weights only {tensors} tensors",
+            where=where,
+            remedy=COPY_AGAIN,
+        )
     widths = {name: fields.get(name) for name in ("vocab_size", "hidden_size")}
     for index, layer in enumerate(layers):
         if isinstance(layer, dict):
@@ -187,7 +192,7 @@ def _check_extent(fields: Mapping[str, Any], tensors: int, parameters: int, wher
             raise InputError(
                 f"{name} is {_shown(width)}, and the weights hold only {parameters} numbers",
                 where=where,
-                remedy="The configuration and the weights belong to different checkpoints.",
+                remedy=COPY_AGAIN,
             )
 
 
@@ -241,7 +246,7 @@ def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
     index_path = directory / INDEX
     shard_of = read_json_object(index_path).get("weight_map")
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
-        raise InputError("has no weight_map from tensors to files", where=index_path)
+        raise InputError("has no weight_map from tensors to files", where=index_path, remedy=COPY_AGAIN)
     tensors: dict[str, TensorEntry] = {}
     for shard in sorted(set(shard_of.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
@@ -255,6 +260,7 @@ def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
                 raise InputError(
                     f"tensor {name!r} stands in {tensors[name].file.name} and again in {shard}",
                     where=directory,
+                    remedy=COPY_AGAIN,
                 )
             tensors[name] = entry
     for name in sorted(tensors.keys() | shard_of.keys()):
@@ -262,7 +268,7 @@ def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
             raise InputError(
                 f"disagrees with its shards about tensor {name!r}",
                 where=index_path,
-                remedy="The checkpoint is damaged or mixed from two; copy or download it again.",
+                remedy=COPY_AGAIN,
             )
     return tensors
 

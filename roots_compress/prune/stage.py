@@ -170,7 +170,10 @@ def _check_result(model: RootsForCausalLM, original: RootsForCausalLM) -> None:
             )
     before, after = original.num_parameters(), model.num_parameters()
     if after >= before:
-        raise StageError(f"pruning left {after:,} parameters of {before:,}: nothing was removed")
+        raise StageError(
+            f"pruning left {after:,} parameters of {before:,}: nothing was removed",
+            remedy="Raise the ratios, or lower the target or multiple_of.",
+        )
 
 
 def _notes(

@@ -247,11 +247,15 @@ def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded:
     }
     if modules != set(rounded.formats) or plain:
         raise StageError(
-            f"these modules are not as planned: {sorted(modules ^ set(rounded.formats) | plain)}"
+            f"these modules are not as planned: {sorted(modules ^ set(rounded.formats) | plain)}",
+            remedy="This is a fault of roots-compress: please report it with the checkpoint's config.json.",
         )
     for name, tensor in quantized.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise StageError(f"{name} holds NaN or infinite values after quantization")
+            raise StageError(
+                f"{name} holds NaN or infinite values after quantization",
+                remedy="Check the checkpoint's weights, or set fold or compensate to false.",
+            )
     before, after = stored_bytes(model), stored_bytes(quantized)
     if after >= before:
         raise StageError(

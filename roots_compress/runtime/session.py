@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object
+from roots_compress.runtime.graph_folder import EXPORT_AGAIN
 
 Provider = Literal["auto", "cpu", "cuda"]
 
@@ -29,7 +30,6 @@ OURS = "roots"
 PAST, PRESENT = "past_key_values.", "present."
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
-EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
 # ONNX Runtime reads this as a session opens, and has no setting of the session for it.
 NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 LARGEST = 2**31 - 1

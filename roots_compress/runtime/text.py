@@ -8,12 +8,11 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.errors import InputError
+from roots_compress.model.sources import TOKENIZER
 from roots_compress.model.tokenizer import load_tokenizer_beside
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.graph_folder import EXPORT_AGAIN, find_graph
 from roots_compress.runtime.protocol import LanguageModel
-
-TOKENIZER = "tokenizer.json"
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

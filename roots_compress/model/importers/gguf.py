@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from roots_compress.errors import InputError
-from roots_compress.model.sources import SourceInfo
+from roots_compress.model.sources import COPY_AGAIN, SourceInfo
 
 # What each metadata key must have become in transformers' own config of the family.
 CONFIG_KEYS = {
@@ -61,7 +61,7 @@ def load_gguf(source: SourceInfo) -> tuple[dict[str, Any], dict[str, Tensor]]:
     model, loading = loaded
     absent = sorted({*loading["missing_keys"], *(str(entry) for entry in loading["mismatched_keys"])})
     if absent:
-        raise InputError(f"lacks the tensor {absent[0]}", where=source.path)
+        raise InputError(f"lacks the tensor {absent[0]}", where=source.path, remedy=COPY_AGAIN)
     config = model.config.to_dict()
     # It says that the file was quantized; what transformers returns no longer is.
     config.pop("quantization_config", None)
