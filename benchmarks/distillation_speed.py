@@ -1,16 +1,12 @@
-"""What distillation costs in time and memory, and what a teacher is worth in perplexity.
+"""What distillation costs in time and memory.
 
-    python benchmarks/distillation.py speed CHECKPOINT
-    python benchmarks/distillation.py quality CHECKPOINT [--only NAME...] [--also-eval FILE]
+    python benchmarks/distillation_speed.py CHECKPOINT
 
-`speed` sets the loop that most people would write (transformers' Llama, full-vocabulary KL, float32, the
-teacher running along) beside this project's, which reads a cached teacher. Each runs in a process of its own;
-their steps take turns, so that what disturbs the machine disturbs all of them alike. Times are medians over
-steps, without the first and the last; memory is the process's peak, the making of the cache and the saving of
-the state included.
-
-`quality` trains equal students on equal tokens, with the teacher and without, and scores them on held-out
-text. Both print a Markdown table, then one JSON line.
+It sets the loop that most people would write (transformers' Llama, full-vocabulary KL, float32, the teacher
+running along) beside this project's, which reads a cached teacher. Each runs in a process of its own; their
+steps take turns, so that what disturbs the machine disturbs all of them alike. Times are medians over steps,
+without the first and the last; memory is the process's peak, the making of the cache and the saving of the
+state included. It prints a Markdown table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -34,15 +30,10 @@ from transformers import AutoModelForCausalLM
 from roots_compress.data.config import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.packing import pack
-from roots_compress.distill.config import DistillConfig
-from roots_compress.distill.stage import distill
 from roots_compress.distill.student import make_student
-from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.model.importers.write_back import write_back
-from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.teach import teach
 
@@ -55,55 +46,21 @@ CACHED: dict[str, dict[str, Any]] = {
     "cached teacher, batch in 4 parts": {"batch_size": 1, "accumulation": 4},
 }
 
-CONTROL = "cross-entropy alone"
-VARIANTS: dict[str, dict[str, Any]] = {
-    CONTROL: {"cross_entropy_weight": 1.0, "divergence_weight": 0.0},
-    "forward KL": {},
-    f"forward KL, top {TOP_K} from a cache": {"top_k": TOP_K},
-    "forward KL, top 16 from a cache": {"top_k": 16},
-    "forward KL, temperature 2": {"temperature": 2.0},
-    "forward KL, half cross-entropy": {"cross_entropy_weight": 0.5, "divergence_weight": 0.5},
-    "reverse KL": {"divergence": "reverse_kl"},
-    "Jensen-Shannon": {"divergence": "jensen_shannon"},
-    "forward KL, hidden states": {"hidden_weight": 0.3},
-    "forward KL, attention relations": {"relation_weight": 1.0},
-    "forward KL, a quarter on policy": {"on_policy_ratio": 0.25},
-}
-
 Pace = Callable[[], None]
 """Called before each step; returns when it is this process's turn."""
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Let all loops take turns, and print what a step of each took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("speed", "quality"):
-        command = commands.add_parser(name)
-        command.add_argument("checkpoint", type=Path)
-        command.add_argument("--data", type=Path, nargs="*", default=[], help="training text")
-        command.add_argument("--threads", type=int, default=2)
-        command.add_argument("--student", default="small")
-    speed = commands.choices["speed"]
-    speed.add_argument("--repeats", type=int, default=5)
-    speed.add_argument("--only", nargs="*", default=list(CACHED), choices=list(CACHED), metavar="NAME")
-    quality = commands.choices["quality"]
-    quality.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
-    quality.add_argument("--also-eval", type=Path, help="held-out text of another kind")
-    quality.add_argument("--steps", type=int, default=200, help=f"of {STEP_TOKENS} tokens")
-    quality.add_argument("--learning-rate", type=float, default=2e-3)
-    quality.add_argument("--windows", type=int, default=48, help=f"held-out windows of {BLOCK_SIZE} tokens")
-    quality.add_argument("--seed", type=int, default=0)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="training text")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--student", default="small")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=list(CACHED), choices=list(CACHED), metavar="NAME")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.command == "speed":
-        measure_speed(arguments)
-    else:
-        measure_quality(arguments)
-
-
-def measure_speed(arguments: argparse.Namespace) -> None:
-    """Let all loops take turns, and print what a step of each took."""
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         text = load_text(DataConfig(train=tuple(arguments.data)), seed=0)
@@ -253,60 +210,6 @@ def _steps(arguments: argparse.Namespace) -> int:
     """Return how many steps a loop does: one to warm up, those that are timed, and one that is not."""
     steps: int = arguments.repeats + 2
     return steps
-
-
-def measure_quality(arguments: argparse.Namespace) -> None:
-    """Train a student in every way, score each, print the table."""
-    text = load_text(DataConfig(train=tuple(arguments.data)), seed=arguments.seed)
-    other = (
-        load_text(
-            DataConfig(train=tuple(arguments.data) or (arguments.also_eval,), eval=(arguments.also_eval,)),
-            seed=0,
-        )
-        if arguments.also_eval
-        else None
-    )
-    rows: dict[str, dict[str, Any]] = {}
-    print(
-        f"{text.description}\n\n"
-        f"| objective | perplexity | against {CONTROL} | other text | against | seconds |"
-    )
-    print("|---|---|---|---|---|---|")
-    for name in arguments.only:
-        teacher = load_checkpoint(arguments.checkpoint)
-        texts = [each.held_out for each in (text, other) if each is not None]
-        windows = [
-            evaluation_windows(each, teacher.tokenizer, block_size=BLOCK_SIZE, limit=arguments.windows)
-            for each in texts
-        ]
-        training = TrainingConfig(
-            steps=arguments.steps,
-            batch_size=BATCH_SIZE,
-            block_size=BLOCK_SIZE,
-            learning_rate=arguments.learning_rate,
-            checkpoint_every=arguments.steps,
-        )
-        config = DistillConfig(
-            student=arguments.student, loss=DistillLossConfig(**VARIANTS[name]), training=training
-        )
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as work:
-            outcome = distill(
-                config,
-                teacher,
-                text,
-                device="cpu",
-                seed=arguments.seed,
-                work=Path(work),
-                console=Console(stderr=True),
-            )
-        scores = [perplexity(TorchEngine(outcome.checkpoint.model), each).perplexity for each in windows]
-        rows[name] = {"perplexities": scores, "seconds": time.perf_counter() - start, **outcome.notes}
-        control = rows.get(CONTROL, rows[name])["perplexities"]
-        cells = [f"{score:.2f} | {score / base:.3f}" for score, base in zip(scores, control, strict=True)]
-        cells += ["| "] * (2 - len(cells))
-        print(f"| {name} | {' | '.join(cells)} | {rows[name]['seconds']:.0f} |", flush=True)
-    print(json.dumps({"steps": arguments.steps, "step_tokens": STEP_TOKENS, "variants": rows}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What compression costs in perplexity: the tables of docs/quality.md."""

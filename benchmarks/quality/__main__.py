@@ -1,0 +1,174 @@
+"""Compress a checkpoint in every way of a table, and score what comes out on held-out text of two kinds.
+
+    python -m benchmarks.quality prune CHECKPOINT --other-text FILE... [--only NAME...]
+    python -m benchmarks.quality quantize CHECKPOINT --other-text FILE...
+    python -m benchmarks.quality distill CHECKPOINT --other-text FILE... [--student S --steps N]
+    python -m benchmarks.quality chain CHECKPOINT --other-text FILE...
+
+Without `--data` the built-in corpus is calibrated and trained on, and its held-out part scored;
+`--other-text` is text of a kind that no stage has seen. Every row is exported, and scored through its
+graph in ONNX Runtime: fixed windows opened with BOS, as everywhere in this project. A Markdown table is
+printed row by row; `--out` writes all figures, with what each stage noted, as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.quality.scoring import Judge, read_texts
+from benchmarks.quality.variants import (
+    CHAIN,
+    PRUNE,
+    QUANTIZE,
+    UNCHANGED,
+    Stage,
+    Table,
+    distill_table,
+    only,
+    with_calibration,
+)
+from roots_compress.data.documents import TextSplit
+from roots_compress.distill.config import DistillConfig
+from roots_compress.distill.stage import distill
+from roots_compress.evaluate.speed import measure_speed
+from roots_compress.evaluate.threads import default_threads
+from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.stage import prune
+from roots_compress.quantize.stage import quantize
+from roots_compress.results import Json
+from roots_compress.training.config import TrainingConfig
+
+CONTEXTS = (128, 512)
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=("prune", "quantize", "distill", "chain"))
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="text to calibrate and train on")
+    parser.add_argument("--eval-data", type=Path, nargs="*", default=[], help="held-out text of its kind")
+    parser.add_argument("--other-text", type=Path, nargs="*", default=[], help="held-out, of another kind")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these rows of the table")
+    parser.add_argument("--windows", type=int, default=24, help="held-out windows of each text")
+    parser.add_argument("--block-size", type=int, default=512, help="tokens of a held-out window")
+    parser.add_argument("--calibration-windows", type=int, help="default: as each stage has it")
+    parser.add_argument("--student", default="small", help="distill: a preset, or a checkpoint")
+    parser.add_argument("--steps", type=int, default=200, help="distill: of 4 windows of 256 tokens")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="distill")
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
+    return parser.parse_args()
+
+
+def table_of(arguments: argparse.Namespace) -> Table:
+    """Return the rows that the command line asks for."""
+    training = TrainingConfig(
+        steps=arguments.steps,
+        batch_size=4,
+        block_size=256,
+        learning_rate=arguments.learning_rate,
+        checkpoint_every=arguments.steps,
+    )
+    tables = {
+        "prune": PRUNE,
+        "quantize": QUANTIZE,
+        "chain": CHAIN,
+        "distill": distill_table(arguments.student, training),
+    }
+    return only(tables[arguments.table], arguments.only)
+
+
+def main() -> None:
+    """Compress, score and print row after row."""
+    arguments = parse()
+    table = table_of(arguments)
+    torch.set_num_threads(arguments.threads)
+    tokenizer = load_checkpoint(arguments.checkpoint).tokenizer
+    split, texts = read_texts(arguments.data, arguments.eval_data, arguments.other_text, arguments.seed)
+    judge = Judge(texts, tokenizer, arguments.block_size, arguments.windows)
+    rows: dict[str, dict[str, Any]] = {}
+    document = {"text": split.description, "texts": judge.described(), "rows": rows}
+    folders: dict[str, Path] = {}
+    print(f"{split.description}\n\n{judge.header()}", flush=True)
+    with tempfile.TemporaryDirectory() as graphs:
+        for name, stages in {UNCHANGED: (), **table.rows}.items():
+            start = time.perf_counter()
+            calibrated = [with_calibration(stage, arguments.calibration_windows) for stage in stages]
+            # Read anew for every row: distillation lets its teacher go.
+            made, notes = carry_out(calibrated, load_checkpoint(arguments.checkpoint), split, arguments.seed)
+            seconds = time.perf_counter() - start
+            folders[name] = Path(graphs) / str(len(rows))
+            rows[name] = judge.score(made, folders[name], keep=table.timed)
+            rows[name] |= {"seconds": seconds, "notes": notes}
+            reference = rows.get(table.reference, rows[UNCHANGED])
+            print(judge.row(name, rows[name], reference), flush=True)
+            write(arguments.out, document)
+        if table.timed:
+            time_rows(rows, folders, arguments.threads)
+            write(arguments.out, document)
+
+
+def write(path: Path | None, document: Mapping[str, Any]) -> None:
+    """Write what has been measured so far, where it is asked for."""
+    if path is not None:
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def carry_out(
+    stages: Sequence[Stage], checkpoint: Checkpoint, text: TextSplit, seed: int
+) -> tuple[Checkpoint, list[dict[str, Json]]]:
+    """Take a checkpoint through stages; return what comes out, and each stage's notes."""
+    notes = []
+    for config in stages:
+        with tempfile.TemporaryDirectory() as work:
+            common: dict[str, Any] = {
+                "device": "cpu",
+                "seed": seed,
+                "work": Path(work),
+                "console": Console(stderr=True),
+            }
+            if isinstance(config, DistillConfig):
+                outcome = distill(config, checkpoint, text, **common)
+            elif isinstance(config, PruneConfig):
+                outcome = prune(config, checkpoint, text, **common)
+            else:
+                outcome = quantize(config, checkpoint, text, **common)
+        checkpoint = outcome.checkpoint
+        notes.append(outcome.notes)
+    return checkpoint, notes
+
+
+def time_rows(rows: dict[str, dict[str, Any]], folders: Mapping[str, Path], threads: int) -> None:
+    """Time the rows' graphs in turns, and print how much faster each decodes than the model as it is."""
+    speeds = measure_speed(
+        folders,
+        contexts=CONTEXTS,
+        decode_tokens=16,
+        repeats=5,
+        threads=threads,
+    )
+    whole = speeds[UNCHANGED].decode
+    print("\n| | tokens/s at 128 | gain | tokens/s at 512 | gain |\n|---|---|---|---|---|")
+    for name, speed in speeds.items():
+        rows[name]["decode_tokens_per_second"] = [each.median for each in speed.decode]
+        cells = [
+            f"{each.median:.1f} | {each.median / base.median:.2f}"
+            for each, base in zip(speed.decode, whole, strict=True)
+        ]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The rows of each table: what is done to a model, and each idea left out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from roots_compress.distill.config import DistillConfig
+from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
+from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.training.config import DistillLossConfig, TrainingConfig
+
+UNCHANGED = "as it is"
+"""The row of the model itself."""
+
+Stage = DistillConfig | PruneConfig | QuantizeConfig
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are compared with one another."""
+
+    rows: Mapping[str, tuple[Stage, ...]]
+    """By name, the stages that a copy of the model goes through."""
+    reference: str = UNCHANGED
+    """The row that ratios are to."""
+    timed: bool = False
+    """Whether the rows' graphs are timed too, in turns."""
+
+
+# 390 steps of one window of 512 tokens: 200,000 tokens.
+RECOVERY = RecoveryConfig(
+    training=TrainingConfig(steps=390, batch_size=1, block_size=512, learning_rate=1e-4)
+)
+FIFTH = TargetConfig(parameters=0.8)
+
+PRUNE = Table(
+    {
+        "MLP 25%, magnitude": (PruneConfig(ratio=0.25, score="magnitude", refit=False),),
+        "MLP 25%, activation": (PruneConfig(ratio=0.25, score="activation", refit=False),),
+        "MLP 25%, activation, refitted": (PruneConfig(ratio=0.25, score="activation"),),
+        "MLP 25%, magnitude, refitted": (PruneConfig(ratio=0.25, score="magnitude"),),
+        "MLP 25%, Taylor, refitted": (PruneConfig(ratio=0.25, score="taylor"),),
+        "MLP 25%, surgeon": (PruneConfig(ratio=0.25, score="obs", refit=False),),
+        "MLP 25%, surgeon, refitted": (PruneConfig(ratio=0.25, score="obs"),),
+        "MLP 25%, surgeon, refitted, widths by layer": (PruneConfig(ratio=0.25, score="obs", uniform=False),),
+        "MLP 50%, magnitude": (PruneConfig(ratio=0.5, score="magnitude", refit=False),),
+        "MLP 50%, activation": (PruneConfig(ratio=0.5, score="activation", refit=False),),
+        "MLP 50%, activation, refitted": (PruneConfig(ratio=0.5, score="activation"),),
+        "MLP 50%, surgeon, refitted": (PruneConfig(ratio=0.5, score="obs"),),
+        "MLP 50%, surgeon, refitted, widths by layer": (PruneConfig(ratio=0.5, score="obs", uniform=False),),
+        "a third of the key/value groups, surgeon": (
+            PruneConfig(ratio=0.0, head_ratio=0.33, score="obs", refit=False),
+        ),
+        "a third of the key/value groups, surgeon, refitted": (
+            PruneConfig(ratio=0.0, head_ratio=0.33, score="obs"),
+        ),
+        "a third of the query heads, surgeon, refitted": (
+            PruneConfig(ratio=0.0, query_ratio=0.33, score="obs"),
+        ),
+        "10% of the layers": (PruneConfig(ratio=0.0, layer_ratio=0.1),),
+        "20% of the body, equal layers": (PruneConfig(target=FIFTH, score="obs"),),
+        "20% of the body, by layer": (PruneConfig(target=FIFTH, score="obs", uniform=False),),
+        "20% of the body, by layer, recovered": (
+            PruneConfig(target=FIFTH, score="obs", uniform=False, recovery=RECOVERY),
+        ),
+    }
+)
+
+QUANTIZE = Table(
+    {
+        "int8": (QuantizeConfig(),),
+        "int8, with int8 cache": (QuantizeConfig(cache="int8"),),
+        "int8, without own text": (QuantizeConfig(own_windows=0),),
+        "int8, not folded": (QuantizeConfig(activations="always", fold=False),),
+        "int8, not compensated": (QuantizeConfig(compensate=False),),
+        "int8, weights only": (QuantizeConfig(activations="never"),),
+        "int4": (QuantizeConfig(scheme="int4"),),
+        "int4, with int8 cache": (QuantizeConfig(scheme="int4", cache="int8"),),
+        "int4, without own text": (QuantizeConfig(scheme="int4", own_windows=0),),
+        "int4, not folded": (QuantizeConfig(scheme="int4", fold=False),),
+        "int4, not compensated": (QuantizeConfig(scheme="int4", compensate=False),),
+        "int4, groups of 32 and fewer 8-bit layers": (
+            QuantizeConfig(scheme="int4", group_size=32, eight_bit_fraction=0.08),
+        ),
+        "int4, every layer in 4 bits": (QuantizeConfig(scheme="int4", eight_bit_fraction=0.0),),
+    }
+)
+
+CHAIN = Table(
+    {
+        "int4": (QuantizeConfig(scheme="int4", cache="int8"),),
+        "10% of the body, int4": (
+            PruneConfig(target=TargetConfig(parameters=0.9), score="obs", uniform=False),
+            QuantizeConfig(scheme="int4", cache="int8"),
+        ),
+        "20% of the body recovered, int4": (
+            PruneConfig(target=FIFTH, score="obs", uniform=False, recovery=RECOVERY),
+            QuantizeConfig(scheme="int4", cache="int8"),
+        ),
+    },
+    timed=True,
+)
+
+CONTROL = "cross-entropy alone"
+LOSSES = {
+    CONTROL: DistillLossConfig(cross_entropy_weight=1.0, divergence_weight=0.0),
+    "forward KL": DistillLossConfig(),
+    "forward KL, top 64 from a cache": DistillLossConfig(top_k=64),
+    "forward KL, top 16 from a cache": DistillLossConfig(top_k=16),
+    "forward KL, temperature 2": DistillLossConfig(temperature=2.0),
+    "forward KL, half cross-entropy": DistillLossConfig(cross_entropy_weight=0.5, divergence_weight=0.5),
+    "reverse KL": DistillLossConfig(divergence="reverse_kl"),
+    "Jensen-Shannon": DistillLossConfig(divergence="jensen_shannon"),
+    "forward KL, hidden states": DistillLossConfig(hidden_weight=0.3),
+    "forward KL, attention relations": DistillLossConfig(relation_weight=1.0),
+    "forward KL, a quarter on policy": DistillLossConfig(on_policy_ratio=0.25),
+}
+
+
+def distill_table(student: str, training: TrainingConfig) -> Table:
+    """Return equal students that learn equally long, from a teacher in various ways and without one."""
+    return Table(
+        {
+            name: (DistillConfig(student=student, loss=loss, training=training),)
+            for name, loss in LOSSES.items()
+        },
+        reference=CONTROL,
+    )
+
+
+def with_calibration(stage: Stage, windows: int | None) -> Stage:
+    """Return a stage that looks at so many windows of training text, if it looks at any."""
+    if windows is None or isinstance(stage, DistillConfig):
+        return stage
+    calibration = stage.calibration.model_copy(update={"windows": windows})
+    return stage.model_copy(update={"calibration": calibration})
+
+
+def only(table: Table, names: list[str]) -> Table:
+    """Return the rows of these names, and the reference."""
+    kept = [name for name in table.rows if not names or name in names or name == table.reference]
+    return replace(table, rows={name: table.rows[name] for name in kept})
