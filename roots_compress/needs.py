@@ -60,7 +60,7 @@ def needs_of(stages: Sequence[StageConfig | None], parameters: int, *, device: s
             memory = max(memory, (1 + TIMED_GRAPHS) * FLOAT_BYTES * parameters)
         kept += 2 * width * made
         memory = max(memory, FLOAT_BYTES * parameters + width * made)
-        if stage is not None and any(True for _ in training_of(stage)):
+        if stage is not None and _trains_all_weights(stage):
             working = max(working, (KEPT + 1) * (FLOAT_BYTES + MOMENT_BYTES) * made)
             if device == "cpu":
                 memory = max(memory, FLOAT_BYTES * parameters + (2 * FLOAT_BYTES + MOMENT_BYTES) * made)
@@ -119,6 +119,13 @@ def available_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | No
         return min(available, limit - _fields(cgroup / "memory.stat")["anon"])
     except (OSError, KeyError, ValueError):
         return available
+
+
+def _trains_all_weights(stage: StageConfig) -> bool:
+    """Whether gradients and moments of every weight are held; updates of low rank are nothing beside them."""
+    if isinstance(stage, PruneConfig) and stage.recovery is not None and stage.recovery.rank is not None:
+        return False
+    return any(True for _ in training_of(stage))
 
 
 def _made(stage: StageConfig | None, parameters: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from roots_compress import pipeline
 from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError
 from roots_compress.needs import Needs, available_memory, free_disk, needs_of, require_room
-from roots_compress.prune.config import PruneConfig, TargetConfig
+from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
@@ -39,6 +39,15 @@ def test_a_chain_keeps_every_stage_and_the_largest_training() -> None:
     needs = needs_of(stages, MILLION, device="cpu")
     assert needs.disk == (8 + 4 + 2 + 0.5) * MILLION + 3 * 12 * MILLION / 2
     assert needs.memory == (4 + 8) * MILLION
+
+
+def test_a_recovery_by_updates_of_low_rank_takes_no_more_than_the_cut() -> None:
+    needs = [
+        needs_of([PruneConfig(recovery=recovery)], MILLION, device="cpu")
+        for recovery in (None, RecoveryConfig(rank=8), RecoveryConfig())
+    ]
+    assert needs[0] == needs[1]
+    assert needs[2].memory > needs[1].memory
 
 
 @pytest.mark.parametrize("target", [TargetConfig(parameters=0.75), TargetConfig(bytes=3 * MILLION)])

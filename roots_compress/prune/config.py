@@ -18,6 +18,9 @@ class RecoveryConfig(Settings):
     """The objective."""
     training: TrainingConfig = TrainingConfig(learning_rate=2e-4)
     """The training loop."""
+    rank: PositiveInt | None = None
+    """Train only an update of this rank for each projection of the layers (LoRA), merged into its weights at
+    the end: less memory, and a higher learning rate is in place. Without it all weights are trained."""
 
 
 class TargetConfig(Settings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -27,6 +27,7 @@ from roots_compress.prune.refit import rows_needed
 from roots_compress.prune.shapes import Allocation, Plan, allocate, make_plan
 from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.results import Json
+from roots_compress.training.low_rank import check_rank, low_rank_updates
 from roots_compress.training.outcome import StageOutcome
 from roots_compress.training.teach import teach
 
@@ -64,12 +65,14 @@ def prune(
         console: where progress goes.
 
     Raises:
-        InputError: no legal shape answers to the ratios or the target, the model is quantized, or the text is
-            too short.
+        InputError: no legal shape answers to the ratios or the target, the model is quantized, the text is
+            too short, or the rank of the recovery too large.
         StageError: the activations, or the weights that come out, are not finite.
     """
     check_resizable(checkpoint.model)
     plan = make_plan(config, checkpoint.model)
+    if config.recovery is not None and config.recovery.rank is not None:
+        check_rank(checkpoint.model, config.recovery.rank)
     windows = _calibration_windows(config, checkpoint, text, plan, seed=seed)
     # Half precision serves storage; statistics and refits need the range and the digits of float32.
     plain = checkpoint.model.dtype == torch.float32
@@ -212,16 +215,18 @@ def _recover(
     console: Console,
 ) -> dict[str, Json]:
     """Train the pruned model in place to give again what the original gives."""
-    summary = teach(
-        pruned.model,
-        Checkpoint(original, pruned.tokenizer),
-        text,
-        config.loss,
-        config.training,
-        device=device,
-        seed=seed,
-        work=work,
-        console=console,
-        label="recovery",
-    )
+    updates = nullcontext() if config.rank is None else low_rank_updates(pruned.model, config.rank, seed=seed)
+    with updates:
+        summary = teach(
+            pruned.model,
+            Checkpoint(original, pruned.tokenizer),
+            text,
+            config.loss,
+            config.training,
+            device=device,
+            seed=seed,
+            work=work,
+            console=console,
+            label="recovery",
+        )
     return summary.to_json()

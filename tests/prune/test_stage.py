@@ -229,6 +229,27 @@ def test_recovery_brings_the_model_nearer_to_its_teacher(tmp_path: Path) -> None
     assert notes["steps"] == 30
 
 
+def test_recovery_by_updates_of_low_rank_gives_an_ordinary_checkpoint(tmp_path: Path) -> None:
+    recovery = RecoveryConfig(training=TrainingConfig(steps=4, batch_size=4, block_size=32), rank=2)
+    plain = run(tmp_path, tiny_checkpoint(), ratio=0.5).checkpoint
+    recovered = run(tmp_path, tiny_checkpoint(), ratio=0.5, recovery=recovery).checkpoint
+    expected = plain.model.state_dict()
+    found = recovered.model.state_dict()
+    assert {name: value.shape for name, value in found.items()} == {
+        name: value.shape for name, value in expected.items()
+    }
+    changed = {name for name, value in found.items() if not torch.equal(value, expected[name])}
+    assert changed == {name for name in found if "_proj.weight" in name}
+    save_checkpoint(recovered, tmp_path / "checkpoint")
+    torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(recovered))
+
+
+def test_a_recovery_of_too_high_a_rank_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Set rank below 16") as caught:
+        run(tmp_path, tiny_checkpoint(), recovery=RecoveryConfig(rank=16))
+    assert caught.value.where == "recovery.rank"
+
+
 def test_recovery_learns_from_a_cached_teacher_and_leaves_it_as_it_is(tmp_path: Path) -> None:
     recovery = RecoveryConfig(
         loss=DistillLossConfig(top_k=8, cache=tmp_path / "caches"),

@@ -1,0 +1,104 @@
+"""Training by updates of low rank: the model's own weights stay frozen, and take the updates in at the end.
+
+Shape legend: O outputs and C inputs of a linear layer, R the rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from roots_compress.errors import InputError
+from roots_compress.model.modeling import RootsForCausalLM
+
+ALPHA = 16.0
+"""The updates are scaled by this over their rank, so that a learning rate serves every rank."""
+
+
+class LowRankLinear(nn.Linear):
+    """A frozen linear layer beside a trained update of its weights, `ALPHA / R * B A`.
+
+    LoRA (Hu et al. 2021, arXiv:2106.09685): A starts random and B at zero, so that training starts from the
+    layer as it was. The product of A and B is never formed, nor its gradient: a step takes memory and work in
+    proportion to the rank.
+
+    Args:
+        base: its weight and bias are shared, not copied.
+        rank: R.
+        generator: draws A.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, generator: torch.Generator) -> None:
+        super().__init__(base.in_features, base.out_features, bias=False, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        # Drawn on the CPU, so that it is the same on every device; rows of A x then are of the size of x.
+        a_RC = torch.randn(rank, base.in_features, generator=generator) * base.in_features**-0.5
+        self.lora_a = nn.Parameter(a_RC.to(base.weight.device))
+        self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
+        self.scale = ALPHA / rank
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return what the updated layer gives."""
+        return super().forward(input) + self.scale * F.linear(F.linear(input, self.lora_a), self.lora_b)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Add the update to the weight, which the base shares."""
+        self.weight.add_(self.lora_b @ self.lora_a, alpha=self.scale)
+
+
+@contextmanager
+def low_rank_updates(model: RootsForCausalLM, rank: int, *, seed: int) -> Iterator[None]:
+    """Within the block only updates of a rank can be trained, one for every projection of the layers.
+
+    Embedding, head, norms and biases are frozen. When the block ends well, the updates are merged into the
+    weights; however it ends, the model is then made of plain layers again, all of them trainable.
+
+    Args:
+        model: float32 weights.
+        rank: of each update.
+        seed: the updates start from it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(False)
+    projections = list(_projections(model))
+    updates = [LowRankLinear(base, rank, generator) for _, _, base in projections]
+    for (block, name, _), update in zip(projections, updates, strict=True):
+        setattr(block, name, update)
+    try:
+        yield
+        for update in updates:
+            update.merge()
+    finally:
+        for block, name, base in projections:
+            setattr(block, name, base)
+        model.requires_grad_(True)
+
+
+def check_rank(model: RootsForCausalLM, rank: int) -> None:
+    """Refuse a rank that a projection does not have.
+
+    Raises:
+        InputError: updates of this rank would be no smaller than what they update.
+    """
+    most = min(min(base.weight.shape) for _, _, base in _projections(model))
+    if rank >= most:
+        raise InputError(
+            f"updates of rank {rank} are no smaller than the smallest projection, which has rank {most}",
+            where="recovery.rank",
+            remedy=f"Set rank below {most}, or leave it out to train all weights.",
+        )
+
+
+def _projections(model: RootsForCausalLM) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Yield every linear layer of the decoder's layers, with the block that holds it and its name there."""
+    blocks = chain.from_iterable((layer.self_attn, layer.mlp) for layer in model.model.layers)
+    for block in blocks:
+        for name, module in block.named_children():
+            if isinstance(module, nn.Linear):
+                yield block, name, module
