@@ -1,52 +1,36 @@
-"""Walks a recipe over a run: makes what is missing, measures every stage, and writes the figures down.
+"""Walks a recipe over a run: reuses what is finished, has the rest made, and writes the figures down.
 
-A stage is made from the checkpoint on disk of the stage before it, never from one in memory, so that a
-resumed run and an undisturbed one do the same work. It is exported, checked and measured before its commit.
 Speeds come last, in one pass over the graphs of all stages, because timings compare only inside one run.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, assert_never
 
 import torch
 from rich.console import Console
 
-from roots_compress.distill.config import DistillConfig
-from roots_compress.distill.stage import distill
-from roots_compress.errors import InputError, RootsError, StageError, printable
-from roots_compress.evaluate.artifact import measure_quality, protocol_of
+from roots_compress.errors import RootsError, StageError, printable
+from roots_compress.evaluate.artifact import protocol_of
 from roots_compress.evaluate.progress import bar
-from roots_compress.evaluate.speed import Speeds, measure_speed
-from roots_compress.export.exporter import export_checkpoint
-from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
-from roots_compress.model.sources import CONFIG, inspect_source
-from roots_compress.needs import available_memory, free_disk, needs_of, require_room
-from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
-from roots_compress.prune.config import PruneConfig
-from roots_compress.prune.stage import prune
-from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.quantize.stage import quantize
+from roots_compress.evaluate.speed import measure_speed
+from roots_compress.making import make_stage
+from roots_compress.model.sources import CONFIG
+from roots_compress.preparation import Setting, held_out_windows
 from roots_compress.recipe.schema import Recipe
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
-from roots_compress.results import RunMetrics, SearchResult, StageResult
+from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.atomic import disk_errors
 from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.machine import describe_machine
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder
-from roots_compress.run.workspace import Workspace
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
-from roots_compress.steps import Step, inputs_of, keys_of, steps_of
-from roots_compress.train.config import TrainConfig
-from roots_compress.train.stage import new_model, planned_parameters, train
-from roots_compress.training.outcome import StageOutcome
+from roots_compress.steps import Step, keys_of, steps_of
 
 
 def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
@@ -154,148 +138,13 @@ def _reuse_or_make(
     before = chain[index - 1] if index else None
     try:
         with disk_errors(run.path, StageError):
-            return _make(run, index, step, key, before, setting, console)
+            return make_stage(run, index, step, key, before, setting, console)
     except RootsError as error:
         error.message = f"{title} failed: {error.message}"
         if index:
             safe = f"Stages before it are safe in {run.path}; the same command goes on from there."
             error.remedy = f"{error.remedy}\n{safe}" if error.remedy else safe
         raise
-
-
-def _make(
-    run: RunFolder,
-    index: int,
-    step: Step,
-    key: StageKey,
-    before: CommittedStage | None,
-    setting: Setting,
-    console: Console,
-) -> CommittedStage:
-    """Make one stage: carry it out, save, export, measure, commit."""
-    _require_room(run, index, step, before, setting)
-    workspace = run.begin(index, step.kind, step.name, key)
-    console.rule(f"{index:02d} {step.kind}", align="left")
-    start = time.perf_counter()
-    outcome = _carry_out(step, before, workspace, setting, console)
-    seconds = time.perf_counter() - start
-    save_checkpoint(outcome.checkpoint, workspace.checkpoint)
-    parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export)
-    windows = held_out_windows(setting.recipe, setting.text, outcome.checkpoint.tokenizer)
-    with bar(console, "perplexity") as progress:
-        quality = measure_quality(
-            workspace.onnx,
-            outcome.checkpoint.model,
-            windows,
-            setting.recipe.evaluation,
-            threads=setting.threads,
-            progress=progress,
-        )
-    console.print(
-        f"{index:02d} {step.kind}: {quality.bytes / 1e6:.2f} MB, perplexity {quality.perplexity:.3f}, "
-        f"graph agrees with the checkpoint within {parity.largest_difference:.1e}"
-    )
-    result = StageResult(
-        index=index,
-        kind=step.kind,
-        name=step.name,
-        seconds=seconds,
-        metrics=quality.with_speed(Speeds((), ())),
-        onnx=workspace.final_onnx,
-        notes={**outcome.notes, "parity": {case.name: case.difference for case in parity.parity}},
-    )
-    return workspace.commit(
-        result,
-        machine=describe_machine(threads=setting.threads, device=setting.device),
-        inputs=_unchanged_inputs(step, key, before, setting),
-    )
-
-
-def _require_room(
-    run: RunFolder, index: int, step: Step, before: CommittedStage | None, setting: Setting
-) -> None:
-    """Refuse to start where this stage and those after it lack disk or memory.
-
-    Raises:
-        InputError: they do.
-    """
-    if before is not None:
-        parameters = before.result.metrics.parameters
-    elif isinstance(step.config, TrainConfig):
-        parameters = planned_parameters(step.config)
-    else:
-        assert setting.recipe.model is not None
-        parameters = inspect_source(setting.recipe.model).parameters
-    ahead = [each.config for each in steps_of(setting.recipe)[index:]]
-    require_room(
-        needs_of(ahead, parameters, device=setting.device),
-        disk=free_disk(run.path) + run.reclaimable_bytes(),
-        memory=available_memory(),
-        where=run.path,
-    )
-
-
-def _unchanged_inputs(
-    step: Step, key: StageKey, before: CommittedStage | None, setting: Setting
-) -> dict[str, str]:
-    """Return the hashes of what a stage was made from, after checking that they still are those of its key.
-
-    Raises:
-        StageError: a file that the stage read has changed since its key was taken.
-    """
-    try:
-        inputs = inputs_of(step, setting)
-        changed = explain_change({"inputs": key.ingredients["inputs"]}, {"inputs": dict(inputs)})
-    except (InputError, OSError) as error:
-        changed = [str(error)]
-    if before is not None:
-        changed += [f"{before.path.name}: {fault}" for fault in verify(before)]
-    if changed:
-        raise StageError(
-            f"its input changed while the stage was being made: {'; '.join(changed)}",
-            remedy="Nothing was committed. Give the same command again once nothing writes to it any more.",
-        )
-    return inputs
-
-
-def _carry_out(
-    step: Step, before: CommittedStage | None, workspace: Workspace, setting: Setting, console: Console
-) -> StageOutcome:
-    """Do the stage's own work on the checkpoint before it."""
-    common: dict[str, Any] = {
-        "device": setting.device,
-        "seed": setting.recipe.seed,
-        "work": workspace.work,
-        "console": console,
-    }
-    text, config = setting.text, step.config
-    if before is None:
-        if config is None:
-            assert setting.recipe.model is not None
-            return StageOutcome(load_checkpoint(setting.recipe.model), {"source": setting.recipe.model.name})
-        assert isinstance(config, TrainConfig)
-        new = new_model(config, text, seed=setting.recipe.seed)
-        # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
-        context = new.model.config.max_position_embeddings
-        check_students(
-            setting.recipe, new.tokenizer, vocab_size=new.model.config.vocab_size, max_context=context
-        )
-        check_text(setting.recipe, text, new.tokenizer, max_context=context)
-        return train(config, new, text, **common)
-    checkpoint = load_checkpoint(before.checkpoint)
-    match config:
-        case TrainConfig():
-            return train(config, checkpoint, text, **common)
-        case DistillConfig():
-            return distill(config, checkpoint, text, **common)
-        case PruneConfig():
-            return prune(config, checkpoint, text, **common)
-        case QuantizeConfig():
-            return quantize(config, checkpoint, text, **common)
-        case None:
-            raise AssertionError("only a baseline is imported")
-        case _:
-            assert_never(config)
 
 
 def _measure_together(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from roots_compress import pipeline
+from roots_compress import making
 from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError
 from roots_compress.needs import Needs, available_memory, free_disk, needs_of, require_room
@@ -111,7 +111,7 @@ def test_a_run_without_room_is_refused_and_leaves_nothing(
     name, short = {"disk": ("free_disk", lambda _: 1000), "memory": ("available_memory", lambda: 1000)}[
         lacking
     ]
-    monkeypatch.setattr(pipeline, name, short)
+    monkeypatch.setattr(making, name, short)
     with pytest.raises(InputError, match=f"too little {lacking}"):
         carry_out(recipe(text_file, TRAIN), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -125,7 +125,7 @@ def test_a_later_stage_without_room_leaves_the_earlier_ones(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(chain[1], folder)
-    monkeypatch.setattr(pipeline, "free_disk", lambda _: 1000)
+    monkeypatch.setattr(making, "free_disk", lambda _: 1000)
     changed = recipe(text_file, TRAIN, {**DISTILL, "student": "tiny"})
     with pytest.raises(InputError, match="too little disk"):
         carry_out(changed, folder)

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from roots_compress import pipeline
+from roots_compress import making
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.pipeline import plan_recipe
@@ -200,7 +200,7 @@ def test_a_model_edited_while_it_is_imported_is_not_committed(
         (model / "config.json").write_bytes((model / "config.json").read_bytes() + b"\n")
         return export_checkpoint(*arguments)
 
-    monkeypatch.setattr(pipeline, "export_checkpoint", edit_then_export)
+    monkeypatch.setattr(making, "export_checkpoint", edit_then_export)
     with pytest.raises(StageError, match=r"changed while the stage was being made: inputs\.model: "):
         carry_out(recipe(text_file, model=str(model)), folder)
     assert read_stages(folder)[0] == []
@@ -221,7 +221,7 @@ def test_a_stage_whose_checkpoint_is_edited_is_no_ground_for_another(
         weights.write_bytes(content)
         return export_checkpoint(*arguments)
 
-    monkeypatch.setattr(pipeline, "export_checkpoint", edit_then_export)
+    monkeypatch.setattr(making, "export_checkpoint", edit_then_export)
     with pytest.raises(StageError, match=r"02-prune: checkpoint/model\.safetensors changed"):
         carry_out(recipe(text_file, TRAIN, DISTILL, PRUNE, {**QUANTIZE, "scheme": "int4"}), folder)
     assert len(read_stages(folder)[0]) == 4, "the stage that was to be replaced still stands"

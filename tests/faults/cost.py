@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from rich.console import Console
 
-from roots_compress import pipeline
+from roots_compress import making, pipeline
 from roots_compress.model import checkpoint
 from roots_compress.preparation import prepare
 from roots_compress.recipe.loading import load_recipe
@@ -38,7 +38,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (RunFolder, "write_text"),
         (RunFolder, "seal"),
         (Workspace, "commit"),
-        (pipeline, "_unchanged_inputs"),
+        (making, "_unchanged_inputs"),
         (checkpoint, "require_written"),
     ),
     "saved training states": ((loop, "save_state"),),

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from roots_compress import pipeline
+from roots_compress import making
 from roots_compress.cli.app import app
 from roots_compress.errors import InputError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
@@ -232,7 +232,7 @@ def test_an_interrupted_search_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         return export(*arguments)
 
-    monkeypatch.setattr(pipeline, "export_checkpoint", export_or_stop)
+    monkeypatch.setattr(making, "export_checkpoint", export_or_stop)
     with pytest.raises(KeyboardInterrupt):
         look(recipe, baseline)
     with pytest.raises(InputError, match="has not ended"):
