@@ -69,12 +69,14 @@ def make_stage(
     outcome = _carry_out(step, before, workspace, setting, console)
     seconds = time.perf_counter() - start
     save_checkpoint(outcome.checkpoint, workspace.checkpoint)
-    parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export)
-    windows = held_out_windows(setting.recipe, setting.text, outcome.checkpoint.tokenizer)
+    parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
+    # From here on what lies on the disk counts: it is what will be committed and what the next stage reads.
+    checkpoint = load_checkpoint(workspace.checkpoint)
+    windows = held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer)
     with bar(console, "perplexity") as progress:
         quality = measure_quality(
             workspace.onnx,
-            outcome.checkpoint.model,
+            checkpoint.model,
             windows,
             setting.recipe.evaluation,
             threads=setting.threads,

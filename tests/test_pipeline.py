@@ -196,9 +196,9 @@ def test_a_model_edited_while_it_is_imported_is_not_committed(
     model, folder = tmp_path / "model", tmp_path / "run"
     shutil.copytree(chain[1] / "00-baseline" / "checkpoint", model)
 
-    def edit_then_export(*arguments: Any) -> ExportReport:
+    def edit_then_export(*arguments: Any, **options: Any) -> ExportReport:
         (model / "config.json").write_bytes((model / "config.json").read_bytes() + b"\n")
-        return export_checkpoint(*arguments)
+        return export_checkpoint(*arguments, **options)
 
     monkeypatch.setattr(making, "export_checkpoint", edit_then_export)
     with pytest.raises(StageError, match=r"changed while the stage was being made: inputs\.model: "):
@@ -215,11 +215,11 @@ def test_a_stage_whose_checkpoint_is_edited_is_no_ground_for_another(
     shutil.copytree(chain[1], folder)
     weights = folder / "02-prune" / "checkpoint" / "model.safetensors"
 
-    def edit_then_export(*arguments: Any) -> ExportReport:
+    def edit_then_export(*arguments: Any, **options: Any) -> ExportReport:
         content = bytearray(weights.read_bytes())
         content[-1] ^= 1
         weights.write_bytes(content)
-        return export_checkpoint(*arguments)
+        return export_checkpoint(*arguments, **options)
 
     monkeypatch.setattr(making, "export_checkpoint", edit_then_export)
     with pytest.raises(StageError, match=r"02-prune: checkpoint/model\.safetensors changed"):

@@ -177,7 +177,7 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option("--top-p", help="Sample within this probability mass.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help=THREADS_HELP)
     ] = None,

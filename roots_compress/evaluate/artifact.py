@@ -5,10 +5,14 @@ Speed is no property of one artifact: `measure_speed` times all of a run's toget
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from roots_compress.data.windows import EvaluationWindows
+from roots_compress.errors import StageError
 from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.evaluate.memory import peak_rss_bytes
 from roots_compress.evaluate.perplexity import perplexity
@@ -19,6 +23,11 @@ from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.results import Metrics, Protocol
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.torch_engine import TorchEngine
+
+EXACT_AGREEMENT = 1e-3
+ROUNDED_AGREEMENT = 0.1
+"""Nats a token by which graph and checkpoint may differ: in float32, and where each side rounds on its own,
+which averages out over a text, but not over a few tokens."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ def measure_quality(
 
     Raises:
         InputError: the folder is not a whole graph, or the windows do not fit the model.
-        StageError: the model gives logits that are not finite, or a measuring process failed.
+        StageError: the model gives logits that are not finite, graph and checkpoint do not pay the same for
+            the text, or a measuring process failed.
     """
     count = len(windows.input_ids)
 
@@ -83,6 +93,7 @@ def measure_quality(
     # The weights held here are not needed while the checkpoint and the child hold theirs.
     del engine
     through_torch = perplexity(TorchEngine(model), windows, progress=report(count))
+    _require_agreement(through_graph.perplexity, through_torch.perplexity, model, folder)
     return Quality(
         parameters=count_parameters(model),
         bytes=graph_bytes(folder),
@@ -93,6 +104,25 @@ def measure_quality(
             folder, context=longest, decode_tokens=config.decode_tokens, threads=threads
         ),
     )
+
+
+def _require_agreement(
+    through_graph: float, through_torch: float, model: RootsForCausalLM, folder: Path
+) -> None:
+    """Refuse figures that are not of one model.
+
+    Raises:
+        StageError: they differ by more than rounding explains.
+    """
+    plain = not model.config.quantization and model.dtype == torch.float32
+    allowed = EXACT_AGREEMENT if plain else ROUNDED_AGREEMENT
+    if not abs(math.log(through_graph / through_torch)) <= allowed:
+        raise StageError(
+            f"perplexity is {through_graph:.3f} through the graph and {through_torch:.3f} through the "
+            "checkpoint: they are not one model",
+            where=folder,
+            remedy="Nothing was committed. This is a fault of the program; please report it.",
+        )
 
 
 def protocol_of(

@@ -34,3 +34,9 @@ def count_parameters(model: nn.Module) -> int:
             bias = getattr(module, "bias", None)
             quantized += module.rows * module.width + (0 if bias is None else bias.numel())
     return plain + quantized
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Return the bytes of all of a model's tensors, shared ones once."""
+    unique = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in unique.values())

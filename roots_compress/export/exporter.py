@@ -10,12 +10,13 @@ import onnx
 import onnx_ir as ir
 
 from roots_compress.errors import InputError, StageError
-from roots_compress.evaluate.size import graph_bytes
+from roots_compress.evaluate.size import graph_bytes, stored_bytes
 from roots_compress.export.config import ExportConfig
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import ParityCase, check_parity
 from roots_compress.export.runtimes import write_configs
 from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.tokenizer import save_tokenizer
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import SHARED_CACHE
@@ -59,7 +60,8 @@ def export_checkpoint(
 
     Raises:
         InputError: the folder holds something already.
-        StageError: the graph is not valid ONNX, or its logits are not the checkpoint's.
+        StageError: the graph is not valid ONNX, holds more weights than the checkpoint, or its logits are not
+            the checkpoint's.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
@@ -109,11 +111,30 @@ def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_L
     return path
 
 
+def _check_weights(graph: ir.Model, model: RootsForCausalLM, directory: Path) -> None:
+    """Refuse a graph that stores a weight twice, as a tied table often is.
+
+    Raises:
+        StageError: its weights take more bytes than the checkpoint's.
+    """
+    tensors = (value.const_value for value in graph.graph.initializers.values())
+    sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
+    # The graph's own constants are smaller than any weight that matters.
+    held, stored = sum(size for size in sizes if size >= SMALLEST_EXTERNAL_BYTES), stored_bytes(model)
+    if held > stored:
+        raise StageError(
+            f"the graph would hold {held:,} bytes of weights where the checkpoint has {stored:,}",
+            where=directory,
+            remedy="Nothing was exported. This is a fault of the exporter; please report it.",
+        )
+
+
 def _write(
     checkpoint: Checkpoint, directory: Path, config: ExportConfig, release: bool
 ) -> tuple[tuple[ParityCase, ...], tuple[str, ...]]:
     model = checkpoint.model.eval()
     graph = build_graph(model, portable=config.portable)
+    _check_weights(graph, model, directory)
     path = save_graph(graph, directory)
     obstacles = write_configs(model, directory, shared_cache=SHARED_CACHE in graph.metadata_props)
     del graph  # It holds on to the weights, which the check may be asked to give up.

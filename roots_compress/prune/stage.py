@@ -81,7 +81,7 @@ def prune(
     try:
         with _timed(config, checkpoint, work / "timing", console) as watch:
             cut = _cut(config, plan, model, windows, watch, device=device, console=console)
-        _check_result(model, original)
+        _check_result(model, original, cut.allocation)
         notes = _notes(original, model, windows, cut)
         if config.recovery is not None:
             pruned = Checkpoint(model, checkpoint.tokenizer)
@@ -163,8 +163,8 @@ def _cut(
     return Cut([index for index in range(len(targets)) if index not in sources], errors, allocation)
 
 
-def _check_result(model: RootsForCausalLM, original: RootsForCausalLM) -> None:
-    """Refuse what must not leave this stage: weights that are not finite, or a model that is no smaller."""
+def _check_result(model: RootsForCausalLM, original: RootsForCausalLM, allocation: Allocation) -> None:
+    """Refuse what must not leave this stage: weights that are not finite, or layers that are not as meant."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise StageError(
@@ -177,6 +177,16 @@ def _check_result(model: RootsForCausalLM, original: RootsForCausalLM) -> None:
             f"pruning left {after:,} parameters of {before:,}: nothing was removed",
             remedy="Raise the ratios, or lower the target or multiple_of.",
         )
+    targets = [target for target in allocation.targets if target is not None]
+    for index, (layer, target) in enumerate(zip(model.model.layers, targets, strict=True)):
+        heads = target.kv_groups * target.queries
+        meant = heads * model.config.layers[index]["head_dim"], target.mlp_channels
+        found = layer.self_attn.o_proj.in_features, layer.mlp.down_proj.in_features
+        if found != meant:
+            raise StageError(
+                f"pruning left layer {index} with inputs of {found} channels, and meant {meant}",
+                remedy="This is a fault of roots-compress: please report it.",
+            )
 
 
 def _notes(

@@ -14,6 +14,7 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import GateMissedError, InputError, StageError
+from roots_compress.evaluate.size import stored_bytes
 from roots_compress.export.frame import is_fusible
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.checkpoint import Checkpoint
@@ -262,12 +263,6 @@ def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded:
             f"the quantized weights take {after} bytes, those before {before}",
             remedy="The layers are too narrow for groups: lower group_size.",
         )
-
-
-def stored_bytes(model: RootsForCausalLM) -> int:
-    """Return the bytes of all tensors, shared ones once."""
-    unique = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
-    return sum(tensor.numel() * tensor.element_size() for tensor in unique.values())
 
 
 def _notes(

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from roots_compress.errors import StageError
+from roots_compress.evaluate import artifact
 from roots_compress.evaluate import perplexity as perplexities
-from roots_compress.export import parity
+from roots_compress.evaluate.config import EvaluationConfig
+from roots_compress.export import exporter, parity
 from roots_compress.export.config import ExportConfig
+from roots_compress.export.graph import build_graph
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.runtime import graph_folder
 from roots_compress.runtime.onnx_engine import OnnxEngine
@@ -22,7 +26,7 @@ from tests.evaluate.models import BigramModel, random_windows
 from tests.export.quantized import tiny_quantized
 from tests.export.test_parity import plant, swap_caches, written
 from tests.runtime.graphs import history_model, random_weights, write_graph
-from tests.tiny import tiny_model
+from tests.tiny import VOCAB_SIZE, tiny_checkpoint, tiny_model
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
 
@@ -39,6 +43,22 @@ def graph_files_after(change: Callable[[Path], object], folder: Path) -> None:
     graph = write_graph(folder / "graph", history_model(random_weights()), external=True)
     change(graph / "model.onnx.data")
     graph_folder.graph_files(graph)
+
+
+def table_twice(folder: Path) -> None:
+    """Export a tied model with a graph that holds its head as well."""
+    tied = tiny_checkpoint()
+    untied = tiny_model(tie_word_embeddings=False)
+    untied.load_state_dict(tied.model.state_dict())
+    with patch.object(exporter, "build_graph", lambda _model, **forms: build_graph(untied, **forms)):
+        exporter.export_checkpoint(tied, folder / "onnx", ExportConfig())
+
+
+def graph_of_another(folder: Path) -> None:
+    """Measure a checkpoint beside the graph of another."""
+    exporter.export_checkpoint(tiny_checkpoint(), folder / "onnx", ExportConfig())
+    config = EvaluationConfig(windows=3, block_size=16, contexts=(4,), decode_tokens=2, repeats=3)
+    artifact.measure_quality(folder, tiny_model(1), random_windows(3, 16, VOCAB_SIZE), config, threads=1)
 
 
 def link_elsewhere(data: Path) -> None:
@@ -103,6 +123,18 @@ CHECKS = [
         ),
         StageError,
         ("config.tolerance, rounded=False", "1.0, rounded=False"),
+    ),
+    Check(
+        "a tied table is written twice",
+        " bytes of weights where the checkpoint has ",
+        table_twice,
+        StageError,
+    ),
+    Check(
+        "a graph is measured beside another's checkpoint",
+        "they are not one model",
+        graph_of_another,
+        StageError,
     ),
     Check(
         "a graph's data is a link",

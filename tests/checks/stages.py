@@ -23,9 +23,11 @@ from roots_compress.errors import StageError
 from roots_compress.model.calibration import InputStatistics
 from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.surgery import keep_mlp_channels
 from roots_compress.prune import refit
 from roots_compress.prune import stage as prune_stage
 from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.plan import LayerTarget
 from roots_compress.prune.shapes import Allocation
 from roots_compress.quantize import stage as quantize_stage
 from roots_compress.quantize.config import QuantizeConfig
@@ -81,7 +83,18 @@ def mask_only(folder: Path) -> None:
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
         with torch.no_grad():
             model.get_parameter("model.layers.0.mlp.up_proj.weight")[:12] = 0.0
-        return prune_stage.Cut([], [], Allocation([]))
+        return prune_stage.Cut([], [], Allocation([LayerTarget(2, 2, 48), LayerTarget(2, 2, 48)]))
+
+    with patch.object(prune_stage, "_cut", cut):
+        run_prune(tiny_checkpoint(), folder)
+
+
+def forget_a_layer(folder: Path) -> None:
+    """Prune with a cut that leaves one of the layers as it was."""
+
+    def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
+        keep_mlp_channels(model, 0, range(36))
+        return prune_stage.Cut([], [], Allocation([LayerTarget(2, 2, 36), LayerTarget(2, 2, 36)]))
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)
@@ -221,6 +234,7 @@ CHECKS = [
     ),
     Check("a refit has no solution", "refit has no solution", refit_on_nan, StageError),
     Check("pruning masks and removes nothing", "nothing was removed", mask_only, StageError),
+    Check("pruning forgets a layer", "pruning left layer ", forget_a_layer, StageError),
     Check(
         "a pruned model holds NaN",
         "pruning left NaN or infinite weights",

@@ -17,11 +17,12 @@ from torch import Tensor
 from roots_compress.data.config import CalibrationConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import GateMissedError, InputError, StageError
+from roots_compress.evaluate.size import stored_bytes
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.quantize.stage import quantize, stored_bytes
+from roots_compress.quantize.stage import quantize
 from roots_compress.training.outcome import StageOutcome
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 

@@ -225,12 +225,12 @@ def test_an_interrupted_search_goes_on_where_it_was_stopped(
 ) -> None:
     recipe, export, made = searched(text_file, CHOICES[0], CHOICES[2]), export_checkpoint, 0
 
-    def export_or_stop(*arguments: Any) -> ExportReport:
+    def export_or_stop(*arguments: Any, **options: Any) -> ExportReport:
         nonlocal made
         made += 1
         if made == 2:
             raise KeyboardInterrupt
-        return export(*arguments)
+        return export(*arguments, **options)
 
     monkeypatch.setattr(making, "export_checkpoint", export_or_stop)
     with pytest.raises(KeyboardInterrupt):
