@@ -159,7 +159,8 @@ def _left_by(stage: PruneConfig, parameters: int) -> float:
         wanted = stage.target.parameters
         return wanted * parameters if wanted is not None else (stage.target.bytes or 0) / FLOAT_BYTES
     heads = (1 - stage.head_ratio) * (1 - stage.query_ratio)
-    return (1 - stage.ratio) * heads * (1 - stage.layer_ratio) * parameters
+    outer = (1 - stage.layer_ratio) * (1 - stage.residual_ratio)
+    return (1 - stage.ratio) * heads * outer * parameters
 
 
 def _fields(path: Path) -> dict[str, int]:

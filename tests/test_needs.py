@@ -55,6 +55,11 @@ def test_a_pruning_target_says_what_is_left(target: TargetConfig) -> None:
     assert needs_of([PruneConfig(target=target)], MILLION, device="cpu").disk == 2 * 4 * 0.75 * MILLION
 
 
+def test_a_narrower_residual_stream_leaves_less() -> None:
+    stage = PruneConfig(ratio=0.5, residual_ratio=0.5)
+    assert needs_of([stage], MILLION, device="cpu").disk == 2 * 4 * 0.25 * MILLION
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("int8", 1), ("int4", 0.5), ("fp16", 2)])
 def test_a_quantized_model_is_narrow(scheme: Any, width: float) -> None:
     assert needs_of([QuantizeConfig(scheme=scheme)], MILLION, device="cpu").disk == 2 * width * MILLION

@@ -59,6 +59,9 @@ PRUNE = Table(
             PruneConfig(ratio=0.0, query_ratio=0.33, score="obs"),
         ),
         "10% of the layers": (PruneConfig(ratio=0.0, layer_ratio=0.1),),
+        "residual stream 12.5%": (PruneConfig(ratio=0.0, residual_ratio=0.125, refit=False),),
+        "residual stream 12.5%, refitted": (PruneConfig(ratio=0.0, residual_ratio=0.125),),
+        "residual stream 25%, refitted": (PruneConfig(ratio=0.0, residual_ratio=0.25),),
         "20% of the body, equal layers": (PruneConfig(target=FIFTH, score="obs"),),
         "20% of the body, by layer": (PruneConfig(target=FIFTH, score="obs", uniform=False),),
         "20% of the body, by layer, recovered": (

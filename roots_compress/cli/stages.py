@@ -153,6 +153,12 @@ def prune(
     layer_ratio: Annotated[
         float | None, typer.Option("--layer-ratio", help="Fraction of whole layers to remove. [default: 0]")
     ] = None,
+    residual_ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--residual-ratio", help="Fraction of the residual stream's channels to remove. [default: 0]"
+        ),
+    ] = None,
     target_parameters: Annotated[
         float | None,
         typer.Option(
@@ -194,6 +200,7 @@ def prune(
             head_ratio=head_ratio,
             query_ratio=query_ratio,
             layer_ratio=layer_ratio,
+            residual_ratio=residual_ratio,
             target=given(parameters=target_parameters, bytes=target_bytes, decode_ms=target_decode_ms)
             or None,
             score=score.value if score else None,

@@ -11,6 +11,8 @@ It traces one block at a time, which keeps it quick however deep the model is.
   What is left couples the columns of `o_proj` with their query head and with the key/value head it reads,
   which is what a cut by whole heads has to respect; a cut of query heads alone leaves keys and values out.
   Query and key norms span one head and stay as they are.
+- The residual stream is traced through the whole model, with the same stand-in for attention: a channel of
+  it is a column of the embeddings and of what reads it, a row of what writes it, an element of every norm.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from roots_compress.errors import InputError
 from roots_compress.model.modeling import RootsAttention, RootsForCausalLM, RootsMLP
 
+StreamNorm = nn.RMSNorm | nn.LayerNorm
 # Two tokens or more: with one, the graph takes the shape of a head for that of a flattened feature map.
 TRACED_TOKENS = 3
 
@@ -64,6 +67,67 @@ def query_group(
     """Return the group of these columns of `o_proj` and their query heads, without keys and values."""
     attention = model.model.layers[index].self_attn
     return _group(attention, attention.o_proj, _queries_only, channels)
+
+
+def residual_group(model: RootsForCausalLM, channels: Sequence[int] | None = None) -> tp.dependency.Group:
+    """Return the group of these channels of the residual stream (all without), rooted in the embedding."""
+    embedding = model.model.embed_tokens
+    norms = StreamNormPruner()
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    was_training = model.training
+    # Tokens carry no gradient, so the graph is read off that of the weights.
+    model.requires_grad_(True)
+    with torch.enable_grad():
+        graph = tp.DependencyGraph().build_dependency(
+            model,
+            example_inputs=torch.zeros(1, TRACED_TOKENS, dtype=torch.long, device=embedding.weight.device),
+            forward_fn=_couple_stream,
+            customized_pruners={nn.RMSNorm: norms, nn.LayerNorm: norms},
+            verbose=False,
+        )
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    model.train(was_training)
+    chosen = range(model.config.hidden_size) if channels is None else channels
+    return graph.get_pruning_group(embedding, tp.prune_embedding_out_channels, list(chosen))
+
+
+def keep_residual_channels(model: RootsForCausalLM, kept: Sequence[int]) -> None:
+    """Cut all channels of the residual stream but these, and with them the width of the embeddings.
+
+    Raises:
+        InputError: the model is quantized.
+    """
+    check_resizable(model)
+    removed = _complement(kept, model.config.hidden_size)
+    if removed:
+        residual_group(model, removed).prune()
+    model.config.hidden_size = len(kept)
+    # Embedding and head were cut each by itself; where they are one matrix, they become so again.
+    model.tie_weights()
+
+
+class StreamNormPruner(tp.pruner.function.BasePruningFunc):
+    """Cuts elements out of a norm over the residual stream.
+
+    torch-pruning has none for RMS norms, and its own for layer norms does not promise to keep the order.
+    """
+
+    def prune_out_channels(self, layer: StreamNorm, idxs: Sequence[int]) -> StreamNorm:
+        """Remove these elements of the gain, and of the bias where there is one."""
+        kept = _all_but(idxs, self.get_out_channels(layer))
+        for name, parameter in list(layer.named_parameters()):
+            setattr(layer, name, self._prune_parameter_and_grad(parameter, kept, 0))
+        layer.normalized_shape = (len(kept),)
+        return layer
+
+    prune_in_channels = prune_out_channels
+
+    def get_out_channels(self, layer: StreamNorm) -> int:
+        """Return how many elements the norm spans."""
+        return layer.normalized_shape[0]
+
+    get_in_channels = get_out_channels
 
 
 def keep_mlp_channels(model: RootsForCausalLM, index: int, kept: Sequence[int]) -> None:
@@ -137,8 +201,12 @@ def _complement(kept: Sequence[int], count: int) -> list[int]:
     """Return what is not kept. What is kept must be in rising order, within range, and something."""
     assert len(kept) > 0, "nothing would be left"
     assert list(kept) == sorted(set(kept) & set(range(count))), (kept, count)
-    chosen = set(kept)
-    return [number for number in range(count) if number not in chosen]
+    return _all_but(kept, count)
+
+
+def _all_but(numbers: Sequence[int], count: int) -> list[int]:
+    excluded = set(numbers)
+    return [number for number in range(count) if number not in excluded]
 
 
 def _group(
@@ -168,6 +236,18 @@ def _queries_only(attention: RootsAttention, hidden_BTW: Tensor) -> Tensor:
     """Join each query channel to the column of `o_proj` that its head's context goes to."""
     out_BTW: Tensor = attention.o_proj(attention.q_proj(hidden_BTW))
     return out_BTW
+
+
+def _couple_stream(model: RootsForCausalLM, tokens_BT: Tensor) -> Tensor:
+    """Run the model with couplings in place of attention: what reads and writes the stream, in its order."""
+    decoder = model.model
+    hidden_BTW = decoder.embed_tokens(tokens_BT)
+    if model.config.position == "learned":
+        hidden_BTW = hidden_BTW + decoder.embed_positions(tokens_BT)
+    for layer in decoder.layers:
+        hidden_BTW = hidden_BTW + _couple_heads(layer.self_attn, layer.input_layernorm(hidden_BTW))
+        hidden_BTW = hidden_BTW + layer.mlp(layer.post_attention_layernorm(hidden_BTW))
+    return model.project(decoder.norm(hidden_BTW))
 
 
 def _couple_heads(attention: RootsAttention, hidden_BTW: Tensor) -> Tensor:

@@ -56,6 +56,8 @@ class PruneConfig(Settings):
     """Fraction of each key/value group's query heads to remove."""
     layer_ratio: Ratio = 0.0
     """Fraction of whole layers to remove: those whose absence changes the predictions least."""
+    residual_ratio: Ratio = 0.0
+    """Fraction of the residual stream's channels to remove, and with them of the embedding's width."""
     target: TargetConfig | None = None
     """In place of ratios: the shape that meets it at the least measured cost is chosen over all axes."""
     score: Literal["activation", "magnitude", "taylor", "obs"] = "activation"
@@ -66,7 +68,7 @@ class PruneConfig(Settings):
     uniform: bool = True
     """Keep equal widths in all layers; otherwise each gets what its measured cost says, in the same total."""
     multiple_of: PositiveInt = 16
-    """Widths of pruned MLPs are multiples of this."""
+    """Widths of pruned MLPs, and of a pruned residual stream, are multiples of this."""
     calibration: CalibrationConfig = CalibrationConfig(windows=64, block_size=512)
     """Text on which activations are measured."""
     recovery: RecoveryConfig | None = None
@@ -82,12 +84,12 @@ class PruneConfig(Settings):
 
     @model_validator(mode="after")
     def _must_remove_something(self) -> Self:
-        ratios = any((self.ratio, self.head_ratio, self.query_ratio, self.layer_ratio))
+        ratios = any((self.ratio, self.head_ratio, self.query_ratio, self.layer_ratio, self.residual_ratio))
         if self.target is not None and ratios:
             raise ValueError("a target takes the place of ratios: leave out one or the other")
         if self.target is None and not ratios:
             raise ValueError(
-                "at least one of ratio, head_ratio, query_ratio and layer_ratio must be above 0, "
-                "or a target must be given"
+                "at least one of ratio, head_ratio, query_ratio, layer_ratio and residual_ratio must be "
+                "above 0, or a target must be given"
             )
         return self

@@ -61,6 +61,22 @@ class ActivationImportance(tp.importance.Importance):
         return scores.activation(root.weight, self.squared_norms)[group[0].idxs]
 
 
+class EnergyImportance(tp.importance.Importance):
+    """How much of the residual stream lies in each of its channels.
+
+    Args:
+        energies: of each channel of the root, the sum of squares on calibration text.
+    """
+
+    def __init__(self, energies: Tensor) -> None:
+        self.energies = energies
+
+    def __call__(self, group: tp.dependency.Group) -> Tensor:
+        """Return the score of each channel of the root."""
+        # Rounding may leave the energy of an empty channel below zero.
+        return self.energies[group[0].idxs].clamp(min=0)
+
+
 class TaylorImportance(tp.importance.Importance):
     """The first-order effect on the loss of leaving a unit of the root's input channels out.
 

@@ -99,3 +99,31 @@ def relative_error(weight_OC: Tensor, refitted_OK: Tensor, gram_CC: Tensor, kept
     energy = ((weight_OC @ gram_CC) * weight_OC).sum()
     lost = ((change_OC @ gram_CC) * change_OC).sum()
     return float((lost.clamp(min=0) / energy).sqrt()) if energy > 0 else 0.0
+
+
+def refit_scales(table_gram_WW: Tensor, gram_ZZ: Tensor, kept: Sequence[int], *, damping: float) -> Tensor:
+    """Return the factors `K` on the inputs of a fixed projection that make up best for those it lost.
+
+    With `E` the projection, `E_K` its kept columns, `v` the kept inputs and `d` what these lack of all inputs
+    (`W`, each in its place), they minimise `|E d - E_K ((s - 1) * v)|^2` summed over the rows, with a ridge
+    towards 1. It is the refit of a head that must not change because it is the embedding too.
+
+    Args:
+        table_gram_WW: `E.T @ E`.
+        gram_ZZ: Gram matrix of the rows `[d, v]`.
+        kept: the inputs that stay, in rising order.
+        damping: ridge, relative to the mean diagonal of the system; above 0.
+
+    Raises:
+        StageError: the system cannot be solved: an input is not finite.
+    """
+    index = torch.as_tensor(kept, device=gram_ZZ.device)
+    table_gram_KW, gram_ZZ = table_gram_WW.double()[index], gram_ZZ.double()
+    width = table_gram_KW.shape[1]
+    system_KK = table_gram_KW[:, index] * gram_ZZ[width:, width:]
+    mean_square = system_KK.diagonal().mean()
+    if mean_square == 0:
+        return torch.ones_like(system_KK[0])
+    lacking_K = (table_gram_KW * gram_ZZ[width:, :width]).sum(dim=1, keepdim=True)
+    factor_KK = _damped_factor(system_KK, damping * mean_square)
+    return 1 + torch.cholesky_solve(lacking_K, factor_KK)[:, 0]

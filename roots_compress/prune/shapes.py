@@ -34,6 +34,8 @@ class Plan:
     layers: int
     targets: tuple[LayerTarget, ...]
     """For every layer of the unpruned model, also those that will leave."""
+    hidden_size: int
+    """Width of the residual stream."""
     needed: int | None = None
     """Parameters to save at the least cost, with a target that says how many. With any target the widths
     above are what there is."""
@@ -63,7 +65,12 @@ def make_plan(config: PruneConfig, model: RootsForCausalLM) -> Plan:
         needed = parameters_to_save(
             config.target, model, multiple_of=config.multiple_of, uniform=config.uniform
         )
-    return Plan(kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"), targets, needed)
+    return Plan(
+        kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"),
+        targets,
+        kept_width(model.config.hidden_size, config.residual_ratio, config.multiple_of, key="residual_ratio"),
+        needed,
+    )
 
 
 def _queries(widths: dict[str, int]) -> int:

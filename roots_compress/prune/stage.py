@@ -24,6 +24,7 @@ from roots_compress.model.surgery import check_resizable, keep_layers
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
 from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
 from roots_compress.prune.refit import rows_needed
+from roots_compress.prune.residual import cut_residual
 from roots_compress.prune.shapes import Allocation, Plan, allocate, make_plan
 from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.results import Json
@@ -41,6 +42,8 @@ class Cut:
     errors: list[LayerErrors]
     """Of the others."""
     allocation: Allocation
+    residual_errors: list[float] | None = None
+    """Of what each half of them reads out of a narrower residual stream; None where that is not cut."""
 
 
 def prune(
@@ -131,6 +134,8 @@ def _calibration_windows(
 
 def _refitted_widths(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[int]:
     """Yield the input width of each projection that is to be cut, as it will or at most may be."""
+    if config.residual_ratio:
+        yield plan.hidden_size
     measured = config.target is not None or not config.uniform
     for widths, target in zip(model.config.layers, plan.targets, strict=True):
         if config.ratio or config.target is not None:
@@ -157,10 +162,14 @@ def _cut(
     sources = [index for index, target in enumerate(targets) if target is not None]
     keep_layers(model, sources)
     left = [target for target in targets if target is not None]
+    residual_errors = None
+    if plan.hidden_size < model.config.hidden_size:
+        residual_errors = cut_residual(model, windows, plan.hidden_size, refitted=config.refit, device=device)
     cutter = LayerwiseCutter(model, windows, score=config.score, refitted=config.refit, device=device)
     errors = list(track(cutter.cut(left), "pruning layers", total=len(left), console=console, transient=True))
     nn.Module.to(model, "cpu")
-    return Cut([index for index in range(len(targets)) if index not in sources], errors, allocation)
+    dropped = [index for index in range(len(targets)) if index not in sources]
+    return Cut(dropped, errors, allocation, residual_errors)
 
 
 def _check_result(model: RootsForCausalLM, original: RootsForCausalLM, allocation: Allocation) -> None:
@@ -203,6 +212,10 @@ def _notes(
         "attention_errors": [error.attention for error in cut.errors],
         "mlp_errors": [error.mlp for error in cut.errors],
     }
+    if cut.residual_errors is not None:
+        notes["residual_errors"] = list(cut.residual_errors)
+        notes["hidden_size_before"] = original.config.hidden_size
+        notes["hidden_size_after"] = model.config.hidden_size
     if cut.allocation.cost is not None:
         notes["estimated_divergence"] = cut.allocation.cost
     if cut.allocation.decode_ms is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from roots_compress.model.surgery import (
     keep_layers,
     keep_mlp_channels,
     keep_query_heads,
+    keep_residual_channels,
     mlp_group,
     query_group,
 )
@@ -216,3 +218,21 @@ def test_a_quantized_model_is_refused() -> None:
     ):
         with pytest.raises(InputError, match="quantized"):
             cut()
+
+
+@variants
+def test_a_residual_channel_leaves_every_matrix_and_norm_in_order(overrides: dict[str, Any]) -> None:
+    model, before = tiny_model(**overrides), tiny_model(**overrides).state_dict()
+    kept = [0, 3, 4, 9, 17, 18, 25, 31]
+    keep_residual_channels(model, kept)
+    assert model.config.hidden_size == 8
+    for name, value in model.state_dict().items():
+        expected = before[name]
+        if re.search(r"(embed_\w+|lm_head|[qkv]_proj|gate_proj|up_proj)\.weight", name):
+            expected = expected[:, kept]
+        elif re.search(r"layernorm\.|model\.norm\.|o_proj\.|down_proj\.", name):
+            expected = expected[kept]
+        assert torch.equal(value, expected), name
+    tied = model.lm_head.weight is model.model.embed_tokens.weight  # type: ignore[union-attr]
+    assert tied == model.config.tie_word_embeddings
+    assert logits(model).isfinite().all()

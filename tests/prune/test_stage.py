@@ -200,6 +200,33 @@ def test_query_heads_go_alone(tmp_path: Path) -> None:
     assert [layer["num_key_value_heads"] for layer in pruned.model.config.layers] == [2, 2]
 
 
+def test_the_residual_stream_narrows_with_all_other_axes(tmp_path: Path) -> None:
+    outcome = run(tmp_path, tiny_checkpoint(), ratio=0.25, query_ratio=0.5, residual_ratio=0.25)
+    model = outcome.checkpoint.model
+    assert model.config.hidden_size == outcome.notes["hidden_size_after"] == 24
+    assert [layer["intermediate_size"] for layer in model.config.layers] == [36, 36]
+    assert len(json.loads(json.dumps(outcome.notes))["residual_errors"]) == 4
+    save_checkpoint(outcome.checkpoint, tmp_path / "checkpoint")
+    torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(outcome.checkpoint))
+    folder = tmp_path / "onnx"
+    folder.mkdir()
+    report = export_checkpoint(outcome.checkpoint, folder, ExportConfig())
+    assert all(case.passed for case in report.parity)
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.99])
+def test_a_residual_width_without_a_legal_shape_is_refused(tmp_path: Path, ratio: float) -> None:
+    nearest = {0.01: "0.1250, which keeps 28", 0.99: "0.8750, which keeps 4"}[ratio]
+    with pytest.raises(InputError, match=f"nearest legal residual_ratio is {nearest}"):
+        run(tmp_path, tiny_checkpoint(), ratio=0.0, residual_ratio=ratio)
+
+
+def test_a_residual_refit_needs_text(tmp_path: Path) -> None:
+    few = CalibrationConfig(windows=2, block_size=16)
+    with pytest.raises(InputError, match="needs 48 tokens"):
+        run(tmp_path, tiny_checkpoint(), ratio=0.0, residual_ratio=0.25, calibration=few)
+
+
 def test_half_precision_is_pruned_in_float32(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint()
     checkpoint.model.half()
