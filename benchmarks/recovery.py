@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from roots_compress.data.config import DataConfig
+from roots_compress.data.config import CalibrationConfig, DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.evaluate.memory import own_peak_rss_bytes
@@ -75,7 +75,9 @@ def measure(arguments: argparse.Namespace, recovery: RecoveryConfig | None) -> d
     torch.set_num_threads(arguments.threads)
     checkpoint = load_checkpoint(arguments.checkpoint)
     text = load_text(DataConfig(train=tuple(arguments.data), eval=tuple(arguments.eval_data)), seed=0)
-    config = PruneConfig(score="magnitude", refit=False, recovery=recovery)
+    # Magnitudes need no text, so the walk over it is kept short.
+    calibration = CalibrationConfig(windows=1, block_size=64)
+    config = PruneConfig(score="magnitude", refit=False, calibration=calibration, recovery=recovery)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         console = Console(stderr=True)
