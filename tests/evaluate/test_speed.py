@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,21 @@ def test_a_quick_model_is_run_until_a_timing_lasts(monkeypatch: pytest.MonkeyPat
     log: list[tuple[str, int]] = []
     time_models({"a": LoggedModel("a", log)}, [2], decode_tokens=3, repeats=1)
     assert len(log) > 20
+
+
+class SlowReader(LoggedModel):
+    """Takes its time over a prompt."""
+
+    def prefill(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Step:
+        time.sleep(0.05)
+        return super().prefill(input_ids)
+
+
+def test_a_slow_prompt_does_not_slow_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "MIN_SECONDS", 0.0)
+    timings = time_models({"a": SlowReader("a", [])}, [2], decode_tokens=1, repeats=5)["a"][0]
+    assert all(timing.prefill_seconds >= 0.05 for timing in timings)
+    assert min(timing.decode_seconds for timing in timings) < 0.05
 
 
 def test_speed_is_the_median_and_the_extremes() -> None:

@@ -1,0 +1,82 @@
+"""The long form of the planted bugs, of which the test suite runs a few.
+
+    python -m tests.planted
+    python -m tests.planted --clean 50
+
+The first plants every bug in turn into a copy of the package, and prints by what it was caught; each check
+must pass on the clean copy as well. The second carries an ordinary chain out with so many seeds: not one
+guard may speak. Both leave with exit code 1 where something was not as it should be. What was found stands in
+docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.planted.harness import check, fault, last_words, warm_up
+from tests.planted.patches import RUN, plants
+
+
+def main() -> int:
+    """Run what is asked for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.planted")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="NAME", help="bugs with this in their names"
+    )
+    parser.add_argument("--clean", type=int, metavar="RUNS", help="clean runs of the chain instead")
+    options = parser.parse_args()
+    console = Console()
+    warm_up()
+    return _clean(options.clean, console) if options.clean else _planted(options.only, console)
+
+
+def _planted(only: list[str], console: Console) -> int:
+    table = Table("bug", "symptom", "caught by", "seconds")
+    missed = 0
+    chosen = [bug for bug in plants() if any(name in bug.name for name in only)]
+    for bug in chosen:
+        answer = check([bug.caught_by], bug)
+        reason = fault(bug, answer)
+        missed += reason is not None
+        verdict = f"MISSED: {reason}" if reason else f"caught by {bug.caught_by}"
+        console.print(f"{bug.name}: {verdict}", markup=False, highlight=False, soft_wrap=True)
+        table.add_row(bug.name, bug.symptom, "MISSED" if reason else bug.caught_by, f"{answer.seconds:.1f}")
+    console.print(table)
+    alarms = _false_alarms({bug.caught_by for bug in chosen}, console)
+    symptoms = len({bug.symptom for bug in chosen})
+    console.print(
+        f"{len(chosen) - missed} of {len(chosen)} bugs caught, of {symptoms} symptoms; {alarms} false alarms"
+    )
+    return 1 if missed or alarms or not chosen else 0
+
+
+def _false_alarms(checks: set[str], console: Console) -> int:
+    """Run the same checks over the clean copy; return how many runs of them failed."""
+    alarms = 0
+    for together in ([RUN] if RUN in checks else [], sorted(checks - {RUN})):
+        answer = check(together) if together else None
+        if answer is not None and answer.code:
+            alarms += 1
+            console.print(f"without a bug, too: {last_words(answer)}", markup=False, highlight=False)
+    return alarms
+
+
+def _clean(runs: int, console: Console) -> int:
+    alarms = 0
+    started = time.monotonic()
+    for seed in range(runs):
+        answer = check([RUN], seed=seed)
+        if answer.code:
+            alarms += 1
+            console.print(f"seed {seed}: {last_words(answer)}", markup=False, highlight=False)
+    console.print(f"{runs} clean runs, {alarms} false alarms, {time.monotonic() - started:.0f} s")
+    return 1 if alarms else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
