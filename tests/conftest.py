@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.faults.commands import Commands
 
 if TYPE_CHECKING:
     from roots_compress.recipe.schema import Recipe
@@ -38,3 +41,17 @@ def chain(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Re
     folder = tmp_path_factory.mktemp("runs") / "chain"
     wanted = recipe(text_file, TRAIN, DISTILL, PRUNE, QUANTIZE, gates={"max_perplexity_ratio": 50.0})
     return wanted, folder, carry_out(wanted, folder)
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    folder = tmp_path_factory.mktemp("commands")
+    with Commands(folder, folder / "log") as commands:
+        yield commands
+
+
+@pytest.fixture
+def commands(_server: Commands, tmp_path: Path) -> Commands:
+    """What runs whole commands in processes of their own, without each importing torch anew."""
+    _server.log = tmp_path / "commands.log"
+    return _server

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,23 +12,11 @@ import pytest
 
 from roots_compress.model.checkpoint import save_checkpoint
 from roots_compress.run.stages import read_metrics, read_stages
+from tests.faults.commands import Commands
 from tests.tiny import tiny_checkpoint
 
 PROCESSES = Path("/proc")
 pytestmark = pytest.mark.skipif(not PROCESSES.is_dir(), reason="children are found through /proc")
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    code = "from roots_compress.cli.app import main; main()"
-    options = "--data text.txt --eval-data held.txt --block-size 32 --windows 4 --threads 1 --run run"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "quantize", "model", *options.split()],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        start_new_session=True,
-    )
 
 
 def members(group: int) -> list[str]:
@@ -46,38 +32,36 @@ def members(group: int) -> list[str]:
     return found
 
 
-def interrupt(process: subprocess.Popen[str], when: Callable[[], bool]) -> str:
-    """Press Ctrl-C, which reaches the whole group, as soon as it is time; return what is said."""
+def interrupt(commands: Commands, process: int, when: Callable[[], bool]) -> None:
+    """Press Ctrl-C, which reaches the whole group, as soon as it is time."""
     deadline = time.monotonic() + 90
     while not when():
-        assert process.poll() is None, process.communicate()
+        assert commands.running(), commands.said()
         assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGINT)
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
-    assert "the same command goes on from there" in stderr
-    assert members(process.pid) == []
-    return stderr
+    os.killpg(process, signal.SIGINT)
+    assert commands.end() == 130, commands.said()
+    assert "the same command goes on from there" in commands.said()
+    assert members(process) == []
 
 
-def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(commands: Commands, tmp_path: Path) -> None:
     save_checkpoint(tiny_checkpoint(), tmp_path / "model")
     for name, word in (("text.txt", "times"), ("held.txt", "plus")):
         (tmp_path / name).write_text("\n".join(f"{i} {word} {i + 1} is more." for i in range(1500)))
     run = tmp_path / "run"
+    texts = f"--data {tmp_path}/text.txt --eval-data {tmp_path}/held.txt"
+    sizes = "--block-size 32 --windows 4 --threads 1"
+    command = f"quantize {tmp_path}/model {texts} {sizes} --run {run}".split()
 
-    process = start(tmp_path)
-    interrupt(process, lambda: any("roots_compress.evaluate" in line for line in members(process.pid)))
+    process = commands.start(*command)
+    interrupt(commands, process, lambda: any("roots_compress.evaluate" in line for line in members(process)))
     assert read_stages(run)[0] == []
 
-    process = start(tmp_path)
-    interrupt(process, (run / ".01-quantize.partial" / "work").is_dir)
+    process = commands.start(*command)
+    interrupt(commands, process, (run / ".01-quantize.partial" / "work").is_dir)
     assert [stage.kind for stage in read_stages(run)[0]] == ["baseline"]
 
-    process = start(tmp_path)
-    stderr = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, stderr
-    assert "00 baseline: finished earlier, reused" in stderr
+    assert commands.run(*command).code == 0, commands.said()
+    assert "00 baseline: finished earlier, reused" in commands.said()
+    assert "Traceback" not in commands.said()
     assert [stage.kind for stage in read_metrics(run).stages] == ["baseline", "quantize"]

@@ -6,15 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from roots_compress import making
@@ -23,12 +19,13 @@ from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.pipeline import plan_recipe
 from roots_compress.preparation import prepare
 from roots_compress.recipe.growth import grow
-from roots_compress.recipe.loading import load_recipe, parse_recipe
+from roots_compress.recipe.loading import parse_recipe
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
-from roots_compress.run.stages import read_stages
+from roots_compress.run.stages import read_metrics, read_stages
 from roots_compress.steps import keys_of
 from tests.chains import DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, carry_out, recipe
+from tests.faults.commands import Commands
 
 
 def test_metrics_hold_every_figure_of_every_stage(chain: tuple[Recipe, Path, RunMetrics]) -> None:
@@ -240,38 +237,29 @@ def write_recipe(path: Path, text: Path, **gates: float) -> Path:
     return path
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    code = "from roots_compress.cli.app import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_says_so_and_the_same_command_goes_on(
-    number: signal.Signals, code: int, text_file: Path, tmp_path: Path
+    number: signal.Signals, code: int, commands: Commands, text_file: Path, tmp_path: Path
 ) -> None:
     path = write_recipe(tmp_path / "recipe.yaml", text_file)
     folder = tmp_path / "run"
-    process = start("run", path, "--run", folder)
+    process = commands.start("run", path, "--run", folder)
     work = folder / ".00-baseline.partial" / "work"
     deadline = time.monotonic() + 90
     while not (work.is_dir() and any(work.iterdir())):
         assert time.monotonic() < deadline, "training never saved its state"
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.02)
-    os.kill(process.pid, number)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code, stderr
-    assert "the same command goes on from there" in stderr
-    assert "Traceback" not in stderr
-    output = StringIO()
-    metrics = carry_out(load_recipe(path), folder, Console(file=output, width=200))
-    assert metrics.stages[0].notes["steps"] == 80
-    assert "going on from step" in output.getvalue()
+        assert commands.running(), commands.said()
+    os.kill(process, number)
+    assert commands.end() == code, commands.said()
+    assert "the same command goes on from there" in commands.said()
+    assert commands.run("run", path, "--run", folder).code == 0
+    assert read_metrics(folder).stages[0].notes["steps"] == 80
+    assert "going on from step" in commands.said()
+    assert "Traceback" not in commands.said()
 
 
 def test_a_missed_gate_ends_with_exit_code_3_and_a_whole_report(
-    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+    chain: tuple[Recipe, Path, RunMetrics], commands: Commands, text_file: Path, tmp_path: Path
 ) -> None:
     teacher = chain[1] / "00-baseline" / "checkpoint"
     path = tmp_path / "gated.yaml"
@@ -284,9 +272,7 @@ def test_a_missed_gate_ends_with_exit_code_3_and_a_whole_report(
         "gates": {"max_bytes": 1},
     }
     path.write_text(json.dumps(document), encoding="utf-8")
-    process = start("run", path, "--run", tmp_path / "run")
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 3, stderr
-    assert "max_bytes" in stderr
-    assert "quantize" in stdout
+    assert commands.run("run", path, "--run", tmp_path / "run").code == 3, commands.said()
+    assert "max_bytes" in commands.said()
+    assert "quantize" in commands.said()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["gates"][0]["passed"] is False

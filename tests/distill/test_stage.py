@@ -28,12 +28,16 @@ TEXT = TextSplit(tuple(Document.plain(line * 20) for line in SENTENCES.splitline
 CONFIG = DistillConfig(
     student="small",
     loss=DistillLossConfig(hidden_weight=0.1),
-    training=TrainingConfig(steps=30, batch_size=4, block_size=32, learning_rate=3e-3, precision="fp32"),
+    training=TrainingConfig(steps=8, batch_size=4, block_size=32, learning_rate=3e-3, precision="fp32"),
 )
 
 
 def teacher() -> Checkpoint:
     return tiny_checkpoint(layers=[tiny_layer()] * 4)
+
+
+def lasting(steps: int, config: DistillConfig = CONFIG) -> DistillConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})})
 
 
 def run(work: Path, checkpoint: Checkpoint, config: DistillConfig = CONFIG) -> StageOutcome:
@@ -45,8 +49,8 @@ def test_the_student_is_smaller_and_nearer_its_teacher_than_it_began(tmp_path: P
     checkpoint = teacher()
     before = copy.deepcopy(checkpoint.model.state_dict())
     (tmp_path / "one").mkdir()
-    one_step = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"steps": 1})})
-    first, last = run(tmp_path / "one", checkpoint, one_step), run(tmp_path, checkpoint)
+    first = run(tmp_path / "one", checkpoint, lasting(1))
+    last = run(tmp_path, checkpoint, lasting(30))
 
     assert len(last.checkpoint.model.config.layers) == 2
     assert last.checkpoint.tokenizer is checkpoint.tokenizer
@@ -67,8 +71,7 @@ def test_the_student_is_smaller_and_nearer_its_teacher_than_it_began(tmp_path: P
 def test_a_teacher_in_half_precision_has_a_student_in_float32(tmp_path: Path) -> None:
     checkpoint = teacher()
     checkpoint.model.half()
-    one_step = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"steps": 1})})
-    student = run(tmp_path, checkpoint, one_step).checkpoint.model
+    student = run(tmp_path, checkpoint, lasting(1)).checkpoint.model
     assert {p.dtype for p in student.parameters()} == {torch.float32}
 
 
@@ -82,13 +85,13 @@ def test_the_stage_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     calls = iter(range(100))
 
     def hook(*_: object) -> None:
-        if next(calls) == 17:
+        if next(calls) == 5:
             raise KeyboardInterrupt
 
     stopping.model.model.register_forward_pre_hook(hook)
     with pytest.raises(KeyboardInterrupt):
         run(broken, stopping)
-    assert (broken / "step-00000017").is_dir()
+    assert (broken / "step-00000005").is_dir()
     resumed = run(broken, teacher()).checkpoint.model.state_dict()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
@@ -105,7 +108,7 @@ def test_a_cached_teacher_is_asked_once_and_then_leaves_the_memory(tmp_path: Pat
         windows_read += len(keywords["input_ids"])
 
     checkpoint.model.model.register_forward_pre_hook(count, with_kwargs=True)
-    outcome = run(tmp_path, checkpoint, cached())
+    outcome = run(tmp_path, checkpoint, lasting(30, cached()))
     available = len(pack(TEXT.train, tiny_tokenizer(), 32, seed=0).input_ids)
     assert windows_read == available < 30 * 4
     assert {p.device.type for p in checkpoint.model.parameters()} == {"meta"}
@@ -145,7 +148,7 @@ def test_with_a_cache_the_stage_goes_on_where_it_was_interrupted(
     read, calls = TeacherCache.read, iter(range(100))
 
     def stop(cache: TeacherCache, rows: Any) -> Any:
-        if next(calls) == 17:
+        if next(calls) == 5:
             raise KeyboardInterrupt
         return read(cache, rows)
 
@@ -153,7 +156,7 @@ def test_with_a_cache_the_stage_goes_on_where_it_was_interrupted(
         patch.setattr(TeacherCache, "read", stop)
         with pytest.raises(KeyboardInterrupt):
             run(broken, teacher(), cached())
-    assert (broken / "step-00000017").is_dir()
+    assert (broken / "step-00000005").is_dir()
     resumed = run(broken, teacher(), cached()).checkpoint.model.state_dict()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 

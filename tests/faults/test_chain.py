@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from roots_compress.cli.app import app
 from tests.chains import DISTILL, PRUNE, QUANTIZE, TRAIN, TRAINING, recipe, write_text
 from tests.faults.commands import Commands
 from tests.faults.kills import artifacts_of, check_random_kills
@@ -26,12 +27,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     document = wanted.model_dump(mode="json")
     (folder / "recipe.yaml").write_text(json.dumps(document), encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module")
-def commands(folder: Path) -> Iterator[Commands]:
-    with Commands(folder, folder / "log") as commands:
-        yield commands
 
 
 def test_a_chain_killed_at_random_ends_in_the_same_bytes(commands: Commands, folder: Path) -> None:
@@ -57,13 +52,12 @@ def test_a_rotten_stage_is_made_again_and_not_used(commands: Commands, folder: P
 
 
 def test_of_two_runs_in_one_folder_the_second_is_refused(commands: Commands, folder: Path) -> None:
-    run, log = folder / "shared", folder / "second-log"
-    with Commands(folder, log) as second:
-        assert second.run("--version").code == 0  # it has started up
-        process = commands.start("run", folder / "recipe.yaml", "--run", run)
-        while not (run / ".roots-run.owner").exists():
-            assert commands.running()
-        assert second.run("run", folder / "recipe.yaml", "--run", run).code == 2
-        assert f"another process is writing to this run (process {process})" in second.said()
+    run = folder / "shared"
+    process = commands.start("run", folder / "recipe.yaml", "--run", run)
+    while not (run / ".roots-run.owner").exists():
+        assert commands.running()
+    second = CliRunner().invoke(app, ["run", str(folder / "recipe.yaml"), "--run", str(run)])
+    assert second.exit_code == 2
+    assert f"another process is writing to this run (process {process})" in second.stderr
     assert commands.end() == 0
     assert artifacts_of(run) == artifacts_of(folder / "undisturbed")

@@ -178,26 +178,32 @@ RELOAD = """
 import sys, numpy, torch
 from transformers import AutoModelForCausalLM
 import roots_compress.model.modeling
-model, report = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True)
-assert not report["missing_keys"] and not report["unexpected_keys"], report
-tokens = torch.from_numpy(numpy.load(sys.argv[2]))
-with torch.no_grad():
-    numpy.save(sys.argv[3], model.eval()(tokens).logits.numpy())
+tokens = torch.from_numpy(numpy.load("tokens.npy"))
+for name in sys.argv[1:]:
+    model, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"], report
+    with torch.no_grad():
+        numpy.save(name + ".npy", model.eval()(tokens).logits.numpy())
 """
 
 
-@pytest.mark.parametrize("name", ["qwen3", "gpt2", "untied"])
-def test_a_cut_model_reloads_in_a_new_process_with_equal_logits(name: str, tmp_path: Path) -> None:
-    model = tiny_model(**VARIANTS[name])
-    keep_kv_groups(model, 0, [1])
-    keep_mlp_channels(model, 0, range(16))
-    keep_mlp_channels(model, 1, range(8, 40))
-    model.save_pretrained(tmp_path / "cut")
+def test_cut_models_reload_in_a_new_process_with_equal_logits(tmp_path: Path) -> None:
+    names = ("qwen3", "gpt2", "untied")
+    expected = {}
+    for name in names:
+        model = tiny_model(**VARIANTS[name])
+        keep_kv_groups(model, 0, [1])
+        keep_mlp_channels(model, 0, range(16))
+        keep_mlp_channels(model, 1, range(8, 40))
+        model.save_pretrained(tmp_path / name)
+        expected[name] = logits(model)
     np.save(tmp_path / "tokens.npy", tiny_tokens().numpy())
-    command = [sys.executable, "-c", RELOAD, "cut", "tokens.npy", "logits.npy"]
+    command = [sys.executable, "-c", RELOAD, *names]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "logits.npy")), logits(model))
+    for name in names:
+        reloaded = torch.from_numpy(np.load(tmp_path / f"{name}.npy"))
+        torch.testing.assert_close(reloaded, expected[name])
 
 
 def test_frozen_and_inference_models_can_be_cut() -> None:
