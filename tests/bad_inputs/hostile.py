@@ -200,14 +200,15 @@ def formulas(bench: Bench, mark: Path) -> Commands:
     bench.write("a.csv", "text\n" + "\n".join(f'"{cell} and some words, number {i}"' for i in range(200)))
     rows = [{"text": f"__import__('os').system('touch {mark}') {i} {cell}"} for i in range(200)]
     bench.write("a.jsonl", "\n".join(map(json.dumps, rows)))
-    return (*_text_verbs("a.csv"), *_text_verbs("a.jsonl"))
+    return tuple(("eval", "ckpt", "--data", name, *ON_TEXT[2:]) for name in ("a.csv", "a.jsonl"))
 
 
-def script(bench: Bench, mark: Path, name: str) -> Commands:
-    """Python beside the text or the model, under a name that something may import."""
+def scripts(bench: Bench, mark: Path) -> Commands:
+    """Python beside the text and the model, under names that something may import."""
     _with_checkpoint(bench)
     for folder in ("prose", "ckpt", "."):
-        bench.write(f"{folder}/{name}", code(mark))
+        for name in ("sitecustomize.py", "torch.py", "conftest.py", "prose.py"):
+            bench.write(f"{folder}/{name}", code(mark))
     return (("eval", "ckpt", *ON_TEXT), ("quantize", "ckpt", *ON_TEXT), ("doctor",))
 
 
@@ -316,10 +317,9 @@ def _hostile() -> dict[str, Callable[[Bench, Path], Commands]]:
         made[f"graph data at {how}"] = partial(graph_data, how=how)
     for kind in ("zip", "tar.gz"):
         made[f"archive {kind}"] = partial(archive, kind=kind)
-    for name in ("sitecustomize.py", "torch.py", "conftest.py", "prose.py"):
-        made[f"script {name}"] = partial(script, name=name)
     return {
         **made,
+        "scripts": scripts,
         "chat template": template,
         "operator": graph_operator,
         "pickle as a graph": graph_as_pickle,
