@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ LENGTHS = (1, 7, LONGEST)
 @pytest.mark.parametrize("weight_format", [None, "w8a8", "w8", "w4"])
 def test_prompts_of_all_lengths_cut_anywhere(tmp_path: Path, weight_format: Format | None, form: str) -> None:
     layers = [tiny_layer(head_dim=16), tiny_layer(head_dim=16, num_key_value_heads=1, sliding_window=9)]
-    sizes = {"layers": layers, "max_position_embeddings": LONGEST}
+    sizes: dict[str, Any] = {"layers": layers, "max_position_embeddings": LONGEST}
     model = tiny_quantized(weight_format, **sizes) if weight_format else tiny_model(**sizes)
     model = with_int8_cache(model) if form == "int8 cache" else model
     model.config.save_pretrained(tmp_path)
