@@ -59,11 +59,14 @@ def test_a_locale_without_utf8_can_read_a_report(chain: Chain, tmp_path: Path) -
         assert "quantize" in ended.stdout
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_an_odd_path_is_named_in_errors_without_breaking_them(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "environment"), [*((name, ASCII) for name in ODD_NAMES), ("ünïcödé-模型", POSIX)]
+)
+def test_an_odd_path_is_named_in_errors_without_breaking_them(
+    name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / name).mkdir()
-    for environment in (POSIX, ASCII):
-        ended = shell('$ROOTS report -- "$NAME"', tmp_path, NAME=name, **environment)
-        assert ended.returncode == 2, ended.stderr
-        assert "there is no finished run here" in ended.stderr
-        assert "Traceback" not in ended.stderr
+    ended = shell('$ROOTS report -- "$NAME"', tmp_path, NAME=name, **environment)
+    assert ended.returncode == 2, ended.stderr
+    assert "there is no finished run here" in ended.stderr
+    assert "Traceback" not in ended.stderr

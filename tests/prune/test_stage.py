@@ -168,12 +168,13 @@ def test_a_time_that_no_shape_meets_or_that_is_met_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stopwatch, "measure_speed", by_size)
+    checkpoint = tiny_checkpoint(layers=[tiny_layer()])
     with pytest.raises(InputError, match=r"nearest legal one is decode_ms: \d") as caught:
-        run(tmp_path, tiny_checkpoint(), target=TargetConfig(decode_ms=1e-6))
+        run(tmp_path, checkpoint, target=TargetConfig(decode_ms=1e-6))
     nearest = float(str(caught.value).split("decode_ms: ")[1].split(",")[0]) * 1.001
-    assert run(tmp_path, tiny_checkpoint(), target=TargetConfig(decode_ms=nearest)).notes["decode_ms"]
+    assert run(tmp_path, checkpoint, target=TargetConfig(decode_ms=nearest)).notes["decode_ms"]
     with pytest.raises(InputError, match="ms a token already"):
-        run(tmp_path, tiny_checkpoint(), target=TargetConfig(decode_ms=1e6))
+        run(tmp_path, checkpoint, target=TargetConfig(decode_ms=1e6))
     assert not (tmp_path / "timing").exists()
 
 
