@@ -20,6 +20,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.own_text import with_own_text
 from roots_compress.model.surgery import check_resizable, keep_layers
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
 from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
@@ -82,6 +83,9 @@ def prune(
     original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
     model = copy.deepcopy(original).eval().requires_grad_(True)
     try:
+        nn.Module.to(model, device)
+        own = Checkpoint(model, checkpoint.tokenizer)
+        windows = with_own_text(windows, own, config.own_windows, seed=seed, console=console)
         with _timed(config, checkpoint, work / "timing", console) as watch:
             cut = _cut(config, plan, model, windows, watch, device=device, console=console)
         _check_result(model, original, cut.allocation)
@@ -156,7 +160,6 @@ def _cut(
     console: Console,
 ) -> Cut:
     """Cut the model in place."""
-    nn.Module.to(model, device)
     allocation = allocate(config, plan, model, windows, watch, device=device, console=console)
     targets = allocation.targets
     sources = [index for index, target in enumerate(targets) if target is not None]

@@ -19,11 +19,11 @@ from roots_compress.export.frame import is_fusible
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.own_text import with_own_text
 from roots_compress.model.quantized import Format, QuantizedWeight, matrix_bytes
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.half import half_precision
 from roots_compress.quantize.outliers import input_error, output_error
-from roots_compress.quantize.own_text import joined, own_text
 from roots_compress.quantize.plan import eight_bit_sites, int8_format
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sensitivity import four_bit_costs
@@ -79,10 +79,7 @@ def quantize(
         )
     nn.Module.to(model, device)
     try:
-        if config.own_windows:
-            bos = checkpoint.tokenizer.bos_token_id
-            own = own_text(model, config.own_windows, block_size, bos=bos, seed=seed, console=console)
-            windows = joined(windows, own)
+        windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=console)
         if config.compensate:
             _check_calibration(model, windows)
         rounded = _round_model(model, windows, config, seed=seed, device=device, console=console)

@@ -68,6 +68,13 @@ def test_the_result_comes_back_from_disk_with_equal_logits(tmp_path: Path) -> No
     torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(pruned))
 
 
+def test_text_of_the_models_own_is_measured_beside_the_given(tmp_path: Path) -> None:
+    given, both = (run(tmp_path, tiny_checkpoint(), own_windows=count) for count in (0, 4))
+    assert given.notes["calibration_tokens"] == 256
+    assert both.notes["calibration_tokens"] == 256 + 4 * 32
+    assert not torch.equal(logits(both.checkpoint), logits(given.checkpoint))
+
+
 def test_the_notes_say_what_was_decided(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(layers=[tiny_layer()] * 3)
     outcome = run(tmp_path, checkpoint, ratio=0.25, layer_ratio=0.34)

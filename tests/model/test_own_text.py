@@ -12,7 +12,7 @@ from rich.console import Console
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.quantize.own_text import joined, own_text
+from roots_compress.model.own_text import joined, own_text
 from tests.tiny import tiny_model
 
 CONSOLE = Console(file=io.StringIO())

@@ -1,7 +1,7 @@
 """Calibration text that the model writes itself.
 
-Error-compensating rounding learns the calibration text: on another kind of text it may be no better than
-rounding to nearest. What a model writes, begun with random tokens, ranges over all that it was trained on and
+Error-compensating rounding and least-squares refits learn the calibration text: on another kind of text they
+may be worth little. What a model writes, begun with random tokens, ranges over all that it was trained on and
 needs no data. Liu et al. 2023, "LLM-QAT: Data-Free Quantization Aware Training"; Williams et al. 2024,
 "Self-calibration for Language Model Quantization and Pruning".
 
@@ -17,6 +17,7 @@ from rich.progress import track
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
+from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 
 
@@ -59,6 +60,28 @@ def own_text(
         pieces.append(torch.multinomial(probabilities_NV, 1, generator=generator))
     ids_NT = torch.cat(pieces, dim=1).numpy()
     return PackedWindows(ids_NT, ids_NT, np.zeros_like(ids_NT))
+
+
+def with_own_text(
+    windows: PackedWindows, checkpoint: Checkpoint, count: int, *, seed: int, console: Console
+) -> PackedWindows:
+    """Return calibration windows, and between them as many of the model's own as asked for.
+
+    Args:
+        windows: of text that was given.
+        checkpoint: the model, in evaluation mode on any device, and its tokenizer.
+        count: windows that the model writes, as long as those given; 0 for none.
+        seed: decides what it writes.
+        console: shows progress.
+
+    Raises:
+        StageError: the model predicts NaN.
+    """
+    if not count:
+        return windows
+    block_size, bos = windows.input_ids.shape[1], checkpoint.tokenizer.bos_token_id
+    own = own_text(checkpoint.model, count, block_size, bos=bos, seed=seed, console=console)
+    return joined(windows, own)
 
 
 def joined(first: PackedWindows, second: PackedWindows) -> PackedWindows:
