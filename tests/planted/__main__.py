@@ -71,9 +71,9 @@ def _clean(runs: int, console: Console) -> int:
     started = time.monotonic()
     for seed in range(runs):
         answer = check([RUN], seed=seed)
-        if answer.code:
-            alarms += 1
-            console.print(f"seed {seed}: {last_words(answer)}", markup=False, highlight=False)
+        alarms += answer.code != 0
+        verdict = f"FALSE ALARM: {last_words(answer)}" if answer.code else "no alarm"
+        console.print(f"seed {seed}: {verdict}, {answer.seconds:.0f} s", markup=False, highlight=False)
     console.print(f"{runs} clean runs, {alarms} false alarms, {time.monotonic() - started:.0f} s")
     return 1 if alarms else 0
 

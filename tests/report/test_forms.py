@@ -11,8 +11,9 @@ from rich.console import Console
 
 from roots_compress.report.compare import comparison
 from roots_compress.report.html import html
+from roots_compress.report.rows import rows_of
 from roots_compress.report.scatter import scatter
-from roots_compress.report.text import markdown, search_table, table, tables
+from roots_compress.report.text import HEADINGS, cells, markdown, search_table, table, tables
 from roots_compress.results import GateResult, RunMetrics
 from tests.report.figures import PROTOCOL, SEARCH, candidate, run, stage
 
@@ -32,6 +33,12 @@ def test_the_table_has_a_row_for_each_stage_with_its_figures() -> None:
     assert "4.00x" in text
     assert "100 / 80" in text
     assert "24 windows of 512 tokens" in text
+
+
+def test_a_megabyte_is_a_million_bytes() -> None:
+    for size, shown in ((12_345_678, "12.3"), (52_000, "0.052")):
+        (row,) = rows_of(run(stage(size=size)))
+        assert cells(row)[HEADINGS.index("MB")] == shown
 
 
 def test_the_table_shows_markup_in_names_as_text() -> None:
