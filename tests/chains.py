@@ -31,7 +31,7 @@ TRAIN = {
     "training": TRAINING,
 }
 DISTILL = {"kind": "distill", "student": "small", "training": TRAINING}
-PRUNE = {"kind": "prune", "ratio": 0.25, "multiple_of": 8, "calibration": CALIBRATION}
+PRUNE = {"kind": "prune", "ratio": 0.25, "own_windows": 2, "multiple_of": 8, "calibration": CALIBRATION}
 QUANTIZE = {"kind": "quantize", "scheme": "int8", "calibration": CALIBRATION}
 EVALUATION = {
     "windows": 4,

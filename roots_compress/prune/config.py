@@ -71,7 +71,7 @@ class PruneConfig(Settings):
     """Widths of pruned MLPs, and of a pruned residual stream, are multiples of this."""
     calibration: CalibrationConfig = CalibrationConfig(windows=64, block_size=512)
     """Text on which activations are measured."""
-    own_windows: Annotated[int, Field(ge=0)] = 0
+    own_windows: Annotated[int, Field(ge=0)] = 32
     """Windows of text that the model writes itself, measured beside the calibration text, so that what stays
     serves other kinds of text too. 0: none."""
     recovery: RecoveryConfig | None = None

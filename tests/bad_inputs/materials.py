@@ -40,7 +40,7 @@ RECIPE: dict[str, Any] = {
         },
         {
             "kind": "prune", "name": "thinner", "ratio": 0.25, "refit": True, "score": "activation",
-            "calibration": {"windows": 4, "block_size": 32},
+            "calibration": {"windows": 4, "block_size": 32}, "own_windows": 2,
         },
         {
             "kind": "quantize", "name": "coarser", "scheme": "int8", "group_size": 32,

@@ -10,7 +10,7 @@ from roots_compress.data.builtin import builtin_documents
 from roots_compress.recipe.loading import load_recipe
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
-SHORTENED = {"steps": 2, "windows": 4, "repeats": 2}
+SHORTENED = {"steps": 2, "windows": 4, "own_windows": 2, "repeats": 2}
 """Settings that are scaled, and the least that each stage can do with."""
 
 TEXT_SHARE = 0.2

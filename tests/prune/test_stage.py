@@ -36,7 +36,7 @@ SPLIT = TextSplit(tuple(Document.plain(f"{TEXT} {number}") for number in range(8
 
 
 def run(tmp_path: Path, checkpoint: Checkpoint, text: TextSplit = SPLIT, **settings: Any) -> StageOutcome:
-    config = PruneConfig(**{"calibration": CALIBRATION, "multiple_of": 4, **settings})
+    config = PruneConfig(**{"calibration": CALIBRATION, "own_windows": 0, "multiple_of": 4, **settings})
     console = Console(file=io.StringIO())
     return prune(config, checkpoint, text, device="cpu", seed=0, work=tmp_path, console=console)
 

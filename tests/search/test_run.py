@@ -28,7 +28,14 @@ from roots_compress.verification import verify_folder
 from tests.chains import CALIBRATION, EVALUATION, TRAIN, TRAINING, carry_out
 
 CHOICES: list[dict[str, Any]] = [
-    {"kind": "prune", "name": "narrow", "ratio": 0.5, "multiple_of": 8, "calibration": CALIBRATION},
+    {
+        "kind": "prune",
+        "name": "narrow",
+        "ratio": 0.5,
+        "own_windows": 0,
+        "multiple_of": 8,
+        "calibration": CALIBRATION,
+    },
     {"kind": "distill", "name": "half", "student": "small", "training": TRAINING},
     {"kind": "quantize", "name": "int8", "scheme": "int8", "calibration": CALIBRATION},
 ]
