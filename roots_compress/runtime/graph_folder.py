@@ -12,6 +12,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from roots_compress.errors import InputError
 from roots_compress.model.files import regular_file
+from roots_compress.runtime.session import EXPORT_AGAIN
 
 GRAPH_NAME = "model.onnx"
 GRAPH_PLACES = (GRAPH_NAME, f"onnx/{GRAPH_NAME}")
@@ -20,7 +21,6 @@ EXTENT_KEYS = {"location", "offset", "length", "checksum"}
 """What ONNX knows of external data."""
 IN_MEMORY = "_ORT_MEM_ADDR_"
 """In the location by which ONNX Runtime means an address in its own memory rather than a file."""
-EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
 
 
 def holds_graph(folder: Path) -> bool:

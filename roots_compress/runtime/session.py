@@ -15,7 +15,6 @@ from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object
-from roots_compress.runtime.graph_folder import EXPORT_AGAIN
 
 Provider = Literal["auto", "cpu", "cuda"]
 
@@ -29,6 +28,7 @@ SHARED_CACHE = "roots_shared_cache"
 OURS = "roots"
 PAST, PRESENT = "past_key_values.", "present."
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
 CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
 # ONNX Runtime reads this as a session opens, and has no setting of the session for it.
 NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"

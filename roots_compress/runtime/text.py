@@ -11,8 +11,9 @@ from roots_compress.errors import InputError
 from roots_compress.model.sources import TOKENIZER
 from roots_compress.model.tokenizer import load_tokenizer_beside
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.graph_folder import EXPORT_AGAIN, find_graph
+from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.runtime.protocol import LanguageModel
+from roots_compress.runtime.session import EXPORT_AGAIN
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -48,7 +48,9 @@ SPLIT = TextSplit(tuple(Document.plain(f"{TEXT} {number}") for number in range(8
 
 
 def run_prune(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
-    config = PruneConfig(**{"ratio": 0.25, "calibration": CALIBRATION, "multiple_of": 4, **settings})
+    config = PruneConfig(
+        **{"ratio": 0.25, "own_windows": 0, "calibration": CALIBRATION, "multiple_of": 4, **settings}
+    )
     console = Console(file=io.StringIO())
     prune_stage.prune(config, checkpoint, SPLIT, device="cpu", seed=0, work=folder, console=console)
 
