@@ -25,11 +25,7 @@ def be_the_command(
     try:
         from roots_compress.cli.app import main
 
-        os.setpgid(0, 0)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for source, target in ((nothing, 0), (output, 1), (output, 2)):
-            os.dup2(source, target)
+        stand_alone(log)
         prepare()
         sys.argv = ["roots-compress", *arguments]
         main()
@@ -42,3 +38,12 @@ def be_the_command(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def stand_alone(log: Path) -> None:
+    """Make a child that was just forked a process group of its own: nothing to read, its output in a file."""
+    os.setpgid(0, 0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)

@@ -39,6 +39,9 @@ PRUNE = Table(
         "MLP 25%, magnitude": (PruneConfig(ratio=0.25, score="magnitude", refit=False),),
         "MLP 25%, activation": (PruneConfig(ratio=0.25, score="activation", refit=False),),
         "MLP 25%, activation, refitted": (PruneConfig(ratio=0.25, score="activation"),),
+        "MLP 25%, activation, refitted, without own text": (
+            PruneConfig(ratio=0.25, score="activation", own_windows=0),
+        ),
         "MLP 25%, magnitude, refitted": (PruneConfig(ratio=0.25, score="magnitude"),),
         "MLP 25%, Taylor, refitted": (PruneConfig(ratio=0.25, score="taylor"),),
         "MLP 25%, surgeon": (PruneConfig(ratio=0.25, score="obs", refit=False),),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,7 @@ def _damaged(bench: Bench, path: Path) -> dict[str, Any] | None:
         case 0:
             path.write_bytes(text[: bench.random.randrange(len(text.rstrip()))])
         case 1:
-            value = bench.random.choice(JSON_TEXTS)
-            path.write_bytes(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
+            _other_text(bench, path)
         case 2:
             path.unlink()
             _no_file(bench, path)
@@ -91,6 +91,12 @@ def _damaged(bench: Bench, path: Path) -> dict[str, Any] | None:
             document: dict[str, Any] = json.loads(text)
             return document
     return None
+
+
+def _other_text(bench: Bench, path: Path, texts: Sequence[str | bytes] = JSON_TEXTS) -> None:
+    """Put text at a path that JSON may not be, or not there."""
+    value = bench.random.choice(texts)
+    path.write_bytes(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
 
 
 def _no_file(bench: Bench, path: Path) -> None:
@@ -133,8 +139,7 @@ def marker(bench: Bench) -> Request:
         case 0:
             _no_file(bench, path)
         case 1:
-            value = bench.random.choice([text for text in JSON_TEXTS if text != ""])
-            path.write_bytes(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
+            _other_text(bench, path, [text for text in JSON_TEXTS if text != ""])
         case _:
             path.write_text(json.dumps({"schema": bench.random.choice((0, 2, "1", None, [1]))}))
     fresh = ("--fresh",) if bench.random.random() < 0.5 else ()
@@ -151,8 +156,7 @@ def manifest(bench: Bench) -> Request:
         case 0:
             path.write_bytes(text[: bench.random.randrange(len(text.rstrip()))])
         case 1:
-            value = bench.random.choice(JSON_TEXTS)
-            path.write_bytes(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
+            _other_text(bench, path)
         case 2:
             path.unlink()
             _no_file(bench, path)

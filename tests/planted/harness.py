@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from tests.forked import stand_alone
 from tests.planted.patches import RUN, Plant, plant
 
 ROOT = Path(__file__).parents[2]
@@ -124,11 +125,7 @@ def _be_the_check(caught_by: Sequence[str], root: Path, log: Path, seed: int) ->
     """Be the check, in the copy and of the copy's modules, as a process group of its own."""
     code = 70
     try:
-        os.setpgid(0, 0)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for source, target in ((nothing, 0), (output, 1), (output, 2)):
-            os.dup2(source, target)
+        stand_alone(log)
         os.chdir(root)
         for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
             del sys.modules[name]
