@@ -77,7 +77,9 @@ def measure(arguments: argparse.Namespace, recovery: RecoveryConfig | None) -> d
     text = load_text(DataConfig(train=tuple(arguments.data), eval=tuple(arguments.eval_data)), seed=0)
     # Magnitudes need no text, so the walk over it is kept short.
     calibration = CalibrationConfig(windows=1, block_size=64)
-    config = PruneConfig(score="magnitude", refit=False, calibration=calibration, recovery=recovery)
+    config = PruneConfig(
+        score="magnitude", refit=False, calibration=calibration, own_windows=0, recovery=recovery
+    )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         console = Console(stderr=True)

@@ -36,7 +36,7 @@ FIFTH = TargetConfig(parameters=0.8)
 
 PRUNE = Table(
     {
-        "MLP 25%, magnitude": (PruneConfig(ratio=0.25, score="magnitude", refit=False),),
+        "MLP 25%, magnitude": (PruneConfig(ratio=0.25, score="magnitude", refit=False, own_windows=0),),
         "MLP 25%, activation": (PruneConfig(ratio=0.25, score="activation", refit=False),),
         "MLP 25%, activation, refitted": (PruneConfig(ratio=0.25, score="activation"),),
         "MLP 25%, activation, refitted, without own text": (
@@ -47,7 +47,7 @@ PRUNE = Table(
         "MLP 25%, surgeon": (PruneConfig(ratio=0.25, score="obs", refit=False),),
         "MLP 25%, surgeon, refitted": (PruneConfig(ratio=0.25, score="obs"),),
         "MLP 25%, surgeon, refitted, widths by layer": (PruneConfig(ratio=0.25, score="obs", uniform=False),),
-        "MLP 50%, magnitude": (PruneConfig(ratio=0.5, score="magnitude", refit=False),),
+        "MLP 50%, magnitude": (PruneConfig(ratio=0.5, score="magnitude", refit=False, own_windows=0),),
         "MLP 50%, activation": (PruneConfig(ratio=0.5, score="activation", refit=False),),
         "MLP 50%, activation, refitted": (PruneConfig(ratio=0.5, score="activation"),),
         "MLP 50%, surgeon, refitted": (PruneConfig(ratio=0.5, score="obs"),),
