@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.model.config import RootsConfig
-from roots_compress.model.modeling import RootsAttention, RootsForCausalLM, RootsLayer, RootsMLP
+from roots_compress.model.layers import RootsAttention, RootsLayer, RootsMLP
+from roots_compress.model.modeling import RootsForCausalLM
 
 # Which channels the rows and columns of each parameter are, by its module's and its own name; None: all.
 AXES: Mapping[str, tuple[str | None, ...]] = {

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
 from roots_compress.model.config import RootsConfig
-from roots_compress.model.modeling import rotary_frequencies
 from roots_compress.model.quantized import has_int8_cache
+from roots_compress.model.rotary import rotary_frequencies
 
 Window = int | None
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
-from roots_compress.model.modeling import RootsForCausalLM, RootsLayer, RootsModel
+from roots_compress.model.layers import RootsLayer
+from roots_compress.model.modeling import RootsForCausalLM, RootsModel
 
 BATCH_SIZE = 4
 Observer = Callable[[str, Tensor], None]

@@ -1,200 +1,27 @@
-"""The ROOTS model: a decoder whose layers may differ in width, read top to bottom.
+"""The ROOTS model: a decoder whose layers may differ in width, as transformers loads, runs and saves it.
 
-Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden size, H query heads, G key/value
-heads, D head dimension, V vocabulary.
+Its layers stand in `layers.py`.
+
+Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, LlamaConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from roots_compress.model import attention
 from roots_compress.model.config import RootsConfig
-from roots_compress.model.quantized import (
-    CacheRounding,
-    QuantizedEmbedding,
-    has_int8_cache,
-    make_embedding,
-    make_linear,
-)
-
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-}
-
-CosSin = tuple[Tensor, Tensor]
-
-
-def make_norm(config: RootsConfig, width: int) -> nn.Module:
-    """Return the normalisation that `config.norm` names, over the last `width` elements."""
-    if config.norm == "layer_norm":
-        return nn.LayerNorm(width, eps=config.norm_eps)
-    return nn.RMSNorm(width, eps=config.norm_eps)
-
-
-def rotary_frequencies(config: RootsConfig, head_dim: int) -> tuple[Tensor, float]:
-    """Return the inverse frequencies (`head_dim / 2`, float32) and the factor on cosines and sines.
-
-    Scaled variants (`linear`, `llama3`, `yarn`) are computed by transformers.
-    """
-    parameters = dict(config.rope_parameters or {})
-    if parameters["rope_type"] == "default":
-        exponent = torch.arange(0, head_dim, 2, device="cpu").float() / head_dim
-        return 1.0 / parameters["rope_theta"] ** exponent, 1.0
-    llama = LlamaConfig(
-        hidden_size=head_dim,
-        num_attention_heads=1,
-        head_dim=head_dim,
-        max_position_embeddings=config.max_position_embeddings,
-        rope_parameters=parameters,
-    )
-    # Inside `from_pretrained` tensors are made without storage unless a device is named.
-    with torch.device("cpu"):
-        frequencies, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](llama, device=torch.device("cpu"))
-    return frequencies.float(), float(factor)
-
-
-def rotate(x_BHTD: Tensor, cos_sin: CosSin) -> Tensor:
-    """Apply rotary positions, the two halves of the head dimension forming the rotated pairs."""
-    cos_BTd, sin_BTd = cos_sin
-    cos, sin = cos_BTd[:, None].to(x_BHTD.dtype), sin_BTd[:, None].to(x_BHTD.dtype)
-    first, second = x_BHTD.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
-class RootsAttention(nn.Module):
-    """Self-attention with grouped key/value heads; dense or sparse as the config says."""
-
-    def __init__(self, config: RootsConfig, index: int) -> None:
-        super().__init__()
-        layer = config.layers[index]
-        self.config = config
-        self.layer_idx = index
-        self.num_heads: int = layer["num_attention_heads"]
-        self.num_kv_heads: int = layer["num_key_value_heads"]
-        self.head_dim: int = layer["head_dim"]
-        self.scale = config.attention_scale or self.head_dim**-0.5
-        query_width, kv_width = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        name = f"model.layers.{index}.self_attn."
-        self.q_proj = make_linear(
-            config, name + "q_proj", config.hidden_size, query_width, config.attention_bias
-        )
-        self.k_proj = make_linear(
-            config, name + "k_proj", config.hidden_size, kv_width, config.attention_bias
-        )
-        self.v_proj = make_linear(
-            config, name + "v_proj", config.hidden_size, kv_width, config.attention_bias
-        )
-        self.o_proj = make_linear(
-            config, name + "o_proj", query_width, config.hidden_size, config.attention_output_bias
-        )
-        if config.qk_norm:
-            self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
-            self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
-        self.cache_rounding = (
-            CacheRounding(self.num_kv_heads, self.head_dim) if has_int8_cache(config) else None
-        )
-
-    def forward(
-        self,
-        hidden_BTW: Tensor,
-        view: attention.View,
-        cos_sin: CosSin | None,
-        cache: Cache | None,
-    ) -> Tensor:
-        """Return the attention's contribution to the residual stream, `BTW`."""
-        batch, tokens, _ = hidden_BTW.shape
-        query = self.q_proj(hidden_BTW).view(batch, tokens, self.num_heads, self.head_dim)
-        key = self.k_proj(hidden_BTW).view(batch, tokens, self.num_kv_heads, self.head_dim)
-        value = self.v_proj(hidden_BTW).view(batch, tokens, self.num_kv_heads, self.head_dim)
-        if self.config.qk_norm:
-            query, key = self.q_norm(query), self.k_norm(key)
-        query_BHTD, key_BGSD, value_BGSD = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        if cos_sin is not None:
-            query_BHTD, key_BGSD = rotate(query_BHTD, cos_sin), rotate(key_BGSD, cos_sin)
-        if self.cache_rounding is not None:
-            key_BGSD, value_BGSD = self.cache_rounding(key_BGSD, value_BGSD)
-        if cache is not None:
-            key_BGSD, value_BGSD = cache.update(key_BGSD, value_BGSD, self.layer_idx)
-        context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, view)
-        context_BTW: Tensor = self.o_proj(context_BHTD.transpose(1, 2).reshape(batch, tokens, -1))
-        return context_BTW
-
-    def _attend(
-        self, query_BHTD: Tensor, key_BGSD: Tensor, value_BGSD: Tensor, view: attention.View
-    ) -> Tensor:
-        sparse = self.config.attention
-        if sparse["kind"] == "block":
-            assert view.blocks is not None
-            return attention.block_attention(
-                query_BHTD, key_BGSD, value_BGSD, view.sight, view.blocks, self.scale, sparse["num_blocks"]
-            )
-        visible_B1TS = view.visible_B1TS
-        if sparse["kind"] == "dense":
-            return attention.dense_attention(query_BHTD, key_BGSD, value_BGSD, visible_B1TS, self.scale)
-        assert visible_B1TS is not None
-        return attention.top_m_attention(
-            query_BHTD, key_BGSD, value_BGSD, visible_B1TS, self.scale, sparse["top_m"]
-        )
-
-
-class RootsMLP(nn.Module):
-    """The feed-forward block: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate."""
-
-    def __init__(self, config: RootsConfig, index: int) -> None:
-        super().__init__()
-        width, inner = config.hidden_size, config.layers[index]["intermediate_size"]
-        name = f"model.layers.{index}.mlp."
-        self.gated = config.gated_mlp
-        self.activation = ACTIVATION_FUNCTIONS[config.activation]
-        if self.gated:
-            self.gate_proj = make_linear(config, name + "gate_proj", width, inner, config.mlp_bias)
-        self.up_proj = make_linear(config, name + "up_proj", width, inner, config.mlp_bias)
-        self.down_proj = make_linear(config, name + "down_proj", inner, width, config.mlp_bias)
-
-    def forward(self, hidden_BTW: Tensor) -> Tensor:
-        """Return the MLP's contribution to the residual stream, `BTW`."""
-        up = self.up_proj(hidden_BTW)
-        inner = self.activation(self.gate_proj(hidden_BTW)) * up if self.gated else self.activation(up)
-        out_BTW: Tensor = self.down_proj(inner)
-        return out_BTW
-
-
-class RootsLayer(nn.Module):
-    """One pre-norm transformer layer."""
-
-    def __init__(self, config: RootsConfig, index: int) -> None:
-        super().__init__()
-        self.input_layernorm = make_norm(config, config.hidden_size)
-        self.self_attn = RootsAttention(config, index)
-        self.post_attention_layernorm = make_norm(config, config.hidden_size)
-        self.mlp = RootsMLP(config, index)
-
-    def forward(
-        self,
-        hidden_BTW: Tensor,
-        view: attention.View,
-        cos_sin: CosSin | None,
-        cache: Cache | None,
-    ) -> Tensor:
-        """Return the residual stream after this layer, `BTW`."""
-        normed_BTW = self.input_layernorm(hidden_BTW)
-        hidden_BTW = hidden_BTW + self.self_attn(normed_BTW, view, cos_sin, cache)
-        out_BTW: Tensor = hidden_BTW + self.mlp(self.post_attention_layernorm(hidden_BTW))
-        return out_BTW
+from roots_compress.model.layers import RootsLayer, make_norm
+from roots_compress.model.quantized import QuantizedEmbedding, make_embedding, make_linear
+from roots_compress.model.rotary import CosSin, rotary_frequencies
 
 
 class RootsPreTrainedModel(PreTrainedModel):

@@ -25,7 +25,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from roots_compress.errors import InputError
-from roots_compress.model.modeling import RootsAttention, RootsForCausalLM, RootsMLP
+from roots_compress.model.layers import RootsAttention, RootsMLP
+from roots_compress.model.modeling import RootsForCausalLM
 
 StreamNorm = nn.RMSNorm | nn.LayerNorm
 # Two tokens or more: with one, the graph takes the shape of a head for that of a flattened feature map.

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import track
 
 from roots_compress.data.windows import PackedWindows
-from roots_compress.model.modeling import RootsForCausalLM, RootsLayer
+from roots_compress.model.layers import RootsLayer
+from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import LayerTarget, best_units, kept_width
 from roots_compress.prune.sensitivity import LayerCosts, layer_costs, layer_divergences

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from roots_compress.errors import InputError
-from roots_compress.model.modeling import RootsForCausalLM, RootsLayer
+from roots_compress.model.layers import RootsLayer
+from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune.allocation import Option, cheapest, cheapest_equal
 from roots_compress.prune.config import TargetConfig
 from roots_compress.prune.plan import LayerTarget

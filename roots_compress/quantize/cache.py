@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from roots_compress.model.modeling import RootsAttention
+from roots_compress.model.layers import RootsAttention
 from roots_compress.model.quantized import ACTIVATION_LEVELS
 
 # Other text goes beyond what calibration saw: what is cut off costs more than a coarser step.

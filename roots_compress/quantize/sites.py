@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.model.calibration import InputStatistics, observed
-from roots_compress.model.modeling import RootsLayer
+from roots_compress.model.layers import RootsLayer
 
 SAMPLED_ROWS = 512
 """Input rows kept at each site, on which output errors are measured."""

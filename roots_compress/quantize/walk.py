@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import ResidualStream
-from roots_compress.model.modeling import RootsForCausalLM, RootsLayer
+from roots_compress.model.layers import RootsLayer
+from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, QuantizedLinear
 from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.config import QuantizeConfig

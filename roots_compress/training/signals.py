@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from roots_compress.model.attention import Sight
-from roots_compress.model.modeling import RootsForCausalLM, RootsLayer
+from roots_compress.model.layers import RootsLayer
+from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch
 
 RIDGE = 1e-5

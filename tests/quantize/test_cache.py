@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from roots_compress.model.modeling import rotate
 from roots_compress.model.quantized import CacheRounding
+from roots_compress.model.rotary import rotate
 from roots_compress.quantize.cache import MARGIN, observed_cache, rotated_range, scale_of
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
