@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,63 +22,13 @@ from roots_compress.training.config import TrainingConfig
 from roots_compress.training.device import Precision, resolve_precision
 from roots_compress.training.interrupts import uninterrupted
 from roots_compress.training.objective import Objective
+from roots_compress.training.optimizer import make_optimizer, trainable
 from roots_compress.training.progress import TrainingProgress
 from roots_compress.training.schedule import learning_rate
 from roots_compress.training.state import SavedState, fingerprint_of, load_state, save_state
+from roots_compress.training.summary import FitSummary, Tally
 
-BETA1 = 0.9
-SMOOTHING_STEPS = 20
-"""Reported losses are averages that forget with this time constant."""
 SMALLEST_LOSS_SCALE = 2.0**-10
-
-
-@dataclass(frozen=True)
-class FitSummary:
-    """What a training run came to."""
-
-    steps: int
-    tokens: int
-    """Tokens read, scored or not."""
-    seconds: float
-    """Time in training steps, over all sessions of a resumed run."""
-    loss: float
-    """The objective at the end, averaged over about the last 20 steps."""
-    parts: dict[str, float]
-    """The objective's unweighted terms, averaged alike."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens read per second of training."""
-        return self.tokens / self.seconds
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the summary for a stage's notes."""
-        return {
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "training_seconds": round(self.seconds, 3),
-            "tokens_per_second": round(self.tokens_per_second, 1),
-            "loss": self.loss,
-            "losses": dict(self.parts),
-        }
-
-
-@dataclass
-class _Tally:
-    """Running totals of a training run; part of its saved state."""
-
-    tokens: int = 0
-    seconds: float = 0.0
-    losses: dict[str, float] = field(default_factory=dict)
-
-    def add(self, losses: dict[str, float], *, step: int, tokens: int, seconds: float) -> None:
-        """Count one step in; the first steps are averaged evenly, so that no start value lingers."""
-        weight = max(1 / SMOOTHING_STEPS, 1 / step)
-        for name, value in losses.items():
-            before = self.losses.get(name, value)
-            self.losses[name] = before + weight * (value - before)
-        self.tokens += tokens
-        self.seconds += seconds
 
 
 def fit(
@@ -160,7 +109,7 @@ class _TrainingRun:
         precision = resolve_precision(config.precision, device)
         self.model, self.order, self.objective, self.config = model, order, objective, config
         self.device, self.work = device, work
-        self.step, self.saved_step, self.tally = 0, 0, _Tally()
+        self.step, self.saved_step, self.tally = 0, 0, Tally()
         self.parameters = trainable(model, objective)
         self.fingerprint = fingerprint_of(
             {
@@ -287,7 +236,7 @@ class _TrainingRun:
             torch.cuda.set_rng_state(state.tensors["random/cuda"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state.facts["loss_scale"])
-        self.tally = _Tally(state.facts["tokens"], state.facts["seconds"], state.facts["losses"])  # type: ignore[arg-type]
+        self.tally = Tally(state.facts["tokens"], state.facts["seconds"], state.facts["losses"])  # type: ignore[arg-type]
         self.step = self.saved_step = state.step
         console.print(
             f"{label}: going on from step {self.step} of {self.config.steps}", markup=False, highlight=False
@@ -297,28 +246,6 @@ class _TrainingRun:
 def windows_needed(config: TrainingConfig) -> int:
     """Return how many windows a training reads; more text than that need not be tokenised."""
     return config.steps * config.accumulation * config.batch_size
-
-
-def trainable(model: nn.Module, objective: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters to train by name, the model's first; tied ones appear once."""
-    named = {f"model.{name}": p for name, p in model.named_parameters()}
-    named.update({f"objective.{name}": p for name, p in objective.named_parameters()})
-    return {name: p for name, p in named.items() if p.requires_grad}
-
-
-def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019), decaying matrices and not norms and biases."""
-    matrices = [p for p in parameters.values() if p.ndim >= 2]
-    vectors = [p for p in parameters.values() if p.ndim < 2]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=(BETA1, config.beta2),
-        fused=True,
-    )
 
 
 def make_accelerator(device: str, precision: Precision) -> Accelerator:

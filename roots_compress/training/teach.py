@@ -22,8 +22,9 @@ from roots_compress.training.batches import BatchOrder
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.device import autocast, resolve_precision
 from roots_compress.training.distillation import Distillation
-from roots_compress.training.loop import FitSummary, check_trainable, fit, windows_needed
+from roots_compress.training.loop import check_trainable, fit, windows_needed
 from roots_compress.training.signals import least_squares_maps, matched_layers, run
+from roots_compress.training.summary import FitSummary
 from roots_compress.training.teacher import BATCH_SIZE, cached_teacher
 from roots_compress.training.teacher_cache import TeacherCache
 

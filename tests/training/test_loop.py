@@ -19,9 +19,11 @@ from roots_compress.training.batches import Batch, BatchOrder, scored_windows
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.device import resolve_device, resolve_precision
 from roots_compress.training.distillation import Distillation
-from roots_compress.training.loop import FitSummary, fit, make_optimizer, trainable
+from roots_compress.training.loop import fit
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
+from roots_compress.training.optimizer import make_optimizer, trainable
 from roots_compress.training.schedule import learning_rate
+from roots_compress.training.summary import FitSummary
 from tests.tiny import tiny_layer, tiny_model
 from tests.training.text import windows
 

@@ -18,7 +18,7 @@ from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.distillation import Distillation
 from roots_compress.training.interrupts import uninterrupted
-from roots_compress.training.loop import FitSummary
+from roots_compress.training.summary import FitSummary
 from tests.tiny import tiny_layer, tiny_model
 from tests.training.test_loop import quiet, settings, train
 
