@@ -197,7 +197,7 @@ def _may_lack_device(recipe: Recipe) -> bool:
 
 def _resolve_device(recipe: Recipe) -> str:
     """Return the device that stages compute on, after checking that it has the precisions they ask for."""
-    from roots_compress.training.device import resolve_device, resolve_precision
+    from roots_compress.model.device import resolve_device, resolve_precision
 
     device = resolve_device(recipe.device)
     for place, stage in placed_stages(recipe):

@@ -10,15 +10,20 @@ Shape legend: N windows, T tokens in a window, V vocabulary.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.model.device import multiplies_bf16
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.preallocated_cache import preallocated_cache
 
 
 @torch.no_grad()
@@ -28,7 +33,8 @@ def own_text(
     """Return windows that each open with BOS and a token drawn evenly from the vocabulary.
 
     The tokens after them are drawn from the model's predictions, at temperature 1. A window counts as one
-    document, whatever ends of text the model writes.
+    document, whatever ends of text the model writes. A copy in bfloat16 writes where the device multiplies it
+    fastest: what is measured on the text is measured on the model itself.
 
     Args:
         model: in evaluation mode, on any device.
@@ -45,21 +51,28 @@ def own_text(
     drawn_N1 = torch.randint(model.config.vocab_size, (windows, 1), generator=generator)
     opening = [] if bos is None else [torch.full_like(drawn_N1, bos)]
     pieces = [torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]]
-    past = None
+    writer = copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
+    past = preallocated_cache(model.config.num_hidden_layers, block_size)
     steps = range(block_size - pieces[0].shape[1])
     for _ in track(steps, "write calibration text", console=console, transient=True):
-        output = model(
+        output = writer(
             input_ids=pieces[-1].to(model.device), past_key_values=past, use_cache=True, logits_to_keep=1
         )
-        past = output.past_key_values
         probabilities_NV = output.logits[:, -1].float().softmax(dim=-1).cpu()
         if not torch.isfinite(probabilities_NV).all():
             raise StageError(
                 "the model predicts NaN", remedy="Check the checkpoint: its weights or activations overflow."
             )
-        pieces.append(torch.multinomial(probabilities_NV, 1, generator=generator))
+        pieces.append(_drawn(probabilities_NV, generator))
     ids_NT = torch.cat(pieces, dim=1).numpy()
     return PackedWindows(ids_NT, ids_NT, np.zeros_like(ids_NT))
+
+
+def _drawn(probabilities_NV: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a token a row, `N1`, by inverting the distribution: one draw a row, not one a token."""
+    cumulative_NV = probabilities_NV.cumsum(dim=-1)
+    level_N1 = torch.rand(len(cumulative_NV), 1, generator=generator) * cumulative_NV[:, -1:]
+    return torch.searchsorted(cumulative_NV, level_N1, right=True).clamp(max=cumulative_NV.shape[1] - 1)
 
 
 def with_own_text(

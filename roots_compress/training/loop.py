@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
+from roots_compress.model.device import Precision, resolve_precision
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.config import TrainingConfig
-from roots_compress.training.device import Precision, resolve_precision
 from roots_compress.training.interrupts import uninterrupted
 from roots_compress.training.objective import Objective
 from roots_compress.training.optimizer import make_optimizer, trainable

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.preallocated_cache import preallocated_cache
 from roots_compress.training.batches import Batch
 
 
@@ -31,10 +32,10 @@ def sample_continuations(model: RootsForCausalLM, batch: Batch, generator: torch
     # The documents before are hidden as padding is, so positions restart with the document as in training.
     mask_BS = (segments_BP == segments_BP[:, -1:]).long()
     tokens: list[Tensor] = []
-    past, next_BT = None, prompt_BP
-    for _ in range(batch.input_ids_BT.shape[1] - given):
+    length, next_BT = batch.input_ids_BT.shape[1], prompt_BP
+    past = preallocated_cache(model.config.num_hidden_layers, length)
+    for _ in range(length - given):
         output = model.model(input_ids=next_BT, attention_mask=mask_BS, past_key_values=past, use_cache=True)
-        past = output.past_key_values
         probabilities_BV = model.project(output.last_hidden_state[:, -1]).float().softmax(dim=-1)
         next_BT = torch.multinomial(probabilities_BV, 1, generator=generator)
         tokens.append(next_BT)

@@ -17,10 +17,10 @@ from roots_compress.data.packing import pack
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import PackedWindows
 from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.model.device import autocast, resolve_precision
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
-from roots_compress.training.device import autocast, resolve_precision
 from roots_compress.training.distillation import Distillation
 from roots_compress.training.loop import check_trainable, fit, windows_needed
 from roots_compress.training.signals import least_squares_maps, matched_layers, run

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
+from roots_compress.model.device import Precision, autocast
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.results import Json
 from roots_compress.run.machine import library_versions, own_instruction_set
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.config import DistillLossConfig
-from roots_compress.training.device import Precision, autocast
 from roots_compress.training.divergence import at_tokens_with_tail, soften, top_k_with_tail
 from roots_compress.training.head import chunks
 from roots_compress.training.signals import run

@@ -18,8 +18,10 @@ from tests.tiny import tiny_model
 CONSOLE = Console(file=io.StringIO())
 
 
-def written(model: RootsForCausalLM, *, bos: int | None = 7, seed: int = 0) -> PackedWindows:
-    return own_text(model, 64, 12, bos=bos, seed=seed, console=CONSOLE)
+def written(
+    model: RootsForCausalLM, *, windows: int = 64, bos: int | None = 7, seed: int = 0
+) -> PackedWindows:
+    return own_text(model, windows, 12, bos=bos, seed=seed, console=CONSOLE)
 
 
 def test_windows_open_with_bos_and_differ() -> None:
@@ -38,13 +40,13 @@ def test_the_seed_decides() -> None:
 
 @torch.no_grad()
 def test_tokens_follow_the_models_predictions() -> None:
-    """The mean surprise at what it wrote is the mean entropy of its predictions."""
+    """The mean surprise at what it wrote is the mean entropy of its predictions: four standard errors."""
     model = tiny_model()
-    ids = torch.from_numpy(written(model).input_ids)
+    ids = torch.from_numpy(written(model, windows=1024).input_ids)
     logarithms = model(input_ids=ids).logits.log_softmax(-1)[:, 1:-1]
     surprise = -logarithms.gather(-1, ids[:, 2:, None]).mean()
     entropy = -(logarithms.exp() * logarithms).sum(-1).mean()
-    assert float(surprise) == pytest.approx(float(entropy), rel=0.03)
+    assert float(surprise) == pytest.approx(float(entropy), abs=0.06)
 
 
 def test_a_model_that_predicts_nan_is_refused() -> None:

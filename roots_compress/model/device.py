@@ -1,4 +1,4 @@
-"""Where a model is trained, and in which precision."""
+"""Where a model computes, and in which precision."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: 
         InputError: fp16 is asked for on a CPU, where there is no gradient scaling.
     """
     if setting == "auto":
-        return "bf16" if _multiplies_bf16(device) else "no"
+        return "bf16" if multiplies_bf16(device) else "no"
     if setting == "fp16" and device == "cpu":
         raise InputError(
             "fp16 training needs a GPU: its gradients are scaled there, and on a CPU they would vanish",
@@ -53,7 +53,7 @@ def autocast(device: str, precision: Precision) -> torch.autocast:
     return torch.autocast(device, dtype, enabled=precision != "no")
 
 
-def _multiplies_bf16(device: str) -> bool:
+def multiplies_bf16(device: str) -> bool:
     """Whether the device has matrix units for bfloat16; without them it computes slower than float32."""
     if device == "cpu":
         return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
