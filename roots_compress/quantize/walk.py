@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -113,9 +114,9 @@ def round_layers(
             for site, seen in zip(half.sites, inputs, strict=True):
                 _round_site(layer, site, seen, prefix, config, eight_bit, rounded)
             # Quantized by now, and folded, the layer gives the keys and values that a graph will cache.
-            with observed_cache(layer.self_attn) as cache:
+            with observed_cache(layer.self_attn) if config.cache == "int8" else nullcontext() as cache:
                 stream.add(half.forward())
-            if config.cache == "int8" and cache.seen:
+            if cache is not None and cache.seen:
                 buffers = cache.buffers().items()
                 rounded.state.update(
                     {f"{prefix}self_attn.cache_rounding.{key}": step for key, step in buffers}
