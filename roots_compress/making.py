@@ -19,6 +19,7 @@ from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import Speeds
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
+from roots_compress.model.limits import Limits
 from roots_compress.model.sources import inspect_source
 from roots_compress.needs import available_memory, free_disk, needs_of, require_room
 from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
@@ -167,11 +168,10 @@ def _carry_out(
         assert isinstance(config, TrainConfig)
         new = new_model(config, text, seed=setting.recipe.seed)
         # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
-        context = new.model.config.max_position_embeddings
-        check_students(
-            setting.recipe, new.tokenizer, vocab_size=new.model.config.vocab_size, max_context=context
-        )
-        check_text(setting.recipe, text, new.tokenizer, max_context=context)
+        shape = new.model.config
+        limits = Limits(shape.max_position_embeddings, shape.is_fusible)
+        check_students(setting.recipe, new.tokenizer, limits, vocab_size=shape.vocab_size)
+        check_text(setting.recipe, text, new.tokenizer, limits)
         return train(config, new, text, **common)
     checkpoint = load_checkpoint(before.checkpoint)
     match config:

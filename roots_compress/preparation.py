@@ -6,7 +6,7 @@ that takes seconds to import, torch above all, is imported for a request that is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from roots_compress.distill.config import DistillConfig, student_path
 from roots_compress.distill.vocabulary import check_student
 from roots_compress.errors import InputError
 from roots_compress.evaluate.threads import default_threads
+from roots_compress.model.limits import Limits, is_fusible, require_fusible
 from roots_compress.model.sources import SourceInfo, inspect_source
 from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.prune.config import PruneConfig
@@ -31,6 +32,7 @@ from roots_compress.recipe.schema import Recipe, context_faults, placed_stages, 
 from roots_compress.run.atomic import refuse_inside
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.runtime.graph_folder import holds_graph
+from roots_compress.train.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,18 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     source = inspect_source(recipe.model) if recipe.model is not None else None
     if source is not None:
         _check_source(recipe, source)
+    else:
+        _check_limits(recipe, _planned_limits(recipe))
     if _may_lack_device(recipe):
         _resolve_device(recipe)
     tokenizer = None
     if source is not None and any(True for _ in _student_paths(recipe)):
         tokenizer = _tokenizer_of(source)
-        check_students(recipe, tokenizer, vocab_size=source.vocab_size, max_context=source.max_context)
+        check_students(recipe, tokenizer, source.limits, vocab_size=source.vocab_size)
     text = load_text(recipe.data, seed=recipe.seed)
     if source is not None:
         # Not before the text, unless for a student: reading that of a large GGUF file takes seconds.
-        check_text(recipe, text, tokenizer or _tokenizer_of(source), max_context=source.max_context)
+        check_text(recipe, text, tokenizer or _tokenizer_of(source), source.limits)
     return Setting(
         recipe=recipe,
         text=text,
@@ -94,36 +98,32 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
 
 
 def check_students(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, *, vocab_size: int | None, max_context: int | None
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, limits: Limits, *, vocab_size: int | None
 ) -> None:
-    """Check the students that are files, and that they too can hold the recipe's windows.
+    """Check the students that are files, and that what follows suits them too.
 
     Args:
         recipe: what is to be done.
         tokenizer: of the model the run begins with.
+        limits: what bounds its use.
         vocab_size: rows of its embedding, where known.
-        max_context: its longest context, where known.
 
     Raises:
-        InputError: a student cannot learn from the model, or windows are longer than a context.
+        InputError: a student cannot learn from the model, windows are longer than a context, or a cache in
+            int8 is asked for that cannot be.
     """
     own = {index: check_student(path, tokenizer, vocab_size) for index, path in _student_paths(recipe)}
-    contexts = [max_context]
-    for index, _ in enumerate(placed_stages(recipe)):
-        contexts.append(own.get(index) or contexts[min(index, len(recipe.stages))])
-    _check_contexts(recipe, contexts)
+    _check_limits(recipe, limits, own)
 
 
-def check_text(
-    recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFast, *, max_context: int | None
-) -> None:
+def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> None:
     """Check that the text fills a window of each length that the recipe asks for.
 
     Args:
         recipe: what is to be done.
         text: what it is done with.
         tokenizer: of the model the run begins with.
-        max_context: its longest context, where known; longer calibration windows are cut to it.
+        limits: what bounds its use; calibration windows longer than its context are cut to it.
 
     Raises:
         InputError: the held-out or the training text is too short.
@@ -134,7 +134,7 @@ def check_text(
     for stage in stages:
         if isinstance(stage, PruneConfig | QuantizeConfig):
             length = stage.calibration.block_size
-            lengths.append(length if max_context is None else min(length, max_context))
+            lengths.append(min(length, limits.max_context or length))
     if lengths:
         pack(text.train, tokenizer, max(lengths), seed=recipe.seed, limit=1)
 
@@ -160,7 +160,7 @@ def _check_source(recipe: Recipe, source: SourceInfo) -> None:
             where=source.path,
             remedy="Name the checkpoint from before quantization.",
         )
-    _check_contexts(recipe, [source.max_context] * (len(stages) + 1))
+    _check_limits(recipe, source.limits)
 
 
 def _student_paths(recipe: Recipe) -> Iterator[tuple[int, Path]]:
@@ -178,11 +178,41 @@ def _tokenizer_of(source: SourceInfo) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _check_contexts(recipe: Recipe, contexts: Sequence[int | None]) -> None:
-    known = [context for context in contexts if context is not None]
-    if len(known) < len(contexts):
+def _planned_limits(recipe: Recipe) -> Limits:
+    """Return what bounds the use of the model that the recipe's first stage makes."""
+    first = recipe.stages[0]
+    assert isinstance(first, TrainConfig)
+    shape = first.architecture
+    return Limits(
+        shape.max_position_embeddings, is_fusible(shape.position, shape.attention.kind, [shape.head_dim])
+    )
+
+
+def _check_limits(recipe: Recipe, limits: Limits, students: Mapping[int, Limits] | None = None) -> None:
+    """Refuse what the models of a run cannot do.
+
+    Args:
+        recipe: what is to be done.
+        limits: of the model the run begins with.
+        students: of the students that are files, by their stages' indices among `placed_stages`; None where
+            they are not read yet.
+
+    Raises:
+        InputError: windows are longer than a context, or a cache in int8 cannot be.
+    """
+    if students is None:
+        students = {index: Limits(None, None) for index, _ in _student_paths(recipe)}
+    along = [limits]
+    for index, (place, stage) in enumerate(placed_stages(recipe)):
+        # Choices follow the stages, not one another.
+        before = along[min(index, len(recipe.stages))]
+        along.append(students.get(index, before))
+        if isinstance(stage, QuantizeConfig) and stage.cache == "int8":
+            require_fusible(before.fusible is not False, where=dotted((*place, "cache")))
+    if limits.max_context is None:
         return  # Loading the model will say what is wrong with its configuration.
-    for location, text in context_faults(recipe, known):
+    contexts = [each.max_context or limits.max_context for each in along]
+    for location, text in context_faults(recipe, contexts):
         raise InputError(
             text, where=dotted(location), remedy="Lower it, or use a model with a longer context."
         )

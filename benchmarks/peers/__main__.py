@@ -102,7 +102,7 @@ def fitting_contexts(options: argparse.Namespace, console: Console) -> list[int]
     for name in ("decode_tokens", "repeats", "threads", "windows"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1")
-    room = inspect_source(options.checkpoint).max_context or 0
+    room = inspect_source(options.checkpoint).limits.max_context or 0
     fitting = [
         context
         for context in sorted(set(options.contexts))

@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object
+from roots_compress.model.limits import Limits
 from roots_compress.model.sources import inspect_source
 from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer
 
 
-def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None) -> int | None:
+def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None) -> Limits:
     """Check a student's files and vocabulary against its teacher's, without loading weights.
 
     Args:
@@ -25,7 +26,7 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
         vocab_size: rows of the teacher's embedding; None where they are not known yet.
 
     Returns:
-        The student's longest context, as far as its files tell.
+        What bounds the student's use.
 
     Raises:
         InputError: the student is damaged or quantized, or its vocabulary is not the teacher's.
@@ -36,7 +37,8 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
 
         if vocab_size is None:
             vocab_size = read_json_object(path).get("vocab_size", 1)
-        return read_config(path, {"vocab_size": vocab_size}).max_position_embeddings
+        config = read_config(path, {"vocab_size": vocab_size})
+        return Limits(config.max_position_embeddings, config.is_fusible)
     source = inspect_source(path)
     refuse_quantized(source.quantized, path)
     if vocab_size is not None and source.vocab_size is not None:
@@ -45,7 +47,7 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
     if source.vocab_size is not None:
         check_vocabulary(student_tokenizer, source.vocab_size, path)
     require_same_tokenizer(student_tokenizer, tokenizer, path)
-    return source.max_context
+    return source.limits
 
 
 def refuse_quantized(quantized: bool, path: Path) -> None:

@@ -76,17 +76,6 @@ class Compact:
     """None where the operator writes all of the cache."""
 
 
-def is_fusible(config: RootsConfig) -> bool:
-    """Return whether `GroupQueryAttention` can express this model's attention, in all of its layers.
-
-    It takes heads whose size is a multiple of 8, and gives rotary positions to multiples of 16 only.
-    """
-    multiple = 16 if config.position == "rotary" else 8
-    return config.attention["kind"] == "dense" and all(
-        layer["head_dim"] % multiple == 0 for layer in config.layers
-    )
-
-
 class Frame:
     """Values every layer reads, emitted once at the head of the graph."""
 
@@ -104,7 +93,7 @@ class Frame:
             self._shape_BTx = builder.op("Concat", self.shape_BT, builder.integers(-1), axis=0)
             self.cos_sin: dict[int, CosSin] = {}
             self.compact: Compact | None = None
-            if not builder.portable and builder.dtype == ir.DataType.FLOAT and is_fusible(config):
+            if not builder.portable and builder.dtype == ir.DataType.FLOAT and config.is_fusible:
                 self.compact = self._compact(config, attention_mask_BS, position_ids_BT)
                 return
             self._place_slots(attention_mask_BS)

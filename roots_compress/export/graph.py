@@ -18,7 +18,7 @@ from roots_compress import __version__
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.attention import self_attention
 from roots_compress.export.builder import IR_VERSION, GraphBuilder
-from roots_compress.export.frame import Frame, is_fusible
+from roots_compress.export.frame import Frame
 from roots_compress.export.fused import KeyValue
 from roots_compress.export.layers import add_norm, mlp, norm
 from roots_compress.export.tasks import RootsExporterConfig, exporter_config
@@ -50,7 +50,7 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
             remedy="Convert the checkpoint to float32 first.",
         )
     config = model.config
-    if has_int8_cache(config) and (portable or not is_fusible(config)):
+    if has_int8_cache(config) and (portable or not config.is_fusible):
         raise InputError(
             "keys and values cached in int8 need ONNX Runtime's fused attention",
             remedy="Leave out --portable, or quantize again with `cache: float`.",

@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from roots_compress.model.importers.switches import LARGEST
+from roots_compress.model.limits import is_fusible
 from roots_compress.model.quantized import CACHE_FORMATS, FORMATS
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
@@ -111,6 +112,11 @@ class RootsConfig(PreTrainedConfig):
     def num_hidden_layers(self) -> int:
         """Number of layers, under the name transformers' caches read."""
         return len(self.layers)
+
+    @property
+    def is_fusible(self) -> bool:
+        """Whether ONNX Runtime's fused attention can express this model's."""
+        return is_fusible(self.position, self.attention["kind"], (each["head_dim"] for each in self.layers))
 
     def validate_architecture(self) -> None:
         """Check every switch and every layer; called on creation and by `save_pretrained`."""

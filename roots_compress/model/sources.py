@@ -16,6 +16,7 @@ from roots_compress.model.files import read_json_object
 from roots_compress.model.gguf_header import GgufHeader, read_gguf_header
 from roots_compress.model.importers.families import FAMILIES, Fields, read_fields
 from roots_compress.model.importers.switches import LARGEST, Switches
+from roots_compress.model.limits import Limits, is_fusible
 from roots_compress.model.safetensors_header import TensorEntry, read_header
 
 ROOTS = "roots"
@@ -79,9 +80,10 @@ class SourceInfo:
         return self.kind == "roots" and bool(self.config.get("quantization"))
 
     @property
-    def max_context(self) -> int | None:
-        """Tokens that the model can hold; None where its files do not say it as they should."""
-        return self._number("context_length" if self.kind == "gguf" else "max_position_embeddings")
+    def limits(self) -> Limits:
+        """What bounds the use of the model."""
+        max_context = self._number("context_length" if self.kind == "gguf" else "max_position_embeddings")
+        return Limits(max_context, self._fusible())
 
     @property
     def vocab_size(self) -> int | None:
@@ -93,6 +95,18 @@ class SourceInfo:
             name = f"{self.model_type}.{name}"
         value = (self.fields or self.config).get(name)
         return value if type(value) is int else None
+
+    def _fusible(self) -> bool | None:
+        if self.kind == "gguf":
+            width = self._number("attention.key_length") or self._number("rope.dimension_count")
+            position = "learned" if self.model_type == "gpt2" else "rotary"
+            return None if width is None else is_fusible(position, "dense", [width])
+        fields = {"position": "rotary", "attention": {"kind": "dense"}, **(self.fields or self.config)}
+        try:
+            head_dims = [layer["head_dim"] for layer in fields["layers"]]
+            return is_fusible(fields["position"], fields["attention"]["kind"], head_dims)
+        except (KeyError, TypeError):
+            return None  # Loading the model will say what is wrong with its configuration.
 
 
 def inspect_source(source: Path) -> SourceInfo:

@@ -15,9 +15,9 @@ from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.evaluate.size import stored_bytes
-from roots_compress.export.frame import is_fusible
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.model.limits import require_fusible
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import with_own_text
 from roots_compress.model.quantized import Format, QuantizedWeight, matrix_bytes
@@ -98,12 +98,8 @@ def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
             "the model is quantized already",
             remedy="Give the checkpoint from before quantization.",
         )
-    if config.cache == "int8" and not is_fusible(model.config):
-        raise InputError(
-            "this model's keys and values cannot be cached in int8: that takes dense attention with heads"
-            " of a multiple of 16",
-            remedy="Set `cache: float`.",
-        )
+    if config.cache == "int8":
+        require_fusible(model.config.is_fusible)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")

@@ -162,6 +162,10 @@ def assert_says(said: str, words: str) -> None:
             "stages:\n- kind: prune\n  recovery: {{training: {{block_size: 129}}}}",
             "stages[0].recovery.training.block_size: is 129 tokens ... 128",
         ),
+        (
+            "stages:\n- kind: prune\n- kind: quantize\n  cache: int8",
+            "r.yaml:8: stages[1].cache: ... cannot be cached in int8 ... cache: float",
+        ),
     ],
 )
 def test_a_recipe_at_fault(
@@ -355,6 +359,7 @@ def test_the_bound_on_threads_is_the_same_wherever_they_are_asked_for() -> None:
         f"quantize {{models}}/lfs {ON_TEXT}",
         f"{DISTILL} --student {{models}}/other-tokens {ON_TEXT}",
         f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose",
+        f"quantize {{models}}/good {ON_TEXT} --int8-cache",
         "quantize {models}/good --block-size 32 --data {texts}/latin.txt",
         "eval {models}/good",
     ],

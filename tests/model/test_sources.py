@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 
 from roots_compress.errors import InputError
 from roots_compress.model.checkpoint import save_checkpoint
+from roots_compress.model.limits import Limits
 from roots_compress.model.safetensors_header import read_header
 from roots_compress.model.sources import inspect_source
 from tests.model.sources import save_source, source_model
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_layer
 
 
 @pytest.fixture
@@ -69,6 +70,7 @@ def test_family_directory_is_described(llama: Path) -> None:
     assert (info.kind, info.model_type) == ("transformers", "llama")
     assert info.fields is not None
     assert info.fields["hidden_size"] == 32
+    assert info.limits == Limits(info.fields["max_position_embeddings"], fusible=False)
 
 
 def test_inspecting_needs_no_torch(roots: Path, llama: Path) -> None:
@@ -275,6 +277,31 @@ def test_gguf_is_described(tmp_path: Path) -> None:
     keys: dict[str, str | int] = {"general.architecture": "llama", "llama.context_length": 2}
     info = inspect_source(gguf_file(tmp_path / "m.gguf", keys))
     assert (info.kind, info.model_type, info.config["llama.context_length"]) == ("gguf", "llama", 2)
+    assert info.limits == Limits(max_context=2, fusible=None)
+
+
+@pytest.mark.parametrize(("key", "width"), [("attention.key_length", 24), ("rope.dimension_count", 64)])
+def test_gguf_tells_whether_its_attention_fuses(tmp_path: Path, key: str, width: int) -> None:
+    keys: dict[str, str | int] = {"general.architecture": "llama", f"llama.{key}": width}
+    assert inspect_source(gguf_file(tmp_path / "m.gguf", keys)).limits.fusible == (width % 16 == 0)
+
+
+@pytest.mark.parametrize(
+    ("switches", "fusible"),
+    [
+        ({"layers": [tiny_layer(head_dim=16)] * 2}, True),
+        ({"layers": [tiny_layer(head_dim=16), tiny_layer()]}, False),
+        ({"position": "learned"}, True),
+        ({"position": "learned", "attention": {"kind": "top_m", "top_m": 4}}, False),
+    ],
+)
+def test_a_directory_tells_what_its_model_does(
+    tmp_path: Path, switches: dict[str, Any], fusible: bool
+) -> None:
+    checkpoint = tiny_checkpoint(**switches)
+    save_checkpoint(checkpoint, tmp_path / "ckpt")
+    assert inspect_source(tmp_path / "ckpt").limits == Limits(max_context=128, fusible=fusible)
+    assert checkpoint.model.config.is_fusible == fusible
 
 
 @pytest.mark.parametrize(
