@@ -15,15 +15,24 @@ class RootsError(Exception):
         message: what is wrong, in one sentence.
         where: the file, and perhaps key and line, that is at fault (`recipe.yaml:7: stages[1].ratio`).
         remedy: what the user can do about it, in the imperative.
+        transient: whether the same stage may succeed another time: the disk was full, memory short.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str | Path | None = None, remedy: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | Path | None = None,
+        remedy: str | None = None,
+        transient: bool = False,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = str(where) if where is not None else None
         self.remedy = remedy
+        self.transient = transient
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.message}" if self.where else self.message]

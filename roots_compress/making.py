@@ -146,6 +146,7 @@ def _unchanged_inputs(
         raise StageError(
             f"its input changed while the stage was being made: {'; '.join(changed)}",
             remedy="Nothing was committed. Give the same command again once nothing writes to it any more.",
+            transient=True,
         )
     return inputs
 

@@ -86,6 +86,7 @@ def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) ->
             f"and {_gb(disk)} are free",
             where=where,
             remedy="Free some space, or choose a folder on another disk with --run.",
+            transient=True,
         )
     if memory is not None and needs.memory > memory:
         raise InputError(
@@ -93,6 +94,7 @@ def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) ->
             f"and {_gb(memory)} are available",
             where=where,
             remedy="Close other programs, take a machine with more memory, or a smaller student.",
+            transient=True,
         )
 
 

@@ -49,6 +49,7 @@ def measure(module: str, request: dict[str, Any], *, progress: Progress | None =
         remedy="Signal 9 means that memory ran out: close other programs, or measure a smaller model."
         if process.returncode == -9
         else None,
+        transient=True,
     )
 
 

@@ -131,6 +131,7 @@ def disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
             remedy="Free some space, then give the same command again; finished stages are kept."
             if full
             else "Make the folder writable, or choose another with --run; finished stages are kept.",
+            transient=True,
         ) from error
 
 

@@ -125,6 +125,7 @@ class RunFolder:
                 f"stage {index:02d} has lost a stage it builds on: {'; '.join(left_out) or 'it is gone'}",
                 where=self.path,
                 remedy="Give the same command again: what is missing is made again.",
+                transient=True,
             )
         assert key.parent == (chain[-1].key.sha256 if chain else None), "the key names another parent"
         workspace = Workspace(self, index, kind, name, key)

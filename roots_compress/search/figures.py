@@ -1,26 +1,14 @@
-"""What a search has measured so far, kept in `search.json` for the search that goes on from there."""
+"""What a search has measured of its candidates, made comparable."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import median
-from typing import Final
 
-from roots_compress.evaluate.config import EvaluationConfig
-from roots_compress.results import Json
-from roots_compress.run.atomic import read_regular
 from roots_compress.search.choice import Point
 from roots_compress.search.space import Candidate
 from roots_compress.search.succession import Outcome
-from roots_compress.steps import TIMING_SETTINGS
-
-NAME: Final = "search.json"
-SCHEMA = 1
-_MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -57,37 +45,3 @@ def baseline_of(figures: Mapping[Candidate, Figures]) -> Point:
     """Return the figures of the run's baseline; at least one candidate must have been tried."""
     first = next(iter(figures.values()))
     return Point(first.baseline_bytes, median(each.baseline_decode_ms for each in figures.values()), 1.0)
-
-
-def read_figures(run: Path, evaluation: EvaluationConfig) -> dict[str, Figures]:
-    """Return what earlier tries measured in a run, by the sha256 of the stage key of each candidate's end.
-
-    What was timed otherwise, or cannot be read, is left out: its candidates are measured again.
-    """
-    try:
-        document = json.loads(read_regular(run / NAME, _MAX_BYTES))
-        if document["schema"] != SCHEMA or document["timing"] != _timing(evaluation):
-            return {}
-        tried = {key: Figures(**each) for key, each in document["tried"].items()}
-        return {key: each for key, each in tried.items() if _is_measured(each)}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}
-
-
-def figures_text(figures: Mapping[str, Figures], evaluation: EvaluationConfig) -> str:
-    """Return what `read_figures` reads."""
-    tried = {key: asdict(each) for key, each in figures.items()}
-    document = {"schema": SCHEMA, "timing": _timing(evaluation), "tried": tried}
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
-
-
-def _is_measured(figures: Figures) -> bool:
-    """Return whether these can be figures: an edited file may hold anything, and a ratio divides by them."""
-    return all(
-        type(value) in (int, float) and math.isfinite(value) and value > 0
-        for value in asdict(figures).values()
-    )
-
-
-def _timing(evaluation: EvaluationConfig) -> dict[str, Json]:
-    return evaluation.model_dump(mode="json", include=TIMING_SETTINGS)

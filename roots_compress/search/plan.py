@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from roots_compress.preparation import Setting
 from roots_compress.results import candidate_label, figures_line
 from roots_compress.run.keys import StageKey
 from roots_compress.run.shelf import Shelf
-from roots_compress.search.figures import outcomes_of, read_figures
+from roots_compress.search.figures import Figures, outcomes_of
+from roots_compress.search.record import Record
 from roots_compress.search.space import Candidate, Space
 from roots_compress.steps import Step, key_of, keys_of
 
@@ -27,21 +28,32 @@ def candidate_keys(setting: Setting, space: Space) -> dict[Candidate, StageKey]:
     return keys
 
 
+def known_of(
+    keys: Mapping[Candidate, StageKey], record: Record
+) -> tuple[dict[Candidate, Figures], dict[Candidate, str]]:
+    """Return which candidates were tried earlier: the figures of those that were made, why others failed."""
+    figures = {each: record.tried[key.sha256] for each, key in keys.items() if key.sha256 in record.tried}
+    failed = {each: record.failed[key.sha256] for each, key in keys.items() if key.sha256 in record.failed}
+    return figures, {each: why for each, why in failed.items() if each and each not in figures}
+
+
 def plan_search(setting: Setting, folder: Path) -> Iterator[str]:
     """Yield what `run_search` may try, one line each; nothing is written."""
     search, space = setting.recipe.search, Space.of(setting.recipe)
     assert search is not None
     keys = candidate_keys(setting, space)
-    known = read_figures(folder, setting.recipe.evaluation)
-    figures = {each: known[key.sha256] for each, key in keys.items() if key.sha256 in known}
+    figures, failed = known_of(keys, Record.read(folder, setting.recipe.evaluation))
     outcomes = outcomes_of(figures) if figures else {}
-    yield f"{len(keys)} candidates, {len(figures)} of them tried earlier; {search.max_minutes:g} minutes"
+    known = len(figures) + len(failed)
+    yield f"{len(keys)} candidates, {known} of them tried earlier; {search.max_minutes:g} minutes"
     shelf = Shelf(folder)
     for candidate, key in keys.items():
         role = space.role_of(candidate)
         name = candidate_label(candidate) + (f" ({role})" if role == "control" else "")
         if candidate in outcomes:
             yield f"{name}: tried: {figures_line(*outcomes[candidate].point)}"
+        elif candidate in failed:
+            yield f"{name}: tried: {failed[candidate]}"
         elif shelf.holds(key):
             yield f"{name}: made, to be measured"
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from roots_compress.errors import InputError, StageError, printable
+from roots_compress.errors import RootsError, printable
 from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import Speeds, measure_speed
 from roots_compress.pipeline import describe, finish, make_rows
@@ -22,8 +22,9 @@ from roots_compress.results import RunMetrics, candidate_label
 from roots_compress.run.store import RunFolder
 from roots_compress.search.answer import answer
 from roots_compress.search.choice import budgets_of
-from roots_compress.search.figures import NAME, Figures, baseline_of, figures_text, outcomes_of, read_figures
-from roots_compress.search.plan import candidate_keys
+from roots_compress.search.figures import Figures, baseline_of, outcomes_of
+from roots_compress.search.plan import candidate_keys, known_of
+from roots_compress.search.record import NAME, Record
 from roots_compress.search.space import Candidate, Space
 from roots_compress.search.succession import next_candidate
 
@@ -70,11 +71,10 @@ def _explore(
 ) -> tuple[dict[Candidate, Figures], dict[Candidate, str]]:
     """Try candidates until all are tried or the time is over; return their figures, and why others failed."""
     keys, evaluation = candidate_keys(setting, space), setting.recipe.evaluation
-    known = read_figures(run.path, evaluation)
-    figures = {each: known[key.sha256] for each, key in keys.items() if key.sha256 in known}
-    failed: dict[Candidate, str] = {}
+    record = Record.read(run.path, evaluation)
+    figures, failed = known_of(keys, record)
     if figures:
-        console.print(f"{len(figures)} of {len(keys)} candidates were tried earlier")
+        console.print(f"{len(figures) + len(failed)} of {len(keys)} candidates were tried earlier")
     while True:
         if () in figures:
             candidate = next_candidate(
@@ -92,14 +92,16 @@ def _explore(
         console.rule(f"candidate {count} of {len(keys)}: {candidate_label(candidate)}", align="left")
         try:
             figures[candidate] = _try(run, setting, space, candidate, console)
-        except (InputError, StageError) as error:
+        except RootsError as error:
             if not candidate:
                 raise
             failed[candidate] = error.message
             console.print(printable(f"left out: {error.message}"), markup=False)
+            if not error.transient:
+                record.failed[keys[candidate].sha256] = error.message
         else:
-            known[keys[candidate].sha256] = figures[candidate]
-            run.write_text(NAME, figures_text(known, evaluation))
+            record.tried[keys[candidate].sha256] = figures[candidate]
+        run.write_text(NAME, record.text(evaluation))
 
 
 def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, console: Console) -> Figures:

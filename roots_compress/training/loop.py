@@ -214,6 +214,7 @@ class _TrainingRun:
                     f"the training state of step {self.step} cannot be written: {error}",
                     where=self.work,
                     remedy="Make room there and run the command again: it goes on from the last saved state.",
+                    transient=True,
                 ) from error
             self.saved_step = self.step
 

@@ -133,6 +133,7 @@ class TeacherCache:
                 where=self.folder,
                 remedy=f"Lower top_k (each of its tokens takes {self.position_bytes / self._top_k:.0f} bytes "
                 "a position), name another folder as cache, or make room.",
+                transient=True,
             )
 
     @contextmanager
@@ -151,12 +152,14 @@ class TeacherCache:
                 "another process is making this teacher cache",
                 where=self.folder,
                 remedy="Wait for it to end; the same command then finds the cache finished.",
+                transient=True,
             ) from None
         except OSError as error:
             raise InputError(
                 f"the teacher cache cannot be made: {error.strerror or error}",
                 where=self.folder,
                 remedy="Name another folder as cache.",
+                transient=True,
             ) from error
         try:
             self._hashes = self._read_facts()
@@ -194,6 +197,7 @@ class TeacherCache:
                 f"the teacher's targets cannot be written: {error.strerror or error}",
                 where=path,
                 remedy="Make room there and give the same command again: it goes on from the last part.",
+                transient=True,
             ) from error
 
     def read(self, rows: Sequence[int]) -> TopK:
@@ -231,6 +235,7 @@ class TeacherCache:
                 f"is no teacher cache that can be read ({type(error).__name__})",
                 where=self.folder / FACTS,
                 remedy="Delete this cache, or name another folder; it will be made again.",
+                transient=True,
             ) from None
         if found != self.identity:
             raise InputError(
@@ -238,6 +243,7 @@ class TeacherCache:
                 + "; ".join(explain_change(found, self.identity)),
                 where=self.folder,
                 remedy="Name another folder as cache, or delete this one.",
+                transient=True,
             )
         return hashes
 

@@ -189,11 +189,38 @@ def test_without_time_the_answer_is_what_there_is(text_file: Path, baseline: Pat
 
 def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(text_file: Path, folder: Path) -> None:
     hopeless = {**CHOICES[0], "name": "hopeless", "ratio": 0.99}
-    metrics, _ = look(searched(text_file, hopeless, CHOICES[2]), folder)
+    too_large = {**CHOICES[2], "name": "too-large", "scheme": "int4", "max_bytes": 1}
+    recipe = searched(text_file, hopeless, CHOICES[2], too_large)
+    metrics, _ = look(recipe, folder)
     assert metrics.search is not None
     assert {row.stages for row in metrics.search.candidates} == {(), ("int8",)}
     assert "no legal width" in metrics.search.failed["hopeless"]
+    assert "bytes" in metrics.search.failed["too-large"]
     assert "hopeless failed" in (folder / "report.html").read_text()
+    again, output = look(recipe, folder)
+    assert again.search == metrics.search
+    assert "4 of 6 candidates were tried earlier" in output
+    assert "left out" not in output, "it would fail for the same reason"
+    lines = list(plan_search(prepare(recipe, folder), folder))
+    assert any(line.startswith("hopeless: tried: ") and "no legal width" in line for line in lines)
+    _, other = look(searched(text_file, {**hopeless, "ratio": 0.98}, CHOICES[2]), folder)
+    assert "left out" in other, "it is another candidate"
+
+
+def test_a_candidate_that_lacked_room_is_tried_again(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    fp16 = {"kind": "quantize", "name": "fp16", "scheme": "fp16", "calibration": CALIBRATION}
+    recipe = searched(text_file, fp16)
+    with monkeypatch.context() as short:
+        short.setattr(making, "available_memory", lambda: 1)
+        metrics, _ = look(recipe, folder)
+    assert metrics.search is not None
+    assert "too little memory" in metrics.search.failed["fp16"]
+    metrics, _ = look(recipe, folder)
+    assert metrics.search is not None
+    assert metrics.search.failed == {}
+    assert len(metrics.search.candidates) == 2
 
 
 def test_a_budget_that_cannot_be_met_gives_the_nearest(text_file: Path, folder: Path) -> None:
