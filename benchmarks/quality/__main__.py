@@ -51,8 +51,8 @@ from roots_compress.training.config import TrainingConfig
 CONTEXTS = (128, 512)
 
 
-def parse() -> argparse.Namespace:
-    """Return the command line's options."""
+def parse() -> tuple[argparse.Namespace, Table]:
+    """Return the command line's options, and the rows that they ask for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
     parser.add_argument("table", choices=("prune", "quantize", "distill", "chain"))
     parser.add_argument("checkpoint", type=Path)
@@ -62,18 +62,29 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these rows of the table")
     parser.add_argument("--windows", type=int, default=24, help="held-out windows of each text")
     parser.add_argument("--block-size", type=int, default=512, help="tokens of a held-out window")
-    parser.add_argument("--calibration-windows", type=int, help="default: as each stage has it")
+    parser.add_argument("--calibration-windows", type=int, help="default: as each row has it")
+    parser.add_argument(
+        "--own-windows", type=int, help="of the model's own text; default: as each row has it"
+    )
     parser.add_argument("--student", default="small", help="distill: a preset, or a checkpoint")
     parser.add_argument("--steps", type=int, default=200, help="distill: of 4 windows of 256 tokens")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="distill")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="the JSON file to write")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    try:
+        return arguments, table_of(arguments)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def table_of(arguments: argparse.Namespace) -> Table:
-    """Return the rows that the command line asks for."""
+    """Return the rows that the command line asks for.
+
+    Raises:
+        ValueError: it names a row that the table does not have.
+    """
     training = TrainingConfig(
         steps=arguments.steps,
         batch_size=4,
@@ -92,8 +103,7 @@ def table_of(arguments: argparse.Namespace) -> Table:
 
 def main() -> None:
     """Compress, score and print row after row."""
-    arguments = parse()
-    table = table_of(arguments)
+    arguments, table = parse()
     torch.set_num_threads(arguments.threads)
     tokenizer = load_checkpoint(arguments.checkpoint).tokenizer
     split, texts = read_texts(arguments.data, arguments.eval_data, arguments.other_text, arguments.seed)
@@ -105,7 +115,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as graphs:
         for name, stages in {UNCHANGED: (), **table.rows}.items():
             start = time.perf_counter()
-            calibrated = [with_calibration(stage, arguments.calibration_windows) for stage in stages]
+            calibrated = [
+                with_calibration(stage, arguments.calibration_windows, arguments.own_windows)
+                for stage in stages
+            ]
             # Read anew for every row: distillation lets its teacher go.
             made, notes = carry_out(calibrated, load_checkpoint(arguments.checkpoint), split, arguments.seed)
             seconds = time.perf_counter() - start

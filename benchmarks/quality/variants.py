@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roots_compress.distill.config import DistillConfig
@@ -47,6 +47,9 @@ PRUNE = Table(
         "MLP 25%, surgeon": (PruneConfig(ratio=0.25, score="obs", refit=False),),
         "MLP 25%, surgeon, refitted": (PruneConfig(ratio=0.25, score="obs"),),
         "MLP 25%, surgeon, refitted, widths by layer": (PruneConfig(ratio=0.25, score="obs", uniform=False),),
+        # As many of SmolLM2's weights as "20% of the body", all of the MLPs'.
+        "MLP 27%, surgeon, refitted": (PruneConfig(ratio=0.27, score="obs"),),
+        "MLP 27%, surgeon, refitted, widths by layer": (PruneConfig(ratio=0.27, score="obs", uniform=False),),
         "MLP 50%, magnitude": (PruneConfig(ratio=0.5, score="magnitude", refit=False, own_windows=0),),
         "MLP 50%, activation": (PruneConfig(ratio=0.5, score="activation", refit=False),),
         "MLP 50%, activation, refitted": (PruneConfig(ratio=0.5, score="activation"),),
@@ -135,15 +138,31 @@ def distill_table(student: str, training: TrainingConfig) -> Table:
     )
 
 
-def with_calibration(stage: Stage, windows: int | None) -> Stage:
-    """Return a stage that looks at so many windows of training text, if it looks at any."""
-    if windows is None or isinstance(stage, DistillConfig):
+def with_calibration(stage: Stage, windows: int | None, own_windows: int | None) -> Stage:
+    """Return a stage that looks at so many windows of training text, and of its model's own, if at any.
+
+    Args:
+        stage: as its row has it.
+        windows: of training text; None for as many as the stage has.
+        own_windows: of the model's own; likewise.
+    """
+    if isinstance(stage, DistillConfig):
         return stage
-    calibration = stage.calibration.model_copy(update={"windows": windows})
-    return stage.model_copy(update={"calibration": calibration})
+    changes: dict[str, object] = {}
+    if windows is not None:
+        changes["calibration"] = stage.calibration.model_copy(update={"windows": windows})
+    if own_windows is not None and stage.own_windows:
+        changes["own_windows"] = own_windows
+    return stage.model_copy(update=changes)
 
 
-def only(table: Table, names: list[str]) -> Table:
-    """Return the rows of these names, and the reference."""
+def only(table: Table, names: Sequence[str]) -> Table:
+    """Return the rows of these names, and the reference; all rows where none is named.
+
+    Raises:
+        ValueError: there is no row of such a name.
+    """
+    if unknown := [name for name in names if name not in table.rows]:
+        raise ValueError(f"there is no row {unknown[0]!r}; the rows are {', '.join(map(repr, table.rows))}")
     kept = [name for name in table.rows if not names or name in names or name == table.reference]
     return replace(table, rows={name: table.rows[name] for name in kept})

@@ -1,0 +1,76 @@
+"""The tables of what compression costs, on a tiny checkpoint: rows do what their names say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.quality.__main__ import main
+from benchmarks.quality.variants import QUANTIZE, UNCHANGED, with_calibration
+from roots_compress.model.checkpoint import save_checkpoint
+from tests.tiny import TEXT, tiny_checkpoint, tiny_layer
+
+LAYER = tiny_layer(intermediate_size=128)
+
+
+def measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, *options: str, **shape: Any
+) -> dict[str, Any]:
+    """Return the rows that the command writes, for a model wide enough for multiples of 16."""
+    save_checkpoint(tiny_checkpoint(hidden_size=128, layers=[LAYER] * 3, **shape), tmp_path / "ckpt")
+    for name in ("train", "held-out", "other"):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"{name} {part} {TEXT}" for part in range(40)))
+    texts = ["--data", str(tmp_path / "train.txt"), "--eval-data", str(tmp_path / "held-out.txt")]
+    texts += ["--other-text", str(tmp_path / "other.txt"), "--windows", "2", "--block-size", "32"]
+    out = tmp_path / "figures.json"
+    command = [table, str(tmp_path / "ckpt"), *texts, "--threads", "1", "--out", str(out), *options]
+    monkeypatch.setattr(sys, "argv", ["quality", *command])
+    main()
+    rows: dict[str, Any] = json.loads(out.read_text())["rows"]
+    return rows
+
+
+def test_pruning_removes_what_its_rows_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [
+        "MLP 25%, activation, refitted",
+        "MLP 50%, surgeon, refitted",
+        "residual stream 12.5%, refitted",
+        "residual stream 25%, refitted",
+        "20% of the body, equal layers",
+        "20% of the body, by layer",
+    ]
+    calibration = ("--calibration-windows", "8", "--own-windows", "0")
+    rows = measured(tmp_path, monkeypatch, "prune", *calibration, "--only", *names)
+    assert list(rows) == [UNCHANGED, *names]
+    whole = rows[UNCHANGED]["parameters"]
+    body = whole - 300 * 128
+    notes = {name: rows[name]["notes"][0] for name in names}
+    assert notes[names[0]]["intermediate_size_after"] == [96] * 3
+    assert notes[names[1]]["intermediate_size_after"] == [64] * 3
+    assert notes[names[2]]["hidden_size_after"] == 112
+    assert notes[names[3]]["hidden_size_after"] == 96
+    assert all(whole - rows[name]["parameters"] >= 0.2 * body for name in names[4:])
+    assert all(each["calibration_tokens"] == 8 * 128 for each in notes.values())
+    for figures in rows.values():
+        assert set(figures["perplexity"]) == {"held-out text", "other text"}
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 20%")]
+    assert len(lines) == 2
+
+
+def test_an_unknown_row_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        measured(tmp_path, monkeypatch, "prune", "--only", "MLP 26%")
+
+
+def test_calibration_is_as_the_command_says() -> None:
+    (stage,) = QUANTIZE.rows["int8"]
+    (without,) = QUANTIZE.rows["int8, without own text"]
+    assert with_calibration(stage, None, None) == stage
+    assert with_calibration(stage, None, 0) == without
+    assert with_calibration(without, None, 5) == without
