@@ -19,7 +19,7 @@ from roots_compress.cli.options import (
 from roots_compress.errors import InputError, printable
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
-THREADS_HELP = "Threads. Default: the cores available."
+THREADS_HELP = "Threads. Default: the physical cores available."
 GraphArgument = Annotated[
     Path, typer.Argument(metavar="GRAPH", help="A folder with model.onnx, or a stage folder of a run.")
 ]
@@ -112,11 +112,13 @@ def evaluate(
 
 def bench(
     graphs: Annotated[
-        list[Path], typer.Argument(metavar="GRAPH...", help="Folders with ONNX graphs, or stages of runs.")
+        list[Path], typer.Argument(metavar="GRAPH", help="Folders with ONNX graphs, or stages of runs.")
     ],
     context: Annotated[
         list[int] | None,
-        typer.Option("--context", min=1, help="Context length; repeatable. [default: 128, 512]"),
+        typer.Option(
+            "--context", min=1, metavar="TOKENS", help="Context length; repeatable. Default: 128, 512."
+        ),
     ] = None,
     decode_tokens: Annotated[
         int, typer.Option("--decode-tokens", min=1, help="Tokens decoded in a timing.")

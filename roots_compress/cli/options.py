@@ -13,13 +13,14 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 DEFAULT_RUN = Path("runs/current")
+FRESH_HELP = "Delete the run that stands in the folder first. A folder that is not a run is never touched."
 MOST_THREADS = 1024
 """As in `settings`, whose import of pydantic would make `--help` wait."""
 
 CheckpointArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[CKPT]",
+        metavar="CKPT",
         help="A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint.",
     ),
 ]
@@ -42,30 +43,37 @@ class TextOptions:
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Text to train and calibrate on; repeatable. Default: the built-in corpus.",
+            help="Text files and folders; repeatable. Default: the built-in corpus, Python's documentation.",
         ),
     ] = None
     eval_data: Annotated[
         list[Path] | None,
         typer.Option(
-            "--eval-data", metavar="PATH", help="Held-out text; repeatable. Default: a part of --data."
+            "--eval-data",
+            metavar="PATH",
+            help="Text held out for perplexity; repeatable. Default: 5% of the documents of --data.",
         ),
     ] = None
     text_column: Annotated[
         str | None,
-        typer.Option("--text-column", help="Column or key of the text in CSV, JSONL and Parquet files."),
+        typer.Option(
+            "--text-column", help="Column or key of the text in CSV, JSONL and Parquet files. Default: text."
+        ),
     ] = None
     windows: Annotated[
         int | None,
-        typer.Option("--windows", help="Held-out windows that perplexity is measured on. [default: 24]"),
+        typer.Option("--windows", help="Held-out windows that perplexity is measured on. Default: 24."),
     ] = None
     block_size: Annotated[
-        int | None, typer.Option("--block-size", help="Tokens in each held-out window. [default: 512]")
+        int | None, typer.Option("--block-size", help="Tokens in each held-out window. Default: 512.")
     ] = None
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads for timing. Default: the cores available.")
+        int | None,
+        typer.Option(
+            "--threads", help="Threads to compute and to measure with. Default: the physical cores available."
+        ),
     ] = None
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random. [default: 0]")] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random. Default: 0.")] = None
 
     def settings(self) -> dict[str, Any]:
         """Return what was given, as a part of a recipe."""
@@ -86,11 +94,12 @@ class RunOptions(TextOptions):
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="The run this stage belongs to.")] = (
         DEFAULT_RUN
     )
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start the run anew; a folder that is not a run is never touched.")
-    ] = False
+    fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False
     device: Annotated[
-        Device | None, typer.Option("--device", help="Where to train and calibrate. [default: auto]")
+        Device | None,
+        typer.Option(
+            "--device", help="Where to train and calibrate; graphs are measured on the CPU. Default: auto."
+        ),
     ] = None
 
     def settings(self) -> dict[str, Any]:
@@ -102,13 +111,15 @@ class RunOptions(TextOptions):
 class TrainingOptions:
     """The training loop's most used settings; a recipe has them all."""
 
-    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps. [default: 300]")] = None
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps. Default: 300.")] = None
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Windows in each micro-batch. [default: 4]")
+        int | None, typer.Option("--batch-size", help="Training windows in each optimizer step. Default: 4.")
     ] = None
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate. [default: 0.001]")] = None
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Peak learning rate, after the warm-up. Default: 0.001.")
+    ] = None
     train_block_size: Annotated[
-        int | None, typer.Option("--train-block-size", help="Tokens in each training window. [default: 256]")
+        int | None, typer.Option("--train-block-size", help="Tokens in each training window. Default: 256.")
     ] = None
 
     def settings(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roots_compress.cli.console import say, stderr, stdout
+from roots_compress.cli.options import FRESH_HELP
 from roots_compress.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ ModelOption = Annotated[
 ]
 RunFolderOption = Annotated[
     Path | None,
-    typer.Option("--run", metavar="DIR", help="The run's folder. Default: runs/NAME of the recipe."),
+    typer.Option(
+        "--run", metavar="DIR", help="The run's folder. Default: runs/NAME, with the recipe's name."
+    ),
 ]
 
 STARTER = """\
@@ -43,9 +46,7 @@ def run(
     recipe: RecipeArgument,
     model: ModelOption = None,
     folder: RunFolderOption = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start the run anew; a folder that is not a run is never touched.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
 ) -> None:
     """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
     setting, where = _prepared(recipe, model, folder)
@@ -103,9 +104,7 @@ def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="The file to write.")] = Path(
-        "recipe.yaml"
-    ),
+    path: Annotated[Path, typer.Argument(metavar="RECIPE", help="The file to write.")] = Path("recipe.yaml"),
 ) -> None:
     """Write a first recipe, to be edited."""
     try:

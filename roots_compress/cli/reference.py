@@ -15,7 +15,8 @@ HEAD = """\
 # Commands
 
 Written by `make docs` from the commands' own help; do not edit. The stage verbs chain: each appends a stage
-to the run (`--run`, by default `runs/current`) and goes on from its newest checkpoint.
+to the run (`--run`, by default `runs/current`) and goes on from its newest checkpoint. What stands in braces
+must be given, what stands in brackets may be.
 
 Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input (nothing was written), 3 a gate was
 missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same command goes on).
@@ -31,14 +32,15 @@ def reference() -> str:
     for name, command in group.commands.items():
         context = command.make_context(name, [], resilient_parsing=True)
         summary = " ".join((command.help or "").split())
-        sections.append(f"\n## `{name}`\n\n{summary}\n\n| | |\n|---|---|\n")
-        sections.append("".join(_row(parameter, context) for parameter in command.params))
+        usage = " ".join(["roots-compress", name, *command.collect_usage_pieces(context)])
+        sections.append(f"\n## `{name}`\n\n{summary}\n\n    {usage}\n")
+        rows = [_row(parameter, context) for parameter in command.params if parameter.name != "help"]
+        if rows:
+            sections.append("\n| | |\n|---|---|\n" + "".join(rows))
     return "".join(sections)
 
 
 def _row(parameter: Any, context: Any) -> str:
-    if parameter.name == "help":
-        return ""
     # Click's own help line: `--steps INTEGER`, `Optimizer steps.`
     record = parameter.get_help_record(context)
     names = record[0] if record else parameter.make_metavar(context)

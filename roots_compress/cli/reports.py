@@ -23,7 +23,7 @@ class Format(StrEnum):
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="[RUN]", help="A run's folder.")] = DEFAULT_RUN,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")] = DEFAULT_RUN,
     folder: Annotated[
         Path | None, typer.Option("--run", metavar="DIR", help="The same, as an option.")
     ] = None,
@@ -56,7 +56,7 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of two runs or more.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of two runs or more.")],
 ) -> None:
     """Put runs side by side; what cannot be compared is left out and said."""
     from roots_compress.report.compare import comparison

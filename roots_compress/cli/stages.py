@@ -34,22 +34,28 @@ class Score(StrEnum):
 def train(
     run: RunOptions,
     training: TrainingOptions,
-    checkpoint: CheckpointArgument = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CKPT",
+            help="A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint; "
+            "in a new run a new model.",
+        ),
+    ] = None,
     vocab_size: Annotated[
-        int | None, typer.Option("--vocab-size", help="Tokenizer entries, from scratch. [default: 4096]")
+        int | None, typer.Option("--vocab-size", help="Entries of a new model's tokenizer. Default: 4096.")
     ] = None,
     min_frequency: Annotated[
-        int | None, typer.Option("--min-frequency", help="Rarer pairs are not merged. [default: 2]")
+        int | None, typer.Option("--min-frequency", help="Pairs seen less often are not merged. Default: 2.")
     ] = None,
     special_token: Annotated[
-        list[str] | None, typer.Option("--special-token", help="A further special token; repeatable.")
+        list[str] | None,
+        typer.Option("--special-token", metavar="TOKEN", help="A further special token; repeatable."),
     ] = None,
     hidden_size: Annotated[
-        int | None, typer.Option("--hidden-size", help="Width of a model from scratch. [default: 256]")
+        int | None, typer.Option("--hidden-size", help="Width of a new model. Default: 256.")
     ] = None,
-    layers: Annotated[
-        int | None, typer.Option("--layers", help="Layers of a model from scratch. [default: 6]")
-    ] = None,
+    layers: Annotated[int | None, typer.Option("--layers", help="Layers of a new model. Default: 6.")] = None,
 ) -> None:
     """Pre-train a ROOTS model: a new one as a run's baseline, or go on training a checkpoint."""
     stage = {
@@ -79,38 +85,46 @@ def distill(
         str, typer.Option("--student", help="`tiny`, `small`, `medium`, a config file or a checkpoint.")
     ] = "small",
     ce_weight: Annotated[
-        float | None, typer.Option("--ce-weight", help="Weight of the cross-entropy. [default: 0.1]")
+        float | None, typer.Option("--ce-weight", help="Weight of the cross-entropy. Default: 0.1.")
     ] = None,
     divergence_weight: Annotated[
         float | None,
-        typer.Option("--divergence-weight", help="Weight of the divergence from the teacher. [default: 0.9]"),
+        typer.Option("--divergence-weight", help="Weight of the divergence from the teacher. Default: 0.9."),
     ] = None,
     divergence: Annotated[
-        Divergence | None, typer.Option("--divergence", help="Which divergence. [default: forward_kl]")
+        Divergence | None,
+        typer.Option(
+            "--divergence",
+            help="KL(teacher || student), KL(student || teacher), or of both to their mixture. "
+            "Default: forward_kl.",
+        ),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", help="Softens both distributions. [default: 1]")
+        float | None,
+        typer.Option("--temperature", help="Softens both distributions in the divergence. Default: 1."),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option("--top-k", help="Ask the teacher once, and cache its k most probable tokens."),
+        typer.Option(
+            "--top-k", help="Ask the teacher once, before training, and cache its k most probable tokens."
+        ),
     ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache", metavar="DIR", help="Keep the cached teacher here, for other stages and runs."
+            "--cache", metavar="DIR", help="With --top-k: keep the cache here, for other stages and runs."
         ),
     ] = None,
     hidden_weight: Annotated[
-        float | None, typer.Option("--hidden-weight", help="Weight of hidden-state matching. [default: 0]")
+        float | None, typer.Option("--hidden-weight", help="Weight of hidden-state matching. Default: 0.")
     ] = None,
     relation_weight: Annotated[
         float | None,
-        typer.Option("--relation-weight", help="Weight of attention-relation matching. [default: 0]"),
+        typer.Option("--relation-weight", help="Weight of attention-relation matching. Default: 0."),
     ] = None,
     on_policy_ratio: Annotated[
         float | None,
-        typer.Option("--on-policy-ratio", help="Fraction of batches that the student writes. [default: 0]"),
+        typer.Option("--on-policy-ratio", help="Fraction of batches that the student writes. Default: 0."),
     ] = None,
 ) -> None:
     """Train a smaller student to match its teacher."""
@@ -140,23 +154,23 @@ def prune(
     run: RunOptions,
     checkpoint: CheckpointArgument = None,
     ratio: Annotated[
-        float | None, typer.Option("--ratio", help="Fraction of the MLP channels to remove. [default: 0.25]")
+        float | None, typer.Option("--ratio", help="Fraction of the MLP channels to remove. Default: 0.25.")
     ] = None,
     head_ratio: Annotated[
         float | None,
-        typer.Option("--head-ratio", help="Fraction of the key/value groups to remove. [default: 0]"),
+        typer.Option("--head-ratio", help="Fraction of the key/value groups to remove. Default: 0."),
     ] = None,
     query_ratio: Annotated[
         float | None,
-        typer.Option("--query-ratio", help="Fraction of each group's query heads to remove. [default: 0]"),
+        typer.Option("--query-ratio", help="Fraction of each group's query heads to remove. Default: 0."),
     ] = None,
     layer_ratio: Annotated[
-        float | None, typer.Option("--layer-ratio", help="Fraction of whole layers to remove. [default: 0]")
+        float | None, typer.Option("--layer-ratio", help="Fraction of whole layers to remove. Default: 0.")
     ] = None,
     residual_ratio: Annotated[
         float | None,
         typer.Option(
-            "--residual-ratio", help="Fraction of the residual stream's channels to remove. [default: 0]"
+            "--residual-ratio", help="Fraction of the residual stream's channels to remove. Default: 0."
         ),
     ] = None,
     target_parameters: Annotated[
@@ -176,20 +190,27 @@ def prune(
         float | None,
         typer.Option(
             "--target-decode-ms",
-            help="In place of ratios: milliseconds a token may take in float32 on this machine.",
+            help="In place of ratios: milliseconds that decoding a token may take in float32 here.",
         ),
     ] = None,
-    score: Annotated[Score | None, typer.Option("--score", help="How to rank. [default: activation]")] = None,
+    score: Annotated[
+        Score | None, typer.Option("--score", help="How channels and heads are ranked. Default: activation.")
+    ] = None,
     refit: Annotated[
         bool | None,
-        typer.Option("--refit/--no-refit", help="Refit what follows by least squares. [default: refit]"),
+        typer.Option(
+            "--refit/--no-refit", help="Refit the projection after each cut by least squares. Default: refit."
+        ),
     ] = None,
     per_layer: Annotated[
         bool,
         typer.Option("--per-layer", help="Let widths differ: each layer's by what it is measured to cost."),
     ] = False,
     recover: Annotated[
-        int | None, typer.Option("--recover", metavar="STEPS", help="Then distil from the unpruned model.")
+        int | None,
+        typer.Option(
+            "--recover", metavar="STEPS", help="Then train so many steps on what the unpruned model predicts."
+        ),
     ] = None,
 ) -> None:
     """Remove whole channels, heads or layers, and refit what follows them."""
@@ -219,7 +240,9 @@ def quantize(
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit weights and, where it holds up, activations (the default).")
     ] = False,
-    int4: Annotated[bool, typer.Option("--int4", help="4-bit weights.")] = False,
+    int4: Annotated[
+        bool, typer.Option("--int4", help="4-bit weights; 8 bits where 4 would cost most.")
+    ] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision.")] = False,
     weights_only: Annotated[
         bool,
@@ -227,10 +250,11 @@ def quantize(
     ] = False,
     group_size: Annotated[
         int | None,
-        typer.Option("--group-size", help="Weights that share a scale: 16, 32, 64, 128. [default: 64]"),
+        typer.Option("--group-size", help="Weights that share a scale: 16, 32, 64, 128. Default: 64."),
     ] = None,
     int8_cache: Annotated[
-        bool, typer.Option("--int8-cache", help="Keep keys and values in 8 bits: for long contexts.")
+        bool,
+        typer.Option("--int8-cache", help="Cache keys and values in 8 bits: long contexts decode faster."),
     ] = False,
 ) -> None:
     """Store weights, and where it holds up compute, in fewer bits."""

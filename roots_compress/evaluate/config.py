@@ -23,4 +23,5 @@ class EvaluationConfig(Settings):
     repeats: PositiveInt = 5
     """Timings of each figure, interleaved between the stages compared."""
     threads: Threads | None = None
-    """Threads for timing; without it, as many as there are physical cores to use."""
+    """Threads that stages compute with and graphs are timed with; without it, as many as there are physical
+    cores to use."""
