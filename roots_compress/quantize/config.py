@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from roots_compress.data.config import CalibrationConfig
-from roots_compress.settings import PositiveFloat, PositiveInt, Settings
+from roots_compress.settings import PositiveInt, Settings
 
 
 class QuantizeConfig(Settings):
@@ -20,9 +20,10 @@ class QuantizeConfig(Settings):
     scheme: Literal["int8", "int4", "fp16"] = "int8"
     """`int8`: weights and, where it holds up, activations; `int4`: weights only; `fp16`: half precision."""
     activations: Literal["auto", "always", "never"] = "auto"
-    """int8 only. `auto`: quantize a projection's input too, unless its measured error is too large."""
-    activation_error: PositiveFloat = 0.03
-    """int8 with `auto`: the largest relative output error (RMS) that quantizing an input may add."""
+    """int8 only. `auto`: quantize the inputs of projections too, but for those where it costs most."""
+    activation_loss: Annotated[float, Field(ge=0.0)] = 0.005
+    """int8 with `auto`: by how much quantizing inputs may raise the loss, in nats a token. As few inputs as
+    that takes stay in floating point, where prompts are read more slowly."""
     group_size: Literal[16, 32, 64, 128] = 64
     """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
     bytes that do more good as 8-bit layers, and products are slower."""

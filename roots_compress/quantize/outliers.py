@@ -14,14 +14,17 @@ Shape legend: C input channels, R output rows, S sampled input rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
+from roots_compress.data.windows import PackedWindows
+from roots_compress.model.calibration import ResidualStream
+from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, rounded_input
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
-from roots_compress.quantize.sites import Site, SiteInput
+from roots_compress.quantize.sites import Site, SiteInput, halves
 
 EXPONENTS = (0.2, 0.35, 0.5, 0.65, 0.8)
 """How much of a channel's range moves into the weights; 0, no scale at all, is always compared too."""
@@ -48,20 +51,50 @@ def relative_error(reference: Tensor, output: Tensor) -> float:
 
 
 @torch.no_grad()
-def input_error(sample_SC: Tensor, weights: Sequence[Tensor]) -> float:
-    """Return the relative output error that quantizing the input adds: the worst of the weights `RC`."""
-    rounded_SC = rounded_input(sample_SC, "w8a8", group_size=0)
-    return max(
-        relative_error(sample_SC @ weight.float().T, rounded_SC @ weight.float().T) for weight in weights
-    )
-
-
-@torch.no_grad()
 def output_error(sample_SC: Tensor, weight_RC: Tensor, quantized: QuantizedMatrix) -> float:
     """Return the relative output error of a quantized matrix, its input's rounding included."""
     exact_SR = sample_SC @ weight_RC.float().T
     rounded_SC = rounded_input(sample_SC, quantized.format, quantized.levels.shape[-1])
     return relative_error(exact_SR, rounded_SC @ quantized.dequantize().T)
+
+
+@torch.no_grad()
+def outlier_scales(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    weight_format: Format,
+    group_size: int,
+    *,
+    device: str,
+    console: Console,
+) -> dict[str, Tensor]:
+    """Return the scales `C` of the sites where folding gains something, by their full names.
+
+    A folded site gives the next ones what it gave before, so the model stays as it is, and what rounding
+    costs can be known before anything is folded or rounded.
+
+    Args:
+        model: a float32 model on `device`.
+        windows: calibration text.
+        weight_format: in which the sites are to be stored.
+        group_size: columns that share a scale.
+        device: where to compute.
+        console: shows progress.
+
+    Raises:
+        StageError: a site read NaN or an infinity.
+    """
+    scales: dict[str, Tensor] = {}
+    stream = ResidualStream(model, windows, device=device)
+    for index, layer in enumerate(track(model.model.layers, "look for outliers", console=console)):
+        name = f"model.layers.{index}"
+        for half in halves(stream, layer, index, model.config.activation):
+            inputs = half.observe(stream, name, gram=False, advance=True)
+            for site, seen in zip(half.sites, inputs, strict=True):
+                scale_C = best_scale(site, seen, weight_format, group_size)
+                if scale_C is not None:
+                    scales[f"{name}.{site.name}"] = scale_C
+    return scales
 
 
 @torch.no_grad()

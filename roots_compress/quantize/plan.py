@@ -1,11 +1,10 @@
-"""Which storage format each site gets, from measured errors and the stage's settings."""
+"""Which storage format each site gets, from what rounding costs and the stage's settings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import assert_never
 
 import numpy as np
 
@@ -18,25 +17,35 @@ MOST_STEPS = 4096
 
 @dataclass(frozen=True)
 class SiteCost:
-    """What 4 bits cost a site in place of 8."""
+    """What rounding costs a site, and what sparing it would take."""
 
     loss: float
     """Expected increase of the model's loss, in nats per token."""
-    saved_bytes: int
-    """What 4 bits save."""
+    price: int
+    """For 8 bits in place of 4: bytes. For an input in floating point: products a token."""
 
 
-def int8_format(config: QuantizeConfig, input_error: float) -> Format:
-    """Return the int8 format of a site whose outputs move by `input_error` when its input is quantized."""
-    match config.activations:
-        case "always":
-            return "w8a8"
-        case "never":
-            return "w8"
-        case "auto":
-            return "w8a8" if input_error <= config.activation_error else "w8"
-        case _ as unreachable:
-            assert_never(unreachable)
+def usual_format(config: QuantizeConfig) -> Format:
+    """Return the format of every site that is not spared; those that are get `w8`."""
+    if config.scheme == "int4":
+        return "w4"
+    return "w8" if config.activations == "never" else "w8a8"
+
+
+def float_input_sites(costs: Mapping[str, SiteCost], allowed_loss: float) -> set[str]:
+    """Return the sites to spare until the losses of the rest add up to no more than is allowed.
+
+    Those with the most loss for their price come first, which is within one site of the least price.
+    """
+    by_worth = sorted(costs, key=lambda name: costs[name].loss / costs[name].price, reverse=True)
+    left = sum(cost.loss for cost in costs.values())
+    spared = set[str]()
+    for name in by_worth:
+        if left <= allowed_loss:
+            break
+        spared.add(name)
+        left -= costs[name].loss
+    return spared
 
 
 def eight_bit_sites(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str]:
@@ -48,13 +57,13 @@ def eight_bit_sites(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str
         costs: by site; losses are not negative.
         budget_bytes: what 8 bits may take beyond 4, in all.
     """
-    names = [name for name, cost in costs.items() if cost.saved_bytes <= budget_bytes]
-    step = max(math.gcd(*(costs[name].saved_bytes for name in names)), -(-budget_bytes // MOST_STEPS), 1)
+    names = [name for name, cost in costs.items() if cost.price <= budget_bytes]
+    step = max(math.gcd(*(costs[name].price for name in names)), -(-budget_bytes // MOST_STEPS), 1)
     steps = budget_bytes // step
     spared = np.zeros(steps + 1)  # The most loss that can be spared within so many steps.
     taken = np.zeros((len(names), steps + 1), dtype=bool)
     for index, name in enumerate(names):
-        size = -(-costs[name].saved_bytes // step)
+        size = -(-costs[name].price // step)
         if size > steps:
             continue
         with_site = spared[: steps + 1 - size] + costs[name].loss
@@ -64,5 +73,5 @@ def eight_bit_sites(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str
     for index in reversed(range(len(names))):
         if taken[index, left]:
             chosen.add(names[index])
-            left -= -(-costs[names[index]].saved_bytes // step)
+            left -= -(-costs[names[index]].price // step)
     return chosen

@@ -5,13 +5,13 @@ Shape legend: C channels of a site's input, S sampled rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from roots_compress.model.calibration import InputStatistics, observed
+from roots_compress.model.calibration import InputStatistics, ResidualStream, observed
 from roots_compress.model.layers import RootsLayer
 
 SAMPLED_ROWS = 512
@@ -111,7 +111,7 @@ def _parameters(module: nn.Module) -> tuple[Tensor, ...]:
 
 @dataclass
 class SiteInput:
-    """What a site reads on the calibration text: streamed statistics, a Gram matrix, sampled rows `SC`.
+    """What a site reads on the calibration text: streamed statistics and sampled rows, `SC`.
 
     The rows of a site that writes are divided by the norm of the residual stream after it, so that an error
     in the outputs counts as much as the next norm lets through. A few tokens carry activations a thousand
@@ -128,26 +128,16 @@ class SiteInput:
         """Mean square of each channel, float32."""
         return (self.statistics.squared_norms / max(1, self.statistics.rows)).float()
 
-    def divided(self, scale_C: Tensor) -> SiteInput:
-        """Return what the site reads once its channels are divided by a scale."""
-        old = self.statistics
-        new = InputStatistics(len(scale_C), device=scale_C.device)
-        exact_C = scale_C.double()
-        new.rows, new.largest = old.rows, old.largest / scale_C
-        new.squared_norms = old.squared_norms / exact_C.square()
-        new.gram = None if old.gram is None else old.gram / torch.outer(exact_C, exact_C)
-        return SiteInput(new, self.sample_SC / scale_C)
-
 
 def observe_sites(
-    layer: RootsLayer, sites: Sequence[Site], stream: Iterable[Tensor], *, name: str, total_rows: int
+    sites: Sequence[Site], stream: Iterable[Tensor], *, gram: bool, name: str, total_rows: int
 ) -> list[SiteInput]:
     """Exhaust a forward pass of half a layer and return what each site read.
 
     Args:
-        layer: the layer that runs.
         sites: those to listen at.
         stream: runs the half-layer batch by batch, and yields the residual stream after it, `BTW`.
+        gram: whether to sum up Gram matrices as well.
         name: of the layer, for errors.
         total_rows: how many rows will pass; the sample is taken evenly from them.
 
@@ -169,7 +159,7 @@ def observe_sites(
                     rows_RC = rows_RC / norm_R1
                 seen = statistics.get(site.name)
                 if seen is None:
-                    seen = InputStatistics(rows_RC.shape[-1], gram=True, device=rows_RC.device)
+                    seen = InputStatistics(rows_RC.shape[-1], gram=gram, device=rows_RC.device)
                     statistics[site.name] = seen
                 first = -seen.rows % stride
                 samples[site.name].append(rows_RC[first::stride].clone())
@@ -177,3 +167,45 @@ def observe_sites(
     for site in sites:
         statistics[site.name].check(f"{name}.{site.name}")
     return [SiteInput(statistics[site.name], torch.cat(samples[site.name])) for site in sites]
+
+
+@dataclass(frozen=True)
+class Half:
+    """Half a layer: its sites, and its contributions to the residual stream, computed when iterated."""
+
+    sites: list[Site]
+    forward: Callable[[], Iterable[Tensor]]
+
+    def observe(
+        self, stream: ResidualStream, layer_name: str, *, gram: bool = True, advance: bool = False
+    ) -> list[SiteInput]:
+        """Return what each site reads on the stream.
+
+        Args:
+            stream: it stays where it is, unless it is to advance past this half.
+            layer_name: for errors.
+            gram: whether to sum up Gram matrices as well.
+            advance: whether to move the stream along, where what runs now is what it goes on from.
+        """
+        moved: list[Tensor] = []
+
+        def after() -> Iterator[Tensor]:
+            for hidden_BTW, contribution_BTW in zip(stream.hidden, self.forward(), strict=True):
+                after_BTW = hidden_BTW.to(stream.device) + contribution_BTW
+                if advance:
+                    moved.append(after_BTW.cpu())
+                yield after_BTW
+
+        total_rows = sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden)
+        seen = observe_sites(self.sites, after(), gram=gram, name=layer_name, total_rows=total_rows)
+        if advance:
+            stream.hidden = moved
+        return seen
+
+
+def halves(stream: ResidualStream, layer: RootsLayer, index: int, activation: str) -> tuple[Half, Half]:
+    """Return the attention half and the MLP half of a layer."""
+    return (
+        Half(attention_sites(layer), lambda: stream.attention(layer, index)),
+        Half(mlp_sites(layer, activation), lambda: stream.mlp(layer)),
+    )

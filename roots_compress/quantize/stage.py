@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,10 +24,10 @@ from roots_compress.model.own_text import with_own_text
 from roots_compress.model.quantized import Format, QuantizedWeight, matrix_bytes
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.half import half_precision
-from roots_compress.quantize.outliers import input_error, output_error
-from roots_compress.quantize.plan import eight_bit_sites, int8_format
+from roots_compress.quantize.outliers import outlier_scales, output_error
+from roots_compress.quantize.plan import eight_bit_sites, float_input_sites, usual_format
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
-from roots_compress.quantize.sensitivity import four_bit_costs
+from roots_compress.quantize.sensitivity import rounding_costs
 from roots_compress.quantize.sites import SAMPLED_ROWS, SiteInput
 from roots_compress.quantize.walk import BITS, Rounded, round_layers
 from roots_compress.results import Json
@@ -82,13 +83,13 @@ def quantize(
         windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=console)
         if config.compensate:
             _check_calibration(model, windows)
-        rounded = _round_model(model, windows, config, seed=seed, device=device, console=console)
+        rounded, scales = _round_model(model, windows, config, seed=seed, device=device, console=console)
     finally:
         nn.Module.to(model, "cpu")
     quantized = assemble(model, rounded, config)
     _check_result(model, quantized, rounded)
     return StageOutcome(
-        Checkpoint(quantized, checkpoint.tokenizer), _notes(config, model, quantized, rounded)
+        Checkpoint(quantized, checkpoint.tokenizer), _notes(config, model, quantized, rounded, len(scales))
     )
 
 
@@ -152,16 +153,26 @@ def _least_bytes(model: RootsForCausalLM, group_size: int) -> int:
     return sum(sizes.values())
 
 
-def _kept_in_eight_bits(
-    model: RootsForCausalLM, windows: PackedWindows, config: QuantizeConfig, *, seed: int, device: str
+def _spared_sites(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    config: QuantizeConfig,
+    scales: Mapping[str, Tensor],
+    *,
+    seed: int,
+    device: str,
 ) -> set[str]:
-    """Return the full names of the sites that int4 keeps in 8 bits."""
-    costs = four_bit_costs(model, windows, config.group_size, seed=seed, device=device)
+    """Return the full names of the sites where the usual format would cost too much."""
+    if config.scheme == "int8" and config.activations != "auto":
+        return set()
+    costs = rounding_costs(
+        model, windows, usual_format(config), config.group_size, scales, seed=seed, device=device
+    )
+    if config.scheme == "int8":
+        return float_input_sites(costs, config.activation_loss)
     if config.max_bytes is not None:
         return eight_bit_sites(costs, config.max_bytes - _least_bytes(model, config.group_size))
-    return eight_bit_sites(
-        costs, int(config.eight_bit_fraction * sum(cost.saved_bytes for cost in costs.values()))
-    )
+    return eight_bit_sites(costs, int(config.eight_bit_fraction * sum(cost.price for cost in costs.values())))
 
 
 @torch.no_grad()
@@ -173,13 +184,16 @@ def _round_model(
     seed: int,
     device: str,
     console: Console,
-) -> Rounded:
-    """Quantize the layers, then the embedding and the head."""
-    eight_bit = set[str]()
-    if config.scheme == "int4":
-        eight_bit = _kept_in_eight_bits(model, windows, config, seed=seed, device=device)
+) -> tuple[Rounded, Mapping[str, Tensor]]:
+    """Quantize the layers, then the embedding and the head; return what was made, and the folded scales."""
+    usual = usual_format(config)
+    scales: Mapping[str, Tensor] = {}
+    if config.fold:
+        scales = outlier_scales(model, windows, usual, config.group_size, device=device, console=console)
+    spared = _spared_sites(model, windows, config, scales, seed=seed, device=device)
+    formats: defaultdict[str, Format] = defaultdict(lambda: usual, dict.fromkeys(spared, "w8"))
     rounded, stream = round_layers(
-        model, windows, config, eight_bit=eight_bit, device=device, console=console
+        model, windows, config, scales=scales, formats=formats, device=device, console=console
     )
     seen = _head_input(model, stream, windows)
     table = model.model.embed_tokens.get_parameter("weight")
@@ -187,12 +201,9 @@ def _round_model(
     # A tied table is stored once, in the one format that serves both looking up and multiplying.
     _add(rounded, EMBEDDING, table, quantize_matrix(table, "w8", config.group_size), seen)
     if head is not table:
-        chosen: Format = "w8"
-        if config.scheme == "int8":
-            chosen = int8_format(config, input_error(seen.sample_SC, [head]))
-        quantized = quantize_matrix(head, chosen, config.group_size, importance_C=seen.mean_square)
+        quantized = quantize_matrix(head, "w8", config.group_size, importance_C=seen.mean_square)
         _add(rounded, HEAD, head, quantized, seen)
-    return rounded
+    return rounded, scales
 
 
 def _head_input(model: RootsForCausalLM, stream: ResidualStream, windows: PackedWindows) -> SiteInput:
@@ -259,7 +270,11 @@ def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded:
 
 
 def _notes(
-    config: QuantizeConfig, model: RootsForCausalLM, quantized: RootsForCausalLM, rounded: Rounded
+    config: QuantizeConfig,
+    model: RootsForCausalLM,
+    quantized: RootsForCausalLM,
+    rounded: Rounded,
+    folded_sites: int,
 ) -> dict[str, Json]:
     """Return what a report says of the stage."""
     counts = Counter((name.rsplit(".", 1)[-1], chosen) for name, chosen in rounded.formats.items())
@@ -277,7 +292,7 @@ def _notes(
         "share_in_8_bits": weights[8] / total,
         "share_in_4_bits": weights[4] / total,
         "cache": config.cache,
-        "folded_sites": len(rounded.folded),
+        "folded_sites": folded_sites,
         "largest_relative_errors": {name: rounded.errors[name] for name in worst},
         "bytes": stored_bytes(quantized),
         "bytes_before": stored_bytes(model),

@@ -110,7 +110,7 @@ def forget_a_matrix(folder: Path) -> None:
         rounded, stream = round_layers(*arguments, **more)
         kept = {key: value for key, value in rounded.state.items() if not key.startswith(name)}
         formats = {key: value for key, value in rounded.formats.items() if key != name}
-        return Rounded(kept, formats, rounded.errors, rounded.folded), stream
+        return Rounded(kept, formats, rounded.errors), stream
 
     with patch.object(quantize_stage, "round_layers", forgetful):
         run_quantize(tiny_checkpoint(), folder, scheme="int8", fold=False)

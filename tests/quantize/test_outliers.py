@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.quantize.outliers import best_scale, input_error, smoothing_scale
-from roots_compress.quantize.sites import Site, SiteInput, attention_sites, mlp_sites
-from roots_compress.quantize.walk import Half
+from roots_compress.model.quantized import rounded_input
+from roots_compress.quantize.outliers import best_scale, outlier_scales, relative_error, smoothing_scale
+from roots_compress.quantize.sites import Half, Site, SiteInput, attention_sites, halves, mlp_sites
 from tests.quantize.windows import random_windows
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
+CONSOLE = Console(file=io.StringIO())
 SWITCHES: dict[str, dict[str, Any]] = {
     "gated, grouped values": {},
     "layer norms and biases": {
@@ -65,26 +68,24 @@ def test_a_plain_gelu_offers_no_way_to_fold() -> None:
     assert not mlp_sites(layer, "gelu")[1].producers
 
 
-def test_statistics_of_a_folded_site_need_no_second_look() -> None:
-    model = tiny_model()
-    windows = random_windows()
+@torch.no_grad()
+def test_the_scales_of_a_model_are_those_of_a_walk_that_folds_as_it_goes() -> None:
+    """They can all be found on the float model: a folded site gives the next one what it gave before."""
+    model, windows = tiny_model(), random_windows()
+    scales = outlier_scales(model, windows, "w8a8", 16, device="cpu", console=CONSOLE)
     stream = ResidualStream(model, windows)
-    layer = model.model.layers[0]
-    site = mlp_sites(layer, "silu")[1]
-
-    def observe() -> SiteInput:
-        return Half([site], lambda: stream.mlp(layer)).observe(stream, layer, "layer")[0]
-
-    before = observe()
-    scale = random_scale(site, 0)
-    site.fold(scale)
-    expected, divided = observe(), before.divided(scale)
-    assert divided.statistics.gram is not None
-    assert expected.statistics.gram is not None
-    torch.testing.assert_close(divided.statistics.gram, expected.statistics.gram, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(divided.statistics.largest, expected.statistics.largest)
-    torch.testing.assert_close(divided.sample_SC, expected.sample_SC)
-    torch.testing.assert_close(divided.mean_square, expected.mean_square)
+    for index, layer in enumerate(model.model.layers):
+        for half in halves(stream, layer, index, "silu"):
+            for site in half.sites:
+                (seen,) = Half([site], half.forward).observe(stream, "layer")
+                expected = best_scale(site, seen, "w8a8", 16)
+                scale = scales.get(f"model.layers.{index}.{site.name}")
+                assert (expected is None) == (scale is None)
+                if expected is not None:
+                    torch.testing.assert_close(scale, expected, rtol=1e-4, atol=0.0)
+                    site.fold(expected)
+            stream.add(half.forward())
+    assert scales
 
 
 def with_outliers() -> tuple[Site, SiteInput]:
@@ -102,7 +103,12 @@ def test_the_scale_for_quantized_inputs_tames_outliers() -> None:
     weight = site.consumers["mlp.down_proj"].weight.detach()
     scale = best_scale(site, seen, "w8a8", 16)
     assert scale is not None
-    assert input_error(seen.sample_SC / scale, [weight * scale]) < 0.5 * input_error(seen.sample_SC, [weight])
+    exact = seen.sample_SC @ weight.T
+
+    def error(scale: Tensor) -> float:
+        return relative_error(exact, rounded_input(seen.sample_SC / scale, "w8a8", 0) @ (weight * scale).T)
+
+    assert error(scale) < 0.5 * error(torch.ones_like(scale))
 
 
 def test_a_site_without_producer_gets_no_scale() -> None:
@@ -130,7 +136,7 @@ def test_what_a_site_writes_counts_relative_to_the_stream_it_joins() -> None:
         linear.weight.mul_(100.0)  # What the half-layer adds to the stream dwarfs what was there.
     stream = ResidualStream(model, windows)
     reader, writer = mlp_sites(layer, "silu")
-    read, written = Half([reader, writer], lambda: stream.mlp(layer)).observe(stream, layer, "layer")
+    read, written = Half([reader, writer], lambda: stream.mlp(layer)).observe(stream, "layer")
     hidden = torch.cat([batch.flatten(0, -2) for batch in stream.hidden])
     normed = layer.post_attention_layernorm(hidden)
     inner = torch.nn.functional.silu(layer.mlp.gate_proj(normed)) * layer.mlp.up_proj(normed)

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Literal
 
 import pytest
 
-from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.quantize.plan import SiteCost, eight_bit_sites, int8_format
+from roots_compress.quantize.plan import SiteCost, eight_bit_sites, float_input_sites
 
 
-@pytest.mark.parametrize(
-    ("activations", "error", "expected"),
-    [
-        ("auto", 0.03, "w8a8"),
-        ("auto", 0.031, "w8"),
-        ("always", 10.0, "w8a8"),
-        ("never", 0.0, "w8"),
-    ],
-)
-def test_int8_inputs_are_quantized_where_it_holds_up(
-    activations: Literal["auto", "always", "never"], error: float, expected: str
-) -> None:
-    assert int8_format(QuantizeConfig(activations=activations), error) == expected
+def test_inputs_are_spared_until_the_rest_costs_no_more_than_is_allowed() -> None:
+    """Of all sets that leave so little, the one chosen is the cheapest, but for at most one site."""
+    generator = random.Random(0)
+    for _ in range(50):
+        costs = {
+            f"site {number}": SiteCost(generator.random(), generator.randint(1, 30)) for number in range(8)
+        }
+        allowed = generator.random() * 4
+        chosen = float_input_sites(costs, allowed)
+        left = sum(cost.loss for name, cost in costs.items() if name not in chosen)
+        assert left <= allowed
+        cheapest = min(
+            sum(costs[name].price for name in names)
+            for count in range(len(costs) + 1)
+            for names in itertools.combinations(costs, count)
+            if sum(cost.loss for name, cost in costs.items() if name not in names) <= allowed
+        )
+        spent = sum(costs[name].price for name in chosen)
+        assert spent <= cheapest + max(cost.price for cost in costs.values())
+
+
+def test_nothing_is_spared_where_all_of_it_is_allowed() -> None:
+    costs = {"one": SiteCost(0.1, 100), "other": SiteCost(0.2, 50)}
+    assert float_input_sites(costs, 0.31) == set()
+    assert float_input_sites(costs, 0.11) == {"other"}
+    assert float_input_sites(costs, 0.0) == set(costs)
 
 
 def test_eight_bits_are_given_out_as_exhaustive_search_would() -> None:
@@ -39,17 +50,17 @@ def test_eight_bits_are_given_out_as_exhaustive_search_would() -> None:
             sum(costs[name].loss for name in names)
             for count in range(len(costs) + 1)
             for names in itertools.combinations(costs, count)
-            if sum(costs[name].saved_bytes for name in names) <= budget
+            if sum(costs[name].price for name in names) <= budget
         )
         chosen = eight_bit_sites(costs, budget)
-        assert sum(costs[name].saved_bytes for name in chosen) <= budget
+        assert sum(costs[name].price for name in chosen) <= budget
         assert sum(costs[name].loss for name in chosen) == pytest.approx(best)
 
 
 def test_a_budget_of_many_steps_holds_and_is_nearly_used() -> None:
     generator = random.Random(0)
     costs = {f"site {number}": SiteCost(1.0, generator.randint(10**6, 2 * 10**6)) for number in range(60)}
-    spent = sum(costs[name].saved_bytes for name in eight_bit_sites(costs, 40 * 10**6))
+    spent = sum(costs[name].price for name in eight_bit_sites(costs, 40 * 10**6))
     assert 38 * 10**6 < spent <= 40 * 10**6
 
 

@@ -154,11 +154,22 @@ def test_activations_decides_the_projections_format(
     assert {chosen[name] for name in chosen if "proj" in name} == formats
 
 
-def test_auto_keeps_inputs_in_float_where_their_error_is_too_large(tmp_path: Path) -> None:
-    strict = run(tmp_path, tiny_checkpoint(), activation_error=1e-6).notes["formats"]
-    assert isinstance(strict, dict)
-    assert all(name.endswith(" w8") for name in strict)
-    assert "down_proj w8" in strict
+def test_auto_keeps_inputs_in_float_where_rounding_them_costs_more_than_is_allowed(tmp_path: Path) -> None:
+    """Nothing is allowed, then everything; between, one input is a hundred times worse than the others."""
+    outlying = tiny_checkpoint()
+    with torch.no_grad():
+        mlp = outlying.model.model.layers[0].get_submodule("mlp")
+        mlp.get_parameter("up_proj.weight")[0] *= 100.0
+        mlp.get_parameter("down_proj.weight")[:, 0] /= 100.0
+
+    def float_inputs(allowed: float) -> set[str]:
+        model = run(tmp_path, outlying, activation_loss=allowed, fold=False).checkpoint.model
+        formats = model.config.quantization["formats"] if model.config.quantization else {}
+        return {name for name, chosen in formats.items() if "proj" in name and chosen == "w8"}
+
+    assert len(float_inputs(0.0)) == 2 * 7
+    assert float_inputs(10.0) == set()
+    assert float_inputs(5e-3) == {"model.layers.0.mlp.down_proj"}
 
 
 def test_an_int8_cache_rounds_keys_and_values_and_survives_the_disk(tmp_path: Path) -> None:
