@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from roots_compress.model.quantized import Format
 from roots_compress.quantize.config import QuantizeConfig
@@ -23,6 +24,22 @@ class SiteCost:
     """Expected increase of the model's loss, in nats per token."""
     price: int
     """For 8 bits in place of 4: bytes. For an input in floating point: products a token."""
+
+
+@dataclass(frozen=True)
+class RoundingPlan:
+    """What is decided before anything is folded or rounded. Sites go by their full names."""
+
+    usual: Format
+    """The format of every site that is not spared."""
+    scales: Mapping[str, Tensor]
+    """What to fold: a scale a channel, for the sites where that gains something."""
+    spared: Collection[str]
+    """Sites where the usual format would cost too much."""
+
+    def format_of(self, site: str) -> Format:
+        """Return a site's storage format."""
+        return "w8" if site in self.spared else self.usual
 
 
 def usual_format(config: QuantizeConfig) -> Format:

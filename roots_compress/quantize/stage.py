@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from roots_compress.model.quantized import Format, QuantizedWeight, matrix_bytes
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.half import half_precision
 from roots_compress.quantize.outliers import outlier_scales, output_error
-from roots_compress.quantize.plan import eight_bit_sites, float_input_sites, usual_format
+from roots_compress.quantize.plan import RoundingPlan, eight_bit_sites, float_input_sites, usual_format
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sensitivity import rounding_costs
 from roots_compress.quantize.sites import SAMPLED_ROWS, SiteInput
@@ -83,13 +83,14 @@ def quantize(
         windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=console)
         if config.compensate:
             _check_calibration(model, windows)
-        rounded, scales = _round_model(model, windows, config, seed=seed, device=device, console=console)
+        plan = _planned(model, windows, config, seed=seed, device=device, console=console)
+        rounded = _round_model(model, windows, config, plan, device=device, console=console)
     finally:
         nn.Module.to(model, "cpu")
     quantized = assemble(model, rounded, config)
     _check_result(model, quantized, rounded)
     return StageOutcome(
-        Checkpoint(quantized, checkpoint.tokenizer), _notes(config, model, quantized, rounded, len(scales))
+        Checkpoint(quantized, checkpoint.tokenizer), _notes(config, model, quantized, rounded, plan)
     )
 
 
@@ -153,30 +154,7 @@ def _least_bytes(model: RootsForCausalLM, group_size: int) -> int:
     return sum(sizes.values())
 
 
-def _spared_sites(
-    model: RootsForCausalLM,
-    windows: PackedWindows,
-    config: QuantizeConfig,
-    scales: Mapping[str, Tensor],
-    *,
-    seed: int,
-    device: str,
-) -> set[str]:
-    """Return the full names of the sites where the usual format would cost too much."""
-    if config.scheme == "int8" and config.activations != "auto":
-        return set()
-    costs = rounding_costs(
-        model, windows, usual_format(config), config.group_size, scales, seed=seed, device=device
-    )
-    if config.scheme == "int8":
-        return float_input_sites(costs, config.activation_loss)
-    if config.max_bytes is not None:
-        return eight_bit_sites(costs, config.max_bytes - _least_bytes(model, config.group_size))
-    return eight_bit_sites(costs, int(config.eight_bit_fraction * sum(cost.price for cost in costs.values())))
-
-
-@torch.no_grad()
-def _round_model(
+def _planned(
     model: RootsForCausalLM,
     windows: PackedWindows,
     config: QuantizeConfig,
@@ -184,17 +162,35 @@ def _round_model(
     seed: int,
     device: str,
     console: Console,
-) -> tuple[Rounded, Mapping[str, Tensor]]:
-    """Quantize the layers, then the embedding and the head; return what was made, and the folded scales."""
-    usual = usual_format(config)
+) -> RoundingPlan:
+    """Decide what to fold, and which sites the usual format would cost too much."""
+    usual, size = usual_format(config), config.group_size
     scales: Mapping[str, Tensor] = {}
     if config.fold:
-        scales = outlier_scales(model, windows, usual, config.group_size, device=device, console=console)
-    spared = _spared_sites(model, windows, config, scales, seed=seed, device=device)
-    formats: defaultdict[str, Format] = defaultdict(lambda: usual, dict.fromkeys(spared, "w8"))
-    rounded, stream = round_layers(
-        model, windows, config, scales=scales, formats=formats, device=device, console=console
-    )
+        scales = outlier_scales(model, windows, usual, size, device=device, console=console)
+    if config.scheme == "int8" and config.activations != "auto":
+        return RoundingPlan(usual, scales, ())
+    costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device)
+    if config.scheme == "int8":
+        return RoundingPlan(usual, scales, float_input_sites(costs, config.activation_loss))
+    budget = int(config.eight_bit_fraction * sum(cost.price for cost in costs.values()))
+    if config.max_bytes is not None:
+        budget = config.max_bytes - _least_bytes(model, size)
+    return RoundingPlan(usual, scales, eight_bit_sites(costs, budget))
+
+
+@torch.no_grad()
+def _round_model(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    config: QuantizeConfig,
+    plan: RoundingPlan,
+    *,
+    device: str,
+    console: Console,
+) -> Rounded:
+    """Quantize the layers, then the embedding and the head."""
+    rounded, stream = round_layers(model, windows, config, plan, device=device, console=console)
     seen = _head_input(model, stream, windows)
     table = model.model.embed_tokens.get_parameter("weight")
     head = model.get_submodule(HEAD).get_parameter("weight")
@@ -203,7 +199,7 @@ def _round_model(
     if head is not table:
         quantized = quantize_matrix(head, "w8", config.group_size, importance_C=seen.mean_square)
         _add(rounded, HEAD, head, quantized, seen)
-    return rounded, scales
+    return rounded
 
 
 def _head_input(model: RootsForCausalLM, stream: ResidualStream, windows: PackedWindows) -> SiteInput:
@@ -274,7 +270,7 @@ def _notes(
     model: RootsForCausalLM,
     quantized: RootsForCausalLM,
     rounded: Rounded,
-    folded_sites: int,
+    plan: RoundingPlan,
 ) -> dict[str, Json]:
     """Return what a report says of the stage."""
     counts = Counter((name.rsplit(".", 1)[-1], chosen) for name, chosen in rounded.formats.items())
@@ -292,7 +288,8 @@ def _notes(
         "share_in_8_bits": weights[8] / total,
         "share_in_4_bits": weights[4] / total,
         "cache": config.cache,
-        "folded_sites": folded_sites,
+        "folded_sites": len(plan.scales),
+        "spared_sites": list[Json](sorted(plan.spared)),
         "largest_relative_errors": {name: rounded.errors[name] for name in worst},
         "bytes": stored_bytes(quantized),
         "bytes_before": stored_bytes(model),

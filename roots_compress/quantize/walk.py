@@ -8,7 +8,6 @@ Gram matrices, the residual stream of the calibration text, and the integers mad
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -26,6 +25,7 @@ from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.gptq import compensated_matrix
 from roots_compress.quantize.outliers import output_error
+from roots_compress.quantize.plan import RoundingPlan
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sites import Site, SiteInput, halves
 
@@ -53,9 +53,8 @@ def round_layers(
     model: RootsForCausalLM,
     windows: PackedWindows,
     config: QuantizeConfig,
+    plan: RoundingPlan,
     *,
-    scales: Mapping[str, Tensor],
-    formats: Mapping[str, Format],
     device: str,
     console: Console,
 ) -> tuple[Rounded, ResidualStream]:
@@ -65,8 +64,7 @@ def round_layers(
         model: a float32 model on `device`.
         windows: calibration text.
         config: an int8 or int4 scheme.
-        scales: what to fold, `C` by a site's full name; sites without one stay as they are.
-        formats: the storage format of each site, by its full name.
+        plan: what to fold, and the format of each site.
         device: where to compute.
         console: shows progress.
 
@@ -81,10 +79,10 @@ def round_layers(
         for half in halves(stream, layer, index, model.config.activation):
             # All folding comes before any rounding: a site's producer is another's consumer.
             for site in half.sites:
-                if (scale_C := scales.get(prefix + site.name)) is not None:
+                if (scale_C := plan.scales.get(prefix + site.name)) is not None:
                     site.fold(scale_C)
             for site, seen in zip(half.sites, half.observe(stream, prefix[:-1]), strict=True):
-                _round_site(layer, site, seen, prefix, formats[prefix + site.name], config, rounded)
+                _round_site(layer, site, seen, prefix, plan.format_of(prefix + site.name), config, rounded)
             # Quantized by now, and folded, the layer gives the keys and values that a graph will cache.
             with observed_cache(layer.self_attn) if config.cache == "int8" else nullcontext() as cache:
                 stream.add(half.forward())
