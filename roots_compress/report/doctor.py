@@ -73,5 +73,5 @@ def _machine() -> Iterator[str]:
     yield f"  cores: {usable_cores()}"
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        yield f"  memory: {memory / 2**30:.1f} GiB"
-    yield f"  free disk here: {shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB"
+        yield f"  memory: {memory / 1e9:.1f} GB"
+    yield f"  free disk here: {shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB"

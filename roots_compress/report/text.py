@@ -117,9 +117,10 @@ def caption(run: RunMetrics) -> str:
     protocol = run.protocol
     opened = "opened with BOS" if protocol.bos else "without BOS"
     contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
+    threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
     return (
         f"Perplexity through the ONNX graph: {protocol.windows} windows of {protocol.block_size} tokens, "
-        f"{opened}, of {protocol.text}. Speed: batch 1, {protocol.threads} threads, medians of "
+        f"{opened}, of {protocol.text}. Speed: batch 1, {threads}, medians of "
         f"{protocol.repeats} interleaved repeats, at contexts of {contexts} tokens."
     )
 

@@ -8,6 +8,7 @@ from roots_compress.results import CandidateResult, SearchResult, candidate_labe
 from roots_compress.search.choice import best, budgets_of, front, rank
 from roots_compress.search.figures import Figures, baseline_of, outcomes_of
 from roots_compress.search.space import Candidate, Space
+from roots_compress.search.succession import ruled_out
 
 
 def answer(
@@ -41,6 +42,6 @@ def answer(
         candidates=tuple(rows),
         best=best(points, budgets),
         failed={candidate_label(candidate): message for candidate, message in failed.items()},
-        untried=len(space.candidates) - len(figures) - len(failed),
+        untried=sum(each not in figures and not ruled_out(each, failed) for each in space.candidates),
         max_minutes=search.max_minutes,
     )

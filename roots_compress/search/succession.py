@@ -42,7 +42,7 @@ def next_candidate(
     """
     if seconds_left <= 0:
         return None
-    open_ones = [each for each in candidates if each not in outcomes and not _ruled_out(each, failed)]
+    open_ones = [each for each in candidates if each not in outcomes and not ruled_out(each, failed)]
     for candidate in open_ones:
         if len(candidate) == 1:
             return candidate
@@ -89,15 +89,16 @@ def predict(
     return Outcome(point, seconds)
 
 
-def _beginnings(candidate: Candidate) -> list[Candidate]:
-    """Return a candidate's parts from the empty one to itself."""
-    return [candidate[:length] for length in range(len(candidate) + 1)]
-
-
-def _ruled_out(candidate: Candidate, failed: Collection[Candidate]) -> bool:
+def ruled_out(candidate: Candidate, failed: Collection[Candidate]) -> bool:
+    """Return whether a candidate need not be tried, for it or what it is made of could not be made."""
     return any(part in failed for part in _beginnings(candidate)) or any(
         (name,) in failed for name in candidate
     )
+
+
+def _beginnings(candidate: Candidate) -> list[Candidate]:
+    """Return a candidate's parts from the empty one to itself."""
+    return [candidate[:length] for length in range(len(candidate) + 1)]
 
 
 def _mean(outcomes: Sequence[Outcome]) -> Outcome:

@@ -196,6 +196,7 @@ def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(text_file
     assert {row.stages for row in metrics.search.candidates} == {(), ("int8",)}
     assert "no legal width" in metrics.search.failed["hopeless"]
     assert "bytes" in metrics.search.failed["too-large"]
+    assert metrics.search.untried == 0, "what holds a failed choice is ruled out, not left for want of time"
     assert "hopeless failed" in (folder / "report.html").read_text()
     again, output = look(recipe, folder)
     assert again.search == metrics.search
