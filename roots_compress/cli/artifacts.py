@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -17,6 +18,11 @@ from roots_compress.cli.options import (
     spread_options,
 )
 from roots_compress.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from roots_compress.evaluate.speed import Speeds
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
 THREADS_HELP = "Threads. Default: the physical cores available."
@@ -131,8 +137,6 @@ def bench(
     ] = None,
 ) -> None:
     """Time prefill and decoding of several graphs, interleaved in one run."""
-    from rich.table import Table
-
     from roots_compress.evaluate.progress import bar
     from roots_compress.evaluate.speed import measure_speed
     from roots_compress.evaluate.threads import default_threads
@@ -146,10 +150,17 @@ def bench(
             threads=threads or default_threads(),
             progress=progress,
         )
+    stdout().print(_speed_table(results))
+
+
+def _speed_table(results: Mapping[str, Speeds]) -> Table:
+    """Return the speeds of graphs by name, each beside its ratio to the first graph's."""
+    from rich.table import Table
+
     table = Table(title="tokens a second, batch 1: median (low to high)")
     for heading in ("graph", "phase", "context", "tokens/s", "ratio to the first"):
         table.add_column(heading, justify="left" if heading in ("graph", "phase") else "right")
-    first = results[str(graphs[0])]
+    first = next(iter(results.values()))
     for name, figures in results.items():
         for phase, own, reference in (
             ("prefill", figures.prefill, first.prefill),
@@ -163,7 +174,7 @@ def bench(
                     f"{speed.median:.1f} ({speed.low:.1f} to {speed.high:.1f})",
                     f"{speed.median / base.median:.2f}x",
                 )
-    stdout().print(table)
+    return table
 
 
 def generate(

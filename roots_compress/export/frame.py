@@ -5,7 +5,6 @@ Shape legend as in `model/attention.py`: B batch, T queries, S keys, C blocks, d
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -107,10 +106,8 @@ class Frame:
                     self.cos_sin[width] = self._angles(config, width, position_ids_BT)
             self.blocks: dict[Window, Blocks] = {}
             if config.attention["kind"] == "block":
-                block_size = (
-                    config.attention.get("block_size") or math.isqrt(config.max_position_embeddings - 1) + 1
-                )
-                self.blocks = {window: self._blocks(window, block_size) for window in windows}
+                size = config.attention_block_size
+                self.blocks = {window: self._blocks(window, size) for window in windows}
 
     def rows(self, flat: ir.Value) -> ir.Value:
         """Give a flat activation `(N, x)` its batch and token axes back, `BTx`."""

@@ -68,22 +68,7 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
     frame = Frame(builder, config, input_ids, attention_mask, position_ids)
 
     hidden_NW = _embed(matrices, frame, input_ids, position_ids)
-    with builder.scope("layers.0"):
-        normed_NW = norm(matrices, _norm_before(config, 0), hidden_NW)
-    presents = []
-    for index in range(config.num_hidden_layers):
-        module = f"model.layers.{index}."
-        with builder.scope(f"layers.{index}"):
-            with builder.scope("attention"):
-                change_NW, present = self_attention(matrices, frame, index, normed_NW, pasts[index])
-            hidden_NW, normed_NW = add_norm(
-                matrices, hidden_NW, change_NW, module + "post_attention_layernorm"
-            )
-            with builder.scope("mlp"):
-                change_NW = mlp(matrices, index, normed_NW)
-            hidden_NW, normed_NW = add_norm(matrices, hidden_NW, change_NW, _norm_before(config, index + 1))
-        presents.append(present)
-
+    normed_NW, presents = _layers(matrices, frame, hidden_NW, pasts)
     with builder.scope("head"):
         logits_BKV = _logits(matrices, frame.back(normed_NW), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
@@ -124,6 +109,27 @@ def _embed(matrices: Matrices, frame: Frame, input_ids_BT: ir.Value, position_id
             position_NW = matrices.embedding("model.embed_positions", frame.to_front(position_ids_BT))
             hidden_NW = builder.op("Add", hidden_NW, position_NW)
     return hidden_NW
+
+
+def _layers(
+    matrices: Matrices, frame: Frame, hidden_NW: ir.Value, pasts: list[KeyValue]
+) -> tuple[ir.Value, list[KeyValue]]:
+    """Return the final norm's output, `NW`, and what each layer caches."""
+    builder, config = matrices.builder, matrices.config
+    with builder.scope("layers.0"):
+        normed_NW = norm(matrices, _norm_before(config, 0), hidden_NW)
+    presents = []
+    for index, past in enumerate(pasts):
+        mlp_norm = f"model.layers.{index}.post_attention_layernorm"
+        with builder.scope(f"layers.{index}"):
+            with builder.scope("attention"):
+                change_NW, present = self_attention(matrices, frame, index, normed_NW, past)
+            hidden_NW, normed_NW = add_norm(matrices, hidden_NW, change_NW, mlp_norm)
+            with builder.scope("mlp"):
+                change_NW = mlp(matrices, index, normed_NW)
+            hidden_NW, normed_NW = add_norm(matrices, hidden_NW, change_NW, _norm_before(config, index + 1))
+        presents.append(present)
+    return normed_NW, presents
 
 
 def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) -> ir.Value:

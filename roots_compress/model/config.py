@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: `strict` checks no type that is given as a string.
 
+import math
 import re
 from dataclasses import field
 from typing import Any, ClassVar
@@ -117,6 +118,11 @@ class RootsConfig(PreTrainedConfig):
     def is_fusible(self) -> bool:
         """Whether ONNX Runtime's fused attention can express this model's."""
         return is_fusible(self.position, self.attention["kind"], (each["head_dim"] for each in self.layers))
+
+    @property
+    def attention_block_size(self) -> int:
+        """Keys in a block of block attention, given or by default."""
+        return int(self.attention.get("block_size") or math.isqrt(self.max_position_embeddings - 1) + 1)
 
     def validate_architecture(self) -> None:
         """Check every switch and every layer; called on creation and by `save_pretrained`."""

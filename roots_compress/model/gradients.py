@@ -71,14 +71,9 @@ def observe_gradients(
     try:
         with torch.enable_grad():
             for number, (tokens, segments) in enumerate(batches(windows, 1, device)):
-                logits_TV = model(input_ids=tokens, segment_ids=segments, use_cache=False).logits[0]
-                labels_T = torch.from_numpy(windows.labels[number]).roll(-1)
-                labels_T[-1] = IGNORED_LABEL
-                if sampled is not None:
-                    labels_T = torch.multinomial(
-                        logits_TV.detach().float().softmax(-1).cpu(), 1, generator=sampled
-                    ).flatten()
-                loss = F.cross_entropy(logits_TV.float(), labels_T.to(logits_TV.device), reduction="sum")
+                logits_TV = model(input_ids=tokens, segment_ids=segments, use_cache=False).logits[0].float()
+                labels_T = _labels(logits_TV, torch.from_numpy(windows.labels[number]), sampled)
+                loss = F.cross_entropy(logits_TV, labels_T.to(logits_TV.device), reduction="sum")
                 if not torch.isfinite(loss):
                     raise StageError(
                         f"the loss of calibration window {number} is NaN or infinite",
@@ -91,3 +86,12 @@ def observe_gradients(
             parameter.requires_grad_(flag)
         for handle in handles:
             handle.remove()
+
+
+def _labels(logits_TV: Tensor, labels_T: Tensor, sampled: torch.Generator | None) -> Tensor:
+    """Return the token that each position is to predict: the text's next one, or one that is drawn."""
+    if sampled is not None:
+        return torch.multinomial(logits_TV.detach().softmax(-1).cpu(), 1, generator=sampled).flatten()
+    following_T = labels_T.roll(-1)
+    following_T[-1] = IGNORED_LABEL
+    return following_T

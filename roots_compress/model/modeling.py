@@ -7,7 +7,6 @@ Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden siz
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -150,8 +149,8 @@ class RootsModel(RootsPreTrainedModel):
     def _view(self, sight: attention.Sight, positions_BS: Tensor, masked: bool) -> attention.View:
         sparse, slots = self.config.attention, sight.key_valid_BS.shape[1]
         if sparse["kind"] == "block":
-            block_size = sparse.get("block_size") or math.isqrt(self.config.max_position_embeddings - 1) + 1
-            return attention.View(sight, None, attention.Blocks.of(sight, positions_BS, block_size))
+            blocks = attention.Blocks.of(sight, positions_BS, self.config.attention_block_size)
+            return attention.View(sight, None, blocks)
         plain = not masked and (sight.window is None or sight.window >= slots) and sight.queries in (1, slots)
         mask = None if plain and sparse["kind"] == "dense" else sight.mask()
         return attention.View(sight, mask, None)

@@ -78,10 +78,7 @@ def cached_teacher(
         "top_k": config.top_k,
         "temperature": config.temperature,
         "precision": precision,
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "instruction_set": own_instruction_set(),
-        "torch": library_versions()["torch"],
+        **_place(device),
     }
     cache = TeacherCache(folder, identity, order.scored_counts, top_k=config.top_k, vocab_size=vocab_size)
     missing = cache.missing()
@@ -103,6 +100,16 @@ def cached_teacher(
         finally:
             nn.Module.to(teacher, "cpu")
     return cache
+
+
+def _place(device: str) -> dict[str, Json]:
+    """Return what else decides the last bits of a teacher's targets: where and by what they are computed."""
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "instruction_set": own_instruction_set(),
+        "torch": library_versions()["torch"],
+    }
 
 
 def log_probs_of_teacher(
