@@ -5,8 +5,9 @@ Units stand in the names; perplexity is dimensionless, and parameters are counte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -220,10 +221,13 @@ def require_sound(figures: _Figures) -> _Figures:
         TypeError, ValueError: a field has another type, or a number that is not finite or divides by nothing.
     """
     assert is_dataclass(figures)
-    hints = get_type_hints(type(figures))
+    hints = _hints(type(figures))
     for each in fields(figures):
         _check(getattr(figures, each.name), hints[each.name], each.name)
     return figures
+
+
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def _check(value: object, hint: Any, name: str) -> None:

@@ -37,7 +37,7 @@ EVALUATION = {
     "windows": 4,
     "block_size": 32,
     "contexts": [16],
-    "repeats": 2,
+    "repeats": 1,
     "decode_tokens": 2,
     "threads": 1,
 }

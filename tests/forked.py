@@ -1,4 +1,4 @@
-"""`roots-compress` in a forked child, which inherits every library that its parent has imported."""
+"""Work in a forked child, which inherits every library that its parent has imported."""
 
 from __future__ import annotations
 
@@ -21,14 +21,29 @@ def be_the_command(
         log: the file, added to.
         prepare: what the child does first, such as going elsewhere.
     """
-    code = 1
-    try:
+
+    def command() -> None:
         from roots_compress.cli.app import main
 
-        stand_alone(log)
         prepare()
         sys.argv = ["roots-compress", *arguments]
         main()
+
+    be(command, log)
+
+
+def be(work: Callable[[], object], log: Path) -> NoReturn:
+    """Do some work in a child that was just forked, as a process group of its own, and end the child.
+
+    Args:
+        work: what is done; it may raise SystemExit.
+        log: the file that its output is added to.
+    """
+    code = 1
+    try:
+        stand_alone(log)
+        work()
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:

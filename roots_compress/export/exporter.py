@@ -83,6 +83,28 @@ def export_checkpoint(
     return ExportReport(directory, graph_bytes(directory), cases, obstacles)
 
 
+def write_graph(
+    model: RootsForCausalLM, directory: Path, *, portable: bool = False
+) -> tuple[Path, tuple[str, ...]]:
+    """Write a model's graph and configs, its logits unchecked and without a tokenizer: enough to time it.
+
+    Args:
+        model: in eval mode.
+        directory: an empty folder.
+        portable: as `ExportConfig.portable`.
+
+    Returns:
+        The graph's path, and what keeps another runtime from loading the folder.
+
+    Raises:
+        StageError: the graph is not valid ONNX, or holds more weights than the model.
+    """
+    graph = build_graph(model, portable=portable)
+    _check_weights(graph, model, directory)
+    path = save_graph(graph, directory)
+    return path, write_configs(model, directory, shared_cache=SHARED_CACHE in graph.metadata_props)
+
+
 def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_LIMIT_BYTES) -> Path:
     """Write a graph, its weights beside it where they are large, and return the graph's path.
 
@@ -133,11 +155,8 @@ def _write(
     checkpoint: Checkpoint, directory: Path, config: ExportConfig, release: bool
 ) -> tuple[tuple[ParityCase, ...], tuple[str, ...]]:
     model = checkpoint.model.eval()
-    graph = build_graph(model, portable=config.portable)
-    _check_weights(graph, model, directory)
-    path = save_graph(graph, directory)
-    obstacles = write_configs(model, directory, shared_cache=SHARED_CACHE in graph.metadata_props)
-    del graph  # It holds on to the weights, which the check may be asked to give up.
+    # What holds on to the weights ends with this call, so that the check can give them up.
+    path, obstacles = write_graph(model, directory, portable=config.portable)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(directory)
     save_tokenizer(checkpoint.tokenizer, directory)

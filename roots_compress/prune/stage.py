@@ -109,7 +109,7 @@ def _timed(
     if target is None or target.decode_ms is None:
         yield None
         return
-    with Stopwatch(checkpoint, folder, multiple_of=config.multiple_of, console=console) as watch:
+    with Stopwatch(checkpoint.model.config, folder, multiple_of=config.multiple_of, console=console) as watch:
         watch.check_reachable(target.decode_ms)
         yield watch
 

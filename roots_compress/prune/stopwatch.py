@@ -14,9 +14,7 @@ from rich.console import Console
 from roots_compress.errors import InputError
 from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import measure_speed
-from roots_compress.export.config import ExportConfig
-from roots_compress.export.exporter import export_checkpoint
-from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.export.exporter import write_graph
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune.plan import LayerTarget
@@ -37,11 +35,11 @@ class Stopwatch:
     together by the whole model's. Use as a context manager: the graphs go when it ends.
     """
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, *, multiple_of: int, console: Console) -> None:
+    def __init__(self, config: RootsConfig, folder: Path, *, multiple_of: int, console: Console) -> None:
         """Time the whole model and some smaller ones, and fit what their parts take.
 
         Args:
-            checkpoint: the whole model.
+            config: the whole model's.
             folder: for graphs, while they are needed.
             multiple_of: of MLP widths.
             console: where progress goes.
@@ -49,9 +47,9 @@ class Stopwatch:
         Raises:
             StageError: a model cannot be exported, or the measuring process failed.
         """
-        self._checkpoint, self._folder, self._console = checkpoint, folder, console
+        self._config, self._folder, self._console = config, folder, console
         self._multiple_of, self._threads = multiple_of, torch.get_num_threads()
-        self.whole = [_shape(layer) for layer in checkpoint.model.config.layers]
+        self.whole = [_shape(layer) for layer in config.layers]
         shutil.rmtree(folder, ignore_errors=True)
         models = probes(self.whole, multiple_of)
         found = self._time({str(index): shapes for index, shapes in enumerate(models)})
@@ -126,11 +124,8 @@ class Stopwatch:
     def _exported(self, label: str, shapes: Shapes) -> Path:
         folder = self._folder / label
         if not folder.exists():
-            model = _random_model(self._checkpoint.model.config, shapes)
             folder.mkdir(parents=True)
-            export_checkpoint(
-                Checkpoint(model, self._checkpoint.tokenizer), folder, ExportConfig(), release=True
-            )
+            write_graph(_random_model(self._config, shapes), folder)
         return folder
 
 

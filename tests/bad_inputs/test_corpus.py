@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 from tests.bad_inputs.classes import CLASSES, NOT_APPLICABLE
 from tests.bad_inputs.corpus import GENERATORS, planned
+from tests.faults.commands import Commands
 
 QUICK = 150
 """Malformed inputs of the quick form."""
+MAIN = "from tests.bad_inputs.__main__ import main; raise SystemExit(main())"
 
 
 def test_every_class_has_a_generator_or_a_reason() -> None:
@@ -27,18 +26,12 @@ def test_a_plan_takes_each_generator_in_turn_and_none_too_often() -> None:
     assert all(number < generator.variants for generator, number in cases)
 
 
-def test_malformed_inputs_are_refused_and_nothing_is_written() -> None:
+def test_malformed_inputs_are_refused_and_nothing_is_written(commands: Commands) -> None:
     """In a process of its own, which forks: threads that other tests started would not survive that."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.bad_inputs", "--seed", "0", "--count", str(QUICK)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    commands.start("--seed", "0", "--count", str(QUICK), code=MAIN)
+    code = commands.end()
+    lines = [json.loads(line) for line in commands.said().splitlines() if line.startswith("{")]
     faulty = [line for line in lines if "case" in line]
     assert not faulty, json.dumps(faulty, indent=1)
-    assert ended.returncode == 0, ended.stderr
+    assert code == 0, commands.said()
     assert lines[-1]["inputs"] == lines[-1]["as it should be"] == QUICK

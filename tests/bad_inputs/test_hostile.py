@@ -8,23 +8,19 @@ import sys
 from pathlib import Path
 
 from tests.bad_inputs.hostile import HOSTILE, Payload
+from tests.bad_inputs.test_corpus import MAIN
+from tests.faults.commands import Commands
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_forty_hostile_files_leave_no_mark() -> None:
+def test_forty_hostile_files_leave_no_mark(commands: Commands) -> None:
     """In a process of its own, which forks."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.bad_inputs", "--hostile"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
-    assert [line for line in lines if line.get("faults")] == [], ended.stdout
-    assert ended.returncode == 0, ended.stderr
+    commands.start("--hostile", code=MAIN)
+    code = commands.end()
+    lines = [json.loads(line) for line in commands.said().splitlines() if line.startswith("{")]
+    assert [line for line in lines if line.get("faults")] == [], commands.said()
+    assert code == 0, commands.said()
     assert lines[-1] == {"kind": "hostile", "files": len(HOSTILE), "marks": 0, "faulty": 0}
     assert len(HOSTILE) >= 40
 

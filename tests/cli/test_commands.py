@@ -61,11 +61,14 @@ def test_help_and_validate_import_no_torch_and_take_under_0_7_seconds(arguments:
         "heavy = {'torch', 'transformers', 'onnx', 'onnxruntime', 'numpy', 'datasets'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    # Processor time, which unlike the clock does not depend on what else the machine is doing.
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.7
+    # Processor time, the best of three: it depends less than the clock on what else the machine is doing.
+    seconds: list[float] = []
+    while not seconds or (min(seconds) >= 0.7 and len(seconds) < 3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.7
 
 
 @pytest.mark.parametrize("verb", VERBS)

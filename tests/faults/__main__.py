@@ -89,11 +89,15 @@ def _store(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _chain(folder: Path, options: argparse.Namespace) -> None:
-    recipe = folder / "recipe.yaml"
+    recipe, undisturbed = folder / "recipe.yaml", folder / "undisturbed"
     write_quickstart(recipe, scale=options.scale)
     started = time.monotonic()
     with Commands(folder, folder / "log") as commands:
-        result = check_random_kills(commands, recipe, folder, kills=options.kills, seed=options.seed)
+        whole = commands.run("run", recipe, "--run", undisturbed)
+        assert whole.code == 0, commands.said()
+        result = check_random_kills(
+            commands, recipe, undisturbed, whole.seconds, kills=options.kills, seed=options.seed
+        )
     _say(
         "chain: random kills",
         started,
@@ -102,11 +106,11 @@ def _chain(folder: Path, options: argparse.Namespace) -> None:
         identical=result.identical,
         chains=result.chains,
         during=dict(result.during),
-        undisturbed_seconds=round(result.seconds, 1),
+        undisturbed_seconds=round(whole.seconds, 1),
         scale=options.scale,
     )
     started = time.monotonic()
-    flips = check_bit_flips(folder / "undisturbed", flips=options.flips, rng=random.Random(options.seed))
+    flips = check_bit_flips(undisturbed, flips=options.flips, rng=random.Random(options.seed))
     _say("chain: flipped bits", started, options, found=flips)
 
 

@@ -1,4 +1,7 @@
-"""Commands run for real, to be killed: started by a forking server, each in a process group of its own."""
+"""Commands run for real, to be killed, and Python that must run in another process than the tests'.
+
+A forking server starts them, each in a process group of its own.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,14 @@ class Commands:
 
     def __init__(self, folder: Path, log: Path) -> None:
         self.log = log
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        # Text is hashed otherwise than in this process, so that what depends on it shows.
+        hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONHASHSEED": hash_seed,
+        }
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.forker"],
             stdin=subprocess.PIPE,
@@ -64,10 +74,23 @@ class Commands:
                 (os.killpg if reach == "group" else os.kill)(process, signal.SIGKILL)
         return Ending(self.end(), time.monotonic() - started)
 
-    def start(self, *arguments: str | Path) -> int:
-        """Start a command and return its process id; `end` must follow."""
+    def python(self, code: str, *arguments: str | Path) -> str:
+        """Carry Python code out, with the arguments in `sys.argv[1:]`, and return all that was written.
+
+        The process has imported the package and done nothing else with it.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        self.start(*arguments, code=code)
+        ended = self.end()
+        assert ended == 0, self.said()
+        return self.said()
+
+    def start(self, *arguments: str | Path, code: str | None = None) -> int:
+        """Start a command, or Python code, and return its process id; `end` must follow."""
         assert self._server.stdin is not None
-        request = {"arguments": [str(argument) for argument in arguments], "log": str(self.log)}
+        request = {"arguments": [str(argument) for argument in arguments], "log": str(self.log), "code": code}
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
         return int(self._line())
 

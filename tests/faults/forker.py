@@ -2,9 +2,9 @@
 
     python -m tests.faults.forker
 
-reads one JSON object a line, `{"arguments": [...], "log": path}`, forks a process group that carries the
-command out, and answers with its process id; when that has ended, with its exit code, or minus the signal
-that killed it.
+reads one JSON object a line, `{"arguments": [...], "log": path, "code": null}`, forks a process group that
+carries the command out, or the Python code with these arguments, and answers with its process id; when that
+has ended, with its exit code, or minus the signal that killed it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
-from tests.forked import be_the_command
+from tests.forked import be, be_the_command
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
         request = json.loads(line)
         child = os.fork()
         if child == 0:
-            be_the_command(request["arguments"], Path(request["log"]))
+            _be(request["arguments"], Path(request["log"]), request["code"])
         with suppress(ProcessLookupError):
             os.setpgid(child, child)
         sys.stdout.write(f"{child}\n")
@@ -36,6 +37,13 @@ def main() -> None:
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
+
+
+def _be(arguments: list[str], log: Path, code: str | None) -> NoReturn:
+    if code is None:
+        be_the_command(arguments, log)
+    sys.argv = ["-c", *arguments]
+    be(lambda: exec(code, {"__name__": "__main__"}), log)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,6 @@ ARTIFACTS = ("checkpoint/", "onnx/")
 class Kills:
     """What was killed, and what came of it."""
 
-    seconds: float
-    """Time of the undisturbed run."""
     fired: int = 0
     chains: int = 0
     identical: int = 0
@@ -48,13 +46,16 @@ def artifacts_of(run: Path) -> dict[str, str]:
     }
 
 
-def check_random_kills(commands: Commands, recipe: Path, folder: Path, *, kills: int, seed: int) -> Kills:
+def check_random_kills(
+    commands: Commands, recipe: Path, undisturbed: Path, seconds: float, *, kills: int, seed: int
+) -> Kills:
     """Kill runs of a recipe so many times in all, and compare what each ends in with an undisturbed run.
 
     Args:
         commands: carries the runs out.
         recipe: what is run.
-        folder: where the runs go; the undisturbed one stays in `undisturbed`.
+        undisturbed: the run of it that was not killed; the others go beside it.
+        seconds: that it took.
         kills: how many must strike.
         seed: draws the moments, and whether a kill takes the measuring children along.
 
@@ -62,19 +63,16 @@ def check_random_kills(commands: Commands, recipe: Path, folder: Path, *, kills:
         AssertionError: a command failed, or a chain ended in other bytes.
     """
     rng = random.Random(seed)
-    undisturbed = folder / "undisturbed"
-    ending = commands.run("run", recipe, "--run", undisturbed)
-    assert ending.code == 0, commands.said()
     expected = artifacts_of(undisturbed)
-    result = Kills(ending.seconds)
+    result = Kills()
     while result.fired < kills:
-        run = folder / "killed"
+        run = undisturbed.with_name("killed")
         struck = 0
         while result.fired + struck < kills:
             reach: Reach = rng.choice(("group", "process"))
-            # A third of a run at first, so that a chain takes several kills, and more with each of them, so
-            # that a machine that has become slower gets past its longest step.
-            longest = result.seconds / 3 * (1 + struck / 4)
+            # A sixth of a run at first, so that a chain takes several kills, and more with each of them, so
+            # that each step is got past, on a machine that has become slower as well.
+            longest = seconds / 6 * (1 + struck / 4)
             ending = commands.run(
                 "run", recipe, "--run", run, kill_after=rng.uniform(0, longest), reach=reach
             )

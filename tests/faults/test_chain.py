@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,47 +18,59 @@ from tests.faults.kills import artifacts_of, check_random_kills
 from tests.faults.rot import check_bit_flips
 
 
+@dataclass(frozen=True)
+class Chain:
+    """A recipe of all stages, recovery included, and a run of it that nothing disturbed."""
+
+    recipe: Path
+    undisturbed: Path
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe of all stages, recovery included."""
+def whole(_server: Commands, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     folder = tmp_path_factory.mktemp("chain")
     write_text(folder / "text")
     recovery = {"training": {**TRAINING, "steps": 3}}
     wanted = recipe(folder / "text", TRAIN, DISTILL, {**PRUNE, "recovery": recovery}, QUANTIZE)
     document = wanted.model_dump(mode="json")
     (folder / "recipe.yaml").write_text(json.dumps(document), encoding="utf-8")
-    return folder
+    _server.log = folder / "log"
+    ending = _server.run("run", folder / "recipe.yaml", "--run", folder / "undisturbed")
+    assert ending.code == 0, _server.said()
+    return Chain(folder / "recipe.yaml", folder / "undisturbed", ending.seconds)
 
 
-def test_a_chain_killed_at_random_ends_in_the_same_bytes(commands: Commands, folder: Path) -> None:
-    result = check_random_kills(commands, folder / "recipe.yaml", folder, kills=25, seed=0)
+def test_a_chain_killed_at_random_ends_in_the_same_bytes(whole: Chain, commands: Commands) -> None:
+    result = check_random_kills(commands, whole.recipe, whole.undisturbed, whole.seconds, kills=25, seed=0)
     assert result.identical == result.fired == 25
     assert len(result.during) > 3, "the kills did not reach the whole chain"
 
 
-def test_each_flipped_bit_of_a_run_is_found(folder: Path) -> None:
-    assert check_bit_flips(folder / "undisturbed", flips=150, rng=random.Random(0)) == 150
+def test_each_flipped_bit_of_a_run_is_found(whole: Chain) -> None:
+    assert check_bit_flips(whole.undisturbed, flips=150, rng=random.Random(0)) == 150
 
 
-def test_a_rotten_stage_is_made_again_and_not_used(commands: Commands, folder: Path) -> None:
-    run = folder / "rotten"
-    shutil.copytree(folder / "undisturbed", run)
+def test_a_rotten_stage_is_made_again_and_not_used(whole: Chain, commands: Commands, tmp_path: Path) -> None:
+    run = shutil.copytree(whole.undisturbed, tmp_path / "rotten")
     weights = run / "01-distill" / "checkpoint" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-3] ^= 16
     weights.write_bytes(content)
-    assert commands.run("run", folder / "recipe.yaml", "--run", run).code == 0
+    assert commands.run("run", whole.recipe, "--run", run).code == 0
     assert "01 distill: made again: checkpoint/model.safetensors changed since" in commands.said()
-    assert artifacts_of(run) == artifacts_of(folder / "undisturbed")
+    assert artifacts_of(run) == artifacts_of(whole.undisturbed)
 
 
-def test_of_two_runs_in_one_folder_the_second_is_refused(commands: Commands, folder: Path) -> None:
-    run = folder / "shared"
-    process = commands.start("run", folder / "recipe.yaml", "--run", run)
+def test_of_two_runs_in_one_folder_the_second_is_refused(
+    whole: Chain, commands: Commands, tmp_path: Path
+) -> None:
+    run = tmp_path / "shared"
+    process = commands.start("run", whole.recipe, "--run", run)
     while not (run / ".roots-run.owner").exists():
         assert commands.running()
-    second = CliRunner().invoke(app, ["run", str(folder / "recipe.yaml"), "--run", str(run)])
+    second = CliRunner().invoke(app, ["run", str(whole.recipe), "--run", str(run)])
     assert second.exit_code == 2
     assert f"another process is writing to this run (process {process})" in second.stderr
     assert commands.end() == 0
-    assert artifacts_of(run) == artifacts_of(folder / "undisturbed")
+    assert artifacts_of(run) == artifacts_of(whole.undisturbed)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_ch
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.quantized import QuantizedWeight
 from roots_compress.model.sources import ROOTS_KEYS
+from tests.faults.commands import Commands
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokenizer, tiny_tokens
 
 QUANTIZATION = {
@@ -110,19 +109,17 @@ def test_saving_twice_gives_the_same_bytes(kind: str, tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
-def test_new_process_gives_the_same_logits(saved: Path) -> None:
+def test_new_process_gives_the_same_logits(commands: Commands, saved: Path) -> None:
     code = (
         "import sys, torch; from pathlib import Path;"
         "from roots_compress.model.checkpoint import load_checkpoint;"
         "model = load_checkpoint(Path(sys.argv[1])).model;"
         "print(model(torch.arange(8)[None]).logits.double().sum().item())"
     )
-    printed = subprocess.run(
-        [sys.executable, "-c", code, str(saved)], check=True, capture_output=True, text=True, timeout=120
-    )
+    # It prints the sum, and no warnings with it.
+    printed = commands.python(code, saved)
     expected = load_checkpoint(saved).model(torch.arange(8)[None]).logits.double().sum().item()
-    assert float(printed.stdout) == pytest.approx(expected, abs=1e-3)
-    assert printed.stderr == ""
+    assert float(printed) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", MODELS)

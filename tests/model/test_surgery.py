@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from roots_compress.model.surgery import (
     mlp_group,
     query_group,
 )
+from tests.faults.commands import Commands
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -175,11 +174,12 @@ def test_dropped_layers_leave_the_others_renumbered_for_the_cache() -> None:
 
 
 RELOAD = """
-import sys, numpy, torch
+import os, sys, numpy, torch
 from transformers import AutoModelForCausalLM
 import roots_compress.model.modeling
+os.chdir(sys.argv[1])
 tokens = torch.from_numpy(numpy.load("tokens.npy"))
-for name in sys.argv[1:]:
+for name in sys.argv[2:]:
     model, report = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"], report
     with torch.no_grad():
@@ -187,7 +187,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_cut_models_reload_in_a_new_process_with_equal_logits(tmp_path: Path) -> None:
+def test_cut_models_reload_in_a_new_process_with_equal_logits(commands: Commands, tmp_path: Path) -> None:
     names = ("qwen3", "gpt2", "untied")
     expected = {}
     for name in names:
@@ -198,9 +198,7 @@ def test_cut_models_reload_in_a_new_process_with_equal_logits(tmp_path: Path) ->
         model.save_pretrained(tmp_path / name)
         expected[name] = logits(model)
     np.save(tmp_path / "tokens.npy", tiny_tokens().numpy())
-    command = [sys.executable, "-c", RELOAD, *names]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    commands.python(RELOAD, tmp_path, *names)
     for name in names:
         reloaded = torch.from_numpy(np.load(tmp_path / f"{name}.npy"))
         torch.testing.assert_close(reloaded, expected[name])

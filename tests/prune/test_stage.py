@@ -29,7 +29,7 @@ from roots_compress.prune.timing import NOISE
 from roots_compress.results import Speed
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.outcome import StageOutcome
-from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokenizer, tiny_tokens
+from tests.tiny import TEXT, tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
 CALIBRATION = CalibrationConfig(windows=8, block_size=32)
 SPLIT = TextSplit(tuple(Document.plain(f"{TEXT} {number}") for number in range(8)), (), "tiny")
@@ -188,7 +188,7 @@ def test_a_time_that_no_shape_meets_or_that_is_met_is_refused(
 def test_the_stopwatch_times_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopwatch, "REPEATS", 2)
     console = Console(quiet=True)
-    with Stopwatch(tiny_checkpoint(), tmp_path / "timing", multiple_of=4, console=console) as watch:
+    with Stopwatch(tiny_config(), tmp_path / "timing", multiple_of=4, console=console) as watch:
         assert watch.whole_ms > 0
         assert watch.measure([watch.whole[0], None]) > 0
         # What the fit makes of a busy machine's timings is not bounded; that it holds time at all is.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +22,7 @@ from roots_compress.model.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.stage import quantize
 from roots_compress.training.outcome import StageOutcome
+from tests.faults.commands import Commands
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 
 Scheme = Literal["int8", "int4", "fp16"]
@@ -100,29 +99,29 @@ import sys
 from pathlib import Path
 import torch
 from roots_compress.model.checkpoint import load_checkpoint
+from tests.faults.commands import Commands
 from tests.tiny import tiny_tokens
 for folder in sys.argv[1:]:
     model = load_checkpoint(Path(folder)).model
     with torch.no_grad():
-        sys.stdout.buffer.write(model(input_ids=tiny_tokens()).logits.float().numpy().tobytes())
+        torch.save(model(input_ids=tiny_tokens()).logits, Path(folder, "logits.pt"))
 """
 
 
-def test_saved_and_loaded_in_a_new_process_models_give_the_same_logits(tmp_path: Path) -> None:
-    expected = []
+def test_saved_and_loaded_in_a_new_process_models_give_the_same_logits(
+    commands: Commands, tmp_path: Path
+) -> None:
+    expected = {}
     for scheme in SCHEMES:
         work = tmp_path / f"{scheme}-work"
         work.mkdir()
         model = run(work, tiny_checkpoint(tie_word_embeddings=scheme != "int4"), scheme).checkpoint
         save_checkpoint(model, tmp_path / scheme)
-        expected.append(logits(model.model))
-    command = [sys.executable, "-c", RELOAD, *(str(tmp_path / scheme) for scheme in SCHEMES)]
-    done = subprocess.run(command, capture_output=True, check=True)
-    loaded = torch.frombuffer(bytearray(done.stdout), dtype=torch.float32).view(
-        len(SCHEMES), *expected[0].shape
-    )
-    for scheme, found, wanted in zip(SCHEMES, loaded, expected, strict=True):
-        assert torch.equal(found, wanted), scheme
+        expected[scheme] = logits(model.model)
+    commands.python(RELOAD, *(tmp_path / scheme for scheme in SCHEMES))
+    for scheme, wanted in expected.items():
+        found = torch.load(tmp_path / scheme / "logits.pt", weights_only=True)
+        assert torch.equal(found.float(), wanted), scheme
 
 
 def test_every_matrix_is_stored_in_integers(tmp_path: Path) -> None:
