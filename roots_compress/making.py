@@ -16,7 +16,6 @@ from roots_compress.distill.stage import distill
 from roots_compress.errors import InputError, StageError
 from roots_compress.evaluate.artifact import measure_quality
 from roots_compress.evaluate.progress import bar
-from roots_compress.evaluate.speed import Speeds
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.model.limits import Limits
@@ -75,7 +74,7 @@ def make_stage(
     checkpoint = load_checkpoint(workspace.checkpoint)
     windows = held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer)
     with bar(console, "perplexity") as progress:
-        quality = measure_quality(
+        metrics = measure_quality(
             workspace.onnx,
             checkpoint.model,
             windows,
@@ -84,7 +83,7 @@ def make_stage(
             progress=progress,
         )
     console.print(
-        f"{index:02d} {step.kind}: {quality.bytes / 1e6:.2f} MB, perplexity {quality.perplexity:.3f}, "
+        f"{index:02d} {step.kind}: {metrics.bytes / 1e6:.2f} MB, perplexity {metrics.perplexity:.3f}, "
         f"graph agrees with the checkpoint within {parity.largest_difference:.1e}"
     )
     result = StageResult(
@@ -92,7 +91,7 @@ def make_stage(
         kind=step.kind,
         name=step.name,
         seconds=seconds,
-        metrics=quality.with_speed(Speeds((), ())),
+        metrics=metrics,
         onnx=workspace.final_onnx,
         notes={**outcome.notes, "parity": {case.name: case.difference for case in parity.parity}},
     )

@@ -109,7 +109,7 @@ def finish(
     if len(run.stages()) > len(rows):
         console.print(f"removing stages that the recipe no longer has, from {len(rows):02d} on")
         run.discard(len(rows))
-    metrics = replace(_measure_together(run, rows, setting, console), search=search)
+    metrics = replace(_measure_together(rows, setting, console), search=search)
     run.write_metrics(metrics)
     run.write_text("report.html", html(metrics))
     run.seal()
@@ -147,9 +147,7 @@ def _reuse_or_make(
         raise
 
 
-def _measure_together(
-    run: RunFolder, rows: list[CommittedStage], setting: Setting, console: Console
-) -> RunMetrics:
+def _measure_together(rows: list[CommittedStage], setting: Setting, console: Console) -> RunMetrics:
     """Time all graphs in one interleaved pass, and put the run's figures together."""
     recipe = setting.recipe
     evaluation = recipe.evaluation

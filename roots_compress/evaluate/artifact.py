@@ -6,7 +6,6 @@ Speed is no property of one artifact: `measure_speed` times all of a run's toget
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from roots_compress.evaluate.memory import peak_rss_bytes
 from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.evaluate.progress import Progress
 from roots_compress.evaluate.size import count_parameters, graph_bytes
-from roots_compress.evaluate.speed import Speeds, fit_contexts
+from roots_compress.evaluate.speed import fit_contexts
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.results import Metrics, Protocol
 from roots_compress.runtime.onnx_engine import OnnxEngine
@@ -30,32 +29,6 @@ ROUNDED_AGREEMENT = 0.1
 which averages out over a text, but not over a few tokens."""
 
 
-@dataclass(frozen=True)
-class Quality:
-    """The figures of an artifact that do not depend on what it is compared with."""
-
-    parameters: int
-    bytes: int
-    perplexity: float
-    """Through the graph, as are `bits_per_byte`; `torch_perplexity` is through the checkpoint's own model."""
-    bits_per_byte: float
-    torch_perplexity: float
-    peak_rss_bytes: int
-
-    def with_speed(self, speeds: Speeds) -> Metrics:
-        """Return the complete figures."""
-        return Metrics(
-            parameters=self.parameters,
-            bytes=self.bytes,
-            perplexity=self.perplexity,
-            bits_per_byte=self.bits_per_byte,
-            torch_perplexity=self.torch_perplexity,
-            prefill_tokens_per_second=speeds.prefill,
-            decode_tokens_per_second=speeds.decode,
-            peak_rss_bytes=self.peak_rss_bytes,
-        )
-
-
 def measure_quality(
     folder: Path,
     model: RootsForCausalLM,
@@ -64,8 +37,8 @@ def measure_quality(
     *,
     threads: int,
     progress: Progress | None = None,
-) -> Quality:
-    """Measure a graph and the checkpoint it came from.
+) -> Metrics:
+    """Measure a graph and the checkpoint it came from; speeds are left for later.
 
     Args:
         folder: the graph.
@@ -94,12 +67,14 @@ def measure_quality(
     del engine
     through_torch = perplexity(TorchEngine(model), windows, progress=report(count))
     _require_agreement(through_graph.perplexity, through_torch.perplexity, model, folder)
-    return Quality(
+    return Metrics(
         parameters=count_parameters(model),
         bytes=graph_bytes(folder),
         perplexity=through_graph.perplexity,
         bits_per_byte=through_graph.bits_per_byte,
         torch_perplexity=through_torch.perplexity,
+        prefill_tokens_per_second=(),
+        decode_tokens_per_second=(),
         peak_rss_bytes=peak_rss_bytes(
             folder, context=longest, decode_tokens=config.decode_tokens, threads=threads
         ),

@@ -9,13 +9,13 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import StageError
 from roots_compress.evaluate.size import graph_bytes, stored_bytes
 from roots_compress.export.config import ExportConfig
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import ParityCase, check_parity
 from roots_compress.export.runtimes import write_configs
-from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.model.checkpoint import Checkpoint, refuse_occupied
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.tokenizer import save_tokenizer
 from roots_compress.runtime.graph_folder import GRAPH_NAME
@@ -63,12 +63,7 @@ def export_checkpoint(
         StageError: the graph is not valid ONNX, holds more weights than the checkpoint, or its logits are not
             the checkpoint's.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(
-            "the export folder holds something already",
-            where=directory,
-            remedy="Name a new folder, or remove this one.",
-        )
+    refuse_occupied(directory)
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -92,9 +92,9 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield `(tokens_BT, segments_BT)`; no segments where every window of the batch is one document."""
     for start in range(0, windows.input_ids.shape[0], batch_size):
-        rows = slice(start, start + batch_size)
-        tokens = torch.from_numpy(windows.input_ids[rows]).to(device)
-        segments = torch.from_numpy(windows.segment_ids[rows]).to(device)
+        batch = windows[start : start + batch_size]
+        tokens = torch.from_numpy(batch.input_ids).to(device)
+        segments = torch.from_numpy(batch.segment_ids).to(device)
         whole = bool((segments == segments[:, :1]).all())
         yield tokens, None if whole else segments
 

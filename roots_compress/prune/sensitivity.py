@@ -53,7 +53,7 @@ def layer_costs(
     Raises:
         StageError: activations or the loss are NaN or infinite.
     """
-    fishers = output_fishers(model, first(windows, FISHER_WINDOWS), device=device)
+    fishers = output_fishers(model, windows[:FISHER_WINDOWS], device=device)
     stream = ResidualStream(model, windows, device=device)
     tokens = windows.input_ids.size
 
@@ -96,7 +96,7 @@ def output_fishers(model: RootsForCausalLM, windows: PackedWindows, *, device: s
 @torch.no_grad()
 def layer_divergences(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> list[float]:
     """Return how far the predictions move when each layer alone is left out, in nats per token."""
-    stream = ResidualStream(model, first(windows, DROP_WINDOWS), device=device)
+    stream = ResidualStream(model, windows[:DROP_WINDOWS], device=device)
     layers = list(enumerate(model.model.layers))
 
     def predictions(fork: ResidualStream) -> Tensor:
@@ -115,11 +115,6 @@ def layer_divergences(model: RootsForCausalLM, windows: PackedWindows, *, device
         found.append(divergence(reference_RV, run(stream.fork(), index + 1)))
         stream.advance(layer, index)
     return found
-
-
-def first(windows: PackedWindows, count: int) -> PackedWindows:
-    """Return the first windows of several."""
-    return PackedWindows(windows.input_ids[:count], windows.labels[:count], windows.segment_ids[:count])
 
 
 def _factor(fisher_WW: Tensor) -> Tensor:

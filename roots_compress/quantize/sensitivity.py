@@ -77,7 +77,7 @@ def rounding_costs(
         moved_TO = change_of[name](inputs_TI)
         losses[site_of[name]] += float((moved_TO * gradients_TO).sum(dim=1).square().sum()) / 2
 
-    few = PackedWindows(windows.input_ids[:WINDOWS], windows.labels[:WINDOWS], windows.segment_ids[:WINDOWS])
+    few = windows[:WINDOWS]
     labels = torch.Generator().manual_seed(seed)
     observe_gradients(model, few, site_of, observer, sampled=labels, device=device)
     return {name: SiteCost(losses[name] / few.input_ids.size, prices[name]) for name in prices}

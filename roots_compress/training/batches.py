@@ -6,7 +6,7 @@ Shape legend: B windows in a batch, T tokens in a window, N scored positions of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -103,9 +103,4 @@ def scored_windows(windows: PackedWindows) -> PackedWindows:
             where="data.train",
             remedy="Give longer documents, or instruction data whose responses are not empty.",
         )
-    return replace(
-        windows,
-        input_ids=windows.input_ids[keep],
-        labels=windows.labels[keep],
-        segment_ids=windows.segment_ids[keep],
-    )
+    return windows[keep]

@@ -82,7 +82,7 @@ def test_external_data_holds_the_weights_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_folder_in_use_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds something"):
+    with pytest.raises(InputError, match="already holds something"):
         export_checkpoint(tiny_checkpoint(), tmp_path, ExportConfig())
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
