@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 
 class Settings(BaseModel):
@@ -17,6 +18,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_rest_of_a_default(cls, given: object) -> object:
+        """Let an inner group that is given in part keep what its field's default sets otherwise.
+
+        A field's default may differ from the group's own: recovery learns at another rate than training does.
+        """
+        if not isinstance(given, Mapping):
+            return given
+        filled = dict(given)
+        for name, field in cls.model_fields.items():
+            part, default = given.get(name), field.default
+            if isinstance(part, Mapping) and isinstance(default, Settings):
+                filled[name] = {**{key: getattr(default, key) for key in default.model_fields_set}, **part}
+        return filled
 
 
 # YAML has neither paths nor tuples: these two, and only these, are read from its strings and lists.

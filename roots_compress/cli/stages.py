@@ -227,7 +227,7 @@ def prune(
             score=score.value if score else None,
             refit=refit,
             uniform=False if per_layer else None,
-            recovery={"training": {"steps": recover, "learning_rate": 2e-4}} if recover is not None else None,
+            recovery={"training": {"steps": recover}} if recover is not None else None,
         ),
     }
     _append(stage, run, source=checkpoint)

@@ -23,11 +23,18 @@ def recipe_yaml(recipe: Recipe, comment: str) -> str:
     return head + yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=110)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, default: Any = None) -> Any:
     """Return a setting as YAML holds it; of a group, its kind and what is not as it would be without it."""
     if isinstance(value, Settings):
-        held = {key: (getattr(value, key), field.default) for key, field in type(value).model_fields.items()}
-        return {key: _plain(own) for key, (own, usual) in held.items() if key == "kind" or own != usual}
+        fields = type(value).model_fields
+        usual = {
+            key: getattr(default, key) if isinstance(default, Settings) else field.default
+            for key, field in fields.items()
+        }
+        own = {key: getattr(value, key) for key in fields}
+        return {
+            key: _plain(own[key], usual[key]) for key in fields if key == "kind" or own[key] != usual[key]
+        }
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from roots_compress.data.config import CalibrationConfig
 from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError
-from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.config import PruneConfig, RecoveryConfig
 from roots_compress.recipe.loading import check_paths, load_recipe, parse_recipe, resolved
 from roots_compress.recipe.schema import Recipe
+from roots_compress.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = "name: demo\nmodel: m\nstages:\n"
@@ -323,6 +325,21 @@ def test_the_recipes_that_are_shipped_are_recipes(path: Path, tmp_path: Path) ->
     makes_model = "kind: train" in path.read_text(encoding="utf-8")
     recipe = load_recipe(path, model=None if makes_model else tmp_path)
     assert recipe.name == path.stem
+
+
+def test_a_group_given_in_part_keeps_the_rest_of_its_default(tmp_path: Path) -> None:
+    text = (
+        f"{MINIMAL}  - kind: prune\n    calibration: {{windows: 8}}\n    recovery: {{training: {{steps: 4}}}}"
+    )
+    (stage,) = load(tmp_path, text).stages
+    assert isinstance(stage, PruneConfig)
+    usual = PruneConfig(recovery=RecoveryConfig())
+    assert stage.calibration == usual.calibration.model_copy(update={"windows": 8})
+    assert stage.calibration.block_size != CalibrationConfig().block_size
+    assert stage.recovery is not None
+    assert usual.recovery is not None
+    assert stage.recovery.training == usual.recovery.training.model_copy(update={"steps": 4})
+    assert stage.recovery.training.learning_rate != TrainingConfig().learning_rate
 
 
 def test_resolved_holds_every_default(tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ stages:
   - kind: prune
     target: {parameters: 0.5}
     recovery: {}
+    calibration: {windows: 8}
+  - kind: prune
+    name: again
+    recovery: {training: {learning_rate: 0.001}}
   - {kind: quantize, name: "no", fold: false}
 gates: {max_bytes: 12345678, max_perplexity_ratio: 1.0}
 """
