@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,11 +39,12 @@ def student_path(student: str) -> Path | None:
     if student in STUDENT_PRESETS:
         return None
     path = Path(student)
-    if not path.exists():
-        near = did_you_mean(student, list(STUDENT_PRESETS))
-        raise InputError(
-            f"there is no student preset and no path '{student}'{near}",
-            where="student",
-            remedy=f"Name a preset ({', '.join(STUDENT_PRESETS)}), a ROOTS config file, or a checkpoint.",
-        )
-    return path
+    with suppress(OSError):  # such as a name too long for a file
+        if path.exists():
+            return path
+    near = did_you_mean(path.name, list(STUDENT_PRESETS))
+    raise InputError(
+        f"there is no preset or path '{path.name}'{near}",
+        where="student",
+        remedy=f"Name a preset ({', '.join(STUDENT_PRESETS)}), a ROOTS config file, or a checkpoint.",
+    )

@@ -9,11 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from roots_compress.errors import InputError, did_you_mean
+from roots_compress.distill.config import STUDENT_PRESETS, DistillConfig, student_path
+from roots_compress.errors import InputError
 from roots_compress.prune.config import PruneConfig
 from roots_compress.recipe.faults import faults_of
 from roots_compress.recipe.location import Location, dotted, parse_dotted
-from roots_compress.recipe.schema import STUDENT_PRESETS, DistillConfig, Recipe, StageConfig, placed_stages
+from roots_compress.recipe.schema import Recipe, StageConfig, placed_stages
 from roots_compress.recipe.yaml import Document, read_yaml
 from roots_compress.training.config import DistillLossConfig
 
@@ -92,23 +93,25 @@ def check_paths(recipe: Recipe, source: Path | None = None) -> None:
         InputError: a model, a text or a student is missing.
     """
     for location, path in _named_paths(recipe):
-        student = location[-1] == "student"
         try:
             if path.exists():
                 continue
             problem = "does not exist"
         except OSError as error:  # a folder on the way may not be entered, or a name is too long
             problem = f"cannot be read: {error.strerror}"
-        if student:
-            message = (
-                f"there is no preset or path '{path.name}'{did_you_mean(path.name, list(STUDENT_PRESETS))}"
-            )
-            remedy = f"Name a preset ({', '.join(STUDENT_PRESETS)}), a ROOTS config file, or a checkpoint."
-        else:
-            message = f"'{path}' {problem}"
-            remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
         where = _place_of(location, path, source)
-        raise InputError(message, where=where, remedy=remedy if where != MODEL_OPTION else _LOCAL_ONLY)
+        remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
+        raise InputError(
+            f"'{path}' {problem}", where=where, remedy=remedy if where != MODEL_OPTION else _LOCAL_ONLY
+        )
+    for place, stage in placed_stages(recipe):
+        if isinstance(stage, DistillConfig):
+            location = (*place, "student")
+            try:
+                student_path(stage.student)
+            except InputError as error:
+                error.where = _place_of(location, Path(stage.student), source)
+                raise
 
 
 @contextmanager
@@ -129,9 +132,6 @@ def _named_paths(recipe: Recipe) -> list[tuple[Location, Path]]:
         found.append((("model",), recipe.model))
     found += [(("data", "train", index), path) for index, path in enumerate(recipe.data.train)]
     found += [(("data", "eval", index), path) for index, path in enumerate(recipe.data.eval)]
-    for place, stage in placed_stages(recipe):
-        if isinstance(stage, DistillConfig) and stage.student not in STUDENT_PRESETS:
-            found.append(((*place, "student"), Path(stage.student)))
     return found
 
 

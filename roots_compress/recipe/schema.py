@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from roots_compress.data.config import DataConfig
-from roots_compress.distill.config import STUDENT_PRESETS, DistillConfig
+from roots_compress.distill.config import DistillConfig
 from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.export.config import ExportConfig
 from roots_compress.prune.config import PruneConfig
@@ -18,8 +18,6 @@ from roots_compress.recipe.location import Location, dotted
 from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
 from roots_compress.train.config import ArchitectureConfig, TrainConfig
 from roots_compress.training.config import TrainingConfig
-
-__all__ = ["BASELINE_NAME", "STUDENT_PRESETS", "DistillConfig", "GatesConfig", "Recipe", "StageConfig"]
 
 StageConfig = Annotated[
     TrainConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
