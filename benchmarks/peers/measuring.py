@@ -158,18 +158,9 @@ def time_engines(
     context grows by `decode` tokens a repeat, for all engines alike.
     """
     failed: dict[str, str] = {}
-    rates: dict[str, dict[str, list[Rate]]] = {}
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for launch in launches:
-            name = launch.engine.name
-            try:
-                workers[name] = stack.enter_context(Worker(launch))
-            except PeerError as error:
-                failed[name] = str(error)
-                continue
-            workers[name].pause()
-            rates[name] = {"prefill": [], "decode": []}
+        workers = _open(launches, stack, failed)
+        rates: dict[str, dict[str, list[Rate]]] = {name: {"prefill": [], "decode": []} for name in workers}
         for context in contexts:
             fresh = context in prefill_contexts
             seconds: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
@@ -199,6 +190,20 @@ def time_engines(
                 if fresh:
                     rates[name]["prefill"].append(_rate(context, context, counted, "prefill_seconds"))
     return {name: rates[name] for name in workers}, failed
+
+
+def _open(launches: Sequence[Launch], stack: ExitStack, failed: dict[str, str]) -> dict[str, Worker]:
+    """Start the engines, each of which then waits for its turn; enter those that fail, and why."""
+    workers: dict[str, Worker] = {}
+    for launch in launches:
+        try:
+            worker = stack.enter_context(Worker(launch))
+        except PeerError as error:
+            failed[launch.engine.name] = str(error)
+        else:
+            worker.pause()
+            workers[launch.engine.name] = worker
+    return workers
 
 
 def tokens_needed(contexts: Sequence[int], decode: int, repeats: int) -> int:

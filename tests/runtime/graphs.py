@@ -18,6 +18,19 @@ from onnx import TensorProto, helper, numpy_helper
 VOCAB_SIZE = 7
 MAX_CONTEXT = 16
 
+CONSTANTS: dict[str, NDArray[np.generic]] = {
+    "logits_to_keep": np.asarray(0),
+    "list": np.asarray([1]),
+    "far": np.asarray([np.iinfo(np.int64).max]),
+    "axis1": np.asarray([1]),
+    "axis2": np.asarray(2),
+    "axis2_list": np.asarray([2]),
+    "axes13": np.asarray([1, 3]),
+    "last": np.asarray([2]),
+    "half": np.asarray(0.5, dtype=np.float32),
+    "two_heads_of_three": np.asarray([1, 2, 1, 3]),
+}
+
 Table = NDArray[np.float32]
 
 
@@ -44,6 +57,13 @@ def expected_logits(weights: dict[str, Table], prompt: list[int]) -> Table:
 
 def history_model(weights: dict[str, Table], *, optional_logits: bool = False) -> onnx.ModelProto:
     """Return the decoder graph described above, with an input that says how many logits to keep if asked."""
+    inputs, outputs = _inputs_and_outputs(optional_logits)
+    constants = [numpy_helper.from_array(value, name) for name, value in {**CONSTANTS, **weights}.items()]
+    graph = helper.make_graph(_history_nodes(optional_logits), "history", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def _history_nodes(optional_logits: bool) -> list[onnx.NodeProto]:
     nodes = [
         # This step's part of the mask, and its ids where the mask is 1: (B, 1, T, 1).
         helper.make_node("Shape", ["input_ids"], ["tokens"], start=1, end=2),
@@ -86,19 +106,10 @@ def history_model(weights: dict[str, Table], *, optional_logits: bool = False) -
             helper.make_node("Reshape", ["minus_kept", "list"], ["first"]),
             helper.make_node("Slice", ["all_logits", "first", "far", "axis1"], ["logits"]),
         ]
-    constants: dict[str, NDArray[np.generic]] = {
-        "logits_to_keep": np.asarray(0),
-        "list": np.asarray([1]),
-        "far": np.asarray([np.iinfo(np.int64).max]),
-        "axis1": np.asarray([1]),
-        "axis2": np.asarray(2),
-        "axis2_list": np.asarray([2]),
-        "axes13": np.asarray([1, 3]),
-        "last": np.asarray([2]),
-        "half": np.asarray(0.5, dtype=np.float32),
-        "two_heads_of_three": np.asarray([1, 2, 1, 3]),
-        **weights,
-    }
+    return nodes
+
+
+def _inputs_and_outputs(optional_logits: bool) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
     shapes = {"0": (TensorProto.FLOAT, 1, 1), "1": (TensorProto.FLOAT16, 2, 3)}
     inputs = [
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"]),
@@ -119,14 +130,7 @@ def history_model(weights: dict[str, Table], *, optional_logits: bool = False) -
                         f"{prefix}.{layer}.{part}", dtype, ["batch", heads, length, width]
                     )
                 )
-    graph = helper.make_graph(
-        nodes,
-        "history",
-        inputs,
-        outputs,
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return inputs, outputs
 
 
 def write_graph(
