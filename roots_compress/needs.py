@@ -7,7 +7,6 @@ loses nothing that was finished.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,13 +95,6 @@ def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) ->
             remedy="Close other programs, take a machine with more memory, or a smaller student.",
             transient=True,
         )
-
-
-def free_disk(folder: Path) -> int:
-    """Return the bytes that may still be written where a folder is, or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def available_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:

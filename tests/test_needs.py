@@ -11,11 +11,12 @@ import pytest
 from roots_compress import making
 from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError
-from roots_compress.needs import Needs, available_memory, free_disk, needs_of, require_room
+from roots_compress.needs import Needs, available_memory, needs_of, require_room
 from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
+from roots_compress.run.disk import free_disk
 from roots_compress.run.store import RunFolder
 from roots_compress.train.config import TrainConfig
 from roots_compress.train.stage import planned_parameters

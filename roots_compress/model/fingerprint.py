@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from roots_compress.run.disk import file_sha256
+
 READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".gguf"})
 """Files of a checkpoint's directory that loading it may read."""
 
@@ -12,14 +14,9 @@ READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".gguf"})
 def source_sha256(source: Path) -> str:
     """Return the sha256 of a checkpoint: of one file, or of the names and contents of a directory's files."""
     if not source.is_dir():
-        return _file_sha256(source)
+        return file_sha256(source)
     digest = hashlib.sha256()
     for path in sorted(source.iterdir()):
         if path.suffix in READ_SUFFIXES and path.is_file():
-            digest.update(f"{path.name}\0{_file_sha256(path)}\n".encode())
+            digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

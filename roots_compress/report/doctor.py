@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from packaging.version import Version
 
+from roots_compress.run.disk import free_disk
 from roots_compress.run.machine import own_instruction_set, usable_cores
 
 SECURITY_FLOORS = {"transformers": "5.5", "torch": "2.10", "onnx": "1.21", "filelock": "3.20.3"}
@@ -74,4 +74,4 @@ def _machine() -> Iterator[str]:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         yield f"  memory: {memory / 1e9:.1f} GB"
-    yield f"  free disk here: {shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB"
+    yield f"  free disk here: {free_disk(Path.cwd()) / 1e9:.1f} GB"

@@ -6,7 +6,6 @@ one canonical text, so that a flipped bit anywhere in a stage is found, the mani
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -16,6 +15,7 @@ from typing import get_args
 
 from roots_compress.results import Json, StageKind
 from roots_compress.run.atomic import read_regular
+from roots_compress.run.disk import file_sha256
 from roots_compress.run.keys import PARENT, StageKey, canonical_json, hash_json
 
 MANIFEST_NAME = "manifest.json"
@@ -138,9 +138,7 @@ def list_files(stage: Path) -> dict[str, Path]:
 
 def record_file(path: Path) -> FileRecord:
     """Return size and hash of a file."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return FileRecord(bytes=os.fstat(stream.fileno()).st_size, sha256=digest)
+    return FileRecord(bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 def find_faults(stage: Path, manifest: Manifest, *, hashes: bool) -> list[str]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from roots_compress.model.readback import require_written
 from roots_compress.results import Json
 from roots_compress.run.atomic import move_folder, remove_folder, sync_tree
+from roots_compress.run.disk import file_sha256
 
 SCHEMA = 1
 KEPT = 2
@@ -57,7 +58,7 @@ def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
         "schema": SCHEMA,
         "fingerprint": fingerprint,
         "step": state.step,
-        "sha256": _sha256(beside / TENSORS),
+        "sha256": file_sha256(beside / TENSORS),
         "facts": state.facts,
     }
     (beside / FACTS).write_text(json.dumps(document, indent=1), encoding="utf-8")
@@ -94,7 +95,7 @@ def _read(folder: Path, fingerprint: str) -> SavedState | None:
         document = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         if document["schema"] != SCHEMA or document["fingerprint"] != fingerprint:
             return None
-        if document["sha256"] != _sha256(folder / TENSORS):
+        if document["sha256"] != file_sha256(folder / TENSORS):
             return None
         return SavedState(int(document["step"]), load_file(folder / TENSORS), document["facts"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
@@ -103,8 +104,3 @@ def _read(folder: Path, fingerprint: str) -> SavedState | None:
 
 def _newest_first(work: Path) -> Iterator[Path]:
     return iter(sorted(work.glob("step-*"), reverse=True))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,9 +15,7 @@ Shape legend: N positions, k kept tokens, K = k + 1 outcomes.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +33,7 @@ from torch import Tensor
 from roots_compress.errors import InputError, StageError
 from roots_compress.results import Json
 from roots_compress.run.atomic import read_regular, sync_directory, sync_file, write_text
+from roots_compress.run.disk import file_sha256, free_disk
 from roots_compress.run.keys import canonical_json, explain_change, hash_json
 
 SCHEMA = 1
@@ -123,10 +122,7 @@ class TeacherCache:
         Raises:
             InputError: there is not.
         """
-        needed, place = self.missing_bytes(), self.folder
-        while not place.exists():
-            place = place.parent
-        free = shutil.disk_usage(place).free
+        needed, free = self.missing_bytes(), free_disk(self.folder)
         if needed > free:
             raise InputError(
                 f"the teacher's targets take {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free",
@@ -189,7 +185,7 @@ class TeacherCache:
             sync_file(beside)
             beside.replace(path)
             sync_directory(self.folder)
-            self._hashes[part.name] = _sha256(path)
+            self._hashes[part.name] = file_sha256(path)
             facts: dict[str, Json] = {"identity": self.identity, "parts": dict(self._hashes)}
             write_text(self.folder / FACTS, canonical_json(facts) + "\n")
         except OSError as error:
@@ -218,7 +214,7 @@ class TeacherCache:
 
     def _holds(self, part: Part) -> bool:
         path, recorded = self.folder / part.name, self._hashes.get(part.name)
-        return recorded is not None and path.is_file() and _sha256(path) == recorded
+        return recorded is not None and path.is_file() and file_sha256(path) == recorded
 
     def _positions(self, part: Part) -> int:
         return int(self._offsets[part.stop] - self._offsets[part.first])
@@ -246,8 +242,3 @@ class TeacherCache:
                 transient=True,
             )
         return hashes
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
