@@ -63,7 +63,7 @@ def fused_graph(shape: Shape, *, integer_cache: bool) -> bytes:
         made = [f"out{index}", *(f"new_{name}" for name in names)]
         feeds += ["scale", "scale"] * integer_cache
         nodes.append(helper.make_node("GroupQueryAttention", feeds, made, domain=MICROSOFT, **attributes))
-        size = ["B", shape.kv_heads, "C", shape.width]
+        size: list[str | int] = ["B", shape.kv_heads, "C", shape.width]
         inputs += [info(name, cache, size) for name in names]
         outputs += [info(made[0], TensorProto.FLOAT, None), *(info(name, cache, size) for name in made[1:])]
     graph = helper.make_graph(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedConfig, Qwen2Config, Qwen3Config
@@ -40,7 +41,7 @@ FIELDS: dict[str, dict[str, int | bool]] = {
 }  # fmt: skip
 
 
-def layerwise(**fields: int) -> RootsConfig:
+def layerwise(**fields: Any) -> RootsConfig:
     """Return the config of a ROOTS model as pruning may leave one: no two neighbouring layers are alike."""
     layers = [
         {
