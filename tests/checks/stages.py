@@ -321,7 +321,7 @@ CHECKS = [
         "the state is damaged",
         resume_from_a_flipped_bit,
         NoticedError,
-        ('document["sha256"] != _sha256(folder / TENSORS)', "False"),
+        ('document["sha256"] != file_sha256(folder / TENSORS)', "False"),
     ),
     Check(
         "a student's tokens mean something else",

@@ -204,7 +204,7 @@ def test_an_on_policy_training_goes_on_where_it_was_interrupted(tmp_path: Path) 
 
 
 def test_an_unknown_student_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no student preset"):
+    with pytest.raises(InputError, match="no preset or path 'huge'"):
         run(tmp_path, teacher(), DistillConfig(student="huge"))
     assert list(tmp_path.iterdir()) == []
 
