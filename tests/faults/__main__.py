@@ -104,6 +104,7 @@ def _chain(folder: Path, options: argparse.Namespace) -> None:
         options,
         kills=result.fired,
         identical=result.identical,
+        mixed=result.mixed,
         chains=result.chains,
         during=dict(result.during),
         undisturbed_seconds=round(whole.seconds, 1),

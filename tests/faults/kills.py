@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from roots_compress.run.seal import seal_faults
-from roots_compress.run.stages import read_stages, verify
+from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import SEALED
 from tests.faults.commands import Commands, Reach
 
@@ -28,6 +29,8 @@ class Kills:
     chains: int = 0
     identical: int = 0
     """Kills whose chain ended in the same bytes."""
+    mixed: int = 0
+    """Kills after which a stage stood that was not whole, or not as in the undisturbed run."""
     during: Counter[str] = field(default_factory=Counter)
     """What was being made when a kill struck."""
 
@@ -38,12 +41,7 @@ def artifacts_of(run: Path) -> dict[str, str]:
     assert left_out == []
     assert seal_faults(run, SEALED, [stage.path.name for stage in stages]) == []
     assert [fault for stage in stages for fault in verify(stage)] == []
-    return {
-        f"{stage.path.name}/{name}": record.sha256
-        for stage in stages
-        for name, record in stage.manifest.files.items()
-        if name.startswith(ARTIFACTS)
-    }
+    return _hashes(stages)
 
 
 def check_random_kills(
@@ -81,6 +79,7 @@ def check_random_kills(
             assert ending.code == -9, commands.said()
             struck += 1
             result.during[_under_way(run)] += 1
+            result.mixed += _is_mixed(run, expected)
         else:
             ending = commands.run("run", recipe, "--run", run)
             assert ending.code == 0, commands.said()
@@ -91,6 +90,22 @@ def check_random_kills(
         result.chains += 1
         shutil.rmtree(run)
     return result
+
+
+def _hashes(stages: Sequence[CommittedStage]) -> dict[str, str]:
+    return {
+        f"{stage.path.name}/{name}": record.sha256
+        for stage in stages
+        for name, record in stage.manifest.files.items()
+        if name.startswith(ARTIFACTS)
+    }
+
+
+def _is_mixed(run: Path, expected: dict[str, str]) -> bool:
+    """Whether what a kill left has a stage that is damaged or of other bytes."""
+    stages, left_out = read_stages(run)
+    damaged = left_out or [fault for stage in stages for fault in verify(stage)]
+    return bool(damaged) or not _hashes(stages).items() <= expected.items()
 
 
 def _under_way(run: Path) -> str:
