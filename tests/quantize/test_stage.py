@@ -162,8 +162,13 @@ def test_auto_keeps_inputs_in_float_where_rounding_them_costs_more_than_is_allow
         mlp.get_parameter("down_proj.weight")[:, 0] /= 100.0
 
     def float_inputs(allowed: float) -> set[str]:
-        model = run(tmp_path, outlying, activation_loss=allowed, fold=False).checkpoint.model
+        outcome = run(tmp_path, outlying, activation_loss=allowed, fold=False)
+        model = outcome.checkpoint.model
         formats = model.config.quantization["formats"] if model.config.quantization else {}
+        spared = outcome.notes["spared_sites"]
+        assert isinstance(spared, list)
+        assert all(formats[str(name)] == "w8" for name in spared)
+        assert bool(spared) == any("proj" in name and chosen == "w8" for name, chosen in formats.items())
         return {name for name, chosen in formats.items() if "proj" in name and chosen == "w8"}
 
     assert len(float_inputs(0.0)) == 2 * 7
