@@ -8,7 +8,8 @@
 Without `--data` the built-in corpus is calibrated and trained on, and its held-out part scored;
 `--other-text` is text of a kind that no stage has seen. Every row is exported, and scored through its
 graph in ONNX Runtime: fixed windows opened with BOS, as everywhere in this project. A Markdown table is
-printed row by row; `--out` writes all figures, with what each stage noted, as JSON.
+printed row by row; `--out` writes all figures, with what each stage noted, as JSON. A row that begins with
+the stages of the one before goes on from what they made, and its seconds are those of the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     document = {"text": split.description, "texts": judge.described(), "rows": rows}
     folders: dict[str, Path] = {}
+    made: Made | None = None
     print(f"{split.description}\n\n{judge.header()}", flush=True)
     with tempfile.TemporaryDirectory() as graphs:
         for name, stages in {UNCHANGED: (), **table.rows}.items():
@@ -119,12 +122,14 @@ def main() -> None:
                 with_calibration(stage, arguments.calibration_windows, arguments.own_windows)
                 for stage in stages
             ]
-            # Read anew for every row: distillation lets its teacher go.
-            made, notes = carry_out(calibrated, load_checkpoint(arguments.checkpoint), split, arguments.seed)
+            if made is None or calibrated[: len(made.stages)] != made.stages:
+                # Read anew: distillation lets its teacher go.
+                made = Made([], load_checkpoint(arguments.checkpoint), [])
+            made = carry_on(made, calibrated, split, arguments.seed)
             seconds = time.perf_counter() - start
             folders[name] = Path(graphs) / str(len(rows))
-            rows[name] = judge.score(made, folders[name], keep=table.timed)
-            rows[name] |= {"seconds": seconds, "notes": notes}
+            rows[name] = judge.score(made.checkpoint, folders[name], keep=table.timed)
+            rows[name] |= {"seconds": seconds, "notes": made.notes}
             reference = rows.get(table.reference, rows[UNCHANGED])
             print(judge.row(name, rows[name], reference), flush=True)
             write(arguments.out, document)
@@ -139,12 +144,20 @@ def write(path: Path | None, document: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def carry_out(
-    stages: Sequence[Stage], checkpoint: Checkpoint, text: TextSplit, seed: int
-) -> tuple[Checkpoint, list[dict[str, Json]]]:
-    """Take a checkpoint through stages; return what comes out, and each stage's notes."""
-    notes = []
-    for config in stages:
+@dataclass(frozen=True)
+class Made:
+    """What a row came to. A next row that begins with the same stages goes on from it."""
+
+    stages: list[Stage]
+    checkpoint: Checkpoint
+    notes: list[dict[str, Json]]
+    """Of each stage."""
+
+
+def carry_on(made: Made, stages: list[Stage], text: TextSplit, seed: int) -> Made:
+    """Take a checkpoint through those of the stages that it has not been through."""
+    checkpoint, notes = made.checkpoint, list(made.notes)
+    for config in stages[len(made.stages) :]:
         with tempfile.TemporaryDirectory() as work:
             common: dict[str, Any] = {
                 "device": "cpu",
@@ -160,7 +173,7 @@ def carry_out(
                 outcome = quantize(config, checkpoint, text, **common)
         checkpoint = outcome.checkpoint
         notes.append(outcome.notes)
-    return checkpoint, notes
+    return Made(stages, checkpoint, notes)
 
 
 def time_rows(rows: dict[str, dict[str, Any]], folders: Mapping[str, Path], threads: int) -> None:

@@ -70,9 +70,6 @@ PRUNE = Table(
         "residual stream 25%, refitted": (PruneConfig(ratio=0.0, residual_ratio=0.25),),
         "20% of the body, equal layers": (PruneConfig(target=FIFTH, score="obs"),),
         "20% of the body, by layer": (PruneConfig(target=FIFTH, score="obs", uniform=False),),
-        "20% of the body, by layer, recovered": (
-            PruneConfig(target=FIFTH, score="obs", uniform=False, recovery=RECOVERY),
-        ),
     }
 )
 
@@ -97,17 +94,17 @@ QUANTIZE = Table(
     }
 )
 
+RECOVERED = PruneConfig(target=FIFTH, score="obs", uniform=False, recovery=RECOVERY)
+INT4 = QuantizeConfig(scheme="int4", cache="int8")
 CHAIN = Table(
     {
-        "int4": (QuantizeConfig(scheme="int4", cache="int8"),),
+        "20% of the body, recovered": (RECOVERED,),
+        "20% of the body, recovered, int4": (RECOVERED, INT4),
         "10% of the body, int4": (
             PruneConfig(target=TargetConfig(parameters=0.9), score="obs", uniform=False),
-            QuantizeConfig(scheme="int4", cache="int8"),
+            INT4,
         ),
-        "20% of the body recovered, int4": (
-            PruneConfig(target=FIFTH, score="obs", uniform=False, recovery=RECOVERY),
-            QuantizeConfig(scheme="int4", cache="int8"),
-        ),
+        "int4": (INT4,),
     },
     timed=True,
 )

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.quality.__main__ import main
-from benchmarks.quality.variants import QUANTIZE, UNCHANGED, with_calibration
+from benchmarks.quality.__main__ import Made, carry_on, main
+from benchmarks.quality.variants import CHAIN, QUANTIZE, UNCHANGED, Stage, with_calibration
+from roots_compress.data.documents import Document, TextSplit
 from roots_compress.model.checkpoint import save_checkpoint
+from roots_compress.prune.config import PruneConfig
+from roots_compress.quantize.config import QuantizeConfig
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer
 
 LAYER = tiny_layer(intermediate_size=128)
@@ -74,3 +77,25 @@ def test_calibration_is_as_the_command_says() -> None:
     assert with_calibration(stage, None, None) == stage
     assert with_calibration(stage, None, 0) == without
     assert with_calibration(without, None, 5) == without
+
+
+def test_a_row_goes_on_from_the_stages_of_the_one_before() -> None:
+    checkpoint = tiny_checkpoint(hidden_size=128, layers=[LAYER] * 2)
+    text = TextSplit((Document.plain(TEXT * 20),), (), "")
+    stages: list[Stage] = [
+        PruneConfig(ratio=0.5, score="magnitude", refit=False, own_windows=0),
+        QuantizeConfig(compensate=False, own_windows=0),
+    ]
+    untouched = Made([], checkpoint, [])
+    pruned = carry_on(untouched, stages[:1], text, seed=0)
+    shared = carry_on(pruned, stages, text, seed=0)
+    whole = carry_on(untouched, stages, text, seed=0)
+    assert shared.notes[0] is pruned.notes[0]
+    assert shared.notes == whole.notes
+    for name, tensor in whole.checkpoint.model.state_dict().items():
+        assert tensor.equal(shared.checkpoint.model.state_dict()[name])
+
+
+def test_the_recovered_model_of_the_chain_is_made_once() -> None:
+    rows = list(CHAIN.rows.values())
+    assert rows[1][:1] == rows[0]
