@@ -20,7 +20,7 @@ from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.model.limits import Limits
 from roots_compress.model.sources import inspect_source
-from roots_compress.needs import available_memory, needs_of, require_room
+from roots_compress.needs import needs_of, require_room
 from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.stage import prune
@@ -30,6 +30,7 @@ from roots_compress.results import StageResult
 from roots_compress.run.disk import free_disk
 from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.machine import describe_machine
+from roots_compress.run.memory import available_memory
 from roots_compress.run.stages import CommittedStage, verify
 from roots_compress.run.store import RunFolder
 from roots_compress.run.workspace import Workspace

@@ -26,8 +26,6 @@ MOMENT_BYTES = 8
 QUANTIZED_BYTES = {"int8": 1.0, "int4": 0.5, "fp16": 2.0}
 TIMED_GRAPHS = 3
 """What the graphs hold at the least that are timed for a target in milliseconds, in sizes of the model."""
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -97,24 +95,6 @@ def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) ->
         )
 
 
-def available_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """Return the bytes of memory and swap that are to be had, within this container's limit.
-
-    None where the system does not tell (it is not Linux).
-    """
-    try:
-        fields = _fields(meminfo)
-        available = 1024 * (fields["MemAvailable:"] + fields["SwapFree:"])
-    except (OSError, KeyError, ValueError):
-        return None
-    try:
-        # What files take of a container's memory is given back on demand; what programs hold is not.
-        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
-        return min(available, limit - _fields(cgroup / "memory.stat")["anon"])
-    except (OSError, KeyError, ValueError):
-        return available
-
-
 def _trains_all_weights(stage: StageConfig) -> bool:
     """Whether gradients and moments of every weight are held; updates of low rank are nothing beside them."""
     if isinstance(stage, PruneConfig) and stage.recovery is not None and stage.recovery.rank is not None:
@@ -155,12 +135,6 @@ def _left_by(stage: PruneConfig, parameters: int) -> float:
     heads = (1 - stage.head_ratio) * (1 - stage.query_ratio)
     outer = (1 - stage.layer_ratio) * (1 - stage.residual_ratio)
     return (1 - stage.ratio) * heads * outer * parameters
-
-
-def _fields(path: Path) -> dict[str, int]:
-    """Return the numbers in a file of lines such as `MemAvailable:   24000 kB`."""
-    lines = path.read_text(encoding="ascii").splitlines()
-    return {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) > 1}
 
 
 def _gb(count: int) -> str:

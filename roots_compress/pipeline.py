@@ -26,6 +26,7 @@ from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.atomic import disk_errors
 from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.machine import describe_machine
+from roots_compress.run.memory import memory_errors
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder
 from roots_compress.runtime.session import read_config
@@ -40,10 +41,13 @@ def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
         label = f"{index:02d} {step.kind}" + (f" ({step.name})" if step.name != step.kind else "")
         if index >= len(committed):
             yield f"{label}: to be made"
-        elif committed[index].key.sha256 == key.sha256:
-            yield f"{label}: finished, will be reused"
+        elif reasons := _reasons(committed[index], key):
+            yield f"{label}: to be made again: {'; '.join(reasons)}"
         else:
-            yield f"{label}: to be made again: {'; '.join(_reasons(committed[index], key))}"
+            yield f"{label}: finished, will be reused"
+    if setting.recipe.search is None:
+        surplus = committed[len(steps_of(setting.recipe)) :]
+        yield from (f"{stage.path.name}: to be removed: the recipe does not have it" for stage in surplus)
     yield from (f"not usable: {reason}" for reason in left_out)
 
 
@@ -119,25 +123,27 @@ def finish(
 def _reuse_or_make(
     run: RunFolder, index: int, step: Step, key: StageKey, setting: Setting, console: Console
 ) -> CommittedStage:
-    chain = run.stages()
+    chain, left_out = read_stages(run.path)
     title = f"{index:02d} {step.kind}"
     standing = chain[index] if index < len(chain) else None
-    if standing is not None and standing.key.sha256 == key.sha256:
-        reasons = verify(standing)
+    if standing is None:
+        reasons = [reason for reason in left_out if reason.startswith(f"{index:02d}-")]
+    else:
+        reasons = _reasons(standing, key)
         if not reasons:
             console.print(f"{title}: finished earlier, reused")
             return standing
-    else:
-        reasons = _reasons(standing, key) if standing is not None and not run.keeps_displaced else []
     kept = run.restore(index, key)
     if kept is not None:
         console.print(f"{title}: finished earlier, taken back")
         return kept
-    if reasons:
+    # A search puts one candidate's stage after another's in the same place: that they differ is no news.
+    in_turn = standing is not None and standing.key.sha256 != key.sha256 and run.keeps_displaced
+    if reasons and not in_turn:
         console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None
     try:
-        with disk_errors(run.path, StageError):
+        with disk_errors(run.path, StageError), memory_errors():
             return make_stage(run, index, step, key, before, setting, console)
     except RootsError as error:
         error.message = f"{title} failed: {error.message}"
@@ -189,7 +195,10 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
 
 
 def _reasons(stage: CommittedStage, key: StageKey) -> list[str]:
-    """Say why a committed stage cannot be reused; that the one before it changed is said there already."""
+    """Say why a committed stage cannot be reused, every byte of it checked; nothing where it can."""
+    if stage.key.sha256 == key.sha256:
+        return verify(stage)
+    # That the one before it changed is said there already.
     changes = explain_change(stage.key.ingredients, key.ingredients)
     own = [change for change in changes if not change.startswith("parent:")]
     return own or ["the stage before it changed"]

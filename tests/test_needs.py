@@ -11,7 +11,7 @@ import pytest
 from roots_compress import making
 from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError
-from roots_compress.needs import Needs, available_memory, needs_of, require_room
+from roots_compress.needs import Needs, needs_of, require_room
 from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.schema import Recipe
@@ -78,18 +78,6 @@ def test_what_is_just_enough_is_not_refused(tmp_path: Path) -> None:
         require_room(needs, disk=1_500_000_000, memory=None, where=tmp_path)
     with pytest.raises(InputError, match=r"too little memory: .* at least 3\.00 GB, and 2\.90 GB are avail"):
         require_room(needs, disk=needs.disk, memory=2_900_000_000, where=tmp_path)
-
-
-def test_memory_is_read_within_the_containers_limit(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    assert available_memory(meminfo, tmp_path) is None
-    meminfo.write_text("MemTotal:  900 kB\nMemAvailable:   100 kB\nSwapFree:   20 kB\nHugePages_Total:  0\n")
-    assert available_memory(meminfo, tmp_path) == 120 * 1024
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.stat").write_text("anon 1024\nfile 999999\n")
-    assert available_memory(meminfo, tmp_path) == 120 * 1024
-    (tmp_path / "memory.max").write_text(f"{50 * 1024}\n")
-    assert available_memory(meminfo, tmp_path) == 49 * 1024
 
 
 def test_the_disk_of_a_folder_that_is_to_be_is_its_parents(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from roots_compress import making
@@ -118,12 +119,32 @@ def test_a_key_holds_what_a_cache_keeps_and_not_where(text_file: Path, tmp_path:
     assert [a == b for a, b in zip(keys(None, 8), keys(None, 9), strict=True)] == [True, False, False]
 
 
+REMOVED = ("02-prune", "03-quantize")
+
+
+def test_a_plan_says_that_a_stage_has_changed_on_the_disk(
+    chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(chain[1], folder)
+    weights = folder / "02-prune" / "checkpoint" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 16
+    weights.write_bytes(content)
+    plan = list(plan_recipe(prepare(chain[0], folder), folder))
+    assert [line.split(": ", 1)[1][:8] for line in plan] == ["finished", "finished", "to be ma", "finished"]
+    assert "checkpoint/model.safetensors changed since it was committed" in plan[2]
+
+
 def test_a_shorter_recipe_removes_the_stages_it_no_longer_has(
     chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shorter"
     shutil.copytree(chain[1], folder)
-    metrics = carry_out(recipe(text_file, TRAIN, DISTILL), folder)
+    shorter = recipe(text_file, TRAIN, DISTILL)
+    plan = list(plan_recipe(prepare(shorter, folder), folder))
+    assert plan[2:] == [f"{name}: to be removed: the recipe does not have it" for name in REMOVED]
+    metrics = carry_out(shorter, folder)
     assert [stage.kind for stage in metrics.stages] == ["baseline", "distill"]
     assert sorted(path.name for path in folder.glob("0*")) == ["00-baseline", "01-distill"]
 
@@ -203,6 +224,15 @@ def test_a_model_edited_while_it_is_imported_is_not_committed(
     assert read_stages(folder)[0] == []
     monkeypatch.undo()
     assert len(carry_out(recipe(text_file, model=str(model)), folder).stages) == 1
+
+
+def test_a_stage_that_runs_out_of_memory_fails_by_name(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(chain[1] / "00-baseline" / "checkpoint")
+    monkeypatch.setattr(making, "load_checkpoint", lambda _source: torch.empty(1 << 50))
+    with pytest.raises(StageError, match="00 baseline failed: memory ran out"):
+        carry_out(recipe(text_file, model=model), tmp_path / "run")
 
 
 def test_a_stage_whose_checkpoint_is_edited_is_no_ground_for_another(

@@ -50,6 +50,11 @@ class Manifest:
     files: dict[str, FileRecord]
     """Every file of the stage but the manifest, by its path in the stage's folder, with forward slashes."""
 
+    @property
+    def checkpoint_files(self) -> dict[str, FileRecord]:
+        """The files that the stage after this one is made from."""
+        return {path: record for path, record in self.files.items() if path.startswith("checkpoint/")}
+
     def to_text(self) -> str:
         """Return the canonical text, which ends in the hash of all before it."""
         document: dict[str, Json] = {

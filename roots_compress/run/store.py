@@ -209,17 +209,18 @@ class RunFolder:
             seal.unlink()
             atomic.sync_directory(self.path)
 
-    def set_aside(self, first: int) -> list[Path]:
-        """Rename the stages from this index on out of the way, last first; return where they are now.
+    def set_aside(self, indices: range) -> list[Path]:
+        """Rename the stages at these indices out of the way, last first; return where they are now.
 
         Deleted in the order returned, they can be told from stages that wait for their successor at any
         moment: the lowest index goes last, and only a successor stands in its place (see `_recover`).
         """
         aside = []
-        for folder in self._stage_folders(first):
-            place = self.path / f".{folder.name}.replaced"
-            atomic.move_folder(folder, place)
-            aside.append(place)
+        for folder in self._stage_folders(indices.start):
+            if int(folder.name[:2]) in indices:
+                place = self.path / f".{folder.name}.replaced"
+                atomic.move_folder(folder, place)
+                aside.append(place)
         return aside
 
     def remove_partials(self, indices: Container[int]) -> None:

@@ -13,7 +13,14 @@ from roots_compress.errors import StageError
 from roots_compress.results import SCHEMA, Json, StageKind, StageResult
 from roots_compress.run import atomic
 from roots_compress.run.keys import StageKey, canonical_json
-from roots_compress.run.manifest import MANIFEST_NAME, Manifest, ManifestError, list_files, record_file
+from roots_compress.run.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ManifestError,
+    list_files,
+    read_manifest,
+    record_file,
+)
 from roots_compress.run.stages import METRICS_NAME, CommittedStage, stage_folder_name
 
 if TYPE_CHECKING:
@@ -63,7 +70,10 @@ class Workspace:
     def commit(
         self, result: StageResult, *, machine: Mapping[str, Json], inputs: Mapping[str, str] | None = None
     ) -> CommittedStage:
-        """Publish the stage in place of any that stands at its index or after it.
+        """Publish the stage in place of any that stands at its index, and of those that were made from it.
+
+        Where it is the same stage made again, because files of it were damaged, and its checkpoint has come
+        out the same, those after it stay.
 
         Args:
             result: its row; index, kind and name are those the workspace was begun with.
@@ -92,12 +102,21 @@ class Workspace:
                 files={name: record_file(path) for name, path in self._synced_files().items()},
             )
             atomic.write_text(self._stage / MANIFEST_NAME, manifest.to_text())
-            replaced = self._run.set_aside(self._index)
+            given_up = range(self._index, self._index + 1 if self._stands_already(manifest) else MAX_STAGES)
+            replaced = self._run.set_aside(given_up)
             atomic.move_folder(self._stage, self._final)
             for folder in replaced:
                 atomic.remove_folder(folder)
-            self._run.remove_partials(range(self._index, MAX_STAGES))
+            self._run.remove_partials(given_up)
         return CommittedStage(self._final, manifest, result)
+
+    def _stands_already(self, manifest: Manifest) -> bool:
+        """Whether the stage that stands here was committed with this key and this very checkpoint."""
+        try:
+            standing = read_manifest(self._final)
+        except ManifestError:
+            return False
+        return standing.key == manifest.key and standing.checkpoint_files == manifest.checkpoint_files
 
     def _synced_files(self) -> dict[str, Path]:
         """Force all that the stage wrote to the disk, and return its files."""

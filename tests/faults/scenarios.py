@@ -85,7 +85,7 @@ def _interrupted(path: Path) -> None:
         workspace = _begin(run)
         (workspace.work / "step").write_text("7")
         (workspace.onnx / "model.onnx").write_text("half")
-        run.set_aside(1)
+        run.set_aside(range(1, 3))
 
 
 def _begin(run: RunFolder) -> Workspace:
@@ -100,6 +100,12 @@ def _append(path: Path) -> None:
 def _replace(path: Path, kind: str, index: int) -> None:
     with RunFolder.open(path) as run:
         add_stage(run, kind, "new", at=index)  # type: ignore[arg-type]
+
+
+def _repair(path: Path) -> None:
+    """Make a stage again that is as it was: what was made from it stays."""
+    with RunFolder.open(path) as run:
+        add_stage(run, "prune", "old", at=1)
 
 
 def _redo(path: Path) -> None:
@@ -143,6 +149,7 @@ SCENARIOS = (
         (OLD, (("00-baseline", "new"),)),
         _finished,
     ),
+    Scenario("repair", _repair, (OLD,), _finished),
     Scenario("redo", _redo, (OLD, (OLD[0], NEW)), _finished, "new"),
     Scenario("discard", _discard, (OLD, OLD[:2], OLD[:1]), _finished),
     Scenario("fresh", _fresh, (OLD, OLD[:2], OLD[:1], ()), _finished),

@@ -59,7 +59,19 @@ def test_a_rotten_stage_is_made_again_and_not_used(whole: Chain, commands: Comma
     content[-3] ^= 16
     weights.write_bytes(content)
     assert commands.run("run", whole.recipe, "--run", run).code == 0
-    assert "01 distill: made again: checkpoint/model.safetensors changed since" in commands.said()
+    said = commands.said()
+    assert "01 distill: made again: checkpoint/model.safetensors changed since" in said
+    assert "02 prune: finished earlier, reused" in said, "what was made from it is as it was"
+    assert artifacts_of(run) == artifacts_of(whole.undisturbed)
+
+
+def test_a_stage_that_lost_a_file_is_made_again_and_says_why(
+    whole: Chain, commands: Commands, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole.undisturbed, tmp_path / "incomplete")
+    (run / "02-prune" / "onnx" / "model.onnx").unlink()
+    assert commands.run("run", whole.recipe, "--run", run).code == 0
+    assert "02 prune: made again: 02-prune: onnx/model.onnx is missing" in commands.said()
     assert artifacts_of(run) == artifacts_of(whole.undisturbed)
 
 

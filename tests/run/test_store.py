@@ -82,6 +82,31 @@ def test_replacing_a_stage_removes_those_made_from_it(tmp_path: Path) -> None:
         assert not list(tmp_path.glob("*quantize*"))
 
 
+def test_a_stage_made_again_as_it_was_leaves_those_made_from_it(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as run:
+        for kind, content in (("baseline", "b"), ("prune", "p"), ("quantize", "q")):
+            add_stage(run, kind, content)  # type: ignore[arg-type]
+        key = make_key(run.stages()[-1], content="t")
+        (run.begin(3, "train", "train", key).work / "step").write_text("7")
+        (tmp_path / "01-prune" / "onnx" / "model.onnx").write_text("damaged")
+        assert len(run.stages()) == 1
+        add_stage(run, "prune", "p", at=1)
+        assert contents(tmp_path) == [("00-baseline", "b"), ("01-prune", "p"), ("02-quantize", "q")]
+        assert (run.begin(3, "train", "train", key).work / "step").read_text() == "7"
+
+
+def test_a_stage_of_an_equal_key_and_other_weights_removes_those_made_from_it(tmp_path: Path) -> None:
+    """As where its settings were chosen by a clock: the stages after it were made from another model."""
+    with RunFolder.open(tmp_path) as run:
+        add_stage(run, "baseline", "b")
+        prune = add_stage(run, "prune", "p")
+        add_stage(run, "quantize", "q")
+        workspace = run.begin(1, "prune", "prune", prune.key)
+        (workspace.checkpoint / "model.safetensors").write_text("others")
+        workspace.commit(make_result(1, "prune", "prune"), machine=MACHINE)
+        assert contents(tmp_path) == [("00-baseline", "b"), ("01-prune", "others")]
+
+
 def test_the_old_stage_stands_until_its_successor_is_committed(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         baseline = add_stage(run, "baseline", "b")
