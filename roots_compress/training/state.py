@@ -1,8 +1,8 @@
 """The state of a training run on disk, in safetensors and JSON: exact, atomic, and checked when read.
 
     work/step-00000100/state.safetensors    weights, optimizer moments, random state
-    work/step-00000100/state.json           position, loss scale, running losses, and the hash of the file
-    above
+    work/step-00000100/state.json           position, loss scale, running losses, the hash of the file above,
+                                            and one of all this
 
 A folder is written under another name, synced, and renamed, so one that has its name is complete. The
 newest two are kept: should the newest be damaged on disk, the one before it serves.
@@ -22,12 +22,14 @@ from torch import Tensor
 
 from roots_compress.model.readback import require_written
 from roots_compress.results import Json
-from roots_compress.run.atomic import move_folder, remove_folder, sync_tree
+from roots_compress.run.atomic import move_folder, read_regular, remove_folder, sync_tree, write_text
 from roots_compress.run.disk import file_sha256
+from roots_compress.run.keys import canonical_json, hash_json
 
-SCHEMA = 1
+SCHEMA = 2
 KEPT = 2
 TENSORS, FACTS = "state.safetensors", "state.json"
+_MAX_FACTS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,15 @@ def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
     beside.mkdir()
     save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, beside / TENSORS)
     require_written(beside / TENSORS, state.tensors)
-    document = {
+    document: dict[str, Json] = {
         "schema": SCHEMA,
         "fingerprint": fingerprint,
         "step": state.step,
         "sha256": file_sha256(beside / TENSORS),
         "facts": state.facts,
     }
-    (beside / FACTS).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    sealed: dict[str, Json] = {"content": document, "sha256": hash_json(document)}
+    write_text(beside / FACTS, canonical_json(sealed))
     sync_tree(beside)
     remove_folder(final)
     move_folder(beside, final)
@@ -92,13 +95,16 @@ def fingerprint_of(facts: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> 
 
 def _read(folder: Path, fingerprint: str) -> SavedState | None:
     try:
-        document = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        sealed = json.loads(read_regular(folder / FACTS, _MAX_FACTS_BYTES))
+        document = sealed["content"]
+        if sealed["sha256"] != hash_json(document):
+            return None
         if document["schema"] != SCHEMA or document["fingerprint"] != fingerprint:
             return None
         if document["sha256"] != file_sha256(folder / TENSORS):
             return None
         return SavedState(int(document["step"]), load_file(folder / TENSORS), document["facts"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
 
 
