@@ -28,8 +28,8 @@ from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import dotted
-from roots_compress.recipe.schema import Recipe, context_faults, placed_stages, training_of
-from roots_compress.run.atomic import refuse_inside
+from roots_compress.recipe.schema import Recipe, context_faults, losses_of, placed_stages, training_of
+from roots_compress.run.atomic import real_path, refuse_inside
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.runtime.graph_folder import holds_graph
 from roots_compress.train.config import TrainConfig
@@ -61,6 +61,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     refuse_foreign(folder)
     if recipe.model is not None:
         refuse_inside(folder, recipe.model)
+    _check_caches(recipe, folder)
     source = inspect_source(recipe.model) if recipe.model is not None else None
     if source is not None:
         _check_source(recipe, source)
@@ -169,6 +170,33 @@ def _student_paths(recipe: Recipe) -> Iterator[tuple[int, Path]]:
         path = student_path(stage.student) if isinstance(stage, DistillConfig) else None
         if path is not None:
             yield index, path
+
+
+def _check_caches(recipe: Recipe, folder: Path) -> None:
+    """Refuse folders for teachers' caches that cannot be made, or that the run may delete.
+
+    Raises:
+        InputError: there is such a one.
+    """
+    for place, stage in placed_stages(recipe):
+        for keys, loss in losses_of(stage):
+            if loss.cache is None:
+                continue
+            where = dotted((*place, *keys, "cache"))
+            try:
+                there = next(path for path in (loss.cache, *loss.cache.parents) if path.exists())
+            except OSError as error:  # such as a name too long for a folder
+                raise InputError(
+                    f"cannot be made: {error.strerror}", where=where, remedy="Name another folder."
+                ) from None
+            if not there.is_dir():
+                raise InputError(f"cannot be made: {there} is a file", where=where, remedy="Name a folder.")
+            if real_path(loss.cache).is_relative_to(real_path(folder)):
+                raise InputError(
+                    f"lies in {folder}, where stages give way to others",
+                    where=where,
+                    remedy="Name a folder outside, or leave the cache out: the run then keeps one itself.",
+                )
 
 
 def _tokenizer_of(source: SourceInfo) -> PreTrainedTokenizerFast:

@@ -53,7 +53,7 @@ def verify_folder(folder: Path) -> Iterator[Finding]:
     Raises:
         InputError: the folder is none of these.
     """
-    if (folder / MARKER_NAME).is_file():
+    if _holds_run(folder):
         yield from _verify_run(folder)
     elif (stage := _stage_around(folder)) is not None:
         yield _verify_stage_folder(stage)
@@ -65,6 +65,15 @@ def verify_folder(folder: Path) -> Iterator[Finding]:
             where=folder,
             remedy="Name a run's folder, a stage's folder in it, or a folder that holds model.onnx.",
         )
+
+
+def _holds_run(folder: Path) -> bool:
+    try:
+        return (folder / MARKER_NAME).is_file()
+    except OSError as error:  # such as a name too long for a file
+        raise InputError(
+            f"cannot be read: {error.strerror}", where=folder, remedy="Check the path."
+        ) from None
 
 
 def _stage_around(folder: Path) -> Path | None:
@@ -87,7 +96,7 @@ def _verify_run(run: Path) -> Iterator[Finding]:
         faults.append(f"{error.where}: {error.message}")
     yield Finding("recipe and figures", f"those of the {len(chain)} stages, unchanged", tuple(faults))
     for stage in chain:
-        yield _verify_stage(stage, recipe.export if recipe else ExportConfig())
+        yield _verify_stage(stage)
 
 
 def _recipe_of(run: Path) -> Recipe:
@@ -123,17 +132,19 @@ def _as_committed(row: StageResult, committed: StageResult) -> StageResult:
 
 def _verify_stage_folder(folder: Path) -> Finding:
     try:
-        return _verify_stage(read_stage(folder), ExportConfig())
+        return _verify_stage(read_stage(folder))
     except ManifestError as error:
         return Finding(folder.name, "", (str(error),))
 
 
-def _verify_stage(stage: CommittedStage, config: ExportConfig) -> Finding:
+def _verify_stage(stage: CommittedStage) -> Finding:
     faults = verify(stage)
     if faults:
         return Finding(stage.path.name, "", tuple(faults))  # What is damaged is not loaded.
     size = sum(record.bytes for record in stage.manifest.files.values())
     intact = f"{len(stage.manifest.files)} files, {size / 1e6:.2f} MB, unchanged"
+    # Its graph is held to what it was exported with.
+    config = ExportConfig.model_validate(stage.key.ingredients.get("export", {}))
     return _with_parity(stage.path.name, intact, stage.onnx, stage.checkpoint, config)
 
 

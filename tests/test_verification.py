@@ -14,11 +14,14 @@ from typer.testing import CliRunner
 
 from roots_compress.cli.app import app
 from roots_compress.errors import InputError
+from roots_compress.export.config import ExportConfig
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
 from roots_compress.run.keys import canonical_json, hash_json
 from roots_compress.run.manifest import record_file
+from roots_compress.run.store import RunFolder
 from roots_compress.verification import verify_folder
+from tests.run.stubs import MACHINE, make_key, make_result
 
 Chain = tuple[Recipe, Path, RunMetrics]
 
@@ -105,6 +108,19 @@ def test_damage_to_a_stage_is_found_through_the_stage_and_through_its_graph(run:
     assert faults(stage) == faults(stage / "onnx") == expected
     (stage / "checkpoint" / "config.json").unlink()
     assert faults(stage) == ["03-quantize: checkpoint/config.json is missing"]
+
+
+def test_a_stage_alone_is_held_to_the_tolerance_of_its_own_run(chain: Chain, tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as run:
+        key = make_key(None, export=ExportConfig(tolerance=1e-12).model_dump(mode="json"))
+        workspace = run.begin(0, "baseline", "baseline", key)
+        for part in ("onnx", "checkpoint"):
+            shutil.copytree(chain[1] / "00-baseline" / part, tmp_path / "as" / part)
+        shutil.copytree(tmp_path / "as" / "onnx", workspace.onnx, dirs_exist_ok=True)
+        shutil.copytree(tmp_path / "as" / "checkpoint", workspace.checkpoint, dirs_exist_ok=True)
+        stage = workspace.commit(make_result(0, "baseline", "baseline"), machine=MACHINE)
+    assert "the graph's logits differ from the checkpoint's" in faults(stage.path)[0]
+    assert faults(tmp_path / "as") == []
 
 
 def damage(graph: Path) -> None:

@@ -13,6 +13,10 @@ PIPED_WIDTH = 200
 """Columns of a table that is not written to a terminal, where nothing folds it."""
 
 
+MOST_CHARACTERS = 4000
+"""Of a message: what is named in one may come from a file, and be as long."""
+
+
 def stdout() -> Console:
     """Return the console for tables: what a pipe should carry."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
@@ -31,5 +35,8 @@ def stderr() -> Console:
 def show_error(error: RootsError) -> None:
     """Write `error: where: what`, then the remedy, without markup and without a traceback."""
     where = f"{error.where}: " if error.where else ""
-    lines = [f"error: {where}{error.message}", *(f"  {line}" for line in (error.remedy or "").splitlines())]
+    message = error.message
+    if len(message) > MOST_CHARACTERS:
+        message = f"{message[:MOST_CHARACTERS]}... ({len(message)} characters)"
+    lines = [f"error: {where}{message}", *(f"  {line}" for line in (error.remedy or "").splitlines())]
     sys.stderr.write(printable("\n".join(lines)) + "\n")

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -58,12 +59,30 @@ def _documents_of(path: Path, text_column: str) -> list[Document]:
     """Return the documents of a file, or of all readable files under a folder in the order of their names."""
     files = [path]
     if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it raises nothing for a name that is too long)
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = _files_under(path)
     documents = [document for file in files for document in read_documents(file, text_column)]
     if not documents:
         what = f"no text in files ending in {', '.join(SUFFIXES)}" if files != [path] else "no text"
         raise InputError(f"there is {what}", where=path, remedy="Name a file that holds text.")
     return documents
+
+
+def _files_under(folder: Path) -> list[Path]:
+    """Return the text files under a folder, sorted.
+
+    Raises:
+        InputError: a folder in it cannot be listed; without what is in there the text would be another.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(
+            f"the folder cannot be listed: {error.strerror}",
+            where=error.filename or folder,
+            remedy="Make it readable, or name the files that are meant.",
+        ) from error
+
+    files = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 def _refuse_repeated_paths(paths: Sequence[Path]) -> None:

@@ -24,6 +24,11 @@ ITEM_BYTES = {
 }  # fmt: skip
 """Bytes of one element of each dtype that can be read here; floats of 8 bits or fewer are not among them."""
 
+MAX_AXES = 64
+"""As many as torch allows."""
+TOO_LARGE = 1 << 63
+"""Above any side and any place in a file; numbers of thousands of digits would take minutes to multiply."""
+
 # What else is found under the name of a safetensors file, by its first bytes.
 IMPOSTORS = {
     b"version https://git-lfs": (
@@ -93,8 +98,8 @@ def _entry(name: str, value: Any, path: Path) -> TensorEntry:
             where=path,
             remedy=f"Convert the checkpoint to one of {', '.join(ITEM_BYTES)}.",
         )
-    if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
-        _refuse(f"tensor {name!r} has a shape or offsets that are not whole numbers", path)
+    if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2 or len(shape) > MAX_AXES:
+        _refuse(f"tensor {name!r} has a shape or offsets that no tensor can have", path)
     start, end = offsets
     if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
         _refuse(f"tensor {name!r}: shape {shape} of {dtype} does not take {end - start} bytes", path)
@@ -102,7 +107,7 @@ def _entry(name: str, value: Any, path: Path) -> TensorEntry:
 
 
 def _whole_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < TOO_LARGE for value in values)
 
 
 def _check_layout(entries: dict[str, TensorEntry], data_bytes: int, path: Path) -> None:

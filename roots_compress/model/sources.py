@@ -125,10 +125,12 @@ def inspect_source(source: Path) -> SourceInfo:
 def _inspect_directory(directory: Path) -> SourceInfo:
     config_path = directory / CONFIG
     if not config_path.exists():
+        inner = directory / "checkpoint"  # as in a stage of a run
+        wanted = "the directory that holds config.json and model.safetensors, or a GGUF file"
         raise InputError(
             f"is a directory without {CONFIG}",
             where=directory,
-            remedy="Name the directory that holds config.json and model.safetensors, or a GGUF file.",
+            remedy=f"Name {inner if (inner / CONFIG).exists() else wanted}.",
         )
     config = read_json_object(config_path)
     _refuse_code(config, config_path)

@@ -17,7 +17,7 @@ from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import Location, dotted
 from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
 from roots_compress.train.config import ArchitectureConfig, TrainConfig
-from roots_compress.training.config import TrainingConfig
+from roots_compress.training.config import DistillLossConfig, TrainingConfig
 
 StageConfig = Annotated[
     TrainConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
@@ -256,6 +256,14 @@ def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]
         yield ("training",), stage.training
     elif isinstance(stage, PruneConfig) and stage.recovery is not None:
         yield ("recovery", "training"), stage.recovery.training
+
+
+def losses_of(stage: StageConfig) -> Iterator[tuple[Location, DistillLossConfig]]:
+    """Yield what a stage learns from a teacher, if anything, and where in the stage its settings stand."""
+    if isinstance(stage, DistillConfig):
+        yield ("loss",), stage.loss
+    elif isinstance(stage, PruneConfig) and stage.recovery is not None:
+        yield ("recovery", "loss"), stage.recovery.loss
 
 
 def _too_long(tokens: int, limit: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def read_stages(run: Path) -> tuple[list[CommittedStage], list[str]]:
     """
     chain: list[CommittedStage] = []
     left_out: list[str] = []
-    for folder in sorted(run.iterdir()) if run.is_dir() else []:
+    for folder in sorted(run.iterdir()) if os.path.isdir(run) else []:  # noqa: PTH112 (raises for no name)
         if not STAGE_FOLDER.fullmatch(folder.name):
             continue
         try:

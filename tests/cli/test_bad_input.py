@@ -323,6 +323,18 @@ def test_a_text_too_short_for_a_model_from_scratch_is_found_before_training(
         ("bench {models}/good", "holds no model.onnx ... export"),
         ("generate {models}/good -p x", "holds no model.onnx ... export"),
         ("generate absent --prompt=", "the prompt is empty"),
+        ("verify " + "x" * 300, "cannot be read: File name too long"),
+        ("export --out graph --run " + "x" * 300, "no finished stage to take a checkpoint from"),
+        (
+            f"{DISTILL} --top-k 4 --cache {{texts}}/short.txt {ON_TEXT}",
+            "loss.cache: cannot be made ... a file",
+        ),
+        (
+            f"{DISTILL} --top-k 4 --cache {{texts}}/short.txt/x {ON_TEXT}",
+            "loss.cache: ... short.txt is a file",
+        ),
+        (f"{DISTILL} --top-k 4 --cache " + "x" * 300 + f" {ON_TEXT}", "loss.cache: ... name too long"),
+        (f"{DISTILL} --top-k 4 --cache r/01-distill --run r {ON_TEXT}", "loss.cache: lies in r"),
         ("report", "runs/current: there is no finished run here"),
         ("report {texts}/prose", "there is no finished run here"),
         ("compare {texts}/prose {texts}/void", "there is no finished run here"),

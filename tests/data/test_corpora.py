@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,23 @@ def test_a_file_without_text_is_refused(tmp_path: Path, name: str, text: str) ->
 def test_a_folder_without_text_files_names_their_endings(tmp_path: Path) -> None:
     write(tmp_path / "a.py", "pass")
     with pytest.raises(InputError, match=r"\.jsonl"):
+        load_text(DataConfig(train=(tmp_path,)), seed=0)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered(tmp_path, 3)
+    numbered(tmp_path / "inner", 3)
+    scandir = os.scandir
+
+    def refuse(path: Path | str) -> object:
+        if Path(path).name == "inner":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="inner: the folder cannot be listed: Permission denied"):
         load_text(DataConfig(train=(tmp_path,)), seed=0)
 
 

@@ -95,6 +95,12 @@ def test_directory_without_config(tmp_path: Path) -> None:
     assert "config.json" in refusal(tmp_path).message
 
 
+def test_the_folder_of_a_stage_names_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    assert refusal(tmp_path).remedy == f"Name {tmp_path / 'checkpoint'}."
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -158,8 +164,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "two of a name": (lambda p: header_file(p, b'{"a": {}, "a": {}}'), "twice"),
     "no shape": (lambda p: header_file(p, {"a": {"dtype": "F32"}}), "exactly"),
     "float8": (lambda p: header_file(p, {"a": entry([1], [0, 1], "F8_E4M3")}, bytes(1)), "F8_E4M3"),
-    "negative shape": (lambda p: header_file(p, {"a": entry([-1], [0, 4])}, bytes(4)), "whole numbers"),
-    "boolean shape": (lambda p: header_file(p, {"a": entry([True], [0, 4])}, bytes(4)), "whole numbers"),
+    "negative shape": (lambda p: header_file(p, {"a": entry([-1], [0, 4])}, bytes(4)), "no tensor can have"),
+    "boolean shape": (lambda p: header_file(p, {"a": entry([True], [0, 4])}, bytes(4)), "no tensor can have"),
+    "sides of thousands of digits": (
+        lambda p: header_file(p, {"a": entry([10**4000] * 2000, [0, 4])}, bytes(4)),
+        "no tensor can have",
+    ),
+    "100,000 axes": (
+        lambda p: header_file(p, {"a": entry([1] * 100_000, [0, 4])}, bytes(4)),
+        "no tensor can",
+    ),
     "shape product": (lambda p: header_file(p, {"a": entry([3], [0, 8])}, bytes(8)), "does not take"),
     "overflowing shape": (lambda p: header_file(p, {"a": entry([2**40] * 2, [0, 0])}), "does not take"),
     "overlap": (
