@@ -141,7 +141,8 @@ def markdown(run: RunMetrics) -> str:
     if run.gates:
         lines += ["", "| gate | limit | value | |", "|---|---|---|---|"]
         lines += [
-            f"| {gate.gate} | {gate.limit:.4g} | {gate.value:.4g} | {'kept' if gate.passed else 'MISSED'} |"
+            f"| {_plain(gate.gate)} | {gate.limit:.4g} | {gate.value:.4g} "
+            f"| {'kept' if gate.passed else 'MISSED'} |"
             for gate in run.gates
         ]
     if run.search:
@@ -156,6 +157,6 @@ def markdown(run: RunMetrics) -> str:
 def _plain(text: str) -> str:
     """Escape what Markdown or an HTML renderer would read as markup."""
     escaped = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_[]|":
+    for mark in "\\`*_~[]|":
         escaped = escaped.replace(mark, "\\" + mark)
     return " ".join(escaped.split())

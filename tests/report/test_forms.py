@@ -54,14 +54,22 @@ def test_no_form_lets_a_name_drive_the_terminal() -> None:
 
 
 def test_markdown_escapes_what_would_be_markup() -> None:
-    text = markdown(replace(RUN, name=HOSTILE))
-    assert "<script>" not in text
-    assert "\\[bold\\]\\|\\`x\\`" in text
+    hostile = f"{HOSTILE}\n~~\x1b[31m"
+    row = replace(stage(), name=hostile)
+    gates = (GateResult(hostile, 1.0, 2.0, False),)
+    search = replace(SEARCH, candidates=(candidate(hostile),), best=(hostile,), failed={hostile: hostile})
+    text = markdown(
+        replace(run(row), name=hostile, gates=gates, search=search, protocol=replace(PROTOCOL, text=hostile))
+    )
+    escaped = r"&lt;script&gt;alert(1)&lt;/script&gt;\[bold\]\|\`x\`"
+    assert text.count(escaped) == text.count("alert(1)") == 8
+    assert not {"<", "\x1b"} & set(text)
+    assert not [line for line in text.splitlines() if line.startswith("~")]
 
 
 def test_markdown_shows_gates() -> None:
     text = markdown(replace(RUN, gates=(GateResult("max_bytes", 1.0, 2.0, False),)))
-    assert "| max_bytes | 1 | 2 | MISSED |" in text
+    assert r"| max\_bytes | 1 | 2 | MISSED |" in text
 
 
 def test_html_escapes_names_and_notes() -> None:
