@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from packaging.version import Version
 
+from roots_compress.evaluate.threads import default_threads
 from roots_compress.run.disk import free_disk
 from roots_compress.run.machine import own_instruction_set, usable_cores
+from roots_compress.run.memory import available_memory
 
 SECURITY_FLOORS = {"transformers": "5.5", "torch": "2.10", "onnx": "1.21", "filelock": "3.20.3"}
 """Oldest versions without a known way to run code from a file; see docs/decisions.md."""
 
+STAGES = "run, plan and the stage verbs"
 PURPOSE = {
-    "torch": "everything but validate, plan, report and compare",
-    "transformers": "everything but validate, plan, report and compare",
-    "torch-pruning": "prune",
-    "optimum": "export",
-    "onnx": "export",
-    "onnxscript": "export",
-    "accelerate": "train, distill and the recovery of prune",
+    "torch": f"{STAGES}, import, export, eval, verify",
+    "transformers": f"{STAGES}, import, export, eval, verify, generate",
+    "torch-pruning": STAGES,
+    "optimum": f"{STAGES}, export, verify",
+    "onnx": f"{STAGES}, import, export, eval, verify, generate",
+    "onnx-ir": f"{STAGES}, export, verify",
+    "accelerate": STAGES,
     "datasets": "Parquet and CSV text",
-    "gguf": "GGUF checkpoints",
-    "filelock": "runs",
+    "gguf": f"{STAGES}, import, export, eval, verify, generate",
+    "sentencepiece": "checkpoints whose only tokenizer is a tokenizer.model",
+    "filelock": STAGES,
 }
-"""What each library is needed for."""
+"""What there is not without each library."""
 
 EIGHT_BIT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
@@ -57,7 +60,8 @@ def _providers() -> Iterator[str]:
     try:
         import onnxruntime
     except ImportError as error:
-        yield f"! onnxruntime: cannot be imported ({error}); without it no stage is evaluated"
+        lost = f"{STAGES}, import, export, eval, bench, generate, verify"
+        yield f"! onnxruntime: cannot be imported ({error}); without it there is no: {lost}"
         return
     providers = ", ".join(onnxruntime.get_available_providers())
     yield f"  onnxruntime {onnxruntime.__version__}: {providers}"
@@ -70,8 +74,8 @@ def _machine() -> Iterator[str]:
         yield f"  instruction set: {instructions}"
     else:
         yield f"! instruction set: {instructions}: no 8-bit dot products; int8 graphs may be slower than fp32"
-    yield f"  cores: {usable_cores()}"
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        yield f"  memory: {memory / 1e9:.1f} GB"
+    yield f"  threads: {default_threads()} by default, of {usable_cores()} logical processors"
+    memory = available_memory()
+    if memory is not None:
+        yield f"  free memory: {memory / 1e9:.1f} GB"
     yield f"  free disk here: {free_disk(Path.cwd()) / 1e9:.1f} GB"

@@ -16,15 +16,18 @@ from roots_compress.results import Json
 
 LIBRARIES = (
     "roots-compress",
+    "numpy",
     "torch",
     "transformers",
     "tokenizers",
+    "sentencepiece",
     "safetensors",
     "accelerate",
     "datasets",
     "torch-pruning",
     "optimum",
     "onnx",
+    "onnx-ir",
     "onnxruntime",
     "onnxruntime-gpu",
     "gguf",
