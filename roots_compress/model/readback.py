@@ -22,7 +22,8 @@ def require_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
         OSError: the file holds something else (`EIO`), or cannot be read.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        # Read, not mapped: the pages of a mapped file count as memory until it is closed.
+        with safe_open(path, framework="pt", backend="pread") as file:
             names = set(file.keys())
             stored = {tensors[name].data_ptr() for name in names}
             absent = [name for name in tensors.keys() - names if tensors[name].data_ptr() not in stored]

@@ -10,9 +10,11 @@ Shape legend: N positions, V vocabulary, k kept tokens, K = k + 1 outcomes, C ou
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from roots_compress.training.config import Divergence
 
@@ -65,10 +67,33 @@ def at_tokens_with_tail(logits_NV: Tensor, tokens_Nk: Tensor, temperature: float
 
     Equal to cutting `soften(logits_NV, temperature)`, whose `NV` log-probabilities are not made.
     """
-    if temperature != 1:
-        logits_NV = logits_NV / temperature
-    normaliser_N1 = logits_NV.logsumexp(dim=-1, keepdim=True)
-    return _with_tail(logits_NV.gather(-1, tokens_Nk) - normaliser_N1)
+    return _with_tail(log_probs_at(logits_NV / temperature if temperature != 1 else logits_NV, tokens_Nk))
+
+
+def log_probs_at(logits_NV: Tensor, tokens_Nk: Tensor) -> Tensor:
+    """Return the log-probabilities `Nk` that logits give to some tokens, each named once at a position.
+
+    `log_softmax` and `gather` give the same, and need further tensors of the logits' size for the gradient:
+    here it is the only one.
+    """
+    log_probs_Nk: Tensor = _LogProbsAt.apply(logits_NV, tokens_Nk)
+    return log_probs_Nk
+
+
+class _LogProbsAt(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, tokens_Nk: Tensor) -> Tensor:
+        normaliser_N1 = logits_NV.logsumexp(dim=-1, keepdim=True)
+        ctx.save_for_backward(logits_NV, tokens_Nk, normaliser_N1)
+        return logits_NV.gather(-1, tokens_Nk) - normaliser_N1
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_Nk: Tensor) -> tuple[Tensor, None]:
+        logits_NV, tokens_Nk, normaliser_N1 = ctx.saved_tensors
+        probabilities_NV = (logits_NV - normaliser_N1).exp_()
+        grad_NV = probabilities_NV.mul_(-grad_Nk.sum(dim=-1, keepdim=True))
+        return grad_NV.scatter_add_(-1, tokens_Nk, grad_Nk), None
 
 
 def _with_tail(log_probs_Nk: Tensor) -> Tensor:

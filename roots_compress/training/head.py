@@ -24,6 +24,9 @@ from roots_compress.model.modeling import RootsForCausalLM
 LOGITS_BUDGET = 1 << 23
 """Logits of one model held at a time; 32 MiB in float32."""
 
+ROWS = 1 << 12
+"""Rows of the head whose gradient is computed at a time."""
+
 TermSums = Callable[[Tensor, slice], Sequence[Tensor]]
 """Given logits `nV`, in float32 or wider, and the positions they belong to: each term's sum over them."""
 
@@ -91,7 +94,7 @@ class _HeadLoss(torch.autograd.Function):
                 if grad_hidden_NW is not None:
                     torch.mm(grad_nV, weight, out=grad_hidden_NW[part])
                 if grad_weight_VW is not None:
-                    grad_weight_VW += grad_nV.T @ hidden[part]
+                    _add_product(grad_weight_VW, grad_nV, hidden[part])
         ctx.grads = grad_hidden_NW, grad_weight_VW
         ctx.positions = len(hidden)
         terms_L = torch.stack(sums_L).sum(dim=0) / len(hidden)
@@ -110,6 +113,15 @@ class _HeadLoss(torch.autograd.Function):
             if gradient is not None:
                 gradient.mul_(factor)
         return grad_hidden_NW, grad_weight_VW, None, None, None
+
+
+def _add_product(sum_VW: Tensor, grad_nV: Tensor, hidden_nW: Tensor) -> None:
+    """Add `grad_nV.T @ hidden_nW`, some rows at a time.
+
+    Adding a bfloat16 tensor to a float32 one copies it whole to float32 first.
+    """
+    for rows_vW, grad_nv in zip(sum_VW.split(ROWS), grad_nV.split(ROWS, dim=1), strict=True):
+        rows_vW += grad_nv.T @ hidden_nW
 
 
 def _as_computed(tensor: Tensor) -> Tensor:

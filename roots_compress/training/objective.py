@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch
+from roots_compress.training.divergence import log_probs_at
 from roots_compress.training.head import head_loss
 
 
@@ -57,4 +57,4 @@ class CrossEntropy(Objective):
 
 def cross_entropy_sum(logits_nV: Tensor, targets_n: Tensor) -> Tensor:
     """Return the negative log-likelihood of the targets, summed."""
-    return F.cross_entropy(logits_nV, targets_n, reduction="sum")
+    return -log_probs_at(logits_nV, targets_n[:, None]).sum()

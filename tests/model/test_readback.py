@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from roots_compress.model import readback
 from roots_compress.model.readback import require_written
 
 TENSORS = {
@@ -19,6 +21,21 @@ TENSORS = {
 def test_what_was_written_is_accepted(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "file.safetensors")
     require_written(tmp_path / "file.safetensors", {**TENSORS, "tied": TENSORS["weight"]})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_file_is_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mapped state of a training would double its memory each time it is saved."""
+    path, compare, mapped = tmp_path / "file.safetensors", readback._same_bits, set[bool]()
+
+    def compare_and_look(left: torch.Tensor, right: torch.Tensor) -> bool:
+        mapped.add(str(path) in Path("/proc/self/maps").read_text())
+        return compare(left, right)
+
+    monkeypatch.setattr(readback, "_same_bits", compare_and_look)
+    save_file(TENSORS, path)
+    require_written(path, TENSORS)
+    assert mapped == {False}
 
 
 def test_a_tensor_that_was_not_written_is_missed(tmp_path: Path) -> None:

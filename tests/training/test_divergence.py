@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from roots_compress.training.config import Divergence
-from roots_compress.training.divergence import at_tokens_with_tail, divergence, soften, top_k_with_tail
+from roots_compress.training.divergence import (
+    at_tokens_with_tail,
+    divergence,
+    log_probs_at,
+    soften,
+    top_k_with_tail,
+)
 
 KINDS: tuple[Divergence, ...] = get_args(Divergence)
 VOCAB = 11
@@ -63,6 +70,43 @@ def test_gradients_at_the_top_match_finite_differences(kind: Divergence) -> None
     assert torch.autograd.gradcheck(
         lambda x: divergence(at_tokens_with_tail(x, tokens, 1.7), teacher, kind).sum(), (student,)
     )
+
+
+def test_log_probabilities_at_tokens_equal_the_gathered_ones() -> None:
+    tokens = log_probs(1).topk(4).indices
+    weights = torch.randn(5, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    results = []
+    for compute in (log_probs_at, lambda x, at: x.log_softmax(dim=-1).gather(-1, at)):
+        given = logits(0).requires_grad_()
+        found = compute(given, tokens)
+        results.append((found.detach(), *torch.autograd.grad((weights * found).sum(), given)))
+    torch.testing.assert_close(results[0], results[1])
+
+
+class MadeTensors(TorchDispatchMode):
+    """Keeps every tensor of a shape that an operation gives out, and so counts their places in memory."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape, self.made = shape, list[torch.Tensor]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.shape == self.shape:
+            self.made.append(out)
+        return out
+
+    @property
+    def places(self) -> int:
+        return len({tensor.untyped_storage().data_ptr() for tensor in self.made})
+
+
+def test_the_way_back_from_log_probabilities_makes_the_gradient_alone() -> None:
+    given = logits(0).requires_grad_()
+    total = log_probs_at(given, log_probs(1).topk(4).indices).exp().sum()
+    with MadeTensors(given.shape) as watch:
+        torch.autograd.grad(total, given)
+    assert watch.places == 1
 
 
 def test_jensen_shannon_is_symmetric_and_bounded() -> None:

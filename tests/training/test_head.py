@@ -43,6 +43,7 @@ def test_loss_and_gradients_equal_the_plain_ones(
     monkeypatch: pytest.MonkeyPatch, budget: int, logit_scale: float
 ) -> None:
     monkeypatch.setattr(head, "LOGITS_BUDGET", budget)
+    monkeypatch.setattr(head, "ROWS", 64)
     generator = torch.Generator().manual_seed(0)
     targets = torch.randint(0, VOCAB_SIZE, (45,), generator=generator)
     results = []
@@ -111,6 +112,23 @@ def test_no_tensor_holds_the_logits_of_a_batch(monkeypatch: pytest.MonkeyPatch, 
     assert rows() >= positions > 400
     monkeypatch.setattr(head, "LOGITS_BUDGET", SMALL_BUDGET)
     assert rows() <= 32
+
+
+def test_the_heads_gradient_is_added_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "ROWS", 64)
+    products: list[int] = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.mm.default and out.shape[1] == 32:
+                products.append(len(out))
+            return out
+
+    with Products(), torch.autocast("cpu", torch.bfloat16):
+        chunked(tiny_model(), torch.ones(45, 32), torch.full((45,), 7))
+    assert max(products) == 64
+    assert sum(products) == VOCAB_SIZE
 
 
 def test_bfloat16_gradients_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
