@@ -81,7 +81,8 @@ def check_parity(
     With `release` the model's weights are given up before the graph's are read; it is of no more use then.
 
     Raises:
-        StageError: a case is beyond its tolerance; the message names it and the difference.
+        StageError: a case is beyond its tolerance; the message names it and the difference. Or the model's
+            own logits are not finite.
     """
     scripts = make_scripts(model)
     tolerance, rounded = _tolerance(model, config)
@@ -140,7 +141,14 @@ def _references(model: RootsForCausalLM, scripts: tuple[Script, ...]) -> tuple[l
     if model.config.quantization:
         plain = dequantized(model)
         exactly = TorchEngine(plain).logits(scripts[-1].input_ids, scripts[-1].mask)
-    return [TorchEngine(model).logits(script.input_ids, script.mask) for script in scripts], exactly
+    expected = [TorchEngine(model).logits(script.input_ids, script.mask) for script in scripts]
+    for script, logits in zip(scripts, expected, strict=True):
+        if not np.isfinite(logits[script.mask.astype(bool)]).all():
+            raise StageError(
+                "the checkpoint's own logits are NaN or infinite",
+                remedy="Check the checkpoint: its weights are broken, or its activations overflow.",
+            )
+    return expected, exactly
 
 
 def _compare_exactly(expected: Logits, graph: Path, script: Script, config: ExportConfig) -> ParityCase:

@@ -123,15 +123,17 @@ def _calibration_windows(
     needed = rows_needed(max(_refitted_widths(config, checkpoint.model, plan), default=0))
     # Without a refit, widths that are measured and the surgeon's score rest on the same equations.
     solved = config.refit or config.score == "obs" or config.target is not None or not config.uniform
-    if solved and windows.input_ids.size < needed:
-        count = len(windows.input_ids)
+    count = len(windows.input_ids)
+    if solved and (count + config.own_windows) * block_size < needed:
+        more = ceil(needed / block_size) - config.own_windows
         raise InputError(
-            f"{count} calibration windows of {block_size} tokens are too few for a stable least-squares "
-            f"refit; the widest projection needs {needed} tokens",
+            f"{count + config.own_windows} calibration windows of {block_size} tokens are too few for a "
+            f"stable least-squares refit; the widest projection needs {needed} tokens",
             where="calibration",
-            remedy=f"The text has no more: give {needed} tokens of it, or set refit to false."
+            remedy=f"The text has no more: give {more * block_size} tokens of it, raise own_windows, or set "
+            "refit to false."
             if count < settings.windows
-            else f"Set calibration.windows to {ceil(needed / block_size)} or more, or refit to false.",
+            else f"Set calibration.windows to {more} or more, raise own_windows, or set refit to false.",
         )
     return windows
 

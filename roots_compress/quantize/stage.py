@@ -78,11 +78,11 @@ def quantize(
             Checkpoint(halved, checkpoint.tokenizer),
             {"scheme": "fp16", "bytes": stored_bytes(halved), "bytes_before": stored_bytes(model)},
         )
+    if config.compensate:
+        _check_calibration(model, windows, config.own_windows)
     nn.Module.to(model, device)
     try:
         windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=console)
-        if config.compensate:
-            _check_calibration(model, windows)
         plan = _planned(model, windows, config, seed=seed, device=device, console=console)
         rounded = _round_model(model, windows, config, plan, device=device, console=console)
     finally:
@@ -113,18 +113,19 @@ def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
             raise StageError(f"{name} holds NaN or infinite weights", remedy="The checkpoint is broken.")
 
 
-def _check_calibration(model: RootsForCausalLM, windows: PackedWindows) -> None:
+def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_windows: int) -> None:
     """Refuse fewer tokens than a matrix has inputs: compensation would know nothing but these."""
     widest = max(
         module.in_features for module in model.model.layers.modules() if isinstance(module, nn.Linear)
     )
-    tokens, block_size = windows.input_ids.size, windows.input_ids.shape[1]
+    count, block_size = windows.input_ids.shape
+    tokens, needed = (count + own_windows) * block_size, -(-widest // block_size)
     if tokens < widest:
         raise InputError(
             f"{tokens} tokens of calibration text are too few for matrices of {widest} inputs",
             where="calibration",
-            remedy=f"Give text for {-(-widest // block_size)} windows or more, raise own_windows, or switch "
-            "compensate off.",
+            remedy=f"{needed} windows of {block_size} tokens are needed: give more text, raise "
+            "calibration.windows or own_windows, or set compensate to false.",
         )
 
 

@@ -189,6 +189,16 @@ def test_a_cache_that_is_cut_wrong_is_found_in_decoding(tmp_path: Path) -> None:
         check_parity(model, graph, ExportConfig())
 
 
+def test_a_checkpoint_whose_own_logits_are_not_finite_is_named_and_not_the_graph(tmp_path: Path) -> None:
+    model = tiny_model()
+    graph = written(model, tmp_path)
+    with torch.no_grad():
+        for projection in (model.model.layers[0].mlp.up_proj, model.model.layers[0].mlp.gate_proj):
+            projection.weight.mul_(1e21)
+    with pytest.raises(StageError, match="the checkpoint's own logits are NaN or infinite"):
+        check_parity(model, graph, ExportConfig())
+
+
 def test_dequantized_models_share_the_table_with_the_head() -> None:
     model = tiny_quantized("w8", layers=[tiny_layer(intermediate_size=23)])
     plain = dequantized(model)

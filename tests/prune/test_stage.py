@@ -312,6 +312,13 @@ def test_too_few_calibration_windows_are_refused_with_their_number(tmp_path: Pat
     assert run(tmp_path, tiny_checkpoint(), calibration=few, refit=False).notes["calibration_tokens"] == 32
 
 
+def test_text_of_the_models_own_counts_as_calibration_text(tmp_path: Path) -> None:
+    few = CalibrationConfig(windows=2, block_size=16)
+    with pytest.raises(InputError, match=r"4 calibration windows.*\n.*calibration\.windows to 3 or more"):
+        run(tmp_path, tiny_checkpoint(), calibration=few, own_windows=2)
+    assert run(tmp_path, tiny_checkpoint(), calibration=few, own_windows=3).notes["calibration_tokens"] == 80
+
+
 def test_too_short_a_text_is_refused(tmp_path: Path) -> None:
     short = TextSplit((Document.plain("The quick brown fox jumps over the lazy dog."),), (), "short")
     with pytest.raises(InputError, match="The text has no more"):

@@ -51,7 +51,10 @@ def one_by_one(weight_C: Tensor, gram: Tensor, grid: Grid, row: int, size: int) 
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)
-def test_equals_refitting_by_least_squares_after_each_column(weight_format: Format) -> None:
+def test_equals_refitting_by_least_squares_after_each_column(
+    weight_format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roots_compress.quantize.gptq.BLOCK_COLUMNS", 16)  # So that blocks follow blocks.
     weight, gram = problem(rows=4, width=40)
     quantized = compensated_matrix(weight, weight_format, 16, gram)
     size = quantized.levels.shape[2]

@@ -116,6 +116,15 @@ def test_a_site_without_producer_gets_no_scale() -> None:
     assert best_scale(Site(site.consumers), seen, "w8a8", 16) is None
 
 
+@pytest.mark.parametrize("exponent", [0.2, 0.5, 0.8])
+def test_scales_for_quantized_inputs_are_those_of_smoothquant(exponent: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs, weights = (torch.rand(20, generator=generator) + 0.1 for _ in range(2))
+    expected = inputs**exponent / weights ** (1 - exponent)
+    scale = smoothing_scale(inputs, weights, exponent)
+    torch.testing.assert_close(scale, expected / expected.log().mean().exp())
+
+
 def test_scales_are_bounded_and_one_where_nothing_is_known() -> None:
     inputs = torch.tensor([0.0, 1e-30, 1.0, 1e30])
     weights = torch.tensor([1.0, 1.0, 0.0, 1.0])

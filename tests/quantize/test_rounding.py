@@ -101,6 +101,15 @@ def test_importance_moves_the_error_to_channels_that_matter_less() -> None:
     )
 
 
+def test_a_group_that_calibration_never_saw_is_rounded_as_if_it_had_not_looked() -> None:
+    weight = random_matrix(rows=64)
+    importance = torch.ones(40)
+    importance[:GROUP] = 0.0
+    blind = quantize_matrix(weight, "w4", GROUP, importance_C=importance).dequantize()
+    plain = quantize_matrix(weight, "w4", GROUP).dequantize()
+    torch.testing.assert_close(blind[:, :GROUP], plain[:, :GROUP])
+
+
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_rows_and_groups_of_zeros_keep_scale_one(weight_format: Format) -> None:
     weight = random_matrix()

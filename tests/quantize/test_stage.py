@@ -227,7 +227,7 @@ def test_too_little_calibration_text_says_how_much_is_needed(tmp_path: Path) -> 
     with pytest.raises(InputError, match="32 tokens of calibration text are too few") as error:
         run(tmp_path, checkpoint, windows=1)
     assert "matrices of 48 inputs" in str(error.value)
-    assert "text for 2 windows or more" in str(error.value)
+    assert "2 windows of 32 tokens are needed" in str(error.value)
     run(tmp_path, checkpoint, windows=1, compensate=False)
     run(tmp_path, checkpoint, windows=1, own_windows=1)
 
