@@ -23,9 +23,11 @@ from roots_compress.distill.vocabulary import check_student
 from roots_compress.errors import InputError
 from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.limits import Limits, is_fusible, require_fusible
+from roots_compress.model.outline import WIDTHS, Outline, outline_of
 from roots_compress.model.sources import SourceInfo, inspect_source
 from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.plan import plan_ratios
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import dotted
 from roots_compress.recipe.schema import Recipe, context_faults, losses_of, placed_stages, training_of
@@ -55,8 +57,8 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
         folder: the run it is to be done in.
 
     Raises:
-        InputError: the folder is in use, or the device, the model, a student or the text is missing or cannot
-            be used.
+        InputError: the folder is in use, the device, the model, a student or the text is missing or cannot be
+            used, or a ratio leaves the model no legal width.
     """
     refuse_foreign(folder)
     if recipe.model is not None:
@@ -67,6 +69,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
         _check_source(recipe, source)
     else:
         _check_limits(recipe, _planned_limits(recipe))
+    _check_first_cut(recipe, outline_of(source) if source is not None else _planned_outline(recipe))
     if _may_lack_device(recipe):
         _resolve_device(recipe)
     tokenizer = None
@@ -244,6 +247,32 @@ def _check_limits(recipe: Recipe, limits: Limits, students: Mapping[int, Limits]
         raise InputError(
             text, where=dotted(location), remedy="Lower it, or use a model with a longer context."
         )
+
+
+def _planned_outline(recipe: Recipe) -> Outline:
+    """Return the widths of the model that the recipe's first stage makes."""
+    first = recipe.stages[0]
+    assert isinstance(first, TrainConfig)
+    shape = first.architecture
+    layer = {key: getattr(shape, key) for key in WIDTHS}
+    return Outline([layer] * shape.num_layers, shape.hidden_size)
+
+
+def _check_first_cut(recipe: Recipe, outline: Outline | None) -> None:
+    """Refuse ratios that leave the model no legal width, where they meet it in the shape that it begins with.
+
+    Raises:
+        InputError: they do; the nearest ratio is named.
+    """
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, PruneConfig) and outline is not None:
+            try:
+                plan_ratios(stage, outline.layers, outline.hidden_size)
+            except InputError as error:
+                error.where = dotted(("stages", index))
+                raise
+        if not isinstance(stage, TrainConfig):
+            return
 
 
 def _may_lack_device(recipe: Recipe) -> bool:

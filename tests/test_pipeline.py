@@ -185,8 +185,10 @@ def test_a_verb_whose_first_stage_failed_may_be_typed_with_other_options(
 ) -> None:
     teacher, folder = chain[1] / "00-baseline" / "checkpoint", tmp_path / "current"
     settings = {"data": {"train": [text_file], "eval_fraction": 0.25}, "evaluation": EVALUATION}
-    failed = grow(folder, {**PRUNE, "ratio": 0.99}, source=teacher, fresh=False, settings=settings)
-    with pytest.raises(InputError, match="no legal width"):
+    few = {"windows": 1, "block_size": 32}
+    wanted = {**PRUNE, "calibration": few, "own_windows": 0}
+    failed = grow(folder, wanted, source=teacher, fresh=False, settings=settings)
+    with pytest.raises(InputError, match="too few for a stable"):
         carry_out(failed, folder)
     second = grow(folder, PRUNE, source=teacher, fresh=False, settings=settings)
     assert [(stage.kind, stage.name) for stage in second.stages] == [("prune", "prune")]

@@ -1,12 +1,16 @@
-"""What to keep: from ratios and scores to legal widths and indices. Pure functions."""
+"""What to keep: from ratios and scores to legal widths and indices. Pure functions, which import no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from roots_compress.errors import InputError
+from roots_compress.prune.config import PruneConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,52 @@ class LayerTarget:
     queries: int
     """Query heads of each key/value group."""
     mlp_channels: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Legal widths, known before anything is measured: those of each layer, and how many layers stay."""
+
+    layers: int
+    targets: tuple[LayerTarget, ...]
+    """For every layer of the unpruned model, also those that will leave."""
+    hidden_size: int
+    """Width of the residual stream."""
+    needed: int | None = None
+    """Parameters to save at the least cost, with a target that says how many. With any target the widths
+    above are what there is."""
+
+
+def plan_ratios(config: PruneConfig, layers: Sequence[Mapping[str, int]], hidden_size: int) -> Plan:
+    """Return the widths that the ratios ask for; needs nothing but the model's shape.
+
+    Args:
+        config: with a target its ratios are all 0.
+        layers: the widths of each, as `RootsConfig` has them.
+        hidden_size: width of the residual stream.
+
+    Raises:
+        InputError: a ratio leaves no legal width; the nearest ratio that does is named.
+    """
+    multiple = config.multiple_of
+    targets = tuple(
+        LayerTarget(
+            kv_groups=kept_width(widths["num_key_value_heads"], config.head_ratio, 1, key="head_ratio"),
+            queries=kept_width(
+                widths["num_attention_heads"] // widths["num_key_value_heads"],
+                config.query_ratio,
+                1,
+                key="query_ratio",
+            ),
+            mlp_channels=kept_width(widths["intermediate_size"], config.ratio, multiple, key="ratio"),
+        )
+        for widths in layers
+    )
+    return Plan(
+        kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"),
+        targets,
+        kept_width(hidden_size, config.residual_ratio, multiple, key="residual_ratio"),
+    )
 
 
 def kept_width(width: int, ratio: float, multiple_of: int, *, key: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -13,7 +13,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune.config import PruneConfig
-from roots_compress.prune.plan import LayerTarget, best_units, kept_width
+from roots_compress.prune.plan import LayerTarget, Plan, best_units, plan_ratios
 from roots_compress.prune.sensitivity import LayerCosts, layer_costs, layer_divergences
 from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.prune.target import (
@@ -28,54 +28,23 @@ from roots_compress.prune.timing import meet_time
 from roots_compress.results import Json
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Legal widths, known before anything is measured: those of each layer, and how many layers stay."""
-
-    layers: int
-    targets: tuple[LayerTarget, ...]
-    """For every layer of the unpruned model, also those that will leave."""
-    hidden_size: int
-    """Width of the residual stream."""
-    needed: int | None = None
-    """Parameters to save at the least cost, with a target that says how many. With any target the widths
-    above are what there is."""
-
-
 def make_plan(config: PruneConfig, model: RootsForCausalLM) -> Plan:
     """Return what the ratios or the target ask for; needs nothing but the model's shape.
 
     Raises:
         InputError: no legal shape answers to them; the nearest that does is named.
     """
-    targets = tuple(
-        LayerTarget(
-            kv_groups=kept_width(widths["num_key_value_heads"], config.head_ratio, 1, key="head_ratio"),
-            queries=kept_width(_queries(widths), config.query_ratio, 1, key="query_ratio"),
-            mlp_channels=kept_width(
-                widths["intermediate_size"], config.ratio, config.multiple_of, key="ratio"
-            ),
-        )
-        for widths in model.config.layers
-    )
-    needed = None
-    if config.target is not None and config.target.decode_ms is not None:
-        if config.uniform:
-            check_equal(list(model.model.layers))
-    elif config.target is not None:
+    plan = plan_ratios(config, model.config.layers, model.config.hidden_size)
+    if config.target is None:
+        return plan
+    if config.target.decode_ms is None:
         needed = parameters_to_save(
             config.target, model, multiple_of=config.multiple_of, uniform=config.uniform
         )
-    return Plan(
-        kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"),
-        targets,
-        kept_width(model.config.hidden_size, config.residual_ratio, config.multiple_of, key="residual_ratio"),
-        needed,
-    )
-
-
-def _queries(widths: dict[str, int]) -> int:
-    return widths["num_attention_heads"] // widths["num_key_value_heads"]
+        return replace(plan, needed=needed)
+    if config.uniform:
+        check_equal(list(model.model.layers))
+    return plan
 
 
 @dataclass(frozen=True)

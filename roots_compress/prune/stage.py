@@ -24,9 +24,10 @@ from roots_compress.model.own_text import with_own_text
 from roots_compress.model.surgery import check_resizable, keep_layers
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
 from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
+from roots_compress.prune.plan import Plan
 from roots_compress.prune.refit import rows_needed
 from roots_compress.prune.residual import cut_residual
-from roots_compress.prune.shapes import Allocation, Plan, allocate, make_plan
+from roots_compress.prune.shapes import Allocation, allocate, make_plan
 from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.results import Json
 from roots_compress.training.low_rank import check_rank, low_rank_updates

@@ -163,6 +163,10 @@ def assert_says(said: str, words: str) -> None:
             "stages[0].recovery.training.block_size: is 129 tokens ... 128",
         ),
         (
+            "stages:\n- kind: prune\n  ratio: 0.05",
+            "r.yaml:6: stages[0]: ratio 0.05 leaves no legal width ... nearest legal ratio is 0.3333",
+        ),
+        (
             "stages:\n- kind: prune\n- kind: quantize\n  cache: int8",
             "r.yaml:8: stages[1].cache: ... cannot be cached in int8 ... cache: float",
         ),
@@ -206,6 +210,11 @@ def test_a_recipe_changed_for_the_worse(
     [
         ("prune {models}/good --ratio 1.5", "ratio: must be below 1"),
         ("prune {models}/good --ratio 0", "above 0"),
+        ("prune {models}/good --block-size 32 --head-ratio 0.9", "nearest legal head_ratio is 0.5000"),
+        (
+            "prune {models}/good --block-size 32 --residual-ratio 0.1",
+            "nearest legal residual_ratio is 0.5000",
+        ),
         ("prune {models}/good --recover 0", "recovery.training.steps: must be at least 1"),
         (f"{DISTILL} --lr nan", "learning_rate: must be a finite number"),
         (f"{DISTILL} --steps 0", "training.steps: must be at least 1"),
