@@ -111,9 +111,9 @@ def walk(model: RootsForCausalLM, stream: ResidualStream) -> Iterator[Site]:
 
 
 def stream_moments(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> Tensor:
-    """Return the second moments `WW` of the normed stream, summed over where it is read, each counted alike.
+    """Return the second moments `WW` of the normed stream, summed over all places where it is read, float64.
 
-    Without the norms' gains, which a rotation takes into the weights. Float64.
+    Without the norms' gains, which a rotation takes into the weights: so every place counts alike.
 
     Raises:
         StageError: the stream is NaN or infinite.
@@ -127,7 +127,7 @@ def stream_moments(model: RootsForCausalLM, windows: PackedWindows, *, device: s
             statistics.update(normalise(site.norm, hidden_BTW.to(device)).flatten(0, -2))
         statistics.check(f"layer {number // 2}" if site.owner is not model.model else "the head")
         assert statistics.gram is not None
-        moments_WW += statistics.gram / statistics.gram.trace().clamp(min=torch.finfo(torch.float64).tiny)
+        moments_WW += statistics.gram
     return moments_WW
 
 

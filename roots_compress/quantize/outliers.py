@@ -106,9 +106,9 @@ def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: i
     """
     if not site.producers:
         return None
-    best, least = None, _site_error(site, seen, None, weight_format, group_size)
+    best, least = None, site_error(site, seen, None, weight_format, group_size)
     for scale_C in _candidates(site, seen, weight_format):
-        error = _site_error(site, seen, scale_C, weight_format, group_size)
+        error = site_error(site, seen, scale_C, weight_format, group_size)
         if error < least:
             best, least = scale_C, error
     return best
@@ -124,9 +124,19 @@ def _candidates(site: Site, seen: SiteInput, weight_format: Format) -> list[Tens
     return [smoothing_scale(input_C, weight_C, exponent) for exponent in EXPONENTS]
 
 
-def _site_error(
+@torch.no_grad()
+def site_error(
     site: Site, seen: SiteInput, scale_C: Tensor | None, weight_format: Format, group_size: int
 ) -> float:
+    """Return the squared relative output errors of a site's matrices, added up, as if a scale were folded.
+
+    Args:
+        site: where.
+        seen: what it reads as it is.
+        scale_C: what its input would be divided by; None for nothing.
+        weight_format: of its matrices.
+        group_size: columns that share a scale.
+    """
     total = 0.0
     sample_SC = seen.sample_SC
     divided_SC = sample_SC if scale_C is None else sample_SC / scale_C

@@ -77,10 +77,10 @@ def eight_bit_sites(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str
     names = [name for name, cost in costs.items() if cost.price <= budget_bytes]
     step = max(math.gcd(*(costs[name].price for name in names)), -(-budget_bytes // MOST_STEPS), 1)
     steps = budget_bytes // step
+    sizes = [-(-costs[name].price // step) for name in names]
     spared = np.zeros(steps + 1)  # The most loss that can be spared within so many steps.
     taken = np.zeros((len(names), steps + 1), dtype=bool)
-    for index, name in enumerate(names):
-        size = -(-costs[name].price // step)
+    for index, (name, size) in enumerate(zip(names, sizes, strict=True)):
         if size > steps:
             continue
         with_site = spared[: steps + 1 - size] + costs[name].loss
@@ -90,5 +90,5 @@ def eight_bit_sites(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str
     for index in reversed(range(len(names))):
         if taken[index, left]:
             chosen.add(names[index])
-            left -= -(-costs[names[index]].price // step)
+            left -= sizes[index]
     return chosen

@@ -37,9 +37,9 @@ def test_it_equals_exhaustive_search(seed: int) -> None:
 
 def test_a_coarse_grid_still_saves_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocation, "FINEST_GRID", 7)
-    for seed in range(8):
-        options = random_options(seed, unit=1)
-        assert totals(options, tuple(cheapest(options, 13)))[0] >= 13
+    for seed in range(200):
+        options = [[Option(50, 1.0), *layer] for layer in random_options(seed, unit=1)]
+        assert totals(options, tuple(cheapest(options, 23)))[0] >= 23
 
 
 def test_what_cannot_be_saved_is_an_error() -> None:

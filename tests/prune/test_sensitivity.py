@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.surgery import keep_layers
-from roots_compress.prune.sensitivity import layer_costs, layer_divergences, output_fishers
+from roots_compress.prune.layerwise import DAMPING, input_gram
+from roots_compress.prune.refit import refit
+from roots_compress.prune.sensitivity import (
+    FISHER_WINDOWS,
+    layer_costs,
+    layer_divergences,
+    output_fishers,
+)
 from tests.prune.test_layerwise import make_windows
 from tests.tiny import tiny_layer, tiny_model
 
@@ -57,6 +65,29 @@ def test_the_fisher_information_foretells_small_changes() -> None:
     strong, weak = vectors[:, -1], vectors[:, 4]
     assert moved(strong) == pytest.approx(size**2 * float(values[-1]) / 2, rel=0.35)
     assert moved(weak) < 0.3 * moved(strong)
+
+
+@torch.no_grad()
+def test_the_cost_of_a_width_is_the_error_of_its_refit_weighed_by_the_fisher_information() -> None:
+    """A plain reference: of all channels that could leave alone, the one that costs least, each refitted."""
+    model, windows = tiny_model(), make_windows()
+    layer = model.model.layers[0]
+    first, _ = layer_costs(model, windows, multiple_of=1, device="cpu")
+    fishers = output_fishers(model, windows[:FISHER_WINDOWS], device="cpu")
+    fisher = fishers["model.layers.0.mlp.down_proj"]
+    stream = ResidualStream(model, windows)
+    stream.add(stream.attention(layer, 0))
+    weight = layer.mlp.down_proj.weight.double()
+    gram = input_gram(layer.mlp.down_proj, "down", stream.mlp(layer))
+    ridge = DAMPING * gram.diagonal().mean()
+    costs = []
+    for gone in range(48):
+        kept = [channel for channel in range(48) if channel != gone]
+        change = weight.clone()
+        change[:, kept] -= refit(weight, gram, kept, damping=float(ridge / gram.diagonal()[kept].mean()))
+        errors = change @ (gram + ridge * torch.eye(48)) @ change.T
+        costs.append(float((fisher * errors).sum()) / (2 * windows.input_ids.size))
+    assert first.mlp[47] == pytest.approx(min(costs), rel=1e-4)
 
 
 def test_costs_rise_as_shapes_narrow_and_silent_channels_are_free() -> None:

@@ -12,8 +12,15 @@ from torch import Tensor
 
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import rounded_input
-from roots_compress.quantize.outliers import best_scale, outlier_scales, relative_error, smoothing_scale
+from roots_compress.model.quantized import FORMATS, Format, rounded_input
+from roots_compress.quantize.outliers import (
+    EXPONENTS,
+    best_scale,
+    outlier_scales,
+    relative_error,
+    site_error,
+    smoothing_scale,
+)
 from roots_compress.quantize.sites import Half, Site, SiteInput, attention_sites, halves, mlp_sites
 from tests.quantize.windows import random_windows
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
@@ -109,6 +116,30 @@ def test_the_scale_for_quantized_inputs_tames_outliers() -> None:
         return relative_error(exact, rounded_input(seen.sample_SC / scale, "w8a8", 0) @ (weight * scale).T)
 
     assert error(scale) < 0.5 * error(torch.ones_like(scale))
+
+
+def test_the_scale_for_weights_alone_is_a_power_of_the_inputs_root_mean_squares() -> None:
+    """As AWQ has it: the weights' own sizes play no part."""
+    site, seen = with_outliers()
+    scale = best_scale(site, seen, "w4", 16)
+    assert scale is not None
+    size = seen.sample_SC.square().mean(dim=0).sqrt()
+    powers = [size**exponent for exponent in EXPONENTS]
+    expected = [power / power.log().mean().exp() for power in powers]
+    assert any(torch.allclose(scale, each, rtol=1e-4) for each in expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_the_error_expected_of_a_scale_is_that_of_the_folded_site(weight_format: Format) -> None:
+    site, seen = with_outliers()
+    scale = random_scale(site, 1)
+    expected = site_error(site, seen, scale, weight_format, 16)
+    site.fold(scale)
+    statistics = InputStatistics(48)
+    statistics.update(seen.sample_SC / scale)
+    folded = SiteInput(statistics, seen.sample_SC / scale)
+    assert site_error(site, folded, None, weight_format, 16) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_site_without_producer_gets_no_scale() -> None:

@@ -154,6 +154,18 @@ def test_the_tail_holds_what_the_top_leaves() -> None:
     assert (probabilities.gather(1, tokens).min(dim=1).values >= probabilities.sort().values[:, -3]).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_the_top_leaves_nothing_divergence_and_gradient_stay_finite(kind: Divergence) -> None:
+    student, teacher = (torch.zeros(1, VOCAB).index_fill(1, torch.tensor([place]), 200.0) for place in (0, 1))
+    tokens, log_teacher = top_k_with_tail(soften(teacher, 1.0), 2)
+    student.requires_grad_()
+    distance = divergence(at_tokens_with_tail(student, tokens, 1.0), log_teacher, kind).sum()
+    distance.backward()
+    assert distance.isfinite()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
 def test_logits_at_tokens_are_those_of_the_cut_distribution() -> None:
     tokens, cut = top_k_with_tail(soften(logits(0), 1.7), 4)
     torch.testing.assert_close(at_tokens_with_tail(logits(0), tokens, 1.7), cut)
