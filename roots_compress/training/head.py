@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.training.memory import hand_back_free_memory
 
 LOGITS_BUDGET = 1 << 23
 """Logits of one model held at a time; 32 MiB in float32."""
@@ -48,6 +49,7 @@ def head_loss(
     """
     head = model.lm_head
     assert head is not None, "a quantized head has no gradient"
+    hand_back_free_memory()
     total, terms_L = _HeadLoss.apply(
         hidden_NW, head.weight, model.config.logit_scale, term_sums, tuple(weights)
     )

@@ -21,6 +21,7 @@ from roots_compress.results import Json
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.config import TrainingConfig
 from roots_compress.training.interrupts import uninterrupted
+from roots_compress.training.memory import hand_back_free_memory
 from roots_compress.training.objective import Objective
 from roots_compress.training.optimizer import make_optimizer, trainable
 from roots_compress.training.progress import TrainingProgress
@@ -135,6 +136,7 @@ class _TrainingRun:
     def advance(self) -> None:
         """Do one optimizer step."""
         started = time.perf_counter()
+        hand_back_free_memory()
         losses, tokens = self._backward()
         self._require(math.isfinite(losses["total"]), f"the loss became {losses['total']}")
         norm = float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm))
