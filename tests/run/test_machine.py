@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import ast
 import os
 import platform
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 import safetensors
+from packaging.utils import canonicalize_name
 
+import roots_compress
 from roots_compress.run.machine import (
     code_sha256,
     cpu_fields,
@@ -49,6 +54,37 @@ def test_versions_are_those_installed() -> None:
     assert versions["safetensors"] == safetensors.__version__
     assert {"torch", "transformers", "onnx", "roots-compress"} <= set(versions)
     assert versions["python"] == platform.python_version()
+
+
+COMPUTING = (
+    "data",
+    "distill",
+    "evaluate",
+    "export",
+    "model",
+    "prune",
+    "quantize",
+    "runtime",
+    "train",
+    "training",
+)
+HARMLESS = {"filelock", "huggingface_hub", "protobuf", "pydantic", "rich"}
+"""They lock, name errors, parse, check settings and show progress: no result depends on them."""
+
+
+def test_every_library_that_computes_is_among_the_versions() -> None:
+    root = Path(roots_compress.__file__).parent
+    nodes = [
+        node
+        for package in COMPUTING
+        for path in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    installed = packages_distributions()
+    used = {each for name in names for each in installed.get(name.partition(".")[0], [])}
+    assert {canonicalize_name(each) for each in used - HARMLESS} <= library_versions().keys()
 
 
 def test_the_code_has_one_hash() -> None:

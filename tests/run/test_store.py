@@ -3,12 +3,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from roots_compress.errors import InputError, StageError
 from roots_compress.results import Protocol, RunMetrics, StageKind
+from roots_compress.run.keys import StageKey
+from roots_compress.run.lock import OWNER_NAME, WriterLock
+from roots_compress.run.manifest import Manifest, ManifestError
 from roots_compress.run.marker import MARKER_NAME
 from roots_compress.run.stages import newest_checkpoint, read_metrics, read_stages, verify
 from roots_compress.run.store import RunFolder
@@ -105,6 +109,53 @@ def test_a_stage_of_an_equal_key_and_other_weights_removes_those_made_from_it(tm
         (workspace.checkpoint / "model.safetensors").write_text("others")
         workspace.commit(make_result(1, "prune", "prune"), machine=MACHINE)
         assert contents(tmp_path) == [("00-baseline", "b"), ("01-prune", "others")]
+
+
+def test_a_stage_of_another_key_removes_those_made_from_it_though_its_weights_are_the_same(
+    tmp_path: Path,
+) -> None:
+    with RunFolder.open(tmp_path) as run:
+        baseline = add_stage(run, "baseline", "b")
+        add_stage(run, "prune", "p")
+        add_stage(run, "quantize", "q")
+        workspace = run.begin(1, "prune", "prune", make_key(baseline, content="p", seed=1))
+        (workspace.checkpoint / "model.safetensors").write_text("p")
+        workspace.commit(make_result(1, "prune", "prune"), machine=MACHINE)
+    assert not list(tmp_path.glob("*quantize*"))
+
+
+def test_a_manifest_whose_key_is_not_that_of_its_ingredients_is_not_believed(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as run:
+        manifest = add_stage(run, "baseline", "b").manifest
+    assert Manifest.from_text(manifest.to_text()) == manifest
+    forged = replace(manifest, key=StageKey(manifest.key.ingredients, "0" * 64))
+    with pytest.raises(ManifestError, match="changed since"):
+        Manifest.from_text(forged.to_text())
+
+
+def test_a_folder_that_becomes_foreign_before_it_is_locked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = WriterLock.acquire
+
+    def late(lock: WriterLock) -> None:
+        acquire(lock)
+        (tmp_path / "foreign").write_text("mine")
+
+    monkeypatch.setattr(WriterLock, "acquire", late)
+    with pytest.raises(InputError, match="no run of roots-compress"):
+        RunFolder.open(tmp_path, fresh=True)
+    assert not (tmp_path / MARKER_NAME).exists()
+
+
+def test_the_owners_file_does_not_follow_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / OWNER_NAME).symlink_to(victim)
+    with RunFolder.open(tmp_path / "run"):
+        pass
+    assert victim.read_text() == "precious"
 
 
 def test_the_old_stage_stands_until_its_successor_is_committed(tmp_path: Path) -> None:
