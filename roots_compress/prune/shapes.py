@@ -24,7 +24,7 @@ from roots_compress.prune.target import (
     parameters_to_save,
     saved,
 )
-from roots_compress.prune.timing import meet_time
+from roots_compress.prune.timing import NOISE, meet_time
 from roots_compress.results import Json
 
 
@@ -105,7 +105,8 @@ def allocate(
         return _by_ratios(config, targets, layers, costs)
     if watch is not None:
         assert config.target.decode_ms is not None
-        return _in_time(config.target.decode_ms, watch, layers, costs, divergences, uniform=config.uniform)
+        uniform, target_ms = config.uniform, config.target.decode_ms
+        return _in_time(target_ms, watch, layers, costs, divergences, uniform=uniform, console=console)
     assert plan.needed is not None
     chosen = choose_shapes(layers, costs, plan.needed, divergences=divergences, uniform=config.uniform)
     return Allocation(*chosen)
@@ -146,8 +147,9 @@ def _in_time(
     divergences: Sequence[float] | None,
     *,
     uniform: bool,
+    console: Console,
 ) -> Allocation:
-    """Choose shapes by the stopwatch's time model, and time what is chosen."""
+    """Choose shapes by the stopwatch's time model, and time what is chosen; say so where that is too slow."""
 
     def saves(layer: RootsLayer, shape: LayerTarget | None) -> int:
         return watch.times.saves(full_shape(layer), shape)
@@ -162,5 +164,13 @@ def _in_time(
         )
     except ValueError:
         raise watch.unreachable(target_ms) from None
+    if timed.milliseconds > target_ms * (1 + NOISE):
+        console.print(
+            f"prune: decoding takes {timed.milliseconds:.4g} ms a token in the fastest shapes timed, and the "
+            f"target is {target_ms:.4g}; gates.max_decode_ms would end such a run with code 3",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     measured = {"target": target_ms, "after": timed.milliseconds, **watch.notes()}
     return Allocation(*timed.choice, measured)

@@ -32,6 +32,10 @@ class QuantizeConfig(Settings):
     max_bytes: PositiveInt | None = None
     """int4 only: the most bytes that the stored weights may take. As many stay in 8 bits as fit, whatever
     `eight_bit_fraction` says."""
+    max_loss: Annotated[float, Field(ge=0.0)] | None = None
+    """int4 only: by how much 4 bits may be expected to raise the loss, in nats a token (0.05 is 5% of
+    perplexity). As few layers stay in 8 bits as that takes, whatever `eight_bit_fraction` says. Expected is
+    what rounding to nearest costs; `compensate` takes part of it back."""
     fold: bool = True
     """Move outlier channels from activations into weights where that is exact."""
     compensate: bool = True
@@ -50,4 +54,8 @@ class QuantizeConfig(Settings):
             raise ValueError("cache int8 goes with the schemes int8 and int4; fp16 caches in float16")
         if self.max_bytes is not None and self.scheme != "int4":
             raise ValueError("max_bytes chooses between 4 and 8 bits, so it needs scheme int4")
+        if self.max_loss is not None and (self.scheme != "int4" or self.max_bytes is not None):
+            raise ValueError(
+                "max_loss chooses between 4 and 8 bits, so it needs scheme int4, and goes without max_bytes"
+            )
         return self

@@ -36,6 +36,8 @@ class RoundingPlan:
     """What to fold: a scale a channel, for the sites where that gains something."""
     spared: Collection[str]
     """Sites where the usual format would cost too much."""
+    expected_loss: float | None = None
+    """What the usual format is expected to cost the other sites, in nats a token, where it was measured."""
 
     def format_of(self, site: str) -> Format:
         """Return a site's storage format."""
@@ -49,8 +51,8 @@ def usual_format(config: QuantizeConfig) -> Format:
     return "w8" if config.activations == "never" else "w8a8"
 
 
-def float_input_sites(costs: Mapping[str, SiteCost], allowed_loss: float) -> set[str]:
-    """Return the sites to spare until the losses of the rest add up to no more than is allowed.
+def spared_within_loss(costs: Mapping[str, SiteCost], allowed_loss: float) -> set[str]:
+    """Return the sites to spare so that the losses of the rest add up to no more than is allowed.
 
     Those with the most loss for their price come first, which is within one site of the least price.
     """
@@ -65,8 +67,8 @@ def float_input_sites(costs: Mapping[str, SiteCost], allowed_loss: float) -> set
     return spared
 
 
-def eight_bit_sites(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str]:
-    """Return the sites to keep in 8 bits: those whose losses add up to the most within a number of bytes.
+def spared_within_bytes(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str]:
+    """Return the sites to keep in 8 bits: those whose losses add up to the most, within a number of bytes.
 
     A 0/1 knapsack, solved by dynamic programming over the bytes spent, in steps of their common divisor.
 

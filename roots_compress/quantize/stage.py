@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import GateMissedError, InputError, StageError
+from roots_compress.errors import InputError, StageError
 from roots_compress.evaluate.size import stored_bytes
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.limits import require_fusible
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import with_own_text
-from roots_compress.model.quantized import Format, QuantizedWeight, matrix_bytes
+from roots_compress.model.quantized import QuantizedWeight
+from roots_compress.quantize.budget import EMBEDDING, HEAD, POSITIONS, check_budget, least_bytes
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.half import half_precision
 from roots_compress.quantize.outliers import outlier_scales, output_error
-from roots_compress.quantize.plan import RoundingPlan, eight_bit_sites, float_input_sites, usual_format
+from roots_compress.quantize.plan import RoundingPlan, spared_within_bytes, spared_within_loss, usual_format
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sensitivity import rounding_costs
 from roots_compress.quantize.sites import SAMPLED_ROWS, SiteInput
@@ -33,10 +34,6 @@ from roots_compress.quantize.walk import BITS, Rounded, round_layers
 from roots_compress.results import Json
 from roots_compress.training.outcome import StageOutcome
 
-EMBEDDING = "model.embed_tokens"
-HEAD = "lm_head"
-POSITIONS = "model.embed_positions"
-"""Learned positions stay in float: a small table that is read row by row."""
 WORST_LISTED = 5
 
 
@@ -69,7 +66,7 @@ def quantize(
     """
     model = checkpoint.model
     _check_source(model, config)
-    _check_budget(model, config)
+    check_budget(model, config)
     block_size = min(config.calibration.block_size, model.config.max_position_embeddings)
     windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=config.calibration.windows)
     if config.scheme == "fp16":
@@ -129,32 +126,6 @@ def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_wind
         )
 
 
-def _check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
-    least = _least_bytes(model, config.group_size)
-    if config.max_bytes is not None and config.max_bytes < least:
-        raise GateMissedError(
-            f"the model takes {least:,} bytes with every layer in 4 bits, "
-            f"and at most {config.max_bytes:,} are asked for",
-            where="max_bytes",
-            remedy=f"Allow {least:,} bytes, raise group_size, or prune the model first.",
-        )
-
-
-def _least_bytes(model: RootsForCausalLM, group_size: int) -> int:
-    """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
-    sizes: dict[int, int] = {}
-    for name, tensor in model.state_dict().items():
-        owner = name.removesuffix(".weight")
-        module = model.get_submodule(owner) if owner != name else None
-        if isinstance(module, nn.Linear | nn.Embedding) and owner != POSITIONS:
-            chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"
-            size = matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, group_size)
-        else:
-            size = tensor.numel() * tensor.element_size()
-        sizes.setdefault(tensor.data_ptr(), size)
-    return sum(sizes.values())
-
-
 def _planned(
     model: RootsForCausalLM,
     windows: PackedWindows,
@@ -172,12 +143,16 @@ def _planned(
     if config.scheme == "int8" and config.activations != "auto":
         return RoundingPlan(usual, scales, ())
     costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device)
-    if config.scheme == "int8":
-        return RoundingPlan(usual, scales, float_input_sites(costs, config.activation_loss))
-    budget = int(config.eight_bit_fraction * sum(cost.price for cost in costs.values()))
-    if config.max_bytes is not None:
-        budget = config.max_bytes - _least_bytes(model, size)
-    return RoundingPlan(usual, scales, eight_bit_sites(costs, budget))
+    allowed = config.activation_loss if config.scheme == "int8" else config.max_loss
+    if allowed is not None:
+        spared = spared_within_loss(costs, allowed)
+    elif config.max_bytes is not None:
+        spared = spared_within_bytes(costs, config.max_bytes - least_bytes(model, size))
+    else:
+        prices = sum(cost.price for cost in costs.values())
+        spared = spared_within_bytes(costs, int(config.eight_bit_fraction * prices))
+    left = sum(cost.loss for name, cost in costs.items() if name not in spared)
+    return RoundingPlan(usual, scales, spared, left)
 
 
 @torch.no_grad()
@@ -291,6 +266,7 @@ def _notes(
         "cache": config.cache,
         "folded_sites": len(plan.scales),
         "spared_sites": list[Json](sorted(plan.spared)),
+        "expected_loss": plan.expected_loss,
         "largest_relative_errors": {name: rounded.errors[name] for name in worst},
         "bytes": stored_bytes(quantized),
         "bytes_before": stored_bytes(model),

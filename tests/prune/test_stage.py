@@ -35,9 +35,15 @@ CALIBRATION = CalibrationConfig(windows=8, block_size=32)
 SPLIT = TextSplit(tuple(Document.plain(f"{TEXT} {number}") for number in range(8)), (), "tiny")
 
 
-def run(tmp_path: Path, checkpoint: Checkpoint, text: TextSplit = SPLIT, **settings: Any) -> StageOutcome:
+def run(
+    tmp_path: Path,
+    checkpoint: Checkpoint,
+    text: TextSplit = SPLIT,
+    said: io.StringIO | None = None,
+    **settings: Any,
+) -> StageOutcome:
     config = PruneConfig(**{"calibration": CALIBRATION, "own_windows": 0, "multiple_of": 4, **settings})
-    console = Console(file=io.StringIO())
+    console = Console(file=said or io.StringIO())
     return prune(config, checkpoint, text, device="cpu", seed=0, work=tmp_path, console=console)
 
 
@@ -169,6 +175,23 @@ def test_a_time_is_met_by_shapes_that_were_timed(
     assert (len(widths) == 1) == uniform
     assert logits(outcome.checkpoint).isfinite().all()
     assert not (tmp_path / "timing").exists()
+
+
+def test_a_time_that_what_was_timed_does_not_meet_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_a_floor(folders: Mapping[str, Path], **options: Any) -> dict[str, Speeds]:
+        slow = Speeds((), (Speed(128, 1000 / 2.6, 1000 / 2.6, 1000 / 2.6),))
+        speeds = by_size(folders, **options)
+        return {label: slow if label == "chosen" else each for label, each in speeds.items()}
+
+    monkeypatch.setattr(stopwatch, "measure_speed", with_a_floor)
+    checkpoint, said = tiny_checkpoint(layers=[tiny_layer()] * 8), io.StringIO()
+    outcome = run(tmp_path, checkpoint, said=said, target=TargetConfig(decode_ms=2.4), score="obs")
+    times = outcome.notes["decode_ms"]
+    assert isinstance(times, dict)
+    assert times["after"] == pytest.approx(2.6)
+    assert "takes 2.6 ms a token in the fastest shapes timed, and the target is 2.4" in said.getvalue()
 
 
 def test_a_time_that_no_shape_meets_or_that_is_met_is_refused(

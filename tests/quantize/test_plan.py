@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from roots_compress.quantize.plan import SiteCost, eight_bit_sites, float_input_sites
+from roots_compress.quantize.plan import SiteCost, spared_within_bytes, spared_within_loss
 
 
 def test_inputs_are_spared_until_the_rest_costs_no_more_than_is_allowed() -> None:
@@ -18,7 +18,7 @@ def test_inputs_are_spared_until_the_rest_costs_no_more_than_is_allowed() -> Non
             f"site {number}": SiteCost(generator.random(), generator.randint(1, 30)) for number in range(8)
         }
         allowed = generator.random() * 4
-        chosen = float_input_sites(costs, allowed)
+        chosen = spared_within_loss(costs, allowed)
         left = sum(cost.loss for name, cost in costs.items() if name not in chosen)
         assert left <= allowed
         cheapest = min(
@@ -33,9 +33,9 @@ def test_inputs_are_spared_until_the_rest_costs_no_more_than_is_allowed() -> Non
 
 def test_nothing_is_spared_where_all_of_it_is_allowed() -> None:
     costs = {"one": SiteCost(0.1, 100), "other": SiteCost(0.2, 50)}
-    assert float_input_sites(costs, 0.31) == set()
-    assert float_input_sites(costs, 0.11) == {"other"}
-    assert float_input_sites(costs, 0.0) == set(costs)
+    assert spared_within_loss(costs, 0.31) == set()
+    assert spared_within_loss(costs, 0.11) == {"other"}
+    assert spared_within_loss(costs, 0.0) == set(costs)
 
 
 def test_eight_bits_are_given_out_as_exhaustive_search_would() -> None:
@@ -52,7 +52,7 @@ def test_eight_bits_are_given_out_as_exhaustive_search_would() -> None:
             for names in itertools.combinations(costs, count)
             if sum(costs[name].price for name in names) <= budget
         )
-        chosen = eight_bit_sites(costs, budget)
+        chosen = spared_within_bytes(costs, budget)
         assert sum(costs[name].price for name in chosen) <= budget
         assert sum(costs[name].loss for name in chosen) == pytest.approx(best)
 
@@ -60,16 +60,16 @@ def test_eight_bits_are_given_out_as_exhaustive_search_would() -> None:
 def test_a_budget_of_many_steps_holds_and_is_nearly_used() -> None:
     generator = random.Random(0)
     costs = {f"site {number}": SiteCost(1.0, generator.randint(10**6, 2 * 10**6)) for number in range(60)}
-    spent = sum(costs[name].price for name in eight_bit_sites(costs, 40 * 10**6))
+    spent = sum(costs[name].price for name in spared_within_bytes(costs, 40 * 10**6))
     assert 38 * 10**6 < spent <= 40 * 10**6
 
 
 def test_no_site_and_every_site_may_have_eight_bits() -> None:
     costs = {"one": SiteCost(0.1, 100), "other": SiteCost(0.2, 50)}
-    assert eight_bit_sites(costs, 0) == set()
-    assert eight_bit_sites(costs, 49) == set()
-    assert eight_bit_sites(costs, 150) == set(costs)
+    assert spared_within_bytes(costs, 0) == set()
+    assert spared_within_bytes(costs, 49) == set()
+    assert spared_within_bytes(costs, 150) == set(costs)
 
 
 def test_a_site_that_loses_nothing_stays_in_four_bits() -> None:
-    assert eight_bit_sites({"dead": SiteCost(0.0, 10), "alive": SiteCost(0.1, 10)}, 100) == {"alive"}
+    assert spared_within_bytes({"dead": SiteCost(0.0, 10), "alive": SiteCost(0.1, 10)}, 100) == {"alive"}

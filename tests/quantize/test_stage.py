@@ -232,9 +232,32 @@ def test_too_little_calibration_text_says_how_much_is_needed(tmp_path: Path) -> 
     run(tmp_path, checkpoint, windows=1, own_windows=1)
 
 
-def test_only_int4_has_a_budget() -> None:
-    with pytest.raises(ValidationError, match="needs scheme int4"):
-        QuantizeConfig(scheme="int8", max_bytes=10**6)
+def test_as_few_layers_stay_in_8_bits_as_the_loss_allows(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    outcomes = [run(tmp_path, checkpoint, "int4", max_loss=loss) for loss in (1e9, 0.0)]
+    sizes = [stored_bytes(outcome.checkpoint.model) for outcome in outcomes]
+    for size, fraction in zip(sizes, (0.0, 1.0), strict=True):
+        outright = run(tmp_path, checkpoint, "int4", eight_bit_fraction=fraction)
+        assert size == stored_bytes(outright.checkpoint.model)
+    whole = outcomes[0].notes["expected_loss"]
+    assert isinstance(whole, float)
+    assert outcomes[1].notes["expected_loss"] == 0.0
+    half = run(tmp_path, checkpoint, "int4", max_loss=whole / 2)
+    assert sizes[0] < stored_bytes(half.checkpoint.model) < sizes[1]
+    assert 0.0 < float(str(half.notes["expected_loss"])) <= whole / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"scheme": "int8", "max_bytes": 10**6}, "max_bytes .* needs scheme int4"),
+        ({"scheme": "int8", "max_loss": 0.1}, "max_loss .* needs scheme int4"),
+        ({"scheme": "int4", "max_loss": 0.1, "max_bytes": 10**6}, "goes without max_bytes"),
+    ],
+)
+def test_only_int4_has_a_budget_and_only_one(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        QuantizeConfig(**settings)
 
 
 def test_text_of_its_own_makes_up_for_narrow_calibration_text(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""What a model takes at the least in 4 bits, against the bytes that it may take."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from roots_compress.errors import GateMissedError
+from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.quantized import Format, matrix_bytes
+from roots_compress.quantize.config import QuantizeConfig
+
+EMBEDDING = "model.embed_tokens"
+HEAD = "lm_head"
+POSITIONS = "model.embed_positions"
+"""Learned positions stay in float: a small table that is read row by row."""
+
+
+def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
+    """Refuse a `max_bytes` that no choice of layers can meet.
+
+    Raises:
+        GateMissedError: the model takes more with all layers in 4 bits.
+    """
+    least = least_bytes(model, config.group_size)
+    if config.max_bytes is not None and config.max_bytes < least:
+        raise GateMissedError(
+            f"the model takes {least:,} bytes with every layer in 4 bits, "
+            f"and at most {config.max_bytes:,} are asked for",
+            where="max_bytes",
+            remedy=f"Allow {least:,} bytes, raise group_size, or prune the model first.",
+        )
+
+
+def least_bytes(model: RootsForCausalLM, group_size: int) -> int:
+    """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
+    sizes: dict[int, int] = {}
+    for name, tensor in model.state_dict().items():
+        owner = name.removesuffix(".weight")
+        module = model.get_submodule(owner) if owner != name else None
+        if isinstance(module, nn.Linear | nn.Embedding) and owner != POSITIONS:
+            chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"
+            size = matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, group_size)
+        else:
+            size = tensor.numel() * tensor.element_size()
+        sizes.setdefault(tensor.data_ptr(), size)
+    return sum(sizes.values())
