@@ -2,8 +2,9 @@
 
 Left out, because without the check the fault runs into another check or into an error of a library: pickles
 (nothing reads them), data outside a graph's folder (taken for a link), tensors of a wrong shape, text that is
-empty or too short, quantized models to be pruned or learnt from, CUDA where there is none. Left to the tests
-of their own parts are properties that no guard stands for, such as tied weights stored once.
+empty or too short, quantized models to be pruned or learnt from, CUDA where there is none, a loss that is NaN
+(no training state can hold it). Left to the tests of their own parts are properties that no guard stands for,
+such as tied weights stored once.
 """
 
 from __future__ import annotations
