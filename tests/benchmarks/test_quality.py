@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+import benchmarks.quality.__main__ as quality
 from benchmarks.quality.__main__ import Made, carry_on, main
-from benchmarks.quality.variants import CHAIN, QUANTIZE, UNCHANGED, Stage, with_calibration
+from benchmarks.quality.variants import CHAIN, QUANTIZE, UNCHANGED, Stage, Table, with_calibration
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.model.checkpoint import save_checkpoint
 from roots_compress.prune.config import PruneConfig
+from roots_compress.prune.stage import prune
 from roots_compress.quantize.config import QuantizeConfig
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer
 
@@ -94,6 +96,26 @@ def test_a_row_goes_on_from_the_stages_of_the_one_before() -> None:
     assert shared.notes == whole.notes
     for name, tensor in whole.checkpoint.model.state_dict().items():
         assert tensor.equal(shared.checkpoint.model.state_dict()[name])
+
+
+def test_the_command_prunes_once_for_two_rows_that_begin_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = PruneConfig(ratio=0.5, score="magnitude", refit=False, own_windows=0)
+    rows = {"cut": (cut,), "cut, int8": (cut, QuantizeConfig(compensate=False, own_windows=0))}
+    pruned: list[PruneConfig] = []
+
+    def counted(config: PruneConfig, *given: Any, **options: Any) -> Any:
+        pruned.append(config)
+        return prune(config, *given, **options)
+
+    monkeypatch.setattr(quality, "CHAIN", Table(rows))
+    monkeypatch.setattr(quality, "prune", counted)
+    found = measured(tmp_path, monkeypatch, "chain", "--calibration-windows", "4")
+    assert list(found) == [UNCHANGED, *rows]
+    assert len(pruned) == 1
+    assert len(found["cut, int8"]["notes"]) == 2
+    assert found["cut, int8"]["bytes"] < found["cut"]["bytes"] < found[UNCHANGED]["bytes"]
 
 
 def test_the_recovered_model_of_the_chain_is_made_once() -> None:
