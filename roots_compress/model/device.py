@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from roots_compress.errors import InputError
 
@@ -51,6 +52,16 @@ def autocast(device: str, precision: Precision) -> torch.autocast:
     """Return the context in which matrices are multiplied in a precision."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device, dtype, enabled=precision != "no")
+
+
+def as_multiplied(tensor: Tensor) -> Tensor:
+    """Return a tensor in the precision in which autocast multiplies matrices here.
+
+    Autocast converts what a product reads for each product anew, and each conversion is kept for the backward
+    pass: what several projections read is converted once beforehand.
+    """
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
 
 def multiplies_bf16(device: str) -> bool:

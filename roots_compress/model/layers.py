@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache
 
 from roots_compress.model import attention
 from roots_compress.model.config import RootsConfig
+from roots_compress.model.device import as_multiplied
 from roots_compress.model.quantized import CacheRounding, has_int8_cache, make_linear
 from roots_compress.model.rotary import CosSin, rotate
 
@@ -148,7 +149,8 @@ class RootsLayer(nn.Module):
         cache: Cache | None,
     ) -> Tensor:
         """Return the residual stream after this layer, `BTW`."""
-        normed_BTW = self.input_layernorm(hidden_BTW)
+        normed_BTW = as_multiplied(self.input_layernorm(hidden_BTW))
         hidden_BTW = hidden_BTW + self.self_attn(normed_BTW, view, cos_sin, cache)
-        out_BTW: Tensor = hidden_BTW + self.mlp(self.post_attention_layernorm(hidden_BTW))
+        normed_BTW = as_multiplied(self.post_attention_layernorm(hidden_BTW))
+        out_BTW: Tensor = hidden_BTW + self.mlp(normed_BTW)
         return out_BTW

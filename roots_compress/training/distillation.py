@@ -27,7 +27,7 @@ from roots_compress.training.signals import (
     relation_heads,
     run,
 )
-from roots_compress.training.teacher import log_probs_of_cache, log_probs_of_teacher
+from roots_compress.training.teacher import log_probs_of_cache, log_probs_of_teacher, logits_of_teacher
 from roots_compress.training.teacher_cache import TeacherCache
 
 Compared = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
@@ -160,8 +160,8 @@ class Distillation(Objective):
             return lambda logits_nV, part: log_probs_of_cache(cached, part, logits_nV, temperature)
         assert self.teacher is not None
         assert teacher is not None
-        model, final_NU = self.teacher, teacher.final_NW
-        return lambda logits_nV, part: log_probs_of_teacher(model, final_NU[part], logits_nV, temperature)
+        theirs = logits_of_teacher(self.teacher, teacher.final_NW)
+        return lambda logits_nV, part: log_probs_of_teacher(theirs[part], logits_nV, temperature)
 
     def _inner_terms(
         self, student: Signals, teacher: Signals | None, batch: Batch

@@ -22,7 +22,7 @@ from roots_compress.run.machine import library_versions, own_instruction_set
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.config import DistillLossConfig
 from roots_compress.training.divergence import at_tokens_with_tail, soften, top_k_with_tail
-from roots_compress.training.head import chunks
+from roots_compress.training.head import PROJECTED, BlockByBlock, chunks
 from roots_compress.training.signals import run
 from roots_compress.training.state import fingerprint_of
 from roots_compress.training.teacher_cache import Part, TeacherCache, TopK
@@ -112,13 +112,21 @@ def _place(device: str) -> dict[str, Json]:
     }
 
 
+def logits_of_teacher(teacher: RootsForCausalLM, final_NU: Tensor) -> BlockByBlock:
+    """Return what gives the logits of a teacher whose final hidden states are given."""
+
+    @torch.no_grad()
+    def project(block: slice) -> Tensor:
+        return teacher.project(final_NU[block])
+
+    return BlockByBlock(project, len(final_NU), teacher.config.vocab_size)
+
+
 def log_probs_of_teacher(
-    teacher: RootsForCausalLM, final_nU: Tensor, student_logits_nV: Tensor, temperature: float
+    teacher_logits_nV: Tensor, student_logits_nV: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities `nV` of student and teacher, whose final hidden states are given."""
-    with torch.no_grad():
-        log_teacher_nV = soften(teacher.project(final_nU), temperature)
-    return soften(student_logits_nV, temperature), log_teacher_nV
+    """Return the log-probabilities `nV` of student and teacher."""
+    return soften(student_logits_nV, temperature), soften(teacher_logits_nV, temperature)
 
 
 def log_probs_of_cache(
@@ -139,7 +147,7 @@ def _targets(
     for first in range(part.first, part.stop, BATCH_SIZE):
         rows = range(first, min(first + BATCH_SIZE, part.stop))
         final_NU = run(teacher, order.at(rows, device)).final_NW
-        for piece in chunks(len(final_NU), teacher.config.vocab_size):
+        for piece in chunks(len(final_NU), teacher.config.vocab_size, PROJECTED):
             log_probs_nV = soften(teacher.project(final_NU[piece]), config.temperature)
             tokens_nk, log_probs_nK = top_k_with_tail(log_probs_nV, config.top_k)
             # One NaN or infinity among the logits makes every log-probability NaN.

@@ -159,6 +159,24 @@ def test_hidden_states_are_the_residual_stream() -> None:
         torch.testing.assert_close(model.model.norm(output.hidden_states[-1]), output.last_hidden_state)
 
 
+def test_autocast_converts_what_several_projections_read_once() -> None:
+    """Each conversion of its own would be kept for the backward pass."""
+    model = tiny_model().train()
+    read: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            module.register_forward_pre_hook(lambda _, inputs, name=name: read.update({name: inputs[0]}))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(tiny_tokens())
+    for first, *others in (
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("mlp.gate_proj", "mlp.up_proj"),
+    ):
+        shared = read[f"model.layers.0.{first}"]
+        assert shared.dtype == torch.bfloat16
+        assert all(read[f"model.layers.0.{other}"] is shared for other in others)
+
+
 def test_logits_of_the_last_tokens_only() -> None:
     model, tokens = tiny_model(), tiny_tokens(1, 8)
     torch.testing.assert_close(logits_of(model, tokens, logits_to_keep=2), logits_of(model, tokens)[:, -2:])

@@ -109,8 +109,9 @@ def test_without_the_teachers_terms_it_is_plain_cross_entropy() -> None:
 def test_chunked_logits_give_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, batch = tiny_model(0), as_batch(windows())
     results = []
-    for budget in (1 << 24, 7 * 300):
-        monkeypatch.setattr(head, "LOGITS_BUDGET", budget)
+    for projected, scored in ((1 << 24, 1 << 24), (14 * 300, 4 * 300)):
+        monkeypatch.setattr(head, "PROJECTED", projected)
+        monkeypatch.setattr(head, "SCORED", scored)
         student = tiny_model(1).train()
         loss = Distillation(teacher, student, DistillLossConfig(), seed=0)(student, batch)
         loss.total.backward()

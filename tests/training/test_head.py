@@ -19,8 +19,13 @@ from roots_compress.training.objective import CrossEntropy, Objective
 from tests.tiny import VOCAB_SIZE, tiny_model
 from tests.training.text import as_batch, windows
 
-SMALL_BUDGET = 7 * VOCAB_SIZE
-"""Seven positions at a time."""
+PROJECTED, SCORED = 14 * VOCAB_SIZE, 4 * VOCAB_SIZE
+"""Fourteen positions projected at a time, and four scored."""
+
+
+def cut_small(monkeypatch: pytest.MonkeyPatch, projected: int = PROJECTED, scored: int = SCORED) -> None:
+    monkeypatch.setattr(head, "PROJECTED", projected)
+    monkeypatch.setattr(head, "SCORED", scored)
 
 
 def plain(model: RootsForCausalLM, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,12 +42,13 @@ def chunked(model: RootsForCausalLM, hidden: Tensor, targets: Tensor) -> tuple[T
     return head.head_loss(model, hidden, term_sums, (0.7, 0.2))
 
 
-@pytest.mark.parametrize("budget", [1 << 24, SMALL_BUDGET])
+@pytest.mark.parametrize("projected", [1 << 24, PROJECTED])
+@pytest.mark.parametrize("scored", [1 << 24, SCORED])
 @pytest.mark.parametrize("logit_scale", [1.0, 0.25])
 def test_loss_and_gradients_equal_the_plain_ones(
-    monkeypatch: pytest.MonkeyPatch, budget: int, logit_scale: float
+    monkeypatch: pytest.MonkeyPatch, projected: int, scored: int, logit_scale: float
 ) -> None:
-    monkeypatch.setattr(head, "LOGITS_BUDGET", budget)
+    cut_small(monkeypatch, projected, scored)
     monkeypatch.setattr(head, "ROWS", 64)
     generator = torch.Generator().manual_seed(0)
     targets = torch.randint(0, VOCAB_SIZE, (45,), generator=generator)
@@ -58,7 +64,7 @@ def test_loss_and_gradients_equal_the_plain_ones(
 
 
 def test_gradients_match_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "LOGITS_BUDGET", 2 * VOCAB_SIZE)
+    cut_small(monkeypatch, 3 * VOCAB_SIZE, 2 * VOCAB_SIZE)
     model = tiny_model().double().requires_grad_(False)
     targets = torch.tensor([5, 0, 299, 7, 7])
     hidden = torch.randn(5, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -110,7 +116,7 @@ def test_no_tensor_holds_the_logits_of_a_batch(monkeypatch: pytest.MonkeyPatch, 
 
     positions = len(batch.targets_N)
     assert rows() >= positions > 400
-    monkeypatch.setattr(head, "LOGITS_BUDGET", SMALL_BUDGET)
+    cut_small(monkeypatch)
     assert rows() <= 32
 
 
@@ -133,7 +139,7 @@ def test_the_heads_gradient_is_added_some_rows_at_a_time(monkeypatch: pytest.Mon
 
 def test_bfloat16_gradients_are_summed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Summed in bfloat16, the later of 300 equal chunks would be lost to rounding."""
-    monkeypatch.setattr(head, "LOGITS_BUDGET", VOCAB_SIZE)
+    cut_small(monkeypatch, VOCAB_SIZE)
     model, targets = tiny_model(), torch.full((300,), 7)
     hidden = torch.ones(300, 32)
     with torch.autocast("cpu", torch.bfloat16):
