@@ -81,6 +81,7 @@ QUANTIZE = Table(
         "int8, every input in 8 bits": (QuantizeConfig(activations="always"),),
         "int8, every input in 8 bits, not folded": (QuantizeConfig(activations="always", fold=False),),
         "int8, not compensated": (QuantizeConfig(compensate=False),),
+        "int8, inputs within 0.0015 nats": (QuantizeConfig(activation_loss=0.0015),),
         "int8, weights only": (QuantizeConfig(activations="never"),),
         "int4": (QuantizeConfig(scheme="int4"),),
         "int4, with int8 cache": (QuantizeConfig(scheme="int4", cache="int8"),),
