@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
-from roots_compress import making
+from roots_compress import making, preparation
+from roots_compress.cli.app import app
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.pipeline import plan_recipe
-from roots_compress.preparation import prepare
+from roots_compress.preparation import Setting, prepare
 from roots_compress.recipe.growth import grow
 from roots_compress.recipe.loading import parse_recipe
 from roots_compress.recipe.schema import Recipe
@@ -308,3 +310,26 @@ def test_a_missed_gate_ends_with_exit_code_3_and_a_whole_report(
     assert "max_bytes" in commands.said()
     assert "quantize" in commands.said()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["gates"][0]["passed"] is False
+
+
+def test_a_recipe_that_is_edited_meanwhile_is_kept_as_it_was_carried_out(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "edited.yaml"
+    document = {
+        "name": "edited",
+        "model": str(chain[1] / "00-baseline" / "checkpoint"),
+        "data": {"train": [str(text_file)], "eval_fraction": 0.25},
+        "evaluation": EVALUATION,
+    }
+    text = json.dumps(document)
+    path.write_text(text, encoding="utf-8")
+
+    def edited(*given: Any) -> Setting:
+        path.write_text("name: another", encoding="utf-8")
+        return prepare(*given)
+
+    monkeypatch.setattr(preparation, "prepare", edited)
+    outcome = CliRunner().invoke(app, ["run", str(path), "--run", str(tmp_path / "run")])
+    assert outcome.exit_code == 0, outcome.output
+    assert (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8") == text

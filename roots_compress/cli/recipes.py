@@ -13,6 +13,7 @@ from roots_compress.errors import InputError, printable
 
 if TYPE_CHECKING:
     from roots_compress.preparation import Setting
+    from roots_compress.recipe.yaml import Document
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a YAML file.")]
 ModelOption = Annotated[
@@ -49,15 +50,15 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
 ) -> None:
     """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
-    setting, where = _prepared(recipe, model, folder)
+    document = _read(recipe)
+    setting, where = _prepared(document, model, folder)
     from roots_compress.pipeline import run_recipe
     from roots_compress.report.gates import require
     from roots_compress.report.text import tables
     from roots_compress.search.run import run_search
 
     carry_out = run_recipe if setting.recipe.search is None else run_search
-    text = recipe.read_text(encoding="utf-8")
-    metrics = carry_out(setting, where, fresh=fresh, console=stderr(), recipe_text=text)
+    metrics = carry_out(setting, where, fresh=fresh, console=stderr(), recipe_text=document.text)
     stdout().print(*tables(metrics))
     if metrics.search is not None:
         typer.echo(printable(f"Best recipe: {where / 'best.yaml'}"), err=True)
@@ -67,7 +68,7 @@ def run(
 
 def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOption = None) -> None:
     """Say what `run` would do: which stages, and which of them an earlier try has finished."""
-    setting, where = _prepared(recipe, model, folder)
+    setting, where = _prepared(_read(recipe), model, folder)
     from roots_compress.pipeline import plan_recipe
     from roots_compress.search.plan import plan_search
 
@@ -78,16 +79,23 @@ def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOpt
             say(line)
 
 
-def _prepared(recipe: Path, model: Path | None, folder: Path | None) -> tuple[Setting, Path]:
+def _read(recipe: Path) -> Document:
+    """Return the recipe's file, read once: the run keeps the very text that it carries out."""
+    from roots_compress.recipe.yaml import read_yaml
+
+    return read_yaml(recipe)
+
+
+def _prepared(document: Document, model: Path | None, folder: Path | None) -> tuple[Setting, Path]:
     """Return a recipe, checked as far as it can be before it runs, and its run's folder."""
     from roots_compress.recipe.loading import check_paths, load_recipe, naming_lines
 
-    loaded = load_recipe(recipe, model=model)
-    check_paths(loaded, recipe)
+    loaded = load_recipe(document, model=model)
+    check_paths(loaded, document)
     from roots_compress.preparation import prepare
 
     where = folder or Path("runs") / loaded.name
-    with naming_lines(recipe):
+    with naming_lines(document):
         return prepare(loaded, where), where
 
 
@@ -95,8 +103,9 @@ def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
     """Check a recipe without running it."""
     from roots_compress.recipe.loading import check_paths, load_recipe
 
-    loaded = load_recipe(recipe, model=model)
-    check_paths(loaded, recipe)
+    document = _read(recipe)
+    loaded = load_recipe(document, model=model)
+    check_paths(loaded, document)
     kinds: list[str] = [stage.kind for stage in loaded.stages]
     if loaded.search is not None:
         kinds.append(f"search of {', '.join(choice.name for choice in loaded.search.choices)}")

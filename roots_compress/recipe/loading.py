@@ -15,7 +15,7 @@ from roots_compress.prune.config import PruneConfig
 from roots_compress.recipe.faults import faults_of
 from roots_compress.recipe.location import Location, dotted, parse_dotted
 from roots_compress.recipe.schema import Recipe, StageConfig, placed_stages
-from roots_compress.recipe.yaml import Document, read_yaml
+from roots_compress.recipe.yaml import Document
 from roots_compress.training.config import DistillLossConfig
 
 MODEL_OPTION = "--model"
@@ -23,21 +23,19 @@ _LOCAL_ONLY = "Models and texts are read from disk; nothing is fetched over the 
 _MOST_FAULTS = 10
 
 
-def load_recipe(path: Path, *, model: Path | None = None) -> Recipe:
-    """Read a recipe. Whether the files it names exist is for `check_paths` to say.
+def load_recipe(document: Document, *, model: Path | None = None) -> Recipe:
+    """Return the recipe that a file holds. Whether the files it names exist is for `check_paths` to say.
 
     Args:
-        path: a YAML file. Relative paths inside it start from its folder.
+        document: the file, read. Relative paths inside it start from its folder.
         model: the model to compress, in place of the recipe's own; relative to the current folder.
 
     Raises:
-        InputError: the file cannot be read, is not YAML, or is not a recipe. All faults are listed, each with
-            its line.
+        InputError: it is no recipe. All faults are listed, each with its line.
     """
-    document = read_yaml(path)
     if document.value is None:
         raise InputError(
-            "the recipe is empty", where=path, remedy="Write a first one with: roots-compress init"
+            "the recipe is empty", where=document.source, remedy="Write a first one with: roots-compress init"
         )
     if not isinstance(document.value, dict):
         raise InputError(
@@ -48,7 +46,7 @@ def load_recipe(path: Path, *, model: Path | None = None) -> Recipe:
     values = dict(document.value)
     if model is not None:
         values["model"] = str(model.absolute())
-    return _from_folder(parse_recipe(values, document), path.absolute().parent)
+    return _from_folder(parse_recipe(values, document), document.source.absolute().parent)
 
 
 def parse_recipe(values: Mapping[str, Any], document: Document | None = None) -> Recipe:
@@ -82,12 +80,12 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json")
 
 
-def check_paths(recipe: Recipe, source: Path | None = None) -> None:
+def check_paths(recipe: Recipe, document: Document | None = None) -> None:
     """Check that what the recipe names on disk is there. Nothing is opened.
 
     Args:
         recipe: as loaded.
-        source: the file it was read from, so that messages can name the line.
+        document: the file it was read from, so that messages can name the line.
 
     Raises:
         InputError: a model, a text or a student is missing.
@@ -99,7 +97,7 @@ def check_paths(recipe: Recipe, source: Path | None = None) -> None:
             problem = "does not exist"
         except OSError as error:  # a folder on the way may not be entered, or a name is too long
             problem = f"cannot be read: {error.strerror}"
-        where = _place_of(location, path, source)
+        where = _place_of(location, path, document)
         remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
         raise InputError(
             f"'{path}' {problem}", where=where, remedy=remedy if where != MODEL_OPTION else _LOCAL_ONLY
@@ -110,19 +108,19 @@ def check_paths(recipe: Recipe, source: Path | None = None) -> None:
             try:
                 student_path(stage.student)
             except InputError as error:
-                error.where = _place_of(location, Path(stage.student), source)
+                error.where = _place_of(location, Path(stage.student), document)
                 raise
 
 
 @contextmanager
-def naming_lines(source: Path) -> Iterator[None]:
+def naming_lines(document: Document) -> Iterator[None]:
     """Let an error inside the block that names a key of the recipe name file and line as well."""
     try:
         yield
     except InputError as error:
         location = parse_dotted(error.where or "")
         if location and location[0] in Recipe.model_fields:
-            error.where = read_yaml(source).place(location)
+            error.where = document.place(location)
         raise
 
 
@@ -135,15 +133,14 @@ def _named_paths(recipe: Recipe) -> list[tuple[Location, Path]]:
     return found
 
 
-def _place_of(location: Location, path: Path, source: Path | None) -> str:
+def _place_of(location: Location, path: Path, document: Document | None) -> str:
     """Return file, line and key of a path; a model the file does not name came from the command line."""
-    if source is None:
+    if document is None:
         return dotted(location)
-    document: Document = read_yaml(source)
     value = document.value
     if location == ("model",) and isinstance(value, dict):
         own = value.get("model")
-        if not isinstance(own, str) or source.absolute().parent / own != path:
+        if not isinstance(own, str) or document.source.absolute().parent / own != path:
             return MODEL_OPTION
     return document.place(location)
 

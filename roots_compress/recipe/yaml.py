@@ -39,6 +39,8 @@ class Document:
     """A YAML document as plain values, and where in the file each stands."""
 
     source: Path
+    text: str
+    """As it was read."""
     value: Json
     lines: dict[Location, int]
 
@@ -96,7 +98,7 @@ def parse_yaml(text: str, source: Path) -> Document:
         loader.dispose()
     lines: dict[Location, int] = {}
     value = _build(root, (), lines, source) if root is not None else None
-    return Document(source, value, lines)
+    return Document(source, text, value, lines)
 
 
 class _Loader(yaml.SafeLoader):

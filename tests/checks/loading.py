@@ -15,7 +15,7 @@ from roots_compress.data import corpora
 from roots_compress.data.config import DataConfig
 from roots_compress.model import safetensors_header, sources
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from roots_compress.recipe import loading
+from roots_compress.recipe import loading, yaml
 from tests.checks.removal import Check
 from tests.model.sources import save_source, source_model
 from tests.model.test_sources import gguf_file
@@ -123,7 +123,7 @@ def parse(*stages: dict[str, Any], **keys: Any) -> None:
 
 def key_twice(folder: Path) -> None:
     (folder / "recipe.yaml").write_text("name: demo\nmodel: somewhere\nseed: 1\nseed: 2\n")
-    loading.load_recipe(folder / "recipe.yaml")
+    loading.load_recipe(yaml.read_yaml(folder / "recipe.yaml"))
 
 
 CHECKS = [

@@ -26,6 +26,7 @@ from roots_compress import making, pipeline
 from roots_compress.model import checkpoint
 from roots_compress.preparation import prepare
 from roots_compress.recipe.loading import load_recipe
+from roots_compress.recipe.yaml import read_yaml
 from roots_compress.run.store import RunFolder
 from roots_compress.run.workspace import Workspace
 from roots_compress.training import loop
@@ -55,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, ExitStack() as patches:
         recipe = Path(folder) / "recipe.yaml"
         write_quickstart(recipe, scale=options.scale)
-        setting = prepare(load_recipe(recipe), Path(folder) / "run")
+        setting = prepare(load_recipe(read_yaml(recipe)), Path(folder) / "run")
         for part, functions in PARTS.items():
             for owner, name in functions:
                 timed = _timed(getattr(owner, name), part, spent)

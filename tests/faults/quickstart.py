@@ -8,6 +8,7 @@ from typing import Any
 
 from roots_compress.data.builtin import builtin_documents
 from roots_compress.recipe.loading import load_recipe
+from roots_compress.recipe.yaml import read_yaml
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 SHORTENED = {"steps": 2, "windows": 4, "own_windows": 2, "repeats": 2}
@@ -24,7 +25,7 @@ def write_quickstart(path: Path, *, scale: float) -> None:
     find some to go on from, and reads a part of the built-in corpus from a file beside the recipe, which is
     sooner done than gathering it.
     """
-    document = load_recipe(QUICKSTART).model_dump(mode="json")
+    document = load_recipe(read_yaml(QUICKSTART)).model_dump(mode="json")
     if scale < 1:
         _shorten(document, scale)
         document["evaluation"]["threads"] = 1

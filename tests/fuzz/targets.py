@@ -21,6 +21,7 @@ from typing import Any
 from roots_compress.errors import RootsError
 from roots_compress.model.sources import inspect_source
 from roots_compress.recipe.loading import check_paths, load_recipe, parse_recipe, resolved
+from roots_compress.recipe.yaml import read_yaml
 from roots_compress.report.html import html
 from roots_compress.report.text import markdown, tables
 from roots_compress.run.keys import canonical_json, hash_json
@@ -130,10 +131,11 @@ def put(path: Path, data: bytes) -> None:
 def _recipe(data: bytes, place: Path) -> None:
     path = place / "recipe.yaml"
     put(path, data)
-    recipe = load_recipe(path)
+    document = read_yaml(path)
+    recipe = load_recipe(document)
     if parse_recipe(resolved(recipe)) != recipe:
         raise FindingError("the recipe is another once it is written out and read again")
-    check_paths(recipe, path)
+    check_paths(recipe, document)
 
 
 def _safetensors(data: bytes, place: Path) -> None:

@@ -13,6 +13,7 @@ from roots_compress.errors import InputError
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
 from roots_compress.recipe.loading import check_paths, load_recipe, parse_recipe, resolved
 from roots_compress.recipe.schema import Recipe
+from roots_compress.recipe.yaml import read_yaml
 from roots_compress.training.config import TrainingConfig
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ SEARCH = "name: demo\nmodel: m\n\nsearch:\n  max_minutes: 1\n"
 
 def load(tmp_path: Path, text: str, *, model: Path | None = None) -> Recipe:
     (tmp_path / "r.yaml").write_text(text)
-    return load_recipe(tmp_path / "r.yaml", model=model)
+    return load_recipe(read_yaml(tmp_path / "r.yaml"), model=model)
 
 
 def message_of(tmp_path: Path, text: str) -> str:
@@ -255,12 +256,12 @@ def test_paths_start_from_the_recipes_folder(tmp_path: Path, monkeypatch: pytest
         "name: a\nmodel: m\ndata: {train: [t.txt], eval: [/abs/e.txt]}\nstages:\n"
         "  - {kind: distill, name: a, student: small}\n  - {kind: distill, name: b, student: s.json}\n"
     )
-    recipe = load_recipe(Path("recipes/r.yaml"))
+    recipe = load_recipe(read_yaml(Path("recipes/r.yaml")))
     assert recipe.model == folder / "m"
     assert recipe.data.train == (folder / "t.txt",)
     assert recipe.data.eval == (Path("/abs/e.txt"),)
     assert [stage.student for stage in recipe.stages] == ["small", str(folder / "s.json")]  # type: ignore[union-attr]
-    assert load_recipe(Path("recipes/r.yaml"), model=Path("other")).model == tmp_path / "other"
+    assert load_recipe(read_yaml(Path("recipes/r.yaml")), model=Path("other")).model == tmp_path / "other"
 
 
 def test_a_teacher_cache_starts_from_the_recipes_folder_too(tmp_path: Path) -> None:
@@ -299,31 +300,32 @@ def test_a_model_on_the_command_line_stands_in_for_one_in_the_recipe(tmp_path: P
 def test_missing_files_are_found(tmp_path: Path, text: str, expected: str) -> None:
     recipe = load(tmp_path, text)
     with pytest.raises(InputError) as caught:
-        check_paths(recipe, tmp_path / "r.yaml")
+        check_paths(recipe, read_yaml(tmp_path / "r.yaml"))
     assert expected.format(folder=tmp_path) in str(caught.value)
 
 
 def test_a_missing_model_from_the_command_line_is_blamed_on_it(tmp_path: Path) -> None:
     recipe = load(tmp_path, "name: a\n", model=tmp_path / "gone")
     with pytest.raises(InputError, match=r"^--model: .* does not exist"):
-        check_paths(recipe, tmp_path / "r.yaml")
+        check_paths(recipe, read_yaml(tmp_path / "r.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_recipes_that_come_along_are_valid(path: Path) -> None:
+    document = read_yaml(path)
     try:
-        recipe = load_recipe(path)
+        recipe = load_recipe(document)
     except InputError as error:
         assert "--model" in str(error)  # noqa: PT017 - such a recipe is about the user's own model
-        recipe = load_recipe(path, model=ROOT)
-    check_paths(recipe, path)
+        recipe = load_recipe(document, model=ROOT)
+    check_paths(recipe, document)
     assert parse_recipe(json.loads(json.dumps(resolved(recipe)))) == recipe
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_recipes_that_are_shipped_are_recipes(path: Path, tmp_path: Path) -> None:
     makes_model = "kind: train" in path.read_text(encoding="utf-8")
-    recipe = load_recipe(path, model=None if makes_model else tmp_path)
+    recipe = load_recipe(read_yaml(path), model=None if makes_model else tmp_path)
     assert recipe.name == path.stem
 
 
@@ -353,7 +355,8 @@ def test_resolved_holds_every_default(tmp_path: Path) -> None:
 def test_loading_imports_no_heavy_library() -> None:
     code = (
         "import sys; from pathlib import Path; from roots_compress.recipe.loading import *; "
-        "check_paths(load_recipe(Path('recipes/quickstart.yaml'))); "
+        "from roots_compress.recipe.yaml import read_yaml; "
+        "check_paths(load_recipe(read_yaml(Path('recipes/quickstart.yaml')))); "
         "heavy = {'torch', 'transformers', 'onnx', 'numpy', 'datasets', 'filelock'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

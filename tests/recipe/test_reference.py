@@ -7,6 +7,7 @@ import pytest
 
 from roots_compress.recipe.loading import load_recipe
 from roots_compress.recipe.reference import MARKER, reference, rewrite
+from roots_compress.recipe.yaml import read_yaml
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
 
@@ -22,7 +23,10 @@ def test_the_documents_example_is_a_recipe(tmp_path: Path) -> None:
     example = re.search(r"```yaml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     assert example is not None
     (tmp_path / "r.yaml").write_text(example[1])
-    assert [stage.kind for stage in load_recipe(tmp_path / "r.yaml").stages] == ["prune", "quantize"]
+    assert [stage.kind for stage in load_recipe(read_yaml(tmp_path / "r.yaml")).stages] == [
+        "prune",
+        "quantize",
+    ]
 
 
 def test_rewriting_keeps_the_head(tmp_path: Path) -> None:

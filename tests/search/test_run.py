@@ -20,6 +20,7 @@ from roots_compress.preparation import prepare
 from roots_compress.recipe.growth import grow
 from roots_compress.recipe.loading import load_recipe, parse_recipe, resolved
 from roots_compress.recipe.schema import Recipe
+from roots_compress.recipe.yaml import read_yaml
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_metrics, read_stages
 from roots_compress.search.plan import plan_search
@@ -136,7 +137,7 @@ def test_the_best_recipe_runs_as_it_is_written(
     finished: tuple[Recipe, Path, RunMetrics, str], folder: Path
 ) -> None:
     _, _, metrics, _ = finished
-    recipe = load_recipe(folder / "best.yaml")
+    recipe = load_recipe(read_yaml(folder / "best.yaml"))
     assert recipe.name == "tiny-best"
     assert recipe.search is None
     again = carry_out(recipe, folder)
@@ -250,7 +251,7 @@ def test_the_command_searches_and_ends_with_code_3_where_a_budget_is_missed(
     assert "1 of 2 gates missed: max_bytes is" in result.stderr
     assert "NO CANDIDATE KEEPS ALL BUDGETS" in " ".join(result.stdout.split())
     assert "half-untaught" in result.stdout
-    assert load_recipe(folder / "best.yaml").gates == recipe.gates
+    assert load_recipe(read_yaml(folder / "best.yaml")).gates == recipe.gates
     refused = CliRunner().invoke(app, ["quantize", "--run", str(folder)])
     assert refused.exit_code == 2, "the best one is quantized already"
 
