@@ -161,7 +161,7 @@ class Distillation(Objective):
         assert self.teacher is not None
         assert teacher is not None
         theirs = logits_of_teacher(self.teacher, teacher.final_NW)
-        return lambda logits_nV, part: log_probs_of_teacher(theirs[part], logits_nV, temperature)
+        return lambda logits_nV, part: log_probs_of_teacher(theirs.at(part), logits_nV, temperature)
 
     def _inner_terms(
         self, student: Signals, teacher: Signals | None, batch: Batch

@@ -84,7 +84,7 @@ class BlockByBlock:
         self._block = slice(0, 0)
         self._logits_nV = torch.empty(0)
 
-    def __getitem__(self, part: slice) -> Tensor:
+    def at(self, part: slice) -> Tensor:
         """Return the logits `nV` of a part, which follows those asked for before and lies in one block."""
         while part.start >= self._block.stop:
             self._block = next(self._blocks)

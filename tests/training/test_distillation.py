@@ -119,6 +119,18 @@ def test_chunked_logits_give_the_same_loss_and_gradients(monkeypatch: pytest.Mon
     torch.testing.assert_close(results[1], results[0])
 
 
+def test_the_teachers_head_is_asked_once_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not once for each part that is scored: its products want many rows as well."""
+    monkeypatch.setattr(head, "PROJECTED", 14 * 300)
+    monkeypatch.setattr(head, "SCORED", 4 * 300)
+    teacher, student, batch = tiny_model(0), tiny_model(1), as_batch(windows())
+    asked: list[int] = []
+    teacher.get_submodule("lm_head").register_forward_hook(lambda _, given, out: asked.append(len(out)))
+    Distillation(teacher, student, DistillLossConfig(), seed=0)(student, batch)
+    assert sum(asked) == len(batch.targets_N)
+    assert len(asked) == -(-len(batch.targets_N) // 14)
+
+
 def test_a_prompt_is_not_scored() -> None:
     model, packed = tiny_model(), windows(unscored=0.0)
     labels = packed.labels.copy()
