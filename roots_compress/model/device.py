@@ -60,8 +60,9 @@ def as_multiplied(tensor: Tensor) -> Tensor:
     Autocast converts what a product reads for each product anew, and each conversion is kept for the backward
     pass: what several projections read is converted once beforehand.
     """
-    kind = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+    kind = tensor.device.type  # such as "meta", which has no autocast
+    converts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return tensor.to(torch.get_autocast_dtype(kind)) if converts else tensor
 
 
 def multiplies_bf16(device: str) -> bool:

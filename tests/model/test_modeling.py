@@ -177,6 +177,13 @@ def test_autocast_converts_what_several_projections_read_once() -> None:
         assert all(read[f"model.layers.0.{other}"] is shared for other in others)
 
 
+def test_shapes_can_be_asked_of_a_model_without_weights() -> None:
+    with torch.device("meta"):
+        model = tiny_model()
+        logits_BTV = model(torch.zeros(2, 5, dtype=torch.long)).logits
+    assert logits_BTV.shape == (2, 5, model.config.vocab_size)
+
+
 def test_logits_of_the_last_tokens_only() -> None:
     model, tokens = tiny_model(), tiny_tokens(1, 8)
     torch.testing.assert_close(logits_of(model, tokens, logits_to_keep=2), logits_of(model, tokens)[:, -2:])
