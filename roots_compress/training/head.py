@@ -131,8 +131,8 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         # Forgotten here, so that the head's gradient is taken over by its parameter and not copied.
         gradients, ctx.grads = ctx.grads, None
-        hand_back_free_memory()
         assert gradients is not None, "a chunked loss can be differentiated once"
+        hand_back_free_memory()  # what scoring left, before the layers' gradients are made
         grad_hidden_NW, grad_weight_VW = gradients
         factor = grad_total / ctx.positions
         for gradient in gradients:

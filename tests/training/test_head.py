@@ -78,7 +78,7 @@ def test_gradients_match_finite_differences(monkeypatch: pytest.MonkeyPatch) -> 
             assert float(rise / 2e-6) == pytest.approx(float(hidden.grad[:, index].sum()), rel=1e-6, abs=1e-7)
 
 
-def test_without_gradients_nothing_is_differentiated() -> None:
+def test_the_loss_is_the_same_where_no_gradient_is_kept() -> None:
     model, targets = tiny_model(), torch.tensor([5, 0, 299])
     with torch.no_grad():
         total, _ = chunked(model, torch.ones(3, 32), targets)
