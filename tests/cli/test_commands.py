@@ -61,14 +61,23 @@ def test_help_and_validate_import_no_torch_and_take_under_0_7_seconds(arguments:
         "heavy = {'torch', 'transformers', 'onnx', 'onnxruntime', 'numpy', 'datasets'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    # Processor time, the best of three: it depends less than the clock on what else the machine is doing.
+    # On a slow or busy machine the limit grows with what the libraries underneath take: 0.14 s of the 0.7.
     seconds: list[float] = []
-    while not seconds or (min(seconds) >= 0.7 and len(seconds) < 3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.7
+    underneath: list[float] = []
+    limit = 0.7
+    while not seconds or (min(seconds) >= limit and len(seconds) < 3):
+        seconds.append(processor_seconds(code, *map(str, arguments)))
+        underneath.append(processor_seconds("import pydantic, rich, typer, yaml"))
+        limit = max(0.7, 5 * min(underneath))
+    assert min(seconds) < limit
+
+
+def processor_seconds(code: str, *arguments: str) -> float:
+    """Return the processor's seconds of a Python process: less hurt by other work than the clock's."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize("verb", VERBS)
