@@ -96,6 +96,17 @@ QUANTIZE = Table(
 )
 
 RECOVERED = PruneConfig(target=FIFTH, score="obs", uniform=False, recovery=RECOVERY)
+# As many tokens: at a rate that updates of low rank want, and half of them of the teacher's writing.
+RECOVERED_AT_16 = RECOVERED.model_copy(
+    update={
+        "recovery": RecoveryConfig(
+            training=RECOVERY.training.model_copy(update={"learning_rate": 1e-3}), rank=16
+        )
+    }
+)
+RECOVERED_ON_BOTH = RECOVERED.model_copy(
+    update={"recovery": RECOVERY.model_copy(update={"loss": DistillLossConfig(teacher_text_ratio=0.5)})}
+)
 INT4 = QuantizeConfig(scheme="int4", cache="int8")
 # Layers, whose products are small and whose other operators are many, are what decoding waits for. A model
 # that has lost so many learns at a higher rate, and from its teacher's hidden states too.
@@ -114,6 +125,8 @@ CHAIN = Table(
     {
         "20% of the body, recovered": (RECOVERED,),
         "20% of the body, recovered, int4": (RECOVERED, INT4),
+        "20% of the body, recovered at rank 16": (RECOVERED_AT_16,),
+        "20% of the body, recovered, half on the teacher's text": (RECOVERED_ON_BOTH,),
         "a third of the layers, a fifth of the MLPs, recovered": (SHALLOW,),
         "a third of the layers, a fifth of the MLPs, recovered, int4": (SHALLOW, MOSTLY_FOUR_BITS),
         "10% of the body, int4": (

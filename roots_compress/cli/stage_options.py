@@ -107,6 +107,12 @@ class LossOptions:
         float | None,
         typer.Option("--on-policy-ratio", help="Fraction of batches that the student writes. Default: 0."),
     ] = None
+    teacher_text_ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--teacher-text-ratio", help="Fraction of training windows that the teacher writes. Default: 0."
+        ),
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """Return what was given, as a stage's `loss`."""
@@ -120,6 +126,7 @@ class LossOptions:
             hidden_weight=self.hidden_weight,
             relation_weight=self.relation_weight,
             on_policy_ratio=self.on_policy_ratio,
+            teacher_text_ratio=self.teacher_text_ratio,
         )
 
 

@@ -21,7 +21,7 @@ class PackedWindows:
     segment_ids: NDArray[np.int64]
     """`(N, T)`: number of the document within its window; tokens attend within their document only."""
 
-    def __getitem__(self, chosen: slice | NDArray[np.bool_]) -> PackedWindows:
+    def __getitem__(self, chosen: slice | NDArray[np.bool_ | np.int64]) -> PackedWindows:
         """Return some of the windows."""
         return PackedWindows(self.input_ids[chosen], self.labels[chosen], self.segment_ids[chosen])
 

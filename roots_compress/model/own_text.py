@@ -5,25 +5,30 @@ may be worth little. What a model writes, begun with random tokens, ranges over 
 needs no data. Liu et al. 2023, "LLM-QAT: Data-Free Quantization Aware Training"; Williams et al. 2024,
 "Self-calibration for Language Model Quantization and Pruning".
 
-Shape legend: N windows, T tokens in a window, V vocabulary.
+Shape legend: N windows, T tokens in a window, P of them given, V vocabulary.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 
-from roots_compress.data.windows import PackedWindows
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.device import multiplies_bf16
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.preallocated_cache import preallocated_cache
+
+AT_ONCE = 64
+"""Windows that are written side by side: enough to read the weights seldom, few enough for their cache."""
 
 
 @torch.no_grad()
@@ -50,13 +55,30 @@ def own_text(
     generator = torch.Generator().manual_seed(seed)
     drawn_N1 = torch.randint(model.config.vocab_size, (windows, 1), generator=generator)
     opening = [] if bos is None else [torch.full_like(drawn_N1, bos)]
-    pieces = [torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]]
+    opening_NP = torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]
     writer = copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
-    past = preallocated_cache(model.config.num_hidden_layers, block_size)
-    steps = range(block_size - pieces[0].shape[1])
-    for _ in track(steps, "write calibration text", console=console, transient=True):
+    parts = opening_NP.split(AT_ONCE)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("write text", total=len(parts) * (block_size - opening_NP.shape[1]))
+        written = [
+            _continued(writer, part, block_size, generator, lambda: progress.advance(task)) for part in parts
+        ]
+    return windows_of_own(torch.cat(written).numpy(), bos=bos)
+
+
+def _continued(
+    writer: RootsForCausalLM,
+    opening_NP: Tensor,
+    block_size: int,
+    generator: torch.Generator,
+    advance: Callable[[], None],
+) -> Tensor:
+    """Return windows of `block_size` tokens, `NT`, that go on from their first P."""
+    past = preallocated_cache(writer.config.num_hidden_layers, block_size)
+    pieces = [opening_NP]
+    for _ in range(block_size - opening_NP.shape[1]):
         output = writer(
-            input_ids=pieces[-1].to(model.device), past_key_values=past, use_cache=True, logits_to_keep=1
+            input_ids=pieces[-1].to(writer.device), past_key_values=past, use_cache=True, logits_to_keep=1
         )
         probabilities_NV = output.logits[:, -1].float().softmax(dim=-1).cpu()
         if not torch.isfinite(probabilities_NV).all():
@@ -64,8 +86,15 @@ def own_text(
                 "the model predicts NaN", remedy="Check the checkpoint: its weights or activations overflow."
             )
         pieces.append(_drawn(probabilities_NV, generator))
-    ids_NT = torch.cat(pieces, dim=1).numpy()
-    return PackedWindows(ids_NT, ids_NT, np.zeros_like(ids_NT))
+        advance()
+    return torch.cat(pieces, dim=1)
+
+
+def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindows:
+    """Return windows of a model's own text; what it did not write itself, their opening, is not scored."""
+    labels_NT = ids_NT.copy()
+    labels_NT[:, : 1 if bos is None else 2] = IGNORED_LABEL
+    return PackedWindows(ids_NT, labels_NT, np.zeros_like(ids_NT))
 
 
 def _drawn(probabilities_NV: Tensor, generator: torch.Generator) -> Tensor:
@@ -100,13 +129,15 @@ def with_own_text(
 def joined(first: PackedWindows, second: PackedWindows) -> PackedWindows:
     """Return the windows of both, of equal length, one in turn from each for as long as both last."""
     shorter = min(len(first.input_ids), len(second.input_ids))
+    turns = np.arange(2 * shorter).reshape(2, shorter).T.reshape(-1)
+    both = concatenated(first[:shorter], second[:shorter])[turns]
+    return concatenated(concatenated(both, first[shorter:]), second[shorter:])
 
-    def merged(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        turns = np.stack((one[:shorter], other[:shorter]), axis=1).reshape(-1, one.shape[1])
-        return np.concatenate((turns, one[shorter:], other[shorter:]))
 
+def concatenated(first: PackedWindows, second: PackedWindows) -> PackedWindows:
+    """Return the windows of both, of equal length, one after the other."""
     return PackedWindows(
-        merged(first.input_ids, second.input_ids),
-        merged(first.labels, second.labels),
-        merged(first.segment_ids, second.segment_ids),
+        np.concatenate((first.input_ids, second.input_ids)),
+        np.concatenate((first.labels, second.labels)),
+        np.concatenate((first.segment_ids, second.segment_ids)),
     )

@@ -27,6 +27,7 @@ from roots_compress.training.signals import least_squares_maps, matched_layers, 
 from roots_compress.training.summary import FitSummary
 from roots_compress.training.teacher import BATCH_SIZE, cached_teacher
 from roots_compress.training.teacher_cache import TeacherCache
+from roots_compress.training.teacher_text import with_teacher_text
 
 MAP_TOKENS = 1 << 14
 """Tokens of text that fitted maps are fitted to, about; many times the width of a hidden state."""
@@ -46,7 +47,7 @@ def teach(
     label: str,
     release_teacher: bool = False,
 ) -> FitSummary:
-    """Train a student in place on the training text, by what its teacher says of it.
+    """Train a student in place on the training text, or its teacher's own, by what its teacher says of it.
 
     Args:
         student: float32 weights and the teacher's vocabulary.
@@ -56,18 +57,21 @@ def teach(
         training: the training loop.
         device: as `resolve_device` returns it.
         seed: of the windows and their order.
-        work: an existing folder for resumable state, and for a cache that has no other place.
+        work: an existing folder for resumable state, the teacher's text, and a cache that has no other place.
         console: where progress goes.
         label: names the training there.
         release_teacher: once all targets are cached, drop the teacher's weights from memory, for good.
 
     Raises:
-        InputError, StageError: as `cached_teacher` and `fit` raise them; or the text is too short.
+        InputError, StageError: as `with_teacher_text`, `cached_teacher` and `fit` raise them; or the text is
+            too short.
     """
-    windows = pack(
-        text.train, teacher.tokenizer, training.block_size, seed=seed, limit=windows_needed(training)
-    )
+    given = max(1, round((1 - loss.teacher_text_ratio) * windows_needed(training)))
+    windows = pack(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
     check_trainable(student, windows)
+    windows = with_teacher_text(
+        windows, teacher, loss.teacher_text_ratio, device=device, seed=seed, work=work, console=console
+    )
     source: RootsForCausalLM | TeacherCache = teacher.model
     if loss.top_k is not None and loss.divergence_weight:
         cache = cached_teacher(

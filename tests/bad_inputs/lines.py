@@ -113,6 +113,7 @@ def stage_numbers(bench: Bench) -> Request:
         ((*distill, "--top-k", bench.random.choice(("0", "-1", "x"))), "top"),
         ((*distill, "--ce-weight", "-1"), "cross_entropy_weight"),
         ((*distill, "--on-policy-ratio", bench.random.choice(("-1", "1.5", "nan"))), "on_policy_ratio"),
+        ((*distill, "--teacher-text-ratio", bench.random.choice(("-1", "1", "nan"))), "teacher_text_ratio"),
         ((*distill, "--divergence", "hellinger"), "divergence"),
         (("distill", "--teacher", "ckpt", "--train-block-size", bench.random.choice(("0", "7", "129"))),
         "block_size"),

@@ -74,6 +74,7 @@ LOSS, PRUNE = DistillLossConfig(), PruneConfig()
                 "--hidden-weight": LOSS.hidden_weight,
                 "--relation-weight": LOSS.relation_weight,
                 "--on-policy-ratio": LOSS.on_policy_ratio,
+                "--teacher-text-ratio": LOSS.teacher_text_ratio,
             },
         ),
         (

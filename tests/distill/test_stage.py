@@ -18,7 +18,9 @@ from roots_compress.distill.config import DistillConfig
 from roots_compress.distill.stage import distill
 from roots_compress.errors import InputError
 from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.training import teacher_text
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
+from roots_compress.training.loop import _TrainingRun
 from roots_compress.training.outcome import StageOutcome
 from roots_compress.training.teacher_cache import TeacherCache
 from tests.tiny import TEXT as SENTENCES
@@ -203,6 +205,42 @@ def test_an_on_policy_training_goes_on_where_it_was_interrupted(tmp_path: Path) 
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
+@pytest.mark.parametrize("loss", [{}, {"top_k": 8}])
+def test_a_training_on_the_teachers_text_goes_on_with_the_same_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: dict[str, Any]
+) -> None:
+    config = CONFIG.model_copy(
+        update={
+            "loss": DistillLossConfig(teacher_text_ratio=0.5, **loss),
+            "training": CONFIG.training.model_copy(update={"steps": 6, "checkpoint_every": 2}),
+        }
+    )
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    straight.mkdir()
+    broken.mkdir()
+    expected = run(straight, teacher(), config).checkpoint.model.state_dict()
+    without = config.model_copy(update={"loss": DistillLossConfig(**loss)})
+    (tmp_path / "without").mkdir()
+    plain = run(tmp_path / "without", teacher(), without).checkpoint.model.state_dict()
+    assert any(not torch.equal(expected[name], plain[name]) for name in expected)
+
+    advance, calls = _TrainingRun.advance, iter(range(100))
+
+    def stop(training: _TrainingRun) -> None:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        advance(training)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_TrainingRun, "advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken, teacher(), config)
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher_text, "own_text", None)  # It would be called if the text were not kept.
+        resumed = run(broken, teacher(), config).checkpoint.model.state_dict()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
 def test_an_unknown_student_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no preset or path 'huge'"):
         run(tmp_path, teacher(), DistillConfig(student="huge"))
@@ -220,6 +258,7 @@ def test_an_unknown_student_is_refused_before_any_work(tmp_path: Path) -> None:
         ({"divergence_weight": 0.0, "on_policy_ratio": 0.1}, "needs a divergence_weight"),
         ({"divergence": "total_variation"}, "forward_kl"),
         ({"on_policy_ratio": 1.5}, "less than or equal to 1"),
+        ({"teacher_text_ratio": 1.0}, "less than 1"),
     ],
 )
 def test_an_objective_that_contradicts_itself_is_refused(fields: dict[str, Any], message: str) -> None:
