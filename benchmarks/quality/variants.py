@@ -151,6 +151,7 @@ LOSSES = {
     "forward KL, hidden states": DistillLossConfig(hidden_weight=0.3),
     "forward KL, attention relations": DistillLossConfig(relation_weight=1.0),
     "forward KL, a quarter on policy": DistillLossConfig(on_policy_ratio=0.25),
+    "forward KL, half on the teacher's text": DistillLossConfig(teacher_text_ratio=0.5),
 }
 
 
