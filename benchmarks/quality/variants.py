@@ -117,7 +117,7 @@ SHALLOW = PruneConfig(
     uniform=False,
     recovery=RecoveryConfig(
         loss=DistillLossConfig(hidden_weight=0.3),
-        training=TrainingConfig(steps=800, batch_size=1, block_size=512, learning_rate=4e-4),
+        training=TrainingConfig(steps=1300, batch_size=1, block_size=512, learning_rate=4e-4),
     ),
 )
 MOSTLY_FOUR_BITS = INT4.model_copy(update={"eight_bit_fraction": 0.1})
