@@ -96,7 +96,7 @@ QUANTIZE = Table(
 )
 
 RECOVERED = PruneConfig(target=FIFTH, score="obs", uniform=False, recovery=RECOVERY)
-# As many tokens: at a rate that updates of low rank want, and half of them of the teacher's writing.
+# As many tokens, at a rate that updates of low rank want.
 RECOVERED_AT_16 = RECOVERED.model_copy(
     update={
         "recovery": RecoveryConfig(
@@ -104,6 +104,7 @@ RECOVERED_AT_16 = RECOVERED.model_copy(
         )
     }
 )
+# As many tokens, half of them of the teacher's writing.
 RECOVERED_ON_BOTH = RECOVERED.model_copy(
     update={"recovery": RECOVERY.model_copy(update={"loss": DistillLossConfig(teacher_text_ratio=0.5)})}
 )

@@ -70,8 +70,7 @@ class DistillLossConfig(Settings):
     on_policy_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Fraction of the batches whose second half the student writes itself, for the teacher to correct."""
     teacher_text_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Fraction of the training windows that the teacher writes itself, before training. They keep a student
-    that learns from one kind of text from forgetting the others."""
+    """Fraction of the training windows that the teacher writes itself, before training, for want of text."""
 
     @property
     def needs_running_teacher(self) -> bool:

@@ -66,11 +66,19 @@ def teach(
         InputError, StageError: as `with_teacher_text`, `cached_teacher` and `fit` raise them; or the text is
             too short.
     """
-    given = max(1, round((1 - loss.teacher_text_ratio) * windows_needed(training)))
+    needed = windows_needed(training)
+    given = max(1, round((1 - loss.teacher_text_ratio) * needed))
     windows = pack(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
     check_trainable(student, windows)
     windows = with_teacher_text(
-        windows, teacher, loss.teacher_text_ratio, device=device, seed=seed, work=work, console=console
+        windows,
+        teacher,
+        loss.teacher_text_ratio,
+        limit=needed - given,
+        device=device,
+        seed=seed,
+        work=work,
+        console=console,
     )
     source: RootsForCausalLM | TeacherCache = teacher.model
     if loss.top_k is not None and loss.divergence_weight:

@@ -1,9 +1,8 @@
 """Training text that the teacher writes, read among the text that is given.
 
-A student taught on one kind of text forgets the others, a deeply cut one above all. What its teacher writes
-ranges over all that the teacher was trained on: sequence-level distillation (Kim & Rush 2016,
-arXiv:1606.07947), with samples in place of the most probable sequence, as LLM-QAT draws them (Liu et al.
-2023, arXiv:2305.17888).
+It serves where the given text is scarce: what a teacher writes ranges over all that it was trained on.
+Sequence-level distillation (Kim & Rush 2016, arXiv:1606.07947), with samples in place of the most probable
+sequence, as LLM-QAT draws them (Liu et al. 2023, arXiv:2305.17888).
 
     work/teacher-text.json    the tokens, what they depend on, and a hash of both
 
@@ -38,6 +37,7 @@ def with_teacher_text(
     teacher: Checkpoint,
     ratio: float,
     *,
+    limit: int,
     device: str,
     seed: int,
     work: Path,
@@ -47,8 +47,9 @@ def with_teacher_text(
 
     Args:
         windows: of the text that was given.
-        teacher: float weights; afterwards on the CPU and in eval mode.
+        teacher: float weights; if it writes, it is afterwards on the CPU and in eval mode.
         ratio: at least 0 and less than 1; with 0 nothing is written.
+        limit: the most windows to write; more would not be read.
         device: where the teacher writes.
         seed: decides what.
         work: an existing folder, where the text is kept.
@@ -58,7 +59,7 @@ def with_teacher_text(
         StageError: the teacher predicts NaN, or the disk failed.
     """
     given, block_size = windows.input_ids.shape
-    count = round(given * ratio / (1 - ratio))
+    count = min(limit, round(given * ratio / (1 - ratio)))
     if not count:
         return windows
     bos = teacher.tokenizer.bos_token_id

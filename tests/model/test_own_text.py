@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from roots_compress.data.windows import PackedWindows
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import joined, own_text
@@ -30,6 +30,13 @@ def test_windows_open_with_bos_and_differ() -> None:
     assert (ids[:, 0] == 7).all()
     assert len(np.unique(ids[:, 1])) > 48
     assert (written(tiny_model(), bos=None).input_ids[:, 0] != 7).any()
+
+
+@pytest.mark.parametrize(("bos", "opening"), [(7, 2), (None, 1)])
+def test_what_the_model_did_not_write_is_not_scored(bos: int | None, opening: int) -> None:
+    windows = written(tiny_model(), bos=bos)
+    assert (windows.labels[:, :opening] == IGNORED_LABEL).all()
+    assert np.array_equal(windows.labels[:, opening:], windows.input_ids[:, opening:])
 
 
 def test_the_seed_decides() -> None:

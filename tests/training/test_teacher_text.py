@@ -30,11 +30,13 @@ def ask(
     given: PackedWindows = GIVEN,
     ratio: float = 0.25,
     seed: int = 0,
+    limit: int = 100,
 ) -> PackedWindows:
     return with_teacher_text(
         given,
         teacher or tiny_checkpoint(),
         ratio,
+        limit=limit,
         device="cpu",
         seed=seed,
         work=work,
@@ -62,6 +64,10 @@ def test_the_ratio_is_of_the_whole(tmp_path: Path, ratio: float, count: int) -> 
         assert np.array_equal(getattr(both, name)[:12], getattr(GIVEN, name)), name
         assert getattr(both, name).shape == both.input_ids.shape
         assert getattr(both, name).dtype == getattr(GIVEN, name).dtype
+
+
+def test_no_more_is_written_than_is_read(tmp_path: Path) -> None:
+    assert ask(tmp_path, ratio=0.999999, limit=3).input_ids.shape == (15, 16)
 
 
 def test_what_the_teacher_did_not_write_is_not_scored(tmp_path: Path) -> None:
