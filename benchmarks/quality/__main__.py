@@ -19,7 +19,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ def parse() -> tuple[argparse.Namespace, Table]:
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="text to calibrate and train on")
     parser.add_argument("--eval-data", type=Path, nargs="*", default=[], help="held-out text of its kind")
     parser.add_argument("--other-text", type=Path, nargs="*", default=[], help="held-out, of another kind")
+    parser.add_argument(
+        "--documents",
+        type=int,
+        help="read this many of the documents to calibrate and train on; default: all",
+    )
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these rows of the table")
     parser.add_argument("--windows", type=int, default=24, help="held-out windows of each text")
     parser.add_argument("--block-size", type=int, default=512, help="tokens of a held-out window")
@@ -109,6 +114,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     tokenizer = load_checkpoint(arguments.checkpoint).tokenizer
     split, texts = read_texts(arguments.data, arguments.eval_data, arguments.other_text, arguments.seed)
+    split = replace(split, train=split.train[: arguments.documents])
     judge = Judge(texts, tokenizer, arguments.block_size, arguments.windows)
     rows: dict[str, dict[str, Any]] = {}
     document = {"text": split.description, "texts": judge.described(), "rows": rows}

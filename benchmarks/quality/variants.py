@@ -147,9 +147,13 @@ LOSSES = {
     "forward KL, top 16 from a cache": DistillLossConfig(top_k=16),
     "forward KL, temperature 2": DistillLossConfig(temperature=2.0),
     "forward KL, half cross-entropy": DistillLossConfig(cross_entropy_weight=0.5, divergence_weight=0.5),
+    "forward KL, half cross-entropy, hidden states": DistillLossConfig(
+        cross_entropy_weight=0.5, divergence_weight=0.5, hidden_weight=0.3
+    ),
     "reverse KL": DistillLossConfig(divergence="reverse_kl"),
     "Jensen-Shannon": DistillLossConfig(divergence="jensen_shannon"),
     "forward KL, hidden states": DistillLossConfig(hidden_weight=0.3),
+    "Jensen-Shannon, hidden states": DistillLossConfig(divergence="jensen_shannon", hidden_weight=0.3),
     "forward KL, attention relations": DistillLossConfig(relation_weight=1.0),
     "forward KL, a quarter on policy": DistillLossConfig(on_policy_ratio=0.25),
     "forward KL, half on the teacher's text": DistillLossConfig(teacher_text_ratio=0.5),

@@ -24,12 +24,14 @@ from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.own_text import concatenated, own_text, windows_of_own
 from roots_compress.results import Json
 from roots_compress.run.atomic import disk_errors, read_regular, write_text
-from roots_compress.run.keys import canonical_json, hash_json
+from roots_compress.run.keys import hash_json
 from roots_compress.training.state import fingerprint_of
 
 FILE = "teacher-text.json"
 _MAX_TOKEN_BYTES = 8
 """Of a token in the file: six digits, a comma, and one to spare."""
+_MAX_OTHER_BYTES = 1 << 12
+"""Of all else in the file."""
 
 
 def with_teacher_text(
@@ -80,15 +82,17 @@ def with_teacher_text(
     finally:
         nn.Module.to(model, "cpu")
     content: dict[str, Json] = {"identity": identity, "tokens": own.input_ids.tolist()}
+    sealed = {"content": content, "sha256": hash_json(content)}
     with disk_errors(path, StageError):
-        write_text(path, canonical_json({"content": content, "sha256": hash_json(content)}) + "\n")
+        # On one line: a token a line would take twice the room.
+        write_text(path, json.dumps(sealed, separators=(",", ":")) + "\n")
     return concatenated(windows, own)
 
 
 def _read(path: Path, identity: dict[str, Json], tokens: int) -> np.ndarray | None:
     """Return the kept text, `NT`; None where there is none of this teacher and length, or it is damaged."""
     try:
-        sealed = json.loads(read_regular(path, tokens * _MAX_TOKEN_BYTES + (1 << 16)))
+        sealed = json.loads(read_regular(path, tokens * _MAX_TOKEN_BYTES + _MAX_OTHER_BYTES))
         content = sealed["content"]
         if sealed["sha256"] != hash_json(content) or content["identity"] != identity:
             return None

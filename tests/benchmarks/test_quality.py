@@ -27,9 +27,10 @@ def measured(
 ) -> dict[str, Any]:
     """Return the rows that the command writes, for a model wide enough for multiples of 16."""
     save_checkpoint(tiny_checkpoint(hidden_size=128, layers=[LAYER] * 3, **shape), tmp_path / "ckpt")
-    for name in ("train", "held-out", "other"):
-        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"{name} {part} {TEXT}" for part in range(40)))
-    texts = ["--data", str(tmp_path / "train.txt"), "--eval-data", str(tmp_path / "held-out.txt")]
+    training = [tmp_path / f"train-{number}.txt" for number in range(3)]
+    for name in ("held-out", "other", *(path.stem for path in training)):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"{name} {part} {TEXT}" for part in range(20)))
+    texts = ["--data", *map(str, training), "--eval-data", str(tmp_path / "held-out.txt")]
     texts += ["--other-text", str(tmp_path / "other.txt"), "--windows", "2", "--block-size", "32"]
     out = tmp_path / "figures.json"
     command = [table, str(tmp_path / "ckpt"), *texts, "--threads", "1", "--out", str(out), *options]
@@ -66,6 +67,17 @@ def test_pruning_removes_what_its_rows_say(
         assert set(figures["perplexity"]) == {"held-out text", "other text"}
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 20%")]
     assert len(lines) == 2
+
+
+def test_of_the_text_only_so_many_documents_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = "MLP 25%, activation"
+    tokens = []
+    for documents in ("1", "2"):
+        (tmp_path / documents).mkdir()
+        options = ("--documents", documents, "--own-windows", "0", "--only", row)
+        notes = measured(tmp_path / documents, monkeypatch, "prune", *options)[row]["notes"][0]
+        tokens.append(notes["calibration_tokens"])
+    assert tokens[1] == pytest.approx(2 * tokens[0], abs=128)
 
 
 def test_an_unknown_row_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

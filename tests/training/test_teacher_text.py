@@ -87,6 +87,14 @@ def test_it_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
 
 
+def test_a_long_text_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = windows(count=40, tokens=64)
+    written = count_writing(monkeypatch)
+    first, second = (ask(tmp_path, given=given, ratio=0.5).input_ids for _ in range(2))
+    assert written == [40]
+    assert np.array_equal(first, second)
+
+
 def other_weights() -> Checkpoint:
     return tiny_checkpoint(seed=1)
 
