@@ -14,6 +14,7 @@ from torch import Tensor
 
 from roots_compress.export.graph import build_graph
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.runtime.session import EXACT_INTEGER_SUMS
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -27,6 +28,7 @@ def open_bytes(graph: bytes | Path) -> Any:
     """Return a session on one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry(*EXACT_INTEGER_SUMS)
     source = graph if isinstance(graph, bytes) else str(graph)
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper, save
 
 from roots_compress.runtime.session import NO_FLASH_ATTENTION, open_session
 from tests.runtime.graphs import history_model, random_weights, write_graph
@@ -38,3 +40,27 @@ def test_the_users_choice_of_attention_stands(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv(NO_FLASH_ATTENTION, "0")
     assert seen_while_opening(write_graph(tmp_path, history_model(random_weights())), monkeypatch) == "0"
     assert os.environ[NO_FLASH_ATTENTION] == "0"
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_sums_of_8_bit_products_do_not_saturate(tmp_path: Path, tokens: int) -> None:
+    """On x86 without 8-bit dot products they would, in 16 bits, from the first pair on."""
+    levels = np.full((tokens, 64), 255, dtype=np.uint8)
+    weight = np.full((64, 32), 127, dtype=np.int8)
+    constants = [
+        numpy_helper.from_array(weight, "weight"),
+        numpy_helper.from_array(np.array(128, np.uint8), "zero"),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["levels", "weight", "zero"], ["sums"])],
+        "sums",
+        [helper.make_tensor_value_info("levels", TensorProto.UINT8, ["tokens", 64])],
+        [helper.make_tensor_value_info("sums", TensorProto.INT32, ["tokens", 32])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    save(model, tmp_path / "model.onnx")
+    session = open_session(tmp_path / "model.onnx", threads=1, provider="cpu")
+    (sums,) = session.run(None, {"levels": levels})
+    assert (sums == 64 * 127 * 127).all()
+    assert session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"

@@ -25,6 +25,8 @@ class OrtEngine:
     def __init__(self, path: str, threads: int, *, shared: bool, room: int) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        # Where 8-bit sums would saturate, take exact ones.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         self._pasts = [name for name in self._inputs if name.startswith(PAST)]
