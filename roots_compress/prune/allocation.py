@@ -34,7 +34,8 @@ def cheapest(options: Sequence[Sequence[Option]], needed: int) -> list[int]:
     (Kellerer, Pferschy and Pisinger 2004, "Knapsack Problems", chapter 11), as SPDY (Frantar and Alistarh
     2022, arXiv:2201.13096) does it for the layers of a network. Savings are counted in their greatest common
     divisor; where that leaves more than `FINEST_GRID` steps, in a coarser unit and rounded down, so that what
-    is chosen always saves enough.
+    is chosen always saves enough. Where rounding hides the few choices that do, close to all that can be
+    saved, every layer saves the most it can.
 
     Raises:
         ValueError: no choice saves enough.
@@ -56,7 +57,10 @@ def cheapest(options: Sequence[Sequence[Option]], needed: int) -> list[int]:
         least = costs
         chosen.append(choice)
     if not np.isfinite(least[steps]):
-        raise ValueError(f"no choice of options saves {needed}")
+        most = [_most_saving(layer) for layer in options]
+        if sum(layer[number].saved for layer, number in zip(options, most, strict=True)) < needed:
+            raise ValueError(f"no choice of options saves {needed}")
+        return most
     numbers = []
     left = steps
     for layer, choice in zip(reversed(options), reversed(chosen), strict=True):
@@ -92,6 +96,11 @@ def cheapest_equal(
     if best is None:
         raise ValueError(f"no choice of options saves {needed}")
     return best[1]
+
+
+def _most_saving(layer: Sequence[Option]) -> int:
+    """Return the number of the option that saves most; of several, the cheapest's."""
+    return max(range(len(layer)), key=lambda number: (layer[number].saved, -layer[number].cost))
 
 
 def _common_unit(options: Sequence[Sequence[Option]]) -> int:

@@ -102,12 +102,15 @@ class SurgeonImportance(tp.importance.Importance):
         gram_CC: Gram matrix of the root's input.
         units: how many units the channels form.
         kept: units that will stay, which need no order among themselves.
-        at_once: units that leave before the others are judged again.
+        at_once: units of a group that leave before the others are judged again.
         damping: ridge of the refit.
+        groups: equal groups of neighbouring units; all lose equally many.
     """
 
-    def __init__(self, gram_CC: Tensor, units: int, *, kept: int, at_once: int, damping: float) -> None:
-        self.gram_CC, self.units = gram_CC, units
+    def __init__(
+        self, gram_CC: Tensor, units: int, *, kept: int, at_once: int, damping: float, groups: int = 1
+    ) -> None:
+        self.gram_CC, self.units, self.groups = gram_CC, units, groups
         self.kept, self.at_once, self.damping = kept, at_once, damping
 
     @torch.no_grad()
@@ -115,7 +118,7 @@ class SurgeonImportance(tp.importance.Importance):
         """Return the score of each channel of the root."""
         weight_OC = group[0].dep.target.module.weight
         operation = Operation.begin(weight_OC, self.gram_CC, self.units, damping=self.damping)
-        scores_U = removal_scores(operation, self.kept, at_once=self.at_once)
+        scores_U = removal_scores(operation, self.kept, at_once=self.at_once, groups=self.groups)
         return _each_channel(scores_U, weight_OC.shape[1])[group[0].idxs]
 
 

@@ -38,7 +38,7 @@ from roots_compress.prune.refit import refit, relative_error
 from roots_compress.prune.scores import pool
 
 DAMPING = 1e-2
-"""Ridge of the refit, relative to the kept channels' mean square; measured in `docs/pruning.md`."""
+"""Ridge of the refit, relative to the kept channels' mean square."""
 LEAVE_AT_ONCE = 1 / 128
 """Fraction of an MLP's channels that the surgeon takes out before it judges the others again."""
 
@@ -121,7 +121,11 @@ class LayerwiseCutter:
         if target.queries < queries:
             heads = target.kv_groups * queries
             importance = make_importance(
-                self.score, evidence.of(columns), heads, kept=target.kv_groups * target.queries
+                self.score,
+                evidence.of(columns),
+                heads,
+                kept=target.kv_groups * target.queries,
+                groups=target.kv_groups,
             )
             scores_H = pool(importance(query_group(self.model, index)), heads)
             kept = best_of_each(scores_H, target.kv_groups, target.queries)
@@ -173,8 +177,13 @@ def input_gram(projection: nn.Module, name: str, contributions: Iterator[Tensor]
     return statistics.gram
 
 
-def make_importance(score: Score, evidence: Evidence, units: int, *, kept: int) -> tp.importance.Importance:
-    """Return the score as torch-pruning takes it, for a projection whose channels form so many units."""
+def make_importance(
+    score: Score, evidence: Evidence, units: int, *, kept: int, groups: int = 1
+) -> tp.importance.Importance:
+    """Return the score as torch-pruning takes it, for a projection whose channels form so many units.
+
+    Equally many of the units stay in each of `groups` equal groups, `kept` in all.
+    """
     match score:
         case "magnitude":
             return MagnitudeImportance(units)
@@ -185,7 +194,9 @@ def make_importance(score: Score, evidence: Evidence, units: int, *, kept: int) 
             return TaylorImportance(evidence.contributions_NC, units)
         case "obs":
             at_once = max(1, int(LEAVE_AT_ONCE * units))
-            return SurgeonImportance(evidence.gram_CC, units, kept=kept, at_once=at_once, damping=DAMPING)
+            return SurgeonImportance(
+                evidence.gram_CC, units, kept=kept, at_once=at_once, damping=DAMPING, groups=groups
+            )
         case _:
             assert_never(score)
 

@@ -82,22 +82,26 @@ class Operation:
             self.lost + max(0.0, float((solved_OB * weight_OB).sum())),
         )
 
-    def without_cheapest(self, count: int) -> Operation:
-        """Return the projection without the `count` units that cost least, each judged alone."""
-        return self.without(self.costs().argsort(stable=True)[:count])
+    def without_cheapest(self, count: int, *, groups: int = 1) -> Operation:
+        """Return the projection without the `count` cheapest units of each equal group, judged one by one."""
+        costs_GS = self.costs().view(groups, -1)
+        first_G = torch.arange(0, len(self.units), costs_GS.shape[1], device=costs_GS.device)
+        return self.without((first_G[:, None] + costs_GS.argsort(dim=1, stable=True)[:, :count]).flatten())
 
 
-def removal_scores(operation: Operation, kept: int, *, at_once: int) -> Tensor:
+def removal_scores(operation: Operation, kept: int, *, at_once: int, groups: int = 1) -> Tensor:
     """Return a score for each unit, `U`: the squared error at which it leaves, when the cheapest leave first.
 
     Args:
         operation: before any unit left.
         kept: units that stay in any case; theirs is the error at which the next one would leave.
-        at_once: units that leave together before the others are judged again.
+        at_once: units of a group that leave together before the others are judged again.
+        groups: equal groups of neighbouring units; all lose equally many.
     """
     scores_U = torch.zeros(len(operation.units), dtype=torch.float64, device=operation.weight.device)
     while len(operation.units) > kept:
-        rest = operation.without_cheapest(min(at_once, len(operation.units) - kept))
+        count = min(at_once, (len(operation.units) - kept) // groups)
+        rest = operation.without_cheapest(count, groups=groups)
         left = torch.isin(operation.units, rest.units, invert=True)
         scores_U[operation.units[left]] = rest.lost
         operation = rest
@@ -133,9 +137,7 @@ def head_errors(operation: Operation, queries: int) -> dict[tuple[int, int], flo
         heads = replace(operation, units=torch.arange(groups * queries, device=operation.units.device))
         errors[groups, queries] = heads.lost
         for left in range(queries - 1, 0, -1):
-            places_G = heads.costs().view(groups, left + 1).argmin(dim=1)
-            first_G = torch.arange(groups, device=places_G.device) * (left + 1)
-            heads = heads.without(first_G + places_G)
+            heads = heads.without_cheapest(1, groups=groups)
             errors[groups, left] = heads.lost
         if groups == 1:
             return errors

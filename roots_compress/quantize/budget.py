@@ -21,7 +21,7 @@ def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
     Raises:
         GateMissedError: the model takes more with all layers in 4 bits.
     """
-    least = least_bytes(model, config.group_size)
+    least = least_bytes(model, config)
     if config.max_bytes is not None and config.max_bytes < least:
         raise GateMissedError(
             f"the model takes {least:,} bytes with every layer in 4 bits, "
@@ -31,7 +31,7 @@ def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
         )
 
 
-def least_bytes(model: RootsForCausalLM, group_size: int) -> int:
+def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
     """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
     sizes: dict[int, int] = {}
     for name, tensor in model.state_dict().items():
@@ -39,8 +39,13 @@ def least_bytes(model: RootsForCausalLM, group_size: int) -> int:
         module = model.get_submodule(owner) if owner != name else None
         if isinstance(module, nn.Linear | nn.Embedding) and owner != POSITIONS:
             chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"
-            size = matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, group_size)
+            size = matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, config.group_size)
         else:
             size = tensor.numel() * tensor.element_size()
         sizes.setdefault(tensor.data_ptr(), size)
-    return sum(sizes.values())
+    return sum(sizes.values()) + (cache_step_bytes(model) if config.cache == "int8" else 0)
+
+
+def cache_step_bytes(model: RootsForCausalLM) -> int:
+    """Return the bytes of an int8 cache's steps: a float32 for each channel of the keys and the values."""
+    return sum(2 * 4 * layer["num_key_value_heads"] * layer["head_dim"] for layer in model.config.layers)

@@ -147,7 +147,7 @@ def _planned(
     if allowed is not None:
         spared = spared_within_loss(costs, allowed)
     elif config.max_bytes is not None:
-        spared = spared_within_bytes(costs, config.max_bytes - least_bytes(model, size))
+        spared = spared_within_bytes(costs, config.max_bytes - least_bytes(model, config))
     else:
         prices = sum(cost.price for cost in costs.values())
         spared = spared_within_bytes(costs, int(config.eight_bit_fraction * prices))

@@ -42,6 +42,19 @@ def test_a_coarse_grid_still_saves_enough(monkeypatch: pytest.MonkeyPatch) -> No
         assert totals(options, tuple(cheapest(options, 23)))[0] >= 23
 
 
+def test_a_coarse_grid_finds_the_most_that_can_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "FINEST_GRID", 7)
+    for seed in range(50):
+        options = random_options(seed, unit=1)
+        most = sum(max(option.saved for option in layer) for layer in options)
+        saved, cost = totals(options, tuple(cheapest(options, most)))
+        assert saved == most
+        every = (totals(options, numbers) for numbers in product(range(4), repeat=4))
+        assert cost == min(cost for saved, cost in every if saved == most)
+        with pytest.raises(ValueError, match=f"saves {most + 1}"):
+            cheapest(options, most + 1)
+
+
 def test_what_cannot_be_saved_is_an_error() -> None:
     with pytest.raises(ValueError, match="saves 100"):
         cheapest([[Option(0, 0.0), Option(9, 1.0)]] * 3, 100)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from roots_compress.errors import StageError
+from roots_compress.prune.plan import best_of_each
 from roots_compress.prune.refit import refit
 from roots_compress.prune.surgeon import Operation, error_curve, head_errors, removal_scores
 
@@ -114,6 +115,21 @@ def test_head_errors_are_those_of_the_refits_they_name() -> None:
     every = [heads_error([a, 2 + b, 4 + c]) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
     assert min(every) * (1 - 1e-5) <= errors[3, 1] < max(every)
     assert errors[1, 1] > errors[2, 1] > errors[2, 2]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_query_heads_that_leave_are_those_that_were_priced(seed: int) -> None:
+    rows, weight = make(seed)
+    weight[:, :6] *= 0.3  # All heads of a weak group would leave before any of the other.
+    gram = torch.from_numpy(rows.T @ rows)
+
+    def operation(units: int) -> Operation:
+        return Operation.begin(torch.from_numpy(weight), gram, units, damping=1e-6)
+
+    scores = removal_scores(operation(6), 2, at_once=1, groups=2)
+    gone = set(range(6)) - set(best_of_each(scores, 2, 1))
+    found = operation(6).without(torch.tensor(sorted(gone))).lost
+    assert found == pytest.approx(head_errors(operation(2), 3)[2, 1], rel=1e-6)
 
 
 def test_a_dead_input_costs_nothing_and_stays_finite() -> None:

@@ -200,25 +200,20 @@ def test_int4_keeps_the_dearest_sites_in_eight_bits(tmp_path: Path) -> None:
     assert 0 < float(str(notes["share_in_4_bits"])) < 0.6
 
 
-def test_a_budget_is_met_and_used(tmp_path: Path) -> None:
-    cases: tuple[dict[str, Any], ...] = ({}, {"tie_word_embeddings": False, "position": "learned"})
-    for overrides in cases:
-        checkpoint = tiny_checkpoint(**overrides)
-        least, most = (
-            stored_bytes(run(tmp_path, checkpoint, "int4", eight_bit_fraction=fraction).checkpoint.model)
-            for fraction in (0.0, 1.0)
-        )
-        assert stored_bytes(run(tmp_path, checkpoint, "int4", max_bytes=least).checkpoint.model) == least
-        assert stored_bytes(run(tmp_path, checkpoint, "int4", max_bytes=most).checkpoint.model) == most
-        between = run(tmp_path, checkpoint, "int4", max_bytes=(least + most) // 2)
-        assert least < stored_bytes(between.checkpoint.model) <= (least + most) // 2
+@pytest.mark.parametrize("cache", ["float", "int8"])
+@pytest.mark.parametrize("overrides", [{}, {"tie_word_embeddings": False, "position": "learned"}])
+def test_a_budget_is_met_and_used(tmp_path: Path, overrides: dict[str, Any], cache: str) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer(head_dim=16)] * 2, **overrides)
 
+    def size(**settings: Any) -> int:
+        return stored_bytes(run(tmp_path, checkpoint, "int4", cache=cache, **settings).checkpoint.model)
 
-def test_a_budget_that_cannot_be_met_names_the_least(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint()
-    least = stored_bytes(run(tmp_path, checkpoint, "int4", eight_bit_fraction=0.0).checkpoint.model)
+    least, most = size(eight_bit_fraction=0.0), size(eight_bit_fraction=1.0)
+    assert size(max_bytes=least) == least
+    assert size(max_bytes=most) == most
+    assert least < size(max_bytes=(least + most) // 2) <= (least + most) // 2
     with pytest.raises(GateMissedError, match=f"takes {least:,} bytes with every layer in 4 bits") as error:
-        run(tmp_path, checkpoint, "int4", max_bytes=least - 1)
+        size(max_bytes=least - 1)
     assert error.value.exit_code == 3
 
 
