@@ -1,7 +1,8 @@
 """Greedy tokens from optimum's `ORTModelForCausalLM`: `generate_optimum.py FOLDER COUNT`, prompts on stdin.
 
-It loads the folder as anyone would, with no configuration of its own and no code but optimum's. Prints JSON:
-the tokens of each prompt by itself, and of all as one batch padded on the left.
+It loads the folder as anyone would, with no code but optimum's, and of the settings only the one that
+docs/quantization.md asks for. Prints JSON: the tokens of each prompt by itself, and of all as one batch
+padded on the left.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 
+import onnxruntime
 import torch
 from optimum.onnxruntime import ORTModelForCausalLM
 
@@ -17,7 +19,9 @@ def main() -> None:
     """Load, generate, print."""
     folder, count = sys.argv[1], int(sys.argv[2])
     prompts: list[list[int]] = json.load(sys.stdin)
-    model = ORTModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    model = ORTModelForCausalLM.from_pretrained(folder, local_files_only=True, session_options=options)
 
     def generate(rows: list[list[int]]) -> list[list[int]]:
         longest = max(map(len, rows))

@@ -73,7 +73,7 @@ def _machine() -> Iterator[str]:
     if fast:
         yield f"  instruction set: {instructions}"
     else:
-        yield f"! instruction set: {instructions}: no 8-bit dot products; int8 graphs may be slower than fp32"
+        yield f"! instruction set: {instructions}: no 8-bit dot products; int8 graphs gain less speed"
     yield f"  threads: {default_threads()} by default, of {usable_cores()} logical processors"
     memory = available_memory()
     if memory is not None:
