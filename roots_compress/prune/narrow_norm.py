@@ -54,8 +54,8 @@ class NarrowNorm(nn.Module):
 def compensation(norm: StreamNorm, batches: Sequence[Tensor], kept: Sequence[int]) -> float:
     """Return the factor on a narrowed norm's gain with which it comes closest to the norm of all channels.
 
-    Least squares over all tokens and kept channels. For an RMS norm that is the mean over tokens of the root
-    mean square of the kept channels over that of all.
+    Least squares over all tokens and kept channels; no paper's, to our knowledge. For an RMS norm that is
+    the mean over tokens of the root mean square of the kept channels over that of all.
 
     Args:
         norm: over all channels.

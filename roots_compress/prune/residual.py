@@ -1,10 +1,10 @@
 """Cutting the residual stream: which of its channels stay, and what reads them fitted anew.
 
-Where the norms allow it the stream is turned into its principal axes first, so that as little as can be is
-lost with those that leave (`model/rotation.py`). A channel that leaves is gone for every layer at once, so
-each layer is fitted to what the model narrowed up to there would give it with all channels: the stream goes
-along in its full width, written by all rows of what writes it, while norms and what reads them see the kept
-channels alone. The cut itself comes last.
+Where the norms allow it the stream is turned into its principal axes first, so that as little as can be
+is lost with those that leave (`model/rotation.py`; SliceGPT, Ashkboos et al. 2024, arXiv:2401.15024). A
+channel that leaves is gone for every layer at once, so each layer is fitted to what the model narrowed up
+to there would give it with all channels: the stream goes along in its full width, written by all rows of
+what writes it, while norms and what reads them see the kept channels alone. The cut itself comes last.
 
 Shape legend: T tokens, W hidden size, K kept channels of it, Z = W + K, O outputs of a projection.
 """

@@ -95,7 +95,11 @@ def output_fishers(model: RootsForCausalLM, windows: PackedWindows, *, device: s
 
 @torch.no_grad()
 def layer_divergences(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> list[float]:
-    """Return how far the predictions move when each layer alone is left out, in nats per token."""
+    """Return how far the predictions move when each layer alone is left out, in nats per token.
+
+    Layers are judged by the output without them, as in SLEB (Song et al. 2024, arXiv:2402.09025), there by
+    the loss, and not by what they change in the stream (block influence, Men et al. 2024, arXiv:2403.03853).
+    """
     stream = ResidualStream(model, windows[:DROP_WINDOWS], device=device)
     layers = list(enumerate(model.model.layers))
 

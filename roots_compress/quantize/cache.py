@@ -1,5 +1,9 @@
 """Scales of keys and values that a graph caches in int8: fixed ones, from their ranges on calibration text.
 
+A scale for each channel of the keys, whose outliers keep to channels (KIVI, Liu et al. 2024,
+arXiv:2402.02750; KVQuant, Hooper et al. 2024, arXiv:2401.18079), and of the values too, which the graph's
+operator wants.
+
 Shape legend: R rows (tokens), G key/value heads, D head dimension.
 """
 

@@ -1,4 +1,7 @@
-"""Which storage format each site gets, from what rounding costs and the stage's settings."""
+"""Which storage format each site gets, from what rounding costs and the stage's settings.
+
+Bits are given out by measured sensitivity, as in HAWQ-V3 (Yao et al. 2020, arXiv:2011.10680).
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,8 @@ def usual_format(config: QuantizeConfig) -> Format:
 def spared_within_loss(costs: Mapping[str, SiteCost], allowed_loss: float) -> set[str]:
     """Return the sites to spare so that the losses of the rest add up to no more than is allowed.
 
-    Those with the most loss for their price come first, which is within one site of the least price.
+    Those with the most loss for their price come first (Dantzig 1957, "Discrete-variable extremum problems"),
+    which is within one site of the least price.
     """
     by_worth = sorted(costs, key=lambda name: costs[name].loss / costs[name].price, reverse=True)
     left = sum(cost.loss for cost in costs.values())
@@ -70,7 +74,8 @@ def spared_within_loss(costs: Mapping[str, SiteCost], allowed_loss: float) -> se
 def spared_within_bytes(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str]:
     """Return the sites to keep in 8 bits: those whose losses add up to the most, within a number of bytes.
 
-    A 0/1 knapsack, solved by dynamic programming over the bytes spent, in steps of their common divisor.
+    A 0/1 knapsack, solved by dynamic programming over the bytes spent, in steps of their common divisor
+    (Kellerer, Pferschy and Pisinger 2004, "Knapsack Problems", chapter 2).
 
     Args:
         costs: by site; losses are not negative.

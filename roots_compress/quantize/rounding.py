@@ -4,6 +4,8 @@ The formats are those of `model/quantized.py`. Scales are searched over clip rat
 points). For each candidate grid the levels are rounded, then the scale that suits those levels best follows
 in closed form; the candidate that leaves the least squared error wins. Each input channel may be weighted by
 the mean square of its inputs, which makes that error the layer's output error, were its inputs uncorrelated.
+So llama.cpp's k-quants find their scales (`ggml-quants.c`); clip ratios are searched as in AWQ (Lin et al.
+2023, arXiv:2306.00978).
 
 Shape legend: R rows (outputs), C columns (inputs), N groups, S group size. A `w8a8` row is one
 group: N = 1, S = C.

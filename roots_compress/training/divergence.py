@@ -52,7 +52,10 @@ def soften(logits_NV: Tensor, temperature: float) -> Tensor:
 
 
 def top_k_with_tail(log_probs_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cut distributions to their top.
+    """Cut distributions to their top, all other tokens made one outcome.
+
+    Without that outcome a cut teacher is biased towards its top (Anshumann et al. 2025, "Sparse Logit
+    Sampling", arXiv:2503.16870).
 
     Returns:
         the k most probable tokens `Nk`, most probable first, and the log-probabilities `NK` of these and of

@@ -114,7 +114,8 @@ def least_squares_maps(
 ) -> list[Tensor]:
     """Return, for each pair of matched layers, the map `UW` from student states to nearest the teacher's.
 
-    The minimiser of ||S M^T - H||^2 over all positions given, by the normal equations with a slight ridge.
+    The minimiser of ||S M^T - H||^2 over all positions given, by the normal equations with a slight ridge:
+    the regressor of FitNets (Romero et al. 2015) in closed form.
 
     Args:
         pairs: batches of student states `NW` and the teacher's `NU`, one of each for every pair of layers.
