@@ -148,7 +148,7 @@ def _reuse_or_make(
     except RootsError as error:
         error.message = f"{title} failed: {error.message}"
         if index:
-            safe = f"Stages before it are safe in {run.path}; the same command goes on from there."
+            safe = f"Stages before it are safe in {run.path}, and the run goes on from there."
             error.remedy = f"{error.remedy}\n{safe}" if error.remedy else safe
         raise
 

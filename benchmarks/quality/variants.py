@@ -70,6 +70,9 @@ PRUNE = Table(
         "residual stream 25%, refitted": (PruneConfig(ratio=0.0, residual_ratio=0.25),),
         "20% of the body, equal layers": (PruneConfig(target=FIFTH, score="obs"),),
         "20% of the body, by layer": (PruneConfig(target=FIFTH, score="obs", uniform=False),),
+        "20% of the body, by layer, without own text": (
+            PruneConfig(target=FIFTH, score="obs", uniform=False, own_windows=0),
+        ),
     }
 )
 
@@ -79,6 +82,7 @@ QUANTIZE = Table(
         "int8, with int8 cache": (QuantizeConfig(cache="int8"),),
         "int8, without own text": (QuantizeConfig(own_windows=0),),
         "int8, every input in 8 bits": (QuantizeConfig(activations="always"),),
+        "int8, every input in 8 bits, with int8 cache": (QuantizeConfig(activations="always", cache="int8"),),
         "int8, every input in 8 bits, not folded": (QuantizeConfig(activations="always", fold=False),),
         "int8, not compensated": (QuantizeConfig(compensate=False),),
         "int8, inputs within 0.0015 nats": (QuantizeConfig(activation_loss=0.0015),),

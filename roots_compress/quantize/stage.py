@@ -121,8 +121,8 @@ def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_wind
         raise InputError(
             f"{tokens} tokens of calibration text are too few for matrices of {widest} inputs",
             where="calibration",
-            remedy=f"{needed} windows of {block_size} tokens are needed: give more text, raise "
-            "calibration.windows or own_windows, or set compensate to false.",
+            remedy=f"{needed} windows of {block_size} tokens are needed, the model's own among them: give "
+            "more text, raise calibration.windows or own_windows, or set compensate to false.",
         )
 
 
