@@ -20,7 +20,7 @@ from roots_compress.data.packing import pack
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.distill.config import DistillConfig, student_path
 from roots_compress.distill.vocabulary import check_student
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, RootsError
 from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.limits import Limits, is_fusible, require_fusible
 from roots_compress.model.outline import WIDTHS, Outline, outline_of
@@ -79,7 +79,9 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     text = load_text(recipe.data, seed=recipe.seed)
     if source is not None:
         # Not before the text, unless for a student: reading that of a large GGUF file takes seconds.
-        check_text(recipe, text, tokenizer or _tokenizer_of(source), source.limits)
+        tokenizer = tokenizer or _tokenizer_of(source)
+        check_text(recipe, text, tokenizer, source.limits)
+        _check_first_stage(recipe, source, tokenizer, text)
     return Setting(
         recipe=recipe,
         text=text,
@@ -273,6 +275,37 @@ def _check_first_cut(recipe: Recipe, outline: Outline | None) -> None:
                 raise
         if not isinstance(stage, TrainConfig):
             return
+
+
+def _check_first_stage(
+    recipe: Recipe, source: SourceInfo, tokenizer: PreTrainedTokenizerFast, text: TextSplit
+) -> None:
+    """Refuse at once what the first stage would refuse by the model's shape and the text.
+
+    Raises:
+        InputError: the stage cuts or quantizes, and its target or its calibration cannot be.
+        GateMissedError: no choice of bits meets its budget.
+    """
+    stage = recipe.stages[0] if recipe.stages else None
+    if not isinstance(stage, PruneConfig | QuantizeConfig):
+        return
+    from roots_compress.model.checkpoint import Checkpoint, without_weights
+    from roots_compress.prune import stage as pruning
+    from roots_compress.quantize import stage as quantization
+
+    model = without_weights(source)
+    if model is None:
+        return  # The stage will say so itself, once the baseline is made.
+    checkpoint = Checkpoint(model, tokenizer)
+    try:
+        if isinstance(stage, PruneConfig):
+            pruning.planned(stage, checkpoint, text, seed=recipe.seed)
+        else:
+            quantization.planned(stage, checkpoint, text, seed=recipe.seed)
+    except RootsError as error:
+        place = dotted(("stages", 0))
+        error.where = f"{place}.{error.where}" if isinstance(error.where, str) else place
+        raise
 
 
 def _may_lack_device(recipe: Recipe) -> bool:

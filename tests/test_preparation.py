@@ -1,4 +1,4 @@
-"""An int8 cache that cannot be is refused before anything is made, whichever model it is asked of."""
+"""What a stage would refuse by the model's shape and the text is refused before anything is made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, RootsError
 from roots_compress.model.checkpoint import save_checkpoint
 from roots_compress.preparation import prepare
 from roots_compress.recipe.schema import Recipe
@@ -59,3 +59,25 @@ def test_a_choice_of_a_search_is_asked_of_the_model_before_it(folder: Path) -> N
     with pytest.raises(InputError, match="cannot be cached in int8") as refused:
         prepared(folder, model=str(folder / "other"), gates={"max_bytes": 1000}, search=search)
     assert refused.value.where == "search.choices[0].cache"
+
+
+SHORT = {"calibration": {"windows": 1, "block_size": 16}, "own_windows": 0}
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "words", "code"),
+    [
+        ({"kind": "prune", "target": {"parameters": 0.0001}}, "target", "leaves no legal shape", 2),
+        ({"kind": "prune", "target": {"bytes": 100}}, "target", "leaves no legal shape", 2),
+        ({"kind": "prune", **SHORT}, "calibration", "1 calibration windows of 16 tokens are too few", 2),
+        ({"kind": "quantize", **SHORT}, "calibration", "16 tokens of calibration text are too few", 2),
+        ({"kind": "quantize", "scheme": "int4", "max_bytes": 100}, "max_bytes", "at most 100 are asked", 3),
+    ],
+)
+def test_the_first_stage_is_asked_by_shape_alone(
+    folder: Path, stage: dict[str, Any], key: str, words: str, code: int
+) -> None:
+    with pytest.raises(RootsError, match=words) as refused:
+        prepared(folder, model=str(folder / "other"), stages=[stage])
+    assert (refused.value.where, refused.value.exit_code) == (f"stages[0].{key}", code)
+    assert not (folder / "run").exists()

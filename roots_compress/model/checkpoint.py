@@ -85,6 +85,23 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
     return Checkpoint(model.eval(), tokenizer)
 
 
+def without_weights(info: SourceInfo) -> RootsForCausalLM | None:
+    """Return the model that a directory's configuration describes, its tensors without storage.
+
+    None for a GGUF file, which names its settings otherwise.
+
+    Raises:
+        InputError: the configuration describes no model.
+    """
+    if info.kind == "gguf":
+        return None
+    config = _roots_config(info) if info.kind == "roots" else _build_config(info, dict(info.fields or {}))
+    with torch.device("meta"):
+        model: RootsForCausalLM = RootsForCausalLM(config)
+    model.tie_weights()
+    return model
+
+
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     """Write a checkpoint that `load_checkpoint` and transformers' `from_pretrained` read; tied weights once.
 

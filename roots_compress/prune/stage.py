@@ -74,11 +74,7 @@ def prune(
             too short, or the rank of the recovery too large.
         StageError: the activations, or the weights that come out, are not finite.
     """
-    check_resizable(checkpoint.model)
-    plan = make_plan(config, checkpoint.model)
-    if config.recovery is not None and config.recovery.rank is not None:
-        check_rank(checkpoint.model, config.recovery.rank)
-    windows = _calibration_windows(config, checkpoint, text, plan, seed=seed)
+    plan, windows = planned(config, checkpoint, text, seed=seed)
     # Half precision serves storage; statistics and refits need the range and the digits of float32.
     plain = checkpoint.model.dtype == torch.float32
     original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
@@ -99,6 +95,27 @@ def prune(
     finally:
         original.requires_grad_(True)
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes)
+
+
+def planned(
+    config: PruneConfig, checkpoint: Checkpoint, text: TextSplit, *, seed: int
+) -> tuple[Plan, PackedWindows]:
+    """Return the legal widths that are asked for, and the text to calibrate on.
+
+    Args:
+        config: what to remove, and how.
+        checkpoint: its weights are not read: they need no storage.
+        text: its training documents are read.
+        seed: orders them.
+
+    Raises:
+        InputError: as `prune` does.
+    """
+    check_resizable(checkpoint.model)
+    plan = make_plan(config, checkpoint.model)
+    if config.recovery is not None and config.recovery.rank is not None:
+        check_rank(checkpoint.model, config.recovery.rank)
+    return plan, _calibration_windows(config, checkpoint, text, plan, seed=seed)
 
 
 @contextmanager

@@ -33,17 +33,17 @@ def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
 
 def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
     """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
-    sizes: dict[int, int] = {}
-    for name, tensor in model.state_dict().items():
+    stored, size = model.state_dict().keys(), 0
+    # A tied table is one parameter, under its first name.
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         owner = name.removesuffix(".weight")
         module = model.get_submodule(owner) if owner != name else None
         if isinstance(module, nn.Linear | nn.Embedding) and owner != POSITIONS:
             chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"
-            size = matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, config.group_size)
-        else:
-            size = tensor.numel() * tensor.element_size()
-        sizes.setdefault(tensor.data_ptr(), size)
-    return sum(sizes.values()) + (cache_step_bytes(model) if config.cache == "int8" else 0)
+            size += matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, config.group_size)
+        elif name in stored:
+            size += tensor.numel() * tensor.element_size()
+    return size + (cache_step_bytes(model) if config.cache == "int8" else 0)
 
 
 def cache_step_bytes(model: RootsForCausalLM) -> int:

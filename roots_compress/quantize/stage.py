@@ -66,17 +66,13 @@ def quantize(
     """
     model = checkpoint.model
     _check_source(model, config)
-    check_budget(model, config)
-    block_size = min(config.calibration.block_size, model.config.max_position_embeddings)
-    windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=config.calibration.windows)
+    windows = planned(config, checkpoint, text, seed=seed)
     if config.scheme == "fp16":
         halved = half_precision(model, torch.from_numpy(windows.input_ids[:1]))
         return StageOutcome(
             Checkpoint(halved, checkpoint.tokenizer),
             {"scheme": "fp16", "bytes": stored_bytes(halved), "bytes_before": stored_bytes(model)},
         )
-    if config.compensate:
-        _check_calibration(model, windows, config.own_windows)
     nn.Module.to(model, device)
     try:
         windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=console)
@@ -89,6 +85,28 @@ def quantize(
     return StageOutcome(
         Checkpoint(quantized, checkpoint.tokenizer), _notes(config, model, quantized, rounded, plan)
     )
+
+
+def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, seed: int) -> PackedWindows:
+    """Return the text to calibrate on, after checking that the settings suit the model.
+
+    Args:
+        config: the scheme and its settings.
+        checkpoint: its weights are not read: they need no storage.
+        text: its training part is read.
+        seed: draws the windows.
+
+    Raises:
+        InputError: the text is too short.
+        GateMissedError: `max_bytes` is less than the model takes with all layers in 4 bits.
+    """
+    model, settings = checkpoint.model, config.calibration
+    check_budget(model, config)
+    block_size = min(settings.block_size, model.config.max_position_embeddings)
+    windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
+    if config.compensate and config.scheme != "fp16":
+        _check_calibration(model, windows, config.own_windows)
+    return windows
 
 
 def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:

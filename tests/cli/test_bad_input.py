@@ -215,6 +215,10 @@ def test_a_recipe_changed_for_the_worse(
             "prune {models}/good --block-size 32 --residual-ratio 0.1",
             "nearest legal residual_ratio is 0.5000",
         ),
+        (
+            "prune {models}/good --block-size 32 --target-parameters 0.0001",
+            "stages[0].target: the target leaves no legal shape ... nearest legal one is parameters: ",
+        ),
         ("prune {models}/good --recover 0", "recovery.training.steps: must be at least 1"),
         (f"{DISTILL} --lr nan", "learning_rate: must be a finite number"),
         (f"{DISTILL} --steps 0", "training.steps: must be at least 1"),
