@@ -1,6 +1,8 @@
-"""The bounds of a recipe held against the final stage of a run."""
+"""The bounds of a recipe held against what its run came to."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from roots_compress.errors import GateMissedError
 from roots_compress.recipe.schema import GatesConfig
@@ -9,7 +11,10 @@ from roots_compress.results import GateResult, RunMetrics
 
 
 def judge(gates: GatesConfig, run: RunMetrics) -> tuple[GateResult, ...]:
-    """Return one result for each gate that the recipe sets; the final stage is held against the baseline."""
+    """Return one result for each gate that the recipe sets, and for each target that could be missed.
+
+    Gates hold the final stage against the baseline.
+    """
     baseline, final = run.stages[0], run.stages[-1]
     measured = {
         "max_perplexity_ratio": final.metrics.perplexity / baseline.metrics.perplexity,
@@ -25,7 +30,16 @@ def judge(gates: GatesConfig, run: RunMetrics) -> tuple[GateResult, ...]:
             # A figure that is not a number passes no gate.
             passed = value <= limit if gate.startswith("max_") else value >= limit
             results.append(GateResult(gate=gate, limit=float(limit), value=value, passed=passed))
-    return tuple(results)
+    return (*results, *_targets(run))
+
+
+def _targets(run: RunMetrics) -> Iterator[GateResult]:
+    """Yield what `prune` made of targets in milliseconds: it times what it chose, and keeps the best."""
+    for stage in run.stages:
+        timed = stage.notes.get("decode_ms")
+        if isinstance(timed, dict) and isinstance(timed.get("met"), bool):
+            limit, value = float(str(timed["target"])), float(str(timed["after"]))
+            yield GateResult(f"{stage.name}.target.decode_ms", limit, value, passed=timed["met"] is True)
 
 
 def require(results: tuple[GateResult, ...], where: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from roots_compress.errors import GateMissedError
 from roots_compress.recipe.schema import GatesConfig
 from roots_compress.report.gates import judge, require
+from roots_compress.results import Json
 from tests.report.figures import run, stage
 
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=22.0, decode=(200.0, 160.0)))
@@ -49,3 +52,11 @@ def test_missed_gates_end_with_exit_code_3_and_name_limit_and_value() -> None:
 
 def test_kept_gates_raise_nothing() -> None:
     require(judge(GatesConfig(max_bytes=2_000_000), RUN), "recipe.yaml")
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_a_target_in_milliseconds_is_a_gate(met: bool) -> None:
+    timed: dict[str, Json] = {"target": 2.0, "after": 2.5, "met": met, "before": 4.0}
+    cut = replace(stage(1, "prune"), notes={"decode_ms": timed})
+    (gate,) = judge(GatesConfig(), run(stage(), cut, stage(2, "quantize")))
+    assert (gate.gate, gate.limit, gate.value, gate.passed) == ("prune.target.decode_ms", 2.0, 2.5, met)
