@@ -5,8 +5,8 @@ Shape legend: W hidden size, C input channels of a projection, T tokens of a win
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.gradients import observe_gradients
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune.layerwise import DAMPING, cut_projections, input_gram
+from roots_compress.prune.refit import refit
 from roots_compress.prune.scores import divergence
-from roots_compress.prune.surgeon import Operation, error_curve, head_errors
+from roots_compress.prune.surgeon import Operation, head_errors, narrowing
 
 FISHER_WINDOWS = 8
 """Calibration windows for the Fisher information: its backward pass costs far more than a Gram matrix."""
@@ -26,6 +27,18 @@ DROP_WINDOWS = 4
 SCORED_EVERY = 4
 """Of those windows' tokens, one in this many is judged, at the cost of its logits over the vocabulary."""
 FISHER_RIDGE = 1e-6
+TRIED_WIDTH = 3 / 4
+"""Of an MLP's channels: the width at which its costs are held against the gradients."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cut of a projection, by which the costs of all its cuts are held against the model's gradients."""
+
+    change_WC: Tensor
+    """What leaves the weights: those of the channels that go, and what the refit changes in the others."""
+    cost: float
+    """As estimated, in nats per token."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,8 @@ class LayerCosts:
     """By key/value groups and the query heads of each group."""
     mlp: dict[int, float]
     """By MLP channels, at multiples."""
+    trials: tuple[Trial | None, Trial | None] = (None, None)
+    """Of the output projection and of the MLP's; None where nothing can be cut."""
 
 
 @torch.no_grad()
@@ -48,7 +63,7 @@ def layer_costs(
     `e F e / 2` nats, with the Fisher information `F` there. The errors' second moment comes from the Gram
     matrix of the projection's input and is taken to be independent of `F`: K-FAC (Martens and Grosse 2015,
     arXiv:1503.05671), as the LLM Surgeon (van der Ouderaa et al. 2023, arXiv:2312.17244) uses it for
-    structured pruning.
+    structured pruning. `held_against_gradients` makes up for that independence.
 
     Raises:
         StageError: activations or the loss are NaN or infinite.
@@ -57,22 +72,97 @@ def layer_costs(
     stream = ResidualStream(model, windows, device=device)
     tokens = windows.input_ids.size
 
-    def begin(name: str, projection: nn.Linear, units: int, contributions: Iterator[Tensor]) -> Operation:
-        gram_CC = input_gram(projection, name, contributions) / (2 * tokens)
-        weight_WC = _factor(fishers.pop(name)).T @ projection.weight.double()
-        return Operation.begin(weight_WC, gram_CC, units, damping=DAMPING)
-
     for index, layer in enumerate(model.model.layers):
-        name, attention, down = f"model.layers.{index}.", layer.self_attn, layer.mlp.down_proj
-        contributions = stream.attention(layer, index)
-        groups = begin(name + "self_attn.o_proj", attention.o_proj, attention.num_kv_heads, contributions)
+        attention, down = layer.self_attn, layer.mlp.down_proj
+        output, groups = attention.o_proj, attention.num_kv_heads
+        name = f"model.layers.{index}.self_attn.o_proj"
+        gram_CC = input_gram(output, name, stream.attention(layer, index)) / (2 * tokens)
+        operation = _begin(output, gram_CC, fishers.pop(name), groups)
+        heads = head_errors(operation, attention.num_heads // groups)
+        trials = [_trial(output, gram_CC, _first_cut(operation, attention.num_heads // groups))]
         stream.add(stream.attention(layer, index))
-        channels = begin(name + "mlp.down_proj", down, down.in_features, stream.mlp(layer))
+
+        name = f"model.layers.{index}.mlp.down_proj"
+        gram_CC = input_gram(down, name, stream.mlp(layer)) / (2 * tokens)
+        errors: dict[int, float] = {}
+        tried: Operation | None = None
+        for operation in narrowing(_begin(down, gram_CC, fishers.pop(name), down.in_features), multiple_of):
+            errors[len(operation.units)] = operation.lost
+            if tried is None and len(operation.units) <= TRIED_WIDTH * down.in_features:
+                tried = operation
+        trials.append(_trial(down, gram_CC, tried))
         stream.add(stream.mlp(layer))
-        yield LayerCosts(
-            head_errors(groups, attention.num_heads // attention.num_kv_heads),
-            error_curve(channels, multiple_of),
+        yield LayerCosts(heads, errors, (trials[0], trials[1]))
+
+
+def _begin(projection: nn.Linear, gram_CC: Tensor, fisher_WW: Tensor, units: int) -> Operation:
+    weight_WC = _factor(fisher_WW).T @ projection.weight.double()
+    return Operation.begin(weight_WC, gram_CC, units, damping=DAMPING)
+
+
+def _first_cut(operation: Operation, queries: int) -> Operation | None:
+    """Return attention's output projection without a query head of each group, or else without a group."""
+    groups = len(operation.units)
+    if queries > 1:
+        every = torch.arange(groups * queries, device=operation.units.device)
+        return replace(operation, units=every).without_cheapest(1, groups=groups)
+    return operation.without_cheapest(1) if groups > 1 else None
+
+
+def _trial(projection: nn.Linear, gram_CC: Tensor, cut: Operation | None) -> Trial | None:
+    """Return what a cut changes in a projection's weights; None where there is none."""
+    if cut is None:
+        return None
+    kept = (cut.units[:, None] * cut.size + torch.arange(cut.size, device=cut.units.device)).flatten()
+    change_WC = projection.weight.detach().double()
+    change_WC[:, kept] -= refit(projection.weight, gram_CC, kept.tolist(), damping=DAMPING)
+    return Trial(change_WC.float(), cut.lost)
+
+
+def held_against_gradients(
+    model: RootsForCausalLM, costs: Sequence[LayerCosts], windows: PackedWindows, *, device: str
+) -> list[LayerCosts]:
+    """Return the costs, those of each half-layer scaled so that its trial costs what the gradients say.
+
+    An error and the gradient at the same token are not independent: the few tokens with massive activations
+    hold most of an error, and hardly move the predictions, and where heads matter the gradients are large. To
+    second order a change `D` of the weights costs the mean of `(g D x)^2 / 2` over tokens, with both of one
+    token: the empirical curvature that K-FAC splits in two. One cut of each projection is judged so.
+
+    Args:
+        model: uncut, on the device.
+        costs: of `layer_costs`, on the same text.
+        windows: calibration text.
+        device: where to compute.
+
+    Raises:
+        StageError: the loss is NaN or infinite.
+    """
+    names = cut_projections(model)
+    trials = dict(zip(names, (trial for each in costs for trial in each.trials), strict=True))
+    judged = {name: 0.0 for name, trial in trials.items() if trial is not None}
+    windows = windows[:FISHER_WINDOWS]
+
+    def observer(name: str, inputs_TC: Tensor, gradient_TW: Tensor) -> None:
+        trial = trials[name]
+        assert trial is not None
+        moved_T = ((inputs_TC @ trial.change_WC.T) * gradient_TW).sum(dim=-1)
+        judged[name] += float(moved_T.double().square().sum()) / (2 * windows.input_ids.size)
+
+    labels = torch.Generator().manual_seed(0)
+    observe_gradients(model, windows, list(judged), observer, sampled=labels, device=device)
+
+    def scale(name: str) -> float:
+        trial = trials[name]
+        return 1.0 if trial is None or trial.cost <= 0 else judged[name] / trial.cost
+
+    return [
+        LayerCosts(
+            {shape: cost * scale(output) for shape, cost in each.attention.items()},
+            {width: cost * scale(down) for width, cost in each.mlp.items()},
         )
+        for each, output, down in zip(costs, names[::2], names[1::2], strict=True)
+    ]
 
 
 def output_fishers(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> dict[str, Tensor]:

@@ -14,7 +14,12 @@ from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import LayerTarget, Plan, best_units, plan_ratios
-from roots_compress.prune.sensitivity import LayerCosts, layer_costs, layer_divergences
+from roots_compress.prune.sensitivity import (
+    LayerCosts,
+    held_against_gradients,
+    layer_costs,
+    layer_divergences,
+)
 from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.prune.target import (
     Axis,
@@ -100,7 +105,7 @@ def allocate(
         console=console,
         transient=True,
     )
-    costs = list(measured)
+    costs = held_against_gradients(model, list(measured), windows, device=device)
     if config.target is None:
         return _by_ratios(config, targets, layers, costs)
     if watch is not None:

@@ -7,6 +7,7 @@ U units of S neighbouring channels each, B channels that leave together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -112,16 +113,15 @@ def removal_scores(operation: Operation, kept: int, *, at_once: int, groups: int
     return scores_U
 
 
-def error_curve(operation: Operation, multiple: int) -> dict[int, float]:
-    """Return the squared error at every multiple of `multiple` units, from all there are down to the least.
+def narrowing(operation: Operation, multiple: int) -> Iterator[Operation]:
+    """Yield the projection at every multiple of `multiple` units, from all there are down to the least.
 
     The units that leave first also leave at every smaller width.
     """
-    errors = {len(operation.units): operation.lost}
+    yield operation
     while len(operation.units) > multiple:
         operation = operation.without_cheapest(len(operation.units) % multiple or multiple)
-        errors[len(operation.units)] = operation.lost
-    return errors
+        yield operation
 
 
 def head_errors(operation: Operation, queries: int) -> dict[tuple[int, int], float]:

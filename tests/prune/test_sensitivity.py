@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import ResidualStream
+from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.surgery import keep_layers
 from roots_compress.prune.layerwise import DAMPING, input_gram
 from roots_compress.prune.refit import refit
 from roots_compress.prune.sensitivity import (
     FISHER_WINDOWS,
+    LayerCosts,
+    held_against_gradients,
     layer_costs,
     layer_divergences,
     output_fishers,
@@ -88,6 +96,69 @@ def test_the_cost_of_a_width_is_the_error_of_its_refit_weighed_by_the_fisher_inf
         errors = change @ (gram + ridge * torch.eye(48)) @ change.T
         costs.append(float((fisher * errors).sum()) / (2 * windows.input_ids.size))
     assert first.mlp[47] == pytest.approx(min(costs), rel=1e-4)
+
+
+def judged_by_autograd(model: RootsForCausalLM, windows: PackedWindows, name: str, change: Tensor) -> float:
+    """Return the mean over tokens of `(g D x)^2 / 2`, with the gradient by each token's output in turn."""
+    labels, total = torch.Generator().manual_seed(0), 0.0
+    for window in windows.input_ids[:FISHER_WINDOWS]:
+        seen: list[Tensor] = []
+        handle = model.get_submodule(name).register_forward_hook(
+            lambda _m, inputs, output, seen=seen: seen.extend((inputs[0][0], output))
+        )
+        logits = model(torch.from_numpy(window)[None]).logits[0]
+        handle.remove()
+        drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=labels).flatten()
+        inputs, output = seen
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, drawn, reduction="sum"), output)
+        for x, g in zip(inputs, gradient[0], strict=True):
+            total += float(g @ (change @ x.detach())) ** 2 / 2
+    return total / windows.input_ids[:FISHER_WINDOWS].size
+
+
+def test_costs_are_scaled_to_what_the_gradients_say_of_one_cut() -> None:
+    model, windows = tiny_model(), make_windows()
+    estimated = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
+    found = held_against_gradients(model, estimated, windows, device="cpu")
+    for index, (before, after) in enumerate(zip(estimated, found, strict=True)):
+        halves: tuple[tuple[str, dict[Any, float], dict[Any, float], Any], ...] = (
+            ("self_attn.o_proj", before.attention, after.attention, (2, 1)),
+            ("mlp.down_proj", before.mlp, after.mlp, 32),
+        )
+        for (name, old, new, tried), trial in zip(halves, before.trials, strict=True):
+            assert trial is not None
+            assert trial.cost == old[tried]
+            expected = judged_by_autograd(model, windows, f"model.layers.{index}.{name}", trial.change_WC)
+            assert new[tried] == pytest.approx(expected, rel=1e-3)
+            assert [new[shape] * old[tried] for shape in old] == pytest.approx(
+                [cost * new[tried] for cost in old.values()]
+            )
+
+
+@torch.no_grad()
+def test_the_trial_is_the_cut_that_the_layer_would_get() -> None:
+    """The MLP's at three quarters of its width: the channels that leave, and what the refit changes."""
+    model, windows = tiny_model(), make_windows()
+    first, _ = layer_costs(model, windows, multiple_of=12, device="cpu")
+    _, trial = first.trials
+    assert trial is not None
+    weight = model.model.layers[0].mlp.down_proj.weight
+    left = (weight - trial.change_WC).abs().sum(dim=0) > 1e-6
+    assert int(left.sum()) == 36
+    stream = ResidualStream(model, windows)
+    stream.add(stream.attention(model.model.layers[0], 0))
+    gram = input_gram(model.model.layers[0].mlp.down_proj, "down", stream.mlp(model.model.layers[0]))
+    kept = left.nonzero().flatten().tolist()
+    expected = refit(weight, gram, kept, damping=DAMPING).float()
+    torch.testing.assert_close((weight - trial.change_WC)[:, kept], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_cut_is_not_tried() -> None:
+    model = tiny_model(layers=[tiny_layer(num_attention_heads=1, num_key_value_heads=1)] * 2)
+    costs = list(layer_costs(model, make_windows(), multiple_of=48, device="cpu"))
+    assert [each.trials for each in costs] == [(None, None)] * 2
+    found = held_against_gradients(model, costs, make_windows(), device="cpu")
+    assert found == [LayerCosts({(1, 1): 0.0}, {48: 0.0})] * 2
 
 
 def test_costs_rise_as_shapes_narrow_and_silent_channels_are_free() -> None:

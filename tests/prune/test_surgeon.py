@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from roots_compress.errors import StageError
 from roots_compress.prune.plan import best_of_each
 from roots_compress.prune.refit import refit
-from roots_compress.prune.surgeon import Operation, error_curve, head_errors, removal_scores
+from roots_compress.prune.surgeon import Operation, head_errors, narrowing, removal_scores
 
 ROWS, CHANNELS, OUTPUTS = 200, 12, 5
 TINY = 1e-10
@@ -97,7 +97,7 @@ def test_the_surgeon_finds_duplicates_that_no_single_channel_shows() -> None:
 
 
 def test_the_curve_names_every_multiple_and_rises() -> None:
-    curve = error_curve(begin(CHANNELS), 5)
+    curve = {len(each.units): each.lost for each in narrowing(begin(CHANNELS), 5)}
     assert list(curve) == [12, 10, 5]
     assert 0 == curve[12] < curve[10] < curve[5]
 
@@ -138,7 +138,8 @@ def test_a_dead_input_costs_nothing_and_stays_finite() -> None:
     scores = removal_scores(operation, 4, at_once=4)
     assert scores.isfinite().all()
     assert int((scores > scores.min()).sum()) >= 4
-    assert error_curve(operation, 4)[4] == pytest.approx(0.0, abs=1e-50)
+    *_, narrowest = narrowing(operation, 4)
+    assert narrowest.lost == pytest.approx(0.0, abs=1e-50)
 
 
 def test_a_gram_matrix_that_is_not_finite_is_refused() -> None:
