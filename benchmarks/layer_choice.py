@@ -26,7 +26,7 @@ from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune.scores import divergence
-from roots_compress.prune.sensitivity import DROP_WINDOWS, SCORED_EVERY, layer_divergences
+from roots_compress.prune.sensitivity import DROP_WINDOWS, layer_divergences, sampled_predictions
 
 Loss = Callable[[Collection[int]], float]
 
@@ -66,9 +66,7 @@ def loss_without(model: RootsForCausalLM, windows: PackedWindows) -> Loss:
         for index, layer in enumerate(model.model.layers):
             if index not in left_out:
                 fork.advance(layer, index)
-        rows = torch.cat([hidden_BTW[:, ::SCORED_EVERY].flatten(0, 1) for hidden_BTW in fork.hidden])
-        found: torch.Tensor = model.project(model.model.norm(rows))
-        return found
+        return sampled_predictions(model, fork)
 
     whole = predictions(())
     return lambda left_out: divergence(whole, predictions(left_out))

@@ -193,15 +193,10 @@ def layer_divergences(model: RootsForCausalLM, windows: PackedWindows, *, device
     stream = ResidualStream(model, windows[:DROP_WINDOWS], device=device)
     layers = list(enumerate(model.model.layers))
 
-    def predictions(fork: ResidualStream) -> Tensor:
-        rows = torch.cat([hidden_BTW[:, ::SCORED_EVERY].flatten(0, 1) for hidden_BTW in fork.hidden])
-        found_RV: Tensor = model.project(model.model.norm(rows.to(device)))
-        return found_RV
-
     def run(fork: ResidualStream, start: int) -> Tensor:
         for index, layer in layers[start:]:
             fork.advance(layer, index)
-        return predictions(fork)
+        return sampled_predictions(model, fork)
 
     reference_RV = run(stream.fork(), 0)
     found = []
@@ -209,6 +204,13 @@ def layer_divergences(model: RootsForCausalLM, windows: PackedWindows, *, device
         found.append(divergence(reference_RV, run(stream.fork(), index + 1)))
         stream.advance(layer, index)
     return found
+
+
+def sampled_predictions(model: RootsForCausalLM, stream: ResidualStream) -> Tensor:
+    """Return the logits `RV` at one in `SCORED_EVERY` tokens of a stream that has passed the last layer."""
+    rows_RW = torch.cat([hidden_BTW[:, ::SCORED_EVERY].flatten(0, 1) for hidden_BTW in stream.hidden])
+    found_RV: Tensor = model.project(model.model.norm(rows_RW.to(stream.device)))
+    return found_RV
 
 
 def _factor(fisher_WW: Tensor) -> Tensor:

@@ -167,6 +167,7 @@ def test_a_time_is_met_by_shapes_that_were_timed(
     assert times["target"] == 2.4
     assert times["before"] == pytest.approx(3.26, rel=0.01), "what its graph holds"
     assert times["after"] == pytest.approx(2.4, rel=NOISE)
+    assert times["met"] is True
     folder = tmp_path / "pruned"
     folder.mkdir()
     export_checkpoint(outcome.checkpoint, folder, ExportConfig())
@@ -191,6 +192,7 @@ def test_a_time_that_what_was_timed_does_not_meet_is_said(
     times = outcome.notes["decode_ms"]
     assert isinstance(times, dict)
     assert times["after"] == pytest.approx(2.6)
+    assert times["met"] is False, "a run with this stage misses a gate"
     assert "takes 2.6 ms a token in the fastest shapes timed, and the target is 2.4" in said.getvalue()
 
 
