@@ -171,6 +171,15 @@ def test_an_imported_model_is_the_baseline_and_verbs_make_a_recipe_grow(
         grow(folder, PRUNE, source=None, fresh=False, settings={})
 
 
+def test_a_stage_keeps_the_name_it_is_given_and_its_paths_start_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stage = {"kind": "distill", "name": "mine", "loss": {"top_k": 4, "cache": "kept"}}
+    grown = grow(Path("runs/current"), stage, source=Path("teacher"), fresh=False, settings={})
+    assert [(each.name, each.loss.cache) for each in grown.stages] == [("mine", tmp_path / "kept")]  # type: ignore[union-attr]
+
+
 def test_a_verb_interrupted_before_its_figures_were_written_is_not_repeated(
     chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
 ) -> None:

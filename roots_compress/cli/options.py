@@ -101,9 +101,17 @@ class RunOptions(TextOptions):
             "--device", help="Where to train and calibrate; graphs are measured on the CPU. Default: auto."
         ),
     ] = None
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the stage as a recipe has it, such as calibration.windows=96; repeatable.",
+        ),
+    ] = None
 
     def settings(self) -> dict[str, Any]:
-        """Return what was given, as a part of a recipe."""
+        """Return what was given of the whole run, as a part of a recipe."""
         return {**super().settings(), **given(device=self.device.value if self.device else None)}
 
 

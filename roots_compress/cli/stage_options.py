@@ -122,7 +122,7 @@ class LossOptions:
             divergence=self.divergence.value if self.divergence else None,
             temperature=self.temperature,
             top_k=self.top_k,
-            cache=str(self.cache.absolute()) if self.cache else None,
+            cache=str(self.cache) if self.cache else None,
             hidden_weight=self.hidden_weight,
             relation_weight=self.relation_weight,
             on_policy_ratio=self.on_policy_ratio,

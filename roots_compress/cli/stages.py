@@ -51,11 +51,9 @@ def distill(
     run: RunOptions,
 ) -> None:
     """Train a smaller student to match its teacher."""
-    from roots_compress.distill.config import STUDENT_PRESETS
-
     stage = {
         "kind": "distill",
-        "student": student if student in STUDENT_PRESETS else str(Path(student).absolute()),
+        "student": student,
         "loss": loss.settings(),
         "training": training.settings(),
     }
@@ -75,9 +73,11 @@ def quantize(*, checkpoint: CheckpointArgument = None, rounding: RoundingOptions
 
 
 def _append(stage: dict[str, Any], run: RunOptions, *, source: Path | None) -> None:
+    from roots_compress.recipe.assignments import with_assignments
     from roots_compress.recipe.growth import grow
     from roots_compress.recipe.loading import check_paths
 
+    stage = with_assignments(stage, run.assignments or [])
     recipe = grow(run.run, stage, source=source, fresh=run.fresh, settings=run.settings())
     check_paths(recipe)
     from roots_compress.preparation import prepare

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from roots_compress.errors import InputError
-from roots_compress.recipe.loading import parse_recipe, resolved
+from roots_compress.recipe.loading import from_folder, parse_recipe, resolved
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.run.atomic import read_regular, real_path
 from roots_compress.run.marker import refuse_foreign
@@ -75,7 +75,7 @@ def grow(
         return recipe.model_copy(update={"stages": recipe.stages[: finished + 1]})
     document = resolved(recipe)
     document["stages"] = [each.model_dump(mode="json") for each in kept]
-    document["stages"].append({**stage, "name": _free_name(stage["kind"], kept)})
+    document["stages"].append({"name": _free_name(stage["kind"], kept), **stage})
     return _parse(document)
 
 
@@ -164,5 +164,5 @@ def _name_of(folder: Path) -> str:
 
 
 def _parse(document: Mapping[str, Any]) -> Recipe:
-    """Return the recipe, with paths written as text, as a file would hold them."""
-    return parse_recipe(json.loads(json.dumps(document, default=str)))
+    """Return the recipe of values that may hold paths; relative ones start from the current folder."""
+    return from_folder(parse_recipe(json.loads(json.dumps(document, default=str))), Path.cwd())

@@ -46,7 +46,7 @@ def load_recipe(document: Document, *, model: Path | None = None) -> Recipe:
     values = dict(document.value)
     if model is not None:
         values["model"] = str(model.absolute())
-    return _from_folder(parse_recipe(values, document), document.source.absolute().parent)
+    return from_folder(parse_recipe(values, document), document.source.absolute().parent)
 
 
 def parse_recipe(values: Mapping[str, Any], document: Document | None = None) -> Recipe:
@@ -145,8 +145,8 @@ def _place_of(location: Location, path: Path, document: Document | None) -> str:
     return document.place(location)
 
 
-def _from_folder(recipe: Recipe, folder: Path) -> Recipe:
-    """Let the recipe's relative paths start from its folder."""
+def from_folder(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with its relative paths starting from a folder."""
     data, search = recipe.data, recipe.search
     if search is not None:
         choices = tuple(_stage_from_folder(choice, folder) for choice in search.choices)

@@ -104,6 +104,13 @@ def test_an_option_out_of_bounds_names_itself_and_its_bound(tmp_path: Path) -> N
     assert not (tmp_path / "runs").exists()
 
 
+def test_any_key_of_a_stage_can_be_given_and_a_misspelt_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    result = roots_compress("prune", "model", "--set", "calibration.window=3", cwd=tmp_path)
+    assert_refused(result, "calibration.window", "did you mean 'windows'")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_two_schemes_exclude_one_another() -> None:
     assert_refused(roots_compress("quantize", "--int8", "--int4"), "--int8", "--int4")
 

@@ -1,0 +1,58 @@
+"""Keys of a stage that are given on the command line as `KEY=VALUE`."""
+
+from __future__ import annotations
+
+import pytest
+
+from roots_compress.errors import InputError
+from roots_compress.recipe.assignments import with_assignments
+
+
+def test_values_are_read_as_a_recipe_would_have_them() -> None:
+    stage = {"kind": "prune", "recovery": {"training": {"steps": 9}}}
+    assignments = [
+        "calibration.windows=96",
+        "own_windows=0",
+        "recovery.training.learning_rate=1e-4",
+        "recovery.loss={divergence: jensen_shannon, top_k: 8}",
+        "recovery.rank=null",
+        "name=a=b",
+    ]
+    assert with_assignments(stage, assignments) == {
+        "kind": "prune",
+        "calibration": {"windows": 96},
+        "own_windows": 0,
+        "recovery": {
+            "training": {"steps": 9, "learning_rate": 1e-4},
+            "loss": {"divergence": "jensen_shannon", "top_k": 8},
+            "rank": None,
+        },
+        "name": "a=b",
+    }
+    assert stage == {"kind": "prune", "recovery": {"training": {"steps": 9}}}, "was changed in place"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("ratio", "'ratio' is not of the form KEY=VALUE"),
+        ("=3", "'=3' is not of the form"),
+        ("calibration..windows=3", "not of the form"),
+        ("Ratio =3", "not of the form"),
+        ("kind=quantize", "kind is set already"),
+        ("target.bytes=5", "target.bytes is set already"),
+        ("target=null", "target is set already"),
+        ("target.bytes.more=5", "target.bytes.more is set already"),
+        ("ratio=[1", "--set ratio"),
+        ("ratio=!!python/object:os.system 1", "--set ratio"),
+    ],
+)
+def test_what_cannot_be_assigned_is_named(assignment: str, says: str) -> None:
+    with pytest.raises(InputError) as raised:
+        with_assignments({"kind": "prune", "target": {"bytes": 9}}, [assignment])
+    assert says in str(raised.value)
+
+
+def test_a_key_is_given_once() -> None:
+    with pytest.raises(InputError, match="own_windows is set already"):
+        with_assignments({"kind": "prune"}, ["own_windows=0", "own_windows=1"])
