@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roots_compress.distill.config import DistillConfig
-from roots_compress.distill.student import PRESETS, parameters_of, read_config
+from roots_compress.distill.config_file import read_config
+from roots_compress.distill.student import PRESETS, parameters_of
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object
 from roots_compress.prune.config import PruneConfig

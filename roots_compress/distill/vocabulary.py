@@ -33,7 +33,7 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
     """
     if path.suffix == ".json":
         # It needs torch, which a run with a student of one's own shape needs in any case.
-        from roots_compress.distill.student import read_config
+        from roots_compress.distill.config_file import read_config
 
         if vocab_size is None:
             vocab_size = read_json_object(path).get("vocab_size", 1)

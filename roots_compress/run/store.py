@@ -19,8 +19,7 @@ what was set aside without a successor is put back when the run is next opened.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +28,12 @@ from typing import Literal, Self, get_args
 from roots_compress.errors import InputError, StageError
 from roots_compress.results import RunMetrics, StageKind
 from roots_compress.run import atomic
+from roots_compress.run.folders import (
+    key_text,
+    remove_partials,
+    standing_folders,
+    unfinished_folders,
+)
 from roots_compress.run.keys import StageKey, canonical_json
 from roots_compress.run.lock import LOCK_NAME, OWNER_NAME, WriterLock
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError, read_manifest
@@ -36,14 +41,12 @@ from roots_compress.run.marker import MARKER_NAME, marker_text, refuse_foreign
 from roots_compress.run.seal import seal_text
 from roots_compress.run.shelf import Shelf
 from roots_compress.run.stages import (
-    KINDS,
     METRICS_NAME,
-    STAGE_FOLDER,
     CommittedStage,
     read_stages,
     stage_folder_name,
 )
-from roots_compress.run.workspace import KEY_NAME, MAX_STAGES, Workspace, key_text
+from roots_compress.run.workspace import MAX_STAGES, Workspace
 
 RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
 """The files that describe a run. `fresh` deletes these, a search's, seal, stages and shelf: no more."""
@@ -51,8 +54,6 @@ SearchFile = Literal["search.json", "best.yaml"]
 """The files that a search adds to them."""
 SEALED = (MARKER_NAME, *get_args(RunFile))
 """What the seal covers beside the stages and, where there was a search, its files."""
-
-_UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
 
 
 class RunFolder:
@@ -128,7 +129,7 @@ class RunFolder:
                 transient=True,
             )
         assert key.parent == (chain[-1].key.sha256 if chain else None), "the key names another parent"
-        workspace = Workspace(self, index, kind, name, key)
+        workspace = Workspace(self.path, index, kind, name, key)
         with atomic.disk_errors(self.path, StageError):
             self._break_seal()
             if self._shelf.exists:
@@ -138,7 +139,7 @@ class RunFolder:
 
     def reclaimable_bytes(self) -> int:
         """Return the bytes that unfinished stages take; the next stage goes on with them or deletes them."""
-        partials = [folder for folder, *_, state in self._unfinished() if state == "partial"]
+        partials = [folder for folder, *_, state in unfinished_folders(self.path) if state == "partial"]
         files = [path for folder in partials for path in folder.rglob("*")]
         return sum(path.lstat().st_size for path in files if not path.is_symlink() and path.is_file())
 
@@ -168,7 +169,7 @@ class RunFolder:
 
     def _displace(self, first: int) -> None:
         """Keep the stages from this index on; last first, so that the rest is a chain at any moment."""
-        for folder in self._stage_folders(first):
+        for folder in standing_folders(self.path, first):
             self._shelf.put(folder)
 
     def discard(self, first: int) -> None:
@@ -177,12 +178,12 @@ class RunFolder:
             self._break_seal()
             if self._shelf.exists:
                 self._displace(first)
-            for folder in self._stage_folders(first):
+            for folder in standing_folders(self.path, first):
                 doomed = self.path / f".{folder.name}.discarded"
                 atomic.remove_folder(doomed)
                 atomic.move_folder(folder, doomed)
                 atomic.remove_folder(doomed)
-            self.remove_partials(range(first, MAX_STAGES))
+            remove_partials(self.path, range(first, MAX_STAGES))
 
     def write_text(self, name: RunFile | SearchFile, text: str) -> None:
         """Write one of the files that describe the run, whole or not at all."""
@@ -209,34 +210,11 @@ class RunFolder:
             seal.unlink()
             atomic.sync_directory(self.path)
 
-    def set_aside(self, indices: range) -> list[Path]:
-        """Rename the stages at these indices out of the way, last first; return where they are now.
-
-        Deleted in the order returned, they can be told from stages that wait for their successor at any
-        moment: the lowest index goes last, and only a successor stands in its place (see `_recover`).
-        """
-        aside = []
-        for folder in self._stage_folders(indices.start):
-            if int(folder.name[:2]) in indices:
-                place = self.path / f".{folder.name}.replaced"
-                atomic.move_folder(folder, place)
-                aside.append(place)
-        return aside
-
-    def remove_partials(self, indices: Container[int]) -> None:
-        """Delete the unfinished stages at these indices; keys first, as half of one is of no use."""
-        for folder, index, _, state in self._unfinished():
-            if state == "partial" and index in indices:
-                if not folder.is_symlink():
-                    (folder / KEY_NAME).unlink(missing_ok=True)
-                    atomic.sync_directory(folder)
-                atomic.remove_folder(folder)
-
     def _recover(self) -> None:
         """Bring the folder to the old or to the new state after a process died in it."""
-        unfinished = self._unfinished()
+        unfinished = unfinished_folders(self.path)
         replaced = [(index, kind, folder) for folder, index, kind, state in unfinished if state == "replaced"]
-        standing = {int(folder.name[:2]) for folder in self._stage_folders(0)}
+        standing = {int(folder.name[:2]) for folder in standing_folders(self.path, 0)}
         has_successor = bool(replaced) and replaced[0][0] in standing
         for index, kind, folder in replaced if not has_successor else reversed(replaced):
             if has_successor:
@@ -249,7 +227,9 @@ class RunFolder:
             elif state == "partial":
                 key = key_text(folder)
                 if key is None or key == _key_of(self.path / stage_folder_name(index, kind)):
-                    self.remove_partials([index])  # its commit was complete, or nothing can be gone on from
+                    remove_partials(
+                        self.path, [index]
+                    )  # its commit was complete, or nothing can be gone on from
 
     def _clear(self) -> None:
         """Delete the run's own files and stages, and nothing else."""
@@ -267,21 +247,6 @@ class RunFolder:
             for name in (MARKER_NAME, OWNER_NAME, LOCK_NAME):
                 (self.path / name).unlink(missing_ok=True)
             atomic.remove_empty(self._made)
-
-    def _stage_folders(self, first: int) -> list[Path]:
-        """Return the folders with a stage's name from this index on, last first."""
-        folders = [path for path in self.path.iterdir() if STAGE_FOLDER.fullmatch(path.name)]
-        return sorted((path for path in folders if int(path.name[:2]) >= first), reverse=True)
-
-    def _unfinished(self) -> list[tuple[Path, int, StageKind, str]]:
-        """Return folder, index, kind and state of what a commit or a deletion has under way, in order."""
-        found = []
-        for folder in sorted(self.path.iterdir()):
-            match = _UNFINISHED.fullmatch(folder.name)
-            kind = next((kind for kind in get_args(StageKind) if match and kind == match[2]), None)
-            if match and kind:
-                found.append((folder, int(match[1]), kind, match[3]))
-        return found
 
 
 def sealed_files(run: Path) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from roots_compress.errors import StageError
 from roots_compress.results import SCHEMA, Json, StageKind, StageResult
 from roots_compress.run import atomic
+from roots_compress.run.folders import KEY_NAME, key_text, remove_partials, set_aside
 from roots_compress.run.keys import StageKey, canonical_json
 from roots_compress.run.manifest import (
     MANIFEST_NAME,
@@ -23,11 +23,6 @@ from roots_compress.run.manifest import (
 )
 from roots_compress.run.stages import METRICS_NAME, CommittedStage, stage_folder_name
 
-if TYPE_CHECKING:
-    from roots_compress.run.store import RunFolder
-
-KEY_NAME = "key.json"
-MAX_KEY_BYTES = 16 << 20
 MAX_STAGES = 100
 """Stages in a run, as two digits can count."""
 
@@ -39,11 +34,11 @@ class Workspace:
     same stage (an equal key) left there, and goes with the commit.
     """
 
-    def __init__(self, run: RunFolder, index: int, kind: StageKind, name: str, key: StageKey) -> None:
+    def __init__(self, run: Path, index: int, kind: StageKind, name: str, key: StageKey) -> None:
         self._run = run
         self._index, self._kind, self._name, self._key = index, kind, name, key
-        self._final = run.path / stage_folder_name(index, kind)
-        self._partial = run.path / f".{self._final.name}.partial"
+        self._final = run / stage_folder_name(index, kind)
+        self._partial = run / f".{self._final.name}.partial"
         self._stage = self._partial / "stage"
         self.work = self._partial / "work"
         """Private folder for the state that an interrupted stage goes on from."""
@@ -59,13 +54,13 @@ class Workspace:
         if key_text(self._partial) == canonical_json(self._key.ingredients):
             atomic.remove_folder(self._stage)
         else:
-            self._run.remove_partials([self._index])
+            remove_partials(self._run, [self._index])
             self._partial.mkdir()
             atomic.write_text(self._partial / KEY_NAME, canonical_json(self._key.ingredients))
         for folder in (self.work, self._stage, self.checkpoint, self.onnx):
             folder.mkdir(exist_ok=True)
         atomic.sync_directory(self._partial)
-        atomic.sync_directory(self._run.path)
+        atomic.sync_directory(self._run)
 
     def commit(
         self, result: StageResult, *, machine: Mapping[str, Json], inputs: Mapping[str, str] | None = None
@@ -89,7 +84,7 @@ class Workspace:
             metrics = canonical_json({"schema": SCHEMA, **result.to_json()}) + "\n"
         except ValueError as error:
             raise StageError("a figure of the stage is not a finite number", where=self._stage) from error
-        with atomic.disk_errors(self._run.path, StageError):
+        with atomic.disk_errors(self._run, StageError):
             atomic.write_text(self._stage / METRICS_NAME, metrics)
             manifest = Manifest(
                 index=self._index,
@@ -103,11 +98,11 @@ class Workspace:
             )
             atomic.write_text(self._stage / MANIFEST_NAME, manifest.to_text())
             given_up = range(self._index, self._index + 1 if self._stands_already(manifest) else MAX_STAGES)
-            replaced = self._run.set_aside(given_up)
+            replaced = set_aside(self._run, given_up)
             atomic.move_folder(self._stage, self._final)
             for folder in replaced:
                 atomic.remove_folder(folder)
-            self._run.remove_partials(given_up)
+            remove_partials(self._run, given_up)
         return CommittedStage(self._final, manifest, result)
 
     def _stands_already(self, manifest: Manifest) -> bool:
@@ -128,13 +123,3 @@ class Workspace:
             ) from error
         atomic.sync_tree(self._stage)
         return files
-
-
-def key_text(partial: Path) -> str | None:
-    """Return the ingredients an unfinished stage was begun with; None where they cannot be read."""
-    if partial.is_symlink():
-        return None
-    try:
-        return atomic.read_regular(partial / KEY_NAME, MAX_KEY_BYTES).decode("ascii")
-    except (OSError, UnicodeDecodeError):
-        return None

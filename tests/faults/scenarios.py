@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from roots_compress.run.folders import set_aside
 from roots_compress.run.seal import seal_faults
 from roots_compress.run.stages import read_stages
 from roots_compress.run.store import SEALED, RunFile, RunFolder
@@ -85,7 +86,7 @@ def _interrupted(path: Path) -> None:
         workspace = _begin(run)
         (workspace.work / "step").write_text("7")
         (workspace.onnx / "model.onnx").write_text("half")
-        run.set_aside(range(1, 3))
+        set_aside(path, range(1, 3))
 
 
 def _begin(run: RunFolder) -> Workspace:

@@ -1,0 +1,71 @@
+"""A run's folders while stages change places: those that stand, and those that are being made or deleted.
+
+Their names, `.NN-KIND.partial` and the like, are explained in `store.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from pathlib import Path
+from typing import get_args
+
+from roots_compress.results import StageKind
+from roots_compress.run import atomic
+from roots_compress.run.stages import KINDS, STAGE_FOLDER
+
+KEY_NAME = "key.json"
+MAX_KEY_BYTES = 16 << 20
+_UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
+
+
+def standing_folders(run: Path, first: int) -> list[Path]:
+    """Return the folders with a stage's name from this index on, last first."""
+    folders = [path for path in run.iterdir() if STAGE_FOLDER.fullmatch(path.name)]
+    return sorted((path for path in folders if int(path.name[:2]) >= first), reverse=True)
+
+
+def unfinished_folders(run: Path) -> list[tuple[Path, int, StageKind, str]]:
+    """Return folder, index, kind and state of what a commit or a deletion has under way, in order."""
+    found = []
+    for folder in sorted(run.iterdir()):
+        match = _UNFINISHED.fullmatch(folder.name)
+        kind = next((kind for kind in get_args(StageKind) if match and kind == match[2]), None)
+        if match and kind:
+            found.append((folder, int(match[1]), kind, match[3]))
+    return found
+
+
+def set_aside(run: Path, indices: range) -> list[Path]:
+    """Rename the stages at these indices out of the way, last first; return where they are now.
+
+    Deleted in the order returned, they can be told from stages that wait for their successor at any
+    moment: the lowest index goes last, and only a successor stands in its place.
+    """
+    aside = []
+    for folder in standing_folders(run, indices.start):
+        if int(folder.name[:2]) in indices:
+            place = run / f".{folder.name}.replaced"
+            atomic.move_folder(folder, place)
+            aside.append(place)
+    return aside
+
+
+def remove_partials(run: Path, indices: Container[int]) -> None:
+    """Delete the unfinished stages at these indices; keys first, as half of one is of no use."""
+    for folder, index, _, state in unfinished_folders(run):
+        if state == "partial" and index in indices:
+            if not folder.is_symlink():
+                (folder / KEY_NAME).unlink(missing_ok=True)
+                atomic.sync_directory(folder)
+            atomic.remove_folder(folder)
+
+
+def key_text(partial: Path) -> str | None:
+    """Return the ingredients an unfinished stage was begun with; None where they cannot be read."""
+    if partial.is_symlink():
+        return None
+    try:
+        return atomic.read_regular(partial / KEY_NAME, MAX_KEY_BYTES).decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
