@@ -8,7 +8,6 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
-from roots_compress.distill.vocabulary import require_same_size
 from roots_compress.errors import InputError, did_you_mean
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.files import read_json_object
@@ -23,7 +22,7 @@ def read_config(path: Path, inherited: Mapping[str, Any]) -> RootsConfig:
         inherited: `vocab_size` and token ids of the teacher, which hold where the file does not name them.
 
     Raises:
-        InputError: the file is not a ROOTS config, or its vocabulary has another size than the teacher's.
+        InputError: the file is not a usable ROOTS config.
     """
     fields = read_json_object(path)
     known = [*ROOTS_KEYS, *BOOKKEEPING]
@@ -52,5 +51,4 @@ def read_config(path: Path, inherited: Mapping[str, Any]) -> RootsConfig:
             where=path,
             remedy="Correct it.",
         )
-    require_same_size(config.vocab_size, inherited["vocab_size"], path)
     return config

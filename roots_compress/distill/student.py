@@ -70,7 +70,9 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
         return _inheriting(preset_config(teacher.model.config, PRESETS[student]), teacher, seed=seed)
     if path.suffix == ".json":
         inherited = {key: getattr(teacher.model.config, key) for key in ("vocab_size", *TOKEN_IDS)}
-        return _inheriting(read_config(path, inherited), teacher, seed=seed)
+        config = read_config(path, inherited)
+        require_same_size(config.vocab_size, teacher.model.config.vocab_size, path)
+        return _inheriting(config, teacher, seed=seed)
     checkpoint = load_checkpoint(path)
     require_same_size(checkpoint.model.config.vocab_size, teacher.model.config.vocab_size, path)
     require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)

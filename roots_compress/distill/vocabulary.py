@@ -38,6 +38,7 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
         if vocab_size is None:
             vocab_size = read_json_object(path).get("vocab_size", 1)
         config = read_config(path, {"vocab_size": vocab_size})
+        require_same_size(config.vocab_size, vocab_size, path)
         return Limits(config.max_position_embeddings, config.is_fusible)
     source = inspect_source(path)
     refuse_quantized(source.quantized, path)

@@ -77,6 +77,24 @@ def hash_json(value: Mapping[str, Json]) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def sealed(content: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a JSON object with the hash by which `unsealed` sees that it was changed."""
+    return {"content": dict(content), "sha256": hash_json(content)}
+
+
+def unsealed(text: str | bytes) -> dict[str, Json]:
+    """Return what was sealed and written as JSON.
+
+    Raises:
+        ValueError, TypeError, KeyError, RecursionError: it is no such text, or was changed since.
+    """
+    document = json.loads(text)
+    content: dict[str, Json] = document["content"]
+    if document["sha256"] != hash_json(content):
+        raise ValueError("changed since it was written")
+    return content
+
+
 def explain_change(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[str]:
     """Return one line for each ingredient that differs, such as `stage.ratio: 0.25 -> 0.3`."""
     before, after = dict(_flatten(old)), dict(_flatten(new))

@@ -16,7 +16,7 @@ from typing import get_args
 from roots_compress.results import Json, StageKind
 from roots_compress.run.atomic import read_regular
 from roots_compress.run.disk import file_sha256
-from roots_compress.run.keys import PARENT, StageKey, canonical_json, hash_json
+from roots_compress.run.keys import PARENT, StageKey, canonical_json, hash_json, sealed
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
@@ -69,8 +69,7 @@ class Manifest:
             "machine": self.machine,
             "files": {path: asdict(record) for path, record in self.files.items()},
         }
-        sealed: dict[str, Json] = {"content": document, "sha256": hash_json(document)}
-        return canonical_json(sealed) + "\n"
+        return canonical_json(sealed(document)) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> Manifest:
@@ -80,8 +79,7 @@ class Manifest:
             ManifestError: it is not a manifest of this schema, or not byte for byte as it was written.
         """
         try:
-            sealed = json.loads(text)
-            document = sealed["content"]
+            document = json.loads(text)["content"]
             if document["schema"] != SCHEMA:
                 raise ManifestError(f"manifest schema {document['schema']!r} is not {SCHEMA}")
             manifest = cls(

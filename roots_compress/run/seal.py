@@ -13,7 +13,7 @@ from pathlib import Path
 
 from roots_compress.results import Json
 from roots_compress.run.atomic import read_regular
-from roots_compress.run.keys import canonical_json, hash_json
+from roots_compress.run.keys import canonical_json, sealed
 from roots_compress.run.manifest import MANIFEST_NAME, record_file
 
 SCHEMA = 1
@@ -31,7 +31,7 @@ def seal_text(run: Path, files: Iterable[str], stages: Iterable[str]) -> str:
     names = [*files, *(f"{stage}/{MANIFEST_NAME}" for stage in stages)]
     records: dict[str, Json] = {name: dict(asdict(record_file(run / name))) for name in names}
     document: dict[str, Json] = {"schema": SCHEMA, "files": records}
-    return canonical_json({"content": document, "sha256": hash_json(document)}) + "\n"
+    return canonical_json(sealed(document)) + "\n"
 
 
 def seal_faults(run: Path, files: Iterable[str], stages: Iterable[str]) -> list[str]:

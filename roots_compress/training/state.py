@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,7 +25,7 @@ from roots_compress.model.readback import require_written
 from roots_compress.results import Json
 from roots_compress.run.atomic import move_folder, read_regular, remove_folder, sync_tree, write_text
 from roots_compress.run.disk import file_sha256
-from roots_compress.run.keys import canonical_json, hash_json
+from roots_compress.run.keys import canonical_json, sealed, unsealed
 
 SCHEMA = 2
 KEPT = 2
@@ -63,8 +64,7 @@ def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
         "sha256": file_sha256(beside / TENSORS),
         "facts": state.facts,
     }
-    sealed: dict[str, Json] = {"content": document, "sha256": hash_json(document)}
-    write_text(beside / FACTS, canonical_json(sealed))
+    write_text(beside / FACTS, canonical_json(sealed(document)))
     sync_tree(beside)
     remove_folder(final)
     move_folder(beside, final)
@@ -95,10 +95,7 @@ def fingerprint_of(facts: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> 
 
 def _read(folder: Path, fingerprint: str) -> SavedState | None:
     try:
-        sealed = json.loads(read_regular(folder / FACTS, _MAX_FACTS_BYTES))
-        document = sealed["content"]
-        if sealed["sha256"] != hash_json(document):
-            return None
+        document: Any = unsealed(read_regular(folder / FACTS, _MAX_FACTS_BYTES))
         if document["schema"] != SCHEMA or document["fingerprint"] != fingerprint:
             return None
         if document["sha256"] != file_sha256(folder / TENSORS):

@@ -24,7 +24,7 @@ from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.own_text import concatenated, own_text, windows_of_own
 from roots_compress.results import Json
 from roots_compress.run.atomic import disk_errors, read_regular, write_text
-from roots_compress.run.keys import hash_json
+from roots_compress.run.keys import sealed, unsealed
 from roots_compress.training.state import fingerprint_of
 
 FILE = "teacher-text.json"
@@ -82,20 +82,16 @@ def with_teacher_text(
     finally:
         nn.Module.to(model, "cpu")
     content: dict[str, Json] = {"identity": identity, "tokens": own.input_ids.tolist()}
-    sealed = {"content": content, "sha256": hash_json(content)}
     with disk_errors(path, StageError):
         # On one line: a token a line would take twice the room.
-        write_text(path, json.dumps(sealed, separators=(",", ":")) + "\n")
+        write_text(path, json.dumps(sealed(content), separators=(",", ":")) + "\n")
     return concatenated(windows, own)
 
 
 def _read(path: Path, identity: dict[str, Json], tokens: int) -> np.ndarray | None:
     """Return the kept text, `NT`; None where there is none of this teacher and length, or it is damaged."""
     try:
-        sealed = json.loads(read_regular(path, tokens * _MAX_TOKEN_BYTES + _MAX_OTHER_BYTES))
-        content = sealed["content"]
-        if sealed["sha256"] != hash_json(content) or content["identity"] != identity:
-            return None
-        return np.array(content["tokens"], dtype=np.int64)
+        content = unsealed(read_regular(path, tokens * _MAX_TOKEN_BYTES + _MAX_OTHER_BYTES))
+        return np.array(content["tokens"], dtype=np.int64) if content["identity"] == identity else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -4,7 +4,14 @@ import pytest
 
 from roots_compress.results import Json
 from roots_compress.run import keys
-from roots_compress.run.keys import StageKey, canonical_json, explain_change, stage_key
+from roots_compress.run.keys import (
+    StageKey,
+    canonical_json,
+    explain_change,
+    sealed,
+    stage_key,
+    unsealed,
+)
 
 STAGE: dict[str, Json] = {"kind": "prune", "name": "prune", "ratio": 0.25}
 
@@ -49,6 +56,13 @@ def test_the_machine_and_the_code_are_ingredients(
     before = make()
     monkeypatch.setattr(keys, function, lambda: value)
     assert make().sha256 != before.sha256
+
+
+def test_what_was_sealed_is_read_back_until_it_is_changed() -> None:
+    text = canonical_json(sealed({"steps": 7}))
+    assert unsealed(text) == {"steps": 7}
+    with pytest.raises(ValueError, match="changed since"):
+        unsealed(text.replace("7", "8"))
 
 
 def test_a_label_is_no_ingredient() -> None:
