@@ -1,0 +1,90 @@
+"""What cuts cost by K-FAC and by the gradients token by token, and how surely the latter is known.
+
+    python benchmarks/shape_costs.py CHECKPOINT [--windows N]
+
+Pruning for a target scales each half-layer's costs by one trial cut that it holds against the gradients of a
+few windows (`prune/sensitivity.py`). This judges the same cuts on each window by itself, half of the windows
+being of the model's own text, and prints for every half-layer what the cut costs in nats a token by K-FAC,
+the factor by which the gradients say that is wrong, and the standard error of that factor, as a share of it,
+with as many windows as pruning takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from roots_compress.data.config import DataConfig
+from roots_compress.data.corpora import load_text
+from roots_compress.data.packing import pack
+from roots_compress.evaluate.threads import default_threads
+from roots_compress.model.checkpoint import load_checkpoint
+from roots_compress.model.own_text import with_own_text
+from roots_compress.prune.sensitivity import (
+    TRIAL_WINDOWS,
+    LayerCosts,
+    held_against_gradients,
+    layer_costs,
+)
+
+HALVES = ("attention", "MLP")
+
+
+def main() -> None:
+    """Judge the cuts and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--windows", type=int, default=64, help="of 512 tokens, half of them the model's own")
+    parser.add_argument("--threads", type=int, default=default_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    model, text, half = checkpoint.model.eval(), load_text(DataConfig(), seed=0), arguments.windows // 2
+    given = pack(text.train, checkpoint.tokenizer, 512, seed=0, limit=half)
+    windows = with_own_text(given, checkpoint, half, seed=0, console=Console(stderr=True))
+    costs = list(layer_costs(model, windows, multiple_of=16, device="cpu"))
+    factors_NLH = np.array(
+        [
+            factors(costs, held_against_gradients(model, costs, windows[number : number + 1], device="cpu"))
+            for number in range(len(windows.input_ids))
+        ]
+    )
+    mean_LH = factors_NLH.mean(axis=0)
+    error_LH = factors_NLH.std(axis=0, ddof=1) / mean_LH / TRIAL_WINDOWS**0.5
+    columns = [f"{name}: {what}" for name in HALVES for what in ("K-FAC", "factor", "error")]
+    print(f"| layer | {' | '.join(columns)} |\n" + "|---" * (1 + len(columns)) + "|")
+    for index, each in enumerate(costs):
+        cells = [
+            f"{0.0 if trial is None else trial.cost:.5f} | {factor:.2f} | {error:.0%}"
+            for trial, factor, error in zip(each.trials, mean_LH[index], error_LH[index], strict=True)
+        ]
+        print(f"| {index} | {' | '.join(cells)} |")
+    for half, name in enumerate(HALVES):
+        trials = [each.trials[half] for each in costs]
+        estimated = np.array([0.0 if trial is None else trial.cost for trial in trials])
+        judged = float((estimated * mean_LH[:, half]).sum())
+        print(f"\n{name}, all layers: {estimated.sum():.4f} by K-FAC, {judged:.4f} by the gradients")
+
+
+def factors(costs: Sequence[LayerCosts], held: Sequence[LayerCosts]) -> list[tuple[float, float]]:
+    """Return by how much each layer's costs were scaled: attention's, and the MLP's."""
+    return [
+        (_ratio(before.attention, after.attention), _ratio(before.mlp, after.mlp))
+        for before, after in zip(costs, held, strict=True)
+    ]
+
+
+def _ratio(before: Mapping[Any, float], after: Mapping[Any, float]) -> float:
+    """Return the one factor between costs of the same shapes; 1 where nothing costs anything."""
+    dearest = max(before, key=before.__getitem__)
+    return after[dearest] / before[dearest] if before[dearest] else 1.0
+
+
+if __name__ == "__main__":
+    main()
