@@ -17,6 +17,7 @@ from roots_compress.prune.layerwise import DAMPING, input_gram
 from roots_compress.prune.refit import refit
 from roots_compress.prune.sensitivity import (
     FISHER_WINDOWS,
+    TRIAL_WINDOWS,
     LayerCosts,
     held_against_gradients,
     layer_costs,
@@ -101,7 +102,7 @@ def test_the_cost_of_a_width_is_the_error_of_its_refit_weighed_by_the_fisher_inf
 def judged_by_autograd(model: RootsForCausalLM, windows: PackedWindows, name: str, change: Tensor) -> float:
     """Return the mean over tokens of `(g D x)^2 / 2`, with the gradient by each token's output in turn."""
     labels, total = torch.Generator().manual_seed(0), 0.0
-    for window in windows.input_ids[:FISHER_WINDOWS]:
+    for window in windows.input_ids[:TRIAL_WINDOWS]:
         seen: list[Tensor] = []
         handle = model.get_submodule(name).register_forward_hook(
             lambda _m, inputs, output, seen=seen: seen.extend((inputs[0][0], output))
@@ -113,7 +114,7 @@ def judged_by_autograd(model: RootsForCausalLM, windows: PackedWindows, name: st
         (gradient,) = torch.autograd.grad(F.cross_entropy(logits, drawn, reduction="sum"), output)
         for x, g in zip(inputs, gradient[0], strict=True):
             total += float(g @ (change @ x.detach())) ** 2 / 2
-    return total / windows.input_ids[:FISHER_WINDOWS].size
+    return total / windows.input_ids[:TRIAL_WINDOWS].size
 
 
 def test_costs_are_scaled_to_what_the_gradients_say_of_one_cut() -> None:
