@@ -3,9 +3,9 @@
     python benchmarks/shape_costs.py CHECKPOINT [--windows N]
 
 Pruning for a target scales each half-layer's costs by one trial cut that it holds against the gradients of a
-few windows (`prune/sensitivity.py`). This judges the same cuts on each window by itself, half of the windows
-being of the model's own text, and prints for every half-layer what the cut costs in nats a token by K-FAC,
-the factor by which the gradients say that is wrong, and the standard error of that factor, as a share of it,
+few windows (`prune/sensitivity.py`). This judges such cuts on each window by itself, half of the windows being
+of the model's own text, and prints for every half-layer what the cut costs in nats a token by K-FAC,
+the factor between that and what the gradients say, and the standard error of that factor, as a share of it,
 with as many windows as pruning takes.
 """
 
@@ -40,9 +40,13 @@ def main() -> None:
     """Judge the cuts and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--windows", type=int, default=64, help="of 512 tokens, half of them the model's own")
+    parser.add_argument(
+        "--windows", type=int, default=64, help="of 512 tokens, half of them the model's own; at least 4"
+    )
     parser.add_argument("--threads", type=int, default=default_threads())
     arguments = parser.parse_args()
+    if arguments.windows < 4:
+        parser.error("a standard error takes at least 4 windows")
     torch.set_num_threads(arguments.threads)
     checkpoint = load_checkpoint(arguments.checkpoint)
     model, text, half = checkpoint.model.eval(), load_text(DataConfig(), seed=0), arguments.windows // 2
@@ -51,13 +55,14 @@ def main() -> None:
     costs = list(layer_costs(model, windows, multiple_of=16, device="cpu"))
     factors_NLH = np.array(
         [
-            factors(costs, held_against_gradients(model, costs, windows[number : number + 1], device="cpu"))
-            for number in range(len(windows.input_ids))
+            factors(costs, held_against_gradients(model, costs, windows[at : at + 1], seed=at, device="cpu"))
+            for at in range(len(windows.input_ids))
         ]
     )
     mean_LH = factors_NLH.mean(axis=0)
     error_LH = factors_NLH.std(axis=0, ddof=1) / mean_LH / TRIAL_WINDOWS**0.5
     columns = [f"{name}: {what}" for name in HALVES for what in ("K-FAC", "factor", "error")]
+    print(f"median errors: {', '.join(f'{each:.0%}' for each in np.median(error_LH, axis=0))}\n")
     print(f"| layer | {' | '.join(columns)} |\n" + "|---" * (1 + len(columns)) + "|")
     for index, each in enumerate(costs):
         cells = [
@@ -65,10 +70,10 @@ def main() -> None:
             for trial, factor, error in zip(each.trials, mean_LH[index], error_LH[index], strict=True)
         ]
         print(f"| {index} | {' | '.join(cells)} |")
-    for half, name in enumerate(HALVES):
-        trials = [each.trials[half] for each in costs]
+    for column, name in enumerate(HALVES):
+        trials = [each.trials[column] for each in costs]
         estimated = np.array([0.0 if trial is None else trial.cost for trial in trials])
-        judged = float((estimated * mean_LH[:, half]).sum())
+        judged = float((estimated * mean_LH[:, column]).sum())
         print(f"\n{name}, all layers: {estimated.sum():.4f} by K-FAC, {judged:.4f} by the gradients")
 
 

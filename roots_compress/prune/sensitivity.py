@@ -122,7 +122,12 @@ def _trial(projection: nn.Linear, gram_CC: Tensor, cut: Operation | None) -> Tri
 
 
 def held_against_gradients(
-    model: RootsForCausalLM, costs: Sequence[LayerCosts], windows: PackedWindows, *, device: str
+    model: RootsForCausalLM,
+    costs: Sequence[LayerCosts],
+    windows: PackedWindows,
+    *,
+    seed: int = 0,
+    device: str,
 ) -> list[LayerCosts]:
     """Return the costs, those of each half-layer scaled so that its trial costs what the gradients say.
 
@@ -135,6 +140,7 @@ def held_against_gradients(
         model: uncut, on the device.
         costs: of `layer_costs`, on the same text.
         windows: calibration text.
+        seed: draws the labels that make the gradients' second moment the Fisher information.
         device: where to compute.
 
     Raises:
@@ -151,7 +157,7 @@ def held_against_gradients(
         moved_T = ((inputs_TC @ trial.change_WC.T) * gradient_TW).sum(dim=-1)
         judged[name] += float(moved_T.double().square().sum()) / (2 * windows.input_ids.size)
 
-    labels = torch.Generator().manual_seed(0)
+    labels = torch.Generator().manual_seed(seed)
     observe_gradients(model, windows, list(judged), observer, sampled=labels, device=device)
 
     def scale(name: str) -> float:
