@@ -3,8 +3,8 @@
     python benchmarks/shape_costs.py CHECKPOINT [--windows N]
 
 Pruning for a target scales each half-layer's costs by one trial cut that it holds against the gradients of a
-few windows (`prune/sensitivity.py`). This judges such cuts on each window by itself, half of the windows being
-of the model's own text, and prints for every half-layer what the cut costs in nats a token by K-FAC,
+few windows (`prune/sensitivity.py`). This judges such cuts on each window by itself, half of the windows
+being of the model's own text, and prints for every half-layer what the cut costs in nats a token by K-FAC,
 the factor between that and what the gradients say, and the standard error of that factor, as a share of it,
 with as many windows as pruning takes.
 """

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from roots_compress import making, preparation
 from roots_compress.cli.app import app
+from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.pipeline import plan_recipe
@@ -177,7 +178,22 @@ def test_a_stage_keeps_the_name_it_is_given_and_its_paths_start_from_here(
     monkeypatch.chdir(tmp_path)
     stage = {"kind": "distill", "name": "mine", "loss": {"top_k": 4, "cache": "kept"}}
     grown = grow(Path("runs/current"), stage, source=Path("teacher"), fresh=False, settings={})
-    assert [(each.name, each.loss.cache) for each in grown.stages] == [("mine", tmp_path / "kept")]  # type: ignore[union-attr]
+    first = grown.stages[0]
+    assert isinstance(first, DistillConfig)
+    assert (first.name, first.loss.cache) == ("mine", tmp_path / "kept")
+
+
+def test_a_later_stage_takes_a_name_of_its_own_but_not_another_ones(
+    chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
+) -> None:
+    folder = tmp_path / "unfinished"
+    shutil.copytree(chain[1], folder)
+    shutil.rmtree(folder / "03-quantize")
+    for _ in range(2):
+        grown = grow(folder, {**QUANTIZE, "name": "small"}, source=None, fresh=False, settings={})
+        assert [stage.name for stage in grown.stages] == ["train", "distill", "prune", "small"]
+    with pytest.raises(InputError, match="prune"):
+        grow(folder, {**QUANTIZE, "name": "prune"}, source=None, fresh=False, settings={})
 
 
 def test_a_verb_interrupted_before_its_figures_were_written_is_not_repeated(

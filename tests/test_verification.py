@@ -17,7 +17,7 @@ from roots_compress.errors import InputError
 from roots_compress.export.config import ExportConfig
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
-from roots_compress.run.keys import canonical_json, hash_json
+from roots_compress.run.keys import canonical_json, sealed
 from roots_compress.run.manifest import record_file
 from roots_compress.run.store import RunFolder
 from roots_compress.verification import verify_folder
@@ -40,7 +40,7 @@ def reseal(path: Path, change: Callable[[dict[str, object]], None]) -> None:
     """Change a sealed document as one could who knows how it is sealed."""
     document = json.loads(path.read_text())["content"]
     change(document)
-    path.write_text(canonical_json({"content": document, "sha256": hash_json(document)}) + "\n")
+    path.write_text(canonical_json(sealed(document)) + "\n")
 
 
 def test_an_untouched_run_passes(chain: Chain) -> None:

@@ -249,8 +249,8 @@ class RoundingOptions:
         chosen = [name for name, wanted in schemes.items() if wanted]
         if len(chosen) > 1:
             raise InputError(f"--{' and --'.join(chosen)} exclude one another", remedy="Choose one of them.")
-        scheme = chosen[0] if chosen else "int8"
-        if self.weights_only and scheme != "int8":
+        scheme = chosen[0] if chosen else None
+        if self.weights_only and scheme not in (None, "int8"):
             raise InputError(
                 f"--weights-only goes with --int8, not with --{scheme}",
                 remedy="Leave it out: --int4 and --fp16 never quantize activations.",

@@ -8,7 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from roots_compress.cli.console import stderr, stdout
-from roots_compress.cli.options import CheckpointArgument, RunOptions, TrainingOptions, spread_options
+from roots_compress.cli.options import (
+    CheckpointArgument,
+    RunOptions,
+    TrainingOptions,
+    given,
+    spread_options,
+)
 from roots_compress.cli.stage_options import CutOptions, LossOptions, ModelOptions, RoundingOptions
 
 
@@ -44,8 +50,11 @@ def distill(
         ),
     ] = None,
     student: Annotated[
-        str, typer.Option("--student", help="`tiny`, `small`, `medium`, a config file or a checkpoint.")
-    ] = "small",
+        str | None,
+        typer.Option(
+            "--student", help="`tiny`, `small`, `medium`, a config file or a checkpoint. Default: small."
+        ),
+    ] = None,
     loss: LossOptions,
     training: TrainingOptions,
     run: RunOptions,
@@ -53,7 +62,7 @@ def distill(
     """Train a smaller student to match its teacher."""
     stage = {
         "kind": "distill",
-        "student": student,
+        **given(student=student),
         "loss": loss.settings(),
         "training": training.settings(),
     }

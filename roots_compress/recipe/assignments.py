@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from roots_compress.recipe.yaml import parse_yaml
 
 OPTION = "--set"
 _KEY = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*")
+_MAX_KEY_LENGTH = 200
+_SHOWN = 60
 
 
 def with_assignments(stage: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -26,30 +29,44 @@ def with_assignments(stage: Mapping[str, Any], assignments: Sequence[str]) -> di
         InputError: one is of another form, or its key is set already. Whether there is such a key, the schema
             says.
     """
-    settings = _copy(stage)
+    settings = copy.deepcopy(dict(stage))
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        if not equals or not _KEY.fullmatch(key):
+        if not equals or len(key) > _MAX_KEY_LENGTH or not _KEY.fullmatch(key):
             raise InputError(
-                f"'{assignment}' is not of the form KEY=VALUE",
+                f"{assignment[:_SHOWN]!r} is not of the form KEY=VALUE",
                 where=OPTION,
                 remedy=f"For example: {OPTION} calibration.windows=96",
             )
-        _assign(settings, key, parse_yaml(text, Path(f"{OPTION} {key}")).value)
+        try:
+            value = parse_yaml(text, Path(key)).value
+        except InputError as error:
+            error.where = f"{OPTION} {key}"
+            raise
+        _assign(settings, key.split("."), value)
     return settings
 
 
-def _assign(settings: dict[str, Any], key: str, value: Any) -> None:
-    *groups, last = key.split(".")
-    group: Any = settings
-    for name in groups:
-        group = group.setdefault(name, {}) if isinstance(group, dict) else None
-    if not isinstance(group, dict) or last in group:
+def _assign(settings: dict[str, Any], key: Sequence[str], value: Any) -> None:
+    if list(key) == ["kind"]:
         raise InputError(
-            f"{key} is set already", where=OPTION, remedy="Give every setting once: by an option or a key."
+            "the verb says which kind of stage it is", where=f"{OPTION} kind", remedy="Leave it out."
         )
-    group[last] = value
-
-
-def _copy(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+    group: Any = settings
+    for depth, name in enumerate(key):
+        if not isinstance(group, dict):
+            raise InputError(
+                f"{'.'.join(key[:depth])} is given as {str(group)[:_SHOWN]!r}, and holds no key '{name}'",
+                where=f"{OPTION} {'.'.join(key)}",
+                remedy="Give the group, or its keys one by one.",
+            )
+        if depth < len(key) - 1:
+            group = group.setdefault(name, {})
+    # A verb may have made a group without anything in it.
+    if group.get(key[-1], {}) != {}:
+        raise InputError(
+            f"{'.'.join(key)} is set already",
+            where=OPTION,
+            remedy="Give every setting once: by its own option or by its key.",
+        )
+    group[key[-1]] = value

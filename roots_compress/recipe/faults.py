@@ -127,11 +127,11 @@ def _nearest_key(location: Location, values: Mapping[str, Any]) -> str:
         return f" (did you mean '{deeper}'?)"
     if key in GatesConfig.model_fields:
         return " (bounds belong under 'gates', at the top of the recipe)"
+    if key in Recipe.model_fields:
+        return f" ('{key}' belongs at the top of the recipe)"
     near = did_you_mean(key, list(group.model_fields))
     if near:
         return near
-    if key in Recipe.model_fields:
-        return f" ('{key}' belongs at the top of the recipe)"
     return f"; the keys here are {', '.join(group.model_fields)}"
 
 

@@ -51,15 +51,16 @@ def grow(
                 "roots-compress distill --teacher path/to/checkpoint --student small",
             )
         model = real_path(source) if source else None
-        return _parse({"name": _name_of(folder), "model": model, "stages": [stage], **settings})
+        return _parse_here({"name": _name_of(folder), "model": model, "stages": [stage], **settings})
     recipe, finished = standing
     _refuse_other_settings(recipe, settings, folder)
     begins = finished == 0 and recipe.makes_model
-    wanted = _parse({"name": "any", "model": None if begins else "any", "stages": [stage]}).stages[0]
+    wanted = _parse_here({"name": "any", "model": None if begins else "any", "stages": [stage]}).stages[0]
     if source is not None and not _is_newest(source, folder):
         if _began_with(source, recipe) and recipe.stages and _unnamed(recipe.stages[0]) == _unnamed(wanted):
             # The verb that began the run, typed again: go on with it, or show what it made.
-            return recipe if finished else recipe.model_copy(update={"stages": recipe.stages[:1]})
+            begun = recipe if finished else recipe.model_copy(update={"stages": recipe.stages[:1]})
+            return _renamed(begun, 0, stage)
         # Where its first stage did not come about, that verb may be typed again with other options.
         if finished or not _began_with(source, recipe):
             raise InputError(
@@ -72,11 +73,12 @@ def grow(
     if not unfinished and not _is_reported(folder):
         unfinished = recipe.stages[-1:]
     if unfinished and _unnamed(unfinished[0]) == _unnamed(wanted):
-        return recipe.model_copy(update={"stages": recipe.stages[: finished + 1]})
+        begun = recipe.model_copy(update={"stages": recipe.stages[: finished + 1]})
+        return _renamed(begun, -1, stage)
     document = resolved(recipe)
     document["stages"] = [each.model_dump(mode="json") for each in kept]
     document["stages"].append({"name": _free_name(stage["kind"], kept), **stage})
-    return _parse(document)
+    return _parse_here(document)
 
 
 def evaluation_request(settings: Mapping[str, Any], model: Path) -> Recipe:
@@ -163,6 +165,20 @@ def _name_of(folder: Path) -> str:
     return cleaned.strip("-")[:64] or "run"
 
 
+def _renamed(recipe: Recipe, index: int, stage: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with a stage under the name that was given this time, if one was."""
+    if "name" not in stage:
+        return recipe
+    document = resolved(recipe)
+    document["stages"][index]["name"] = stage["name"]
+    return _parse(document)
+
+
+def _parse_here(document: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of values that may hold paths; those of its stages start from the current folder."""
+    return from_folder(_parse(document), Path.cwd())
+
+
 def _parse(document: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of values that may hold paths; relative ones start from the current folder."""
-    return from_folder(parse_recipe(json.loads(json.dumps(document, default=str))), Path.cwd())
+    """Return the recipe of values that may hold paths."""
+    return parse_recipe(json.loads(json.dumps(document, default=str)))

@@ -98,10 +98,10 @@ def check_paths(recipe: Recipe, document: Document | None = None) -> None:
         except OSError as error:  # a folder on the way may not be entered, or a name is too long
             problem = f"cannot be read: {error.strerror}"
         where = _place_of(location, path, document)
-        remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
-        raise InputError(
-            f"'{path}' {problem}", where=where, remedy=remedy if where != MODEL_OPTION else _LOCAL_ONLY
-        )
+        remedy = _LOCAL_ONLY
+        if document is not None and where != MODEL_OPTION:
+            remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
+        raise InputError(f"'{path}' {problem}", where=where, remedy=remedy)
     for place, stage in placed_stages(recipe):
         if isinstance(stage, DistillConfig):
             location = (*place, "student")

@@ -15,7 +15,7 @@ from roots_compress.run import atomic
 from roots_compress.run.stages import KINDS, STAGE_FOLDER
 
 KEY_NAME = "key.json"
-MAX_KEY_BYTES = 16 << 20
+_MAX_KEY_BYTES = 16 << 20
 _UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
 
 
@@ -40,7 +40,8 @@ def set_aside(run: Path, indices: range) -> list[Path]:
     """Rename the stages at these indices out of the way, last first; return where they are now.
 
     Deleted in the order returned, they can be told from stages that wait for their successor at any
-    moment: the lowest index goes last, and only a successor stands in its place.
+    moment: the lowest index goes last, and only a successor stands in its place (`RunFolder` in `store.py`
+    tidies up so).
     """
     aside = []
     for folder in standing_folders(run, indices.start):
@@ -66,6 +67,6 @@ def key_text(partial: Path) -> str | None:
     if partial.is_symlink():
         return None
     try:
-        return atomic.read_regular(partial / KEY_NAME, MAX_KEY_BYTES).decode("ascii")
+        return atomic.read_regular(partial / KEY_NAME, _MAX_KEY_BYTES).decode("ascii")
     except (OSError, UnicodeDecodeError):
         return None

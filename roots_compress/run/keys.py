@@ -86,11 +86,15 @@ def unsealed(text: str | bytes) -> dict[str, Json]:
     """Return what was sealed and written as JSON.
 
     Raises:
-        ValueError, TypeError, KeyError, RecursionError: it is no such text, or was changed since.
+        ValueError: it is no such text, or was changed since.
     """
-    document = json.loads(text)
-    content: dict[str, Json] = document["content"]
-    if document["sha256"] != hash_json(content):
+    try:
+        document = json.loads(text)
+        content: dict[str, Json] = document["content"]
+        intact = document["sha256"] == hash_json(content)
+    except (TypeError, KeyError, RecursionError) as error:
+        raise ValueError("was never sealed") from error
+    if not intact:
         raise ValueError("changed since it was written")
     return content
 

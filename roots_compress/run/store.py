@@ -227,9 +227,8 @@ class RunFolder:
             elif state == "partial":
                 key = key_text(folder)
                 if key is None or key == _key_of(self.path / stage_folder_name(index, kind)):
-                    remove_partials(
-                        self.path, [index]
-                    )  # its commit was complete, or nothing can be gone on from
+                    # Its commit was complete, or nothing can be gone on from.
+                    remove_partials(self.path, [index])
 
     def _clear(self) -> None:
         """Delete the run's own files and stages, and nothing else."""

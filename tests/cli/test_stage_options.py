@@ -14,7 +14,7 @@ from roots_compress.cli.app import app
 @pytest.mark.parametrize(
     ("command", "settings"),
     [
-        ("quantize", {"kind": "quantize", "scheme": "int8"}),
+        ("quantize", {"kind": "quantize"}),
         ("quantize --int4", {"kind": "quantize", "scheme": "int4"}),
         (
             "quantize --int8 --weights-only --group-size 32 --int8-cache",

@@ -24,7 +24,7 @@ from roots_compress.recipe.loading import check_paths, load_recipe, parse_recipe
 from roots_compress.recipe.yaml import read_yaml
 from roots_compress.report.html import html
 from roots_compress.report.text import markdown, tables
-from roots_compress.run.keys import canonical_json, hash_json
+from roots_compress.run.keys import canonical_json, hash_json, sealed
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
 from roots_compress.run.stages import METRICS_NAME, read_metrics, read_stage
 from roots_compress.runtime.graph_folder import GRAPH_NAME, graph_files
@@ -178,11 +178,7 @@ def _manifest(data: bytes, place: Path) -> None:
     try:
         content = json.loads(data)["content"]
         key = hash_json(content["ingredients"])
-        forged: dict[str, Any] = {
-            "content": {**content, "key": key},
-            "sha256": hash_json({**content, "key": key}),
-        }
-        text = canonical_json(forged) + "\n"
+        text = canonical_json(sealed({**content, "key": key})) + "\n"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
     put(path, text.encode())
