@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
@@ -29,10 +30,11 @@ from roots_compress.model.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import plan_ratios
 from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.recipe.location import dotted
+from roots_compress.recipe.location import Location, dotted
 from roots_compress.recipe.schema import Recipe, context_faults, losses_of, placed_stages, training_of
-from roots_compress.run.atomic import real_path, refuse_inside
+from roots_compress.run.atomic import real_path
 from roots_compress.run.marker import refuse_foreign
+from roots_compress.run.outputs import enclosing_run, refuse_inside
 from roots_compress.runtime.graph_folder import holds_graph
 from roots_compress.train.config import TrainConfig
 
@@ -61,14 +63,15 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
             used, or a ratio leaves the model no legal width.
     """
     refuse_foreign(folder)
-    if recipe.model is not None:
-        refuse_inside(folder, recipe.model)
+    refuse_inside(folder, recipe.model)
     _check_caches(recipe, folder)
     source = inspect_source(recipe.model) if recipe.model is not None else None
     if source is not None:
         _check_source(recipe, source)
+        _check_top_k(recipe, source.vocab_size)
     else:
         _check_limits(recipe, _planned_limits(recipe))
+        _check_top_k(recipe, _made_by_first(recipe).tokenizer.vocab_size)
     _check_first_cut(recipe, outline_of(source) if source is not None else _planned_outline(recipe))
     if _may_lack_device(recipe):
         _resolve_device(recipe)
@@ -135,14 +138,17 @@ def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFa
         InputError: the held-out or the training text is too short.
     """
     held_out_windows(recipe, text, tokenizer)
-    stages = [stage for _, stage in placed_stages(recipe)]
-    lengths = [training.block_size for stage in stages for _, training in training_of(stage)]
-    for stage in stages:
+    lengths: list[tuple[int, Location]] = []
+    for place, stage in placed_stages(recipe):
+        for keys, training in training_of(stage):
+            lengths.append((training.block_size, (*place, *keys, "block_size")))
         if isinstance(stage, PruneConfig | QuantizeConfig):
             length = stage.calibration.block_size
-            lengths.append(min(length, limits.max_context or length))
+            key = (*place, "calibration", "block_size")
+            lengths.append((min(length, limits.max_context or length), key))
     if lengths:
-        pack(text.train, tokenizer, max(lengths), seed=recipe.seed, limit=1)
+        longest, place = max(lengths, key=itemgetter(0))
+        pack(text.train, tokenizer, longest, seed=recipe.seed, limit=1, key=dotted(place))
 
 
 def held_out_windows(
@@ -178,7 +184,7 @@ def _student_paths(recipe: Recipe) -> Iterator[tuple[int, Path]]:
 
 
 def _check_caches(recipe: Recipe, folder: Path) -> None:
-    """Refuse folders for teachers' caches that cannot be made, or that the run may delete.
+    """Refuse folders for teachers' caches that cannot be made, or that a run may delete.
 
     Raises:
         InputError: there is such a one.
@@ -196,11 +202,28 @@ def _check_caches(recipe: Recipe, folder: Path) -> None:
                 ) from None
             if not there.is_dir():
                 raise InputError(f"cannot be made: {there} is a file", where=where, remedy="Name a folder.")
-            if real_path(loss.cache).is_relative_to(real_path(folder)):
+            within = real_path(loss.cache).is_relative_to(real_path(folder))
+            if run := folder if within else enclosing_run(loss.cache):
                 raise InputError(
-                    f"lies in {folder}, where stages give way to others",
+                    f"lies in {run}, where stages give way to others",
                     where=where,
                     remedy="Name a folder outside, or leave the cache out: the run then keeps one itself.",
+                )
+
+
+def _check_top_k(recipe: Recipe, vocab_size: int | None) -> None:
+    """Refuse to ask a teacher for more tokens than it knows.
+
+    Raises:
+        InputError: it would be.
+    """
+    for place, stage in placed_stages(recipe):
+        for keys, loss in losses_of(stage):
+            if loss.top_k is not None and vocab_size is not None and loss.top_k > vocab_size:
+                raise InputError(
+                    f"is {loss.top_k}, and the teacher's vocabulary has {vocab_size} tokens",
+                    where=dotted((*place, *keys, "top_k")),
+                    remedy="Lower it; 64 is usual.",
                 )
 
 
@@ -211,11 +234,16 @@ def _tokenizer_of(source: SourceInfo) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _planned_limits(recipe: Recipe) -> Limits:
-    """Return what bounds the use of the model that the recipe's first stage makes."""
+def _made_by_first(recipe: Recipe) -> TrainConfig:
+    """Return the stage that makes the model of a recipe that names none."""
     first = recipe.stages[0]
     assert isinstance(first, TrainConfig)
-    shape = first.architecture
+    return first
+
+
+def _planned_limits(recipe: Recipe) -> Limits:
+    """Return what bounds the use of the model that the recipe's first stage makes."""
+    shape = _made_by_first(recipe).architecture
     return Limits(
         shape.max_position_embeddings, is_fusible(shape.position, shape.attention.kind, [shape.head_dim])
     )
@@ -253,9 +281,7 @@ def _check_limits(recipe: Recipe, limits: Limits, students: Mapping[int, Limits]
 
 def _planned_outline(recipe: Recipe) -> Outline:
     """Return the widths of the model that the recipe's first stage makes."""
-    first = recipe.stages[0]
-    assert isinstance(first, TrainConfig)
-    shape = first.architecture
+    shape = _made_by_first(recipe).architecture
     layer = {key: getattr(shape, key) for key in WIDTHS}
     return Outline([layer] * shape.num_layers, shape.hidden_size)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from roots_compress.errors import InputError, RootsError
+from roots_compress.errors import RootsError
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
@@ -161,49 +160,3 @@ def remove_empty(folders: Iterable[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-def refuse_inside(output: Path, source: Path) -> None:
-    """Raise an InputError where an output would lie in the folder that it is made from."""
-    if source.is_dir() and real_path(output).is_relative_to(real_path(source)):
-        raise InputError(
-            f"output lies in {source}, which it is made from",
-            where=output,
-            remedy="Name a folder outside: what is read is never written to.",
-        )
-
-
-@contextmanager
-def new_folder(path: Path, *, source: Path) -> Iterator[Path]:
-    """Yield a folder to fill; when the block ends it becomes `path`, and when the block fails it goes.
-
-    Args:
-        path: the folder; its parents are made, and go as well where the block fails.
-        source: what it is made from.
-
-    Raises:
-        InputError: `path` exists already, lies in its source, or cannot be made.
-    """
-    made: list[Path] = []
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        if path.exists() or path.is_symlink():
-            raise InputError(
-                "output exists already", where=path, remedy="Name a new folder, or remove this one."
-            )
-        refuse_inside(path, source)
-        made = make_folders(path.parent)
-        partial.mkdir()
-    except OSError as error:
-        remove_empty(made)
-        raise InputError(
-            f"output cannot be made: {error.strerror or error}", where=path, remedy="Name another folder."
-        ) from error
-    try:
-        yield partial
-        sync_tree(partial)
-        move_folder(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        remove_empty(made)
-        raise

@@ -11,7 +11,7 @@ from typing import Final, get_args
 
 from roots_compress.errors import InputError
 from roots_compress.results import RunMetrics, StageKind, StageResult
-from roots_compress.run.atomic import read_regular
+from roots_compress.run.atomic import read_regular, real_path
 from roots_compress.run.keys import StageKey
 from roots_compress.run.manifest import Manifest, ManifestError, find_faults, read_manifest
 
@@ -114,6 +114,8 @@ def read_metrics(run: Path) -> RunMetrics:
         InputError: there are none, or the file does not hold what it should.
     """
     path = run / METRICS_NAME
+    if STAGE_FOLDER.fullmatch(real_path(run).name):
+        raise InputError("is a stage of a run", where=run, remedy=f"Name the run: {real_path(run).parent}")
     try:
         return RunMetrics.from_json(json.loads(read_regular(path, _MAX_METRICS_BYTES)))
     except (FileNotFoundError, NotADirectoryError):

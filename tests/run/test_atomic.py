@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.errors import InputError
-from roots_compress.run.atomic import new_folder, read_regular, remove_folder, write_text
+from roots_compress.run.atomic import read_regular, remove_folder, write_text
 
 
 def test_text_is_written_byte_for_byte(tmp_path: Path) -> None:
@@ -45,51 +44,3 @@ def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     remove_folder(tmp_path / "link")
     assert [path.name for path in tmp_path.iterdir()] == ["real"]
-
-
-def test_a_new_folder_appears_when_it_is_filled(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "out"
-    with new_folder(target, source=tmp_path / "source") as partial:
-        (partial / "a").write_text("x")
-        assert not target.exists()
-    assert (target / "a").read_text() == "x"
-    assert [path.name for path in target.parent.iterdir()] == ["out"]
-
-
-def test_a_new_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        with new_folder(tmp_path / "a" / "out", source=tmp_path / "source") as partial:
-            (partial / "a").write_text("x")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_existing_folder_is_not_a_new_one(tmp_path: Path) -> None:
-    with (
-        pytest.raises(InputError, match="output exists already"),
-        new_folder(tmp_path, source=tmp_path / "source"),
-    ):
-        pass
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(InputError, match="output cannot be made"),
-        new_folder(tmp_path / "file" / "out", source=tmp_path / "source"),
-    ):
-        pass
-
-
-def test_a_new_folder_is_not_made_in_what_it_is_made_from(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    place = tmp_path / "source" / "a" / "out"
-    with (
-        pytest.raises(InputError, match="which it is made from"),
-        new_folder(place, source=tmp_path / "source"),
-    ):
-        pass
-    assert not any((tmp_path / "source").iterdir())

@@ -1,0 +1,81 @@
+"""Where output may go, and the folders that appear there whole or not at all."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from roots_compress.errors import InputError
+from roots_compress.run.atomic import make_folders, move_folder, real_path, remove_empty, sync_tree
+from roots_compress.run.marker import MARKER_NAME
+
+
+def refuse_inside(output: Path, source: Path | None) -> None:
+    """Refuse a place inside what the output is made from, or inside a run.
+
+    A run knows every file of its stages, and makes a stage again that holds another.
+
+    Args:
+        output: the folder to be written; a run itself may be one.
+        source: the model it is made from; None for a new one.
+
+    Raises:
+        InputError: it lies in its source or in a run.
+    """
+    place = real_path(output)
+    if source is not None and source.is_dir() and place.is_relative_to(real_path(source)):
+        raise InputError(
+            f"output lies in {source}, which it is made from",
+            where=output,
+            remedy="Name a folder outside: what is read is never written to.",
+        )
+    if run := enclosing_run(output):
+        raise InputError(
+            f"output lies in the run {run}",
+            where=output,
+            remedy="Name a folder outside: a run's stages are made again where their files change.",
+        )
+
+
+def enclosing_run(path: Path) -> Path | None:
+    """Return the run that a place lies in; None where it lies in none. A run does not lie in itself."""
+    return next((each for each in real_path(path).parents if (each / MARKER_NAME).is_file()), None)
+
+
+@contextmanager
+def new_folder(path: Path, *, source: Path) -> Iterator[Path]:
+    """Yield a folder to fill; when the block ends it becomes `path`, and when the block fails it goes.
+
+    Args:
+        path: the folder; its parents are made, and go as well where the block fails.
+        source: what it is made from.
+
+    Raises:
+        InputError: `path` exists already, lies in its source or in a run, or cannot be made.
+    """
+    made: list[Path] = []
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        if path.exists() or path.is_symlink():
+            raise InputError(
+                "output exists already", where=path, remedy="Name a new folder, or remove this one."
+            )
+        refuse_inside(path, source)
+        made = make_folders(path.parent)
+        partial.mkdir()
+    except OSError as error:
+        remove_empty(made)
+        raise InputError(
+            f"output cannot be made: {error.strerror or error}", where=path, remedy="Name another folder."
+        ) from error
+    try:
+        yield partial
+        sync_tree(partial)
+        move_folder(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        remove_empty(made)
+        raise
