@@ -55,19 +55,13 @@ PRUNE = Table(
         "MLP 50%, activation, refitted": (PruneConfig(ratio=0.5, score="activation"),),
         "MLP 50%, surgeon, refitted": (PruneConfig(ratio=0.5, score="obs"),),
         "MLP 50%, surgeon, refitted, widths by layer": (PruneConfig(ratio=0.5, score="obs", uniform=False),),
-        "a third of the key/value groups, surgeon": (
-            PruneConfig(ratio=0.0, head_ratio=0.33, score="obs", refit=False),
-        ),
-        "a third of the key/value groups, surgeon, refitted": (
-            PruneConfig(ratio=0.0, head_ratio=0.33, score="obs"),
-        ),
-        "a third of the query heads, surgeon, refitted": (
-            PruneConfig(ratio=0.0, query_ratio=0.33, score="obs"),
-        ),
-        "10% of the layers": (PruneConfig(ratio=0.0, layer_ratio=0.1),),
-        "residual stream 12.5%": (PruneConfig(ratio=0.0, residual_ratio=0.125, refit=False),),
-        "residual stream 12.5%, refitted": (PruneConfig(ratio=0.0, residual_ratio=0.125),),
-        "residual stream 25%, refitted": (PruneConfig(ratio=0.0, residual_ratio=0.25),),
+        "a third of the key/value groups, surgeon": (PruneConfig(head_ratio=0.33, score="obs", refit=False),),
+        "a third of the key/value groups, surgeon, refitted": (PruneConfig(head_ratio=0.33, score="obs"),),
+        "a third of the query heads, surgeon, refitted": (PruneConfig(query_ratio=0.33, score="obs"),),
+        "10% of the layers": (PruneConfig(layer_ratio=0.1),),
+        "residual stream 12.5%": (PruneConfig(residual_ratio=0.125, refit=False),),
+        "residual stream 12.5%, refitted": (PruneConfig(residual_ratio=0.125),),
+        "residual stream 25%, refitted": (PruneConfig(residual_ratio=0.25),),
         "20% of the body, equal layers": (PruneConfig(target=FIFTH, score="obs"),),
         "20% of the body, by layer": (PruneConfig(target=FIFTH, score="obs", uniform=False),),
         "20% of the body, by layer, without own text": (

@@ -49,7 +49,7 @@ class PruneConfig(Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "prune"
     """Label of the row in reports."""
     ratio: Ratio = 0.25
-    """Fraction of the MLP channels to remove. With a target it is 0."""
+    """Fraction of the MLP channels to remove. Beside another ratio or a target, 0 unless it is given."""
     head_ratio: Ratio = 0.0
     """Fraction of the key/value groups to remove, each with its query heads."""
     query_ratio: Ratio = 0.0
@@ -79,9 +79,10 @@ class PruneConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _target_for_ratio(cls, given: object) -> object:
-        """With a target the default ratio makes way; one that is given stays, to be refused."""
-        if isinstance(given, dict) and given.get("target") is not None:
+    def _default_ratio_makes_way(cls, given: object) -> object:
+        """What is to be cut is what was said: the default ratio is for those who said nothing of it."""
+        others = ("head_ratio", "query_ratio", "layer_ratio", "residual_ratio", "target")
+        if isinstance(given, dict) and any(given.get(key) for key in others):
             return {"ratio": 0.0, **given}
         return given
 

@@ -50,12 +50,23 @@ class QuantizeConfig(Settings):
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:
-        if self.scheme == "fp16" and self.cache == "int8":
-            raise ValueError("cache int8 goes with the schemes int8 and int4; fp16 caches in float16")
-        if self.max_bytes is not None and self.scheme != "int4":
-            raise ValueError("max_bytes chooses between 4 and 8 bits, so it needs scheme int4")
-        if self.max_loss is not None and (self.scheme != "int4" or self.max_bytes is not None):
-            raise ValueError(
-                "max_loss chooses between 4 and 8 bits, so it needs scheme int4, and goes without max_bytes"
-            )
+        for key, schemes in _SCHEMES_OF.items():
+            if self.scheme not in schemes and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} goes with {' and '.join(schemes)}, not with {self.scheme}")
+        if self.max_loss is not None and self.max_bytes is not None:
+            raise ValueError("max_loss and max_bytes both choose between 4 and 8 bits: leave out one of them")
         return self
+
+
+_SCHEMES_OF = {
+    "activations": ("int8",),
+    "activation_loss": ("int8",),
+    "group_size": ("int8", "int4"),
+    "eight_bit_fraction": ("int4",),
+    "max_bytes": ("int4",),
+    "max_loss": ("int4",),
+    "fold": ("int8", "int4"),
+    "compensate": ("int8", "int4"),
+    "cache": ("int8", "int4"),
+}
+"""The schemes that a setting says something to: nobody is to believe that the others heed it."""

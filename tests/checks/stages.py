@@ -271,13 +271,13 @@ CHECKS = [
     Check(
         "a weight overflows float16",
         "the weight ",
-        lambda folder: run_quantize(unread_row(7e4), folder, scheme="fp16"),
+        lambda folder: run_quantize(unread_row(7e4), folder, scheme="fp16", group_size=64),
         StageError,
     ),
     Check(
         "an activation overflows float16",
         "the output of ",
-        lambda folder: run_quantize(loud_mlp(500), folder, scheme="fp16"),
+        lambda folder: run_quantize(loud_mlp(500), folder, scheme="fp16", group_size=64),
         StageError,
     ),
     Check(

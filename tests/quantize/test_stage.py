@@ -41,7 +41,7 @@ def run(
     split = TextSplit((text,), (text,), "a few lines")
     config = QuantizeConfig(
         scheme=scheme,
-        group_size=settings.pop("group_size", 16),
+        group_size=settings.pop("group_size", 64 if scheme == "fp16" else 16),
         calibration=CalibrationConfig(windows=settings.pop("windows", 8), block_size=32),
         own_windows=settings.pop("own_windows", 0),
         **settings,
@@ -245,9 +245,11 @@ def test_as_few_layers_stay_in_8_bits_as_the_loss_allows(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"scheme": "int8", "max_bytes": 10**6}, "max_bytes .* needs scheme int4"),
-        ({"scheme": "int8", "max_loss": 0.1}, "max_loss .* needs scheme int4"),
-        ({"scheme": "int4", "max_loss": 0.1, "max_bytes": 10**6}, "goes without max_bytes"),
+        ({"scheme": "int8", "max_bytes": 10**6}, "max_bytes goes with int4, not with int8"),
+        ({"scheme": "int8", "max_loss": 0.1}, "max_loss goes with int4, not with int8"),
+        ({"scheme": "int4", "max_loss": 0.1, "max_bytes": 10**6}, "leave out one"),
+        ({"scheme": "fp16", "group_size": 32}, "group_size goes with int8 and int4, not with fp16"),
+        ({"scheme": "int4", "activations": "never"}, "activations goes with int8, not with int4"),
     ],
 )
 def test_only_int4_has_a_budget_and_only_one(settings: dict[str, Any], reason: str) -> None:

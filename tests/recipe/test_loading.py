@@ -238,7 +238,7 @@ def test_a_long_list_of_faults_is_cut(tmp_path: Path) -> None:
 
 
 def test_faults_of_plain_values_name_the_command_line() -> None:
-    with pytest.raises(InputError, match=r"command line: stages\[0\].ratio: must be below 1.0, not 3"):
+    with pytest.raises(InputError, match=r"stages\[0\].ratio: must be below 1.0, not 3"):
         parse_recipe({"name": "a", "model": "m", "stages": [{"kind": "prune", "ratio": 3}]})
 
 
@@ -342,6 +342,24 @@ def test_a_group_given_in_part_keeps_the_rest_of_its_default(tmp_path: Path) -> 
     assert usual.recovery is not None
     assert stage.recovery.training == usual.recovery.training.model_copy(update={"steps": 4})
     assert stage.recovery.training.learning_rate != TrainingConfig().learning_rate
+
+
+@pytest.mark.parametrize(
+    ("given", "ratio"),
+    [
+        ("", 0.25),
+        ("head_ratio: 0.5", 0.0),
+        ("layer_ratio: 0.0", 0.25),
+        ("target: {parameters: 0.5}", 0.0),
+        ("residual_ratio: 0.5\n    ratio: 0.1", 0.1),
+    ],
+)
+def test_the_default_ratio_makes_way_to_what_is_asked_for(tmp_path: Path, given: str, ratio: float) -> None:
+    recipe = load(tmp_path, f"{MINIMAL}  - kind: prune\n    {given}\n")
+    assert isinstance(recipe.stages[0], PruneConfig)
+    assert recipe.stages[0].ratio == ratio
+    again = parse_recipe(resolved(recipe)).stages[0]
+    assert again == recipe.stages[0]
 
 
 def test_resolved_holds_every_default(tmp_path: Path) -> None:
