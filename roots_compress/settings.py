@@ -46,4 +46,7 @@ Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A fraction to remove: 0 removes nothing, and 1 would remove everything, so it is not allowed."""
 PositiveInt = Annotated[int, Field(ge=1)]
 Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
+LEAST_BLOCK_SIZE = 8
+BlockSize = Annotated[int, Field(ge=LEAST_BLOCK_SIZE)]
+"""Tokens of a window."""
 PositiveFloat = Annotated[float, Field(gt=0.0)]

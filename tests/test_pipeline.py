@@ -20,6 +20,7 @@ from roots_compress.cli.app import app
 from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
+from roots_compress.model.sources import inspect_source
 from roots_compress.pipeline import plan_recipe
 from roots_compress.preparation import Setting, prepare
 from roots_compress.recipe.growth import grow
@@ -27,6 +28,7 @@ from roots_compress.recipe.loading import parse_recipe
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_metrics, read_stages
+from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.steps import keys_of
 from tests.chains import DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, carry_out, recipe
 from tests.faults.commands import Commands
@@ -168,14 +170,37 @@ def test_an_imported_model_is_the_baseline_and_verbs_make_a_recipe_grow(
     assert grow(folder, DISTILL, source=teacher, fresh=False, settings=settings) == third
     with pytest.raises(InputError, match="in use"):
         grow(folder, DISTILL, source=tmp_path, fresh=False, settings={})
-    with pytest.raises(InputError, match="cannot come after"):
+    with pytest.raises(InputError, match="ends in quantized weights") as caught:
         grow(folder, PRUNE, source=None, fresh=False, settings={})
+    assert caught.value.remedy is not None
+    assert f"roots-compress prune {folder / '02-prune' / 'checkpoint'} --run" in caught.value.remedy
+    with pytest.raises(InputError, match="does not exist"):
+        grow(folder, PRUNE, source=tmp_path / "absent", fresh=False, settings={})
+
+
+def test_what_is_named_in_place_of_another_is_told_from_it(
+    chain: tuple[Recipe, Path, RunMetrics],
+) -> None:
+    run = chain[1]
+    with pytest.raises(InputError) as of_run:
+        inspect_source(run)
+    assert of_run.value.remedy == f"Name {run / '03-quantize' / 'checkpoint'}."
+    with pytest.raises(InputError) as of_stage:
+        inspect_source(run / "02-prune")
+    assert of_stage.value.remedy == f"Name {run / '02-prune' / 'checkpoint'}."
+    with pytest.raises(InputError) as of_graph:
+        find_graph(run)
+    assert of_graph.value.remedy == f"Name a stage of the run, such as {run / '03-quantize'}."
+    with pytest.raises(InputError, match="is a stage of a run") as of_figures:
+        read_metrics(run / "02-prune")
+    assert of_figures.value.remedy == f"Name the run: {run}"
 
 
 def test_a_stage_keeps_the_name_it_is_given_and_its_paths_start_from_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("teacher").mkdir()
     stage = {"kind": "distill", "name": "mine", "loss": {"top_k": 4, "cache": "kept"}}
     grown = grow(Path("runs/current"), stage, source=Path("teacher"), fresh=False, settings={})
     first = grown.stages[0]
@@ -201,7 +226,7 @@ def test_a_verb_interrupted_before_its_figures_were_written_is_not_repeated(
 ) -> None:
     folder = tmp_path / "interrupted"
     shutil.copytree(chain[1], folder)
-    with pytest.raises(InputError, match="cannot come after"):
+    with pytest.raises(InputError, match="ends in quantized weights"):
         grow(folder, QUANTIZE, source=None, fresh=False, settings={})
     (folder / "metrics.json").unlink()
     assert grow(folder, QUANTIZE, source=None, fresh=False, settings={}) == chain[0]

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from roots_compress.cli.console import say, stderr, stdout
+from roots_compress.cli.naming import naming_options
 from roots_compress.cli.options import (
     DEFAULT_RUN,
     MOST_THREADS,
@@ -39,7 +40,7 @@ def import_(
 ) -> None:
     """Bring a model of another family into a ROOTS checkpoint."""
     from roots_compress.model.sources import inspect_source
-    from roots_compress.run.atomic import new_folder
+    from roots_compress.run.outputs import new_folder
 
     inspect_source(source)
     with new_folder(out, source=source) as partial:
@@ -66,7 +67,7 @@ def export(
     ] = False,
 ) -> None:
     """Export a checkpoint to an ONNX graph, checked against it before it is kept."""
-    from roots_compress.run.atomic import new_folder
+    from roots_compress.run.outputs import new_folder
     from roots_compress.run.stages import newest_checkpoint
 
     source = checkpoint or newest_checkpoint(run)
@@ -101,15 +102,16 @@ def evaluate(
     """Measure perplexity and bits per byte of a checkpoint or a graph."""
     from roots_compress.recipe.growth import evaluation_request
 
-    recipe = evaluation_request(text.settings(), path)
-    from roots_compress.preparation import prepare_evaluation
+    with naming_options("eval"):
+        recipe = evaluation_request(text.settings(), path)
+        from roots_compress.preparation import prepare_evaluation
 
-    split = prepare_evaluation(recipe)
-    from roots_compress.evaluate.progress import bar
-    from roots_compress.evaluate.single import evaluate_artifact
+        split = prepare_evaluation(recipe)
+        from roots_compress.evaluate.progress import bar
+        from roots_compress.evaluate.single import evaluate_artifact
 
-    with bar(stderr(), "perplexity") as progress:
-        quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
+        with bar(stderr(), "perplexity") as progress:
+            quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
     say(
         f"perplexity {quality.perplexity:.4f}  bits/byte {quality.bits_per_byte:.4f}  "
         f"({protocol.tokens:,} tokens of {protocol.text})"
@@ -141,6 +143,9 @@ def bench(
     from roots_compress.evaluate.speed import measure_speed
     from roots_compress.evaluate.threads import default_threads
 
+    if len({*graphs}) < len(graphs):
+        twice = next(graph for index, graph in enumerate(graphs) if graph in graphs[:index])
+        raise InputError("the graph is named twice", where=twice, remedy="Name each once.")
     with bar(stderr(), "timing") as progress:
         results = measure_speed(
             {str(graph): graph for graph in graphs},
@@ -151,6 +156,9 @@ def bench(
             progress=progress,
         )
     stdout().print(_speed_table(results))
+    measured = {speed.context for figures in results.values() for speed in figures.decode}
+    if beyond := {*(context or ())} - measured:
+        say(f"Contexts of {max(beyond)} tokens have no room in every model; {max(measured)} were measured.")
 
 
 def _speed_table(results: Mapping[str, Speeds]) -> Table:
@@ -185,10 +193,10 @@ def generate(
         float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token each time.")
     ] = 0.0,
     top_k: Annotated[
-        int | None, typer.Option("--top-k", help="Sample among this many likeliest tokens.")
+        int | None, typer.Option("--top-k", min=1, help="Sample among this many likeliest tokens.")
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option("--top-p", help="Sample within this probability mass.")
+        float | None, typer.Option("--top-p", min=0.0, max=1.0, help="Sample within this probability mass.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     threads: Annotated[
@@ -196,6 +204,12 @@ def generate(
     ] = None,
 ) -> None:
     """Write on from a prompt with an exported graph."""
+    if temperature == 0 and (top_k is not None or top_p is not None):
+        raise InputError(
+            "the likeliest token is taken each time, so that there is nothing to sample from",
+            where="--top-k" if top_k is not None else "--top-p",
+            remedy="Give a --temperature above 0, such as 0.8.",
+        )
     if not prompt:
         raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")
     try:

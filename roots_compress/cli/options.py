@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import wraps
@@ -35,7 +35,56 @@ class Device(StrEnum):
 
 
 @dataclass(frozen=True)
-class TextOptions:
+class Sets:
+    """What an option sets: the key of a recipe, or of the verb's stage, and for a flag the value it gives."""
+
+    key: str
+    to: Any = None
+
+
+class OptionGroup:
+    """Options that several verbs share, or that belong together, each declared with the key that it sets."""
+
+    @classmethod
+    def declared(cls) -> Iterator[tuple[str, str, Sets]]:
+        """Yield field, option and what it sets, of each option that sets a key; `lr` is `--lr`."""
+        for name, hint in get_type_hints(cls, include_extras=True).items():
+            for sets in getattr(hint, "__metadata__", ()):
+                if isinstance(sets, Sets):
+                    yield name, f"--{name.replace('_', '-')}", sets
+
+    def given(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield option, key and value, as a recipe holds it, of each option that was typed."""
+        for name, option, sets in self.declared():
+            value = getattr(self, name)
+            if sets.to is not None:
+                value = sets.to if value else None
+            if value is not None and value != []:
+                yield option, sets.key, _plain(value)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what was given, in groups of keys as a recipe has them."""
+        found: dict[str, Any] = {}
+        for _, dotted_key, value in self.given():
+            *groups, key = dotted_key.split(".")
+            inmost = found
+            for group in groups:
+                inmost = inmost.setdefault(group, {})
+            inmost[key] = value
+        return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as a recipe holds it; paths that are typed start from the current folder."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return value.value if isinstance(value, StrEnum) else value
+
+
+@dataclass(frozen=True)
+class TextOptions(OptionGroup):
     """The text a verb reads, and how quality and speed are measured on it."""
 
     data: Annotated[
@@ -45,6 +94,7 @@ class TextOptions:
             metavar="PATH",
             help="Text files and folders; repeatable. Default: the built-in corpus, Python's documentation.",
         ),
+        Sets("data.train"),
     ] = None
     eval_data: Annotated[
         list[Path] | None,
@@ -53,38 +103,35 @@ class TextOptions:
             metavar="PATH",
             help="Text held out for perplexity; repeatable. Default: 5% of the documents of --data.",
         ),
+        Sets("data.eval"),
     ] = None
     text_column: Annotated[
         str | None,
         typer.Option(
             "--text-column", help="Column or key of the text in CSV, JSONL and Parquet files. Default: text."
         ),
+        Sets("data.text_column"),
     ] = None
     windows: Annotated[
         int | None,
         typer.Option("--windows", help="Held-out windows that perplexity is measured on. Default: 24."),
+        Sets("evaluation.windows"),
     ] = None
     block_size: Annotated[
-        int | None, typer.Option("--block-size", help="Tokens in each held-out window. Default: 512.")
+        int | None,
+        typer.Option("--block-size", help="Tokens in each held-out window. Default: 512."),
+        Sets("evaluation.block_size"),
     ] = None
     threads: Annotated[
         int | None,
         typer.Option(
             "--threads", help="Threads to compute and to measure with. Default: the physical cores available."
         ),
+        Sets("evaluation.threads"),
     ] = None
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random. Default: 0.")] = None
-
-    def settings(self) -> dict[str, Any]:
-        """Return what was given, as a part of a recipe."""
-        return given(
-            data=given(
-                train=_absolute(self.data), eval=_absolute(self.eval_data), text_column=self.text_column
-            )
-            or None,
-            evaluation=given(windows=self.windows, block_size=self.block_size, threads=self.threads) or None,
-            seed=self.seed,
-        )
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of everything random. Default: 0."), Sets("seed")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +147,7 @@ class RunOptions(TextOptions):
         typer.Option(
             "--device", help="Where to train and calibrate; graphs are measured on the CPU. Default: auto."
         ),
+        Sets("device"),
     ] = None
     assignments: Annotated[
         list[str] | None,
@@ -110,34 +158,29 @@ class RunOptions(TextOptions):
         ),
     ] = None
 
-    def settings(self) -> dict[str, Any]:
-        """Return what was given of the whole run, as a part of a recipe."""
-        return {**super().settings(), **given(device=self.device.value if self.device else None)}
-
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class TrainingOptions(OptionGroup):
     """The training loop's most used settings; a recipe has them all."""
 
-    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps. Default: 300.")] = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Optimizer steps. Default: 300."), Sets("training.steps")
+    ] = None
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Training windows in each optimizer step. Default: 4.")
+        int | None,
+        typer.Option("--batch-size", help="Training windows in each optimizer step. Default: 4."),
+        Sets("training.batch_size"),
     ] = None
     lr: Annotated[
-        float | None, typer.Option("--lr", help="Peak learning rate, after the warm-up. Default: 0.001.")
+        float | None,
+        typer.Option("--lr", help="Peak learning rate, after the warm-up. Default: 0.001."),
+        Sets("training.learning_rate"),
     ] = None
     train_block_size: Annotated[
-        int | None, typer.Option("--train-block-size", help="Tokens in each training window. Default: 256.")
+        int | None,
+        typer.Option("--train-block-size", help="Tokens in each training window. Default: 256."),
+        Sets("training.block_size"),
     ] = None
-
-    def settings(self) -> dict[str, Any]:
-        """Return what was given, as a part of a stage."""
-        return given(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.lr,
-            block_size=self.train_block_size,
-        )
 
 
 def spread_options(verb: Callable[..., None]) -> Callable[..., None]:
@@ -174,12 +217,3 @@ def spread_options(verb: Callable[..., None]) -> Callable[..., None]:
     spread.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     spread.__annotations__ = {parameter.name: parameter.annotation for parameter in keyword_only}
     return spread
-
-
-def _absolute(paths: list[Path] | None) -> list[Path] | None:
-    return [path.absolute() for path in paths] if paths else None
-
-
-def given(**settings: Any) -> dict[str, Any]:
-    """Return the settings that were given: those that are not None."""
-    return {key: value for key, value in settings.items() if value is not None}

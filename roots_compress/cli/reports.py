@@ -10,7 +10,7 @@ import typer
 
 from roots_compress.cli.console import say, stdout
 from roots_compress.cli.options import DEFAULT_RUN
-from roots_compress.errors import RootsError
+from roots_compress.errors import InputError, RootsError
 
 
 class Format(StrEnum):
@@ -23,7 +23,9 @@ class Format(StrEnum):
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")] = DEFAULT_RUN,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help=f"A run's folder. Default: {DEFAULT_RUN}.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--run", metavar="DIR", help="The same, as an option.")
     ] = None,
@@ -32,7 +34,9 @@ def report(
     """Show the figures of a run, stage by stage."""
     from roots_compress.run.stages import read_metrics
 
-    metrics = read_metrics(folder or run)
+    if run and folder:
+        raise InputError("a run is named twice", where="--run", remedy="Name it once, with --run or without.")
+    metrics = read_metrics(run or folder or DEFAULT_RUN)
     if form is Format.table:
         from roots_compress.report.rows import rows_of
         from roots_compress.report.text import label, tables
@@ -62,6 +66,8 @@ def compare(
     from roots_compress.report.compare import comparison
     from roots_compress.run.stages import read_metrics
 
+    if len(runs) < 2:
+        raise InputError("there is nothing to compare it with", where=runs[0], remedy="Name another run too.")
     table, remarks = comparison([(str(run), read_metrics(run)) for run in runs])
     out = stdout()
     out.print(table)

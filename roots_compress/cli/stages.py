@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from roots_compress.cli.console import stderr, stdout
+from roots_compress.cli.naming import naming_options
 from roots_compress.cli.options import (
     CheckpointArgument,
+    OptionGroup,
     RunOptions,
     TrainingOptions,
-    given,
     spread_options,
 )
-from roots_compress.cli.stage_options import CutOptions, LossOptions, ModelOptions, RoundingOptions
+from roots_compress.cli.stage_options import CutOptions, DistillOptions, ModelOptions, RoundingOptions
 
 
 @spread_options
@@ -34,8 +36,7 @@ def train(
     run: RunOptions,
 ) -> None:
     """Pre-train a ROOTS model: a new one as a run's baseline, or go on training a checkpoint."""
-    stage = {"kind": "train", **model.settings(), "training": training.settings()}
-    _append(stage, run, source=checkpoint)
+    _append("train", [model, training], run, source=checkpoint)
 
 
 @spread_options
@@ -49,53 +50,45 @@ def distill(
             help="A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint.",
         ),
     ] = None,
-    student: Annotated[
-        str | None,
-        typer.Option(
-            "--student", help="`tiny`, `small`, `medium`, a config file or a checkpoint. Default: small."
-        ),
-    ] = None,
-    loss: LossOptions,
+    loss: DistillOptions,
     training: TrainingOptions,
     run: RunOptions,
 ) -> None:
     """Train a smaller student to match its teacher."""
-    stage = {
-        "kind": "distill",
-        **given(student=student),
-        "loss": loss.settings(),
-        "training": training.settings(),
-    }
-    _append(stage, run, source=teacher)
+    _append("distill", [loss, training], run, source=teacher)
 
 
 @spread_options
 def prune(*, checkpoint: CheckpointArgument = None, cut: CutOptions, run: RunOptions) -> None:
     """Remove whole channels, heads or layers, and refit what follows them."""
-    _append({"kind": "prune", **cut.settings()}, run, source=checkpoint)
+    _append("prune", [cut], run, source=checkpoint)
 
 
 @spread_options
 def quantize(*, checkpoint: CheckpointArgument = None, rounding: RoundingOptions, run: RunOptions) -> None:
     """Store weights, and where it holds up compute, in fewer bits."""
-    _append({"kind": "quantize", **rounding.settings()}, run, source=checkpoint)
+    _append("quantize", [rounding], run, source=checkpoint)
 
 
-def _append(stage: dict[str, Any], run: RunOptions, *, source: Path | None) -> None:
+def _append(verb: str, options: Sequence[OptionGroup], run: RunOptions, *, source: Path | None) -> None:
     from roots_compress.recipe.assignments import with_assignments
     from roots_compress.recipe.growth import grow
     from roots_compress.recipe.loading import check_paths
 
-    stage = with_assignments(stage, run.assignments or [])
-    recipe = grow(run.run, stage, source=source, fresh=run.fresh, settings=run.settings())
-    check_paths(recipe)
-    from roots_compress.preparation import prepare
+    with naming_options(verb, options):
+        stage: dict[str, Any] = {"kind": verb}
+        for group in options:
+            stage |= group.settings()
+        stage = with_assignments(stage, run.assignments or [])
+        recipe = grow(run.run, stage, source=source, fresh=run.fresh, settings=run.settings())
+        check_paths(recipe)
+        from roots_compress.preparation import prepare
 
-    setting = prepare(recipe, run.run)
-    from roots_compress.pipeline import run_recipe
-    from roots_compress.report.gates import require
-    from roots_compress.report.text import table
+        setting = prepare(recipe, run.run)
+        from roots_compress.pipeline import run_recipe
+        from roots_compress.report.gates import require
+        from roots_compress.report.text import table
 
-    metrics = run_recipe(setting, run.run, fresh=run.fresh, console=stderr())
+        metrics = run_recipe(setting, run.run, fresh=run.fresh, console=stderr())
     stdout().print(table(metrics))
     require(metrics.gates, where=str(run.run))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from roots_compress.settings import PathListSetting, PositiveInt, Settings
+from roots_compress.settings import BlockSize, PathListSetting, PositiveInt, Settings
 
 
 class DataConfig(Settings):
@@ -38,5 +38,5 @@ class CalibrationConfig(Settings):
 
     windows: PositiveInt = 32
     """Windows of training text."""
-    block_size: Annotated[int, Field(ge=8)] = 256
+    block_size: BlockSize = 256
     """Tokens in each window."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import Document
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.tokenizers import tokenizer_sha256
-from roots_compress.data.windows import EvaluationWindows
+from roots_compress.data.windows import EvaluationWindows, or_shorter
 from roots_compress.errors import InputError
 
 DOCUMENT_SEPARATOR = "\n\n"
@@ -45,8 +45,7 @@ def evaluation_windows(
         raise InputError(
             f"the held-out text has {len(ids)} tokens, fewer than one window of {block_size}",
             where="data.eval",
-            remedy="Name more held-out text, raise data.eval_fraction, or set evaluation.block_size to "
-            f"{len(ids) + 1 - opening} or less.",
+            remedy=f"Give more text{or_shorter('evaluation.block_size', len(ids) + 1 - opening)}.",
         )
     count = min(limit, available)
     chosen = np.arange(count) * available // count

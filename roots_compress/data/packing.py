@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, or_shorter
 from roots_compress.errors import InputError
 
 BATCH_DOCUMENTS = 64
@@ -26,6 +26,7 @@ def pack(
     *,
     seed: int,
     limit: int | None = None,
+    key: str = "block_size",
 ) -> PackedWindows:
     """Pack documents into windows of `block_size` tokens, both in an order drawn from `seed`.
 
@@ -40,6 +41,7 @@ def pack(
         block_size: tokens in a window.
         seed: decides the order of documents and windows.
         limit: the most windows to return; no more documents are tokenised than these need.
+        key: of the recipe, that sets `block_size`; for the message where the text is too short.
 
     Raises:
         InputError: the documents fill less than one window.
@@ -52,7 +54,7 @@ def pack(
         raise InputError(
             f"the text has {len(ids)} tokens, fewer than one window of {block_size}",
             where="data.train",
-            remedy=f"Give more text, or set block_size to {len(ids)} or less.",
+            remedy=f"Give more text{or_shorter(key, len(ids))}.",
         )
     scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.
     document_of_token = np.repeat(np.arange(len(lengths)), lengths)

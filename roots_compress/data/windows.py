@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from roots_compress.settings import LEAST_BLOCK_SIZE
+
 IGNORED_LABEL = -100
+
+
+def or_shorter(key: str, tokens: int) -> str:
+    """Return the advice to shorten windows to what a text fills; nothing where that is no window."""
+    return f", or set {key} to {tokens} or less" if tokens >= LEAST_BLOCK_SIZE else ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from roots_compress.settings import PositiveInt, Settings, Threads
+from roots_compress.settings import BlockSize, PositiveInt, Settings, Threads
 
 
 class EvaluationConfig(Settings):
@@ -14,7 +14,7 @@ class EvaluationConfig(Settings):
 
     windows: PositiveInt = 24
     """Windows of held-out text that perplexity is measured on."""
-    block_size: Annotated[int, Field(ge=8)] = 512
+    block_size: BlockSize = 512
     """Tokens in each window; at most the model's context."""
     contexts: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (128, 512)
     """Context lengths, in tokens, at which prefill and decode speed are measured."""

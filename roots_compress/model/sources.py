@@ -125,12 +125,13 @@ def inspect_source(source: Path) -> SourceInfo:
 def _inspect_directory(directory: Path) -> SourceInfo:
     config_path = directory / CONFIG
     if not config_path.exists():
-        inner = directory / "checkpoint"  # as in a stage of a run
+        # As in a stage of a run, or in a run, whose newest stage is meant.
+        within = [*sorted(directory.glob(f"*/checkpoint/{CONFIG}")), *directory.glob(f"checkpoint/{CONFIG}")]
         wanted = "the directory that holds config.json and model.safetensors, or a GGUF file"
         raise InputError(
             f"is a directory without {CONFIG}",
             where=directory,
-            remedy=f"Name {inner if (inner / CONFIG).exists() else wanted}.",
+            remedy=f"Name {within[-1].parent if within else wanted}.",
         )
     config = read_json_object(config_path)
     _refuse_code(config, config_path)

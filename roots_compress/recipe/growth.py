@@ -6,12 +6,12 @@ A chain of verbs is thereby a recipe that grows, and runs, resumes and is report
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from roots_compress.errors import InputError
-from roots_compress.recipe.loading import from_folder, parse_recipe, resolved
+from roots_compress.recipe.loading import from_folder, parse_recipe, refuse_missing, resolved
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.run.atomic import read_regular, real_path
 from roots_compress.run.marker import refuse_foreign
@@ -41,6 +41,8 @@ def grow(
         InputError: nothing to start from, a setting out of bounds, or a folder that holds something else or a
             run that was begun otherwise.
     """
+    if source is not None:
+        refuse_missing(source, "model")
     refuse_foreign(folder)
     standing = None if fresh else _standing(folder)
     if standing is None:
@@ -75,6 +77,7 @@ def grow(
     if unfinished and _unnamed(unfinished[0]) == _unnamed(wanted):
         begun = recipe.model_copy(update={"stages": recipe.stages[: finished + 1]})
         return _renamed(begun, -1, stage)
+    _refuse_after_quantize(kept, stage, folder)
     document = resolved(recipe)
     document["stages"] = [each.model_dump(mode="json") for each in kept]
     document["stages"].append({"name": _free_name(stage["kind"], kept), **stage})
@@ -144,6 +147,18 @@ def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: 
                     where=folder,
                     remedy="Leave the option out, or start another run with --run.",
                 )
+
+
+def _refuse_after_quantize(kept: Sequence[StageConfig], stage: Mapping[str, Any], folder: Path) -> None:
+    if kept and kept[-1].kind == "quantize":
+        verb = "distill --teacher" if stage["kind"] == "distill" else stage["kind"]
+        before = read_stages(folder)[0][-2].checkpoint
+        raise InputError(
+            f"the run ends in quantized weights ('{kept[-1].name}'), which no stage can change",
+            where=folder,
+            remedy="Go on from the stage before, in another run:\n"
+            f"roots-compress {verb} {before} --run ANOTHER",
+        )
 
 
 def _unnamed(stage: StageConfig) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def parse_recipe(values: Mapping[str, Any], document: Document | None = None) ->
 
     Args:
         values: keys and values as YAML or JSON holds them.
-        document: where they were read from, to be named in messages; without it, the command line is.
+        document: where they were read from, to be named in messages; without it, keys alone are.
 
     Raises:
         InputError: the values are no recipe.
@@ -65,7 +65,7 @@ def parse_recipe(values: Mapping[str, Any], document: Document | None = None) ->
         faults = list(faults_of(error, values))
     if document is not None:
         faults.sort(key=lambda fault: document.line(fault[0]))
-    places = [document.place(at) if document else f"command line: {dotted(at)}" for at, _ in faults]
+    places = [document.place(at) if document else dotted(at) for at, _ in faults]
     remedy = "docs/recipes.md describes every key."
     if len(faults) == 1:
         raise InputError(faults[0][1], where=places[0], remedy=remedy)
@@ -91,17 +91,9 @@ def check_paths(recipe: Recipe, document: Document | None = None) -> None:
         InputError: a model, a text or a student is missing.
     """
     for location, path in _named_paths(recipe):
-        try:
-            if path.exists():
-                continue
-            problem = "does not exist"
-        except OSError as error:  # a folder on the way may not be entered, or a name is too long
-            problem = f"cannot be read: {error.strerror}"
         where = _place_of(location, path, document)
-        remedy = _LOCAL_ONLY
-        if document is not None and where != MODEL_OPTION:
-            remedy = f"Relative paths in a recipe start from its own folder. {_LOCAL_ONLY}"
-        raise InputError(f"'{path}' {problem}", where=where, remedy=remedy)
+        advice = "Relative paths in a recipe start from its own folder. "
+        refuse_missing(path, where, advice if document is not None and where != MODEL_OPTION else "")
     for place, stage in placed_stages(recipe):
         if isinstance(stage, DistillConfig):
             location = (*place, "student")
@@ -110,6 +102,26 @@ def check_paths(recipe: Recipe, document: Document | None = None) -> None:
             except InputError as error:
                 error.where = _place_of(location, Path(stage.student), document)
                 raise
+
+
+def refuse_missing(path: Path, where: str, advice: str = "") -> None:
+    """Refuse a path that is not there.
+
+    Args:
+        path: of a model or a text.
+        where: it was named.
+        advice: a sentence to precede what always holds.
+
+    Raises:
+        InputError: it does not exist, or cannot be looked for.
+    """
+    try:
+        if path.exists():
+            return
+        problem = "does not exist"
+    except OSError as error:  # a folder on the way may not be entered, or a name is too long
+        problem = f"cannot be read: {error.strerror}"
+    raise InputError(f"'{path}' {problem}", where=where, remedy=f"{advice}{_LOCAL_ONLY}")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
+from roots_compress.settings import BlockSize, PathSetting, PositiveFloat, PositiveInt, Settings
 
 
 class TrainingConfig(Settings):
@@ -18,7 +18,7 @@ class TrainingConfig(Settings):
     """Windows in each micro-batch."""
     accumulation: PositiveInt = 1
     """Micro-batches whose gradients are averaged before each optimizer step."""
-    block_size: Annotated[int, Field(ge=8)] = 256
+    block_size: BlockSize = 256
     """Tokens in each training window."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""

@@ -104,11 +104,17 @@ def test_a_long_documents_windows_are_not_its_first_ones_alone(tokenizer: PreTra
 
 
 def test_too_little_text_says_how_much_there_is(tokenizer: PreTrainedTokenizerFast) -> None:
-    document = Document.plain("fox")
+    document = Document.plain("fox " * 9)
     count = len(framed_ids(document, tokenizer))
     with pytest.raises(InputError, match=f"{count} tokens, fewer than one window of 64") as caught:
-        pack([document], tokenizer, 64, seed=0)
-    assert f"block_size to {count}" in str(caught.value)
+        pack([document], tokenizer, 64, seed=0, key="a.block_size")
+    assert caught.value.remedy == f"Give more text, or set a.block_size to {count} or less."
+
+
+def test_no_window_shorter_than_the_shortest_is_advised(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(InputError, match="5 tokens, fewer than one window of 64") as caught:
+        pack([Document.plain("fox")], tokenizer, 64, seed=0)
+    assert caught.value.remedy == "Give more text."
 
 
 def test_no_documents_are_too_little_text(tokenizer: PreTrainedTokenizerFast) -> None:

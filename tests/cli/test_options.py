@@ -1,0 +1,132 @@
+"""What options say that they set, against the recipe's schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from typer.testing import CliRunner
+
+from roots_compress.cli import stages
+from roots_compress.cli.app import app
+from roots_compress.cli.naming import naming_options
+from roots_compress.cli.options import OptionGroup, RunOptions, TextOptions, TrainingOptions
+from roots_compress.cli.stage_options import CutOptions, DistillOptions, ModelOptions, RoundingOptions
+from roots_compress.errors import InputError, RootsError
+from roots_compress.recipe.faults import STAGES
+from roots_compress.recipe.schema import Recipe
+from roots_compress.settings import Settings
+
+GROUPS: list[tuple[type[OptionGroup], type[Settings]]] = [
+    (TextOptions, Recipe),
+    (RunOptions, Recipe),
+    (ModelOptions, STAGES["train"]),
+    (TrainingOptions, STAGES["train"]),
+    (TrainingOptions, STAGES["distill"]),
+    (DistillOptions, STAGES["distill"]),
+    (CutOptions, STAGES["prune"]),
+    (RoundingOptions, STAGES["quantize"]),
+]
+
+
+def default_of(settings: type[Settings], key: str) -> Any:
+    """Return what a key holds where it is not given; fails where there is no such key."""
+    first, _, rest = key.partition(".")
+    field = settings.model_fields[first]
+    if not rest:
+        return field.default
+    candidates = (field.annotation, *get_args(field.annotation))
+    inner = next(each for each in candidates if isinstance(each, type) and issubclass(each, Settings))
+    return default_of(inner, rest)
+
+
+@pytest.mark.parametrize(("group", "settings"), GROUPS)
+def test_each_option_sets_a_key_and_tells_its_default(
+    group: type[OptionGroup], settings: type[Settings]
+) -> None:
+    hints = get_type_hints(group, include_extras=True)
+    declared = list(group.declared())
+    assert declared
+    for name, option, sets in declared:
+        default, typed = default_of(settings, sets.key), hints[name].__metadata__[0]
+        assert typed.default.partition("/")[0] == option
+        if told := re.search(r"Default: ([0-9.]+?)\.?(?: without.*)?$", typed.help):
+            assert float(told[1]) == default, (option, default)
+
+
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [
+        ("quantize", {}),
+        ("quantize --int4", {"scheme": "int4"}),
+        (
+            "quantize --int8 --weights-only --group-size 32 --int8-cache",
+            {"scheme": "int8", "activations": "never", "group_size": 32, "cache": "int8"},
+        ),
+        ("prune --head-ratio 0.5 --no-refit", {"head_ratio": 0.5, "refit": False}),
+        (
+            "prune --target-bytes 9000 --per-layer --score obs",
+            {"target": {"bytes": 9000}, "uniform": False, "score": "obs"},
+        ),
+        (
+            "distill --student tiny --top-k 8 --divergence reverse_kl",
+            {
+                "student": "tiny",
+                "loss": {"top_k": 8, "divergence": "reverse_kl"},
+            },
+        ),
+    ],
+)
+def test_what_is_typed_becomes_settings(
+    command: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def append(verb: str, options: Sequence[OptionGroup], run: RunOptions, *, source: Path | None) -> None:
+        assert verb == command.split()[0]
+        for group in options:
+            seen.update(group.settings())
+
+    monkeypatch.setattr(stages, "_append", append)
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == 0, result.output
+    assert seen == settings
+
+
+def test_options_become_the_settings_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = RunOptions(data=[Path("a")], eval_data=[], windows=3, seed=0)
+    assert text.settings() == {
+        "data": {"train": [str(tmp_path / "a")]},
+        "evaluation": {"windows": 3},
+        "seed": 0,
+    }
+    assert CutOptions(refit=False, recover=9).settings() == {
+        "refit": False,
+        "recovery": {"training": {"steps": 9}},
+    }
+    assert CutOptions(per_layer=True).settings() == {"uniform": False}
+    assert RoundingOptions().settings() == {}
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("stages[3].target", "--target-bytes"),
+        ("stages[0].recovery.training.steps", "--recover"),
+        ("stages[0].calibration.windows", "--set calibration.windows"),
+        ("stages[0]", "prune"),
+        ("evaluation.block_size", "--block-size"),
+        ("evaluation.contexts", "evaluation.contexts (of a recipe)"),
+        ("data.train[1]", "--data"),
+        ("seed", "--seed"),
+        ("some/file.txt:3", "some/file.txt:3"),
+    ],
+)
+def test_faults_of_keys_are_told_in_options(where: str, named: str) -> None:
+    with pytest.raises(RootsError) as caught, naming_options("prune", [CutOptions(target_bytes=3)]):
+        raise InputError("is wrong", where=where, remedy="Lower stages[0].head_ratio.")
+    assert str(caught.value) == f"{named}: is wrong\nLower --head-ratio."
