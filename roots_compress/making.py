@@ -15,13 +15,13 @@ from roots_compress.distill.config import DistillConfig
 from roots_compress.distill.stage import distill
 from roots_compress.errors import InputError, StageError
 from roots_compress.evaluate.artifact import measure_quality
-from roots_compress.evaluate.progress import bar
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.model.limits import Limits
 from roots_compress.model.sources import inspect_source
 from roots_compress.needs import needs_of, require_room
 from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
+from roots_compress.progress import bar
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.stage import prune
 from roots_compress.quantize.config import QuantizeConfig

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from roots_compress.errors import RootsError, StageError, printable
 from roots_compress.evaluate.artifact import protocol_of
-from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.making import make_stage
 from roots_compress.model.sources import CONFIG
 from roots_compress.preparation import Setting, held_out_windows
+from roots_compress.progress import bar
 from roots_compress.recipe.schema import Recipe
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html

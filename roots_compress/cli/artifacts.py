@@ -107,8 +107,8 @@ def evaluate(
         from roots_compress.preparation import prepare_evaluation
 
         split = prepare_evaluation(recipe)
-        from roots_compress.evaluate.progress import bar
         from roots_compress.evaluate.single import evaluate_artifact
+        from roots_compress.progress import bar
 
         with bar(stderr(), "perplexity") as progress:
             quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
@@ -139,9 +139,9 @@ def bench(
     ] = None,
 ) -> None:
     """Time prefill and decoding of several graphs, interleaved in one run."""
-    from roots_compress.evaluate.progress import bar
     from roots_compress.evaluate.speed import measure_speed
     from roots_compress.evaluate.threads import default_threads
+    from roots_compress.progress import bar
 
     if len({*graphs}) < len(graphs):
         twice = next(graph for index, graph in enumerate(graphs) if graph in graphs[:index])

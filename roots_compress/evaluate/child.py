@@ -18,7 +18,7 @@ from roots_compress.errors import InputError, RootsError, StageError
 
 if TYPE_CHECKING:
     # Not at run time: the child needs neither the bars nor rich, and its memory is measured.
-    from roots_compress.evaluate.progress import Progress
+    from roots_compress.progress import Progress
 
 
 def measure(module: str, request: dict[str, Any], *, progress: Progress | None = None) -> Any:

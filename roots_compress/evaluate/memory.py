@@ -13,7 +13,7 @@ from roots_compress.evaluate.child import measure, serve
 from roots_compress.runtime.onnx_engine import OnnxEngine
 
 if TYPE_CHECKING:
-    from roots_compress.evaluate.progress import Progress
+    from roots_compress.progress import Progress
 
 PROC_STATUS = Path("/proc/self/status")
 

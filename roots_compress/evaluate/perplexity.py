@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import InputError, StageError
-from roots_compress.evaluate.progress import Progress
+from roots_compress.progress import Progress
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 

@@ -12,10 +12,10 @@ from roots_compress.errors import InputError
 from roots_compress.evaluate.artifact import protocol_of
 from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.evaluate.perplexity import Perplexity, perplexity
-from roots_compress.evaluate.progress import Progress
 from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.model.tokenizer import check_vocabulary
+from roots_compress.progress import Progress
 from roots_compress.results import Protocol
 from roots_compress.runtime.graph_folder import holds_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine

@@ -23,7 +23,7 @@ from roots_compress.runtime.protocol import LanguageModel, Tokens
 from roots_compress.runtime.session import read_config
 
 if TYPE_CHECKING:
-    from roots_compress.evaluate.progress import Progress
+    from roots_compress.progress import Progress
 
 # A timing lasts at least this long: a small model is run several times over for it.
 MIN_SECONDS = 0.1

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
@@ -26,6 +26,7 @@ from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.device import multiplies_bf16
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.preallocated_cache import preallocated_cache
+from roots_compress.progress import Display
 
 AT_ONCE = 64
 """Windows that are written side by side: enough to read the weights seldom, few enough for their cache."""
@@ -58,10 +59,11 @@ def own_text(
     opening_NP = torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]
     writer = copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
     parts = opening_NP.split(AT_ONCE)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("write text", total=len(parts) * (block_size - opening_NP.shape[1]))
+    done, total = count(1), len(parts) * (block_size - opening_NP.shape[1])
+    with Display(console, "writing text") as display:
         written = [
-            _continued(writer, part, block_size, generator, lambda: progress.advance(task)) for part in parts
+            _continued(writer, part, block_size, generator, lambda: display.update(next(done), total))
+            for part in parts
         ]
     return windows_of_own(torch.cat(written).numpy(), bos=bos)
 

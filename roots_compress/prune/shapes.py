@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.progress import track
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import LayerTarget, Plan, best_units, plan_ratios
 from roots_compress.prune.sensitivity import (
@@ -100,10 +100,9 @@ def allocate(
         return Allocation(targets)
     measured = track(
         layer_costs(model, windows, multiple_of=config.multiple_of, device=device),
+        console,
         "measuring layers",
         total=len(layers),
-        console=console,
-        transient=True,
     )
     costs = held_against_gradients(model, list(measured), windows, device=device)
     if config.target is None:

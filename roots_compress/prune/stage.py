@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import nn
 
 from roots_compress.data.documents import TextSplit
@@ -22,6 +21,7 @@ from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import with_own_text
 from roots_compress.model.surgery import check_resizable, keep_layers
+from roots_compress.progress import track
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
 from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
 from roots_compress.prune.plan import Plan
@@ -189,7 +189,7 @@ def _cut(
     if plan.hidden_size < model.config.hidden_size:
         residual_errors = cut_residual(model, windows, plan.hidden_size, refitted=config.refit, device=device)
     cutter = LayerwiseCutter(model, windows, score=config.score, refitted=config.refit, device=device)
-    errors = list(track(cutter.cut(left), "pruning layers", total=len(left), console=console, transient=True))
+    errors = list(track(cutter.cut(left), console, "pruning layers", total=len(left)))
     nn.Module.to(model, "cpu")
     dropped = [index for index in range(len(targets)) if index not in sources]
     return Cut(dropped, errors, allocation, residual_errors)

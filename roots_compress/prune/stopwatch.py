@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 
 from roots_compress.errors import InputError
-from roots_compress.evaluate.progress import bar
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.export.exporter import write_graph
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.progress import bar
 from roots_compress.prune.plan import LayerTarget
 from roots_compress.prune.timing import Shapes, fit_times, probes
 from roots_compress.results import Json

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, rounded_input
+from roots_compress.progress import track
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sites import Site, SiteInput, halves
 
@@ -86,7 +86,8 @@ def outlier_scales(
     """
     scales: dict[str, Tensor] = {}
     stream = ResidualStream(model, windows, device=device)
-    for index, layer in enumerate(track(model.model.layers, "look for outliers", console=console)):
+    layers = model.model.layers
+    for index, layer in enumerate(track(layers, console, "looking for outliers", total=len(layers))):
         name = f"model.layers.{index}"
         for half in halves(stream, layer, index, model.config.activation):
             inputs = half.observe(stream, name, gram=False, advance=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
@@ -21,6 +20,7 @@ from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, QuantizedLinear
+from roots_compress.progress import track
 from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.gptq import compensated_matrix
@@ -73,7 +73,8 @@ def round_layers(
     """
     rounded = Rounded()
     stream = ResidualStream(model, windows, device=device)
-    for index, original in enumerate(track(model.model.layers, "quantize", console=console)):
+    layers = model.model.layers
+    for index, original in enumerate(track(layers, console, "quantizing layers", total=len(layers))):
         layer = copy.deepcopy(original)
         prefix = f"model.layers.{index}."
         for half in halves(stream, layer, index, model.config.activation):

@@ -17,6 +17,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
 from roots_compress.model.device import Precision, resolve_precision
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.progress import Display
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.config import TrainingConfig
@@ -24,7 +25,6 @@ from roots_compress.training.interrupts import uninterrupted
 from roots_compress.training.memory import hand_back_free_memory
 from roots_compress.training.objective import Objective
 from roots_compress.training.optimizer import make_optimizer, trainable
-from roots_compress.training.progress import TrainingProgress
 from roots_compress.training.schedule import learning_rate
 from roots_compress.training.state import SavedState, fingerprint_of, load_state, save_state
 from roots_compress.training.summary import FitSummary, Tally
@@ -73,14 +73,15 @@ def fit(
             model, BatchOrder(windows, seed=seed), objective, config, device=device, seed=seed, work=work
         )
         run.resume(console, label)
-        first_step, first_tokens = run.step, run.tally.tokens
-        with TrainingProgress(console, label, steps=config.steps, first_step=first_step) as progress:
+        first_tokens = run.tally.tokens
+        started = time.monotonic()
+        with Display(console, label, done=run.step, stays=True) as display:
             try:
                 while run.step < config.steps:
                     run.advance()
-                    progress.update(
-                        run.step, loss=run.tally.losses["total"], tokens=run.tally.tokens - first_tokens
-                    )
+                    speed = (run.tally.tokens - first_tokens) / (time.monotonic() - started)
+                    note = f"loss {run.tally.losses['total']:.3f}, {speed:,.0f} tokens/s"
+                    display.update(run.step, config.steps, note)
                     if run.step % config.checkpoint_every == 0 or run.step == config.steps:
                         run.save()
             except KeyboardInterrupt:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
 from roots_compress.model.device import Precision, autocast
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.progress import track
 from roots_compress.results import Json
 from roots_compress.run.machine import library_versions, own_instruction_set
 from roots_compress.training.batches import BatchOrder
@@ -92,9 +92,10 @@ def cached_teacher(
         f"{len(cache.parts)} parts, {cache.position_bytes} bytes a token) to {cache.folder}",
     )
     with cache.writing():
+        missing = cache.missing()
         nn.Module.to(teacher, device).eval()
         try:
-            for part in track(cache.missing(), "asking the teacher", console=console, transient=True):
+            for part in track(missing, console, "asking the teacher", total=len(missing)):
                 with torch.no_grad(), autocast(device, precision):
                     cache.write(part, *_targets(teacher, order, part, config, device))
         finally:

@@ -230,8 +230,8 @@ def test_progress_is_readable_without_a_terminal(tmp_path: Path) -> None:
     train(tiny_model(), tmp_path, settings(steps=40), console=Console(file=stream, width=40))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
-    assert lines[0].startswith("training: step 1/40, loss ")
-    assert lines[-1].startswith("training: step 40/40, loss ")
+    assert lines[0].startswith("training: 1/40, loss ")
+    assert lines[-1].startswith("training: 40/40, loss ")
     assert all(line.endswith(" left") and "tokens/s" in line for line in lines)
 
 

@@ -1,0 +1,65 @@
+"""What is told of long work, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from roots_compress.progress import Display, track
+
+
+class Clock:
+    """Time that passes as it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("roots_compress.progress.time.monotonic", clock)
+    return clock
+
+
+def test_work_in_a_pipe_is_told_of_after_silence_alone(clock: Clock) -> None:
+    said = io.StringIO()
+    for item in track(range(1, 11), Console(file=said), "measuring [layers]", total=10):
+        clock.now += 6 if item > 2 else 0.1
+    assert said.getvalue().splitlines() == [
+        "measuring [layers]: 5/10, 0:18 left",
+        "measuring [layers]: 8/10, 0:09 left",
+    ]
+
+
+def test_silences_grow_with_the_work(clock: Clock) -> None:
+    said = io.StringIO()
+    with Display(Console(file=said), "work") as display:
+        for done in range(1, 2001):
+            clock.now += 1
+            display.update(done, 2000)
+    lines = [int(line.split()[1].partition("/")[0]) for line in said.getvalue().splitlines()]
+    assert lines[:3] == [15, 30, 45]
+    assert lines[-1] - lines[-2] > 80
+    assert len(lines) < 80
+
+
+def test_short_work_in_a_pipe_is_silent(clock: Clock) -> None:
+    said = io.StringIO()
+    assert list(track(range(9), Console(file=said), "work", total=9)) == list(range(9))
+    assert said.getvalue() == ""
+
+
+def test_a_terminal_shows_a_bar_that_goes() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=100)
+    with Display(console, "work") as display:
+        display.update(3, 9, "loss 0.5")
+    assert "3/9" in shown.getvalue()
+    assert "loss 0.5" in shown.getvalue()
+    assert shown.getvalue().endswith("\x1b[2K"), "the line is erased at the end"
