@@ -75,7 +75,7 @@ def verdict(before: StageResult | None, stage: StageResult) -> str:
             gains.append(f"{phase} {factor:.2f}x faster")
         elif factor < 1 - SPEED_NOISE:
             gains.append(f"{phase} {factor:.2f}x: SLOWER")
-    price = f"perplexity {perplexity:+.1%}"
+    said = [*gains, f"perplexity {perplexity:+.1%}"]
     if not any("smaller" in gain or "faster" in gain for gain in gains) and perplexity >= 0:
-        return ", ".join([*gains, price, "DID NOT PAY: do not ship this stage"])
-    return ", ".join([*gains, price])
+        said.append("DID NOT PAY: do not ship this stage")
+    return f"against {before.name}: {', '.join(said)}"
