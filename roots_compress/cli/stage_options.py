@@ -87,8 +87,9 @@ class DistillOptions(OptionGroup):
         Divergence | None,
         typer.Option(
             "--divergence",
-            help="KL(teacher || student), KL(student || teacher), or of both to their mixture. "
-            "Default: forward_kl.",
+            metavar="NAME",
+            help="forward_kl: KL(teacher || student); reverse_kl: KL(student || teacher); jensen_shannon: "
+            "of both to their mixture. Default: forward_kl.",
         ),
         Sets("loss.divergence"),
     ] = None
@@ -194,7 +195,12 @@ class CutOptions(OptionGroup):
     ] = None
     score: Annotated[
         Score | None,
-        typer.Option("--score", help="How channels and heads are ranked. Default: activation."),
+        typer.Option(
+            "--score",
+            metavar="SCORE",
+            help="How channels and heads are ranked: activation, magnitude, taylor or obs. "
+            "Default: activation.",
+        ),
         Sets("score"),
     ] = None
     refit: Annotated[

@@ -49,8 +49,7 @@ def grow(
         if source is None and stage["kind"] != "train":
             raise InputError(
                 f"no checkpoint is named, and {folder} holds no run to go on from",
-                remedy="Name the model to start from, for example:\n"
-                "roots-compress distill --teacher path/to/checkpoint --student small",
+                remedy=f"Name the model to start from: {_command(stage['kind'], 'path/to/checkpoint')}",
             )
         model = real_path(source) if source else None
         return _parse_here({"name": _name_of(folder), "model": model, "stages": [stage], **settings})
@@ -151,14 +150,18 @@ def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: 
 
 def _refuse_after_quantize(kept: Sequence[StageConfig], stage: Mapping[str, Any], folder: Path) -> None:
     if kept and kept[-1].kind == "quantize":
-        verb = "distill --teacher" if stage["kind"] == "distill" else stage["kind"]
         before = read_stages(folder)[0][-2].checkpoint
         raise InputError(
             f"the run ends in quantized weights ('{kept[-1].name}'), which no stage can change",
             where=folder,
             remedy="Go on from the stage before, in another run:\n"
-            f"roots-compress {verb} {before} --run ANOTHER",
+            f"{_command(stage['kind'], before)} --run ANOTHER",
         )
+
+
+def _command(verb: str, source: str | Path) -> str:
+    """Return the command line on which a stage verb is given a checkpoint."""
+    return f"roots-compress {'distill --teacher' if verb == 'distill' else verb} {source}"
 
 
 def _unnamed(stage: StageConfig) -> dict[str, Any]:

@@ -111,12 +111,12 @@ def stage_numbers(bench: Bench) -> Request:
         ((*distill, "--batch-size", bench.random.choice(("0", "-2", "x"))), "batch"),
         ((*distill, "--temperature", bench.random.choice(("0", "-1", "nan"))), "temperature"),
         ((*distill, "--top-k", bench.random.choice(("0", "-1", "x"))), "top"),
-        ((*distill, "--ce-weight", "-1"), "cross_entropy_weight"),
-        ((*distill, "--on-policy-ratio", bench.random.choice(("-1", "1.5", "nan"))), "on_policy_ratio"),
-        ((*distill, "--teacher-text-ratio", bench.random.choice(("-1", "1", "nan"))), "teacher_text_ratio"),
+        ((*distill, "--ce-weight", "-1"), "--ce-weight"),
+        ((*distill, "--on-policy-ratio", bench.random.choice(("-1", "1.5", "nan"))), "--on-policy-ratio"),
+        ((*distill, "--teacher-text-ratio", bench.random.choice(("-1", "1", "nan"))), "--teacher-text-ratio"),
         ((*distill, "--divergence", "hellinger"), "divergence"),
         (("distill", "--teacher", "ckpt", "--train-block-size", bench.random.choice(("0", "7", "129"))),
-        "block_size"),
+        "block-size"),
         ((*distill, "--student", bench.random.choice(("smal", "absent", "../absent", "x" * 300, ""))),
         "student"),
     )  # fmt: skip
@@ -223,8 +223,8 @@ def other_settings(bench: Bench) -> Request:
     bench.take("prose")
     bench.take("llama")
     commands: tuple[tuple[tuple[str, ...], str], ...] = (
-        (("quantize", "--seed", "7"), "seed"), (("quantize", "--block-size", "64"), "block_size"),
-        (("quantize", "llama"), "runs/current"), (("quantize", "--text-column", "body"), "text_column"),
+        (("quantize", "--seed", "7"), "seed"), (("quantize", "--block-size", "64"), "--block-size"),
+        (("quantize", "llama"), "runs/current"), (("quantize", "--text-column", "body"), "--text-column"),
         (("quantize", "--windows", "9"), "windows"), (("prune", "--device", "cuda"), "device"),
     )  # fmt: skip
     arguments, names = bench.random.choice(commands)
