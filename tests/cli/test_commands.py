@@ -93,7 +93,7 @@ def test_an_unknown_verb_is_refused_with_the_nearest_one() -> None:
 
 def test_a_stage_without_checkpoint_or_run_says_what_to_type(tmp_path: Path) -> None:
     result = roots_compress("quantize", "--int8", cwd=tmp_path)
-    assert_refused(result, "no checkpoint is named", "roots-compress distill --teacher")
+    assert_refused(result, "no checkpoint is named", "roots-compress quantize path/to/checkpoint")
     assert list(tmp_path.iterdir()) == []
 
 
