@@ -75,12 +75,12 @@ class DistillOptions(OptionGroup):
 
     ce_weight: Annotated[
         float | None,
-        typer.Option("--ce-weight", help="Weight of the cross-entropy. Default: 0.1."),
+        typer.Option("--ce-weight", help="Weight of the cross-entropy. Default: 0.25."),
         Sets("loss.cross_entropy_weight"),
     ] = None
     divergence_weight: Annotated[
         float | None,
-        typer.Option("--divergence-weight", help="Weight of the divergence from the teacher. Default: 0.9."),
+        typer.Option("--divergence-weight", help="Weight of the divergence from the teacher. Default: 0.75."),
         Sets("loss.divergence_weight"),
     ] = None
     divergence: Annotated[

@@ -14,8 +14,8 @@ from roots_compress.training.config import DistillLossConfig, TrainingConfig
 class RecoveryConfig(Settings):
     """Training after the cut: distillation from the unpruned model."""
 
-    loss: DistillLossConfig = DistillLossConfig()
-    """The objective."""
+    loss: DistillLossConfig = DistillLossConfig(cross_entropy_weight=0.1, divergence_weight=0.9)
+    """The objective. Little of it is the text: the unpruned model knows better what its copy is to say."""
     training: TrainingConfig = TrainingConfig(learning_rate=2e-4)
     """The training loop."""
     rank: PositiveInt | None = None

@@ -44,9 +44,9 @@ Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 class DistillLossConfig(Settings):
     """Cross-entropy with the text, plus what the student is to have in common with its teacher."""
 
-    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 0.1
+    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 0.25
     """Weight of the cross-entropy with the text's next token."""
-    divergence_weight: Annotated[float, Field(ge=0.0)] = 0.9
+    divergence_weight: Annotated[float, Field(ge=0.0)] = 0.75
     """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared."""
     divergence: Divergence = "forward_kl"
     """`forward_kl`: KL(teacher || student); `reverse_kl`: KL(student || teacher); `jensen_shannon`: the mean
