@@ -8,12 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 
 
+class Key(str):
+    """The place of a setting: keys and list indices with dots, `stages[1].training.steps`."""
+
+    __slots__ = ()
+
+
 class RootsError(Exception):
     """A failure with a cause and a remedy, shown without a traceback.
 
     Args:
         message: what is wrong, in one sentence.
-        where: the file, and perhaps key and line, that is at fault (`recipe.yaml:7: stages[1].ratio`).
+        where: the file, and perhaps key and line, that is at fault (`recipe.yaml:7: stages[1].ratio`). Of a
+            `Key`, the line or the option that gave it is told where it is known.
         remedy: what the user can do about it, in the imperative.
         transient: whether the same stage may succeed another time: the disk was full, memory short.
     """
@@ -30,7 +37,7 @@ class RootsError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.where = str(where) if where is not None else None
+        self.where = where if isinstance(where, Key) or where is None else str(where)
         self.remedy = remedy
         self.transient = transient
 

@@ -20,7 +20,13 @@ from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.model.limits import Limits
 from roots_compress.model.sources import inspect_source
 from roots_compress.needs import needs_of, require_room
-from roots_compress.preparation import Setting, check_students, check_text, held_out_windows
+from roots_compress.preparation import (
+    Setting,
+    check_caches_fit,
+    check_students,
+    check_text,
+    held_out_windows,
+)
 from roots_compress.progress import bar
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.stage import prune
@@ -172,6 +178,7 @@ def _carry_out(
         # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
         shape = new.model.config
         limits = Limits(shape.max_position_embeddings, shape.is_fusible)
+        check_caches_fit(setting.recipe, shape.vocab_size)
         check_students(setting.recipe, new.tokenizer, limits, vocab_size=shape.vocab_size)
         check_text(setting.recipe, text, new.tokenizer, limits)
         return train(config, new, text, **common)

@@ -31,7 +31,7 @@ from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import plan_ratios
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import Location, dotted
-from roots_compress.recipe.schema import Recipe, context_faults, losses_of, placed_stages, training_of
+from roots_compress.recipe.schema import Recipe, context_faults, locate, losses_of, placed_stages, training_of
 from roots_compress.run.atomic import real_path
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import enclosing_run, refuse_inside
@@ -68,10 +68,10 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     source = inspect_source(recipe.model) if recipe.model is not None else None
     if source is not None:
         _check_source(recipe, source)
-        _check_top_k(recipe, source.vocab_size)
+        check_caches_fit(recipe, source.vocab_size)
     else:
         _check_limits(recipe, _planned_limits(recipe))
-        _check_top_k(recipe, _made_by_first(recipe).tokenizer.vocab_size)
+        check_caches_fit(recipe, _made_by_first(recipe).tokenizer.vocab_size)
     _check_first_cut(recipe, outline_of(source) if source is not None else _planned_outline(recipe))
     if _may_lack_device(recipe):
         _resolve_device(recipe)
@@ -104,6 +104,22 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
     if not holds_graph(recipe.model):
         _check_source(recipe, inspect_source(recipe.model))
     return load_text(recipe.data, seed=recipe.seed)
+
+
+def check_caches_fit(recipe: Recipe, vocab_size: int | None) -> None:
+    """Check that no teacher is asked for more tokens than its vocabulary, where that is known, has.
+
+    Raises:
+        InputError: one is.
+    """
+    for place, stage in placed_stages(recipe):
+        for keys, loss in losses_of(stage):
+            try:
+                if vocab_size is not None:
+                    loss.require_vocabulary(vocab_size)
+            except InputError as error:
+                locate(error, (*place, *keys[:-1]))
+                raise
 
 
 def check_students(
@@ -159,9 +175,18 @@ def held_out_windows(
     Raises:
         InputError: the text does not fill one.
     """
-    return evaluation_windows(
-        text.held_out, tokenizer, block_size=recipe.evaluation.block_size, limit=recipe.evaluation.windows
-    )
+    protocol = recipe.evaluation
+    try:
+        return evaluation_windows(
+            text.held_out, tokenizer, block_size=protocol.block_size, limit=protocol.windows
+        )
+    except InputError as error:
+        if not recipe.data.eval:
+            error.where = dotted(("data", "train"))
+            error.remedy = (
+                f"{error.remedy} Held out is data.eval_fraction of it, {recipe.data.eval_fraction}."
+            )
+        raise
 
 
 def _check_source(recipe: Recipe, source: SourceInfo) -> None:
@@ -208,22 +233,6 @@ def _check_caches(recipe: Recipe, folder: Path) -> None:
                     f"lies in {run}, where stages give way to others",
                     where=where,
                     remedy="Name a folder outside, or leave the cache out: the run then keeps one itself.",
-                )
-
-
-def _check_top_k(recipe: Recipe, vocab_size: int | None) -> None:
-    """Refuse to ask a teacher for more tokens than it knows.
-
-    Raises:
-        InputError: it would be.
-    """
-    for place, stage in placed_stages(recipe):
-        for keys, loss in losses_of(stage):
-            if loss.top_k is not None and vocab_size is not None and loss.top_k > vocab_size:
-                raise InputError(
-                    f"is {loss.top_k}, and the teacher's vocabulary has {vocab_size} tokens",
-                    where=dotted((*place, *keys, "top_k")),
-                    remedy="Lower it; 64 is usual.",
                 )
 
 
@@ -297,7 +306,7 @@ def _check_first_cut(recipe: Recipe, outline: Outline | None) -> None:
             try:
                 plan_ratios(stage, outline.layers, outline.hidden_size)
             except InputError as error:
-                error.where = dotted(("stages", index))
+                locate(error, ("stages", index))
                 raise
         if not isinstance(stage, TrainConfig):
             return
@@ -329,8 +338,8 @@ def _check_first_stage(
         else:
             quantization.planned(stage, checkpoint, text, seed=recipe.seed)
     except RootsError as error:
-        place = dotted(("stages", 0))
-        error.where = f"{place}.{error.where}" if isinstance(error.where, str) else place
+        locate(error, ("stages", 0))
+        error.where = error.where or dotted(("stages", 0))
         raise
 
 

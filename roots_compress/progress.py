@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -29,24 +29,25 @@ class Display:
         console: where it is shown.
         label: what is being done.
         done: what was done before.
-        stays: whether the bar stays when the work ends, and lines also tell of the first step, of the last
-            and of every tenth of the way.
+        in_full: the bar stays when the work ends, and lines also tell of the first step, of the last and of
+            every tenth of the way.
     """
 
-    def __init__(self, console: Console, label: str, *, done: int = 0, stays: bool = False) -> None:
-        self._console, self._label, self._first, self._stays = console, label, done, stays
+    def __init__(self, console: Console, label: str, *, done: int = 0, in_full: bool = False) -> None:
+        self._console, self._label, self._first, self._in_full = console, label, done, in_full
         self._started = self._last_line = time.monotonic()
+        self._done = done
         self._last_tenth: int | None = None
         self._bars: Bars | None = None
         if console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeRemainingColumn(),
             )
-            self._bars = Bars(*columns, console=console, transient=not stays)
+            self._bars = Bars(*columns, console=console, transient=not in_full)
             self._task = self._bars.add_task(label, total=None, completed=done, note="")
 
     def __enter__(self) -> Self:
@@ -62,7 +63,7 @@ class Display:
 
     def update(self, done: int, total: int, note: str = "") -> None:
         """Show that so much is done; the note is told beside it."""
-        now = time.monotonic()
+        now, self._done = time.monotonic(), done
         if self._bars:
             self._bars.update(self._task, completed=done, total=total, note=note)
         elif self._line_is_due(done, total, now):
@@ -71,8 +72,12 @@ class Display:
             parts = (f"{self._label}: {done}/{total}", *([note] if note else []), f"{_clock(left)} left")
             self._console.print(", ".join(parts), markup=False, highlight=False, soft_wrap=True)
 
+    def advance(self, total: int) -> None:
+        """Show that one more is done."""
+        self.update(self._done + 1, total)
+
     def _line_is_due(self, done: int, total: int, now: float) -> bool:
-        if self._stays and (self._last_tenth is None or done * 10 // total > self._last_tenth):
+        if self._in_full and (self._last_tenth is None or done * 10 // total > self._last_tenth):
             return True
         return now - self._last_line >= max(LINE_SECONDS, (now - self._started) / 20)
 
@@ -84,12 +89,17 @@ def bar(console: Console, label: str) -> Iterator[Progress]:
         yield display.update
 
 
-def track(items: Iterable[Item], console: Console, label: str, *, total: int) -> Iterator[Item]:
-    """Yield the items, and show how many of them have been made and dealt with."""
+def track(items: Collection[Item], console: Console, label: str) -> Iterator[Item]:
+    """Yield the items, and show how many of them have been dealt with."""
+    return track_made(items, console, label, total=len(items))
+
+
+def track_made(items: Iterable[Item], console: Console, label: str, *, total: int) -> Iterator[Item]:
+    """Yield items that are made one by one, so many in all, and show how many have been dealt with."""
     with Display(console, label) as display:
-        for done, item in enumerate(items):
+        for item in items:
             yield item
-            display.update(done + 1, total)
+            display.advance(total)
 
 
 def _clock(seconds: float) -> str:

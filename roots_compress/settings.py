@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+def faults_at(faults: Iterable[tuple[tuple[str | int, ...], str]], *, kind: str) -> ValidationError:
+    """Return the error to raise in a validator, which pydantic merges so that each fault keeps its place.
+
+    Args:
+        faults: each with the keys that lead to it from what is validated.
+        kind: `setting` where that is a group of settings, `recipe` where it is the whole recipe.
+    """
+    details = [
+        InitErrorDetails(type=PydanticCustomError(kind, "{text}", {"text": text}), loc=place, input=None)
+        for place, text in faults
+    ]
+    return ValidationError.from_exception_data("settings", details)
 
 
 class Settings(BaseModel):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from roots_compress import making, preparation
 from roots_compress.cli.app import app
 from roots_compress.distill.config import DistillConfig
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.model.sources import inspect_source
 from roots_compress.pipeline import plan_recipe
@@ -30,7 +30,7 @@ from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_metrics, read_stages
 from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.steps import keys_of
-from tests.chains import DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, carry_out, recipe
+from tests.chains import CALIBRATION, DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, carry_out, recipe
 from tests.faults.commands import Commands
 
 
@@ -184,7 +184,7 @@ def test_what_is_named_in_place_of_another_is_told_from_it(
     run = chain[1]
     with pytest.raises(InputError) as of_run:
         inspect_source(run)
-    assert of_run.value.remedy == f"Name {run / '03-quantize' / 'checkpoint'}."
+    assert of_run.value.remedy == f"Name {run / '02-prune' / 'checkpoint'}.", "not the quantized one"
     with pytest.raises(InputError) as of_stage:
         inspect_source(run / "02-prune")
     assert of_stage.value.remedy == f"Name {run / '02-prune' / 'checkpoint'}."
@@ -194,6 +194,25 @@ def test_what_is_named_in_place_of_another_is_told_from_it(
     with pytest.raises(InputError, match="is a stage of a run") as of_figures:
         read_metrics(run / "02-prune")
     assert of_figures.value.remedy == f"Name the run: {run}"
+
+
+def test_a_run_may_be_named_like_a_stage(chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path) -> None:
+    shutil.copytree(chain[1], tmp_path / "02-prune")
+    assert read_metrics(tmp_path / "02-prune") == read_metrics(chain[1])
+
+
+def test_a_setting_at_fault_is_named_wherever_its_stage_stands(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    teacher = chain[1] / "00-baseline" / "checkpoint"
+    tiny = {"kind": "quantize", "scheme": "int4", "max_bytes": 3, "calibration": CALIBRATION}
+    settings = {"data": {"train": [text_file], "eval_fraction": 0.25}, "evaluation": EVALUATION}
+    for number, before in enumerate(([], [PRUNE])):
+        document = {"name": "at-fault", "model": teacher, "stages": [*before, tiny], **settings}
+        asked = parse_recipe(json.loads(json.dumps(document, default=str)))
+        with pytest.raises(GateMissedError) as caught:
+            carry_out(asked, tmp_path / str(number))
+        assert caught.value.where == f"stages[{number}].max_bytes"
 
 
 def test_a_stage_keeps_the_name_it_is_given_and_its_paths_start_from_here(
@@ -251,7 +270,7 @@ def test_a_verb_cannot_change_how_the_run_is_measured(
 ) -> None:
     folder = tmp_path / "other"
     shutil.copytree(chain[1], folder)
-    with pytest.raises(InputError, match=r"evaluation\.windows = 4, not 5"):
+    with pytest.raises(InputError, match=r"evaluation\.windows: .* was begun with 4, not with 5"):
         grow(folder, DISTILL, source=None, fresh=False, settings={"evaluation": {"windows": 5}})
 
 

@@ -10,7 +10,6 @@ import typer
 from rich.markup import escape
 
 from roots_compress.cli.console import say, stderr, stdout
-from roots_compress.cli.naming import naming_options
 from roots_compress.cli.options import (
     DEFAULT_RUN,
     MOST_THREADS,
@@ -100,10 +99,12 @@ def evaluate(
     ],
 ) -> None:
     """Measure perplexity and bits per byte of a checkpoint or a graph."""
+    from roots_compress.cli.naming import Names
     from roots_compress.recipe.growth import evaluation_request
 
-    with naming_options("eval"):
-        recipe = evaluation_request(text.settings(), path)
+    names = Names("eval", text)
+    with names.told():
+        recipe = evaluation_request(text.settings(), path, names.place)
         from roots_compress.preparation import prepare_evaluation
 
         split = prepare_evaluation(recipe)
@@ -156,9 +157,10 @@ def bench(
             progress=progress,
         )
     stdout().print(_speed_table(results))
-    measured = {speed.context for figures in results.values() for speed in figures.decode}
-    if beyond := {*(context or ())} - measured:
-        say(f"Contexts of {max(beyond)} tokens have no room in every model; {max(measured)} were measured.")
+    measured = sorted({speed.context for figures in results.values() for speed in figures.decode})
+    if beyond := sorted({*(context or ())} - {*measured}):
+        listed = ", ".join(f"{each:,}" for each in beyond)
+        say(f"{listed} tokens do not fit every model's context: {measured[-1]:,} were measured instead.")
 
 
 def _speed_table(results: Mapping[str, Speeds]) -> Table:
@@ -196,7 +198,7 @@ def generate(
         int | None, typer.Option("--top-k", min=1, help="Sample among this many likeliest tokens.")
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option("--top-p", min=0.0, max=1.0, help="Sample within this probability mass.")
+        float | None, typer.Option("--top-p", help="Sample within this probability mass.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     threads: Annotated[
@@ -209,6 +211,10 @@ def generate(
             "the likeliest token is taken each time, so that there is nothing to sample from",
             where="--top-k" if top_k is not None else "--top-p",
             remedy="Give a --temperature above 0, such as 0.8.",
+        )
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(
+            f"must be above 0 and at most 1, not {top_p}", where="--top-p", remedy="0.9 is usual."
         )
     if not prompt:
         raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")

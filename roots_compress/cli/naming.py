@@ -1,4 +1,4 @@
-"""Faults of a recipe's keys, told in the options that set them."""
+"""Faults of settings, told in what was typed to give them: options, and the keys of `--set`."""
 
 from __future__ import annotations
 
@@ -6,47 +6,92 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from roots_compress.cli.options import OptionGroup, RunOptions
-from roots_compress.errors import RootsError
+from roots_compress.cli.options import OptionGroup
+from roots_compress.data.config import DataConfig
+from roots_compress.errors import Key, RootsError
+from roots_compress.evaluate.config import EvaluationConfig
+from roots_compress.recipe.assignments import OPTION
+from roots_compress.recipe.location import Location, dotted, parse_dotted
 
-# Places as `recipe.location.dotted` writes them. A key without a dot is a word: only `where` may be one.
-_STAGE = re.compile(r"stages\[\d+\](?:\.([a-z_0-9.]*[a-z_0-9]))?")
-_RUN = re.compile(r"((?:data|evaluation)\.[a-z_]+)(?:\[\d+\])?|^  (seed|device)(?=: )", re.MULTILINE)
+# In sentences, a key is told from a path by what stands around it, and by being one.
+_RUN_KEYS = [
+    f"{group}.{key}"
+    for group, settings in (("data", DataConfig), ("evaluation", EvaluationConfig))
+    for key in settings.model_fields
+]
+_KEY = re.compile(
+    rf"(?<![\w./\\-])(?:stages\[\d+\](?:\.[a-z_0-9]+)+|{'|'.join(map(re.escape, _RUN_KEYS))})"
+    r"(?!\.?[\w/\\\[-])"
+)
 
 
-@contextmanager
-def naming_options(verb: str, groups: Sequence[OptionGroup] = ()) -> Iterator[None]:
-    """Let a RootsError inside the block name options where it names keys.
+class Names:
+    """The names that settings have on one command line.
 
     Args:
-        verb: the verb that was typed, which stands for its stage as a whole.
-        groups: the options that set keys of the verb's stage, as they were typed. A key without an option is
-            set by `--set`; of a group of keys, the options that were typed are named.
+        verb: what was typed first; it stands for its stage as a whole, and for groups of keys.
+        run: the options that set keys of the whole run.
+        groups: the options that set keys of the verb's stage.
+        assignments: what was given by `--set`, each `KEY=VALUE`.
     """
-    of_run = {sets.key: option for _, option, sets in RunOptions.declared()}
-    of_run["model"] = "--teacher" if verb == "distill" else "CKPT"
-    of_stage = {sets.key: option for group in groups for _, option, sets in group.declared()}
-    typed = [(option, key) for group in groups for option, key, _ in group.given()]
 
-    def of_verb(place: re.Match[str]) -> str:
-        # Every stage before the verb's was found right when it was made.
-        key = place[1]
-        if not key or any(other.startswith(f"{key}.") for other in of_stage):
-            return ", ".join(option for option, of in typed if key and of.startswith(f"{key}.")) or verb
-        return of_stage.get(key, f"--set {key}")
+    def __init__(
+        self,
+        verb: str,
+        run: OptionGroup,
+        groups: Sequence[OptionGroup] = (),
+        assignments: Sequence[str] = (),
+    ) -> None:
+        self._verb = verb
+        self._run = {sets.key: option for _, option, sets in run.declared()}
+        self._run["model"] = "--teacher" if verb == "distill" else "CKPT"
+        self._typed = [(option, key) for group in groups for option, key, _ in group.given()]
+        self._assigned = [assignment.partition("=")[0] for assignment in assignments]
+        # Not flags: they give one right value, so that a wrong one was not given by them.
+        self._declared = {
+            sets.key: option for group in groups for _, option, sets in group.declared() if sets.to is None
+        }
 
-    def of_whole_run(place: re.Match[str]) -> str:
-        if place[2]:
-            return f"  {of_run[place[2]]}"
-        return of_run.get(place[1], f"{place[1]} (of a recipe)")
+    def place(self, location: Location) -> str:
+        """Return the name of a setting; of stages, the verb's alone is known."""
+        if location[:1] == ("stages",):
+            return self._of_stage(dotted(tuple(part for part in location[2:] if isinstance(part, str))))
+        key = dotted(tuple(part for part in location if isinstance(part, str)))
+        return self._run.get(key, f"{key} (of a recipe)")
 
-    def told(text: str) -> str:
-        return _RUN.sub(of_whole_run, _STAGE.sub(of_verb, text))
+    def _of_stage(self, key: str) -> str:
+        typed = [option for option, other in self._typed if key and _overlap(key, other)]
+        typed += [f"{OPTION} {other}" for other in self._assigned if key and _overlap(key, other)]
+        if typed:
+            return ", ".join(typed)
+        if not key or any(other.startswith(f"{key}.") for other in self._declared):
+            return self._verb
+        return self._declared.get(key, f"{OPTION} {key}")
 
-    try:
-        yield
-    except RootsError as error:
-        error.message = told(error.message)
-        error.where = error.where and of_run.get(error.where, told(error.where))
-        error.remedy = error.remedy and told(error.remedy)
-        raise
+    @contextmanager
+    def told(self, last_stage: int | None = None) -> Iterator[None]:
+        """Let a RootsError inside the block name what was typed.
+
+        Args:
+            last_stage: the verb's stage among the run's; settings of others keep their names. None: of none.
+        """
+
+        def name(key: str) -> str:
+            location = parse_dotted(key)
+            if not location or (location[0] == "stages" and location[1:2] != (last_stage,)):
+                return key
+            return self.place(location)
+
+        try:
+            yield
+        except RootsError as error:
+            if isinstance(error.where, Key):
+                error.where = name(error.where)
+            error.message = _KEY.sub(lambda match: name(match[0]), error.message)
+            error.remedy = error.remedy and _KEY.sub(lambda match: name(match[0]), error.remedy)
+            raise
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Whether one is the other, or a group that holds it."""
+    return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")

@@ -42,6 +42,7 @@ class Sets:
     to: Any = None
 
 
+@dataclass(frozen=True)
 class OptionGroup:
     """Options that several verbs share, or that belong together, each declared with the key that it sets."""
 
@@ -184,7 +185,7 @@ class TrainingOptions(OptionGroup):
 
 
 def spread_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Let a verb take groups of options: a parameter annotated with a dataclass above becomes its fields.
+    """Let a verb take groups of options: a parameter annotated with a group of options becomes its fields.
 
     Typer reads a verb's options off its signature; this writes that signature out, and gathers the values
     again.
@@ -192,7 +193,7 @@ def spread_options(verb: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(verb, include_extras=True)
     hints.pop("return", None)
     groups = {
-        name: kind for name, kind in hints.items() if isinstance(kind, type) and hasattr(kind, "settings")
+        name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, OptionGroup)
     }
     parameters = []
     for name, parameter in inspect.signature(verb).parameters.items():

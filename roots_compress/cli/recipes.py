@@ -53,12 +53,14 @@ def run(
     document = _read(recipe)
     setting, where = _prepared(document, model, folder)
     from roots_compress.pipeline import run_recipe
+    from roots_compress.recipe.loading import naming_lines
     from roots_compress.report.gates import require
     from roots_compress.report.text import tables
     from roots_compress.search.run import run_search
 
     carry_out = run_recipe if setting.recipe.search is None else run_search
-    metrics = carry_out(setting, where, fresh=fresh, console=stderr(), recipe_text=document.text)
+    with naming_lines(document):
+        metrics = carry_out(setting, where, fresh=fresh, console=stderr(), recipe_text=document.text)
     stdout().print(*tables(metrics))
     if metrics.search is not None:
         typer.echo(printable(f"Best recipe: {where / 'best.yaml'}"), err=True)

@@ -18,9 +18,10 @@ Written by `make docs` from the commands' own help; do not edit. The stage verbs
 to the run (`--run`, by default `runs/current`) and goes on from its newest checkpoint. What stands in braces
 must be given, what stands in brackets may be.
 
-Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input (nothing was written; where only a
-stage could find it, the stages before are finished and kept), 3 a gate was missed, 129, 130 and 143
-interrupted by SIGHUP, Ctrl-C or SIGTERM (the same command goes on).
+Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input, found before
+anything is written or, where only a stage can find it, with the stages before it finished and kept, 3 a gate
+or a stage's own budget was missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same
+command goes on).
 """
 
 

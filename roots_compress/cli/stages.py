@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from roots_compress.cli.console import stderr, stdout
-from roots_compress.cli.naming import naming_options
 from roots_compress.cli.options import (
     CheckpointArgument,
     OptionGroup,
@@ -71,16 +70,22 @@ def quantize(*, checkpoint: CheckpointArgument = None, rounding: RoundingOptions
 
 
 def _append(verb: str, options: Sequence[OptionGroup], run: RunOptions, *, source: Path | None) -> None:
+    from roots_compress.cli.naming import Names
     from roots_compress.recipe.assignments import with_assignments
     from roots_compress.recipe.growth import grow
     from roots_compress.recipe.loading import check_paths
 
-    with naming_options(verb, options):
-        stage: dict[str, Any] = {"kind": verb}
-        for group in options:
-            stage |= group.settings()
-        stage = with_assignments(stage, run.assignments or [])
-        recipe = grow(run.run, stage, source=source, fresh=run.fresh, settings=run.settings())
+    assignments = run.assignments or []
+    names = Names(verb, run, options, assignments)
+    stage: dict[str, Any] = {"kind": verb}
+    for group in options:
+        stage |= group.settings()
+    stage = with_assignments(stage, assignments)
+    with names.told():
+        recipe = grow(
+            run.run, stage, source=source, fresh=run.fresh, settings=run.settings(), place=names.place
+        )
+    with names.told(last_stage=len(recipe.stages) - 1):
         check_paths(recipe)
         from roots_compress.preparation import prepare
 

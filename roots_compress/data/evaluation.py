@@ -12,7 +12,7 @@ from roots_compress.data.documents import Document
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import EvaluationWindows, or_shorter
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 
 DOCUMENT_SEPARATOR = "\n\n"
 """Joins the documents: a blank line is text in every tokenizer, so that its bytes can be counted."""
@@ -44,7 +44,7 @@ def evaluation_windows(
     if available < 1:
         raise InputError(
             f"the held-out text has {len(ids)} tokens, fewer than one window of {block_size}",
-            where="data.eval",
+            where=Key("data.eval"),
             remedy=f"Give more text{or_shorter('evaluation.block_size', len(ids) + 1 - opening)}.",
         )
     count = min(limit, available)

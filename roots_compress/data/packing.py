@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, or_shorter
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 
 BATCH_DOCUMENTS = 64
 """Documents tokenised in one call: enough to keep the tokenizer's threads busy, few enough to stop early."""
@@ -53,7 +53,7 @@ def pack(
     if len(ids) < block_size:
         raise InputError(
             f"the text has {len(ids)} tokens, fewer than one window of {block_size}",
-            where="data.train",
+            where=Key("data.train"),
             remedy=f"Give more text{or_shorter(key, len(ids))}.",
         )
     scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from roots_compress.errors import InputError, did_you_mean
+from roots_compress.errors import InputError, Key, did_you_mean
 from roots_compress.settings import Settings
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 
@@ -45,6 +45,6 @@ def student_path(student: str) -> Path | None:
     near = did_you_mean(path.name, list(STUDENT_PRESETS))
     raise InputError(
         f"there is no preset or path '{path.name}'{near}",
-        where="student",
+        where=Key("student"),
         remedy=f"Name a preset ({', '.join(STUDENT_PRESETS)}), a ROOTS config file, or a checkpoint.",
     )

@@ -101,7 +101,7 @@ def fit_contexts(contexts: Sequence[int], *, decode_tokens: int, max_context: in
     if longest < 1:
         raise InputError(
             f"{decode_tokens} decoded tokens leave no room in a context of {max_context}",
-            remedy="Lower evaluation.decode_tokens.",
+            remedy="Decode fewer tokens.",
         )
     return sorted({min(context, longest) for context in contexts})
 

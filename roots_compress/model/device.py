@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 
 Precision = Literal["no", "bf16", "fp16"]
 """Autocast precision under the names accelerate uses; `no` computes in float32."""
@@ -23,7 +23,7 @@ def resolve_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
     if setting == "cuda" and not available:
         raise InputError(
             f"CUDA is asked for, but torch {torch.__version__} sees no GPU here",
-            where="device",
+            where=Key("device"),
             remedy="Set device: cpu (or auto), or install a CUDA build of torch on a machine with a GPU.",
         )
     if setting == "auto":
@@ -42,7 +42,7 @@ def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: 
     if setting == "fp16" and device == "cpu":
         raise InputError(
             "fp16 training needs a GPU: its gradients are scaled there, and on a CPU they would vanish",
-            where="training.precision",
+            where=Key("training.precision"),
             remedy="Use precision: auto, bf16 or fp32.",
         )
     return "no" if setting == "fp32" else setting

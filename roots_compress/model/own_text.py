@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import count
 
 import numpy as np
 import torch
@@ -59,11 +58,10 @@ def own_text(
     opening_NP = torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]
     writer = copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
     parts = opening_NP.split(AT_ONCE)
-    done, total = count(1), len(parts) * (block_size - opening_NP.shape[1])
+    total = len(parts) * (block_size - opening_NP.shape[1])
     with Display(console, "writing text") as display:
         written = [
-            _continued(writer, part, block_size, generator, lambda: display.update(next(done), total))
-            for part in parts
+            _continued(writer, part, block_size, generator, lambda: display.advance(total)) for part in parts
         ]
     return windows_of_own(torch.cat(written).numpy(), bos=bos)
 

@@ -6,7 +6,7 @@ Everything here reads headers and JSON only: quick, torch-free, and never code o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,13 +125,13 @@ def inspect_source(source: Path) -> SourceInfo:
 def _inspect_directory(directory: Path) -> SourceInfo:
     config_path = directory / CONFIG
     if not config_path.exists():
-        # As in a stage of a run, or in a run, whose newest stage is meant.
-        within = [*sorted(directory.glob(f"*/checkpoint/{CONFIG}")), *directory.glob(f"checkpoint/{CONFIG}")]
         wanted = "the directory that holds config.json and model.safetensors, or a GGUF file"
+        stages = sorted(directory.glob(f"[!.]*/checkpoint/{CONFIG}"))
+        within = [*directory.glob(f"checkpoint/{CONFIG}"), *stages]
         raise InputError(
             f"is a directory without {CONFIG}",
             where=directory,
-            remedy=f"Name {within[-1].parent if within else wanted}.",
+            remedy=f"Name {_advised(within) if within else wanted}.",
         )
     config = read_json_object(config_path)
     _refuse_code(config, config_path)
@@ -151,6 +151,12 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     parameters = sum(math.prod(entry.shape) for entry in tensors.values())
     _check_extent(fields or config, len(tensors), parameters, config_path)
     return SourceInfo(directory, kind, model_type, parameters, config, fields, tensors)
+
+
+def _advised(configs: Sequence[Path]) -> Path:
+    """Return the last of these checkpoints, as of a run, that a stage can still change, if any can."""
+    changeable = [config for config in configs if not read_json_object(config).get("quantization")]
+    return (changeable or configs)[-1].parent
 
 
 def _inspect_gguf(path: Path) -> SourceInfo:

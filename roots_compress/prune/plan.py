@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 from roots_compress.prune.config import PruneConfig
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str) -> int:
     if most < least:
         raise InputError(
             f"{key} {ratio} leaves no legal width: no multiple of {multiple_of} is below {width}",
+            where=Key(key),
             remedy="Lower multiple_of, or leave this width alone with a ratio of 0.",
         )
     kept = multiple_of * int(width * (1 - ratio) / multiple_of + 0.5)
@@ -95,6 +96,7 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str) -> int:
         unit = f" in multiples of {multiple_of}" if multiple_of > 1 else ""
         raise InputError(
             f"{key} {ratio} leaves no legal width: of {width}, between {least} and {most} can stay{unit}",
+            where=Key(key),
             remedy=f"The nearest legal {key} is {1 - nearest / width:.4f}, which keeps {nearest}.",
         )
     return kept

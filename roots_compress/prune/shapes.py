@@ -11,7 +11,7 @@ from rich.console import Console
 from roots_compress.data.windows import PackedWindows
 from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.progress import track
+from roots_compress.progress import track_made
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import LayerTarget, Plan, best_units, plan_ratios
 from roots_compress.prune.sensitivity import (
@@ -98,7 +98,7 @@ def allocate(
         targets = [target if index in stays else None for index, target in enumerate(targets)]
     if config.target is None and config.uniform:
         return Allocation(targets)
-    measured = track(
+    measured = track_made(
         layer_costs(model, windows, multiple_of=config.multiple_of, device=device),
         console,
         "measuring layers",

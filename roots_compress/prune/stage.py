@@ -16,12 +16,12 @@ from torch import nn
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import InputError, Key, StageError
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import with_own_text
 from roots_compress.model.surgery import check_resizable, keep_layers
-from roots_compress.progress import track
+from roots_compress.progress import track_made
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
 from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
 from roots_compress.prune.plan import Plan
@@ -147,7 +147,7 @@ def _calibration_windows(
         raise InputError(
             f"{count + config.own_windows} calibration windows of {block_size} tokens are too few for a "
             f"stable least-squares refit; the widest projection needs {needed} tokens",
-            where="calibration",
+            where=Key("calibration"),
             remedy=f"The text has no more: give {more * block_size} tokens of it, raise own_windows, or set "
             "refit to false."
             if count < settings.windows
@@ -189,7 +189,7 @@ def _cut(
     if plan.hidden_size < model.config.hidden_size:
         residual_errors = cut_residual(model, windows, plan.hidden_size, refitted=config.refit, device=device)
     cutter = LayerwiseCutter(model, windows, score=config.score, refitted=config.refit, device=device)
-    errors = list(track(cutter.cut(left), console, "pruning layers", total=len(left)))
+    errors = list(track_made(cutter.cut(left), console, "pruning layers", total=len(left)))
     nn.Module.to(model, "cpu")
     dropped = [index for index in range(len(targets)) if index not in sources]
     return Cut(dropped, errors, allocation, residual_errors)

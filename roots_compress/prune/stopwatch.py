@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from rich.console import Console
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.export.exporter import write_graph
 from roots_compress.model.config import RootsConfig
@@ -66,7 +66,7 @@ class Stopwatch:
         if target_ms >= self.whole_ms:
             raise InputError(
                 f"the model takes {self.whole_ms:.4g} ms a token already, no more than {target_ms:g}",
-                where="target",
+                where=Key("target"),
                 remedy="Ask for less, or leave the stage out.",
             )
         if target_ms < self._fastest_ms:
@@ -77,7 +77,7 @@ class Stopwatch:
         return InputError(
             f"the target leaves no legal shape: a token takes {self.whole_ms:.4g} ms, and {target_ms:g} are "
             "asked for",
-            where="target",
+            where=Key("target"),
             remedy=f"The nearest legal one is decode_ms: {self._fastest_ms:.4g}, about, which keeps a single "
             "layer, as narrow as can be.",
         )

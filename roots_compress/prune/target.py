@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.prune.allocation import Option, cheapest, cheapest_equal
@@ -44,7 +44,7 @@ def parameters_to_save(
     if needed <= 0:
         raise InputError(
             f"the weights take {FLOAT_BYTES * total:,} bytes in float32, no more than {target.bytes:,}",
-            where="target",
+            where=Key("target"),
             remedy="Ask for less, or leave the stage out.",
         )
     if uniform:
@@ -62,7 +62,7 @@ def check_equal(layers: Sequence[RootsLayer]) -> None:
     if len({full_shape(layer) for layer in layers}) > 1:
         raise InputError(
             "the model's layers differ in width, so no equal widths can be chosen for them",
-            where="target",
+            where=Key("target"),
             remedy="Set uniform to false.",
         )
 
@@ -87,7 +87,7 @@ def _check_reachable(
         )
         raise InputError(
             f"the target leaves no legal shape: {needed:,} parameters would have to go, and {most:,} can",
-            where="target",
+            where=Key("target"),
             remedy=f"The nearest legal one is {smallest}, which keeps a single layer, as narrow as can be.",
         )
 

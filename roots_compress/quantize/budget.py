@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from roots_compress.errors import GateMissedError
+from roots_compress.errors import GateMissedError, Key
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, matrix_bytes
 from roots_compress.quantize.config import QuantizeConfig
@@ -26,7 +26,7 @@ def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
         raise GateMissedError(
             f"the model takes {least:,} bytes with every layer in 4 bits, "
             f"and at most {config.max_bytes:,} are asked for",
-            where="max_bytes",
+            where=Key("max_bytes"),
             remedy=f"Allow {least:,} bytes, raise group_size, or prune the model first.",
         )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from roots_compress.data.config import CalibrationConfig
-from roots_compress.settings import PositiveInt, Settings
+from roots_compress.settings import PositiveInt, Settings, faults_at
 
 
 class QuantizeConfig(Settings):
@@ -50,15 +50,19 @@ class QuantizeConfig(Settings):
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:
-        for key, schemes in _SCHEMES_OF.items():
-            if self.scheme not in schemes and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} goes with {' and '.join(schemes)}, not with {self.scheme}")
+        faults = [
+            ((key,), f"goes with the scheme {' or '.join(schemes)}, not with {self.scheme}: leave it out")
+            for key, schemes in SCHEMES_OF.items()
+            if self.scheme not in schemes and getattr(self, key) != type(self).model_fields[key].default
+        ]
         if self.max_loss is not None and self.max_bytes is not None:
-            raise ValueError("max_loss and max_bytes both choose between 4 and 8 bits: leave out one of them")
+            faults.append((("max_loss",), "is asked for beside max_bytes: both choose between 4 and 8 bits"))
+        if faults:
+            raise faults_at(faults, kind="setting")
         return self
 
 
-_SCHEMES_OF = {
+SCHEMES_OF = {
     "activations": ("int8",),
     "activation_loss": ("int8",),
     "group_size": ("int8", "int4"),
@@ -69,4 +73,4 @@ _SCHEMES_OF = {
     "compensate": ("int8", "int4"),
     "cache": ("int8", "int4"),
 }
-"""The schemes that a setting says something to: nobody is to believe that the others heed it."""
+"""The schemes that heed a setting. To others it may not be given."""

@@ -86,8 +86,7 @@ def outlier_scales(
     """
     scales: dict[str, Tensor] = {}
     stream = ResidualStream(model, windows, device=device)
-    layers = model.model.layers
-    for index, layer in enumerate(track(layers, console, "looking for outliers", total=len(layers))):
+    for index, layer in enumerate(track(model.model.layers, console, "looking for outliers")):
         name = f"model.layers.{index}"
         for half in halves(stream, layer, index, model.config.activation):
             inputs = half.observe(stream, name, gram=False, advance=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import InputError, Key, StageError
 from roots_compress.evaluate.size import stored_bytes
 from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.checkpoint import Checkpoint
@@ -138,7 +138,7 @@ def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_wind
     if tokens < widest:
         raise InputError(
             f"{tokens} tokens of calibration text are too few for matrices of {widest} inputs",
-            where="calibration",
+            where=Key("calibration"),
             remedy=f"{needed} windows of {block_size} tokens are needed, the model's own among them: give "
             "more text, raise calibration.windows or own_windows, or set compensate to false.",
         )

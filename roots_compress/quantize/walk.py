@@ -73,8 +73,7 @@ def round_layers(
     """
     rounded = Rounded()
     stream = ResidualStream(model, windows, device=device)
-    layers = model.model.layers
-    for index, original in enumerate(track(layers, console, "quantizing layers", total=len(layers))):
+    for index, original in enumerate(track(model.model.layers, console, "quantizing layers")):
         layer = copy.deepcopy(original)
         prefix = f"model.layers.{index}."
         for half in halves(stream, layer, index, model.config.activation):

@@ -94,7 +94,7 @@ def _describe(detail: ErrorDetails, location: Location, values: Mapping[str, Any
         )
     if kind == "value_error":
         return str(context["error"])
-    if kind == "recipe":
+    if kind in ("recipe", "setting"):
         return str(context["text"])
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(value)}"
 

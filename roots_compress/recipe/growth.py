@@ -6,12 +6,14 @@ A chain of verbs is thereby a recipe that grows, and runs, resumes and is report
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 from roots_compress.recipe.loading import from_folder, parse_recipe, refuse_missing, resolved
+from roots_compress.recipe.location import Location, dotted
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.run.atomic import read_regular, real_path
 from roots_compress.run.marker import refuse_foreign
@@ -22,7 +24,13 @@ _MAX_BYTES = 1 << 20
 
 
 def grow(
-    folder: Path, stage: Mapping[str, Any], *, source: Path | None, fresh: bool, settings: Mapping[str, Any]
+    folder: Path,
+    stage: Mapping[str, Any],
+    *,
+    source: Path | None,
+    fresh: bool,
+    settings: Mapping[str, Any],
+    place: Callable[[Location], str] = dotted,
 ) -> Recipe:
     """Return the recipe that a stage verb asks for.
 
@@ -36,13 +44,14 @@ def grow(
         source: the checkpoint named on the command line.
         fresh: whether the run is to be started anew.
         settings: the settings of the whole run that were given, in a recipe's form.
+        place: names a setting in messages. Of stages it is asked for the verb's own alone.
 
     Raises:
         InputError: nothing to start from, a setting out of bounds, or a folder that holds something else or a
             run that was begun otherwise.
     """
     if source is not None:
-        refuse_missing(source, "model")
+        refuse_missing(source, Key("model"))
     refuse_foreign(folder)
     standing = None if fresh else _standing(folder)
     if standing is None:
@@ -52,11 +61,12 @@ def grow(
                 remedy=f"Name the model to start from: {_command(stage['kind'], 'path/to/checkpoint')}",
             )
         model = real_path(source) if source else None
-        return _parse_here({"name": _name_of(folder), "model": model, "stages": [stage], **settings})
+        return _parse_here({"name": _name_of(folder), "model": model, "stages": [stage], **settings}, place)
     recipe, finished = standing
     _refuse_other_settings(recipe, settings, folder)
     begins = finished == 0 and recipe.makes_model
-    wanted = _parse_here({"name": "any", "model": None if begins else "any", "stages": [stage]}).stages[0]
+    alone = {"name": "any", "model": None if begins else "any", "stages": [stage]}
+    wanted = _parse_here(alone, place).stages[0]
     if source is not None and not _is_newest(source, folder):
         if _began_with(source, recipe) and recipe.stages and _unnamed(recipe.stages[0]) == _unnamed(wanted):
             # The verb that began the run, typed again: go on with it, or show what it made.
@@ -80,12 +90,14 @@ def grow(
     document = resolved(recipe)
     document["stages"] = [each.model_dump(mode="json") for each in kept]
     document["stages"].append({"name": _free_name(stage["kind"], kept), **stage})
-    return _parse_here(document)
+    return _parse_here(document, place)
 
 
-def evaluation_request(settings: Mapping[str, Any], model: Path) -> Recipe:
+def evaluation_request(
+    settings: Mapping[str, Any], model: Path, place: Callable[[Location], str] = dotted
+) -> Recipe:
     """Return a recipe without stages: the text and the protocol by which one artifact is measured."""
-    return _parse({"name": "evaluation", "model": model, **settings})
+    return _parse({"name": "evaluation", "model": model, **settings}, place)
 
 
 def _standing(folder: Path) -> tuple[Recipe, int] | None:
@@ -97,7 +109,7 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
         return None
     except (OSError, ValueError, RecursionError, InputError) as error:
         raise InputError(
-            f"cannot be read as the recipe of a run ({type(error).__name__})",
+            f"cannot be read as the recipe of a run: {error}",
             where=folder / RESOLVED_NAME,
             remedy="Start the run anew with --fresh, or name another folder with --run.",
         ) from None
@@ -141,9 +153,9 @@ def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: 
             if json.loads(json.dumps(wanted, default=str)) != held:
                 name = key if inner is None else f"{key}.{inner}"
                 raise InputError(
-                    f"the run was begun with {name} = {json.dumps(held)}, "
-                    f"not {json.dumps(wanted, default=str)}",
-                    where=folder,
+                    f"the run in {folder} was begun with {json.dumps(held)}, "
+                    f"not with {json.dumps(wanted, default=str)}",
+                    where=Key(name),
                     remedy="Leave the option out, or start another run with --run.",
                 )
 
@@ -155,13 +167,13 @@ def _refuse_after_quantize(kept: Sequence[StageConfig], stage: Mapping[str, Any]
             f"the run ends in quantized weights ('{kept[-1].name}'), which no stage can change",
             where=folder,
             remedy="Go on from the stage before, in another run:\n"
-            f"{_command(stage['kind'], before)} --run ANOTHER",
+            f"{_command(stage['kind'], before)} --run ANOTHER, and the options again",
         )
 
 
 def _command(verb: str, source: str | Path) -> str:
     """Return the command line on which a stage verb is given a checkpoint."""
-    return f"roots-compress {'distill --teacher' if verb == 'distill' else verb} {source}"
+    return f"roots-compress {'distill --teacher' if verb == 'distill' else verb} {quote(str(source))}"
 
 
 def _unnamed(stage: StageConfig) -> dict[str, Any]:
@@ -192,11 +204,11 @@ def _renamed(recipe: Recipe, index: int, stage: Mapping[str, Any]) -> Recipe:
     return _parse(document)
 
 
-def _parse_here(document: Mapping[str, Any]) -> Recipe:
+def _parse_here(document: Mapping[str, Any], place: Callable[[Location], str]) -> Recipe:
     """Return the recipe of values that may hold paths; those of its stages start from the current folder."""
-    return from_folder(_parse(document), Path.cwd())
+    return from_folder(_parse(document, place), Path.cwd())
 
 
-def _parse(document: Mapping[str, Any]) -> Recipe:
+def _parse(document: Mapping[str, Any], place: Callable[[Location], str] = dotted) -> Recipe:
     """Return the recipe of values that may hold paths."""
-    return parse_recipe(json.loads(json.dumps(document, default=str)))
+    return parse_recipe(json.loads(json.dumps(document, default=str)), place=place)

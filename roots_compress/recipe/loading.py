@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from roots_compress.distill.config import STUDENT_PRESETS, DistillConfig, student_path
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key, RootsError
 from roots_compress.prune.config import PruneConfig
 from roots_compress.recipe.faults import faults_of
 from roots_compress.recipe.location import Location, dotted, parse_dotted
@@ -49,12 +49,18 @@ def load_recipe(document: Document, *, model: Path | None = None) -> Recipe:
     return from_folder(parse_recipe(values, document), document.source.absolute().parent)
 
 
-def parse_recipe(values: Mapping[str, Any], document: Document | None = None) -> Recipe:
+def parse_recipe(
+    values: Mapping[str, Any],
+    document: Document | None = None,
+    *,
+    place: Callable[[Location], str] = dotted,
+) -> Recipe:
     """Return the recipe that plain values describe, such as a verb's options or a run's `resolved.json`.
 
     Args:
         values: keys and values as YAML or JSON holds them.
-        document: where they were read from, to be named in messages; without it, keys alone are.
+        document: where they were read from, to be named in messages.
+        place: names a setting where there is no document.
 
     Raises:
         InputError: the values are no recipe.
@@ -65,11 +71,11 @@ def parse_recipe(values: Mapping[str, Any], document: Document | None = None) ->
         faults = list(faults_of(error, values))
     if document is not None:
         faults.sort(key=lambda fault: document.line(fault[0]))
-    places = [document.place(at) if document else dotted(at) for at, _ in faults]
+    places = [document.place(at) if document else place(at) for at, _ in faults]
     remedy = "docs/recipes.md describes every key."
     if len(faults) == 1:
         raise InputError(faults[0][1], where=places[0], remedy=remedy)
-    lines = [f"  {place}: {text}" for place, (_, text) in zip(places, faults, strict=True)]
+    lines = [f"  {where}: {text}" for where, (_, text) in zip(places, faults, strict=True)]
     listed = "\n".join(lines[:_MOST_FAULTS])
     more = f"\n  and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
     raise InputError(f"{len(faults)} things are wrong with the recipe:\n{listed}{more}", remedy=remedy)
@@ -129,8 +135,8 @@ def naming_lines(document: Document) -> Iterator[None]:
     """Let an error inside the block that names a key of the recipe name file and line as well."""
     try:
         yield
-    except InputError as error:
-        location = parse_dotted(error.where or "")
+    except RootsError as error:
+        location = parse_dotted(error.where) if isinstance(error.where, Key) else None
         if location and location[0] in Recipe.model_fields:
             error.where = document.place(location)
         raise

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 
+from roots_compress.errors import Key
+
 Location = tuple[str | int, ...]
 """The way to a value: keys and list indices, from the top of the recipe."""
 
 
-def dotted(location: Location) -> str:
+def dotted(location: Location) -> Key:
     """Return a location as people write it, such as `stages[1].training.steps`."""
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
+    return Key(text.removeprefix("."))
 
 
 def parse_dotted(text: str) -> Location | None:

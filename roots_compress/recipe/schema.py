@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
 from roots_compress.data.config import DataConfig
 from roots_compress.distill.config import DistillConfig
+from roots_compress.errors import Key, RootsError
 from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.export.config import ExportConfig
 from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import Location, dotted
-from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings
+from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings, faults_at
 from roots_compress.train.config import ArchitectureConfig, TrainConfig
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 
@@ -108,16 +108,7 @@ class Recipe(Settings):
             *_cache_faults(self),
         ]
         if faults:
-            # pydantic merges this into its own error, so that each fault keeps its place in the recipe.
-            raise ValidationError.from_exception_data(
-                "Recipe",
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError("recipe", "{text}", {"text": text}), loc=place, input=None
-                    )
-                    for place, text in faults
-                ],
-            )
+            raise faults_at(faults, kind="recipe")
         return self
 
 
@@ -248,6 +239,17 @@ def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Lo
         for keys, training in training_of(stage):
             if training.block_size > limit:
                 yield (*place, *keys, "block_size"), _too_long(training.block_size, limit)
+
+
+def locate(error: RootsError, place: Location) -> None:
+    """Let an error that a stage raised by itself say where in the recipe its setting stands.
+
+    Args:
+        error: its `where` may be a key of the stage; keys of the whole recipe, and files, stay as they are.
+        place: of the stage.
+    """
+    if isinstance(error.where, Key) and error.where.partition(".")[0] not in Recipe.model_fields:
+        error.where = Key(f"{dotted(place)}.{error.where}")
 
 
 def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:

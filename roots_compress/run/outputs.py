@@ -16,11 +16,11 @@ from roots_compress.run.marker import MARKER_NAME
 def refuse_inside(output: Path, source: Path | None) -> None:
     """Refuse a place inside what the output is made from, or inside a run.
 
-    A run knows every file of its stages, and makes a stage again that holds another.
+    Runs do not nest, and a stage that holds a file its manifest does not name is made again.
 
     Args:
         output: the folder to be written; a run itself may be one.
-        source: the model it is made from; None for a new one.
+        source: the model it is made from; None where none is read.
 
     Raises:
         InputError: it lies in its source or in a run.
@@ -36,7 +36,7 @@ def refuse_inside(output: Path, source: Path | None) -> None:
         raise InputError(
             f"output lies in the run {run}",
             where=output,
-            remedy="Name a folder outside: a run's stages are made again where their files change.",
+            remedy="Name a folder outside: runs do not nest, and a stage with a file too many is made again.",
         )
 
 

@@ -14,6 +14,8 @@ from roots_compress.results import RunMetrics, StageKind, StageResult
 from roots_compress.run.atomic import read_regular, real_path
 from roots_compress.run.keys import StageKey
 from roots_compress.run.manifest import Manifest, ManifestError, find_faults, read_manifest
+from roots_compress.run.marker import MARKER_NAME
+from roots_compress.run.outputs import enclosing_run
 
 METRICS_NAME: Final = "metrics.json"
 KINDS = "|".join(get_args(StageKind))
@@ -114,8 +116,9 @@ def read_metrics(run: Path) -> RunMetrics:
         InputError: there are none, or the file does not hold what it should.
     """
     path = run / METRICS_NAME
-    if STAGE_FOLDER.fullmatch(real_path(run).name):
-        raise InputError("is a stage of a run", where=run, remedy=f"Name the run: {real_path(run).parent}")
+    around = enclosing_run(run)
+    if around and STAGE_FOLDER.fullmatch(real_path(run).name) and not (run / MARKER_NAME).exists():
+        raise InputError("is a stage of a run", where=run, remedy=f"Name the run: {around}")
     try:
         return RunMetrics.from_json(json.loads(read_regular(path, _MAX_METRICS_BYTES)))
     except (FileNotFoundError, NotADirectoryError):

@@ -48,7 +48,7 @@ def find_graph(folder: Path) -> Path:
     for name in GRAPH_PLACES:
         if (folder / name).is_file():
             return folder / name
-    stages = sorted(folder.glob(f"*/onnx/{GRAPH_NAME}"))  # as in a run, whose newest stage may be meant
+    stages = sorted(folder.glob(f"[!.]*/onnx/{GRAPH_NAME}"))  # as in a run, whose newest stage may be meant
     remedy = f"Name a stage of the run, such as {stages[-1].parent.parent}." if stages else EXPORT_AGAIN
     raise InputError(f"the folder holds no {GRAPH_NAME}", where=folder, remedy=remedy)
 

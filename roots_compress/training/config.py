@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from roots_compress.errors import InputError, Key
 from roots_compress.settings import BlockSize, PathSetting, PositiveFloat, PositiveInt, Settings
 
 
@@ -76,6 +77,19 @@ class DistillLossConfig(Settings):
     def needs_running_teacher(self) -> bool:
         """Whether something is asked for that a cache of distributions does not hold."""
         return self.hidden_weight > 0 or self.relation_weight > 0 or self.on_policy_ratio > 0
+
+    def require_vocabulary(self, size: int) -> None:
+        """Refuse to ask a teacher for more tokens than it knows.
+
+        Raises:
+            InputError: `top_k` exceeds its vocabulary.
+        """
+        if self.top_k is not None and self.top_k > size:
+            raise InputError(
+                f"is {self.top_k}, and the teacher's vocabulary has {size} tokens",
+                where=Key("loss.top_k"),
+                remedy="Lower it; 64 is usual." if size > 64 else f"Lower it to {size} or less.",
+            )
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:

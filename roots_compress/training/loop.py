@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import InputError, Key, StageError
 from roots_compress.model.device import Precision, resolve_precision
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.progress import Display
@@ -75,11 +75,11 @@ def fit(
         run.resume(console, label)
         first_tokens = run.tally.tokens
         started = time.monotonic()
-        with Display(console, label, done=run.step, stays=True) as display:
+        with Display(console, label, done=run.step, in_full=True) as display:
             try:
                 while run.step < config.steps:
                     run.advance()
-                    speed = (run.tally.tokens - first_tokens) / (time.monotonic() - started)
+                    speed = (run.tally.tokens - first_tokens) / max(time.monotonic() - started, 1e-9)
                     note = f"loss {run.tally.losses['total']:.3f}, {speed:,.0f} tokens/s"
                     display.update(run.step, config.steps, note)
                     if run.step % config.checkpoint_every == 0 or run.step == config.steps:
@@ -272,7 +272,7 @@ def check_trainable(model: RootsForCausalLM, windows: PackedWindows) -> None:
     if length > context:
         raise InputError(
             f"training windows of {length} tokens are longer than the model's context of {context}",
-            where="training.block_size",
+            where=Key("training.block_size"),
             remedy=f"Set block_size to at most {context}.",
         )
     if model.config.quantization:

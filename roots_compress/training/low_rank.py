@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 from roots_compress.model.modeling import RootsForCausalLM
 
 ALPHA = 16.0
@@ -90,7 +90,7 @@ def check_rank(model: RootsForCausalLM, rank: int) -> None:
     if rank >= most:
         raise InputError(
             f"updates of rank {rank} are no smaller than the smallest projection, which has rank {most}",
-            where="recovery.rank",
+            where=Key("recovery.rank"),
             remedy=f"Set rank below {most}, or leave it out to train all weights.",
         )
 

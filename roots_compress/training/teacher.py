@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import StageError
 from roots_compress.model.device import Precision, autocast
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.progress import track
@@ -64,12 +64,7 @@ def cached_teacher(
     """
     assert config.top_k is not None
     vocab_size = teacher.config.vocab_size
-    if config.top_k > vocab_size:
-        raise InputError(
-            f"top_k is {config.top_k}, and the teacher's vocabulary has {vocab_size} tokens",
-            where="loss.top_k",
-            remedy="Lower it; 64 is usual.",
-        )
+    config.require_vocabulary(vocab_size)
     order = BatchOrder(windows, seed=seed)
     identity: dict[str, Json] = {
         "teacher": fingerprint_of(teacher.config.to_dict(), dict(teacher.named_parameters())),
@@ -95,7 +90,7 @@ def cached_teacher(
         missing = cache.missing()
         nn.Module.to(teacher, device).eval()
         try:
-            for part in track(missing, console, "asking the teacher", total=len(missing)):
+            for part in track(missing, console, "asking the teacher"):
                 with torch.no_grad(), autocast(device, precision):
                     cache.write(part, *_targets(teacher, order, part, config, device))
         finally:

@@ -164,7 +164,7 @@ def assert_says(said: str, words: str) -> None:
         ),
         (
             "stages:\n- kind: prune\n  ratio: 0.05",
-            "r.yaml:6: stages[0]: ratio 0.05 leaves no legal width ... nearest legal ratio is 0.3333",
+            "r.yaml:7: stages[0].ratio: ratio 0.05 leaves no legal width ... nearest legal ratio is 0.3333",
         ),
         (
             "stages:\n- kind: prune\n- kind: quantize\n  cache: int8",

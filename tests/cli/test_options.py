@@ -11,16 +11,15 @@ from typer.testing import CliRunner
 
 from roots_compress.cli import stages
 from roots_compress.cli.app import app
-from roots_compress.cli.naming import naming_options
-from roots_compress.cli.options import OptionGroup, RunOptions, TextOptions, TrainingOptions
+from roots_compress.cli.naming import Names
+from roots_compress.cli.options import OptionGroup, RunOptions, TrainingOptions
 from roots_compress.cli.stage_options import CutOptions, DistillOptions, ModelOptions, RoundingOptions
-from roots_compress.errors import InputError, RootsError
+from roots_compress.errors import InputError, Key, RootsError
 from roots_compress.recipe.faults import STAGES
 from roots_compress.recipe.schema import Recipe
 from roots_compress.settings import Settings
 
 GROUPS: list[tuple[type[OptionGroup], type[Settings]]] = [
-    (TextOptions, Recipe),
     (RunOptions, Recipe),
     (ModelOptions, STAGES["train"]),
     (TrainingOptions, STAGES["train"]),
@@ -105,21 +104,62 @@ def test_options_become_the_settings_of_a_recipe(tmp_path: Path, monkeypatch: py
     assert RoundingOptions().settings() == {}
 
 
+NAMES = Names(
+    "prune",
+    RunOptions(windows=3),
+    [CutOptions(target_bytes=3, per_layer=True)],
+    ["calibration.windows=9", "score=x", "recovery={rank: 3}"],
+)
+
+
 @pytest.mark.parametrize(
     ("where", "named"),
     [
         ("stages[3].target", "--target-bytes"),
-        ("stages[0].recovery.training.steps", "--recover"),
-        ("stages[0].calibration.windows", "--set calibration.windows"),
-        ("stages[0]", "prune"),
+        ("stages[3].ratio", "--ratio"),
+        ("stages[3].uniform", "--per-layer"),
+        ("stages[3].refit", "--refit"),
+        ("stages[3].calibration.windows", "--set calibration.windows"),
+        ("stages[3].calibration", "--set calibration.windows"),
+        ("stages[3].score", "--set score"),
+        ("stages[3].recovery.rank", "--set recovery"),
+        ("stages[3].multiple_of", "--set multiple_of"),
+        ("stages[3]", "prune"),
+        ("stages[0].ratio", "stages[0].ratio"),
         ("evaluation.block_size", "--block-size"),
         ("evaluation.contexts", "evaluation.contexts (of a recipe)"),
         ("data.train[1]", "--data"),
         ("seed", "--seed"),
-        ("some/file.txt:3", "some/file.txt:3"),
+        ("model", "CKPT"),
     ],
 )
-def test_faults_of_keys_are_told_in_options(where: str, named: str) -> None:
-    with pytest.raises(RootsError) as caught, naming_options("prune", [CutOptions(target_bytes=3)]):
-        raise InputError("is wrong", where=where, remedy="Lower stages[0].head_ratio.")
+def test_faults_of_settings_are_told_in_what_was_typed(where: str, named: str) -> None:
+    with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
+        raise InputError("is wrong", where=Key(where), remedy="Lower stages[3].head_ratio.")
     assert str(caught.value) == f"{named}: is wrong\nLower --head-ratio."
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data.txt",
+        "/x/data.train",
+        "metadata.csv",
+        "data.models/ckpt",
+        "evaluation.txt:3",
+        "a/stages[3].x",
+        "seed",
+    ],
+)
+def test_paths_are_no_settings(path: str) -> None:
+    with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
+        raise InputError(f"'{path}' is wrong", where=path, remedy=f"roots-compress prune {path} --run OTHER")
+    assert str(caught.value) == f"{path}: '{path}' is wrong\nroots-compress prune {path} --run OTHER"
+
+
+def test_a_flag_is_not_blamed_for_a_value_that_it_does_not_give() -> None:
+    names = Names("quantize", RunOptions(), [RoundingOptions()], ["scheme=int9"])
+    assert names.place(("stages", 0, "scheme")) == "--set scheme"
+    assert names.place(("stages", 0, "cache")) == "--set cache"
+    typed = Names("quantize", RunOptions(), [RoundingOptions(fp16=True, int8_cache=True)])
+    assert typed.place(("stages", 0, "cache")) == "--int8-cache"

@@ -19,7 +19,7 @@ from roots_compress.evaluate.size import stored_bytes
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import QuantizedEmbedding, QuantizedLinear
-from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.quantize.config import SCHEMES_OF, QuantizeConfig
 from roots_compress.quantize.stage import quantize
 from roots_compress.training.outcome import StageOutcome
 from tests.faults.commands import Commands
@@ -242,19 +242,34 @@ def test_as_few_layers_stay_in_8_bits_as_the_loss_allows(tmp_path: Path) -> None
     assert 0.0 < float(str(half.notes["expected_loss"])) <= whole / 2
 
 
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        ({"scheme": "int8", "max_bytes": 10**6}, "max_bytes goes with int4, not with int8"),
-        ({"scheme": "int8", "max_loss": 0.1}, "max_loss goes with int4, not with int8"),
-        ({"scheme": "int4", "max_loss": 0.1, "max_bytes": 10**6}, "leave out one"),
-        ({"scheme": "fp16", "group_size": 32}, "group_size goes with int8 and int4, not with fp16"),
-        ({"scheme": "int4", "activations": "never"}, "activations goes with int8, not with int4"),
-    ],
-)
-def test_only_int4_has_a_budget_and_only_one(settings: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ValidationError, match=reason):
-        QuantizeConfig(**settings)
+OTHER = {
+    "activations": "never",
+    "activation_loss": 0.1,
+    "group_size": 32,
+    "eight_bit_fraction": 0.5,
+    "max_bytes": 10**6,
+    "max_loss": 0.1,
+    "fold": False,
+    "compensate": False,
+    "cache": "int8",
+}
+
+
+@pytest.mark.parametrize("key", OTHER)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_scheme_takes_the_settings_that_it_heeds(scheme: Scheme, key: str) -> None:
+    assert OTHER.keys() == SCHEMES_OF.keys()
+    settings = {"scheme": scheme, key: OTHER[key]}
+    if scheme in SCHEMES_OF[key]:
+        assert getattr(QuantizeConfig.model_validate(settings), key) == OTHER[key]
+    else:
+        with pytest.raises(ValidationError, match=f"(?s){key}.*goes with the scheme .*, not with {scheme}"):
+            QuantizeConfig.model_validate(settings)
+
+
+def test_there_is_one_budget() -> None:
+    with pytest.raises(ValidationError, match="is asked for beside max_bytes"):
+        QuantizeConfig(scheme="int4", max_loss=0.1, max_bytes=10**6)
 
 
 def test_text_of_its_own_makes_up_for_narrow_calibration_text(tmp_path: Path) -> None:
