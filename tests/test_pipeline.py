@@ -20,6 +20,7 @@ from roots_compress.cli.app import app
 from roots_compress.distill.config import DistillConfig
 from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
+from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.model.sources import inspect_source
 from roots_compress.pipeline import plan_recipe
 from roots_compress.preparation import Setting, prepare
@@ -194,6 +195,15 @@ def test_what_is_named_in_place_of_another_is_told_from_it(
     with pytest.raises(InputError, match="is a stage of a run") as of_figures:
         read_metrics(run / "02-prune")
     assert of_figures.value.remedy == f"Name the run: {run}"
+
+
+def test_bench_says_which_contexts_have_no_room(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    graphs = [str(chain[1] / name) for name in ("00-baseline", "02-prune")]
+    options = ["--context", "4000", "--context", "8", "--repeats", "1", "--decode-tokens", "2"]
+    result = CliRunner().invoke(app, ["bench", *graphs, *options])
+    assert result.exit_code == 0, result.output
+    longest = load_checkpoint(chain[1] / "02-prune" / "checkpoint").model.config.max_position_embeddings - 2
+    assert f"4,000 tokens do not fit every model's context: {longest} were measured instead" in result.output
 
 
 def test_a_run_may_be_named_like_a_stage(chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path) -> None:
