@@ -51,9 +51,7 @@ def too_short(bench: Bench) -> Request:
     bench.write("short.txt", "Too few words."[: bench.random.randrange(1, 14)])
     option = bench.random.choice(("--eval-data", "--data"))
     other = ("--data", "prose") if option == "--eval-data" else ("--eval-data", "prose")
-    return Request(
-        ("quantize", "ckpt", option, "short.txt", *other, *SIZES), "data.", "fewer than one window"
-    )
+    return Request(("quantize", "ckpt", option, "short.txt", *other, *SIZES), option, "fewer than one window")
 
 
 def not_text(bench: Bench) -> Request:
