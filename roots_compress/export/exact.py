@@ -18,7 +18,7 @@ from onnx.helper import make_node
 from roots_compress.export.fused import LEVELS
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import QuantizedWeight
+from roots_compress.model.quantized import QuantizedEmbedding, QuantizedWeight
 
 SHAPING = ("Reshape", "Unsqueeze")
 FIRST_CACHE_SCALE = 12
@@ -29,17 +29,26 @@ FIRST_CACHE_SCALE = 12
 def dequantized(model: RootsForCausalLM) -> RootsForCausalLM:
     """Return the model with plain weights: those that its quantized ones stand for."""
     fields = {**model.config.to_dict(), "quantization": None}
+    embedding = model.model.embed_tokens
+    lookup_scale_W = embedding.lookup_scale if isinstance(embedding, QuantizedEmbedding) else None
+    if lookup_scale_W is not None:
+        # Lookups and the head read one table in different channel scales: plain, they are two.
+        fields["tie_word_embeddings"] = False
     config = RootsConfig.from_dict(fields)
     state = {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if not name.endswith((".weight_scale", ".weight_zero_point")) and "cache_rounding" not in name
+        if not name.endswith((".weight_scale", ".weight_zero_point", ".lookup_scale"))
+        and "cache_rounding" not in name
     }
     for name, module in model.named_modules():
         if isinstance(module, QuantizedWeight):
             state[f"{name}.weight"] = module.dequantize()
-    if config.tie_word_embeddings:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    table_VW = state["model.embed_tokens.weight"]
+    if lookup_scale_W is not None:
+        state |= {"lm_head.weight": table_VW, "model.embed_tokens.weight": table_VW * lookup_scale_W}
+    elif config.tie_word_embeddings:
+        state["lm_head.weight"] = table_VW
     # Made without storage, and given the tensors themselves: no second copy, no initialisation.
     with torch.device("meta"):
         plain: RootsForCausalLM = RootsForCausalLM(config).eval()

@@ -72,6 +72,13 @@ class Matrices:
 
     def embedding(self, module: str, tokens_N: ir.Value) -> ir.Value:
         """Return the rows of an embedding, `NK`, dequantized where it is stored quantized."""
+        rows_NK = self._table_rows(module, tokens_N)
+        lookup_scale = module + ".lookup_scale"
+        if lookup_scale not in self.state:
+            return rows_NK
+        return self.builder.op("Mul", rows_NK, self.vector(lookup_scale))
+
+    def _table_rows(self, module: str, tokens_N: ir.Value) -> ir.Value:
         weight_format = format_of(self.config, module)
         rows = self.builder.op("Gather", self.vector(module + ".weight"), tokens_N, axis=0)
         if weight_format is None:

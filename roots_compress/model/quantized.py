@@ -146,11 +146,26 @@ class QuantizedLinear(QuantizedWeight):
 
 
 class QuantizedEmbedding(QuantizedWeight):
-    """An embedding over a quantized table; a tied output head multiplies by the same table."""
+    """An embedding over a quantized table; a tied output head multiplies by the same table.
+
+    What the head reads may have been divided by a scale for each channel, and the table multiplied by it;
+    rows that are looked up have to be divided again. So a tied table has a `lookup_scale`, `(width,)`.
+    """
+
+    lookup_scale: Tensor | None
+
+    def __init__(self, rows: int, width: int, weight_format: Format, group_size: int, *, tied: bool) -> None:
+        super().__init__(rows, width, weight_format, group_size)
+        self.register_buffer("lookup_scale", torch.ones(width) if tied else None)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the rows of `tokens`, `(..., width)`."""
-        return self.dequantize(tokens)
+        return self.looked_up(tokens)
+
+    def looked_up(self, tokens: Tensor | None = None) -> Tensor:
+        """Return the embedding's own rows: those of `tokens`, or all."""
+        rows = self.dequantize(tokens)
+        return rows if self.lookup_scale is None else rows * self.lookup_scale
 
 
 class CacheRounding(nn.Module):
@@ -197,7 +212,11 @@ def make_embedding(config: Any, name: str) -> nn.Module:
     if weight_format is None:
         return nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=None)
     return QuantizedEmbedding(
-        config.vocab_size, config.hidden_size, weight_format, config.quantization["group_size"]
+        config.vocab_size,
+        config.hidden_size,
+        weight_format,
+        config.quantization["group_size"],
+        tied=config.tie_word_embeddings,
     )
 
 

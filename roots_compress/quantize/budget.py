@@ -43,6 +43,8 @@ def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
             size += matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, config.group_size)
         elif name in stored:
             size += tensor.numel() * tensor.element_size()
+    if model.config.tie_word_embeddings:
+        size += 4 * model.config.hidden_size  # the table's lookup_scale
     return size + (cache_step_bytes(model) if config.cache == "int8" else 0)
 
 

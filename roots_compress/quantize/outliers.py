@@ -67,8 +67,8 @@ def outlier_scales(
     *,
     device: str,
     console: Console,
-) -> dict[str, Tensor]:
-    """Return the scales `C` of the sites where folding gains something, by their full names.
+) -> tuple[dict[str, Tensor], ResidualStream]:
+    """Find the scales `C` of the layers' sites where folding gains something.
 
     A folded site gives the next ones what it gave before, so the model stays as it is, and what rounding
     costs can be known before anything is folded or rounded.
@@ -80,6 +80,9 @@ def outlier_scales(
         group_size: columns that share a scale.
         device: where to compute.
         console: shows progress.
+
+    Returns:
+        the scales by the sites' full names, and the residual stream after the last layer.
 
     Raises:
         StageError: a site read NaN or an infinity.
@@ -94,7 +97,7 @@ def outlier_scales(
                 scale_C = best_scale(site, seen, weight_format, group_size)
                 if scale_C is not None:
                     scales[f"{name}.{site.name}"] = scale_C
-    return scales
+    return scales, stream
 
 
 @torch.no_grad()
@@ -114,10 +117,15 @@ def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: i
     return best
 
 
+def energy_scales(mean_square_C: Tensor) -> list[Tensor]:
+    """Return the scales to choose from where inputs are rounded group by group: powers of their energy."""
+    energy_C = mean_square_C.sqrt()
+    return [smoothing_scale(energy_C, torch.ones_like(energy_C), exponent) for exponent in EXPONENTS]
+
+
 def _candidates(site: Site, seen: SiteInput, weight_format: Format) -> list[Tensor]:
     if weight_format != "w8a8":
-        energy_C = site.shared(seen.mean_square).sqrt()
-        return [smoothing_scale(energy_C, torch.ones_like(energy_C), exponent) for exponent in EXPONENTS]
+        return energy_scales(site.shared(seen.mean_square))
     input_C = site.shared(seen.statistics.largest)
     columns = [linear.weight.abs().amax(dim=0).float() for linear in site.consumers.values()]
     weight_C = site.shared(torch.stack(columns).amax(dim=0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,20 +15,18 @@ from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError
 from roots_compress.evaluate.size import stored_bytes
-from roots_compress.model.calibration import InputStatistics, ResidualStream
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.limits import require_fusible
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import with_own_text
 from roots_compress.model.quantized import QuantizedWeight
-from roots_compress.quantize.budget import EMBEDDING, HEAD, POSITIONS, check_budget, least_bytes
+from roots_compress.quantize.budget import HEAD, POSITIONS, check_budget, least_bytes
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.half import half_precision
-from roots_compress.quantize.outliers import outlier_scales, output_error
+from roots_compress.quantize.head import head_scale, round_head
+from roots_compress.quantize.outliers import outlier_scales
 from roots_compress.quantize.plan import RoundingPlan, spared_within_bytes, spared_within_loss, usual_format
-from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sensitivity import rounding_costs
-from roots_compress.quantize.sites import SAMPLED_ROWS, SiteInput
 from roots_compress.quantize.walk import BITS, Rounded, round_layers
 from roots_compress.results import Json
 from roots_compress.training.outcome import StageOutcome
@@ -77,7 +74,8 @@ def quantize(
     try:
         windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=console)
         plan = _planned(model, windows, config, seed=seed, device=device, console=console)
-        rounded = _round_model(model, windows, config, plan, device=device, console=console)
+        rounded, stream = round_layers(model, windows, config, plan, device=device, console=console)
+        round_head(model, stream, plan.scales.get(HEAD), config.group_size, rounded)
     finally:
         nn.Module.to(model, "cpu")
     quantized = assemble(model, rounded, config)
@@ -155,9 +153,11 @@ def _planned(
 ) -> RoundingPlan:
     """Decide what to fold, and which sites the usual format would cost too much."""
     usual, size = usual_format(config), config.group_size
-    scales: Mapping[str, Tensor] = {}
+    scales: dict[str, Tensor] = {}
     if config.fold:
-        scales = outlier_scales(model, windows, usual, size, device=device, console=console)
+        scales, stream = outlier_scales(model, windows, usual, size, device=device, console=console)
+        if (scale_W := head_scale(model, windows, stream, size)) is not None:
+            scales[HEAD] = scale_W
     if config.scheme == "int8" and config.activations != "auto":
         return RoundingPlan(usual, scales, ())
     costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device)
@@ -171,49 +171,6 @@ def _planned(
         spared = spared_within_bytes(costs, int(config.eight_bit_fraction * prices))
     left = sum(cost.loss for name, cost in costs.items() if name not in spared)
     return RoundingPlan(usual, scales, spared, left)
-
-
-@torch.no_grad()
-def _round_model(
-    model: RootsForCausalLM,
-    windows: PackedWindows,
-    config: QuantizeConfig,
-    plan: RoundingPlan,
-    *,
-    device: str,
-    console: Console,
-) -> Rounded:
-    """Quantize the layers, then the embedding and the head."""
-    rounded, stream = round_layers(model, windows, config, plan, device=device, console=console)
-    seen = _head_input(model, stream, windows)
-    table = model.model.embed_tokens.get_parameter("weight")
-    head = model.get_submodule(HEAD).get_parameter("weight")
-    # A tied table is stored once, in the one format that serves both looking up and multiplying.
-    _add(rounded, EMBEDDING, table, quantize_matrix(table, "w8", config.group_size), seen)
-    if head is not table:
-        quantized = quantize_matrix(head, "w8", config.group_size, importance_C=seen.mean_square)
-        _add(rounded, HEAD, head, quantized, seen)
-    return rounded
-
-
-def _head_input(model: RootsForCausalLM, stream: ResidualStream, windows: PackedWindows) -> SiteInput:
-    """Return what the output head reads once the layers before it are quantized."""
-    statistics = InputStatistics(model.config.hidden_size, device=stream.device)
-    stride = max(1, windows.input_ids.size // SAMPLED_ROWS)
-    samples = []
-    for hidden_BTW in stream.hidden:
-        rows_RC = model.model.norm(hidden_BTW.to(stream.device)).flatten(0, -2)
-        samples.append(rows_RC[-statistics.rows % stride :: stride].clone())
-        statistics.update(rows_RC)
-    statistics.check(HEAD)
-    return SiteInput(statistics, torch.cat(samples))
-
-
-def _add(rounded: Rounded, name: str, weight: Tensor, quantized: QuantizedMatrix, seen: SiteInput) -> None:
-    """Enter a matrix beside the layers; its error is measured as that of an output head."""
-    rounded.formats[name] = quantized.format
-    rounded.errors[name] = output_error(seen.sample_SC, weight, quantized)
-    rounded.state.update({f"{name}.{key}": tensor.cpu() for key, tensor in quantized.buffers().items()})
 
 
 def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig) -> RootsForCausalLM:

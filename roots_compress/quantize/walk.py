@@ -40,12 +40,17 @@ class Rounded:
         state: every tensor of the quantized layers, under its name in the model's state dict, on the CPU.
         formats: the storage format of each quantized module.
         errors: each quantized module's relative output error on sampled inputs, its input's rounding
-            included.
+            included; of a table that only serves lookups, its rows' error.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, matrix: QuantizedMatrix, error: float) -> None:
+        """Enter a matrix outside the layers."""
+        self.formats[name], self.errors[name] = matrix.format, error
+        self.state.update({f"{name}.{key}": tensor.cpu() for key, tensor in matrix.buffers().items()})
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ def test_tied_weights_count_once() -> None:
 def test_quantized_weights_count_as_weights_whatever_holds_them(weight_format: Format) -> None:
     # 33 is no multiple of the group of 16: padding must not count.
     model = nn.Sequential(
-        QuantizedEmbedding(11, 33, weight_format, 16), QuantizedLinear(33, 5, True, weight_format, 16)
+        QuantizedEmbedding(11, 33, weight_format, 16, tied=True),
+        QuantizedLinear(33, 5, True, weight_format, 16),
     )
     assert count_parameters(model) == 11 * 33 + 33 * 5 + 5

@@ -9,7 +9,7 @@ from torch import nn
 
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import Format, QuantizedWeight
+from roots_compress.model.quantized import Format, QuantizedEmbedding, QuantizedWeight
 from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.rounding import quantize_matrix
 from tests.tiny import tiny_model, tiny_tokens
@@ -27,6 +27,9 @@ def quantized(model: RootsForCausalLM, formats: dict[str, Format], group_size: i
         if isinstance(module, QuantizedWeight):
             matrix = quantize_matrix(plain[f"{name}.weight"], formats[name], group_size)
             state.update({f"{name}.{part}": tensor for part, tensor in matrix.buffers().items()})
+        if isinstance(module, QuantizedEmbedding) and module.lookup_scale is not None:
+            # Not what suits the table, but what shows if left out; powers of two, which round nothing.
+            state[f"{name}.lookup_scale"] = 2.0 ** (torch.arange(module.width) % 3 - 1)
     result.load_state_dict(state)
     return result
 

@@ -17,7 +17,7 @@ from roots_compress.export.exporter import save_graph
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import check_parity, make_scripts
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import Format, QuantizedWeight
+from roots_compress.model.quantized import Format, QuantizedEmbedding
 from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
 from tests.export.quantized import tiny_quantized, with_int8_cache
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
@@ -199,12 +199,14 @@ def test_a_checkpoint_whose_own_logits_are_not_finite_is_named_and_not_the_graph
         check_parity(model, graph, ExportConfig())
 
 
-def test_dequantized_models_share_the_table_with_the_head() -> None:
+def test_dequantized_models_have_a_table_for_lookups_and_one_for_the_head() -> None:
     model = tiny_quantized("w8", layers=[tiny_layer(intermediate_size=23)])
     plain = dequantized(model)
     assert plain.config.quantization is None
     assert plain.lm_head is not None
-    assert plain.lm_head.weight is plain.model.embed_tokens.weight
-    table = model.get_submodule("model.embed_tokens")
-    assert isinstance(table, QuantizedWeight)
-    assert torch.equal(plain.lm_head.weight, table.dequantize())
+    table = model.model.embed_tokens
+    assert isinstance(table, QuantizedEmbedding)
+    assert torch.equal(plain.lm_head.get_parameter("weight"), table.dequantize())
+    lookups = plain.model.embed_tokens.get_parameter("weight")
+    assert torch.equal(lookups, table(torch.arange(table.rows)))
+    assert not torch.allclose(plain.lm_head.get_parameter("weight"), lookups)

@@ -79,7 +79,7 @@ def test_a_plain_gelu_offers_no_way_to_fold() -> None:
 def test_the_scales_of_a_model_are_those_of_a_walk_that_folds_as_it_goes() -> None:
     """They can all be found on the float model: a folded site gives the next one what it gave before."""
     model, windows = tiny_model(), random_windows()
-    scales = outlier_scales(model, windows, "w8a8", 16, device="cpu", console=CONSOLE)
+    scales, passed = outlier_scales(model, windows, "w8a8", 16, device="cpu", console=CONSOLE)
     stream = ResidualStream(model, windows)
     for index, layer in enumerate(model.model.layers):
         for half in halves(stream, layer, index, "silu"):
@@ -93,6 +93,7 @@ def test_the_scales_of_a_model_are_those_of_a_walk_that_folds_as_it_goes() -> No
                     site.fold(expected)
             stream.add(half.forward())
     assert scales
+    torch.testing.assert_close(torch.cat(passed.hidden), torch.cat(stream.hidden), rtol=1e-4, atol=1e-4)
 
 
 def with_outliers() -> tuple[Site, SiteInput]:

@@ -137,7 +137,11 @@ def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
     save_checkpoint(checkpoint, tmp_path / "saved")
     assert checkpoint.model.lm_head is None
     tables = [name for name in checkpoint.model.state_dict() if "head" in name or "embed" in name]
-    assert sorted(tables) == ["model.embed_tokens.weight", "model.embed_tokens.weight_scale"]
+    assert sorted(tables) == [
+        "model.embed_tokens.lookup_scale",
+        "model.embed_tokens.weight",
+        "model.embed_tokens.weight_scale",
+    ]
     loaded = load_checkpoint(tmp_path / "saved").model
     assert torch.equal(logits(loaded), logits(checkpoint.model))
 
