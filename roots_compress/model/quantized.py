@@ -13,8 +13,9 @@ kernel at the accuracy level that is fast.
 
 `w4` has a `weight_zero_point` as well, uint8 `(out, ceil(groups / 2))`. Two 4-bit values share a byte, the
 even one in the low half; the groups are those of ONNX Runtime's `MatMulNBits`. An input width that is no
-multiple of the group size is padded with values that dequantize to zero. The modules compute what the graph
-computes, in float32, so that a checkpoint can be judged without it.
+multiple of the group size is padded with values that dequantize to zero. An embedding that is the output head
+too has a `lookup_scale`, `(width,)`. The modules compute what the graph computes, in float32, so that a
+checkpoint can be judged without it.
 """
 
 from __future__ import annotations
