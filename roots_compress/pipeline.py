@@ -19,7 +19,7 @@ from roots_compress.making import make_stage
 from roots_compress.model.sources import CONFIG
 from roots_compress.preparation import Setting, held_out_windows
 from roots_compress.progress import bar
-from roots_compress.recipe.schema import Recipe, locate
+from roots_compress.recipe.schema import Recipe, located
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, SearchResult
@@ -143,12 +143,10 @@ def _reuse_or_make(
         console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None
     try:
-        with disk_errors(run.path, StageError), memory_errors():
+        with located(step.place), disk_errors(run.path, StageError), memory_errors():
             return make_stage(run, index, step, key, before, setting, console)
     except RootsError as error:
         error.message = f"{title} failed: {error.message}"
-        if setting.recipe.search is None and step.config is not None:
-            locate(error, ("stages", index if setting.recipe.makes_model else index - 1))
         if index:
             safe = f"Stages before it are safe in {run.path}, and the run goes on from there."
             error.remedy = f"{error.remedy}\n{safe}" if error.remedy else safe

@@ -31,7 +31,14 @@ from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import plan_ratios
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import Location, dotted
-from roots_compress.recipe.schema import Recipe, context_faults, locate, losses_of, placed_stages, training_of
+from roots_compress.recipe.schema import (
+    Recipe,
+    context_faults,
+    located,
+    losses_of,
+    placed_stages,
+    training_of,
+)
 from roots_compress.run.atomic import real_path
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import enclosing_run, refuse_inside
@@ -114,12 +121,9 @@ def check_caches_fit(recipe: Recipe, vocab_size: int | None) -> None:
     """
     for place, stage in placed_stages(recipe):
         for keys, loss in losses_of(stage):
-            try:
-                if vocab_size is not None:
+            if vocab_size is not None:
+                with located((*place, *keys)):
                     loss.require_vocabulary(vocab_size)
-            except InputError as error:
-                locate(error, (*place, *keys[:-1]))
-                raise
 
 
 def check_students(
@@ -303,11 +307,8 @@ def _check_first_cut(recipe: Recipe, outline: Outline | None) -> None:
     """
     for index, stage in enumerate(recipe.stages):
         if isinstance(stage, PruneConfig) and outline is not None:
-            try:
+            with located(("stages", index)):
                 plan_ratios(stage, outline.layers, outline.hidden_size)
-            except InputError as error:
-                locate(error, ("stages", index))
-                raise
         if not isinstance(stage, TrainConfig):
             return
 
@@ -333,12 +334,12 @@ def _check_first_stage(
         return  # The stage will say so itself, once the baseline is made.
     checkpoint = Checkpoint(model, tokenizer)
     try:
-        if isinstance(stage, PruneConfig):
-            pruning.planned(stage, checkpoint, text, seed=recipe.seed)
-        else:
-            quantization.planned(stage, checkpoint, text, seed=recipe.seed)
+        with located(("stages", 0)):
+            if isinstance(stage, PruneConfig):
+                pruning.planned(stage, checkpoint, text, seed=recipe.seed)
+            else:
+                quantization.planned(stage, checkpoint, text, seed=recipe.seed)
     except RootsError as error:
-        locate(error, ("stages", 0))
         error.where = error.where or dotted(("stages", 0))
         raise
 
@@ -357,9 +358,6 @@ def _resolve_device(recipe: Recipe) -> str:
     device = resolve_device(recipe.device)
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
-            try:
+            with located((*place, *keys)):
                 resolve_precision(training.precision, device)
-            except InputError as error:
-                error.where = dotted((*place, *keys, "precision"))
-                raise
     return device

@@ -42,7 +42,7 @@ def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: 
     if setting == "fp16" and device == "cpu":
         raise InputError(
             "fp16 training needs a GPU: its gradients are scaled there, and on a CPU they would vanish",
-            where=Key("training.precision"),
+            where=Key("precision"),
             remedy="Use precision: auto, bf16 or fp32.",
         )
     return "no" if setting == "fp32" else setting

@@ -137,7 +137,7 @@ def _nearest_key(location: Location, values: Mapping[str, Any]) -> str:
 
 def _deeper(key: str, group: type[Settings]) -> str | None:
     """Return where inside a group's own groups a key is known."""
-    for name, inner in _inner_groups(group):
+    for name, inner in inner_groups(group):
         found = key if key in inner.model_fields else _deeper(key, inner)
         if found:
             return f"{name}.{found}"
@@ -154,11 +154,11 @@ def _group_at(location: Location, values: Mapping[str, Any]) -> type[Settings]:
             stage = stage[part]
         group, location = STAGES[stage["kind"]], location[length:]
     for part in location:
-        group = dict(_inner_groups(group))[str(part)]
+        group = dict(inner_groups(group))[str(part)]
     return group
 
 
-def _inner_groups(group: type[Settings]) -> list[tuple[str, type[Settings]]]:
+def inner_groups(group: type[Settings]) -> list[tuple[str, type[Settings]]]:
     """Return the fields that are groups of settings themselves."""
     found = []
     for name, field in group.model_fields.items():

@@ -87,7 +87,7 @@ class DistillLossConfig(Settings):
         if self.top_k is not None and self.top_k > size:
             raise InputError(
                 f"is {self.top_k}, and the teacher's vocabulary has {size} tokens",
-                where=Key("loss.top_k"),
+                where=Key("top_k"),
                 remedy="Lower it; 64 is usual." if size > 64 else f"Lower it to {size} or less.",
             )
 

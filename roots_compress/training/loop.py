@@ -272,7 +272,7 @@ def check_trainable(model: RootsForCausalLM, windows: PackedWindows) -> None:
     if length > context:
         raise InputError(
             f"training windows of {length} tokens are longer than the model's context of {context}",
-            where=Key("training.block_size"),
+            where=Key("block_size"),
             remedy=f"Set block_size to at most {context}.",
         )
     if model.config.quantization:

@@ -206,6 +206,32 @@ def test_a_recipe_changed_for_the_worse(
 
 
 @pytest.mark.parametrize(
+    ("stage", "key"),
+    [
+        ("kind: distill\n  loss: {{top_k: 3500}}", "r.yaml:11: stages[1].loss.top_k"),
+        (
+            "kind: prune\n  recovery: {{loss: {{top_k: 3500}}, training: {{block_size: 32}}}}",
+            "r.yaml:11: stages[1].recovery.loss.top_k",
+        ),
+    ],
+)
+def test_a_vocabulary_that_came_out_smaller_than_asked_for(
+    stage: str, key: str, refused: Callable[[str], str], texts: Path, tmp_path: Path
+) -> None:
+    text = RECIPE.replace("model: '{models}/good'\n", "") + (
+        "stages:\n"
+        "- kind: train\n"
+        "  architecture: {{hidden_size: 32, num_layers: 1, head_dim: 16}}\n"
+        "  tokenizer: {{vocab_size: 4000}}\n"
+        "  training: {{block_size: 32, steps: 1}}\n"
+        "- name: later\n"
+        f"  {stage}\n"
+    )
+    (tmp_path / "r.yaml").write_text(text.format(texts=texts))
+    assert_says(refused("run r.yaml"), f"error: {key}: 00 baseline failed: is 3500, and the ... vocabulary")
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ("prune {models}/good --ratio 1.5", "error: --ratio: must be below 1"),

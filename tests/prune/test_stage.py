@@ -310,6 +310,23 @@ def test_a_recovery_of_too_high_a_rank_is_refused_before_any_work(tmp_path: Path
     assert caught.value.where == "recovery.rank"
 
 
+@pytest.mark.parametrize(
+    ("loss", "training", "key"),
+    [
+        ({}, {"block_size": 256}, "recovery.training.block_size"),
+        ({}, {"block_size": 32, "precision": "fp16"}, "recovery.training.precision"),
+        ({"top_k": 3500}, {"block_size": 32}, "recovery.loss.top_k"),
+    ],
+)
+def test_what_a_recovery_cannot_do_is_named_with_the_way_to_it(
+    loss: dict[str, Any], training: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    recovery = RecoveryConfig(loss=DistillLossConfig(**loss), training=TrainingConfig(**training))
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, tiny_checkpoint(), recovery=recovery)
+    assert caught.value.where == key
+
+
 def test_recovery_learns_from_a_cached_teacher_and_leaves_it_as_it_is(tmp_path: Path) -> None:
     recovery = RecoveryConfig(
         loss=DistillLossConfig(top_k=8, cache=tmp_path / "caches"),
