@@ -33,6 +33,7 @@ from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import Location, dotted
 from roots_compress.recipe.schema import (
     Recipe,
+    StageConfig,
     context_faults,
     located,
     losses_of,
@@ -91,7 +92,8 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
         # Not before the text, unless for a student: reading that of a large GGUF file takes seconds.
         tokenizer = tokenizer or _tokenizer_of(source)
         check_text(recipe, text, tokenizer, source.limits)
-        _check_first_stage(recipe, source, tokenizer, text)
+        if recipe.stages:
+            check_stage(recipe.stages[0], ("stages", 0), source, tokenizer, text, seed=recipe.seed)
     return Setting(
         recipe=recipe,
         text=text,
@@ -313,16 +315,29 @@ def _check_first_cut(recipe: Recipe, outline: Outline | None) -> None:
             return
 
 
-def _check_first_stage(
-    recipe: Recipe, source: SourceInfo, tokenizer: PreTrainedTokenizerFast, text: TextSplit
+def check_stage(
+    stage: StageConfig,
+    place: Location,
+    source: SourceInfo,
+    tokenizer: PreTrainedTokenizerFast,
+    text: TextSplit,
+    *,
+    seed: int,
 ) -> None:
-    """Refuse at once what the first stage would refuse by the model's shape and the text.
+    """Refuse at once what a stage would refuse by the text and the shape of the model it starts from.
+
+    Args:
+        stage: its settings.
+        place: where in the recipe they stand.
+        source: the model it starts from, whose weights are not read.
+        tokenizer: of that model.
+        text: what it calibrates on.
+        seed: the recipe's.
 
     Raises:
-        InputError: the stage cuts or quantizes, and its target or its calibration cannot be.
+        InputError: the stage cuts or quantizes, and its ratios, its target or its calibration cannot be.
         GateMissedError: no choice of bits meets its budget.
     """
-    stage = recipe.stages[0] if recipe.stages else None
     if not isinstance(stage, PruneConfig | QuantizeConfig):
         return
     from roots_compress.model.checkpoint import Checkpoint, without_weights
@@ -334,13 +349,13 @@ def _check_first_stage(
         return  # The stage will say so itself, once the baseline is made.
     checkpoint = Checkpoint(model, tokenizer)
     try:
-        with located(("stages", 0)):
+        with located(place):
             if isinstance(stage, PruneConfig):
-                pruning.planned(stage, checkpoint, text, seed=recipe.seed)
+                pruning.planned(stage, checkpoint, text, seed=seed)
             else:
-                quantization.planned(stage, checkpoint, text, seed=recipe.seed)
+                quantization.planned(stage, checkpoint, text, seed=seed)
     except RootsError as error:
-        error.where = error.where or dotted(("stages", 0))
+        error.where = error.where or dotted(place)
         raise
 
 
