@@ -47,6 +47,8 @@ def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tup
         values: what it was given.
     """
     for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            continue  # There are enough, and what is wrong with them is among the other faults.
         location = detail["loc"] if detail["type"] == "recipe" else _without_kind(detail["loc"])
         if detail["type"] == "union_tag_invalid":
             kind = str(detail["ctx"]["tag"])
@@ -83,6 +85,10 @@ def _describe(detail: ErrorDetails, location: Location, values: Mapping[str, Any
     if kind in _BOUNDS:
         text, bound = _BOUNDS[kind]
         return f"{text.format(context[bound])}, not {_shown(value)}"
+    if kind == "too_short":
+        return f"must have at least {context['min_length']}, not {len(value)}"
+    if kind == "too_long":
+        return f"must have at most {context['max_length']}, not {len(value)}"
     if kind == "literal_error":
         choice = context["expected"]
         known = choice.replace("'", "").replace(" or ", ", ").split(", ")

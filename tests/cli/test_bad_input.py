@@ -26,6 +26,7 @@ from roots_compress.data.config import TokenizerConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
+from roots_compress.run.marker import MARKER_NAME, marker_text
 from roots_compress.settings import MOST_THREADS
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_checkpoint, tiny_model, tiny_tokenizer
 
@@ -412,6 +413,33 @@ def test_figures_that_are_none(figures: str, refused: Callable[[str], str], tmp_
     (tmp_path / "metrics.json").write_text(figures)
     assert_says(refused("report ."), "metrics.json: cannot be read as the figures of a run")
     assert_says(refused("compare . ."), "metrics.json: cannot be read as the figures of a run")
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (
+            '{"name": "a", "model": "m", "evaluation": {"windows": 0}}',
+            "'evaluation.windows': must be at least 1, not 0",
+        ),
+        (None, "it is a folder"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_the_recipe_of_a_run_at_fault(
+    document: str | None, words: str, refused: Callable[[str], str], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "current"
+    run.mkdir(parents=True)
+    (run / MARKER_NAME).write_text(marker_text())
+    if document is None:
+        (run / "resolved.json").mkdir()
+    else:
+        (run / "resolved.json").write_text(document)
+    said = refused("quantize")
+    assert_says(said, f"runs/current/resolved.json: cannot be read as the recipe of a run: {words}")
+    assert said.count("resolved.json") == 1
+    assert "docs/recipes.md" not in said
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
