@@ -19,7 +19,7 @@ from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import EvaluationWindows
-from roots_compress.distill.config import DistillConfig, student_path
+from roots_compress.distill.config import STUDENT_PRESETS, DistillConfig, student_path
 from roots_compress.distill.vocabulary import check_student
 from roots_compress.errors import InputError, RootsError
 from roots_compress.evaluate.threads import default_threads
@@ -143,7 +143,20 @@ def check_students(
         InputError: a student cannot learn from the model, windows are longer than a context, or a cache in
             int8 is asked for that cannot be.
     """
-    own = {index: check_student(path, tokenizer, vocab_size) for index, path in _student_paths(recipe)}
+    places = [place for place, _ in placed_stages(recipe)]
+    own = {}
+    for index, path in _student_paths(recipe):
+        try:
+            own[index] = check_student(path, tokenizer, vocab_size)
+        except InputError as error:
+            # The file alone would not say that it is the student, and not the model.
+            error.message = f"{error.where}: {error.message}"
+            error.where = dotted((*places[index], "student"))
+            presets = ", ".join(STUDENT_PRESETS)
+            error.remedy = (
+                f"{error.remedy}\nA preset ({presets}) or a ROOTS config file can be a student, too."
+            )
+            raise
     _check_limits(recipe, limits, own)
 
 

@@ -46,7 +46,7 @@ class Names:
     ) -> None:
         self._verb = verb
         self._run = {sets.key: option for _, option, sets in run.declared()}
-        self._run["model"] = "--teacher" if verb == "distill" else "CKPT"
+        self._run["model"] = {"distill": "--teacher", "eval": "PATH"}.get(verb, "CKPT")
         self._typed = [(option, key) for group in groups for option, key, _ in group.given()]
         self._assigned = [assignment.partition("=")[0] for assignment in assignments]
         # Not flags: they give one right value, so that a wrong one was not given by them.

@@ -96,7 +96,7 @@ class DistillLossConfig(Settings):
         weights = self.cross_entropy_weight, self.divergence_weight, self.hidden_weight, self.relation_weight
         if not any(weights):
             raise ValueError(
-                "at least one of cross_entropy_weight, divergence_weight, hidden_weight and relation_weight "
+                "at least one of the weights of cross-entropy, divergence, hidden states and relations "
                 "must be above 0"
             )
         if self.on_policy_ratio and not self.divergence_weight:

@@ -273,7 +273,7 @@ def check_trainable(model: RootsForCausalLM, windows: PackedWindows) -> None:
         raise InputError(
             f"training windows of {length} tokens are longer than the model's context of {context}",
             where=Key("block_size"),
-            remedy=f"Set block_size to at most {context}.",
+            remedy=f"Use windows of at most {context} tokens.",
         )
     if model.config.quantization:
         raise InputError(
