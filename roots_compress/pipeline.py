@@ -16,10 +16,11 @@ from roots_compress.errors import RootsError, StageError, printable
 from roots_compress.evaluate.artifact import protocol_of
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.making import make_stage
-from roots_compress.model.sources import CONFIG
-from roots_compress.preparation import Setting, held_out_windows
+from roots_compress.model.sources import CONFIG, inspect_source
+from roots_compress.model.tokenizer import load_tokenizer_beside
+from roots_compress.preparation import Setting, check_stage, held_out_windows
 from roots_compress.progress import bar
-from roots_compress.recipe.schema import Recipe, locate
+from roots_compress.recipe.schema import Recipe, located
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, SearchResult
@@ -35,7 +36,12 @@ from roots_compress.steps import Step, keys_of, steps_of
 
 
 def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
-    """Yield what `run_recipe` would do with each stage, and why, one line each."""
+    """Yield what `run_recipe` would do with each stage, and why, one line each.
+
+    Raises:
+        InputError: as `check_next_stage` raises it.
+    """
+    check_next_stage(setting, folder)
     committed, left_out = read_stages(folder)
     for index, (step, key) in enumerate(keys_of(setting)):
         label = f"{index:02d} {step.kind}" + (f" ({step.name})" if step.name != step.kind else "")
@@ -65,12 +71,35 @@ def run_recipe(
 
     Raises:
         InputError: the request cannot be carried out. Where that shows before any stage is finished, a run
-            that was begun for it is removed again.
+            that was begun for it is removed again; where `check_next_stage` sees it, a run is left as it was.
         StageError: a stage failed; the stages before it stand.
     """
     with RunFolder.open(folder, fresh=fresh) as run:
+        check_next_stage(setting, folder)
         describe(run, setting.recipe, recipe_text)
         return finish(run, make_rows(run, setting, console), setting, console)
+
+
+def check_next_stage(setting: Setting, folder: Path) -> None:
+    """Refuse what the first stage that is not finished would refuse by the shape it starts from and the text.
+
+    `prepare` asks the same of a recipe's first stage and its model. Nothing of the run is touched, so that
+    one which is finished stays so when a stage that cannot be is added to it. What stages after that one
+    start from is not known yet.
+
+    Raises:
+        InputError, GateMissedError: as `check_stage` raises them.
+    """
+    committed, _ = read_stages(folder)
+    for index, (step, key) in enumerate(keys_of(setting)):
+        if index < len(committed) and committed[index].key.sha256 == key.sha256:
+            continue
+        asked = index == 0 or step.place == ("stages", 0)
+        if not asked and step.config is not None and not verify(committed[index - 1]):
+            source = inspect_source(committed[index - 1].checkpoint)
+            tokenizer = load_tokenizer_beside(source.path)
+            check_stage(step.config, step.place, source, tokenizer, setting.text, seed=setting.recipe.seed)
+        return
 
 
 def describe(run: RunFolder, recipe: Recipe, recipe_text: str | None) -> None:
@@ -143,12 +172,10 @@ def _reuse_or_make(
         console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None
     try:
-        with disk_errors(run.path, StageError), memory_errors():
+        with located(step.place), disk_errors(run.path, StageError), memory_errors():
             return make_stage(run, index, step, key, before, setting, console)
     except RootsError as error:
         error.message = f"{title} failed: {error.message}"
-        if setting.recipe.search is None and step.config is not None:
-            locate(error, ("stages", index if setting.recipe.makes_model else index - 1))
         if index:
             safe = f"Stages before it are safe in {run.path}, and the run goes on from there."
             error.remedy = f"{error.remedy}\n{safe}" if error.remedy else safe

@@ -19,7 +19,7 @@ from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import EvaluationWindows
-from roots_compress.distill.config import DistillConfig, student_path
+from roots_compress.distill.config import STUDENT_PRESETS, DistillConfig, student_path
 from roots_compress.distill.vocabulary import check_student
 from roots_compress.errors import InputError, RootsError
 from roots_compress.evaluate.threads import default_threads
@@ -31,7 +31,15 @@ from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import plan_ratios
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.location import Location, dotted
-from roots_compress.recipe.schema import Recipe, context_faults, locate, losses_of, placed_stages, training_of
+from roots_compress.recipe.schema import (
+    Recipe,
+    StageConfig,
+    context_faults,
+    located,
+    losses_of,
+    placed_stages,
+    training_of,
+)
 from roots_compress.run.atomic import real_path
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import enclosing_run, refuse_inside
@@ -84,7 +92,8 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
         # Not before the text, unless for a student: reading that of a large GGUF file takes seconds.
         tokenizer = tokenizer or _tokenizer_of(source)
         check_text(recipe, text, tokenizer, source.limits)
-        _check_first_stage(recipe, source, tokenizer, text)
+        if recipe.stages:
+            check_stage(recipe.stages[0], ("stages", 0), source, tokenizer, text, seed=recipe.seed)
     return Setting(
         recipe=recipe,
         text=text,
@@ -114,12 +123,9 @@ def check_caches_fit(recipe: Recipe, vocab_size: int | None) -> None:
     """
     for place, stage in placed_stages(recipe):
         for keys, loss in losses_of(stage):
-            try:
-                if vocab_size is not None:
+            if vocab_size is not None:
+                with located((*place, *keys)):
                     loss.require_vocabulary(vocab_size)
-            except InputError as error:
-                locate(error, (*place, *keys[:-1]))
-                raise
 
 
 def check_students(
@@ -137,7 +143,20 @@ def check_students(
         InputError: a student cannot learn from the model, windows are longer than a context, or a cache in
             int8 is asked for that cannot be.
     """
-    own = {index: check_student(path, tokenizer, vocab_size) for index, path in _student_paths(recipe)}
+    places = [place for place, _ in placed_stages(recipe)]
+    own = {}
+    for index, path in _student_paths(recipe):
+        try:
+            own[index] = check_student(path, tokenizer, vocab_size)
+        except InputError as error:
+            # The file alone would not say that it is the student, and not the model.
+            error.message = f"{error.where}: {error.message}"
+            error.where = dotted((*places[index], "student"))
+            presets = ", ".join(STUDENT_PRESETS)
+            error.remedy = (
+                f"{error.remedy}\nA preset ({presets}) or a ROOTS config file can be a student, too."
+            )
+            raise
     _check_limits(recipe, limits, own)
 
 
@@ -303,25 +322,35 @@ def _check_first_cut(recipe: Recipe, outline: Outline | None) -> None:
     """
     for index, stage in enumerate(recipe.stages):
         if isinstance(stage, PruneConfig) and outline is not None:
-            try:
+            with located(("stages", index)):
                 plan_ratios(stage, outline.layers, outline.hidden_size)
-            except InputError as error:
-                locate(error, ("stages", index))
-                raise
         if not isinstance(stage, TrainConfig):
             return
 
 
-def _check_first_stage(
-    recipe: Recipe, source: SourceInfo, tokenizer: PreTrainedTokenizerFast, text: TextSplit
+def check_stage(
+    stage: StageConfig,
+    place: Location,
+    source: SourceInfo,
+    tokenizer: PreTrainedTokenizerFast,
+    text: TextSplit,
+    *,
+    seed: int,
 ) -> None:
-    """Refuse at once what the first stage would refuse by the model's shape and the text.
+    """Refuse at once what a stage would refuse by the text and the shape of the model it starts from.
+
+    Args:
+        stage: its settings.
+        place: where in the recipe they stand.
+        source: the model it starts from, whose weights are not read.
+        tokenizer: of that model.
+        text: what it calibrates on.
+        seed: the recipe's.
 
     Raises:
-        InputError: the stage cuts or quantizes, and its target or its calibration cannot be.
+        InputError: the stage cuts or quantizes, and its ratios, its target or its calibration cannot be.
         GateMissedError: no choice of bits meets its budget.
     """
-    stage = recipe.stages[0] if recipe.stages else None
     if not isinstance(stage, PruneConfig | QuantizeConfig):
         return
     from roots_compress.model.checkpoint import Checkpoint, without_weights
@@ -333,13 +362,13 @@ def _check_first_stage(
         return  # The stage will say so itself, once the baseline is made.
     checkpoint = Checkpoint(model, tokenizer)
     try:
-        if isinstance(stage, PruneConfig):
-            pruning.planned(stage, checkpoint, text, seed=recipe.seed)
-        else:
-            quantization.planned(stage, checkpoint, text, seed=recipe.seed)
+        with located(place):
+            if isinstance(stage, PruneConfig):
+                pruning.planned(stage, checkpoint, text, seed=seed)
+            else:
+                quantization.planned(stage, checkpoint, text, seed=seed)
     except RootsError as error:
-        locate(error, ("stages", 0))
-        error.where = error.where or dotted(("stages", 0))
+        error.where = error.where or dotted(place)
         raise
 
 
@@ -357,9 +386,6 @@ def _resolve_device(recipe: Recipe) -> str:
     device = resolve_device(recipe.device)
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
-            try:
+            with located((*place, *keys)):
                 resolve_precision(training.precision, device)
-            except InputError as error:
-                error.where = dotted((*place, *keys, "precision"))
-                raise
     return device

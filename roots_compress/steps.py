@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from roots_compress.distill.config import DistillConfig, student_path
 from roots_compress.model.fingerprint import source_sha256
 from roots_compress.preparation import Setting
+from roots_compress.recipe.location import Location
 from roots_compress.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.results import Json, StageKind
 from roots_compress.run.keys import StageKey, stage_key
@@ -28,6 +29,8 @@ class Step:
     name: str
     config: StageConfig | None
     """None for a baseline that is imported rather than trained."""
+    place: Location = ()
+    """Where in the recipe the settings stand; empty where they do not stand in one."""
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -39,13 +42,12 @@ class Step:
 
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:
     """Return the rows of a run: its baseline, imported or made by the first stage, and then the stages."""
-    stages = list(recipe.stages)
+    steps = [Step(stage.kind, stage.name, stage, ("stages", i)) for i, stage in enumerate(recipe.stages)]
     if recipe.makes_model:
-        first = stages.pop(0)
-        baseline = Step("baseline", BASELINE_NAME, first)
+        steps[0] = replace(steps[0], kind="baseline", name=BASELINE_NAME)
     else:
-        baseline = Step("baseline", BASELINE_NAME, None)
-    return (baseline, *(Step(stage.kind, stage.name, stage) for stage in stages))
+        steps.insert(0, Step("baseline", BASELINE_NAME, None))
+    return tuple(steps)
 
 
 def inputs_of(step: Step, setting: Setting) -> dict[str, str]:

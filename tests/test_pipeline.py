@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from roots_compress import making, preparation
 from roots_compress.cli.app import app
 from roots_compress.distill.config import DistillConfig
-from roots_compress.errors import GateMissedError, InputError, StageError
+from roots_compress.errors import GateMissedError, InputError, RootsError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.model.sources import inspect_source
-from roots_compress.pipeline import plan_recipe
+from roots_compress.pipeline import plan_recipe, run_recipe
 from roots_compress.preparation import Setting, prepare
 from roots_compress.recipe.growth import grow
 from roots_compress.recipe.loading import parse_recipe
@@ -223,6 +224,35 @@ def test_a_setting_at_fault_is_named_wherever_its_stage_stands(
         with pytest.raises(GateMissedError) as caught:
             carry_out(asked, tmp_path / str(number))
         assert caught.value.where == f"stages[{number}].max_bytes"
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [
+        ({**PRUNE, "multiple_of": 64}, "ratio"),
+        ({**PRUNE, "calibration": {"windows": 1, "block_size": 16}, "own_windows": 0}, "calibration"),
+        ({"kind": "quantize", "scheme": "int4", "max_bytes": 3, "calibration": CALIBRATION}, "max_bytes"),
+    ],
+)
+def test_a_finished_run_stays_finished_where_what_is_added_cannot_be(
+    stage: dict[str, Any], key: str, chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    teacher, folder = chain[1] / "00-baseline" / "checkpoint", tmp_path / "current"
+    settings = {"data": {"train": [text_file], "eval_fraction": 0.25}, "evaluation": EVALUATION}
+    carry_out(grow(folder, DISTILL, source=teacher, fresh=False, settings=settings), folder)
+    before = contents(folder)
+    setting = prepare(grow(folder, stage, source=None, fresh=False, settings={}), folder)
+    with pytest.raises(RootsError) as caught:
+        list(plan_recipe(setting, folder))
+    assert caught.value.where == f"stages[1].{key}"
+    with pytest.raises(RootsError) as caught:
+        run_recipe(setting, folder, console=Console(quiet=True))
+    assert caught.value.where == f"stages[1].{key}"
+    assert contents(folder) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_stage_keeps_the_name_it_is_given_and_its_paths_start_from_here(

@@ -101,10 +101,12 @@ def evaluate(
     """Measure perplexity and bits per byte of a checkpoint or a graph."""
     from roots_compress.cli.naming import Names
     from roots_compress.recipe.growth import evaluation_request
+    from roots_compress.recipe.loading import check_paths
 
     names = Names("eval", text)
     with names.told():
         recipe = evaluation_request(text.settings(), path, names.place)
+        check_paths(recipe)
         from roots_compress.preparation import prepare_evaluation
 
         split = prepare_evaluation(recipe)

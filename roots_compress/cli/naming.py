@@ -13,14 +13,16 @@ from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.recipe.assignments import OPTION
 from roots_compress.recipe.location import Location, dotted, parse_dotted
 
-# In sentences, a key is told from a path by what stands around it, and by being one.
+# In sentences, a key is told from a path by what stands around it, and by being one. What is quoted is the
+# user's own, and stays: it opens where no letter precedes it, which would make it an apostrophe.
 _RUN_KEYS = [
     f"{group}.{key}"
     for group, settings in (("data", DataConfig), ("evaluation", EvaluationConfig))
     for key in settings.model_fields
 ]
+_QUOTED = r"(?<!\w)(?P<quote>['\"]).*?(?P=quote)(?!\w)"
 _KEY = re.compile(
-    rf"(?<![\w./\\-])(?:stages\[\d+\](?:\.[a-z_0-9]+)+|{'|'.join(map(re.escape, _RUN_KEYS))})"
+    rf"{_QUOTED}|(?<![\w./\\-])(?P<key>stages\[\d+\](?:\.[a-z_0-9]+)+|{'|'.join(map(re.escape, _RUN_KEYS))})"
     r"(?!\.?[\w/\\\[-])"
 )
 
@@ -44,7 +46,7 @@ class Names:
     ) -> None:
         self._verb = verb
         self._run = {sets.key: option for _, option, sets in run.declared()}
-        self._run["model"] = "--teacher" if verb == "distill" else "CKPT"
+        self._run["model"] = {"distill": "--teacher", "eval": "PATH"}.get(verb, "CKPT")
         self._typed = [(option, key) for group in groups for option, key, _ in group.given()]
         self._assigned = [assignment.partition("=")[0] for assignment in assignments]
         # Not flags: they give one right value, so that a wrong one was not given by them.
@@ -60,13 +62,18 @@ class Names:
         return self._run.get(key, f"{key} (of a recipe)")
 
     def _of_stage(self, key: str) -> str:
-        typed = [option for option, other in self._typed if key and _overlap(key, other)]
-        typed += [f"{OPTION} {other}" for other in self._assigned if key and _overlap(key, other)]
+        given = [*self._typed, *((f"{OPTION} {other}", other) for other in self._assigned)]
+        typed = [f"{option}{_rest(key, other)}" for option, other in given if key and _overlap(key, other)]
         if typed:
             return ", ".join(typed)
         if not key or any(other.startswith(f"{key}.") for other in self._declared):
             return self._verb
         return self._declared.get(key, f"{OPTION} {key}")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options that were typed, by the keys of the stage that they set."""
+        return {key: option for option, key in self._typed}
 
     @contextmanager
     def told(self, last_stage: int | None = None) -> Iterator[None]:
@@ -82,14 +89,22 @@ class Names:
                 return key
             return self.place(location)
 
+        def replaced(match: re.Match[str]) -> str:
+            return name(match["key"]) if match["key"] else match[0]
+
         try:
             yield
         except RootsError as error:
             if isinstance(error.where, Key):
                 error.where = name(error.where)
-            error.message = _KEY.sub(lambda match: name(match[0]), error.message)
-            error.remedy = error.remedy and _KEY.sub(lambda match: name(match[0]), error.remedy)
+            error.message = _KEY.sub(replaced, error.message)
+            error.remedy = error.remedy and _KEY.sub(replaced, error.remedy)
             raise
+
+
+def _rest(key: str, other: str) -> str:
+    """Return which key of a group is meant, where the group was given as a whole."""
+    return f" ({key.removeprefix(f'{other}.')})" if key.startswith(f"{other}.") else ""
 
 
 def _overlap(key: str, other: str) -> bool:

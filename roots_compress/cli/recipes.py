@@ -70,12 +70,15 @@ def run(
 
 def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOption = None) -> None:
     """Say what `run` would do: which stages, and which of them an earlier try has finished."""
-    setting, where = _prepared(_read(recipe), model, folder)
+    document = _read(recipe)
+    setting, where = _prepared(document, model, folder)
     from roots_compress.pipeline import plan_recipe
+    from roots_compress.recipe.loading import naming_lines
     from roots_compress.search.plan import plan_search
 
-    for line in plan_recipe(setting, where):
-        say(line)
+    with naming_lines(document):
+        for line in plan_recipe(setting, where):
+            say(line)
     if setting.recipe.search is not None:
         for line in plan_search(setting, where):
             say(line)

@@ -80,7 +80,7 @@ def _append(verb: str, options: Sequence[OptionGroup], run: RunOptions, *, sourc
     stage: dict[str, Any] = {"kind": verb}
     for group in options:
         stage |= group.settings()
-    stage = with_assignments(stage, assignments)
+    stage = with_assignments(stage, assignments, names.options)
     with names.told():
         recipe = grow(
             run.run, stage, source=source, fresh=run.fresh, settings=run.settings(), place=names.place

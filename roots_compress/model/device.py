@@ -24,7 +24,7 @@ def resolve_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
         raise InputError(
             f"CUDA is asked for, but torch {torch.__version__} sees no GPU here",
             where=Key("device"),
-            remedy="Set device: cpu (or auto), or install a CUDA build of torch on a machine with a GPU.",
+            remedy="Ask for device cpu or auto, or install a CUDA build of torch on a machine with a GPU.",
         )
     if setting == "auto":
         return "cuda" if available else "cpu"
@@ -42,8 +42,8 @@ def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: 
     if setting == "fp16" and device == "cpu":
         raise InputError(
             "fp16 training needs a GPU: its gradients are scaled there, and on a CPU they would vanish",
-            where=Key("training.precision"),
-            remedy="Use precision: auto, bf16 or fp32.",
+            where=Key("precision"),
+            remedy="Use the precision auto, bf16 or fp32.",
         )
     return "no" if setting == "fp32" else setting
 

@@ -29,6 +29,7 @@ from roots_compress.prune.refit import rows_needed
 from roots_compress.prune.residual import cut_residual
 from roots_compress.prune.shapes import Allocation, allocate, make_plan
 from roots_compress.prune.stopwatch import Stopwatch
+from roots_compress.recipe.schema import located
 from roots_compress.results import Json
 from roots_compress.training.low_rank import check_rank, low_rank_updates
 from roots_compress.training.outcome import StageOutcome
@@ -114,7 +115,8 @@ def planned(
     check_resizable(checkpoint.model)
     plan = make_plan(config, checkpoint.model)
     if config.recovery is not None and config.recovery.rank is not None:
-        check_rank(checkpoint.model, config.recovery.rank)
+        with located(("recovery",)):
+            check_rank(checkpoint.model, config.recovery.rank)
     return plan, _calibration_windows(config, checkpoint, text, plan, seed=seed)
 
 
@@ -262,7 +264,7 @@ def _recover(
 ) -> dict[str, Json]:
     """Train the pruned model in place to give again what the original gives."""
     updates = nullcontext() if config.rank is None else low_rank_updates(pruned.model, config.rank, seed=seed)
-    with updates:
+    with located(("recovery",)), updates:
         summary = teach(
             pruned.model,
             Checkpoint(original, pruned.tokenizer),

@@ -78,7 +78,7 @@ class Stopwatch:
             f"the target leaves no legal shape: a token takes {self.whole_ms:.4g} ms, and {target_ms:g} are "
             "asked for",
             where=Key("target"),
-            remedy=f"The nearest legal one is decode_ms: {self._fastest_ms:.4g}, about, which keeps a single "
+            remedy=f"The nearest legal one is about {self._fastest_ms:.4g} ms a token, which keeps a single "
             "layer, as narrow as can be.",
         )
 

@@ -63,7 +63,7 @@ def check_equal(layers: Sequence[RootsLayer]) -> None:
         raise InputError(
             "the model's layers differ in width, so no equal widths can be chosen for them",
             where=Key("target"),
-            remedy="Set uniform to false.",
+            remedy="Choose the widths layer by layer (uniform: false, or --per-layer).",
         )
 
 
@@ -81,9 +81,9 @@ def _check_reachable(
     most = sum(map(_size, layers)) - least
     if needed > most:
         smallest = (
-            f"parameters: {ceil((1 - most / body) * 10_000) / 10_000}"
+            f"{ceil((1 - most / body) * 10_000) / 10_000} of the parameters"
             if target.parameters is not None
-            else f"bytes: {FLOAT_BYTES * (total - most)}"
+            else f"{FLOAT_BYTES * (total - most)} bytes"
         )
         raise InputError(
             f"the target leaves no legal shape: {needed:,} parameters would have to go, and {most:,} can",

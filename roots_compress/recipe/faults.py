@@ -47,6 +47,8 @@ def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tup
         values: what it was given.
     """
     for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            continue  # There are enough, and what is wrong with them is among the other faults.
         location = detail["loc"] if detail["type"] == "recipe" else _without_kind(detail["loc"])
         if detail["type"] == "union_tag_invalid":
             kind = str(detail["ctx"]["tag"])
@@ -83,6 +85,10 @@ def _describe(detail: ErrorDetails, location: Location, values: Mapping[str, Any
     if kind in _BOUNDS:
         text, bound = _BOUNDS[kind]
         return f"{text.format(context[bound])}, not {_shown(value)}"
+    if kind == "too_short":
+        return f"must have at least {context['min_length']}, not {len(value)}"
+    if kind == "too_long":
+        return f"must have at most {context['max_length']}, not {len(value)}"
     if kind == "literal_error":
         choice = context["expected"]
         known = choice.replace("'", "").replace(" or ", ", ").split(", ")
@@ -137,7 +143,7 @@ def _nearest_key(location: Location, values: Mapping[str, Any]) -> str:
 
 def _deeper(key: str, group: type[Settings]) -> str | None:
     """Return where inside a group's own groups a key is known."""
-    for name, inner in _inner_groups(group):
+    for name, inner in inner_groups(group):
         found = key if key in inner.model_fields else _deeper(key, inner)
         if found:
             return f"{name}.{found}"
@@ -154,11 +160,11 @@ def _group_at(location: Location, values: Mapping[str, Any]) -> type[Settings]:
             stage = stage[part]
         group, location = STAGES[stage["kind"]], location[length:]
     for part in location:
-        group = dict(_inner_groups(group))[str(part)]
+        group = dict(inner_groups(group))[str(part)]
     return group
 
 
-def _inner_groups(group: type[Settings]) -> list[tuple[str, type[Settings]]]:
+def inner_groups(group: type[Settings]) -> list[tuple[str, type[Settings]]]:
     """Return the fields that are groups of settings themselves."""
     found = []
     for name, field in group.model_fields.items():

@@ -104,12 +104,13 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
     """Return the recipe of the run in a folder and how many of its stages are finished."""
     try:
         text = read_regular(folder / RESOLVED_NAME, _MAX_BYTES)
-        recipe = parse_recipe(json.loads(text))
+        # In quotes: its keys were not typed, so that no option is at fault.
+        recipe = parse_recipe(json.loads(text), place=lambda location: f"'{dotted(location)}'")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError, InputError) as error:
         raise InputError(
-            f"cannot be read as the recipe of a run: {error}",
+            f"cannot be read as the recipe of a run: {_cause(error)}",
             where=folder / RESOLVED_NAME,
             remedy="Start the run anew with --fresh, or name another folder with --run.",
         ) from None
@@ -121,6 +122,13 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
         )
     rows = len(read_stages(folder)[0])
     return recipe, rows if recipe.makes_model else max(rows - 1, 0)
+
+
+def _cause(error: Exception) -> str:
+    """Return what is wrong, without the file and the remedy, which differ for a run's own recipe."""
+    if isinstance(error, InputError):
+        return f"{error.where}: {error.message}" if error.where else error.message
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _is_reported(folder: Path) -> bool:

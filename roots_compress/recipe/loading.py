@@ -78,7 +78,7 @@ def parse_recipe(
     lines = [f"  {where}: {text}" for where, (_, text) in zip(places, faults, strict=True)]
     listed = "\n".join(lines[:_MOST_FAULTS])
     more = f"\n  and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
-    raise InputError(f"{len(faults)} things are wrong with the recipe:\n{listed}{more}", remedy=remedy)
+    raise InputError(f"{len(faults)} things are wrong:\n{listed}{more}", remedy=remedy)
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import re
 
 from roots_compress.errors import Key
 
+_NAME = "[a-z_][a-z_0-9]*"
+
 Location = tuple[str | int, ...]
 """The way to a value: keys and list indices, from the top of the recipe."""
 
@@ -20,6 +22,6 @@ def dotted(location: Location) -> Key:
 
 def parse_dotted(text: str) -> Location | None:
     """Return the location that `dotted` wrote; None where the text is no such thing."""
-    if not re.fullmatch(r"[a-z_]+(\.[a-z_]+|\[[0-9]+\])*", text):
+    if not re.fullmatch(rf"{_NAME}(\.{_NAME}|\[[0-9]+\])*", text):
         return None
-    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[a-z_]+|[0-9]+", text))
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(rf"{_NAME}|[0-9]+", text))

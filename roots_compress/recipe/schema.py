@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,7 +15,7 @@ from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.export.config import ExportConfig
 from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.recipe.location import Location, dotted
+from roots_compress.recipe.location import Location, dotted, parse_dotted
 from roots_compress.settings import PathSetting, PositiveFloat, PositiveInt, Settings, faults_at
 from roots_compress.train.config import ArchitectureConfig, TrainConfig
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
@@ -241,15 +242,24 @@ def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Lo
                 yield (*place, *keys, "block_size"), _too_long(training.block_size, limit)
 
 
-def locate(error: RootsError, place: Location) -> None:
-    """Let an error that a stage raised by itself say where in the recipe its setting stands.
+@contextmanager
+def located(place: Location) -> Iterator[None]:
+    """Let an error inside the block that names a key of a group say where that group stands.
+
+    Whoever checks a setting knows its group alone, and names its key there; each caller adds the way to the
+    group, up to the recipe. Keys of the whole recipe, and files, stay as they are.
 
     Args:
-        error: its `where` may be a key of the stage; keys of the whole recipe, and files, stay as they are.
-        place: of the stage.
+        place: of the group, in the group around it or in the recipe.
     """
-    if isinstance(error.where, Key) and error.where.partition(".")[0] not in Recipe.model_fields:
-        error.where = Key(f"{dotted(place)}.{error.where}")
+    try:
+        yield
+    except RootsError as error:
+        if isinstance(error.where, Key):
+            location = parse_dotted(error.where) or (error.where,)
+            if location[0] not in Recipe.model_fields:
+                error.where = dotted((*place, *location))
+        raise
 
 
 def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:

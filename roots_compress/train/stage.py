@@ -15,6 +15,7 @@ from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.recipe.schema import located
 from roots_compress.train.config import ArchitectureConfig, SparseAttentionConfig, TrainConfig
 from roots_compress.training.loop import fit, windows_needed
 from roots_compress.training.objective import CrossEntropy
@@ -94,17 +95,18 @@ def train(
     )
     # A checkpoint may be stored in half precision; it is trained, and then stored, in float32.
     model = copy.deepcopy(checkpoint.model).float()
-    summary = fit(
-        model,
-        windows,
-        CrossEntropy(),
-        config.training,
-        device=device,
-        seed=seed,
-        work=work,
-        console=console,
-        label=config.name,
-    )
+    with located(("training",)):
+        summary = fit(
+            model,
+            windows,
+            CrossEntropy(),
+            config.training,
+            device=device,
+            seed=seed,
+            work=work,
+            console=console,
+            label=config.name,
+        )
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), summary.to_json())
 
 

@@ -87,7 +87,7 @@ class DistillLossConfig(Settings):
         if self.top_k is not None and self.top_k > size:
             raise InputError(
                 f"is {self.top_k}, and the teacher's vocabulary has {size} tokens",
-                where=Key("loss.top_k"),
+                where=Key("top_k"),
                 remedy="Lower it; 64 is usual." if size > 64 else f"Lower it to {size} or less.",
             )
 
@@ -96,7 +96,7 @@ class DistillLossConfig(Settings):
         weights = self.cross_entropy_weight, self.divergence_weight, self.hidden_weight, self.relation_weight
         if not any(weights):
             raise ValueError(
-                "at least one of cross_entropy_weight, divergence_weight, hidden_weight and relation_weight "
+                "at least one of the weights of cross-entropy, divergence, hidden states and relations "
                 "must be above 0"
             )
         if self.on_policy_ratio and not self.divergence_weight:

@@ -272,8 +272,8 @@ def check_trainable(model: RootsForCausalLM, windows: PackedWindows) -> None:
     if length > context:
         raise InputError(
             f"training windows of {length} tokens are longer than the model's context of {context}",
-            where=Key("training.block_size"),
-            remedy=f"Set block_size to at most {context}.",
+            where=Key("block_size"),
+            remedy=f"Use windows of at most {context} tokens.",
         )
     if model.config.quantization:
         raise InputError(

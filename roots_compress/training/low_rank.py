@@ -90,7 +90,7 @@ def check_rank(model: RootsForCausalLM, rank: int) -> None:
     if rank >= most:
         raise InputError(
             f"updates of rank {rank} are no smaller than the smallest projection, which has rank {most}",
-            where=Key("recovery.rank"),
+            where=Key("rank"),
             remedy=f"Set rank below {most}, or leave it out to train all weights.",
         )
 

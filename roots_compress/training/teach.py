@@ -19,6 +19,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.device import autocast, resolve_precision
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.recipe.schema import located
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
 from roots_compress.training.distillation import Distillation
@@ -63,13 +64,15 @@ def teach(
         release_teacher: once all targets are cached, drop the teacher's weights from memory, for good.
 
     Raises:
-        InputError, StageError: as `with_teacher_text`, `cached_teacher` and `fit` raise them; or the text is
-            too short.
+        InputError, StageError: as `with_teacher_text`, `cached_teacher` and `fit` raise them, keys beginning
+            with `loss` and `training`; or the text is too short.
     """
     needed = windows_needed(training)
     given = max(1, round((1 - loss.teacher_text_ratio) * needed))
     windows = pack(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
-    check_trainable(student, windows)
+    with located(("training",)):
+        check_trainable(student, windows)
+        precision = resolve_precision(training.precision, device)
     windows = with_teacher_text(
         windows,
         teacher,
@@ -82,17 +85,18 @@ def teach(
     )
     source: RootsForCausalLM | TeacherCache = teacher.model
     if loss.top_k is not None and loss.divergence_weight:
-        cache = cached_teacher(
-            teacher.model,
-            windows,
-            loss,
-            loss.cache or work / "teacher",
-            tokenizer_sha256=tokenizer_sha256(teacher.tokenizer),
-            precision=resolve_precision(training.precision, device),
-            device=device,
-            seed=seed,
-            console=console,
-        )
+        with located(("loss",)):
+            cache = cached_teacher(
+                teacher.model,
+                windows,
+                loss,
+                loss.cache or work / "teacher",
+                tokenizer_sha256=tokenizer_sha256(teacher.tokenizer),
+                precision=precision,
+                device=device,
+                seed=seed,
+                console=console,
+            )
         if release_teacher:
             nn.Module.to(teacher.model, "meta")
         source = cache
@@ -100,17 +104,18 @@ def teach(
     if loss.hidden_weight and loss.projection == "least_squares":
         maps = fitted_maps(student, teacher.model, windows, training, device=device, seed=seed)
     try:
-        return fit(
-            student,
-            windows,
-            Distillation(source, student, loss, seed=seed, maps=maps),
-            training,
-            device=device,
-            seed=seed,
-            work=work,
-            console=console,
-            label=label,
-        )
+        with located(("training",)):
+            return fit(
+                student,
+                windows,
+                Distillation(source, student, loss, seed=seed, maps=maps),
+                training,
+                device=device,
+                seed=seed,
+                work=work,
+                console=console,
+                label=label,
+            )
     finally:
         teacher.model.requires_grad_(True)
 

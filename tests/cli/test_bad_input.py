@@ -26,6 +26,7 @@ from roots_compress.data.config import TokenizerConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
+from roots_compress.run.marker import MARKER_NAME, marker_text
 from roots_compress.settings import MOST_THREADS
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_checkpoint, tiny_model, tiny_tokenizer
 
@@ -149,7 +150,7 @@ def assert_says(said: str, words: str) -> None:
         ("stages:\n- kind: prune\n  ratio: 1.5", "r.yaml:7: stages[0].ratio: must be below 1"),
         ("stages:\n- kind: quantize\n- kind: prune", "r.yaml:7 ... prune ... cannot come after ... move it"),
         ("stages:\n- kind: distill\n  student: smal", "r.yaml:7: stages[0].student ... 'small'"),
-        ("device: cuda", "r.yaml:5: device: CUDA is asked for ... device: cpu"),
+        ("device: cuda", "r.yaml:5: device: CUDA is asked for ... device cpu"),
         (
             "stages:\n- kind: distill\n  training: {{precision: fp16, block_size: 32}}",
             "r.yaml:7: stages[0].training.precision: fp16 ... bf16",
@@ -206,6 +207,32 @@ def test_a_recipe_changed_for_the_worse(
 
 
 @pytest.mark.parametrize(
+    ("stage", "key"),
+    [
+        ("kind: distill\n  loss: {{top_k: 3500}}", "r.yaml:11: stages[1].loss.top_k"),
+        (
+            "kind: prune\n  recovery: {{loss: {{top_k: 3500}}, training: {{block_size: 32}}}}",
+            "r.yaml:11: stages[1].recovery.loss.top_k",
+        ),
+    ],
+)
+def test_a_vocabulary_that_came_out_smaller_than_asked_for(
+    stage: str, key: str, refused: Callable[[str], str], texts: Path, tmp_path: Path
+) -> None:
+    text = RECIPE.replace("model: '{models}/good'\n", "") + (
+        "stages:\n"
+        "- kind: train\n"
+        "  architecture: {{hidden_size: 32, num_layers: 1, head_dim: 16}}\n"
+        "  tokenizer: {{vocab_size: 4000}}\n"
+        "  training: {{block_size: 32, steps: 1}}\n"
+        "- name: later\n"
+        f"  {stage}\n"
+    )
+    (tmp_path / "r.yaml").write_text(text.format(texts=texts))
+    assert_says(refused("run r.yaml"), f"error: {key}: 00 baseline failed: is 3500, and the ... vocabulary")
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ("prune {models}/good --ratio 1.5", "error: --ratio: must be below 1"),
@@ -217,7 +244,7 @@ def test_a_recipe_changed_for_the_worse(
         ),
         (
             "prune {models}/good --block-size 32 --target-parameters 0.0001",
-            "--target-parameters: the target leaves no legal shape ... nearest legal one is parameters: ",
+            "--target-parameters: the target leaves no legal shape ... nearest ... of the parameters",
         ),
         ("prune {models}/good --recover 0", "error: --recover: must be at least 1"),
         (f"{DISTILL} --lr nan", "--lr: must be a finite number"),
@@ -280,10 +307,13 @@ def test_a_model_at_fault(model: str, words: str, refused: Callable[[str], str])
         ("larger-vocabulary/config.json", "vocabulary has 320 entries, the teacher's 300"),
         ("short-context", "--block-size: is 32 tokens ... 16"),
         ("absent", "no preset or path 'absent'"),
+        (".", "is a directory without config.json ... preset (tiny, small, medium) or a ROOTS config file"),
     ],
 )
 def test_a_student_at_fault(student: str, words: str, refused: Callable[[str], str]) -> None:
-    assert_says(refused(f"{DISTILL} --student {{models}}/{student} {ON_TEXT}"), words)
+    said = refused(f"{DISTILL} --student {{models}}/{student} {ON_TEXT}")
+    assert_says(said, words)
+    assert "error: --student: " in said or student == "short-context"
 
 
 @pytest.mark.parametrize(
@@ -340,8 +370,9 @@ def test_a_text_too_short_for_a_model_from_scratch_is_found_before_training(
         ("quantize " + "x" * 300, "File name too long"),
         ("export {models}/lfs --out graph", "git-LFS pointer"),
         ("import {models}/nan --out model", "NaN"),
-        ("eval absent", "absent ... no such file"),
+        ("eval absent", "PATH: ... absent' does not exist"),
         ("eval {texts}/short.txt", "not in GGUF format"),
+        ("eval {models}/short-context --data nothere", "--data: ... nothere' does not exist"),
         ("eval {texts}/void", "without config.json"),
         ("eval {models}/good", "--block-size: is 512 tokens ... 128"),
         ("eval {models}/good --block-size 32 --data {texts}/latin.txt", "not UTF-8"),
@@ -386,6 +417,33 @@ def test_figures_that_are_none(figures: str, refused: Callable[[str], str], tmp_
     (tmp_path / "metrics.json").write_text(figures)
     assert_says(refused("report ."), "metrics.json: cannot be read as the figures of a run")
     assert_says(refused("compare . ."), "metrics.json: cannot be read as the figures of a run")
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (
+            '{"name": "a", "model": "m", "evaluation": {"windows": 0}}',
+            "'evaluation.windows': must be at least 1, not 0",
+        ),
+        (None, "it is a folder"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_the_recipe_of_a_run_at_fault(
+    document: str | None, words: str, refused: Callable[[str], str], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "current"
+    run.mkdir(parents=True)
+    (run / MARKER_NAME).write_text(marker_text())
+    if document is None:
+        (run / "resolved.json").mkdir()
+    else:
+        (run / "resolved.json").write_text(document)
+    said = refused("quantize")
+    assert_says(said, f"runs/current/resolved.json: cannot be read as the recipe of a run: {words}")
+    assert said.count("resolved.json") == 1
+    assert "docs/recipes.md" not in said
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")

@@ -122,7 +122,8 @@ NAMES = Names(
         ("stages[3].calibration.windows", "--set calibration.windows"),
         ("stages[3].calibration", "--set calibration.windows"),
         ("stages[3].score", "--set score"),
-        ("stages[3].recovery.rank", "--set recovery"),
+        ("stages[3].recovery.rank", "--set recovery (rank)"),
+        ("stages[3].recovery.loss.temperature", "--set recovery (loss.temperature)"),
         ("stages[3].multiple_of", "--set multiple_of"),
         ("stages[3]", "prune"),
         ("stages[0].ratio", "stages[0].ratio"),
@@ -155,6 +156,19 @@ def test_paths_are_no_settings(path: str) -> None:
     with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
         raise InputError(f"'{path}' is wrong", where=path, remedy=f"roots-compress prune {path} --run OTHER")
     assert str(caught.value) == f"{path}: '{path}' is wrong\nroots-compress prune {path} --run OTHER"
+
+
+@pytest.mark.parametrize("name", ["evaluation.windows", "Bob's own evaluation.windows", "my stages[3].x"])
+def test_what_is_quoted_stays_as_it_was_typed(name: str) -> None:
+    with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
+        raise InputError(f"'{name}' does not exist, says evaluation.windows", remedy=f"Not {name!r}.")
+    assert str(caught.value) == f"'{name}' does not exist, says --windows\nNot {name!r}."
+
+
+def test_keys_between_apostrophes_are_settings() -> None:
+    with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
+        raise InputError("the model's stages[3].head_ratio and its layers' evaluation.windows are wrong")
+    assert str(caught.value) == "the model's --head-ratio and its layers' --windows are wrong"
 
 
 def test_a_flag_is_not_blamed_for_a_value_that_it_does_not_give() -> None:

@@ -144,7 +144,7 @@ def test_a_target_takes_from_where_it_costs_least(tmp_path: Path) -> None:
 
 
 def test_a_target_that_no_shape_meets_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nearest legal one is parameters"):
+    with pytest.raises(InputError, match=r"nearest legal one is 0\.\d+ of the parameters"):
         run(tmp_path, tiny_checkpoint(), target=TargetConfig(parameters=0.01))
 
 
@@ -201,9 +201,9 @@ def test_a_time_that_no_shape_meets_or_that_is_met_is_refused(
 ) -> None:
     monkeypatch.setattr(stopwatch, "measure_speed", by_size)
     checkpoint = tiny_checkpoint(layers=[tiny_layer()])
-    with pytest.raises(InputError, match=r"nearest legal one is decode_ms: \d") as caught:
+    with pytest.raises(InputError, match=r"nearest legal one is about \d") as caught:
         run(tmp_path, checkpoint, target=TargetConfig(decode_ms=1e-6))
-    nearest = float(str(caught.value).split("decode_ms: ")[1].split(",")[0]) * 1.001
+    nearest = float(str(caught.value).split("is about ")[1].split(" ")[0]) * 1.001
     assert run(tmp_path, checkpoint, target=TargetConfig(decode_ms=nearest)).notes["decode_ms"]
     with pytest.raises(InputError, match="ms a token already"):
         run(tmp_path, checkpoint, target=TargetConfig(decode_ms=1e6))
@@ -223,7 +223,7 @@ def test_the_stopwatch_times_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_time_for_layers_of_unequal_widths_needs_unequal_widths(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(layers=[tiny_layer(), tiny_layer(intermediate_size=32)])
-    with pytest.raises(InputError, match="Set uniform to false"):
+    with pytest.raises(InputError, match="layer by layer"):
         run(tmp_path, checkpoint, target=TargetConfig(decode_ms=1.0))
 
 
@@ -308,6 +308,23 @@ def test_a_recovery_of_too_high_a_rank_is_refused_before_any_work(tmp_path: Path
     with pytest.raises(InputError, match="Set rank below 16") as caught:
         run(tmp_path, tiny_checkpoint(), recovery=RecoveryConfig(rank=16))
     assert caught.value.where == "recovery.rank"
+
+
+@pytest.mark.parametrize(
+    ("loss", "training", "key"),
+    [
+        ({}, {"block_size": 256}, "recovery.training.block_size"),
+        ({}, {"block_size": 32, "precision": "fp16"}, "recovery.training.precision"),
+        ({"top_k": 3500}, {"block_size": 32}, "recovery.loss.top_k"),
+    ],
+)
+def test_what_a_recovery_cannot_do_is_named_with_the_way_to_it(
+    loss: dict[str, Any], training: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    recovery = RecoveryConfig(loss=DistillLossConfig(**loss), training=TrainingConfig(**training))
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, tiny_checkpoint(), recovery=recovery)
+    assert caught.value.where == key
 
 
 def test_recovery_learns_from_a_cached_teacher_and_leaves_it_as_it_is(tmp_path: Path) -> None:

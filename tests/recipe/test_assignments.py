@@ -62,5 +62,13 @@ def test_what_cannot_be_assigned_is_named(assignment: str, says: str) -> None:
 
 
 def test_a_key_is_given_once() -> None:
-    with pytest.raises(InputError, match="own_windows is set already"):
+    with pytest.raises(InputError, match="own_windows is set already, by --set own_windows"):
         with_assignments({"kind": "prune"}, ["own_windows=0", "own_windows=1"])
+
+
+def test_the_option_that_set_a_key_is_named() -> None:
+    stage = {"kind": "prune", "recovery": {"training": {"steps": 3}}, "ratio": 0.5}
+    options = {"recovery.training.steps": "--recover", "ratio": "--ratio"}
+    for assignment, by in (("recovery=null", "--recover"), ("ratio=0.25", "--ratio")):
+        with pytest.raises(InputError, match=rf"is set already, by {by}\n"):
+            with_assignments(stage, [assignment], options)

@@ -55,7 +55,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("model: m", "r.yaml:1: name: is required"),
         ("name: a\nstages:\n  - kind: prune", "r.yaml:1: model: is required, because only a first stage"),
         # A search.
-        (f"{SEARCH}  choices: []", "r.yaml:6: search.choices: tuple should have at least 1 item"),
+        (f"{SEARCH}  choices: []", "r.yaml:6: search.choices: must have at least 1, not 0"),
         (
             f"{SEARCH}gates: {{}}",
             "r.yaml:4: search: needs a budget: give at least one of the gates max_perpl",
@@ -222,13 +222,20 @@ def test_a_bad_recipe_is_refused_with_line_key_and_cause(tmp_path: Path, text: s
 def test_all_faults_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
     message = message_of(tmp_path, "name: a b\nsead: 1\nstages:\n  - kind: prune\n    ratio: 2\nseed: x\n")
     lines = message.splitlines()
-    assert lines[0] == "4 things are wrong with the recipe:"
+    assert lines[0] == "4 things are wrong:"
     assert [line.split(": ")[0].strip() for line in lines[1:5]] == [
         "r.yaml:1",
         "r.yaml:2",
         "r.yaml:5",
         "r.yaml:6",
     ]
+
+
+def test_a_choice_at_fault_is_a_choice() -> None:
+    choices = {"max_minutes": 1, "choices": [{"kind": "prune", "name": "a", "ratio": 2}]}
+    with pytest.raises(InputError) as caught:
+        parse_recipe({"name": "a", "model": "m", "gates": {"max_bytes": 9}, "search": choices})
+    assert str(caught.value).startswith("search.choices[0].ratio: must be below 1")
 
 
 def test_a_long_list_of_faults_is_cut(tmp_path: Path) -> None:
