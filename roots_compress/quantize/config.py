@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from roots_compress.data.config import CalibrationConfig
 from roots_compress.settings import PositiveInt, Settings, faults_at
 
+GroupSize = Literal[16, 32, 64, 128]
+
 
 class QuantizeConfig(Settings):
     """Store weights, and where it holds up compute, in fewer bits."""
@@ -24,7 +26,7 @@ class QuantizeConfig(Settings):
     activation_loss: Annotated[float, Field(ge=0.0)] = 0.005
     """int8 with `auto`: by how much quantizing inputs may raise the loss, in nats a token. As few inputs as
     that takes stay in floating point, where prompts are read more slowly."""
-    group_size: Literal[16, 32, 64, 128] = 64
+    group_size: GroupSize = 64
     """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
     bytes that do more good as 8-bit layers, and products are slower."""
     eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
