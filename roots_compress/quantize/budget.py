@@ -36,7 +36,7 @@ def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
 def _other_groups(model: RootsForCausalLM, config: QuantizeConfig) -> str:
     """Return what to say of the group size that takes the fewest bytes; nothing where it is the one set.
 
-    Larger groups have fewer scales, and fill up more of the last group of a narrow matrix's rows.
+    Larger groups have fewer scales, but pad the rows of narrow matrices further.
     """
     sizes = {
         size: least_bytes(model, config.model_copy(update={"group_size": size}))
