@@ -24,7 +24,7 @@ class Option:
     saved: int
     """What it saves, in whole units."""
     cost: float
-    """What it costs, in units that compare between layers; at least 0."""
+    """What it costs, in units that compare between layers; at least 0, and finite."""
 
 
 def cheapest(options: Sequence[Sequence[Option]], needed: int) -> list[int]:
@@ -77,7 +77,7 @@ def cheapest_equal(
 
     Args:
         options: for each layer, the same shapes in the same order.
-        dropped: for each layer, what dropping it saves and costs.
+        dropped: for each layer, what dropping it saves and costs; empty where none may be dropped.
         needed: what to save.
 
     Raises:
@@ -86,8 +86,8 @@ def cheapest_equal(
     best: tuple[float, list[int | None]] | None = None
     for number in range(len(options[0])):
         kept = [layer[number] for layer in options]
-        order = sorted(range(len(kept)), key=lambda each: dropped[each].cost - kept[each].cost)
-        for count in range(len(kept)):
+        order = sorted(range(len(dropped)), key=lambda each: dropped[each].cost - kept[each].cost)
+        for count in range(len(dropped) or 1):
             gone = set(order[:count])
             parts = [dropped[each] if each in gone else kept[each] for each in range(len(kept))]
             cost = sum(part.cost for part in parts)

@@ -22,6 +22,7 @@ from roots_compress.prune.sensitivity import (
 )
 from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.prune.target import (
+    AXES,
     Axis,
     check_equal,
     choose_shapes,
@@ -50,6 +51,20 @@ def make_plan(config: PruneConfig, model: RootsForCausalLM) -> Plan:
     if config.uniform:
         check_equal(list(model.model.layers))
     return plan
+
+
+def measured_axes(config: PruneConfig) -> list[Axis]:
+    """Return what of a layer is cut where measured costs say; empty where the plan's widths are final."""
+    if config.target is not None:
+        return list(AXES)
+    if config.uniform:
+        return []
+    ratios: dict[Axis, float] = {
+        "kv_groups": config.head_ratio,
+        "queries": config.query_ratio,
+        "mlp_channels": config.ratio,
+    }
+    return [axis for axis, ratio in ratios.items() if ratio]
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,8 @@ def allocate(
         divergences = layer_divergences(model, windows, device=device)
         stays = best_units(torch.tensor(divergences), plan.layers)
         targets = [target if index in stays else None for index, target in enumerate(targets)]
-    if config.target is None and config.uniform:
+    axes = measured_axes(config)
+    if not axes:
         return Allocation(targets)
     measured = track_made(
         layer_costs(model, windows, multiple_of=config.multiple_of, device=device),
@@ -106,7 +122,7 @@ def allocate(
     )
     costs = held_against_gradients(model, list(measured), windows, device=device)
     if config.target is None:
-        return _by_ratios(config, targets, layers, costs)
+        return _by_ratios(axes, targets, layers, costs)
     if watch is not None:
         assert config.target.decode_ms is not None
         uniform, target_ms = config.uniform, config.target.decode_ms
@@ -117,23 +133,18 @@ def allocate(
 
 
 def _by_ratios(
-    config: PruneConfig,
+    axes: Sequence[Axis],
     targets: Sequence[LayerTarget | None],
     layers: Sequence[RootsLayer],
     costs: Sequence[LayerCosts],
 ) -> Allocation:
     """The ratios say how much, and of what; where, the costs do."""
     stay = [(index, target) for index, target in enumerate(targets) if target is not None]
-    ratios: dict[Axis, float] = {
-        "kv_groups": config.head_ratio,
-        "queries": config.query_ratio,
-        "mlp_channels": config.ratio,
-    }
     shapes, cost = choose_shapes(
         [layers[index] for index, _ in stay],
         [costs[index] for index, _ in stay],
         sum(saved(layers[index], target) for index, target in stay),
-        axes=[axis for axis, ratio in ratios.items() if ratio],
+        axes=axes,
         divergences=None,
         uniform=False,
     )

@@ -27,7 +27,7 @@ from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
 from roots_compress.prune.plan import Plan
 from roots_compress.prune.refit import rows_needed
 from roots_compress.prune.residual import cut_residual
-from roots_compress.prune.shapes import Allocation, allocate, make_plan
+from roots_compress.prune.shapes import Allocation, allocate, make_plan, measured_axes
 from roots_compress.prune.stopwatch import Stopwatch
 from roots_compress.recipe.schema import located
 from roots_compress.results import Json
@@ -140,29 +140,51 @@ def _calibration_windows(
     settings = config.calibration
     block_size = min(settings.block_size, checkpoint.model.config.max_position_embeddings)
     windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
-    needed = rows_needed(max(_refitted_widths(config, checkpoint.model, plan), default=0))
-    # Without a refit, widths that are measured and the surgeon's score rest on the same equations.
-    solved = config.refit or config.score == "obs" or config.target is not None or not config.uniform
     count = len(windows.input_ids)
-    if solved and (count + config.own_windows) * block_size < needed:
+    tokens = (count + config.own_windows) * block_size
+    short = [each for each in _solvers(config, checkpoint.model, plan) if tokens < rows_needed(each.widest)]
+    if short:
+        needed = rows_needed(max(each.widest for each in short))
         more = ceil(needed / block_size) - config.own_windows
+        enough = f"Set calibration.windows to {more} or more"
+        if count < settings.windows:
+            enough = f"The text has no more: give {more * block_size} tokens of it"
         raise InputError(
-            f"{count + config.own_windows} calibration windows of {block_size} tokens are too few for a "
-            f"stable least-squares refit; the widest projection needs {needed} tokens",
+            f"{count + config.own_windows} calibration windows of {block_size} tokens are too few for "
+            f"{' and '.join(each.name for each in short)}; the widest projection needs {needed} tokens",
             where=Key("calibration"),
-            remedy=f"The text has no more: give {more * block_size} tokens of it, raise own_windows, or set "
-            "refit to false."
-            if count < settings.windows
-            else f"Set calibration.windows to {more} or more, raise own_windows, or set refit to false.",
+            remedy=f"{enough}, raise own_windows, or {' and '.join(each.without for each in short)}.",
         )
     return windows
 
 
-def _refitted_widths(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[int]:
-    """Yield the input width of each projection that is to be cut, as it will or at most may be."""
-    if config.residual_ratio:
-        yield plan.hidden_size
-    measured = config.target is not None or not config.uniform
+@dataclass(frozen=True)
+class _Solver:
+    """What solves equations of the calibration text."""
+
+    name: str
+    widest: int
+    """Inputs of the widest projection that it solves for; 0 where there is none."""
+    without: str
+    """How to prune without it."""
+
+
+def _solvers(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[_Solver]:
+    widest = max(_cut_widths(config, model, plan), default=0)
+    if config.refit:
+        residual = plan.hidden_size if config.residual_ratio else 0
+        yield _Solver("a stable least-squares refit", max(widest, residual), "set refit to false")
+    if config.score == "obs":
+        yield _Solver("the score obs", widest, "choose another score")
+    if config.target is not None:
+        yield _Solver("measuring what shapes cost", widest, "give ratios in place of the target")
+    elif measured_axes(config):
+        yield _Solver("measuring what widths cost", widest, "set uniform to true")
+
+
+def _cut_widths(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[int]:
+    """Yield the input width of each projection whose inputs are to be cut, as it will or at most may be."""
+    measured = bool(measured_axes(config))
     for widths, target in zip(model.config.layers, plan.targets, strict=True):
         if config.ratio or config.target is not None:
             yield widths["intermediate_size"] if measured else target.mlp_channels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from math import ceil, inf
+from math import ceil
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -122,26 +122,40 @@ def choose_shapes(
         [Option(saves(layer, shape), _cost(each, shape)) for shape in of_layer]
         for layer, each, of_layer in zip(layers, costs, shapes, strict=True)
     ]
-    dropped = [
-        Option(saves(layer, None), divergence)
-        for layer, divergence in zip(layers, divergences or [inf] * len(layers), strict=True)
-    ]
-    numbers: list[int | None]
+    # A layer that nobody asked to drop has no such option: one of infinite cost would still save the most.
+    dropped = []
+    if divergences is not None:
+        dropped = [Option(saves(layer, None), each) for layer, each in zip(layers, divergences, strict=True)]
     if uniform:
         numbers = cheapest_equal(options, dropped, needed)
     else:
-        # The layer that would be missed most stays, so that one does.
-        missed = max(range(len(layers)), key=lambda index: dropped[index].cost)
-        full = [each if index == missed else [*each, dropped[index]] for index, each in enumerate(options)]
-        found = cheapest(full, needed)
-        numbers = [
-            number if number < len(each) else None for number, each in zip(found, options, strict=True)
-        ]
+        numbers = _cheapest_each(options, dropped, needed)
     chosen = [
-        (None, loss.cost) if number is None else (of_layer[number], each[number].cost)
-        for number, of_layer, each, loss in zip(numbers, shapes, options, dropped, strict=True)
+        None if number is None else of_layer[number] for of_layer, number in zip(shapes, numbers, strict=True)
     ]
-    return [shape for shape, _ in chosen], sum(cost for _, cost in chosen)
+    cost = sum(
+        dropped[index].cost if number is None else options[index][number].cost
+        for index, number in enumerate(numbers)
+    )
+    return chosen, cost
+
+
+def _cheapest_each(
+    options: Sequence[Sequence[Option]], dropped: Sequence[Option], needed: int
+) -> list[int | None]:
+    """Return the number of each layer's option, None for those that are dropped; `dropped` may be empty."""
+    full = [list(layer) for layer in options]
+    if dropped:
+        # The layer that would be missed most stays, so that one does.
+        missed = max(range(len(dropped)), key=lambda index: dropped[index].cost)
+        full = [
+            each if index == missed else [*each, loss]
+            for index, (each, loss) in enumerate(zip(full, dropped, strict=True))
+        ]
+    return [
+        number if number < len(layer) else None
+        for number, layer in zip(cheapest(full, needed), options, strict=True)
+    ]
 
 
 def full_shape(layer: RootsLayer) -> LayerTarget:

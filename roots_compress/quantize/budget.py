@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from torch import nn
 
 from roots_compress.errors import GateMissedError, Key
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, matrix_bytes
-from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.quantize.config import GroupSize, QuantizeConfig
 
 EMBEDDING = "model.embed_tokens"
 HEAD = "lm_head"
@@ -27,8 +29,23 @@ def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
             f"the model takes {least:,} bytes with every layer in 4 bits, "
             f"and at most {config.max_bytes:,} are asked for",
             where=Key("max_bytes"),
-            remedy=f"Allow {least:,} bytes, raise group_size, or prune the model first.",
+            remedy=f"Allow {least:,} bytes,{_other_groups(model, config)} or prune the model first.",
         )
+
+
+def _other_groups(model: RootsForCausalLM, config: QuantizeConfig) -> str:
+    """Return what to say of the group size that takes the fewest bytes; nothing where it is the one set.
+
+    Larger groups have fewer scales, but pad the rows of narrow matrices further.
+    """
+    sizes = {
+        size: least_bytes(model, config.model_copy(update={"group_size": size}))
+        for size in get_args(GroupSize)
+    }
+    best = min(sizes, key=lambda size: (sizes[size], size != config.group_size))
+    if best == config.group_size:
+        return ""
+    return f" set group_size to {best}, with which it takes {sizes[best]:,},"
 
 
 def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:

@@ -18,19 +18,21 @@ from torch import Tensor, nn
 
 from roots_compress.model.layers import RootsAttention
 from roots_compress.model.quantized import ACTIVATION_LEVELS
+from roots_compress.model.rotary import rotary_frequencies
 
 # Other text goes beyond what calibration saw: what is cut off costs more than a coarser step.
 MARGIN = 1.25
 
 
-def rotated_range(key_RGD: Tensor) -> Tensor:
+def rotated_range(key_RGD: Tensor, factor: float) -> Tensor:
     """Return the largest magnitude that each channel can have at any position, `GD`.
 
     Rotary positions turn the pair of channels d and d + D / 2 about the origin: the pair's length bounds
-    both, wherever in a context a token comes to stand.
+    both, wherever in a context a token comes to stand. YaRN makes the pair longer too, by the factor on
+    cosines and sines.
     """
     first, second = key_RGD.chunk(2, dim=-1)
-    length = torch.hypot(first, second).amax(dim=0)
+    length = torch.hypot(first, second).amax(dim=0) * factor
     return torch.cat((length, length), dim=-1)
 
 
@@ -41,10 +43,16 @@ def scale_of(range_GD: Tensor) -> Tensor:
 
 
 class CacheRanges:
-    """Largest magnitudes of the keys and values that passed, `GD` each; `seen` tells whether any did."""
+    """Largest magnitudes of the keys and values that passed, `GD` each; `seen` tells whether any did.
 
-    def __init__(self, heads: int, width: int, *, rotary: bool) -> None:
-        self._shape, self._rotary = (heads, width), rotary
+    Args:
+        heads: key/value heads.
+        width: head dimension.
+        rotary_factor: on cosines and sines; None without rotary positions.
+    """
+
+    def __init__(self, heads: int, width: int, *, rotary_factor: float | None) -> None:
+        self._shape, self._rotary_factor = (heads, width), rotary_factor
         self.seen = False
         self.key = torch.zeros(heads, width)
         self.value = torch.zeros(heads, width)
@@ -53,7 +61,10 @@ class CacheRanges:
         """Take in keys as they are before rotary positions; the last axes hold their heads."""
         self.seen = True
         key_RGD = keys.detach().float().reshape(-1, *self._shape)
-        largest = rotated_range(key_RGD) if self._rotary else key_RGD.abs().amax(dim=0)
+        if self._rotary_factor is None:
+            largest = key_RGD.abs().amax(dim=0)
+        else:
+            largest = rotated_range(key_RGD, self._rotary_factor)
         self.key = torch.maximum(self.key.to(largest.device), largest)
 
     def see_values(self, values: Tensor) -> None:
@@ -69,8 +80,10 @@ class CacheRanges:
 @contextmanager
 def observed_cache(attention: RootsAttention) -> Iterator[CacheRanges]:
     """Within the block, take in the keys and values of every run of a layer's attention."""
-    rotary = attention.config.position == "rotary"
-    ranges = CacheRanges(attention.num_kv_heads, attention.head_dim, rotary=rotary)
+    factor = None
+    if attention.config.position == "rotary":
+        _, factor = rotary_frequencies(attention.config, attention.head_dim)
+    ranges = CacheRanges(attention.num_kv_heads, attention.head_dim, rotary_factor=factor)
 
     def hook(see: Callable[[Tensor], None]) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda _module, _inputs, output: see(output)

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from roots_compress.data.config import CalibrationConfig
 from roots_compress.settings import PositiveInt, Settings, faults_at
 
+GroupSize = Literal[16, 32, 64, 128]
+
 
 class QuantizeConfig(Settings):
     """Store weights, and where it holds up compute, in fewer bits."""
@@ -24,7 +26,7 @@ class QuantizeConfig(Settings):
     activation_loss: Annotated[float, Field(ge=0.0)] = 0.005
     """int8 with `auto`: by how much quantizing inputs may raise the loss, in nats a token. As few inputs as
     that takes stay in floating point, where prompts are read more slowly."""
-    group_size: Literal[16, 32, 64, 128] = 64
+    group_size: GroupSize = 64
     """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
     bytes that do more good as 8-bit layers, and products are slower."""
     eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
@@ -43,34 +45,41 @@ class QuantizeConfig(Settings):
     cache: Literal["float", "int8"] = "float"
     """int8 and int4 only. `int8`: cache keys and values in 8 bits, so that long contexts decode faster."""
     calibration: CalibrationConfig = CalibrationConfig()
-    """Text on which errors are measured."""
+    """Text on which errors are measured. fp16 reads one window of it, to see how large activations become."""
     own_windows: Annotated[int, Field(ge=0)] = 32
-    """Windows of text that the model writes itself, measured beside the calibration text, so that what is
-    chosen for that text serves others too. 0: none."""
+    """int8 and int4 only. Windows of text that the model writes itself, measured beside the calibration text,
+    so that what is chosen for that text serves others too. 0: none."""
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:
-        faults = [
-            ((key,), f"goes with the scheme {' or '.join(schemes)}, not with {self.scheme}: leave it out")
-            for key, schemes in SCHEMES_OF.items()
-            if self.scheme not in schemes and getattr(self, key) != type(self).model_fields[key].default
-        ]
+        faults = [((key,), fault) for key in HEEDED_WITH if (fault := self._unheeded(key))]
         if self.max_loss is not None and self.max_bytes is not None:
             faults.append((("max_loss",), "is asked for beside max_bytes: both choose between 4 and 8 bits"))
         if faults:
             raise faults_at(faults, kind="setting")
         return self
 
+    def _unheeded(self, key: str) -> str | None:
+        """Say why a setting would not be heeded; None where it is, or was left at its default."""
+        if getattr(self, key) == type(self).model_fields[key].default:
+            return None
+        for other, values in HEEDED_WITH[key].items():
+            if (found := getattr(self, other)) not in values:
+                return f"goes with {other} {' or '.join(values)}, not with {found}: leave it out"
+        return None
 
-SCHEMES_OF = {
-    "activations": ("int8",),
-    "activation_loss": ("int8",),
-    "group_size": ("int8", "int4"),
-    "eight_bit_fraction": ("int4",),
-    "max_bytes": ("int4",),
-    "max_loss": ("int4",),
-    "fold": ("int8", "int4"),
-    "compensate": ("int8", "int4"),
-    "cache": ("int8", "int4"),
+
+WEIGHTS_IN_INTEGERS: dict[str, tuple[str, ...]] = {"scheme": ("int8", "int4")}
+HEEDED_WITH: dict[str, dict[str, tuple[str, ...]]] = {
+    "activations": {"scheme": ("int8",)},
+    "activation_loss": {"scheme": ("int8",), "activations": ("auto",)},
+    "group_size": WEIGHTS_IN_INTEGERS,
+    "eight_bit_fraction": {"scheme": ("int4",)},
+    "max_bytes": {"scheme": ("int4",)},
+    "max_loss": {"scheme": ("int4",)},
+    "fold": WEIGHTS_IN_INTEGERS,
+    "compensate": WEIGHTS_IN_INTEGERS,
+    "cache": WEIGHTS_IN_INTEGERS,
+    "own_windows": WEIGHTS_IN_INTEGERS,
 }
-"""The schemes that heed a setting. To others it may not be given."""
+"""For a setting, the values of others that it is heeded with. Beside any other it may not be given."""

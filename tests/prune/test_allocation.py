@@ -85,3 +85,10 @@ def test_equal_shapes_leave_a_layer() -> None:
     assert cheapest_equal([[Option(0, 0.0), Option(5, 1.0)]] * 3, free, 25).count(None) == 2
     with pytest.raises(ValueError, match="saves 30"):
         cheapest_equal([[Option(0, 0.0), Option(5, 1.0)]] * 3, free, 30)
+
+
+def test_where_no_layer_may_be_dropped_equal_shapes_drop_none() -> None:
+    options = [[Option(0, 0.0), Option(5, 1.0)]] * 3
+    assert cheapest_equal(options, [], 15) == [1, 1, 1]
+    with pytest.raises(ValueError, match="saves 16"):
+        cheapest_equal(options, [], 16)

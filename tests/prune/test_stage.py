@@ -21,7 +21,7 @@ from roots_compress.evaluate.speed import Speeds
 from roots_compress.export.config import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from roots_compress.prune import stopwatch
+from roots_compress.prune import shapes, stopwatch
 from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
 from roots_compress.prune.stage import prune
 from roots_compress.prune.stopwatch import Stopwatch
@@ -352,6 +352,45 @@ def test_too_few_calibration_windows_are_refused_with_their_number(tmp_path: Pat
     with pytest.raises(InputError, match=r"needs 72 tokens.*\n.*calibration\.windows to 5 or more"):
         run(tmp_path, tiny_checkpoint(), calibration=few)
     assert run(tmp_path, tiny_checkpoint(), calibration=few, refit=False).notes["calibration_tokens"] == 32
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted_by", "remedy"),
+    [
+        ({}, "a stable least-squares refit", "set refit to false"),
+        ({"refit": False, "score": "obs"}, "the score obs", "choose another score"),
+        ({"refit": False, "uniform": False}, "measuring what widths cost", "set uniform to true"),
+        (
+            {"refit": False, "target": TargetConfig(parameters=0.8)},
+            "measuring what shapes cost",
+            "give ratios in place of the target",
+        ),
+        (
+            {"score": "obs"},
+            "a stable least-squares refit and the score obs",
+            "set refit to false and choose another score",
+        ),
+    ],
+)
+def test_what_needs_more_calibration_text_is_named_with_the_way_without(
+    tmp_path: Path, settings: dict[str, Any], wanted_by: str, remedy: str
+) -> None:
+    few = CalibrationConfig(windows=2, block_size=16)
+    with pytest.raises(InputError, match=f"too few for {wanted_by}; the widest") as caught:
+        run(tmp_path, tiny_checkpoint(), calibration=few, **settings)
+    assert str(caught.value).endswith(f", raise own_windows, or {remedy}.")
+
+
+@pytest.mark.parametrize("ratio", ["layer_ratio", "residual_ratio"])
+def test_where_no_width_may_differ_nothing_is_measured(
+    tmp_path: Path, ratio: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "layer_costs", lambda *_, **__: pytest.fail("layers are measured"))
+    settings: dict[str, Any] = {ratio: 0.5}
+    differing = run(tmp_path, tiny_checkpoint(), uniform=False, **settings)
+    assert "estimated_divergence" not in differing.notes
+    equal = run(tmp_path, tiny_checkpoint(), **settings)
+    assert torch.equal(logits(differing.checkpoint), logits(equal.checkpoint))
 
 
 def test_text_of_the_models_own_counts_as_calibration_text(tmp_path: Path) -> None:

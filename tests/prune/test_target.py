@@ -113,6 +113,21 @@ def test_a_layer_that_nobody_misses_is_dropped_and_the_last_never(uniform: bool)
     assert sum(target is not None for target in chosen) == 1
 
 
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_layer_that_nobody_asked_to_drop_stays(uniform: bool) -> None:
+    """With biases savings share no divisor, and the coarse grid hides the one choice that saves enough."""
+    layer = tiny_layer(num_attention_heads=6, num_key_value_heads=2, intermediate_size=256)
+    biased = {"attention_bias": True, "mlp_bias": True, "attention_output_bias": True}
+    layers = list(tiny_model(layers=[layer] * 3, **biased).model.layers)
+    narrow = LayerTarget(1, 1, 15)
+    heads = {(g, q): 6.0 - g * q for g in (2, 1) for q in (3, 2, 1)}
+    costs = LayerCosts(heads, {width: 256.0 - width for width in (256, *range(240, 0, -15))})
+    needed = 3 * saved(layers[0], narrow)
+    chosen, paid = choose_shapes(layers, [costs] * 3, needed, divergences=None, uniform=uniform)
+    assert chosen == [narrow] * 3
+    assert paid == pytest.approx(3 * (5 + 241))
+
+
 def test_axes_that_are_not_named_stay_whole() -> None:
     layers = list(tiny_model(layers=[THIRDS, THIRDS]).model.layers)
     chosen, _ = choose_shapes(

@@ -27,13 +27,14 @@ def test_rounding_is_to_the_nearest_of_256_levels() -> None:
     assert value.abs().max() == 0
 
 
-def test_a_range_holds_at_every_position() -> None:
+@pytest.mark.parametrize("factor", [1.0, 1.4])
+def test_a_range_holds_at_every_position(factor: float) -> None:
     key = torch.randn(40, 2, 8, generator=torch.Generator().manual_seed(0))
     angles = torch.arange(3000.0)[:, None] * torch.tensor([1.0, 0.3, 0.01, 0.007])
-    cos_sin = angles.cos()[None], angles.sin()[None]
+    cos_sin = factor * angles.cos()[None], factor * angles.sin()[None]
     # Every key as a row of the batch, at each of 3,000 positions.
     turned = rotate(key[:, :, None].expand(-1, -1, 3000, -1), cos_sin).abs().amax(dim=(0, 2))
-    bound = rotated_range(key)
+    bound = rotated_range(key, factor)
     assert (turned <= bound * (1 + 1e-5)).all()
     assert (
         turned >= bound * 0.99
@@ -45,7 +46,12 @@ def test_a_channel_that_is_always_zero_has_a_scale() -> None:
     assert scale.tolist() == [[1.0, MARGIN]]
 
 
-@pytest.mark.parametrize("switches", [{}, {"qk_norm": True}, {"position": "learned"}])
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 8}
+
+
+@pytest.mark.parametrize(
+    "switches", [{}, {"qk_norm": True}, {"position": "learned"}, {"rope_parameters": YARN}]
+)
 def test_what_is_observed_covers_what_attention_caches(switches: dict[str, Any]) -> None:
     model = tiny_model(layers=[tiny_layer(num_key_value_heads=1)], **switches)
     with torch.no_grad(), observed_cache(model.model.layers[0].self_attn) as seen:

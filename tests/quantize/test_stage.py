@@ -19,7 +19,7 @@ from roots_compress.evaluate.size import stored_bytes
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import QuantizedEmbedding, QuantizedLinear
-from roots_compress.quantize.config import SCHEMES_OF, QuantizeConfig
+from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.stage import quantize
 from roots_compress.training.outcome import StageOutcome
 from tests.faults.commands import Commands
@@ -39,12 +39,11 @@ def run(
     **settings: Any,
 ) -> StageOutcome:
     split = TextSplit((text,), (text,), "a few lines")
+    small: dict[str, Any] = {} if scheme == "fp16" else {"group_size": 16, "own_windows": 0}
     config = QuantizeConfig(
         scheme=scheme,
-        group_size=settings.pop("group_size", 64 if scheme == "fp16" else 16),
         calibration=CalibrationConfig(windows=settings.pop("windows", 8), block_size=32),
-        own_windows=settings.pop("own_windows", 0),
-        **settings,
+        **{**small, **settings},
     )
     console = Console(file=io.StringIO())
     return quantize(config, checkpoint, split, device="cpu", seed=0, work=tmp_path, console=console)
@@ -256,19 +255,59 @@ OTHER = {
     "fold": False,
     "compensate": False,
     "cache": "int8",
+    "calibration": {"windows": 5},
+    "own_windows": 3,
 }
+"""Every setting but the scheme, at another value than its default."""
+
+
+def refusal(**settings: Any) -> str | None:
+    try:
+        QuantizeConfig.model_validate(settings)
+    except ValidationError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "activations"),
+    [("int8", "auto"), ("int8", "always"), ("int8", "never"), ("int4", "auto"), ("fp16", "auto")],
+)
+def test_a_setting_that_is_taken_is_read(tmp_path: Path, scheme: Scheme, activations: str) -> None:
+    """Whatever else is given is refused, at its place, and no setting is refused with every scheme."""
+    assert OTHER.keys() == QuantizeConfig.model_fields.keys() - {"kind", "name", "scheme"}
+    read: set[str] = set()
+
+    class Watched(QuantizeConfig):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    chosen = {"scheme": scheme, "activations": activations}
+    config = Watched.model_validate({**chosen, "calibration": {"windows": 8, "block_size": 32}})
+    read.clear()
+    split, console = TextSplit((DOCUMENT,), (DOCUMENT,), "a few lines"), Console(file=io.StringIO())
+    quantize(config, tiny_checkpoint(), split, device="cpu", seed=0, work=tmp_path, console=console)
+    for key, value in OTHER.items():
+        if (fault := refusal(**{**chosen, key: value})) is None:
+            assert key in read
+        else:
+            assert fault.splitlines()[1] == key
+            assert "goes with " in fault
 
 
 @pytest.mark.parametrize("key", OTHER)
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_scheme_takes_the_settings_that_it_heeds(scheme: Scheme, key: str) -> None:
-    assert OTHER.keys() == SCHEMES_OF.keys()
-    settings = {"scheme": scheme, key: OTHER[key]}
-    if scheme in SCHEMES_OF[key]:
-        assert getattr(QuantizeConfig.model_validate(settings), key) == OTHER[key]
-    else:
-        with pytest.raises(ValidationError, match=f"(?s){key}.*goes with the scheme .*, not with {scheme}"):
-            QuantizeConfig.model_validate(settings)
+def test_every_setting_goes_with_a_scheme_and_its_default_with_all(key: str) -> None:
+    assert any(refusal(scheme=scheme, **{key: OTHER[key]}) is None for scheme in SCHEMES)
+    default = getattr(QuantizeConfig(), key)
+    assert all(refusal(scheme=scheme, **{key: default}) is None for scheme in SCHEMES)
+
+
+def test_what_a_setting_goes_with_is_named() -> None:
+    assert "goes with scheme int8 or int4, not with fp16" in str(refusal(scheme="fp16", own_windows=5))
+    assert "goes with activations auto, not with never" in str(
+        refusal(activations="never", activation_loss=0.1)
+    )
 
 
 def test_there_is_one_budget() -> None:
