@@ -29,6 +29,7 @@ from roots_compress.prune import stage as prune_stage
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import LayerTarget
 from roots_compress.prune.shapes import Allocation
+from roots_compress.quantize import head as quantize_head
 from roots_compress.quantize import stage as quantize_stage
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.rounding import quantize_matrix
@@ -125,7 +126,7 @@ def scale_that_is_not_finite(folder: Path) -> None:
         matrix.grid.scale[0] = torch.nan
         return matrix
 
-    with patch.object(quantize_stage, "quantize_matrix", rounding):
+    with patch.object(quantize_head, "quantize_matrix", rounding):
         run_quantize(tiny_checkpoint(), folder, scheme="int8")
 
 
