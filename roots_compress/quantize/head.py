@@ -4,7 +4,8 @@ The head is a site like those of the layers (`sites.py`): what it reads comes fr
 divide its channels by a scale for nothing, and the head's columns make up for it. It pays: in SmolLM2 a few
 channels there are up to 33 times as large as most, and rounding them with the others of their groups costs
 more than all weights in 8 bits do. Where the head is the embedding too, the rows that are looked up are
-divided by the scale again (`QuantizedEmbedding.lookup_scale`).
+divided by the scale again (`QuantizedEmbedding.lookup_scale`). The scales to choose from are those of
+weight-only formats in the layers (AWQ, Lin et al. 2024).
 
 Shape legend: V vocabulary, W hidden size, R rows (places in the text).
 """
