@@ -145,6 +145,19 @@ def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
     assert torch.equal(logits(loaded), logits(checkpoint.model))
 
 
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_the_final_norm_is_folded_into_the_head_where_folding_is_asked_for(
+    tmp_path: Path, scheme: Scheme
+) -> None:
+    outlying = tiny_checkpoint(tie_word_embeddings=False)
+    norm = outlying.model.model.norm.weight
+    with torch.no_grad():
+        norm[:2] *= 40.0
+    plain, folded = (run(tmp_path, outlying, scheme, fold=fold).checkpoint.model for fold in (False, True))
+    assert torch.equal(plain.model.norm.weight, norm)
+    assert (folded.model.norm.weight[:2] / norm[:2]).max() < 0.5
+
+
 @pytest.mark.parametrize(
     ("activations", "formats"), [("always", {"w8a8"}), ("never", {"w8"})], ids=["always", "never"]
 )
