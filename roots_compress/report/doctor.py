@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from roots_compress.evaluate.threads import default_threads
 from roots_compress.run.disk import free_disk
-from roots_compress.run.machine import own_instruction_set, usable_cores
+from roots_compress.run.machine import has_dot_products, own_instruction_set, usable_cores
 from roots_compress.run.memory import available_memory
 
 SECURITY_FLOORS = {"transformers": "5.5", "torch": "2.10", "onnx": "1.21", "filelock": "3.20.3"}
@@ -31,8 +31,6 @@ PURPOSE = {
     "filelock": STAGES,
 }
 """What there is not without each library."""
-
-EIGHT_BIT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 def examine() -> Iterator[str]:
@@ -69,8 +67,7 @@ def _providers() -> Iterator[str]:
 
 def _machine() -> Iterator[str]:
     instructions = own_instruction_set()
-    fast = [name for name in EIGHT_BIT_DOT_PRODUCTS if name in instructions.split("+")]
-    if fast:
+    if has_dot_products(instructions):
         yield f"  instruction set: {instructions}"
     else:
         yield f"! instruction set: {instructions}: no 8-bit dot products; int8 graphs gain less speed"

@@ -11,6 +11,7 @@ import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from roots_compress.results import Json
 
@@ -51,6 +52,12 @@ ISA_FLAGS = (
 )
 """Instruction-set extensions, as Linux names them, that decide which numeric kernels run (x86, then ARM)."""
 
+EIGHT_BIT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""The extensions that multiply 8-bit integers and add the products exactly in 32 bits."""
+
+ProcessorClass = Literal["avx2", "avx-vnni", "avx512-vnni", "amx", "arm", "other"]
+"""Processors by the kernels that 8-bit products get. `avx2` is any x86 without 8-bit dot products."""
+
 _RESULT_FREE = ("cli", "report", "search")
 """Packages that only show results or choose among them; a change there does not change one."""
 
@@ -82,6 +89,25 @@ def _own_cpu() -> dict[str, str]:
 def own_instruction_set() -> str:
     """Return this machine's instruction set."""
     return instruction_set(platform.machine(), _own_cpu())
+
+
+def has_dot_products(instructions: str) -> bool:
+    """Return whether an instruction set, as `own_instruction_set` gives it, has 8-bit dot products."""
+    return not set(EIGHT_BIT_DOT_PRODUCTS).isdisjoint(instructions.split("+"))
+
+
+def processor_class(instructions: str) -> ProcessorClass:
+    """Return the class of an instruction set, as `own_instruction_set` gives it."""
+    architecture, *flags = instructions.lower().split("+")
+    if architecture in ("aarch64", "arm64"):
+        return "arm"
+    if architecture not in ("x86_64", "amd64"):
+        return "other"
+    if "amx_int8" in flags:
+        return "amx"
+    if "avx512_vnni" in flags:
+        return "avx512-vnni"
+    return "avx-vnni" if "avx_vnni" in flags else "avx2"
 
 
 def usable_cores() -> int:

@@ -17,8 +17,10 @@ from roots_compress.run.machine import (
     code_sha256,
     cpu_fields,
     describe_machine,
+    has_dot_products,
     instruction_set,
     library_versions,
+    processor_class,
     usable_cores,
 )
 
@@ -43,6 +45,28 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n"
 )
 def test_the_instruction_set_is_read_from_cpuinfo(architecture: str, cpuinfo: str, expected: str) -> None:
     assert instruction_set(architecture, cpu_fields(cpuinfo)) == expected
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected", "dot_products"),
+    [
+        ("x86_64", "avx2", False),
+        ("x86_64+avx2", "avx2", False),
+        ("x86_64+avx2+avx512f", "avx2", False),
+        ("AMD64+avx2+avx_vnni", "avx-vnni", True),
+        ("x86_64+avx2+avx_vnni+avx512f+avx512_vnni", "avx512-vnni", True),
+        ("x86_64+avx2+avx512f+avx512_vnni+amx_bf16+amx_int8", "amx", True),
+        ("x86_64+avx2+avx512f+avx512_vnni+amx_bf16", "avx512-vnni", True),
+        ("aarch64+asimd+asimddp", "arm", True),
+        ("arm64", "arm", False),
+        ("riscv64", "other", False),
+    ],
+)
+def test_a_processor_has_the_class_of_its_8_bit_products(
+    instructions: str, expected: str, dot_products: bool
+) -> None:
+    assert processor_class(instructions) == expected
+    assert has_dot_products(instructions) is dot_products
 
 
 def test_the_first_processor_counts() -> None:
