@@ -5,6 +5,7 @@ Every other exception that reaches the command line is a bug in this program and
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 
@@ -72,8 +73,14 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
 def printable(text: str) -> str:
-    """Return the text without control characters: names from files must not drive the terminal."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text
-    )
+    """Return the text without control characters: names from files must not drive the terminal.
+
+    Replaced are the C0 and C1 controls but line feed and tab, so that no escape sequence is left, and lone
+    surrogates, which are no text. Spaces, joiners, marks of direction and private characters stay: they are
+    part of many scripts and do nothing to a terminal.
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Any
 
@@ -14,7 +13,8 @@ from typer.core import TyperGroup
 
 from roots_compress import __version__
 from roots_compress.cli import artifacts, recipes, reports, stages
-from roots_compress.cli.console import show_error
+from roots_compress.cli.console import show_error, write
+from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError
 from roots_compress.training.interrupts import ENDINGS
 
@@ -40,10 +40,7 @@ class RootsGroup(TyperGroup):
             show_error(error)
             raise typer.Exit(error.exit_code) from None
         except Interrupted as interruption:
-            with suppress(OSError):  # After SIGHUP the terminal is gone.
-                sys.stderr.write(
-                    "\ninterrupted: finished stages are kept; the same command goes on from there\n"
-                )
+            sys.stderr.write("\ninterrupted: finished stages are kept; the same command goes on from there\n")
             raise typer.Exit(interruption.exit_code) from None
 
 
@@ -59,7 +56,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        write(f"{__version__}\n")
         raise typer.Exit
 
 
@@ -106,7 +103,7 @@ def main() -> None:
     for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves SIGHUP
             signal.signal(number, _interrupt)
-    app()
+    run_on_streams(app)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

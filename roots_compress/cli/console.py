@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import typer
 from rich.console import Console
 
 from roots_compress.errors import RootsError, printable
@@ -22,9 +21,21 @@ def stdout() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
+def write(text: str) -> None:
+    """Write text to standard output at once and as it is."""
+    # Not by typer.echo, which takes escape sequences out of what a pipe is to carry.
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def say(text: str) -> None:
     """Write a line of results, never folded."""
-    typer.echo(printable(text))
+    write(printable(text) + "\n")
+
+
+def tell(text: str) -> None:
+    """Write a line to standard error: what is no result."""
+    sys.stderr.write(printable(text) + "\n")
 
 
 def stderr() -> Console:

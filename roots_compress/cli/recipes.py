@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roots_compress.cli.console import say, stderr, stdout
+from roots_compress.cli.console import say, stderr, stdout, tell
 from roots_compress.cli.options import FRESH_HELP
-from roots_compress.errors import InputError, printable
+from roots_compress.errors import InputError
 
 if TYPE_CHECKING:
     from roots_compress.preparation import Setting
@@ -63,8 +63,8 @@ def run(
         metrics = carry_out(setting, where, fresh=fresh, console=stderr(), recipe_text=document.text)
     stdout().print(*tables(metrics))
     if metrics.search is not None:
-        typer.echo(printable(f"Best recipe: {where / 'best.yaml'}"), err=True)
-    typer.echo(printable(f"Report: {where / 'report.html'}"), err=True)
+        tell(f"Best recipe: {where / 'best.yaml'}")
+    tell(f"Report: {where / 'report.html'}")
     require(metrics.gates, where=str(recipe))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from roots_compress.cli.console import say, stdout
+from roots_compress.cli.console import say, stdout, write
 from roots_compress.cli.options import DEFAULT_RUN
 from roots_compress.errors import InputError, RootsError
 
@@ -48,15 +48,15 @@ def report(
     elif form is Format.markdown:
         from roots_compress.report.text import markdown
 
-        typer.echo(markdown(metrics), nl=False)
+        write(markdown(metrics))
     elif form is Format.html:
         from roots_compress.report.html import html
 
-        typer.echo(html(metrics), nl=False)
+        write(html(metrics))
     else:
         import json
 
-        typer.echo(json.dumps(metrics.to_json(), indent=2))
+        write(json.dumps(metrics.to_json(), indent=2) + "\n")
 
 
 def compare(

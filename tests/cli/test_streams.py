@@ -1,0 +1,119 @@
+"""Standard streams that are full, closed, left by their reader, or of an encoding that lacks a character."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from roots_compress.recipe.schema import Recipe
+from roots_compress.results import RunMetrics
+
+Chain = tuple[Recipe, Path, RunMetrics]
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+
+
+def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of shell in which $ROOTS is the command."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line.replace("$ROOTS", f"{sys.executable} -m roots_compress")],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+@needs_full
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "doctor",
+        "--version",
+        "--help",
+        "prune --help",
+        "report RUN",
+        "report RUN --format html",
+        "compare RUN RUN",
+    ],
+)
+def test_full_standard_output_is_exit_code_1_and_a_message(verb: str, chain: Chain, tmp_path: Path) -> None:
+    ended = shell(f"$ROOTS {verb.replace('RUN', str(chain[1]))} >/dev/full", tmp_path)
+    assert ended.returncode == 1
+    assert (
+        ended.stderr.splitlines()[0] == "error: standard output: cannot be written: No space left on device"
+    )
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "</dev/null", ">&- 2>/dev/full"]
+)
+@pytest.mark.parametrize("verb", ["report RUN", "compare RUN RUN", "doctor", "--version"])
+def test_streams_may_be_closed(closed: str, verb: str, chain: Chain, tmp_path: Path) -> None:
+    ended = shell(f"$ROOTS {verb.replace('RUN', str(chain[1]))} {closed}", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+
+
+@needs_full
+@pytest.mark.parametrize(
+    "closed", ["2>/dev/full", "2>&-", ">&- 2>&-", ">/dev/full 2>/dev/full", "2>&1 >/dev/full | true"]
+)
+def test_the_exit_code_of_a_refusal_needs_no_stream(closed: str, tmp_path: Path) -> None:
+    ended = shell(f"($ROOTS report nowhere; echo code $? >{tmp_path}/code) {closed}", tmp_path)
+    assert (tmp_path / "code").read_text() == "code 2\n", ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@needs_full
+def test_an_output_is_kept_though_nothing_can_be_said(checkpoint: Path, tmp_path: Path) -> None:
+    for streams in (">/dev/full", "2>/dev/full", ">&- 2>&-"):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        ended = shell(f"$ROOTS import {checkpoint} --out {folder} {streams}", tmp_path)
+        assert ended.returncode == (1 if streams == ">/dev/full" else 0), ended.stderr
+        assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+def test_what_an_encoding_lacks_is_written_as_an_escape(encoding: str, tmp_path: Path) -> None:
+    ended = shell("$ROOTS report 'é-模型-😀'", tmp_path, PYTHONIOENCODING=encoding)
+    assert ended.returncode == 2
+    named = {"utf-8": "é-模型-😀", "ascii": "\\xe9-\\u6a21\\u578b-\\U0001f600"}
+    # Bytes of Latin-1 are no UTF-8, which this test reads.
+    assert named.get(encoding, "\ufffd-\\u6a21\\u578b-\\U0001f600") in ended.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_tables_and_help_hold_in_any_encoding(encoding: str, chain: Chain, tmp_path: Path) -> None:
+    for verb in ("--help", "quantize --help", f"report {chain[1]}", f"report {chain[1]} --format markdown"):
+        ended = shell(f"$ROOTS {verb}", tmp_path, PYTHONIOENCODING=encoding)
+        assert ended.returncode == 0, ended.stderr
+        assert "quantize" in ended.stdout
+
+
+def test_a_reader_that_leaves_in_the_middle_hears_no_complaint(chain: Chain, tmp_path: Path) -> None:
+    ended = shell(
+        f"$ROOTS report {chain[1]} --format html | head -c 1; echo ${{PIPESTATUS[0]}} >&2", tmp_path
+    )
+    assert ended.stderr in ("1\n", "0\n")  # 0 where the pipe took all before its reader left
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from roots_compress.model.checkpoint import save_checkpoint
+    from tests.tiny import tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    folder.mkdir()
+    save_checkpoint(tiny_checkpoint(), folder)
+    return folder
