@@ -42,7 +42,7 @@ class Protocol:
     text_bytes: int
     """UTF-8 bytes of the scored text."""
     bos: bool
-    """Whether each window is opened with the tokenizer's BOS token, which is not scored itself."""
+    """Whether each window opens with the BOS that the tokenizer adds to a text; it is not scored itself."""
     text_sha256: str
     tokenizer_sha256: str
     contexts: tuple[int, ...]

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.data.special_tokens import open_with_bos
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
@@ -78,13 +79,18 @@ def _trained_tokenizer() -> str:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE of 300 entries; `<bos>`, `<eos>` and `<pad>` are tokens 0, 1 and 2."""
-    return PreTrainedTokenizerFast(
+    """Return a byte-level BPE of 300 entries; `<bos>`, `<eos>` and `<pad>` are tokens 0, 1 and 2.
+
+    It puts `<bos>` before each text.
+    """
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained_tokenizer()),
         bos_token="<bos>",
         eos_token="<eos>",
         pad_token="<pad>",
     )
+    open_with_bos(tokenizer)
+    return tokenizer
 
 
 def tiny_checkpoint(seed: int = 0, **overrides: Any) -> Checkpoint:

@@ -228,7 +228,7 @@ def generate(
         ) from None
     from roots_compress.model.tokenizer import check_vocabulary
     from roots_compress.runtime.onnx_engine import OnnxEngine
-    from roots_compress.runtime.text import load_tokenizer, stream_text
+    from roots_compress.runtime.text import load_stop_ids, load_tokenizer, stream_text
 
     tokenizer = load_tokenizer(graph)
     engine = OnnxEngine.load(graph, threads=threads)
@@ -243,6 +243,7 @@ def generate(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        stop_tokens=load_stop_ids(graph, tokenizer, engine.vocab_size),
         seed=seed,
     )
     typer.echo(printable(prompt), nl=False)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
 from roots_compress.data.fingerprint import text_sha256
+from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import EvaluationWindows, or_shorter
 from roots_compress.errors import InputError, Key
@@ -25,9 +26,9 @@ def evaluation_windows(
 ) -> EvaluationWindows:
     """Cut held-out text into windows of `block_size` tokens.
 
-    The documents are joined by blank lines into one stream of tokens, cut every `block_size - 1` tokens. With
-    BOS, each piece is opened with it; without, with the token before the piece, which is not scored there.
-    No token is scored twice. Prompts of instruction data are scored too.
+    The documents are joined by blank lines into one stream of tokens, cut every `block_size - 1` tokens.
+    Where the tokenizer adds BOS to a text, each piece is opened with it; else with the token before the
+    piece, which is not scored there. No token is scored twice. Prompts of instruction data are scored too.
 
     Where the text holds more windows than `limit`, as many are taken at even distances over the whole text,
     so that not the first documents alone decide the figure. The same text, tokenizer and sizes give the same
@@ -37,7 +38,11 @@ def evaluation_windows(
         InputError: the documents fill less than one window.
     """
     ids, token_bytes = _token_stream(documents, tokenizer)
-    bos = tokenizer.bos_token_id
+    bos = opening_id(tokenizer)
+    if (
+        bos is not None and len(ids) and ids[0] == bos
+    ):  # The text spells it; each window opens with it anyway.
+        ids, token_bytes = ids[1:], token_bytes[1:]
     opening = 1 if bos is None else 0  # Tokens of the stream that no window scores.
     stride = block_size - 1
     available = (len(ids) - opening) // stride

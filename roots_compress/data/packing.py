@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
+from roots_compress.data.special_tokens import missing_ending, missing_opening
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, or_shorter
 from roots_compress.errors import InputError, Key
 
@@ -30,10 +31,10 @@ def pack(
 ) -> PackedWindows:
     """Pack documents into windows of `block_size` tokens, both in an order drawn from `seed`.
 
-    Each document opens with BOS and ends with EOS, where the tokenizer has them. A window opens with the last
-    token of the window before it, so every token but a document's first is scored exactly once, whichever
-    windows a long document is cut across. The tokens after the last full window, fewer than a window, are
-    dropped: padding would enter calibration statistics as if it were text.
+    Each document opens with BOS where the tokenizer adds one, and ends with EOS where it has one. A window
+    opens with the last token of the window before it, so every token but a document's first is scored exactly
+    once, whichever windows a long document is cut across. The tokens after the last full window, fewer than a
+    window, are dropped: padding would enter calibration statistics as if it were text.
 
     Args:
         documents: the text.
@@ -112,8 +113,6 @@ def encode_batch(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[I
 
 def _framed(ids: Ids, scored: Flags, tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
     """Open a document with BOS and end it with EOS, unless its own text does (as a chat's markers may)."""
-    if tokenizer.bos_token_id is not None and ids[0] != tokenizer.bos_token_id:
-        ids, scored = np.insert(ids, 0, tokenizer.bos_token_id), np.insert(scored, 0, False)
-    if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
-        ids, scored = np.append(ids, tokenizer.eos_token_id), np.append(scored, True)
-    return ids, scored
+    before, after = missing_opening(ids, tokenizer), missing_ending(ids, tokenizer)
+    framed = np.concatenate((np.array(before, np.int64), ids, np.array(after, np.int64)))
+    return framed, np.concatenate((np.full(len(before), False), scored, np.full(len(after), True)))

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.config import TokenizerConfig
 from roots_compress.data.documents import Document
+from roots_compress.data.special_tokens import open_with_bos, opening_id
 from roots_compress.errors import InputError, Key
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
@@ -23,8 +24,8 @@ BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer (Sennrich et al. 2016, over bytes as in GPT-2).
 
-    Any text survives encoding and decoding unchanged. Encoding adds no special tokens: who wants BOS or EOS
-    places them. The same documents in the same order give the same tokenizer. A short text may hold too few
+    Any text survives encoding and decoding unchanged. The tokenizer opens each text with BOS, and ends none
+    with EOS. The same documents in the same order give the same tokenizer. A short text may hold too few
     frequent pairs to fill `config.vocab_size`: the vocabulary is then smaller.
 
     Raises:
@@ -55,7 +56,7 @@ def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> P
         show_progress=False,
     )
     tokenizer.train_from_iterator((document.text for document in documents), trainer)
-    return PreTrainedTokenizerFast(
+    trained = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,
@@ -63,15 +64,17 @@ def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> P
         additional_special_tokens=list(config.special_tokens),
         clean_up_tokenization_spaces=False,
     )
+    open_with_bos(trained)
+    return trained
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
     """Return a fingerprint of everything that decides which ids a text becomes.
 
-    That is the vocabulary, merges, normaliser, pre-tokeniser, added tokens, BOS and EOS; not the padding or
-    truncation last asked for, nor how ids are decoded, which saving and loading may rewrite.
+    That is the vocabulary, merges, normaliser, pre-tokeniser, added tokens, EOS and the BOS before a text;
+    not the padding or truncation last asked for, nor how ids are decoded, which saving may rewrite.
     """
     serialised = json.loads(tokenizer.backend_tokenizer.to_str())
     content = {key: serialised[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
-    content["bos"], content["eos"] = tokenizer.bos_token_id, tokenizer.eos_token_id
+    content["bos"], content["eos"] = opening_id(tokenizer), tokenizer.eos_token_id
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

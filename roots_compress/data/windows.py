@@ -37,8 +37,8 @@ class PackedWindows:
 class EvaluationWindows:
     """Held-out windows for perplexity; every token after a window's first is scored exactly once.
 
-    With a BOS token every window opens with it. Without one, a window opens with the token that stands before
-    its own in the text, which it does not score.
+    Where the tokenizer adds BOS to a text, every window opens with it. Where it adds none, a window opens
+    with the token before its own in the text, which it does not score.
     """
 
     input_ids: NDArray[np.int64]

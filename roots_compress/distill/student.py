@@ -13,8 +13,9 @@ from roots_compress.distill.config import student_path
 from roots_compress.distill.config_file import read_config
 from roots_compress.distill.inherit import inherit, spread
 from roots_compress.distill.vocabulary import refuse_quantized, require_same_size, require_same_tokenizer
-from roots_compress.model.checkpoint import TOKEN_IDS, Checkpoint, load_checkpoint
+from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.model.config import RootsConfig
+from roots_compress.model.generation_settings import TOKEN_IDS
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.results import Json
 

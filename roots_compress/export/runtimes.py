@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.importers.families import FAMILIES
@@ -75,10 +76,10 @@ def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, An
     """
     config, generation = model.config, model.generation_config
     first = config.layers[0]
-    end = generation.eos_token_id if generation is not None else None
+    named = generation.eos_token_id if generation is not None else None
     tokens = {
         "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id if end is None else end,
+        "eos_token_id": as_setting(stop_ids(named, config.eos_token_id, None)),
         "pad_token_id": config.pad_token_id,
     }
     return {

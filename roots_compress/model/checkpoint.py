@@ -18,9 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.model.config import RootsConfig
-from roots_compress.model.files import read_json_object
+from roots_compress.model.generation_settings import GENERATION, TOKEN_IDS, read_settings, token_ids
 from roots_compress.model.importers.convert import to_roots
 from roots_compress.model.importers.families import FAMILIES, read_fields
 from roots_compress.model.importers.gguf import load_gguf
@@ -37,20 +38,7 @@ from roots_compress.model.tokenizer import (
 )
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-GENERATION = "generation_config.json"
-TOKEN_IDS = ("bos_token_id", "pad_token_id", "eos_token_id")
 MISMATCHED = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
-SETTINGS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(TOKEN_IDS, (int, list, type(None))),
-    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), (int, float, type(None))),
-    **dict.fromkeys(("top_k", "max_length", "max_new_tokens"), (int, type(None))),
-    **dict.fromkeys(
-        ("do_sample", "use_cache", "output_attentions", "output_hidden_states", "_from_model_config"),
-        (bool, type(None)),
-    ),
-}
-"""Keys of generation_config.json that are carried over, and their types. The others are left out: some make
-transformers load code."""
 
 
 @dataclass(frozen=True)
@@ -239,34 +227,19 @@ def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None,
 
 
 def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
-    """Set BOS, EOS and padding ids from the tokenizer, but keep several EOS ids where the source has them."""
-    generation_path = info.path / GENERATION
-    if info.kind != "gguf" and generation_path.exists():
-        model.generation_config = _consistent(_read_settings(generation_path))
-    several = model.generation_config.eos_token_id
-    for holder in (model.config, model.generation_config):
-        for name in TOKEN_IDS:
-            token_id = getattr(tokenizer, name)
-            if token_id is not None:
-                setattr(holder, name, token_id)
-    if isinstance(several, list):
-        model.generation_config.eos_token_id = several
-
-
-def _read_settings(path: Path) -> GenerationConfig:
-    """Return the settings of a generation_config.json that are known here.
-
-    Raises:
-        InputError: it is no JSON object, or a setting has another type than it should.
-    """
-    given = {key: value for key, value in read_json_object(path).items() if key in SETTINGS}
-    for key, value in given.items():
-        parts = value if isinstance(value, list) else []
-        if type(value) not in SETTINGS[key] or any(type(part) is not int for part in parts):
-            raise InputError(
-                f"{key} is {value!r:.100}, which is no such setting", where=path, remedy=MISMATCHED
-            )
-    return GenerationConfig(**given)
+    """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer."""
+    said: dict[str, Any] = {}
+    if info.kind != "gguf":
+        said = read_settings(info.path / GENERATION)
+        model.generation_config = _consistent(GenerationConfig(**said)) if said else model.generation_config
+    rows = model.config.vocab_size
+    for name in TOKEN_IDS:
+        ours: Any = getattr(tokenizer, name)
+        config = token_ids({} if info.kind == "gguf" else info.config, name, rows, info.path / CONFIG)
+        generation = token_ids(said, name, rows, info.path / GENERATION)
+        decided = as_setting(stop_ids(generation, config, ours))
+        setattr(model.generation_config, name, decided)
+        setattr(model.config, name, decided if config is None or config == [] else config)
 
 
 def _consistent(settings: GenerationConfig) -> GenerationConfig:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.checkpoint import Checkpoint
@@ -45,7 +46,7 @@ def own_text(
         model: in evaluation mode, on any device.
         windows: N, one or more.
         block_size: T.
-        bos: opens each window; None where the tokenizer has none.
+        bos: opens each window; None where the tokenizer adds none.
         seed: decides the draws.
         console: shows progress.
 
@@ -121,7 +122,7 @@ def with_own_text(
     """
     if not count:
         return windows
-    block_size, bos = windows.input_ids.shape[1], checkpoint.tokenizer.bos_token_id
+    block_size, bos = windows.input_ids.shape[1], opening_id(checkpoint.tokenizer)
     own = own_text(checkpoint.model, count, block_size, bos=bos, seed=seed, console=console)
     return joined(windows, own)
 

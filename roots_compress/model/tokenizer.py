@@ -13,11 +13,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from roots_compress.data.special_tokens import open_with_bos, opening_ids
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object, regular_file
-from roots_compress.model.sources import CONFIG, TOKENIZER, SourceInfo
+from roots_compress.model.sources import CONFIG, ROOTS, TOKENIZER, SourceInfo
 
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+OPENS = "add_bos_token"
+"""Key of tokenizer_config.json: whether the tokenizer puts BOS before a text. tokenizer.json decides that;
+where the key is absent, an older version of this project wrote the file."""
 JSON_FILES = (TOKENIZER, "vocab.json", "added_tokens.json", "special_tokens_map.json")
 OTHER_FILES = ("tokenizer.model", "merges.txt", TEMPLATE)
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -39,6 +43,8 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
     Raises:
         InputError: it cannot be read, or is not of the fast kind.
     """
+    if source.kind == "roots":
+        return load_tokenizer_beside(source.path)
     with tempfile.TemporaryDirectory(prefix="roots-compress-") as aside:
         if source.kind == "gguf":
             # Alone in a folder: transformers would read configurations that lie beside it, too.
@@ -59,7 +65,25 @@ def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
     """
     with tempfile.TemporaryDirectory(prefix="roots-compress-") as aside:
         _bring_files(folder, Path(aside))
-        return _loaded(Path(aside), folder)
+        return _opening_as_before(_loaded(Path(aside), folder), folder)
+
+
+def _opening_as_before(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that this project wrote, opening texts as it did when that was written.
+
+    What was written before `add_bos_token` was, opened every text with BOS where the tokenizer had one.
+    """
+    path = folder / TOKENIZER_CONFIG
+    if not (path.exists() and OPENS in read_json_object(path)) and _is_ours(folder):
+        open_with_bos(tokenizer)
+    return tokenizer
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a checkpoint or graph is of this project's writing."""
+    path = folder / CONFIG
+    config = read_json_object(path) if path.exists() else {}
+    return config.get("model_type") == ROOTS or ROOTS in config
 
 
 def _bring_files(source: Path, aside: Path) -> None:
@@ -131,6 +155,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     # transformers 5 writes a new name of the class, which transformers 4 and what builds on it refuse.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config[OPENS] = bool(opening_ids(tokenizer))
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.data.special_tokens import opened, stop_ids
 from roots_compress.errors import InputError
+from roots_compress.model.generation_settings import folder_stop_ids
 from roots_compress.model.sources import TOKENIZER
 from roots_compress.model.tokenizer import load_tokenizer_beside
 from roots_compress.runtime.generate import generate
@@ -28,6 +30,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return load_tokenizer_beside(home)
 
 
+def load_stop_ids(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> tuple[int, ...]:
+    """Return the ids that end a text, as the files beside a graph and its tokenizer name them.
+
+    Raises:
+        InputError: one of the files cannot be read.
+    """
+    return folder_stop_ids(find_graph(folder).parent, tokenizer, vocab_size)
+
+
 def stream_text(
     model: LanguageModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -42,14 +53,13 @@ def stream_text(
 ) -> Iterator[str]:
     """Continue a prompt, yielding text as soon as it is whole characters.
 
-    The prompt is opened with BOS where the tokenizer has one, as in training and evaluation. Generation ends
-    at the tokenizer's EOS unless other `stop_tokens` are given; they are not part of the text. The other
-    arguments and errors are those of `generate`.
+    The prompt is opened with BOS where the tokenizer adds one, as in training and evaluation, and the prompt
+    does not spell it. Generation ends at `stop_tokens`, by default the tokenizer's EOS; they are not part of
+    the text. The other arguments and errors are those of `generate`.
     """
-    opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    tokens = [*opening, *tokenizer.encode(prompt, add_special_tokens=False)]
+    tokens = opened(tokenizer.encode(prompt, add_special_tokens=False), tokenizer)
     if stop_tokens is None:
-        stop_tokens = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        stop_tokens = stop_ids(None, None, tokenizer.eos_token_id)
     steps = generate(
         model,
         [tokens],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from roots_compress.data.special_tokens import stop_ids
 from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.preallocated_cache import preallocated_cache
@@ -54,5 +55,6 @@ def sample_continuations(model: RootsForCausalLM, batch: Batch, generator: torch
 
 
 def _end_of_text(model: RootsForCausalLM) -> list[int]:
-    tokens = model.config.eos_token_id
-    return [] if tokens is None else [tokens] if isinstance(tokens, int) else tokens
+    generation = model.generation_config
+    named = None if generation is None else generation.eos_token_id
+    return list(stop_ids(named, model.config.eos_token_id, None))

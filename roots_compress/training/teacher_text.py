@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from torch import nn
 
+from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.checkpoint import Checkpoint
@@ -64,7 +65,7 @@ def with_teacher_text(
     count = min(limit, round(given * ratio / (1 - ratio)))
     if not count:
         return windows
-    bos = teacher.tokenizer.bos_token_id
+    bos = opening_id(teacher.tokenizer)
     model = teacher.model
     identity: dict[str, Json] = {
         "teacher": fingerprint_of(model.config.to_dict(), dict(model.named_parameters())),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.config import TokenizerConfig
@@ -36,9 +37,10 @@ def tokenizer(documents: tuple[Document, ...]) -> PreTrainedTokenizerFast:
     return train_tokenizer(documents, TokenizerConfig(vocab_size=300))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def bare_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The same tokenizer without BOS and EOS."""
     bare = copy.deepcopy(tokenizer)
+    bare.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     bare.bos_token = bare.eos_token = None
     return bare

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
 from roots_compress.data.evaluation import evaluation_windows
+from roots_compress.data.special_tokens import open_with_bos
 from roots_compress.errors import InputError
 
 Documents = tuple[Document, ...]
@@ -71,6 +72,7 @@ def test_spaces_trimmed_from_offsets_are_counted(
 ) -> None:
     trimming = copy.deepcopy(tokenizer)
     trimming.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    open_with_bos(trimming)
     plain, trimmed = (
         evaluation_windows(documents, each, block_size=2, limit=10_000) for each in (tokenizer, trimming)
     )
@@ -78,10 +80,11 @@ def test_spaces_trimmed_from_offsets_are_counted(
 
 
 def test_bytes_are_those_of_the_text_where_the_tokenizer_loses_some() -> None:
-    words = Tokenizer(WordLevel({"[UNK]": 0, "fox": 1}, unk_token="[UNK]"))
+    words = Tokenizer(WordLevel({"[UNK]": 0, "fox": 1, "[BOS]": 2}, unk_token="[UNK]"))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="[BOS]")
+    open_with_bos(tokenizer)
     text = "Ein FOX  and a füchschen  "
     windows = evaluation_windows([Document.plain(text)], tokenizer, block_size=6, limit=1)
     assert windows.text_bytes == len(text.encode())

@@ -44,8 +44,11 @@ def test_ten_thousand_strings_keep_their_ids_and_text_after_saving(
     assert tokenizer_sha256(loaded) == tokenizer_sha256(tokenizer)
 
 
-def test_encoding_adds_no_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert not set(tokenizer("fox")["input_ids"]) & set(tokenizer.all_special_ids)
+def test_encoding_opens_a_text_with_bos_and_adds_nothing_else(tokenizer: PreTrainedTokenizerFast) -> None:
+    first, *text = tokenizer("fox")["input_ids"]
+    assert first == tokenizer.bos_token_id
+    assert text == tokenizer("fox", add_special_tokens=False)["input_ids"]
+    assert not set(text) & set(tokenizer.all_special_ids)
 
 
 def test_training_again_gives_the_same_tokenizer(

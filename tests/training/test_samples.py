@@ -43,7 +43,7 @@ def test_a_sure_student_goes_on_greedily_within_its_document() -> None:
 
 def test_what_follows_the_end_of_a_text_is_not_scored() -> None:
     model = tiny_model()
-    model.config.eos_token_id = list(range(100))
+    model.generation_config.eos_token_id = list(range(100))
     sampled = sample_continuations(model, as_batch(windows(tokens=32)), generator())
     for tokens, labels in zip(sampled.input_ids_BT[:, 16:], sampled.labels_BT[:, 16:], strict=True):
         ends = (tokens < 100).nonzero().flatten().tolist()
