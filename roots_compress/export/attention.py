@@ -32,6 +32,11 @@ def self_attention(
         layer["sliding_window"],
     )
     module = f"model.layers.{index}.self_attn."
+    if frame.compact is not None:
+        # A single token's products with the keys take the fast kernel of vectors only where their scale is 1
+        # (MLAS, sgemm.cpp). Queries carry it instead; rotary positions, which come after, only turn them.
+        matrices.scale_output(module + ("q_norm" if config.qk_norm else "q_proj"), heads.scale)
+        heads = heads._replace(scale=1.0)
     projections = [f"{module}{part}_proj" for part in "qkv"]
     scales = None
     if has_int8_cache(config):

@@ -107,17 +107,28 @@ class GraphBuilder:
         value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
         self.graph.outputs.append(value)
 
-    def weight(self, name: str, *tensors: Tensor, transposed: bool = False) -> ir.Value:
+    def weight(
+        self, name: str, *tensors: Tensor, transposed: bool = False, factors: Sequence[float] = ()
+    ) -> ir.Value:
         """Return the initializer of this name, made from a checkpoint's tensors the first time.
 
-        Several tensors are joined along their first axis. One tensor's memory is shared, not copied; joining
-        and transposing wait until the file is written, one initializer at a time.
+        Several tensors are joined along their first axis. One tensor's memory is shared, not copied; joining,
+        scaling and transposing wait until the file is written, one initializer at a time.
+
+        Args:
+            name: the checkpoint's, or one that says what is joined.
+            tensors: whose values it holds.
+            transposed: whether the axes change places.
+            factors: what each of the tensors is multiplied by; none for 1.
         """
-        name += "_transposed" if transposed else ""
+        scaled = any(factor != 1 for factor in factors)
+        name += "_scaled" * scaled + "_transposed" * transposed
         if name not in self._initializers:
             arrays = [tensor.detach().numpy() for tensor in tensors]
-            lazy = transposed or len(arrays) > 1
-            stored = _made_late(name, arrays, transposed) if lazy else ir.tensor(arrays[0], name=name)
+            if scaled or transposed or len(arrays) > 1:
+                stored = _made_late(name, arrays, factors or [1.0] * len(arrays), transposed)
+            else:
+                stored = ir.tensor(arrays[0], name=name)
             self._initializers[name] = self._outer.initializer(stored)
         return self._initializers[name]
 
@@ -164,9 +175,12 @@ class GraphBuilder:
         return f"{stem}_{count}" if count else stem
 
 
-def _made_late(name: str, arrays: Sequence[Array], transposed: bool) -> ir.LazyTensor:
+def _made_late(
+    name: str, arrays: Sequence[Array], factors: Sequence[float], transposed: bool
+) -> ir.LazyTensor:
     def make() -> ir.TensorProtocol:
-        joined = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        scaled = [_scaled(array, factor) for array, factor in zip(arrays, factors, strict=True)]
+        joined = np.concatenate(scaled) if len(scaled) > 1 else scaled[0]
         return ir.tensor(np.ascontiguousarray(joined.T if transposed else joined), name=name)
 
     shape = (sum(len(array) for array in arrays), *arrays[0].shape[1:])
@@ -176,3 +190,10 @@ def _made_late(name: str, arrays: Sequence[Array], transposed: bool) -> ir.LazyT
         shape=ir.Shape(shape[::-1] if transposed else shape),
         name=name,
     )
+
+
+def _scaled(array: Array, factor: float) -> Array:
+    """Return the product in the array's own type, rounded once: not at all by a power of two."""
+    if factor == 1:
+        return array
+    return np.multiply(array, factor, dtype=np.float64).astype(array.dtype)

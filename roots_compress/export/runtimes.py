@@ -17,7 +17,7 @@ from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import has_int8_cache
 from roots_compress.model.sources import CONFIG
 from roots_compress.runtime.graph_folder import GRAPH_NAME
-from roots_compress.runtime.session import EXACT_INTEGER_SUMS, OURS
+from roots_compress.runtime.session import OURS
 
 GENAI_CONFIG = "genai_config.json"
 # Families for which optimum reads the head size itself; for others it divides the hidden size by the heads.
@@ -89,7 +89,8 @@ def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, An
             "vocab_size": config.vocab_size,
             **{name: token for name, token in tokens.items() if token is not None},
             "decoder": {
-                "session_options": {"provider_options": [], **dict([EXACT_INTEGER_SUMS])},
+                # Nothing that depends on the processor: the file goes wherever the graph does.
+                "session_options": {"provider_options": []},
                 "filename": GRAPH_NAME,
                 "hidden_size": config.hidden_size,
                 "head_size": first["head_dim"],

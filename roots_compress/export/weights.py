@@ -42,6 +42,15 @@ class Matrices:
         self.builder, self.config, self.state = builder, config, state
         self._quantized: dict[ir.Value, QuantizedRows] = {}
         self._zero_point_N: ir.Value | None = None
+        self._factors: dict[str, float] = {}
+
+    def scale_output(self, module: str, factor: float) -> None:
+        """Multiply what a module gives by a factor from now on: a linear layer or a norm.
+
+        No node is added. The factor enters what multiplies each output once: a plain weight, the scales of a
+        quantized one, a norm's gain, and the bias.
+        """
+        self._factors[module] = factor
 
     def linear(self, modules: str | Sequence[str], x_NK: ir.Value) -> ir.Value:
         """Return a module's output for a flat activation, `NO`; that of several side by side, in one product.
@@ -68,7 +77,8 @@ class Matrices:
 
     def vector(self, name: str) -> ir.Value:
         """Return a plain tensor of the checkpoint, such as a norm's weight, by its full name."""
-        return self.builder.weight(name, self.state[name])
+        module, _, part = name.rpartition(".")
+        return self._joined((module,), part)
 
     def embedding(self, module: str, tokens_N: ir.Value) -> ir.Value:
         """Return the rows of an embedding, `NK`, dequantized where it is stored quantized."""
@@ -227,7 +237,13 @@ class Matrices:
         """Return one initializer over the same tensor of each module; see `joinable`."""
         tensors = [self.state[f"{module}.{part}"] for module in modules]
         last_names = "_".join([modules[0], *(module.rpartition(".")[2] for module in modules[1:])])
-        return self.builder.weight(f"{last_names}.{part}", *tensors, transposed=transposed)
+        factors = [self._factor(module, part) for module in modules]
+        return self.builder.weight(f"{last_names}.{part}", *tensors, transposed=transposed, factors=factors)
+
+    def _factor(self, module: str, part: str) -> float:
+        """Return what a tensor of a module takes of the module's factor."""
+        multiplies_once = "weight" if format_of(self.config, module) is None else "weight_scale"
+        return self._factors.get(module, 1.0) if part in (multiplies_once, "bias") else 1.0
 
     def _optional(self, modules: tuple[str, ...], part: str) -> ir.Value | None:
         return self._joined(modules, part) if f"{modules[0]}.{part}" in self.state else None

@@ -10,7 +10,12 @@ from packaging.version import Version
 
 from roots_compress.evaluate.threads import default_threads
 from roots_compress.run.disk import free_disk
-from roots_compress.run.machine import has_dot_products, own_instruction_set, usable_cores
+from roots_compress.run.machine import (
+    has_dot_products,
+    own_instruction_set,
+    saturates,
+    usable_cores,
+)
 from roots_compress.run.memory import available_memory
 
 SECURITY_FLOORS = {"transformers": "5.5", "torch": "2.10", "onnx": "1.21", "filelock": "3.20.3"}
@@ -66,13 +71,23 @@ def _providers() -> Iterator[str]:
 
 
 def _machine() -> Iterator[str]:
-    instructions = own_instruction_set()
-    if has_dot_products(instructions):
-        yield f"  instruction set: {instructions}"
-    else:
-        yield f"! instruction set: {instructions}: no 8-bit dot products; int8 graphs gain less speed"
+    yield _instructions(own_instruction_set())
     yield f"  threads: {default_threads()} by default, of {usable_cores()} logical processors"
     memory = available_memory()
     if memory is not None:
         yield f"  free memory: {memory / 1e9:.1f} GB"
     yield f"  free disk here: {free_disk(Path.cwd()) / 1e9:.1f} GB"
+
+
+def _instructions(instructions: str) -> str:
+    """Return the finding on an instruction set, and what it asks of other runtimes."""
+    if has_dot_products(instructions):
+        return f"  instruction set: {instructions}"
+    finding = f"! instruction set: {instructions}: no 8-bit dot products; int8 graphs gain less speed"
+    if saturates(instructions):
+        finding += (
+            ', and their sums saturate in other runtimes unless "session.x64quantprecision" is "1" in the'
+            " session's options: for onnxruntime-genai in genai_config.json, under"
+            " model.decoder.session_options. This project's engine sets it"
+        )
+    return finding

@@ -38,6 +38,7 @@ LIBRARIES = (
 ISA_FLAGS = (
     "avx2",
     "avx_vnni",
+    "avx_vnni_int8",
     "avx512f",
     "avx512_vnni",
     "avx512_bf16",
@@ -52,11 +53,13 @@ ISA_FLAGS = (
 )
 """Instruction-set extensions, as Linux names them, that decide which numeric kernels run (x86, then ARM)."""
 
-EIGHT_BIT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+EIGHT_BIT_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm")
 """The extensions that multiply 8-bit integers and add the products exactly in 32 bits."""
 
 ProcessorClass = Literal["avx2", "avx-vnni", "avx512-vnni", "amx", "arm", "other"]
 """Processors by the kernels that 8-bit products get. `avx2` is any x86 without 8-bit dot products."""
+X86 = ("x86_64", "amd64", "i386", "i686", "x86")
+"""What Python calls the architecture of x86 processors on Linux, macOS and Windows, in lower case."""
 
 _RESULT_FREE = ("cli", "report", "search")
 """Packages that only show results or choose among them; a change there does not change one."""
@@ -101,13 +104,22 @@ def processor_class(instructions: str) -> ProcessorClass:
     architecture, *flags = instructions.lower().split("+")
     if architecture in ("aarch64", "arm64"):
         return "arm"
-    if architecture not in ("x86_64", "amd64"):
+    if architecture not in X86:
         return "other"
     if "amx_int8" in flags:
         return "amx"
     if "avx512_vnni" in flags:
         return "avx512-vnni"
-    return "avx-vnni" if "avx_vnni" in flags else "avx2"
+    return "avx2" if {"avx_vnni", "avx_vnni_int8"}.isdisjoint(flags) else "avx-vnni"
+
+
+def saturates(instructions: str) -> bool:
+    """Return whether sums of uint8 times int8 may saturate on such a processor.
+
+    x86 before 8-bit dot products adds neighbouring products in 16 bits (`vpmaddubsw`). An x86 processor whose
+    extensions are not known, as where there is no `/proc/cpuinfo`, is taken for one of those.
+    """
+    return processor_class(instructions) == "avx2"
 
 
 def usable_cores() -> int:

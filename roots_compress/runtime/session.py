@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object
+from roots_compress.run.machine import own_instruction_set, saturates
 
 Provider = Literal["auto", "cpu", "cuda"]
 
@@ -33,8 +34,11 @@ CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
 # ONNX Runtime reads this as a session opens, and has no setting of the session for it.
 NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 # x86 without 8-bit dot products (AVX2, AVX-512 without VNNI) adds products of uint8 and int8 by twos in 16
-# bits, where they saturate unseen. There this takes a slower, exact product; elsewhere it changes nothing.
+# bits, where they saturate unseen. There this takes a slower, exact product of uint8 by uint8. Others are
+# exact without it, and would leave their fast kernels (VNNI, AMX) for that product.
 EXACT_INTEGER_SUMS = ("session.x64quantprecision", "1")
+# Lets threads rest as soon as a run is over, where they would go on spinning for the next one.
+REST_AFTER_RUN = ("session.force_spinning_stop", "1")
 LARGEST = 2**31 - 1
 # ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
@@ -78,6 +82,16 @@ def read_config(path: Path) -> tuple[int, int]:
     return vocab_size, max_context
 
 
+def session_settings(instructions: str) -> dict[str, str]:
+    """Return the entries of a session's configuration that suit a processor.
+
+    Args:
+        instructions: its instruction set, as `run.machine.instruction_set` writes it.
+    """
+    # Threads that go on spinning after a run would slow whatever runs next in this process or beside it.
+    return dict([REST_AFTER_RUN] + [EXACT_INTEGER_SUMS] * saturates(instructions))
+
+
 def open_session(graph: Path, *, threads: int | None, provider: Provider) -> Any:
     """Open a graph with ONNX Runtime; see `OnnxEngine.load` for the arguments.
 
@@ -93,9 +107,8 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider) -> Any
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    # Threads that go on spinning after a run would slow whatever runs next in this process or beside it.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry(*EXACT_INTEGER_SUMS)
+    for name, value in session_settings(own_instruction_set()).items():
+        options.add_session_config_entry(name, value)
     options.log_severity_level = SHOW_FATAL
     try:
         with _quiet_provider_probe(), _plain_attention():

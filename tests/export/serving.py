@@ -14,7 +14,8 @@ from torch import Tensor
 
 from roots_compress.export.graph import build_graph
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.runtime.session import EXACT_INTEGER_SUMS
+from roots_compress.run.machine import own_instruction_set
+from roots_compress.runtime.session import session_settings
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -28,7 +29,8 @@ def open_bytes(graph: bytes | Path) -> Any:
     """Return a session on one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry(*EXACT_INTEGER_SUMS)
+    for name, value in session_settings(own_instruction_set()).items():
+        options.add_session_config_entry(name, value)
     source = graph if isinstance(graph, bytes) else str(graph)
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -21,6 +21,7 @@ from roots_compress.run.machine import (
     instruction_set,
     library_versions,
     processor_class,
+    saturates,
     usable_cores,
 )
 
@@ -67,6 +68,32 @@ def test_a_processor_has_the_class_of_its_8_bit_products(
 ) -> None:
     assert processor_class(instructions) == expected
     assert has_dot_products(instructions) is dot_products
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "dot_products", "saturating"),
+    [
+        ("x86_64", "fpu sse2 avx2 fma", False, True),
+        ("x86_64", "fpu sse2", False, True),
+        ("x86_64", "avx2 avx512f avx512bw", False, True),
+        ("x86_64", "avx2 avx512f avx512_vnni", True, False),
+        ("x86_64", "avx2 avx_vnni", True, False),
+        ("x86_64", "avx2 avx_vnni avx_vnni_int8", True, False),
+        ("x86_64", "avx2 avx512f avx512_vnni amx_int8", True, False),
+        ("AMD64", "", False, True),  # Windows tells no flags
+        ("i686", "sse2", False, True),
+        ("aarch64", "fp asimd", False, False),
+        ("aarch64", "fp asimd asimddp", True, False),
+        ("arm64", "", False, False),
+        ("riscv64", "", False, False),
+    ],
+)
+def test_sums_saturate_on_x86_without_8_bit_dot_products(
+    architecture: str, flags: str, dot_products: bool, saturating: bool
+) -> None:
+    instructions = instruction_set(architecture, cpu_fields(f"flags : {flags}\n"))
+    assert has_dot_products(instructions) is dot_products
+    assert saturates(instructions) is saturating
 
 
 def test_the_first_processor_counts() -> None:

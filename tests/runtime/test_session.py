@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from roots_compress.runtime.session import NO_FLASH_ATTENTION, open_session
+from roots_compress.runtime.session import NO_FLASH_ATTENTION, open_session, session_settings
 from tests.runtime.graphs import history_model, random_weights, write_graph
 
 
@@ -63,4 +63,34 @@ def test_sums_of_8_bit_products_do_not_saturate(tmp_path: Path, tokens: int) -> 
     session = open_session(tmp_path / "model.onnx", threads=1, provider="cpu")
     (sums,) = session.run(None, {"levels": levels})
     assert (sums == 64 * 127 * 127).all()
-    assert session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "exact"),
+    [
+        ("x86_64+avx2", True),
+        ("x86_64+avx2+avx512f", True),
+        ("x86_64+avx2+avx_vnni", False),
+        ("x86_64+avx2+avx512f+avx512_vnni", False),
+        ("x86_64+avx2+avx512f+avx512_vnni+amx_int8", False),
+        ("aarch64+asimd+asimddp", False),
+        ("arm64", False),
+    ],
+)
+def test_sums_are_made_exact_only_where_they_would_saturate(instructions: str, exact: bool) -> None:
+    """Elsewhere the setting would keep products from their fast kernels."""
+    assert ("session.x64quantprecision" in session_settings(instructions)) is exact
+
+
+@pytest.mark.parametrize("instructions", ["x86_64+avx2", "x86_64+avx2+avx512f+avx512_vnni"])
+def test_a_session_opens_with_what_suits_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: str
+) -> None:
+    monkeypatch.setattr("roots_compress.runtime.session.own_instruction_set", lambda: instructions)
+    graph = write_graph(tmp_path, history_model(random_weights())) / "model.onnx"
+    options = open_session(graph, threads=1, provider="cpu").get_session_options()
+    for name, value in session_settings(instructions).items():
+        assert options.get_session_config_entry(name) == value
+    if "vnni" in instructions:
+        with pytest.raises(Exception, match="x64quantprecision"):  # ONNX Runtime says that it is not set
+            options.get_session_config_entry("session.x64quantprecision")
