@@ -125,6 +125,7 @@ class GraphBuilder:
         name += "_scaled" * scaled + "_transposed" * transposed
         if name not in self._initializers:
             arrays = [tensor.detach().numpy() for tensor in tensors]
+            stored: ir.TensorProtocol
             if scaled or transposed or len(arrays) > 1:
                 stored = _made_late(name, arrays, factors or [1.0] * len(arrays), transposed)
             else:

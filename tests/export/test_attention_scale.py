@@ -99,7 +99,7 @@ def test_quantized_queries_carry_it_in_the_scales_of_their_rows(weight_format: F
 @pytest.mark.parametrize("weight_format", [None, *FORMATS])
 def test_norms_of_queries_carry_it_in_their_gain(weight_format: Format | None) -> None:
     layers = [tiny_layer(head_dim=16), tiny_layer(head_dim=32)]
-    overrides = {"layers": layers, "qk_norm": True, "attention_bias": True}
+    overrides: dict[str, Any] = {"layers": layers, "qk_norm": True, "attention_bias": True}
     model = tiny_quantized(weight_format, **overrides) if weight_format else tiny_model(**overrides)
     graph = build_graph(model).graph
     for index, layer in enumerate(layers):
