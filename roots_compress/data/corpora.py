@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from roots_compress.data.builtin import DESCRIPTION, builtin_documents
 from roots_compress.data.config import DataConfig
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.data.files import SUFFIXES
 from roots_compress.data.fingerprint import content_key, without_repeats
-from roots_compress.data.readers import SUFFIXES, read_documents
-from roots_compress.errors import InputError
+from roots_compress.data.folders import Listing, first_names, list_folder
+from roots_compress.data.readers import read_documents
+from roots_compress.errors import InputError, Key, printable
 from roots_compress.run.atomic import real_path
 
 # Where to cut the one document there is: the end of a paragraph, or else of a line, or of a word.
@@ -35,17 +37,16 @@ def load_text(config: DataConfig, *, seed: int) -> TextSplit:
     """
     _refuse_repeated_paths([*config.train, *config.eval])
     if config.train:
-        documents = [
-            document for path in config.train for document in _documents_of(path, config.text_column)
-        ]
+        found, name = _read_paths(config.train, config.text_column, Key("data.train"))
+        documents = [document for part in found for document in part]
         train = without_repeats(documents)
         repeats = len(documents) - len(train)
-        name = _names(config.train) + (f" without {repeats:,} repeated documents" if repeats else "")
+        name += f" without {repeats:,} repeated documents" if repeats else ""
     else:
         train, name = builtin_documents(), DESCRIPTION
     if config.eval:
-        held_out = _separate_documents(config, train)
-        origin = f"from {_names(config.eval)}"
+        held_out, names = _separate_documents(config, train)
+        origin = f"from {names}"
     elif len(train) == 1:
         train, held_out = _cut_in_two(train[0], config)
         origin = "the end of the one document there is"
@@ -55,34 +56,36 @@ def load_text(config: DataConfig, *, seed: int) -> TextSplit:
     return TextSplit(train, held_out, f"{name}: {_amount(train)}; held out: {_amount(held_out)}, {origin}")
 
 
-def _documents_of(path: Path, text_column: str) -> list[Document]:
-    """Return the documents of a file, or of all readable files under a folder in the order of their names."""
-    files = [path]
-    if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it raises nothing for a name that is too long)
-        files = _files_under(path)
-    documents = [document for file in files for document in read_documents(file, text_column)]
-    if not documents:
-        what = f"no text in files ending in {', '.join(SUFFIXES)}" if files != [path] else "no text"
-        raise InputError(f"there is {what}", where=path, remedy="Name a file that holds text.")
-    return documents
-
-
-def _files_under(folder: Path) -> list[Path]:
-    """Return the text files under a folder, sorted.
+def _read_paths(paths: Sequence[Path], text_column: str, key: Key) -> tuple[list[list[Document]], str]:
+    """Return the documents of each file, or of the data files under a folder, and in words what was read.
 
     Raises:
-        InputError: a folder in it cannot be listed; without what is in there the text would be another.
+        InputError: a file cannot be read, or there is no text in any of them.
     """
-
-    def refuse(error: OSError) -> NoReturn:
+    documents: list[list[Document]] = []
+    names: list[str] = []
+    empty: list[str] = []
+    for path in paths:
+        listing = Listing(None, [path])
+        if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it raises nothing for a name that is too long)
+            listing = list_folder(path, text_column)
+        documents.append([])
+        for file in listing.files:
+            found = read_documents(file, text_column)
+            documents[-1] += found
+            if not found:
+                empty.append(file.name)
+        names.append(printable(path.name) + listing.in_words())
+    if not any(documents):
+        one = len(paths) == 1
+        ends = f" in files ending in {', '.join(SUFFIXES)}" if one and os.path.isdir(paths[0]) else ""  # noqa: PTH112
         raise InputError(
-            f"the folder cannot be listed: {error.strerror}",
-            where=error.filename or folder,
-            remedy="Make it readable, or name the files that are meant.",
-        ) from error
-
-    files = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
-    return sorted(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
+            f"there is no text{ends}{listing.in_words() if one else ' in any of the files'}",
+            where=paths[0] if one else key,
+            remedy="Name a file that holds text.",
+        )
+    words = _listed(names)
+    return documents, words + (f" ({first_names(empty)} without text)" if empty else "")
 
 
 def _refuse_repeated_paths(paths: Sequence[Path]) -> None:
@@ -99,12 +102,13 @@ def _refuse_repeated_paths(paths: Sequence[Path]) -> None:
         seen.add(resolved)
 
 
-def _separate_documents(config: DataConfig, train: Iterable[Document]) -> tuple[Document, ...]:
-    """Return the documents of the evaluation files, none of which may stand in the training text."""
+def _separate_documents(config: DataConfig, train: Iterable[Document]) -> tuple[tuple[Document, ...], str]:
+    """Return the evaluation files' documents, none of which may be in the training text, and their names."""
+    found, names = _read_paths(config.eval, config.text_column, Key("data.eval"))
     trained = {content_key(document) for document in train}
     held_out: list[Document] = []
-    for path in config.eval:
-        documents = without_repeats(_documents_of(path, config.text_column))
+    for path, part in zip(config.eval, found, strict=True):
+        documents = without_repeats(part)
         shared = sum(content_key(document) in trained for document in documents)
         if shared:
             raise InputError(
@@ -113,7 +117,7 @@ def _separate_documents(config: DataConfig, train: Iterable[Document]) -> tuple[
                 remedy="Take them out of one of the two: text a model has seen says nothing about new text.",
             )
         held_out += documents
-    return without_repeats(held_out)
+    return without_repeats(held_out), names
 
 
 def _split(
@@ -133,8 +137,14 @@ def _cut_in_two(document: Document, config: DataConfig) -> tuple[tuple[Document,
     if len(document.spans) == 1:
         text = document.text.strip()
         target, slack = len(text) * (1 - config.eval_fraction), len(text) * config.eval_fraction / 2
+        first = max(0, int(target - slack) - 1)
+        while first > 0 and text[first - 1].isspace():  # A break begins where its space does.
+            first -= 1
         for pattern in BREAKS:
-            cuts = [match for match in re.finditer(pattern, text) if abs(match.end() - target) <= slack]
+            found = takewhile(
+                lambda match: match.end() <= target + slack, re.compile(pattern).finditer(text, first)
+            )
+            cuts = [match for match in found if match.end() >= target - slack]
             if cuts:
                 cut = min(cuts, key=lambda match: abs(match.end() - target))
                 return (Document.plain(text[: cut.start()]),), (Document.plain(text[cut.end() :]),)
@@ -145,11 +155,9 @@ def _cut_in_two(document: Document, config: DataConfig) -> tuple[tuple[Document,
     )
 
 
-def _names(paths: Sequence[Path]) -> str:
-    """Return the names of up to three files, and how many there are beside."""
-    return ", ".join(path.name for path in paths[:3]) + (
-        f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    )
+def _listed(names: Sequence[str]) -> str:
+    """Return up to three names, and how many there are besides."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _amount(documents: Sequence[Document]) -> str:

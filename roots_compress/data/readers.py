@@ -1,27 +1,27 @@
-"""Reading documents from files: text, CSV, JSONL and Parquet."""
+"""Reading documents from files: text, CSV, JSON and Parquet, compressed or not."""
 
 from __future__ import annotations
 
-import glob
-import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
+from roots_compress.data.csv_file import csv_records, separator_advice
 from roots_compress.data.documents import Document
-from roots_compress.data.records import RecordError, columns_to_read, record_document
+from roots_compress.data.files import (
+    COMPRESSED_SUFFIXES,
+    LINES_SUFFIXES,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    kind_of,
+    read_text,
+)
+from roots_compress.data.json_file import json_records, jsonl_records
+from roots_compress.data.parquet_file import parquet_records
+from roots_compress.data.records import RecordError, record_document
 from roots_compress.errors import InputError
-from roots_compress.run.atomic import real_path
 
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
-TABLE_SUFFIXES = (".csv", ".parquet")
 COLUMN_REMEDY = "Set data.text_column to the name of the column that holds the text."
-JSONL_REMEDY = "Write one JSON object on each line."
-_OPENING_BYTES = 1 << 20
-"""Read first, so that a large file that is not text is refused early."""
-SUFFIXES = (*TEXT_SUFFIXES, *JSONL_SUFFIXES, *TABLE_SUFFIXES)
 
 
 def read_documents(path: Path, text_column: str) -> list[Document]:
@@ -37,22 +37,19 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
         found, problem = False, f"cannot be read: {error.strerror}"
     if not found:
         raise InputError(f"the text file {problem}", where=path, remedy="Name a file that can be read.")
-    suffix = path.suffix.lower()
+    suffix, compression = kind_of(path)
     if suffix not in SUFFIXES:
         raise InputError(
-            f"text is not read from files ending in '{suffix}'",
+            f"text is not read from files ending in '{suffix}{compression}'",
             where=path,
-            remedy=f"Give one of {', '.join(SUFFIXES)}; unpack archives, rename other plain text to .txt.",
+            remedy=f"Give one of {', '.join(SUFFIXES)}, also with {', '.join(COMPRESSED_SUFFIXES)} after it; "
+            f"unpack archives, rename other plain text to .txt.",
         )
     try:
-        if suffix == ".parquet":
-            return list(_read_table(path, text_column))
-        text = _decoded(path)
         if suffix in TEXT_SUFFIXES:
+            text = read_text(path)
             return [Document.plain(text)] if text.strip() else []
-        if suffix in JSONL_SUFFIXES:
-            return list(_read_jsonl(path, text, text_column))
-        return list(_read_table(path, text_column)) if text.strip() else []
+        return list(_documents(path, suffix, text_column))
     except OSError as error:
         raise InputError(
             f"the file cannot be read: {error.strerror or error}",
@@ -61,96 +58,38 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
         ) from error
 
 
-def _decoded(path: Path) -> str:
-    """Return a file's text, its line ends those of Unix, without a byte order mark."""
-    remedy = "Save the file as UTF-8 text."
-    with path.open("rb") as file:
-        opening = file.read(_OPENING_BYTES)
-        if b"\0" in opening:
-            _refuse_zero(opening, path, remedy)
+def _documents(path: Path, suffix: str, text_column: str) -> Iterator[Document]:
+    """Yield the documents of a file's records; say where a record is that cannot be read."""
+    for where, record in _records(path, suffix, text_column):
         try:
-            raw = opening + file.read()
-        except MemoryError as error:
-            raise InputError(
-                f"{path.stat().st_size} bytes of text do not fit in memory", where=path, remedy="Split it."
-            ) from error
+            document = record_document(record, text_column)
+        except RecordError as error:
+            remedy = COLUMN_REMEDY
+            if suffix == ".csv" and (advice := separator_advice(list(record))):
+                remedy = advice
+            raise InputError(str(error), where=where, remedy=remedy) from error
+        if document is not None:
+            yield document
+
+
+def _records(path: Path, suffix: str, text_column: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return a file's records, each with where it is."""
+    if suffix == ".parquet":
+        return parquet_records(path, text_column)
+    text = read_text(path)
+    if suffix in LINES_SUFFIXES:
+        return jsonl_records(path, text)
+    if suffix == ".json":
+        return json_records(path, text)
+    return csv_records(path, text, text_column)
+
+
+def begins_with_record(path: Path, text_column: str) -> bool:
+    """Return whether a JSON file begins with a record that may hold text, as a file of settings does not."""
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"byte {raw[error.start]:#04x} is not UTF-8", where=f"{path}:{line}", remedy=remedy
-        ) from error
-    if "\0" in text:
-        _refuse_zero(raw, path, remedy)
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _refuse_zero(raw: bytes, path: Path, remedy: str) -> NoReturn:
-    line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
-    raise InputError("a zero byte: this is not text", where=f"{path}:{line}", remedy=remedy)
-
-
-def _read_jsonl(path: Path, text: str, text_column: str) -> Iterator[Document]:
-    """Yield the documents of a file with one JSON object on each line.
-
-    Read here rather than by `datasets`, which can name neither the line at fault nor keep records whose keys
-    or types differ.
-    """
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            cause = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise InputError(
-                f"the line is not JSON: {cause}", where=f"{path}:{number}", remedy=JSONL_REMEDY
-            ) from error
-        yield from _checked(record, text_column, where=f"{path}:{number}")
-
-
-def _read_table(path: Path, text_column: str) -> Iterator[Document]:
-    """Yield the documents of a CSV or Parquet file, streamed by `datasets`.
-
-    A stream copies no data; the lock files that `datasets` still writes go to a temporary folder, not to the
-    user's home. (`datasets.load_dataset` would also report its use over the network.)
-    """
-    import datasets
-
-    verbosity = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # It logs what is raised here as well.
-    try:
-        with tempfile.TemporaryDirectory(prefix="roots-compress-") as cache:
-            pattern = glob.escape(str(real_path(path)))
-            if path.suffix.lower() == ".csv":
-                # Text as it stands: neither is "NA" a missing value, nor "1" a number.
-                text_columns = dict.fromkeys((text_column, "prompt", "response"), str)
-                records = datasets.IterableDataset.from_csv(
-                    pattern, cache_dir=cache, keep_default_na=False, converters=text_columns
-                )
-            else:
-                records = datasets.IterableDataset.from_parquet(pattern, cache_dir=cache)
-                records = records.select_columns(list(columns_to_read(records.column_names, text_column)))
-            for number, record in enumerate(records, start=1):
-                yield from _checked(record, text_column, where=f"{path}: row {number}")
-    except RecordError as error:
-        raise InputError(str(error), where=path, remedy=COLUMN_REMEDY) from error
-    except ValueError as error:  # What pandas and Arrow raise for a malformed file.
-        raise InputError(
-            f"the file is malformed: {str(error).strip()}", where=path, remedy="Repair it, or export it anew."
-        ) from error
-    finally:
-        datasets.logging.set_verbosity(verbosity)
-
-
-def _checked(record: object, text_column: str, *, where: str) -> Iterator[Document]:
-    """Yield a record's document, unless it is blank; say where it stands if it cannot be read."""
-    if not isinstance(record, dict):
-        raise InputError("the line is not a JSON object", where=where, remedy=JSONL_REMEDY)
-    try:
-        document = record_document(record, text_column)
-    except RecordError as error:
-        raise InputError(str(error), where=where, remedy=COLUMN_REMEDY) from error
-    if document is not None:
-        yield document
+        first = next(json_records(path, read_text(path)), None)
+        if first is not None:
+            record_document(first[1], text_column)
+    except (InputError, RecordError, OSError):
+        return False
+    return first is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from roots_compress.data.documents import Document, Span
 
 INSTRUCTION, CHAT = ("prompt", "response"), ("messages",)
+REPEATED: Final = object()
+"""The value of a key that a JSON object gives twice."""
 
 # ChatML, which Qwen and SmolLM2 among others are trained on. A tokenizer's own chat template is never
 # rendered: it is a program, and comes with a checkpoint that nobody may have read.
@@ -15,51 +17,57 @@ OPEN_TURN, END_TURN = "<|im_start|>", "<|im_end|>"
 
 
 class RecordError(ValueError):
-    """A record that cannot become a document; the reader adds where it stands."""
+    """A record that cannot become a document; the reader adds where it is."""
+
+
+def candidates(text_column: str) -> tuple[str, ...]:
+    """Return the columns that a record's text may be in."""
+    return (text_column, *INSTRUCTION, *CHAT)
 
 
 def record_document(record: Mapping[str, Any], text_column: str) -> Document | None:
     """Return the document a record holds, or None where its text is blank.
 
     The record holds `text_column`, or a `prompt` and the `response` to it, or `messages`, a list of
-    `{"role", "content"}`. Of the latter two the response alone, or what the assistant says, is scored.
+    `{"role", "content"}`. The first of these that is there and not blank is read: tables that mix them have a
+    column for each. Of the latter two the response alone, or what the assistant says, is scored.
 
     Raises:
         RecordError: it holds none of these, or not as text.
     """
-    columns = columns_to_read(list(record), text_column)
-    if columns == INSTRUCTION:
-        document = _answered(*(_text(record, column) for column in columns))
-    elif columns == CHAT:
-        document = _chat(record["messages"])
-    else:
-        document = Document.plain(_text(record, text_column))
-    return document if any(span.scored and span.text.strip() for span in document.spans) else None
+    forms = [columns for columns in ((text_column,), INSTRUCTION, CHAT) if set(columns) <= set(record)]
+    if not forms:
+        names = ", ".join(map(repr, record)) or "none"
+        raise RecordError(
+            f"no column '{text_column}', no 'prompt' with 'response', and no 'messages'; "
+            f"the columns are {names}"
+        )
+    for columns in forms:
+        if any(_is_blank(record[column]) for column in columns if column != "prompt"):
+            continue
+        if columns == INSTRUCTION:
+            return _answered(*(_text(record, column) for column in columns))
+        if columns == CHAT:
+            return _chat(record["messages"])
+        return Document.plain(_text(record, text_column))
+    return None
 
 
-def columns_to_read(present: Sequence[str], text_column: str) -> tuple[str, ...]:
-    """Return the columns that hold the text: `text_column` if it is present, or those of instruction data.
-
-    Raises:
-        RecordError: none of them is present.
-    """
-    for columns in ((text_column,), INSTRUCTION, CHAT):
-        if set(columns).issubset(present):
-            return columns
-    names = ", ".join(map(repr, present)) or "none"
-    raise RecordError(
-        f"no column '{text_column}', no 'prompt' with 'response', and no 'messages'; the columns are {names}"
-    )
+def _is_blank(value: object) -> bool:
+    """Return whether a value holds nothing: null, or text of nothing but space."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _answered(prompt: str, response: str) -> Document:
-    """Return a prompt and its response as they stand, on a line of its own where no space parts them."""
+    """Return a prompt and its response as they are, a line end between them where no space is."""
     parted = not prompt or prompt[-1].isspace() or response[:1].isspace()
     return Document((Span(prompt if parted else prompt + "\n", False), Span(response, True)))
 
 
-def _chat(messages: object) -> Document:
+def _chat(messages: object) -> Document | None:
     """Return a conversation in ChatML; of each assistant turn its content and its end are scored."""
+    if messages is REPEATED:
+        raise RecordError("'messages' is given twice")
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RecordError("'messages' is not a list of messages")
     spans: list[Span] = []
@@ -80,6 +88,8 @@ def _text(record: Mapping[str, Any], key: str) -> str:
     value = record.get(key)
     if value is None:
         return ""
+    if value is REPEATED:
+        raise RecordError(f"'{key}' is given twice")
     if not isinstance(value, str):
         raise RecordError(f"'{key}' is {type(value).__name__}, not text")
     try:

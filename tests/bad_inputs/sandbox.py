@@ -60,8 +60,8 @@ class Verdict:
 def warm_up() -> None:
     """Import what the commands import, once for all children, and keep their caches in a folder watched."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
-    import datasets  # noqa: F401
     import onnx  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
     import torch
     import transformers
 

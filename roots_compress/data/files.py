@@ -1,0 +1,148 @@
+"""The bytes and the text of a data file, unpacked where it is compressed."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, NoReturn, cast
+
+from roots_compress.errors import InputError
+
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
+LINES_SUFFIXES = (".jsonl", ".ndjson")
+SUFFIXES = (*TEXT_SUFFIXES, ".csv", ".tsv", *LINES_SUFFIXES, ".json", ".parquet")
+COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2")
+
+CHUNK_BYTES = 1 << 20
+"""Read at a time, so that a large file that is not text is refused early."""
+FREE_BYTES, MOST_EXPANSION = 1 << 26, 200
+"""A compressed file may unpack to 64 MB, or to 200 times its size: text that says anything shrinks less."""
+REMEDY = "Save the file as UTF-8 text."
+
+
+def kind_of(path: Path) -> tuple[str, str]:
+    """Return the ending that says what a file holds, and the one that says how it is compressed, or ''.
+
+    `a.jsonl.gz` gives `.jsonl` and `.gz`; both are in lower case.
+    """
+    suffix = path.suffix.lower()
+    if suffix in COMPRESSED_SUFFIXES:
+        return Path(path.stem).suffix.lower(), suffix
+    return suffix, ""
+
+
+def is_data(path: Path) -> bool:
+    """Return whether a file's name is that of a kind that is read."""
+    return kind_of(path)[0] in SUFFIXES
+
+
+def read_bytes(path: Path, *, is_text: bool) -> bytes:
+    """Return what a file holds, unpacked.
+
+    Args:
+        path: a regular file.
+        is_text: a zero byte ends the reading, wherever it is found.
+
+    Raises:
+        InputError: it is text with a zero byte, a damaged archive, one that unpacks to far more than text
+            does, or more than fits in memory.
+        OSError: the system refuses.
+    """
+    chunks: list[bytes] = []
+    try:
+        for chunk in _chunks(path):
+            chunks.append(chunk)
+            if is_text and b"\0" in chunk:
+                _refuse_zero(chunks, path)
+        return b"".join(chunks)
+    except MemoryError as error:
+        raise InputError(
+            f"{path.stat().st_size} bytes of text do not fit in memory", where=path, remedy="Split it."
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text, its line ends those of Unix, without a byte order mark.
+
+    Raises:
+        InputError: it is no UTF-8 text, or `read_bytes` refuses it.
+        OSError: the system refuses.
+    """
+    raw = read_bytes(path, is_text=True)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise InputError("the text is UTF-16, not UTF-8", where=path, remedy=REMEDY) from error
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"byte {raw[error.start]:#04x} is not UTF-8", where=f"{path}:{line}", remedy=REMEDY
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def lines_of(text: str) -> Iterator[str]:
+    r"""Yield the lines of a text with their ends; only `\n` ends one."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """Yield what a file holds, unpacked, in pieces."""
+    size, compression = path.stat().st_size, kind_of(path)[1]
+    if size == 0:
+        return
+    most, unpacked = max(FREE_BYTES, MOST_EXPANSION * size), 0
+    with ExitStack() as stack:
+        source = stack.enter_context(_unpacking(stack.enter_context(path.open("rb")), compression))
+        while chunk := _next_chunk(source, path, compression):
+            unpacked += len(chunk)
+            if compression and unpacked > most:
+                raise InputError(
+                    f"its {size:,} bytes unpack to more than {most:,}, as no text does",
+                    where=path,
+                    remedy="Unpack it yourself if it is what it should be.",
+                )
+            yield chunk
+
+
+def _unpacking(file: IO[bytes], compression: str) -> IO[bytes]:
+    match compression:
+        case ".gz":
+            return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+        case ".bz2":
+            return cast("IO[bytes]", bz2.BZ2File(file))
+        case ".zst":
+            import pyarrow
+
+            return cast("IO[bytes]", pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd"))
+        case _:
+            return file
+
+
+def _next_chunk(source: IO[bytes], path: Path, compression: str) -> bytes:
+    try:
+        return source.read(CHUNK_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        # The system's own refusals carry a number; what a decompressor says does not.
+        if not compression or (isinstance(error, OSError) and error.errno):
+            raise
+        raise InputError(
+            f"the compressed file is damaged or cut short: {error}", where=path, remedy="Fetch it again."
+        ) from error
+
+
+def _refuse_zero(chunks: list[bytes], path: Path) -> NoReturn:
+    """Refuse text whose last chunk holds a zero byte."""
+    if chunks[0].startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError("the text is UTF-16, not UTF-8", where=path, remedy=REMEDY)
+    last = chunks[-1]
+    line = sum(chunk.count(b"\n") for chunk in chunks[:-1]) + last.count(b"\n", 0, last.index(b"\0")) + 1
+    raise InputError("a zero byte: this is not text", where=f"{path}:{line}", remedy=REMEDY)
