@@ -357,10 +357,7 @@ def check_stage(
     from roots_compress.prune import stage as pruning
     from roots_compress.quantize import stage as quantization
 
-    model = without_weights(source)
-    if model is None:
-        return  # The stage will say so itself, once the baseline is made.
-    checkpoint = Checkpoint(model, tokenizer)
+    checkpoint = Checkpoint(without_weights(source), tokenizer)
     try:
         with located(place):
             if isinstance(stage, PruneConfig):

@@ -7,7 +7,7 @@ every tensor must have a place, the right shape, and finite values; none may be 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from roots_compress.errors import InputError
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.generation_settings import GENERATION, TOKEN_IDS, read_settings, token_ids
 from roots_compress.model.importers.convert import to_roots
-from roots_compress.model.importers.families import FAMILIES, read_fields
-from roots_compress.model.importers.gguf import load_gguf
-from roots_compress.model.importers.switches import Switches
+from roots_compress.model.importers.families import FAMILIES
+from roots_compress.model.importers.gguf import gguf_tensors
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.readback import require_written
 from roots_compress.model.safetensors_header import TensorEntry
@@ -73,17 +72,13 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
     return Checkpoint(model.eval(), tokenizer)
 
 
-def without_weights(info: SourceInfo) -> RootsForCausalLM | None:
-    """Return the model that a directory's configuration describes, its tensors without storage.
-
-    None for a GGUF file, which names its settings otherwise.
+def without_weights(info: SourceInfo) -> RootsForCausalLM:
+    """Return the model that a checkpoint's configuration describes, its tensors without storage.
 
     Raises:
         InputError: the configuration describes no model.
     """
-    if info.kind == "gguf":
-        return None
-    config = _roots_config(info) if info.kind == "roots" else _build_config(info, dict(info.fields or {}))
+    config = _roots_config(info) if info.kind == "roots" else _build_config(info, info.fields or {})
     with torch.device("meta"):
         model: RootsForCausalLM = RootsForCausalLM(config)
     model.tie_weights()
@@ -120,7 +115,7 @@ def _roots_config(info: SourceInfo) -> RootsConfig:
     return _build_config(info, {key: info.config[key] for key in info.config.keys() - BOOKKEEPING})
 
 
-def _build_config(info: SourceInfo, fields: dict[str, Any]) -> RootsConfig:
+def _build_config(info: SourceInfo, fields: Mapping[str, Any]) -> RootsConfig:
     where = info.path if info.kind == "gguf" else info.path / CONFIG
     try:
         return RootsConfig(**fields)
@@ -141,17 +136,12 @@ def _roots_tensors(info: SourceInfo) -> Iterator[tuple[str, Tensor]]:
 
 def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor]]]:
     """Return another family's configuration and tensors in ROOTS's own terms."""
-    family = FAMILIES[info.model_type]
+    assert info.fields is not None
+    config, entries = _build_config(info, info.fields), info.tensors
     if info.kind == "gguf":
-        source_config, state = load_gguf(info)
-        fields = read_fields(family, Switches(source_config, info.path))
-        # Each tensor is given up as it is taken, so that no more than one exists twice.
-        tensors = to_roots(family, list(state), state.pop, info.path)
-    else:
-        assert info.fields is not None
-        fields, entries = info.fields, info.tensors
-        tensors = to_roots(family, entries, lambda name: _read_tensor(name, entries[name]), info.path)
-    return _build_config(info, fields), tensors
+        return config, gguf_tensors(info)
+    family = FAMILIES[info.model_type]
+    return config, to_roots(family, entries, lambda name: _read_tensor(name, entries[name]), info.path)
 
 
 def _read_tensor(name: str, entry: TensorEntry) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from roots_compress.model.gguf_source import part_files
 from roots_compress.run.disk import file_sha256
 
 READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".gguf"})
@@ -12,11 +13,15 @@ READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".gguf"})
 
 
 def source_sha256(source: Path) -> str:
-    """Return the sha256 of a checkpoint: of one file, or of the names and contents of a directory's files."""
-    if not source.is_dir():
+    """Return the sha256 of a checkpoint: of one file, or of the names and contents of several.
+
+    Several are the files of a directory, and the parts of a split GGUF model of which one is named.
+    """
+    files = sorted(source.iterdir()) if source.is_dir() else part_files(source)
+    if files == [source]:
         return file_sha256(source)
     digest = hashlib.sha256()
-    for path in sorted(source.iterdir()):
+    for path in files:
         if path.suffix in READ_SUFFIXES and path.is_file():
             digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()

@@ -1,15 +1,15 @@
 """The metadata and tensor table of a GGUF file, read without loading a tensor and without torch.
 
 The format: `GGUF`, version, two counts, that many typed key-value pairs and tensor descriptions, padding
-to the alignment, and the tensors (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Arrays, which
-hold the vocabulary, are stepped over: a checkpoint's shape is in the scalars.
+to the alignment, and the tensors (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Long arrays,
+which hold the vocabulary, are stepped over: a checkpoint's shape is in scalars and in one number per layer.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -36,27 +36,44 @@ SCALARS = {
 STRING, ARRAY = 8, 9
 DEFAULT_ALIGNMENT = 32
 MAX_STRING_BYTES = 1 << 24
+MAX_NUMBERS = 1024
+"""The longest array of numbers that is kept: one per layer is the most that a checkpoint's shape needs."""
 
 Scalar = int | float | bool | str
+Numbers = tuple[int | float | bool, ...]
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """Where a tensor lies, and what it is."""
+
+    file: Path
+    storage: str
+    """The name of its storage type, such as `F32` or `Q4_K`."""
+    shape: tuple[int, ...]
+    """The slowest-running axis first, as torch has it; a file has it the other way round."""
+    start: int
+    """First byte in the file."""
+    size: int
+    """In bytes."""
 
 
 @dataclass(frozen=True)
 class GgufHeader:
     """What a GGUF file says of itself."""
 
-    metadata: dict[str, Scalar | None]
-    """Scalars and strings by key; None stands for an array."""
-    tensors: dict[str, tuple[int, ...]]
-    """Shape of each tensor, the fastest-running axis first, as the file has it."""
+    metadata: dict[str, Scalar | Numbers | None]
+    """By key: scalars, strings and short arrays of numbers. None stands for any other array."""
+    tensors: dict[str, GgufTensor]
 
     @property
     def architecture(self) -> str:
-        """The family's name, such as `llama`."""
-        return str(self.metadata["general.architecture"])
+        """The family's name, such as `llama`; empty where a later part of a split model leaves it out."""
+        return str(self.metadata.get("general.architecture", ""))
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Return a GGUF file's metadata and tensor shapes.
+    """Return a GGUF file's metadata and tensor table.
 
     Raises:
         InputError: it is not a regular file, not GGUF of a known version, or shorter than its table says.
@@ -83,43 +100,49 @@ class _Reader:
         if version not in VERSIONS:
             self._refuse(f"is GGUF of version {version}; versions 2 and 3 (little-endian) can be read")
         tensor_count, pair_count = int(self._unpack("<Q")), int(self._unpack("<Q"))
-        metadata: dict[str, Scalar | None] = {}
+        metadata: dict[str, Scalar | Numbers | None] = {}
         for _ in range(pair_count):
             key = self._string()
             if key in metadata:
                 self._refuse(f"names {key!r} twice")
             metadata[key] = self._value(int(self._unpack("<I")))
-        if not isinstance(metadata.get("general.architecture"), str):
+        # Parts of a split model but the first hold nothing of the model's metadata.
+        if not isinstance(metadata.get("general.architecture", "" if "split.no" in metadata else None), str):
             self._refuse("does not name its general.architecture")
-        tensors: dict[str, tuple[int, ...]] = {}
-        end = 0
+        table: dict[str, GgufTensor] = {}
         for _ in range(tensor_count):
             name = self._string()
-            if name in tensors:
+            if name in table:
                 self._refuse(f"has two tensors {name!r}")
-            tensors[name], tensor_end = self._tensor(name)
-            end = max(end, tensor_end)
+            table[name] = self._tensor(name)
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1:
             self._refuse(f"has the impossible alignment {alignment!r}")
         data_start = -(-self.file.tell() // alignment) * alignment
+        end = max((tensor.start + tensor.size for tensor in table.values()), default=0)
         if end and data_start + end > self.size:
             self._refuse(f"has {self.size} bytes where its tensors need {data_start + end}")
+        tensors = {name: replace(tensor, start=data_start + tensor.start) for name, tensor in table.items()}
         return GgufHeader(metadata, tensors)
 
-    def _tensor(self, name: str) -> tuple[tuple[int, ...], int]:
+    def _tensor(self, name: str) -> GgufTensor:
+        """Return a tensor's entry, its start counted from the end of the header."""
         dimensions = int(self._unpack("<I"))
         if dimensions > 4:
             self._refuse(f"tensor {name!r} has {dimensions} axes; 4 is the most GGUF knows")
         shape = tuple(int(self._unpack("<Q")) for _ in range(dimensions))
         number, offset = int(self._unpack("<I")), int(self._unpack("<Q"))
         try:
-            items, item_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(number)]
+            storage = GGMLQuantizationType(number)
+            items, item_bytes = GGML_QUANT_SIZES[storage]
         except (ValueError, KeyError):
             self._refuse(f"tensor {name!r} has storage type {number}, which is not known")
-        return shape, offset + math.prod(shape) // items * item_bytes
+        if shape and shape[0] % items:
+            self._refuse(f"tensor {name!r} has rows of {shape[0]} numbers, which {storage.name} cannot store")
+        size = math.prod(shape) // items * item_bytes
+        return GgufTensor(self.path, storage.name, shape[::-1], offset, size)
 
-    def _value(self, kind: int) -> Scalar | None:
+    def _value(self, kind: int) -> Scalar | Numbers | None:
         if kind in SCALARS:
             return self._unpack(SCALARS[kind])
         if kind == STRING:
@@ -128,6 +151,8 @@ class _Reader:
             self._refuse(f"has a value of type {kind}, which is not known")
         item_kind, count = int(self._unpack("<I")), int(self._unpack("<Q"))
         if item_kind in SCALARS:
+            if count <= MAX_NUMBERS:
+                return tuple(self._unpack(SCALARS[item_kind]) for _ in range(count))
             self._skip(struct.calcsize(SCALARS[item_kind]) * count)
         elif item_kind == STRING:
             for _ in range(count):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from roots_compress.model.sources import SourceInfo
 
@@ -27,21 +26,10 @@ def outline_of(source: SourceInfo) -> Outline | None:
     None where its files do not say them as they should: loading the model will tell what is wrong with them.
     """
     try:
-        fields = _gguf_fields(source) if source.kind == "gguf" else (source.fields or source.config)
+        fields = source.fields or source.config
         layers = [{key: layer[key] for key in WIDTHS} for layer in fields["layers"]]
         outline = Outline(layers, fields["hidden_size"])
     except (KeyError, TypeError):
         return None
     numbers = [outline.hidden_size, *(width for layer in layers for width in layer.values())]
     return outline if layers and all(type(number) is int and number > 0 for number in numbers) else None
-
-
-def _gguf_fields(source: SourceInfo) -> dict[str, Any]:
-    def number(key: str) -> Any:
-        return source.config[f"{source.model_type}.{key}"]
-
-    heads = number("attention.head_count")
-    # Files of models without grouped heads may leave the second number out.
-    groups = source.config.get(f"{source.model_type}.attention.head_count_kv", heads)
-    layer = dict(zip(WIDTHS, (heads, groups, number("feed_forward_length")), strict=True))
-    return {"layers": [layer] * number("block_count"), "hidden_size": number("embedding_length")}

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from roots_compress.errors import InputError, did_you_mean
 from roots_compress.model.files import read_json_object
-from roots_compress.model.gguf_header import GgufHeader, read_gguf_header
+from roots_compress.model.gguf_header import GgufTensor
+from roots_compress.model.gguf_source import read_gguf
 from roots_compress.model.importers.families import FAMILIES, Fields, read_fields
-from roots_compress.model.importers.switches import LARGEST, Switches
+from roots_compress.model.importers.gguf_families import GGUF_FAMILIES, read_gguf_fields
+from roots_compress.model.importers.switches import Switches
 from roots_compress.model.limits import Limits, is_fusible
 from roots_compress.model.safetensors_header import TensorEntry, read_header
 
@@ -24,6 +26,9 @@ CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
+ADAPTERS = ("adapter_config.json", "adapter_model.*", "adapters.safetensors", "adapters.npz")
+"""Files that hold updates to a model's weights, as peft and its like write them."""
+WEIGHT_SUFFIXES = (".safetensors", ".gguf", *PICKLES, ".h5", ".msgpack", ".npz", ".onnx")
 COPY_AGAIN = "The checkpoint is damaged or mixed from two; copy or download it again."
 CODE_KEY = "auto_map"
 """Under this key a configuration names Python files to be run."""
@@ -42,21 +47,6 @@ BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", 
 
 Kind = Literal["roots", "transformers", "gguf"]
 
-GGUF_WIDTHS = (
-    "block_count", "embedding_length", "feed_forward_length", "vocab_size", "context_length",
-    "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
-)  # fmt: skip
-# GGUF architectures read through transformers, by our family. Gemma 1 is not among those it can read.
-GGUF_FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")
-GGUF_KEYS = frozenset(
-    (
-        "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
-        "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
-        "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon",
-        "rope.dimension_count", "rope.freq_base",
-    )
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class SourceInfo:
@@ -70,9 +60,13 @@ class SourceInfo:
     config: Mapping[str, Any]
     """config.json; for GGUF the metadata."""
     fields: Fields | None
-    """Fields of `RootsConfig` of another family's directory."""
+    """Fields of `RootsConfig`, of a directory of another family and of a GGUF model."""
     tensors: Mapping[str, TensorEntry]
     """Every tensor of a directory; empty for GGUF."""
+    gguf: Mapping[str, GgufTensor] = field(default_factory=dict)
+    """Every tensor of a GGUF model; empty for a directory."""
+    unread: tuple[str, ...] = ()
+    """Names of other files of weights in a directory, which transformers does not read either."""
 
     @property
     def quantized(self) -> bool:
@@ -82,8 +76,7 @@ class SourceInfo:
     @property
     def limits(self) -> Limits:
         """What bounds the use of the model."""
-        max_context = self._number("context_length" if self.kind == "gguf" else "max_position_embeddings")
-        return Limits(max_context, self._fusible())
+        return Limits(self._number("max_position_embeddings"), self._fusible())
 
     @property
     def vocab_size(self) -> int | None:
@@ -91,16 +84,10 @@ class SourceInfo:
         return self._number("vocab_size")
 
     def _number(self, name: str) -> int | None:
-        if self.kind == "gguf":
-            name = f"{self.model_type}.{name}"
         value = (self.fields or self.config).get(name)
         return value if type(value) is int else None
 
     def _fusible(self) -> bool | None:
-        if self.kind == "gguf":
-            width = self._number("attention.key_length") or self._number("rope.dimension_count")
-            position = "learned" if self.model_type == "gpt2" else "rotary"
-            return None if width is None else is_fusible(position, "dense", [width])
         fields = {"position": "rotary", "attention": {"kind": "dense"}, **(self.fields or self.config)}
         try:
             head_dims = [layer["head_dim"] for layer in fields["layers"]]
@@ -123,9 +110,11 @@ def inspect_source(source: Path) -> SourceInfo:
 
 
 def _inspect_directory(directory: Path) -> SourceInfo:
+    _refuse_adapters(directory)
     config_path = directory / CONFIG
     if not config_path.exists():
-        wanted = "the directory that holds config.json and model.safetensors, or a GGUF file"
+        ggufs = sorted(directory.glob("*.gguf"))
+        wanted = ggufs[0] if ggufs else "the directory that holds config.json and model.safetensors, or a GGUF file"
         stages = sorted(directory.glob(f"[!.]*/checkpoint/{CONFIG}"))
         within = [*directory.glob(f"checkpoint/{CONFIG}"), *stages]
         raise InputError(
@@ -150,7 +139,15 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     kind: Kind = "roots" if model_type == ROOTS else "transformers"
     parameters = sum(math.prod(entry.shape) for entry in tensors.values())
     _check_extent(fields or config, len(tensors), parameters, config_path)
-    return SourceInfo(directory, kind, model_type, parameters, config, fields, tensors)
+    unread = _unread_weights(directory, tensors)
+    return SourceInfo(directory, kind, model_type, parameters, config, fields, tensors, unread=unread)
+
+
+def _unread_weights(directory: Path, tensors: Mapping[str, TensorEntry]) -> tuple[str, ...]:
+    """Return the names of files of weights that none of the tensors lies in."""
+    read = {entry.file.name for entry in tensors.values()}
+    names = {path.name for path in directory.iterdir() if path.suffix in WEIGHT_SUFFIXES}
+    return tuple(sorted(names - read - {WEIGHTS}))
 
 
 def _advised(configs: Sequence[Path]) -> Path:
@@ -160,39 +157,20 @@ def _advised(configs: Sequence[Path]) -> Path:
 
 
 def _inspect_gguf(path: Path) -> SourceInfo:
-    header = read_gguf_header(path)
-    _check_gguf(header, path)
-    parameters = sum(math.prod(shape) for shape in header.tensors.values())
-    return SourceInfo(path, "gguf", header.architecture, parameters, header.metadata, None, {})
-
-
-def _check_gguf(header: GgufHeader, path: Path) -> None:
-    """Refuse other architectures, and switches that transformers would leave out in silence."""
-    architecture = header.architecture
-    if architecture not in GGUF_FAMILIES:
+    model = read_gguf(path)
+    if model.architecture not in GGUF_FAMILIES:
         raise InputError(
-            f"has the GGUF architecture {architecture!r}, not one of {', '.join(GGUF_FAMILIES)}"
-            + did_you_mean(architecture, list(GGUF_FAMILIES)),
+            f"has the GGUF architecture {model.architecture!r}, not one of {', '.join(GGUF_FAMILIES)}"
+            + did_you_mean(model.architecture, list(GGUF_FAMILIES)),
             where=path,
             remedy="Use the model's Hugging Face directory if its family is supported.",
         )
-    prefix = f"{architecture}."
-    switches = {key.removeprefix(prefix) for key in header.metadata if key.startswith(prefix)}
-    unread = sorted(prefix + key for key in switches - GGUF_KEYS)
-    unread += sorted(name for name in header.tensors if name.startswith("rope_"))
-    for key in GGUF_WIDTHS:
-        number = header.metadata.get(prefix + key)
-        most = len(header.tensors) if key == "block_count" else LARGEST
-        if number is not None and not (type(number) is int and 0 < number <= most):
-            raise InputError(
-                f"{prefix + key} is {number!r}; it must be a whole number from 1 to {most}", where=path
-            )
-    if unread:
-        raise InputError(
-            f"uses {', '.join(unread)[:300]}, which cannot be imported from GGUF exactly",
-            where=path,
-            remedy="Use the model's Hugging Face directory.",
-        )
+    fields = read_gguf_fields(model)
+    parameters = sum(math.prod(tensor.shape) for tensor in model.tensors.values())
+    _check_extent(fields, len(model.tensors), parameters, path)
+    return SourceInfo(
+        path, "gguf", model.architecture, parameters, model.metadata, fields, {}, gguf=model.tensors
+    )
 
 
 def _check_extent(fields: Mapping[str, Any], tensors: int, parameters: int, where: Path) -> None:
@@ -224,8 +202,21 @@ def _shown(number: int) -> str:
     return str(number) if number.bit_length() < 128 else f"a number of {number.bit_length()} bits"
 
 
+def _refuse_adapters(directory: Path) -> None:
+    """Refuse a directory that holds an adapter: transformers, with peft, reads it together with its base."""
+    found = [path for pattern in ADAPTERS for path in sorted(directory.glob(pattern))]
+    if found:
+        raise InputError(
+            "is an adapter: it changes the weights of a base model, and would be left out",
+            where=found[0],
+            remedy="Merge it into its base first (peft's merge_and_unload), and name the merged model. To take "
+            "the base without it, remove the adapter's files from a copy.",
+        )
+
+
 def _refuse_code(config: Mapping[str, Any], where: Path) -> None:
-    if CODE_KEY in config:
+    # An empty table names no code.
+    if config.get(CODE_KEY):
         raise InputError(
             f"names Python code to run ({CODE_KEY!r})",
             where=where,
@@ -251,7 +242,20 @@ def _directory_tensors(directory: Path) -> dict[str, TensorEntry]:
         return read_header(directory / WEIGHTS)
     if (directory / INDEX).exists():
         return _sharded_tensors(directory)
-    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
+    names = sorted(path.name for path in directory.iterdir())
+    if ggufs := [name for name in names if name.endswith(".gguf")]:
+        raise InputError(
+            f"holds its weights only as GGUF ({ggufs[0]})",
+            where=directory,
+            remedy=f"Name the file: {directory / ggufs[0]}",
+        )
+    if others := [name for name in names if name.endswith(".safetensors")]:
+        raise InputError(
+            f"holds neither {WEIGHTS} nor {INDEX}, which would tell of {others[0]}",
+            where=directory,
+            remedy=f"Copy {INDEX} there as well, or rename a single file to {WEIGHTS}.",
+        )
+    pickles = [name for name in names if name.endswith(PICKLES)]
     if pickles:
         raise InputError(
             f"holds its weights only as pickle ({pickles[0]})",

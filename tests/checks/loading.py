@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,8 +18,8 @@ from roots_compress.model import safetensors_header, sources
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.recipe import loading, yaml
 from tests.checks.removal import Check
+from tests.model.gguf_files import gguf_model, write_gguf
 from tests.model.sources import save_source, source_model
-from tests.model.test_sources import gguf_file
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 NORM = "model.norm.weight"
@@ -106,9 +107,15 @@ def llama_with_another_tensor(folder: Path) -> None:
     load_checkpoint(source)
 
 
-def gguf_with_scaled_positions(folder: Path) -> None:
-    keys: dict[str, str | int] = {"general.architecture": "llama", "llama.rope.scaling.type": "yarn"}
-    sources.inspect_source(gguf_file(folder / "model.gguf", keys))
+def gguf_with_scaled_logits(folder: Path) -> None:
+    sources.inspect_source(
+        write_gguf(folder / "model.gguf", gguf_model("llama"), settings={"logit_scale": 0.5})
+    )
+
+
+def gguf_with_another_tensor(folder: Path) -> None:
+    extra = {"blk.0.attn_sub_norm.weight": np.ones(32, np.float32)}
+    sources.inspect_source(write_gguf(folder / "model.gguf", gguf_model("llama"), tensors=extra))
 
 
 def seen_held_out_text(folder: Path) -> None:
@@ -188,10 +195,11 @@ CHECKS = [
         lambda folder: load_checkpoint(llama(folder, partial_rotary_factor=0.5)),
     ),
     Check(
-        "a GGUF file scales its positions",
+        "a GGUF file scales its logits",
         "which cannot be imported from GGUF exactly",
-        gguf_with_scaled_positions,
+        gguf_with_scaled_logits,
     ),
+    Check("a GGUF file has another tensor", "layers has", gguf_with_another_tensor),
     Check(
         "held-out text stands in the training text",
         "also stand in the training text",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from roots_compress.model.config import ATTENTION_KEYS, LAYER_KEYS, RootsConfig
 from roots_compress.model.importers.families import FAMILIES
-from roots_compress.model.sources import GGUF_FAMILIES
+from roots_compress.model.importers.gguf_families import GGUF_FAMILIES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
 
@@ -49,4 +49,4 @@ def test_table_of_families_is_complete() -> None:
 
 def test_gguf_families_are_named() -> None:
     sentence = section("What can be imported").split("GGUF files of")[1].split("come in")[0]
-    assert tuple(re.findall(r"`(\w+)`", sentence)) == GGUF_FAMILIES
+    assert tuple(re.findall(r"`(\w+)`", sentence)) == tuple(GGUF_FAMILIES)

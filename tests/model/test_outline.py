@@ -10,7 +10,8 @@ import pytest
 from roots_compress.model.checkpoint import save_checkpoint
 from roots_compress.model.importers.families import FAMILIES
 from roots_compress.model.outline import WIDTHS, Outline, outline_of
-from roots_compress.model.sources import SourceInfo, inspect_source
+from roots_compress.model.sources import inspect_source
+from tests.model.gguf_files import gguf_model, write_gguf
 from tests.model.sources import save_source, source_model
 from tests.tiny import tiny_checkpoint, tiny_layer
 
@@ -31,16 +32,9 @@ def test_every_family_tells_its_widths(family: str, tmp_path: Path) -> None:
     assert outline_of(source) == Outline([expected] * 2, 32)
 
 
-def described(**metadata: object) -> SourceInfo:
-    keys = {f"llama.{key}": value for key, value in metadata.items()}
-    return SourceInfo(Path("m.gguf"), "gguf", "llama", 0, keys, None, {})
-
-
-def test_a_gguf_file_tells_its_widths() -> None:
-    said = {"block_count": 2, "embedding_length": 32, "feed_forward_length": 48, "attention.head_count": 4}
-    outline = outline_of(described(**said, **{"attention.head_count_kv": 2}))
-    assert outline == Outline([LAYER] * 2, 32)
-    assert outline_of(described(**said)) == Outline([{**LAYER, "num_key_value_heads": 4}] * 2, 32)
+def test_a_gguf_file_tells_its_widths(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", gguf_model("llama"))
+    assert outline_of(inspect_source(path)) == Outline([LAYER] * 2, 32)
 
 
 @pytest.mark.parametrize("wrong", [None, "48", 0, True, [48]])

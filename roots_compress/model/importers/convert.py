@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,26 @@ from roots_compress.errors import InputError
 from roots_compress.model.importers.families import Family, Rule, Transform
 
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+
+
+class Naming(Protocol):
+    """A family's names for tensors: of a directory or of GGUF files."""
+
+    @property
+    def model_type(self) -> str:
+        """What the family is called."""
+
+    @property
+    def prefix(self) -> str:
+        """What may stand before a name, and is left out of the rules."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The place of each tensor."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Tensors that nothing reads."""
 
 
 def apply(transform: Transform, tensor: Tensor, parts: int) -> Sequence[Tensor]:
@@ -46,7 +67,7 @@ def invert(transform: Transform, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def to_roots(
-    family: Family, names: Collection[str], take: Callable[[str], Tensor], where: Path
+    family: Naming, names: Collection[str], take: Callable[[str], Tensor], where: Path
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield ROOTS names and tensors, loading one source tensor at a time.
 

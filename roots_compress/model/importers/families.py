@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from roots_compress.model.importers.rope import read_rope
 from roots_compress.model.importers.switches import ACTIVATIONS, MOST_LAYERS, Switches, uniform_layers
+from roots_compress.model.importers.written import write_gpt2, write_llama, write_rotary
 
 Fields = dict[str, Any]
 Transform = Literal["copy", "transpose", "split", "transpose_split", "add_one"]
@@ -90,6 +92,14 @@ _GPT2_RULES = (
 )  # fmt: skip
 _OLD_ROTARY = ("layers.{}.self_attn.rotary_emb.inv_freq",)
 
+GPT2_SPELLINGS = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+"""Second names of GPT-2's keys, which transformers' class takes for the first."""
+
 Windows = Literal["none", "all", "by_layer"]
 Biases = Literal["none", "qkv", "qkvo"]
 
@@ -102,7 +112,11 @@ def _read_rotary(
     mlp_bias: bool = False,
     qk_norm: bool = False,
     head_dim: int | None = None,
+    null_head_dim: bool = False,
     kv_heads: int | None = None,
+    null_kv_heads: bool = False,
+    whole_heads: bool = False,
+    context: int,
     tied: bool = False,
     activation: Mapping[str, str] = ACTIVATIONS,
     default_activation: str = "silu",
@@ -111,44 +125,57 @@ def _read_rotary(
 
     Args:
         switches: the configuration; `finish` is left to the caller.
-        windows: whether there are no sliding windows, one for all layers, or Qwen's choice by layer.
+        windows: whether there are no sliding windows, one for all layers unless they are told apart, or
+            Qwen's choice by layer.
         biases: which projections always have biases; None where `attention_bias` decides over all four.
         mlp_bias: whether there is such a switch.
         qk_norm: whether queries and keys are normed.
         head_dim: the default; None for hidden size over heads.
+        null_head_dim: whether null means hidden size over heads; else it is refused, as by transformers.
         kv_heads: the default; None for as many as query heads.
+        null_kv_heads: whether null means as many as query heads; else it is refused.
+        whole_heads: whether the family's class wants a hidden size that is a multiple of the heads.
+        context: the default of `max_position_embeddings`.
         tied: the default of `tie_word_embeddings`.
         activation: the family's reading of activation names.
         default_activation: the activation where none is named.
     """
     hidden, layers = switches.number("hidden_size"), switches.number("num_hidden_layers", most=MOST_LAYERS)
     heads = switches.number("num_attention_heads")
-    size = switches.optional_number("head_dim", head_dim)
-    if size is None:
-        if hidden % heads:
-            switches.refuse(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
-        size = hidden // heads
-    kv_count = switches.number("num_key_value_heads", kv_heads or heads)
+    if whole_heads and hidden % heads:
+        switches.refuse(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    derived = hidden // heads if hidden % heads == 0 else None
+    size = switches.number("head_dim", head_dim or derived, null=derived if null_head_dim else None)
+    kv_count = switches.number(
+        "num_key_value_heads", kv_heads or heads, null=heads if null_kv_heads else None
+    )
     if heads % kv_count:
         switches.refuse(f"num_key_value_heads {kv_count} does not divide num_attention_heads {heads}")
     if size % 2:
         switches.refuse(f"the head size {size} is odd; rotary positions need it even")
     each: list[int | None] = [None] * layers
-    if windows == "all":
-        each = [switches.optional_number("sliding_window", 4096)] * layers
-    elif windows == "by_layer":
-        each = switches.windows(layers)
+    if windows == "none":
+        switches.no_windows(layers)
+    else:
+        each = switches.windows(layers, by_default=windows == "all")
     biased = switches.flag("attention_bias", False) if biases is None else biases != "none"
+    if biases == "qkv":
+        switches.same("attention_bias", True)
+        switches.same("qkv_bias", True)
+    if qk_norm:
+        switches.same("use_qk_norm", True)
+    function = switches.activation("hidden_act", default_activation, activation)
+    switches.same("hidden_activation", *(name for name, ours in activation.items() if ours == function))
     return {
         "vocab_size": switches.number("vocab_size"),
         "hidden_size": hidden,
-        "max_position_embeddings": switches.number("max_position_embeddings"),
+        "max_position_embeddings": switches.number("max_position_embeddings", context),
         "layers": uniform_layers(each, heads, kv_count, size, switches.number("intermediate_size")),
         "norm": "rms_norm",
         "norm_eps": switches.positive("rms_norm_eps", 1e-6),
         "position": "rotary",
-        "rope_parameters": switches.rope(),
-        "activation": switches.activation("hidden_act", default_activation, activation),
+        "rope_parameters": read_rope(switches),
+        "activation": function,
         "gated_mlp": True,
         "attention_bias": biased,
         "attention_output_bias": biased and biases != "qkv",
@@ -165,6 +192,7 @@ def _read_gemma(switches: Switches) -> Fields:
         switches,
         head_dim=256,
         kv_heads=16,
+        context=8192,
         tied=True,
         activation=activation,
         default_activation="gelu_pytorch_tanh",
@@ -173,11 +201,15 @@ def _read_gemma(switches: Switches) -> Fields:
 
 
 def _read_gpt2(switches: Switches) -> Fields:
+    for spelling, key in GPT2_SPELLINGS.items():
+        switches.renamed(spelling, key)
     hidden, heads = switches.number("n_embd"), switches.number("n_head")
     if hidden % heads:
         switches.refuse(f"n_embd {hidden} is not a multiple of n_head {heads}")
-    intermediate = switches.number("n_inner", 4 * hidden)
-    no_windows: list[int | None] = [None] * switches.number("n_layer", most=MOST_LAYERS)
+    intermediate = switches.number("n_inner", 4 * hidden, null=4 * hidden)
+    layers = switches.number("n_layer", most=MOST_LAYERS)
+    switches.no_windows(layers)
+    no_windows: list[int | None] = [None] * layers
     return {
         "vocab_size": switches.number("vocab_size"),
         "hidden_size": hidden,
@@ -196,87 +228,45 @@ def _read_gpt2(switches: Switches) -> Fields:
     }
 
 
-def _activation_name(ours: str) -> str:
-    return "gelu_pytorch_tanh" if ours == "gelu_tanh" else ours
-
-
-def _write_rotary(fields: Fields, *, windows: Windows = "none", attention_bias: bool = False) -> Fields:
-    """Return a Llama-like config.json; what the family cannot say is found by reading it back."""
-    layer = fields["layers"][0]
-    config = {
-        "vocab_size": fields["vocab_size"],
-        "hidden_size": fields["hidden_size"],
-        "max_position_embeddings": fields["max_position_embeddings"],
-        "num_hidden_layers": len(fields["layers"]),
-        "num_attention_heads": layer["num_attention_heads"],
-        "num_key_value_heads": layer["num_key_value_heads"],
-        "head_dim": layer["head_dim"],
-        "intermediate_size": layer["intermediate_size"],
-        "rms_norm_eps": fields["norm_eps"],
-        "rope_parameters": fields["rope_parameters"],
-        "hidden_act": _activation_name(fields["activation"]),
-        "tie_word_embeddings": fields["tie_word_embeddings"],
-    }
-    if attention_bias:
-        config["attention_bias"] = fields["attention_bias"]
-    if windows == "all":
-        config["sliding_window"] = layer["sliding_window"]
-    elif windows == "by_layer":
-        widths = [each["sliding_window"] for each in fields["layers"]]
-        window = next((width for width in widths if width is not None), None)
-        config["use_sliding_window"], config["sliding_window"] = window is not None, window
-        config["layer_types"] = [
-            "full_attention" if width is None else "sliding_attention" for width in widths
-        ]
-    return config
-
-
-def _write_llama(fields: Fields) -> Fields:
-    return {**_write_rotary(fields, attention_bias=True), "mlp_bias": fields["mlp_bias"]}
-
-
-def _write_gpt2(fields: Fields) -> Fields:
-    layer = fields["layers"][0]
-    return {
-        "vocab_size": fields["vocab_size"],
-        "n_embd": fields["hidden_size"],
-        "n_positions": fields["max_position_embeddings"],
-        "n_layer": len(fields["layers"]),
-        "n_head": layer["num_attention_heads"],
-        "n_inner": layer["intermediate_size"],
-        "layer_norm_epsilon": fields["norm_eps"],
-        "activation_function": "gelu_new" if fields["activation"] == "gelu_tanh" else fields["activation"],
-        "scale_attn_weights": fields["attention_scale"] is None,
-        "tie_word_embeddings": fields["tie_word_embeddings"],
-    }
-
-
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
         Family(
-            "llama", "LlamaForCausalLM", partial(_read_rotary, mlp_bias=True), _write_llama, _LLAMA_RULES,
-            ignored=_OLD_ROTARY,
+            "llama", "LlamaForCausalLM",
+            partial(
+                _read_rotary, mlp_bias=True, null_head_dim=True, null_kv_heads=True, whole_heads=True,
+                context=2048,
+            ),
+            write_llama, _LLAMA_RULES, ignored=_OLD_ROTARY,
         ),
         Family(
-            "mistral", "MistralForCausalLM", partial(_read_rotary, windows="all", biases="none", kv_heads=8),
-            partial(_write_rotary, windows="all"), _LLAMA_RULES, ignored=_OLD_ROTARY,
+            "mistral", "MistralForCausalLM",
+            partial(
+                _read_rotary, windows="all", biases="none", kv_heads=8, null_head_dim=True, context=131072
+            ),
+            partial(write_rotary, windows="all"), _LLAMA_RULES, ignored=_OLD_ROTARY,
         ),
         Family(
-            "qwen2", "Qwen2ForCausalLM", partial(_read_rotary, windows="by_layer", biases="qkv", kv_heads=32),
-            partial(_write_rotary, windows="by_layer"), _LLAMA_RULES,
+            "qwen2", "Qwen2ForCausalLM",
+            partial(
+                _read_rotary, windows="by_layer", biases="qkv", kv_heads=32, null_kv_heads=True, context=32768
+            ),
+            partial(write_rotary, windows="by_layer"), _LLAMA_RULES,
         ),
         Family(
             "qwen3", "Qwen3ForCausalLM",
-            partial(_read_rotary, windows="by_layer", qk_norm=True, head_dim=128, kv_heads=32),
-            partial(_write_rotary, windows="by_layer", attention_bias=True), _QWEN3_RULES,
+            partial(
+                _read_rotary, windows="by_layer", qk_norm=True, head_dim=128, kv_heads=32, null_kv_heads=True,
+                context=32768,
+            ),
+            partial(write_rotary, windows="by_layer", attention_bias=True), _QWEN3_RULES,
         ),
         Family(
             "gemma", "GemmaForCausalLM", _read_gemma,
-            partial(_write_rotary, attention_bias=True), _GEMMA_RULES,
+            partial(write_rotary, attention_bias=True), _GEMMA_RULES,
         ),
         Family(
-            "gpt2", "GPT2LMHeadModel", _read_gpt2, _write_gpt2, _GPT2_RULES, prefix="transformer.",
+            "gpt2", "GPT2LMHeadModel", _read_gpt2, write_gpt2, _GPT2_RULES, prefix="transformer.",
             ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
         ),
     )
