@@ -41,7 +41,7 @@ def import_(
     from roots_compress.model.sources import inspect_source
     from roots_compress.run.outputs import new_folder
 
-    inspect_source(source)
+    unread = inspect_source(source).unread
     with new_folder(out, source=source) as partial:
         from roots_compress.evaluate.size import count_parameters
         from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
@@ -52,6 +52,8 @@ def import_(
         f"{out}: {count_parameters(checkpoint.model):,} parameters, "
         f"{checkpoint.model.config.num_hidden_layers} layers"
     )
+    if unread:
+        say(f"Not read, as transformers does not read them: {', '.join(unread)}")
 
 
 def export(

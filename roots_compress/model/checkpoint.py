@@ -28,13 +28,14 @@ from roots_compress.model.importers.gguf import gguf_tensors
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.readback import require_written
 from roots_compress.model.safetensors_header import TensorEntry
-from roots_compress.model.sources import BOOKKEEPING, CONFIG, WEIGHTS, SourceInfo, inspect_source
+from roots_compress.model.sources import BOOKKEEPING, CONFIG, SourceInfo, inspect_source
 from roots_compress.model.tokenizer import (
     check_vocabulary,
     load_tokenizer,
     quiet_transformers,
     save_tokenizer,
 )
+from roots_compress.model.weight_files import WEIGHTS
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 MISMATCHED = "The checkpoint is incomplete or its configuration belongs to another; copy it again."

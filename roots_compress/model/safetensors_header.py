@@ -96,7 +96,7 @@ def _entry(name: str, value: Any, path: Path) -> TensorEntry:
         raise InputError(
             f"tensor {name!r} has dtype {dtype!r}, which is not supported",
             where=path,
-            remedy=f"Convert the checkpoint to one of {', '.join(ITEM_BYTES)}.",
+            remedy="Save the checkpoint's weights as float32, float16 or bfloat16.",
         )
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2 or len(shape) > MAX_AXES:
         _refuse(f"tensor {name!r} has a shape or offsets that no tensor can have", path)

@@ -19,17 +19,12 @@ from roots_compress.model.importers.families import FAMILIES, Fields, read_field
 from roots_compress.model.importers.gguf_families import GGUF_FAMILIES, read_gguf_fields
 from roots_compress.model.importers.switches import Switches
 from roots_compress.model.limits import Limits, is_fusible
-from roots_compress.model.safetensors_header import TensorEntry, read_header
+from roots_compress.model.safetensors_header import TensorEntry
+from roots_compress.model.weight_files import COPY_AGAIN, directory_tensors, refuse_adapters, unread_weights
 
 ROOTS = "roots"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
-ADAPTERS = ("adapter_config.json", "adapter_model.*", "adapters.safetensors", "adapters.npz")
-"""Files that hold updates to a model's weights, as peft and its like write them."""
-WEIGHT_SUFFIXES = (".safetensors", ".gguf", *PICKLES, ".h5", ".msgpack", ".npz", ".onnx")
-COPY_AGAIN = "The checkpoint is damaged or mixed from two; copy or download it again."
 CODE_KEY = "auto_map"
 """Under this key a configuration names Python files to be run."""
 
@@ -110,11 +105,12 @@ def inspect_source(source: Path) -> SourceInfo:
 
 
 def _inspect_directory(directory: Path) -> SourceInfo:
-    _refuse_adapters(directory)
+    refuse_adapters(directory)
     config_path = directory / CONFIG
     if not config_path.exists():
         ggufs = sorted(directory.glob("*.gguf"))
-        wanted = ggufs[0] if ggufs else "the directory that holds config.json and model.safetensors, or a GGUF file"
+        wanted: str | Path = "the directory that holds config.json and model.safetensors, or a GGUF file"
+        wanted = ggufs[0] if ggufs else wanted
         stages = sorted(directory.glob(f"[!.]*/checkpoint/{CONFIG}"))
         within = [*directory.glob(f"checkpoint/{CONFIG}"), *stages]
         raise InputError(
@@ -134,20 +130,13 @@ def _inspect_directory(directory: Path) -> SourceInfo:
             where=config_path,
             remedy="Was it edited by hand, or written by a newer version?",
         )
-    tensors = _directory_tensors(directory)
+    tensors = directory_tensors(directory)
     _check_tokenizer_files(directory)
     kind: Kind = "roots" if model_type == ROOTS else "transformers"
     parameters = sum(math.prod(entry.shape) for entry in tensors.values())
     _check_extent(fields or config, len(tensors), parameters, config_path)
-    unread = _unread_weights(directory, tensors)
+    unread = unread_weights(directory, tensors)
     return SourceInfo(directory, kind, model_type, parameters, config, fields, tensors, unread=unread)
-
-
-def _unread_weights(directory: Path, tensors: Mapping[str, TensorEntry]) -> tuple[str, ...]:
-    """Return the names of files of weights that none of the tensors lies in."""
-    read = {entry.file.name for entry in tensors.values()}
-    names = {path.name for path in directory.iterdir() if path.suffix in WEIGHT_SUFFIXES}
-    return tuple(sorted(names - read - {WEIGHTS}))
 
 
 def _advised(configs: Sequence[Path]) -> Path:
@@ -202,18 +191,6 @@ def _shown(number: int) -> str:
     return str(number) if number.bit_length() < 128 else f"a number of {number.bit_length()} bits"
 
 
-def _refuse_adapters(directory: Path) -> None:
-    """Refuse a directory that holds an adapter: transformers, with peft, reads it together with its base."""
-    found = [path for pattern in ADAPTERS for path in sorted(directory.glob(pattern))]
-    if found:
-        raise InputError(
-            "is an adapter: it changes the weights of a base model, and would be left out",
-            where=found[0],
-            remedy="Merge it into its base first (peft's merge_and_unload), and name the merged model. To take "
-            "the base without it, remove the adapter's files from a copy.",
-        )
-
-
 def _refuse_code(config: Mapping[str, Any], where: Path) -> None:
     # An empty table names no code.
     if config.get(CODE_KEY):
@@ -235,69 +212,6 @@ def _model_type(config: Mapping[str, Any], where: Path) -> str:
             remedy=f"Supported are {', '.join(known)}.",
         )
     return model_type
-
-
-def _directory_tensors(directory: Path) -> dict[str, TensorEntry]:
-    if (directory / WEIGHTS).exists():
-        return read_header(directory / WEIGHTS)
-    if (directory / INDEX).exists():
-        return _sharded_tensors(directory)
-    names = sorted(path.name for path in directory.iterdir())
-    if ggufs := [name for name in names if name.endswith(".gguf")]:
-        raise InputError(
-            f"holds its weights only as GGUF ({ggufs[0]})",
-            where=directory,
-            remedy=f"Name the file: {directory / ggufs[0]}",
-        )
-    if others := [name for name in names if name.endswith(".safetensors")]:
-        raise InputError(
-            f"holds neither {WEIGHTS} nor {INDEX}, which would tell of {others[0]}",
-            where=directory,
-            remedy=f"Copy {INDEX} there as well, or rename a single file to {WEIGHTS}.",
-        )
-    pickles = [name for name in names if name.endswith(PICKLES)]
-    if pickles:
-        raise InputError(
-            f"holds its weights only as pickle ({pickles[0]})",
-            where=directory,
-            remedy="Pickles can run code and are never read. Where you trust the source, load it with "
-            "transformers and call save_pretrained, which writes safetensors.",
-        )
-    raise InputError(
-        f"holds neither {WEIGHTS} nor {INDEX}", where=directory, remedy="Copy the weights there as well."
-    )
-
-
-def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
-    """Return the tensors of all shards, after checking that index and shards say the same."""
-    index_path = directory / INDEX
-    shard_of = read_json_object(index_path).get("weight_map")
-    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
-        raise InputError("has no weight_map from tensors to files", where=index_path, remedy=COPY_AGAIN)
-    tensors: dict[str, TensorEntry] = {}
-    for shard in sorted(set(shard_of.values())):
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise InputError(
-                f"names {shard!r}, which is not a safetensors file beside it",
-                where=index_path,
-                remedy="Shards must lie in the checkpoint's own directory.",
-            )
-        for name, entry in read_header(directory / shard).items():
-            if name in tensors:
-                raise InputError(
-                    f"tensor {name!r} stands in {tensors[name].file.name} and again in {shard}",
-                    where=directory,
-                    remedy=COPY_AGAIN,
-                )
-            tensors[name] = entry
-    for name in sorted(tensors.keys() | shard_of.keys()):
-        if name not in tensors or shard_of.get(name) != tensors[name].file.name:
-            raise InputError(
-                f"disagrees with its shards about tensor {name!r}",
-                where=index_path,
-                remedy=COPY_AGAIN,
-            )
-    return tensors
 
 
 def _check_tokenizer_files(directory: Path) -> None:

@@ -165,17 +165,39 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where:
     Raises:
         InputError: it has none at all, or more than there are rows.
     """
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+    vocabulary = tokenizer.get_vocab()
+    largest = max(vocabulary.values(), default=-1)
     if largest < 0:
         raise InputError(
             "has a tokenizer without a vocabulary", where=where, remedy="Copy the tokenizer's files again."
         )
     if largest >= vocab_size:
+        beyond = sorted((row, token) for token, row in vocabulary.items() if row >= vocab_size)
+        named = ", ".join(repr(token) for _, token in beyond[:5])
+        remedy = "Tokenizer and model belong to different checkpoints."
+        if all(row in tokenizer.added_tokens_decoder for row, _ in beyond):
+            remedy = (
+                "Tokens were added without rows for them: remove them from the tokenizer's files, or give "
+                "them rows with transformers (resize_token_embeddings) and save the model again."
+            )
         raise InputError(
-            f"the tokenizer has token number {largest}, but the embedding has {vocab_size} rows",
+            f"the tokenizer has token number {largest}, but the embedding has {vocab_size} rows, "
+            f"none of them for {named}{_told_in(where, beyond[0][1])}",
             where=where,
-            remedy="Tokenizer and model belong to different checkpoints.",
+            remedy=remedy,
         )
+
+
+def _told_in(directory: Path, token: str) -> str:
+    """Return ` (FILE)` for the first of a tokenizer's files that names a token."""
+    spellings = {json.dumps(token), json.dumps(token, ensure_ascii=False)}
+    for name in (*JSON_FILES, TOKENIZER_CONFIG):
+        path = directory / name
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if any(spelling in text for spelling in spellings):
+                return f" ({name})"
+    return ""
 
 
 @contextmanager

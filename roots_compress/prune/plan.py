@@ -12,6 +12,15 @@ from roots_compress.prune.config import PruneConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+UNITS = {
+    "head_ratio": "key/value group",
+    "query_ratio": "query head in each key/value group",
+    "ratio": "MLP channel",
+    "layer_ratio": "layer",
+    "residual_ratio": "channel",
+}
+"""What each ratio cuts, by its key."""
+
 
 @dataclass(frozen=True)
 class LayerTarget:
@@ -85,11 +94,11 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str) -> int:
         return width
     least, most = multiple_of, (width - 1) // multiple_of * multiple_of
     if most < least:
-        raise InputError(
-            f"{key} {ratio} leaves no legal width: no multiple of {multiple_of} is below {width}",
-            where=Key(key),
-            remedy="Lower multiple_of, or leave this width alone with a ratio of 0.",
-        )
+        smaller = f"no multiple of {multiple_of} is below {width}"
+        lower = "Lower multiple_of, or leave this width alone with a ratio of 0."
+        if width == 1:
+            smaller, lower = f"the model has one {UNITS[key]}, which must stay", f"Set {key} to 0."
+        raise InputError(f"{key} {ratio} leaves no legal width: {smaller}", where=Key(key), remedy=lower)
     kept = multiple_of * int(width * (1 - ratio) / multiple_of + 0.5)
     if not least <= kept <= most:
         nearest = most if kept > most else least

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from roots_compress.errors import InputError
-from roots_compress.prune.plan import best_of_each, best_units, kept_width
+from roots_compress.prune.plan import UNITS, best_of_each, best_units, kept_width
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_one_group_of_two_is_the_least_that_can_go() -> None:
         kept_width(2, 0.2, 1, key="head_ratio")
 
 
-@pytest.mark.parametrize(("width", "multiple"), [(16, 16), (12, 16), (1, 1)])
+@pytest.mark.parametrize(("width", "multiple"), [(16, 16), (12, 16), (2, 4)])
 def test_a_width_without_a_smaller_multiple_is_refused(width: int, multiple: int) -> None:
     with pytest.raises(InputError, match="Lower multiple_of"):
         kept_width(width, 0.5, multiple, key="ratio")
@@ -60,3 +60,10 @@ def test_of_equal_units_the_first_stay() -> None:
 
 def test_the_best_of_each_group_stay() -> None:
     assert best_of_each(torch.tensor([0.1, 0.3, 0.2, 9.0, 8.0, 7.0]), 2, 2) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("key", "unit"), UNITS.items())
+def test_the_last_of_its_kind_stays(key: str, unit: str) -> None:
+    with pytest.raises(InputError, match=f"one {unit}") as caught:
+        kept_width(1, 0.5, 1, key=key)
+    assert caught.value.remedy == f"Set {key} to 0."

@@ -16,8 +16,9 @@ from roots_compress.model.config import RootsConfig
 from roots_compress.model.importers.convert import from_roots
 from roots_compress.model.importers.families import FAMILIES, Family, Fields, read_fields
 from roots_compress.model.importers.switches import Switches
-from roots_compress.model.sources import CONFIG, WEIGHTS
+from roots_compress.model.sources import CONFIG
 from roots_compress.model.tokenizer import save_tokenizer
+from roots_compress.model.weight_files import WEIGHTS
 
 # Every field of a RootsConfig that the logits depend on.
 MEANINGFUL = (
