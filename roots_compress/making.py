@@ -107,6 +107,7 @@ def make_stage(
         result,
         machine=describe_machine(threads=setting.threads, device=setting.device),
         inputs=_unchanged_inputs(step, key, before, setting),
+        chosen=outcome.chosen,
     )
 
 
@@ -191,7 +192,8 @@ def _carry_out(
         case PruneConfig():
             return prune(config, checkpoint, text, **common)
         case QuantizeConfig():
-            return quantize(config, checkpoint, text, **common)
+            portable = setting.recipe.export.portable
+            return quantize(config, checkpoint, text, portable=portable, chosen=workspace.chosen, **common)
         case None:
             raise AssertionError("only a baseline is imported")
         case _:

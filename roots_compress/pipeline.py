@@ -25,7 +25,7 @@ from roots_compress.report.gates import judge
 from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.atomic import disk_errors
-from roots_compress.run.keys import StageKey, explain_change
+from roots_compress.run.keys import StageKey, asked_of, explain_change
 from roots_compress.run.machine import describe_machine
 from roots_compress.run.memory import memory_errors
 from roots_compress.run.stages import CommittedStage, read_stages, verify
@@ -92,7 +92,7 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
     """
     committed, _ = read_stages(folder)
     for index, (step, key) in enumerate(keys_of(setting)):
-        if index < len(committed) and committed[index].key.sha256 == key.sha256:
+        if index < len(committed) and committed[index].key.asked == key.asked:
             continue
         asked = index == 0 or step.place == ("stages", 0)
         if not asked and step.config is not None and not verify(committed[index - 1]):
@@ -167,7 +167,7 @@ def _reuse_or_make(
         console.print(f"{title}: finished earlier, taken back")
         return kept
     # A search puts one candidate's stage after another's in the same place: that they differ is no news.
-    in_turn = standing is not None and standing.key.sha256 != key.sha256 and run.keeps_displaced
+    in_turn = standing is not None and standing.key.asked != key.asked and run.keeps_displaced
     if reasons and not in_turn:
         console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None
@@ -225,9 +225,9 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
 
 def _reasons(stage: CommittedStage, key: StageKey) -> list[str]:
     """Say why a committed stage cannot be reused, every byte of it checked; nothing where it can."""
-    if stage.key.sha256 == key.sha256:
+    if stage.key.asked == key.asked:
         return verify(stage)
     # That the one before it changed is said there already.
-    changes = explain_change(stage.key.ingredients, key.ingredients)
+    changes = explain_change(asked_of(stage.key.ingredients), asked_of(key.ingredients))
     own = [change for change in changes if not change.startswith("parent:")]
     return own or ["the stage before it changed"]

@@ -68,12 +68,12 @@ def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
     parent = None
     for step in steps_of(setting.recipe):
         key = key_of(step, parent, setting)
-        parent = key.sha256
+        parent = key.asked
         yield step, key
 
 
 def key_of(step: Step, parent: str | None, setting: Setting) -> StageKey:
-    """Return the key of one row that follows the row with the key `parent`; None for the first."""
+    """Return the key of one row that follows the row that was asked for as `parent`; None for the first."""
     recipe = setting.recipe
     return stage_key(
         step.settings,

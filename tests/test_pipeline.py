@@ -362,8 +362,9 @@ def test_a_stage_whose_checkpoint_is_edited_is_no_ground_for_another(
         return export_checkpoint(*arguments, **options)
 
     monkeypatch.setattr(making, "export_checkpoint", edit_then_export)
+    int4 = {**QUANTIZE, "products": "auto", "scheme": "int4"}
     with pytest.raises(StageError, match=r"02-prune: checkpoint/model\.safetensors changed"):
-        carry_out(recipe(text_file, TRAIN, DISTILL, PRUNE, {**QUANTIZE, "scheme": "int4"}), folder)
+        carry_out(recipe(text_file, TRAIN, DISTILL, PRUNE, int4), folder)
     assert len(read_stages(folder)[0]) == 4, "the stage that was to be replaced still stands"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,16 @@ class Divergence(StrEnum):
     forward_kl = "forward_kl"
     reverse_kl = "reverse_kl"
     jensen_shannon = "jensen_shannon"
+
+
+class ServeOn(StrEnum):
+    """What kind of processor will serve a model."""
+
+    auto = "auto"
+    avx2 = "avx2"
+    avx512_vnni = "avx512-vnni"
+    amx = "amx"
+    arm = "arm"
 
 
 class Score(StrEnum):
@@ -230,7 +241,11 @@ class RoundingOptions(OptionGroup):
 
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="8-bit weights and, where it holds up, activations (the default)."),
+        typer.Option(
+            "--int8",
+            help="8-bit weights, with integer products or weights only: what serves --workload sooner on "
+            "--serve-on, timed for some seconds (the default).",
+        ),
         Sets("scheme", to="int8"),
     ] = False
     int4: Annotated[
@@ -241,9 +256,37 @@ class RoundingOptions(OptionGroup):
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision."), Sets("scheme", to="fp16")] = False
     weights_only: Annotated[
         bool,
-        typer.Option("--weights-only", help="With --int8: faster decoding, slower prompts, less lost."),
-        Sets("activations", to="never"),
+        typer.Option(
+            "--weights-only", help="With --int8, untimed: faster decoding, slower prompts, less lost."
+        ),
+        Sets("products", to="float"),
     ] = False
+    integer_products: Annotated[
+        bool,
+        typer.Option(
+            "--integer-products", help="With --int8, untimed: faster prompts, slower decoding, smaller files."
+        ),
+        Sets("products", to="integer"),
+    ] = False
+    serve_on: Annotated[
+        ServeOn | None,
+        typer.Option(
+            "--serve-on",
+            metavar="PROCESSOR",
+            help="With --int8: what will serve it: auto (this machine), avx2, avx512-vnni, amx or arm. "
+            "Default: auto.",
+        ),
+        Sets("serve_on"),
+    ] = None
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            "--workload",
+            metavar="READ:WRITE",
+            help="With --int8: tokens read and written that are to take the least time. Default: 512:128.",
+        ),
+        Sets("workload"),
+    ] = None
     group_size: Annotated[
         int | None,
         typer.Option("--group-size", help="Weights that share a scale: 16, 32, 64, 128. Default: 64."),
@@ -265,9 +308,37 @@ class RoundingOptions(OptionGroup):
         chosen = [name for name, wanted in schemes.items() if wanted]
         if len(chosen) > 1:
             raise InputError(f"--{' and --'.join(chosen)} exclude one another", remedy="Choose one of them.")
-        if self.weights_only and chosen not in ([], ["int8"]):
+        forced = {"--weights-only": self.weights_only, "--integer-products": self.integer_products}
+        forms = [option for option, wanted in forced.items() if wanted]
+        if len(forms) > 1:
+            raise InputError(f"{' and '.join(forms)} exclude one another", remedy="Choose one of them.")
+        timed = [option for option, _, _ in self.given() if option in ("--serve-on", "--workload")]
+        for option in (*forms, *timed):
+            if chosen not in ([], ["int8"]):
+                raise InputError(
+                    f"{option} goes with --int8, not with --{chosen[0]}",
+                    remedy="Leave it out: --int4 and --fp16 never quantize activations.",
+                )
+        if forms and timed:
             raise InputError(
-                f"--weights-only goes with --int8, not with --{chosen[0]}",
-                remedy="Leave it out: --int4 and --fp16 never quantize activations.",
+                f"{timed[0]} says what to choose by, and {forms[0]} leaves nothing to choose",
+                remedy="Leave one of them out.",
             )
-        return super().settings()
+        settings = super().settings()
+        return settings if self.workload is None else {**settings, "workload": _workload(self.workload)}
+
+
+def _workload(text: str) -> dict[str, int]:
+    """Return the tokens read and written of `READ:WRITE`.
+
+    Raises:
+        InputError: it is of another form.
+    """
+    found = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text, re.ASCII)
+    if found is None:
+        raise InputError(
+            f"{text[:60]!r} is not of the form READ:WRITE, two whole numbers",
+            where="--workload",
+            remedy="For example: --workload 512:128",
+        )
+    return {"read": int(found[1]), "write": int(found[2])}

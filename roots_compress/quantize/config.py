@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,17 @@ from roots_compress.data.config import CalibrationConfig
 from roots_compress.settings import PositiveInt, Settings, faults_at
 
 GroupSize = Literal[16, 32, 64, 128]
+Products = Literal["integer", "float"]
+ServeOn = Literal["auto", "avx2", "avx512-vnni", "amx", "arm"]
+
+
+class WorkloadConfig(Settings):
+    """What the model will be used for, in tokens: how much it reads for how much it writes."""
+
+    read: PositiveInt = 512
+    """Tokens of a prompt."""
+    write: Annotated[int, Field(ge=0)] = 128
+    """Tokens written after it, one by one."""
 
 
 class QuantizeConfig(Settings):
@@ -21,11 +33,19 @@ class QuantizeConfig(Settings):
     """Label of the row in reports."""
     scheme: Literal["int8", "int4", "fp16"] = "int8"
     """`int8`: weights and, where it holds up, activations; `int4`: weights only; `fp16`: half precision."""
-    activations: Literal["auto", "always", "never"] = "auto"
-    """int8 only. `auto`: quantize the inputs of projections too, but for those where it costs most."""
-    activation_loss: Annotated[float, Field(ge=0.0)] = 0.005
-    """int8 with `auto`: by how much quantizing inputs may raise the loss, in nats a token. As few inputs as
-    that takes stay in floating point, where prompts are read more slowly."""
+    products: Literal["auto", "integer", "float"] = "auto"
+    """int8 only. What projections multiply. `integer`: int8 weights and inputs, which read prompts fastest.
+    `float`: weights only, which decode fastest and lose least. `auto`: integers where `workload` takes at
+    least 5% less time with them on `serve_on`, which is timed for some seconds; weights only otherwise."""
+    serve_on: ServeOn = "auto"
+    """int8 with products `auto`: the kind of processor that will serve the model. `auto`: this machine, with
+    the threads that the run measures with. Others than this machine's go by figures measured elsewhere."""
+    workload: WorkloadConfig = WorkloadConfig()
+    """int8 with products `auto`: what is to take the least time."""
+    activation_loss: Annotated[float, Field(ge=0.0)] | None = 0.005
+    """int8 with products `auto` or `integer`: by how much quantizing inputs may raise the loss, in nats a
+    token. As few inputs as that takes stay in floating point, where prompts are read more slowly. null: any
+    loss, with every input in integers."""
     group_size: GroupSize = 64
     """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
     bytes that do more good as 8-bit layers, and products are slower."""
@@ -50,6 +70,24 @@ class QuantizeConfig(Settings):
     """int8 and int4 only. Windows of text that the model writes itself, measured beside the calibration text,
     so that what is chosen for that text serves others too. 0: none."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_recipes(cls, given: object) -> object:
+        """Read `activations`, as recipes had it before `products`, for what it asked for."""
+        if not isinstance(given, Mapping) or "activations" not in given:
+            return given
+        settings = dict(given)
+        former = settings.pop("activations")
+        if "products" in settings:
+            fault = "is what products and activation_loss say now: leave it out"
+            raise faults_at([(("activations",), fault)], kind="setting")
+        if not isinstance(former, str) or former not in ACTIVATIONS:
+            fault = f"is products and activation_loss now; as before it may be {', '.join(ACTIVATIONS)}"
+            raise faults_at([(("activations",), fault)], kind="setting")
+        if former == "auto" and settings.get("scheme", "int8") != "int8":
+            return settings  # The default, as a run's resolved recipe holds it.
+        return {**settings, **ACTIVATIONS[former]}
+
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:
         faults = [((key,), fault) for key in HEEDED_WITH if (fault := self._unheeded(key))]
@@ -69,10 +107,18 @@ class QuantizeConfig(Settings):
         return None
 
 
+ACTIVATIONS: dict[str, dict[str, object]] = {
+    "auto": {"products": "integer"},
+    "always": {"products": "integer", "activation_loss": None},
+    "never": {"products": "float"},
+}
+"""What each value of the former key `activations` asked for."""
 WEIGHTS_IN_INTEGERS: dict[str, tuple[str, ...]] = {"scheme": ("int8", "int4")}
 HEEDED_WITH: dict[str, dict[str, tuple[str, ...]]] = {
-    "activations": {"scheme": ("int8",)},
-    "activation_loss": {"scheme": ("int8",), "activations": ("auto",)},
+    "products": {"scheme": ("int8",)},
+    "serve_on": {"scheme": ("int8",), "products": ("auto",)},
+    "workload": {"scheme": ("int8",), "products": ("auto",)},
+    "activation_loss": {"scheme": ("int8",), "products": ("auto", "integer")},
     "group_size": WEIGHTS_IN_INTEGERS,
     "eight_bit_fraction": {"scheme": ("int4",)},
     "max_bytes": {"scheme": ("int4",)},

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from roots_compress.model.quantized import Format
-from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.quantize.config import Products
 
 MOST_STEPS = 4096
 """Steps that a budget is divided into at most. Beyond, sizes are rounded up, so that the budget holds."""
@@ -41,17 +41,19 @@ class RoundingPlan:
     """Sites where the usual format would cost too much."""
     expected_loss: float | None = None
     """What the usual format is expected to cost the other sites, in nats a token, where it was measured."""
+    usual_share: float = 1.0
+    """Of the layers' prices (see `SiteCost`), those of the sites in the usual format."""
 
     def format_of(self, site: str) -> Format:
         """Return a site's storage format."""
         return "w8" if site in self.spared else self.usual
 
 
-def usual_format(config: QuantizeConfig) -> Format:
+def usual_format(scheme: str, products: Products) -> Format:
     """Return the format of every site that is not spared; those that are get `w8`."""
-    if config.scheme == "int4":
+    if scheme == "int4":
         return "w4"
-    return "w8" if config.activations == "never" else "w8a8"
+    return "w8" if products == "float" else "w8a8"
 
 
 def spared_within_loss(costs: Mapping[str, SiteCost], allowed_loss: float) -> set[str]:

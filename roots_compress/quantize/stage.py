@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,14 +20,16 @@ from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.limits import require_fusible
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import with_own_text
-from roots_compress.model.quantized import QuantizedWeight
+from roots_compress.model.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
 from roots_compress.quantize.budget import HEAD, POSITIONS, check_budget, least_bytes
-from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.quantize.choice import Choice, choose
+from roots_compress.quantize.config import Products, QuantizeConfig
 from roots_compress.quantize.half import half_precision
 from roots_compress.quantize.head import head_scale, round_head
 from roots_compress.quantize.outliers import outlier_scales
 from roots_compress.quantize.plan import RoundingPlan, spared_within_bytes, spared_within_loss, usual_format
 from roots_compress.quantize.sensitivity import rounding_costs
+from roots_compress.quantize.times import form_times, served_on
 from roots_compress.quantize.walk import BITS, Rounded, round_layers
 from roots_compress.results import Json
 from roots_compress.training.outcome import StageOutcome
@@ -43,6 +46,8 @@ def quantize(
     seed: int,
     work: Path,
     console: Console,
+    portable: bool = False,
+    chosen: Mapping[str, Json] | None = None,
 ) -> StageOutcome:
     """Store a model's weights in fewer bits.
 
@@ -52,8 +57,10 @@ def quantize(
         text: its training part is read to measure activations.
         device: where to compute, `cpu` or `cuda`.
         seed: draws the calibration windows, the text that the model writes, and labels.
-        work: not used; the stage is short enough to be begun anew.
+        work: keeps what was timed, for the same stage begun anew; the rest is short enough to be done again.
         console: shows progress.
+        portable: whether the model's graph will have standard operators only.
+        chosen: what the same stage chose when it was made before, as its key holds it.
 
     Raises:
         InputError: the model is quantized or in half precision already, or the text is too short.
@@ -70,19 +77,33 @@ def quantize(
             Checkpoint(halved, checkpoint.tokenizer),
             {"scheme": "fp16", "bytes": stored_bytes(halved), "bytes_before": stored_bytes(model)},
         )
+    deciding = config.scheme == "int8" and config.products == "auto"
+    times = None
+    if deciding:
+        times = form_times(config, model.config, work, chosen, portable=portable, console=console)
     nn.Module.to(model, device)
     try:
         windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=console)
-        plan = _planned(model, windows, config, seed=seed, device=device, console=console)
+
+        def plan_of(products: Products) -> RoundingPlan:
+            return _planned(model, windows, config, products, seed=seed, device=device, console=console)
+
+        choice = None
+        if deciding:
+            plan, choice = choose(config, served_on(config), times, plan_of)
+        else:
+            plan = plan_of("float" if config.products == "float" else "integer")
         rounded, stream = round_layers(model, windows, config, plan, device=device, console=console)
         round_head(model, stream, plan.scales.get(HEAD), config.group_size, rounded)
     finally:
         nn.Module.to(model, "cpu")
     quantized = assemble(model, rounded, config)
     _check_result(model, quantized, rounded)
-    return StageOutcome(
-        Checkpoint(quantized, checkpoint.tokenizer), _notes(config, model, quantized, rounded, plan)
-    )
+    notes = _notes(config, model, quantized, rounded, plan)
+    if choice is None:
+        return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes)
+    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(quantized, choice)}
+    return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes, choice.to_json())
 
 
 def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, seed: int) -> PackedWindows:
@@ -146,19 +167,20 @@ def _planned(
     model: RootsForCausalLM,
     windows: PackedWindows,
     config: QuantizeConfig,
+    products: Products,
     *,
     seed: int,
     device: str,
     console: Console,
 ) -> RoundingPlan:
     """Decide what to fold, and which sites the usual format would cost too much."""
-    usual, size = usual_format(config), config.group_size
+    usual, size = usual_format(config.scheme, products), config.group_size
     scales: dict[str, Tensor] = {}
     if config.fold:
         scales, stream = outlier_scales(model, windows, usual, size, device=device, console=console)
         if (scale_W := head_scale(model, windows, stream, size)) is not None:
             scales[HEAD] = scale_W
-    if config.scheme == "int8" and config.activations != "auto":
+    if config.scheme == "int8" and (products == "float" or config.activation_loss is None):
         return RoundingPlan(usual, scales, ())
     costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device)
     allowed = config.activation_loss if config.scheme == "int8" else config.max_loss
@@ -169,8 +191,9 @@ def _planned(
     else:
         prices = sum(cost.price for cost in costs.values())
         spared = spared_within_bytes(costs, int(config.eight_bit_fraction * prices))
-    left = sum(cost.loss for name, cost in costs.items() if name not in spared)
-    return RoundingPlan(usual, scales, spared, left)
+    rest = [cost for name, cost in costs.items() if name not in spared]
+    share = sum(cost.price for cost in rest) / max(1, sum(cost.price for cost in costs.values()))
+    return RoundingPlan(usual, scales, spared, sum(cost.loss for cost in rest), share)
 
 
 def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig) -> RootsForCausalLM:
@@ -214,6 +237,17 @@ def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded:
             f"the quantized weights take {after} bytes, those before {before}",
             remedy="The layers are too narrow for groups: lower group_size.",
         )
+
+
+def _bytes_of_forms(quantized: RootsForCausalLM, choice: Choice) -> dict[str, Json]:
+    """Return what the model takes with what was chosen, and would take with the other."""
+    size = other = stored_bytes(quantized)
+    for module in quantized.model.layers.modules():
+        if isinstance(module, QuantizedLinear) and (choice.products == "float" or module.format == "w8a8"):
+            into: Format = "w8a8" if choice.products == "float" else "w8"
+            for sign, form in ((-1, module.format), (1, into)):
+                other += sign * matrix_bytes(module.rows, module.width, form, module.group_size)
+    return {choice.products: size, "integer" if choice.products == "float" else "float": other}
 
 
 def _notes(

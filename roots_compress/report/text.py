@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from roots_compress.errors import printable
+from roots_compress.report.choice import choice_line
 from roots_compress.report.rows import Row, rows_of, speeds
 from roots_compress.results import CandidateResult, RunMetrics, SearchResult, StageResult, candidate_label
 
@@ -123,7 +124,7 @@ def caption(run: RunMetrics) -> str:
         f"{opened}, of {protocol.text}. Speed: batch 1, {threads}, medians of "
         f"{protocol.repeats} interleaved repeats, at contexts of {contexts} tokens. Decode gain: over the "
         "baseline, at the longest of them."
-    )
+    ) + "".join(f" {label(stage)}: {line}." for stage in run.stages if (line := choice_line(stage)))
 
 
 def markdown(run: RunMetrics) -> str:

@@ -12,21 +12,43 @@ from roots_compress.run.machine import code_sha256, library_versions, own_instru
 
 PARENT = "parent"
 """The ingredient that holds the key of the stage before; a chain of stages is held together by it."""
+CHOSEN = "chosen"
+"""The ingredient that holds what a stage chose by timing. It is known only once the stage is under way."""
 
 
 @dataclass(frozen=True)
 class StageKey:
-    """What a stage's result depends on, in clear and as a hash. Equal hashes: the result may be reused."""
+    """What a stage's result depends on, in clear and as a hash. Equal hashes: the result may be reused.
+
+    Timings differ from one time to the next, so a stage that chooses by them cannot know its whole key before
+    it begins. It is looked for by `asked`, the hash of the rest, and what is found under that hash is reused
+    together with its choice.
+    """
 
     ingredients: dict[str, Json]
     sha256: str
 
     @property
     def parent(self) -> str | None:
-        """Key of the stage this one starts from; None for the first."""
+        """What was asked of the stage this one starts from, as a hash; None for the first."""
         parent = self.ingredients[PARENT]
         assert parent is None or isinstance(parent, str)
         return parent
+
+    @property
+    def asked(self) -> str:
+        """The hash of all but what was chosen by timing."""
+        return hash_json(asked_of(self.ingredients)) if CHOSEN in self.ingredients else self.sha256
+
+    def with_choice(self, chosen: Mapping[str, Json]) -> StageKey:
+        """Return the key once it is known what the stage chose."""
+        ingredients = {**self.ingredients, CHOSEN: dict(chosen)}
+        return StageKey(ingredients, hash_json(ingredients))
+
+
+def asked_of(ingredients: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the ingredients of a key that are known before the stage begins."""
+    return {name: value for name, value in ingredients.items() if name != CHOSEN}
 
 
 def canonical_json(value: Json | Mapping[str, Json]) -> str:
@@ -51,7 +73,7 @@ def stage_key(
 
     Args:
         stage: its settings, every default filled in. The label `name` is left out: it changes no result.
-        parent: key of the stage whose checkpoint it takes; None for the first stage.
+        parent: what was asked of the stage whose checkpoint it takes, as a hash; None for the first stage.
         threads: threads it computes with; sums are added in another order with another number.
         device: `cpu` or `cuda`, as resolved.
         seed: the recipe's.

@@ -1,6 +1,6 @@
 """Where a run keeps stages that are not in its chain: a search comes back to them.
 
-    shelf/KEY/NN-KIND/        a committed stage, as it stood in the run; KEY begins its stage key
+    shelf/KEY/NN-KIND/        a committed stage, as it stood in the run; KEY begins what was asked of it
 
 A stage goes onto the shelf and comes back by one rename, so it is on the disk once, and never in between.
 """
@@ -54,7 +54,7 @@ class Shelf:
                 stage = read_stage(folder)
             except ManifestError:
                 stage = None
-            if stage is not None and stage.key.sha256 == key.sha256 and not verify(stage):
+            if stage is not None and stage.key.asked == key.asked and not verify(stage):
                 return stage
             atomic.remove_folder(folder)
         return None
@@ -74,7 +74,7 @@ class Shelf:
         atomic.remove_folder(self.path)
 
     def _place(self, key: StageKey) -> Path:
-        return self.path / key.sha256[:16]
+        return self.path / key.asked[:16]
 
     def _folders(self, key: StageKey) -> list[Path]:
         place = self._place(key)

@@ -85,7 +85,7 @@ def read_stages(run: Path) -> tuple[list[CommittedStage], list[str]]:
             continue
         if stage.index != len(chain):
             left_out.append(f"{folder.name}: no usable stage {len(chain):02d} before it")
-        elif stage.key.parent != (chain[-1].key.sha256 if chain else None):
+        elif stage.key.parent != (chain[-1].key.asked if chain else None):
             left_out.append(f"{folder.name}: made from another stage {stage.index - 1:02d} than the one here")
         else:
             chain.append(stage)

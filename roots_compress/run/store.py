@@ -34,7 +34,7 @@ from roots_compress.run.folders import (
     standing_folders,
     unfinished_folders,
 )
-from roots_compress.run.keys import StageKey, canonical_json
+from roots_compress.run.keys import StageKey, asked_of, canonical_json
 from roots_compress.run.lock import LOCK_NAME, OWNER_NAME, WriterLock
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from roots_compress.run.marker import MARKER_NAME, marker_text, refuse_foreign
@@ -128,7 +128,7 @@ class RunFolder:
                 remedy="Give the same command again: what is missing is made again.",
                 transient=True,
             )
-        assert key.parent == (chain[-1].key.sha256 if chain else None), "the key names another parent"
+        assert key.parent == (chain[-1].key.asked if chain else None), "the key names another parent"
         workspace = Workspace(self.path, index, kind, name, key)
         with atomic.disk_errors(self.path, StageError):
             self._break_seal()
@@ -256,6 +256,6 @@ def sealed_files(run: Path) -> tuple[str, ...]:
 def _key_of(stage: Path) -> str | None:
     """Return the ingredients of a committed stage as `key_text` does those of an unfinished one."""
     try:
-        return canonical_json(read_manifest(stage).key.ingredients)
+        return canonical_json(asked_of(read_manifest(stage).key.ingredients))
     except ManifestError:
         return None

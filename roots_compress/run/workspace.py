@@ -12,7 +12,7 @@ from roots_compress.errors import StageError
 from roots_compress.results import SCHEMA, Json, StageKind, StageResult
 from roots_compress.run import atomic
 from roots_compress.run.folders import KEY_NAME, key_text, remove_partials, set_aside
-from roots_compress.run.keys import StageKey, canonical_json
+from roots_compress.run.keys import CHOSEN, StageKey, canonical_json
 from roots_compress.run.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -62,8 +62,22 @@ class Workspace:
         atomic.sync_directory(self._partial)
         atomic.sync_directory(self._run)
 
+    @property
+    def chosen(self) -> dict[str, Json] | None:
+        """What the very same stage chose by timing when it was committed here before, if it was."""
+        standing = self._standing()
+        if standing is None or standing.key.asked != self._key.asked:
+            return None
+        chosen = standing.key.ingredients.get(CHOSEN)
+        return chosen if isinstance(chosen, dict) else None
+
     def commit(
-        self, result: StageResult, *, machine: Mapping[str, Json], inputs: Mapping[str, str] | None = None
+        self,
+        result: StageResult,
+        *,
+        machine: Mapping[str, Json],
+        inputs: Mapping[str, str] | None = None,
+        chosen: Mapping[str, Json] | None = None,
     ) -> CommittedStage:
         """Publish the stage in place of any that stands at its index, and of those that were made from it.
 
@@ -74,6 +88,7 @@ class Workspace:
             result: its row; index, kind and name are those the workspace was begun with.
             machine: what `run.machine.describe_machine` says.
             inputs: sha256 of what it read from outside the run, by name.
+            chosen: what it chose by timing, if it did, for its key.
 
         Raises:
             StageError: the disk failed, a figure is not finite, or the folders hold links. What was
@@ -91,7 +106,7 @@ class Workspace:
                 kind=self._kind,
                 name=self._name,
                 seconds=result.seconds,
-                key=self._key,
+                key=self._key if chosen is None else self._key.with_choice(chosen),
                 inputs=dict(inputs or {}),
                 machine=dict(machine),
                 files={name: record_file(path) for name, path in self._synced_files().items()},
@@ -107,11 +122,17 @@ class Workspace:
 
     def _stands_already(self, manifest: Manifest) -> bool:
         """Whether the stage that stands here was committed with this key and this very checkpoint."""
-        try:
-            standing = read_manifest(self._final)
-        except ManifestError:
+        standing = self._standing()
+        if standing is None:
             return False
         return standing.key == manifest.key and standing.checkpoint_files == manifest.checkpoint_files
+
+    def _standing(self) -> Manifest | None:
+        """Return the manifest of the stage that stands here."""
+        try:
+            return read_manifest(self._final)
+        except ManifestError:
+            return None
 
     def _synced_files(self) -> dict[str, Path]:
         """Force all that the stage wrote to the disk, and return its files."""

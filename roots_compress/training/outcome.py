@@ -15,3 +15,5 @@ class StageOutcome:
     checkpoint: Checkpoint
     notes: dict[str, Json] = field(default_factory=dict)
     """Widths kept, formats chosen, losses reached: JSON for the run's report."""
+    chosen: dict[str, Json] | None = None
+    """What was chosen by timing: it enters the stage's key, as another timing might choose otherwise."""

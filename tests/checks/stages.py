@@ -57,7 +57,9 @@ def run_prune(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
 
 
 def run_quantize(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
-    small = {} if settings.get("scheme") == "fp16" else {"group_size": 16, "own_windows": 0}
+    small: dict[str, Any] = {} if settings.get("scheme") == "fp16" else {"group_size": 16, "own_windows": 0}
+    if settings.get("scheme", "int8") == "int8":
+        small["products"] = "integer"
     config = QuantizeConfig(**{**small, "calibration": CALIBRATION, **settings})
     console = Console(file=io.StringIO())
     quantize_stage.quantize(config, checkpoint, SPLIT, device="cpu", seed=0, work=folder, console=console)

@@ -56,7 +56,12 @@ def test_each_option_sets_a_key_that_there_is(group: type[OptionGroup], settings
         ("quantize --int4", {"scheme": "int4"}),
         (
             "quantize --int8 --weights-only --group-size 32 --int8-cache",
-            {"scheme": "int8", "activations": "never", "group_size": 32, "cache": "int8"},
+            {"scheme": "int8", "products": "float", "group_size": 32, "cache": "int8"},
+        ),
+        ("quantize --integer-products", {"products": "integer"}),
+        (
+            "quantize --int8 --serve-on avx512-vnni --workload 2048:64",
+            {"scheme": "int8", "serve_on": "avx512-vnni", "workload": {"read": 2048, "write": 64}},
         ),
         ("prune --head-ratio 0.5 --no-refit", {"head_ratio": 0.5, "refit": False}),
         (

@@ -23,6 +23,7 @@ from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.stage import quantize
 from roots_compress.training.outcome import StageOutcome
 from tests.faults.commands import Commands
+from tests.quantize.choices import integers_win
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 
 Scheme = Literal["int8", "int4", "fp16"]
@@ -40,10 +41,12 @@ def run(
 ) -> StageOutcome:
     split = TextSplit((text,), (text,), "a few lines")
     small: dict[str, Any] = {} if scheme == "fp16" else {"group_size": 16, "own_windows": 0}
+    if scheme == "int8":
+        small["products"] = "integer"  # What a timing would choose is tested in test_choice.py.
     config = QuantizeConfig(
         scheme=scheme,
         calibration=CalibrationConfig(windows=settings.pop("windows", 8), block_size=32),
-        **{**small, **settings},
+        **{key: value for key, value in {**small, **settings}.items() if (key, value) != ("products", None)},
     )
     console = Console(file=io.StringIO())
     return quantize(config, checkpoint, split, device="cpu", seed=0, work=tmp_path, console=console)
@@ -99,6 +102,7 @@ from pathlib import Path
 import torch
 from roots_compress.model.checkpoint import load_checkpoint
 from tests.faults.commands import Commands
+from tests.quantize.choices import integers_win
 from tests.tiny import tiny_tokens
 for folder in sys.argv[1:]:
     model = load_checkpoint(Path(folder)).model
@@ -159,12 +163,18 @@ def test_the_final_norm_is_folded_into_the_head_where_folding_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("activations", "formats"), [("always", {"w8a8"}), ("never", {"w8"})], ids=["always", "never"]
+    ("settings", "formats"),
+    [
+        ({"products": "integer", "activation_loss": None}, {"w8a8"}),
+        ({"products": "float"}, {"w8"}),
+        ({"activations": "always", "products": None}, {"w8a8"}),
+        ({"activations": "never", "products": None}, {"w8"}),
+    ],
 )
-def test_activations_decides_the_projections_format(
-    tmp_path: Path, activations: str, formats: set[str]
+def test_products_decides_the_projections_format(
+    tmp_path: Path, settings: dict[str, Any], formats: set[str]
 ) -> None:
-    model = run(tmp_path, tiny_checkpoint(), activations=activations).checkpoint.model
+    model = run(tmp_path, tiny_checkpoint(), **settings).checkpoint.model
     chosen = model.config.quantization["formats"] if model.config.quantization else {}
     assert {chosen[name] for name in chosen if "proj" in name} == formats
 
@@ -259,7 +269,9 @@ def test_as_few_layers_stay_in_8_bits_as_the_loss_allows(tmp_path: Path) -> None
 
 
 OTHER = {
-    "activations": "never",
+    "products": "float",
+    "serve_on": "avx512-vnni",
+    "workload": {"read": 100},
     "activation_loss": 0.1,
     "group_size": 32,
     "eight_bit_fraction": 0.5,
@@ -283,10 +295,12 @@ def refusal(**settings: Any) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "activations"),
-    [("int8", "auto"), ("int8", "always"), ("int8", "never"), ("int4", "auto"), ("fp16", "auto")],
+    ("scheme", "products"),
+    [("int8", "auto"), ("int8", "integer"), ("int8", "float"), ("int4", "auto"), ("fp16", "auto")],
 )
-def test_a_setting_that_is_taken_is_read(tmp_path: Path, scheme: Scheme, activations: str) -> None:
+def test_a_setting_that_is_taken_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: Scheme, products: str
+) -> None:
     """Whatever else is given is refused, at its place, and no setting is refused with every scheme."""
     assert OTHER.keys() == QuantizeConfig.model_fields.keys() - {"kind", "name", "scheme"}
     read: set[str] = set()
@@ -296,7 +310,8 @@ def test_a_setting_that_is_taken_is_read(tmp_path: Path, scheme: Scheme, activat
             read.add(name)
             return super().__getattribute__(name)
 
-    chosen = {"scheme": scheme, "activations": activations}
+    integers_win(monkeypatch)
+    chosen = {"scheme": scheme, "products": products}
     config = Watched.model_validate({**chosen, "calibration": {"windows": 8, "block_size": 32}})
     read.clear()
     split, console = TextSplit((DOCUMENT,), (DOCUMENT,), "a few lines"), Console(file=io.StringIO())
@@ -318,9 +333,44 @@ def test_every_setting_goes_with_a_scheme_and_its_default_with_all(key: str) -> 
 
 def test_what_a_setting_goes_with_is_named() -> None:
     assert "goes with scheme int8 or int4, not with fp16" in str(refusal(scheme="fp16", own_windows=5))
-    assert "goes with activations auto, not with never" in str(
-        refusal(activations="never", activation_loss=0.1)
+    assert "goes with products auto or integer, not with float" in str(
+        refusal(products="float", activation_loss=0.1)
     )
+    assert "goes with products auto, not with integer" in str(
+        refusal(products="integer", workload={"read": 9})
+    )
+
+
+@pytest.mark.parametrize(
+    ("former", "wanted"),
+    [
+        ({"activations": "auto"}, {"products": "integer"}),
+        ({"activations": "auto", "activation_loss": 0.1}, {"products": "integer", "activation_loss": 0.1}),
+        (
+            {"activations": "always", "activation_loss": 0.005},
+            {"products": "integer", "activation_loss": None},
+        ),
+        ({"activations": "never", "activation_loss": 0.005}, {"products": "float"}),
+        ({"activations": "auto", "scheme": "int4"}, {"scheme": "int4"}),
+    ],
+)
+def test_a_recipe_from_before_products_asks_for_what_it_asked_for(
+    former: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    assert QuantizeConfig.model_validate(former) == QuantizeConfig.model_validate(wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"activations": "sometimes"}, "it may be auto, always, never"),
+        ({"activations": ["never"]}, "it may be auto, always, never"),
+        ({"activations": "never", "products": "float"}, "leave it out"),
+        ({"activations": "never", "scheme": "int4"}, "goes with scheme int8, not with int4"),
+    ],
+)
+def test_a_key_from_before_products_is_refused_with_what_to_do(settings: dict[str, Any], fault: str) -> None:
+    assert fault in str(refusal(**settings))
 
 
 def test_there_is_one_budget() -> None:

@@ -5,7 +5,9 @@ import pytest
 from roots_compress.results import Json
 from roots_compress.run import keys
 from roots_compress.run.keys import (
+    CHOSEN,
     StageKey,
+    asked_of,
     canonical_json,
     explain_change,
     sealed,
@@ -91,3 +93,12 @@ def test_the_canonical_text_does_not_depend_on_the_order_of_keys() -> None:
 def test_the_canonical_text_refuses_what_json_lacks() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json({"a": float("nan")})
+
+
+def test_a_choice_is_part_of_the_key_and_the_stage_is_found_without_it() -> None:
+    asked = make()
+    chosen = [asked.with_choice({"products": products}) for products in ("integer", "float")]
+    assert len({asked.sha256, *(key.sha256 for key in chosen)}) == 3
+    assert {asked.asked, *(key.asked for key in chosen)} == {asked.sha256}
+    assert chosen[0].ingredients[CHOSEN] == {"products": "integer"}
+    assert asked_of(chosen[0].ingredients) == asked.ingredients

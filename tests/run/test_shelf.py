@@ -9,7 +9,7 @@ import pytest
 from roots_compress.run import atomic
 from roots_compress.run.stages import read_stages, verify
 from roots_compress.run.store import RunFolder
-from tests.run.stubs import add_stage, contents, make_key
+from tests.run.stubs import MACHINE, add_stage, contents, make_key, make_result
 
 
 def test_without_a_shelf_what_gives_way_is_gone(tmp_path: Path) -> None:
@@ -36,6 +36,31 @@ def test_a_stage_that_gave_way_comes_back_with_what_was_made_from_it(tmp_path: P
         assert run.restore(1, other.key) == other
     assert contents(tmp_path) == [("00-baseline", "b"), ("01-distill", "d")]
     assert sum(1 for _ in (tmp_path / "shelf").glob("*/*")) == 2, "each stage is on the disk once"
+
+
+def test_a_stage_that_chose_something_comes_back_for_what_was_asked(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as run:
+        baseline = add_stage(run, "baseline", "b")
+        run.keep_displaced()
+        asked = make_key(baseline, content="q")
+        workspace = run.begin(1, "quantize", "quantize", asked)
+        assert workspace.chosen is None
+        made = make_result(1, "quantize", "quantize")
+        stage = workspace.commit(made, machine=MACHINE, chosen={"products": "float"})
+        assert stage.key.ingredients["chosen"] == {"products": "float"}
+        assert [each.key for each in run.stages()] == [baseline.key, stage.key]
+        add_stage(run, "prune", "p", at=1)
+        assert run.restore(1, asked) == stage
+
+
+def test_the_same_stage_begun_again_is_told_what_it_chose(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as run:
+        baseline = add_stage(run, "baseline", "b")
+        asked, chosen = make_key(baseline, content="q"), {"products": "float"}
+        made = make_result(1, "quantize", "quantize")
+        run.begin(1, "quantize", "quantize", asked).commit(made, machine=MACHINE, chosen=chosen)
+        assert run.begin(1, "quantize", "quantize", asked).chosen == chosen
+        assert run.begin(1, "quantize", "quantize", make_key(baseline, content="r")).chosen is None
 
 
 def test_a_stage_that_changed_on_the_shelf_is_not_taken_back(tmp_path: Path) -> None:

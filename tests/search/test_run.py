@@ -38,7 +38,7 @@ CHOICES: list[dict[str, Any]] = [
         "calibration": CALIBRATION,
     },
     {"kind": "distill", "name": "half", "student": "small", "training": TRAINING},
-    {"kind": "quantize", "name": "int8", "scheme": "int8", "calibration": CALIBRATION},
+    {"kind": "quantize", "name": "int8", "products": "integer", "calibration": CALIBRATION},
 ]
 ALL = 1 + 1 + 3 + 4 + 2
 """The model, the control without a teacher, singles, pairs (two with int8, and both orders), triples."""
@@ -190,7 +190,7 @@ def test_without_time_the_answer_is_what_there_is(text_file: Path, baseline: Pat
 
 def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(text_file: Path, folder: Path) -> None:
     hopeless = {**CHOICES[0], "name": "hopeless", "ratio": 0.99}
-    too_large = {**CHOICES[2], "name": "too-large", "scheme": "int4", "max_bytes": 1}
+    too_large = {**CHOICES[2], "name": "too-large", "products": "auto", "scheme": "int4", "max_bytes": 1}
     recipe = searched(text_file, hopeless, CHOICES[2], too_large)
     metrics, _ = look(recipe, folder)
     assert metrics.search is not None

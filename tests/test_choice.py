@@ -1,0 +1,178 @@
+"""A choice made by timing, through a whole run: kept over an interruption, in key, notes and report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from roots_compress import making
+from roots_compress.cli.app import app
+from roots_compress.pipeline import plan_recipe
+from roots_compress.preparation import prepare
+from roots_compress.recipe.schema import Recipe
+from roots_compress.report.choice import choice_line
+from roots_compress.report.html import html
+from roots_compress.report.text import caption, markdown
+from roots_compress.run.keys import CHOSEN
+from roots_compress.run.stages import read_stages
+from roots_compress.verification import verify_folder
+from tests.chains import ARCHITECTURE, CALIBRATION, TRAIN, TRAINING, carry_out, recipe
+from tests.quantize.choices import WEIGHTS_ONLY_WINS, integers_win, timings_give
+from tests.report import figures
+
+INT8 = {"kind": "quantize", "activation_loss": 100.0, "own_windows": 2, "calibration": CALIBRATION}
+QUICK = {**TRAIN, "architecture": {**ARCHITECTURE, "num_layers": 1}, "training": {**TRAINING, "steps": 2}}
+
+
+@pytest.fixture
+def wanted(text_file: Path) -> Recipe:
+    return recipe(text_file, QUICK, INT8)
+
+
+def chosen(folder: Path) -> Any:
+    return read_stages(folder)[0][-1].key.ingredients[CHOSEN]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "01-quantize" / "checkpoint" / "model.safetensors").read_bytes()
+
+
+def test_a_run_goes_on_with_the_choice_that_it_was_killed_after(
+    wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integers_win(monkeypatch)
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    carry_out(wanted, undisturbed)
+    shutil.copytree(undisturbed, killed)
+    shutil.rmtree(killed / "01-quantize")
+    with monkeypatch.context() as death:
+        death.setattr(making, "save_checkpoint", None)
+        with pytest.raises(TypeError):
+            carry_out(wanted, killed)
+    timed = timings_give(monkeypatch, WEIGHTS_ONLY_WINS)
+    carry_out(wanted, killed)
+    assert timed == []
+    assert chosen(killed)["products"] == "integer"
+    assert weights(killed) == weights(undisturbed)
+
+
+def test_a_choice_stands_in_key_and_notes_and_is_reused(
+    wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    integers_win(monkeypatch)
+    metrics = carry_out(wanted, folder)
+    stage = read_stages(folder)[0][-1]
+    assert stage.key.sha256 != stage.key.asked
+    assert metrics.stages[-1].notes["choice"] == {
+        **chosen(folder),
+        "bytes": metrics.stages[-1].notes["choice"]["bytes"],  # type: ignore[index, call-overload]
+    }
+    timed = timings_give(monkeypatch, WEIGHTS_ONLY_WINS)
+    assert all("finished, will be reused" in line for line in plan_recipe(prepare(wanted, folder), folder))
+    carry_out(wanted, folder)
+    assert timed == []
+    assert read_stages(folder)[0][-1].key == stage.key
+    assert [finding.faults for finding in verify_folder(folder) if finding.faults] == []
+
+
+def test_a_damaged_stage_is_made_again_by_the_choice_it_was_made_by(
+    wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    integers_win(monkeypatch)
+    carry_out(wanted, folder)
+    before = weights(folder)
+    path = folder / "01-quantize" / "checkpoint" / "model.safetensors"
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    timed = timings_give(monkeypatch, WEIGHTS_ONLY_WINS)
+    carry_out(wanted, folder)
+    assert timed == []
+    assert weights(folder) == before
+
+
+def test_another_question_gets_another_answer(
+    wanted: Recipe, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    integers_win(monkeypatch)
+    carry_out(wanted, folder)
+    timed = timings_give(monkeypatch, WEIGHTS_ONLY_WINS)
+    other = recipe(text_file, QUICK, {**INT8, "workload": {"read": 64}})
+    reasons = list(plan_recipe(prepare(other, folder), folder))[-1]
+    assert "stage.workload.read: 512 -> 64" in reasons
+    assert CHOSEN not in reasons
+    carry_out(other, folder)
+    assert len(timed) == 1
+    assert chosen(folder)["products"] == "float"
+
+
+CHOICE: dict[str, Any] = {
+    "products": "integer",
+    "processor": "avx2",
+    "workload": {"read": 512, "write": 128},
+    "source": "timed on this machine with 2 threads",
+    "milliseconds": {"integer": 1904.6, "float": 2530.2},
+    "bytes": {"integer": 137_500_000, "float": 143_200_000},
+    "expected_loss": 0.00463,
+    "allowed_loss": 0.005,
+}
+LINE = (
+    "integer products chosen for avx2, 512 tokens read and 128 written: 1,905 ms and 137.5 MB, weights only "
+    "would take 2,530 ms and 143.2 MB (timed on this machine with 2 threads); integer products are expected "
+    "to cost 0.00463 nats a token of 0.005 allowed"
+)
+
+
+def test_every_report_says_what_was_chosen_and_what_the_other_would_give() -> None:
+    stage = figures.stage(1, "quantize", notes={"choice": CHOICE})
+    run = figures.run(figures.stage(), stage)
+    assert choice_line(stage) == LINE
+    assert f"quantize: {LINE}." in caption(run)
+    assert LINE in markdown(run)
+    assert LINE in html(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"products": "float"}, "weights only chosen for avx2, 512 tokens read and 128 written: 2,530 ms"),
+        ({"expected_loss": None}, "; integer products may cost 0.005 nats a token"),
+        ({"allowed_loss": None}, "; integer products are expected to cost 0.00463 nats a token"),
+    ],
+)
+def test_a_report_says_what_is_known(changes: dict[str, Any], said: str) -> None:
+    assert said in str(choice_line(figures.stage(1, "quantize", notes={"choice": {**CHOICE, **changes}})))
+
+
+def test_a_report_of_an_unmeasured_processor_gives_no_figures() -> None:
+    choice = {key: CHOICE[key] for key in ("workload", "expected_loss", "allowed_loss")}
+    choice |= {"products": "float", "processor": "arm", "source": "no measurement of arm is shipped"}
+    line = choice_line(figures.stage(1, "quantize", notes={"choice": choice}))
+    assert line == (
+        "weights only chosen for arm, 512 tokens read and 128 written: no measurement of arm is shipped"
+    )
+
+
+@pytest.mark.parametrize("spoilt", [None, 3, [], {}, {**CHOICE, "products": "x"}, {**CHOICE, "bytes": 3}])
+def test_notes_that_hold_something_else_are_passed_over(spoilt: Any) -> None:
+    assert choice_line(figures.stage(1, "quantize", notes={"choice": spoilt})) is None
+
+
+def test_validate_and_plan_time_nothing(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = integers_win(monkeypatch)
+    document = json.loads(recipe(text_file, QUICK, INT8).model_dump_json())
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(document))
+    for command in ("validate", "plan"):
+        options = ["--run", str(tmp_path / "run")] if command == "plan" else []
+        result = CliRunner().invoke(app, [command, str(path), *options])
+        assert result.exit_code == 0, result.output
+    assert timed == []
