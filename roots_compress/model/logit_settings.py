@@ -1,0 +1,88 @@
+"""What generation_config.json asks to be done to logits before the likeliest token is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from roots_compress.errors import InputError
+
+TokenId = Annotated[int, Field(ge=0)]
+Sequence = Annotated[list[TokenId], Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class LogitSettings(BaseModel):
+    """Settings by which transformers' `generate` changes logits, sampling or not; None changes nothing."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    sequence_bias: list[tuple[Sequence, float]] | None = Field(None, strict=False)
+    """Sequences of tokens, and what is added to the logit of the last where the others precede it."""
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    """Divides the logit of each token that prompt or answer hold; a logit below 0 is multiplied instead."""
+    no_repeat_ngram_size: Count | None = None
+    """No sequence of so many tokens comes a second time; 0 for none."""
+    bad_words_ids: list[Sequence] | None = None
+    """Sequences of tokens that do not come."""
+    min_length: Count | None = None
+    """With the prompt, the fewest tokens before the text may end."""
+    min_new_tokens: Count | None = None
+    """Without the prompt, the fewest tokens before the text may end."""
+    forced_bos_token_id: TokenId | None = None
+    """The second token of all."""
+    forced_eos_token_id: TokenId | list[TokenId] | None = None
+    """The last of as many tokens as are asked for."""
+    exponential_decay_length_penalty: tuple[Count, float] | None = Field(None, strict=False)
+    """After so many new tokens, the factor by which the likelihood of an end grows with each."""
+    suppress_tokens: list[int] | None = None
+    """Tokens that do not come."""
+    begin_suppress_tokens: list[int] | None = None
+    """Tokens that do not come first."""
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any], where: Path) -> LogitSettings:
+        """Return the settings that a generation_config.json names.
+
+        Raises:
+            InputError: one of them is of another type, or out of bounds.
+        """
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            key = str(error.errors()[0]["loc"][0])
+            raise InputError(
+                f"{key} is {document[key]!r:.100}, which is no such setting",
+                where=where,
+                remedy="Correct it, or copy the file again.",
+            ) from None
+
+    def require_vocabulary(self, vocab_size: int, where: Path) -> None:
+        """Check that each token that is to come, or is biased, is one of the model's.
+
+        Raises:
+            InputError: one is not.
+        """
+        for key, token in self._tokens():
+            if token >= vocab_size:
+                raise InputError(
+                    f"{key} names token {token}, outside the model's vocabulary of {vocab_size}",
+                    where=where,
+                    remedy="Correct it, or copy the file of this model.",
+                )
+
+    def _tokens(self) -> Iterator[tuple[str, int]]:
+        ends = self.forced_eos_token_id
+        for key, sequences in (
+            ("sequence_bias", [sequence for sequence, _ in self.sequence_bias or ()]),
+            ("bad_words_ids", self.bad_words_ids or ()),
+            ("forced_bos_token_id", [] if self.forced_bos_token_id is None else [[self.forced_bos_token_id]]),
+            ("forced_eos_token_id", [ends if isinstance(ends, list) else [] if ends is None else [ends]]),
+        ):
+            for sequence in sequences:
+                yield from ((key, token) for token in sequence)

@@ -1,0 +1,90 @@
+"""The pieces of a text that streams are the text that all tokens give at once, whatever the decoder."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.runtime.text_stream import TextStream
+from tests.runtime.tokenizer_kinds import KINDS, TEXT, byte_fallback, byte_level, word_piece
+
+
+def streamed(tokenizer: PreTrainedTokenizerFast, prompt: list[int], new: list[int]) -> list[str]:
+    stream = TextStream(tokenizer, prompt)
+    return [*(stream.push(token) for token in new), stream.end()]
+
+
+def at_once(tokenizer: PreTrainedTokenizerFast, prompt: list[int], new: list[int]) -> str:
+    """What transformers' own text-generation pipeline shows behind the prompt."""
+    given = len(tokenizer.decode(prompt, skip_special_tokens=True))
+    return str(tokenizer.decode([*prompt, *new], skip_special_tokens=True))[given:]
+
+
+@pytest.mark.parametrize("cleaned", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_tokens_stream_as_they_are_decoded_at_once(kind: str, cleaned: bool) -> None:
+    tokenizer = KINDS[kind](clean_up_tokenization_spaces=cleaned)
+    draw = random.Random(kind)
+    ids = [*tokenizer.get_vocab().values(), len(tokenizer) + 5]
+    for _ in range(400):
+        # Few ids in a row meet the same neighbours often; some draws are of bytes alone.
+        some = draw.sample(ids, k=draw.randint(1, min(12, len(ids))))
+        prompt = draw.choices(some, k=draw.randint(0, 4))
+        new = draw.choices(some, k=draw.randint(0, 16))
+        assert "".join(streamed(tokenizer, prompt, new)) == at_once(tokenizer, prompt, new), (prompt, new)
+
+
+@pytest.mark.parametrize("cleaned", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_of_many_scripts_streams_from_any_prompt(kind: str, cleaned: bool) -> None:
+    tokenizer = KINDS[kind](clean_up_tokenization_spaces=cleaned)
+    ids = tokenizer.encode(TEXT, add_special_tokens=False)
+    for cut in range(0, len(ids), 7):
+        pieces = streamed(tokenizer, ids[:cut], ids[cut : cut + 60])
+        assert "".join(pieces) == at_once(tokenizer, ids[:cut], ids[cut : cut + 60])
+
+
+def test_a_space_stays_before_the_first_new_word() -> None:
+    tokenizer = byte_fallback()
+    word = tokenizer.convert_tokens_to_ids("▁ab")
+    prompt = tokenizer.encode("ab", add_special_tokens=False)
+    assert streamed(tokenizer, prompt, [word, word]) == [" ab", " ab", ""]
+
+
+def test_a_character_comes_once_its_last_byte_is_there() -> None:
+    tokenizer = byte_level()
+    ids = [token for char in "日".encode() for token in byte_ids(tokenizer, char)]
+    assert streamed(tokenizer, [], ids) == ["", "", "日", ""]
+    assert streamed(tokenizer, [], ids[:2]) == ["", "", "\N{REPLACEMENT CHARACTER}"]
+    real = tokenizer.encode("\N{REPLACEMENT CHARACTER}!", add_special_tokens=False)
+    assert "".join(streamed(tokenizer, [], real)) == "\N{REPLACEMENT CHARACTER}!"
+
+
+def test_a_run_of_byte_tokens_comes_when_it_is_over() -> None:
+    tokenizer = byte_fallback()
+    ids = tokenizer.convert_tokens_to_ids(
+        ["<0xE6>", "<0x97>", "<0xA5>", "a", "<0xE6>", "<|end|>", "<0x97>", "a"]
+    )
+    assert streamed(tokenizer, [ids[3]], ids) == ["", "", "", "日a", "", "", "", "\ufffd\ufffda", ""]
+
+
+def test_text_that_a_cleanup_may_change_waits() -> None:
+    tokenizer = word_piece()
+    ids = tokenizer.convert_tokens_to_ids(["fox", "do", "n", "'", "t", "fox", "."])
+    assert "".join(streamed(tokenizer, ids[:1], ids[1:])) == at_once(tokenizer, ids[:1], ids[1:])
+
+
+def test_most_text_comes_at_once() -> None:
+    tokenizer = byte_level()
+    ids = tokenizer.encode("The quick brown fox jumps over the lazy dog.", add_special_tokens=False)
+    assert all(streamed(tokenizer, [], ids)[:-1])
+
+
+def byte_ids(tokenizer: PreTrainedTokenizerFast, byte: int) -> list[int]:
+    """Return the token of a byte in GPT-2's alphabet."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [other for other in range(256) if other not in shown]
+    char = chr(byte) if byte in shown else chr(256 + hidden.index(byte))
+    return [tokenizer.get_vocab()[char]]
