@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from roots_compress.cli.console import say, stderr, stdout
+from roots_compress.cli.console import say, stderr, stdout, tell, write_pieces
 from roots_compress.cli.options import (
     DEFAULT_RUN,
     MOST_THREADS,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from roots_compress.evaluate.speed import Speeds
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
+_UNDECODED = re.compile("[\ud800-\udfff]")
 THREADS_HELP = "Threads. Default: the physical cores available."
 GraphArgument = Annotated[
     Path, typer.Argument(metavar="GRAPH", help="A folder with model.onnx, or a stage folder of a run.")
@@ -194,7 +198,14 @@ def _speed_table(results: Mapping[str, Speeds]) -> Table:
 def generate(
     graph: GraphArgument,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to go on from.")],
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Most tokens to add.")] = 64,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-new-tokens",
+            min=1,
+            help="Most tokens to add. Default: 64, or as many as the context has left.",
+        ),
+    ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token each time.")
     ] = 0.0,
@@ -222,21 +233,20 @@ def generate(
         )
     if not prompt:
         raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(
-            "the prompt is not UTF-8 text", where="--prompt", remedy="Type it in a UTF-8 terminal."
-        ) from None
+    prompt = _typed_text(prompt, "--prompt")
+    from roots_compress.evaluate.threads import default_threads
     from roots_compress.model.tokenizer import check_vocabulary
     from roots_compress.runtime.onnx_engine import OnnxEngine
-    from roots_compress.runtime.text import load_stop_ids, load_tokenizer, stream_text
+    from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
 
     tokenizer = load_tokenizer(graph)
-    engine = OnnxEngine.load(graph, threads=threads)
+    engine = OnnxEngine.load(graph, threads=threads or default_threads())
     check_vocabulary(tokenizer, engine.vocab_size, graph)
     if engine.caution is not None:
-        stderr().print(engine.caution, markup=False)
+        tell(engine.caution)
+    wishes = load_wishes(graph, tokenizer, engine.vocab_size)
+    for wish in wishes.not_done:
+        tell(f"not done: generation_config.json asks for {wish}, which would change the text")
     pieces = stream_text(
         engine,
         tokenizer,
@@ -245,10 +255,20 @@ def generate(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
-        stop_tokens=load_stop_ids(graph, tokenizer, engine.vocab_size),
+        stop_tokens=wishes.stop_tokens,
+        settings=wishes.settings,
         seed=seed,
     )
-    typer.echo(printable(prompt), nl=False)
-    for piece in pieces:
-        typer.echo(printable(piece), nl=False)
-    typer.echo()
+    write_pieces(chain([prompt], pieces, ["\n"]))
+
+
+def _typed_text(text: str, option: str) -> str:
+    """Return an argument as text; in a locale without UTF-8, Python leaves its bytes undecoded.
+
+    Raises:
+        InputError: the bytes are not UTF-8.
+    """
+    try:
+        return text if not _UNDECODED.search(text) else os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        raise InputError("is not UTF-8 text", where=option, remedy="Type it in a UTF-8 terminal.") from None

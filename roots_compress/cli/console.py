@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from rich.console import Console
 
@@ -31,6 +32,20 @@ def write(text: str) -> None:
 def say(text: str) -> None:
     """Write a line of results, never folded."""
     write(printable(text) + "\n")
+
+
+def write_pieces(pieces: Iterable[str]) -> None:
+    """Write text that comes in pieces: to a terminal without control characters, elsewhere as it is."""
+    if not sys.stdout.isatty():
+        for piece in pieces:
+            write(piece)
+        return
+    held = ""  # A carriage return, which does no harm before a line feed.
+    for piece in pieces:
+        text = (held + piece).replace("\r\n", "\n")
+        held = "\r" if text.endswith("\r") else ""
+        write(printable(text.removesuffix(held)))
+    write(printable(held))
 
 
 def tell(text: str) -> None:

@@ -38,6 +38,17 @@ from roots_compress.model.tokenizer import (
 from roots_compress.model.weight_files import WEIGHTS
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+FOR_SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "top_h",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+)
+FOR_BEAMS = ("early_stopping", "length_penalty", "num_return_sequences")
 MISMATCHED = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
 
 
@@ -221,8 +232,8 @@ def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast
     """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer."""
     said: dict[str, Any] = {}
     if info.kind != "gguf":
-        said = read_settings(info.path / GENERATION)
-        model.generation_config = _consistent(GenerationConfig(**said)) if said else model.generation_config
+        said = read_settings(info.path)
+        model.generation_config = _consistent(said) if said else model.generation_config
     rows = model.config.vocab_size
     for name in TOKEN_IDS:
         ours: Any = getattr(tokenizer, name)
@@ -233,14 +244,19 @@ def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast
         setattr(model.config, name, decided if config is None or config == [] else config)
 
 
-def _consistent(settings: GenerationConfig) -> GenerationConfig:
-    """Return the settings, or only their token ids where the rest contradict one another.
+def _consistent(said: Mapping[str, Any]) -> GenerationConfig:
+    """Return settings of generation without those that have no effect beside the others.
 
     transformers reads such settings and refuses to write them, and published checkpoints have them: a
-    temperature without sampling, say, which has no effect.
+    temperature without sampling, say.
     """
-    try:
-        settings.validate(strict=True)
-    except ValueError:
-        return GenerationConfig(**{name: getattr(settings, name) for name in TOKEN_IDS})
-    return settings
+    idle: tuple[str, ...] = () if said.get("do_sample") else FOR_SAMPLING
+    idle += () if (said.get("num_beams") or 1) > 1 else FOR_BEAMS
+    for left_out in ((), idle):
+        try:
+            settings = GenerationConfig(**{key: said[key] for key in said if key not in left_out})
+            settings.validate(strict=True)
+        except ValueError:
+            continue
+        return settings
+    return GenerationConfig(**{name: said.get(name) for name in TOKEN_IDS})

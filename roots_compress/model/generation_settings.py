@@ -4,41 +4,95 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.special_tokens import TokenIds, stop_ids
-from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object
+from roots_compress.model.logit_settings import LogitSettings
 from roots_compress.model.sources import CONFIG
 
 GENERATION = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "pad_token_id", "eos_token_id")
-SETTINGS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(TOKEN_IDS, (int, list, type(None))),
-    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), (int, float, type(None))),
-    **dict.fromkeys(("top_k", "max_length", "max_new_tokens"), (int, type(None))),
-    **dict.fromkeys(
-        ("do_sample", "use_cache", "output_attentions", "output_hidden_states", "_from_model_config"),
-        (bool, type(None)),
-    ),
+EOS = "eos_token_id"
+
+Ids = int | list[int] | None
+
+
+class GenerationSettings(LogitSettings):
+    """Settings of generation_config.json that are carried over; some others make transformers load code."""
+
+    bos_token_id: Ids = None
+    pad_token_id: Ids = None
+    eos_token_id: Ids = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    top_h: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
+    num_beams: int | None = None
+    num_return_sequences: int | None = None
+    early_stopping: bool | Literal["never"] | None = None
+    length_penalty: float | None = None
+    encoder_repetition_penalty: float | None = None
+    encoder_no_repeat_ngram_size: int | None = None
+    guidance_scale: float | None = None
+    remove_invalid_values: bool | None = None
+    renormalize_logits: bool | None = None
+    token_healing: bool | None = None
+    stop_strings: str | list[str] | None = None
+    max_time: float | None = None
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    use_cache: bool | None = None
+    output_attentions: bool | None = None
+    output_hidden_states: bool | None = None
+
+
+NOT_DONE: dict[str, tuple[Any, ...]] = {
+    "num_beams": (1,),
+    "encoder_repetition_penalty": (1,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "guidance_scale": (1,),
+    "token_healing": (False,),
+    "stop_strings": ([],),
+    "max_time": (),
+    "watermarking_config": (),
+    "dola_layers": (),
+    "penalty_alpha": (0,),
 }
-"""Keys of generation_config.json that are carried over, and their types. The others are left out: some make
-transformers load code."""
+"""Settings that would change the likeliest text and that only other runtimes carry out, and the values with
+which they change nothing, beside null."""
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings of a generation_config.json that are known here; none where there is no such file.
+def generation_document(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Return what a folder's files say of generation, and the file that says it.
+
+    That is generation_config.json or, as for transformers, config.json where there is no such file.
 
     Raises:
-        InputError: it is no JSON object, or a setting has another type than it should.
+        InputError: the file is not one JSON object.
     """
-    if not (path.exists() or path.is_symlink()):
-        return {}
-    given = {key: value for key, value in read_json_object(path).items() if key in SETTINGS}
-    for key, value in given.items():
-        _check_type(key, value, path)
+    for path in (folder / GENERATION, folder / CONFIG):
+        if path.exists() or path.is_symlink():
+            return read_json_object(path), path
+    return {}, folder / GENERATION
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of generation that a folder's files name and that are carried over.
+
+    Raises:
+        InputError: a file is not one JSON object, or a setting has another type than it should.
+    """
+    document, path = generation_document(folder)
+    given = {key: value for key, value in document.items() if key in GenerationSettings.model_fields}
+    GenerationSettings.read(given, path)
     return given
 
 
@@ -49,7 +103,7 @@ def token_ids(document: Mapping[str, Any], name: str, vocab_size: int, where: Pa
         InputError: the value is no id and no list of them.
     """
     value: Any = document.get(name)
-    _check_type(name, value, where)
+    GenerationSettings.read({name: value}, where)
     if isinstance(value, list):
         return [number for number in value if 0 <= number < vocab_size]
     return value if value is not None and 0 <= value < vocab_size else None
@@ -66,17 +120,7 @@ def folder_stop_ids(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size
     Raises:
         InputError: one of the files cannot be read, or its `eos_token_id` is none.
     """
-    end = "eos_token_id"
-    generation = token_ids(read_settings(folder / GENERATION), end, vocab_size, folder / GENERATION)
+    generation, path = generation_document(folder)
     config = read_json_object(folder / CONFIG) if (folder / CONFIG).exists() else {}
-    return stop_ids(generation, token_ids(config, end, vocab_size, folder / CONFIG), tokenizer.eos_token_id)
-
-
-def _check_type(key: str, value: object, where: Path) -> None:
-    parts = value if isinstance(value, list) else []
-    if type(value) not in SETTINGS[key] or any(type(part) is not int for part in parts):
-        raise InputError(
-            f"{key} is {value!r:.100}, which is no such setting",
-            where=where,
-            remedy="Correct it, or copy the file again.",
-        )
+    named = token_ids(generation, EOS, vocab_size, path)
+    return stop_ids(named, token_ids(config, EOS, vocab_size, folder / CONFIG), tokenizer.eos_token_id)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from roots_compress.errors import InputError
 
@@ -22,7 +22,7 @@ class LogitSettings(BaseModel):
         frozen=True, strict=True, extra="ignore", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    sequence_bias: list[tuple[Sequence, float]] | None = Field(None, strict=False)
+    sequence_bias: list[Annotated[tuple[Sequence, float], Strict(False)]] | None = None
     """Sequences of tokens, and what is added to the logit of the last where the others precede it."""
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     """Divides the logit of each token that prompt or answer hold; a logit below 0 is multiplied instead."""
@@ -38,7 +38,7 @@ class LogitSettings(BaseModel):
     """The second token of all."""
     forced_eos_token_id: TokenId | list[TokenId] | None = None
     """The last of as many tokens as are asked for."""
-    exponential_decay_length_penalty: tuple[Count, float] | None = Field(None, strict=False)
+    exponential_decay_length_penalty: Annotated[tuple[Count, float], Strict(False)] | None = None
     """After so many new tokens, the factor by which the likelihood of an end grows with each."""
     suppress_tokens: list[int] | None = None
     """Tokens that do not come."""

@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.errors import InputError
+from roots_compress.model.logit_settings import LogitSettings
+from roots_compress.runtime.logits import adjusted
 from roots_compress.runtime.prompts import check_context, check_finite, check_prompt, left_pad
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
 LEAST_TEMPERATURE = 1e-6
 """Logits divided by less might overflow; the likeliest token is drawn long before."""
+UNCHANGED = LogitSettings()
+"""Logits as the model gives them."""
 
 
 def generate(
@@ -27,6 +31,7 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop_tokens: Collection[int] = (),
+    settings: LogitSettings = UNCHANGED,
     seed: int = 0,
 ) -> Iterator[list[int | None]]:
     """Continue each prompt, yielding one token per prompt as soon as it is known.
@@ -40,6 +45,7 @@ def generate(
         top_p: sample among the likeliest tokens whose probabilities together first reach `p`, after `top_k`
             (nucleus sampling, Holtzman et al. 2020).
         stop_tokens: ids that end their row; they are yielded, as the row's last token.
+        settings: what is done to the logits before a token is chosen.
         seed: of the random draws.
 
     Returns:
@@ -63,12 +69,29 @@ def generate(
                 f"{LEAST_TEMPERATURE}; top_p is above 0, at most 1.",
             )
     input_ids, mask = left_pad(prompts)
+    rows = [list(prompt) for prompt in prompts]
     check_prompt(model, input_ids, mask)
     # The last new token is never read back, so it needs no place in the cache.
     check_context(model, input_ids.shape[1] + max_new_tokens - 1)
     generator = np.random.default_rng(seed)
 
+    def changed(logits_BV: Logits) -> Logits:
+        return np.stack(
+            [
+                adjusted(
+                    logits_V,
+                    row,
+                    settings,
+                    prompt_length=len(prompt),
+                    max_length=len(prompt) + max_new_tokens,
+                    stop_tokens=stop_tokens,
+                )
+                for logits_V, row, prompt in zip(logits_BV, rows, prompts, strict=True)
+            ]
+        )
+
     def choose(logits_BV: Logits) -> Tokens:
+        logits_BV = logits_BV if settings == UNCHANGED else changed(logits_BV)
         if temperature == 0:
             likeliest_B: Tokens = logits_BV.argmax(axis=-1)
             return likeliest_B
@@ -80,6 +103,8 @@ def generate(
         for remaining in range(max_new_tokens - 1, -1, -1):
             check_finite(step.logits)
             tokens_B = choose(step.logits)
+            for row, token in zip(rows, tokens_B.tolist(), strict=True):
+                row.append(token)
             yield [int(token) if runs else None for token, runs in zip(tokens_B, running, strict=True)]
             running &= ~np.isin(tokens_B, list(stop_tokens))
             if not (remaining and running.any()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -14,7 +15,7 @@ from roots_compress.errors import InputError
 from roots_compress.model.files import regular_file
 from roots_compress.runtime.session import EXPORT_AGAIN
 
-GRAPH_NAME = "model.onnx"
+GRAPH_NAME, GRAPH_SUFFIX = "model.onnx", ".onnx"
 GRAPH_PLACES = (GRAPH_NAME, f"onnx/{GRAPH_NAME}")
 MAX_GRAPH_BYTES = 2**31 - 1
 EXTENT_KEYS = {"location", "offset", "length", "checksum"}
@@ -24,9 +25,9 @@ IN_MEMORY = "_ORT_MEM_ADDR_"
 
 
 def holds_graph(folder: Path) -> bool:
-    """Whether a folder is one that `find_graph` finds a graph in."""
+    """Whether a path is one that `find_graph` finds a graph by."""
     try:
-        return any((folder / name).is_file() for name in GRAPH_PLACES)
+        return _is_graph_file(folder) or any((folder / name).is_file() for name in GRAPH_PLACES)
     except OSError:  # such as a name too long for a file
         return False
 
@@ -34,23 +35,44 @@ def holds_graph(folder: Path) -> bool:
 def find_graph(folder: Path) -> Path:
     """Return the graph of an export folder, or of a run's stage folder (`onnx/` in it).
 
+    A graph's own file may be named, too.
+
     Raises:
-        InputError: the folder does not exist, or holds no graph that is an ordinary file.
+        InputError: there is no such folder, or it holds no graph that is an ordinary file.
     """
     try:
-        is_folder = folder.is_dir()
+        if _is_graph_file(folder):
+            return folder
+        is_folder, exists = folder.is_dir(), folder.exists()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=folder) from None
     if not is_folder:
+        if exists and folder.suffix == ".gguf":
+            raise InputError("is a checkpoint, not a graph", where=folder, remedy=_export_first(folder))
         raise InputError(
-            "there is no such folder", where=folder, remedy="Name a folder that holds model.onnx."
+            "is not a graph" if exists else "there is no such folder",
+            where=folder,
+            remedy=f"Name a folder that holds {GRAPH_NAME}.",
         )
     for name in GRAPH_PLACES:
         if (folder / name).is_file():
             return folder / name
     stages = sorted(folder.glob(f"[!.]*/onnx/{GRAPH_NAME}"))  # as in a run, whose newest stage may be meant
-    remedy = f"Name a stage of the run, such as {stages[-1].parent.parent}." if stages else EXPORT_AGAIN
+    if stages:
+        remedy = f"Name a stage of the run, such as {stages[-1].parent.parent}."
+    elif any(folder.glob("*.safetensors")):
+        remedy = _export_first(folder)
+    else:
+        remedy = EXPORT_AGAIN
     raise InputError(f"the folder holds no {GRAPH_NAME}", where=folder, remedy=remedy)
+
+
+def _is_graph_file(path: Path) -> bool:
+    return path.suffix == GRAPH_SUFFIX and path.is_file()
+
+
+def _export_first(checkpoint: Path) -> str:
+    return f"Export the checkpoint first: roots-compress export {quote(str(checkpoint))} --out GRAPH"
 
 
 def graph_files(folder: Path) -> tuple[Path, ...]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.special_tokens import opened, stop_ids
 from roots_compress.errors import InputError
-from roots_compress.model.generation_settings import folder_stop_ids
+from roots_compress.model.generation_settings import NOT_DONE, folder_stop_ids, generation_document
+from roots_compress.model.logit_settings import LogitSettings
 from roots_compress.model.sources import TOKENIZER
 from roots_compress.model.tokenizer import load_tokenizer_beside
-from roots_compress.runtime.generate import generate
+from roots_compress.runtime.generate import UNCHANGED, generate
 from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.runtime.protocol import LanguageModel
 from roots_compress.runtime.session import EXPORT_AGAIN
+from roots_compress.runtime.text_stream import TextStream
+
+DEFAULT_NEW_TOKENS = 64
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -30,13 +35,34 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return load_tokenizer_beside(home)
 
 
-def load_stop_ids(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> tuple[int, ...]:
-    """Return the ids that end a text, as the files beside a graph and its tokenizer name them.
+@dataclass(frozen=True)
+class Wishes:
+    """What the files beside a graph ask of generation."""
+
+    stop_tokens: tuple[int, ...]
+    """Ids that end a text."""
+    settings: LogitSettings
+    """What is done to logits."""
+    not_done: tuple[str, ...]
+    """What else would change the likeliest text, and only other runtimes do: `num_beams: 4`."""
+
+
+def load_wishes(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Wishes:
+    """Return what generation_config.json, config.json and the tokenizer beside a graph ask.
 
     Raises:
-        InputError: one of the files cannot be read.
+        InputError: one of the files cannot be read, or a setting is none.
     """
-    return folder_stop_ids(find_graph(folder).parent, tokenizer, vocab_size)
+    home = find_graph(folder).parent
+    document, path = generation_document(home)
+    settings = LogitSettings.read(document, path)
+    settings.require_vocabulary(vocab_size, path)
+    not_done = (
+        f"{key}: {document[key]!r:.100}"
+        for key, idle in NOT_DONE.items()
+        if document.get(key) not in (None, *idle)
+    )
+    return Wishes(folder_stop_ids(home, tokenizer, vocab_size), settings, tuple(not_done))
 
 
 def stream_text(
@@ -44,22 +70,28 @@ def stream_text(
     tokenizer: PreTrainedTokenizerFast,
     prompt: str,
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | None = None,
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
     stop_tokens: Collection[int] | None = None,
+    settings: LogitSettings = UNCHANGED,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Continue a prompt, yielding text as soon as it is whole characters.
+    """Continue a prompt, yielding text as soon as no further token can change it.
 
-    The prompt is opened with BOS where the tokenizer adds one, as in training and evaluation, and the prompt
-    does not spell it. Generation ends at `stop_tokens`, by default the tokenizer's EOS; they are not part of
-    the text. The other arguments and errors are those of `generate`.
+    The pieces together are what decoding prompt and new tokens at once gives behind the prompt. Special
+    tokens that the prompt spells out, as a chat template does, are read as such; BOS is put before it where
+    the tokenizer adds one and the prompt does not spell it. Generation ends at `stop_tokens`, by default the
+    tokenizer's EOS; they are not part of the text. Without `max_new_tokens` it ends after 64, or where the
+    context does. The other arguments and errors are those of `generate`.
     """
     tokens = opened(tokenizer.encode(prompt, add_special_tokens=False), tokenizer)
     if stop_tokens is None:
         stop_tokens = stop_ids(None, None, tokenizer.eos_token_id)
+    if max_new_tokens is None:
+        # A prompt as long as the context, or longer, is for `generate` to take or to refuse.
+        max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, model.max_context - len(tokens) + 1))
     steps = generate(
         model,
         [tokens],
@@ -68,26 +100,18 @@ def stream_text(
         top_k=top_k,
         top_p=top_p,
         stop_tokens=stop_tokens,
+        settings=settings,
         seed=seed,
     )
 
-    def decoded(written: list[int]) -> str:
-        return str(tokenizer.decode(written, skip_special_tokens=True))
-
     def pieces() -> Iterator[str]:
-        written: list[int] = []
-        shown = ""
+        stream = TextStream(tokenizer, tokens)
         for (token,) in steps:
             if token is None or token in stop_tokens:
                 break
-            written.append(token)
-            text = decoded(written)
-            # A token may end inside a character, which then reads as a replacement character for now.
-            if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-                yield text[len(shown) :]
-                shown = text
-        text = decoded(written)
-        if len(text) > len(shown):
-            yield text[len(shown) :]
+            if piece := stream.push(token):
+                yield piece
+        if piece := stream.end():
+            yield piece
 
     return pieces()

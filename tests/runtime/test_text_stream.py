@@ -48,7 +48,7 @@ def test_text_of_many_scripts_streams_from_any_prompt(kind: str, cleaned: bool) 
 
 def test_a_space_stays_before_the_first_new_word() -> None:
     tokenizer = byte_fallback()
-    word = tokenizer.convert_tokens_to_ids("▁ab")
+    (word,) = ids_of(tokenizer, "▁ab")
     prompt = tokenizer.encode("ab", add_special_tokens=False)
     assert streamed(tokenizer, prompt, [word, word]) == [" ab", " ab", ""]
 
@@ -64,15 +64,13 @@ def test_a_character_comes_once_its_last_byte_is_there() -> None:
 
 def test_a_run_of_byte_tokens_comes_when_it_is_over() -> None:
     tokenizer = byte_fallback()
-    ids = tokenizer.convert_tokens_to_ids(
-        ["<0xE6>", "<0x97>", "<0xA5>", "a", "<0xE6>", "<|end|>", "<0x97>", "a"]
-    )
+    ids = ids_of(tokenizer, "<0xE6>", "<0x97>", "<0xA5>", "a", "<0xE6>", "<|end|>", "<0x97>", "a")
     assert streamed(tokenizer, [ids[3]], ids) == ["", "", "", "日a", "", "", "", "\ufffd\ufffda", ""]
 
 
 def test_text_that_a_cleanup_may_change_waits() -> None:
     tokenizer = word_piece()
-    ids = tokenizer.convert_tokens_to_ids(["fox", "do", "n", "'", "t", "fox", "."])
+    ids = ids_of(tokenizer, "fox", "do", "n", "'", "t", "fox", ".")
     assert "".join(streamed(tokenizer, ids[:1], ids[1:])) == at_once(tokenizer, ids[:1], ids[1:])
 
 
@@ -80,6 +78,10 @@ def test_most_text_comes_at_once() -> None:
     tokenizer = byte_level()
     ids = tokenizer.encode("The quick brown fox jumps over the lazy dog.", add_special_tokens=False)
     assert all(streamed(tokenizer, [], ids)[:-1])
+
+
+def ids_of(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> list[int]:
+    return [tokenizer.get_vocab()[token] for token in tokens]
 
 
 def byte_ids(tokenizer: PreTrainedTokenizerFast, byte: int) -> list[int]:
