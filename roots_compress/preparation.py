@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.data.corpora import load_text
+from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.fingerprint import text_sha256
@@ -112,7 +112,7 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
     assert recipe.model is not None
     if not holds_graph(recipe.model):
         _check_source(recipe, inspect_source(recipe.model))
-    return load_text(recipe.data, seed=recipe.seed)
+    return load_held_out(recipe.data, seed=recipe.seed)
 
 
 def check_caches_fit(recipe: Recipe, vocab_size: int | None) -> None:

@@ -56,6 +56,19 @@ def load_text(config: DataConfig, *, seed: int) -> TextSplit:
     return TextSplit(train, held_out, f"{name}: {_amount(train)}; held out: {_amount(held_out)}, {origin}")
 
 
+def load_held_out(config: DataConfig, *, seed: int) -> TextSplit:
+    """Read the text that a model is measured on and not trained on: with `config.eval`, nothing else is read.
+
+    Raises:
+        InputError: as `load_text` does.
+    """
+    if not config.eval:
+        return load_text(config, seed=seed)
+    _refuse_repeated_paths(config.eval)
+    held_out, names = _separate_documents(config, ())
+    return TextSplit((), held_out, f"{names}: {_amount(held_out)}")
+
+
 def _read_paths(paths: Sequence[Path], text_column: str, key: Key) -> tuple[list[list[Document]], str]:
     """Return the documents of each file, or of the data files under a folder, and in words what was read.
 

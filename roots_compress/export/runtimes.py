@@ -76,6 +76,7 @@ def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, An
     """
     config, generation = model.config, model.generation_config
     first = config.layers[0]
+    penalty = generation.repetition_penalty if generation is not None else None
     named = generation.eos_token_id if generation is not None else None
     tokens = {
         "bos_token_id": config.bos_token_id,
@@ -112,6 +113,7 @@ def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, An
         "search": {
             "max_length": config.max_position_embeddings,
             "do_sample": False,
+            **({} if penalty is None else {"repetition_penalty": penalty}),
             "past_present_share_buffer": shared_cache,
         },
     }

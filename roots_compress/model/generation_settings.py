@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.special_tokens import TokenIds, stop_ids
@@ -52,6 +53,10 @@ class GenerationSettings(LogitSettings):
     use_cache: bool | None = None
     output_attentions: bool | None = None
     output_hidden_states: bool | None = None
+    from_model_config: bool | None = Field(None, alias="_from_model_config")
+
+
+CARRIED = frozenset(field.alias or name for name, field in GenerationSettings.model_fields.items())
 
 
 NOT_DONE: dict[str, tuple[Any, ...]] = {
@@ -91,7 +96,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         InputError: a file is not one JSON object, or a setting has another type than it should.
     """
     document, path = generation_document(folder)
-    given = {key: value for key, value in document.items() if key in GenerationSettings.model_fields}
+    given = {key: value for key, value in document.items() if key in CARRIED}
     GenerationSettings.read(given, path)
     return given
 

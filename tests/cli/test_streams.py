@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from roots_compress.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
+from tests.cli.shells import shell
 
 Chain = tuple[Recipe, Path, RunMetrics]
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
-
-
-def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of shell in which $ROOTS is the command."""
-    return subprocess.run(
-        ["bash", "-o", "pipefail", "-c", line.replace("$ROOTS", f"{sys.executable} -m roots_compress")],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
-        timeout=120,
-        check=False,
-    )
 
 
 @needs_full

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from roots_compress.data import corpora
 from roots_compress.data.config import DataConfig
-from roots_compress.data.corpora import load_text
+from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import InputError
 
@@ -160,3 +162,29 @@ def test_own_held_out_text_leaves_the_built_in_corpus_whole(tmp_path: Path) -> N
     whole = load_text(DataConfig(), seed=0)
     split = load_text(DataConfig(eval=(write(tmp_path / "a.txt", "to judge"),)), seed=0)
     assert len(split.train) == len(whole.train) + len(whole.held_out)
+
+
+def test_of_one_model_only_the_text_that_it_is_measured_on_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.txt").write_text("Some text.\n\nMore text.")
+
+    def not_needed() -> NoReturn:
+        raise AssertionError("the built-in corpus was gathered")
+
+    monkeypatch.setattr(corpora, "builtin_documents", not_needed)
+    mine = tmp_path / "mine.txt"
+    for config in (DataConfig(eval=(mine,)), DataConfig(train=(mine,), eval=(mine,))):
+        split = load_held_out(config, seed=0)
+        assert [document.text for document in split.held_out] == ["Some text.\n\nMore text."]
+        assert split.train == ()
+        assert split.description == "mine.txt: 1 document (22 bytes)"
+    with pytest.raises(InputError, match="named twice"):
+        load_held_out(DataConfig(eval=(mine, mine)), seed=0)
+
+
+def test_of_one_model_without_held_out_files_a_part_is_held_out(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.txt").write_text(f"Text number {number}.")
+    config = DataConfig(train=(tmp_path,))
+    assert load_held_out(config, seed=3) == load_text(config, seed=3)

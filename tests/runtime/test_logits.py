@@ -30,7 +30,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"forced_bos_token_id": 17},
     {"forced_eos_token_id": 9},
     {"forced_eos_token_id": [11, 9]},
-    {"exponential_decay_length_penalty": [3, 1.4]},
+    {"exponential_decay_length_penalty": [3, 30.0]},
     {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "min_new_tokens": 3, "forced_eos_token_id": 9},
 ]
 
@@ -64,8 +64,9 @@ def test_tokens_equal_transformers(settings: dict[str, Any]) -> None:
     changed = 0
     for prompt in PROMPTS:
         free = theirs(prompt, {}, [])
-        # No end, and one that would come early beside one that would not come.
-        for stop in ([], [free[2], next(token for token in range(3, VOCAB_SIZE) if token not in free)]):
+        never = next(token for token in range(3, VOCAB_SIZE) if token not in free)
+        # No end, one that would not come by itself, and one that would come early.
+        for stop in ([], [never], [free[2], never]):
             if not stop and "exponential_decay_length_penalty" in settings:
                 continue  # transformers asks for an end to make likelier
             expected = theirs(prompt, settings, stop)
