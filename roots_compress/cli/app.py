@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from roots_compress.cli import artifacts, recipes, reports, stages
 from roots_compress.cli.console import show_error, write
 from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError
+from roots_compress.run.background import end_at_second_signal, left_behind
 from roots_compress.training.interrupts import ENDINGS
 
 EPILOG = "Start with: roots-compress distill --teacher CKPT --student small"
@@ -103,7 +105,13 @@ def main() -> None:
     for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves SIGHUP
             signal.signal(number, _interrupt)
-    run_on_streams(app)
+    end_at_second_signal(ENDINGS)
+    try:
+        run_on_streams(app)
+    except SystemExit as ending:
+        if left_behind():
+            os._exit(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
+        raise
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

@@ -109,7 +109,7 @@ class TextOptions(OptionGroup):
     text_column: Annotated[
         str | None,
         typer.Option(
-            "--text-column", help="Column or key of the text in CSV, JSONL and Parquet files. Default: text."
+            "--text-column", help="Column or key of the text in CSV, JSON and Parquet files. Default: text."
         ),
         Sets("data.text_column"),
     ] = None

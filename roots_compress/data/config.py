@@ -13,11 +13,11 @@ class DataConfig(Settings):
     """Training and held-out text. With no path the built-in corpus is used: Python's own documentation."""
 
     train: PathListSetting = ()
-    """Files and folders for training and calibration: text, CSV, JSONL or Parquet."""
+    """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not."""
     eval: PathListSetting = ()
     """Files and folders held out for perplexity. Without them a part of the training documents is."""
     text_column: str = "text"
-    """The column or key that holds the text in CSV, JSONL and Parquet files."""
+    """The column or key that holds the text in CSV, JSON and Parquet files."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Fraction of the documents held out where `eval` names no files."""
 

@@ -76,7 +76,8 @@ def _read_paths(paths: Sequence[Path], text_column: str, key: Key) -> tuple[list
         InputError: a file cannot be read, or there is no text in any of them.
     """
     documents: list[list[Document]] = []
-    names: list[str] = []
+    files: list[str] = []
+    folders: list[str] = []
     empty: list[str] = []
     for path in paths:
         listing = Listing(None, [path])
@@ -88,7 +89,7 @@ def _read_paths(paths: Sequence[Path], text_column: str, key: Key) -> tuple[list
             documents[-1] += found
             if not found:
                 empty.append(file.name)
-        names.append(printable(path.name) + listing.in_words())
+        (files if listing.folder is None else folders).append(printable(path.name) + listing.in_words())
     if not any(documents):
         one = len(paths) == 1
         ends = f" in files ending in {', '.join(SUFFIXES)}" if one and os.path.isdir(paths[0]) else ""  # noqa: PTH112
@@ -97,7 +98,7 @@ def _read_paths(paths: Sequence[Path], text_column: str, key: Key) -> tuple[list
             where=paths[0] if one else key,
             remedy="Name a file that holds text.",
         )
-    words = _listed(names)
+    words = ", ".join([*([first_names(files)] if files else []), *folders])
     return documents, words + (f" ({first_names(empty)} without text)" if empty else "")
 
 
@@ -166,11 +167,6 @@ def _cut_in_two(document: Document, config: DataConfig) -> tuple[tuple[Document,
         where=config.train[0],
         remedy="Give more documents, or name held-out files in data.eval.",
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return up to three names, and how many there are besides."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _amount(documents: Sequence[Document]) -> str:

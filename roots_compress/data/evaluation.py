@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
+from roots_compress.data.encoding import bytes_of_tokens, encode, marks_beginnings
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.tokenizers import tokenizer_sha256
@@ -17,8 +18,6 @@ from roots_compress.errors import InputError, Key
 
 DOCUMENT_SEPARATOR = "\n\n"
 """Joins the documents: a blank line is text in every tokenizer, so that its bytes can be counted."""
-
-Ids = NDArray[np.int64]
 
 
 def evaluation_windows(
@@ -39,9 +38,8 @@ def evaluation_windows(
     """
     ids, token_bytes = _token_stream(documents, tokenizer)
     bos = opening_id(tokenizer)
-    if (
-        bos is not None and len(ids) and ids[0] == bos
-    ):  # The text spells it; each window opens with it anyway.
+    if bos is not None and len(ids) and ids[0] == bos:
+        # The text spells it; each window opens with it anyway.
         ids, token_bytes = ids[1:], token_bytes[1:]
     opening = 1 if bos is None else 0  # Tokens of the stream that no window scores.
     stride = block_size - 1
@@ -55,48 +53,37 @@ def evaluation_windows(
     count = min(limit, available)
     chosen = np.arange(count) * available // count
     scored_NT = opening + chosen[:, None] * stride + np.arange(stride)
-    first_N1 = ids[scored_NT[:, :1] - 1] if bos is None else np.full((count, 1), bos, np.int64)
+    first_N1 = ids[scored_NT[:, :1] - 1] if bos is None else np.full((count, 1), bos)
     return EvaluationWindows(
-        input_ids=np.concatenate([first_N1, ids[scored_NT]], axis=1),
+        input_ids=np.concatenate([first_N1, ids[scored_NT]], axis=1).astype(np.int64),
         bos=bos is not None,
-        text_bytes=int(token_bytes[scored_NT].sum()),
+        text_bytes=int(token_bytes[scored_NT].sum(dtype=np.int64)),
         text_sha256=text_sha256(documents),
         tokenizer_sha256=tokenizer_sha256(tokenizer),
     )
 
 
-def _token_stream(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Ids]:
-    """Return the joined documents' tokens, and the UTF-8 bytes that each token stands for."""
+def _token_stream(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the joined documents' tokens, and the UTF-8 bytes that each token stands for.
+
+    Each document is tokenised with the blank line after it. A tokenizer that marks the beginning of a text,
+    as with a space, gets all of them as the one text that they are: only the first begins it.
+    """
     texts = [document.text + DOCUMENT_SEPARATOR for document in documents[:-1]]
     texts += [document.text for document in documents[-1:]]
-    if not texts:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
-    ids = [np.array(text_ids, np.int64) for text_ids in encoded["input_ids"]]
-    counts = [_bytes_of_tokens(*pair) for pair in zip(texts, encoded["offset_mapping"], strict=True)]
+    if len(texts) > 1 and marks_beginnings(tokenizer):
+        texts = ["".join(texts)]
+    ids = [np.zeros(0, np.int32)]
+    counts = [np.zeros(0, np.int32)]
+    uncounted = 0
+    for piece in encode(texts, tokenizer):
+        text = texts[piece.number]
+        token_bytes, uncounted = bytes_of_tokens(text, piece, uncounted)
+        if piece.end == len(text) and len(token_bytes):  # What follows a text's last token counts with it.
+            token_bytes[-1] += uncounted
+            uncounted = 0
+        ids.append(piece.tokens.ids)
+        counts.append(token_bytes.astype(np.int32))
     return np.concatenate(ids), np.concatenate(counts)
-
-
-def _bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> Ids:
-    """Return the UTF-8 bytes of each token, which add up to those of the text.
-
-    A token's bytes reach from the end of what was counted before it to its own end. So spaces that a
-    tokenizer trims from its offsets count with the token after them, and a character spelt by several tokens
-    counts once, with the first of them. What follows the last token counts with it.
-    """
-    if not offsets:
-        return np.zeros(0, np.int64)
-    codepoints = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    widths = 1 + (codepoints >= 0x80) + (codepoints >= 0x800) + (codepoints >= 0x10000)
-    bytes_before = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
-    ends = np.maximum.accumulate(np.array([end for _, end in offsets], np.int64))
-    ends[-1] = len(text)
-    counts: Ids = np.diff(bytes_before[ends], prepend=0)
-    return counts

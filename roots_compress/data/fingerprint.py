@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from roots_compress.data.documents import Document
 
+CHUNK_CHARACTERS = 1 << 20
+
 
 def text_sha256(documents: Iterable[Document]) -> str:
     """Return the sha256 of documents, in their order, with their boundaries and what of them is scored."""
@@ -15,13 +17,27 @@ def text_sha256(documents: Iterable[Document]) -> str:
         digest.update(f"document {len(document.spans)}\n".encode())
         for span in document.spans:
             encoded = span.text.encode()
-            digest.update(f"{len(encoded)} {span.scored:d}\n".encode() + encoded)
+            digest.update(f"{len(encoded)} {span.scored:d}\n".encode())
+            digest.update(encoded)
     return digest.hexdigest()
 
 
 def content_key(document: Document) -> bytes:
     """Return a key that documents share when their words are the same, whatever the space between them."""
-    return hashlib.sha256(" ".join(document.text.split()).encode()).digest()
+    digest, text = hashlib.sha256(), document.text
+    parted = False  # Whether there is space between the words so far and those to come.
+    begun = False
+    for start in range(0, len(text), CHUNK_CHARACTERS):
+        # In chunks: the words of a long text take many times its bytes.
+        chunk = text[start : start + CHUNK_CHARACTERS]
+        words = chunk.split()
+        if words:
+            if begun and (parted or chunk[0].isspace()):
+                digest.update(b" ")
+            digest.update(" ".join(words).encode())
+            begun = True
+        parted = chunk[-1].isspace()
+    return digest.digest()
 
 
 def without_repeats(documents: Iterable[Document]) -> tuple[Document, ...]:

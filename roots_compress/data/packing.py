@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
+from roots_compress.data.encoding import Tokens, encode, first_characters, joined
 from roots_compress.data.special_tokens import missing_ending, missing_opening
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, or_shorter
 from roots_compress.errors import InputError, Key
 
 BATCH_DOCUMENTS = 64
-"""Documents tokenised in one call: enough to keep the tokenizer's threads busy, few enough to stop early."""
+"""After so many documents it is asked whether there are tokens enough."""
 
-Ids = NDArray[np.int64]
+Ids = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
 
@@ -58,20 +61,21 @@ def pack(
             remedy=f"Give more text{or_shorter(key, len(ids))}.",
         )
     scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.
-    document_of_token = np.repeat(np.arange(len(lengths)), lengths)
+    document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     chosen = rng.permutation((len(ids) - 1) // (block_size - 1))[:limit]
     token_NT = chosen[:, None] * (block_size - 1) + np.arange(block_size)
-    labels_NT = np.where(scored, ids, IGNORED_LABEL)[token_NT]
+    input_ids_NT = ids[token_NT].astype(np.int64)
+    labels_NT = np.where(scored[token_NT], input_ids_NT, IGNORED_LABEL)
     labels_NT[:, 0] = IGNORED_LABEL  # Scored by the window before, whose last token it is.
-    document_NT = document_of_token[token_NT]
+    document_NT = document_of_token[token_NT].astype(np.int64)
     return PackedWindows(
-        input_ids=ids[token_NT], labels=labels_NT, segment_ids=document_NT - document_NT[:, :1]
+        input_ids=input_ids_NT, labels=labels_NT, segment_ids=document_NT - document_NT[:, :1]
     )
 
 
 def _tokenise(
     documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, wanted: int | None
-) -> tuple[Ids, Flags, Ids]:
+) -> tuple[Ids, Flags, NDArray[np.int64]]:
     """Return the documents' tokens one after another, which of them are scored, and each document's length.
 
     Stops after the batch of documents that brings the tokens to `wanted`.
@@ -83,36 +87,33 @@ def _tokenise(
         if wanted is not None and sum(lengths) >= wanted:
             break
         batch = documents[start : start + BATCH_DOCUMENTS]
-        spans = iter(encode_batch([span.text for document in batch for span in document.spans], tokenizer))
-        for document in batch:
-            pieces = [(next(spans), span.scored) for span in document.spans]
-            document_ids = np.concatenate([piece for piece, _ in pieces])
-            document_scored = np.concatenate([np.full(len(piece), flag) for piece, flag in pieces])
-            if len(document_ids) == 0:
-                continue
-            document_ids, document_scored = _framed(document_ids, document_scored, tokenizer)
-            ids.append(document_ids)
-            scored.append(document_scored)
-            lengths.append(len(document_ids))
+        pieces = encode((document.text for document in batch), tokenizer)
+        for index, parts in groupby(pieces, key=attrgetter("number")):
+            tokens = joined(parts)
+            if len(tokens.ids):
+                document_scored = _scored(batch[index], tokens, tokenizer)
+                document_ids, document_scored = _framed(tokens.ids, document_scored, tokenizer)
+                ids.append(document_ids)
+                scored.append(document_scored)
+                lengths.append(len(document_ids))
     if not lengths:
-        return np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.int64)
+        return np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0, np.int64)
     return np.concatenate(ids), np.concatenate(scored), np.array(lengths, np.int64)
 
 
-def encode_batch(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[Ids]:
-    """Return the ids of each text, without special tokens the text does not spell out itself."""
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    return [np.array(text_ids, np.int64) for text_ids in encoded["input_ids"]]
+def _scored(document: Document, tokens: Tokens, tokenizer: PreTrainedTokenizerFast) -> Flags:
+    """Return whether each token is scored: as the span is that its first character is in."""
+    flags = np.array([span.scored for span in document.spans])
+    if flags.all():
+        return np.full(len(tokens.ids), True)
+    span_ends = np.cumsum([len(span.text) for span in document.spans])
+    spans = np.searchsorted(span_ends, first_characters(tokens, tokenizer), side="right")
+    scored: Flags = flags[np.minimum(spans, len(flags) - 1)]
+    return scored
 
 
 def _framed(ids: Ids, scored: Flags, tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
     """Open a document with BOS and end it with EOS, unless its own text does (as a chat's markers may)."""
     before, after = missing_opening(ids, tokenizer), missing_ending(ids, tokenizer)
-    framed = np.concatenate((np.array(before, np.int64), ids, np.array(after, np.int64)))
+    framed = np.concatenate((np.array(before, np.int32), ids, np.array(after, np.int32)))
     return framed, np.concatenate((np.full(len(before), False), scored, np.full(len(after), True)))

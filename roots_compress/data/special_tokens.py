@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 TokenIds = int | Sequence[int] | None
 """A setting such as `eos_token_id`, as config.json and generation_config.json hold it."""
-Ids = Sequence[int] | NDArray[np.int64]
+Ids = Sequence[int] | NDArray[np.integer]
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:

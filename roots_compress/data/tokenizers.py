@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -15,8 +16,10 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.config import TokenizerConfig
 from roots_compress.data.documents import Document
+from roots_compress.data.pieces import cut_places
 from roots_compress.data.special_tokens import open_with_bos, opening_id
 from roots_compress.errors import InputError, Key
+from roots_compress.run.background import interruptible
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
@@ -55,7 +58,9 @@ def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> P
         initial_alphabet=sorted(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((document.text for document in documents), trainer)
+    # Cut where the pre-tokenizer cuts, a long text gives the same words, and takes less memory at a time.
+    texts = (piece for document in documents for piece in _pieces(document.text))
+    interruptible(lambda: tokenizer.train_from_iterator(texts, trainer))
     trained = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
@@ -66,6 +71,11 @@ def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> P
     )
     open_with_bos(trained)
     return trained
+
+
+def _pieces(text: str) -> Iterator[str]:
+    for start, end in pairwise(cut_places(text)):
+        yield text[start:end]
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import pytest
+
+from roots_compress.data import fingerprint
 from roots_compress.data.documents import Document, Span
 from roots_compress.data.fingerprint import content_key, text_sha256, without_repeats
 
@@ -30,3 +35,15 @@ def test_space_alone_does_not_make_another_content() -> None:
 def test_the_first_of_repeated_documents_is_kept() -> None:
     first, other = Document.plain("a b"), Document.plain("c")
     assert without_repeats([first, other, Document.plain("a  b")]) == (first, other)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize(
+    "text", ["", " ", "a", " a  b\n\nc ", "aa bb\u3000cc", "a" * 9, "ab " * 9, "  \n  x"]
+)
+def test_a_content_does_not_depend_on_how_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, text: str, chunk: int
+) -> None:
+    monkeypatch.setattr(fingerprint, "CHUNK_CHARACTERS", chunk)
+    right = hashlib.sha256(" ".join(text.split()).encode()).digest()
+    assert content_key(Document.plain(text)) == right
