@@ -32,16 +32,19 @@ def members(group: int) -> list[str]:
     return found
 
 
-def interrupt(commands: Commands, process: int, when: Callable[[], bool]) -> None:
-    """Press Ctrl-C, which reaches the whole group, as soon as it is time."""
+def interrupt(commands: Commands, process: int, when: Callable[[], bool]) -> float:
+    """Press Ctrl-C, which reaches the whole group, as soon as it is time; return the seconds to the end."""
     deadline = time.monotonic() + 90
     while not when():
         assert commands.running(), commands.said()
         assert time.monotonic() < deadline
+    pressed = time.monotonic()
     os.killpg(process, signal.SIGINT)
     assert commands.end() == 130, commands.said()
+    seconds = time.monotonic() - pressed
     assert "the same command goes on from there" in commands.said()
     assert members(process) == []
+    return seconds
 
 
 def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(commands: Commands, tmp_path: Path) -> None:
@@ -65,3 +68,19 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(commands: Command
     assert "00 baseline: finished earlier, reused" in commands.said()
     assert "Traceback" not in commands.said()
     assert [stage.kind for stage in read_metrics(run).stages] == ["baseline", "quantize"]
+
+
+def test_ctrl_c_ends_the_tokenizing_of_a_long_text_at_once(commands: Commands, tmp_path: Path) -> None:
+    """A word of 12 million letters, which cannot be cut, is 10 seconds of one call into the library."""
+    save_checkpoint(tiny_checkpoint(), tmp_path / "model")
+    (tmp_path / "text.txt").write_text("another text. " * 300)
+    (tmp_path / "held.txt").write_text("a" * 12_000_000)
+    texts = f"--data {tmp_path}/text.txt --eval-data {tmp_path}/held.txt"
+    command = f"eval {tmp_path}/model {texts} --block-size 32 --windows 4 --threads 1".split()
+    process = commands.start(*command)
+
+    def tokenizes() -> bool:
+        status = (PROCESSES / str(process) / "status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) > 1_000_000  # kB; torch alone takes half of it
+
+    assert interrupt(commands, process, tokenizes) < 4

@@ -87,10 +87,11 @@ def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
                 return
             except csv.Error as error:
                 place = f" in line {reader.line_num}" if reader.line_num > line else ""
+                header = [text[: text.find("\n")]] if line == 1 else []
                 raise InputError(
                     f"the file is malformed: {_cause(str(error), place)}",
                     where=f"{path}:{line}",
-                    remedy=QUOTES_REMEDY,
+                    remedy=separator_advice(header) or QUOTES_REMEDY,
                 ) from error
             if any(field.strip() for field in row):
                 yield line, row

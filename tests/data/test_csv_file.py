@@ -80,7 +80,9 @@ def test_a_row_that_does_not_fit_is_named(tmp_path: Path, content: str, line: in
     [
         ("id;text\n1;a\n", "semicolons"),
         ("id;text\n1;a, b\n", "semicolons"),
+        ('"id";"text"\n"1";"a"\n', "semicolons"),
         ("id\ttext\n1\ta\n", r"\.tsv"),
+        ('"id"\t"text"\n"1"\t"a"\n', r"\.tsv"),
         ("id|text\n1|a\n", "bars"),
     ],
 )
