@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -44,7 +45,7 @@ KINDS = ("byte level", "trimmed", "prefix space", "words", "llama", "no space", 
 def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
     """Return a tokenizer of one of the `KINDS` that checkpoints come with."""
     byte_level = pre_tokenizers.ByteLevel
-    options = {"show_progress": False, "special_tokens": ["<unk>"]}
+    options: dict[str, Any] = {"show_progress": False, "special_tokens": ["<unk>"]}
     trainer: trainers.Trainer = trainers.BpeTrainer(
         vocab_size=500, initial_alphabet=byte_level.alphabet(), **options
     )
