@@ -7,7 +7,7 @@ there. The call runs in a thread, and Ctrl-C is answered at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -62,23 +62,33 @@ class _Part(NamedTuple):
     read_end: int
 
 
-def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[Piece]:
+def encode(
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, *, places: bool = True
+) -> Iterator[Piece]:
     """Yield the tokens of texts, without special tokens that a text does not spell out itself.
 
     A long text comes in pieces, which together have the tokens of the whole: at every cut the tokens on both
     sides must be the same whether they are read from the left or from the right, and none may reach across.
     A text for which this is not so is read as a whole from there on.
+
+    Args:
+        texts: read one after another.
+        tokenizer: a fast one.
+        places: whether the tokens' `starts` and `ends` are asked for; without, they may be zeros.
+
+    Raises:
+        InputError: a text that cannot be cut has more tokens than fit in memory at once.
     """
     backend = _plain_backend(tokenizer)
     pending: tuple[str, _Part, Tokens] | None = None  # Not yet compared with the part after it.
     whole = -1  # The text that is read as a whole from some place on.
-    for text, part, tokens in _encoded_parts(texts, backend):
+    for text, part, tokens in _encoded_parts(texts, backend, places):
         if part.number == whole:
             continue
         if pending is not None and part.start > 0 and not _agree(pending[2], tokens, part.start):
             left, pending, whole = pending[1], None, part.number
             rest = left._replace(end=len(text), read_end=len(text))
-            yield _own(text, rest, _encode_batch([(text, rest)], backend)[0])
+            yield _own(text, rest, _encode_batch([(text, rest)], backend, places=True)[0])
             continue
         if pending is not None:
             yield _own(*pending)
@@ -160,37 +170,42 @@ def _plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     return backend
 
 
-def _encoded_parts(texts: Iterable[str], backend: Tokenizer) -> Iterator[tuple[str, _Part, Tokens]]:
+def _encoded_parts(
+    texts: Iterable[str], backend: Tokenizer, places: bool
+) -> Iterator[tuple[str, _Part, Tokens]]:
     """Yield the parts of all texts, with the tokens of all the characters that are read for each."""
     batch: list[tuple[str, _Part]] = []
     size = 0
     for number, text in enumerate(texts):
-        places = cut_places(text)
-        for start, end in pairwise(places):
+        for start, end in pairwise(cut_places(text)):
             part = _Part(number, start, end, context_before(text, start), context_after(text, end))
             if batch and size + end - start > BATCH_CHARACTERS:
-                yield from _with_tokens(batch, backend)
+                yield from _with_tokens(batch, backend, places)
                 batch, size = [], 0
             batch.append((text, part))
             size += end - start
-    yield from _with_tokens(batch, backend)
+    yield from _with_tokens(batch, backend, places)
 
 
-def _with_tokens(batch: list[tuple[str, _Part]], backend: Tokenizer) -> Iterator[tuple[str, _Part, Tokens]]:
+def _with_tokens(
+    batch: list[tuple[str, _Part]], backend: Tokenizer, places: bool
+) -> Iterator[tuple[str, _Part, Tokens]]:
     if batch:
-        for (text, part), tokens in zip(batch, _encode_batch(batch, backend), strict=True):
+        cut = any(part.end - part.start < len(text) for text, part in batch)
+        for (text, part), tokens in zip(batch, _encode_batch(batch, backend, places or cut), strict=True):
             yield text, part, tokens
 
 
-def _encode_batch(batch: list[tuple[str, _Part]], backend: Tokenizer) -> list[Tokens]:
+def _encode_batch(batch: list[tuple[str, _Part]], backend: Tokenizer, places: bool) -> list[Tokens]:
     """Return the tokens of what is read for each part, at their places in its whole text."""
     texts = [text[part.read_start : part.read_end] for text, part in batch]
     _check_memory(max(texts, key=len))
+    call = backend.encode_batch if places else backend.encode_batch_fast
 
     def work() -> list[Tokens]:
-        encodings = backend.encode_batch(texts, add_special_tokens=False)
+        encodings = call(texts, add_special_tokens=False)
         encodings.reverse()  # Each is let go when its arrays are made.
-        return [_arrays(encodings.pop(), part.read_start) for _, part in batch]
+        return [_arrays(encodings.pop(), part.read_start, places) for _, part in batch]
 
     return interruptible(work)
 
@@ -210,9 +225,14 @@ def _check_memory(text: str) -> None:
         )
 
 
-def _arrays(encoding: Encoding, first: int) -> Tokens:
-    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + first
-    return Tokens(np.array(encoding.ids, np.int32), offsets[:, 0].copy(), offsets[:, 1].copy())
+def _arrays(encoding: Encoding, first: int, places: bool) -> Tokens:
+    ids = np.array(encoding.ids, np.int32)
+    if not places:
+        return Tokens(ids, np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64))
+    offsets = (
+        np.fromiter(chain.from_iterable(encoding.offsets), np.int64, 2 * len(ids)).reshape(-1, 2) + first
+    )
+    return Tokens(ids, offsets[:, 0].copy(), offsets[:, 1].copy())
 
 
 def _agree(left: Tokens, right: Tokens, cut: int) -> bool:

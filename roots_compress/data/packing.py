@@ -87,7 +87,8 @@ def _tokenise(
         if wanted is not None and sum(lengths) >= wanted:
             break
         batch = documents[start : start + BATCH_DOCUMENTS]
-        pieces = encode((document.text for document in batch), tokenizer)
+        mixed = any(span.scored != document.spans[0].scored for document in batch for span in document.spans)
+        pieces = encode((document.text for document in batch), tokenizer, places=mixed)
         for index, parts in groupby(pieces, key=attrgetter("number")):
             tokens = joined(parts)
             if len(tokens.ids):
@@ -104,8 +105,8 @@ def _tokenise(
 def _scored(document: Document, tokens: Tokens, tokenizer: PreTrainedTokenizerFast) -> Flags:
     """Return whether each token is scored: as the span is that its first character is in."""
     flags = np.array([span.scored for span in document.spans])
-    if flags.all():
-        return np.full(len(tokens.ids), True)
+    if flags.all() or not flags.any():
+        return np.full(len(tokens.ids), flags[0])
     span_ends = np.cumsum([len(span.text) for span in document.spans])
     spans = np.searchsorted(span_ends, first_characters(tokens, tokenizer), side="right")
     scored: Flags = flags[np.minimum(spans, len(flags) - 1)]
