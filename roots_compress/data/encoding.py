@@ -23,8 +23,8 @@ from roots_compress.run.memory import available_memory
 BATCH_CHARACTERS = 1 << 19
 """Text tokenised in one call: enough to keep the tokenizer's threads busy, and about 100 MB of its answer."""
 
-BYTES_A_CHARACTER = 200
-"""Memory that a tokenizer's answer takes, where every character is a token."""
+BYTES_A_CHARACTER = 100
+"""Memory that a tokenizer takes at the least for a text that it cannot cut into words."""
 SPACE_BYTE = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
 """How byte-level tokenizers spell a space."""
 
@@ -219,8 +219,8 @@ def _check_memory(text: str) -> None:
     needed = len(text) * BYTES_A_CHARACTER
     if len(text) > BATCH_CHARACTERS and (available := available_memory()) is not None and needed > available:
         raise InputError(
-            f"a text has {len(text):,} characters without a place to cut it, from {text[:20]!r} on; their "
-            f"tokens take {needed / 1e9:.1f} GB of memory at first, and {available / 1e9:.1f} GB are free",
+            f"a text has {len(text):,} characters without a place to cut it, from {text[:20]!r} on; "
+            f"to tokenise it takes {needed / 1e9:.1f} GB of memory or more; {available / 1e9:.1f} GB are free",
             remedy="Break it into lines, or leave it out.",
         )
 

@@ -104,7 +104,8 @@ def bad_table(bench: Bench) -> Request:
     if name == "a.csv":
         text: str | bytes = bench.random.choice(
             ('text\n"open\n' + "x\n" * 40, "text,text,text\na\n", "text\na,b,c\nd\n", "\x01\x02\n", '"',
-            ",,,\n",
+            ",,,\n", "id,text\n1,a\n2\n", "text\nHello, world\n", 'id,text\n1,"a" b\n', "id;text\n1;a\n",
+            'text\n"say \\"no\\""\n',
              'a,b\n"x', "text\n" + '"' * 999)
         )  # fmt: skip
         bench.write(name, text)

@@ -22,6 +22,7 @@ from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.packing import pack
 from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.data.windows import IGNORED_LABEL
+from roots_compress.errors import InputError
 from tests.data.conftest import SENTENCES
 
 WORDS = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -262,6 +263,15 @@ def test_a_signal_ends_the_tokenizing_of_one_long_word(tmp_path: Path, handled: 
         child.send_signal(signal.SIGINT)
     assert child.wait(timeout=60) == 130
     assert time.monotonic() - started < 3
+
+
+def test_a_text_without_a_cut_is_refused_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    monkeypatch.setattr(encoding, "available_memory", lambda: 10_000_000)
+    assert sum(len(piece.tokens.ids) for piece in encode(["The quick fox " * 50_000], tokenizer)) > 100_000
+    with pytest.raises(InputError, match=r"700,000 characters without a place to cut it, from 'aaa"):
+        list(encode(["a" * 700_000], tokenizer))
 
 
 def test_an_error_of_the_tokenizer_comes_through(tokenizer: PreTrainedTokenizerFast) -> None:
