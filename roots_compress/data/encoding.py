@@ -220,7 +220,7 @@ def _check_memory(text: str) -> None:
     if len(text) > BATCH_CHARACTERS and (available := available_memory()) is not None and needed > available:
         raise InputError(
             f"a text has {len(text):,} characters without a place to cut it, from {text[:20]!r} on; it "
-            f"takes {needed / 1e9:.1f} GB of memory or more to tokenise, and {available / 1e9:.1f} GB are free",
+            f"takes {needed / 1e9:.1f} GB of memory to tokenise, and {available / 1e9:.1f} GB are free",
             remedy="Break it into lines, or leave it out.",
         )
 
