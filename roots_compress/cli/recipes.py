@@ -36,7 +36,7 @@ stages:
     student: small
   - kind: prune             # a quarter of its MLP channels go
     ratio: 0.25
-  - kind: quantize          # 8-bit weights and, where it holds up, activations
+  - kind: quantize          # 8-bit weights; which products, a timing decides
     scheme: int8
 gates:                      # `run` leaves with exit code 3 when one is missed
   max_perplexity_ratio: 1.5
