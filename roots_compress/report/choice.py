@@ -29,9 +29,13 @@ def _line(choice: dict[str, Any]) -> str:
     if "milliseconds" not in choice:
         return f"{said}{choice['source']}"
     took, would = choice["milliseconds"][chosen], choice["milliseconds"][other]
-    said += f"{took:,.0f} ms and {choice['bytes'][chosen] / 1e6:.1f} MB, {FORMS[other]} would take "
-    said += f"{would:,.0f} ms and {choice['bytes'][other] / 1e6:.1f} MB ({choice['source']})"
+    said += f"{took:,.0f} ms and {_size(choice['bytes'][chosen])}, {FORMS[other]} would take "
+    said += f"{would:,.0f} ms and {_size(choice['bytes'][other])} ({choice['source']})"
     return said + _loss(choice)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e6:.3f} MB"
 
 
 def _loss(choice: dict[str, Any]) -> str:
