@@ -38,18 +38,23 @@ class _Stream(io.FileIO):
         self.failure: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some bytes or, once it has failed, drop them."""
+        """Write bytes, all of them, or drop them once it has failed."""
+        rest = memoryview(data)
+        size = rest.nbytes
         if self.failure is None:
             try:
-                # A pipe that does not block, as of some terminals and servers, answers None while it is full.
-                while (written := super().write(data)) is None:
-                    select.select([], [self], [])
-                return written
+                while rest:
+                    # A pipe that does not block, as of some terminals and servers, answers None while full.
+                    written = super().write(rest)
+                    if written is None:
+                        select.select([], [self], [])
+                    else:
+                        rest = rest[written:]
             except OSError as error:
                 self.failure = error
                 if self._failing:
                     raise OutputError from error
-        return memoryview(data).nbytes
+        return size
 
 
 def run_on_streams(program: Callable[[], object]) -> NoReturn:
@@ -115,8 +120,10 @@ def _text(stream: TextIO | None, raw: _Stream) -> TextIO:
     if os.name == "nt" and stream.isatty():
         stream.reconfigure(errors="backslashreplace")
         return stream
+    # The text's own buffer is enough. One of bytes would write again what a signal's handler, raising within
+    # `write`, let it believe unwritten.
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        raw,
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering,
