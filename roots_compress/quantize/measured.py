@@ -39,9 +39,9 @@ MEASURED: dict[str, Measured] = {
     "avx2": Measured(
         machine="an AMD EPYC with AVX2 alone",
         date="2026-11-28",
-        command="roots-compress bench INTEGER WEIGHTS_ONLY --contexts 512",
-        integer=Rates(read=625.0, write=77.0),
-        floating=Rates(read=345.0, write=88.0),
+        command="roots-compress bench INTEGER WEIGHTS_ONLY --context 512 --threads 2, twice",
+        integer=Rates(read=578.0, write=73.2),
+        floating=Rates(read=310.0, write=75.5),
     ),
     "avx512-vnni": Measured(
         machine="an AMD EPYC with AVX-512 VNNI and without AMX",
