@@ -14,6 +14,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.model.tokenizer import quiet_transformers
+
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CLEANED = frozenset(" .?!,'ntmsver")
 """The characters of what transformers' `clean_up_tokenization` replaces. It leaves any other as it is, and
@@ -36,7 +38,8 @@ class TextStream:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._tokens = list(prompt)
-        self._given = len(self._decoded(self._tokens))
+        with quiet_transformers():  # It says once that it cleans up no BPE's text, whatever the setting.
+            self._given = len(self._decoded(self._tokens))
         # Not `all_special_ids`, which holds only those that have a role, such as EOS.
         added = tokenizer.added_tokens_decoder.items()
         self._no_text = {number for number, token in added if token.special}
@@ -73,9 +76,8 @@ class TextStream:
             tokens = tokens[: len(tokens) - self._open_run()]
         text = self._decoded(tokens)
         if self._tokenizer.clean_up_tokenization_spaces:
-            text = text[
-                : 1 + max((index for index, char in enumerate(text) if char not in CLEANED), default=-1)
-            ]
+            while text and text[-1] in CLEANED:
+                text = text[:-1]
         # A character whose last bytes are to come. It may be the text's own, which the next token shows.
         return text[:-1] if text.endswith(REPLACEMENT) else text
 

@@ -170,5 +170,13 @@ def test_without_a_number_the_text_ends_where_the_context_does(graph: Path) -> N
     assert "more than the model's 128" in output
 
 
+def test_nothing_is_said_of_a_cleanup_that_is_not_done(graph: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(graph, tmp_path / "cleaning")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clean_up_tokenization_spaces": True}))
+    ended = shell(f"$ROOTS generate {folder} -p 'a .' --max-new-tokens 2", tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_the_module_is_the_command(tmp_path: Path) -> None:
     assert shell("$ROOTS --version", tmp_path).stdout.strip()[0].isdigit()

@@ -91,9 +91,12 @@ def test_settings_of_a_config_without_generation_config_are_heeded(tmp_path: Pat
     source = folder_of(KINDS["byte-level BPE"](), tmp_path / "theirs")
     (source / "generation_config.json").unlink()
     config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps({**config, "repetition_penalty": 1.7, "num_beams": 1}))
+    ends = [2, *range(100, 180, 10)]
+    asked = {"repetition_penalty": 1.7, "num_beams": 1, "eos_token_id": ends}
+    (source / "config.json").write_text(json.dumps({**config, **asked}))
     theirs, ours = Theirs(source), Ours(load_checkpoint(source), tmp_path / "ours")
     assert ours.wishes.settings.repetition_penalty == 1.7
+    assert set(ours.wishes.stop_tokens) == set(ends)
     for prompt in PROMPTS:
         assert ours.text(prompt, NEW) == theirs.text(prompt, NEW), prompt
 
