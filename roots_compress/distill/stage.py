@@ -8,7 +8,7 @@ from rich.console import Console
 
 from roots_compress.data.documents import TextSplit
 from roots_compress.distill.config import DistillConfig
-from roots_compress.distill.student import make_student
+from roots_compress.distill.student import make_student, with_first_tokens
 from roots_compress.errors import InputError
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.training.outcome import StageOutcome
@@ -51,7 +51,7 @@ def distill(
     student = make_student(config.student, teacher, seed=seed)
     summary = teach(
         student.model,
-        teacher,
+        with_first_tokens(teacher, student.model.config.vocab_size),
         text,
         config.loss,
         config.training,

@@ -25,6 +25,9 @@ NEAR_ENOUGH = 0.95
 """An MLP that would keep more than this fraction of its width keeps it all."""
 NARROWEST = 0.125
 
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+"""Tensors with a row for each token."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -64,7 +67,7 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
         seed: draws the weights that come from nowhere else.
 
     Raises:
-        InputError: the name is unknown, a file cannot be used, or the vocabularies differ.
+        InputError: the name is unknown, a file cannot be used, or the tokenizers differ.
     """
     path = student_path(student)
     if path is None:
@@ -75,10 +78,35 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
         require_same_size(config.vocab_size, teacher.model.config.vocab_size, path)
         return _inheriting(config, teacher, seed=seed)
     checkpoint = load_checkpoint(path)
-    require_same_size(checkpoint.model.config.vocab_size, teacher.model.config.vocab_size, path)
     require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)
     refuse_quantized(bool(checkpoint.model.config.quantization), path)
     return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config)})
+
+
+def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
+    """Return a teacher whose tables hold only the first tokens, the weights shared with the one given.
+
+    Checkpoints of one tokenizer are padded to different numbers of rows. What a teacher says of rows that its
+    student lacks is left out, and its distribution is over the others.
+
+    Args:
+        teacher: float weights.
+        count: tokens to keep; where it has no more, it is returned as it is.
+    """
+    if count >= teacher.model.config.vocab_size:
+        return teacher
+    config = copy.deepcopy(teacher.model.config)
+    config.vocab_size = count
+    with torch.device("meta"):
+        model = RootsForCausalLM(config)
+    state = {
+        name: tensor[:count] if name in TABLES else tensor
+        for name, tensor in teacher.model.state_dict().items()
+    }
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    model.generation_config = teacher.model.generation_config
+    return Checkpoint(model.eval(), teacher.tokenizer)
 
 
 def preset_config(teacher: RootsConfig, preset: Preset) -> RootsConfig:

@@ -42,8 +42,6 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
         return Limits(config.max_position_embeddings, config.is_fusible)
     source = inspect_source(path)
     refuse_quantized(source.quantized, path)
-    if vocab_size is not None and source.vocab_size is not None:
-        require_same_size(source.vocab_size, vocab_size, path)
     student_tokenizer = load_tokenizer(source)
     if source.vocab_size is not None:
         check_vocabulary(student_tokenizer, source.vocab_size, path)
@@ -62,7 +60,7 @@ def refuse_quantized(quantized: bool, path: Path) -> None:
 
 
 def require_same_size(student: int, teacher: int, path: Path) -> None:
-    """Raise an InputError where the embeddings have different numbers of rows."""
+    """Raise an InputError where a student without weights has another number of rows than its teacher."""
     if student != teacher:
         raise InputError(
             f"the student's vocabulary has {student} entries, the teacher's {teacher}",

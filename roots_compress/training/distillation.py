@@ -42,8 +42,9 @@ class Distillation(Objective):
     part of the student: trained along (Romero et al. 2015, FitNets), or given and left as they are.
 
     Args:
-        teacher: a model, put in eval mode and frozen here, that shares the student's vocabulary; or its cache
-            on the very windows of the training.
+        teacher: a model, put in eval mode and frozen here, whose tokens are the student's; or its cache on
+            the very windows of the training. Its tables may have fewer rows than the student's: distributions
+            are compared over its own.
         student: the model to be trained, for its shape.
         config: the weights, and which divergence.
         seed: initialises learned maps, and decides what an on-policy student writes.
@@ -68,7 +69,8 @@ class Distillation(Objective):
             assert not config.needs_running_teacher
             self.cache = teacher
             return
-        assert teacher.config.vocab_size == student.config.vocab_size
+        # Rows beyond the teacher's are of no token: they fill a student's tables up to a round number.
+        assert teacher.config.vocab_size <= student.config.vocab_size
         self.teacher = teacher.eval().requires_grad_(False)
         self.matches = matched_layers(len(student.config.layers), len(teacher.config.layers))
         widths = student.config.hidden_size, teacher.config.hidden_size
@@ -94,7 +96,8 @@ class Distillation(Objective):
         config = self.config
         sampled = self._may_write(batch)
         if sampled is not None:
-            batch = sample_continuations(model, batch, sampled)
+            rows = model.config.vocab_size if self.teacher is None else self.teacher.config.vocab_size
+            batch = sample_continuations(model, batch, sampled, vocab_size=rows)
         student = run(model, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0)
         teacher = self._run_teacher(batch)
         # What the student wrote is no text to be learnt by heart.
@@ -157,11 +160,13 @@ class Distillation(Objective):
         temperature = self.config.temperature
         if self.cache is not None:
             cached = self.cache.read(batch.rows).to(batch.input_ids_BT.device)
-            return lambda logits_nV, part: log_probs_of_cache(cached, part, logits_nV, temperature)
+            rows = self.cache.vocab_size
+            return lambda logits_nV, part: log_probs_of_cache(cached, part, logits_nV[:, :rows], temperature)
         assert self.teacher is not None
         assert teacher is not None
         theirs = logits_of_teacher(self.teacher, teacher.final_NW)
-        return lambda logits_nV, part: log_probs_of_teacher(theirs.at(part), logits_nV, temperature)
+        rows = self.teacher.config.vocab_size
+        return lambda logits_nV, part: log_probs_of_teacher(theirs.at(part), logits_nV[:, :rows], temperature)
 
     def _inner_terms(
         self, student: Signals, teacher: Signals | None, batch: Batch

@@ -16,7 +16,9 @@ from roots_compress.training.batches import Batch
 
 
 @torch.no_grad()
-def sample_continuations(model: RootsForCausalLM, batch: Batch, generator: torch.Generator) -> Batch:
+def sample_continuations(
+    model: RootsForCausalLM, batch: Batch, generator: torch.Generator, *, vocab_size: int | None = None
+) -> Batch:
     """Return the windows with their second half drawn from the model, which alone is scored.
 
     On-policy distillation (Agarwal et al. 2024, GKD): a student that learns only from text is not taught what
@@ -27,6 +29,7 @@ def sample_continuations(model: RootsForCausalLM, batch: Batch, generator: torch
         model: the student.
         batch: windows of two or more tokens.
         generator: on the batch's device; decides the draws.
+        vocab_size: draws among so many tokens, the first ones; None for all.
     """
     given = batch.input_ids_BT.shape[1] // 2
     prompt_BP, segments_BP = batch.input_ids_BT[:, :given], batch.segment_ids_BT[:, :given]
@@ -37,7 +40,8 @@ def sample_continuations(model: RootsForCausalLM, batch: Batch, generator: torch
     past = preallocated_cache(model.config.num_hidden_layers, length)
     for _ in range(length - given):
         output = model.model(input_ids=next_BT, attention_mask=mask_BS, past_key_values=past, use_cache=True)
-        probabilities_BV = model.project(output.last_hidden_state[:, -1]).float().softmax(dim=-1)
+        logits_BV = model.project(output.last_hidden_state[:, -1])[:, :vocab_size]
+        probabilities_BV = logits_BV.float().softmax(dim=-1)
         next_BT = torch.multinomial(probabilities_BV, 1, generator=generator)
         tokens.append(next_BT)
         mask_BS = torch.cat((mask_BS, torch.ones_like(next_BT)), dim=1)

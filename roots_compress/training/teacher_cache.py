@@ -93,6 +93,7 @@ class TeacherCache:
         self.sha256 = hash_json(self.identity)
         self.folder = folder if (folder / FACTS).exists() else folder / self.sha256[:16]
         self._top_k = top_k
+        self.vocab_size = vocab_size
         self._ids = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self._offsets = np.concatenate(([0], np.cumsum(scored_counts)))
         self._windows_each = max(1, PART_POSITIONS // int(scored_counts.max()))

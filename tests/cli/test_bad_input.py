@@ -313,7 +313,6 @@ def test_a_model_at_fault(model: str, words: str, refused: Callable[[str], str])
     [
         *((name, words) for name, words in MODEL_FAULTS if name not in ("nan", "absent", "few-rows")),
         ("other-tokens", "the student's tokenizer ... is not the teacher's"),
-        ("larger-vocabulary", "vocabulary has 320 entries, the teacher's 300"),
         ("larger-vocabulary/config.json", "vocabulary has 320 entries, the teacher's 300"),
         ("short-context", "--block-size: is 32 tokens ... 16"),
         ("absent", "no preset or path 'absent'"),

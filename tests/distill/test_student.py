@@ -10,11 +10,17 @@ import pytest
 import torch
 
 from roots_compress.distill.config import STUDENT_PRESETS
-from roots_compress.distill.student import PRESETS, layer_parameters, make_student, preset_config
+from roots_compress.distill.student import (
+    PRESETS,
+    layer_parameters,
+    make_student,
+    preset_config,
+    with_first_tokens,
+)
 from roots_compress.errors import InputError
 from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.model.config import RootsConfig
-from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer
+from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
 
 def matrices(config: RootsConfig) -> int:
@@ -119,10 +125,26 @@ def test_a_checkpoint_keeps_its_own_weights(tmp_path: Path) -> None:
     )
 
 
-def test_a_checkpoint_with_another_vocabulary_size_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tiny_checkpoint(vocab_size=320), tmp_path / "student")
+@pytest.mark.parametrize(("student", "teacher"), [(320, 300), (300, 320), (310, 320)])
+def test_tables_of_one_tokenizer_may_be_padded_differently(
+    student: int, teacher: int, tmp_path: Path
+) -> None:
+    """Qwen 2.5 has 151,936 rows at 0.5B and 152,064 at 7B."""
+    save_checkpoint(tiny_checkpoint(vocab_size=student), tmp_path / "student")
+    large = tiny_checkpoint(1, vocab_size=teacher)
+    made = make_student(str(tmp_path / "student"), large, seed=0)
+    assert made.model.config.vocab_size == student
+    cut = with_first_tokens(large, student)
+    kept = min(student, teacher)
+    assert cut.model.config.vocab_size == kept
+    tokens = tiny_tokens()
+    torch.testing.assert_close(cut.model(tokens).logits, large.model(tokens).logits[..., :kept])
+    assert large.model.config.vocab_size == teacher
+
+
+def test_a_config_file_with_another_vocabulary_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="student's vocabulary has 320 entries, the teacher's 300"):
-        make_student(str(tmp_path / "student"), tiny_checkpoint(), seed=0)
+        make_student(write(tmp_path / "student.json", vocab_size=320), tiny_checkpoint(), seed=0)
 
 
 def test_a_checkpoint_with_other_token_ids_is_refused(tmp_path: Path) -> None:

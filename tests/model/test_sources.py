@@ -367,3 +367,20 @@ def test_truncated_gguf(tmp_path: Path) -> None:
 def test_gguf_of_another_version(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 7, 0, 0))
     assert "version 7" in refusal(tmp_path / "m.gguf").message
+
+
+def test_weights_that_nothing_reads_are_told(llama: Path, sharded: Path) -> None:
+    assert inspect_source(llama).unread == inspect_source(sharded).unread == ()
+    others = ("consolidated.safetensors", "model-00009-of-00009.safetensors", "pytorch_model.bin")
+    for folder in (llama, sharded):
+        for name in others:
+            (folder / name).write_bytes(b"")
+        assert inspect_source(folder).unread == others
+
+
+def test_a_directory_of_gguf_files_names_them(roots: Path) -> None:
+    (roots / "model.safetensors").unlink()
+    (roots / "m.gguf").write_bytes(b"")
+    assert str(roots / "m.gguf") in str(refusal(roots).remedy)
+    (roots / "config.json").unlink()
+    assert str(roots / "m.gguf") in str(refusal(roots).remedy)

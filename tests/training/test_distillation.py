@@ -241,3 +241,38 @@ def test_the_students_turn_comes_as_often_as_asked() -> None:
     batch = as_batch(windows(1))
     turns = [objective._may_write(replace(batch, first=first)) is not None for first in range(1000)]
     assert 250 < sum(turns) < 350
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_rows_that_the_teacher_lacks_are_left_out_of_the_comparison(cached: bool, tmp_path: Path) -> None:
+    """A student with padded tables learns what one without learns, and the padding itself is left alone."""
+    config = DistillLossConfig(divergence_weight=1.0, cross_entropy_weight=0.0, top_k=16 if cached else None)
+    teacher, batch = tiny_model(0), as_batch(windows())
+    plain, padded = tiny_model(1), tiny_model(2, vocab_size=VOCAB_SIZE + 20)
+    state = padded.state_dict() | {
+        name: torch.cat((tensor, padded.state_dict()[name][VOCAB_SIZE:]))
+        if "embed_tokens" in name
+        else tensor
+        for name, tensor in plain.state_dict().items()
+        if name != "lm_head.weight"
+    }
+    state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    padded.load_state_dict(state)
+    losses = []
+    for student in (plain, padded):
+        source = ask(tmp_path, teacher, config) if cached else teacher
+        loss = Distillation(source, student, config, seed=0)(student, batch)
+        loss.total.backward()
+        losses.append(loss.parts["divergence"])
+    torch.testing.assert_close(losses[0], losses[1])
+    gradient = padded.model.embed_tokens.weight.grad
+    assert gradient is not None
+    assert not gradient[VOCAB_SIZE:].any()
+
+
+def test_a_student_draws_only_tokens_that_its_teacher_knows() -> None:
+    config = DistillLossConfig(on_policy_ratio=1.0)
+    padded = tiny_model(2, vocab_size=VOCAB_SIZE + 200)
+    with torch.no_grad():
+        padded.model.embed_tokens.weight[VOCAB_SIZE:] *= 50
+    Distillation(tiny_model(0), padded, config, seed=0)(padded, as_batch(windows()))
