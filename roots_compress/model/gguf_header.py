@@ -122,6 +122,11 @@ class _Reader:
         end = max((tensor.start + tensor.size for tensor in table.values()), default=0)
         if end and data_start + end > self.size:
             self._refuse(f"has {self.size} bytes where its tensors need {data_start + end}")
+        reached = 0
+        for name, tensor in sorted(table.items(), key=lambda item: item[1].start):
+            if tensor.start < reached:
+                self._refuse(f"tensor {name!r} lies within the one before it")
+            reached = tensor.start + tensor.size
         tensors = {name: replace(tensor, start=data_start + tensor.start) for name, tensor in table.items()}
         return GgufHeader(metadata, tensors)
 

@@ -144,7 +144,9 @@ def test_tables_of_one_tokenizer_may_be_padded_differently(
 
 def test_a_config_file_with_another_vocabulary_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="student's vocabulary has 320 entries, the teacher's 300"):
-        make_student(write(tmp_path / "student.json", vocab_size=320), tiny_checkpoint(), seed=0)
+        make_student(
+            write(tmp_path / "s.json", vocab_size=320, layers=[tiny_layer()]), tiny_checkpoint(), seed=0
+        )
 
 
 def test_a_checkpoint_with_other_token_ids_is_refused(tmp_path: Path) -> None:

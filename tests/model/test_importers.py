@@ -226,6 +226,16 @@ def test_tensor_of_no_rule_is_an_error(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+def test_tensors_of_an_adapter_among_the_weights_are_told(tmp_path: Path) -> None:
+    save_source(source_model("llama"), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    extra = {"model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(2)}
+    save_file({**tensors, **extra}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="lora_A") as caught:
+        load_checkpoint(tmp_path)
+    assert "merge_and_unload" in str(caught.value.remedy)
+
+
 def test_missing_tensor_is_an_error(tmp_path: Path) -> None:
     save_source(source_model("llama"), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")

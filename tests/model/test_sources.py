@@ -356,6 +356,13 @@ def test_gguf_with_a_bad_tensor(tmp_path: Path, tensor: bytes, expected: str) ->
     assert expected in refusal(path).message
 
 
+def test_gguf_tensors_that_overlap_are_refused(tmp_path: Path) -> None:
+    tensors = gguf_tensor("a", [4]) + gguf_tensor("b", [4], offset=8)
+    path = gguf_file(tmp_path / "m.gguf", {"general.architecture": "llama"}, tensors, count=2)
+    path.write_bytes(path.read_bytes() + bytes(64))
+    assert "'b' lies within" in refusal(path).message
+
+
 def test_truncated_gguf(tmp_path: Path) -> None:
     path = gguf_file(tmp_path / "m.gguf", {"general.architecture": "llama", "llama.block_count": 2})
     whole = path.read_bytes()

@@ -86,10 +86,11 @@ def to_roots(
         if pattern in family.ignored:
             continue
         if pattern not in rules:
+            remedy = "The checkpoint holds more than the language model, or its model_type is wrong."
+            if "lora_" in name or ".base_layer." in name:
+                remedy = "It is a part of an adapter: merge it into its base first (peft's merge_and_unload)."
             raise InputError(
-                f"tensor {name!r} has no place in a {family.model_type} model",
-                where=where,
-                remedy="The checkpoint holds more than the language model, or its model_type is wrong.",
+                f"tensor {name!r} has no place in a {family.model_type} model", where=where, remedy=remedy
             )
         rule = rules[pattern]
         yield from zip(
