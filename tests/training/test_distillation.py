@@ -260,7 +260,7 @@ def test_rows_that_the_teacher_lacks_are_left_out_of_the_comparison(cached: bool
     padded.load_state_dict(state)
     losses = []
     for student in (plain, padded):
-        source = ask(tmp_path, teacher, config) if cached else teacher
+        source: RootsForCausalLM | TeacherCache = ask(tmp_path, teacher, config) if cached else teacher
         loss = Distillation(source, student, config, seed=0)(student, batch)
         loss.total.backward()
         losses.append(loss.parts["divergence"])
