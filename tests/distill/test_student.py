@@ -142,13 +142,6 @@ def test_tables_of_one_tokenizer_may_be_padded_differently(
     assert large.model.config.vocab_size == teacher
 
 
-def test_a_config_file_with_another_vocabulary_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="student's vocabulary has 320 entries, the teacher's 300"):
-        make_student(
-            write(tmp_path / "s.json", vocab_size=320, layers=[tiny_layer()]), tiny_checkpoint(), seed=0
-        )
-
-
 def test_a_checkpoint_with_other_token_ids_is_refused(tmp_path: Path) -> None:
     own, tokenizer = tiny_checkpoint(), json.loads(tiny_tokenizer().backend_tokenizer.to_str())
     vocabulary = tokenizer["model"]["vocab"]
