@@ -28,6 +28,7 @@ TOKENS = (1, 512)
 MICROSOFT = "com.microsoft"
 
 Arrays = dict[str, NDArray[np.generic]]
+Build = Callable[[NDArray[np.float32]], ModelProto]
 
 
 def model(nodes: list[NodeProto], constants: Arrays, width: int, rows: int) -> ModelProto:
@@ -96,10 +97,11 @@ def per_tensor(weight: NDArray[np.float32]) -> ModelProto:
 def weight_only(weight: NDArray[np.float32], *, bits: int, block: int, accuracy: int) -> ModelProto:
     """MatMulNBits; accuracy level 4 lets the kernel quantize the input to int8 in blocks, 0 keeps float32."""
     width, rows = weight.shape
+    blocks = -(-width // block)  # the last may be filled up
     generator = np.random.default_rng(0)
     constants: Arrays = {
-        "w": generator.integers(0, 256, (rows, width // block, block * bits // 8), dtype=np.uint8),
-        "w_scale": np.full(rows * width // block, 0.01, np.float32),
+        "w": generator.integers(0, 256, (rows, blocks, block * bits // 8), dtype=np.uint8),
+        "w_scale": np.full(rows * blocks, 0.01, np.float32),
     }
     node = helper.make_node(
         "MatMulNBits",
@@ -115,7 +117,7 @@ def weight_only(weight: NDArray[np.float32], *, bits: int, block: int, accuracy:
     return model([node], constants, width, rows)
 
 
-FORMS: dict[str, Callable[[NDArray[np.float32]], ModelProto]] = {
+FORMS: dict[str, Build] = {
     "float32 MatMul": float_product,
     "per token, u8 x s8, MatMulInteger": lambda w: per_token(w, signed=False, fused=False),
     "per token, s8 x s8, MatMulInteger": lambda w: per_token(w, signed=True, fused=False),
@@ -125,14 +127,19 @@ FORMS: dict[str, Callable[[NDArray[np.float32]], ModelProto]] = {
     "8 bit, block 32, float input": lambda w: weight_only(w, bits=8, block=32, accuracy=0),
     "8 bit, block 32, accuracy level 4": lambda w: weight_only(w, bits=8, block=32, accuracy=4),
     "8 bit, block 64, accuracy level 4": lambda w: weight_only(w, bits=8, block=64, accuracy=4),
+    "8 bit, block 128, accuracy level 4": lambda w: weight_only(w, bits=8, block=128, accuracy=4),
     "4 bit, block 32, float input": lambda w: weight_only(w, bits=4, block=32, accuracy=0),
     "4 bit, block 32, accuracy level 4": lambda w: weight_only(w, bits=4, block=32, accuracy=4),
     "4 bit, block 64, accuracy level 4": lambda w: weight_only(w, bits=4, block=64, accuracy=4),
+    "4 bit, block 128, accuracy level 4": lambda w: weight_only(w, bits=4, block=128, accuracy=4),
 }
 
 
-def time_shape(width: int, rows: int, tokens: int, threads: int, repeats: int) -> dict[str, float]:
+def time_shape(
+    forms: dict[str, Build], shape: tuple[int, int], tokens: int, threads: int, repeats: int
+) -> dict[str, float]:
     """Return the median microseconds of each form; a small product is called twelve times in each."""
+    width, rows = shape
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
@@ -141,11 +148,11 @@ def time_shape(width: int, rows: int, tokens: int, threads: int, repeats: int) -
     weight = np.random.default_rng(0).normal(0, 0.02, (width, rows)).astype(np.float32)
     x = np.random.default_rng(1).normal(0, 1, (tokens, width)).astype(np.float32)
     sessions = {}
-    for name, build in FORMS.items():
+    for name, build in forms.items():
         graph = build(weight).SerializeToString()
         sessions[name] = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     calls = 12 if tokens * width * rows < 1e7 else 1
-    times: dict[str, list[float]] = {name: [] for name in FORMS}
+    times: dict[str, list[float]] = {name: [] for name in forms}
     for repeat in range(repeats + 2):
         for name, session in sessions.items():
             session.run(None, {"x": x})
@@ -162,15 +169,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--forms", default="", help="only those whose names hold this")
     arguments = parser.parse_args()
     cases = [(tokens, width, rows) for tokens in TOKENS for width, rows in SHAPES]
+    forms = {name: build for name, build in FORMS.items() if arguments.forms in name}
     columns = {}
     for tokens, width, rows in cases:
         repeats = max(5, arguments.repeats // (6 if tokens * rows > 1e6 else 1))
-        columns[f"{tokens} x {width} x {rows}"] = time_shape(width, rows, tokens, arguments.threads, repeats)
+        columns[f"{tokens} x {width} x {rows}"] = time_shape(
+            forms, (width, rows), tokens, arguments.threads, repeats
+        )
     print("| microseconds | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
-    for name in FORMS:
+    for name in forms:
         print(f"| {name} | " + " | ".join(f"{column[name]:,.0f}" for column in columns.values()) + " |")
     print(json.dumps({"onnxruntime": ort.__version__, "threads": arguments.threads, "microseconds": columns}))
 

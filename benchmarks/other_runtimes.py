@@ -25,7 +25,9 @@ from benchmarks.peers.environments import (
     peer_variables,
     prepare_environment,
 )
+from benchmarks.peers.measuring import needed_options
 from roots_compress.errors import InputError, RootsError
+from roots_compress.run.machine import own_instruction_set
 from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.session import NO_FLASH_ATTENTION
@@ -69,7 +71,14 @@ def generate(name: str, folder: Path, prompts: Tokens, count: int, environments:
     python = prepare_environment(ENVIRONMENTS[name], environments, environments / f"{name}.log")
     script = Path(__file__).parent / "runtimes" / SCRIPTS[name]
     answer = subprocess.run(
-        [str(python), str(script), str(folder), str(count)],
+        # What docs/quantization.md asks of every runtime on such a processor.
+        [
+            str(python),
+            str(script),
+            str(folder),
+            str(count),
+            json.dumps(needed_options(own_instruction_set())),
+        ],
         input=json.dumps(prompts),
         capture_output=True,
         text=True,

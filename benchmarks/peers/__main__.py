@@ -2,6 +2,7 @@
 
     python -m benchmarks.peers CHECKPOINT --text HELD_OUT.txt [--out results.json]
 
+It prints tables of at most 80 columns, then the same as Markdown; a row says which session options were set.
 Every peer gets an environment of its own and its own form of the checkpoint; both are kept and used again.
 `--prepare` stops before the timings, so that these can be taken when the machine is quiet.
 """
@@ -25,7 +26,7 @@ from benchmarks.peers.engines import BASELINE, OUR_ENGINES, OURS, PEERS, Engine,
 from benchmarks.peers.environments import PeerError, installed_versions
 from benchmarks.peers.measuring import Launch, time_engines, tokens_needed
 from benchmarks.peers.preparing import Places, Ready, judged, launch_of, prepare
-from benchmarks.peers.report import show_refused, show_rows, show_targets
+from benchmarks.peers.report import markdown, show_refused, show_rows, show_targets
 from benchmarks.peers.targets import judge_targets
 from roots_compress.errors import InputError, RootsError
 from roots_compress.evaluate.threads import default_threads
@@ -233,8 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     show = Console()
     show_rows(show, document["engines"], BASELINE)
-    show_targets(show, judge_targets(document["engines"], BASELINE))
+    targets = judge_targets(document["engines"], BASELINE)
+    show_targets(show, targets)
     show_refused(show, document["refused"])
+    print(markdown(document["engines"], BASELINE, targets))
     return 0 if document["engines"] else 1
 
 

@@ -22,6 +22,8 @@ from typing import Any
 from benchmarks.peers.checkpoints import Tokens
 from benchmarks.peers.engines import HERE, OURS, Engine
 from benchmarks.peers.environments import PeerError, last_line, peer_variables
+from roots_compress.run.machine import own_instruction_set, saturates
+from roots_compress.runtime.session import EXACT_INTEGER_SUMS
 
 GREEDY_TOKENS = 32
 
@@ -49,6 +51,11 @@ class Rate:
     high: float
 
 
+def needed_options(instructions: str) -> dict[str, str]:
+    """Return what any ONNX Runtime session must be told on a processor for exact integer sums."""
+    return dict([EXACT_INTEGER_SUMS] * saturates(instructions))
+
+
 class Worker:
     """A process with one engine; close it, or use it in a `with` block."""
 
@@ -69,9 +76,15 @@ class Worker:
                 encoding="utf-8",
                 env=peer_variables(extra),
             )
-        opening = {"path": str(launch.path), "threads": launch.threads, "room": launch.room}
+        opening = {
+            "path": str(launch.path),
+            "threads": launch.threads,
+            "room": launch.room,
+            "session_options": needed_options(own_instruction_set()),
+        }
         try:
-            self.ask({**opening, **dict(launch.engine.options)})
+            answer = self.ask({**opening, **dict(launch.engine.options)})
+            self.settings: dict[str, str] = answer["settings"]
         except BaseException:
             self.close()
             raise
@@ -121,7 +134,7 @@ class Worker:
 
 
 def judge(launch: Launch, scoring: Launch, tokens: Tokens, *, context: int, decode: int) -> dict[str, Any]:
-    """Return an engine's peak memory, greedy tokens and negative log-likelihood of the windows.
+    """Return an engine's settings, peak memory, greedy tokens and negative log-likelihood of the windows.
 
     Memory is read after one prompt and some decoded tokens, before anything else is asked.
 
@@ -129,7 +142,7 @@ def judge(launch: Launch, scoring: Launch, tokens: Tokens, *, context: int, deco
         PeerError: the worker cannot do it.
     """
     with Worker(launch) as worker:
-        timed = tokens.timed
+        settings, timed = worker.settings, tokens.timed
         worker.ask(
             {"do": "time", "prompt": timed[:context], "continuation": timed[context : context + decode]}
         )
@@ -139,7 +152,12 @@ def judge(launch: Launch, scoring: Launch, tokens: Tokens, *, context: int, deco
         ]
     with Worker(scoring) as worker:
         nll = worker.ask({"do": "score", "windows": tokens.windows})["nll_nats"]
-    return {"peak_rss_bytes": peak, "greedy_tokens": greedy, "nll_nats": nll}
+    return {
+        "session_options": settings,
+        "peak_rss_bytes": peak,
+        "greedy_tokens": greedy,
+        "nll_nats": nll,
+    }
 
 
 def time_engines(

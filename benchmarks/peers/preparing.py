@@ -14,8 +14,8 @@ from benchmarks.peers.checkpoints import Tokens, artifact_bytes, hugging_face_di
 from benchmarks.peers.checkpoints import source_key as key_of
 from benchmarks.peers.engines import OURS, Build, Engine, interpreter
 from benchmarks.peers.environments import ENVIRONMENTS, PeerError, prepare_environment
-from benchmarks.peers.measuring import Launch, judge
-from roots_compress.run.machine import code_sha256
+from benchmarks.peers.measuring import Launch, judge, needed_options
+from roots_compress.run.machine import code_sha256, own_instruction_set
 
 Say = Callable[[str], None]
 
@@ -137,6 +137,7 @@ def judged(
     files = sorted(path for path in {launch.path, ready.scored[engine.name]} if path.is_file())
     marks = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     asked = [tokens.windows, tokens.greedy_prompt, tokens.timed[: context + decode], launch.threads]
+    asked += [dict(engine.options), needed_options(own_instruction_set())]
     installed = ENVIRONMENTS[engine.environment].requirements if engine.environment != OURS else code_sha256()
     digest = hashlib.sha256(
         json.dumps([engine.name, str(artifact), marks, asked, installed]).encode()

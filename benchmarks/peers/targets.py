@@ -8,6 +8,9 @@ from typing import Any
 
 SAME_PERPLEXITY = 1.01
 """Within 1% of float32: the quality at which 8-bit engines are compared."""
+INT8_DECODE = {128: 1.05, 512: 1.05, 2048: 1.25}
+INT4_DECODE = {128: 1.35, 512: 1.35, 2048: 1.4}
+"""How many times as fast as the peer ours must decode, by context."""
 
 Row = Mapping[str, Any]
 
@@ -34,7 +37,8 @@ class Target:
 def judge_targets(rows: Mapping[str, Row], baseline: str) -> list[Target]:
     """Return every target that this project set itself on SmolLM2-135M, from rows of figures.
 
-    A row has `bits`, `ours`, `bytes`, `perplexity`, and `prefill` and `decode`: tokens per second by context.
+    The best 8-bit peer is that of 8 bits or fewer within 1% of float32's perplexity. A row
+    has `bits`, `ours`, `bytes`, `perplexity`, and `prefill` and `decode`: tokens per second by context.
     """
     float32 = [row for row in rows.values() if not row["ours"] and row["bits"] == 32]
     limit = rows[baseline]["perplexity"] * SAME_PERPLEXITY if baseline in rows else 0.0
@@ -44,24 +48,24 @@ def judge_targets(rows: Mapping[str, Row], baseline: str) -> list[Target]:
     torch = [rows[baseline]] if baseline in rows else []
     q4 = [row for name, row in rows.items() if name == "llama.cpp Q4_K_M"]
     ours = {bits: rows.get(f"ours {label}") for bits, label in ((32, "fp32"), (8, "int8"), (4, "int4"))}
-    same = "best peer of 8 bits or fewer within 1% of fp32"
+    same = "best 8-bit peer (1%)"
     targets = [
         *(
             _faster(f"fp32 decode at {at}", ours[32], "decode", at, float32, factor, "best fp32 peer")
             for at, factor in ((128, 1.0), (512, 1.2))
         ),
         _faster("fp32 prefill at 512", ours[32], "prefill", 512, torch, 1.0, "torch"),
-        _ratio("int8 perplexity", ours[8], torch, _perplexity, SAME_PERPLEXITY, False, "fp32"),
+        _ratio("int8 perplexity", ours[8], torch, _perplexity, 1.005, False, "fp32"),
         *(
-            _faster(f"int8 decode at {at}", ours[8], "decode", at, eight, 1.25, same)
-            for at in (128, 512, 2048)
+            _faster(f"int8 decode at {at}", ours[8], "decode", at, eight, wanted, same)
+            for at, wanted in INT8_DECODE.items()
         ),
-        _faster("int8 prefill at 512", ours[8], "prefill", 512, eight, 2.5, same),
+        _faster("int8 prefill at 512", ours[8], "prefill", 512, eight, 1.15, same),
         _faster("int8 prefill at 512", ours[8], "prefill", 512, torch, 2.0, "torch"),
         _plain("int8 MB", ours[8], 145.0),
         *(
-            _faster(f"int4 decode at {at}", ours[4], "decode", at, q4, 1.3, "llama.cpp Q4_K_M")
-            for at in (128, 512, 2048)
+            _faster(f"int4 decode at {at}", ours[4], "decode", at, q4, wanted, "llama.cpp Q4_K_M")
+            for at, wanted in INT4_DECODE.items()
         ),
         _ratio("int4 perplexity", ours[4], q4, _perplexity, 1.0, False, "llama.cpp Q4_K_M"),
         _plain("int4 MB", ours[4], 105.0),
@@ -103,4 +107,4 @@ def _plain(figure: str, row: Row | None, wanted: float) -> Target:
 def _steady(label: str, row: Row | None) -> Target:
     near, far = (None, None) if row is None else (row["decode"].get(128), row["decode"].get(2048))
     reached = None if near is None or far is None else far / near
-    return Target(f"{label} decode at 2048 / at 128", reached, 0.75, True, "itself")
+    return Target(f"{label} decode at 2048 / at 128", reached, 0.7, True, "itself")

@@ -1,7 +1,9 @@
-"""Greedy tokens from optimum's `ORTModelForCausalLM`: `generate_optimum.py FOLDER COUNT`, prompts on stdin.
+"""Greedy tokens from optimum's `ORTModelForCausalLM`: `generate_optimum.py FOLDER COUNT OPTIONS`.
 
-It loads the folder as anyone would, with no code but optimum's, and of the settings only the one that
-docs/quantization.md asks for. Prints JSON: the tokens of each prompt by itself, and of all as one batch
+Prompts come on stdin.
+
+It loads the folder as anyone would, with no code but optimum's, and of the session's settings only those
+given, as a JSON object. Prints JSON: the tokens of each prompt by itself, and of all as one batch
 padded on the left.
 """
 
@@ -20,7 +22,8 @@ def main() -> None:
     folder, count = sys.argv[1], int(sys.argv[2])
     prompts: list[list[int]] = json.load(sys.stdin)
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    for name, value in json.loads(sys.argv[3]).items():
+        options.add_session_config_entry(name, value)
     model = ORTModelForCausalLM.from_pretrained(folder, local_files_only=True, session_options=options)
 
     def generate(rows: list[list[int]]) -> list[list[int]]:

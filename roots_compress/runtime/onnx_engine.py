@@ -32,6 +32,7 @@ from roots_compress.runtime.session import (
     open_session,
     read_config,
     run_bound,
+    settings_of,
 )
 
 # A cache that must grow gets half as many slots again, and never fewer spare ones than this.
@@ -105,16 +106,23 @@ class OnnxEngine:
         threads: int | None = None,
         provider: Provider = "auto",
         prefill_chunk: int = PREFILL_CHUNK,
+        spinning: bool = False,
     ) -> OnnxEngine:
         """Open a graph whose files have been checked by `graph_files`; otherwise as `load`.
 
-        A single prompt is read `prefill_chunk` tokens at a time, where the graph allows it.
+        A single prompt is read `prefill_chunk` tokens at a time, where the graph allows it. `spinning` lets
+        threads spin between steps, for a process that does nothing else on a machine of its own.
         """
         vocab_size, max_context = read_config(graph.parent / "config.json")
-        session = open_session(graph, threads=threads, provider=provider)
+        session = open_session(graph, threads=threads, provider=provider, spinning=spinning)
         key_values = cached_tensors(session, graph)
         check_logits(session, vocab_size, graph)
         return cls(session, key_values, vocab_size, max_context, prefill_chunk, graph)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the session was told beyond ONNX Runtime's defaults and the number of threads."""
+        return settings_of(self._session)
 
     @property
     def vocab_size(self) -> int:

@@ -82,17 +82,18 @@ def read_config(path: Path) -> tuple[int, int]:
     return vocab_size, max_context
 
 
-def session_settings(instructions: str) -> dict[str, str]:
+def session_settings(instructions: str, *, spinning: bool = False) -> dict[str, str]:
     """Return the entries of a session's configuration that suit a processor.
 
     Args:
         instructions: its instruction set, as `run.machine.instruction_set` writes it.
+        spinning: let threads spin between runs, as ONNX Runtime does by default. A step begins sooner so, but
+            whatever else runs in this process or beside it is slowed.
     """
-    # Threads that go on spinning after a run would slow whatever runs next in this process or beside it.
-    return dict([REST_AFTER_RUN] + [EXACT_INTEGER_SUMS] * saturates(instructions))
+    return dict([REST_AFTER_RUN] * (not spinning) + [EXACT_INTEGER_SUMS] * saturates(instructions))
 
 
-def open_session(graph: Path, *, threads: int | None, provider: Provider) -> Any:
+def open_session(graph: Path, *, threads: int | None, provider: Provider, spinning: bool = False) -> Any:
     """Open a graph with ONNX Runtime; see `OnnxEngine.load` for the arguments.
 
     Raises:
@@ -107,7 +108,7 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider) -> Any
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    for name, value in session_settings(own_instruction_set()).items():
+    for name, value in session_settings(own_instruction_set(), spinning=spinning).items():
         options.add_session_config_entry(name, value)
     options.log_severity_level = SHOW_FATAL
     try:
@@ -126,6 +127,17 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider) -> Any
             remedy="Check the driver and the CUDA and cuDNN libraries, or run on the CPU.",
         )
     return session
+
+
+def settings_of(session: Any) -> dict[str, str]:
+    """Return the entries of `session_settings` that a session was opened with."""
+    options, found = session.get_session_options(), {}
+    for name, _value in (REST_AFTER_RUN, EXACT_INTEGER_SUMS):
+        try:
+            found[name] = options.get_session_config_entry(name)
+        except Exception:  # ONNX Runtime knows no other way to say that an entry is not set.
+            continue
+    return found
 
 
 @contextmanager

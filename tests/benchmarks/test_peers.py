@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
 from benchmarks.peers import __main__ as command
 from benchmarks.peers.checkpoints import Tokens, artifact_bytes, hugging_face_directory, opened_file
-from benchmarks.peers.engines import BASELINE, OUR_ENGINES, our_engine
+from benchmarks.peers.engines import BASELINE, OUR_ENGINES, PEERS, our_engine
 from benchmarks.peers.environments import PeerError
-from benchmarks.peers.measuring import Launch, judge, time_engines
+from benchmarks.peers.measuring import Launch, judge, needed_options, time_engines
+from benchmarks.peers.report import markdown, show_refused, show_rows, show_targets
 from benchmarks.peers.targets import judge_targets
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.export.config import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.model.checkpoint import save_checkpoint
+from roots_compress.run.machine import own_instruction_set
 from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.session import NO_FLASH_ATTENTION, session_settings
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokens
 
 
@@ -56,6 +62,10 @@ def test_a_worker_scores_as_the_project_does(folder: Path, tmp_path: Path) -> No
     wanted = perplexity(OnnxEngine.load(folder, threads=1, provider="cpu"), windows)
     assert found["nll_nats"] == pytest.approx(wanted.nll_nats, rel=1e-6)
     assert len(found["greedy_tokens"]) == 32
+    assert found["session_options"] == {
+        **session_settings(own_instruction_set(), spinning=True),
+        NO_FLASH_ATTENTION: "1",
+    }
     assert found["peak_rss_bytes"] > artifact_bytes(launch.engine, folder) > 0
 
 
@@ -85,6 +95,9 @@ def test_engines_take_turns_and_one_that_fails_leaves_the_others(folder: Path, t
 def row(bits: int, speed: float, quality: float, *, ours: bool = False, size: int = 100) -> dict[str, Any]:
     figures = dict.fromkeys((128, 512, 2048), speed)
     return {
+        "session_options": {"session.force_spinning_stop": "1"} if ours else {},
+        "peak_rss_bytes": 250 * 10**6,
+        "greedy_tokens": [3, 1, 4],
         "bits": bits,
         "ours": ours,
         "perplexity": quality,
@@ -100,7 +113,7 @@ def test_targets_compare_with_the_best_peer_of_the_same_quality() -> None:
         "good peer": row(8, 40.0, 20.1),
         "fast peer that ruins the model": row(8, 90.0, 40.0),
         "llama.cpp Q4_K_M": row(4, 50.0, 21.0),
-        "ours int8": row(8, 60.0, 20.1, ours=True, size=150),
+        "ours int8": row(8, 60.0, 20.09, ours=True, size=150),
     }
     targets = {(target.figure, target.against): target for target in judge_targets(rows, BASELINE)}
     decode = next(target for (figure, _), target in targets.items() if figure == "int8 decode at 512")
@@ -110,6 +123,53 @@ def test_targets_compare_with_the_best_peer_of_the_same_quality() -> None:
     assert targets["int8 MB", ""].met is False
     assert targets["int8 decode at 2048 / at 128", "itself"].reached == 1.0
     assert all(target.met is None for (figure, _), target in targets.items() if figure.startswith("int4"))
+
+
+def printed(rows: dict[str, dict[str, Any]]) -> list[str]:
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    show_rows(console, rows, BASELINE)
+    show_targets(console, judge_targets(rows, BASELINE))
+    show_refused(console, {"a peer": "its worker ended with code 139: " + "no reason was given " * 9})
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("contexts", [[128], [128, 512, 2048], [64, 128, 256, 512, 1024, 2048, 4096, 8192]])
+def test_what_is_printed_fits_80_columns(contexts: list[int]) -> None:
+    names = [BASELINE, *(engine.name for engine in (*PEERS, *OUR_ENGINES)), "ours " + "of_a_long_name" * 4]
+    rows = {name: row(8, 12345.678, 125.8765, ours=name.startswith("ours")) for name in names}
+    for each in rows.values():
+        each["decode"] = dict.fromkeys(contexts, 12345.678)
+        each["prefill"] = dict.fromkeys(contexts[:2], 12345.678)
+    lines = printed(rows)
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert text.count("12345.7") == len(rows) * (len(contexts) + len(contexts[:2]))
+    for name in names[:-1]:
+        assert any(line.strip().startswith(name) for line in lines), name
+
+
+def test_every_row_says_which_session_options_were_set() -> None:
+    rows = {BASELINE: row(32, 10.0, 20.0), "ours int8": row(8, 60.0, 20.1, ours=True)}
+    text = "\n".join(printed(rows))
+    assert re.search(rf"{BASELINE}:\n +defaults", text)
+    assert re.search(r"ours int8:\n +session.force_spinning_stop=1", text)
+    table = markdown(rows, BASELINE, judge_targets(rows, BASELINE)).splitlines()
+    assert table[0].startswith("| engine | MB | peak MB | perplexity |")
+    assert table[0].endswith("| decode at 2,048 | session options |")
+    assert table[1] == "|---" * table[0].count(" | ") + "|---|"
+    (ours,) = (line for line in table if line.startswith("| ours int8 |"))
+    assert "| 60.0 (6.00) |" in ours
+    assert ours.endswith("| session.force_spinning_stop=1 |")
+    assert any(line.startswith("| int8 decode at 512 | best 8-bit peer") for line in table)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "exact"), [("x86_64+avx2", True), ("x86_64+avx2+avx512f+avx512_vnni", False)]
+)
+def test_peers_sums_are_made_exact_where_ours_are(instructions: str, exact: bool) -> None:
+    assert needed_options(instructions) == ({"session.x64quantprecision": "1"} if exact else {})
 
 
 def test_peers_get_the_weights_of_the_first_family_that_fits(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from roots_compress.runtime.session import NO_FLASH_ATTENTION, open_session, session_settings
+from roots_compress.runtime.session import NO_FLASH_ATTENTION, open_session, session_settings, settings_of
 from tests.runtime.graphs import history_model, random_weights, write_graph
 
 
@@ -88,9 +88,8 @@ def test_a_session_opens_with_what_suits_the_processor(
 ) -> None:
     monkeypatch.setattr("roots_compress.runtime.session.own_instruction_set", lambda: instructions)
     graph = write_graph(tmp_path, history_model(random_weights())) / "model.onnx"
-    options = open_session(graph, threads=1, provider="cpu").get_session_options()
-    for name, value in session_settings(instructions).items():
-        assert options.get_session_config_entry(name) == value
-    if "vnni" in instructions:
-        with pytest.raises(Exception, match="x64quantprecision"):  # ONNX Runtime says that it is not set
-            options.get_session_config_entry("session.x64quantprecision")
+    for spinning in (False, True):
+        session = open_session(graph, threads=1, provider="cpu", spinning=spinning)
+        settings = session_settings(instructions, spinning=spinning)
+        assert settings_of(session) == settings
+        assert ("session.force_spinning_stop" in settings) is not spinning

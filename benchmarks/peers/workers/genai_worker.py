@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnxruntime_genai as og
 from serving import Logits, serve
+
+UNTOLD = ("log_id", "provider_options", "intra_op_num_threads")
+"""Entries of a session's options that are no settings, or are every engine's."""
 
 
 class GenaiEngine:
     """A folder with `genai_config.json`; a generator's cache has `room` slots."""
 
     def __init__(self, path: str, threads: int, room: int) -> None:
+        file = json.loads((Path(path) / "genai_config.json").read_text(encoding="utf-8"))
+        options = file["model"]["decoder"].get("session_options", {})
+        self.settings = {name: str(value) for name, value in options.items() if value and name not in UNTOLD}
         config = og.Config(path)
         config.overlay(
             '{"model": {"decoder": {"session_options": {"intra_op_num_threads": %d}}}}' % threads  # noqa: UP031

@@ -15,6 +15,7 @@ class LlamaEngine:
     """A GGUF file; the cache has `room` slots."""
 
     def __init__(self, path: str, threads: int, room: int) -> None:
+        self.settings = {"flash_attn": "on", "cache": "float16"}
         llama_cpp.llama_backend_init()
         self._model = llama_cpp.llama_model_load_from_file(
             path.encode(), llama_cpp.llama_model_default_params()

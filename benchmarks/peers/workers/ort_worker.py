@@ -22,11 +22,12 @@ PAST, PRESENT = "past_key_values.", "present."
 class OrtEngine:
     """A decoder's graph; `room` is the most tokens a shared buffer holds."""
 
-    def __init__(self, path: str, threads: int, *, shared: bool, room: int) -> None:
+    def __init__(self, path: str, threads: int, *, shared: bool, room: int, settings: dict[str, str]) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        # Where 8-bit sums would saturate, take exact ones.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        self.settings = settings
+        for name, value in settings.items():
+            options.add_session_config_entry(name, value)
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._inputs = {value.name: value for value in self._session.get_inputs()}
         self._pasts = [name for name in self._inputs if name.startswith(PAST)]
@@ -97,6 +98,10 @@ class OrtEngine:
 if __name__ == "__main__":
     serve(
         lambda request: OrtEngine(
-            request["path"], request["threads"], shared=request["shared"], room=request["room"]
+            request["path"],
+            request["threads"],
+            shared=request["shared"],
+            room=request["room"],
+            settings=request["session_options"],
         )
     )

@@ -24,6 +24,9 @@ Logits = NDArray[np.float32]
 class Engine(Protocol):
     """A language model that reads tokens into a cache, batch 1."""
 
+    settings: dict[str, str]
+    """What the engine was told beyond its library's defaults and the number of threads."""
+
     def prefill(self, tokens: list[int]) -> None:
         """Read a prompt into an empty cache and compute the logits of its last token."""
 
@@ -48,7 +51,7 @@ def serve(open_engine: Callable[[dict[str, Any]], Engine]) -> None:
 
     try:
         engine = open_engine(json.loads(sys.stdin.readline()))
-        say({"ok": True})
+        say({"ok": True, "settings": engine.settings})
         for line in sys.stdin:
             say(_answer(engine, json.loads(line)))
     except Exception as error:  # Whatever a library raises is the answer: the driver goes on with the others.

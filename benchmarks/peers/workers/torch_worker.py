@@ -14,6 +14,7 @@ class TorchEngine:
 
     def __init__(self, path: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        self.settings: dict[str, str] = {}
         self._model = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, local_files_only=True
         ).eval()
