@@ -289,7 +289,7 @@ class RoundingOptions(OptionGroup):
     ] = None
     group_size: Annotated[
         int | None,
-        typer.Option("--group-size", help="Weights that share a scale: 16, 32, 64, 128. Default: 64."),
+        typer.Option("--group-size", help="Weights that share a scale: 16, 32, 64, 128. Default: auto."),
         Sets("group_size"),
     ] = None
     int8_cache: Annotated[

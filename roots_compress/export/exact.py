@@ -97,16 +97,7 @@ def _exact(node: NodeProto) -> list[NodeProto]:
             node.attribute.extend(kept)
             del node.input[FIRST_CACHE_SCALE:]
         case "QuantizeLinear":
-            names = (f"{node.name}/{part}" for part in ("least", "positive", "axes", "scale"))
-            least, positive, axes, column = names
-            return [
-                # A row of zeros has scale 0.
-                make_node("Constant", [], [least], value_float=float(np.finfo(np.float32).tiny)),
-                make_node("Max", [node.input[1], least], [positive]),
-                make_node("Constant", [], [axes], value_ints=[-1]),
-                make_node("Unsqueeze", [positive, axes], [column]),
-                make_node("Div", [node.input[0], column], list(node.output)),
-            ]
+            return _divided(node)
         case "MatMulInteger":
             floats = f"{node.name}/floats"
             return [
@@ -121,3 +112,22 @@ def _exact(node: NodeProto) -> list[NodeProto]:
                 make_node("Mul", [product, node.input[3]], list(node.output)),
             ]
     return [node]
+
+
+def _divided(node: NodeProto) -> list[NodeProto]:
+    """Return what divides each row by its scale, in place of what rounds it to levels as well."""
+    names = (f"{node.name}/{part}" for part in ("least", "positive", "axes", "column"))
+    least, positive, axes, column = names
+    nodes = [
+        # A row of zeros has scale 0.
+        make_node("Constant", [], [least], value_float=float(np.finfo(np.float32).tiny)),
+        make_node("Max", [node.input[1], least], [positive]),
+    ]
+    if any(attribute.name == "block_size" for attribute in node.attribute):
+        return [*nodes, make_node("Div", [node.input[0], positive], list(node.output))]
+    return [
+        *nodes,
+        make_node("Constant", [], [axes], value_ints=[-1]),
+        make_node("Unsqueeze", [positive, axes], [column]),
+        make_node("Div", [node.input[0], column], list(node.output)),
+    ]

@@ -20,9 +20,16 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
-from roots_compress.export.builder import MICROSOFT, GraphBuilder
+from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
 from roots_compress.model.config import RootsConfig
-from roots_compress.model.quantized import ACTIVATION_LEVELS, UINT8_ZERO_POINT, format_of, groups_for
+from roots_compress.model.quantized import (
+    ACTIVATION_LEVELS,
+    UINT8_ZERO_POINT,
+    Format,
+    format_of,
+    groups_for,
+    stored_group_size,
+)
 
 # int8 activations inside MatMulNBits: its float path runs 8-bit weights ten to eighty times slower on x86.
 ACCURACY_LEVEL = 4
@@ -41,7 +48,7 @@ class Matrices:
     def __init__(self, builder: GraphBuilder, config: RootsConfig, state: Mapping[str, Tensor]) -> None:
         self.builder, self.config, self.state = builder, config, state
         self._quantized: dict[ir.Value, QuantizedRows] = {}
-        self._zero_point_N: ir.Value | None = None
+        self._zero_points_of_rows: ir.Value | None = None
         self._factors: dict[str, float] = {}
 
     def scale_output(self, module: str, factor: float) -> None:
@@ -68,11 +75,11 @@ class Matrices:
 
     def change_rows(self) -> None:
         """Say that the activations that follow have another number of rows than those before."""
-        self._zero_point_N = None
+        self._zero_points_of_rows = None
 
     def joinable(self, modules: Sequence[str]) -> bool:
         """Return whether modules that read one activation are stored alike, so that one product serves."""
-        kinds = {(format_of(self.config, name), name + ".bias" in self.state) for name in modules}
+        kinds = {(self._storage(name), name + ".bias" in self.state) for name in modules}
         return len(kinds) == 1
 
     def vector(self, name: str) -> ir.Value:
@@ -93,7 +100,7 @@ class Matrices:
         rows = self.builder.op("Gather", self.vector(module + ".weight"), tokens_N, axis=0)
         if weight_format is None:
             return rows
-        builder = self.builder
+        builder, size = self.builder, stored_group_size(self.config, module)
         scale = builder.op("Gather", self.vector(module + ".weight_scale"), tokens_N, axis=0)
         scale = builder.op("Unsqueeze", scale, builder.integers(-1))
         if weight_format == "w8a8":
@@ -104,12 +111,12 @@ class Matrices:
             )
         else:
             zero = builder.op("Gather", self.vector(module + ".weight_zero_point"), tokens_N, axis=0)
-            centred = builder.op("Sub", self._nibbles(rows), self._zero_points(zero))
-        return self._cut(builder.op("Mul", centred, scale))
+            centred = builder.op("Sub", self._nibbles(rows), self._zero_points(zero, size))
+        return self._cut(builder.op("Mul", centred, scale), size)
 
     def _integer_product(self, modules: tuple[str, ...], x_NK: ir.Value, bias: ir.Value | None) -> ir.Value:
         builder = self.builder
-        rows = self._quantize_rows(x_NK)
+        rows = self._quantize_rows(x_NK, self._width(modules[0]))
         weight, scale = self._transposed(modules), self._joined(modules, "weight_scale")
         zero = builder.byte(UINT8_ZERO_POINT)
         if builder.portable:
@@ -138,7 +145,7 @@ class Matrices:
             return self.builder.op("Transpose", self._joined(modules, "weight"), perm=[1, 0])
         return self._joined(modules, "weight", transposed=True)
 
-    def _quantize_rows(self, x_NK: ir.Value) -> QuantizedRows:
+    def _quantize_rows(self, x_NK: ir.Value, width: int) -> QuantizedRows:
         """Quantize each row to uint8, once for all projections that read it.
 
         uint8 times int8 is the product that x86 has dot-product instructions for; int8 times int8 falls back
@@ -148,22 +155,27 @@ class Matrices:
             builder = self.builder
             with builder.scope("quantize"):
                 last = builder.integers(-1)
-                largest_N = builder.op("ReduceMax", builder.op("Abs", x_NK), last, keepdims=0)
-                scale_N = builder.op("Mul", largest_N, builder.float32(1 / ACTIVATION_LEVELS))
-                levels = builder.op(
-                    "QuantizeLinear", x_NK, scale_N, self._zero_point_of_rows(scale_N), axis=0
-                )
-                self._quantized[x_NK] = QuantizedRows(levels, builder.op("Unsqueeze", scale_N, last))
+                # One scale for each row is a scale along the first axis, or for one block as wide as the row:
+                # ONNX Runtime quantizes blocks on all threads, and rows of an axis on one. Blocks are of
+                # opset 21 and rare in other runtimes.
+                blocks = not builder.portable
+                largest = builder.op("ReduceMax", builder.op("Abs", x_NK), last, keepdims=int(blocks))
+                scale = builder.op("Mul", largest, builder.float32(1 / ACTIVATION_LEVELS))
+                zero_point = self._zero_point_of_rows(scale)
+                along: dict[str, Attribute] = {"axis": -1, "block_size": width} if blocks else {"axis": 0}
+                levels = builder.op("QuantizeLinear", x_NK, scale, zero_point, **along)
+                scale_N1 = scale if blocks else builder.op("Unsqueeze", scale, last)
+                self._quantized[x_NK] = QuantizedRows(levels, scale_N1)
         return self._quantized[x_NK]
 
-    def _zero_point_of_rows(self, scale_N: ir.Value) -> ir.Value:
-        """Return the input's zero point, once for each of its rows."""
-        if self._zero_point_N is None:
+    def _zero_point_of_rows(self, scale: ir.Value) -> ir.Value:
+        """Return the input's zero point, once for each of its rows, in the shape of their scales."""
+        if self._zero_points_of_rows is None:
             builder = self.builder
             zero_point = ir.tensor(np.array([UINT8_ZERO_POINT], dtype=np.uint8))
-            shape = builder.op("Shape", scale_N)
-            self._zero_point_N = builder.op("ConstantOfShape", shape, value=zero_point)
-        return self._zero_point_N
+            shape = builder.op("Shape", scale)
+            self._zero_points_of_rows = builder.op("ConstantOfShape", shape, value=zero_point)
+        return self._zero_points_of_rows
 
     def _grouped_product(
         self, modules: tuple[str, ...], x_NK: ir.Value, bias: ir.Value | None, bits: int
@@ -180,7 +192,7 @@ class Matrices:
             K=self._width(modules[0]),
             N=sum(len(self.state[f"{module}.weight_scale"]) for module in modules),
             bits=bits,
-            block_size=self._group_size,
+            block_size=stored_group_size(self.config, modules[0]),
             accuracy_level=ACCURACY_LEVEL,
         )
 
@@ -196,10 +208,10 @@ class Matrices:
         shape = builder.op("Concat", builder.op("Shape", packed, end=-1), last, axis=0)
         return builder.cast(builder.op("Reshape", pairs, shape), ir.DataType.FLOAT)
 
-    def _zero_points(self, packed: ir.Value) -> ir.Value:
+    def _zero_points(self, packed: ir.Value, group_size: int) -> ir.Value:
         """Unpack a zero point for each group, `NQ1`."""
         builder = self.builder
-        groups = groups_for(self.config.hidden_size, self._group_size)
+        groups = groups_for(self.config.hidden_size, group_size)
         unpacked = builder.op(
             "Slice",
             self._nibbles(packed),
@@ -209,10 +221,10 @@ class Matrices:
         )
         return builder.op("Unsqueeze", unpacked, builder.integers(-1))
 
-    def _cut(self, values_NQP: ir.Value) -> ir.Value:
+    def _cut(self, values_NQP: ir.Value, group_size: int) -> ir.Value:
         """Join the groups and cut off what pads the last one."""
         builder, width = self.builder, self.config.hidden_size
-        padded = groups_for(width, self._group_size) * self._group_size
+        padded = groups_for(width, group_size) * group_size
         flat = builder.op("Reshape", values_NQP, builder.integers(-1, padded))
         if padded == width:
             return flat
@@ -228,10 +240,11 @@ class Matrices:
             return int(layer["num_attention_heads"] * layer["head_dim"])
         return int(layer["intermediate_size"]) if part == "down_proj" else self.config.hidden_size
 
-    @property
-    def _group_size(self) -> int:
-        assert self.config.quantization is not None
-        return int(self.config.quantization["group_size"])
+    def _storage(self, module: str) -> tuple[Format | None, int | None]:
+        """Return a module's format, and how many of its weights share a scale where they lie in groups."""
+        weight_format = format_of(self.config, module)
+        grouped = weight_format in ("w8", "w4")
+        return weight_format, stored_group_size(self.config, module) if grouped else None
 
     def _joined(self, modules: tuple[str, ...], part: str, *, transposed: bool = False) -> ir.Value:
         """Return one initializer over the same tensor of each module; see `joinable`."""

@@ -88,7 +88,8 @@ class RootsConfig(PreTrainedConfig):
     """`{"kind": "dense"}`, `{"kind": "top_m", "top_m": m}` or `{"kind": "block", "num_blocks": k}`. The last
     may name a `block_size`; without one it is the square root of `max_position_embeddings`, rounded up."""
     quantization: dict[str, Any] | None = None
-    """`{"group_size": g, "formats": {module name: format}}`; see `quantized.py`. None: plain weights."""
+    """`{"group_size": g, "formats": {module name: format}}`; see `quantized.py`. None: plain weights.
+    May have `group_sizes`, of the modules whose groups have another size, and `cache`."""
     initializer_range: float = 0.02
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -183,14 +184,20 @@ class RootsConfig(PreTrainedConfig):
             return
         formats = self.quantization.get("formats")
         known = {"group_size", "formats"}
-        if set(self.quantization) - {"cache"} != known or not isinstance(formats, dict):
-            raise ValueError("quantization must hold group_size and formats, an object, and may hold cache")
+        others = self.quantization.get("group_sizes", {})
+        objects = isinstance(formats, dict) and isinstance(others, dict)
+        if set(self.quantization) - {"cache", "group_sizes"} != known or not objects:
+            raise ValueError(
+                "quantization must hold group_size and formats, an object, and may hold cache and"
+                " group_sizes, an object"
+            )
         if "cache" in self.quantization:
             _check_member("quantization.cache", self.quantization["cache"], CACHE_FORMATS)
-        group_size = self.quantization["group_size"]
-        _check_width("quantization.group_size", group_size)
-        if group_size % 2:
-            raise ValueError(f"quantization.group_size is {group_size}; pairs of 4-bit values need it even")
+        _check_group_size("quantization.group_size", self.quantization["group_size"])
+        for name, size in others.items():
+            if name not in formats:
+                raise ValueError(f"quantization.group_sizes names {name!r}, which formats does not name")
+            _check_group_size(f"quantization.group_sizes[{name!r}]", size)
         for name, weight_format in formats.items():
             found = MATRIX_NAME.fullmatch(name)
             if found is None or int(found["layer"] or 0) >= max(1, len(self.layers)):
@@ -206,6 +213,12 @@ def _check_member(name: str, value: Any, known: Any) -> None:
 def _check_positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"{name} is {value!r}; it must be a number above 0")
+
+
+def _check_group_size(name: str, value: Any) -> None:
+    _check_width(name, value)
+    if value % 2:
+        raise ValueError(f"{name} is {value}; pairs of 4-bit values need it even")
 
 
 def _check_width(name: str, value: Any) -> None:

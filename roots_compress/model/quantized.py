@@ -204,7 +204,7 @@ def make_linear(config: Any, name: str, width: int, rows: int, bias: bool) -> nn
     weight_format = format_of(config, name)
     if weight_format is None:
         return nn.Linear(width, rows, bias=bias)
-    return QuantizedLinear(width, rows, bias, weight_format, config.quantization["group_size"])
+    return QuantizedLinear(width, rows, bias, weight_format, stored_group_size(config, name))
 
 
 def make_embedding(config: Any, name: str) -> nn.Module:
@@ -216,9 +216,16 @@ def make_embedding(config: Any, name: str) -> nn.Module:
         config.vocab_size,
         config.hidden_size,
         weight_format,
-        config.quantization["group_size"],
+        stored_group_size(config, name),
         tied=config.tie_word_embeddings,
     )
+
+
+def stored_group_size(config: Any, name: str) -> int:
+    """Return how many weights share a scale in a quantized module that is stored in groups."""
+    usual: int = config.quantization["group_size"]
+    size: int = config.quantization.get("group_sizes", {}).get(name, usual)
+    return size
 
 
 def format_of(config: Any, name: str) -> Format | None:

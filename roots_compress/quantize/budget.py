@@ -9,7 +9,8 @@ from torch import nn
 from roots_compress.errors import GateMissedError, Key
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, matrix_bytes
-from roots_compress.quantize.config import GroupSize, QuantizeConfig
+from roots_compress.quantize.config import GroupSetting, QuantizeConfig
+from roots_compress.quantize.groups import group_size_of
 
 EMBEDDING = "model.embed_tokens"
 HEAD = "lm_head"
@@ -40,7 +41,7 @@ def _other_groups(model: RootsForCausalLM, config: QuantizeConfig) -> str:
     """
     sizes = {
         size: least_bytes(model, config.model_copy(update={"group_size": size}))
-        for size in get_args(GroupSize)
+        for size in get_args(GroupSetting)
     }
     best = min(sizes, key=lambda size: (sizes[size], size != config.group_size))
     if best == config.group_size:
@@ -57,7 +58,8 @@ def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
         module = model.get_submodule(owner) if owner != name else None
         if isinstance(module, nn.Linear | nn.Embedding) and owner != POSITIONS:
             chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"
-            size += matrix_bytes(tensor.shape[0], tensor.shape[1], chosen, config.group_size)
+            rows, width = tensor.shape
+            size += matrix_bytes(rows, width, chosen, group_size_of(config.group_size, chosen, width))
         elif name in stored:
             size += tensor.numel() * tensor.element_size()
     if model.config.tie_word_embeddings:

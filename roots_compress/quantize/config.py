@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from roots_compress.data.config import CalibrationConfig
 from roots_compress.settings import PositiveInt, Settings, faults_at
 
-GroupSize = Literal[16, 32, 64, 128]
+GroupSetting = Literal["auto", 16, 32, 64, 128]
 Products = Literal["integer", "float"]
 ServeOn = Literal["auto", "avx2", "avx512-vnni", "amx", "arm"]
 
@@ -46,9 +46,10 @@ class QuantizeConfig(Settings):
     """int8 with products `auto` or `integer`: by how much quantizing inputs may raise the loss, in nats a
     token. As few inputs as that takes stay in floating point, where prompts are read more slowly. null: any
     loss, with every input in integers."""
-    group_size: GroupSize = 64
+    group_size: GroupSetting = "auto"
     """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
-    bytes that do more good as 8-bit layers, and products are slower."""
+    bytes that do more good as 8-bit layers, and products are slower. `auto`: 64, and 128 for an 8-bit matrix
+    where that takes no more bytes."""
     eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
     """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
     max_bytes: PositiveInt | None = None

@@ -21,6 +21,8 @@ from roots_compress.model.calibration import InputStatistics, ResidualStream, ba
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, rounded_input
 from roots_compress.quantize.budget import EMBEDDING, HEAD
+from roots_compress.quantize.config import GroupSetting
+from roots_compress.quantize.groups import group_size_of
 from roots_compress.quantize.outliers import energy_scales, output_error, relative_error
 from roots_compress.quantize.rounding import quantize_matrix
 from roots_compress.quantize.sites import SAMPLED_ROWS, SiteInput
@@ -50,7 +52,7 @@ def head_input(model: RootsForCausalLM, stream: ResidualStream) -> SiteInput:
 
 @torch.no_grad()
 def head_scale(
-    model: RootsForCausalLM, windows: PackedWindows, stream: ResidualStream, group_size: int
+    model: RootsForCausalLM, windows: PackedWindows, stream: ResidualStream, group_size: GroupSetting
 ) -> Tensor | None:
     """Return the channel scale `W` that leaves the predictions least wrong; None where none gains anything.
 
@@ -65,15 +67,16 @@ def head_scale(
     """
     judged = windows[:: max(1, len(windows.input_ids) // JUDGED_WINDOWS)][:JUDGED_WINDOWS]
     tied, head_VW = model.config.tie_word_embeddings, _matrix(model, HEAD)
+    size = group_size_of(group_size, HEAD_FORMAT, head_VW.shape[1])
     plain_RW = _final_states(model, judged, _matrix(model, EMBEDDING), stream.device)
     expected_RV = F.log_softmax(plain_RW @ head_VW.T * model.config.logit_scale, dim=-1)
 
     def divergence(scale_W: Tensor) -> float:
-        rounded_VW = quantize_matrix(head_VW * scale_W, HEAD_FORMAT, group_size).dequantize()
+        rounded_VW = quantize_matrix(head_VW * scale_W, HEAD_FORMAT, size).dequantize()
         states_RW = plain_RW
         if tied:
             states_RW = _final_states(model, judged, rounded_VW / scale_W, stream.device)
-        inputs_RW = rounded_input(states_RW / scale_W, HEAD_FORMAT, group_size)
+        inputs_RW = rounded_input(states_RW / scale_W, HEAD_FORMAT, size)
         found_RV = F.log_softmax(inputs_RW @ rounded_VW.T * model.config.logit_scale, dim=-1)
         return float(F.kl_div(found_RV, expected_RV, reduction="batchmean", log_target=True))
 
@@ -98,7 +101,11 @@ def _final_states(model: RootsForCausalLM, windows: PackedWindows, table_VW: Ten
 
 @torch.no_grad()
 def round_head(
-    model: RootsForCausalLM, stream: ResidualStream, scale_W: Tensor | None, group_size: int, rounded: Rounded
+    model: RootsForCausalLM,
+    stream: ResidualStream,
+    scale_W: Tensor | None,
+    group_size: GroupSetting,
+    rounded: Rounded,
 ) -> None:
     """Add the embedding, the head and the norm before it to what was rounded.
 
@@ -116,16 +123,17 @@ def round_head(
     for name, parameter in model.model.norm.named_parameters():
         rounded.state[f"model.norm.{name}"] = (parameter / scale_W).cpu()
     head_VW = head_VW * scale_W
+    size = group_size_of(group_size, HEAD_FORMAT, head_VW.shape[1])
     sample_SW, importance_W = seen.sample_SC / scale_W, seen.mean_square / scale_W.square()
     if model.config.tie_word_embeddings:
         # Stored once, in the one format that serves both looking up and multiplying; weighed for neither.
-        table = quantize_matrix(head_VW, HEAD_FORMAT, group_size)
+        table = quantize_matrix(head_VW, HEAD_FORMAT, size)
         rounded.add(EMBEDDING, table, output_error(sample_SW, head_VW, table))
         rounded.state[f"{EMBEDDING}.lookup_scale"] = (1 / scale_W).cpu()
         return
-    table = quantize_matrix(table_VW, HEAD_FORMAT, group_size)
+    table = quantize_matrix(table_VW, HEAD_FORMAT, size)
     rounded.add(EMBEDDING, table, relative_error(table_VW, table.dequantize()))
-    head = quantize_matrix(head_VW, HEAD_FORMAT, group_size, importance_C=importance_W)
+    head = quantize_matrix(head_VW, HEAD_FORMAT, size, importance_C=importance_W)
     rounded.add(HEAD, head, output_error(sample_SW, head_VW, head))
 
 

@@ -23,6 +23,8 @@ from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, rounded_input
 from roots_compress.progress import track
+from roots_compress.quantize.config import GroupSetting
+from roots_compress.quantize.groups import group_size_of
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
 from roots_compress.quantize.sites import Site, SiteInput, halves
 
@@ -63,7 +65,7 @@ def outlier_scales(
     model: RootsForCausalLM,
     windows: PackedWindows,
     weight_format: Format,
-    group_size: int,
+    group_size: GroupSetting,
     *,
     device: str,
     console: Console,
@@ -101,7 +103,7 @@ def outlier_scales(
 
 
 @torch.no_grad()
-def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: int) -> Tensor | None:
+def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: GroupSetting) -> Tensor | None:
     """Return the channel scale that leaves the least output error; None where folding gains nothing.
 
     The error is that of all the site's outputs together, on the sampled rows, each consumer's relative to its
@@ -109,9 +111,10 @@ def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: i
     """
     if not site.producers:
         return None
-    best, least = None, site_error(site, seen, None, weight_format, group_size)
+    size = group_size_of(group_size, weight_format, seen.sample_SC.shape[1])
+    best, least = None, site_error(site, seen, None, weight_format, size)
     for scale_C in _candidates(site, seen, weight_format):
-        error = site_error(site, seen, scale_C, weight_format, group_size)
+        error = site_error(site, seen, scale_C, weight_format, size)
         if error < least:
             best, least = scale_C, error
     return best

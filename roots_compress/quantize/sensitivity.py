@@ -22,6 +22,8 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.model.gradients import observe_gradients
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, matrix_bytes, rounded_input
+from roots_compress.quantize.config import GroupSetting
+from roots_compress.quantize.groups import group_size_of
 from roots_compress.quantize.plan import SiteCost
 from roots_compress.quantize.rounding import quantize_matrix
 from roots_compress.quantize.sites import attention_sites, mlp_sites
@@ -36,7 +38,7 @@ def rounding_costs(
     model: RootsForCausalLM,
     windows: PackedWindows,
     weight_format: Format,
-    group_size: int,
+    group_size: GroupSetting,
     scales: Mapping[str, Tensor],
     *,
     seed: int,
@@ -83,9 +85,10 @@ def rounding_costs(
     return {name: SiteCost(losses[name] / few.input_ids.size, prices[name]) for name in prices}
 
 
-def _rounded_weight(weight_OI: Tensor, scale_I: Tensor, group_size: int) -> Change:
+def _rounded_weight(weight_OI: Tensor, scale_I: Tensor, group_size: GroupSetting) -> Change:
     """Return how outputs move when the folded weight is rounded to 4 bits; bfloat16 spares memory."""
-    rounded_OI = quantize_matrix(weight_OI * scale_I, "w4", group_size, clip=False).dequantize() / scale_I
+    size = group_size_of(group_size, "w4", weight_OI.shape[1])
+    rounded_OI = quantize_matrix(weight_OI * scale_I, "w4", size, clip=False).dequantize() / scale_I
     change_OI = (rounded_OI - weight_OI).bfloat16()
     return lambda inputs_TI: inputs_TI @ change_OI.float().T
 
@@ -100,6 +103,10 @@ def _rounded_input(weight_OI: Tensor, scale_I: Tensor) -> Change:
     return change
 
 
-def _bytes_spared(linear: nn.Linear, group_size: int) -> int:
+def _bytes_spared(linear: nn.Linear, group_size: GroupSetting) -> int:
     rows, width = linear.weight.shape
-    return matrix_bytes(rows, width, "w8", group_size) - matrix_bytes(rows, width, "w4", group_size)
+    formats: tuple[Format, Format] = ("w8", "w4")
+    eight, four = (
+        matrix_bytes(rows, width, each, group_size_of(group_size, each, width)) for each in formats
+    )
+    return eight - four

@@ -24,6 +24,7 @@ from roots_compress.model.quantized import Format, QuantizedLinear, QuantizedWei
 from roots_compress.quantize.budget import HEAD, POSITIONS, check_budget, least_bytes
 from roots_compress.quantize.choice import Choice, choose
 from roots_compress.quantize.config import Products, QuantizeConfig
+from roots_compress.quantize.groups import group_size_of, stored_sizes
 from roots_compress.quantize.half import half_precision
 from roots_compress.quantize.head import head_scale, round_head
 from roots_compress.quantize.outliers import outlier_scales
@@ -102,7 +103,7 @@ def quantize(
     notes = _notes(config, model, quantized, rounded, plan)
     if choice is None:
         return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes)
-    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(quantized, choice)}
+    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(config, quantized, choice)}
     return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes, choice.to_json())
 
 
@@ -200,7 +201,7 @@ def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig
     """Return a new model, in eval mode on the CPU, of the quantized tensors and the rest of the old one's."""
     config = copy.deepcopy(model.config)
     config.quantization = {
-        "group_size": settings.group_size,
+        **stored_sizes(settings.group_size, rounded.group_sizes),
         "formats": dict(sorted(rounded.formats.items())),
         **({"cache": settings.cache} if settings.cache == "int8" else {}),
     }
@@ -239,14 +240,15 @@ def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded:
         )
 
 
-def _bytes_of_forms(quantized: RootsForCausalLM, choice: Choice) -> dict[str, Json]:
+def _bytes_of_forms(config: QuantizeConfig, quantized: RootsForCausalLM, choice: Choice) -> dict[str, Json]:
     """Return what the model takes with what was chosen, and would take with the other."""
     size = other = stored_bytes(quantized)
     for module in quantized.model.layers.modules():
         if isinstance(module, QuantizedLinear) and (choice.products == "float" or module.format == "w8a8"):
             into: Format = "w8a8" if choice.products == "float" else "w8"
             for sign, form in ((-1, module.format), (1, into)):
-                other += sign * matrix_bytes(module.rows, module.width, form, module.group_size)
+                size_of = group_size_of(config.group_size, form, module.width)
+                other += sign * matrix_bytes(module.rows, module.width, form, size_of)
     return {choice.products: size, "integer" if choice.products == "float" else "float": other}
 
 

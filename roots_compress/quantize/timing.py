@@ -25,6 +25,7 @@ from roots_compress.progress import bar
 from roots_compress.quantize.budget import EMBEDDING
 from roots_compress.quantize.choice import FormTimes, TokenTimes
 from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.quantize.groups import group_size_of, stored_sizes
 from roots_compress.run.machine import own_instruction_set, processor_class
 
 PROMPT = 512
@@ -151,6 +152,12 @@ def _extrapolated(
     return {label: TokenTimes(whole("read", label), whole("write", label)) for label in FORMATS}
 
 
+def _input_width(config: RootsConfig, layer: dict[str, Any], projection: str) -> int:
+    if projection == "o_proj":
+        return int(layer["num_attention_heads"] * layer["head_dim"])
+    return int(layer["intermediate_size"]) if projection == "down_proj" else config.hidden_size
+
+
 def _random_model(
     config: RootsConfig, settings: QuantizeConfig, part: Part, weight_format: Format, room: int
 ) -> RootsForCausalLM:
@@ -159,14 +166,20 @@ def _random_model(
     projections = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
     projections += ["mlp.gate_proj"] * config.gated_mlp + ["mlp.up_proj", "mlp.down_proj"]
     names = [f"model.layers.{index}.{name}" for index in range(len(part.layers)) for name in projections]
+    layers = [config.layers[index] for index in part.layers]
+    groups = {EMBEDDING: group_size_of(settings.group_size, "w8", config.hidden_size)}
+    if weight_format != "w8a8":
+        for name in names:
+            width = _input_width(config, layers[int(name.split(".")[2])], name.rpartition(".")[2])
+            groups[name] = group_size_of(settings.group_size, weight_format, width)
     document |= {
-        "layers": [config.layers[index] for index in part.layers],
+        "layers": layers,
         "vocab_size": part.rows,
         "max_position_embeddings": room,
         # A table that is shared takes less room, and a product with it as long.
         "tie_word_embeddings": True,
         "quantization": {
-            "group_size": settings.group_size,
+            **stored_sizes(settings.group_size, groups),
             "formats": {EMBEDDING: "w8", **dict.fromkeys(names, weight_format)},
             **({"cache": "int8"} if settings.cache == "int8" else {}),
         },

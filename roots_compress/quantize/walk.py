@@ -24,6 +24,7 @@ from roots_compress.progress import track
 from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.gptq import compensated_matrix
+from roots_compress.quantize.groups import group_size_of
 from roots_compress.quantize.outliers import output_error
 from roots_compress.quantize.plan import RoundingPlan
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
@@ -39,17 +40,25 @@ class Rounded:
     Attributes:
         state: every tensor of the quantized layers, under its name in the model's state dict, on the CPU.
         formats: the storage format of each quantized module.
+        group_sizes: how many weights share a scale, of each module in groups.
         errors: each quantized module's relative output error on sampled inputs, its input's rounding
             included; of a table that only serves lookups, its rows' error.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
     formats: dict[str, Format] = field(default_factory=dict)
+    group_sizes: dict[str, int] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
+
+    def note(self, name: str, matrix: QuantizedMatrix, error: float) -> None:
+        """Enter what a matrix became, but not its tensors."""
+        self.formats[name], self.errors[name] = matrix.format, error
+        if matrix.format != "w8a8":
+            self.group_sizes[name] = matrix.levels.shape[-1]
 
     def add(self, name: str, matrix: QuantizedMatrix, error: float) -> None:
         """Enter a matrix outside the layers."""
-        self.formats[name], self.errors[name] = matrix.format, error
+        self.note(name, matrix, error)
         self.state.update({f"{name}.{key}": tensor.cpu() for key, tensor in matrix.buffers().items()})
 
 
@@ -112,24 +121,25 @@ def _round_site(
     """Replace a site's layers by quantized ones."""
     for name, linear in site.consumers.items():
         quantized = round_matrix(linear.weight, weight_format, config, seen)
-        rounded.formats[prefix + name] = weight_format
-        rounded.errors[prefix + name] = output_error(seen.sample_SC, linear.weight, quantized)
-        layer.set_submodule(name, quantized_linear(linear, quantized, config.group_size))
+        rounded.note(prefix + name, quantized, output_error(seen.sample_SC, linear.weight, quantized))
+        layer.set_submodule(name, quantized_linear(linear, quantized))
 
 
 def round_matrix(
     weight_RC: Tensor, weight_format: Format, config: QuantizeConfig, seen: SiteInput
 ) -> QuantizedMatrix:
     """Round a matrix as the settings ask, in view of what it reads."""
+    size = group_size_of(config.group_size, weight_format, weight_RC.shape[1])
     if config.compensate and seen.statistics.gram is not None:
-        return compensated_matrix(weight_RC, weight_format, config.group_size, seen.statistics.gram)
-    return quantize_matrix(weight_RC, weight_format, config.group_size, importance_C=seen.mean_square)
+        return compensated_matrix(weight_RC, weight_format, size, seen.statistics.gram)
+    return quantize_matrix(weight_RC, weight_format, size, importance_C=seen.mean_square)
 
 
-def quantized_linear(linear: nn.Linear, quantized: QuantizedMatrix, group_size: int) -> QuantizedLinear:
+def quantized_linear(linear: nn.Linear, quantized: QuantizedMatrix) -> QuantizedLinear:
     """Return the module that stands for a linear layer once its matrix is quantized."""
     rows, width = linear.weight.shape
-    module = QuantizedLinear(width, rows, linear.bias is not None, quantized.format, group_size)
+    size = quantized.levels.shape[-1]  # of w8a8 the whole row, which has no groups
+    module = QuantizedLinear(width, rows, linear.bias is not None, quantized.format, size)
     tensors = quantized.buffers()
     if linear.bias is not None:
         tensors["bias"] = linear.bias.detach()

@@ -15,9 +15,16 @@ from roots_compress.quantize.rounding import quantize_matrix
 from tests.tiny import tiny_model, tiny_tokens
 
 
-def quantized(model: RootsForCausalLM, formats: dict[str, Format], group_size: int = 16) -> RootsForCausalLM:
+def quantized(
+    model: RootsForCausalLM,
+    formats: dict[str, Format],
+    group_size: int = 16,
+    group_sizes: dict[str, int] | None = None,
+) -> RootsForCausalLM:
     """Return the model with the named modules in the given formats."""
-    fields = {**model.config.to_dict(), "quantization": {"group_size": group_size, "formats": formats}}
+    others = {"group_sizes": group_sizes} if group_sizes else {}
+    settings = {"group_size": group_size, "formats": formats, **others}
+    fields = {**model.config.to_dict(), "quantization": settings}
     result: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(fields)).eval()
     plain, state = model.state_dict(), result.state_dict()
     for name in state:
@@ -25,7 +32,8 @@ def quantized(model: RootsForCausalLM, formats: dict[str, Format], group_size: i
             state[name] = plain[name]
     for name, module in result.named_modules():
         if isinstance(module, QuantizedWeight):
-            matrix = quantize_matrix(plain[f"{name}.weight"], formats[name], group_size)
+            size = (group_sizes or {}).get(name, group_size)
+            matrix = quantize_matrix(plain[f"{name}.weight"], formats[name], size)
             state.update({f"{name}.{part}": tensor for part, tensor in matrix.buffers().items()})
         if isinstance(module, QuantizedEmbedding) and module.lookup_scale is not None:
             # Not what suits the table, but what shows if left out; powers of two, which round nothing.

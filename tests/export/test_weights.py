@@ -70,6 +70,22 @@ def test_every_format_equals_the_checkpoint(
         assert relative_difference(actual, expected(reference, input_ids, mask), mask) < 1e-5
 
 
+@pytest.mark.parametrize("other", ["mlp.down_proj", "self_attn.q_proj", "mlp.up_proj", "embed_tokens"])
+@pytest.mark.parametrize("weight_format", ["w8", "w4"])
+@pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
+def test_matrices_may_have_groups_of_different_sizes(
+    weight_format: Format, portable: bool, other: str
+) -> None:
+    plain = tiny_model(layers=[tiny_layer(head_dim=16, intermediate_size=70)] * 2)
+    formats = dict.fromkeys(tiny_quantized("w8").config.quantization["formats"], weight_format)
+    name = "model.embed_tokens" if other == "embed_tokens" else f"model.layers.1.{other}"
+    model = quantized(plain, formats, group_size=16, group_sizes={name: 32})
+    session = exact_session(model, portable=portable)
+    input_ids, mask = tiny_tokens(3, 12), left_padded_mask(3, 12)
+    actual = serve(session, input_ids, mask, [11])
+    assert relative_difference(actual, expected(dequantized(model), input_ids, mask), mask) < 1e-5
+
+
 @pytest.mark.parametrize("group_size", [16, 32, 64])
 @pytest.mark.parametrize("weight_format", ["w8", "w4"])
 def test_the_fast_kernels_round_inputs_as_the_modules_do(weight_format: Format, group_size: int) -> None:
@@ -163,3 +179,26 @@ def test_a_tied_quantized_table_is_stored_once(weight_format: Format) -> None:
     )
     state = sum(tensor.nbytes for tensor in model.state_dict().values())
     assert stored <= state + 64
+
+
+@pytest.mark.parametrize(("portable", "axis"), [(False, -1), (True, 0)], ids=["fused", "portable"])
+def test_rows_are_quantized_as_blocks_but_in_portable_graphs(portable: bool, axis: int) -> None:
+    """ONNX Runtime quantizes blocks on all threads; other runtimes know the older form."""
+    layers = [tiny_layer(intermediate_size=70)]
+    graph = build_graph(tiny_quantized("w8a8", layers=layers), portable=portable).graph
+    nodes = [node.attributes for node in graph if node.op_type == "QuantizeLinear"]
+    assert {attributes["axis"].as_int() for attributes in nodes} == {axis}
+    widths = [] if portable else [32, 32, 32, 70, 32]
+    assert [attributes["block_size"].as_int() for attributes in nodes if "block_size" in attributes] == widths
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
+def test_a_row_of_zeros_gives_zeros(portable: bool) -> None:
+    """Its scale is 0, and nothing of that division is to be seen."""
+    model = tiny_model(layers=[tiny_layer()])
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.zero_()
+    session = open_graph(quantized(model, {"model.layers.0.mlp.down_proj": "w8a8"}), portable=portable)
+    input_ids, mask = tiny_tokens(2, 6), left_padded_mask(2, 6)
+    actual = serve(session, input_ids, mask, [])
+    assert relative_difference(actual, expected(model, input_ids, mask), mask) < 1e-5

@@ -255,6 +255,21 @@ def test_absent_head_without_a_tie_flag(saved: Path) -> None:
         ({"quantization": {"formats": 3}}, "quantization"),
         ({"quantization": {"group_size": 16, "formats": {"model.norm": "w8"}}}, "model.norm"),
         ({"quantization": {"group_size": 16, "formats": {"model.layers.0.mlp.up_proj": "w3"}}}, "w3"),
+        (
+            {"quantization": {"group_size": 16, "formats": {}, "group_sizes": {"model.norm": 32}}},
+            "group_sizes names 'model.norm', which formats does not name",
+        ),
+        (
+            {
+                "quantization": {
+                    "group_size": 16,
+                    "formats": {"model.layers.0.mlp.up_proj": "w8"},
+                    "group_sizes": {"model.layers.0.mlp.up_proj": 7},
+                }
+            },
+            "it even",
+        ),
+        ({"quantization": {"group_size": 16, "formats": {}, "group_sizes": [3]}}, "group_sizes, an object"),
     ],
 )
 def test_bad_config(saved: Path, changes: dict[str, Any], expected: str) -> None:

@@ -170,7 +170,10 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
             f"{MINIMAL}  - kind: distill\n    training: {{learning_rate: 1e999}}",
             "stages[0].training.learning_rate: must be a finite number, not inf",
         ),
-        (f"{MINIMAL}  - kind: quantize\n    group_size: 31", "group_size: must be 16, 32, 64 or 128, not 31"),
+        (
+            f"{MINIMAL}  - kind: quantize\n    group_size: 31",
+            "group_size: must be auto, 16, 32, 64 or 128, not 31",
+        ),
         ("name: a\ndevice: gpu", "device: must be 'auto', 'cpu' or 'cuda', not text 'gpu'"),
         # Names that are to be folders.
         ("name: ../up\nmodel: m", "r.yaml:1: name: must begin with a letter or digit"),
