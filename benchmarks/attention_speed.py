@@ -37,8 +37,11 @@ class Shape:
     width: int
 
 
-def fused_graph(shape: Shape, *, integer_cache: bool) -> bytes:
-    """Return layers of `GroupQueryAttention` with rotary positions, side by side."""
+def fused_graph(shape: Shape, *, integer_cache: bool, scaled: bool) -> bytes:
+    """Return layers of `GroupQueryAttention` with rotary positions, side by side.
+
+    Without `scaled` their scale is 1, as where the queries carry the factor.
+    """
     cache = TensorProto.INT8 if integer_cache else TensorProto.FLOAT
     info = helper.make_tensor_value_info
     inputs = [
@@ -53,7 +56,7 @@ def fused_graph(shape: Shape, *, integer_cache: bool) -> bytes:
         "num_heads": shape.heads,
         "kv_num_heads": shape.kv_heads,
         "do_rotary": 1,
-        "scale": shape.width**-0.5,
+        "scale": shape.width**-0.5 if scaled else 1.0,
     }
     if integer_cache:
         attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
@@ -79,7 +82,7 @@ def fused_graph(shape: Shape, *, integer_cache: bool) -> bytes:
 
 
 def open_fused(
-    shape: Shape, threads: int, *, integer_cache: bool = False, flash: bool = True
+    shape: Shape, threads: int, *, integer_cache: bool = False, flash: bool = True, scaled: bool = True
 ) -> Callable[[int, int], float]:
     """Return a function of past and new tokens that gives the milliseconds of one layer."""
     if not flash:
@@ -87,7 +90,7 @@ def open_fused(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    graph = fused_graph(shape, integer_cache=integer_cache)
+    graph = fused_graph(shape, integer_cache=integer_cache, scaled=scaled)
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     os.environ.pop(DISABLE_FLASH, None)
     dtype = np.int8 if integer_cache else np.float32
@@ -144,6 +147,7 @@ def main() -> None:
     forms = {
         "flash, float32 cache": open_fused(shape, options.threads),
         "no flash, float32 cache": open_fused(shape, options.threads, flash=False),
+        "no flash, float32 cache, scale 1": open_fused(shape, options.threads, flash=False, scaled=False),
         "flash, int8 cache": open_fused(shape, options.threads, integer_cache=True),
     }
     table: dict[str, dict[str, float]] = {name: {} for name in forms}
