@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
-from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
+from roots_compress.export.builder import MICROSOFT, GraphBuilder
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.quantized import (
     ACTIVATION_LEVELS,
@@ -162,10 +162,13 @@ class Matrices:
                 largest = builder.op("ReduceMax", builder.op("Abs", x_NK), last, keepdims=int(blocks))
                 scale = builder.op("Mul", largest, builder.float32(1 / ACTIVATION_LEVELS))
                 zero_point = self._zero_point_of_rows(scale)
-                along: dict[str, Attribute] = {"axis": -1, "block_size": width} if blocks else {"axis": 0}
-                levels = builder.op("QuantizeLinear", x_NK, scale, zero_point, **along)
-                scale_N1 = scale if blocks else builder.op("Unsqueeze", scale, last)
-                self._quantized[x_NK] = QuantizedRows(levels, scale_N1)
+                inputs = (x_NK, scale, zero_point)
+                if blocks:
+                    levels = builder.op("QuantizeLinear", *inputs, axis=-1, block_size=width)
+                else:
+                    levels = builder.op("QuantizeLinear", *inputs, axis=0)
+                    scale = builder.op("Unsqueeze", scale, last)
+                self._quantized[x_NK] = QuantizedRows(levels, scale)
         return self._quantized[x_NK]
 
     def _zero_point_of_rows(self, scale: ir.Value) -> ir.Value:

@@ -185,8 +185,8 @@ class RootsConfig(PreTrainedConfig):
         formats = self.quantization.get("formats")
         known = {"group_size", "formats"}
         others = self.quantization.get("group_sizes", {})
-        objects = isinstance(formats, dict) and isinstance(others, dict)
-        if set(self.quantization) - {"cache", "group_sizes"} != known or not objects:
+        unknown = set(self.quantization) - {"cache", "group_sizes"} != known
+        if unknown or not isinstance(formats, dict) or not isinstance(others, dict):
             raise ValueError(
                 "quantization must hold group_size and formats, an object, and may hold cache and"
                 " group_sizes, an object"

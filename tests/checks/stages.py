@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,7 +34,7 @@ from roots_compress.quantize import head as quantize_head
 from roots_compress.quantize import stage as quantize_stage
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.rounding import quantize_matrix
-from roots_compress.quantize.walk import Rounded, round_layers
+from roots_compress.quantize.walk import round_layers
 from roots_compress.training import loop
 from roots_compress.training.batches import Batch
 from roots_compress.training.config import DistillLossConfig, TrainingConfig
@@ -114,7 +115,7 @@ def forget_a_matrix(folder: Path) -> None:
         rounded, stream = round_layers(*arguments, **more)
         kept = {key: value for key, value in rounded.state.items() if not key.startswith(name)}
         formats = {key: value for key, value in rounded.formats.items() if key != name}
-        return Rounded(kept, formats, rounded.errors), stream
+        return replace(rounded, state=kept, formats=formats), stream
 
     with patch.object(quantize_stage, "round_layers", forgetful):
         run_quantize(tiny_checkpoint(), folder, scheme="int8", fold=False)
