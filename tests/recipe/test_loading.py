@@ -172,7 +172,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ),
         (
             f"{MINIMAL}  - kind: quantize\n    group_size: 31",
-            "group_size: must be auto, 16, 32, 64 or 128, not 31",
+            "group_size: must be 'auto', 16, 32, 64 or 128, not 31",
         ),
         ("name: a\ndevice: gpu", "device: must be 'auto', 'cpu' or 'cuda', not text 'gpu'"),
         # Names that are to be folders.
