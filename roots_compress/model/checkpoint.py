@@ -22,6 +22,7 @@ from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.generation_settings import GENERATION, TOKEN_IDS, read_settings, token_ids
+from roots_compress.model.gguf_tokenizer import gguf_stop_ids
 from roots_compress.model.importers.convert import to_roots
 from roots_compress.model.importers.families import FAMILIES
 from roots_compress.model.importers.gguf import gguf_tensors
@@ -239,6 +240,8 @@ def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast
         ours: Any = getattr(tokenizer, name)
         config = token_ids({} if info.kind == "gguf" else info.config, name, rows, info.path / CONFIG)
         generation = token_ids(said, name, rows, info.path / GENERATION)
+        if info.kind == "gguf" and name == "eos_token_id":
+            generation = gguf_stop_ids(info.config, rows)
         decided = as_setting(stop_ids(generation, config, ours))
         setattr(model.generation_config, name, decided)
         setattr(model.config, name, decided if config is None or config == [] else config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -65,6 +66,8 @@ class GgufHeader:
     metadata: dict[str, Scalar | Numbers | None]
     """By key: scalars, strings and short arrays of numbers. None stands for any other array."""
     tensors: dict[str, GgufTensor]
+    arrays: dict[str, tuple[Scalar, ...]]
+    """The arrays that were asked for, of any length, by key."""
 
     @property
     def architecture(self) -> str:
@@ -72,8 +75,8 @@ class GgufHeader:
         return str(self.metadata.get("general.architecture", ""))
 
 
-def read_gguf_header(path: Path) -> GgufHeader:
-    """Return a GGUF file's metadata and tensor table.
+def read_gguf_header(path: Path, arrays: Collection[str] = ()) -> GgufHeader:
+    """Return a GGUF file's metadata and tensor table, and the arrays of the given keys that it holds.
 
     Raises:
         InputError: it is not a regular file, not GGUF of a known version, or shorter than its table says.
@@ -86,14 +89,14 @@ def read_gguf_header(path: Path) -> GgufHeader:
                 where=path,
                 remedy="Name a GGUF file, or the directory that holds config.json and model.safetensors.",
             )
-        return _Reader(file, path, size).header()
+        return _Reader(file, path, size, arrays).header()
 
 
 class _Reader:
     """A cursor over the file that refuses to step past its end."""
 
-    def __init__(self, file: BinaryIO, path: Path, size: int) -> None:
-        self.file, self.path, self.size = file, path, size
+    def __init__(self, file: BinaryIO, path: Path, size: int, wanted: Collection[str]) -> None:
+        self.file, self.path, self.size, self.wanted = file, path, size, wanted
 
     def header(self) -> GgufHeader:
         version = self._unpack("<I")
@@ -101,11 +104,16 @@ class _Reader:
             self._refuse(f"is GGUF of version {version}; versions 2 and 3 (little-endian) can be read")
         tensor_count, pair_count = int(self._unpack("<Q")), int(self._unpack("<Q"))
         metadata: dict[str, Scalar | Numbers | None] = {}
+        arrays: dict[str, tuple[Scalar, ...]] = {}
         for _ in range(pair_count):
             key = self._string()
             if key in metadata:
                 self._refuse(f"names {key!r} twice")
-            metadata[key] = self._value(int(self._unpack("<I")))
+            kind = int(self._unpack("<I"))
+            if kind == ARRAY and key in self.wanted:
+                metadata[key], arrays[key] = None, self._array()
+            else:
+                metadata[key] = self._value(kind)
         # Parts of a split model but the first hold nothing of the model's metadata.
         if not isinstance(metadata.get("general.architecture", "" if "split.no" in metadata else None), str):
             self._refuse("does not name its general.architecture")
@@ -128,7 +136,7 @@ class _Reader:
                 self._refuse(f"tensor {name!r} lies within the one before it")
             reached = tensor.start + tensor.size
         tensors = {name: replace(tensor, start=data_start + tensor.start) for name, tensor in table.items()}
-        return GgufHeader(metadata, tensors)
+        return GgufHeader(metadata, tensors, arrays)
 
     def _tensor(self, name: str) -> GgufTensor:
         """Return a tensor's entry, its start counted from the end of the header."""
@@ -165,6 +173,18 @@ class _Reader:
         else:
             self._refuse(f"has an array of type {item_kind}, which is not known")
         return None
+
+    def _array(self) -> tuple[Scalar, ...]:
+        """Return all items of an array."""
+        item_kind, count = int(self._unpack("<I")), int(self._unpack("<Q"))
+        if item_kind == STRING:
+            return tuple(self._string() for _ in range(count))
+        if item_kind not in SCALARS:
+            self._refuse(f"has an array of type {item_kind}, which is not known")
+        layout = SCALARS[item_kind]
+        if (width := struct.calcsize(layout) * count) > self.size:
+            self._refuse("ends in the middle of its header")
+        return tuple(item for (item,) in struct.iter_unpack(layout, self._read(width)))
 
     def _string(self) -> str:
         length = int(self._unpack("<Q"))

@@ -16,6 +16,8 @@ from transformers.utils import logging as transformers_logging
 from roots_compress.data.special_tokens import open_with_bos, opening_ids
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object, regular_file
+from roots_compress.model.gguf_tokenizer import gguf_tokenizer
+from roots_compress.model.source_tokenizer import as_written
 from roots_compress.model.sources import CONFIG, ROOTS, TOKENIZER, SourceInfo
 
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
@@ -45,16 +47,17 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
     """
     if source.kind == "roots":
         return load_tokenizer_beside(source.path)
+    if source.kind == "gguf":
+        tokenizer = gguf_tokenizer(source.path)
+        tokenizer.name_or_path = str(source.path)
+        return tokenizer
     with tempfile.TemporaryDirectory(prefix="roots-compress-") as aside:
-        if source.kind == "gguf":
-            # Alone in a folder: transformers would read configurations that lie beside it, too.
-            link = Path(aside, "model.gguf")
-            link.symlink_to(source.path.resolve())
-            return _loaded(Path(aside), source.path, gguf_file=link.name)
         _bring_files(source.path, Path(aside))
-        # From it transformers takes which class converts older files.
-        Path(aside, CONFIG).write_text(json.dumps({"model_type": source.model_type}), encoding="utf-8")
-        return _loaded(Path(aside), source.path)
+        # From these transformers takes the class that reads the files.
+        config = {key: source.config.get(key) for key in ("model_type", "tokenizer_class")}
+        said = {key: value for key, value in config.items() if isinstance(value, str)}
+        Path(aside, CONFIG).write_text(json.dumps(said), encoding="utf-8")
+        return as_written(_loaded(Path(aside), source.path, by_class=True), Path(aside), source)
 
 
 def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
@@ -97,11 +100,13 @@ def _bring_files(source: Path, aside: Path) -> None:
         if not (path.exists() or path.is_symlink()):
             continue
         size = regular_file(path)
-        if name in JSON_FILES:
-            read_json_object(path)
+        document = read_json_object(path) if name in JSON_FILES else {}
         if name == TEMPLATE and size > MAX_TEMPLATE_BYTES:
             raise InputError(f"has {size} bytes, too many for a chat template", where=path)
-        shutil.copyfile(path, aside / name)
+        if name == TOKENIZER and _made_steady(document):
+            (aside / name).write_text(json.dumps(document), encoding="utf-8")
+        else:
+            shutil.copyfile(path, aside / name)
     path = source / TOKENIZER_CONFIG
     if path.exists() or path.is_symlink():
         settings = _known_settings(read_json_object(path))
@@ -112,16 +117,33 @@ def _known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key in CONFIG_KEYS or key.endswith("_token")}
 
 
-def _loaded(folder: Path, source: Path, **gguf: str) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of a folder that holds nothing but what was looked at; `source` is only named."""
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, **gguf}
+def _made_steady(document: dict[str, Any]) -> bool:
+    """Take out of a tokenizer.json what draws at random, cuts or pads texts; return whether there was any."""
+    model = document.get("model")
+    places = [(document, ("truncation", "padding"))]
+    if isinstance(model, dict):
+        places.append((model, ("dropout", "alpha", "nbest_size")))
+    found = [(place, key) for place, keys in places for key in keys if place.get(key) is not None]
+    for place, key in found:
+        place[key] = None
+    return bool(found)
+
+
+def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a folder that holds nothing but what was looked at.
+
+    Args:
+        folder: what is read.
+        source: only named.
+        by_class: as the class reads it that the folder or its family names; else tokenizer.json as it is.
+    """
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet_transformers():
-            if (folder / TOKENIZER).exists():
-                # Taken as it is: a family's own class may add tokens of its own, as Qwen2's does.
+            if (folder / TOKENIZER).exists() and not by_class:
                 tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **local)
             else:
-                # It imports torch, which the usual tokenizer.json does without.
+                # It imports torch, which a tokenizer.json does without.
                 from transformers import AutoTokenizer
 
                 tokenizer = AutoTokenizer.from_pretrained(folder, **local)
@@ -129,7 +151,9 @@ def _loaded(folder: Path, source: Path, **gguf: str) -> PreTrainedTokenizerFast:
         raise InputError(
             f"has a tokenizer that cannot be read ({type(error).__name__}: {_shortened(error)})",
             where=source,
-            remedy="Copy the tokenizer's files again.",
+            remedy="Copy the tokenizer's files again."
+            if (folder / TOKENIZER).exists()
+            else "Load it with transformers by the class that it is of, and save a tokenizer.json.",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(
