@@ -120,7 +120,7 @@ def _known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _made_steady(document: dict[str, Any]) -> bool:
     """Take out of a tokenizer.json what draws at random, cuts or pads texts; return whether there was any."""
     model = document.get("model")
-    places = [(document, ("truncation", "padding"))]
+    places: list[tuple[dict[str, Any], tuple[str, ...]]] = [(document, ("truncation", "padding"))]
     if isinstance(model, dict):
         places.append((model, ("dropout", "alpha", "nbest_size")))
     found = [(place, key) for place, keys in places for key in keys if place.get(key) is not None]
