@@ -192,7 +192,7 @@ CHECKS = [
     Check(
         "a checkpoint to import has a switch set that ROOTS lacks",
         "which ROOTS cannot express",
-        lambda folder: load_checkpoint(llama(folder, partial_rotary_factor=0.5)),
+        lambda folder: load_checkpoint(llama(folder, rope_interleaved=True)),
     ),
     Check(
         "a GGUF file scales its logits",

@@ -157,7 +157,7 @@ class Switches:
         """Take a key that may only say what the model does anyway."""
         value = self._left.pop(key, None)
         if value is not None and not _is_among(value, values):
-            self.refuse(f"{key} is {shown(value)}, which ROOTS cannot express")
+            self.refuse(f"{key} is {shown(value)}, which no model of this family does")
 
     def renamed(self, spelling: str, key: str) -> None:
         """Read a second spelling as the key itself, for which transformers takes it.
