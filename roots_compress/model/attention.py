@@ -109,6 +109,14 @@ def dense_attention(
     Returns:
         `BHTD`, in the dtype of the query.
     """
+    heads, groups = query_BHTD.shape[1], key_BGSD.shape[1]
+    if query_BHTD.shape[2] == 1 and heads != groups:
+        # All heads of a group see the same keys: as so many queries of one head they read them once.
+        grouped_BGHD = query_BHTD.reshape(len(query_BHTD), groups, heads // groups, -1)
+        grouped_BGHD = F.scaled_dot_product_attention(
+            grouped_BGHD, key_BGSD, value_BGSD, attn_mask=visible_B1TS, scale=scale
+        )
+        return grouped_BGHD.reshape(query_BHTD.shape)
     causal = visible_B1TS is None and query_BHTD.shape[2] > 1
     return F.scaled_dot_product_attention(
         query_BHTD,
@@ -117,7 +125,7 @@ def dense_attention(
         attn_mask=visible_B1TS,
         is_causal=causal,
         scale=scale,
-        enable_gqa=query_BHTD.shape[1] != key_BGSD.shape[1],
+        enable_gqa=heads != groups,
     )
 
 

@@ -23,6 +23,10 @@ from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM, RootsModel
 
 BATCH_SIZE = 4
+GRAM_STRIPES = 8
+"""Stripes of columns in which a Gram matrix is summed up, each from its own diagonal on: half and a little
+more of the products that the whole matrix takes."""
+NARROWEST_STRIPE = 64
 Observer = Callable[[str, Tensor], None]
 """Called with a module's name and a batch of its input rows, `RC`."""
 
@@ -34,26 +38,41 @@ class InputStatistics:
         rows: how many rows were seen.
         squared_norms: `C`, float64: each channel's sum of squares; the diagonal of the Gram matrix.
         largest: `C`, float32: each channel's largest magnitude.
-        gram: `CC`, float64: `X.T @ X` over all rows; None where not asked for. Each batch is multiplied
-            in float32 and added in float64.
     """
 
     def __init__(self, width: int, *, gram: bool = False, device: str | torch.device = "cpu") -> None:
         self.rows = 0
         self.squared_norms = torch.zeros(width, dtype=torch.float64, device=device)
         self.largest = torch.zeros(width, device=device)
-        self.gram = torch.zeros(width, width, dtype=torch.float64, device=device) if gram else None
+        self._products = torch.zeros(width, width, dtype=torch.float64, device=device) if gram else None
+        self._mirrored = True
+
+    @property
+    def gram(self) -> Tensor | None:
+        """`CC`, float64: `X.T @ X` over all rows; None where it was not asked for.
+
+        Each batch is multiplied in float32 and added in float64, on one side of the diagonal.
+        """
+        if self._products is not None and not self._mirrored:
+            self._products.copy_(self._products.triu() + self._products.triu(1).T)
+            self._mirrored = True
+        return self._products
 
     def update(self, rows_RC: Tensor) -> None:
         """Add rows."""
         rows_RC = rows_RC.float()
         self.rows += rows_RC.shape[0]
         self.largest = torch.maximum(self.largest, rows_RC.abs().amax(dim=0))
-        if self.gram is None:
+        if self._products is None:
             self.squared_norms += rows_RC.square().sum(dim=0).double()
-        else:
-            self.gram += (rows_RC.T @ rows_RC).double()
-            self.squared_norms = self.gram.diagonal().clone()
+            return
+        width = rows_RC.shape[1]
+        stripe = max(NARROWEST_STRIPE, -(-width // GRAM_STRIPES))
+        for first in range(0, width, stripe):
+            columns = slice(first, first + stripe)
+            self._products[columns, first:] += rows_RC[:, columns].T @ rows_RC[:, first:]
+        self._mirrored = False
+        self.squared_norms = self._products.diagonal().clone()
 
     def check(self, name: str) -> None:
         """Refuse statistics that cannot be used.
@@ -129,24 +148,38 @@ class ResidualStream:
                 self.hidden.append(recorders[0].hidden.float().cpu())
                 self._contexts.append([recorder.context for recorder in recorders])
 
-    def attention(self, layer: RootsLayer, index: int) -> Iterator[Tensor]:
+    def attention(self, layer: RootsLayer, index: int, *, first: int = 0) -> Iterator[Tensor]:
         """Yield what a layer's attention adds to each batch, `BTW` on the device; the stream stays as it is.
 
         Args:
             layer: the layer, perhaps a changed one.
             index: its number in the model that the stream was made from.
+            first: batches before this one are left out.
         """
-        for hidden_BTW, contexts in zip(self.hidden, self._contexts, strict=True):
-            normed_BTW = layer.input_layernorm(hidden_BTW.to(self.device))
-            yield layer.self_attn(normed_BTW, *contexts[index], None)
+        for context_BTC in self.attention_inputs(layer, index, first=first):
+            yield layer.self_attn.o_proj(context_BTC)
 
-    def mlp(self, layer: RootsLayer) -> Iterator[Tensor]:
+    def mlp(self, layer: RootsLayer, *, first: int = 0) -> Iterator[Tensor]:
         """Yield what this layer's MLP adds to each batch, `BTW` on the device; the stream stays as it is."""
-        for hidden_BTW in self.hidden:
-            yield layer.mlp(layer.post_attention_layernorm(hidden_BTW.to(self.device)))
+        for inner_BTC in self.mlp_inputs(layer, first=first):
+            yield layer.mlp.down_proj(inner_BTC)
+
+    def attention_inputs(self, layer: RootsLayer, index: int, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield what the output projection of a layer's attention reads of each batch, `BTC`."""
+        for hidden_BTW, contexts in zip(self.hidden[first:], self._contexts[first:], strict=True):
+            normed_BTW = layer.input_layernorm(hidden_BTW.to(self.device))
+            yield layer.self_attn.context(normed_BTW, *contexts[index], None)
+
+    def mlp_inputs(self, layer: RootsLayer, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield what the down projection of a layer's MLP reads of each batch, `BTC`."""
+        for hidden_BTW in self.hidden[first:]:
+            yield layer.mlp.inner(layer.post_attention_layernorm(hidden_BTW.to(self.device)))
 
     def add(self, contributions: Iterable[Tensor]) -> None:
-        """Add what a half-layer gives, so that the stream stands before the next half."""
+        """Add what a half-layer gives, so that the stream stands before the next half.
+
+        A batch is added before the next one is asked for.
+        """
         for batch, contribution_BTW in enumerate(contributions):
             self.hidden[batch] += contribution_BTW.float().cpu()
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.calibration import batches
+from roots_compress.model.drawing import drawn
 from roots_compress.model.modeling import RootsForCausalLM
 
 GradientObserver = Callable[[str, Tensor, Tensor], None]
@@ -91,7 +92,7 @@ def observe_gradients(
 def _labels(logits_TV: Tensor, labels_T: Tensor, sampled: torch.Generator | None) -> Tensor:
     """Return the token that each position is to predict: the text's next one, or one that is drawn."""
     if sampled is not None:
-        return torch.multinomial(logits_TV.detach().softmax(-1).cpu(), 1, generator=sampled).flatten()
+        return drawn(logits_TV.detach(), sampled).flatten()
     following_T = labels_T.roll(-1)
     following_T[-1] = IGNORED_LABEL
     return following_T

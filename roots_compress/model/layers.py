@@ -74,6 +74,13 @@ class RootsAttention(nn.Module):
         cache: Cache | None,
     ) -> Tensor:
         """Return the attention's contribution to the residual stream, `BTW`."""
+        context_BTW: Tensor = self.o_proj(self.context(hidden_BTW, view, cos_sin, cache))
+        return context_BTW
+
+    def context(
+        self, hidden_BTW: Tensor, view: attention.View, cos_sin: CosSin | None, cache: Cache | None
+    ) -> Tensor:
+        """Return what the output projection reads, `(B, T, H * D)`: the heads' contexts side by side."""
         batch, tokens, _ = hidden_BTW.shape
         query = self.q_proj(hidden_BTW).view(batch, tokens, self.num_heads, self.head_dim)
         key = self.k_proj(hidden_BTW).view(batch, tokens, self.num_kv_heads, self.head_dim)
@@ -88,8 +95,7 @@ class RootsAttention(nn.Module):
         if cache is not None:
             key_BGSD, value_BGSD = cache.update(key_BGSD, value_BGSD, self.layer_idx)
         context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, view)
-        context_BTW: Tensor = self.o_proj(context_BHTD.transpose(1, 2).reshape(batch, tokens, -1))
-        return context_BTW
+        return context_BHTD.transpose(1, 2).reshape(batch, tokens, -1)
 
     def _attend(
         self, query_BHTD: Tensor, key_BGSD: Tensor, value_BGSD: Tensor, view: attention.View
@@ -125,10 +131,13 @@ class RootsMLP(nn.Module):
 
     def forward(self, hidden_BTW: Tensor) -> Tensor:
         """Return the MLP's contribution to the residual stream, `BTW`."""
-        up = self.up_proj(hidden_BTW)
-        inner = self.activation(self.gate_proj(hidden_BTW)) * up if self.gated else self.activation(up)
-        out_BTW: Tensor = self.down_proj(inner)
+        out_BTW: Tensor = self.down_proj(self.inner(hidden_BTW))
         return out_BTW
+
+    def inner(self, hidden_BTW: Tensor) -> Tensor:
+        """Return what the down projection reads, `BTC` for C channels."""
+        up_BTC: Tensor = self.up_proj(hidden_BTW)
+        return self.activation(self.gate_proj(hidden_BTW)) * up_BTC if self.gated else self.activation(up_BTC)
 
 
 class RootsLayer(nn.Module):

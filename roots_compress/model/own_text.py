@@ -21,15 +21,18 @@ from torch import Tensor
 
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
-from roots_compress.errors import StageError
 from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.device import multiplies_bf16
+from roots_compress.model.drawing import drawn
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.preallocated_cache import preallocated_cache
 from roots_compress.progress import Display
 
 AT_ONCE = 64
-"""Windows that are written side by side: enough to read the weights seldom, few enough for their cache."""
+"""Texts that are written side by side: enough to read the weights seldom, few enough for their cache."""
+TEXT_TOKENS = 256
+"""Tokens of a text, at least, where a calibration window holds several. Texts of twice the length take twice
+as many steps, for half as many texts each, and every step reads all weights and all that was written."""
 
 
 @torch.no_grad()
@@ -81,12 +84,7 @@ def _continued(
         output = writer(
             input_ids=pieces[-1].to(writer.device), past_key_values=past, use_cache=True, logits_to_keep=1
         )
-        probabilities_NV = output.logits[:, -1].float().softmax(dim=-1).cpu()
-        if not torch.isfinite(probabilities_NV).all():
-            raise StageError(
-                "the model predicts NaN", remedy="Check the checkpoint: its weights or activations overflow."
-            )
-        pieces.append(_drawn(probabilities_NV, generator))
+        pieces.append(drawn(output.logits[:, -1], generator))
         advance()
     return torch.cat(pieces, dim=1)
 
@@ -96,13 +94,6 @@ def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindo
     labels_NT = ids_NT.copy()
     labels_NT[:, : 1 if bos is None else 2] = IGNORED_LABEL
     return PackedWindows(ids_NT, labels_NT, np.zeros_like(ids_NT))
-
-
-def _drawn(probabilities_NV: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a token a row, `N1`, by inverting the distribution: one draw a row, not one a token."""
-    cumulative_NV = probabilities_NV.cumsum(dim=-1)
-    level_N1 = torch.rand(len(cumulative_NV), 1, generator=generator) * cumulative_NV[:, -1:]
-    return torch.searchsorted(cumulative_NV, level_N1, right=True).clamp(max=cumulative_NV.shape[1] - 1)
 
 
 def with_own_text(
@@ -123,8 +114,25 @@ def with_own_text(
     if not count:
         return windows
     block_size, bos = windows.input_ids.shape[1], opening_id(checkpoint.tokenizer)
-    own = own_text(checkpoint.model, count, block_size, bos=bos, seed=seed, console=console)
-    return joined(windows, own)
+    texts = texts_a_window(block_size)
+    own = own_text(checkpoint.model, count * texts, block_size // texts, bos=bos, seed=seed, console=console)
+    return joined(windows, side_by_side(own, texts))
+
+
+def texts_a_window(block_size: int) -> int:
+    """Return how many texts of equal length, none shorter than `TEXT_TOKENS`, fill a window."""
+    return next((texts for texts in range(block_size // TEXT_TOKENS, 1, -1) if block_size % texts == 0), 1)
+
+
+def side_by_side(texts: PackedWindows, each: int) -> PackedWindows:
+    """Return windows of so many texts each, every one a document."""
+    shape = -1, each * texts.input_ids.shape[1]
+    document_NT = np.broadcast_to(np.arange(len(texts.input_ids))[:, None] % each, texts.input_ids.shape)
+    return PackedWindows(
+        texts.input_ids.reshape(shape),
+        texts.labels.reshape(shape),
+        document_NT.reshape(shape).astype(texts.segment_ids.dtype),
+    )
 
 
 def joined(first: PackedWindows, second: PackedWindows) -> PackedWindows:

@@ -15,7 +15,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
-from roots_compress.model.calibration import InputStatistics, ResidualStream, observed
+from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.gradients import observe_gradients
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.surgery import (
@@ -27,6 +27,7 @@ from roots_compress.model.surgery import (
     mlp_group,
     query_group,
 )
+from roots_compress.prune.held_inputs import HeldInputs, held_bytes, input_gram
 from roots_compress.prune.importance import (
     ActivationImportance,
     MagnitudeImportance,
@@ -74,7 +75,8 @@ class LayerwiseCutter:
     """Walks through a model once, cutting each layer to its target.
 
     The residual stream of the calibration windows goes along, through the layers as they now are: a layer is
-    scored and refitted on the inputs that the cut layers before it really give it. Only gradients, which
+    scored and refitted on the inputs that the cut layers before it really give it. Those inputs are held, as
+    far as there is room, and run through the cut projection. Only gradients, which
     `taylor` asks for, are those of the uncut model.
 
     Args:
@@ -97,20 +99,20 @@ class LayerwiseCutter:
     @torch.no_grad()
     def cut(self, targets: Sequence[LayerTarget]) -> Iterator[LayerErrors]:
         """Cut the layers one after another, yielding the errors of each when it is done."""
-        for index, (layer, target) in enumerate(zip(self.model.model.layers, targets, strict=True)):
-            attention = self._cut_attention(index, target)
-            self.stream.add(self.stream.attention(layer, index))
-            mlp = self._cut_mlp(index, target.mlp_channels)
-            self.stream.add(self.stream.mlp(layer))
-            yield LayerErrors(attention, mlp)
+        for index, target in enumerate(targets):
+            yield LayerErrors(self._cut_attention(index, target), self._cut_mlp(index, target.mlp_channels))
 
     def _cut_attention(self, index: int, target: LayerTarget) -> float | None:
+        """Cut a layer's attention, and move the stream past it."""
         layer = self.model.model.layers[index]
         attention, projection = layer.self_attn, layer.self_attn.o_proj
         groups, queries = attention.num_kv_heads, attention.num_heads // attention.num_kv_heads
         if (target.kv_groups, target.queries) == (groups, queries):
+            self.stream.add(self.stream.attention(layer, index))
             return None
-        evidence = self._observe(index, "self_attn.o_proj", self.stream.attention(layer, index))
+        held = HeldInputs(held_bytes(self.model, self.stream.device))
+        inputs = held.passing(self.stream.attention_inputs(layer, index))
+        evidence = self._observe(index, "self_attn.o_proj", inputs)
         before_WC, columns = projection.weight.clone(), list(range(projection.in_features))
         if target.kv_groups < groups:
             importance = make_importance(self.score, evidence, groups, kept=target.kv_groups)
@@ -132,25 +134,37 @@ class LayerwiseCutter:
             keep_query_heads(self.model, index, kept)
             columns = [columns[place] for place in head_columns(kept, attention.head_dim)]
             self._refit(projection, before_WC, columns, evidence)
+        self.stream.add(
+            held.contributions(
+                projection, columns, lambda first: self.stream.attention(layer, index, first=first)
+            )
+        )
         return relative_error(before_WC, projection.weight, evidence.gram_CC, columns)
 
     def _cut_mlp(self, index: int, kept_channels: int) -> float | None:
+        """Cut a layer's MLP, and move the stream past it."""
         layer = self.model.model.layers[index]
         projection, channels = layer.mlp.down_proj, layer.mlp.down_proj.in_features
         if kept_channels == channels:
+            self.stream.add(self.stream.mlp(layer))
             return None
-        evidence = self._observe(index, "mlp.down_proj", self.stream.mlp(layer))
+        held = HeldInputs(held_bytes(self.model, self.stream.device))
+        evidence = self._observe(index, "mlp.down_proj", held.passing(self.stream.mlp_inputs(layer)))
         importance = make_importance(self.score, evidence, channels, kept=kept_channels)
         kept = best_units(importance(mlp_group(self.model, index)), kept_channels)
         before_WC = projection.weight.clone()
         keep_mlp_channels(self.model, index, kept)
         self._refit(projection, before_WC, kept, evidence)
+        self.stream.add(
+            held.contributions(projection, kept, lambda first: self.stream.mlp(layer, first=first))
+        )
         return relative_error(before_WC, projection.weight, evidence.gram_CC, kept)
 
-    def _observe(self, index: int, name: str, contributions: Iterator[Tensor]) -> Evidence:
-        """Run half a layer over the windows and return what its projection reads."""
+    def _observe(self, index: int, name: str, inputs: Iterator[Tensor]) -> Evidence:
+        """Run half a layer over the windows, up to its projection, and return what that reads."""
         projection = self.model.model.layers[index].get_submodule(name)
-        gram_CC = input_gram(projection, f"layer {index}'s {name}", contributions)
+        assert isinstance(projection, nn.Linear)
+        gram_CC = input_gram(f"layer {index}'s {name}", projection, inputs)
         return Evidence(gram_CC, self.contributions.get(f"model.layers.{index}.{name}"))
 
     def _refit(
@@ -159,22 +173,6 @@ class LayerwiseCutter:
         """Solve for a cut projection again, from what it was before any cut, if that is asked for."""
         if self.refitted:
             projection.weight.copy_(refit(before_WC, evidence.gram_CC, columns, damping=DAMPING))
-
-
-def input_gram(projection: nn.Module, name: str, contributions: Iterator[Tensor]) -> Tensor:
-    """Run half a layer over its stream and return the Gram matrix of what its projection reads, `CC`.
-
-    Raises:
-        StageError: an input is NaN or infinite.
-    """
-    assert isinstance(projection, nn.Linear)
-    statistics = InputStatistics(projection.in_features, gram=True, device=projection.weight.device)
-    with observed({name: projection}, lambda _name, rows_RC: statistics.update(rows_RC)):
-        for _ in contributions:
-            pass
-    statistics.check(name)
-    assert statistics.gram is not None
-    return statistics.gram
 
 
 def make_importance(

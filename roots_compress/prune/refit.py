@@ -50,16 +50,17 @@ def refit(
         StageError: the system cannot be solved: an input is not finite.
     """
     index = torch.as_tensor(kept, device=gram_CC.device)
+    gone = torch.ones(len(gram_CC), dtype=torch.bool, device=gram_CC.device)
+    gone[index] = False
     weight_OC, gram_CC = weight_OC.double(), gram_CC.double()
-    gram_CK = gram_CC[:, index]
-    gram_KK = gram_CK[index]
-    target_OK = weight_OC @ gram_CK
+    gram_KK = gram_CC[index[:, None], index]
     kept_OK = weight_OC[:, index]
     mean_square = gram_KK.diagonal().mean()
     if mean_square == 0:
         return kept_OK
     factor_KK = _damped_factor(gram_KK, damping * mean_square)
-    residual_OK = target_OK - kept_OK @ gram_KK
+    # What the channels that go gave: all that the others have to make up for.
+    residual_OK = weight_OC[:, gone] @ gram_CC[gone][:, index]
     return kept_OK + torch.cholesky_solve(residual_OK.T, factor_KK).T
 
 
@@ -93,11 +94,11 @@ def relative_error(weight_OC: Tensor, refitted_OK: Tensor, gram_CC: Tensor, kept
 
     0 is a perfect refit and 1 what leaving the output at zero would give. A dead projection has error 0.
     """
-    weight_OC, gram_CC = weight_OC.double(), gram_CC.double()
+    weight_OC, gram_CC = weight_OC.float(), gram_CC.float()
     change_OC = weight_OC.clone()
-    change_OC[:, torch.as_tensor(kept, device=weight_OC.device)] -= refitted_OK.double()
-    energy = ((weight_OC @ gram_CC) * weight_OC).sum()
-    lost = ((change_OC @ gram_CC) * change_OC).sum()
+    change_OC[:, torch.as_tensor(kept, device=weight_OC.device)] -= refitted_OK.float()
+    energy = ((weight_OC @ gram_CC) * weight_OC).sum(dtype=torch.float64)
+    lost = ((change_OC @ gram_CC) * change_OC).sum(dtype=torch.float64)
     return float((lost.clamp(min=0) / energy).sqrt()) if energy > 0 else 0.0
 
 

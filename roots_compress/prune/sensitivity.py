@@ -15,7 +15,8 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.gradients import observe_gradients
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.prune.layerwise import DAMPING, cut_projections, input_gram
+from roots_compress.prune.held_inputs import passed_gram
+from roots_compress.prune.layerwise import DAMPING, cut_projections
 from roots_compress.prune.refit import refit
 from roots_compress.prune.scores import divergence
 from roots_compress.prune.surgeon import Operation, head_errors, narrowing
@@ -79,14 +80,14 @@ def layer_costs(
         attention, down = layer.self_attn, layer.mlp.down_proj
         output, groups = attention.o_proj, attention.num_kv_heads
         name = f"model.layers.{index}.self_attn.o_proj"
-        gram_CC = input_gram(output, name, stream.attention(layer, index)) / (2 * tokens)
+        inputs = stream.attention_inputs(layer, index)
+        gram_CC = passed_gram(name, output, inputs, stream) / (2 * tokens)
         operation = _begin(output, gram_CC, fishers.pop(name), groups)
         heads = head_errors(operation, attention.num_heads // groups)
         trials = [_trial(output, gram_CC, _first_cut(operation, attention.num_heads // groups))]
-        stream.add(stream.attention(layer, index))
 
         name = f"model.layers.{index}.mlp.down_proj"
-        gram_CC = input_gram(down, name, stream.mlp(layer)) / (2 * tokens)
+        gram_CC = passed_gram(name, down, stream.mlp_inputs(layer), stream) / (2 * tokens)
         errors: dict[int, float] = {}
         tried: Operation | None = None
         for operation in narrowing(_begin(down, gram_CC, fishers.pop(name), down.in_features), multiple_of):
@@ -94,7 +95,6 @@ def layer_costs(
             if tried is None and len(operation.units) <= TRIED_WIDTH * down.in_features:
                 tried = operation
         trials.append(_trial(down, gram_CC, tried))
-        stream.add(stream.mlp(layer))
         yield LayerCosts(heads, errors, (trials[0], trials[1]))
 
 

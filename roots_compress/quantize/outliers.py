@@ -14,6 +14,8 @@ Shape legend: C input channels, R output rows, S sampled input rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -112,9 +114,10 @@ def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: G
     if not site.producers:
         return None
     size = group_size_of(group_size, weight_format, seen.sample_SC.shape[1])
-    best, least = None, site_error(site, seen, None, weight_format, size)
+    exact = exact_outputs(site, seen)
+    best, least = None, site_error(site, seen, None, weight_format, size, exact)
     for scale_C in _candidates(site, seen, weight_format):
-        error = site_error(site, seen, scale_C, weight_format, size)
+        error = site_error(site, seen, scale_C, weight_format, size, exact)
         if error < least:
             best, least = scale_C, error
     return best
@@ -136,8 +139,19 @@ def _candidates(site: Site, seen: SiteInput, weight_format: Format) -> list[Tens
 
 
 @torch.no_grad()
+def exact_outputs(site: Site, seen: SiteInput) -> list[Tensor]:
+    """Return what each of a site's matrices gives on the sampled rows, `SR`."""
+    return [seen.sample_SC @ linear.weight.float().T for linear in site.consumers.values()]
+
+
+@torch.no_grad()
 def site_error(
-    site: Site, seen: SiteInput, scale_C: Tensor | None, weight_format: Format, group_size: int
+    site: Site,
+    seen: SiteInput,
+    scale_C: Tensor | None,
+    weight_format: Format,
+    group_size: int,
+    exact: Sequence[Tensor],
 ) -> float:
     """Return the squared relative output errors of a site's matrices, added up, as if a scale were folded.
 
@@ -147,18 +161,18 @@ def site_error(
         scale_C: what its input would be divided by; None for nothing.
         weight_format: of its matrices.
         group_size: columns that share a scale.
+        exact: as `exact_outputs` gives it.
     """
     total = 0.0
     sample_SC = seen.sample_SC
     divided_SC = sample_SC if scale_C is None else sample_SC / scale_C
     rounded_SC = rounded_input(divided_SC, weight_format, group_size)
     importance_C = seen.mean_square if scale_C is None else seen.mean_square / scale_C.square()
-    for linear in site.consumers.values():
+    for linear, exact_SR in zip(site.consumers.values(), exact, strict=True):
         weight_RC = linear.weight.float()
         scaled_RC = weight_RC if scale_C is None else weight_RC * scale_C
         quantized = quantize_matrix(
             scaled_RC, weight_format, group_size, importance_C=importance_C, clip=False
         )
-        output_SR = rounded_SC @ quantized.dequantize().T
-        total += relative_error(sample_SC @ weight_RC.T, output_SR) ** 2
+        total += relative_error(exact_SR, rounded_SC @ quantized.dequantize().T) ** 2
     return total

@@ -23,7 +23,7 @@ from roots_compress.model.quantized import Format, QuantizedLinear
 from roots_compress.progress import track
 from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.quantize.gptq import compensated_matrix
+from roots_compress.quantize.gptq import Compensation
 from roots_compress.quantize.groups import group_size_of
 from roots_compress.quantize.outliers import output_error
 from roots_compress.quantize.plan import RoundingPlan
@@ -119,20 +119,17 @@ def _round_site(
     rounded: Rounded,
 ) -> None:
     """Replace a site's layers by quantized ones."""
+    gram_CC = seen.statistics.gram if config.compensate else None
+    compensation = None if gram_CC is None else Compensation(gram_CC)
     for name, linear in site.consumers.items():
-        quantized = round_matrix(linear.weight, weight_format, config, seen)
-        rounded.note(prefix + name, quantized, output_error(seen.sample_SC, linear.weight, quantized))
+        weight_RC = linear.weight
+        size = group_size_of(config.group_size, weight_format, weight_RC.shape[1])
+        if compensation is None:
+            quantized = quantize_matrix(weight_RC, weight_format, size, importance_C=seen.mean_square)
+        else:
+            quantized = compensation.round(weight_RC, weight_format, size)
+        rounded.note(prefix + name, quantized, output_error(seen.sample_SC, weight_RC, quantized))
         layer.set_submodule(name, quantized_linear(linear, quantized))
-
-
-def round_matrix(
-    weight_RC: Tensor, weight_format: Format, config: QuantizeConfig, seen: SiteInput
-) -> QuantizedMatrix:
-    """Round a matrix as the settings ask, in view of what it reads."""
-    size = group_size_of(config.group_size, weight_format, weight_RC.shape[1])
-    if config.compensate and seen.statistics.gram is not None:
-        return compensated_matrix(weight_RC, weight_format, size, seen.statistics.gram)
-    return quantize_matrix(weight_RC, weight_format, size, importance_C=seen.mean_square)
 
 
 def quantized_linear(linear: nn.Linear, quantized: QuantizedMatrix) -> QuantizedLinear:

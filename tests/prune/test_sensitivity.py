@@ -11,9 +11,11 @@ from torch import Tensor
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import ResidualStream
+from roots_compress.model.drawing import drawn
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.surgery import keep_layers
-from roots_compress.prune.layerwise import DAMPING, input_gram
+from roots_compress.prune.held_inputs import input_gram
+from roots_compress.prune.layerwise import DAMPING
 from roots_compress.prune.refit import refit
 from roots_compress.prune.sensitivity import (
     FISHER_WINDOWS,
@@ -87,7 +89,7 @@ def test_the_cost_of_a_width_is_the_error_of_its_refit_weighed_by_the_fisher_inf
     stream = ResidualStream(model, windows)
     stream.add(stream.attention(layer, 0))
     weight = layer.mlp.down_proj.weight.double()
-    gram = input_gram(layer.mlp.down_proj, "down", stream.mlp(layer))
+    gram = input_gram("down", layer.mlp.down_proj, stream.mlp_inputs(layer))
     ridge = DAMPING * gram.diagonal().mean()
     costs = []
     for gone in range(48):
@@ -109,9 +111,9 @@ def judged_by_autograd(model: RootsForCausalLM, windows: PackedWindows, name: st
         )
         logits = model(torch.from_numpy(window)[None]).logits[0]
         handle.remove()
-        drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=labels).flatten()
+        followed = drawn(logits.detach(), labels).flatten()
         inputs, output = seen
-        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, drawn, reduction="sum"), output)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, followed, reduction="sum"), output)
         for x, g in zip(inputs, gradient[0], strict=True):
             total += float(g @ (change @ x.detach())) ** 2 / 2
     return total / windows.input_ids[:TRIAL_WINDOWS].size
@@ -148,7 +150,7 @@ def test_the_trial_is_the_cut_that_the_layer_would_get() -> None:
     assert int(left.sum()) == 36
     stream = ResidualStream(model, windows)
     stream.add(stream.attention(model.model.layers[0], 0))
-    gram = input_gram(model.model.layers[0].mlp.down_proj, "down", stream.mlp(model.model.layers[0]))
+    gram = input_gram("down", model.model.layers[0].mlp.down_proj, stream.mlp_inputs(model.model.layers[0]))
     kept = left.nonzero().flatten().tolist()
     expected = refit(weight, gram, kept, damping=DAMPING).float()
     torch.testing.assert_close((weight - trial.change_WC)[:, kept], expected, rtol=1e-4, atol=1e-6)

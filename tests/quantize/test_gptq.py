@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from roots_compress.model.quantized import FORMATS, Format
-from roots_compress.quantize.gptq import compensated_matrix
+from roots_compress.quantize.gptq import Compensation
 from roots_compress.quantize.rounding import Grid, quantize_matrix
 
 
@@ -56,7 +56,7 @@ def test_equals_refitting_by_least_squares_after_each_column(
 ) -> None:
     monkeypatch.setattr("roots_compress.quantize.gptq.BLOCK_COLUMNS", 16)  # So that blocks follow blocks.
     weight, gram = problem(rows=4, width=40)
-    quantized = compensated_matrix(weight, weight_format, 16, gram)
+    quantized = Compensation(gram).round(weight, weight_format, 16)
     size = quantized.levels.shape[2]
     for row in range(4):
         expected = one_by_one(weight[row], gram, quantized.grid, row, size)
@@ -65,7 +65,7 @@ def test_equals_refitting_by_least_squares_after_each_column(
 
 def test_lies_between_nearest_rounding_and_the_best_of_all_roundings() -> None:
     weight, gram = problem(rows=1, width=5)
-    quantized = compensated_matrix(weight, "w4", 16, gram)
+    quantized = Compensation(gram).round(weight, "w4", 16)
     grid = quantized.grid
     scale, zero = float(grid.scale[0, 0]), float(grid.zero[0, 0])
     values = [(level - zero) * scale for level in range(16)]
@@ -79,7 +79,7 @@ def test_lies_between_nearest_rounding_and_the_best_of_all_roundings() -> None:
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_changes_outputs_far_less_than_rounding_to_nearest(weight_format: Format) -> None:
     weight, gram = problem(rows=32, width=150, samples=400)
-    compensated = compensated_matrix(weight, weight_format, 32, gram).dequantize()
+    compensated = Compensation(gram).round(weight, weight_format, 32).dequantize()
     nearest = quantize_matrix(weight, weight_format, 32, importance_C=gram.diagonal()).dequantize()
     assert output_error(weight - compensated, gram) < 0.5 * output_error(weight - nearest, gram)
 
@@ -87,21 +87,21 @@ def test_changes_outputs_far_less_than_rounding_to_nearest(weight_format: Format
 def test_channels_never_excited_are_rounded_to_nearest() -> None:
     weight, gram = problem(rows=6, width=32)
     gram[5], gram[:, 5] = 0.0, 0.0
-    quantized = compensated_matrix(weight, "w4", 16, gram)
+    quantized = Compensation(gram).round(weight, "w4", 16)
     grouped = weight.view(6, 2, 16)
     assert torch.equal(quantized.levels[:, 0, 5], quantized.grid.levels(grouped)[:, 0, 5])
 
 
 def test_a_site_that_reads_only_zeros_is_rounded_to_nearest() -> None:
     weight, gram = problem(rows=6, width=32)
-    quantized = compensated_matrix(weight, "w8a8", 16, torch.zeros_like(gram))
+    quantized = Compensation(torch.zeros_like(gram)).round(weight, "w8a8", 16)
     torch.testing.assert_close(quantized.dequantize(), quantize_matrix(weight, "w8a8", 16).dequantize())
 
 
 @pytest.mark.parametrize("weight_format", ["w8", "w4"])
 def test_padding_dequantizes_to_zero(weight_format: Format) -> None:
     weight, gram = problem(rows=6, width=37)
-    quantized = compensated_matrix(weight, weight_format, 16, gram)
+    quantized = Compensation(gram).round(weight, weight_format, 16)
     padded = (quantized.levels - quantized.grid.zero).flatten(1)[:, 37:]
     assert padded.shape == (6, 11)
     assert not padded.any()
