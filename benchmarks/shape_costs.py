@@ -33,6 +33,7 @@ from roots_compress.prune.sensitivity import (
     layer_costs,
 )
 
+QUIET = Console(quiet=True)
 HALVES = ("attention", "MLP")
 
 
@@ -55,7 +56,12 @@ def main() -> None:
     costs = list(layer_costs(model, windows, multiple_of=16, device="cpu"))
     factors_NLH = np.array(
         [
-            factors(costs, held_against_gradients(model, costs, windows[at : at + 1], seed=at, device="cpu"))
+            factors(
+                costs,
+                held_against_gradients(
+                    model, costs, windows[at : at + 1], seed=at, device="cpu", console=QUIET
+                ),
+            )
             for at in range(len(windows.input_ids))
         ]
     )

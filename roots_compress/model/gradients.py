@@ -17,6 +17,7 @@ from roots_compress.errors import StageError
 from roots_compress.model.calibration import batches
 from roots_compress.model.drawing import drawn
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.progress import Progress
 
 GradientObserver = Callable[[str, Tensor, Tensor], None]
 """Called with a module's name, a window's input rows `TI`, and the loss's gradient by its output, `TO`."""
@@ -30,6 +31,7 @@ def observe_gradients(
     *,
     sampled: torch.Generator | None = None,
     device: str = "cpu",
+    progress: Progress | None = None,
 ) -> None:
     """Run forward and backward over each window and show the observer every named module's gradients.
 
@@ -43,6 +45,7 @@ def observe_gradients(
         sampled: labels are drawn from the model's own predictions with this (on the CPU), which makes the
             gradients' second moment the Fisher information; without it they are the text's.
         device: where to compute.
+        progress: is told of every window that is done.
 
     Raises:
         StageError: the loss of a window is NaN or infinite.
@@ -81,6 +84,8 @@ def observe_gradients(
                         remedy="Check the checkpoint: its weights or activations are not finite.",
                     )
                 loss.backward()
+                if progress is not None:
+                    progress(number + 1, len(windows.input_ids))
     finally:
         model.train(was_training)
         for parameter, flag in zip(model.parameters(), wanted, strict=True):

@@ -16,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import Tensor
 
 from roots_compress.data.special_tokens import opening_id
@@ -26,7 +25,7 @@ from roots_compress.model.device import multiplies_bf16
 from roots_compress.model.drawing import drawn
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.preallocated_cache import preallocated_cache
-from roots_compress.progress import Display
+from roots_compress.progress import Display, Place
 
 AT_ONCE = 64
 """Texts that are written side by side: enough to read the weights seldom, few enough for their cache."""
@@ -37,7 +36,7 @@ as many steps, for half as many texts each, and every step reads all weights and
 
 @torch.no_grad()
 def own_text(
-    model: RootsForCausalLM, windows: int, block_size: int, *, bos: int | None, seed: int, console: Console
+    model: RootsForCausalLM, windows: int, block_size: int, *, bos: int | None, seed: int, console: Place
 ) -> PackedWindows:
     """Return windows that each open with BOS and a token drawn evenly from the vocabulary.
 
@@ -97,7 +96,7 @@ def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindo
 
 
 def with_own_text(
-    windows: PackedWindows, checkpoint: Checkpoint, count: int, *, seed: int, console: Console
+    windows: PackedWindows, checkpoint: Checkpoint, count: int, *, seed: int, console: Place
 ) -> PackedWindows:
     """Return calibration windows, and between them as many of the model's own as asked for.
 

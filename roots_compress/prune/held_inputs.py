@@ -53,10 +53,11 @@ class HeldInputs:
             anew: runs the cut half-layer on the batches from a number on.
         """
         held = len(self._held)
-        index = torch.as_tensor(columns)
+        index_K = torch.as_tensor(columns)
         for number in range(held):
             inputs_BTC, self._held[number] = self._held[number], torch.empty(0)
-            yield projection(inputs_BTC.index_select(-1, index.to(inputs_BTC.device)))
+            # Many times as fast as `index_select` along the last axis.
+            yield projection(inputs_BTC.gather(-1, index_K.expand(*inputs_BTC.shape[:-1], -1)))
         yield from anew(held)
 
 

@@ -15,6 +15,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.gradients import observe_gradients
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.progress import Place, bar
 from roots_compress.prune.held_inputs import passed_gram
 from roots_compress.prune.layerwise import DAMPING, cut_projections
 from roots_compress.prune.refit import refit
@@ -129,6 +130,7 @@ def held_against_gradients(
     *,
     seed: int = 0,
     device: str,
+    console: Place,
 ) -> list[LayerCosts]:
     """Return the costs, those of each half-layer scaled so that its trial costs what the gradients say.
 
@@ -143,6 +145,7 @@ def held_against_gradients(
         windows: calibration text.
         seed: draws the labels that make the gradients' second moment the Fisher information.
         device: where to compute.
+        console: shows progress.
 
     Raises:
         StageError: the loss is NaN or infinite.
@@ -159,7 +162,10 @@ def held_against_gradients(
         judged[name] += float(moved_T.double().square().sum()) / (2 * windows.input_ids.size)
 
     labels = torch.Generator().manual_seed(seed)
-    observe_gradients(model, windows, list(judged), observer, sampled=labels, device=device)
+    with bar(console, "taking gradients") as progress:
+        observe_gradients(
+            model, windows, list(judged), observer, sampled=labels, device=device, progress=progress
+        )
 
     def scale(name: str) -> float:
         trial = trials[name]

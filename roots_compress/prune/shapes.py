@@ -11,7 +11,7 @@ from rich.console import Console
 from roots_compress.data.windows import PackedWindows
 from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.progress import track_made
+from roots_compress.progress import Phases, track_made
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.plan import LayerTarget, Plan, best_units, plan_ratios
 from roots_compress.prune.sensitivity import (
@@ -87,7 +87,7 @@ def allocate(
     watch: Stopwatch | None,
     *,
     device: str,
-    console: Console,
+    console: Phases,
 ) -> Allocation:
     """Return what every layer is to keep.
 
@@ -120,13 +120,15 @@ def allocate(
         "measuring layers",
         total=len(layers),
     )
-    costs = held_against_gradients(model, list(measured), windows, device=device)
+    costs = held_against_gradients(model, list(measured), windows, device=device, console=console)
     if config.target is None:
         return _by_ratios(axes, targets, layers, costs)
     if watch is not None:
         assert config.target.decode_ms is not None
         uniform, target_ms = config.uniform, config.target.decode_ms
-        return _in_time(target_ms, watch, layers, costs, divergences, uniform=uniform, console=console)
+        return _in_time(
+            target_ms, watch, layers, costs, divergences, uniform=uniform, console=console.console
+        )
     assert plan.needed is not None
     chosen = choose_shapes(layers, costs, plan.needed, divergences=divergences, uniform=config.uniform)
     return Allocation(*chosen)

@@ -21,14 +21,17 @@ from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import with_own_text
 from roots_compress.model.surgery import check_resizable, keep_layers
-from roots_compress.progress import track_made
+from roots_compress.progress import Phases, track_made
 from roots_compress.prune.config import PruneConfig, RecoveryConfig
+from roots_compress.prune.expected_cost import phases_of
 from roots_compress.prune.layerwise import LayerErrors, LayerwiseCutter
 from roots_compress.prune.plan import Plan
 from roots_compress.prune.refit import rows_needed
 from roots_compress.prune.residual import cut_residual
-from roots_compress.prune.shapes import Allocation, allocate, make_plan, measured_axes
+from roots_compress.prune.shapes import Allocation, allocate, make_plan
+from roots_compress.prune.solvers import solvers
 from roots_compress.prune.stopwatch import Stopwatch
+from roots_compress.prune.working_copy import part_with, sharing_copy
 from roots_compress.recipe.schema import located
 from roots_compress.results import Json
 from roots_compress.training.low_rank import check_rank, low_rank_updates
@@ -79,13 +82,19 @@ def prune(
     # Half precision serves storage; statistics and refits need the range and the digits of float32.
     plain = checkpoint.model.dtype == torch.float32
     original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
-    model = copy.deepcopy(original).eval().requires_grad_(True)
+    # A narrower residual stream is made in place, and another device takes the weights along.
+    apart = config.residual_ratio > 0 or device != "cpu"
+    model = (copy.deepcopy(original) if apart else sharing_copy(original)).eval().requires_grad_(True)
     try:
         nn.Module.to(model, device)
         own = Checkpoint(model, checkpoint.tokenizer)
-        windows = with_own_text(windows, own, config.own_windows, seed=seed, console=console)
-        with _timed(config, checkpoint, work / "timing", console) as watch:
-            cut = _cut(config, plan, model, windows, watch, device=device, console=console)
+        with (
+            Phases(console, "prune", phases_of(config, windows)) as phases,
+            _timed(config, checkpoint, work / "timing", phases) as watch,
+        ):
+            windows = with_own_text(windows, own, config.own_windows, seed=seed, console=phases)
+            cut = _cut(config, plan, model, windows, watch, device=device, console=phases)
+        part_with(model, original)
         _check_result(model, original, cut.allocation)
         notes = _notes(original, model, windows, cut)
         if config.recovery is not None:
@@ -122,7 +131,7 @@ def planned(
 
 @contextmanager
 def _timed(
-    config: PruneConfig, checkpoint: Checkpoint, folder: Path, console: Console
+    config: PruneConfig, checkpoint: Checkpoint, folder: Path, console: Phases
 ) -> Iterator[Stopwatch | None]:
     """Time the model, where the target is a time that it can reach; None with every other."""
     target = config.target
@@ -142,7 +151,7 @@ def _calibration_windows(
     windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
     count = len(windows.input_ids)
     tokens = (count + config.own_windows) * block_size
-    short = [each for each in _solvers(config, checkpoint.model, plan) if tokens < rows_needed(each.widest)]
+    short = [each for each in solvers(config, checkpoint.model, plan) if tokens < rows_needed(each.widest)]
     if short:
         needed = rows_needed(max(each.widest for each in short))
         more = ceil(needed / block_size) - config.own_windows
@@ -158,41 +167,6 @@ def _calibration_windows(
     return windows
 
 
-@dataclass(frozen=True)
-class _Solver:
-    """What solves equations of the calibration text."""
-
-    name: str
-    widest: int
-    """Inputs of the widest projection that it solves for; 0 where there is none."""
-    without: str
-    """How to prune without it."""
-
-
-def _solvers(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[_Solver]:
-    widest = max(_cut_widths(config, model, plan), default=0)
-    if config.refit:
-        residual = plan.hidden_size if config.residual_ratio else 0
-        yield _Solver("a stable least-squares refit", max(widest, residual), "set refit to false")
-    if config.score == "obs":
-        yield _Solver("the score obs", widest, "choose another score")
-    if config.target is not None:
-        yield _Solver("measuring what shapes cost", widest, "give ratios in place of the target")
-    elif measured_axes(config):
-        yield _Solver("measuring what widths cost", widest, "set uniform to true")
-
-
-def _cut_widths(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[int]:
-    """Yield the input width of each projection whose inputs are to be cut, as it will or at most may be."""
-    measured = bool(measured_axes(config))
-    for widths, target in zip(model.config.layers, plan.targets, strict=True):
-        if config.ratio or config.target is not None:
-            yield widths["intermediate_size"] if measured else target.mlp_channels
-        if config.head_ratio or config.query_ratio or config.target is not None:
-            heads = widths["num_attention_heads"] if measured else target.kv_groups * target.queries
-            yield heads * widths["head_dim"]
-
-
 def _cut(
     config: PruneConfig,
     plan: Plan,
@@ -201,7 +175,7 @@ def _cut(
     watch: Stopwatch | None,
     *,
     device: str,
-    console: Console,
+    console: Phases,
 ) -> Cut:
     """Cut the model in place."""
     allocation = allocate(config, plan, model, windows, watch, device=device, console=console)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from rich.console import Console
 
 from roots_compress.errors import InputError, Key
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.export.exporter import write_graph
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.progress import bar
+from roots_compress.progress import Place, bar
 from roots_compress.prune.plan import LayerTarget
 from roots_compress.prune.timing import Shapes, fit_times, probes
 from roots_compress.results import Json
@@ -35,7 +34,7 @@ class Stopwatch:
     together by the whole model's. Use as a context manager: the graphs go when it ends.
     """
 
-    def __init__(self, config: RootsConfig, folder: Path, *, multiple_of: int, console: Console) -> None:
+    def __init__(self, config: RootsConfig, folder: Path, *, multiple_of: int, console: Place) -> None:
         """Time the whole model and some smaller ones, and fit what their parts take.
 
         Args:
@@ -95,7 +94,7 @@ class Stopwatch:
 
     def measure(self, shapes: Shapes) -> float:
         """Return the milliseconds that a token takes through a model of these layers."""
-        found = self._time({"0": self.whole, "chosen": shapes})
+        found = self._time({"0": self.whole, "chosen": shapes}, "timing the choice")
         return found["chosen"] * self.whole_ms / found["0"]
 
     def __enter__(self) -> Self:
@@ -105,9 +104,9 @@ class Stopwatch:
         """Delete the graphs."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _time(self, models: Mapping[str, Shapes]) -> dict[str, float]:
+    def _time(self, models: Mapping[str, Shapes], phase: str = "timing shapes") -> dict[str, float]:
         folders = {label: self._exported(label, shapes) for label, shapes in models.items()}
-        with bar(self._console, "timing shapes") as progress:
+        with bar(self._console, phase) as progress:
             speeds = measure_speed(
                 folders,
                 contexts=[CONTEXT],

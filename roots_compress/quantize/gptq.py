@@ -95,4 +95,5 @@ def _inverse_factor(gram_CC: Tensor, damping: Tensor) -> Tensor:
     reversed_CC.diagonal().add_(damping)
     lower_CC = torch.linalg.cholesky(reversed_CC)
     unit_CC = torch.eye(len(lower_CC), dtype=lower_CC.dtype, device=lower_CC.device)
-    return torch.linalg.solve_triangular(lower_CC, unit_CC, upper=False).flip(0, 1)
+    inverse_CC: Tensor = torch.linalg.solve_triangular(lower_CC, unit_CC, upper=False)
+    return inverse_CC.flip(0, 1)

@@ -20,6 +20,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import InputStatistics, ResidualStream, batches
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, rounded_input
+from roots_compress.progress import Place, track
 from roots_compress.quantize.budget import EMBEDDING, HEAD
 from roots_compress.quantize.config import GroupSetting
 from roots_compress.quantize.groups import group_size_of
@@ -52,7 +53,12 @@ def head_input(model: RootsForCausalLM, stream: ResidualStream) -> SiteInput:
 
 @torch.no_grad()
 def head_scale(
-    model: RootsForCausalLM, windows: PackedWindows, stream: ResidualStream, group_size: GroupSetting
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    stream: ResidualStream,
+    group_size: GroupSetting,
+    *,
+    console: Place,
 ) -> Tensor | None:
     """Return the channel scale `W` that leaves the predictions least wrong; None where none gains anything.
 
@@ -64,6 +70,7 @@ def head_scale(
         windows: calibration text.
         stream: of that text, past all layers.
         group_size: columns that share a scale.
+        console: shows progress.
     """
     judged = windows[:: max(1, len(windows.input_ids) // JUDGED_WINDOWS)][:JUDGED_WINDOWS]
     tied, head_VW = model.config.tie_word_embeddings, _matrix(model, HEAD)
@@ -81,7 +88,8 @@ def head_scale(
         return float(F.kl_div(found_RV, expected_RV, reduction="batchmean", log_target=True))
 
     best, least = None, divergence(torch.ones_like(head_VW[0]))
-    for scale_W in energy_scales(head_input(model, stream).mean_square):
+    scales = energy_scales(head_input(model, stream).mean_square)
+    for scale_W in track(scales, console, "looking for the head's outliers"):
         if (found := divergence(scale_W)) < least:
             best, least = scale_W, found
     return best

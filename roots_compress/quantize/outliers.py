@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, rounded_input
-from roots_compress.progress import track
+from roots_compress.progress import Place, track
 from roots_compress.quantize.config import GroupSetting
 from roots_compress.quantize.groups import group_size_of
 from roots_compress.quantize.rounding import QuantizedMatrix, quantize_matrix
@@ -70,7 +69,7 @@ def outlier_scales(
     group_size: GroupSetting,
     *,
     device: str,
-    console: Console,
+    console: Place,
 ) -> tuple[dict[str, Tensor], ResidualStream]:
     """Find the scales `C` of the layers' sites where folding gains something.
 

@@ -22,6 +22,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.model.gradients import observe_gradients
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, matrix_bytes, rounded_input
+from roots_compress.progress import Place, bar
 from roots_compress.quantize.config import GroupSetting
 from roots_compress.quantize.groups import group_size_of
 from roots_compress.quantize.plan import SiteCost
@@ -43,6 +44,7 @@ def rounding_costs(
     *,
     seed: int,
     device: str,
+    console: Place,
 ) -> dict[str, SiteCost]:
     """Return each site's cost by its full name, such as `model.layers.0.mlp.down_proj`.
 
@@ -54,6 +56,7 @@ def rounding_costs(
         scales: of the sites that will be folded before they are rounded.
         seed: draws the labels that make the gradients' second moment the Fisher information.
         device: where to compute.
+        console: shows progress.
     """
     site_of: dict[str, str] = {}
     change_of: dict[str, Change] = {}
@@ -81,7 +84,8 @@ def rounding_costs(
 
     few = windows[:WINDOWS]
     labels = torch.Generator().manual_seed(seed)
-    observe_gradients(model, few, site_of, observer, sampled=labels, device=device)
+    with bar(console, "taking gradients") as progress:
+        observe_gradients(model, few, site_of, observer, sampled=labels, device=device, progress=progress)
     return {name: SiteCost(losses[name] / few.input_ids.size, prices[name]) for name in prices}
 
 

@@ -21,6 +21,7 @@ from roots_compress.model.limits import require_fusible
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.own_text import with_own_text
 from roots_compress.model.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
+from roots_compress.progress import Phases, Place
 from roots_compress.quantize.budget import HEAD, POSITIONS, check_budget, least_bytes
 from roots_compress.quantize.choice import Choice, choose
 from roots_compress.quantize.config import Products, QuantizeConfig
@@ -29,6 +30,7 @@ from roots_compress.quantize.half import half_precision
 from roots_compress.quantize.head import head_scale, round_head
 from roots_compress.quantize.outliers import outlier_scales
 from roots_compress.quantize.plan import RoundingPlan, spared_within_bytes, spared_within_loss, usual_format
+from roots_compress.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
 from roots_compress.quantize.sensitivity import rounding_costs
 from roots_compress.quantize.times import form_times, served_on
 from roots_compress.quantize.walk import BITS, Rounded, round_layers
@@ -84,17 +86,18 @@ def quantize(
         times = form_times(config, model.config, work, chosen, portable=portable, console=console)
     nn.Module.to(model, device)
     try:
-        windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=console)
+        with Phases(console, "quantize", _phases(config, windows)) as phases:
+            windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=phases)
 
-        def plan_of(products: Products) -> RoundingPlan:
-            return _planned(model, windows, config, products, seed=seed, device=device, console=console)
+            def plan_of(products: Products) -> RoundingPlan:
+                return _planned(model, windows, config, products, seed=seed, device=device, console=phases)
 
-        choice = None
-        if deciding:
-            plan, choice = choose(config, served_on(config), times, plan_of)
-        else:
-            plan = plan_of("float" if config.products == "float" else "integer")
-        rounded, stream = round_layers(model, windows, config, plan, device=device, console=console)
+            choice = None
+            if deciding:
+                plan, choice = choose(config, served_on(config), times, plan_of)
+            else:
+                plan = plan_of("float" if config.products == "float" else "integer")
+            rounded, stream = round_layers(model, windows, config, plan, device=device, console=phases)
         round_head(model, stream, plan.scales.get(HEAD), config.group_size, rounded)
     finally:
         nn.Module.to(model, "cpu")
@@ -164,6 +167,20 @@ def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_wind
         )
 
 
+def _phases(config: QuantizeConfig, windows: PackedWindows) -> dict[str, float]:
+    """Return what each phase is expected to cost, in forward passes of a token, by timing SmolLM2's."""
+    given, block_size = windows.input_ids.shape
+    own = config.own_windows * block_size
+    tokens = given * block_size + own
+    costs = {"writing text": 3.5 * own}
+    if config.fold:
+        # Beside the passes, what does not depend on the text: candidates are rounded and compared.
+        costs |= {"looking for outliers": 1.2 * tokens + 6e3, "looking for the head's outliers": 8e3}
+    if config.scheme != "int8" or (config.products != "float" and config.activation_loss is not None):
+        costs["taking gradients"] = 5.0 * FISHER_WINDOWS * block_size
+    return costs | {"quantizing layers": 3.5 * tokens + 1e4}
+
+
 def _planned(
     model: RootsForCausalLM,
     windows: PackedWindows,
@@ -172,18 +189,18 @@ def _planned(
     *,
     seed: int,
     device: str,
-    console: Console,
+    console: Place,
 ) -> RoundingPlan:
     """Decide what to fold, and which sites the usual format would cost too much."""
     usual, size = usual_format(config.scheme, products), config.group_size
     scales: dict[str, Tensor] = {}
     if config.fold:
         scales, stream = outlier_scales(model, windows, usual, size, device=device, console=console)
-        if (scale_W := head_scale(model, windows, stream, size)) is not None:
+        if (scale_W := head_scale(model, windows, stream, size, console=console)) is not None:
             scales[HEAD] = scale_W
     if config.scheme == "int8" and (products == "float" or config.activation_loss is None):
         return RoundingPlan(usual, scales, ())
-    costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device)
+    costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device, console=console)
     allowed = config.activation_loss if config.scheme == "int8" else config.max_loss
     if allowed is not None:
         spared = spared_within_loss(costs, allowed)

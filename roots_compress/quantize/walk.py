@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
@@ -20,7 +19,7 @@ from roots_compress.model.calibration import ResidualStream
 from roots_compress.model.layers import RootsLayer
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.quantized import Format, QuantizedLinear
-from roots_compress.progress import track
+from roots_compress.progress import Place, track
 from roots_compress.quantize.cache import observed_cache
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.quantize.gptq import Compensation
@@ -70,7 +69,7 @@ def round_layers(
     plan: RoundingPlan,
     *,
     device: str,
-    console: Console,
+    console: Place,
 ) -> tuple[Rounded, ResidualStream]:
     """Quantize every layer; the model is left as it is.
 

@@ -210,3 +210,15 @@ def test_block_attention_never_holds_a_square_tensor() -> None:
         blocks = Blocks.of(sight, torch.arange(tokens)[None], block_size)
         block_attention(*heads, sight, blocks, SCALE, 2)
     assert 0 < largest <= tokens * 2 * block_size * 2
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_single_query_attends_like_the_last_of_many(masked: bool) -> None:
+    query_BHTD, key_BGSD, value_BGSD = random_heads(3, 6, 2, 9, 9)
+    valid_BS = torch.ones(3, 9, dtype=torch.bool)
+    valid_BS[1, :4] = not masked
+    many = dense_attention(query_BHTD, key_BGSD, value_BGSD, Sight(9, valid_BS).mask(), SCALE)
+    mask = Sight(1, valid_BS).mask() if masked else None
+    one = dense_attention(query_BHTD[:, :, -1:], key_BGSD, value_BGSD, mask, SCALE)
+    assert one.shape == (3, 6, 1, 8)
+    torch.testing.assert_close(one, many[:, :, -1:])

@@ -42,6 +42,20 @@ def all_inputs(model: RootsForCausalLM, windows: PackedWindows, names: Sequence[
     return held
 
 
+@pytest.mark.parametrize("width", [1, 63, 64, 65, 600])
+def test_a_gram_matrix_is_whole_whatever_its_stripes(width: int) -> None:
+    batches_RC = torch.randn(3, 50, width, generator=torch.Generator().manual_seed(0))
+    statistics = InputStatistics(width, gram=True)
+    for number, rows_RC in enumerate(batches_RC):
+        statistics.update(rows_RC)
+        if number:  # Whether it was asked for before or not.
+            rows = batches_RC[: number + 1].flatten(0, 1).double()
+            torch.testing.assert_close(statistics.gram, rows.T @ rows, rtol=1e-5, atol=1e-4)
+    assert statistics.gram is not None
+    assert torch.equal(statistics.gram, statistics.gram.T)
+    assert torch.equal(statistics.squared_norms, statistics.gram.diagonal())
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 @pytest.mark.parametrize("gram", [True, False])
 def test_streamed_statistics_equal_those_of_all_rows(batch_size: int, gram: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import Tensor
 
 from roots_compress.data.windows import PackedWindows
@@ -28,6 +29,8 @@ from roots_compress.prune.sensitivity import (
 )
 from tests.prune.test_layerwise import make_windows
 from tests.tiny import tiny_layer, tiny_model
+
+QUIET = Console(quiet=True)
 
 
 def test_a_layer_that_does_nothing_is_not_missed() -> None:
@@ -122,7 +125,7 @@ def judged_by_autograd(model: RootsForCausalLM, windows: PackedWindows, name: st
 def test_costs_are_scaled_to_what_the_gradients_say_of_one_cut() -> None:
     model, windows = tiny_model(), make_windows()
     estimated = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
-    found = held_against_gradients(model, estimated, windows, device="cpu")
+    found = held_against_gradients(model, estimated, windows, device="cpu", console=QUIET)
     for index, (before, after) in enumerate(zip(estimated, found, strict=True)):
         halves: tuple[tuple[str, dict[Any, float], dict[Any, float], Any], ...] = (
             ("self_attn.o_proj", before.attention, after.attention, (2, 1)),
@@ -160,7 +163,7 @@ def test_what_cannot_be_cut_is_not_tried() -> None:
     model = tiny_model(layers=[tiny_layer(num_attention_heads=1, num_key_value_heads=1)] * 2)
     costs = list(layer_costs(model, make_windows(), multiple_of=48, device="cpu"))
     assert [each.trials for each in costs] == [(None, None)] * 2
-    found = held_against_gradients(model, costs, make_windows(), device="cpu")
+    found = held_against_gradients(model, costs, make_windows(), device="cpu", console=QUIET)
     assert found == [LayerCosts({(1, 1): 0.0}, {48: 0.0})] * 2
 
 

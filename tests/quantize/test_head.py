@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from roots_compress.model.calibration import ResidualStream
@@ -17,6 +18,8 @@ from roots_compress.quantize.stage import assemble
 from roots_compress.quantize.walk import Rounded
 from tests.quantize.windows import random_windows
 from tests.tiny import tiny_model, tiny_tokens
+
+QUIET = Console(quiet=True)
 
 GROUP: Literal[16] = 16
 KINDS: dict[str, dict[str, Any]] = {
@@ -101,13 +104,13 @@ def test_the_scale_is_the_one_that_leaves_the_predictions_least_wrong(
     scales = [None, *energy_scales(head_input(model, stream).mean_square)]
     costs = [divergence(model, with_head_rounded(model, scale)) for scale in scales]
     best = scales[costs.index(min(costs))]
-    found = head_scale(model, windows, stream, GROUP)
+    found = head_scale(model, windows, stream, GROUP, console=QUIET)
     assert found is best if best is None else found is not None and torch.equal(found, best)
 
 
 def test_a_head_that_reads_outliers_is_spared() -> None:
     model = outlying(tie_word_embeddings=False)
-    scale_W = head_scale(model, random_windows(), passed(model), GROUP)
+    scale_W = head_scale(model, random_windows(), passed(model), GROUP, console=QUIET)
     assert scale_W is not None
     assert scale_W[:2].min() > scale_W[2:].max()
     plain, folded = (divergence(model, with_head_rounded(model, scale)) for scale in (None, scale_W))

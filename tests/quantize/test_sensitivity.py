@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
@@ -19,6 +20,8 @@ from roots_compress.quantize.sites import mlp_sites
 from tests.quantize.windows import random_windows
 from tests.tiny import tiny_model
 
+QUIET = Console(quiet=True)
+
 NAME = "model.layers.1.mlp.down_proj"
 
 
@@ -29,7 +32,9 @@ def costs(
     seed: int = 0,
     scales: Mapping[str, Tensor] | None = None,
 ) -> dict[str, SiteCost]:
-    return rounding_costs(model, windows, weight_format, 16, scales or {}, seed=seed, device="cpu")
+    return rounding_costs(
+        model, windows, weight_format, 16, scales or {}, seed=seed, device="cpu", console=QUIET
+    )
 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["as it is", "folded"])
