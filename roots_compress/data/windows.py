@@ -32,6 +32,11 @@ class PackedWindows:
         """Return some of the windows."""
         return PackedWindows(self.input_ids[chosen], self.labels[chosen], self.segment_ids[chosen])
 
+    def beginning(self, tokens: int) -> PackedWindows:
+        """Return the windows cut off after so many tokens; shorter ones stay as they are."""
+        first = np.s_[:, :tokens]
+        return PackedWindows(self.input_ids[first], self.labels[first], self.segment_ids[first])
+
 
 @dataclass(frozen=True)
 class EvaluationWindows:

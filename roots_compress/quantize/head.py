@@ -33,6 +33,8 @@ HEAD_FORMAT: Format = "w8"
 """Of both: tables are looked up row by row, and 4 bits cost the head more than they spare."""
 JUDGED_WINDOWS = 4
 """Windows of calibration text that scales are compared on."""
+JUDGED_TOKENS = 128
+"""Of each, from the first on: a table that is looked up too takes a forward pass for every scale."""
 JUDGED_ROWS = 256
 """Places in them whose predictions are compared, taken evenly."""
 
@@ -72,7 +74,8 @@ def head_scale(
         group_size: columns that share a scale.
         console: shows progress.
     """
-    judged = windows[:: max(1, len(windows.input_ids) // JUDGED_WINDOWS)][:JUDGED_WINDOWS]
+    spread = windows[:: max(1, len(windows.input_ids) // JUDGED_WINDOWS)][:JUDGED_WINDOWS]
+    judged = spread.beginning(JUDGED_TOKENS)
     tied, head_VW = model.config.tie_word_embeddings, _matrix(model, HEAD)
     size = group_size_of(group_size, HEAD_FORMAT, head_VW.shape[1])
     plain_RW = _final_states(model, judged, _matrix(model, EMBEDDING), stream.device)
