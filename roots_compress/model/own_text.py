@@ -28,10 +28,7 @@ from roots_compress.model.preallocated_cache import preallocated_cache
 from roots_compress.progress import Display, Place
 
 AT_ONCE = 64
-"""Texts that are written side by side: enough to read the weights seldom, few enough for their cache."""
-TEXT_TOKENS = 256
-"""Tokens of a text, at least, where a calibration window holds several. Texts of twice the length take twice
-as many steps, for half as many texts each, and every step reads all weights and all that was written."""
+"""Windows that are written side by side: enough to read the weights seldom, few enough for their cache."""
 
 
 @torch.no_grad()
@@ -113,25 +110,8 @@ def with_own_text(
     if not count:
         return windows
     block_size, bos = windows.input_ids.shape[1], opening_id(checkpoint.tokenizer)
-    texts = texts_a_window(block_size)
-    own = own_text(checkpoint.model, count * texts, block_size // texts, bos=bos, seed=seed, console=console)
-    return joined(windows, side_by_side(own, texts))
-
-
-def texts_a_window(block_size: int) -> int:
-    """Return how many texts of equal length, none shorter than `TEXT_TOKENS`, fill a window."""
-    return next((texts for texts in range(block_size // TEXT_TOKENS, 1, -1) if block_size % texts == 0), 1)
-
-
-def side_by_side(texts: PackedWindows, each: int) -> PackedWindows:
-    """Return windows of so many texts each, every one a document."""
-    shape = -1, each * texts.input_ids.shape[1]
-    document_NT = np.broadcast_to(np.arange(len(texts.input_ids))[:, None] % each, texts.input_ids.shape)
-    return PackedWindows(
-        texts.input_ids.reshape(shape),
-        texts.labels.reshape(shape),
-        document_NT.reshape(shape).astype(texts.segment_ids.dtype),
-    )
+    own = own_text(checkpoint.model, count, block_size, bos=bos, seed=seed, console=console)
+    return joined(windows, own)
 
 
 def joined(first: PackedWindows, second: PackedWindows) -> PackedWindows:

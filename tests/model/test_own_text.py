@@ -12,7 +12,7 @@ from rich.console import Console
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.own_text import joined, own_text, side_by_side, texts_a_window
+from roots_compress.model.own_text import joined, own_text
 from tests.tiny import tiny_model
 
 CONSOLE = Console(file=io.StringIO())
@@ -74,19 +74,3 @@ def test_joined_windows_take_turns() -> None:
     assert both.labels[:, 0].tolist() == [10, 11, 12, 13, 14, 15, 16, 17]
     assert both.segment_ids[:, 2].tolist() == [20, 21, 22, 23, 24, 25, 26, 27]
     assert joined(windows(0), windows(1)).input_ids.shape == (2, 3)
-
-
-def test_texts_side_by_side_are_documents_of_one_window() -> None:
-    texts = written(tiny_model(), windows=6)
-    windows = side_by_side(texts, 3)
-    assert windows.input_ids.shape == (2, 36)
-    assert np.array_equal(windows.input_ids[1], texts.input_ids[3:].reshape(-1))
-    assert np.array_equal(windows.labels[0], texts.labels[:3].reshape(-1))
-    assert windows.segment_ids.tolist() == [[0] * 12 + [1] * 12 + [2] * 12] * 2
-
-
-@pytest.mark.parametrize(
-    ("block_size", "texts"), [(16, 1), (256, 1), (511, 1), (512, 2), (700, 2), (1024, 4)]
-)
-def test_a_window_holds_texts_that_fill_it_and_are_not_too_short(block_size: int, texts: int) -> None:
-    assert texts_a_window(block_size) == texts
