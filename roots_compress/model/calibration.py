@@ -168,7 +168,8 @@ class ResidualStream:
         """Yield what the output projection of a layer's attention reads of each batch, `BTC`."""
         for hidden_BTW, contexts in zip(self.hidden[first:], self._contexts[first:], strict=True):
             normed_BTW = layer.input_layernorm(hidden_BTW.to(self.device))
-            yield layer.self_attn.context(normed_BTW, *contexts[index], None)
+            view, cos_sin = contexts[index]
+            yield layer.self_attn.context(normed_BTW, view, cos_sin, None)
 
     def mlp_inputs(self, layer: RootsLayer, *, first: int = 0) -> Iterator[Tensor]:
         """Yield what the down projection of a layer's MLP reads of each batch, `BTC`."""

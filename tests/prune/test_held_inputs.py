@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from roots_compress.model.calibration import ResidualStream
-from roots_compress.prune import layerwise
+from roots_compress.model.layers import RootsLayer
 from roots_compress.prune.held_inputs import HeldInputs, held_bytes
 from roots_compress.prune.layerwise import LayerwiseCutter
 from roots_compress.prune.plan import LayerTarget
@@ -34,14 +36,14 @@ def test_the_stream_goes_on_as_through_the_cut_layers(share: float, monkeypatch:
 def test_what_was_held_does_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roots_compress.prune.held_inputs.HELD_SHARE", 1e9)
     model, runs = tiny_model(), 0
-    plain = layerwise.ResidualStream.mlp_inputs
+    plain = ResidualStream.mlp_inputs
 
-    def counted(stream: ResidualStream, layer: layerwise.nn.Module, *, first: int = 0) -> object:
+    def counted(stream: ResidualStream, layer: RootsLayer, *, first: int = 0) -> Iterator[torch.Tensor]:
         nonlocal runs
         runs += len(stream.hidden[first:])
-        return plain(stream, layer, first=first)  # type: ignore[arg-type]
+        return plain(stream, layer, first=first)
 
-    monkeypatch.setattr(layerwise.ResidualStream, "mlp_inputs", counted)
+    monkeypatch.setattr(ResidualStream, "mlp_inputs", counted)
     cutter = LayerwiseCutter(model, make_windows(), score="activation", refitted=True, device="cpu")
     list(cutter.cut(NARROW))
     assert runs == 2 * len(cutter.stream.hidden), "each layer's MLP once over all batches"
@@ -53,11 +55,11 @@ def test_no_more_is_held_than_fits() -> None:
     assert [batch[0, 0, 0].item() for batch in held.passing(batches)] == [0, 1, 2, 3, 4]
     asked: list[int] = []
 
-    def anew(first: int) -> object:
+    def anew(first: int) -> Iterator[torch.Tensor]:
         asked.append(first)
         return iter(batches[first:])
 
-    found = list(held.contributions(torch.nn.Identity(), [1, 5], anew))  # type: ignore[arg-type]
+    found = list(held.contributions(torch.nn.Identity(), [1, 5], anew))
     assert asked == [2]
     assert [each.shape[-1] for each in found] == [2, 2, 48, 48, 48]
     assert [each[0, 0, 0].item() for each in found] == [0, 1, 2, 3, 4]
