@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from roots_compress.model.importers.write_back import write_back
 from tests.model.sources import save_source, source_config, source_model
 from tests.tiny import tiny_tokens
 
-ABSENT = object()
+
+class Mark(Enum):
+    """What a table of settings says of a key besides its value."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Mark.ABSENT
 ROTARY = ["llama", "mistral", "qwen2", "qwen3", "gemma"]
 LLAMA3 = {
     "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
