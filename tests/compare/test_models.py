@@ -1,0 +1,96 @@
+"""Logits, perplexity and greedy text of every family equal transformers', from folders and GGUF files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from roots_compress.model.importers.families import FAMILIES
+from tests.compare.checks import CONTEXT, assert_like_transformers
+from tests.compare.ggufs import write_gguf
+from tests.compare.kinds import KINDS
+from tests.compare.vocabularies import VOCABULARIES
+from tests.model.sources import source_model
+
+FOLDERS = [
+    ("llama", "llama2"),
+    ("llama", "llama3"),
+    ("llama", "smollm"),
+    ("llama", "unigram"),
+    ("mistral", "metaspace"),
+    ("qwen2", "qwen2"),
+    ("qwen3", "qwen2"),
+    ("qwen3", "added tokens"),
+    ("gemma", "gemma"),
+    ("gpt2", "gpt2"),
+    ("gpt2", "leading space"),
+    ("gpt2", "wordpiece"),
+]
+GGUFS = [
+    ("llama", "llama"),
+    ("llama", "llama-bpe"),
+    ("llama", "smollm"),
+    ("mistral", "llama, without a space"),
+    ("qwen2", "qwen2"),
+    ("qwen3", "user-defined"),
+    ("gpt2", "gpt-2"),
+    ("gpt2", "gpt-2, with BOS"),
+]
+
+
+def test_every_family_is_compared() -> None:
+    assert {family for family, _ in FOLDERS} == set(FAMILIES)
+    assert {kind for _, kind in FOLDERS} == set(KINDS) - {"wordlevel"}  # Its text loses its spaces.
+
+
+@pytest.mark.parametrize(("family", "kind"), FOLDERS)
+def test_a_folder(family: str, kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    KINDS[kind].write(source)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+    theirs = source_model(family, **lengths(family), **ids_of(tokenizer))
+    theirs.save_pretrained(source)
+    reference = AutoTokenizer.from_pretrained(source)
+    assert_like_transformers(
+        source,
+        theirs,
+        reference,
+        lambda text: list(reference(text).input_ids),
+        opening(reference),
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize(("family", "kind"), GGUFS)
+def test_a_gguf(family: str, kind: str, tmp_path: Path) -> None:
+    vocabulary = VOCABULARIES[kind]()
+    names = {"bos_token": vocabulary.tokens[vocabulary.bos], "eos_token": vocabulary.tokens[vocabulary.eos]}
+    reference = PreTrainedTokenizerFast(tokenizer_object=vocabulary.decoder, **names)
+    theirs = source_model(family, **lengths(family), **ids_of(reference))
+    source = write_gguf(tmp_path / "model.gguf", theirs, vocabulary)
+    bos = vocabulary.bos if vocabulary.opens_with_bos else None
+    assert_like_transformers(source, theirs, reference, vocabulary.ids, bos, tmp_path)
+
+
+def lengths(family: str) -> dict[str, Any]:
+    """Return the settings that give a model the context of these tests."""
+    return {"n_positions": CONTEXT} if family == "gpt2" else {"max_position_embeddings": CONTEXT}
+
+
+def ids_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return the settings that a tokenizer decides, as its model's config.json carries them."""
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": None,
+    }
+
+
+def opening(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """Return BOS where the tokenizer puts it before a text."""
+    ids = tokenizer("x").input_ids
+    return int(ids[0]) if ids and ids[0] == tokenizer.bos_token_id else None
