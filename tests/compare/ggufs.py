@@ -12,7 +12,7 @@ import torch
 from gguf import TokenType
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.compare.rules import byte_level_ids, sentencepiece_ids, with_special
 
@@ -41,6 +41,11 @@ class Vocabulary:
         """Whether llama.cpp puts BOS before a text: as the file says, else by the kind of vocabulary."""
         return (self.model == "llama" or self.pre == "llama-bpe") if self.add_bos is None else self.add_bos
 
+    def reference(self) -> PreTrainedTokenizerFast:
+        """Return what turns ids into text, with the file's BOS and EOS."""
+        names = {"bos_token": self.tokens[self.bos], "eos_token": self.tokens[self.eos]}
+        return PreTrainedTokenizerFast(tokenizer_object=self.decoder, **names)
+
     def ids(self, text: str) -> list[int]:
         """Return the ids of a text by the rules of llama.cpp."""
         whole = (TokenType.CONTROL, TokenType.USER_DEFINED)
@@ -68,9 +73,8 @@ def byte_level_vocabulary(
     content = json.loads(tokenizer.to_str())
     tokens, types = _tokens(tokenizer, content, byte_tokens=False)
     merges = tuple(" ".join(pair) for pair in content["model"]["merges"])
-    return Vocabulary(
-        "gpt2", pre, tokens, types, tokens.index(bos), tokens.index(eos), tokenizer, merges, add_bos=add_bos
-    )
+    ends = (tokens.index(bos), tokens.index(eos))
+    return Vocabulary("gpt2", pre, tokens, types, *ends, merges, add_bos=add_bos, decoder=tokenizer)
 
 
 def sentencepiece_vocabulary(

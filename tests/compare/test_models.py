@@ -67,8 +67,7 @@ def test_a_folder(family: str, kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("family", "kind"), GGUFS)
 def test_a_gguf(family: str, kind: str, tmp_path: Path) -> None:
     vocabulary = VOCABULARIES[kind]()
-    names = {"bos_token": vocabulary.tokens[vocabulary.bos], "eos_token": vocabulary.tokens[vocabulary.eos]}
-    reference = PreTrainedTokenizerFast(tokenizer_object=vocabulary.decoder, **names)
+    reference = vocabulary.reference()
     theirs = source_model(family, **lengths(family), **ids_of(reference))
     source = write_gguf(tmp_path / "model.gguf", theirs, vocabulary)
     bos = vocabulary.bos if vocabulary.opens_with_bos else None
