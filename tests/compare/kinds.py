@@ -207,7 +207,6 @@ KINDS = {
     "gpt2": Kind(_gpt2, "<|endoftext|>", "<|endoftext|>", config={"tokenizer_class": "GPT2Tokenizer"}),
     "llama3": Kind(_llama3, "<|begin_of_text|>", "<|end_of_text|>", config=PLAIN),
     "qwen2": Kind(_qwen2, None, "<|im_end|>", config={"tokenizer_class": "Qwen2Tokenizer"}),
-    # With these two classes transformers 5 passes over tokenizer.json's rules: see `own_class`.
     "smollm": Kind(_smollm, "<|im_start|>", "<|im_end|>", config={"tokenizer_class": "GPT2Tokenizer"}),
     "leading space": Kind(_byte_level_with_a_space, "<s>", "</s>", config=PLAIN),
     "added tokens": Kind(_user_defined_tokens, None, "<|endoftext|>", config=PLAIN),
@@ -218,3 +217,14 @@ KINDS = {
     "wordpiece": Kind(_wordpiece, "[CLS]", "[SEP]", "[UNK]", config=PLAIN),
     "wordlevel": Kind(_wordlevel, None, "</s>", "<unk>", config=PLAIN),
 }
+
+
+def reference(folder: Path) -> PreTrainedTokenizerFast:
+    """Return transformers' tokenizer for a folder, by the rules of its tokenizer.json.
+
+    AutoTokenizer would go by the class that the folder names. In transformers 5 some classes, as those of
+    GPT-2 and Llama, build rules of their own over the file's vocabulary: digits that the model was trained to
+    read one by one come together. The rules in the file are those of the training.
+    """
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from roots_compress.model.importers.families import FAMILIES
 from tests.compare.checks import CONTEXT, assert_like_transformers
 from tests.compare.ggufs import write_gguf
-from tests.compare.kinds import KINDS
+from tests.compare.kinds import KINDS, reference
 from tests.compare.vocabularies import VOCABULARIES
 from tests.model.sources import source_model
 
@@ -50,28 +50,24 @@ def test_every_family_is_compared() -> None:
 def test_a_folder(family: str, kind: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     KINDS[kind].write(source)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+    tokenizer = reference(source)
     theirs = source_model(family, **lengths(family), **ids_of(tokenizer))
     theirs.save_pretrained(source)
-    reference = AutoTokenizer.from_pretrained(source)
-    assert_like_transformers(
-        source,
-        theirs,
-        reference,
-        lambda text: list(reference(text).input_ids),
-        opening(reference),
-        tmp_path,
-    )
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text).input_ids)
+
+    assert_like_transformers(source, theirs, tokenizer, ids, opening(tokenizer), tmp_path)
 
 
 @pytest.mark.parametrize(("family", "kind"), GGUFS)
 def test_a_gguf(family: str, kind: str, tmp_path: Path) -> None:
     vocabulary = VOCABULARIES[kind]()
-    reference = vocabulary.reference()
-    theirs = source_model(family, **lengths(family), **ids_of(reference))
+    tokenizer = vocabulary.reference()
+    theirs = source_model(family, **lengths(family), **ids_of(tokenizer))
     source = write_gguf(tmp_path / "model.gguf", theirs, vocabulary)
     bos = vocabulary.bos if vocabulary.opens_with_bos else None
-    assert_like_transformers(source, theirs, reference, vocabulary.ids, bos, tmp_path)
+    assert_like_transformers(source, theirs, tokenizer, vocabulary.ids, bos, tmp_path)
 
 
 def lengths(family: str) -> dict[str, Any]:
