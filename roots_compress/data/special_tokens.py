@@ -1,8 +1,8 @@
 """BOS, EOS and the ids that end a text: the one place where every reader and writer of text gets them.
 
 Packing, perplexity, generation, the texts that models write, and what an export tells other runtimes all ask
-here. Whether a text is opened with BOS is a property of the tokenizer itself, its post-processor
-(`tokenizer.json`): transformers' own tokenizer, read from what this project writes, gives the same ids.
+here. Whether a text opens with BOS is a property of the tokenizer itself, its post-processor
+(`tokenizer.json`). A tokenizer without any says nothing of it: with it a text opens with BOS if it names one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Ids = Sequence[int] | NDArray[np.integer]
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Return what the tokenizer itself puts before a text: its BOS, or nothing."""
+    """Return what opens a text: what the tokenizer's post-processor puts there; without any, its BOS."""
     return _added(tokenizer)[0]
 
 
 def opening_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """Return the BOS that the tokenizer itself puts before a text; None where it puts nothing."""
+    """Return the BOS that opens a text; None where none does."""
     return next(iter(opening_ids(tokenizer)), None)
 
 
@@ -85,10 +85,9 @@ def as_setting(ids: Sequence[int]) -> int | list[int] | None:
 
 def open_with_bos(tokenizer: PreTrainedTokenizerFast) -> None:
     """Make a tokenizer put its BOS before each text, if it has one and does not do so yet."""
-    bos = tokenizer.bos_token
-    if bos is None or opening_ids(tokenizer):
+    bos, backend = tokenizer.bos_token, tokenizer.backend_tokenizer
+    if bos is None or (backend.post_processor is not None and opening_ids(tokenizer)):
         return
-    backend = tokenizer.backend_tokenizer
     template = TemplateProcessing(
         single=[bos, "$A"], pair=[bos, "$A", "$B:1"], special_tokens=[(bos, tokenizer.bos_token_id)]
     )
@@ -96,11 +95,17 @@ def open_with_bos(tokenizer: PreTrainedTokenizerFast) -> None:
     backend.post_processor = template if before is None else ProcessorSequence([before, template])
 
 
+def open_with_nothing(backend: Tokenizer) -> None:
+    """Make a tokenizer without a post-processor say that it puts nothing before a text."""
+    if backend.post_processor is None:
+        backend.post_processor = TemplateProcessing(single=["$A"], pair=["$A", "$B:1"], special_tokens=[])
+
+
 def _added(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer's post-processor puts before and after a text."""
     processor: PostProcessor | None = tokenizer.backend_tokenizer.post_processor
     if processor is None:
-        return [], []
+        return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id], []
     processed = processor.process(_one_token())
     text = processed.special_tokens_mask.index(0)
     return processed.ids[:text], processed.ids[text + 1 :]

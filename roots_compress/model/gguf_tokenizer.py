@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.data.special_tokens import open_with_nothing
 from roots_compress.errors import InputError, did_you_mean
 from roots_compress.model.gguf_header import read_gguf_header
 from roots_compress.model.gguf_splits import RULES, Rules
@@ -254,6 +255,7 @@ def _frame(
         backend.post_processor = processors.TemplateProcessing(
             single=single, pair=pair, special_tokens=sorted(set(tokens))
         )
+    open_with_nothing(backend)
 
 
 def _or(first: int | None, second: int | None) -> int | None:

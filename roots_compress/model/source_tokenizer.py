@@ -1,7 +1,9 @@
 """A source's tokenizer as transformers' own class reads it, turned into one that tokenizer.json says all of.
 
-A class may cut text in another way than tokenizer.json says, name special tokens that no file names, and add
-tokens that no file has. Text becomes the ids that the class makes of it; tokens of no file are left out.
+A class may name special tokens that no file names, and add tokens that no file has, which are left out. In
+transformers 5 the classes of GPT-2, Llama and others also cut text by rules of their own and pass over those
+of tokenizer.json: SmolLM2's digits, read one by one in training, would come together. So where there is a
+tokenizer.json, its rules cut the text.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.data.special_tokens import opening_ids
+from roots_compress.data.special_tokens import open_with_nothing, opening_ids
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object
 from roots_compress.model.sources import SourceInfo
 
 SAVE_AGAIN = "Load it with transformers by the class that it is of, and save a tokenizer.json."
+OPENS = "add_bos_token"
+"""Key of tokenizer_config.json: whether the tokenizer puts BOS before a text."""
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 KEPT = ("model_max_length", "padding_side", "truncation_side", "split_special_tokens", "model_input_names")
 """Settings of a tokenizer that are carried over beside its special tokens."""
@@ -49,7 +53,9 @@ def as_written(
             remedy="Set its post_processor in tokenizer.json to put one.",
         )
     named = {name: getattr(tokenizer, name) for name in NAMED}
-    backend = _without(tokenizer.backend_tokenizer, folder)
+    backend = _without(_by_written_rules(tokenizer.backend_tokenizer, folder), folder)
+    if read_settings(folder).get(OPENS) is False:
+        open_with_nothing(backend)
     vocabulary = backend.get_vocab()
     special = {name: token for name, token in named.items() if token is not None and token in vocabulary}
     special |= _named_by_config(source, folder, backend, special)
@@ -91,6 +97,45 @@ def _require_read(tokenizer: PreTrainedTokenizerFast, folder: Path, where: Path)
             where=where,
             remedy=SAVE_AGAIN,
         )
+
+
+def _by_written_rules(backend: Tokenizer, folder: Path) -> Tokenizer:
+    """Return the tokenizer with the rules that its tokenizer.json cuts and joins text by, if there is one."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return backend
+    document, written = json.loads(backend.to_str()), read_json_object(path)
+    document |= {part: written.get(part) for part in ("normalizer", "pre_tokenizer", "model", "decoder")}
+    document["post_processor"] = document["post_processor"] or written.get("post_processor")
+    prefix = read_settings(folder).get("add_prefix_space")
+    if isinstance(prefix, bool):
+        document["pre_tokenizer"] = _prefixed(document["pre_tokenizer"], prefix)
+        if not prefix:
+            document["normalizer"] = _without_prefix(document["normalizer"])
+    return Tokenizer.from_str(json.dumps(document))
+
+
+def _prefixed(rule: dict[str, Any] | None, prefix: bool) -> dict[str, Any] | None:
+    """Return a pre-tokenizer that puts a space before a text, or none, as `add_prefix_space` asks."""
+    kind = rule and rule["type"]
+    if rule and kind == "ByteLevel":
+        return {**rule, "add_prefix_space": prefix}
+    if rule and kind == "Metaspace" and not prefix:
+        return {**rule, "prepend_scheme": "never"}
+    return rule
+
+
+def _without_prefix(rule: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a normalizer that puts nothing before a text."""
+    if rule and rule["type"] == "Sequence":
+        return {**rule, "normalizers": [part for part in rule["normalizers"] if part["type"] != "Prepend"]}
+    return None if rule and rule["type"] == "Prepend" else rule
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return what tokenizer_config.json says, nothing where there is none."""
+    path = folder / "tokenizer_config.json"
+    return read_json_object(path) if path.exists() else {}
 
 
 def _without(backend: Tokenizer, folder: Path) -> Tokenizer:
@@ -141,8 +186,7 @@ def _named_by_config(
 
     Only a token that is found by its spelling anyway is taken: naming another would change how text is cut.
     """
-    path = folder / "tokenizer_config.json"
-    mentioned = read_json_object(path) if path.exists() else {}
+    mentioned = read_settings(folder)
     generation = source.path / "generation_config.json"
     documents = [source.config, read_json_object(generation) if generation.exists() else {}]
     added = backend.get_added_tokens_decoder()

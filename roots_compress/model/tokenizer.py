@@ -17,13 +17,10 @@ from roots_compress.data.special_tokens import open_with_bos, opening_ids
 from roots_compress.errors import InputError
 from roots_compress.model.files import read_json_object, regular_file
 from roots_compress.model.gguf_tokenizer import gguf_tokenizer
-from roots_compress.model.source_tokenizer import as_written
+from roots_compress.model.source_tokenizer import OPENS, as_written, read_settings
 from roots_compress.model.sources import CONFIG, ROOTS, TOKENIZER, SourceInfo
 
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
-OPENS = "add_bos_token"
-"""Key of tokenizer_config.json: whether the tokenizer puts BOS before a text. tokenizer.json decides that;
-where the key is absent, an older version of this project wrote the file."""
 JSON_FILES = (TOKENIZER, "vocab.json", "added_tokens.json", "special_tokens_map.json")
 OTHER_FILES = ("tokenizer.model", "merges.txt", TEMPLATE)
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -74,10 +71,10 @@ def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
 def _opening_as_before(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTokenizerFast:
     """Return a tokenizer that this project wrote, opening texts as it did when that was written.
 
-    What was written before `add_bos_token` was, opened every text with BOS where the tokenizer had one.
+    tokenizer.json decides that. What was written before `add_bos_token` was, opened every text with BOS where
+    the tokenizer had one.
     """
-    path = folder / TOKENIZER_CONFIG
-    if not (path.exists() and OPENS in read_json_object(path)) and _is_ours(folder):
+    if OPENS not in read_settings(folder) and _is_ours(folder):
         open_with_bos(tokenizer)
     return tokenizer
 

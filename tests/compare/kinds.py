@@ -46,7 +46,7 @@ class Kind:
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=self.build(), **named)
         tokenizer.save_pretrained(folder)
         path = folder / "tokenizer_config.json"
-        config = {**json.loads(path.read_text(encoding="utf-8")), **self.config}
+        config = {"bos_token": None, **json.loads(path.read_text(encoding="utf-8")), **self.config}
         path.write_text(json.dumps(config), encoding="utf-8")
 
 
@@ -60,6 +60,7 @@ def _byte_level(
     respelling = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=not pre)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*pre, respelling]) if pre else respelling
     tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     return _trained(tokenizer, trainers.BpeTrainer, special=special, initial_alphabet=alphabet)
 
@@ -107,6 +108,7 @@ def _smollm() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(False)])
     tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     return _trained(tokenizer, trainers.BpeTrainer, special=special, initial_alphabet=alphabet)
