@@ -23,7 +23,6 @@ from rich.console import Console
 from roots_compress.data.config import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.packing import pack
-from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.model.own_text import with_own_text
 from roots_compress.prune.sensitivity import (
@@ -32,6 +31,7 @@ from roots_compress.prune.sensitivity import (
     held_against_gradients,
     layer_costs,
 )
+from roots_compress.run.threads import default_threads
 
 QUIET = Console(quiet=True)
 HALVES = ("attention", "MLP")

@@ -19,6 +19,7 @@ from roots_compress.model.files import read_json_object
 from roots_compress.prune.config import PruneConfig
 from roots_compress.quantize.config import QuantizeConfig
 from roots_compress.recipe.schema import StageConfig, training_of
+from roots_compress.run.disk import amount
 from roots_compress.training.state import KEPT
 
 FLOAT_BYTES = 4
@@ -80,16 +81,16 @@ def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) ->
     """
     if needs.disk > disk:
         raise InputError(
-            f"too little disk: the stages to be made need at least {_gb(needs.disk)}, "
-            f"and {_gb(disk)} are free",
+            f"too little disk: the stages to be made need at least {amount(needs.disk)}, "
+            f"and {amount(disk)} are free",
             where=where,
             remedy="Free some space, or choose a folder on another disk with --run.",
             transient=True,
         )
     if memory is not None and needs.memory > memory:
         raise InputError(
-            f"too little memory: the stages to be made need at least {_gb(needs.memory)}, "
-            f"and {_gb(memory)} are available",
+            f"too little memory: the stages to be made need at least {amount(needs.memory)}, "
+            f"and {amount(memory)} are available",
             where=where,
             remedy="Close other programs, take a machine with more memory, or a smaller student.",
             transient=True,
@@ -136,7 +137,3 @@ def _left_by(stage: PruneConfig, parameters: int) -> float:
     heads = (1 - stage.head_ratio) * (1 - stage.query_ratio)
     outer = (1 - stage.layer_ratio) * (1 - stage.residual_ratio)
     return (1 - stage.ratio) * heads * outer * parameters
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"

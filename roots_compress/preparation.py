@@ -22,7 +22,6 @@ from roots_compress.data.windows import EvaluationWindows
 from roots_compress.distill.config import STUDENT_PRESETS, DistillConfig, student_path
 from roots_compress.distill.vocabulary import check_student
 from roots_compress.errors import InputError, RootsError
-from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.limits import Limits, is_fusible, require_fusible
 from roots_compress.model.outline import WIDTHS, Outline, outline_of
 from roots_compress.model.sources import SourceInfo, inspect_source
@@ -43,6 +42,7 @@ from roots_compress.recipe.schema import (
 from roots_compress.run.atomic import real_path
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import enclosing_run, refuse_inside
+from roots_compress.run.threads import default_threads
 from roots_compress.runtime.graph_folder import holds_graph
 from roots_compress.train.config import TrainConfig
 

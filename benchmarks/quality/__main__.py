@@ -42,12 +42,12 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.distill.config import DistillConfig
 from roots_compress.distill.stage import distill
 from roots_compress.evaluate.speed import measure_speed
-from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.prune.config import PruneConfig
 from roots_compress.prune.stage import prune
 from roots_compress.quantize.stage import quantize
 from roots_compress.results import Json
+from roots_compress.run.threads import default_threads
 from roots_compress.training.config import TrainingConfig
 
 CONTEXTS = (128, 512)

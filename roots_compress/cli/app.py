@@ -18,6 +18,8 @@ from roots_compress.cli.console import show_error, write
 from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError
 from roots_compress.run.background import end_at_second_signal, left_behind
+from roots_compress.run.memory import memory_errors
+from roots_compress.run.threads import bound_libraries
 from roots_compress.training.interrupts import ENDINGS
 
 EPILOG = "Start with: roots-compress distill --teacher CKPT --student small"
@@ -37,7 +39,8 @@ class RootsGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb that was typed."""
         try:
-            return super().invoke(ctx)
+            with memory_errors():
+                return super().invoke(ctx)
         except RootsError as error:
             show_error(error)
             raise typer.Exit(error.exit_code) from None
@@ -105,6 +108,7 @@ def main() -> None:
     for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves SIGHUP
             signal.signal(number, _interrupt)
+    bound_libraries()
     end_at_second_signal(ENDINGS)
     try:
         run_on_streams(app)

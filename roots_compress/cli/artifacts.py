@@ -149,8 +149,8 @@ def bench(
 ) -> None:
     """Time prefill and decoding of several graphs, interleaved in one run."""
     from roots_compress.evaluate.speed import measure_speed
-    from roots_compress.evaluate.threads import default_threads
     from roots_compress.progress import bar
+    from roots_compress.run.threads import default_threads
 
     if len({*graphs}) < len(graphs):
         twice = next(graph for index, graph in enumerate(graphs) if graph in graphs[:index])
@@ -234,8 +234,8 @@ def generate(
     if not prompt:
         raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")
     prompt = _typed_text(prompt, "--prompt")
-    from roots_compress.evaluate.threads import default_threads
     from roots_compress.model.tokenizer import check_vocabulary
+    from roots_compress.run.threads import default_threads
     from roots_compress.runtime.onnx_engine import OnnxEngine
     from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
 

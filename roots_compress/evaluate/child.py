@@ -10,15 +10,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from roots_compress.errors import InputError, RootsError, StageError
+from roots_compress.run.memory import memory_errors
 
 if TYPE_CHECKING:
     # Not at run time: the child needs neither the bars nor rich, and its memory is measured.
     from roots_compress.progress import Progress
+
+
+KEPT_LINES = 20
+"""Of what a child writes on its standard error, whose last line says why it ended."""
 
 
 def measure(module: str, request: dict[str, Any], *, progress: Progress | None = None) -> Any:
@@ -26,23 +33,37 @@ def measure(module: str, request: dict[str, Any], *, progress: Progress | None =
 
     Raises:
         InputError: the child found what it was given to be at fault.
-        StageError: the child reported another error, or ended without a result (killed for its memory, say).
+        StageError: the child could not be started, reported another error, or ended without a result (killed
+            for its memory, say).
     """
     # -P: no module of the current folder may stand in for a library's.
     command = [sys.executable, "-P", "-m", module]
-    with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
-        ) as process:
-            try:
-                answer = _converse(process, request, progress)
-            except BaseException:
-                process.kill()
-                raise
-        if answer is not None and process.returncode == 0:
-            return answer
-        errors.seek(0)
-        said = errors.read().strip().splitlines()
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise StageError(
+            f"the measuring process cannot be started: {error.strerror or error}",
+            where=sys.executable or None,
+            remedy="It is this Python once more. Check that it may be run, and the limits on processes and"
+            " memory.",
+            transient=True,
+        ) from error
+    with process, _last_lines(process) as said:
+        try:
+            answer = _converse(process, request, progress)
+        except BaseException:
+            process.kill()
+            raise
+    if answer is not None and process.returncode == 0:
+        return answer
     how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
     raise StageError(
         f"the measuring process {module} ended with {how}" + (f": {said[-1]}" if said else ""),
@@ -51,6 +72,23 @@ def measure(module: str, request: dict[str, Any], *, progress: Progress | None =
         else None,
         transient=True,
     )
+
+
+@contextmanager
+def _last_lines(process: subprocess.Popen[str]) -> Iterator[deque[str]]:
+    """Read a child's standard error while it runs; at the end of the block its last lines are there."""
+    said: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def read() -> None:
+        assert process.stderr is not None
+        said.extend(line.strip() for line in process.stderr if line.strip())
+
+    reader = Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield said
+    finally:
+        reader.join()
 
 
 def _converse(process: subprocess.Popen[str], request: dict[str, Any], progress: Progress | None) -> Any:
@@ -64,7 +102,10 @@ def _converse(process: subprocess.Popen[str], request: dict[str, Any], progress:
         return None
     result = None
     for line in process.stdout:
-        answer = json.loads(line)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue  # A line that a killed child did not finish.
         if "error" in answer:
             kind = InputError if answer["input"] else StageError
             raise kind(answer["error"], where=answer["where"], remedy=answer["remedy"])
@@ -82,7 +123,8 @@ def serve(handler: Callable[[dict[str, Any], Progress], Any]) -> None:
         sys.stdout.flush()
 
     try:
-        say(result=handler(json.load(sys.stdin), lambda done, total: say(progress=[done, total])))
+        with memory_errors():
+            say(result=handler(json.load(sys.stdin), lambda done, total: say(progress=[done, total])))
     except RootsError as error:
         say(
             error=error.message,

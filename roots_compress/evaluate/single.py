@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import TextSplit
@@ -12,11 +13,11 @@ from roots_compress.errors import InputError
 from roots_compress.evaluate.artifact import protocol_of
 from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.evaluate.perplexity import Perplexity, perplexity
-from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.model.tokenizer import check_vocabulary
 from roots_compress.progress import Progress
 from roots_compress.results import Protocol
+from roots_compress.run.threads import default_threads
 from roots_compress.runtime.graph_folder import holds_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.protocol import LanguageModel
@@ -65,5 +66,6 @@ def _open(path: Path, threads: int) -> tuple[LanguageModel, PreTrainedTokenizerF
         engine, tokenizer = OnnxEngine.load(path, threads=threads), load_tokenizer(path)
         check_vocabulary(tokenizer, engine.vocab_size, path)
         return engine, tokenizer
+    torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)
     return TorchEngine(checkpoint.model), checkpoint.tokenizer

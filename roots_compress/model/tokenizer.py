@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from roots_compress.model.files import read_json_object, regular_file
 from roots_compress.model.gguf_tokenizer import gguf_tokenizer
 from roots_compress.model.source_tokenizer import OPENS, as_written, read_settings
 from roots_compress.model.sources import CONFIG, ROOTS, TOKENIZER, SourceInfo
+from roots_compress.run.temporary import temporary_folder
 
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 JSON_FILES = (TOKENIZER, "vocab.json", "added_tokens.json", "special_tokens_map.json")
@@ -41,6 +41,7 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
 
     Raises:
         InputError: it cannot be read, or is not of the fast kind.
+        StageError: there is no room for temporary files.
     """
     if source.kind == "roots":
         return load_tokenizer_beside(source.path)
@@ -48,13 +49,13 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
         tokenizer = gguf_tokenizer(source.path)
         tokenizer.name_or_path = str(source.path)
         return tokenizer
-    with tempfile.TemporaryDirectory(prefix="roots-compress-") as aside:
-        _bring_files(source.path, Path(aside))
+    with temporary_folder() as aside:
+        _bring_files(source.path, aside)
         # From these transformers takes the class that reads the files.
         config = {key: source.config.get(key) for key in ("model_type", "tokenizer_class")}
         said = {key: value for key, value in config.items() if isinstance(value, str)}
-        Path(aside, CONFIG).write_text(json.dumps(said), encoding="utf-8")
-        return as_written(_loaded(Path(aside), source.path, by_class=True), Path(aside), source)
+        (aside / CONFIG).write_text(json.dumps(said), encoding="utf-8")
+        return as_written(_loaded(aside, source.path, by_class=True), aside, source)
 
 
 def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
@@ -62,10 +63,11 @@ def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
 
     Raises:
         InputError: it cannot be read.
+        StageError: there is no room for temporary files.
     """
-    with tempfile.TemporaryDirectory(prefix="roots-compress-") as aside:
-        _bring_files(folder, Path(aside))
-        return _opening_as_before(_loaded(Path(aside), folder), folder)
+    with temporary_folder() as aside:
+        _bring_files(folder, aside)
+        return _opening_as_before(_loaded(aside, folder), folder)
 
 
 def _opening_as_before(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTokenizerFast:

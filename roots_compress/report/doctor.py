@@ -8,8 +8,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from roots_compress.evaluate.threads import default_threads
-from roots_compress.run.disk import free_disk
+from roots_compress.run.disk import amount, free_disk
 from roots_compress.run.machine import (
     has_dot_products,
     own_instruction_set,
@@ -17,6 +16,7 @@ from roots_compress.run.machine import (
     usable_cores,
 )
 from roots_compress.run.memory import available_memory
+from roots_compress.run.threads import default_threads
 
 SECURITY_FLOORS = {"transformers": "5.5", "torch": "2.10", "onnx": "1.21", "filelock": "3.20.3"}
 """Oldest versions without a known way to run code from a file; see docs/decisions.md."""
@@ -75,8 +75,8 @@ def _machine() -> Iterator[str]:
     yield f"  threads: {default_threads()} by default, of {usable_cores()} logical processors"
     memory = available_memory()
     if memory is not None:
-        yield f"  free memory: {memory / 1e9:.1f} GB"
-    yield f"  free disk here: {free_disk(Path.cwd()) / 1e9:.1f} GB"
+        yield f"  free memory: {_gigabytes(memory)}"
+    yield f"  free disk here: {_gigabytes(free_disk(Path.cwd()))}"
 
 
 def _instructions(instructions: str) -> str:
@@ -91,3 +91,7 @@ def _instructions(instructions: str) -> str:
             " model.decoder.session_options. This project's engine sets it"
         )
     return finding
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 10**8 else amount(count)

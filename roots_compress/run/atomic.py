@@ -16,6 +16,9 @@ from pathlib import Path
 
 from roots_compress.errors import RootsError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where a disk, or a user's share of it, is full: of bytes or of files."""
+
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
     """Read a small file without ever waiting on what only looks like one (a pipe, a device).
@@ -123,7 +126,7 @@ def disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in FULL
         raise kind(
             f"cannot write the run: {error.strerror or error}",
             where=error.filename or path,

@@ -13,6 +13,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def amount(count: int) -> str:
+    """Return a number of bytes in the unit that shows it: `0 bytes`, `41.0 kB`, `7.35 MB`, `1.50 GB`."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            decimals = 2 if count < 10 * size else 1 if count < 100 * size else 0
+            return f"{count / size:,.{decimals}f} {unit}"
+    return f"{count} bytes"
+
+
 def free_disk(folder: Path) -> int:
     """Return the bytes that may still be written where a folder is, or will be."""
     while not folder.exists():

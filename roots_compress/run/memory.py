@@ -7,29 +7,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from roots_compress.errors import StageError
+from roots_compress.run.cgroup import ControlGroups
 
 MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
-_LACKING = ("can't allocate memory", "out of memory")
-"""What torch says, on a CPU and on a GPU, in exceptions that it raises for much else too."""
+MORE_MEMORY = (
+    "Close other programs, take a machine with more memory, or ask for less at a time: shorter contexts, a "
+    "lower batch_size."
+)
+_LACKING = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "Failed to allocate")
+"""What torch and ONNX Runtime say, on a CPU and on a GPU, in exceptions that they raise for much else too."""
 
 
-def available_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """Return the bytes of memory and swap that are to be had, within this container's limit.
+def available_memory(meminfo: Path = MEMINFO, groups: ControlGroups | None = None) -> int | None:
+    """Return the bytes of memory and swap that are to be had, within the limits of a container.
 
     None where the system does not tell (it is not Linux).
+
+    Args:
+        meminfo: where the system tells.
+        groups: the control groups whose limits hold; None for this process's own.
     """
     try:
         fields = _fields(meminfo)
-        available = 1024 * (fields["MemAvailable:"] + fields["SwapFree:"])
+        swap = 1024 * fields["SwapFree:"]
+        available = 1024 * fields["MemAvailable:"] + swap
     except (OSError, KeyError, ValueError):
         return None
-    try:
-        # What files take of a container's memory is given back on demand; what programs hold is not.
-        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
-        return min(available, limit - _fields(cgroup / "memory.stat")["anon"])
-    except (OSError, KeyError, ValueError):
-        return available
+    room = (groups or ControlGroups.own()).memory_room(swap)
+    return available if room is None else min(available, room)
 
 
 def _fields(path: Path) -> dict[str, int]:
@@ -38,16 +43,17 @@ def _fields(path: Path) -> dict[str, int]:
     return {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) > 1}
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory could not be had."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _LACKING)
+
+
 @contextmanager
 def memory_errors() -> Iterator[None]:
     """Turn a lack of memory in the block into a StageError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _LACKING):
+        if not lacks_memory(error):
             raise
-        raise StageError(
-            "memory ran out",
-            remedy="Close other programs, take a machine with more memory, or lower batch_size.",
-            transient=True,
-        ) from error
+        raise StageError("memory ran out", remedy=MORE_MEMORY, transient=True) from error

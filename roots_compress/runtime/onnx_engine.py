@@ -85,7 +85,7 @@ class OnnxEngine:
 
         Args:
             folder: an export folder, or a run's stage folder with the export in `onnx/`.
-            threads: threads within an operator; None for one per physical core.
+            threads: threads within an operator; None for as many as `default_threads` counts.
             provider: where to run; `auto` takes a CUDA device where there is one.
 
         Raises:

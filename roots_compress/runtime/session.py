@@ -13,9 +13,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import DTypeLike
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.model.files import read_json_object
 from roots_compress.run.machine import own_instruction_set, saturates
+from roots_compress.run.memory import MORE_MEMORY, lacks_memory
+from roots_compress.run.threads import default_threads
 
 Provider = Literal["auto", "cpu", "cuda"]
 
@@ -98,6 +100,7 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider, spinni
 
     Raises:
         InputError: ONNX Runtime refuses the graph, or this machine lacks the provider.
+        StageError: memory ran out.
     """
     wants_cuda = provider == "cuda" or (provider == "auto" and CUDA in ort.get_available_providers())
     if provider == "cuda" and CUDA not in ort.get_available_providers():
@@ -107,7 +110,8 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider, spinni
             remedy="Install onnxruntime-gpu, or run on the CPU.",
         )
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    # Left to itself, ONNX Runtime counts the machine's cores, and binds threads to some that are not allowed.
+    options.intra_op_num_threads = threads or default_threads()
     for name, value in session_settings(own_instruction_set(), spinning=spinning).items():
         options.add_session_config_entry(name, value)
     options.log_severity_level = SHOW_FATAL
@@ -115,10 +119,8 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider, spinni
         with _quiet_provider_probe(), _plain_attention():
             session = ort.InferenceSession(graph, options, providers=[CUDA, CPU] if wants_cuda else [CPU])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
-        raise InputError(
-            f"ONNX Runtime {ort.__version__} cannot open the graph: {str(error)[:1000]}",
-            where=graph,
-            remedy=EXPORT_AGAIN,
+        raise _refusal(
+            f"{ort.__version__} cannot open the graph: {str(error)[:1000]}", error, graph
         ) from error
     if provider == "cuda" and CUDA not in session.get_providers():
         raise InputError(
@@ -229,16 +231,22 @@ def run_bound(session: Any, binding: Any, graph: Path) -> None:
     """Run a session on what is bound to it.
 
     Raises:
-        InputError: an operator failed: the graph contradicts itself or config.json, or memory ran out.
+        InputError: an operator failed: the graph contradicts itself or config.json.
+        StageError: memory ran out.
     """
     try:
         session.run_with_iobinding(binding)
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
-        raise InputError(
-            f"ONNX Runtime cannot run the graph: {' '.join(str(error).split())[:500]}",
-            where=graph,
-            remedy=EXPORT_AGAIN,
-        ) from error
+        said = " ".join(str(error).split())[:500]
+        raise _refusal(f"cannot run the graph: {said}", error, graph) from error
+
+
+def _refusal(what: str, error: Exception, graph: Path) -> RootsError:
+    if lacks_memory(error):
+        return StageError(
+            f"memory ran out: ONNX Runtime {what}", where=graph, remedy=MORE_MEMORY, transient=True
+        )
+    return InputError(f"ONNX Runtime {what}", where=graph, remedy=EXPORT_AGAIN)
 
 
 def _is_fixed(shape: list[int | str]) -> bool:
