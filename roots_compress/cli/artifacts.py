@@ -45,8 +45,8 @@ def import_(
     from roots_compress.model.sources import inspect_source
     from roots_compress.run.outputs import new_folder
 
-    unread = inspect_source(source).unread
-    with new_folder(out, source=source) as partial:
+    info = inspect_source(source)
+    with new_folder(out, source=source, size=info.stored_bytes) as partial:
         from roots_compress.evaluate.size import count_parameters
         from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 
@@ -56,8 +56,8 @@ def import_(
         f"{out}: {count_parameters(checkpoint.model):,} parameters, "
         f"{checkpoint.model.config.num_hidden_layers} layers"
     )
-    if unread:
-        say(f"Not read, as transformers does not read them: {', '.join(unread)}")
+    if info.unread:
+        say(f"Not read, as transformers does not read them: {', '.join(info.unread)}")
 
 
 def export(
@@ -78,8 +78,8 @@ def export(
     source = checkpoint or newest_checkpoint(run)
     from roots_compress.model.sources import inspect_source
 
-    inspect_source(source)
-    with new_folder(out, source=source) as partial:
+    size = inspect_source(source).stored_bytes
+    with new_folder(out, source=source, size=size) as partial:
         from roots_compress.export.config import ExportConfig
         from roots_compress.export.exporter import export_checkpoint
         from roots_compress.model.checkpoint import load_checkpoint

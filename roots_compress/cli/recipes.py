@@ -123,11 +123,18 @@ def init(
     """Write a first recipe, to be edited."""
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(STARTER)
+            try:
+                file.write(STARTER)
+                file.flush()
+            except OSError:
+                path.unlink()  # an empty recipe would be in the way of the next try
+                raise
     except FileExistsError:
         raise InputError("the file exists already", where=path, remedy="Name another file.") from None
     except OSError as error:
         raise InputError(
-            f"cannot be written: {error.strerror}", where=path, remedy="Name a file in a writable folder."
+            f"cannot be written: {error.strerror or error}",
+            where=path,
+            remedy="Name a file in a writable folder, on a disk with some room.",
         ) from None
     say(f"wrote {path}; edit its `model`, then: roots-compress run {path}")

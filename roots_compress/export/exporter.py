@@ -18,6 +18,8 @@ from roots_compress.export.runtimes import write_configs
 from roots_compress.model.checkpoint import Checkpoint, refuse_occupied
 from roots_compress.model.modeling import RootsForCausalLM
 from roots_compress.model.tokenizer import save_tokenizer
+from roots_compress.run.atomic import system_errors
+from roots_compress.run.names import in_utf8
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import SHARED_CACHE
 
@@ -111,14 +113,16 @@ def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_L
     path = directory / GRAPH_NAME
     weights = (value.const_value for value in graph.graph.initializers.values())
     external = sum(tensor.nbytes for tensor in weights if tensor is not None) > inline_limit
-    ir.save(
-        graph,
-        path,
-        external_data=DATA_NAME if external else None,
-        size_threshold_bytes=SMALLEST_EXTERNAL_BYTES,
-    )
+    with system_errors(path):
+        ir.save(
+            graph,
+            path,
+            external_data=DATA_NAME if external else None,
+            size_threshold_bytes=SMALLEST_EXTERNAL_BYTES,
+        )
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        with in_utf8(directory) as folder:
+            onnx.checker.check_model(str(folder / GRAPH_NAME), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise StageError(
             f"the exporter made a graph that is not valid ONNX: {error}",

@@ -37,6 +37,7 @@ from roots_compress.model.tokenizer import (
     save_tokenizer,
 )
 from roots_compress.model.weight_files import WEIGHTS
+from roots_compress.run.atomic import system_errors
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 FOR_SAMPLING = (
@@ -108,9 +109,9 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     refuse_occupied(directory)
     with quiet_transformers():
         try:
-            checkpoint.model.save_pretrained(directory)
+            with system_errors(directory / WEIGHTS):
+                checkpoint.model.save_pretrained(directory)
         except SafetensorError as error:
-            # safetensors writes by itself, and gives the system's errors in words only.
             raise OSError(errno.EIO, str(error), str(directory / WEIGHTS)) from error
         save_tokenizer(checkpoint.tokenizer, directory)
     require_written(directory / WEIGHTS, checkpoint.model.state_dict())

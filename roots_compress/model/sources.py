@@ -43,6 +43,10 @@ BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", 
 Kind = Literal["roots", "transformers", "gguf"]
 
 
+FLOAT_BYTES = 4
+"""Of a weight once it is imported."""
+
+
 @dataclass(frozen=True)
 class SourceInfo:
     """A checkpoint that can be loaded, so far as its headers tell."""
@@ -62,6 +66,13 @@ class SourceInfo:
     """Every tensor of a GGUF model; empty for a directory."""
     unread: tuple[str, ...] = ()
     """Names of other files of weights in a directory, which transformers does not read either."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """About how many bytes its weights take as a ROOTS checkpoint, or as a graph."""
+        if self.kind == "roots":
+            return sum(entry.end - entry.start for entry in self.tensors.values())
+        return FLOAT_BYTES * self.parameters
 
     @property
     def quantized(self) -> bool:

@@ -18,6 +18,8 @@ from roots_compress.model.files import read_json_object, regular_file
 from roots_compress.model.gguf_tokenizer import gguf_tokenizer
 from roots_compress.model.source_tokenizer import OPENS, as_written, read_settings
 from roots_compress.model.sources import CONFIG, ROOTS, TOKENIZER, SourceInfo
+from roots_compress.run.atomic import system_errors
+from roots_compress.run.names import in_utf8
 from roots_compress.run.temporary import temporary_folder
 
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
@@ -173,7 +175,8 @@ def _shortened(error: Exception) -> str:
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write a tokenizer's files so that transformers 4 and 5 read them alike."""
-    tokenizer.save_pretrained(directory)
+    with system_errors(directory / TOKENIZER), in_utf8(directory) as folder:
+        tokenizer.save_pretrained(folder)
     path = directory / TOKENIZER_CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     # transformers 5 writes a new name of the class, which transformers 4 and what builds on it refuse.

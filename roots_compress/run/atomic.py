@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,12 @@ from roots_compress.errors import RootsError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where a disk, or a user's share of it, is full: of bytes or of files."""
+
+_IN_WORDS = re.compile(r"\(os error (\d+)\)|\bOs \{ code: (\d+)")
+"""How libraries written in Rust (safetensors, tokenizers) give a number of the system's in an exception."""
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""What numpy says where less was written than it gave; it tells no cause."""
+_LEAST_FREE_BYTES = 1 << 16
 
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
@@ -113,6 +120,35 @@ def remove_folder(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path)
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Turn failures of the system that a library tells in words only into the OSError that they mean.
+
+    Args:
+        path: what is written in the block, named by the error.
+    """
+    try:
+        yield
+    except RootsError:
+        raise
+    except Exception as error:
+        number = _number_of(error, path)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _number_of(error: Exception, path: Path) -> int | None:
+    if isinstance(error, OSError):
+        if error.errno is not None or not _SHORT_WRITE.search(str(error)):
+            return None
+        # A disk is full, or a file as large as the process may make it.
+        free = shutil.disk_usage(path if path.is_dir() else path.parent).free
+        return errno.ENOSPC if free < _LEAST_FREE_BYTES else errno.EFBIG
+    match = _IN_WORDS.search(str(error))
+    return int(match[1] or match[2]) if match else None
 
 
 @contextmanager

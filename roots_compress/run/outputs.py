@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from roots_compress.errors import InputError
-from roots_compress.run.atomic import make_folders, move_folder, real_path, remove_empty, sync_tree
+from roots_compress.errors import InputError, StageError
+from roots_compress.run.atomic import (
+    FULL,
+    make_folders,
+    move_folder,
+    real_path,
+    remove_empty,
+    sync_tree,
+)
+from roots_compress.run.disk import amount, free_disk
 from roots_compress.run.marker import MARKER_NAME
 
 
@@ -46,15 +55,17 @@ def enclosing_run(path: Path) -> Path | None:
 
 
 @contextmanager
-def new_folder(path: Path, *, source: Path) -> Iterator[Path]:
+def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator[Path]:
     """Yield a folder to fill; when the block ends it becomes `path`, and when the block fails it goes.
 
     Args:
         path: the folder; its parents are made, and go as well where the block fails.
         source: what it is made from.
+        size: about how many bytes it will hold; None where nobody knows.
 
     Raises:
         InputError: `path` exists already, lies in its source or in a run, or cannot be made.
+        StageError: it cannot be written: the disk is full, or fails.
     """
     made: list[Path] = []
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -75,7 +86,21 @@ def new_folder(path: Path, *, source: Path) -> Iterator[Path]:
         yield partial
         sync_tree(partial)
         move_folder(partial, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         remove_empty(made)
+        if isinstance(error, OSError):
+            raise _unwritten(error, partial, path, size) from error
         raise
+
+
+def _unwritten(error: OSError, partial: Path, path: Path, size: int | None) -> StageError:
+    """Return what is told of an output that failed, once what there was of it is gone."""
+    cause = error.strerror or error
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, Path)) else partial
+    if not named.is_relative_to(partial):
+        return StageError(f"cannot be read or written: {cause}", where=named, transient=True)
+    remedy = "Free some space, or name a folder on another disk."
+    if error.errno in FULL and size is not None:
+        remedy = f"About {amount(size)} are needed there, and {amount(free_disk(path))} are free. {remedy}"
+    return StageError(f"output cannot be written: {cause}", where=path, remedy=remedy, transient=True)

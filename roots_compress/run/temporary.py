@@ -10,6 +10,7 @@ from pathlib import Path
 
 from roots_compress.errors import StageError
 from roots_compress.run.atomic import FULL
+from roots_compress.run.names import in_utf8
 
 PREFIX = "roots-compress-"
 SETTING = "TMPDIR"
@@ -33,7 +34,8 @@ def temporary_folder() -> Iterator[Path]:
         raise _refusal(str(error.strerror or error), place) from error
     with folder as name:
         try:
-            yield Path(name)
+            with in_utf8(Path(name)) as alias:
+                yield alias
         except OSError as error:
             # A copy that fails names the file it reads first.
             named = [os.fsdecode(each) for each in (error.filename, error.filename2) if _is_path(each)]

@@ -17,6 +17,7 @@ from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.model.files import read_json_object
 from roots_compress.run.machine import own_instruction_set, saturates
 from roots_compress.run.memory import MORE_MEMORY, lacks_memory
+from roots_compress.run.names import in_utf8
 from roots_compress.run.threads import default_threads
 
 Provider = Literal["auto", "cpu", "cuda"]
@@ -116,8 +117,11 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider, spinni
         options.add_session_config_entry(name, value)
     options.log_severity_level = SHOW_FATAL
     try:
-        with _quiet_provider_probe(), _plain_attention():
-            session = ort.InferenceSession(graph, options, providers=[CUDA, CPU] if wants_cuda else [CPU])
+        with _quiet_provider_probe(), _plain_attention(), in_utf8(graph.parent) as folder:
+            providers = [CUDA, CPU] if wants_cuda else [CPU]
+            session = ort.InferenceSession(folder / graph.name, options, providers=providers)
+    except RootsError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
         raise _refusal(
             f"{ort.__version__} cannot open the graph: {str(error)[:1000]}", error, graph

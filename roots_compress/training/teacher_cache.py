@@ -32,7 +32,7 @@ from torch import Tensor
 
 from roots_compress.errors import InputError, StageError
 from roots_compress.results import Json
-from roots_compress.run.atomic import read_regular, sync_directory, sync_file, write_text
+from roots_compress.run.atomic import read_regular, sync_directory, sync_file, system_errors, write_text
 from roots_compress.run.disk import file_sha256, free_disk
 from roots_compress.run.keys import canonical_json, explain_change, hash_json
 
@@ -176,13 +176,14 @@ class TeacherCache:
         beside = path.with_name(f".{part.name}.tmp")
         try:
             beside.unlink(missing_ok=True)
-            save_file(
-                {
-                    "tokens": tokens_Nk.cpu().numpy().astype(self._ids),
-                    "log_probs": log_probs_NK.cpu().numpy().astype(np.float16),
-                },
-                beside,
-            )
+            with system_errors(beside):
+                save_file(
+                    {
+                        "tokens": tokens_Nk.cpu().numpy().astype(self._ids),
+                        "log_probs": log_probs_NK.cpu().numpy().astype(np.float16),
+                    },
+                    beside,
+                )
             sync_file(beside)
             beside.replace(path)
             sync_directory(self.folder)
