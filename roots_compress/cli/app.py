@@ -16,7 +16,7 @@ from roots_compress import __version__
 from roots_compress.cli import artifacts, recipes, reports, stages
 from roots_compress.cli.console import show_error, write
 from roots_compress.cli.streams import run_on_streams
-from roots_compress.errors import RootsError
+from roots_compress.errors import RootsError, StageError
 from roots_compress.run.background import end_at_second_signal, left_behind
 from roots_compress.run.memory import memory_errors
 from roots_compress.run.threads import bound_libraries
@@ -44,6 +44,15 @@ class RootsGroup(TyperGroup):
         except RootsError as error:
             show_error(error)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            show_error(
+                StageError(
+                    f"the system refused it: {error.strerror or error}",
+                    where=os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None,
+                    remedy="Check the path, its permissions and the room on its disk.",
+                )
+            )
+            raise typer.Exit(StageError.exit_code) from None
         except Interrupted as interruption:
             sys.stderr.write("\ninterrupted: finished stages are kept; the same command goes on from there\n")
             raise typer.Exit(interruption.exit_code) from None

@@ -67,11 +67,10 @@ class Compact:
     """int32: the slot of each row's last new token, padding included."""
     slots: ir.Value
     """int32 scalar: S."""
-    row_BT: ir.Value
-    """Which row of the tables holds the angles of each turned token: its place among the new tokens."""
+    position_ids_BT: ir.Value
+    """Positions of the turned tokens."""
     cos_sin: dict[int, CosSin]
-    """Cosines and sines of the new tokens' angles, then rows that are not read, by head size; none where
-    positions are learned. The operator wants a row for each slot, and reads those of the new tokens only."""
+    """Cosines and sines by position, of the new tokens' positions only, by head size; none where learned."""
     place: Place | None
     """None where the operator writes all of the cache."""
 
@@ -158,11 +157,11 @@ class Frame:
         past_BP = builder.op("Slice", attention_mask_BS, builder.integers(0), new_from_1, second)
         past_B = builder.op("ReduceSum", past_BP, second, keepdims=0)
         last_B = builder.op("Add", past_B, builder.op("Sub", tokens, one))
-        row_BT = builder.op("Reshape", to_front_N, self.shape_BT)
+        position_N = builder.op("Reshape", position_ids_BT, builder.integers(-1))
+        position_BT = builder.op("Reshape", builder.op("Gather", position_N, to_front_N), self.shape_BT)
         tables: dict[int, CosSin] = {}
         if config.position == "rotary":
-            position_N = builder.op("Reshape", position_ids_BT, builder.integers(-1))
-            tables = self._tables(config, position_N, slots_1)
+            tables = self._tables(config, position_N, slots_1, tokens_1)
         place = None
         if has_int8_cache(config):
             first_1 = builder.op("ReduceMax", past_B, builder.integers(0), keepdims=1)
@@ -172,26 +171,35 @@ class Frame:
             back_N,
             builder.cast(last_B, ir.DataType.INT32),
             builder.cast(builder.op("Squeeze", slots_1), ir.DataType.INT32),
-            row_BT,
+            position_BT,
             tables,
             place,
         )
 
-    def _tables(self, config: RootsConfig, position_N: ir.Value, slots_1: ir.Value) -> dict[int, CosSin]:
-        """Return the new tokens' angles by head size, in tables with a row for each slot at the least.
+    def _tables(
+        self, config: RootsConfig, position_N: ir.Value, slots_1: ir.Value, tokens_1: ir.Value
+    ) -> dict[int, CosSin]:
+        """Return tables of cosines and sines by position, filled in where new tokens stand.
 
-        A table of all positions of the longest context would be larger than the model from some contexts on.
+        The operator wants a row for each slot, and for as many positions as there are new tokens from the
+        first one's on; it reads those of the new tokens. Filled in whole, a table for the longest context
+        would outgrow the model, and one for the slots would cost a step some per cent of its time.
         """
         builder = self.builder
-        unread_1 = builder.op("Sub", slots_1, builder.op("Shape", position_N))
-        unread_1 = builder.op("Max", unread_1, builder.integers(0))
-        pads_4 = builder.op("Concat", builder.integers(0, 0), unread_1, builder.integers(0), axis=0)
-        return {
-            width: CosSin(
-                *(builder.op("Pad", table, pads_4) for table in self._angles(config, width, position_N))
+        last_1 = builder.op("ReduceMax", position_N, keepdims=1)
+        rows_1 = builder.op("Max", slots_1, builder.op("Add", last_1, tokens_1))
+        place_N1 = builder.op("Unsqueeze", position_N, builder.integers(1))
+        tables = {}
+        for width in dict.fromkeys(layer["head_dim"] for layer in config.layers):
+            shape = builder.op("Concat", rows_1, builder.integers(width // 2), axis=0)
+            empty_Pd = builder.op("ConstantOfShape", shape)
+            tables[width] = CosSin(
+                *(
+                    builder.op("ScatterND", empty_Pd, place_N1, table_Nd)
+                    for table_Nd in self._angles(config, width, position_N)
+                )
             )
-            for width in dict.fromkeys(layer["head_dim"] for layer in config.layers)
-        }
+        return tables
 
     def _place_slots(self, attention_mask_BS: ir.Value) -> None:
         builder = self.builder

@@ -94,7 +94,7 @@ def _angles(compact: Compact, heads: Heads) -> tuple[ir.Value, ...]:
     """Return what the operator turns queries and keys by: nothing where positions are learned."""
     if heads.width not in compact.cos_sin:
         return ()
-    return (*compact.cos_sin[heads.width], compact.row_BT)
+    return (*compact.cos_sin[heads.width], compact.position_ids_BT)
 
 
 def _grouped_query(

@@ -162,6 +162,14 @@ def disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        named = error.filename
+        if isinstance(named, (str, bytes)) and not _is_within(os.fsdecode(named), path):
+            raise kind(
+                f"cannot be read or written: {error.strerror or error}",
+                where=os.fsdecode(named),
+                remedy="Check the path, its permissions and the room on its disk; finished stages are kept.",
+                transient=True,
+            ) from error
         full = error.errno in FULL
         raise kind(
             f"cannot write the run: {error.strerror or error}",
@@ -171,6 +179,12 @@ def disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
             else "Make the folder writable, or choose another with --run; finished stages are kept.",
             transient=True,
         ) from error
+
+
+def _is_within(name: str, folder: Path) -> bool:
+    """Whether a name is in a folder, or in one that the folder is made in."""
+    place, whole = real_path(Path(name)), real_path(folder)
+    return place.is_relative_to(whole) or whole.is_relative_to(place.parent)
 
 
 def make_folders(path: Path) -> list[Path]:

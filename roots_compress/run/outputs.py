@@ -68,7 +68,8 @@ def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator
         StageError: it cannot be written: the disk is full, or fails.
     """
     made: list[Path] = []
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    # The name is not part of it, which may be as long as a name may be.
+    partial = path.parent / f".{secrets.token_hex(8)}.partial"
     try:
         if path.exists() or path.is_symlink():
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,11 @@ def handle(request: dict[str, Any], progress: Callable[[int, int], None]) -> Any
             raise InputError("the child's own words")
         case "crash":
             return 1 / 0
+        case "chatter":
+            # More than a pipe holds.
+            sys.stderr.write("words\n" * 100_000)
+        case "exhaust":
+            bytearray(1 << 60)
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,27 @@ def test_a_killed_child_is_said_to_be_killed() -> None:
     with pytest.raises(StageError, match=f"signal {int(signal.SIGKILL)}") as caught:
         measure(CHILD, {"do": "die"})
     assert "memory" in (caught.value.remedy or "")
+
+
+def test_a_child_that_cannot_be_started_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python").write_text("no program", encoding="utf-8")
+    for executable, cause in (
+        (tmp_path / "python", "Permission denied"),
+        (tmp_path / "absent", "No such file"),
+    ):
+        monkeypatch.setattr(sys, "executable", str(executable))
+        with pytest.raises(StageError, match=f"cannot be started: {cause}") as caught:
+            measure(CHILD, {"do": "echo", "value": 1})
+        assert caught.value.where == str(executable)
+
+
+def test_what_a_child_says_at_length_is_read_to_the_end() -> None:
+    assert measure(CHILD, {"do": "chatter", "value": 1}) == 1
+
+
+def test_a_child_without_memory_says_so() -> None:
+    with pytest.raises(StageError, match="memory ran out"):
+        measure(CHILD, {"do": "exhaust"})
 
 
 def test_an_interrupted_measurement_leaves_no_process() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, StageError
 from roots_compress.run.marker import MARKER_NAME, marker_text
 from roots_compress.run.outputs import new_folder, refuse_inside
 
@@ -29,6 +31,47 @@ def test_a_new_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
+def test_a_disk_that_fails_is_told_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    place = tmp_path / "a" / "out"
+
+    def failing() -> None:
+        with new_folder(place, source=tmp_path / "source", size=7_350_000) as partial:
+            (partial / "a").write_text("x")
+            raise OSError(number, os.strerror(number), str(partial / "b"))
+
+    with pytest.raises(StageError, match="output cannot be written") as caught:
+        failing()
+    assert caught.value.where == str(place)
+    needed = "About 7.35 MB are needed there, and " in (caught.value.remedy or "")
+    assert needed == (number in (errno.ENOSPC, errno.EDQUOT))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_fails_meanwhile_is_not_told_as_the_output(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StageError, match="cannot be read or written") as caught,
+        new_folder(tmp_path / "out", source=tmp_path / "source"),
+    ):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(tmp_path / "source" / "weights"))
+    assert caught.value.where == str(tmp_path / "source" / "weights")
+
+
+def test_a_name_may_be_as_long_as_names_may_be(tmp_path: Path) -> None:
+    with new_folder(tmp_path / ("n" * 255), source=tmp_path / "source") as partial:
+        (partial / "a").write_text("x")
+    assert (tmp_path / ("n" * 255) / "a").exists()
+
+
+@pytest.mark.parametrize("place", [".", "/", ".."])
+def test_a_folder_without_a_name_exists_already(place: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="output exists already"),
+        new_folder(Path(place), source=tmp_path / "source"),
+    ):
+        pass
 
 
 def test_an_existing_folder_is_not_a_new_one(tmp_path: Path) -> None:

@@ -1,0 +1,272 @@
+"""Verbs where places are hard: names of any bytes, links, full disks, no folder for temporary files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
+from tests.bad_inputs.sandbox import warm_up
+from tests.forked import be_the_command
+from tests.tiny import TEXT, tiny_model, tiny_tokenizer
+
+NAMES = {
+    "no text": b"caf\xe9\xff",
+    "lines": b"a\nb",
+    "markup": b"[red]{x}<b>&$(y)",
+    "long": b"n" * 255,
+    "dash": b"-rf",
+    "right to left": "a\u202eb".encode(),
+}
+CLONE_NEWNS = 0x00020000
+OK = 0
+
+
+def command(
+    folder: Path, *arguments: str | Path, prepare: Callable[[], object] = lambda: None
+) -> tuple[int, str]:
+    """Carry out a command in a forked child; return its exit code and what it wrote."""
+    log = folder / "log"
+    log.unlink(missing_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        be_the_command([str(each) for each in arguments], log, prepare)
+    _, status = os.waitpid(child, 0)
+    said = log.read_text(encoding="utf-8", errors="replace")
+    assert "Traceback" not in said, said
+    return os.waitstatus_to_exitcode(status), said
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, with a text beside it."""
+    warm_up()
+    folder = tmp_path_factory.mktemp("good")
+    save_checkpoint(Checkpoint(tiny_model(), tiny_tokenizer()), folder / "model")
+    (folder / "text.txt").write_text("\n\n".join([TEXT] * 8), encoding="utf-8")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def graph(model: Path) -> Path:
+    """A graph with its weights in a file beside it, as large ones have them."""
+    from roots_compress.export.config import ExportConfig
+    from roots_compress.export.exporter import export_checkpoint, save_graph
+    from roots_compress.export.graph import build_graph
+    from roots_compress.model.checkpoint import load_checkpoint
+
+    folder = model.parent / "graph"
+    export_checkpoint(load_checkpoint(model), folder, ExportConfig())
+    (folder / "model.onnx").unlink()
+    save_graph(build_graph(tiny_model()), folder, inline_limit=0)
+    return folder
+
+
+@pytest.fixture(params=NAMES)
+def odd(request: pytest.FixtureRequest, tmp_path: Path, model: Path, graph: Path) -> Path:
+    """A folder of an odd name that holds checkpoint, graph and text."""
+    folder = tmp_path / os.fsdecode(NAMES[request.param])
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system refuses the name")
+    shutil.copytree(model, folder / "model")
+    shutil.copytree(graph, folder / "graph")
+    shutil.copyfile(model.parent / "text.txt", folder / "text.txt")
+    return folder
+
+
+def test_folders_of_any_name_serve_every_verb(odd: Path, tmp_path: Path) -> None:
+    text = ["--data", odd / "text.txt", "--windows", "2", "--block-size", "16"]
+    few = ["--set", "calibration.windows=2", "--set", "calibration.block_size=16"]
+    run = odd / "run"
+    for arguments in (
+        ["import", odd / "model", "--out", odd / "imported"],
+        ["export", odd / "model", "--out", odd / "exported"],
+        ["eval", odd / "model", *text],
+        ["eval", odd / "graph", *text],
+        ["generate", odd / "graph", "-p", "The quick", "--max-new-tokens", "2"],
+        ["bench", odd / "graph", "--context", "8", "--repeats", "1", "--decode-tokens", "1"],
+        ["verify", odd / "graph"],
+        ["quantize", odd / "model", "--run", run, *text, *few],
+        ["verify", run],
+        ["report", run],
+        ["report", run, "--format", "html"],
+        ["report", run, "--format", "json"],
+        ["compare", run, run],
+        ["init", odd / "recipe.yaml"],
+        ["validate", odd / "recipe.yaml"],
+    ):
+        code, said = command(tmp_path, *arguments)
+        assert code == OK, (arguments[0], said)
+
+
+def test_a_name_in_the_current_folder_may_begin_with_a_dash(tmp_path: Path, model: Path) -> None:
+    shutil.copytree(model, tmp_path / "-model")
+    code, said = command(
+        tmp_path, "import", "--out", "-out", "--", "-model", prepare=lambda: os.chdir(tmp_path)
+    )
+    assert code == OK, said
+    assert (tmp_path / "-out" / "model.safetensors").exists()
+
+
+def test_a_checkpoint_may_be_links_into_a_cache(tmp_path: Path, model: Path) -> None:
+    """The cache of huggingface_hub: a snapshot links to blobs by relative paths, and may be a link too."""
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "f00d"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted(model.iterdir())):
+        shutil.copyfile(file, blobs / str(number))
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", str(number)))
+    (tmp_path / "link").symlink_to(snapshot, target_is_directory=True)
+    for source in (snapshot, tmp_path / "link"):
+        code, said = command(tmp_path, "import", source, "--out", tmp_path / f"out-{source.name}")
+        assert code == OK, said
+    code, said = command(tmp_path, "export", tmp_path / "link", "--out", tmp_path / "link" / "graph")
+    assert (code, "which it is made from" in said) == (2, True), said
+
+
+def test_links_that_lead_nowhere_are_told(tmp_path: Path, model: Path) -> None:
+    loop, broken = tmp_path / "loop", tmp_path / "broken"
+    loop.symlink_to(loop)
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").unlink()
+    (broken / "model.safetensors").symlink_to(tmp_path / "absent")
+    for arguments in (
+        ["import", loop, "--out", tmp_path / "out"],
+        ["import", broken, "--out", tmp_path / "out"],
+        ["import", model, "--out", loop],
+        ["import", model, "--out", loop / "out"],
+        ["generate", loop, "-p", "The"],
+        ["eval", loop],
+        ["bench", loop],
+        ["verify", loop],
+        ["report", loop],
+        ["validate", loop],
+        ["run", loop],
+    ):
+        code, said = command(tmp_path, *arguments)
+        assert code == 2, (arguments, said)
+
+
+def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, model: Path) -> None:
+    def go() -> None:
+        (tmp_path / "gone").mkdir()
+        os.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+
+    for arguments in (["import", model, "--out", "out"], ["quantize", "model"], ["doctor"], ["init"]):
+        code, said = command(tmp_path, *arguments, prepare=go)
+        assert code in (1, 2), (arguments, said)
+        assert "error:" in said
+
+
+def small_disk(place: Path, *options: str) -> None:
+    """Have this process see a small disk at a place, which nobody else sees."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)], check=True)
+
+
+def allows_mounts(place: Path) -> bool:
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    tried = subprocess.run(
+        ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    return tried.returncode == 0
+
+
+SMALL = [("size=16k",), ("size=16k", "mode=0555"), ("nr_inodes=1",)]
+
+
+@pytest.mark.parametrize("options", SMALL)
+def test_no_room_for_temporary_files_names_their_folder(
+    tmp_path: Path, model: Path, graph: Path, options: tuple[str, ...]
+) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    if not allows_mounts(place):
+        pytest.skip("mounts need root on Linux")
+
+    def prepare() -> None:
+        import tempfile
+
+        small_disk(place, *options)
+        # A file of a page shows that the folder can be written to, as tempfile asks.
+        os.environ["TMPDIR"] = str(place)
+        tempfile.tempdir = str(place)
+
+    for arguments in (
+        ["generate", graph, "-p", "The"],
+        ["eval", graph],
+        ["import", model, "--out", tmp_path / "out"],
+        ["export", model, "--out", tmp_path / "out"],
+        ["quantize", model, "--run", tmp_path / "run"],
+    ):
+        code, said = command(tmp_path, *arguments, prepare=prepare)
+        assert code in (1, 2), (arguments, said)
+        assert str(place) in said
+        assert "TMPDIR" in said
+        assert not (tmp_path / "out").exists()
+
+
+def test_no_folder_for_temporary_files_at_all(tmp_path: Path, model: Path, graph: Path) -> None:
+    def prepare() -> None:
+        import tempfile
+
+        def none(*_: object) -> str:
+            raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+        tempfile.gettempdir = none
+
+    for arguments in (["generate", graph, "-p", "The"], ["import", model, "--out", tmp_path / "out"]):
+        code, said = command(tmp_path, *arguments, prepare=prepare)
+        assert (code, "TMPDIR" in said) == (1, True), said
+    # Measuring needs none.
+    bench = ["bench", graph, "--context", "8", "--repeats", "1", "--decode-tokens", "1"]
+    code, said = command(tmp_path, *bench, prepare=prepare)
+    assert code == OK, said
+
+
+@pytest.mark.parametrize("options", [("size=16k",), ("size=100k",), ("nr_inodes=3",)])
+def test_an_output_without_room_names_its_folder_and_what_it_takes(
+    tmp_path: Path, model: Path, options: tuple[str, ...]
+) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    if not allows_mounts(place):
+        pytest.skip("mounts need root on Linux")
+    for verb in ("import", "export"):
+        code, said = command(
+            tmp_path, verb, model, "--out", place / "out", prepare=lambda: small_disk(place, *options)
+        )
+        assert code == 1, said
+        assert "output cannot be written: No space left on device" in said
+        assert str(place / "out") in said
+        assert " are needed there, and " in said
+
+
+def test_a_recipe_without_room_leaves_no_empty_file(tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    if not allows_mounts(place):
+        pytest.skip("mounts need root on Linux")
+
+    def prepare() -> None:
+        small_disk(place, "size=4k")
+        (place / "other").write_bytes(b"x" * 4096)
+
+    code, said = command(tmp_path, "init", place / "recipe.yaml", prepare=prepare)
+    assert code == 2, said
+    assert "No space left on device" in said
