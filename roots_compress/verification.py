@@ -159,7 +159,7 @@ def _verify_graph(folder: Path) -> Finding:
         engine = OnnxEngine.load(folder, provider="cpu")
         check_finite(engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits)
     except RootsError as error:
-        return Finding(str(folder), "", (error.message,))
+        return Finding(str(folder), "", (_fault(error),))
     return Finding(str(folder), f"{intact}; no checkpoint beside it to compare its logits with")
 
 
@@ -169,6 +169,17 @@ def _with_parity(subject: str, intact: str, onnx: Path, checkpoint: Path, config
         graph_files(onnx)
         cases = check_parity(load_checkpoint(checkpoint).model, find_graph(onnx), config)
     except RootsError as error:
-        return Finding(subject, "", (error.message,))
+        return Finding(subject, "", (_fault(error),))
     difference = max(case.difference for case in cases)
     return Finding(subject, f"{intact}; graph agrees with the checkpoint within {difference:.1e}")
+
+
+def _fault(error: RootsError) -> str:
+    """Return the fault that an error tells; one of the machine's (no room, no memory) is no fault of a file.
+
+    Raises:
+        RootsError: it is such a one.
+    """
+    if error.transient:
+        raise error
+    return error.message

@@ -5,9 +5,12 @@ Every position that is not padding is compared.
 
 from __future__ import annotations
 
+import errno
 import gc
 import random
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +23,14 @@ from roots_compress.export.exact import dequantized, write_exact
 from roots_compress.export.tasks import exporter_config
 from roots_compress.model.config import RootsConfig
 from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.model.sources import CONFIG
+from roots_compress.run.temporary import temporary_folder
+from roots_compress.runtime.graph_folder import graph_files
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 from roots_compress.runtime.torch_engine import TorchEngine
 
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 LONGEST = 40
 """Tokens of the longest row; shorter where the model's context is."""
 DECODED = 6
@@ -153,14 +160,37 @@ def _references(model: RootsForCausalLM, scripts: tuple[Script, ...]) -> tuple[l
 
 def _compare_exactly(expected: Logits, graph: Path, script: Script, config: ExportConfig) -> ParityCase:
     """Compare a quantized graph, its rounding of activations taken out, with the dequantized checkpoint."""
+    with _exact_graph(graph) as exact:
+        actual = OnnxEngine.open(exact, provider="cpu").logits(script.input_ids, script.mask)
+    name = f"{script.name}, activations not rounded"
+    return _measure(name, expected, actual, script.mask, config.tolerance, rounded=False)
+
+
+@contextmanager
+def _exact_graph(graph: Path) -> Iterator[Path]:
+    """Yield the path of a graph without rounding, which goes when the block ends.
+
+    It lies beside the graph whose data it shares or, where nothing can be written there, with a copy of that.
+    """
     exact = graph.with_name(f".exact-{graph.name}")
     try:
         write_exact(graph, exact)
-        actual = OnnxEngine.open(exact, provider="cpu").logits(script.input_ids, script.mask)
-    finally:
-        exact.unlink(missing_ok=True)
-    name = f"{script.name}, activations not rounded"
-    return _measure(name, expected, actual, script.mask, config.tolerance, rounded=False)
+    except OSError as error:
+        with suppress(OSError):
+            exact.unlink()
+        if error.errno not in READ_ONLY:
+            raise
+    else:
+        try:
+            yield exact
+        finally:
+            exact.unlink(missing_ok=True)
+        return
+    with temporary_folder() as aside:
+        for file in (*graph_files(graph.parent), graph.with_name(CONFIG)):
+            shutil.copyfile(file, aside / file.name)
+        write_exact(aside / graph.name, aside / exact.name)
+        yield aside / exact.name
 
 
 def _script(

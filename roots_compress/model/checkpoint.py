@@ -38,6 +38,7 @@ from roots_compress.model.tokenizer import (
 )
 from roots_compress.model.weight_files import WEIGHTS
 from roots_compress.run.atomic import system_errors
+from roots_compress.run.names import in_utf8
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 FOR_SAMPLING = (
@@ -107,10 +108,11 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
         OSError: the disk failed, or did not keep the weights as they are.
     """
     refuse_occupied(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
         try:
-            with system_errors(directory / WEIGHTS):
-                checkpoint.model.save_pretrained(directory)
+            with system_errors(directory / WEIGHTS), in_utf8(directory) as folder:
+                checkpoint.model.save_pretrained(folder)
         except SafetensorError as error:
             raise OSError(errno.EIO, str(error), str(directory / WEIGHTS)) from error
         save_tokenizer(checkpoint.tokenizer, directory)
@@ -159,7 +161,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
 
 
 def _read_tensor(name: str, entry: TensorEntry) -> Tensor:
-    with safe_open(entry.file, framework="pt") as file:
+    with in_utf8(entry.file.parent) as folder, safe_open(folder / entry.file.name, framework="pt") as file:
         # A copy: what safetensors returns is a view of the mapped file, which may change or vanish.
         tensor: Tensor = file.get_tensor(name).clone()
     return tensor

@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from roots_compress.run.names import in_utf8
+
 
 def require_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Compare a file that was just written with the tensors it was written from, one at a time, to the bit.
@@ -23,7 +25,10 @@ def require_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     try:
         # Read, not mapped: the pages of a mapped file count as memory until it is closed.
-        with safe_open(path, framework="pt", backend="pread") as file:
+        with (
+            in_utf8(path.parent) as folder,
+            safe_open(folder / path.name, framework="pt", backend="pread") as file,
+        ):
             names = set(file.keys())
             stored = {tensors[name].data_ptr() for name in names}
             absent = [name for name in tensors.keys() - names if tensors[name].data_ptr() not in stored]

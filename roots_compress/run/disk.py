@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -27,3 +28,14 @@ def free_disk(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def files_left(folder: Path) -> bool:
+    """Whether more files can be made where a folder is; some file systems have a limit on their number."""
+    if not hasattr(os, "statvfs"):
+        return True
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return True
+    return not status.f_files or status.f_favail > 0

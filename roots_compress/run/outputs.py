@@ -18,7 +18,7 @@ from roots_compress.run.atomic import (
     remove_empty,
     sync_tree,
 )
-from roots_compress.run.disk import amount, free_disk
+from roots_compress.run.disk import amount, files_left, free_disk
 from roots_compress.run.marker import MARKER_NAME
 
 
@@ -61,7 +61,7 @@ def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator
     Args:
         path: the folder; its parents are made, and go as well where the block fails.
         source: what it is made from.
-        size: about how many bytes it will hold; None where nobody knows.
+        size: about how many bytes its weights take; None where nobody knows.
 
     Raises:
         InputError: `path` exists already, lies in its source or in a run, or cannot be made.
@@ -88,20 +88,25 @@ def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator
         sync_tree(partial)
         move_folder(partial, path)
     except BaseException as error:
+        out_of_files = isinstance(error, OSError) and not files_left(partial)
         shutil.rmtree(partial, ignore_errors=True)
         remove_empty(made)
         if isinstance(error, OSError):
-            raise _unwritten(error, partial, path, size) from error
+            raise _unwritten(error, partial, path, size, out_of_files=out_of_files) from error
         raise
 
 
-def _unwritten(error: OSError, partial: Path, path: Path, size: int | None) -> StageError:
+def _unwritten(
+    error: OSError, partial: Path, path: Path, size: int | None, *, out_of_files: bool
+) -> StageError:
     """Return what is told of an output that failed, once what there was of it is gone."""
     cause = error.strerror or error
     named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, Path)) else partial
     if not named.is_relative_to(partial):
         return StageError(f"cannot be read or written: {cause}", where=named, transient=True)
     remedy = "Free some space, or name a folder on another disk."
-    if error.errno in FULL and size is not None:
-        remedy = f"About {amount(size)} are needed there, and {amount(free_disk(path))} are free. {remedy}"
+    if error.errno in FULL and out_of_files:
+        remedy = f"There no more files can be made: the disk has a limit on their number. {remedy}"
+    elif error.errno in FULL and size is not None:
+        remedy = f"The weights alone take {amount(size)}, and {amount(free_disk(path))} are free. {remedy}"
     return StageError(f"output cannot be written: {cause}", where=path, remedy=remedy, transient=True)

@@ -26,6 +26,7 @@ from roots_compress.results import Json
 from roots_compress.run.atomic import move_folder, read_regular, remove_folder, sync_tree, write_text
 from roots_compress.run.disk import file_sha256
 from roots_compress.run.keys import canonical_json, sealed, unsealed
+from roots_compress.run.names import in_utf8
 
 SCHEMA = 2
 KEPT = 2
@@ -100,7 +101,9 @@ def _read(folder: Path, fingerprint: str) -> SavedState | None:
             return None
         if document["sha256"] != file_sha256(folder / TENSORS):
             return None
-        return SavedState(int(document["step"]), load_file(folder / TENSORS), document["facts"])
+        with in_utf8(folder) as alias:
+            tensors = load_file(alias / TENSORS)
+        return SavedState(int(document["step"]), tensors, document["facts"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
 

@@ -35,6 +35,7 @@ from roots_compress.results import Json
 from roots_compress.run.atomic import read_regular, sync_directory, sync_file, system_errors, write_text
 from roots_compress.run.disk import file_sha256, free_disk
 from roots_compress.run.keys import canonical_json, explain_change, hash_json
+from roots_compress.run.names import in_utf8
 
 SCHEMA = 1
 FACTS, LOCK = "cache.json", ".lock"
@@ -208,7 +209,8 @@ class TeacherCache:
     def _window(self, row: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
         part = self.parts[row // self._windows_each]
         if part.name not in self._open:
-            self._open[part.name] = safe_open(self.folder / part.name, framework="np")
+            with in_utf8(self.folder) as folder:
+                self._open[part.name] = safe_open(folder / part.name, framework="np")
         start = int(self._offsets[row] - self._offsets[part.first])
         stop = int(self._offsets[row + 1] - self._offsets[part.first])
         stored = self._open[part.name]

@@ -85,10 +85,8 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path, model: Path, graph: Path
     return folder
 
 
-def test_folders_of_any_name_serve_every_verb(odd: Path, tmp_path: Path) -> None:
+def test_models_and_graphs_may_be_in_folders_of_any_name(odd: Path, tmp_path: Path) -> None:
     text = ["--data", odd / "text.txt", "--windows", "2", "--block-size", "16"]
-    few = ["--set", "calibration.windows=2", "--set", "calibration.block_size=16"]
-    run = odd / "run"
     for arguments in (
         ["import", odd / "model", "--out", odd / "imported"],
         ["export", odd / "model", "--out", odd / "exported"],
@@ -97,14 +95,35 @@ def test_folders_of_any_name_serve_every_verb(odd: Path, tmp_path: Path) -> None
         ["generate", odd / "graph", "-p", "The quick", "--max-new-tokens", "2"],
         ["bench", odd / "graph", "--context", "8", "--repeats", "1", "--decode-tokens", "1"],
         ["verify", odd / "graph"],
+        ["init", odd / "recipe.yaml"],
+    ):
+        code, said = command(tmp_path, *arguments)
+        assert code == OK, (arguments[0], said)
+
+
+def test_a_run_may_be_in_a_folder_whose_name_is_no_text(tmp_path: Path, model: Path) -> None:
+    odd = tmp_path / os.fsdecode(NAMES["no text"])
+    try:
+        odd.mkdir()
+    except OSError:
+        pytest.skip("this file system refuses the name")
+    shutil.copytree(model, odd / "model")
+    shutil.copyfile(model.parent / "text.txt", odd / "text.txt")
+    text = ["--data", odd / "text.txt", "--windows", "2", "--block-size", "16", "--threads", "1"]
+    few = ["--set", "calibration.windows=2", "--set", "calibration.block_size=16"]
+    run = odd / "run"
+    for arguments in (
         ["quantize", odd / "model", "--run", run, *text, *few],
+        ["distill", "--teacher", odd / "model", "--run", odd / "taught", *text, "--steps", "2"],
         ["verify", run],
         ["report", run],
+        ["report", run, "--format", "markdown"],
         ["report", run, "--format", "html"],
         ["report", run, "--format", "json"],
-        ["compare", run, run],
-        ["init", odd / "recipe.yaml"],
-        ["validate", odd / "recipe.yaml"],
+        ["compare", run, odd / "taught"],
+        ["plan", run / "recipe.yaml"],
+        ["validate", run / "recipe.yaml"],
+        ["run", run / "recipe.yaml", "--run", run],
     ):
         code, said = command(tmp_path, *arguments)
         assert code == OK, (arguments[0], said)
@@ -132,7 +151,8 @@ def test_a_checkpoint_may_be_links_into_a_cache(tmp_path: Path, model: Path) -> 
         code, said = command(tmp_path, "import", source, "--out", tmp_path / f"out-{source.name}")
         assert code == OK, said
     code, said = command(tmp_path, "export", tmp_path / "link", "--out", tmp_path / "link" / "graph")
-    assert (code, "which it is made from" in said) == (2, True), said
+    assert code == 2, said
+    assert "which it is made from" in said
 
 
 def test_links_that_lead_nowhere_are_told(tmp_path: Path, model: Path) -> None:
@@ -168,6 +188,7 @@ def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, model: Path) -> N
         code, said = command(tmp_path, *arguments, prepare=go)
         assert code in (1, 2), (arguments, said)
         assert "error:" in said
+        assert "No such file or directory" in said
 
 
 def small_disk(place: Path, *options: str) -> None:
@@ -187,7 +208,7 @@ def allows_mounts(place: Path) -> bool:
     return tried.returncode == 0
 
 
-SMALL = [("size=16k",), ("size=16k", "mode=0555"), ("nr_inodes=1",)]
+SMALL = [("size=4k",), ("nr_inodes=1",), ("nr_inodes=4",)]
 
 
 @pytest.mark.parametrize("options", SMALL)
@@ -232,7 +253,8 @@ def test_no_folder_for_temporary_files_at_all(tmp_path: Path, model: Path, graph
 
     for arguments in (["generate", graph, "-p", "The"], ["import", model, "--out", tmp_path / "out"]):
         code, said = command(tmp_path, *arguments, prepare=prepare)
-        assert (code, "TMPDIR" in said) == (1, True), said
+        assert code == 1, said
+        assert "TMPDIR" in said
     # Measuring needs none.
     bench = ["bench", graph, "--context", "8", "--repeats", "1", "--decode-tokens", "1"]
     code, said = command(tmp_path, *bench, prepare=prepare)
@@ -254,7 +276,8 @@ def test_an_output_without_room_names_its_folder_and_what_it_takes(
         assert code == 1, said
         assert "output cannot be written: No space left on device" in said
         assert str(place / "out") in said
-        assert " are needed there, and " in said
+        needed = "no more files can be made" if "nr_inodes=3" in options else "weights alone take 100 kB"
+        assert needed in said
 
 
 def test_a_recipe_without_room_leaves_no_empty_file(tmp_path: Path) -> None:
@@ -270,3 +293,44 @@ def test_a_recipe_without_room_leaves_no_empty_file(tmp_path: Path) -> None:
     code, said = command(tmp_path, "init", place / "recipe.yaml", prepare=prepare)
     assert code == 2, said
     assert "No space left on device" in said
+
+
+def test_what_only_reads_needs_no_place_to_write(tmp_path: Path, model: Path) -> None:
+    """A run on a disk for reading only, from a folder for reading only, with such a home."""
+    run = tmp_path / "run"
+    text = ["--data", model.parent / "text.txt", "--windows", "2", "--block-size", "16"]
+    few = ["--set", "calibration.windows=2", "--set", "calibration.block_size=16"]
+    code, said = command(tmp_path, "quantize", model, "--run", run, *text, *few)
+    assert code == OK, said
+    place = tmp_path / "small"
+    place.mkdir()
+    if not allows_mounts(place):
+        pytest.skip("mounts need root on Linux")
+
+    def prepare() -> None:
+        small_disk(place, "size=16M")
+        shutil.copytree(run, place / "run")
+        shutil.copytree(model, place / "model")
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        os.environ["HOME"] = str(place)
+        os.chdir(place)
+
+    graph = place / "run" / "01-quantize"
+    for arguments in (
+        ["verify", place / "run"],
+        ["verify", graph / "onnx"],
+        ["report", place / "run"],
+        ["compare", place / "run", place / "run"],
+        ["generate", graph, "-p", "The", "--max-new-tokens", "2"],
+        ["eval", graph, *text],
+        ["eval", "model", *text],
+        ["bench", graph, "--context", "8", "--repeats", "1", "--decode-tokens", "1"],
+        ["import", "model", "--out", tmp_path / "imported"],
+        ["export", "model", "--out", tmp_path / "exported"],
+    ):
+        code, said = command(tmp_path, *arguments, prepare=prepare)
+        assert code == OK, (arguments, said)
+    for arguments in (["import", "model", "--out", "out"], ["init"], ["quantize", "model"]):
+        code, said = command(tmp_path, *arguments, prepare=prepare)
+        assert code == 2, (arguments, said)
+        assert "Read-only file system" in said

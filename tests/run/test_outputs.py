@@ -45,7 +45,7 @@ def test_a_disk_that_fails_is_told_and_leaves_nothing(tmp_path: Path, number: in
     with pytest.raises(StageError, match="output cannot be written") as caught:
         failing()
     assert caught.value.where == str(place)
-    needed = "About 7.35 MB are needed there, and " in (caught.value.remedy or "")
+    needed = "The weights alone take 7.35 MB, and " in (caught.value.remedy or "")
     assert needed == (number in (errno.ENOSPC, errno.EDQUOT))
     assert list(tmp_path.iterdir()) == []
 
