@@ -20,6 +20,8 @@ from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import OURS
 
 GENAI_CONFIG = "genai_config.json"
+MOST_SLOTS = 8192
+"""Of a cache that onnxruntime-genai allocates unasked: for a million tokens it would outgrow any machine."""
 # Families for which optimum reads the head size itself; for others it divides the hidden size by the heads.
 STATED_HEAD_SIZE = ("gemma",)
 
@@ -111,7 +113,7 @@ def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, An
             },
         },
         "search": {
-            "max_length": config.max_position_embeddings,
+            "max_length": min(config.max_position_embeddings, MOST_SLOTS),
             "do_sample": False,
             **({} if penalty is None else {"repetition_penalty": penalty}),
             "past_present_share_buffer": shared_cache,

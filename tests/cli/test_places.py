@@ -30,7 +30,7 @@ OK = 0
 
 
 def command(
-    folder: Path, *arguments: str | Path, prepare: Callable[[], object] = lambda: None
+    folder: Path, *arguments: object, prepare: Callable[[], object] = lambda: None
 ) -> tuple[int, str]:
     """Carry out a command in a forked child; return its exit code and what it wrote."""
     log = folder / "log"

@@ -59,6 +59,13 @@ def test_what_optimum_would_refuse_is_said(switches: dict[str, Any], reason: str
     assert reason in obstacles[0]
 
 
+@pytest.mark.parametrize(("context", "slots"), [(128, 128), (8192, 8192), (1 << 20, 8192)])
+def test_genai_is_not_told_to_allocate_a_cache_for_a_million_tokens(context: int, slots: int) -> None:
+    written = genai_config(tiny_model(max_position_embeddings=context), shared_cache=True)
+    assert written["search"]["max_length"] == slots
+    assert written["model"]["context_length"] == context
+
+
 def test_genai_is_told_names_widths_and_how_the_cache_is_kept() -> None:
     model = tiny_model(layers=[tiny_layer(num_key_value_heads=1, head_dim=16)])
     model.generation_config.eos_token_id = [1, 2]
