@@ -24,7 +24,6 @@ from roots_compress.data.config import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
-from roots_compress.evaluate.threads import default_threads
 from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.model.own_text import with_own_text
 from roots_compress.prune import stage as prune_stage
@@ -39,6 +38,7 @@ from roots_compress.quantize.outliers import outlier_scales
 from roots_compress.quantize.plan import RoundingPlan, spared_within_loss, usual_format
 from roots_compress.quantize.sensitivity import rounding_costs
 from roots_compress.quantize.walk import round_layers
+from roots_compress.run.threads import default_threads
 
 QUIET = Console(quiet=True)
 Made = TypeVar("Made")

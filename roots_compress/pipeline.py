@@ -21,6 +21,7 @@ from roots_compress.model.tokenizer import load_tokenizer_beside
 from roots_compress.preparation import Setting, check_stage, held_out_windows
 from roots_compress.progress import bar
 from roots_compress.recipe.schema import Recipe, located
+from roots_compress.recipe.writing import recipe_json
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, SearchResult
@@ -104,7 +105,7 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
 
 def describe(run: RunFolder, recipe: Recipe, recipe_text: str | None) -> None:
     """Write down what a run is to do: the recipe as the user wrote it, and with every default filled in."""
-    document = recipe.model_dump_json(indent=2) + "\n"
+    document = recipe_json(recipe)
     # JSON is YAML too: what a verb appended has no other form.
     run.write_text("recipe.yaml", recipe_text if recipe_text is not None else document)
     run.write_text("resolved.json", document)

@@ -1,15 +1,27 @@
-"""A recipe as a YAML file that loads as the same recipe."""
+"""A recipe as a YAML or JSON file that loads as the same recipe."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from roots_compress.errors import printable
+from roots_compress.recipe.loading import resolved
 from roots_compress.recipe.schema import Recipe
 from roots_compress.settings import Settings
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What Python holds a byte of a path by that is not UTF-8; a file of UTF-8 cannot hold it as it is."""
+
+
+def recipe_json(recipe: Recipe) -> str:
+    """Return a recipe as JSON, which is YAML too, with every default filled in."""
+    text = json.dumps(resolved(recipe), indent=2, ensure_ascii=False) + "\n"
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def recipe_yaml(recipe: Recipe, comment: str) -> str:

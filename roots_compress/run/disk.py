@@ -30,12 +30,12 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def files_left(folder: Path) -> bool:
-    """Whether more files can be made where a folder is; some file systems have a limit on their number."""
+def has_file_slots(folder: Path, count: int) -> bool:
+    """Whether `count` more files can be made where a folder is; some file systems limit their number."""
     if not hasattr(os, "statvfs"):
         return True
     try:
         status = os.statvfs(folder)
     except OSError:
         return True
-    return not status.f_files or status.f_favail > 0
+    return not status.f_files or status.f_favail >= count

@@ -18,8 +18,11 @@ from roots_compress.run.atomic import (
     remove_empty,
     sync_tree,
 )
-from roots_compress.run.disk import amount, files_left, free_disk
+from roots_compress.run.disk import amount, free_disk, has_file_slots
 from roots_compress.run.marker import MARKER_NAME
+
+MOST_FILES = 16
+"""At least as many as an output has, with its folders."""
 
 
 def refuse_inside(output: Path, source: Path | None) -> None:
@@ -88,7 +91,7 @@ def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator
         sync_tree(partial)
         move_folder(partial, path)
     except BaseException as error:
-        out_of_files = isinstance(error, OSError) and not files_left(partial)
+        out_of_files = isinstance(error, OSError) and not has_file_slots(partial, MOST_FILES)
         shutil.rmtree(partial, ignore_errors=True)
         remove_empty(made)
         if isinstance(error, OSError):
@@ -102,7 +105,8 @@ def _unwritten(
     """Return what is told of an output that failed, once what there was of it is gone."""
     cause = error.strerror or error
     named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, Path)) else partial
-    if not named.is_relative_to(partial):
+    # What fills the folder may do so through one with a longer name, next to it.
+    if not any(partial.name in part for part in named.parts):
         return StageError(f"cannot be read or written: {cause}", where=named, transient=True)
     remedy = "Free some space, or name a folder on another disk."
     if error.errno in FULL and out_of_files:

@@ -46,12 +46,6 @@ def find_graph(folder: Path) -> Path:
         is_folder, exists = folder.is_dir(), folder.exists()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=folder) from None
-    if not is_folder and folder.is_file():
-        raise InputError(
-            "is a file",
-            where=folder,
-            remedy=f"Name the folder that holds {GRAPH_NAME} and what belongs to it.",
-        )
     if not is_folder:
         if exists and folder.suffix == ".gguf":
             raise InputError("is a checkpoint, not a graph", where=folder, remedy=_export_first(folder))

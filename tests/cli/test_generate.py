@@ -110,14 +110,16 @@ def test_a_prompt_of_utf8_is_read_in_the_c_locale(graph: Path, tmp_path: Path) -
 def test_threads_default_to_the_cores_this_process_may_use(
     graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from roots_compress.evaluate import threads
+    from roots_compress.run import threads
     from roots_compress.runtime import onnx_engine, session
 
     opened: list[int | None] = []
 
-    def open_with_one(path: Path, *, threads: int | None, provider: session.Provider) -> Any:
+    def open_with_one(
+        path: Path, *, threads: int | None, provider: session.Provider, spinning: bool = False
+    ) -> Any:
         opened.append(threads)
-        return session.open_session(path, threads=1, provider=provider)
+        return session.open_session(path, threads=1, provider=provider, spinning=spinning)
 
     monkeypatch.setattr(threads, "default_threads", lambda: 3)
     monkeypatch.setattr(onnx_engine, "open_session", open_with_one)
