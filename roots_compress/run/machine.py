@@ -32,6 +32,7 @@ LIBRARIES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "gguf",
+    "pyarrow",
 )
 """Distributions whose version may change a result."""
 
