@@ -30,7 +30,7 @@ PURPOSE = {
     "onnx": f"{STAGES}, import, export, eval, verify, generate",
     "onnx-ir": f"{STAGES}, export, verify",
     "accelerate": STAGES,
-    "datasets": "Parquet and CSV text",
+    "pyarrow": "Parquet and zstd-compressed text",
     "gguf": f"{STAGES}, import, export, eval, verify, generate",
     "sentencepiece": "checkpoints whose only tokenizer is a tokenizer.model",
     "filelock": STAGES,

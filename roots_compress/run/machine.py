@@ -24,7 +24,6 @@ LIBRARIES = (
     "sentencepiece",
     "safetensors",
     "accelerate",
-    "datasets",
     "torch-pruning",
     "optimum",
     "onnx",
