@@ -2,7 +2,7 @@
 
 Packing, perplexity, generation, the texts that models write, and what an export tells other runtimes all ask
 here. Whether a text opens with BOS is a property of the tokenizer itself, its post-processor
-(`tokenizer.json`). A tokenizer without any says nothing of it: with it a text opens with BOS if it names one.
+(`tokenizer.json`). A tokenizer without any says nothing of it: its BOS, if it names one, opens a text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.processors import PostProcessor, TemplateProcessing
+from tokenizers.processors import ByteLevel, PostProcessor, TemplateProcessing
 from tokenizers.processors import Sequence as ProcessorSequence
 from transformers import PreTrainedTokenizerFast
 
@@ -86,29 +86,37 @@ def as_setting(ids: Sequence[int]) -> int | list[int] | None:
 def open_with_bos(tokenizer: PreTrainedTokenizerFast) -> None:
     """Make a tokenizer put its BOS before each text, if it has one and does not do so yet."""
     bos, backend = tokenizer.bos_token, tokenizer.backend_tokenizer
-    if bos is None or (backend.post_processor is not None and opening_ids(tokenizer)):
+    silent = _is_silent(backend.post_processor)
+    if bos is None or (opening_ids(tokenizer) and not silent):
         return
     template = TemplateProcessing(
         single=[bos, "$A"], pair=[bos, "$A", "$B:1"], special_tokens=[(bos, tokenizer.bos_token_id)]
     )
-    before = backend.post_processor
-    backend.post_processor = template if before is None else ProcessorSequence([before, template])
+    backend.post_processor = template if silent else ProcessorSequence([backend.post_processor, template])
 
 
 def open_with_nothing(backend: Tokenizer) -> None:
-    """Make a tokenizer without a post-processor say that it puts nothing before a text."""
-    if backend.post_processor is None:
-        backend.post_processor = TemplateProcessing(single=["$A"], pair=["$A", "$B:1"], special_tokens=[])
+    """Make a tokenizer that says nothing of BOS say that it puts nothing before a text."""
+    if _is_silent(backend.post_processor):
+        # Of all processors the one that changes neither ids nor, told not to trim, offsets.
+        backend.post_processor = ByteLevel(trim_offsets=False)
 
 
 def _added(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer's post-processor puts before and after a text."""
     processor: PostProcessor | None = tokenizer.backend_tokenizer.post_processor
-    if processor is None:
+    if processor is None or _is_silent(processor):
         return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id], []
     processed = processor.process(_one_token())
     text = processed.special_tokens_mask.index(0)
     return processed.ids[:text], processed.ids[text + 1 :]
+
+
+def _is_silent(processor: PostProcessor | None) -> bool:
+    """Whether a post-processor says nothing of BOS: there is none, or the empty one of transformers 5."""
+    return processor is None or (
+        isinstance(processor, TemplateProcessing) and processor.process(_one_token()).ids == _one_token().ids
+    )
 
 
 @cache

@@ -54,8 +54,8 @@ def as_written(
         )
     named = {name: getattr(tokenizer, name) for name in NAMED}
     backend = _without(_by_written_rules(tokenizer.backend_tokenizer, folder), folder)
-    if read_settings(folder).get(OPENS) is False:
-        open_with_nothing(backend)
+    if not (folder / "tokenizer.json").exists() or read_settings(folder).get(OPENS) is False:
+        open_with_nothing(backend)  # The class, or the setting, has said what opens a text.
     vocabulary = backend.get_vocab()
     special = {name: token for name, token in named.items() if token is not None and token in vocabulary}
     special |= _named_by_config(source, folder, backend, special)

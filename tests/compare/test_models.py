@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.model.importers.families import FAMILIES
@@ -91,5 +92,6 @@ def ids_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 def opening(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """Return BOS where the tokenizer puts it before a text, or says nothing of what it puts there."""
     ids = tokenizer("x").input_ids
-    silent = tokenizer.backend_tokenizer.post_processor is None
+    # transformers 5 gives a tokenizer without a post-processor an empty template.
+    silent = isinstance(tokenizer.backend_tokenizer.post_processor, processors.TemplateProcessing)
     return tokenizer.bos_token_id if silent or ids[0] == tokenizer.bos_token_id else None

@@ -11,6 +11,7 @@ import torch
 from tokenizers import processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from roots_compress.data.special_tokens import open_with_nothing
 from roots_compress.errors import InputError
 from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
@@ -36,6 +37,7 @@ def opened_by_bos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast
 
 def folder_of(tokenizer: PreTrainedTokenizerFast, folder: Path, **generation: Any) -> Path:
     """Write a Llama with random weights and this tokenizer, as transformers does."""
+    open_with_nothing(tokenizer.backend_tokenizer)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
