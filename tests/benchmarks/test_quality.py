@@ -98,7 +98,7 @@ def test_a_row_goes_on_from_the_stages_of_the_one_before() -> None:
     text = TextSplit((Document.plain(TEXT * 20),), (), "")
     stages: list[Stage] = [
         PruneConfig(ratio=0.5, score="magnitude", refit=False, own_windows=0),
-        QuantizeConfig(compensate=False, own_windows=0),
+        QuantizeConfig(products="integer", compensate=False, own_windows=0),
     ]
     untouched = Made([], checkpoint, [])
     pruned = carry_on(untouched, stages[:1], text, seed=0)

@@ -254,7 +254,7 @@ def test_a_vocabulary_that_came_out_smaller_than_asked_for(
         ("quantize {models}/good --seed -1", "--seed: must be at least 0"),
         ("quantize {models}/good --threads 0", "--threads: must be at least 1"),
         ("quantize {models}/good --threads 99999", "--threads: must be at most 1024"),
-        ("quantize {models}/good --group-size 7", "--group-size: must be 16, 32, 64 or 128"),
+        ("quantize {models}/good --group-size 7", "--group-size: must be 'auto', 16, 32, 64 or 128"),
         ("quantize {models}/good --int4 --weights-only", "--weights-only goes with --int8"),
         ("quantize {models}/good --fp16 --integer-products", "--integer-products goes with --int8"),
         ("quantize {models}/good --int4 --serve-on amx", "--serve-on goes with --int8"),
