@@ -39,14 +39,14 @@ MEASURED: dict[str, Measured] = {
     "avx2": Measured(
         machine="an AMD EPYC with AVX2 alone",
         date="2026-11-28",
-        command="roots-compress bench INTEGER WEIGHTS_ONLY --context 512 --threads 2, twice",
+        command="both graphs timed in turns by evaluate/speed.py, before 8-bit groups of 128",
         integer=Rates(read=578.0, write=73.2),
         floating=Rates(read=310.0, write=75.5),
     ),
     "avx512-vnni": Measured(
         machine="an AMD EPYC with AVX-512 VNNI and without AMX",
         date="2026-11-28",
-        command="the graphs with random weights, in blocks of 128, opened in turns",
+        command="graphs of its shapes with random weights, groups of 128, timed in turns by hand",
         integer=Rates(read=1735.0, write=104.0),
         floating=Rates(read=1144.0, write=130.0),
     ),
