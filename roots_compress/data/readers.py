@@ -51,11 +51,7 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
             return [Document.plain(text)] if text.strip() else []
         return list(_documents(path, suffix, text_column))
     except OSError as error:
-        raise InputError(
-            f"the file cannot be read: {error.strerror or error}",
-            where=path,
-            remedy="Name a file that can be read.",
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def _documents(path: Path, suffix: str, text_column: str) -> Iterator[Document]:
@@ -85,11 +81,27 @@ def _records(path: Path, suffix: str, text_column: str) -> Iterator[tuple[str, d
 
 
 def begins_with_record(path: Path, text_column: str) -> bool:
-    """Return whether a JSON file begins with a record that may hold text, as a file of settings does not."""
+    """Return whether a JSON file begins with a record that may hold text, as a file of settings does not.
+
+    Raises:
+        InputError: the file cannot be read, or is damaged or no UTF-8 text, so that nobody can tell.
+    """
     try:
-        first = next(json_records(path, read_text(path)), None)
+        text = read_text(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        first = next(json_records(path, text), None)
         if first is not None:
             record_document(first[1], text_column)
-    except (InputError, RecordError, OSError):
+    except (InputError, RecordError):
         return False
     return first is not None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"the file cannot be read: {error.strerror or error}",
+        where=path,
+        remedy="Name a file that can be read.",
+    )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from roots_compress.data.config import DataConfig
 from roots_compress.data.corpora import load_text
+from roots_compress.data.files import FREE_BYTES
 from roots_compress.data.folders import list_folder
 from roots_compress.errors import InputError
 
@@ -90,6 +93,47 @@ def test_json_is_data_where_it_holds_records(tmp_path: Path, content: str, is_da
     assert listed(tmp_path) == (
         (["a.json", "z.txt"], {}) if is_data else (["z.txt"], {"without records": ["a.json"]})
     )
+
+
+RECORDS = b'[{"text": "some words"}]' * 9
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json.gz", gzip.compress(RECORDS)[:-9], "damaged or cut short"),
+        ("a.json.bz2", b"some words", "damaged or cut short"),
+        ("a.json.gz", gzip.compress(b" " * (FREE_BYTES + 1)), "unpack to more than"),
+        ("a.json", b'[{"text": "caf\xe9"}]', "byte 0xe9 is not UTF-8"),
+        ("a.json", '[{"text": "a"}]'.encode("utf-16"), "UTF-16"),
+        ("a.json", b'[{"text": "a"}]\0', "a zero byte"),
+    ],
+    ids=["cut", "not packed", "expands", "latin-1", "utf-16", "zero byte"],
+)
+def test_damaged_json_is_an_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    fill(tmp_path, "z.txt")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_text(DataConfig(train=(tmp_path,)), seed=0)
+    assert str(caught.value.where).startswith(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_json_that_the_system_does_not_read_is_an_error(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "z.txt", name)
+    opened = Path.open
+
+    def refusing(path: Path, *args: Any, **options: Any) -> Any:  # permissions do not bind root
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with pytest.raises(InputError, match="cannot be read: Permission denied") as caught:
+        list_folder(tmp_path, "text")
+    assert caught.value.where == str(tmp_path / name)
 
 
 def test_empty_files_and_shards_are_no_documents(tmp_path: Path) -> None:
