@@ -8,7 +8,7 @@ from pathlib import Path
 from roots_compress.model.gguf_source import part_files
 from roots_compress.run.disk import file_sha256
 
-READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".gguf"})
+READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja", ".gguf"})
 """Files of a checkpoint's directory that loading it may read."""
 
 
