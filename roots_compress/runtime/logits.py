@@ -59,10 +59,10 @@ def adjusted(
     if settings.forced_eos_token_id is not None and length == max_length - 1:
         forced = settings.forced_eos_token_id
         _force(adjusted_V, forced if isinstance(forced, list) else [forced])
-    if settings.exponential_decay_length_penalty is not None:
+    if settings.exponential_decay_length_penalty is not None and ends:
         start, factor = settings.exponential_decay_length_penalty
         if (beyond := length - prompt_length - start) > 0:
-            adjusted_V[ends] += np.abs(adjusted_V[ends]) * (factor**beyond - 1)
+            _favour(adjusted_V, ends, factor, beyond)
     if settings.suppress_tokens is not None:
         _suppress(adjusted_V, settings.suppress_tokens)
     # A prompt of one token is BOS alone, after which a forced token is no choice either.
@@ -94,6 +94,19 @@ def _bias(logits_V: Logits, ids: Ids, biases: Biases) -> None:
         before = len(sequence) - 1
         if before <= len(ids) and ids[len(ids) - before :].tolist() == list(sequence[:-1]):
             logits_V[sequence[-1]] += bias
+
+
+def _favour(logits_V: Logits, ends: Sequence[int], factor: float, beyond: int) -> None:
+    """Add to the ends' logits their sizes times (factor^beyond - 1), in place; ends ruled out stay so.
+
+    What grows past the largest number of the logits' type stays there, so that no logit becomes NaN.
+    """
+    most = float(np.finfo(logits_V.dtype).max)
+    possible = [end for end in ends if np.isfinite(logits_V[end])]
+    with np.errstate(over="ignore"):
+        growth = float(np.clip(np.float64(factor) ** beyond - 1, -most, most))
+        grown = logits_V[possible] + np.abs(logits_V[possible]) * growth
+    logits_V[possible] = np.clip(grown, -most, most)
 
 
 def _force(logits_V: Logits, tokens: Sequence[int]) -> None:

@@ -99,6 +99,26 @@ def test_an_end_by_itself_is_no_bad_word() -> None:
     assert np.isneginf(changed).nonzero()[0].tolist() == [6]
 
 
+@pytest.mark.parametrize("factor", [1.5, 1e200, -1e200])
+def test_an_end_that_grows_likelier_without_bound_stays_a_number(factor: float) -> None:
+    settings = LogitSettings(exponential_decay_length_penalty=(1, factor))
+    logits = np.array([0, -2, 3, 0.5, -np.inf], np.float32)
+    tokens, ends = [1] * 6003, [0, 1, 2, 4]  # 6,001 tokens past the start
+    changed = adjusted(logits, tokens, settings, prompt_length=1, max_length=9999, stop_tokens=ends)
+    most = float(np.finfo(np.float32).max) * np.sign(factor)
+    assert changed.tolist() == [0, most, most, 0.5, -np.inf]
+    free = adjusted(logits, tokens, settings, prompt_length=1, max_length=9999, stop_tokens=[])
+    assert free.tolist() == logits.tolist()
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5, 1e200])
+def test_an_end_that_min_length_rules_out_stays_so(factor: float) -> None:
+    settings = LogitSettings(exponential_decay_length_penalty=(1, factor), min_length=9)
+    logits = np.array([1, 2, 3], np.float32)
+    changed = adjusted(logits, [0] * 5, settings, prompt_length=1, max_length=20, stop_tokens=[1])
+    assert changed.tolist() == [1, -np.inf, 3]
+
+
 def test_rows_of_a_batch_are_changed_by_their_own_tokens() -> None:
     settings = LogitSettings(repetition_penalty=1.8, no_repeat_ngram_size=2)
     together = generate(TorchEngine(tiny_model()), PROMPTS, max_new_tokens=NEW, settings=settings)
