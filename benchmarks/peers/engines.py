@@ -147,7 +147,6 @@ OUR_ENGINES: tuple[Engine, ...] = tuple(
         ("int8", 8, ("quantize", "{source}", "--int8", *_BRIEF)),
         ("int8 with int8 cache", 8, ("quantize", "{source}", "--int8", "--int8-cache", *_BRIEF)),
         ("int8 integer products", 8, ("quantize", "{source}", "--int8", "--integer-products", *_BRIEF)),
-        ("int8 integer products", 8, ("quantize", "{source}", "--int8", "--integer-products", *_BRIEF)),
         ("int8 weights only", 8, ("quantize", "{source}", "--int8", "--weights-only", *_BRIEF)),
         ("int4", 4, ("quantize", "{source}", "--int4", *_BRIEF)),
         ("int4 with int8 cache", 4, ("quantize", "{source}", "--int4", "--int8-cache", *_BRIEF)),

@@ -31,6 +31,13 @@ Observer = Callable[[str, Tensor], None]
 """Called with a module's name and a batch of its input rows, `RC`."""
 
 
+def _stripes(width: int) -> Iterator[slice]:
+    """Yield the stripes of columns that a Gram matrix of this width is summed up in."""
+    stripe = max(NARROWEST_STRIPE, -(-width // GRAM_STRIPES))
+    for first in range(0, width, stripe):
+        yield slice(first, min(first + stripe, width))
+
+
 class InputStatistics:
     """Sums over the rows that a linear layer has read.
 
@@ -54,7 +61,11 @@ class InputStatistics:
         Each batch is multiplied in float32 and added in float64, on one side of the diagonal.
         """
         if self._products is not None and not self._mirrored:
-            self._products.copy_(self._products.triu() + self._products.triu(1).T)
+            width = len(self._products)
+            for columns in _stripes(width):
+                block = self._products[columns, columns]
+                block.copy_(block.triu() + block.triu(1).T)
+                self._products[columns.stop :, columns] = self._products[columns, columns.stop :].T
             self._mirrored = True
         return self._products
 
@@ -66,11 +77,8 @@ class InputStatistics:
         if self._products is None:
             self.squared_norms += rows_RC.square().sum(dim=0).double()
             return
-        width = rows_RC.shape[1]
-        stripe = max(NARROWEST_STRIPE, -(-width // GRAM_STRIPES))
-        for first in range(0, width, stripe):
-            columns = slice(first, first + stripe)
-            self._products[columns, first:] += rows_RC[:, columns].T @ rows_RC[:, first:]
+        for columns in _stripes(rows_RC.shape[1]):
+            self._products[columns, columns.start :] += rows_RC[:, columns].T @ rows_RC[:, columns.start :]
         self._mirrored = False
         self.squared_norms = self._products.diagonal().clone()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,7 @@ from roots_compress.model.gguf_splits import RULES, Rules
 KEY = "tokenizer.ggml."
 TOKENS, TYPES, SCORES, MERGES = (KEY + name for name in ("tokens", "token_type", "scores", "merges"))
 USE_DIRECTORY = "Use the model's Hugging Face directory, whose tokenizer is read by its own files."
+COPY_AGAIN = "Copy the file again."
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "\u2581"
 """What SentencePiece writes for a space."""
@@ -80,6 +82,10 @@ class _Vocabulary:
         known = type(value) is int and 0 <= value < len(self.tokens)
         return value if known and isinstance(value, int) else None
 
+    def is_ordinary(self, index: int | None) -> bool:
+        """Whether a token is a piece of text like any other."""
+        return index is not None and self.types[index] == NORMAL and self.tokens[index] not in ALWAYS_CONTROL
+
     @property
     def ids(self) -> dict[str, int]:
         return {token: index for index, token in enumerate(self.tokens)}
@@ -109,6 +115,9 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             if kind is not None
             else f"has no {KEY}model, so it holds no tokenizer"
         )
+    for name in ("pad_token", "unk_token"):
+        if special.get(name) is not None and vocabulary.is_ordinary(special[name]):
+            special[name] = None  # Named or not, a text may spell it: it is read and written as text.
     _add_tokens(backend, vocabulary, {index for index in special.values() if index is not None})
     _frame(backend, vocabulary, special, opens)
     names = {name: vocabulary.tokens[index] for name, index in special.items() if index is not None}
@@ -122,7 +131,9 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 def gguf_stop_ids(metadata: Mapping[str, object], vocab_size: int) -> list[int]:
     """Return the ids that end a text by a file's metadata: its ends of text, turn and message."""
     named = [metadata.get(KEY + key) for key in STOP_KEYS]
-    ids = [index for index in named if isinstance(index, int) and type(index) is int and index < vocab_size]
+    ids = [
+        index for index in named if isinstance(index, int) and type(index) is int and 0 <= index < vocab_size
+    ]
     return list(dict.fromkeys(ids))
 
 
@@ -131,6 +142,10 @@ def _read(path: Path) -> _Vocabulary:
     arrays = header.arrays
     if not all(isinstance(token, str) for key in (TOKENS, MERGES) for token in arrays.get(key, ())):
         raise InputError(f"{TOKENS} or {MERGES} holds no text", where=path, remedy=USE_DIRECTORY)
+    if not all(type(kind) is int for kind in arrays.get(TYPES, ())):
+        raise InputError(f"{TYPES} holds what is no whole number", where=path, remedy=COPY_AGAIN)
+    if not all(isinstance(score, int | float) and isfinite(score) for score in arrays.get(SCORES, ())):
+        raise InputError(f"{SCORES} holds what is no finite number", where=path, remedy=COPY_AGAIN)
     tokens = [str(token) or f"[EMPTY_{index}]" for index, token in enumerate(arrays.get(TOKENS, ()))]
     types = [int(kind) for kind in arrays.get(TYPES, [NORMAL] * len(tokens))]
     scores = [float(score) for score in arrays[SCORES]] if SCORES in arrays else None
@@ -140,9 +155,7 @@ def _read(path: Path) -> _Vocabulary:
         vocabulary.refuse(f"has no {TOKENS}, so it holds no tokenizer")
     for key, values in ((TYPES, types), (SCORES, scores)):
         if values is not None and len(values) < len(tokens):
-            vocabulary.refuse(
-                f"{key} has {len(values)} entries for {len(tokens)} tokens", "Copy the file again."
-            )
+            vocabulary.refuse(f"{key} has {len(values)} entries for {len(tokens)} tokens", COPY_AGAIN)
     if len(vocabulary.ids) < len(tokens):
         index = next(index for index, token in enumerate(tokens) if vocabulary.ids[token] != index)
         again = vocabulary.ids[tokens[index]]
@@ -213,6 +226,8 @@ def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
         if vocabulary.types[index] in (UNKNOWN, CONTROL, BYTE) or len(token) < 2:
             continue
         if lacking := [character for character in token if character not in ids]:
+            if vocabulary.types[index] in (USER_DEFINED, UNUSED):
+                continue  # It is found whole, or never; merges do not make it.
             vocabulary.refuse(f"{TOKENS} has {token!r}, but no token for its character {lacking[0]!r}")
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
@@ -247,13 +262,13 @@ def _frame(
             if KEY + key not in vocabulary.metadata:
                 continue
             vocabulary.refuse(f"{KEY + key} is true, but {KEY + SPECIAL[name]} names no token")
-        spelt = vocabulary.tokens[index]
-        single = [spelt, *single] if name == "bos_token" else [*single, spelt]
-        tokens.append((spelt, index))
+        # A template refers to a token by a name of its own, since a spelling may hold what templates parse.
+        single = [name, *single] if name == "bos_token" else [*single, name]
+        tokens.append({"id": name, "ids": [index], "tokens": [vocabulary.tokens[index]]})
     if tokens:
         pair = [*single, *(f"{part}:1" if part != "$A" else "$B:1" for part in single)]
         backend.post_processor = processors.TemplateProcessing(
-            single=single, pair=pair, special_tokens=sorted(set(tokens))
+            single=single, pair=pair, special_tokens=tokens
         )
     open_with_nothing(backend)
 

@@ -86,7 +86,10 @@ class QuantizeConfig(Settings):
             fault = f"is products and activation_loss now; as before it may be {', '.join(ACTIVATIONS)}"
             raise faults_at([(("activations",), fault)], kind="setting")
         if former == "auto" and settings.get("scheme", "int8") != "int8":
-            return settings  # The default, as a run's resolved recipe holds it.
+            # The defaults of then, as a run's resolved recipe holds them.
+            if settings["scheme"] == "fp16" and settings.get("group_size") == FORMER_GROUP_SIZE:
+                del settings["group_size"]
+            return settings
         return {**settings, **ACTIVATIONS[former]}
 
     @model_validator(mode="after")
@@ -108,6 +111,8 @@ class QuantizeConfig(Settings):
         return None
 
 
+FORMER_GROUP_SIZE = 64
+"""The default of `group_size` while there was `activations`."""
 ACTIVATIONS: dict[str, dict[str, object]] = {
     "auto": {"products": "integer"},
     "always": {"products": "integer", "activation_loss": None},

@@ -93,7 +93,7 @@ def time_here(
     Raises:
         StageError: a model cannot be exported, or the measuring process failed.
     """
-    threads, part = torch.get_num_threads(), part_of(config)
+    threads, part, work = torch.get_num_threads(), part_of(config), settings.workload
     parts = dict.fromkeys(FORMATS, part)
     if not part.is_whole(config):
         parts[_BASE] = Part(part.layers[: max(1, len(part.layers) // 4)], part.rows)
@@ -109,7 +109,7 @@ def time_here(
         with bar(console, "timing integer products and weights only") as progress:
             speeds = measure_speed(
                 {label: folder / label for label in parts},
-                contexts=[min(PROMPT, settings.workload.read)],
+                contexts=sorted({min(PROMPT, tokens) for tokens in (work.read, work.read + work.write)}),
                 decode_tokens=decoded,
                 repeats=REPEATS,
                 threads=threads,
@@ -120,7 +120,7 @@ def time_here(
     # The fastest of the repeats: what else the machine does can only add to a timing, and few repeats leave a
     # median at its mercy.
     times = {
-        label: TokenTimes(1000 / speed.prefill[-1].high, 1000 / speed.decode[-1].high)
+        label: TokenTimes(1000 / speed.prefill[0].high, 1000 / speed.decode[-1].high)
         for label, speed in speeds.items()
     }
     if _BASE in times:
@@ -176,6 +176,8 @@ def _random_model(
         "layers": layers,
         "vocab_size": part.rows,
         "max_position_embeddings": room,
+        # Rotations by other angles take as long, and suit a context of any length.
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
         # A table that is shared takes less room, and a product with it as long.
         "tie_word_embeddings": True,
         "quantization": {

@@ -216,3 +216,59 @@ def test_ends_of_turn_end_a_text_too() -> None:
         f"tokenizer.ggml.{name}_token_id": index for name, index in (("eos", 2), ("eot", 9), ("eom", 400))
     }
     assert gguf_stop_ids(metadata, 300) == [2, 9]
+
+
+@pytest.mark.parametrize("key", ["padding_token_id", "unknown_token_id"])
+def test_a_piece_of_text_that_is_named_as_padding_stays_text(tmp_path: Path, key: str) -> None:
+    tokens = ["!!", "<|e|>"]
+    tokenizer = byte_level(
+        tmp_path / "m.gguf", tokens[:1], ["! !"], {"<|e|>": CONTROL}, pre="gpt-2", **{key: BYTES.index("!")}
+    )
+    assert words(tokenizer, "a!!") == ["a", "!!"]
+    ids = tokenizer.encode("a! b!!", add_special_tokens=False)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "a! b!!"
+
+
+def test_a_user_defined_token_needs_no_tokens_for_its_characters(tmp_path: Path) -> None:
+    tokens = ["<unk>", "<s>", "</s>", *SPM_BYTES, "▁", "a", "\n\n"]
+    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, NORMAL, NORMAL, USER_DEFINED]
+    tokenizer = gguf_tokenizer(write(tmp_path / "m.gguf", "llama", tokens, types, scores=[0.0] * len(tokens)))
+    assert words(tokenizer, "a\n\n\n") == ["▁", "a", "\n\n", "▁", "<0x0A>"]
+
+
+@pytest.mark.parametrize("spelling", ["$bos", "<s:1>", "a:b:c"])
+def test_a_bos_may_be_spelt_as_templates_are(tmp_path: Path, spelling: str) -> None:
+    tokenizer = byte_level(
+        tmp_path / "m.gguf",
+        [],
+        [],
+        {spelling: CONTROL},
+        pre="gpt-2",
+        bos_token_id=256,
+        add_bos_token=True,
+    )
+    assert opening_ids(tokenizer) == [256]
+    assert tokenizer("a").input_ids[0] == 256
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("token_type", ["a"] * 257), ("token_type", [float("nan")] * 257), ("scores", ["a"] * 257)],
+    ids=["words for types", "NaN for types", "words for scores"],
+)
+def test_arrays_that_hold_something_else_are_refused(tmp_path: Path, key: str, values: list[Any]) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*BYTES, "zq"])
+    writer.add_array("tokenizer.ggml.merges", ["z q"])
+    writer.add_array(f"tokenizer.ggml.{key}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match=key):
+        gguf_tokenizer(tmp_path / "m.gguf")
+
+
+def test_an_end_below_nought_ends_nothing() -> None:
+    assert gguf_stop_ids({"tokenizer.ggml.eos_token_id": -1, "tokenizer.ggml.eot_token_id": 3}, 10) == [3]

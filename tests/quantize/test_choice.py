@@ -270,3 +270,10 @@ def test_times_that_are_none_are_not_read(spoilt: Any) -> None:
 def test_a_choice_is_json_without_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Choice("integer", WorkloadConfig(), "avx2", INTEGERS_WIN, 0.5, 0.004, None).to_json()
     assert json.loads(json.dumps(said, allow_nan=False)) == said
+
+
+@pytest.mark.parametrize("scheme", ["fp16", "int4"])
+def test_defaults_of_runs_from_before_the_choice_are_read(scheme: str) -> None:
+    """A run's resolved recipe holds every default of its time."""
+    read = QuantizeConfig.model_validate({"scheme": scheme, "activations": "auto", "group_size": 64})
+    assert (read.scheme, read.products) == (scheme, "auto")
