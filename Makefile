@@ -32,7 +32,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 docs: $(STAMP)  ## write the generated pages: recipe keys and command reference
-	$(BIN)/python -m roots_compress.recipe.reference docs/recipes.md
+	$(BIN)/python -m roots_compress.configs.recipe.reference docs/recipes.md
 	$(BIN)/python -m roots_compress.cli.reference docs/commands.md
 
 clean:

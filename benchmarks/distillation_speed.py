@@ -27,15 +27,15 @@ import torch.nn.functional as F
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from roots_compress.data.config import DataConfig
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.checkpoints.write_back import write_back
+from roots_compress.configs.data import DataConfig
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
-from roots_compress.distill.student import make_student
-from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
-from roots_compress.model.importers.write_back import write_back
-from roots_compress.training.config import DistillLossConfig, TrainingConfig
-from roots_compress.training.teach import teach
+from roots_compress.stages.distill.student import make_student
+from roots_compress.training.distillation.teach import teach
 
 BLOCK_SIZE, BATCH_SIZE, TOP_K = 256, 4, 64
 STEP_TOKENS = BLOCK_SIZE * BATCH_SIZE

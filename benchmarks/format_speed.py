@@ -19,8 +19,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from roots_compress.run.machine import own_instruction_set, saturates
 from roots_compress.runtime.session import EXACT_INTEGER_SUMS
+from roots_compress.system.machine import own_instruction_set, saturates
 
 SHAPES = ((576, 576), (576, 1536), (1536, 576), (576, 49152))
 """Input and output widths: SmolLM2-135M's projections and its output head."""

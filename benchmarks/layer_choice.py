@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 
-from roots_compress.data.config import DataConfig
+from roots_compress.calibration.activations import ResidualStream
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.configs.data import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
-from roots_compress.model.calibration import ResidualStream
-from roots_compress.model.checkpoint import load_checkpoint
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.prune.scores import divergence
-from roots_compress.prune.sensitivity import DROP_WINDOWS, layer_divergences, sampled_predictions
-from roots_compress.run.threads import default_threads
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.stages.prune.scores import divergence
+from roots_compress.stages.prune.sensitivity import DROP_WINDOWS, layer_divergences, sampled_predictions
+from roots_compress.system.threads import default_threads
 
 Loss = Callable[[Collection[int]], float]
 

@@ -27,10 +27,10 @@ from benchmarks.peers.environments import (
 )
 from benchmarks.peers.measuring import needed_options
 from roots_compress.errors import InputError, RootsError
-from roots_compress.run.machine import own_instruction_set
 from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.session import NO_FLASH_ATTENTION
+from roots_compress.system.machine import own_instruction_set
 
 SCRIPTS = {"optimum-onnx": "generate_optimum.py", "onnxruntime-genai": "generate_genai.py"}
 DEFAULT_FOLDER = Path.home() / ".cache" / "roots-compress" / "peers" / "environments"

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedConfig, Qwen2Config, Qwen3Config
 
+from roots_compress.checkpoints.checkpoint import refuse_occupied
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.tokenizer import load_tokenizer
 from roots_compress.errors import RootsError
-from roots_compress.model.checkpoint import refuse_occupied
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.sources import inspect_source
-from roots_compress.model.tokenizer import load_tokenizer
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
 
 SHAPES: dict[str, type[PreTrainedConfig]] = {"gpt2": GPT2Config, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 LAYERWISE = "layerwise"

@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from roots_compress.data.config import CalibrationConfig, DataConfig
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.configs.data import CalibrationConfig, DataConfig
+from roots_compress.configs.prune import PruneConfig, RecoveryConfig
+from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.evaluate.memory import own_peak_rss_bytes
 from roots_compress.evaluate.perplexity import perplexity
-from roots_compress.model.checkpoint import load_checkpoint
-from roots_compress.prune.config import PruneConfig, RecoveryConfig
-from roots_compress.prune.stage import prune
 from roots_compress.runtime.torch_engine import TorchEngine
-from roots_compress.training.config import TrainingConfig
+from roots_compress.stages.prune.stage import prune
 
 NO_RECOVERY = "no recovery"
 

@@ -3,10 +3,10 @@
     python benchmarks/shape_costs.py CHECKPOINT [--windows N]
 
 Pruning for a target scales each half-layer's costs by one trial cut that it holds against the gradients of a
-few windows (`prune/sensitivity.py`). This judges such cuts on each window by itself, half of the windows
-being of the model's own text, and prints for every half-layer what the cut costs in nats a token by K-FAC,
-the factor between that and what the gradients say, and the standard error of that factor, as a share of it,
-with as many windows as pruning takes.
+few windows (`stages/prune/sensitivity.py`). This judges such cuts on each window by itself, half of the
+windows being of the model's own text, and prints for every half-layer what the cut costs in nats a token by
+K-FAC, the factor between that and what the gradients say, and the standard error of that factor, as a share
+of it, with as many windows as pruning takes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from roots_compress.data.config import DataConfig
+from roots_compress.calibration.own_text import with_own_text
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.configs.data import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.packing import pack
-from roots_compress.model.checkpoint import load_checkpoint
-from roots_compress.model.own_text import with_own_text
-from roots_compress.prune.sensitivity import (
+from roots_compress.stages.prune.sensitivity import (
     TRIAL_WINDOWS,
     LayerCosts,
     held_against_gradients,
     layer_costs,
 )
-from roots_compress.run.threads import default_threads
+from roots_compress.system.threads import default_threads
 
 QUIET = Console(quiet=True)
 HALVES = ("attention", "MLP")

@@ -20,25 +20,25 @@ from typing import TypeVar
 import torch
 from rich.console import Console
 
-from roots_compress.data.config import DataConfig
+from roots_compress.calibration.own_text import with_own_text
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.configs.data import DataConfig
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
-from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
-from roots_compress.model.own_text import with_own_text
-from roots_compress.prune import stage as prune_stage
-from roots_compress.prune.config import PruneConfig
-from roots_compress.prune.layerwise import LayerwiseCutter
-from roots_compress.prune.working_copy import part_with, sharing_copy
-from roots_compress.quantize import stage as quantize_stage
-from roots_compress.quantize.budget import HEAD
-from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.quantize.head import head_scale, round_head
-from roots_compress.quantize.outliers import outlier_scales
-from roots_compress.quantize.plan import RoundingPlan, spared_within_loss, usual_format
-from roots_compress.quantize.sensitivity import rounding_costs
-from roots_compress.quantize.walk import round_layers
-from roots_compress.run.threads import default_threads
+from roots_compress.stages.prune import stage as prune_stage
+from roots_compress.stages.prune.layerwise import LayerwiseCutter
+from roots_compress.stages.prune.working_copy import part_with, sharing_copy
+from roots_compress.stages.quantize import stage as quantize_stage
+from roots_compress.stages.quantize.budget import HEAD
+from roots_compress.stages.quantize.head import head_scale, round_head
+from roots_compress.stages.quantize.outliers import outlier_scales
+from roots_compress.stages.quantize.plan import RoundingPlan, spared_within_loss, usual_format
+from roots_compress.stages.quantize.sensitivity import rounding_costs
+from roots_compress.stages.quantize.walk import round_layers
+from roots_compress.system.threads import default_threads
 
 QUIET = Console(quiet=True)
 Made = TypeVar("Made")

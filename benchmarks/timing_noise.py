@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from roots_compress.evaluate.speed import measure_speed
-from roots_compress.run.threads import default_threads
+from roots_compress.system.threads import default_threads
 
 
 def main() -> int:

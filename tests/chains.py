@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from roots_compress.pipeline import run_recipe
-from roots_compress.preparation import prepare
-from roots_compress.recipe.loading import parse_recipe
-from roots_compress.recipe.schema import Recipe
+from roots_compress.configs.recipe.loading import parse_recipe
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.pipeline.preflight import prepare
+from roots_compress.pipeline.runner import run_recipe
 from roots_compress.results import RunMetrics
 
 TRAINING = {"steps": 6, "batch_size": 2, "block_size": 32, "checkpoint_every": 2}

@@ -13,7 +13,7 @@ import pytest
 from tests.faults.commands import Commands
 
 if TYPE_CHECKING:
-    from roots_compress.recipe.schema import Recipe
+    from roots_compress.configs.recipe.schema import Recipe
     from roots_compress.results import RunMetrics
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from roots_compress import making
 from roots_compress.cli.app import app
-from roots_compress.pipeline import plan_recipe
-from roots_compress.preparation import prepare
-from roots_compress.recipe.schema import Recipe
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.pipeline import stage_runner
+from roots_compress.pipeline.preflight import prepare
+from roots_compress.pipeline.runner import plan_recipe
+from roots_compress.pipeline.verify import verify_folder
 from roots_compress.report.choice import choice_line
 from roots_compress.report.html import html
 from roots_compress.report.text import caption, markdown
 from roots_compress.run.keys import CHOSEN
 from roots_compress.run.stages import read_stages
-from roots_compress.verification import verify_folder
 from tests.chains import ARCHITECTURE, CALIBRATION, TRAIN, TRAINING, carry_out, recipe
-from tests.quantize.choices import WEIGHTS_ONLY_WINS, integers_win, timings_give
 from tests.report import figures
+from tests.stages.quantize.choices import WEIGHTS_ONLY_WINS, integers_win, timings_give
 
 INT8 = {"kind": "quantize", "activation_loss": 100.0, "own_windows": 2, "calibration": CALIBRATION}
 QUICK = {**TRAIN, "architecture": {**ARCHITECTURE, "num_layers": 1}, "training": {**TRAINING, "steps": 2}}
@@ -51,7 +51,7 @@ def test_a_run_goes_on_with_the_choice_that_it_was_killed_after(
     shutil.copytree(undisturbed, killed)
     shutil.rmtree(killed / "01-quantize")
     with monkeypatch.context() as death:
-        death.setattr(making, "save_checkpoint", None)
+        death.setattr(stage_runner, "save_checkpoint", None)
         with pytest.raises(TypeError):
             carry_out(wanted, killed)
     timed = timings_give(monkeypatch, WEIGHTS_ONLY_WINS)

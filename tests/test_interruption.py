@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.model.checkpoint import save_checkpoint
+from roots_compress.checkpoints.checkpoint import save_checkpoint
 from roots_compress.run.stages import read_metrics, read_stages
 from tests.faults.commands import Commands
 from tests.tiny import tiny_checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.export.config import ExportConfig
+from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from tests.tiny import tiny_checkpoint
 

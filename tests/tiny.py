@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import open_with_bos
-from roots_compress.model.checkpoint import Checkpoint
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
 
 VOCAB_SIZE = 300
 TEXT = """The quick brown fox jumps over the lazy dog.

@@ -28,10 +28,10 @@ from benchmarks.peers.measuring import Launch, time_engines, tokens_needed
 from benchmarks.peers.preparing import Places, Ready, judged, launch_of, prepare
 from benchmarks.peers.report import markdown, show_refused, show_rows, show_targets
 from benchmarks.peers.targets import judge_targets
+from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.errors import InputError, RootsError
-from roots_compress.model.sources import inspect_source
-from roots_compress.run.machine import describe_machine
-from roots_compress.run.threads import default_threads
+from roots_compress.system.machine import describe_machine
+from roots_compress.system.threads import default_threads
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "roots-compress" / "peers"
 PREFILL_LIMIT = 512

@@ -13,15 +13,15 @@ import numpy as np
 
 from benchmarks.peers.engines import OURS, Engine
 from benchmarks.peers.environments import PeerError
-from roots_compress.data.config import DataConfig
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.tokenizer import load_tokenizer
+from roots_compress.checkpoints.write_back import write_back
+from roots_compress.configs.data import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.errors import InputError
-from roots_compress.model.checkpoint import load_checkpoint
-from roots_compress.model.importers.families import FAMILIES
-from roots_compress.model.importers.write_back import write_back
-from roots_compress.model.sources import inspect_source
-from roots_compress.model.tokenizer import load_tokenizer
+from roots_compress.families.families import FAMILIES
 from roots_compress.runtime.graph_folder import graph_files, holds_graph
 
 GREEDY_PROMPT = "The capital of France is"

@@ -15,7 +15,7 @@ from benchmarks.peers.checkpoints import source_key as key_of
 from benchmarks.peers.engines import OURS, Build, Engine, interpreter
 from benchmarks.peers.environments import ENVIRONMENTS, PeerError, prepare_environment
 from benchmarks.peers.measuring import Launch, judge, needed_options
-from roots_compress.run.machine import code_sha256, own_instruction_set
+from roots_compress.system.machine import code_sha256, own_instruction_set
 
 Say = Callable[[str], None]
 

@@ -38,17 +38,17 @@ from benchmarks.quality.variants import (
     only,
     with_calibration,
 )
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.configs.distill import DistillConfig
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.documents import TextSplit
-from roots_compress.distill.config import DistillConfig
-from roots_compress.distill.stage import distill
 from roots_compress.evaluate.speed import measure_speed
-from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
-from roots_compress.prune.config import PruneConfig
-from roots_compress.prune.stage import prune
-from roots_compress.quantize.stage import quantize
 from roots_compress.results import Json
-from roots_compress.run.threads import default_threads
-from roots_compress.training.config import TrainingConfig
+from roots_compress.stages.distill.stage import distill
+from roots_compress.stages.prune.stage import prune
+from roots_compress.stages.quantize.stage import quantize
+from roots_compress.system.threads import default_threads
 
 CONTEXTS = (128, 512)
 SPLIT_SEED = 0

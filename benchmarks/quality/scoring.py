@@ -9,16 +9,16 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.data.config import DataConfig
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.configs.data import DataConfig
+from roots_compress.configs.export import ExportConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.evaluation import evaluation_windows
-from roots_compress.data.readers import read_documents
+from roots_compress.data.sources.readers import read_documents
 from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.evaluate.size import count_parameters
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.runtime.onnx_engine import OnnxEngine
 
 Texts = Mapping[str, Sequence[Document]]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from roots_compress.distill.config import DistillConfig
-from roots_compress.prune.config import PruneConfig, RecoveryConfig, TargetConfig
-from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.training.config import DistillLossConfig, TrainingConfig
+from roots_compress.configs.distill import DistillConfig
+from roots_compress.configs.prune import PruneConfig, RecoveryConfig, TargetConfig
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 
 UNCHANGED = "as it is"
 """The row of the model itself."""

@@ -17,9 +17,9 @@ from roots_compress.cli import artifacts, recipes, reports, stages
 from roots_compress.cli.console import show_error, write
 from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError, StageError
-from roots_compress.run.background import end_at_second_signal, left_behind
-from roots_compress.run.memory import memory_errors
-from roots_compress.run.threads import bound_libraries
+from roots_compress.system.background import end_at_second_signal, left_behind
+from roots_compress.system.memory import memory_errors
+from roots_compress.system.threads import bound_libraries
 from roots_compress.training.interrupts import ENDINGS
 
 EPILOG = "Start with: roots-compress distill --teacher CKPT --student small"

@@ -42,13 +42,13 @@ def import_(
     out: OutOption,
 ) -> None:
     """Bring a model of another family into a ROOTS checkpoint."""
-    from roots_compress.model.sources import inspect_source
+    from roots_compress.checkpoints.inspect import inspect_source
     from roots_compress.run.outputs import new_folder
 
     info = inspect_source(source)
     with new_folder(out, source=source, size=info.stored_bytes) as partial:
+        from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
         from roots_compress.evaluate.size import count_parameters
-        from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
 
         checkpoint = load_checkpoint(source)
         save_checkpoint(checkpoint, partial)
@@ -76,13 +76,13 @@ def export(
     from roots_compress.run.stages import newest_checkpoint
 
     source = checkpoint or newest_checkpoint(run)
-    from roots_compress.model.sources import inspect_source
+    from roots_compress.checkpoints.inspect import inspect_source
 
     size = inspect_source(source).stored_bytes
     with new_folder(out, source=source, size=size) as partial:
-        from roots_compress.export.config import ExportConfig
+        from roots_compress.checkpoints.checkpoint import load_checkpoint
+        from roots_compress.configs.export import ExportConfig
         from roots_compress.export.exporter import export_checkpoint
-        from roots_compress.model.checkpoint import load_checkpoint
 
         loaded, config = load_checkpoint(source), ExportConfig(portable=portable)
         report = export_checkpoint(loaded, partial, config, release=True)
@@ -106,14 +106,14 @@ def evaluate(
 ) -> None:
     """Measure perplexity and bits per byte of a checkpoint or a graph."""
     from roots_compress.cli.naming import Names
-    from roots_compress.recipe.growth import evaluation_request
-    from roots_compress.recipe.loading import check_paths
+    from roots_compress.configs.recipe.growth import evaluation_request
+    from roots_compress.configs.recipe.loading import check_paths
 
     names = Names("eval", text)
     with names.told():
         recipe = evaluation_request(text.settings(), path, names.place)
         check_paths(recipe)
-        from roots_compress.preparation import prepare_evaluation
+        from roots_compress.pipeline.preflight import prepare_evaluation
 
         split = prepare_evaluation(recipe)
         from roots_compress.evaluate.single import evaluate_artifact
@@ -150,7 +150,7 @@ def bench(
     """Time prefill and decoding of several graphs, interleaved in one run."""
     from roots_compress.evaluate.speed import measure_speed
     from roots_compress.progress import bar
-    from roots_compress.run.threads import default_threads
+    from roots_compress.system.threads import default_threads
 
     if len({*graphs}) < len(graphs):
         twice = next(graph for index, graph in enumerate(graphs) if graph in graphs[:index])
@@ -234,10 +234,10 @@ def generate(
     if not prompt:
         raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")
     prompt = _typed_text(prompt, "--prompt")
-    from roots_compress.model.tokenizer import check_vocabulary
-    from roots_compress.run.threads import default_threads
+    from roots_compress.checkpoints.tokenizer import check_vocabulary
     from roots_compress.runtime.onnx_engine import OnnxEngine
     from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
+    from roots_compress.system.threads import default_threads
 
     tokenizer = load_tokenizer(graph)
     engine = OnnxEngine.load(graph, threads=threads or default_threads())

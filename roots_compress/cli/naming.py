@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from roots_compress.cli.options import OptionGroup
-from roots_compress.data.config import DataConfig
+from roots_compress.configs.data import DataConfig
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.configs.recipe.assignments import OPTION
+from roots_compress.configs.recipe.location import Location, dotted, parse_dotted
 from roots_compress.errors import Key, RootsError
-from roots_compress.evaluate.config import EvaluationConfig
-from roots_compress.recipe.assignments import OPTION
-from roots_compress.recipe.location import Location, dotted, parse_dotted
 
 # In sentences, a key is told from a path by what stands around it, and by being one. What is quoted is the
 # user's own, and stays: it opens where no letter precedes it, which would make it an apostrophe.

@@ -12,8 +12,8 @@ from roots_compress.cli.options import FRESH_HELP
 from roots_compress.errors import InputError
 
 if TYPE_CHECKING:
-    from roots_compress.preparation import Setting
-    from roots_compress.recipe.yaml import Document
+    from roots_compress.configs.recipe.yaml import Document
+    from roots_compress.pipeline.preflight import Setting
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a YAML file.")]
 ModelOption = Annotated[
@@ -52,8 +52,8 @@ def run(
     """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
     document = _read(recipe)
     setting, where = _prepared(document, model, folder)
-    from roots_compress.pipeline import run_recipe
-    from roots_compress.recipe.loading import naming_lines
+    from roots_compress.configs.recipe.loading import naming_lines
+    from roots_compress.pipeline.runner import run_recipe
     from roots_compress.report.gates import require
     from roots_compress.report.text import tables
     from roots_compress.search.run import run_search
@@ -72,8 +72,8 @@ def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOpt
     """Say what `run` would do: which stages, and which of them an earlier try has finished."""
     document = _read(recipe)
     setting, where = _prepared(document, model, folder)
-    from roots_compress.pipeline import plan_recipe
-    from roots_compress.recipe.loading import naming_lines
+    from roots_compress.configs.recipe.loading import naming_lines
+    from roots_compress.pipeline.runner import plan_recipe
     from roots_compress.search.plan import plan_search
 
     with naming_lines(document):
@@ -86,18 +86,18 @@ def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOpt
 
 def _read(recipe: Path) -> Document:
     """Return the recipe's file, read once: the run keeps the very text that it carries out."""
-    from roots_compress.recipe.yaml import read_yaml
+    from roots_compress.configs.recipe.yaml import read_yaml
 
     return read_yaml(recipe)
 
 
 def _prepared(document: Document, model: Path | None, folder: Path | None) -> tuple[Setting, Path]:
     """Return a recipe, checked as far as it can be before it runs, and its run's folder."""
-    from roots_compress.recipe.loading import check_paths, load_recipe, naming_lines
+    from roots_compress.configs.recipe.loading import check_paths, load_recipe, naming_lines
 
     loaded = load_recipe(document, model=model)
     check_paths(loaded, document)
-    from roots_compress.preparation import prepare
+    from roots_compress.pipeline.preflight import prepare
 
     where = folder or Path("runs") / loaded.name
     with naming_lines(document):
@@ -106,7 +106,7 @@ def _prepared(document: Document, model: Path | None, folder: Path | None) -> tu
 
 def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
     """Check a recipe without running it."""
-    from roots_compress.recipe.loading import check_paths, load_recipe
+    from roots_compress.configs.recipe.loading import check_paths, load_recipe
 
     document = _read(recipe)
     loaded = load_recipe(document, model=model)

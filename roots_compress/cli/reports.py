@@ -82,7 +82,7 @@ def verify(
     ],
 ) -> None:
     """Re-check hashes, figures, and each graph against its checkpoint; exit code 1 where a check fails."""
-    from roots_compress.verification import verify_folder
+    from roots_compress.pipeline.verify import verify_folder
 
     faulty = 0
     for finding in verify_folder(folder):

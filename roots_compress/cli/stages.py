@@ -71,9 +71,9 @@ def quantize(*, checkpoint: CheckpointArgument = None, rounding: RoundingOptions
 
 def _append(verb: str, options: Sequence[OptionGroup], run: RunOptions, *, source: Path | None) -> None:
     from roots_compress.cli.naming import Names
-    from roots_compress.recipe.assignments import with_assignments
-    from roots_compress.recipe.growth import grow
-    from roots_compress.recipe.loading import check_paths
+    from roots_compress.configs.recipe.assignments import with_assignments
+    from roots_compress.configs.recipe.growth import grow
+    from roots_compress.configs.recipe.loading import check_paths
 
     assignments = run.assignments or []
     names = Names(verb, run, options, assignments)
@@ -87,10 +87,10 @@ def _append(verb: str, options: Sequence[OptionGroup], run: RunOptions, *, sourc
         )
     with names.told(last_stage=len(recipe.stages) - 1):
         check_paths(recipe)
-        from roots_compress.preparation import prepare
+        from roots_compress.pipeline.preflight import prepare
 
         setting = prepare(recipe, run.run)
-        from roots_compress.pipeline import run_recipe
+        from roots_compress.pipeline.runner import run_recipe
         from roots_compress.report.gates import require
         from roots_compress.report.text import table
 

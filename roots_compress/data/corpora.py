@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from roots_compress.configs.data import DataConfig
 from roots_compress.data.builtin import DESCRIPTION, builtin_documents
-from roots_compress.data.config import DataConfig
 from roots_compress.data.documents import Document, TextSplit
-from roots_compress.data.files import SUFFIXES
 from roots_compress.data.fingerprint import content_key, without_repeats
-from roots_compress.data.folders import Listing, first_names, list_folder
-from roots_compress.data.readers import read_documents
+from roots_compress.data.sources.files import SUFFIXES
+from roots_compress.data.sources.folders import Listing, first_names, list_folder
+from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError, Key, printable
-from roots_compress.run.atomic import real_path
+from roots_compress.io.atomic import real_path
 
 # Where to cut the one document there is: the end of a paragraph, or else of a line, or of a word.
 BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.pieces import CONTEXT_CHARACTERS, context_after, context_before, cut_places
 from roots_compress.errors import InputError
-from roots_compress.run.background import interruptible
-from roots_compress.run.memory import available_memory
+from roots_compress.system.background import interruptible
+from roots_compress.system.memory import available_memory
 
 BATCH_CHARACTERS = 1 << 19
 """Text tokenised in one call: enough to keep the tokenizer's threads busy, and about 100 MB of its answer."""

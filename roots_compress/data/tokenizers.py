@@ -14,12 +14,12 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.data.config import TokenizerConfig
+from roots_compress.configs.data import TokenizerConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.pieces import cut_places
 from roots_compress.data.special_tokens import open_with_bos, opening_id
 from roots_compress.errors import InputError, Key
-from roots_compress.run.background import interruptible
+from roots_compress.system.background import interruptible
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from roots_compress.settings import LEAST_BLOCK_SIZE
+from roots_compress.configs.base import LEAST_BLOCK_SIZE
 
 IGNORED_LABEL = -100
 

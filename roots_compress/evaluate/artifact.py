@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
+from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import StageError
-from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.evaluate.memory import peak_rss_bytes
 from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.evaluate.size import count_parameters, graph_bytes
 from roots_compress.evaluate.speed import fit_contexts
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.progress import Progress
 from roots_compress.results import Metrics, Protocol
 from roots_compress.runtime.onnx_engine import OnnxEngine

@@ -17,7 +17,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from roots_compress.errors import InputError, RootsError, StageError
-from roots_compress.run.memory import memory_errors
+from roots_compress.system.memory import memory_errors
 
 if TYPE_CHECKING:
     # Not at run time: the child needs neither the bars nor rich, and its memory is measured.

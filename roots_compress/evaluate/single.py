@@ -7,22 +7,22 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.tokenizer import check_vocabulary
+from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.errors import InputError
 from roots_compress.evaluate.artifact import protocol_of
-from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.evaluate.perplexity import Perplexity, perplexity
-from roots_compress.model.checkpoint import load_checkpoint
-from roots_compress.model.tokenizer import check_vocabulary
 from roots_compress.progress import Progress
 from roots_compress.results import Protocol
-from roots_compress.run.threads import default_threads
 from roots_compress.runtime.graph_folder import holds_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.protocol import LanguageModel
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.runtime.torch_engine import TorchEngine
+from roots_compress.system.threads import default_threads
 
 
 def evaluate_artifact(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from roots_compress.model.quantized import QuantizedWeight
+from roots_compress.models.quantized import QuantizedWeight
 from roots_compress.runtime.graph_folder import graph_files
 
 

@@ -1,7 +1,8 @@
 """Self-attention as ONNX operators: fused, and by standard operators dense, top-m and block-sparse.
 
-Shape legend as in `model/attention.py`: B batch, N tokens of all rows, T queries, S keys (cached ones first),
-H query heads, G key/value heads, R = H / G, D head dimension, C blocks, M keys chosen, K blocks chosen.
+Shape legend as in `models/attention.py`: B batch, N tokens of all rows, T queries, S keys (cached ones
+first), H query heads, G key/value heads, R = H / G, D head dimension, C blocks, M keys chosen, K blocks
+chosen.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from roots_compress.export.frame import Blocks, Frame
 from roots_compress.export.fused import CacheScales, Heads, KeyValue, fused_attention
 from roots_compress.export.layers import rms_norm
 from roots_compress.export.weights import Matrices
-from roots_compress.model.quantized import has_int8_cache
+from roots_compress.models.quantized import has_int8_cache
 
 
 def self_attention(

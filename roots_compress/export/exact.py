@@ -16,9 +16,9 @@ from onnx import GraphProto, NodeProto, TensorProto
 from onnx.helper import make_node
 
 from roots_compress.export.fused import LEVELS
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import QuantizedEmbedding, QuantizedWeight
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import QuantizedEmbedding, QuantizedWeight
 
 SHAPING = ("Reshape", "Unsqueeze")
 FIRST_CACHE_SCALE = 12

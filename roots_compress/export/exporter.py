@@ -9,17 +9,17 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from roots_compress.checkpoints.checkpoint import Checkpoint, refuse_occupied
+from roots_compress.checkpoints.tokenizer import save_tokenizer
+from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
 from roots_compress.evaluate.size import graph_bytes, stored_bytes
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import ParityCase, check_parity
 from roots_compress.export.runtimes import write_configs
-from roots_compress.model.checkpoint import Checkpoint, refuse_occupied
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.tokenizer import save_tokenizer
-from roots_compress.run.atomic import system_errors
-from roots_compress.run.names import in_utf8
+from roots_compress.io.atomic import system_errors
+from roots_compress.io.names import in_utf8
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import SHARED_CACHE
 

@@ -1,6 +1,6 @@
 """What all layers of a graph share: shapes, masks, rotary angles and blocks, computed once from the inputs.
 
-Shape legend as in `model/attention.py`: B batch, T queries, S keys, C blocks, d half the head dimension.
+Shape legend as in `models/attention.py`: B batch, T queries, S keys, C blocks, d half the head dimension.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.quantized import has_int8_cache
-from roots_compress.model.rotary import rotary_frequencies
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.quantized import has_int8_cache
+from roots_compress.models.rotary import rotary_frequencies
 
 Window = int | None
 

@@ -23,9 +23,9 @@ from roots_compress.export.fused import KeyValue
 from roots_compress.export.layers import add_norm, mlp, norm
 from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.export.weights import Matrices
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import has_int8_cache
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import has_int8_cache
 from roots_compress.runtime.session import LOGITS_TO_KEEP, SHARED_CACHE
 
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}

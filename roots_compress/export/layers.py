@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from roots_compress.export.builder import MICROSOFT, GraphBuilder
 from roots_compress.export.weights import Matrices
-from roots_compress.model.config import RootsConfig
+from roots_compress.models.config import RootsConfig
 
 
 def rms_norm(builder: GraphBuilder, x: ir.Value, weight: ir.Value, epsilon: float) -> ir.Value:

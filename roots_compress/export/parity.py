@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from roots_compress.checkpoints.inspect import CONFIG
+from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.exact import dequantized, write_exact
 from roots_compress.export.tasks import exporter_config
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.sources import CONFIG
-from roots_compress.run.temporary import temporary_folder
+from roots_compress.io.temporary import temporary_folder
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.graph_folder import graph_files
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from roots_compress.checkpoints.inspect import CONFIG
+from roots_compress.checkpoints.write_back import family_config
 from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.importers.families import FAMILIES
-from roots_compress.model.importers.write_back import family_config
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import has_int8_cache
-from roots_compress.model.sources import CONFIG
+from roots_compress.families.families import FAMILIES
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import has_int8_cache
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import OURS
 

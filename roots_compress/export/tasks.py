@@ -12,7 +12,7 @@ from optimum.exporters.base import ExporterConfig
 from optimum.exporters.tasks import TasksManager
 from optimum.utils import DummyPastKeyValuesGenerator, DummyTextInputGenerator, NormalizedTextConfig
 
-from roots_compress.model.config import RootsConfig
+from roots_compress.models.config import RootsConfig
 
 TASK = "text-generation-with-past"
 Axes = dict[str, dict[int, str]]

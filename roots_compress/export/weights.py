@@ -1,4 +1,4 @@
-"""Matrices of a checkpoint as ONNX operators: plain, and each storage format of `model/quantized.py`.
+"""Matrices of a checkpoint as ONNX operators: plain, and each storage format of `models/quantized.py`.
 
 | format | operators |
 |---|---|
@@ -21,8 +21,8 @@ import onnx_ir as ir
 from torch import Tensor
 
 from roots_compress.export.builder import MICROSOFT, GraphBuilder
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.quantized import (
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.quantized import (
     ACTIVATION_LEVELS,
     UINT8_ZERO_POINT,
     Format,

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from roots_compress.run.disk import amount, free_disk
-from roots_compress.run.machine import (
+from roots_compress.io.disk import amount, free_disk
+from roots_compress.system.machine import (
     has_dot_products,
     own_instruction_set,
     saturates,
     usable_cores,
 )
-from roots_compress.run.memory import available_memory
-from roots_compress.run.threads import default_threads
+from roots_compress.system.memory import available_memory
+from roots_compress.system.threads import default_threads
 
 SECURITY_FLOORS = {"transformers": "5.5", "torch": "2.10", "onnx": "1.21", "filelock": "3.20.3"}
 """Oldest versions without a known way to run code from a file; see docs/decisions.md."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.errors import GateMissedError
-from roots_compress.recipe.schema import GatesConfig
 from roots_compress.report.rows import decode_ms, speedup
 from roots_compress.results import GateResult, RunMetrics
 

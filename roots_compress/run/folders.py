@@ -10,8 +10,8 @@ from collections.abc import Container
 from pathlib import Path
 from typing import get_args
 
+from roots_compress.io import atomic
 from roots_compress.results import StageKind
-from roots_compress.run import atomic
 from roots_compress.run.stages import KINDS, STAGE_FOLDER
 
 KEY_NAME = "key.json"

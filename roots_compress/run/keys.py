@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from roots_compress.results import Json
-from roots_compress.run.machine import code_sha256, library_versions, own_instruction_set
+from roots_compress.system.machine import code_sha256, library_versions, own_instruction_set
 
 PARENT = "parent"
 """The ingredient that holds the key of the stage before; a chain of stages is held together by it."""

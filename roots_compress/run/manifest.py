@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
+from roots_compress.io.atomic import read_regular
+from roots_compress.io.disk import file_sha256
 from roots_compress.results import Json, StageKind
-from roots_compress.run.atomic import read_regular
-from roots_compress.run.disk import file_sha256
 from roots_compress.run.keys import PARENT, StageKey, canonical_json, hash_json, sealed
 
 MANIFEST_NAME = "manifest.json"

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from roots_compress.errors import InputError
+from roots_compress.io import atomic
 from roots_compress.results import SCHEMA
-from roots_compress.run import atomic
 from roots_compress.run.keys import canonical_json
 from roots_compress.run.lock import LOCK_NAME, OWNER_NAME
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from roots_compress.errors import InputError, StageError
-from roots_compress.run.atomic import (
+from roots_compress.io.atomic import (
     FULL,
     make_folders,
     move_folder,
@@ -18,7 +18,7 @@ from roots_compress.run.atomic import (
     remove_empty,
     sync_tree,
 )
-from roots_compress.run.disk import amount, free_disk, has_file_slots
+from roots_compress.io.disk import amount, free_disk, has_file_slots
 from roots_compress.run.marker import MARKER_NAME
 
 MOST_FILES = 16

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from roots_compress.io.atomic import read_regular
 from roots_compress.results import Json
-from roots_compress.run.atomic import read_regular
 from roots_compress.run.keys import canonical_json, sealed
 from roots_compress.run.manifest import MANIFEST_NAME, record_file
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roots_compress.run import atomic
+from roots_compress.io import atomic
 from roots_compress.run.keys import StageKey
 from roots_compress.run.manifest import ManifestError
 from roots_compress.run.stages import STAGE_FOLDER, CommittedStage, read_stage, verify

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, get_args
 
 from roots_compress.errors import InputError
+from roots_compress.io.atomic import read_regular, real_path
 from roots_compress.results import RunMetrics, StageKind, StageResult
-from roots_compress.run.atomic import read_regular, real_path
 from roots_compress.run.keys import StageKey
 from roots_compress.run.manifest import Manifest, ManifestError, find_faults, read_manifest
 from roots_compress.run.marker import MARKER_NAME

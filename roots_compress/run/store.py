@@ -26,8 +26,8 @@ from types import TracebackType
 from typing import Literal, Self, get_args
 
 from roots_compress.errors import InputError, StageError
+from roots_compress.io import atomic
 from roots_compress.results import RunMetrics, StageKind
-from roots_compress.run import atomic
 from roots_compress.run.folders import (
     key_text,
     remove_partials,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from roots_compress.errors import StageError
+from roots_compress.io import atomic
 from roots_compress.results import SCHEMA, Json, StageKind, StageResult
-from roots_compress.run import atomic
 from roots_compress.run.folders import KEY_NAME, key_text, remove_partials, set_aside
 from roots_compress.run.keys import CHOSEN, StageKey, canonical_json
 from roots_compress.run.manifest import (

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.errors import InputError
-from roots_compress.model.logit_settings import LogitSettings
 from roots_compress.runtime.logits import adjusted
 from roots_compress.runtime.prompts import check_context, check_finite, check_prompt, left_pad
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens

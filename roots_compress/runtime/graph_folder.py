@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from roots_compress.errors import InputError
-from roots_compress.model.files import regular_file
+from roots_compress.io.json_files import regular_file
 from roots_compress.runtime.session import EXPORT_AGAIN
 
 GRAPH_NAME, GRAPH_SUFFIX = "model.onnx", ".onnx"

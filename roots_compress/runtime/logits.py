@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from roots_compress.model.logit_settings import LogitSettings
+from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.runtime.protocol import Logits
 
 Ids = NDArray[np.int64]

@@ -14,11 +14,11 @@ import onnxruntime as ort
 from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError, RootsError, StageError
-from roots_compress.model.files import read_json_object
-from roots_compress.run.machine import own_instruction_set, saturates
-from roots_compress.run.memory import MORE_MEMORY, lacks_memory
-from roots_compress.run.names import in_utf8
-from roots_compress.run.threads import default_threads
+from roots_compress.io.json_files import read_json_object
+from roots_compress.io.names import in_utf8
+from roots_compress.system.machine import own_instruction_set, saturates
+from roots_compress.system.memory import MORE_MEMORY, lacks_memory
+from roots_compress.system.threads import default_threads
 
 Provider = Literal["auto", "cpu", "cuda"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.generation_settings import NOT_DONE, folder_stop_ids, generation_document
+from roots_compress.checkpoints.inspect import TOKENIZER
+from roots_compress.checkpoints.logit_settings import LogitSettings
+from roots_compress.checkpoints.tokenizer import load_tokenizer_beside
 from roots_compress.data.special_tokens import opened, stop_ids
 from roots_compress.errors import InputError
-from roots_compress.model.generation_settings import NOT_DONE, folder_stop_ids, generation_document
-from roots_compress.model.logit_settings import LogitSettings
-from roots_compress.model.sources import TOKENIZER
-from roots_compress.model.tokenizer import load_tokenizer_beside
 from roots_compress.runtime.generate import UNCHANGED, generate
 from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.runtime.protocol import LanguageModel

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.model.tokenizer import quiet_transformers
+from roots_compress.checkpoints.tokenizer import quiet_transformers
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CLEANED = frozenset(" .?!,'ntmsver")

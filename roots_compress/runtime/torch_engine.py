@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.prompts import check_context, check_prompt
 from roots_compress.runtime.protocol import Logits, Step, Tokens
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
-from roots_compress.recipe.schema import GatesConfig
+from roots_compress.configs.recipe.schema import GatesConfig
 
 Key = TypeVar("Key")
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from roots_compress.preparation import Setting
+from roots_compress.pipeline.preflight import Setting
+from roots_compress.pipeline.steps import Step, key_of, keys_of
 from roots_compress.results import candidate_label, figures_line
 from roots_compress.run.keys import StageKey
 from roots_compress.run.shelf import Shelf
 from roots_compress.search.figures import Figures, outcomes_of
 from roots_compress.search.record import Record
 from roots_compress.search.space import Candidate, Space
-from roots_compress.steps import Step, key_of, keys_of
 
 
 def candidate_keys(setting: Setting, space: Space) -> dict[Candidate, StageKey]:

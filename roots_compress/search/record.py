@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from roots_compress.evaluate.config import EvaluationConfig
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.io.atomic import read_regular
+from roots_compress.pipeline.steps import TIMING_SETTINGS
 from roots_compress.results import Json
-from roots_compress.run.atomic import read_regular
 from roots_compress.search.figures import Figures
-from roots_compress.steps import TIMING_SETTINGS
 
 NAME: Final = "search.json"
 SCHEMA = 1

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from roots_compress.configs.recipe.writing import recipe_yaml
 from roots_compress.errors import RootsError, printable
 from roots_compress.evaluate.speed import Speeds, measure_speed
-from roots_compress.pipeline import describe, finish, make_rows
-from roots_compress.preparation import Setting
+from roots_compress.pipeline.preflight import Setting
+from roots_compress.pipeline.runner import describe, finish, make_rows
 from roots_compress.progress import bar
-from roots_compress.recipe.writing import recipe_yaml
 from roots_compress.results import RunMetrics, candidate_label
 from roots_compress.run.store import RunFolder
 from roots_compress.search.answer import answer

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Literal
 
-from roots_compress.recipe.schema import Recipe, StageConfig
-from roots_compress.training.config import DistillLossConfig
+from roots_compress.configs.recipe.schema import Recipe, StageConfig
+from roots_compress.configs.training import DistillLossConfig
 
 Candidate = tuple[str, ...]
 """Names of choices, in the order in which they are carried out; none for the model as it is."""

@@ -13,14 +13,14 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError
-from roots_compress.model.device import Precision, resolve_precision
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.device import Precision, resolve_precision
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.progress import Display
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch, BatchOrder
-from roots_compress.training.config import TrainingConfig
 from roots_compress.training.interrupts import uninterrupted
 from roots_compress.training.memory import hand_back_free_memory
 from roots_compress.training.objective import Objective

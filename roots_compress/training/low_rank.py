@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.errors import InputError, Key
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM
 
 ALPHA = 16.0
 """The updates are scaled by this over their rank, so that a learning rate serves every rank."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch
-from roots_compress.training.divergence import log_probs_at
-from roots_compress.training.head import head_loss
+from roots_compress.training.distillation.divergence import log_probs_at
+from roots_compress.training.distillation.head import head_loss
 
 
 @dataclass(frozen=True)

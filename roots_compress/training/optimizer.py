@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from roots_compress.training.config import TrainingConfig
+from roots_compress.configs.training import TrainingConfig
 
 BETA1 = 0.9
 

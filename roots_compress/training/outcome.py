@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from roots_compress.model.checkpoint import Checkpoint
+from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.results import Json
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from roots_compress.training.config import TrainingConfig
+from roots_compress.configs.training import TrainingConfig
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

@@ -21,12 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from roots_compress.model.readback import require_written
+from roots_compress.checkpoints.readback import require_written
+from roots_compress.io.atomic import move_folder, read_regular, remove_folder, sync_tree, write_text
+from roots_compress.io.disk import file_sha256
+from roots_compress.io.names import in_utf8
 from roots_compress.results import Json
-from roots_compress.run.atomic import move_folder, read_regular, remove_folder, sync_tree, write_text
-from roots_compress.run.disk import file_sha256
 from roots_compress.run.keys import canonical_json, sealed, unsealed
-from roots_compress.run.names import in_utf8
 
 SCHEMA = 2
 KEPT = 2

@@ -52,7 +52,7 @@ CLASSES: dict[int, str] = {
 
 NOT_APPLICABLE: dict[int, str] = {
     22: "a recipe has no references: each stage takes what the one before it made",
-    41: "not malformed: read in less than a second (tests/model/test_sources.py)",
+    41: "not malformed: read in less than a second (tests/checkpoints/test_inspect.py)",
     60: "not malformed: nothing is padded with a token of the vocabulary, and text ends where it is told to",
     61: "not malformed: kept and never rendered (`template` in tests/bad_inputs/hostile.py)",
     62: "not refused: see what is not covered in docs/reliability.md",

@@ -11,14 +11,14 @@ from typing import Any
 import gguf
 import numpy as np
 
-from roots_compress.export.config import ExportConfig
+from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from roots_compress.configs.export import ExportConfig
+from roots_compress.configs.recipe.loading import parse_recipe, resolved
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.model.checkpoint import load_checkpoint, save_checkpoint
-from roots_compress.recipe.loading import parse_recipe, resolved
 from roots_compress.run.stages import stage_folder_name
 from roots_compress.run.store import RunFolder
 from tests.chains import write_text
-from tests.model.sources import save_source, source_model
+from tests.families.sources import save_source, source_model
 from tests.report import figures
 from tests.run.stubs import MACHINE, make_key, make_result
 from tests.tiny import VOCAB_SIZE, tiny_checkpoint, tiny_model, tiny_tokenizer

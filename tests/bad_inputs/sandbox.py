@@ -68,13 +68,6 @@ def warm_up() -> None:
     # A pool of threads does not survive a fork: a child would wait for it for ever.
     torch.set_num_threads(1)
 
-    import roots_compress.cli.app
-    import roots_compress.evaluate.single
-    import roots_compress.pipeline
-    import roots_compress.report.html
-    import roots_compress.report.text
-    import roots_compress.verification  # noqa: F401
-
     _ = transformers.AutoModelForCausalLM, transformers.AutoTokenizer
 
 

@@ -12,11 +12,11 @@ import pytest
 import benchmarks.quality.__main__ as quality
 from benchmarks.quality.__main__ import Made, carry_on, main
 from benchmarks.quality.variants import CHAIN, QUANTIZE, UNCHANGED, Stage, Table, with_calibration
+from roots_compress.checkpoints.checkpoint import save_checkpoint
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.documents import Document, TextSplit
-from roots_compress.model.checkpoint import save_checkpoint
-from roots_compress.prune.config import PruneConfig
-from roots_compress.prune.stage import prune
-from roots_compress.quantize.config import QuantizeConfig
+from roots_compress.stages.prune.stage import prune
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer
 
 LAYER = tiny_layer(intermediate_size=128)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.shape_costs import factors
-from roots_compress.prune.sensitivity import LayerCosts
+from roots_compress.stages.prune.sensitivity import LayerCosts
 
 
 def test_factors_are_those_between_costs_of_the_same_shapes() -> None:

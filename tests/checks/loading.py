@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from roots_compress.checkpoints import inspect
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from roots_compress.configs.data import DataConfig
+from roots_compress.configs.recipe import loading, yaml
 from roots_compress.data import corpora
-from roots_compress.data.config import DataConfig
-from roots_compress.model import safetensors_header, sources
-from roots_compress.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from roots_compress.recipe import loading, yaml
+from roots_compress.io import safetensors_header
 from tests.checks.removal import Check
-from tests.model.gguf_files import gguf_model, write_gguf
-from tests.model.sources import save_source, source_model
+from tests.families.gguf_files import gguf_model, write_gguf
+from tests.families.sources import save_source, source_model
 from tests.tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 NORM = "model.norm.weight"
@@ -108,14 +109,14 @@ def llama_with_another_tensor(folder: Path) -> None:
 
 
 def gguf_with_scaled_logits(folder: Path) -> None:
-    sources.inspect_source(
+    inspect.inspect_source(
         write_gguf(folder / "model.gguf", gguf_model("llama"), settings={"logit_scale": 0.5})
     )
 
 
 def gguf_with_another_tensor(folder: Path) -> None:
     extra = {"blk.0.attn_sub_norm.weight": np.ones(32, np.float32)}
-    sources.inspect_source(write_gguf(folder / "model.gguf", gguf_model("llama"), tensors=extra))
+    inspect.inspect_source(write_gguf(folder / "model.gguf", gguf_model("llama"), tensors=extra))
 
 
 def seen_held_out_text(folder: Path) -> None:

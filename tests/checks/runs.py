@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from roots_compress.checkpoints import checkpoint as checkpoints
+from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.errors import GateMissedError, StageError
-from roots_compress.model import checkpoint as checkpoints
-from roots_compress.recipe.schema import GatesConfig
 from roots_compress.report import gates
 from roots_compress.run.manifest import Manifest
 from roots_compress.run.stages import newest_checkpoint, read_stages, verify

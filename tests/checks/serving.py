@@ -9,14 +9,14 @@ from unittest.mock import patch
 
 import numpy as np
 
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
 from roots_compress.evaluate import artifact
 from roots_compress.evaluate import perplexity as perplexities
-from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.export import exporter, parity
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.graph import build_graph
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime import graph_folder
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.prompts import left_pad

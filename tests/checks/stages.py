@@ -16,29 +16,29 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.data.config import CalibrationConfig
+from roots_compress.calibration.activations import InputStatistics
+from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.windows import PackedWindows
-from roots_compress.distill import student as students
 from roots_compress.errors import StageError
-from roots_compress.model.calibration import InputStatistics
-from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.surgery import keep_mlp_channels
-from roots_compress.prune import refit
-from roots_compress.prune import stage as prune_stage
-from roots_compress.prune.config import PruneConfig
-from roots_compress.prune.plan import LayerTarget
-from roots_compress.prune.shapes import Allocation
-from roots_compress.quantize import head as quantize_head
-from roots_compress.quantize import stage as quantize_stage
-from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.quantize.rounding import quantize_matrix
-from roots_compress.quantize.walk import round_layers
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.resizing import keep_mlp_channels
+from roots_compress.stages.distill import student as students
+from roots_compress.stages.prune import refit
+from roots_compress.stages.prune import stage as prune_stage
+from roots_compress.stages.prune.plan import LayerTarget
+from roots_compress.stages.prune.targets.allocate import Allocation
+from roots_compress.stages.quantize import head as quantize_head
+from roots_compress.stages.quantize import stage as quantize_stage
+from roots_compress.stages.quantize.rounding import quantize_matrix
+from roots_compress.stages.quantize.walk import round_layers
 from roots_compress.training import loop
 from roots_compress.training.batches import Batch
-from roots_compress.training.config import DistillLossConfig, TrainingConfig
-from roots_compress.training.distillation import Distillation
+from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from tests.checks.removal import Check, NoticedError
 from tests.export.quantized import quantized

@@ -20,14 +20,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.cli.app import app
 from roots_compress.cli.options import MOST_THREADS as MOST_THREADS_OF_OPTIONS
-from roots_compress.data.config import TokenizerConfig
+from roots_compress.configs.base import MOST_THREADS
+from roots_compress.configs.data import TokenizerConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.tokenizers import train_tokenizer
-from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.run.marker import MARKER_NAME, marker_text
-from roots_compress.settings import MOST_THREADS
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_checkpoint, tiny_model, tiny_tokenizer
 
 WEIGHTS = "model.safetensors"

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from roots_compress.checkpoints.checkpoint import save_checkpoint
 from roots_compress.cli import console
 from roots_compress.cli.app import app
-from roots_compress.export.config import ExportConfig
+from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.model.checkpoint import save_checkpoint
 from tests.cli.shells import ROOT, shell
 from tests.tiny import tiny_checkpoint
 
@@ -110,8 +110,8 @@ def test_a_prompt_of_utf8_is_read_in_the_c_locale(graph: Path, tmp_path: Path) -
 def test_threads_default_to_the_cores_this_process_may_use(
     graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from roots_compress.run import threads
     from roots_compress.runtime import onnx_engine, session
+    from roots_compress.system import threads
 
     opened: list[int | None] = []
 

@@ -14,10 +14,10 @@ from roots_compress.cli.app import app
 from roots_compress.cli.naming import Names
 from roots_compress.cli.options import OptionGroup, RunOptions, TrainingOptions
 from roots_compress.cli.stage_options import CutOptions, DistillOptions, ModelOptions, RoundingOptions
+from roots_compress.configs.base import Settings
+from roots_compress.configs.recipe.faults import STAGES
+from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import InputError, Key, RootsError
-from roots_compress.recipe.faults import STAGES
-from roots_compress.recipe.schema import Recipe
-from roots_compress.settings import Settings
 
 GROUPS: list[tuple[type[OptionGroup], type[Settings]]] = [
     (RunOptions, Recipe),

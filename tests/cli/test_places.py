@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.model.checkpoint import Checkpoint, save_checkpoint
+from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from tests.bad_inputs.sandbox import warm_up
 from tests.forked import be_the_command
 from tests.tiny import TEXT, tiny_model, tiny_tokenizer
@@ -59,10 +59,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def graph(model: Path) -> Path:
     """A graph with its weights in a file beside it, as large ones have them."""
-    from roots_compress.export.config import ExportConfig
+    from roots_compress.checkpoints.checkpoint import load_checkpoint
+    from roots_compress.configs.export import ExportConfig
     from roots_compress.export.exporter import export_checkpoint, save_graph
     from roots_compress.export.graph import build_graph
-    from roots_compress.model.checkpoint import load_checkpoint
 
     folder = model.parent / "graph"
     export_checkpoint(load_checkpoint(model), folder, ExportConfig())

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from roots_compress.cli.app import app
 from roots_compress.cli.reference import reference
-from roots_compress.data.config import DataConfig, TokenizerConfig
-from roots_compress.distill.config import DistillConfig
-from roots_compress.evaluate.config import EvaluationConfig
-from roots_compress.prune.config import PruneConfig
-from roots_compress.quantize.config import QuantizeConfig
-from roots_compress.recipe.schema import Recipe
-from roots_compress.train.config import ArchitectureConfig
-from roots_compress.training.config import DistillLossConfig, TrainingConfig
+from roots_compress.configs.data import DataConfig, TokenizerConfig
+from roots_compress.configs.distill import DistillConfig
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.train import ArchitectureConfig
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.recipe.schema import Recipe
+from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
 from tests.cli.shells import shell
 
@@ -94,7 +94,7 @@ def test_a_reader_that_leaves_in_the_middle_hears_no_complaint(chain: Chain, tmp
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from roots_compress.model.checkpoint import save_checkpoint
+    from roots_compress.checkpoints.checkpoint import save_checkpoint
     from tests.tiny import tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"

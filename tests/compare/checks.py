@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.configs.export import ExportConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.evaluate.perplexity import perplexity
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.text import load_tokenizer, stream_text
 from tests.compare.texts import TEXTS

@@ -9,12 +9,12 @@ import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.model.importers.families import FAMILIES
+from roots_compress.families.families import FAMILIES
 from tests.compare.checks import CONTEXT, assert_like_transformers
 from tests.compare.ggufs import write_gguf
 from tests.compare.kinds import KINDS, reference
 from tests.compare.vocabularies import VOCABULARIES
-from tests.model.sources import source_model
+from tests.families.sources import source_model
 
 FOLDERS = [
     ("llama", "llama2"),

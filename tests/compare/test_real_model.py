@@ -12,10 +12,10 @@ import torch
 from gguf import GGUFReader, TokenType
 from transformers import AutoModelForCausalLM
 
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.data.documents import Document
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.evaluate.perplexity import perplexity
-from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.runtime.torch_engine import TorchEngine
 from tests.compare.checks import BLOCK, own_perplexity
 from tests.compare.ggufs import Vocabulary

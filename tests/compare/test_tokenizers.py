@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.tokenizer import load_tokenizer
 from roots_compress.data.special_tokens import opened
-from roots_compress.model.sources import inspect_source
-from roots_compress.model.tokenizer import load_tokenizer
 from tests.compare.ggufs import write_gguf
 from tests.compare.kinds import KINDS, reference
 from tests.compare.texts import TEXTS
 from tests.compare.vocabularies import VOCABULARIES
-from tests.model.sources import source_model
+from tests.families.sources import source_model
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.data.config import TokenizerConfig
+from roots_compress.configs.data import TokenizerConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.tokenizers import train_tokenizer
 

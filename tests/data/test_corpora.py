@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import pytest
 
+from roots_compress.configs.data import DataConfig
 from roots_compress.data import corpora
-from roots_compress.data.config import DataConfig
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import InputError

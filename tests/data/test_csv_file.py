@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.data.readers import read_documents
+from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError
 
 

@@ -14,8 +14,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.configs.data import TokenizerConfig
 from roots_compress.data import encoding, pieces
-from roots_compress.data.config import TokenizerConfig
 from roots_compress.data.documents import Document, Span
 from roots_compress.data.encoding import bytes_of_tokens, encode, first_characters, joined, marks_beginnings
 from roots_compress.data.evaluation import evaluation_windows
@@ -210,7 +210,7 @@ def test_memory_is_bounded_by_the_batch(tmp_path: Path) -> None:
     """16 MB of prose as one document: three times its size and the tokens, where it was 200 times."""
     program = (
         "import resource\n"
-        "from roots_compress.data.config import TokenizerConfig\n"
+        "from roots_compress.configs.data import TokenizerConfig\n"
         "from roots_compress.data.documents import Document\n"
         "from roots_compress.data.evaluation import evaluation_windows\n"
         "from roots_compress.data.packing import pack\n"
@@ -235,10 +235,10 @@ def test_a_signal_ends_the_tokenizing_of_one_long_word(tmp_path: Path, handled: 
     wait = "interruptible(call)" if handled else "call()"
     program = (
         "import signal\n"
-        "from roots_compress.data.config import TokenizerConfig\n"
+        "from roots_compress.configs.data import TokenizerConfig\n"
         "from roots_compress.data.documents import Document\n"
         "from roots_compress.data.tokenizers import train_tokenizer\n"
-        "from roots_compress.run.background import end_at_second_signal, interruptible, left_behind\n"
+        "from roots_compress.system.background import end_at_second_signal, interruptible, left_behind\n"
         "import os\n"
         "end_at_second_signal([signal.SIGINT])\n"
         "tokenizer = train_tokenizer([Document.plain('aaa bbb')], TokenizerConfig(vocab_size=300))\n"

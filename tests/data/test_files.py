@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from roots_compress.data.readers import read_documents
+from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError
 
 

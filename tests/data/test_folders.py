@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from roots_compress.data.config import DataConfig
+from roots_compress.configs.data import DataConfig
 from roots_compress.data.corpora import load_text
-from roots_compress.data.files import FREE_BYTES
-from roots_compress.data.folders import list_folder
+from roots_compress.data.sources.files import FREE_BYTES
+from roots_compress.data.sources.folders import list_folder
 from roots_compress.errors import InputError
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from roots_compress.data.readers import read_documents
+from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError
 
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]

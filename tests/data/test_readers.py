@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from roots_compress.data.documents import Document, Span
-from roots_compress.data.readers import read_documents
+from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError
 
 CHAT = [
@@ -177,7 +177,7 @@ def test_reading_a_table_uses_no_network_and_leaves_the_home_alone(tmp_path: Pat
         "calls = []\n"
         "sys.addaudithook(lambda event, _: calls.append(event) if event.startswith('socket.') else None)\n"
         "from pathlib import Path\n"
-        "from roots_compress.data.readers import read_documents\n"
+        "from roots_compress.data.sources.readers import read_documents\n"
         f"for name in ('a.csv', 'a.parquet'): read_documents(Path({str(tmp_path)!r}) / name, 'text')\n"
         "print([call for call in calls if call in ('socket.connect', 'socket.getaddrinfo', 'socket.bind')])\n"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from roots_compress.data.config import TokenizerConfig
+from roots_compress.configs.data import TokenizerConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.tokenizers import tokenizer_sha256, train_tokenizer
 from roots_compress.errors import InputError

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.configs.export import ExportConfig
 from roots_compress.evaluate.artifact import measure_quality, protocol_of
-from roots_compress.evaluate.config import EvaluationConfig
 from roots_compress.evaluate.size import graph_bytes
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from tests.evaluate.models import random_windows
 from tests.tiny import VOCAB_SIZE, tiny_checkpoint, tiny_layer

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from roots_compress.configs.export import ExportConfig
 from roots_compress.evaluate.perplexity import cached_perplexity, perplexity
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.onnx_engine import OnnxEngine

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from roots_compress.model.config import RootsConfig
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import Format, QuantizedEmbedding, QuantizedWeight
-from roots_compress.quantize.cache import observed_cache
-from roots_compress.quantize.rounding import quantize_matrix
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, QuantizedEmbedding, QuantizedWeight
+from roots_compress.stages.quantize.cache import observed_cache
+from roots_compress.stages.quantize.rounding import quantize_matrix
 from tests.tiny import tiny_model, tiny_tokens
 
 

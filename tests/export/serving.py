@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roots_compress.export.graph import build_graph
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.run.machine import own_instruction_set
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.session import session_settings
+from roots_compress.system.machine import own_instruction_set
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 

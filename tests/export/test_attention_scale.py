@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from roots_compress.export.graph import build_graph
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import Format
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format
 from tests.export.quantized import quantized, tiny_quantized, with_int8_cache
 from tests.export.serving import expected, left_padded_mask, open_bytes, relative_difference, serve
 from tests.export.test_graph import FUSED

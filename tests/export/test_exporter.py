@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import InputError, StageError
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.exporter import DATA_NAME, export_checkpoint, save_graph
 from roots_compress.export.graph import build_graph
 from roots_compress.export.tasks import TASK, RootsExporterConfig, exporter_config
-from roots_compress.model.config import RootsConfig
+from roots_compress.models.config import RootsConfig
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from tests.export.serving import expected, left_padded_mask, open_bytes, relative_difference, serve
 from tests.faults.commands import Commands

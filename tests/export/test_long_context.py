@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from roots_compress.configs.export import ExportConfig
 from roots_compress.evaluate.memory import peak_rss_bytes
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.exporter import save_graph
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import check_parity
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from tests.export.quantized import with_int8_cache
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens

@@ -10,14 +10,14 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import InputError, StageError
-from roots_compress.export.config import ExportConfig
 from roots_compress.export.exact import dequantized
 from roots_compress.export.exporter import save_graph
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import check_parity, make_scripts
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import Format, QuantizedEmbedding
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, QuantizedEmbedding
 from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
 from tests.export.quantized import tiny_quantized, with_int8_cache
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens

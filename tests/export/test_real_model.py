@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from roots_compress.export.config import ExportConfig
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import DATA_NAME, ExportReport, export_checkpoint
-from roots_compress.model.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.onnx_engine import OnnxEngine
 

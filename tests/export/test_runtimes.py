@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from roots_compress.export.config import ExportConfig
+from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.export.runtimes import genai_config, served_config
 from roots_compress.runtime.onnx_engine import OnnxEngine

@@ -12,8 +12,8 @@ from torch import nn
 
 from roots_compress.export.exact import dequantized
 from roots_compress.export.graph import build_graph
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.model.quantized import Format
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format
 from tests.export.quantized import quantized, tiny_quantized
 from tests.export.serving import (
     expected,

@@ -22,11 +22,11 @@ from unittest.mock import patch
 
 from rich.console import Console
 
-from roots_compress import making, pipeline
-from roots_compress.model import checkpoint
-from roots_compress.preparation import prepare
-from roots_compress.recipe.loading import load_recipe
-from roots_compress.recipe.yaml import read_yaml
+from roots_compress.checkpoints import checkpoint
+from roots_compress.configs.recipe.loading import load_recipe
+from roots_compress.configs.recipe.yaml import read_yaml
+from roots_compress.pipeline import runner, stage_runner
+from roots_compress.pipeline.preflight import prepare
 from roots_compress.run.store import RunFolder
 from roots_compress.run.workspace import Workspace
 from roots_compress.training import loop
@@ -39,7 +39,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (RunFolder, "write_text"),
         (RunFolder, "seal"),
         (Workspace, "commit"),
-        (making, "_unchanged_inputs"),
+        (stage_runner, "_unchanged_inputs"),
         (checkpoint, "require_written"),
     ),
     "saved training states": ((loop, "save_state"),),
@@ -62,7 +62,7 @@ def main() -> None:
                 timed = _timed(getattr(owner, name), part, spent)
                 patches.enter_context(patch.object(owner, name, timed))
         started = time.perf_counter()
-        pipeline.run_recipe(setting, Path(folder) / "run", console=Console(stderr=True, quiet=True))
+        runner.run_recipe(setting, Path(folder) / "run", console=Console(stderr=True, quiet=True))
         whole = time.perf_counter() - started
     shares = {part: round(seconds / whole, 5) for part, seconds in spent.items()}
     line = {"scale": options.scale, "seconds": round(whole, 2), "shares": shares}

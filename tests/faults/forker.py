@@ -22,7 +22,7 @@ from tests.forked import be, be_the_command
 def main() -> None:
     """Serve until standard input ends."""
     # What a command would import in its first seconds, so that kills fall on its work.
-    import roots_compress.pipeline
+    import roots_compress.pipeline.runner
     import roots_compress.report.text  # noqa: F401
 
     for line in sys.stdin:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from roots_compress.configs.recipe.loading import load_recipe
+from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.data.builtin import builtin_documents
-from roots_compress.recipe.loading import load_recipe
-from roots_compress.recipe.yaml import read_yaml
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 SHORTENED = {"steps": 2, "windows": 4, "own_windows": 2, "repeats": 2}

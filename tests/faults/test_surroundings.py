@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.recipe.schema import Recipe
+from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
 
 Chain = tuple[Recipe, Path, RunMetrics]

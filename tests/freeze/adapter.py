@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from roots_compress.model.checkpoint import load_checkpoint
+from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.runtime.onnx_engine import OnnxEngine
 
 TOKENS = np.random.default_rng(0).integers(3, 290, (2, 24))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roots_compress.model.checkpoint import save_checkpoint
+from roots_compress.checkpoints.checkpoint import save_checkpoint
 from tests.chains import write_text
 from tests.compare.ggufs import write_gguf
 from tests.compare.test_models import GGUFS, ids_of, lengths
 from tests.compare.vocabularies import VOCABULARIES
 from tests.export.test_graph import FUSED, SWITCHES
-from tests.model.sources import save_source, source_model
-from tests.model.test_importers import VARIANTS
+from tests.families.sources import save_source, source_model
+from tests.families.test_families import VARIANTS
 from tests.tiny import tiny_checkpoint
 
 

@@ -18,10 +18,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.configs.recipe.loading import check_paths, load_recipe, parse_recipe, resolved
+from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.errors import RootsError
-from roots_compress.model.sources import inspect_source
-from roots_compress.recipe.loading import check_paths, load_recipe, parse_recipe, resolved
-from roots_compress.recipe.yaml import read_yaml
 from roots_compress.report.html import html
 from roots_compress.report.text import markdown, tables
 from roots_compress.run.keys import canonical_json, hash_json, sealed

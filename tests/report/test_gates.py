@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.errors import GateMissedError
-from roots_compress.recipe.schema import GatesConfig
 from roots_compress.report.gates import judge, require
 from roots_compress.results import Json
 from tests.report.figures import run, stage

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.errors import InputError
-from roots_compress.model.logit_settings import LogitSettings
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.logits import adjusted, repeating
 from roots_compress.runtime.torch_engine import TorchEngine

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.model.checkpoint import load_checkpoint
-from roots_compress.model.importers.write_back import write_back
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.write_back import write_back
 from tests.runtime.transformers_text import Ours, Theirs
 
 pytestmark = [pytest.mark.real_model, pytest.mark.slow]

@@ -11,9 +11,9 @@ import torch
 from tokenizers import processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.data.special_tokens import open_with_nothing
 from roots_compress.errors import InputError
-from roots_compress.model.checkpoint import load_checkpoint
 from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
 from tests.runtime.tokenizer_kinds import KINDS
 from tests.runtime.transformers_text import Ours, Theirs

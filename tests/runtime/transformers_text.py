@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from roots_compress.export.config import ExportConfig
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.model.checkpoint import Checkpoint
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
 

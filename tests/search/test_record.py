@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roots_compress.evaluate.config import EvaluationConfig
+from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.search.figures import Figures
 from roots_compress.search.record import NAME, Record
 

@@ -12,20 +12,20 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from roots_compress import making
 from roots_compress.cli.app import app
+from roots_compress.configs.recipe.growth import grow
+from roots_compress.configs.recipe.loading import load_recipe, parse_recipe, resolved
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.errors import InputError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
-from roots_compress.preparation import prepare
-from roots_compress.recipe.growth import grow
-from roots_compress.recipe.loading import load_recipe, parse_recipe, resolved
-from roots_compress.recipe.schema import Recipe
-from roots_compress.recipe.yaml import read_yaml
+from roots_compress.pipeline import stage_runner
+from roots_compress.pipeline.preflight import prepare
+from roots_compress.pipeline.verify import verify_folder
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_metrics, read_stages
 from roots_compress.search.plan import plan_search
 from roots_compress.search.run import run_search
-from roots_compress.verification import verify_folder
 from tests.chains import CALIBRATION, EVALUATION, TRAIN, TRAINING, carry_out
 
 CHOICES: list[dict[str, Any]] = [
@@ -215,7 +215,7 @@ def test_a_candidate_that_lacked_room_is_tried_again(
     fp16 = {"kind": "quantize", "name": "fp16", "scheme": "fp16", "calibration": CALIBRATION}
     recipe = searched(text_file, fp16)
     with monkeypatch.context() as short:
-        short.setattr(making, "available_memory", lambda: 1)
+        short.setattr(stage_runner, "available_memory", lambda: 1)
         metrics, _ = look(recipe, folder)
     assert metrics.search is not None
     assert "too little memory" in metrics.search.failed["fp16"]
@@ -268,7 +268,7 @@ def test_an_interrupted_search_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         return export(*arguments, **options)
 
-    monkeypatch.setattr(making, "export_checkpoint", export_or_stop)
+    monkeypatch.setattr(stage_runner, "export_checkpoint", export_or_stop)
     with pytest.raises(KeyboardInterrupt):
         look(recipe, baseline)
     with pytest.raises(InputError, match="has not ended"):

@@ -6,8 +6,8 @@ from itertools import permutations
 
 import pytest
 
-from roots_compress.recipe.loading import parse_recipe
-from roots_compress.recipe.schema import Recipe
+from roots_compress.configs.recipe.loading import parse_recipe
+from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.search.space import Space, candidates_of
 
 KINDS = {"p": "prune", "P": "prune", "d": "distill", "q": "quantize", "Q": "quantize"}

@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
+from roots_compress.configs.training import DistillLossConfig, Divergence
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.training import head
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
-from roots_compress.training.config import DistillLossConfig, Divergence
-from roots_compress.training.distillation import Distillation
+from roots_compress.training.distillation import head
+from roots_compress.training.distillation.objective import Distillation
+from roots_compress.training.distillation.signals import hidden_distance
+from roots_compress.training.distillation.teacher import cached_teacher
+from roots_compress.training.distillation.teacher_cache import TeacherCache
 from roots_compress.training.objective import CrossEntropy
-from roots_compress.training.signals import hidden_distance
-from roots_compress.training.teacher import cached_teacher
-from roots_compress.training.teacher_cache import TeacherCache
 from tests.tiny import VOCAB_SIZE, tiny_layer, tiny_model
 from tests.training.text import as_batch, windows
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from roots_compress.training.config import Divergence
-from roots_compress.training.divergence import (
+from roots_compress.configs.training import Divergence
+from roots_compress.training.distillation.divergence import (
     at_tokens_with_tail,
     divergence,
     log_probs_at,

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.training import head
-from roots_compress.training.config import DistillLossConfig
-from roots_compress.training.distillation import Distillation
+from roots_compress.configs.training import DistillLossConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.training.distillation import head
+from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.objective import CrossEntropy, Objective
 from tests.tiny import VOCAB_SIZE, tiny_model
 from tests.training.text import as_batch, windows

@@ -13,12 +13,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import InputError, StageError
-from roots_compress.model.device import resolve_device, resolve_precision
-from roots_compress.model.modeling import RootsForCausalLM
+from roots_compress.models.device import resolve_device, resolve_precision
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch, BatchOrder, scored_windows
-from roots_compress.training.config import DistillLossConfig, TrainingConfig
-from roots_compress.training.distillation import Distillation
+from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.loop import fit
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from roots_compress.training.optimizer import make_optimizer, trainable

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import InputError
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.training.config import TrainingConfig
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.low_rank import ALPHA, LowRankLinear, check_rank, low_rank_updates
 from roots_compress.training.summary import FitSummary
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import StageError
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.training.config import DistillLossConfig, TrainingConfig
-from roots_compress.training.distillation import Distillation
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.interrupts import uninterrupted
 from roots_compress.training.summary import FitSummary
 from tests.tiny import tiny_layer, tiny_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from roots_compress.data.windows import IGNORED_LABEL
-from roots_compress.training.samples import sample_continuations
+from roots_compress.training.distillation.samples import sample_continuations
 from tests.tiny import tiny_model
 from tests.training.text import as_batch, windows
 

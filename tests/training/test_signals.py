@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from roots_compress.training.signals import (
+from roots_compress.training.distillation.signals import (
     hidden_distance,
     least_squares_maps,
     matched_layers,

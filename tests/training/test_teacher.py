@@ -14,15 +14,15 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
+from roots_compress.configs.training import DistillLossConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
-from roots_compress.model.modeling import RootsForCausalLM
-from roots_compress.training import teacher as teacher_module
-from roots_compress.training import teacher_cache
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
-from roots_compress.training.config import DistillLossConfig
-from roots_compress.training.teacher import cached_teacher
-from roots_compress.training.teacher_cache import TeacherCache
+from roots_compress.training.distillation import teacher as teacher_module
+from roots_compress.training.distillation import teacher_cache
+from roots_compress.training.distillation.teacher import cached_teacher
+from roots_compress.training.distillation.teacher_cache import TeacherCache
 from tests.tiny import VOCAB_SIZE, tiny_model
 from tests.training.text import windows
 

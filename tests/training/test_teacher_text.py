@@ -12,12 +12,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from roots_compress.calibration.own_text import own_text
+from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
-from roots_compress.model.checkpoint import Checkpoint
-from roots_compress.model.own_text import own_text
-from roots_compress.training import teacher_text
-from roots_compress.training.teacher_text import with_teacher_text
+from roots_compress.training.distillation import teacher_text
+from roots_compress.training.distillation.teacher_text import with_teacher_text
 from tests.tiny import tiny_checkpoint
 from tests.training.text import windows
 

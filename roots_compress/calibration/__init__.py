@@ -1,0 +1,1 @@
+"""What a model does on calibration text: activations, gradients, text of its own."""

@@ -1,0 +1,227 @@
+"""What linear layers read on calibration text: streamed statistics, and the residual stream itself.
+
+Nothing here holds the activations of a whole model. Statistics are summed up batch by batch; a Gram matrix
+exists only for the modules it was asked for; the residual stream is one tensor of tokens by hidden size.
+
+Shape legend: N windows, B windows in a batch, T tokens in a window, W hidden size, R rows (flattened tokens),
+C input channels of a module.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import StageError
+from roots_compress.models.layers import RootsLayer
+from roots_compress.models.modeling import RootsForCausalLM, RootsModel
+
+BATCH_SIZE = 4
+GRAM_STRIPES = 8
+"""Stripes of columns in which a Gram matrix is summed up, each from its own diagonal on: half and a little
+more of the products that the whole matrix takes."""
+NARROWEST_STRIPE = 64
+Observer = Callable[[str, Tensor], None]
+"""Called with a module's name and a batch of its input rows, `RC`."""
+
+
+def _stripes(width: int) -> Iterator[slice]:
+    """Yield the stripes of columns that a Gram matrix of this width is summed up in."""
+    stripe = max(NARROWEST_STRIPE, -(-width // GRAM_STRIPES))
+    for first in range(0, width, stripe):
+        yield slice(first, min(first + stripe, width))
+
+
+class InputStatistics:
+    """Sums over the rows that a linear layer has read.
+
+    Attributes:
+        rows: how many rows were seen.
+        squared_norms: `C`, float64: each channel's sum of squares; the diagonal of the Gram matrix.
+        largest: `C`, float32: each channel's largest magnitude.
+    """
+
+    def __init__(self, width: int, *, gram: bool = False, device: str | torch.device = "cpu") -> None:
+        self.rows = 0
+        self.squared_norms = torch.zeros(width, dtype=torch.float64, device=device)
+        self.largest = torch.zeros(width, device=device)
+        self._products = torch.zeros(width, width, dtype=torch.float64, device=device) if gram else None
+        self._mirrored = True
+
+    @property
+    def gram(self) -> Tensor | None:
+        """`CC`, float64: `X.T @ X` over all rows; None where it was not asked for.
+
+        Each batch is multiplied in float32 and added in float64, on one side of the diagonal.
+        """
+        if self._products is not None and not self._mirrored:
+            width = len(self._products)
+            for columns in _stripes(width):
+                block = self._products[columns, columns]
+                block.copy_(block.triu() + block.triu(1).T)
+                self._products[columns.stop :, columns] = self._products[columns, columns.stop :].T
+            self._mirrored = True
+        return self._products
+
+    def update(self, rows_RC: Tensor) -> None:
+        """Add rows."""
+        rows_RC = rows_RC.float()
+        self.rows += rows_RC.shape[0]
+        self.largest = torch.maximum(self.largest, rows_RC.abs().amax(dim=0))
+        if self._products is None:
+            self.squared_norms += rows_RC.square().sum(dim=0).double()
+            return
+        for columns in _stripes(rows_RC.shape[1]):
+            self._products[columns, columns.start :] += rows_RC[:, columns].T @ rows_RC[:, columns.start :]
+        self._mirrored = False
+        self.squared_norms = self._products.diagonal().clone()
+
+    def check(self, name: str) -> None:
+        """Refuse statistics that cannot be used.
+
+        Raises:
+            StageError: an input channel of the module `name` held NaN or an infinity.
+        """
+        bad = (
+            (~torch.isfinite(self.squared_norms) | ~torch.isfinite(self.largest)).nonzero().flatten().tolist()
+        )
+        if bad:
+            raise StageError(
+                f"{len(bad)} input channels of {name} are NaN or infinite on the calibration text, "
+                f"the first of them {bad[0]}",
+                remedy="Check the checkpoint: it is broken, or its activations overflow in half precision.",
+            )
+
+
+@contextmanager
+def observed(modules: Mapping[str, nn.Module], observer: Observer) -> Iterator[None]:
+    """Within the block, call the observer with the input rows of each of these modules whenever it runs."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _module, inputs: observer(name, inputs[0].detach().flatten(0, -2))
+
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def batches(
+    windows: PackedWindows, batch_size: int = BATCH_SIZE, device: str | torch.device = "cpu"
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield `(tokens_BT, segments_BT)`; no segments where every window of the batch is one document."""
+    for start in range(0, windows.input_ids.shape[0], batch_size):
+        batch = windows[start : start + batch_size]
+        tokens = torch.from_numpy(batch.input_ids).to(device)
+        segments = torch.from_numpy(batch.segment_ids).to(device)
+        whole = bool((segments == segments[:, :1]).all())
+        yield tokens, None if whole else segments
+
+
+class ResidualStream:
+    """The residual stream of calibration windows, moved through a model half a layer at a time.
+
+    With it a stage can change a layer, see what it now gives, and go on from there. Each layer runs once
+    or twice in all, where a full forward for every layer would cost the square of the depth.
+
+    The stream rests on the CPU, `N * T * W * 4` bytes; batches visit `device` for their computation.
+
+    Attributes:
+        hidden: one tensor `BTW` (float32) for each batch: the stream before the half-layer that comes next.
+    """
+
+    def __init__(
+        self,
+        model: RootsForCausalLM,
+        windows: PackedWindows,
+        *,
+        device: str = "cpu",
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        self.device = device
+        self.hidden: list[Tensor] = []
+        self._contexts: list[list[tuple[Any, ...]]] = []
+        recorders = [_Recorder() for _ in model.model.layers]
+        with torch.no_grad(), _layers_replaced(model.model, recorders):
+            for tokens, segments in batches(windows, batch_size, device):
+                model.model(input_ids=tokens, segment_ids=segments, use_cache=False)
+                self.hidden.append(recorders[0].hidden.float().cpu())
+                self._contexts.append([recorder.context for recorder in recorders])
+
+    def attention(self, layer: RootsLayer, index: int, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield what a layer's attention adds to each batch, `BTW` on the device; the stream stays as it is.
+
+        Args:
+            layer: the layer, perhaps a changed one.
+            index: its number in the model that the stream was made from.
+            first: batches before this one are left out.
+        """
+        for context_BTC in self.attention_inputs(layer, index, first=first):
+            yield layer.self_attn.o_proj(context_BTC)
+
+    def mlp(self, layer: RootsLayer, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield what this layer's MLP adds to each batch, `BTW` on the device; the stream stays as it is."""
+        for inner_BTC in self.mlp_inputs(layer, first=first):
+            yield layer.mlp.down_proj(inner_BTC)
+
+    def attention_inputs(self, layer: RootsLayer, index: int, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield what the output projection of a layer's attention reads of each batch, `BTC`."""
+        for hidden_BTW, contexts in zip(self.hidden[first:], self._contexts[first:], strict=True):
+            normed_BTW = layer.input_layernorm(hidden_BTW.to(self.device))
+            view, cos_sin = contexts[index]
+            yield layer.self_attn.context(normed_BTW, view, cos_sin, None)
+
+    def mlp_inputs(self, layer: RootsLayer, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield what the down projection of a layer's MLP reads of each batch, `BTC`."""
+        for hidden_BTW in self.hidden[first:]:
+            yield layer.mlp.inner(layer.post_attention_layernorm(hidden_BTW.to(self.device)))
+
+    def add(self, contributions: Iterable[Tensor]) -> None:
+        """Add what a half-layer gives, so that the stream stands before the next half.
+
+        A batch is added before the next one is asked for.
+        """
+        for batch, contribution_BTW in enumerate(contributions):
+            self.hidden[batch] += contribution_BTW.float().cpu()
+
+    def advance(self, layer: RootsLayer, index: int) -> None:
+        """Move the stream through a whole layer."""
+        self.add(self.attention(layer, index))
+        self.add(self.mlp(layer))
+
+    def fork(self) -> ResidualStream:
+        """Return a stream that stands where this one does and moves on its own."""
+        twin = copy.copy(self)
+        twin.hidden = [hidden_BTW.clone() for hidden_BTW in self.hidden]
+        return twin
+
+
+class _Recorder(nn.Module):
+    """Stands in for a layer: keeps what the decoder hands it and passes the stream on unchanged."""
+
+    hidden: Tensor
+    context: tuple[Any, ...]
+
+    def forward(self, hidden_BTW: Tensor, view: Any, cos_sin: Any, _cache: Any) -> Tensor:
+        self.hidden, self.context = hidden_BTW, (view, cos_sin)
+        return hidden_BTW
+
+
+@contextmanager
+def _layers_replaced(decoder: RootsModel, stand_ins: list[_Recorder]) -> Iterator[None]:
+    layers, was_training = decoder.layers, decoder.training
+    decoder.eval()
+    decoder.layers = nn.ModuleList(stand_ins)
+    try:
+        yield
+    finally:
+        decoder.layers = layers
+        decoder.train(was_training)

@@ -1,0 +1,103 @@
+"""What linear layers read on calibration text, beside the gradient of the loss by what they give.
+
+Shape legend: N windows, T tokens in a window, I inputs and O outputs of a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from roots_compress.calibration.activations import batches
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.errors import StageError
+from roots_compress.models.drawing import drawn
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.progress import Progress
+
+GradientObserver = Callable[[str, Tensor, Tensor], None]
+"""Called with a module's name, a window's input rows `TI`, and the loss's gradient by its output, `TO`."""
+
+
+def observe_gradients(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    names: Collection[str],
+    observer: GradientObserver,
+    *,
+    sampled: torch.Generator | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> None:
+    """Run forward and backward over each window and show the observer every named module's gradients.
+
+    The loss is the cross-entropy summed over a window's tokens. The parameters get no gradients.
+
+    Args:
+        model: on the device; its parameters' `requires_grad` is as before when this returns.
+        windows: calibration text; one window at a time.
+        names: of linear modules.
+        observer: sees the modules of a window from the last to the first.
+        sampled: labels are drawn from the model's own predictions with this (on the CPU), which makes the
+            gradients' second moment the Fisher information; without it they are the text's.
+        device: where to compute.
+        progress: is told of every window that is done.
+
+    Raises:
+        StageError: the loss of a window is NaN or infinite.
+    """
+    inputs: dict[str, Tensor] = {}
+    modules = dict(model.named_modules())
+
+    def before(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _module, arguments: inputs.__setitem__(name, arguments[0].detach()[0])
+
+    def after(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def hook(_module: nn.Module, _arguments: tuple[Any, ...], output: Tensor) -> None:
+            output.register_hook(lambda gradient: observer(name, inputs.pop(name), gradient[0]))
+
+        return hook
+
+    # The embeddings' output begins the graph, so that no parameter has to.
+    handles = [
+        model.get_input_embeddings().register_forward_hook(lambda _m, _i, output: output.requires_grad_()),
+        *(modules[name].register_forward_pre_hook(before(name)) for name in names),
+        *(modules[name].register_forward_hook(after(name)) for name in names),
+    ]
+    wanted = [parameter.requires_grad for parameter in model.parameters()]
+    model.requires_grad_(False)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad():
+            for number, (tokens, segments) in enumerate(batches(windows, 1, device)):
+                logits_TV = model(input_ids=tokens, segment_ids=segments, use_cache=False).logits[0].float()
+                labels_T = _labels(logits_TV, torch.from_numpy(windows.labels[number]), sampled)
+                loss = F.cross_entropy(logits_TV, labels_T.to(logits_TV.device), reduction="sum")
+                if not torch.isfinite(loss):
+                    raise StageError(
+                        f"the loss of calibration window {number} is NaN or infinite",
+                        remedy="Check the checkpoint: its weights or activations are not finite.",
+                    )
+                loss.backward()
+                if progress is not None:
+                    progress(number + 1, len(windows.input_ids))
+    finally:
+        model.train(was_training)
+        for parameter, flag in zip(model.parameters(), wanted, strict=True):
+            parameter.requires_grad_(flag)
+        for handle in handles:
+            handle.remove()
+
+
+def _labels(logits_TV: Tensor, labels_T: Tensor, sampled: torch.Generator | None) -> Tensor:
+    """Return the token that each position is to predict: the text's next one, or one that is drawn."""
+    if sampled is not None:
+        return drawn(logits_TV.detach(), sampled).flatten()
+    following_T = labels_T.roll(-1)
+    following_T[-1] = IGNORED_LABEL
+    return following_T

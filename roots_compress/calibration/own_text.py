@@ -1,0 +1,131 @@
+"""Calibration text that the model writes itself.
+
+Error-compensating rounding and least-squares refits learn the calibration text: on another kind of text they
+may be worth little. What a model writes, begun with random tokens, ranges over all that it was trained on and
+needs no data. Liu et al. 2023, "LLM-QAT: Data-Free Quantization Aware Training"; Williams et al. 2024,
+"Self-calibration for Language Model Quantization and Pruning".
+
+Shape legend: N windows, T tokens in a window, P of them given, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.data.special_tokens import opening_id
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.models.device import multiplies_bf16
+from roots_compress.models.drawing import drawn
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.preallocated_cache import preallocated_cache
+from roots_compress.progress import Display, Place
+
+AT_ONCE = 64
+"""Windows that are written side by side: enough to read the weights seldom, few enough for their cache."""
+
+
+@torch.no_grad()
+def own_text(
+    model: RootsForCausalLM, windows: int, block_size: int, *, bos: int | None, seed: int, console: Place
+) -> PackedWindows:
+    """Return windows that each open with BOS and a token drawn evenly from the vocabulary.
+
+    The tokens after them are drawn from the model's predictions, at temperature 1. A window counts as one
+    document, whatever ends of text the model writes. A copy in bfloat16 writes where the device multiplies it
+    fastest: what is measured on the text is measured on the model itself.
+
+    Args:
+        model: in evaluation mode, on any device.
+        windows: N, one or more.
+        block_size: T.
+        bos: opens each window; None where the tokenizer adds none.
+        seed: decides the draws.
+        console: shows progress.
+
+    Raises:
+        StageError: the model predicts NaN.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn_N1 = torch.randint(model.config.vocab_size, (windows, 1), generator=generator)
+    opening = [] if bos is None else [torch.full_like(drawn_N1, bos)]
+    opening_NP = torch.cat((*opening, drawn_N1), dim=1)[:, :block_size]
+    writer = copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
+    parts = opening_NP.split(AT_ONCE)
+    total = len(parts) * (block_size - opening_NP.shape[1])
+    with Display(console, "writing text") as display:
+        written = [
+            _continued(writer, part, block_size, generator, lambda: display.advance(total)) for part in parts
+        ]
+    return windows_of_own(torch.cat(written).numpy(), bos=bos)
+
+
+def _continued(
+    writer: RootsForCausalLM,
+    opening_NP: Tensor,
+    block_size: int,
+    generator: torch.Generator,
+    advance: Callable[[], None],
+) -> Tensor:
+    """Return windows of `block_size` tokens, `NT`, that go on from their first P."""
+    past = preallocated_cache(writer.config.num_hidden_layers, block_size)
+    pieces = [opening_NP]
+    for _ in range(block_size - opening_NP.shape[1]):
+        output = writer(
+            input_ids=pieces[-1].to(writer.device), past_key_values=past, use_cache=True, logits_to_keep=1
+        )
+        pieces.append(drawn(output.logits[:, -1], generator))
+        advance()
+    return torch.cat(pieces, dim=1)
+
+
+def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindows:
+    """Return windows of a model's own text; what it did not write itself, their opening, is not scored."""
+    labels_NT = ids_NT.copy()
+    labels_NT[:, : 1 if bos is None else 2] = IGNORED_LABEL
+    return PackedWindows(ids_NT, labels_NT, np.zeros_like(ids_NT))
+
+
+def with_own_text(
+    windows: PackedWindows, checkpoint: Checkpoint, count: int, *, seed: int, console: Place
+) -> PackedWindows:
+    """Return calibration windows, and between them as many of the model's own as asked for.
+
+    Args:
+        windows: of text that was given.
+        checkpoint: the model, in evaluation mode on any device, and its tokenizer.
+        count: windows that the model writes, as long as those given; 0 for none.
+        seed: decides what it writes.
+        console: shows progress.
+
+    Raises:
+        StageError: the model predicts NaN.
+    """
+    if not count:
+        return windows
+    block_size, bos = windows.input_ids.shape[1], opening_id(checkpoint.tokenizer)
+    own = own_text(checkpoint.model, count, block_size, bos=bos, seed=seed, console=console)
+    return joined(windows, own)
+
+
+def joined(first: PackedWindows, second: PackedWindows) -> PackedWindows:
+    """Return the windows of both, of equal length, one in turn from each for as long as both last."""
+    shorter = min(len(first.input_ids), len(second.input_ids))
+    turns = np.arange(2 * shorter).reshape(2, shorter).T.reshape(-1)
+    both = concatenated(first[:shorter], second[:shorter])[turns]
+    return concatenated(concatenated(both, first[shorter:]), second[shorter:])
+
+
+def concatenated(first: PackedWindows, second: PackedWindows) -> PackedWindows:
+    """Return the windows of both, of equal length, one after the other."""
+    return PackedWindows(
+        np.concatenate((first.input_ids, second.input_ids)),
+        np.concatenate((first.labels, second.labels)),
+        np.concatenate((first.segment_ids, second.segment_ids)),
+    )

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: inspected by their headers, loaded, saved; tokenizers."""

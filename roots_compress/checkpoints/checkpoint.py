@@ -1,0 +1,268 @@
+"""A ROOTS checkpoint: a model with its tokenizer, in memory and on disk.
+
+Whatever the source, loading is one path: names and tensors stream into a model that has no storage yet, and
+every tensor must have a place, the right shape, and finite values; none may be missing.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from roots_compress.checkpoints.generation_settings import GENERATION, TOKEN_IDS, read_settings, token_ids
+from roots_compress.checkpoints.gguf import gguf_tensors
+from roots_compress.checkpoints.gguf_tokenizer import gguf_stop_ids
+from roots_compress.checkpoints.inspect import BOOKKEEPING, CONFIG, SourceInfo, inspect_source
+from roots_compress.checkpoints.readback import require_written
+from roots_compress.checkpoints.tokenizer import (
+    check_vocabulary,
+    load_tokenizer,
+    quiet_transformers,
+    save_tokenizer,
+)
+from roots_compress.checkpoints.weight_files import WEIGHTS
+from roots_compress.data.special_tokens import as_setting, stop_ids
+from roots_compress.errors import InputError
+from roots_compress.families.convert import to_roots
+from roots_compress.families.families import FAMILIES
+from roots_compress.io.atomic import system_errors
+from roots_compress.io.names import in_utf8
+from roots_compress.io.safetensors_header import TensorEntry
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+FOR_SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "top_h",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+)
+FOR_BEAMS = ("early_stopping", "length_penalty", "num_return_sequences")
+MISMATCHED = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and the tokenizer it was trained with."""
+
+    model: RootsForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+
+
+def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkpoint:
+    """Load a ROOTS directory, a directory of a known family, or a GGUF file; the model is in eval mode.
+
+    Args:
+        source: where the checkpoint lies.
+        dtype: of the floating-point weights; None keeps a ROOTS checkpoint's float16, and else is float32.
+
+    Raises:
+        InputError: the source is damaged, or not exactly the model that its configuration describes.
+    """
+    info = inspect_source(source)
+    with quiet_transformers():
+        tokenizer = load_tokenizer(info)
+        if info.kind == "roots":
+            config, tensors = _roots_config(info), _roots_tensors(info)
+        else:
+            dtype = dtype or torch.float32
+            config, tensors = _imported(info)
+        check_vocabulary(tokenizer, config.vocab_size, info.path)
+        model = _assemble(config, tensors, dtype, info.path)
+        _adopt_token_ids(model, tokenizer, info)
+    return Checkpoint(model.eval(), tokenizer)
+
+
+def without_weights(info: SourceInfo) -> RootsForCausalLM:
+    """Return the model that a checkpoint's configuration describes, its tensors without storage.
+
+    Raises:
+        InputError: the configuration describes no model.
+    """
+    config = _roots_config(info) if info.kind == "roots" else _build_config(info, info.fields or {})
+    with torch.device("meta"):
+        model: RootsForCausalLM = RootsForCausalLM(config)
+    model.tie_weights()
+    return model
+
+
+def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write a checkpoint that `load_checkpoint` and transformers' `from_pretrained` read; tied weights once.
+
+    Raises:
+        InputError: the directory exists and is not empty.
+        OSError: the disk failed, or did not keep the weights as they are.
+    """
+    refuse_occupied(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with quiet_transformers():
+        try:
+            with system_errors(directory / WEIGHTS), in_utf8(directory) as folder:
+                checkpoint.model.save_pretrained(folder)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error), str(directory / WEIGHTS)) from error
+        save_tokenizer(checkpoint.tokenizer, directory)
+    require_written(directory / WEIGHTS, checkpoint.model.state_dict())
+
+
+def refuse_occupied(directory: Path) -> None:
+    """Raise an InputError where writing to a directory could mix with, or overwrite, what is there."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(
+            "already holds something", where=directory, remedy="Name a directory that is absent or empty."
+        )
+
+
+def _roots_config(info: SourceInfo) -> RootsConfig:
+    return _build_config(info, {key: info.config[key] for key in info.config.keys() - BOOKKEEPING})
+
+
+def _build_config(info: SourceInfo, fields: Mapping[str, Any]) -> RootsConfig:
+    where = info.path if info.kind == "gguf" else info.path / CONFIG
+    try:
+        return RootsConfig(**fields)
+    except StrictDataclassError as error:
+        raise InputError(
+            str(error.__cause__ or error),
+            where=where,
+            remedy="Correct the configuration, or copy the checkpoint again.",
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"is no usable configuration: {error}", where=where, remedy=MISMATCHED) from error
+
+
+def _roots_tensors(info: SourceInfo) -> Iterator[tuple[str, Tensor]]:
+    for name, entry in info.tensors.items():
+        yield name, _read_tensor(name, entry)
+
+
+def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor]]]:
+    """Return another family's configuration and tensors in ROOTS's own terms."""
+    assert info.fields is not None
+    config, entries = _build_config(info, info.fields), info.tensors
+    if info.kind == "gguf":
+        return config, gguf_tensors(info)
+    family = FAMILIES[info.model_type]
+    return config, to_roots(family, entries, lambda name: _read_tensor(name, entries[name]), info.path)
+
+
+def _read_tensor(name: str, entry: TensorEntry) -> Tensor:
+    with in_utf8(entry.file.parent) as folder, safe_open(folder / entry.file.name, framework="pt") as file:
+        # A copy: what safetensors returns is a view of the mapped file, which may change or vanish.
+        tensor: Tensor = file.get_tensor(name).clone()
+    return tensor
+
+
+def _assemble(
+    config: RootsConfig, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None, where: Path
+) -> RootsForCausalLM:
+    """Return a model made of exactly these tensors."""
+    with torch.device("meta"):
+        model = RootsForCausalLM(config)
+    expected = model.state_dict()
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        if name not in expected:
+            raise InputError(
+                f"tensor for {name!r} has no place in the model that the configuration describes",
+                where=where,
+                remedy=MISMATCHED,
+            )
+        state[name] = _fitted(name, tensor, expected[name], dtype, where)
+    head = state.pop(HEAD, None) if config.tie_word_embeddings else None
+    if head is not None and EMBEDDING in state and not torch.equal(head, state[EMBEDDING]):
+        raise InputError(
+            "the configuration ties the output head to the embedding, but their tensors differ",
+            where=where,
+            remedy="Set tie_word_embeddings to false in config.json if the separate head is meant.",
+        )
+    tied = {HEAD} if config.tie_word_embeddings else set()
+    if missing := sorted(expected.keys() - state.keys() - tied):
+        raise InputError(
+            f"lacks {len(missing)} of the model's tensors, the first of them {missing[0]!r}",
+            where=where,
+            remedy=MISMATCHED,
+        )
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    model.config.dtype = model.dtype
+    return model
+
+
+def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None, where: Path) -> Tensor:
+    """Return a tensor in the dtype it is to have, after checking its shape, kind and values."""
+    if tensor.shape != place.shape:
+        raise InputError(
+            f"tensor for {name!r} has shape {tuple(tensor.shape)} where the configuration needs "
+            f"{tuple(place.shape)}",
+            where=where,
+            remedy=MISMATCHED,
+        )
+    if not place.is_floating_point():
+        if tensor.dtype != place.dtype:
+            raise InputError(
+                f"tensor for {name!r} is {tensor.dtype}, not {place.dtype}", where=where, remedy=MISMATCHED
+            )
+        return tensor
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"tensor for {name!r} is {tensor.dtype}, not floating point", where=where, remedy=MISMATCHED
+        )
+    if not torch.isfinite(tensor).all():
+        raise InputError(
+            f"tensor for {name!r} holds NaN or infinite values",
+            where=where,
+            remedy="The checkpoint is broken: its training diverged or it was damaged.",
+        )
+    # float16 is what a stage may have chosen; graphs are made of it and of float32, and of nothing else.
+    return tensor.to(dtype or (torch.float16 if tensor.dtype == torch.float16 else torch.float32))
+
+
+def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
+    """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer."""
+    said: dict[str, Any] = {}
+    if info.kind != "gguf":
+        said = read_settings(info.path)
+        model.generation_config = _consistent(said) if said else model.generation_config
+    rows = model.config.vocab_size
+    for name in TOKEN_IDS:
+        ours: Any = getattr(tokenizer, name)
+        config = token_ids({} if info.kind == "gguf" else info.config, name, rows, info.path / CONFIG)
+        generation = token_ids(said, name, rows, info.path / GENERATION)
+        if info.kind == "gguf" and name == "eos_token_id":
+            generation = gguf_stop_ids(info.config, rows)
+        decided = as_setting(stop_ids(generation, config, ours))
+        setattr(model.generation_config, name, decided)
+        setattr(model.config, name, decided if config is None or config == [] else config)
+
+
+def _consistent(said: Mapping[str, Any]) -> GenerationConfig:
+    """Return settings of generation without those that have no effect beside the others.
+
+    transformers reads such settings and refuses to write them, and published checkpoints have them: a
+    temperature without sampling, say.
+    """
+    idle: tuple[str, ...] = () if said.get("do_sample") else FOR_SAMPLING
+    idle += () if (said.get("num_beams") or 1) > 1 else FOR_BEAMS
+    for left_out in ((), idle):
+        try:
+            settings = GenerationConfig(**{key: said[key] for key in said if key not in left_out})
+            settings.validate(strict=True)
+        except ValueError:
+            continue
+        return settings
+    return GenerationConfig(**{name: said.get(name) for name in TOKEN_IDS})

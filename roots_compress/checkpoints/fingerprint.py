@@ -1,0 +1,27 @@
+"""The hash that stands for a checkpoint, so that a changed one is never taken for the one before."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from roots_compress.io.disk import file_sha256
+from roots_compress.io.gguf_file import part_files
+
+READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja", ".gguf"})
+"""Files of a checkpoint's directory that loading it may read."""
+
+
+def source_sha256(source: Path) -> str:
+    """Return the sha256 of a checkpoint: of one file, or of the names and contents of several.
+
+    Several are the files of a directory, and the parts of a split GGUF model of which one is named.
+    """
+    files = sorted(source.iterdir()) if source.is_dir() else part_files(source)
+    if files == [source]:
+        return file_sha256(source)
+    digest = hashlib.sha256()
+    for path in files:
+        if path.suffix in READ_SUFFIXES and path.is_file():
+            digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()

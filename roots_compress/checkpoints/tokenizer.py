@@ -1,0 +1,240 @@
+"""The tokenizer of a checkpoint, which can be had without its weights and, as a rule, without torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from roots_compress.checkpoints.gguf_tokenizer import gguf_tokenizer
+from roots_compress.checkpoints.inspect import CONFIG, ROOTS, TOKENIZER, SourceInfo
+from roots_compress.checkpoints.source_tokenizer import OPENS, as_written, read_settings
+from roots_compress.data.special_tokens import open_with_bos, opening_ids
+from roots_compress.errors import InputError
+from roots_compress.io.atomic import system_errors
+from roots_compress.io.json_files import read_json_object, regular_file
+from roots_compress.io.names import in_utf8
+from roots_compress.io.temporary import temporary_folder
+
+TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+JSON_FILES = (TOKENIZER, "vocab.json", "added_tokens.json", "special_tokens_map.json")
+OTHER_FILES = ("tokenizer.model", "merges.txt", TEMPLATE)
+MAX_TEMPLATE_BYTES = 1 << 20
+CONFIG_KEYS = frozenset(
+    """
+    add_bos_token add_eos_token add_prefix_space added_tokens_decoder additional_special_tokens
+    chat_template clean_up_tokenization_spaces do_lower_case errors extra_special_tokens legacy
+    model_input_names model_max_length padding_side sp_model_kwargs spaces_between_special_tokens
+    split_special_tokens tokenizer_class truncation_side use_default_system_prompt
+    """.split()  # noqa: SIM905
+)
+"""Keys of tokenizer_config.json that transformers gets to see, beside special tokens (`bos_token`, ...).
+Others name files, classes or code, or change nothing."""
+
+
+def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
+    """Return a checkpoint's tokenizer.
+
+    Raises:
+        InputError: it cannot be read, or is not of the fast kind.
+        StageError: there is no room for temporary files.
+    """
+    if source.kind == "roots":
+        return load_tokenizer_beside(source.path)
+    if source.kind == "gguf":
+        tokenizer = gguf_tokenizer(source.path)
+        tokenizer.name_or_path = str(source.path)
+        return tokenizer
+    with temporary_folder() as aside:
+        _bring_files(source.path, aside)
+        # From these transformers takes the class that reads the files.
+        config = {key: source.config.get(key) for key in ("model_type", "tokenizer_class")}
+        said = {key: value for key, value in config.items() if isinstance(value, str)}
+        (aside / CONFIG).write_text(json.dumps(said), encoding="utf-8")
+        return as_written(_loaded(aside, source.path, by_class=True), aside, source)
+
+
+def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a folder that holds a tokenizer.json, such as a graph's.
+
+    Raises:
+        InputError: it cannot be read.
+        StageError: there is no room for temporary files.
+    """
+    with temporary_folder() as aside:
+        _bring_files(folder, aside)
+        return _opening_as_before(_loaded(aside, folder), folder)
+
+
+def _opening_as_before(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that this project wrote, opening texts as it did when that was written.
+
+    tokenizer.json decides that. What was written before `add_bos_token` was, opened every text with BOS where
+    the tokenizer had one.
+    """
+    if OPENS not in read_settings(folder) and _is_ours(folder):
+        open_with_bos(tokenizer)
+    return tokenizer
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a checkpoint or graph is of this project's writing."""
+    path = folder / CONFIG
+    config = read_json_object(path) if path.exists() else {}
+    return config.get("model_type") == ROOTS or ROOTS in config
+
+
+def _bring_files(source: Path, aside: Path) -> None:
+    """Copy what a tokenizer consists of, after looking at it, to where transformers finds nothing else.
+
+    Raises:
+        InputError: a file is not regular, or not the JSON it should be.
+    """
+    for name in (*JSON_FILES, *OTHER_FILES):
+        path = source / name
+        if not (path.exists() or path.is_symlink()):
+            continue
+        size = regular_file(path)
+        document = read_json_object(path) if name in JSON_FILES else {}
+        if name == TEMPLATE and size > MAX_TEMPLATE_BYTES:
+            raise InputError(f"has {size} bytes, too many for a chat template", where=path)
+        if name == TOKENIZER and _made_steady(document):
+            (aside / name).write_text(json.dumps(document), encoding="utf-8")
+        else:
+            shutil.copyfile(path, aside / name)
+    path = source / TOKENIZER_CONFIG
+    if path.exists() or path.is_symlink():
+        settings = _known_settings(read_json_object(path))
+        (aside / TOKENIZER_CONFIG).write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key in CONFIG_KEYS or key.endswith("_token")}
+
+
+def _made_steady(document: dict[str, Any]) -> bool:
+    """Take out of a tokenizer.json what draws at random, cuts or pads texts; return whether there was any."""
+    model = document.get("model")
+    places: list[tuple[dict[str, Any], tuple[str, ...]]] = [(document, ("truncation", "padding"))]
+    if isinstance(model, dict):
+        places.append((model, ("dropout", "alpha", "nbest_size")))
+    found = [(place, key) for place, keys in places for key in keys if place.get(key) is not None]
+    for place, key in found:
+        place[key] = None
+    return bool(found)
+
+
+def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a folder that holds nothing but what was looked at.
+
+    Args:
+        folder: what is read.
+        source: only named.
+        by_class: as the class reads it that the folder or its family names; else tokenizer.json as it is.
+    """
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet_transformers():
+            if (folder / TOKENIZER).exists() and not by_class:
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **local)
+            else:
+                # It imports torch, which a tokenizer.json does without.
+                from transformers import AutoTokenizer
+
+                tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    except Exception as error:  # The tokenizers library raises bare exceptions for every fault in a file.
+        raise InputError(
+            f"has a tokenizer that cannot be read ({type(error).__name__}: {_shortened(error)})",
+            where=source,
+            remedy="Copy the tokenizer's files again."
+            if (folder / TOKENIZER).exists()
+            else "Load it with transformers by the class that it is of, and save a tokenizer.json.",
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(
+            "has a tokenizer that is not of the fast kind", where=source, remedy="Save a tokenizer.json."
+        )
+    tokenizer.name_or_path = str(source)
+    for note in ("is_local", "local_files_only", "name_or_path"):
+        # How it was loaded is not a property of the tokenizer, and must not be saved with it.
+        tokenizer.init_kwargs.pop(note, None)
+    return tokenizer
+
+
+def _shortened(error: Exception) -> str:
+    """Return the first part of a message, which may hold the whole of what was wrong."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + "..."
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write a tokenizer's files so that transformers 4 and 5 read them alike."""
+    with system_errors(directory / TOKENIZER), in_utf8(directory) as folder:
+        tokenizer.save_pretrained(folder)
+    path = directory / TOKENIZER_CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # transformers 5 writes a new name of the class, which transformers 4 and what builds on it refuse.
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config[OPENS] = bool(opening_ids(tokenizer))
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, where: Path) -> None:
+    """Check that each of the tokenizer's tokens has its row among the embedding's.
+
+    Raises:
+        InputError: it has none at all, or more than there are rows.
+    """
+    vocabulary = tokenizer.get_vocab()
+    largest = max(vocabulary.values(), default=-1)
+    if largest < 0:
+        raise InputError(
+            "has a tokenizer without a vocabulary", where=where, remedy="Copy the tokenizer's files again."
+        )
+    if largest >= vocab_size:
+        beyond = sorted((row, token) for token, row in vocabulary.items() if row >= vocab_size)
+        named = ", ".join(repr(token) for _, token in beyond[:5])
+        remedy = "Tokenizer and model belong to different checkpoints."
+        if all(row in tokenizer.added_tokens_decoder for row, _ in beyond):
+            remedy = (
+                "Tokens were added without rows for them: remove them from the tokenizer's files, or give "
+                "them rows with transformers (resize_token_embeddings) and save the model again."
+            )
+        raise InputError(
+            f"the tokenizer has token number {largest}, but the embedding has {vocab_size} rows, "
+            f"none of them for {named}{_told_in(where, beyond[0][1])}",
+            where=where,
+            remedy=remedy,
+        )
+
+
+def _told_in(directory: Path, token: str) -> str:
+    """Return ` (FILE)` for the first of a tokenizer's files that names a token."""
+    spellings = {json.dumps(token), json.dumps(token, ensure_ascii=False)}
+    for name in (*JSON_FILES, TOKENIZER_CONFIG):
+        path = directory / name
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if any(spelling in text for spelling in spellings):
+                return f" ({name})"
+    return ""
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within the block transformers draws no progress bars and prints no load reports."""
+    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,117 @@
+"""The files of weights in a directory: which of them are read, and those that must not be passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from roots_compress.errors import InputError
+from roots_compress.io.json_files import read_json_object
+from roots_compress.io.safetensors_header import TensorEntry, read_header
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+ADAPTERS = ("adapter_config.json", "adapter_model.*", "adapters.safetensors", "adapters.npz")
+"""Files that hold updates to a model's weights, as peft and its like write them."""
+WEIGHTS_OF_OTHERS = (
+    "*.safetensors",
+    "*.gguf",
+    "*model*.bin",
+    "consolidated*",
+    "*.h5",
+    "*.msgpack",
+    "original",
+)
+"""Names under which weights lie that another program or another format is for."""
+COPY_AGAIN = "The checkpoint is damaged or mixed from two; copy or download it again."
+
+
+def refuse_adapters(directory: Path) -> None:
+    """Refuse a directory that holds an adapter; with peft, transformers reads it together with its base.
+
+    Raises:
+        InputError: there is one; the message names its file.
+    """
+    found = [path for pattern in ADAPTERS for path in sorted(directory.glob(pattern))]
+    if found:
+        raise InputError(
+            "is an adapter: it changes the weights of a base model, and would be left out",
+            where=found[0],
+            remedy="Merge it into its base first (peft's merge_and_unload), and name the merged model. "
+            "For the base without it, remove the adapter's files from a copy.",
+        )
+
+
+def directory_tensors(directory: Path) -> dict[str, TensorEntry]:
+    """Return every tensor of a directory, from the files that transformers takes.
+
+    Raises:
+        InputError: they are absent, damaged or of another format, or an index and its shards disagree.
+    """
+    if (directory / WEIGHTS).exists():
+        return read_header(directory / WEIGHTS)
+    if (directory / INDEX).exists():
+        return _sharded_tensors(directory)
+    names = sorted(path.name for path in directory.iterdir())
+    if ggufs := [name for name in names if name.endswith(".gguf")]:
+        raise InputError(
+            f"holds its weights only as GGUF ({ggufs[0]})",
+            where=directory,
+            remedy=f"Name the file: {directory / ggufs[0]}",
+        )
+    if others := [name for name in names if name.endswith(".safetensors")]:
+        raise InputError(
+            f"holds neither {WEIGHTS} nor {INDEX}, which would tell of {others[0]}",
+            where=directory,
+            remedy=f"Copy {INDEX} there as well, or rename a single file to {WEIGHTS}.",
+        )
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if pickles:
+        raise InputError(
+            f"holds its weights only as pickle ({pickles[0]})",
+            where=directory,
+            remedy="Pickles can run code and are never read. Where you trust the source, load it with "
+            "transformers and call save_pretrained, which writes safetensors.",
+        )
+    raise InputError(
+        f"holds neither {WEIGHTS} nor {INDEX}", where=directory, remedy="Copy the weights there as well."
+    )
+
+
+def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
+    """Return the tensors of all shards, after checking that index and shards say the same."""
+    index_path = directory / INDEX
+    shard_of = read_json_object(index_path).get("weight_map")
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
+        raise InputError("has no weight_map from tensors to files", where=index_path, remedy=COPY_AGAIN)
+    tensors: dict[str, TensorEntry] = {}
+    for shard in sorted(set(shard_of.values())):
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise InputError(
+                f"names {shard!r}, which is not a safetensors file beside it",
+                where=index_path,
+                remedy="Shards must lie in the checkpoint's own directory.",
+            )
+        for name, entry in read_header(directory / shard).items():
+            if name in tensors:
+                raise InputError(
+                    f"tensor {name!r} stands in {tensors[name].file.name} and again in {shard}",
+                    where=directory,
+                    remedy=COPY_AGAIN,
+                )
+            tensors[name] = entry
+    for name in sorted(tensors.keys() | shard_of.keys()):
+        if name not in tensors or shard_of.get(name) != tensors[name].file.name:
+            raise InputError(
+                f"disagrees with its shards about tensor {name!r}",
+                where=index_path,
+                remedy=COPY_AGAIN,
+            )
+    return tensors
+
+
+def unread_weights(directory: Path, tensors: Mapping[str, TensorEntry]) -> tuple[str, ...]:
+    """Return the names of files of weights that none of the tensors lies in."""
+    read = {entry.file.name for entry in tensors.values()}
+    names = {path.name for pattern in WEIGHTS_OF_OTHERS for path in directory.glob(pattern)}
+    return tuple(sorted(names - read - {WEIGHTS}))

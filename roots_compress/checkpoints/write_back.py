@@ -1,0 +1,92 @@
+"""Writing a ROOTS checkpoint as one of another family, where it still fits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import save_file
+from transformers import __version__ as transformers_version
+
+from roots_compress.checkpoints.checkpoint import HEAD, Checkpoint, refuse_occupied
+from roots_compress.checkpoints.inspect import CONFIG
+from roots_compress.checkpoints.tokenizer import save_tokenizer
+from roots_compress.checkpoints.weight_files import WEIGHTS
+from roots_compress.errors import InputError, did_you_mean
+from roots_compress.families.convert import from_roots
+from roots_compress.families.families import FAMILIES, Family, Fields, read_fields
+from roots_compress.families.switches import Switches
+from roots_compress.models.config import RootsConfig
+
+# Every field of a RootsConfig that the logits depend on.
+MEANINGFUL = (
+    "vocab_size", "hidden_size", "max_position_embeddings", "norm", "norm_eps", "position", "rope_parameters",
+    "activation", "gated_mlp", "attention_bias", "attention_output_bias", "mlp_bias", "qk_norm",
+    "attention_scale", "embedding_scale", "logit_scale", "tie_word_embeddings", "attention", "quantization",
+    "layers",
+)  # fmt: skip
+
+
+def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None:
+    """Write a checkpoint of the family `model_type` that gives the same logits under transformers.
+
+    Whether the model fits is found by writing its configuration and reading it back: what does not survive,
+    the family cannot express.
+
+    Raises:
+        InputError: the family is unknown, the model does not fit it, or the directory is not empty.
+    """
+    if model_type not in FAMILIES:
+        raise InputError(f"no family is called {model_type!r}{did_you_mean(model_type, list(FAMILIES))}")
+    refuse_occupied(directory)
+    family, model = FAMILIES[model_type], checkpoint.model
+    config = family_config(model.config, model_type, model.dtype)
+    state = dict(model.state_dict())
+    if model.config.tie_word_embeddings:
+        state.pop(HEAD, None)
+    tensors = from_roots(family, state, model.config.num_hidden_layers)
+
+    directory.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, directory / WEIGHTS, metadata={"format": "pt"})
+    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    model.generation_config.save_pretrained(directory)
+    save_tokenizer(checkpoint.tokenizer, directory)
+
+
+def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> Fields:
+    """Return what config.json says of this model as one of the family `model_type`.
+
+    Raises:
+        InputError: the family cannot express the model; the message says why.
+    """
+    family = FAMILIES[model_type]
+    ours = {name: getattr(config, name) for name in MEANINGFUL}
+    written = family.write(ours)
+    try:
+        back = RootsConfig(**read_fields(family, Switches(written, f"as {family.model_type}")))
+    except (InputError, StrictDataclassError) as error:
+        raise _misfit(family, str(error.__cause__ or error)) from error
+    for name, value in ours.items():
+        if getattr(back, name) != value:
+            reason = f"its {name} would become {getattr(back, name)!r}"
+            if name == "layers":
+                reason = "its layers differ in a way the family cannot say"
+            raise _misfit(family, reason)
+    return {
+        **written,
+        "model_type": model_type,
+        "architectures": [family.architecture],
+        "dtype": str(dtype).removeprefix("torch."),
+        "transformers_version": transformers_version,
+        **{name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+    }
+
+
+def _misfit(family: Family, reason: str) -> InputError:
+    return InputError(
+        f"the model does not fit the family {family.model_type}: {reason}",
+        remedy="Keep it as a ROOTS checkpoint, or prune with uniform widths and leave out quantization.",
+    )

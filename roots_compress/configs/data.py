@@ -1,0 +1,42 @@
+"""Settings of the text a run trains, calibrates and evaluates on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt, Settings
+
+
+class DataConfig(Settings):
+    """Training and held-out text. With no path the built-in corpus is used: Python's own documentation."""
+
+    train: PathListSetting = ()
+    """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not."""
+    eval: PathListSetting = ()
+    """Files and folders held out for perplexity. Without them a part of the training documents is."""
+    text_column: str = "text"
+    """The column or key that holds the text in CSV, JSON and Parquet files."""
+    eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
+    """Fraction of the documents held out where `eval` names no files."""
+
+
+class TokenizerConfig(Settings):
+    """A byte-level BPE tokenizer, trained when a model is trained from scratch."""
+
+    vocab_size: Annotated[int, Field(ge=260, le=1_000_000)] = 4096
+    """Entries of the vocabulary, special tokens included."""
+    min_frequency: PositiveInt = 2
+    """Pairs seen less often are not merged."""
+    special_tokens: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Further special tokens, beside the BOS, EOS and padding tokens every tokenizer gets."""
+
+
+class CalibrationConfig(Settings):
+    """How much training text a stage looks at to measure activations."""
+
+    windows: PositiveInt = 32
+    """Windows of training text."""
+    block_size: BlockSize = 256
+    """Tokens in each window."""

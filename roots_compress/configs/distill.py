@@ -1,0 +1,50 @@
+"""Settings of the `distill` stage."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from roots_compress.configs.base import Settings
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.errors import InputError, Key, did_you_mean
+
+STUDENT_PRESETS = ("tiny", "small", "medium")
+
+
+class DistillConfig(Settings):
+    """Train a smaller student to match the model it is given."""
+
+    kind: Literal["distill"] = "distill"
+    """Names the stage."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "distill"
+    """Label of the row in reports."""
+    student: str = "small"
+    """A preset derived from the teacher (`tiny`, `small`, `medium`), a ROOTS config file, or a checkpoint."""
+    loss: DistillLossConfig = DistillLossConfig()
+    """The objective."""
+    training: TrainingConfig = TrainingConfig()
+    """The training loop."""
+
+
+def student_path(student: str) -> Path | None:
+    """Return the file or folder a student is read from; None for a preset.
+
+    Raises:
+        InputError: there is no such preset and no such path.
+    """
+    if student in STUDENT_PRESETS:
+        return None
+    path = Path(student)
+    with suppress(OSError):  # such as a name too long for a file
+        if path.exists():
+            return path
+    near = did_you_mean(path.name, list(STUDENT_PRESETS))
+    raise InputError(
+        f"there is no preset or path '{path.name}'{near}",
+        where=Key("student"),
+        remedy=f"Name a preset ({', '.join(STUDENT_PRESETS)}), a ROOTS config file, or a checkpoint.",
+    )

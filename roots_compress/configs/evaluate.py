@@ -1,0 +1,27 @@
+"""Settings of the figures every stage is judged by."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from roots_compress.configs.base import BlockSize, PositiveInt, Settings, Threads
+
+
+class EvaluationConfig(Settings):
+    """How perplexity and speed are measured, the same for every stage of a run."""
+
+    windows: PositiveInt = 24
+    """Windows of held-out text that perplexity is measured on."""
+    block_size: BlockSize = 512
+    """Tokens in each window; at most the model's context."""
+    contexts: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (128, 512)
+    """Context lengths, in tokens, at which prefill and decode speed are measured."""
+    decode_tokens: PositiveInt = 16
+    """Tokens decoded in each timing."""
+    repeats: PositiveInt = 5
+    """Timings of each figure, interleaved between the stages compared."""
+    threads: Threads | None = None
+    """Threads that stages compute with and graphs are timed with; without it, as many as there are physical
+    cores to use."""

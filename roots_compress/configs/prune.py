@@ -1,0 +1,99 @@
+"""Settings of the `prune` stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roots_compress.configs.base import PositiveFloat, PositiveInt, Ratio, Settings
+from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+
+
+class RecoveryConfig(Settings):
+    """Training after the cut: distillation from the unpruned model."""
+
+    loss: DistillLossConfig = DistillLossConfig(cross_entropy_weight=0.1, divergence_weight=0.9)
+    """The objective. Little of it is the text: the unpruned model knows better what its copy is to say."""
+    training: TrainingConfig = TrainingConfig(learning_rate=2e-4)
+    """The training loop."""
+    rank: PositiveInt | None = None
+    """Train only an update of this rank for each projection of the layers (LoRA), merged into its weights at
+    the end: less memory, and a higher learning rate is in place. Without it all weights are trained."""
+
+
+class TargetConfig(Settings):
+    """How small or how fast the model is to get; exactly one of the three."""
+
+    parameters: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Fraction of the parameters outside the embeddings that may stay."""
+    bytes: PositiveInt | None = None
+    """Bytes that all weights may take in float32."""
+    decode_ms: PositiveFloat | None = None
+    """Milliseconds that decoding a token may take through the float32 graph on this machine, batch 1, at 128
+    tokens of context, as measured in the stage."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if [self.parameters, self.bytes, self.decode_ms].count(None) != 2:
+            raise ValueError("give exactly one of parameters, bytes and decode_ms")
+        return self
+
+
+class PruneConfig(Settings):
+    """Remove whole channels, heads and layers, then refit what follows them."""
+
+    kind: Literal["prune"] = "prune"
+    """Names the stage."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "prune"
+    """Label of the row in reports."""
+    ratio: Ratio = 0.25
+    """Fraction of the MLP channels to remove. Beside another ratio or a target, 0 unless it is given."""
+    head_ratio: Ratio = 0.0
+    """Fraction of the key/value groups to remove, each with its query heads."""
+    query_ratio: Ratio = 0.0
+    """Fraction of each key/value group's query heads to remove."""
+    layer_ratio: Ratio = 0.0
+    """Fraction of whole layers to remove: those whose absence changes the predictions least."""
+    residual_ratio: Ratio = 0.0
+    """Fraction of the residual stream's channels to remove, and with them of the embedding's width."""
+    target: TargetConfig | None = None
+    """In place of ratios: the shape that meets it at the least measured cost is chosen over all axes."""
+    score: Literal["activation", "magnitude", "taylor", "obs"] = "activation"
+    """`activation`: weight norm times input norm on calibration text; `obs`: optimal brain surgeon, what the
+    refit cannot make up for; `taylor`: first-order effect on the loss; `magnitude`: weight norm alone."""
+    refit: bool = True
+    """Refit the projection after each cut by least squares on the calibration text."""
+    uniform: bool = True
+    """Keep equal widths in all layers; otherwise each gets what its measured cost says, in the same total."""
+    multiple_of: PositiveInt = 16
+    """Widths of pruned MLPs, and of a pruned residual stream, are multiples of this."""
+    calibration: CalibrationConfig = CalibrationConfig(windows=64, block_size=512)
+    """Text on which activations are measured."""
+    own_windows: Annotated[int, Field(ge=0)] = 32
+    """Windows of text that the model writes itself, measured beside the calibration text, so that what stays
+    serves other kinds of text too. 0: none."""
+    recovery: RecoveryConfig | None = None
+    """Optional training after the cut."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_ratio_makes_way(cls, given: object) -> object:
+        """What is to be cut is what was said: the default ratio is for those who said nothing of it."""
+        others = ("head_ratio", "query_ratio", "layer_ratio", "residual_ratio", "target")
+        if isinstance(given, dict) and any(given.get(key) for key in others):
+            return {"ratio": 0.0, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _must_remove_something(self) -> Self:
+        ratios = any((self.ratio, self.head_ratio, self.query_ratio, self.layer_ratio, self.residual_ratio))
+        if self.target is not None and ratios:
+            raise ValueError("a target takes the place of ratios: leave out one or the other")
+        if self.target is None and not ratios:
+            raise ValueError(
+                "at least one of ratio, head_ratio, query_ratio, layer_ratio and residual_ratio must be "
+                "above 0, or a target must be given"
+            )
+        return self

@@ -1,0 +1,137 @@
+"""Settings of the `quantize` stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roots_compress.configs.base import PositiveInt, Settings, faults_at
+from roots_compress.configs.data import CalibrationConfig
+
+GroupSetting = Literal["auto", 16, 32, 64, 128]
+Products = Literal["integer", "float"]
+ServeOn = Literal["auto", "avx2", "avx512-vnni", "amx", "arm"]
+
+
+class WorkloadConfig(Settings):
+    """What the model will be used for, in tokens: how much it reads for how much it writes."""
+
+    read: PositiveInt = 512
+    """Tokens of a prompt."""
+    write: Annotated[int, Field(ge=0)] = 128
+    """Tokens written after it, one by one."""
+
+
+class QuantizeConfig(Settings):
+    """Store weights, and where it holds up compute, in fewer bits."""
+
+    kind: Literal["quantize"] = "quantize"
+    """Names the stage."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "quantize"
+    """Label of the row in reports."""
+    scheme: Literal["int8", "int4", "fp16"] = "int8"
+    """`int8`: weights and, where it holds up, activations; `int4`: weights only; `fp16`: half precision."""
+    products: Literal["auto", "integer", "float"] = "auto"
+    """int8 only. What projections multiply. `integer`: int8 weights and inputs, which read prompts fastest.
+    `float`: weights only, which decode fastest and lose least. `auto`: integers where `workload` takes at
+    least 5% less time with them on `serve_on`, which is timed for some seconds; weights only otherwise."""
+    serve_on: ServeOn = "auto"
+    """int8 with products `auto`: the kind of processor that will serve the model. `auto`: this machine, with
+    the threads that the run measures with. Others than this machine's go by figures measured elsewhere."""
+    workload: WorkloadConfig = WorkloadConfig()
+    """int8 with products `auto`: what is to take the least time."""
+    activation_loss: Annotated[float, Field(ge=0.0)] | None = 0.005
+    """int8 with products `auto` or `integer`: by how much quantizing inputs may raise the loss, in nats a
+    token. As few inputs as that takes stay in floating point, where prompts are read more slowly. null: any
+    loss, with every input in integers."""
+    group_size: GroupSetting = "auto"
+    """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
+    bytes that do more good as 8-bit layers, and products are slower. `auto`: 64, and 128 for an 8-bit matrix
+    where that takes no more bytes."""
+    eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
+    """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
+    max_bytes: PositiveInt | None = None
+    """int4 only: the most bytes that the stored weights may take. As many stay in 8 bits as fit, whatever
+    `eight_bit_fraction` says."""
+    max_loss: Annotated[float, Field(ge=0.0)] | None = None
+    """int4 only: by how much 4 bits may be expected to raise the loss, in nats a token (0.05 is 5% of
+    perplexity). As few layers stay in 8 bits as that takes, whatever `eight_bit_fraction` says. Expected is
+    what rounding to nearest costs; `compensate` takes part of it back."""
+    fold: bool = True
+    """Move outlier channels from activations into weights where that is exact."""
+    compensate: bool = True
+    """Let the weights not yet rounded make up for the error of those that are (GPTQ)."""
+    cache: Literal["float", "int8"] = "float"
+    """int8 and int4 only. `int8`: cache keys and values in 8 bits, so that long contexts decode faster."""
+    calibration: CalibrationConfig = CalibrationConfig()
+    """Text on which errors are measured. fp16 reads one window of it, to see how large activations become."""
+    own_windows: Annotated[int, Field(ge=0)] = 32
+    """int8 and int4 only. Windows of text that the model writes itself, measured beside the calibration text,
+    so that what is chosen for that text serves others too. 0: none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_recipes(cls, given: object) -> object:
+        """Read `activations`, as recipes had it before `products`, for what it asked for."""
+        if not isinstance(given, Mapping) or "activations" not in given:
+            return given
+        settings = dict(given)
+        former = settings.pop("activations")
+        if "products" in settings:
+            fault = "is what products and activation_loss say now: leave it out"
+            raise faults_at([(("activations",), fault)], kind="setting")
+        if not isinstance(former, str) or former not in ACTIVATIONS:
+            fault = f"is products and activation_loss now; as before it may be {', '.join(ACTIVATIONS)}"
+            raise faults_at([(("activations",), fault)], kind="setting")
+        if former == "auto" and settings.get("scheme", "int8") != "int8":
+            # The defaults of then, as a run's resolved recipe holds them.
+            if settings["scheme"] == "fp16" and settings.get("group_size") == FORMER_GROUP_SIZE:
+                del settings["group_size"]
+            return settings
+        return {**settings, **ACTIVATIONS[former]}
+
+    @model_validator(mode="after")
+    def _must_fit_together(self) -> Self:
+        faults = [((key,), fault) for key in HEEDED_WITH if (fault := self._unheeded(key))]
+        if self.max_loss is not None and self.max_bytes is not None:
+            faults.append((("max_loss",), "is asked for beside max_bytes: both choose between 4 and 8 bits"))
+        if faults:
+            raise faults_at(faults, kind="setting")
+        return self
+
+    def _unheeded(self, key: str) -> str | None:
+        """Say why a setting would not be heeded; None where it is, or was left at its default."""
+        if getattr(self, key) == type(self).model_fields[key].default:
+            return None
+        for other, values in HEEDED_WITH[key].items():
+            if (found := getattr(self, other)) not in values:
+                return f"goes with {other} {' or '.join(values)}, not with {found}: leave it out"
+        return None
+
+
+FORMER_GROUP_SIZE = 64
+"""The default of `group_size` while there was `activations`."""
+ACTIVATIONS: dict[str, dict[str, object]] = {
+    "auto": {"products": "integer"},
+    "always": {"products": "integer", "activation_loss": None},
+    "never": {"products": "float"},
+}
+"""What each value of the former key `activations` asked for."""
+WEIGHTS_IN_INTEGERS: dict[str, tuple[str, ...]] = {"scheme": ("int8", "int4")}
+HEEDED_WITH: dict[str, dict[str, tuple[str, ...]]] = {
+    "products": {"scheme": ("int8",)},
+    "serve_on": {"scheme": ("int8",), "products": ("auto",)},
+    "workload": {"scheme": ("int8",), "products": ("auto",)},
+    "activation_loss": {"scheme": ("int8",), "products": ("auto", "integer")},
+    "group_size": WEIGHTS_IN_INTEGERS,
+    "eight_bit_fraction": {"scheme": ("int4",)},
+    "max_bytes": {"scheme": ("int4",)},
+    "max_loss": {"scheme": ("int4",)},
+    "fold": WEIGHTS_IN_INTEGERS,
+    "compensate": WEIGHTS_IN_INTEGERS,
+    "cache": WEIGHTS_IN_INTEGERS,
+    "own_windows": WEIGHTS_IN_INTEGERS,
+}
+"""For a setting, the values of others that it is heeded with. Beside any other it may not be given."""

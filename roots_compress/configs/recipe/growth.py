@@ -1,0 +1,222 @@
+"""How the stage verbs make a recipe: each verb adds a stage to the recipe that its run's folder holds.
+
+A chain of verbs is thereby a recipe that grows, and runs, resumes and is reported like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from roots_compress.configs.recipe.loading import from_folder, parse_recipe, refuse_missing, resolved
+from roots_compress.configs.recipe.location import Location, dotted
+from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig
+from roots_compress.errors import InputError, Key
+from roots_compress.io.atomic import read_regular, real_path
+from roots_compress.run.marker import refuse_foreign
+from roots_compress.run.stages import read_metrics, read_stages
+
+RESOLVED_NAME = "resolved.json"
+_MAX_BYTES = 1 << 20
+
+
+def grow(
+    folder: Path,
+    stage: Mapping[str, Any],
+    *,
+    source: Path | None,
+    fresh: bool,
+    settings: Mapping[str, Any],
+    place: Callable[[Location], str] = dotted,
+) -> Recipe:
+    """Return the recipe that a stage verb asks for.
+
+    Without a run in the folder, the stage begins one, from `source` (or from nothing, for `train`). Otherwise
+    it is appended to the run's recipe; a stage that was asked for before and not finished gives way to it.
+    The verb that a run was interrupted in, typed again, goes on with it.
+
+    Args:
+        folder: the run.
+        stage: the stage's settings as given, with its `kind`.
+        source: the checkpoint named on the command line.
+        fresh: whether the run is to be started anew.
+        settings: the settings of the whole run that were given, in a recipe's form.
+        place: names a setting in messages. Of stages it is asked for the verb's own alone.
+
+    Raises:
+        InputError: nothing to start from, a setting out of bounds, or a folder that holds something else or a
+            run that was begun otherwise.
+    """
+    if source is not None:
+        refuse_missing(source, Key("model"))
+    refuse_foreign(folder)
+    standing = None if fresh else _standing(folder)
+    if standing is None:
+        if source is None and stage["kind"] != "train":
+            raise InputError(
+                f"no checkpoint is named, and {folder} holds no run to go on from",
+                remedy=f"Name the model to start from: {_command(stage['kind'], 'path/to/checkpoint')}",
+            )
+        model = real_path(source) if source else None
+        return _parse_here({"name": _name_of(folder), "model": model, "stages": [stage], **settings}, place)
+    recipe, finished = standing
+    _refuse_other_settings(recipe, settings, folder)
+    begins = finished == 0 and recipe.makes_model
+    alone = {"name": "any", "model": None if begins else "any", "stages": [stage]}
+    wanted = _parse_here(alone, place).stages[0]
+    if source is not None and not _is_newest(source, folder):
+        if _began_with(source, recipe) and recipe.stages and _unnamed(recipe.stages[0]) == _unnamed(wanted):
+            # The verb that began the run, typed again: go on with it, or show what it made.
+            begun = recipe if finished else recipe.model_copy(update={"stages": recipe.stages[:1]})
+            return _renamed(begun, 0, stage)
+        # Where its first stage did not come about, that verb may be typed again with other options.
+        if finished or not _began_with(source, recipe):
+            raise InputError(
+                f"the folder is in use by a run that began with {recipe.model or 'a model it trained'}",
+                where=folder,
+                remedy="Name another folder with --run, start this one anew with --fresh, "
+                "or leave the checkpoint out to go on from the run's newest one.",
+            )
+    kept, unfinished = recipe.stages[:finished], recipe.stages[finished : finished + 1]
+    if not unfinished and not _is_reported(folder):
+        unfinished = recipe.stages[-1:]
+    if unfinished and _unnamed(unfinished[0]) == _unnamed(wanted):
+        begun = recipe.model_copy(update={"stages": recipe.stages[: finished + 1]})
+        return _renamed(begun, -1, stage)
+    _refuse_after_quantize(kept, stage, folder)
+    document = resolved(recipe)
+    document["stages"] = [each.model_dump(mode="json") for each in kept]
+    document["stages"].append({"name": _free_name(stage["kind"], kept), **stage})
+    return _parse_here(document, place)
+
+
+def evaluation_request(
+    settings: Mapping[str, Any], model: Path, place: Callable[[Location], str] = dotted
+) -> Recipe:
+    """Return a recipe without stages: the text and the protocol by which one artifact is measured."""
+    return _parse({"name": "evaluation", "model": model, **settings}, place)
+
+
+def _standing(folder: Path) -> tuple[Recipe, int] | None:
+    """Return the recipe of the run in a folder and how many of its stages are finished."""
+    try:
+        text = read_regular(folder / RESOLVED_NAME, _MAX_BYTES)
+        # In quotes: its keys were not typed, so that no option is at fault.
+        recipe = parse_recipe(json.loads(text), place=lambda location: f"'{dotted(location)}'")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, InputError) as error:
+        raise InputError(
+            f"cannot be read as the recipe of a run: {_cause(error)}",
+            where=folder / RESOLVED_NAME,
+            remedy="Start the run anew with --fresh, or name another folder with --run.",
+        ) from None
+    if recipe.search is not None:
+        raise InputError(
+            "the run's recipe is being searched for, and the search has not ended",
+            where=folder,
+            remedy="Finish it with: roots-compress run RECIPE, or name another folder with --run.",
+        )
+    rows = len(read_stages(folder)[0])
+    return recipe, rows if recipe.makes_model else max(rows - 1, 0)
+
+
+def _cause(error: Exception) -> str:
+    """Return what is wrong, without the file and the remedy, which differ for a run's own recipe."""
+    if isinstance(error, InputError):
+        return f"{error.where}: {error.message}" if error.where else error.message
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _is_reported(folder: Path) -> bool:
+    """Whether the run's figures are those of all its finished stages: writing them down comes last."""
+    try:
+        figures = read_metrics(folder)
+    except InputError:
+        return False
+    return len(figures.stages) == len(read_stages(folder)[0])
+
+
+def _is_newest(source: Path, folder: Path) -> bool:
+    """Whether the named checkpoint is the one the run would take anyway."""
+    newest = read_stages(folder)[0][-1:]
+    return any(real_path(source) == real_path(stage.checkpoint) for stage in newest)
+
+
+def _began_with(source: Path, recipe: Recipe) -> bool:
+    return recipe.model is not None and real_path(source) == real_path(recipe.model)
+
+
+def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: Path) -> None:
+    """All rows of a run are measured alike, so what was said of the run at its start holds for each verb."""
+    document = resolved(recipe)
+    for key, value in settings.items():
+        current = document[key]
+        pairs = value.items() if isinstance(value, Mapping) else [(None, value)]
+        for inner, wanted in pairs:
+            held = current if inner is None else current[inner]
+            if json.loads(json.dumps(wanted, default=str)) != held:
+                name = key if inner is None else f"{key}.{inner}"
+                raise InputError(
+                    f"the run in {folder} was begun with {json.dumps(held)}, "
+                    f"not with {json.dumps(wanted, default=str)}",
+                    where=Key(name),
+                    remedy="Leave the option out, or start another run with --run.",
+                )
+
+
+def _refuse_after_quantize(kept: Sequence[StageConfig], stage: Mapping[str, Any], folder: Path) -> None:
+    if kept and kept[-1].kind == "quantize":
+        before = read_stages(folder)[0][-2].checkpoint
+        raise InputError(
+            f"the run ends in quantized weights ('{kept[-1].name}'), which no stage can change",
+            where=folder,
+            remedy="Go on from the stage before, in another run:\n"
+            f"{_command(stage['kind'], before)} --run ANOTHER, and the options again",
+        )
+
+
+def _command(verb: str, source: str | Path) -> str:
+    """Return the command line on which a stage verb is given a checkpoint."""
+    return f"roots-compress {'distill --teacher' if verb == 'distill' else verb} {quote(str(source))}"
+
+
+def _unnamed(stage: StageConfig) -> dict[str, Any]:
+    return stage.model_dump(exclude={"name"})
+
+
+def _free_name(kind: str, kept: tuple[StageConfig, ...]) -> str:
+    """Return the kind, numbered from 2 on where the run has such a stage already."""
+    taken = {BASELINE_NAME, *(stage.name for stage in kept)}
+    number = 1
+    while (name := kind if number == 1 else f"{kind}-{number}") in taken:
+        number += 1
+    return name
+
+
+def _name_of(folder: Path) -> str:
+    """Return a run's name made from its folder's."""
+    cleaned = "".join(char if char.isalnum() and char.isascii() else "-" for char in real_path(folder).name)
+    return cleaned.strip("-")[:64] or "run"
+
+
+def _renamed(recipe: Recipe, index: int, stage: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with a stage under the name that was given this time, if one was."""
+    if "name" not in stage:
+        return recipe
+    document = resolved(recipe)
+    document["stages"][index]["name"] = stage["name"]
+    return _parse(document)
+
+
+def _parse_here(document: Mapping[str, Any], place: Callable[[Location], str]) -> Recipe:
+    """Return the recipe of values that may hold paths; those of its stages start from the current folder."""
+    return from_folder(_parse(document, place), Path.cwd())
+
+
+def _parse(document: Mapping[str, Any], place: Callable[[Location], str] = dotted) -> Recipe:
+    """Return the recipe of values that may hold paths."""
+    return parse_recipe(json.loads(json.dumps(document, default=str)), place=place)

@@ -1,0 +1,282 @@
+"""What a recipe may say: the union of the stages' settings, and the rules that hold between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roots_compress.configs.base import PathSetting, PositiveFloat, PositiveInt, Settings, faults_at
+from roots_compress.configs.data import DataConfig
+from roots_compress.configs.distill import DistillConfig
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.configs.export import ExportConfig
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.recipe.location import Location, dotted, parse_dotted
+from roots_compress.configs.train import ArchitectureConfig, TrainConfig
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.errors import Key, RootsError
+
+StageConfig = Annotated[
+    TrainConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
+]
+
+ChoiceConfig = Annotated[DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")]
+
+BASELINE_NAME = "baseline"
+"""Label of the untouched model's row; no stage may take it."""
+
+
+class GatesConfig(Settings):
+    """Bounds on the final stage, judged against the baseline. A run that misses one exits with code 3."""
+
+    max_perplexity_ratio: PositiveFloat | None = None
+    """Largest perplexity, as a multiple of the baseline's."""
+    max_bytes: PositiveInt | None = None
+    """Largest graph, in bytes: every file it needs to run."""
+    max_decode_ms: PositiveFloat | None = None
+    """Most milliseconds for a token decoded, on this machine, at the longest of the evaluation's contexts."""
+    min_size_ratio: PositiveFloat | None = None
+    """Smallest ratio of the baseline's bytes to the final graph's: 4.0 asks for a quarter of the size."""
+    min_decode_speedup: PositiveFloat | None = None
+    """Smallest ratio of the final graph's decode speed to the baseline's, both measured in the same run."""
+
+
+class SearchConfig(Settings):
+    """Try the choices in every order, and go on with what serves the gates best.
+
+    A candidate takes at most one choice of each kind, one that quantizes last, after the recipe's `stages`.
+    The gates are the search's budgets. The run ends as the best candidate; see docs/search.md.
+    """
+
+    max_minutes: PositiveFloat
+    """Minutes after which no further candidate is begun; a stage under way is finished."""
+    choices: Annotated[tuple[ChoiceConfig, ...], Field(strict=False, min_length=1, max_length=20)] = (
+        PruneConfig(kind="prune", name="prune-25", ratio=0.25),
+        PruneConfig(kind="prune", name="prune-50", ratio=0.5),
+        QuantizeConfig(kind="quantize", name="int8", scheme="int8"),
+        QuantizeConfig(kind="quantize", name="int4", scheme="int4"),
+        QuantizeConfig(kind="quantize", name="fp16", scheme="fp16"),
+        DistillConfig(kind="distill", name="distill-small", student="small"),
+    )
+    """Stages to choose from, each as it would stand under `stages`, with a `name` of its own."""
+
+
+class Recipe(Settings):
+    """What to make of a language model: the model, the text, the stages in order, and the gates.
+
+    The stages form a chain: each takes the checkpoint the one before it made.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$", max_length=64)]
+    """Names the run and, unless another folder is asked for, its folder under `runs/`."""
+    model: PathSetting | None = None
+    """The model to compress: a ROOTS or Hugging Face directory, or a GGUF file. Not needed where the first
+    stage is `train`, which then makes the model that is the run's baseline."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Fixes every random choice of the run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where stages compute. `auto`: a GPU where there is one, otherwise the CPU."""
+    data: DataConfig = DataConfig()
+    """Training, calibration and held-out text."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How every stage is measured."""
+    export: ExportConfig = ExportConfig()
+    """How every stage becomes an ONNX graph."""
+    stages: Annotated[tuple[StageConfig, ...], Field(strict=False, max_length=99)] = ()
+    """The stages, in order; each entry's `kind` says which. Without any, the model alone is measured."""
+    gates: GatesConfig = GatesConfig()
+    """Bounds the final stage must keep."""
+    search: SearchConfig | None = None
+    """Search for the stages that serve the gates best, in place of a chain that is given."""
+
+    @property
+    def makes_model(self) -> bool:
+        """Whether the first stage trains a model from nothing, which is then the baseline."""
+        return self.model is None
+
+    @model_validator(mode="after")
+    def _check_stages_together(self) -> Self:
+        faults = [
+            *_origin_faults(self),
+            *_order_faults(self),
+            *_name_faults(self),
+            *_context_faults(self),
+            *_search_faults(self),
+            *_cache_faults(self),
+        ]
+        if faults:
+            raise faults_at(faults, kind="recipe")
+        return self
+
+
+def placed_stages(recipe: Recipe) -> Iterator[tuple[Location, StageConfig]]:
+    """Yield the stages that a recipe names, its search's choices last, each with its place."""
+    for index, stage in enumerate(recipe.stages):
+        yield ("stages", index), stage
+    for index, choice in enumerate(recipe.search.choices if recipe.search else ()):
+        yield ("search", "choices", index), choice
+
+
+def _origin_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """A model must be named or made, and settings that only matter for making one must not be lost."""
+    if not recipe.stages:
+        if recipe.model is None:
+            yield ("stages",), "there is nothing to do: name a 'model', or begin with a stage of kind 'train'"
+        return
+    if recipe.model is None and recipe.stages[0].kind != "train":
+        yield (
+            ("model",),
+            f"is required, because only a first stage of kind 'train' starts from nothing, and this recipe "
+            f"begins with '{recipe.stages[0].kind}'; name a model here or with --model",
+        )
+    for index, stage in enumerate(recipe.stages):
+        if not isinstance(stage, TrainConfig) or (index == 0 and recipe.model is None):
+            continue
+        for key in ("architecture", "tokenizer"):
+            if getattr(stage, key) != TrainConfig.model_fields[key].default:
+                yield (
+                    ("stages", index, key),
+                    "would have no effect, because this stage goes on training a model that exists already",
+                )
+
+
+def _order_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Nothing can change a model's weights once they are quantized."""
+    quantized: StageConfig | None = None
+    for index, stage in enumerate(recipe.stages):
+        if quantized is not None:
+            yield (
+                ("stages", index, "kind"),
+                f"'{stage.name}' ({stage.kind}) cannot come after '{quantized.name}' (quantize), "
+                "because quantized weights cannot be changed; move it before",
+            )
+        elif stage.kind == "quantize":
+            quantized = stage
+
+
+def _name_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Reports and comparisons find a stage by its name."""
+    taken: dict[str, str] = {BASELINE_NAME: "the row of the untouched model"}
+    for place, stage in placed_stages(recipe):
+        if stage.name in taken:
+            yield (
+                (*place, "name"),
+                f"'{stage.name}' is already the name of {taken[stage.name]}; give this stage another 'name'",
+            )
+        taken.setdefault(stage.name, dotted(place))
+
+
+def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """A search starts from a whole model, and must know what for."""
+    if recipe.search is None:
+        return
+    for index, stage in enumerate(recipe.stages):
+        if stage.kind != "train":
+            yield (
+                ("stages", index, "kind"),
+                f"'{stage.name}' ({stage.kind}) cannot stand before a search, which decides where it goes; "
+                "move it to search.choices",
+            )
+    if recipe.gates == GatesConfig():
+        yield (
+            ("search",),
+            f"needs a budget: give at least one of the gates {', '.join(GatesConfig.model_fields)}",
+        )
+
+
+def _cache_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """A cache in int8 is read by ONNX Runtime's own operator alone."""
+    for place, stage in placed_stages(recipe):
+        if recipe.export.portable and isinstance(stage, QuantizeConfig) and stage.cache == "int8":
+            yield (
+                (*place, "cache"),
+                "'int8' has no portable form; set export.portable to false, or this to float",
+            )
+
+
+def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Where the recipe itself makes the model, its context length bounds every window."""
+    if recipe.model is not None or not recipe.stages or not isinstance(recipe.stages[0], TrainConfig):
+        return
+    architecture: ArchitectureConfig = recipe.stages[0].architecture
+    limit = architecture.max_position_embeddings
+    placed = list(placed_stages(recipe))
+    yield from context_faults(recipe, [limit] * (len(placed) + 1))
+    for place, stage in placed:
+        if isinstance(stage, PruneConfig | QuantizeConfig) and stage.calibration.block_size > limit:
+            yield (*place, "calibration", "block_size"), _too_long(stage.calibration.block_size, limit)
+    longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
+    if recipe.evaluation.decode_tokens < limit < longest:
+        yield (
+            ("evaluation", "contexts"),
+            f"the longest and the {recipe.evaluation.decode_tokens} tokens decoded after it take {longest} "
+            f"tokens, but the model's context (max_position_embeddings) is {limit}",
+        )
+
+
+def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Location, str]]:
+    """Yield what asks for more tokens than a model can hold, by place and description.
+
+    Args:
+        recipe: what is to be done.
+        contexts: the longest context of the model before the first stage, and after each of `placed_stages`.
+    """
+    shortest, evaluation = min(contexts), recipe.evaluation
+    if evaluation.block_size > shortest:
+        yield ("evaluation", "block_size"), _too_long(evaluation.block_size, shortest)
+    if evaluation.decode_tokens >= shortest:
+        yield (
+            ("evaluation", "decode_tokens"),
+            f"{evaluation.decode_tokens} decoded tokens leave no room in the model's context "
+            f"(max_position_embeddings) of {shortest}",
+        )
+    for index, (place, stage) in enumerate(placed_stages(recipe)):
+        # A student and its teacher read the same windows. Choices follow the stages, not one another.
+        limit = min(contexts[min(index, len(recipe.stages))], contexts[index + 1])
+        for keys, training in training_of(stage):
+            if training.block_size > limit:
+                yield (*place, *keys, "block_size"), _too_long(training.block_size, limit)
+
+
+@contextmanager
+def located(place: Location) -> Iterator[None]:
+    """Let an error inside the block that names a key of a group say where that group stands.
+
+    Whoever checks a setting knows its group alone, and names its key there; each caller adds the way to the
+    group, up to the recipe. Keys of the whole recipe, and files, stay as they are.
+
+    Args:
+        place: of the group, in the group around it or in the recipe.
+    """
+    try:
+        yield
+    except RootsError as error:
+        if isinstance(error.where, Key):
+            location = parse_dotted(error.where) or (error.where,)
+            if location[0] not in Recipe.model_fields:
+                error.where = dotted((*place, *location))
+        raise
+
+
+def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:
+    """Yield the training a stage does, if any, and where in the stage its settings stand."""
+    if isinstance(stage, TrainConfig | DistillConfig):
+        yield ("training",), stage.training
+    elif isinstance(stage, PruneConfig) and stage.recovery is not None:
+        yield ("recovery", "training"), stage.recovery.training
+
+
+def losses_of(stage: StageConfig) -> Iterator[tuple[Location, DistillLossConfig]]:
+    """Yield what a stage learns from a teacher, if anything, and where in the stage its settings stand."""
+    if isinstance(stage, DistillConfig):
+        yield ("loss",), stage.loss
+    elif isinstance(stage, PruneConfig) and stage.recovery is not None:
+        yield ("recovery", "loss"), stage.recovery.loss
+
+
+def _too_long(tokens: int, limit: int) -> str:
+    return f"is {tokens} tokens, but the model's context (max_position_embeddings) is {limit}"

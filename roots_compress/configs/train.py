@@ -1,0 +1,91 @@
+"""Settings of the `train` stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roots_compress.configs.base import PositiveFloat, PositiveInt, Settings
+from roots_compress.configs.data import TokenizerConfig
+from roots_compress.configs.training import TrainingConfig
+
+
+class SparseAttentionConfig(Settings):
+    """Which keys a query attends to: all of them, its `top_m` best, or its best blocks."""
+
+    kind: Literal["dense", "top_m", "block"] = "dense"
+    """`dense`: every visible key; `top_m`: the m best keys; `block`: the highest-scoring blocks."""
+    top_m: PositiveInt = 64
+    """Keys each query attends to, with `kind: top_m`."""
+    block_size: PositiveInt | None = None
+    """Keys in a block, with `kind: block`; without it, the square root of the context length."""
+    num_blocks: PositiveInt = 4
+    """Blocks each query attends to, its own included, with `kind: block`."""
+
+
+class ArchitectureConfig(Settings):
+    """The shape of a ROOTS model trained from scratch; every layer gets the same widths."""
+
+    hidden_size: PositiveInt = 256
+    """Width of the residual stream."""
+    num_layers: PositiveInt = 6
+    """Transformer layers."""
+    num_attention_heads: PositiveInt = 4
+    """Query heads in each layer."""
+    num_key_value_heads: PositiveInt = 2
+    """Key/value heads in each layer; divides the query heads."""
+    head_dim: PositiveInt = 64
+    """Width of a head; even, as rotary positions need."""
+    intermediate_size: PositiveInt = 768
+    """Width of the MLP."""
+    max_position_embeddings: PositiveInt = 1024
+    """The longest context."""
+    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    """Normalisation before attention and MLP."""
+    position: Literal["rotary", "learned"] = "rotary"
+    """How positions enter."""
+    rope_theta: PositiveFloat = 10000.0
+    """Base of the rotary frequencies."""
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    """Nonlinearity of the MLP."""
+    gated_mlp: bool = True
+    """Whether the MLP multiplies an activated gate with the up projection."""
+    attention_bias: bool = False
+    """Biases on the query, key and value projections."""
+    qk_norm: bool = False
+    """RMS norms on queries and keys."""
+    tie_word_embeddings: bool = True
+    """Whether the output head shares the embedding's weights."""
+    attention: SparseAttentionConfig = SparseAttentionConfig()
+    """Dense or sparse attention."""
+
+    @model_validator(mode="after")
+    def _heads_must_divide(self) -> Self:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_key_value_heads ({self.num_key_value_heads}) must divide "
+                f"num_attention_heads ({self.num_attention_heads})"
+            )
+        if self.position == "rotary" and self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
+        return self
+
+
+class TrainConfig(Settings):
+    """Pre-train a ROOTS model by plain cross-entropy.
+
+    As the first stage of a recipe without `model` it makes a new model and tokenizer, which become the
+    run's baseline; later, or with a `model`, it goes on training the model it is given.
+    """
+
+    kind: Literal["train"] = "train"
+    """Names the stage."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "train"
+    """Label of the row in reports."""
+    architecture: ArchitectureConfig = ArchitectureConfig()
+    """Shape of a model made from scratch."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Tokenizer of a model made from scratch."""
+    training: TrainingConfig = TrainingConfig()
+    """The training loop."""

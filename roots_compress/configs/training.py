@@ -1,0 +1,113 @@
+"""Settings of the one training loop and its losses, shared by the stages that train."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roots_compress.configs.base import BlockSize, PathSetting, PositiveFloat, PositiveInt, Settings
+from roots_compress.errors import InputError, Key
+
+
+class TrainingConfig(Settings):
+    """How a model is optimised: AdamW, linear warm-up, cosine decay."""
+
+    steps: PositiveInt = 300
+    """Optimizer steps."""
+    batch_size: PositiveInt = 4
+    """Windows in each micro-batch."""
+    accumulation: PositiveInt = 1
+    """Micro-batches whose gradients are averaged before each optimizer step."""
+    block_size: BlockSize = 256
+    """Tokens in each training window."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    final_learning_rate_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """The learning rate at the last step, as a fraction of the peak."""
+    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Fraction of the steps over which the learning rate rises from zero to its peak."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+    """AdamW weight decay, applied to matrices only (not to norms and biases)."""
+    beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    """AdamW's second moment decay; the first is 0.9."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this global norm."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast precision; weights stay float32. `auto`: bf16 where the GPU or CPU has matrix units for it."""
+    checkpoint_every: PositiveInt = 100
+    """Steps between resumable checkpoints of the training state."""
+
+
+Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
+
+
+class DistillLossConfig(Settings):
+    """Cross-entropy with the text, plus what the student is to have in common with its teacher."""
+
+    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 0.25
+    """Weight of the cross-entropy with the text's next token."""
+    divergence_weight: Annotated[float, Field(ge=0.0)] = 0.75
+    """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared."""
+    divergence: Divergence = "forward_kl"
+    """`forward_kl`: KL(teacher || student); `reverse_kl`: KL(student || teacher); `jensen_shannon`: the mean
+    KL of both to their mixture."""
+    temperature: PositiveFloat = 1.0
+    """Softens both distributions in the divergence."""
+    top_k: PositiveInt | None = None
+    """Compare the teacher's k most probable tokens, and all others as one. The teacher then runs only once
+    over the text, before training, and what it says is cached on disk. Without it, the whole vocabulary is
+    compared and the teacher runs along."""
+    cache: PathSetting | None = None
+    """Folder in which cached teachers are kept for other stages and runs, with `top_k`. Without it a cache
+    goes when its stage is done."""
+    hidden_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the squared error between matched hidden states, relative to the teacher's variance."""
+    projection: Literal["learned", "least_squares"] = "learned"
+    """How hidden states of another width are mapped to the teacher's: by a linear map that is trained along,
+    or by one that is fitted once to the untrained student."""
+    relation_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the divergence between the attention relations (queries, keys, values) of the last layers."""
+    on_policy_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Fraction of the batches whose second half the student writes itself, for the teacher to correct."""
+    teacher_text_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Fraction of the training windows that the teacher writes itself, before training, for want of text."""
+
+    @property
+    def needs_running_teacher(self) -> bool:
+        """Whether something is asked for that a cache of distributions does not hold."""
+        return self.hidden_weight > 0 or self.relation_weight > 0 or self.on_policy_ratio > 0
+
+    def require_vocabulary(self, size: int) -> None:
+        """Refuse to ask a teacher for more tokens than it knows.
+
+        Raises:
+            InputError: `top_k` exceeds its vocabulary.
+        """
+        if self.top_k is not None and self.top_k > size:
+            raise InputError(
+                f"is {self.top_k}, and the teacher's vocabulary has {size} tokens",
+                where=Key("top_k"),
+                remedy="Lower it; 64 is usual." if size > 64 else f"Lower it to {size} or less.",
+            )
+
+    @model_validator(mode="after")
+    def _must_fit_together(self) -> Self:
+        weights = self.cross_entropy_weight, self.divergence_weight, self.hidden_weight, self.relation_weight
+        if not any(weights):
+            raise ValueError(
+                "at least one of the weights of cross-entropy, divergence, hidden states and relations "
+                "must be above 0"
+            )
+        if self.on_policy_ratio and not self.divergence_weight:
+            raise ValueError(
+                "on_policy_ratio needs a divergence_weight above 0: the text no longer says what is right"
+            )
+        if self.top_k is not None and self.needs_running_teacher:
+            raise ValueError(
+                "top_k caches distributions only; hidden_weight, relation_weight and on_policy_ratio need "
+                "the teacher itself: set top_k to null, or these to 0"
+            )
+        if self.cache is not None and self.top_k is None:
+            raise ValueError("cache needs top_k: the whole vocabulary is too much to keep for every token")
+        return self

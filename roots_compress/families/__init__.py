@@ -1,0 +1,1 @@
+"""Other families of models: their configuration and their tensors in terms of ROOTS."""

@@ -1,0 +1,1 @@
+"""The families as GGUF files hold them."""

@@ -1,0 +1,112 @@
+"""Rotary positions of a GGUF model, in transformers' terms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roots_compress.errors import InputError
+from roots_compress.families.gguf.metadata import DIRECTORY, Metadata, shortest
+from roots_compress.io.gguf_header import GgufTensor
+
+FREQUENCIES = "rope_freqs.weight"
+"""Factors that llama.cpp divides the frequencies by."""
+PUBLISHED_FACTORS = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+"""What every Llama from 3.1 on has; only the fifth number, `factor`, differs between them."""
+YARN_DETAILS = {
+    "attn_factor": 1, "yarn_ext_factor": 1, "yarn_attn_factor": 1, "yarn_beta_fast": 32, "yarn_beta_slow": 1
+}  # fmt: skip
+"""Finer settings of YaRN, and what they are where a file leaves them out."""
+ROTARY_KEYS = frozenset(
+    {
+        "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type",
+        "rope.scaling.factor", "rope.scaling.original_context_length",
+        *(f"rope.scaling.{name}" for name in YARN_DETAILS),
+    }
+)  # fmt: skip
+"""Keys of architectures with rotary positions, without the architecture's name before them."""
+
+
+def rope_parameters(metadata: Metadata, head_dim: int) -> dict[str, Any]:
+    """Return `rope_parameters` from the keys of rotary positions and the tensor of factors.
+
+    Raises:
+        InputError: heads are rotated in part, or positions are scaled in a way that ROOTS cannot express.
+    """
+    turned = metadata.number("rope.dimension_count", head_dim)
+    if turned != head_dim:
+        metadata.refuse(
+            "rope.dimension_count", f"is {turned} of heads of {head_dim}; they must be rotated whole"
+        )
+    theta = metadata.positive("rope.freq_base", 10000.0)
+    scaled = _scaling(metadata)
+    tensor = metadata.model.tensors.get(FREQUENCIES)
+    if tensor is not None:
+        factors = _factors_of_llama3(tensor, theta, head_dim)
+        if factors and scaled:
+            _refuse_factors(tensor, "are given besides rope.scaling")
+        scaled = scaled or factors
+    return {"rope_type": "default", "rope_theta": theta, **scaled}
+
+
+def _scaling(metadata: Metadata) -> dict[str, Any]:
+    """Return what `rope.scaling` says: a factor without a type is linear, and 0 stands for none."""
+    kind = metadata.get("rope.scaling.type")
+    kind = "linear" if kind is None else kind
+    if kind not in ("none", "linear", "yarn"):
+        metadata.refuse("rope.scaling.type", f"is {kind!r:.100}, which ROOTS does not read from GGUF")
+    for name, neutral in YARN_DETAILS.items():
+        value = metadata.get(f"rope.scaling.{name}")
+        if value not in (None, neutral):
+            metadata.refuse(f"rope.scaling.{name}", f"is {value!r:.100}, which ROOTS does not read from GGUF")
+    factors = [metadata.get(key) for key in ("rope.scaling.factor", "rope.scale_linear")]
+    factor = next((value for value in factors if value is not None), 0)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
+        metadata.refuse("rope.scaling.factor", f"is {factor!r:.100}; it must be a number of at least 0")
+    context = metadata.number("context_length")
+    original = metadata.number("rope.scaling.original_context_length", context)
+    if kind == "none" or factor in (0, 1):
+        return {}
+    scaling = {"rope_type": kind, "factor": shortest(factor)}
+    return scaling if kind == "linear" else {**scaling, "original_max_position_embeddings": original}
+
+
+def _factors_of_llama3(tensor: GgufTensor, theta: float, head_dim: int) -> dict[str, Any]:
+    """Return the `llama3` scaling that these factors are of; an empty one where all of them are 1."""
+    if tensor.storage != "F32" or tensor.shape != (head_dim // 2,):
+        _refuse_factors(tensor, f"are not {head_dim // 2} numbers of 32 bits")
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start)
+        given = np.frombuffer(file.read(tensor.size), dtype="<f4").astype(np.float64)
+    if not np.isfinite(given).all() or given.min() <= 0:
+        _refuse_factors(tensor, "are not all above 0")
+    if np.all(given == 1):
+        return {}
+    factor = float(f"{given.max():.6g}")
+    if not np.allclose(given, llama3_factors(factor, theta, head_dim), rtol=1e-5, atol=0):
+        _refuse_factors(tensor, "are not those of a published Llama")
+    return {"rope_type": "llama3", "factor": factor, **PUBLISHED_FACTORS}
+
+
+def llama3_factors(factor: float, theta: float, head_dim: int) -> NDArray[np.float64]:
+    """Return what Llama 3.1's scaling divides each frequency by: 1 for short waves, `factor` for long ones.
+
+    Between a quarter of the original context and all of it, the reciprocal runs linearly in the frequency.
+    """
+    low, high = PUBLISHED_FACTORS["low_freq_factor"], PUBLISHED_FACTORS["high_freq_factor"]
+    wavelength = 2 * math.pi * theta ** (np.arange(0, head_dim, 2) / head_dim)
+    turns = PUBLISHED_FACTORS["original_max_position_embeddings"] / wavelength
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    factors: NDArray[np.float64] = 1 / ((1 - smooth) / factor + smooth)
+    return factors
+
+
+def _refuse_factors(tensor: GgufTensor, reason: str) -> Any:
+    raise InputError(f"the factors in {FREQUENCIES!r} {reason}", where=tensor.file, remedy=DIRECTORY)

@@ -1,0 +1,70 @@
+"""Rotary positions of a config.json, in each of the spellings that transformers has had for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.switches import Switches, is_positive, shown
+
+NEEDED = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor")}
+"""What a scaling must say as a number above 0."""
+ORIGINAL = "original_max_position_embeddings"
+PARTIAL = "partial_rotary_factor"
+DEFAULT_THETA = 10000.0
+BOTH = "rope_scaling and rope_parameters are both given, and say different things of the same positions"
+
+
+def read_rope(switches: Switches) -> dict[str, Any]:
+    """Take rotary positions: `rope_scaling` or `rope_parameters`, and what either leaves to the top.
+
+    At the top are `rope_theta` and `partial_rotary_factor`, which apply where the object has none, and
+    `original_max_position_embeddings`, which goes before the object's.
+
+    Raises:
+        InputError: two spellings differ, or ROOTS cannot express what they say.
+    """
+    top = {"rope_theta": switches.take("rope_theta", DEFAULT_THETA)}
+    partial = switches.take(PARTIAL)
+    if partial is not None:
+        top[PARTIAL] = partial
+    original = {ORIGINAL: switches.take(ORIGINAL)} if switches.has(ORIGINAL) else {}
+    read = []
+    for key in ("rope_scaling", "rope_parameters"):
+        given = switches.take(key)
+        if given is not None and not isinstance(given, dict):
+            switches.refuse(f"{key} is {shown(given)}; it must be an object or null")
+        if given:
+            read.append(_completed(switches, key, given, top, original))
+    if len(read) == 2 and read[0] != read[1]:
+        switches.refuse(BOTH)
+    return read[0] if read else _completed(switches, "", {}, top, {})
+
+
+def _completed(
+    switches: Switches, key: str, given: dict[str, Any], top: dict[str, Any], original: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the parameters of one spelling, with what it leaves to the top."""
+
+    def named(name: str) -> str:
+        return f"{key}.{name}" if name in given else name
+
+    parameters = {**top, **given}
+    rope_type = given.get("rope_type", given.get("type", "default"))
+    for name in ("rope_type", "type"):
+        parameters.pop(name, None)
+    partial = parameters.pop(PARTIAL, 1)
+    if partial != 1 and not (partial is None and rope_type == "default"):
+        switches.refuse(f"{named(PARTIAL)} is {shown(partial)}; partly rotated heads are not supported")
+    if rope_type in ("llama3", "yarn") and original:
+        value = original[ORIGINAL]
+        if value is None or parameters.get(ORIGINAL, value) != value:
+            switches.refuse(
+                f"{ORIGINAL} is {shown(value)}, and {key}.{ORIGINAL} {shown(given.get(ORIGINAL))}"
+            )
+        parameters[ORIGINAL] = value
+    for name in ("rope_theta", *NEEDED.get(str(rope_type), ())):
+        if not is_positive(parameters.get(name)):
+            switches.refuse(f"{named(name)} is {shown(parameters.get(name))}; it must be a number above 0")
+    if ORIGINAL in parameters and not is_positive(parameters[ORIGINAL]):
+        switches.refuse(f"{named(ORIGINAL)} is {shown(parameters[ORIGINAL])}; it must be a number above 0")
+    return {"rope_type": rope_type, **parameters}

@@ -1,0 +1,268 @@
+"""Reading another family's configuration by allow-list: every key is understood, neutral, or refused.
+
+A switch that changes what a model computes and is silently ignored gives wrong logits; so a key nobody asked
+for is an error. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from roots_compress.errors import InputError
+from roots_compress.models.limits import LARGEST
+
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+"""transformers' names of activations, and ours."""
+
+# Keys that change nothing a forward pass in evaluation computes: training, bookkeeping, classification heads,
+# how it is computed, and the generation defaults that older versions of transformers wrote into config.json.
+NEUTRAL_KEYS = frozenset(
+    """
+    _attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation
+    _flash_attn_2_enabled _model_name_or_path _name_or_path _num_labels architectures
+    assistant_confidence_threshold assistant_lookbehind attention_dropout attn_implementation attn_pdrop
+    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id
+    decoder_start_token_id diversity_penalty do_sample dtype early_stopping embd_pdrop
+    encoder_no_repeat_ngram_size encoder_repetition_penalty eos_token_id epsilon_cutoff eta_cutoff
+    experts_implementation exponential_decay_length_penalty finetuning_task forced_bos_token_id
+    forced_eos_token_id gradient_checkpointing hidden_dropout id2label initializer_factor initializer_range
+    is_composition is_decoder is_encoder_decoder is_llama_config label2id length_penalty mask_token_id
+    max_length max_new_tokens max_seq_length max_sequence_length min_length model_max_length model_type n_ctx
+    name_or_path no_repeat_ngram_size num_assistant_tokens num_assistant_tokens_schedule num_beam_groups
+    num_beams num_labels num_return_sequences output_attentions output_hidden_states output_past
+    output_scores pad_token_id prefix pretraining_tp problem_type remove_invalid_values repetition_penalty
+    resid_pdrop return_dict return_dict_in_generate sep_token_id seq_length summary_activation
+    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens
+    target_lookbehind task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class
+    top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p unk_token_id
+    unsloth_fixed unsloth_version use_bfloat16 use_cache use_return_dict
+    """.split()  # noqa: SIM905
+)
+# Keys that a family does not read, with the settings that say what its model does anyway.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "attention_bias": (False,),
+    "auto_map": ({},),
+    "is_causal": (True,),
+    "mlp_bias": (False,),
+    "no_bias": (True,),
+    "num_experts": (0,),
+    "num_local_experts": (0,),
+    "partial_rotary_factor": (1, 1.0),
+    "pruned_heads": ({},),
+    "qk_layernorm": (False,),
+    "reorder_and_upcast_attn": (False,),
+    "rope_interleaved": (False,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "use_bidirectional_attention": (False,),
+    "use_mrope": (False,),
+    "use_qk_norm": (False,),
+    "use_sliding_window": (False,),
+}
+# Keys that transformers reads from any configuration where they are there, so that null is no absence.
+NEVER_NULL = frozenset({"add_cross_attention", "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx"})
+LAYER_TYPES = {"full_attention": False, "attention": False, "sliding_attention": True}
+"""Whether a layer's attention has a window, by transformers' names of it, old ones included."""
+
+
+MOST_LAYERS = 10_000
+
+
+def shown(value: Any) -> str:
+    """Return a value as JSON has it, shortened."""
+    return "null" if value is None else f"{value!r:.100}"
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a value is a number above 0."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and value > 0
+
+
+def _is_among(value: Any, values: Sequence[Any]) -> bool:
+    """Whether a value is one of several, true and false being no numbers."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+
+
+class Switches:
+    """A configuration being read: each key taken once, and nothing left over."""
+
+    def __init__(self, config: Mapping[str, Any], where: str | Path) -> None:
+        self.where = where
+        self._left = {key: value for key, value in config.items() if key not in NEUTRAL_KEYS}
+
+    def number(
+        self, key: str, default: int | None = None, *, null: int | None = None, most: int = LARGEST
+    ) -> int:
+        """Take a whole number from 1 to `most`.
+
+        Args:
+            key: its name.
+            default: what its absence means.
+            null: what null means; None where the family's own class refuses null.
+            most: the largest that is accepted.
+
+        Raises:
+            InputError: there is neither the key nor a default, or the value is something else.
+        """
+        if key not in self._left and default is None:
+            self.refuse(f"lacks the key {key!r}")
+        value = self._left.pop(key, default)
+        value = null if value is None else value
+        if type(value) is not int or not 1 <= value <= most:
+            self.refuse(f"{key} is {shown(value)}; it must be a whole number from 1 to {most}")
+        return value
+
+    def optional_number(self, key: str, default: int | None = None) -> int | None:
+        """Take a whole number of at least 1, or null for none; absence means the default."""
+        if self._left.get(key, default) is None:
+            self._left.pop(key, None)
+            return None
+        return self.number(key, default)
+
+    def positive(self, key: str, default: float) -> float:
+        """Take a number above 0."""
+        value = self._left.pop(key, default)
+        if not is_positive(value):
+            self.refuse(f"{key} is {shown(value)}; it must be a number above 0")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Take true or false."""
+        value = self._left.pop(key, default)
+        if not isinstance(value, bool):
+            self.refuse(f"{key} is {shown(value)}; it must be true or false")
+        return value
+
+    def activation(self, key: str, default: str, aliases: Mapping[str, str] = ACTIVATIONS) -> str:
+        """Take the name of an activation and return ours."""
+        value = self._left.pop(key, default)
+        if not isinstance(value, str) or value not in aliases:
+            self.refuse(f"{key} is {shown(value)}; supported are {', '.join(aliases)}")
+        return aliases[value]
+
+    def same(self, key: str, *values: Any) -> None:
+        """Take a key that may only say what the model does anyway."""
+        value = self._left.pop(key, None)
+        if value is not None and not _is_among(value, values):
+            self.refuse(f"{key} is {shown(value)}, which no model of this family does")
+
+    def renamed(self, spelling: str, key: str) -> None:
+        """Read a second spelling as the key itself, for which transformers takes it.
+
+        Raises:
+            InputError: both are there, and do not say the same.
+        """
+        if spelling not in self._left:
+            return
+        value = self._left.pop(spelling)
+        if key in self._left and self._left[key] != value:
+            self.refuse(
+                f"{key} is {shown(self._left[key])}, and {spelling}, which means it too, {shown(value)}"
+            )
+        self._left[key] = value
+
+    def has(self, key: str) -> bool:
+        """Whether a key is there and was not taken."""
+        return key in self._left
+
+    def take(self, key: str, default: Any = None) -> Any:
+        """Take whatever a key holds."""
+        return self._left.pop(key, default)
+
+    def windows(self, layers: int, *, by_default: bool) -> list[int | None]:
+        """Take the switches of sliding windows and return each layer's.
+
+        Args:
+            layers: how many there are.
+            by_default: whether a family's layers have windows unless they are said to have none, as
+                Mistral's; Qwen's have none unless `use_sliding_window` is true.
+        """
+        window = self.optional_number("sliding_window", 4096)
+        first = 0
+        if not by_default:
+            window = window if self.flag("use_sliding_window", False) else None
+            first = self._left.pop("max_window_layers", 28)
+            if type(first) is not int:
+                self.refuse(f"max_window_layers is {shown(first)}; it must be a whole number")
+        types = self._left.pop("layer_types", None)
+        if types is None:
+            return [window if index >= first else None for index in range(layers)]
+        self._check_types(types, layers)
+        sliding = [LAYER_TYPES[kind] for kind in types]
+        if any(sliding) and window is None:
+            self.refuse("layer_types names sliding_attention, and the other keys give it no sliding_window")
+        return [window if slides else None for slides in sliding]
+
+    def no_windows(self, layers: int) -> None:
+        """Take the switches of sliding windows of a family that has none."""
+        types = self._left.pop("layer_types", None)
+        if types is not None:
+            self._check_types(types, layers)
+            if any(LAYER_TYPES[kind] for kind in types):
+                self.refuse("layer_types names sliding_attention, which the family's models do not have")
+        self.same("sliding_window")
+        self._left.pop("max_window_layers", None)
+
+    def _check_types(self, types: Any, layers: int) -> None:
+        if (
+            not isinstance(types, list)
+            or len(types) != layers
+            or not set(map(str, types)) <= set(LAYER_TYPES)
+        ):
+            self.refuse(
+                f"layer_types must name full_attention or sliding_attention for each of {layers} layers"
+            )
+
+    def finish(self) -> None:
+        """Refuse whatever was not taken.
+
+        Raises:
+            InputError: a key is unknown, or has a setting that ROOTS cannot express.
+        """
+        for key, value in self._left.items():
+            # A key that nobody reads and that says nothing.
+            if value is None and key not in NEVER_NULL:
+                continue
+            if key in HARMLESS:
+                if not _is_among(value, HARMLESS[key]):
+                    self.refuse(f"{key} is {shown(value)}, which ROOTS cannot express")
+                continue
+            raise InputError(
+                f"{key!r} is not a key this importer knows, and it may change what the model computes",
+                where=self.where,
+                remedy="If it does not, remove it from a copy of config.json.",
+            )
+
+    def refuse(self, message: str) -> NoReturn:
+        """Raise an InputError about this configuration."""
+        raise InputError(
+            message, where=self.where, remedy="Only models that can be imported exactly are accepted."
+        )
+
+
+def uniform_layers(
+    windows: Sequence[int | None], heads: int, kv_heads: int, head_dim: int, intermediate: int
+) -> list[dict[str, int | None]]:
+    """Return the layers of a model whose layers differ in nothing but their sliding window."""
+    return [
+        {
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "head_dim": head_dim,
+            "intermediate_size": intermediate,
+            "sliding_window": window,
+        }
+        for window in windows
+    ]

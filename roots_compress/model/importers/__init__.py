@@ -1,1 +1,0 @@
-"""Importers: one table of configuration keys, names and transforms for each family of checkpoints."""

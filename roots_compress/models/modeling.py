@@ -1,0 +1,235 @@
+"""The ROOTS model: a decoder whose layers may differ in width, as transformers loads, runs and saves it.
+
+Its layers stand in `layers.py`.
+
+Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from roots_compress.models import attention
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.layers import RootsLayer, make_norm
+from roots_compress.models.quantized import QuantizedEmbedding, make_embedding, make_linear
+from roots_compress.models.rotary import CosSin, rotary_frequencies
+
+
+class RootsPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know to load, save and initialise a ROOTS model."""
+
+    config: RootsConfig
+    config_class = RootsConfig
+    base_model_prefix = "model"
+    _no_split_modules = ["RootsLayer"]  # noqa: RUF012
+    _supports_sdpa = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+
+
+class RootsModel(RootsPreTrainedModel):
+    """Embeddings, layers and the final norm."""
+
+    def __init__(self, config: RootsConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = make_embedding(config, "model.embed_tokens")
+        if config.position == "learned":
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.layers = nn.ModuleList(RootsLayer(config, index) for index in range(config.num_hidden_layers))
+        self.norm = make_norm(config, config.hidden_size)
+        # Kept outside the state dict, and in float32 whatever the weights' dtype.
+        self._rotary = (
+            {layer["head_dim"]: rotary_frequencies(config, layer["head_dim"]) for layer in config.layers}
+            if config.position == "rotary"
+            else {}
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding."""
+        return self.embed_tokens
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        segment_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        **_: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the decoder.
+
+        Args:
+            input_ids: `BT` tokens.
+            attention_mask: `BS`, 0 at padding; None where nothing is padded.
+            position_ids: `BT`; derived from the mask where absent.
+            past_key_values: keys and values of earlier tokens; extended in place.
+            inputs_embeds: `BTW`, in place of `input_ids`.
+            use_cache: whether to return keys and values for decoding; by default where nothing is trained.
+            segment_ids: `BT` document numbers of packed windows; tokens attend within their document
+                only, and positions restart at each. Not together with a cache.
+            output_hidden_states: also return the residual stream after the embedding and after each layer.
+        """
+        embeds_BTW = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        batch, tokens, _width = embeds_BTW.shape
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training and segment_ids is None
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache()
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if segment_ids is not None and past:
+            raise ValueError("segment_ids are for packed training windows and cannot go on from a cache")
+
+        valid_BS = self._valid(batch, past + tokens, attention_mask, embeds_BTW.device)
+        positions_BS = self._positions(valid_BS, segment_ids)
+        if position_ids is None:
+            position_ids = positions_BS[:, past:]
+        hidden_BTW = (
+            embeds_BTW * self.config.embedding_scale if self.config.embedding_scale != 1 else embeds_BTW
+        )
+        if self.config.position == "learned":
+            hidden_BTW = hidden_BTW + self.embed_positions(position_ids)
+
+        masked = attention_mask is not None or segment_ids is not None
+        views: dict[int | None, attention.View] = {}
+        rotary = {width: self._cos_sin(width, position_ids) for width in self._rotary}
+        states = [hidden_BTW]
+        for layer, widths in zip(self.layers, self.config.layers, strict=True):
+            window = widths["sliding_window"]
+            if window not in views:
+                sight = attention.Sight(tokens, valid_BS, window, segment_ids)
+                views[window] = self._view(sight, positions_BS, masked)
+            cos_sin = rotary.get(widths["head_dim"])
+            hidden_BTW = layer(hidden_BTW, views[window], cos_sin, past_key_values)
+            if output_hidden_states:
+                states.append(hidden_BTW)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_BTW),
+            past_key_values=past_key_values,
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
+
+    @staticmethod
+    def _valid(batch: int, slots: int, attention_mask: Tensor | None, device: torch.device) -> Tensor:
+        """Return `valid_BS`, False at padding.
+
+        Raises:
+            ValueError: the mask does not cover the cached tokens and the new ones.
+        """
+        if attention_mask is None:
+            return torch.ones((1, slots), dtype=torch.bool, device=device).expand(batch, -1)
+        if attention_mask.shape != (batch, slots):
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; with the cached tokens it must be "
+                f"{(batch, slots)}"
+            )
+        return attention_mask.bool()
+
+    @staticmethod
+    def _positions(valid_BS: Tensor, segment_ids: Tensor | None) -> Tensor:
+        """Return the position of each slot within its document, padding not counted."""
+        count_BS = valid_BS.long().cumsum(dim=1)
+        if segment_ids is None:
+            return (count_BS - 1).clamp(min=0)
+        starts_BS = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
+        before_BS = torch.where(starts_BS, count_BS - valid_BS.long(), 0).cummax(dim=1).values
+        return (count_BS - before_BS - 1).clamp(min=0)
+
+    def _view(self, sight: attention.Sight, positions_BS: Tensor, masked: bool) -> attention.View:
+        sparse, slots = self.config.attention, sight.key_valid_BS.shape[1]
+        if sparse["kind"] == "block":
+            blocks = attention.Blocks.of(sight, positions_BS, self.config.attention_block_size)
+            return attention.View(sight, None, blocks)
+        plain = not masked and (sight.window is None or sight.window >= slots) and sight.queries in (1, slots)
+        mask = None if plain and sparse["kind"] == "dense" else sight.mask()
+        return attention.View(sight, mask, None)
+
+    def _cos_sin(self, head_dim: int, position_ids: Tensor) -> CosSin:
+        frequencies, factor = self._rotary[head_dim]
+        angles = position_ids[..., None].float() * frequencies.to(position_ids.device)
+        return angles.cos() * factor, angles.sin() * factor
+
+
+class RootsForCausalLM(RootsPreTrainedModel, GenerationMixin):
+    """A ROOTS model with its output head."""
+
+    _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: RootsConfig) -> None:
+        super().__init__(config)
+        self.model = RootsModel(config)
+        self.lm_head: nn.Module | None = None
+        if config.tie_word_embeddings and isinstance(self.model.embed_tokens, QuantizedEmbedding):
+            # A quantized table is shared with the head by use: it has no parameter that could be tied.
+            self._tied_weights_keys = {}
+        else:
+            self.lm_head = make_linear(config, "lm_head", config.hidden_size, config.vocab_size, False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the output head; None where the quantized embedding serves as one."""
+        return self.lm_head
+
+    def project(self, hidden_BTW: Tensor) -> Tensor:
+        """Return the logits `BTV` of final hidden states."""
+        head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
+        logits_BTV: Tensor = head(hidden_BTW)
+        return logits_BTV * self.config.logit_scale if self.config.logit_scale != 1 else logits_BTV
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        segment_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        **_: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return logits `BTV`, of the last `logits_to_keep` tokens only where that is above 0.
+
+        With `labels` (`BT`, -100 where nothing is scored) the loss is the mean cross-entropy of each label
+        given the tokens before it. The other arguments are those of `RootsModel`.
+        """
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            segment_ids=segment_ids,
+            output_hidden_states=output_hidden_states,
+        )
+        hidden_BTW = output.last_hidden_state
+        if logits_to_keep:
+            hidden_BTW = hidden_BTW[:, -logits_to_keep:]
+        logits_BTV = self.project(hidden_BTW)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits_BTV,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+        )
+
+
+AutoConfig.register("roots", RootsConfig)
+AutoModelForCausalLM.register(RootsConfig, RootsForCausalLM)

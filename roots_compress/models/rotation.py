@@ -1,0 +1,64 @@
+"""Turning the basis of the residual stream, which the model's outputs do not depend on.
+
+What writes the stream is turned with it and what reads it is turned back. RMS norms allow that, because a
+rotation leaves the mean square as it is, once their gains stand in the weights of what reads them: SliceGPT
+(Ashkboos et al. 2024, arXiv:2401.15024). Here one rotation serves the whole stream, so that no layer needs a
+matrix of its own on the way around it.
+
+Shape legend: W hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.models.modeling import RootsForCausalLM
+
+
+@torch.no_grad()
+def rotate_stream(model: RootsForCausalLM, axes_WW: Tensor) -> None:
+    """Express the residual stream in other axes, in place; the logits stay as they are.
+
+    A head that is the embedding too has no place for the final norm's gain, which stays in the norm, averaged
+    over the channels that make up each axis: the logits stay exactly as they are where an axis mixes channels
+    of equal gain alone, and nearly so where their gains are nearly equal.
+
+    Args:
+        model: with RMS norms and plain weights.
+        axes_WW: orthonormal columns, the new axes in terms of the channels.
+    """
+    assert model.config.norm == "rms_norm"
+    decoder, tied = model.model, model.config.tie_word_embeddings
+    axes_WW = axes_WW.double()
+    for layer in decoder.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        _turn_readers(layer.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj], axes_WW)
+        gate = [mlp.gate_proj] if mlp.gated else []
+        _turn_readers(layer.post_attention_layernorm, [*gate, mlp.up_proj], axes_WW)
+        for writer in (attention.o_proj, mlp.down_proj):
+            _set(writer.weight, axes_WW.T @ writer.weight.double())
+            if writer.bias is not None:
+                _set(writer.bias, axes_WW.T @ writer.bias.double())
+    if tied:
+        _set(decoder.norm.weight, axes_WW.square().T @ decoder.norm.weight.double())
+    else:
+        assert isinstance(model.lm_head, nn.Linear)
+        _turn_readers(decoder.norm, [model.lm_head], axes_WW)
+    tables = [decoder.embed_tokens]
+    if model.config.position == "learned":
+        tables.append(decoder.embed_positions)
+    for table in tables:
+        _set(table.weight, table.weight.double() @ axes_WW)
+
+
+def _turn_readers(norm: nn.Module, readers: list[nn.Linear], axes_WW: Tensor) -> None:
+    """Take a norm's gain into what reads it, and turn that."""
+    assert isinstance(norm, nn.RMSNorm)
+    for reader in readers:
+        _set(reader.weight, (reader.weight.double() * norm.weight.double()) @ axes_WW)
+    norm.weight.fill_(1.0)
+
+
+def _set(parameter: Tensor, value: Tensor) -> None:
+    parameter.copy_(value.to(parameter.dtype))

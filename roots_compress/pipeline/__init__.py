@@ -1,0 +1,1 @@
+"""Carries out a recipe: checks, plans, makes stages, verifies."""

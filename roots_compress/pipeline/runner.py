@@ -1,0 +1,234 @@
+"""Walks a recipe over a run: reuses what is finished, has the rest made, and writes the figures down.
+
+Speeds come last, in one pass over the graphs of all stages, because timings compare only inside one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from roots_compress.checkpoints.inspect import CONFIG, inspect_source
+from roots_compress.checkpoints.tokenizer import load_tokenizer_beside
+from roots_compress.configs.recipe.schema import Recipe, located
+from roots_compress.configs.recipe.writing import recipe_json
+from roots_compress.errors import RootsError, StageError, printable
+from roots_compress.evaluate.artifact import protocol_of
+from roots_compress.evaluate.speed import measure_speed
+from roots_compress.io.atomic import disk_errors
+from roots_compress.pipeline.preflight import Setting, check_stage, held_out_windows
+from roots_compress.pipeline.stage_runner import make_stage
+from roots_compress.pipeline.steps import Step, keys_of, steps_of
+from roots_compress.progress import bar
+from roots_compress.report.gates import judge
+from roots_compress.report.html import html
+from roots_compress.results import RunMetrics, SearchResult
+from roots_compress.run.keys import StageKey, asked_of, explain_change
+from roots_compress.run.stages import CommittedStage, read_stages, verify
+from roots_compress.run.store import RunFolder
+from roots_compress.runtime.session import read_config
+from roots_compress.runtime.text import load_tokenizer
+from roots_compress.system.machine import describe_machine
+from roots_compress.system.memory import memory_errors
+
+
+def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
+    """Yield what `run_recipe` would do with each stage, and why, one line each.
+
+    Raises:
+        InputError: as `check_next_stage` raises it.
+    """
+    check_next_stage(setting, folder)
+    committed, left_out = read_stages(folder)
+    for index, (step, key) in enumerate(keys_of(setting)):
+        label = f"{index:02d} {step.kind}" + (f" ({step.name})" if step.name != step.kind else "")
+        if index >= len(committed):
+            yield f"{label}: to be made"
+        elif reasons := _reasons(committed[index], key):
+            yield f"{label}: to be made again: {'; '.join(reasons)}"
+        else:
+            yield f"{label}: finished, will be reused"
+    if setting.recipe.search is None:
+        surplus = committed[len(steps_of(setting.recipe)) :]
+        yield from (f"{stage.path.name}: to be removed: the recipe does not have it" for stage in surplus)
+    yield from (f"not usable: {reason}" for reason in left_out)
+
+
+def run_recipe(
+    setting: Setting, folder: Path, *, fresh: bool = False, console: Console, recipe_text: str | None = None
+) -> RunMetrics:
+    """Carry a recipe out in a run folder, reusing the stages an earlier try has finished.
+
+    Args:
+        setting: what to do, as `prepare` returns it.
+        folder: the run; made where it does not exist.
+        fresh: delete the run that stands there first.
+        console: where progress goes.
+        recipe_text: the recipe as the user wrote it, kept in the run.
+
+    Raises:
+        InputError: the request cannot be carried out. Where that shows before any stage is finished, a run
+            that was begun for it is removed again; where `check_next_stage` sees it, a run is left as it was.
+        StageError: a stage failed; the stages before it stand.
+    """
+    with RunFolder.open(folder, fresh=fresh) as run:
+        check_next_stage(setting, folder)
+        describe(run, setting.recipe, recipe_text)
+        return finish(run, make_rows(run, setting, console), setting, console)
+
+
+def check_next_stage(setting: Setting, folder: Path) -> None:
+    """Refuse what the first stage that is not finished would refuse by the shape it starts from and the text.
+
+    `prepare` asks the same of a recipe's first stage and its model. Nothing of the run is touched, so that
+    one which is finished stays so when a stage that cannot be is added to it. What stages after that one
+    start from is not known yet.
+
+    Raises:
+        InputError, GateMissedError: as `check_stage` raises them.
+    """
+    committed, _ = read_stages(folder)
+    for index, (step, key) in enumerate(keys_of(setting)):
+        if index < len(committed) and committed[index].key.asked == key.asked:
+            continue
+        asked = index == 0 or step.place == ("stages", 0)
+        if not asked and step.config is not None and not verify(committed[index - 1]):
+            source = inspect_source(committed[index - 1].checkpoint)
+            tokenizer = load_tokenizer_beside(source.path)
+            check_stage(step.config, step.place, source, tokenizer, setting.text, seed=setting.recipe.seed)
+        return
+
+
+def describe(run: RunFolder, recipe: Recipe, recipe_text: str | None) -> None:
+    """Write down what a run is to do: the recipe as the user wrote it, and with every default filled in."""
+    document = recipe_json(recipe)
+    # JSON is YAML too: what a verb appended has no other form.
+    run.write_text("recipe.yaml", recipe_text if recipe_text is not None else document)
+    run.write_text("resolved.json", document)
+
+
+def make_rows(run: RunFolder, setting: Setting, console: Console) -> list[CommittedStage]:
+    """Bring the recipe's stages about, each from the one before it; what is finished is reused.
+
+    Raises:
+        InputError, StageError: as `run_recipe` raises them.
+    """
+    torch.set_num_threads(setting.threads)
+    return [
+        _reuse_or_make(run, index, step, key, setting, console)
+        for index, (step, key) in enumerate(keys_of(setting))
+    ]
+
+
+def finish(
+    run: RunFolder,
+    rows: list[CommittedStage],
+    setting: Setting,
+    console: Console,
+    search: SearchResult | None = None,
+) -> RunMetrics:
+    """Time a run's rows together, and write down its figures and its report.
+
+    Args:
+        run: the folder they stand in.
+        rows: as `make_rows` returns them; stages after them are removed.
+        setting: what was asked for.
+        console: where progress goes.
+        search: how the recipe was found, where it was searched for.
+    """
+    if len(run.stages()) > len(rows):
+        console.print(f"removing stages that the recipe no longer has, from {len(rows):02d} on")
+        run.discard(len(rows))
+    metrics = replace(_measure_together(rows, setting, console), search=search)
+    run.write_metrics(metrics)
+    run.write_text("report.html", html(metrics))
+    run.seal()
+    return metrics
+
+
+def _reuse_or_make(
+    run: RunFolder, index: int, step: Step, key: StageKey, setting: Setting, console: Console
+) -> CommittedStage:
+    chain, left_out = read_stages(run.path)
+    title = f"{index:02d} {step.kind}"
+    standing = chain[index] if index < len(chain) else None
+    if standing is None:
+        reasons = [reason for reason in left_out if reason.startswith(f"{index:02d}-")]
+    else:
+        reasons = _reasons(standing, key)
+        if not reasons:
+            console.print(f"{title}: finished earlier, reused")
+            return standing
+    kept = run.restore(index, key)
+    if kept is not None:
+        console.print(f"{title}: finished earlier, taken back")
+        return kept
+    # A search puts one candidate's stage after another's in the same place: that they differ is no news.
+    in_turn = standing is not None and standing.key.asked != key.asked and run.keeps_displaced
+    if reasons and not in_turn:
+        console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
+    before = chain[index - 1] if index else None
+    try:
+        with located(step.place), disk_errors(run.path, StageError), memory_errors():
+            return make_stage(run, index, step, key, before, setting, console)
+    except RootsError as error:
+        error.message = f"{title} failed: {error.message}"
+        if index:
+            safe = f"Stages before it are safe in {run.path}, and the run goes on from there."
+            error.remedy = f"{error.remedy}\n{safe}" if error.remedy else safe
+        raise
+
+
+def _measure_together(rows: list[CommittedStage], setting: Setting, console: Console) -> RunMetrics:
+    """Time all graphs in one interleaved pass, and put the run's figures together."""
+    recipe = setting.recipe
+    evaluation = recipe.evaluation
+    with bar(console, "speed of all stages") as progress:
+        speeds = measure_speed(
+            {row.path.name: row.onnx for row in rows},
+            contexts=evaluation.contexts,
+            decode_tokens=evaluation.decode_tokens,
+            repeats=evaluation.repeats,
+            threads=setting.threads,
+            progress=progress,
+        )
+    stages = tuple(
+        replace(
+            row.result,
+            name=step.name,
+            metrics=replace(
+                row.result.metrics,
+                prefill_tokens_per_second=speeds[row.path.name].prefill,
+                decode_tokens_per_second=speeds[row.path.name].decode,
+            ),
+        )
+        for row, step in zip(rows, steps_of(recipe), strict=True)
+    )
+    contexts = [read_config(row.onnx / CONFIG)[1] for row in rows]
+    metrics = RunMetrics(
+        name=recipe.name,
+        machine=describe_machine(threads=setting.threads, device=setting.device),
+        protocol=protocol_of(
+            evaluation,
+            held_out_windows(recipe, setting.text, load_tokenizer(rows[0].onnx)),
+            max_context=min(contexts),
+            threads=setting.threads,
+            text=setting.text.description,
+        ),
+        stages=stages,
+    )
+    return replace(metrics, gates=judge(recipe.gates, metrics))
+
+
+def _reasons(stage: CommittedStage, key: StageKey) -> list[str]:
+    """Say why a committed stage cannot be reused, every byte of it checked; nothing where it can."""
+    if stage.key.asked == key.asked:
+        return verify(stage)
+    # That the one before it changed is said there already.
+    changes = explain_change(asked_of(stage.key.ingredients), asked_of(key.ingredients))
+    own = [change for change in changes if not change.startswith("parent:")]
+    return own or ["the stage before it changed"]

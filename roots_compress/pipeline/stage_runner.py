@@ -1,0 +1,200 @@
+"""Makes one stage of a run: the stage's work, its graph, its figures, its commit.
+
+A stage is made from the checkpoint on disk of the stage before it, never from one in memory, so that a
+resumed run and an undisturbed one do the same work. It is exported, checked and measured before its commit.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, assert_never
+
+from rich.console import Console
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.configs.distill import DistillConfig
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.train import TrainConfig
+from roots_compress.errors import InputError, StageError
+from roots_compress.evaluate.artifact import measure_quality
+from roots_compress.export.exporter import export_checkpoint
+from roots_compress.io.disk import free_disk
+from roots_compress.models.limits import Limits
+from roots_compress.pipeline.preflight import (
+    Setting,
+    check_caches_fit,
+    check_students,
+    check_text,
+    held_out_windows,
+)
+from roots_compress.pipeline.resources import needs_of, require_room
+from roots_compress.pipeline.steps import Step, inputs_of, steps_of
+from roots_compress.progress import bar
+from roots_compress.results import StageResult
+from roots_compress.run.keys import StageKey, explain_change
+from roots_compress.run.stages import CommittedStage, verify
+from roots_compress.run.store import RunFolder
+from roots_compress.run.workspace import Workspace
+from roots_compress.stages.distill.stage import distill
+from roots_compress.stages.prune.stage import prune
+from roots_compress.stages.quantize.stage import quantize
+from roots_compress.stages.train.stage import new_model, planned_parameters, train
+from roots_compress.system.machine import describe_machine
+from roots_compress.system.memory import available_memory
+from roots_compress.training.outcome import StageOutcome
+
+
+def make_stage(
+    run: RunFolder,
+    index: int,
+    step: Step,
+    key: StageKey,
+    before: CommittedStage | None,
+    setting: Setting,
+    console: Console,
+) -> CommittedStage:
+    """Make a stage: carry it out, save, export, measure, commit.
+
+    Args:
+        run: where it is to stand.
+        index: its place in the run.
+        step: what it does.
+        key: what it will be known by.
+        before: the stage it starts from; None for the first.
+        setting: of the whole run.
+        console: where progress goes.
+
+    Raises:
+        InputError: disk or memory are lacking, or the text does not suit the model that was made.
+        StageError: the stage failed, or something it read was changed meanwhile. Nothing is committed.
+    """
+    _require_room(run, index, step, before, setting)
+    workspace = run.begin(index, step.kind, step.name, key)
+    console.rule(f"{index:02d} {step.kind}", align="left")
+    start = time.perf_counter()
+    outcome = _carry_out(step, before, workspace, setting, console)
+    seconds = time.perf_counter() - start
+    save_checkpoint(outcome.checkpoint, workspace.checkpoint)
+    parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
+    # From here on what lies on the disk counts: it is what will be committed and what the next stage reads.
+    checkpoint = load_checkpoint(workspace.checkpoint)
+    windows = held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer)
+    with bar(console, "perplexity") as progress:
+        metrics = measure_quality(
+            workspace.onnx,
+            checkpoint.model,
+            windows,
+            setting.recipe.evaluation,
+            threads=setting.threads,
+            progress=progress,
+        )
+    console.print(
+        f"{index:02d} {step.kind}: {metrics.bytes / 1e6:.2f} MB, perplexity {metrics.perplexity:.3f}, "
+        f"graph agrees with the checkpoint within {parity.largest_difference:.1e}"
+    )
+    result = StageResult(
+        index=index,
+        kind=step.kind,
+        name=step.name,
+        seconds=seconds,
+        metrics=metrics,
+        onnx=workspace.final_onnx,
+        notes={**outcome.notes, "parity": {case.name: case.difference for case in parity.parity}},
+    )
+    return workspace.commit(
+        result,
+        machine=describe_machine(threads=setting.threads, device=setting.device),
+        inputs=_unchanged_inputs(step, key, before, setting),
+        chosen=outcome.chosen,
+    )
+
+
+def _require_room(
+    run: RunFolder, index: int, step: Step, before: CommittedStage | None, setting: Setting
+) -> None:
+    """Refuse to start where this stage and those after it lack disk or memory.
+
+    Raises:
+        InputError: they do.
+    """
+    if before is not None:
+        parameters = before.result.metrics.parameters
+    elif isinstance(step.config, TrainConfig):
+        parameters = planned_parameters(step.config)
+    else:
+        assert setting.recipe.model is not None
+        parameters = inspect_source(setting.recipe.model).parameters
+    ahead = [each.config for each in steps_of(setting.recipe)[index:]]
+    require_room(
+        needs_of(ahead, parameters, device=setting.device),
+        disk=free_disk(run.path) + run.reclaimable_bytes(),
+        memory=available_memory(),
+        where=run.path,
+    )
+
+
+def _unchanged_inputs(
+    step: Step, key: StageKey, before: CommittedStage | None, setting: Setting
+) -> dict[str, str]:
+    """Return the hashes of what a stage was made from, after checking that they still are those of its key.
+
+    Raises:
+        StageError: a file that the stage read has changed since its key was taken.
+    """
+    try:
+        inputs = inputs_of(step, setting)
+        changed = explain_change({"inputs": key.ingredients["inputs"]}, {"inputs": dict(inputs)})
+    except (InputError, OSError) as error:
+        changed = [str(error)]
+    if before is not None:
+        changed += [f"{before.path.name}: {fault}" for fault in verify(before)]
+    if changed:
+        raise StageError(
+            f"its input changed while the stage was being made: {'; '.join(changed)}",
+            remedy="Nothing was committed. Give the same command again once nothing writes to it any more.",
+            transient=True,
+        )
+    return inputs
+
+
+def _carry_out(
+    step: Step, before: CommittedStage | None, workspace: Workspace, setting: Setting, console: Console
+) -> StageOutcome:
+    """Do the stage's own work on the checkpoint before it."""
+    common: dict[str, Any] = {
+        "device": setting.device,
+        "seed": setting.recipe.seed,
+        "work": workspace.work,
+        "console": console,
+    }
+    text, config = setting.text, step.config
+    if before is None:
+        if config is None:
+            assert setting.recipe.model is not None
+            return StageOutcome(load_checkpoint(setting.recipe.model), {"source": setting.recipe.model.name})
+        assert isinstance(config, TrainConfig)
+        new = new_model(config, text, seed=setting.recipe.seed)
+        # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
+        shape = new.model.config
+        limits = Limits(shape.max_position_embeddings, shape.is_fusible)
+        check_caches_fit(setting.recipe, shape.vocab_size)
+        check_students(setting.recipe, new.tokenizer, limits, vocab_size=shape.vocab_size)
+        check_text(setting.recipe, text, new.tokenizer, limits)
+        return train(config, new, text, **common)
+    checkpoint = load_checkpoint(before.checkpoint)
+    match config:
+        case TrainConfig():
+            return train(config, checkpoint, text, **common)
+        case DistillConfig():
+            return distill(config, checkpoint, text, **common)
+        case PruneConfig():
+            return prune(config, checkpoint, text, **common)
+        case QuantizeConfig():
+            portable = setting.recipe.export.portable
+            return quantize(config, checkpoint, text, portable=portable, chosen=workspace.chosen, **common)
+        case None:
+            raise AssertionError("only a baseline is imported")
+        case _:
+            assert_never(config)

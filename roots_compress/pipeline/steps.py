@@ -1,0 +1,87 @@
+"""The rows of a run: the steps a recipe asks for, and the key of all that each step's result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from roots_compress.checkpoints.fingerprint import source_sha256
+from roots_compress.configs.distill import DistillConfig, student_path
+from roots_compress.configs.recipe.location import Location
+from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig
+from roots_compress.pipeline.preflight import Setting
+from roots_compress.results import Json, StageKind
+from roots_compress.run.keys import StageKey, stage_key
+
+TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
+"""Evaluation settings that no committed figure depends on: speeds are measured anew each time."""
+
+PLACES: dict[str, Any] = {"loss": {"cache"}, "recovery": {"loss": {"cache"}}}
+"""Stage settings that say where something is kept: what a stage makes does not depend on them."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of a run that is to be: its kind, its label, and the settings that make it."""
+
+    kind: StageKind
+    name: str
+    config: StageConfig | None
+    """None for a baseline that is imported rather than trained."""
+    place: Location = ()
+    """Where in the recipe the settings stand; empty where they do not stand in one."""
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """The settings that the result depends on, as a stage key holds them: neither label nor places."""
+        if self.config is None:
+            return {"kind": "import"}
+        return self.config.model_dump(mode="json", exclude={**PLACES, "name": True})
+
+
+def steps_of(recipe: Recipe) -> tuple[Step, ...]:
+    """Return the rows of a run: its baseline, imported or made by the first stage, and then the stages."""
+    steps = [Step(stage.kind, stage.name, stage, ("stages", i)) for i, stage in enumerate(recipe.stages)]
+    if recipe.makes_model:
+        steps[0] = replace(steps[0], kind="baseline", name=BASELINE_NAME)
+    else:
+        steps.insert(0, Step("baseline", BASELINE_NAME, None))
+    return tuple(steps)
+
+
+def inputs_of(step: Step, setting: Setting) -> dict[str, str]:
+    """Return the sha256 of everything that a stage reads from outside the run, by name."""
+    inputs = dict(setting.texts)
+    if step.config is None:
+        assert setting.recipe.model is not None
+        inputs["model"] = source_sha256(setting.recipe.model)
+    elif isinstance(step.config, DistillConfig):
+        student = student_path(step.config.student)
+        if student is not None:
+            inputs["student"] = source_sha256(student)
+    return inputs
+
+
+def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
+    """Yield each row with the key of everything its result depends on."""
+    parent = None
+    for step in steps_of(setting.recipe):
+        key = key_of(step, parent, setting)
+        parent = key.asked
+        yield step, key
+
+
+def key_of(step: Step, parent: str | None, setting: Setting) -> StageKey:
+    """Return the key of one row that follows the row that was asked for as `parent`; None for the first."""
+    recipe = setting.recipe
+    return stage_key(
+        step.settings,
+        parent=parent,
+        threads=setting.threads,
+        device=setting.device,
+        seed=recipe.seed,
+        inputs=dict(inputs_of(step, setting)),
+        evaluation=recipe.evaluation.model_dump(mode="json", exclude=TIMING_SETTINGS),
+        export=recipe.export.model_dump(mode="json"),
+    )

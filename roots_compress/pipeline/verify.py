@@ -1,0 +1,185 @@
+"""Re-checks what lies on disk: every byte of a run against its hashes, every graph against its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.configs.export import ExportConfig
+from roots_compress.configs.recipe.growth import RESOLVED_NAME
+from roots_compress.configs.recipe.loading import parse_recipe
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.errors import InputError, RootsError
+from roots_compress.export.parity import check_parity
+from roots_compress.io.atomic import read_regular, real_path
+from roots_compress.pipeline.steps import steps_of
+from roots_compress.results import RunMetrics, StageResult
+from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
+from roots_compress.run.marker import MARKER_NAME
+from roots_compress.run.seal import seal_faults
+from roots_compress.run.stages import (
+    STAGE_FOLDER,
+    CommittedStage,
+    read_metrics,
+    read_stage,
+    read_stages,
+    verify,
+)
+from roots_compress.run.store import sealed_files
+from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
+from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.prompts import check_finite
+
+_MAX_RECIPE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one part: its faults, or else what was checked."""
+
+    subject: str
+    checked: str
+    faults: tuple[str, ...] = ()
+
+
+def verify_folder(folder: Path) -> Iterator[Finding]:
+    """Yield what is found in a run, in one stage of a run, or in a folder with a graph.
+
+    Raises:
+        InputError: the folder is none of these.
+    """
+    if _holds_run(folder):
+        yield from _verify_run(folder)
+    elif (stage := _stage_around(folder)) is not None:
+        yield _verify_stage_folder(stage)
+    elif holds_graph(folder):
+        yield _verify_graph(folder)
+    else:
+        raise InputError(
+            "there is nothing here that can be verified",
+            where=folder,
+            remedy="Name a run's folder, a stage's folder in it, or a folder that holds model.onnx.",
+        )
+
+
+def _holds_run(folder: Path) -> bool:
+    try:
+        return (folder / MARKER_NAME).is_file()
+    except OSError as error:  # such as a name too long for a file
+        raise InputError(
+            f"cannot be read: {error.strerror}", where=folder, remedy="Check the path."
+        ) from None
+
+
+def _stage_around(folder: Path) -> Path | None:
+    """Return the stage that a folder is, or whose graph it is."""
+    folder = real_path(folder)
+    stage = folder.parent if folder.name == "onnx" else folder
+    return stage if STAGE_FOLDER.fullmatch(stage.name) and (stage / MANIFEST_NAME).exists() else None
+
+
+def _verify_run(run: Path) -> Iterator[Finding]:
+    chain, left_out = read_stages(run)
+    for reason in left_out:
+        subject, _, fault = reason.partition(": ")
+        yield Finding(subject, "", (fault,))
+    faults, recipe = list(seal_faults(run, sealed_files(run), [stage.path.name for stage in chain])), None
+    try:
+        recipe = _recipe_of(run)
+        faults += _contradictions(recipe, read_metrics(run), chain)
+    except RootsError as error:
+        faults.append(f"{error.where}: {error.message}")
+    yield Finding("recipe and figures", f"those of the {len(chain)} stages, unchanged", tuple(faults))
+    for stage in chain:
+        yield _verify_stage(stage)
+
+
+def _recipe_of(run: Path) -> Recipe:
+    try:
+        return parse_recipe(json.loads(read_regular(run / RESOLVED_NAME, _MAX_RECIPE_BYTES)))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"unreadable ({type(error).__name__})", where=run / RESOLVED_NAME) from error
+
+
+def _contradictions(recipe: Recipe, metrics: RunMetrics, chain: list[CommittedStage]) -> Iterator[str]:
+    """Yield where the recipe, the run's figures and the committed stages do not belong together."""
+    steps = steps_of(recipe)
+    if not len(steps) == len(metrics.stages) == len(chain):
+        yield (
+            f"the recipe has {len(steps)} rows, metrics.json {len(metrics.stages)}, "
+            f"and {len(chain)} stages are committed"
+        )
+    for step, row, stage in zip(steps, metrics.stages, chain, strict=False):
+        if stage.key.ingredients.get("stage") != step.settings:
+            yield f"{stage.path.name} was made with other settings than the recipe's"
+        if _as_committed(row, stage.result) != stage.result:
+            yield f"metrics.json has other figures for {stage.path.name} than the stage itself"
+
+
+def _as_committed(row: StageResult, committed: StageResult) -> StageResult:
+    """Return a row of a run's figures without what is added after a stage's commit: speeds, and its label."""
+    return replace(
+        row,
+        name=committed.name,
+        metrics=replace(row.metrics, prefill_tokens_per_second=(), decode_tokens_per_second=()),
+    )
+
+
+def _verify_stage_folder(folder: Path) -> Finding:
+    try:
+        return _verify_stage(read_stage(folder))
+    except ManifestError as error:
+        return Finding(folder.name, "", (str(error),))
+
+
+def _verify_stage(stage: CommittedStage) -> Finding:
+    faults = verify(stage)
+    if faults:
+        return Finding(stage.path.name, "", tuple(faults))  # What is damaged is not loaded.
+    size = sum(record.bytes for record in stage.manifest.files.values())
+    intact = f"{len(stage.manifest.files)} files, {size / 1e6:.2f} MB, unchanged"
+    # Its graph is held to what it was exported with.
+    config = ExportConfig.model_validate(stage.key.ingredients.get("export", {}))
+    return _with_parity(stage.path.name, intact, stage.onnx, stage.checkpoint, config)
+
+
+def _verify_graph(folder: Path) -> Finding:
+    """Check a graph that no manifest vouches for."""
+    try:
+        graph, files = find_graph(folder), graph_files(folder)
+        checkpoint = graph.parent.parent / "checkpoint"
+        intact = f"{sum(path.stat().st_size for path in files) / 1e6:.2f} MB, whole"
+        if checkpoint.is_dir():
+            return _with_parity(str(folder), intact, graph.parent, checkpoint, ExportConfig())
+        engine = OnnxEngine.load(folder, provider="cpu")
+        check_finite(engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits)
+    except RootsError as error:
+        return Finding(str(folder), "", (_fault(error),))
+    return Finding(str(folder), f"{intact}; no checkpoint beside it to compare its logits with")
+
+
+def _with_parity(subject: str, intact: str, onnx: Path, checkpoint: Path, config: ExportConfig) -> Finding:
+    """Hold a graph's logits against its checkpoint's."""
+    try:
+        graph_files(onnx)
+        cases = check_parity(load_checkpoint(checkpoint).model, find_graph(onnx), config)
+    except RootsError as error:
+        return Finding(subject, "", (_fault(error),))
+    difference = max(case.difference for case in cases)
+    return Finding(subject, f"{intact}; graph agrees with the checkpoint within {difference:.1e}")
+
+
+def _fault(error: RootsError) -> str:
+    """Return the fault that an error tells; one of the machine's (no room, no memory) is no fault of a file.
+
+    Raises:
+        RootsError: it is such a one.
+    """
+    if error.transient:
+        raise error
+    return error.message

@@ -1,0 +1,54 @@
+"""A student's shape, read from a ROOTS config file of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from roots_compress.checkpoints.inspect import BOOKKEEPING, ROOTS_KEYS
+from roots_compress.errors import InputError, did_you_mean
+from roots_compress.io.json_files import read_json_object
+from roots_compress.models.config import RootsConfig
+
+
+def read_config(path: Path, inherited: Mapping[str, Any]) -> RootsConfig:
+    """Read a student's shape from a ROOTS config file.
+
+    Args:
+        path: a JSON file.
+        inherited: `vocab_size` and token ids of the teacher, which hold where the file does not name them.
+
+    Raises:
+        InputError: the file is not a usable ROOTS config.
+    """
+    fields = read_json_object(path)
+    known = [*ROOTS_KEYS, *BOOKKEEPING]
+    for key in fields:
+        if key not in known:
+            raise InputError(
+                f"unknown key '{key}'{did_you_mean(key, known)}",
+                where=path,
+                remedy="Correct or remove the key.",
+            )
+    if fields.pop("model_type", "roots") != "roots":
+        raise InputError(
+            "the student's config is not a ROOTS config",
+            where=path,
+            remedy="Name a config with model_type 'roots', or give a checkpoint's folder.",
+        )
+    try:
+        config = RootsConfig(**{**inherited, **fields})
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"is no usable ROOTS config: {error.__cause__ or error}", where=path, remedy="Correct the file."
+        ) from None
+    if not config.layers or config.quantization:
+        raise InputError(
+            "a student's config needs at least one layer, and no quantization",
+            where=path,
+            remedy="Correct it.",
+        )
+    return config

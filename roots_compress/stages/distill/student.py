@@ -1,0 +1,174 @@
+"""The student of a distillation: a preset derived from the teacher, a config file, or a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.checkpoints.generation_settings import TOKEN_IDS
+from roots_compress.configs.distill import student_path
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.results import Json
+from roots_compress.stages.distill.config_file import read_config
+from roots_compress.stages.distill.inherit import inherit, spread
+from roots_compress.stages.distill.vocabulary import (
+    refuse_quantized,
+    require_same_size,
+    require_same_tokenizer,
+)
+
+MLP_MULTIPLE = 32
+"""Narrowed MLPs keep to multiples of this, which suits matrix units and the groups of 4-bit formats."""
+NEAR_ENOUGH = 0.95
+"""An MLP that would keep more than this fraction of its width keeps it all."""
+NARROWEST = 0.125
+
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+"""Tensors with a row for each token."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A student's share of its teacher."""
+
+    parameters: float
+    """Of the parameters in the layers: embeddings, and with them the vocabulary, stay as they are."""
+    layers: float
+    """Of the layers; the rest of the saving comes from narrower MLPs."""
+
+
+PRESETS = {
+    "tiny": Preset(parameters=0.25, layers=0.375),
+    "small": Preset(parameters=0.5, layers=0.5),
+    "medium": Preset(parameters=0.75, layers=0.75),
+}
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model to be trained, and where its shape and weights come from."""
+
+    model: RootsForCausalLM
+    notes: dict[str, Json]
+
+
+def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
+    """Return the student that a recipe names.
+
+    A preset or a config file takes over the teacher's weights where shapes allow (see `inherit`); a
+    checkpoint keeps its own.
+
+    Args:
+        student: `tiny`, `small` or `medium`; a ROOTS config file (JSON); or a checkpoint as `load_checkpoint`
+            reads it.
+        teacher: float weights.
+        seed: draws the weights that come from nowhere else.
+
+    Raises:
+        InputError: the name is unknown, a file cannot be used, or the tokenizers differ.
+    """
+    path = student_path(student)
+    if path is None:
+        return _inheriting(preset_config(teacher.model.config, PRESETS[student]), teacher, seed=seed)
+    if path.suffix == ".json":
+        inherited = {key: getattr(teacher.model.config, key) for key in ("vocab_size", *TOKEN_IDS)}
+        config = read_config(path, inherited)
+        require_same_size(config.vocab_size, teacher.model.config.vocab_size, path)
+        return _inheriting(config, teacher, seed=seed)
+    checkpoint = load_checkpoint(path)
+    require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)
+    refuse_quantized(bool(checkpoint.model.config.quantization), path)
+    return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config)})
+
+
+def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
+    """Return a teacher whose tables hold only the first tokens, the weights shared with the one given.
+
+    Checkpoints of one tokenizer are padded to different numbers of rows. What a teacher says of rows that its
+    student lacks is left out, and its distribution is over the others.
+
+    Args:
+        teacher: float weights.
+        count: tokens to keep; where it has no more, it is returned as it is.
+    """
+    if count >= teacher.model.config.vocab_size:
+        return teacher
+    config = copy.deepcopy(teacher.model.config)
+    config.vocab_size = count
+    with torch.device("meta"):
+        model = RootsForCausalLM(config)
+    state = {
+        name: tensor[:count] if name in TABLES else tensor
+        for name, tensor in teacher.model.state_dict().items()
+    }
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    model.generation_config = teacher.model.generation_config
+    return Checkpoint(model.eval(), teacher.tokenizer)
+
+
+def preset_config(teacher: RootsConfig, preset: Preset) -> RootsConfig:
+    """Return the config of a student with about the given share of the teacher's layer parameters.
+
+    Layers are left out first, at even depths; what is still too much is taken from the width of the MLPs.
+    """
+    count = max(1, math.floor(len(teacher.layers) * preset.layers + 0.5))
+    layers = [dict(teacher.layers[index]) for index in spread(count, len(teacher.layers))]
+    target = preset.parameters * sum(sum(layer_parameters(teacher, layer)) for layer in teacher.layers)
+    sizes = [layer_parameters(teacher, layer) for layer in layers]
+    keep = (target - sum(attention for attention, _ in sizes)) / sum(mlp for _, mlp in sizes)
+    if keep < NEAR_ENOUGH:
+        for layer in layers:
+            width = layer["intermediate_size"]
+            narrowed = max(1, round(max(keep, NARROWEST) * width / MLP_MULTIPLE)) * MLP_MULTIPLE
+            layer["intermediate_size"] = min(width, narrowed)
+    config = copy.deepcopy(teacher)
+    config.layers = layers
+    return config
+
+
+def layer_parameters(config: RootsConfig, layer: dict[str, Any]) -> tuple[int, int]:
+    """Return how many weights the matrices of a layer hold: those of attention, and those of the MLP."""
+    heads = 2 * layer["num_attention_heads"] + 2 * layer["num_key_value_heads"]
+    matrices = 3 if config.gated_mlp else 2
+    return (
+        config.hidden_size * heads * layer["head_dim"],
+        config.hidden_size * matrices * layer["intermediate_size"],
+    )
+
+
+def parameters_of(config: RootsConfig) -> int:
+    """Return how many weights the matrices of a model hold, the output head counted with the embedding."""
+    layers = sum(sum(layer_parameters(config, layer)) for layer in config.layers)
+    return layers + config.vocab_size * config.hidden_size
+
+
+def shape_of(config: RootsConfig) -> dict[str, Json]:
+    """Return a model's shape for a report."""
+    return {
+        "layers": len(config.layers),
+        "hidden_size": config.hidden_size,
+        "intermediate_sizes": [layer["intermediate_size"] for layer in config.layers],
+    }
+
+
+def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Student:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = RootsForCausalLM(config)
+    taken = inherit(model, teacher.model)
+    return Student(
+        model,
+        {
+            "student_shape": shape_of(config),
+            "teacher_layers": list(taken.layers),
+            "inherited_parameters": taken.inherited,
+            "fresh_parameters": taken.fresh,
+        },
+    )

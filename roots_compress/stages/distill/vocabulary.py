@@ -1,0 +1,82 @@
+"""Whether a student can learn from a teacher at all: the same token must mean the same to both.
+
+Nothing here needs weights, so that a run refuses a student before it has made anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
+from roots_compress.data.tokenizers import tokenizer_sha256
+from roots_compress.errors import InputError
+from roots_compress.io.json_files import read_json_object
+from roots_compress.models.limits import Limits
+
+
+def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None) -> Limits:
+    """Check a student's files and vocabulary against its teacher's, without loading weights.
+
+    Args:
+        path: a ROOTS config file (JSON), or a checkpoint.
+        tokenizer: the teacher's.
+        vocab_size: rows of the teacher's embedding; None where they are not known yet.
+
+    Returns:
+        What bounds the student's use.
+
+    Raises:
+        InputError: the student is damaged or quantized, or its vocabulary is not the teacher's.
+    """
+    if path.suffix == ".json":
+        # It needs torch, which a run with a student of one's own shape needs in any case.
+        from roots_compress.stages.distill.config_file import read_config
+
+        if vocab_size is None:
+            vocab_size = read_json_object(path).get("vocab_size", 1)
+        config = read_config(path, {"vocab_size": vocab_size})
+        require_same_size(config.vocab_size, vocab_size, path)
+        return Limits(config.max_position_embeddings, config.is_fusible)
+    source = inspect_source(path)
+    refuse_quantized(source.quantized, path)
+    student_tokenizer = load_tokenizer(source)
+    if source.vocab_size is not None:
+        check_vocabulary(student_tokenizer, source.vocab_size, path)
+    require_same_tokenizer(student_tokenizer, tokenizer, path)
+    return source.limits
+
+
+def refuse_quantized(quantized: bool, path: Path) -> None:
+    """Raise an InputError where a student's weights are integers."""
+    if quantized:
+        raise InputError(
+            "the student is quantized, and integer weights cannot be trained",
+            where=path,
+            remedy="Name the checkpoint from before quantization.",
+        )
+
+
+def require_same_size(student: int, teacher: int, path: Path) -> None:
+    """Raise an InputError where a student without weights has another number of rows than its teacher."""
+    if student != teacher:
+        raise InputError(
+            f"the student's vocabulary has {student} entries, the teacher's {teacher}",
+            where=path,
+            remedy="Their token ids must mean the same: give the student the teacher's vocabulary.",
+        )
+
+
+def require_same_tokenizer(
+    student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, path: Path
+) -> None:
+    """Raise an InputError where the same text becomes other token ids."""
+    hashes = tokenizer_sha256(student), tokenizer_sha256(teacher)
+    if hashes[0] != hashes[1]:
+        raise InputError(
+            f"the student's tokenizer ({hashes[0][:12]}) is not the teacher's ({hashes[1][:12]})",
+            where=path,
+            remedy="Their token ids must mean the same: choose a student with the teacher's tokenizer.",
+        )

@@ -1,0 +1,31 @@
+"""What the phases of a prune stage are expected to take, in proportion to one another."""
+
+from __future__ import annotations
+
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.data.windows import PackedWindows
+from roots_compress.stages.prune.sensitivity import FISHER_WINDOWS, TRIAL_WINDOWS
+from roots_compress.stages.prune.targets.allocate import measured_axes
+
+WRITING, MEASURING, GRADIENTS, CUTTING = 3.5, 4.0, 6.0, 2.2
+"""Of a token, in forward passes of a token, by timing SmolLM2's."""
+
+TIMING = 5e4
+"""Of the stopwatch's five graphs; a choice is timed with the whole model."""
+
+
+def phases_of(config: PruneConfig, windows: PackedWindows) -> dict[str, float]:
+    """Return the cost of each phase, in the order of the phases, before the model writes its own text."""
+    given, block_size = windows.input_ids.shape
+    own = config.own_windows * block_size
+    tokens = given * block_size + own
+    timed = config.target is not None and config.target.decode_ms is not None
+    costs = {"timing shapes": TIMING} if timed else {}
+    costs["writing text"] = WRITING * own
+    if measured_axes(config):
+        # The Fisher information of a few windows comes before the first layer.
+        costs["measuring layers"] = MEASURING * tokens + GRADIENTS * FISHER_WINDOWS * block_size
+        costs["taking gradients"] = GRADIENTS * TRIAL_WINDOWS * block_size
+    if timed:
+        costs["timing the choice"] = TIMING / 2
+    return costs | {"pruning layers": CUTTING * tokens}

@@ -1,0 +1,198 @@
+"""Cutting the residual stream: which of its channels stay, and what reads them fitted anew.
+
+Where the norms allow it the stream is turned into its principal axes first, so that as little as can be
+is lost with those that leave (`models/rotation.py`; SliceGPT, Ashkboos et al. 2024, arXiv:2401.15024). A
+channel that leaves is gone for every layer at once, so each layer is fitted to what the model narrowed up
+to there would give it with all channels: the stream goes along in its full width, written by all rows of
+what writes it, while norms and what reads them see the kept channels alone. The cut itself comes last.
+
+Shape legend: T tokens, W hidden size, K kept channels of it, Z = W + K, O outputs of a projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.calibration.activations import InputStatistics, ResidualStream
+from roots_compress.data.windows import PackedWindows
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.resizing import StreamNorm, keep_residual_channels, residual_group
+from roots_compress.models.rotation import rotate_stream
+from roots_compress.stages.prune.importance import EnergyImportance
+from roots_compress.stages.prune.layerwise import DAMPING
+from roots_compress.stages.prune.narrow_norm import NarrowNorm, compensation, normalise
+from roots_compress.stages.prune.plan import best_units
+from roots_compress.stages.prune.refit import refit, refit_scales, relative_error
+
+ALIKE = 0.1
+"""Channels may be mixed under a tied head whose final gains lie within this fraction of their median."""
+HEAD_ROWS = 4096
+"""Rows of an untied head that are refitted at a time."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where the residual stream is read."""
+
+    owner: nn.Module
+    norm_name: str
+    readers: tuple[nn.Linear, ...]
+    """What reads the norm's output."""
+
+    @property
+    def norm(self) -> StreamNorm:
+        """The norm that stands there, until it is narrowed."""
+        norm = self.owner.get_submodule(self.norm_name)
+        assert isinstance(norm, StreamNorm)
+        return norm
+
+
+@torch.no_grad()
+def cut_residual(
+    model: RootsForCausalLM, windows: PackedWindows, width: int, *, refitted: bool, device: str
+) -> list[float]:
+    """Cut the residual stream to a width, in place.
+
+    Args:
+        model: on the device.
+        windows: calibration text.
+        width: channels that stay.
+        refitted: whether to fit what reads the stream to the channels that stay.
+        device: where to compute.
+
+    Returns:
+        For every half of every layer the root mean square error of what its projections read out of the
+        stream, relative to reading it whole.
+
+    Raises:
+        StageError: activations are NaN or infinite.
+    """
+    moments_WW = stream_moments(model, windows, device=device)
+    if model.config.norm == "rms_norm":
+        axes_WW = principal_axes(moments_WW, mixable_channels(model))
+        rotate_stream(model, axes_WW)
+        moments_WW = axes_WW.T @ moments_WW @ axes_WW
+    kept = best_units(EnergyImportance(moments_WW.diagonal())(residual_group(model)), width)
+    stream = ResidualStream(model, windows, device=device)
+    narrowed: list[tuple[Site, NarrowNorm]] = []
+    errors = []
+    for site in walk(model, stream):
+        norm, gram_ZZ = _narrow(site, stream, kept)
+        narrowed.append((site, norm))
+        if site.owner is not model.model:
+            errors.append(_fit_readers(site, gram_ZZ, kept, refitted=refitted))
+        elif refitted:
+            _fit_head(model, norm, gram_ZZ)
+    for site, norm in narrowed:
+        setattr(site.owner, site.norm_name, norm.write_back())
+    keep_residual_channels(model, kept)
+    return errors
+
+
+def walk(model: RootsForCausalLM, stream: ResidualStream) -> Iterator[Site]:
+    """Yield each place where the stream is read, in order, with the stream standing there.
+
+    What is changed at a site takes effect on the stream from there on.
+    """
+    for index, layer in enumerate(model.model.layers):
+        attention, mlp = layer.self_attn, layer.mlp
+        yield Site(layer, "input_layernorm", (attention.q_proj, attention.k_proj, attention.v_proj))
+        stream.add(stream.attention(layer, index))
+        gate = (mlp.gate_proj,) if mlp.gated else ()
+        yield Site(layer, "post_attention_layernorm", (*gate, mlp.up_proj))
+        stream.add(stream.mlp(layer))
+    head = model.lm_head
+    assert isinstance(head, nn.Linear)
+    yield Site(model.model, "norm", (head,))
+
+
+def stream_moments(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> Tensor:
+    """Return the second moments `WW` of the normed stream, summed over all places where it is read, float64.
+
+    Without the norms' gains, which a rotation takes into the weights: so every place counts alike.
+
+    Raises:
+        StageError: the stream is NaN or infinite.
+    """
+    stream = ResidualStream(model, windows, device=device)
+    width = model.config.hidden_size
+    moments_WW = torch.zeros(width, width, dtype=torch.float64, device=device)
+    for number, site in enumerate(walk(model, stream)):
+        statistics = InputStatistics(width, gram=True, device=device)
+        for hidden_BTW in stream.hidden:
+            statistics.update(normalise(site.norm, hidden_BTW.to(device)).flatten(0, -2))
+        statistics.check(f"layer {number // 2}" if site.owner is not model.model else "the head")
+        assert statistics.gram is not None
+        moments_WW += statistics.gram
+    return moments_WW
+
+
+def mixable_channels(model: RootsForCausalLM) -> list[int]:
+    """Return the channels that may be mixed: all, or those that a tied head reads with nearly equal gain."""
+    gain_W = model.model.norm.weight
+    if not model.config.tie_word_embeddings:
+        return list(range(len(gain_W)))
+    median = gain_W.median()
+    alike: list[int] = ((gain_W - median).abs() <= ALIKE * median.abs()).nonzero().flatten().tolist()
+    return alike
+
+
+def principal_axes(moments_WW: Tensor, mixed: Sequence[int]) -> Tensor:
+    """Return orthonormal axes `WW`: the principal ones of the mixed channels, and the others as they are."""
+    index = torch.as_tensor(mixed, device=moments_WW.device)
+    axes_WW = torch.eye(len(moments_WW), dtype=moments_WW.dtype, device=moments_WW.device)
+    axes_WW[index[:, None], index] = torch.linalg.eigh(moments_WW[index[:, None], index]).eigenvectors
+    return axes_WW
+
+
+def _narrow(site: Site, stream: ResidualStream, kept: Sequence[int]) -> tuple[NarrowNorm, Tensor]:
+    """Let a site's norm see the kept channels alone; return it, and the Gram matrix of what that changes.
+
+    The rows of the Gram matrix are `[d, v]`: the narrowed norm's output `v` (K channels), and what the whole
+    norm's output has beyond it, `d` (W channels).
+    """
+    norm, device = site.norm, stream.device
+    narrow = NarrowNorm(norm, kept, compensation(norm, stream.hidden, kept))
+    statistics = InputStatistics(norm.weight.numel() + len(kept), gram=True, device=device)
+    for hidden_BTW in stream.hidden:
+        hidden_BTW = hidden_BTW.to(device)
+        narrow_BTW = narrow(hidden_BTW)
+        rows_BTZ = torch.cat([norm(hidden_BTW) - narrow_BTW, narrow_BTW[..., narrow.kept]], dim=-1)
+        statistics.update(rows_BTZ.flatten(0, -2))
+    statistics.check(f"what {site.norm_name} feeds")
+    setattr(site.owner, site.norm_name, narrow)
+    assert statistics.gram is not None
+    return narrow, statistics.gram
+
+
+def _fit_readers(site: Site, gram_ZZ: Tensor, kept: Sequence[int], *, refitted: bool) -> float:
+    """Fit a half-layer's projections to the kept channels; return their error together."""
+    columns = range(len(gram_ZZ) - len(kept), len(gram_ZZ))
+    weight_OW = torch.cat([reader.weight for reader in site.readers])
+    weight_OK = weight_OW[:, kept]
+    # Of `[d, v]` the kept columns read `v`, and all of them read `d`: together, the whole norm's output.
+    weight_OZ = torch.cat([weight_OW, weight_OK], dim=1)
+    if refitted:
+        weight_OK = refit(weight_OZ, gram_ZZ, columns, damping=DAMPING)
+        rows = [len(reader.weight) for reader in site.readers]
+        for reader, part_OK in zip(site.readers, weight_OK.split(rows), strict=True):
+            reader.weight[:, kept] = part_OK.to(reader.weight.dtype)
+    return relative_error(weight_OZ, weight_OK, gram_ZZ, columns)
+
+
+def _fit_head(model: RootsForCausalLM, norm: NarrowNorm, gram_ZZ: Tensor) -> None:
+    """Fit the head to the kept channels; where it is the embedding too, the norm's gain is fitted to it."""
+    assert isinstance(model.lm_head, nn.Linear)
+    head_VW, kept = model.lm_head.weight, norm.kept
+    if model.config.tie_word_embeddings:
+        scales_K = refit_scales(head_VW.T @ head_VW, gram_ZZ, kept, damping=DAMPING)
+        norm.multiply(scales_K.to(head_VW.dtype))
+        return
+    columns = range(len(gram_ZZ) - len(kept), len(gram_ZZ))
+    for rows_OW in head_VW.split(HEAD_ROWS):
+        rows_OZ = torch.cat([rows_OW, rows_OW[:, kept]], dim=1)
+        rows_OW[:, kept] = refit(rows_OZ, gram_ZZ, columns, damping=DAMPING).to(head_VW.dtype)

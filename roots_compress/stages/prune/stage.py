@@ -1,0 +1,276 @@
+"""The prune stage: drop layers, cut heads and channels layer by layer, refit, and recover by distillation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from roots_compress.calibration.own_text import with_own_text
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.configs.prune import PruneConfig, RecoveryConfig
+from roots_compress.configs.recipe.schema import located
+from roots_compress.data.documents import TextSplit
+from roots_compress.data.packing import pack
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import InputError, Key, StageError
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.resizing import check_resizable, keep_layers
+from roots_compress.progress import Phases, track_made
+from roots_compress.results import Json
+from roots_compress.stages.prune.expected_cost import phases_of
+from roots_compress.stages.prune.layerwise import LayerErrors, LayerwiseCutter
+from roots_compress.stages.prune.plan import Plan
+from roots_compress.stages.prune.refit import rows_needed
+from roots_compress.stages.prune.residual import cut_residual
+from roots_compress.stages.prune.targets.allocate import Allocation, allocate, make_plan
+from roots_compress.stages.prune.targets.decode_time import Stopwatch
+from roots_compress.stages.prune.targets.solvers import solvers
+from roots_compress.stages.prune.working_copy import part_with, sharing_copy
+from roots_compress.training.distillation.teach import teach
+from roots_compress.training.low_rank import check_rank, low_rank_updates
+from roots_compress.training.outcome import StageOutcome
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was done to a model."""
+
+    dropped: list[int]
+    """Numbers of the layers that left."""
+    errors: list[LayerErrors]
+    """Of the others."""
+    allocation: Allocation
+    residual_errors: list[float] | None = None
+    """Of what each half of them reads out of a narrower residual stream; None where that is not cut."""
+
+
+def prune(
+    config: PruneConfig,
+    checkpoint: Checkpoint,
+    text: TextSplit,
+    *,
+    device: str,
+    seed: int,
+    work: Path,
+    console: Console,
+) -> StageOutcome:
+    """Return a smaller model and what was decided; the checkpoint that is given stays as it is.
+
+    Args:
+        config: what to remove, and how.
+        checkpoint: the model to prune; also the teacher of the recovery.
+        text: calibration and recovery read its training documents only.
+        device: as `resolve_device` returns it.
+        seed: orders the text.
+        work: holds the recovery's training state.
+        console: where progress goes.
+
+    Raises:
+        InputError: no legal shape answers to the ratios or the target, the model is quantized, the text is
+            too short, or the rank of the recovery too large.
+        StageError: the activations, or the weights that come out, are not finite.
+    """
+    plan, windows = planned(config, checkpoint, text, seed=seed)
+    # Half precision serves storage; statistics and refits need the range and the digits of float32.
+    plain = checkpoint.model.dtype == torch.float32
+    original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
+    # A narrower residual stream is made in place, and another device takes the weights along.
+    apart = config.residual_ratio > 0 or device != "cpu"
+    model = (copy.deepcopy(original) if apart else sharing_copy(original)).eval().requires_grad_(True)
+    try:
+        nn.Module.to(model, device)
+        own = Checkpoint(model, checkpoint.tokenizer)
+        with (
+            Phases(console, "prune", phases_of(config, windows)) as phases,
+            _timed(config, checkpoint, work / "timing", phases) as watch,
+        ):
+            windows = with_own_text(windows, own, config.own_windows, seed=seed, console=phases)
+            cut = _cut(config, plan, model, windows, watch, device=device, console=phases)
+        part_with(model, original)
+        _check_result(model, original, cut.allocation)
+        notes = _notes(original, model, windows, cut)
+        if config.recovery is not None:
+            pruned = Checkpoint(model, checkpoint.tokenizer)
+            notes["recovery"] = _recover(
+                config.recovery, pruned, original, text, device=device, seed=seed, work=work, console=console
+            )
+    finally:
+        original.requires_grad_(True)
+    return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes)
+
+
+def planned(
+    config: PruneConfig, checkpoint: Checkpoint, text: TextSplit, *, seed: int
+) -> tuple[Plan, PackedWindows]:
+    """Return the legal widths that are asked for, and the text to calibrate on.
+
+    Args:
+        config: what to remove, and how.
+        checkpoint: its weights are not read: they need no storage.
+        text: its training documents are read.
+        seed: orders them.
+
+    Raises:
+        InputError: as `prune` does.
+    """
+    check_resizable(checkpoint.model)
+    plan = make_plan(config, checkpoint.model)
+    if config.recovery is not None and config.recovery.rank is not None:
+        with located(("recovery",)):
+            check_rank(checkpoint.model, config.recovery.rank)
+    return plan, _calibration_windows(config, checkpoint, text, plan, seed=seed)
+
+
+@contextmanager
+def _timed(
+    config: PruneConfig, checkpoint: Checkpoint, folder: Path, console: Phases
+) -> Iterator[Stopwatch | None]:
+    """Time the model, where the target is a time that it can reach; None with every other."""
+    target = config.target
+    if target is None or target.decode_ms is None:
+        yield None
+        return
+    with Stopwatch(checkpoint.model.config, folder, multiple_of=config.multiple_of, console=console) as watch:
+        watch.check_reachable(target.decode_ms)
+        yield watch
+
+
+def _calibration_windows(
+    config: PruneConfig, checkpoint: Checkpoint, text: TextSplit, plan: Plan, *, seed: int
+) -> PackedWindows:
+    settings = config.calibration
+    block_size = min(settings.block_size, checkpoint.model.config.max_position_embeddings)
+    windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
+    count = len(windows.input_ids)
+    tokens = (count + config.own_windows) * block_size
+    short = [each for each in solvers(config, checkpoint.model, plan) if tokens < rows_needed(each.widest)]
+    if short:
+        needed = rows_needed(max(each.widest for each in short))
+        more = ceil(needed / block_size) - config.own_windows
+        enough = f"Set calibration.windows to {more} or more"
+        if count < settings.windows:
+            enough = f"The text has no more: give {more * block_size} tokens of it"
+        raise InputError(
+            f"{count + config.own_windows} calibration windows of {block_size} tokens are too few for "
+            f"{' and '.join(each.name for each in short)}; the widest projection needs {needed} tokens",
+            where=Key("calibration"),
+            remedy=f"{enough}, raise own_windows, or {' and '.join(each.without for each in short)}.",
+        )
+    return windows
+
+
+def _cut(
+    config: PruneConfig,
+    plan: Plan,
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    watch: Stopwatch | None,
+    *,
+    device: str,
+    console: Phases,
+) -> Cut:
+    """Cut the model in place."""
+    allocation = allocate(config, plan, model, windows, watch, device=device, console=console)
+    targets = allocation.targets
+    sources = [index for index, target in enumerate(targets) if target is not None]
+    keep_layers(model, sources)
+    left = [target for target in targets if target is not None]
+    residual_errors = None
+    if plan.hidden_size < model.config.hidden_size:
+        residual_errors = cut_residual(model, windows, plan.hidden_size, refitted=config.refit, device=device)
+    cutter = LayerwiseCutter(model, windows, score=config.score, refitted=config.refit, device=device)
+    errors = list(track_made(cutter.cut(left), console, "pruning layers", total=len(left)))
+    nn.Module.to(model, "cpu")
+    dropped = [index for index in range(len(targets)) if index not in sources]
+    return Cut(dropped, errors, allocation, residual_errors)
+
+
+def _check_result(model: RootsForCausalLM, original: RootsForCausalLM, allocation: Allocation) -> None:
+    """Refuse what must not leave this stage: weights that are not finite, or layers that are not as meant."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise StageError(
+                f"pruning left NaN or infinite weights in {name}",
+                remedy="Check the checkpoint's weights, or set refit to false.",
+            )
+    before, after = original.num_parameters(), model.num_parameters()
+    if after >= before:
+        raise StageError(
+            f"pruning left {after:,} parameters of {before:,}: nothing was removed",
+            remedy="Raise the ratios, or lower the target or multiple_of.",
+        )
+    targets = [target for target in allocation.targets if target is not None]
+    for index, (layer, target) in enumerate(zip(model.model.layers, targets, strict=True)):
+        heads = target.kv_groups * target.queries
+        meant = heads * model.config.layers[index]["head_dim"], target.mlp_channels
+        found = layer.self_attn.o_proj.in_features, layer.mlp.down_proj.in_features
+        if found != meant:
+            raise StageError(
+                f"pruning left layer {index} with inputs of {found} channels, and meant {meant}",
+                remedy="This is a fault of roots-compress: please report it.",
+            )
+
+
+def _notes(
+    original: RootsForCausalLM,
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    cut: Cut,
+) -> dict[str, Json]:
+    notes: dict[str, Json] = {
+        "parameters_before": original.num_parameters(),
+        "parameters_after": model.num_parameters(),
+        "calibration_tokens": int(windows.input_ids.size),
+        "dropped_layers": list(cut.dropped),
+        "attention_errors": [error.attention for error in cut.errors],
+        "mlp_errors": [error.mlp for error in cut.errors],
+    }
+    if cut.residual_errors is not None:
+        notes["residual_errors"] = list(cut.residual_errors)
+        notes["hidden_size_before"] = original.config.hidden_size
+        notes["hidden_size_after"] = model.config.hidden_size
+    if cut.allocation.cost is not None:
+        notes["estimated_divergence"] = cut.allocation.cost
+    if cut.allocation.decode_ms is not None:
+        notes["decode_ms"] = cut.allocation.decode_ms
+    for key in ("intermediate_size", "num_attention_heads", "num_key_value_heads"):
+        for when, config in (("before", original.config), ("after", model.config)):
+            notes[f"{key}_{when}"] = [layer[key] for layer in config.layers]
+    return notes
+
+
+def _recover(
+    config: RecoveryConfig,
+    pruned: Checkpoint,
+    original: RootsForCausalLM,
+    text: TextSplit,
+    *,
+    device: str,
+    seed: int,
+    work: Path,
+    console: Console,
+) -> dict[str, Json]:
+    """Train the pruned model in place to give again what the original gives."""
+    updates = nullcontext() if config.rank is None else low_rank_updates(pruned.model, config.rank, seed=seed)
+    with located(("recovery",)), updates:
+        summary = teach(
+            pruned.model,
+            Checkpoint(original, pruned.tokenizer),
+            text,
+            config.loss,
+            config.training,
+            device=device,
+            seed=seed,
+            work=work,
+            console=console,
+            label="recovery",
+        )
+    return summary.to_json()

@@ -1,0 +1,152 @@
+"""Times models of given shapes on this machine, through their ONNX graphs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from roots_compress.errors import InputError, Key
+from roots_compress.evaluate.speed import measure_speed
+from roots_compress.export.exporter import write_graph
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.progress import Place, bar
+from roots_compress.results import Json
+from roots_compress.stages.prune.plan import LayerTarget
+from roots_compress.stages.prune.targets.meet_time import Shapes, fit_times, probes
+
+CONTEXT = 128
+"""Tokens of context at which decoding is timed."""
+DECODE_TOKENS = 16
+REPEATS = 15
+
+
+class Stopwatch:
+    """Times models that are as a given one, but for the shapes of their layers.
+
+    Each is a float32 graph with random weights, which takes as long as any other of that shape. All are timed
+    in turns with the whole model, batch 1, and medians are taken; times of different passes are brought
+    together by the whole model's. Use as a context manager: the graphs go when it ends.
+    """
+
+    def __init__(self, config: RootsConfig, folder: Path, *, multiple_of: int, console: Place) -> None:
+        """Time the whole model and some smaller ones, and fit what their parts take.
+
+        Args:
+            config: the whole model's.
+            folder: for graphs, while they are needed.
+            multiple_of: of MLP widths.
+            console: where progress goes.
+
+        Raises:
+            StageError: a model cannot be exported, or the measuring process failed.
+        """
+        self._config, self._folder, self._console = config, folder, console
+        self._multiple_of, self._threads = multiple_of, torch.get_num_threads()
+        self.whole = [_shape(layer) for layer in config.layers]
+        shutil.rmtree(folder, ignore_errors=True)
+        models = probes(self.whole, multiple_of)
+        found = self._time({str(index): shapes for index, shapes in enumerate(models)})
+        self.whole_ms = found["0"]
+        """Milliseconds a token takes through the whole model."""
+        self.times = fit_times(models, [found[str(index)] for index in range(len(models))])
+
+    def check_reachable(self, target_ms: float) -> None:
+        """Refuse a time that no shape is predicted to reach, and one that is met already.
+
+        Raises:
+            InputError: the nearest that can be asked for is named.
+        """
+        if target_ms >= self.whole_ms:
+            raise InputError(
+                f"the model takes {self.whole_ms:.4g} ms a token already, no more than {target_ms:g}",
+                where=Key("target"),
+                remedy="Ask for less, or leave the stage out.",
+            )
+        if target_ms < self._fastest_ms:
+            raise self.unreachable(target_ms)
+
+    def unreachable(self, target_ms: float) -> InputError:
+        """Return the error that says that no shape reaches a time, and which time one does."""
+        return InputError(
+            f"the target leaves no legal shape: a token takes {self.whole_ms:.4g} ms, and {target_ms:g} are "
+            "asked for",
+            where=Key("target"),
+            remedy=f"The nearest legal one is about {self._fastest_ms:.4g} ms a token, which keeps a single "
+            "layer, as narrow as can be.",
+        )
+
+    @property
+    def _fastest_ms(self) -> float:
+        # Which layer stays is not known before they are measured.
+        narrow = [LayerTarget(1, 1, min(self._multiple_of, each.mlp_channels)) for each in self.whole]
+        return max(self.times.total([each]) for each in narrow)
+
+    def notes(self) -> dict[str, Json]:
+        """Return what was measured, for a report."""
+        parts: dict[str, Json] = {**asdict(self.times)}
+        return {"before": self.whole_ms, "context": CONTEXT, "threads": self._threads, "parts": parts}
+
+    def measure(self, shapes: Shapes) -> float:
+        """Return the milliseconds that a token takes through a model of these layers."""
+        found = self._time({"0": self.whole, "chosen": shapes}, "timing the choice")
+        return found["chosen"] * self.whole_ms / found["0"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete the graphs."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _time(self, models: Mapping[str, Shapes], phase: str = "timing shapes") -> dict[str, float]:
+        folders = {label: self._exported(label, shapes) for label, shapes in models.items()}
+        with bar(self._console, phase) as progress:
+            speeds = measure_speed(
+                folders,
+                contexts=[CONTEXT],
+                decode_tokens=DECODE_TOKENS,
+                repeats=REPEATS,
+                threads=self._threads,
+                progress=progress,
+            )
+        for label, folder in folders.items():
+            if label != "0":
+                shutil.rmtree(folder)
+        return {label: 1000 / speed.decode[-1].median for label, speed in speeds.items()}
+
+    def _exported(self, label: str, shapes: Shapes) -> Path:
+        folder = self._folder / label
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            write_graph(_random_model(self._config, shapes), folder)
+        return folder
+
+
+def _random_model(config: RootsConfig, shapes: Shapes) -> RootsForCausalLM:
+    """Return a model of the given layers and otherwise of the given config, its weights from a fixed seed."""
+    document = config.to_dict()
+    document["layers"] = [
+        {
+            **layer,
+            "num_attention_heads": shape.kv_groups * shape.queries,
+            "num_key_value_heads": shape.kv_groups,
+            "intermediate_size": shape.mlp_channels,
+        }
+        for layer, shape in zip(config.layers, shapes, strict=True)
+        if shape is not None
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(document)).float().eval()
+    return model
+
+
+def _shape(layer: Mapping[str, int]) -> LayerTarget:
+    groups = layer["num_key_value_heads"]
+    return LayerTarget(groups, layer["num_attention_heads"] // groups, layer["intermediate_size"])

@@ -1,0 +1,158 @@
+"""What the shapes of layers cost in milliseconds: a linear model, fitted to a few timings. Pure functions.
+
+Decoding one token reads every weight once and starts every operator once. So its time is taken as the sum of
+a part for the model (embedding, head, the call itself) and, for each layer, a part for being there, one for
+each query head, one for each key/value group and one for each MLP channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roots_compress.stages.prune.plan import LayerTarget
+
+Shapes = Sequence[LayerTarget | None]
+"""Of the layers of a model, in order; None: the layer is not there."""
+Chosen = TypeVar("Chosen")
+
+NOISE = 0.03
+"""Medians of the same graph differ by about this much from one timing to the next; less is no difference."""
+ROUNDS = 3
+"""Shapes that are timed before the best of them is taken."""
+UNIT_MS = 1e-6
+"""Savings are counted in whole nanoseconds."""
+
+
+@dataclass(frozen=True)
+class TimeModel:
+    """Milliseconds that a token takes, by what decoding it consists of; none is below 0."""
+
+    base: float
+    layer: float
+    head: float
+    group: float
+    channel: float
+
+    def total(self, shapes: Shapes) -> float:
+        """Return the milliseconds a token takes through a model of these layers."""
+        return self.base + sum(map(self.of_layer, shapes))
+
+    def of_layer(self, shape: LayerTarget | None) -> float:
+        """Return a layer's part of them."""
+        if shape is None:
+            return 0.0
+        attention = self.head * shape.kv_groups * shape.queries + self.group * shape.kv_groups
+        return self.layer + attention + self.channel * shape.mlp_channels
+
+    def saves(self, full: LayerTarget, shape: LayerTarget | None) -> int:
+        """Return what a layer saves by being cut to a shape, or dropped (None), in nanoseconds."""
+        return round((self.of_layer(full) - self.of_layer(shape)) / UNIT_MS)
+
+    def units_above(self, shapes: Shapes, milliseconds: float) -> int:
+        """Return the nanoseconds by which a token takes longer than it may."""
+        return ceil((self.total(shapes) - milliseconds) / UNIT_MS)
+
+
+def probes(full: Sequence[LayerTarget], multiple_of: int) -> list[Shapes]:
+    """Return the models to time: the whole one, then one with half of each thing that times are split by."""
+
+    def half(count: int) -> int:
+        return max(count // 2, 1)
+
+    def narrow(width: int) -> int:
+        return max(round(width / 2 / multiple_of) * multiple_of, min(width, multiple_of))
+
+    variants: list[Shapes] = [
+        list(full),
+        [each if index % 2 == 0 else None for index, each in enumerate(full)],
+        [LayerTarget(each.kv_groups, each.queries, narrow(each.mlp_channels)) for each in full],
+        [LayerTarget(each.kv_groups, half(each.queries), each.mlp_channels) for each in full],
+        [LayerTarget(half(each.kv_groups), each.queries, each.mlp_channels) for each in full],
+    ]
+    return [variant for index, variant in enumerate(variants) if variant not in variants[:index]]
+
+
+def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeModel:
+    """Fit the time model to timings: least squares of the relative errors, no part below 0.
+
+    With five unknowns the non-negative least squares solution (Lawson and Hanson 1974) is found by solving
+    for every subset of them and keeping the best whose parts are all non-negative.
+
+    Args:
+        models: what was timed.
+        milliseconds: a token of each.
+    """
+    times_M = np.asarray(milliseconds, dtype=np.float64)
+    rows_MF = np.stack([_features(shapes) for shapes in models]) / times_M[:, None]
+    best, least = np.zeros(rows_MF.shape[1]), np.inf
+    for count in range(1, len(best) + 1):
+        for subset in combinations(range(len(best)), count):
+            found, *_ = np.linalg.lstsq(rows_MF[:, subset], np.ones(len(times_M)), rcond=None)
+            error = float(np.square(rows_MF[:, subset] @ found - 1).sum())
+            # A larger subset has to earn its place: rounding alone must not bring in what explains nothing.
+            if (found >= 0).all() and error < least - 1e-12:
+                best, least = np.zeros_like(best), error
+                best[list(subset)] = found
+    return TimeModel(*best.tolist())
+
+
+@dataclass(frozen=True)
+class Timed(Generic[Chosen]):
+    """A choice, and the milliseconds a token was measured to take with it."""
+
+    choice: Chosen
+    milliseconds: float
+
+
+def meet_time(
+    target_ms: float,
+    choose: Callable[[float], Chosen],
+    measure: Callable[[Chosen], float],
+    cost: Callable[[Chosen], float],
+) -> Timed[Chosen]:
+    """Return the cheapest choice found whose measured time meets a target; the fastest where none does.
+
+    What is chosen by the time model is timed itself; where the two differ by more than timings repeat, the
+    model is asked again for as much less (or more) as it was wrong by.
+
+    Args:
+        target_ms: milliseconds a token.
+        choose: returns what the time model holds to take at most so many milliseconds.
+        measure: times a choice.
+        cost: what a choice costs otherwise.
+
+    Raises:
+        ValueError: the first choice is none: nothing is held to be that fast.
+    """
+    asked, tried = target_ms, list[Timed[Chosen]]()
+    for _ in range(ROUNDS):
+        try:
+            choice = choose(asked)
+        except ValueError:
+            if not tried:
+                raise
+            break
+        tried.append(Timed(choice, measure(choice)))
+        if abs(tried[-1].milliseconds / target_ms - 1) <= NOISE:
+            break
+        asked *= target_ms / tried[-1].milliseconds
+    met = [each for each in tried if each.milliseconds <= target_ms * (1 + NOISE)]
+    if met:
+        return min(met, key=lambda each: cost(each.choice))
+    return min(tried, key=lambda each: each.milliseconds)
+
+
+def _features(shapes: Shapes) -> NDArray[np.float64]:
+    """Return how often each part of a `TimeModel` occurs in a model."""
+    layers = [each for each in shapes if each is not None]
+    heads = sum(each.kv_groups * each.queries for each in layers)
+    groups = sum(each.kv_groups for each in layers)
+    channels = sum(each.mlp_channels for each in layers)
+    return np.array([1, len(layers), heads, groups, channels], dtype=np.float64)

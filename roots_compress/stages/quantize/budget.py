@@ -1,0 +1,72 @@
+"""What a model takes at the least in 4 bits, against the bytes that it may take."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from torch import nn
+
+from roots_compress.configs.quantize import GroupSetting, QuantizeConfig
+from roots_compress.errors import GateMissedError, Key
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, matrix_bytes
+from roots_compress.stages.quantize.groups import group_size_of
+
+EMBEDDING = "model.embed_tokens"
+HEAD = "lm_head"
+POSITIONS = "model.embed_positions"
+"""Learned positions stay in float: a small table that is read row by row."""
+
+
+def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
+    """Refuse a `max_bytes` that no choice of layers can meet.
+
+    Raises:
+        GateMissedError: the model takes more with all layers in 4 bits.
+    """
+    least = least_bytes(model, config)
+    if config.max_bytes is not None and config.max_bytes < least:
+        raise GateMissedError(
+            f"the model takes {least:,} bytes with every layer in 4 bits, "
+            f"and at most {config.max_bytes:,} are asked for",
+            where=Key("max_bytes"),
+            remedy=f"Allow {least:,} bytes,{_other_groups(model, config)} or prune the model first.",
+        )
+
+
+def _other_groups(model: RootsForCausalLM, config: QuantizeConfig) -> str:
+    """Return what to say of the group size that takes the fewest bytes; nothing where it is the one set.
+
+    Larger groups have fewer scales, but pad the rows of narrow matrices further.
+    """
+    sizes = {
+        size: least_bytes(model, config.model_copy(update={"group_size": size}))
+        for size in get_args(GroupSetting)
+    }
+    best = min(sizes, key=lambda size: (sizes[size], size != config.group_size))
+    if best == config.group_size:
+        return ""
+    return f" set group_size to {best}, with which it takes {sizes[best]:,},"
+
+
+def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
+    """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
+    stored, size = model.state_dict().keys(), 0
+    # A tied table is one parameter, under its first name.
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        owner = name.removesuffix(".weight")
+        module = model.get_submodule(owner) if owner != name else None
+        if isinstance(module, nn.Linear | nn.Embedding) and owner != POSITIONS:
+            chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"
+            rows, width = tensor.shape
+            size += matrix_bytes(rows, width, chosen, group_size_of(config.group_size, chosen, width))
+        elif name in stored:
+            size += tensor.numel() * tensor.element_size()
+    if model.config.tie_word_embeddings:
+        size += 4 * model.config.hidden_size  # the table's lookup_scale
+    return size + (cache_step_bytes(model) if config.cache == "int8" else 0)
+
+
+def cache_step_bytes(model: RootsForCausalLM) -> int:
+    """Return the bytes of an int8 cache's steps: a float32 for each channel of the keys and the values."""
+    return sum(2 * 4 * layer["num_key_value_heads"] * layer["head_dim"] for layer in model.config.layers)

@@ -1,0 +1,61 @@
+"""Half precision: every weight cast to float16, once it is known that nothing overflows."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from roots_compress.errors import StageError
+from roots_compress.models.modeling import RootsForCausalLM
+
+LARGEST = 65504.0
+"""The largest finite float16."""
+
+
+def half_precision(model: RootsForCausalLM, tokens_BT: Tensor) -> RootsForCausalLM:
+    """Return a float16 copy of a model.
+
+    Args:
+        model: the model.
+        tokens_BT: calibration text, run in the model's own precision to see how large activations become.
+
+    Raises:
+        StageError: a weight, or a module's output on the text, is too large for float16.
+    """
+    for name, tensor in model.state_dict().items():
+        _check(f"the weight {name}", tensor)
+
+    def hook(name: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            _check(f"the output of {name} on the calibration text", output)
+
+    handles = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: hook(name, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            model(input_ids=tokens_BT, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    halved = copy.deepcopy(model)
+    halved.half()
+    halved.config.dtype = torch.float16
+    halved.eval()
+    return halved
+
+
+def _check(what: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return
+    largest = float(tensor.abs().amax())
+    # Written so that NaN fails too.
+    if not largest <= LARGEST:
+        raise StageError(
+            f"{what} reaches {largest:g}; float16 holds {LARGEST:g} at most",
+            remedy="Keep this model in float32, or quantize it with `--int8`, whose scales are float32.",
+        )

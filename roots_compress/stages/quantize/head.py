@@ -1,0 +1,152 @@
+"""The output head and the embedding, both in 8 bits: one table where they are tied.
+
+The head is a site like those of the layers (`sites.py`): what it reads comes from the final norm, which can
+divide its channels by a scale for nothing, and the head's columns make up for it. It pays: in SmolLM2 a few
+channels there are up to 33 times as large as most, and rounding them with the others of their groups costs
+more than all weights in 8 bits do. Where the head is the embedding too, the rows that are looked up are
+divided by the scale again (`QuantizedEmbedding.lookup_scale`). The scales to choose from are those of
+weight-only formats in the layers (AWQ, Lin et al. 2024).
+
+Shape legend: V vocabulary, W hidden size, R rows (places in the text).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from roots_compress.calibration.activations import InputStatistics, ResidualStream, batches
+from roots_compress.configs.quantize import GroupSetting
+from roots_compress.data.windows import PackedWindows
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, rounded_input
+from roots_compress.progress import Place, track
+from roots_compress.stages.quantize.budget import EMBEDDING, HEAD
+from roots_compress.stages.quantize.groups import group_size_of
+from roots_compress.stages.quantize.outliers import energy_scales, output_error, relative_error
+from roots_compress.stages.quantize.rounding import quantize_matrix
+from roots_compress.stages.quantize.sites import SAMPLED_ROWS, SiteInput
+from roots_compress.stages.quantize.walk import Rounded
+
+HEAD_FORMAT: Format = "w8"
+"""Of both: tables are looked up row by row, and 4 bits cost the head more than they spare."""
+JUDGED_WINDOWS = 4
+"""Windows of calibration text that scales are compared on."""
+JUDGED_TOKENS = 128
+"""Of each, from the first on: a table that is looked up too takes a forward pass for every scale."""
+JUDGED_ROWS = 256
+"""Places in them whose predictions are compared, taken evenly."""
+
+
+@torch.no_grad()
+def head_input(model: RootsForCausalLM, stream: ResidualStream) -> SiteInput:
+    """Return what the output head reads of a stream that has passed all layers."""
+    statistics = InputStatistics(model.config.hidden_size, device=stream.device)
+    stride = max(1, sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden) // SAMPLED_ROWS)
+    samples = []
+    for hidden_BTW in stream.hidden:
+        rows_RW = model.model.norm(hidden_BTW.to(stream.device)).flatten(0, -2)
+        samples.append(rows_RW[-statistics.rows % stride :: stride].clone())
+        statistics.update(rows_RW)
+    statistics.check(HEAD)
+    return SiteInput(statistics, torch.cat(samples))
+
+
+@torch.no_grad()
+def head_scale(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    stream: ResidualStream,
+    group_size: GroupSetting,
+    *,
+    console: Place,
+) -> Tensor | None:
+    """Return the channel scale `W` that leaves the predictions least wrong; None where none gains anything.
+
+    A scale that suits the head may spoil the rows that are looked up, so that both are rounded, and the
+    divergence from the float model is measured at the end.
+
+    Args:
+        model: a float32 model.
+        windows: calibration text.
+        stream: of that text, past all layers.
+        group_size: columns that share a scale.
+        console: shows progress.
+    """
+    spread = windows[:: max(1, len(windows.input_ids) // JUDGED_WINDOWS)][:JUDGED_WINDOWS]
+    judged = spread.beginning(JUDGED_TOKENS)
+    tied, head_VW = model.config.tie_word_embeddings, _matrix(model, HEAD)
+    size = group_size_of(group_size, HEAD_FORMAT, head_VW.shape[1])
+    plain_RW = _final_states(model, judged, _matrix(model, EMBEDDING), stream.device)
+    expected_RV = F.log_softmax(plain_RW @ head_VW.T * model.config.logit_scale, dim=-1)
+
+    def divergence(scale_W: Tensor) -> float:
+        rounded_VW = quantize_matrix(head_VW * scale_W, HEAD_FORMAT, size).dequantize()
+        states_RW = plain_RW
+        if tied:
+            states_RW = _final_states(model, judged, rounded_VW / scale_W, stream.device)
+        inputs_RW = rounded_input(states_RW / scale_W, HEAD_FORMAT, size)
+        found_RV = F.log_softmax(inputs_RW @ rounded_VW.T * model.config.logit_scale, dim=-1)
+        return float(F.kl_div(found_RV, expected_RV, reduction="batchmean", log_target=True))
+
+    best, least = None, divergence(torch.ones_like(head_VW[0]))
+    scales = energy_scales(head_input(model, stream).mean_square)
+    for scale_W in track(scales, console, "looking for the head's outliers"):
+        if (found := divergence(scale_W)) < least:
+            best, least = scale_W, found
+    return best
+
+
+def _final_states(model: RootsForCausalLM, windows: PackedWindows, table_VW: Tensor, device: str) -> Tensor:
+    """Return what the head reads, `RW` at some places, where these are the rows that are looked up."""
+    states = []
+    for tokens_BT, segments_BT in batches(windows, device=device):
+        output = model.model(
+            inputs_embeds=F.embedding(tokens_BT, table_VW), segment_ids=segments_BT, use_cache=False
+        )
+        states.append(output.last_hidden_state.flatten(0, -2))
+    states_NW = torch.cat(states)
+    return states_NW[:: max(1, len(states_NW) // JUDGED_ROWS)]
+
+
+@torch.no_grad()
+def round_head(
+    model: RootsForCausalLM,
+    stream: ResidualStream,
+    scale_W: Tensor | None,
+    group_size: GroupSetting,
+    rounded: Rounded,
+) -> None:
+    """Add the embedding, the head and the norm before it to what was rounded.
+
+    Args:
+        model: a float32 model; it is left as it is.
+        stream: it has passed all layers, quantized.
+        scale_W: what the head's input is divided by; None for nothing.
+        group_size: columns that share a scale.
+        rounded: the quantized layers.
+    """
+    seen = head_input(model, stream)
+    table_VW, head_VW = _matrix(model, EMBEDDING), _matrix(model, HEAD)
+    if scale_W is None:
+        scale_W = torch.ones_like(seen.mean_square)
+    for name, parameter in model.model.norm.named_parameters():
+        rounded.state[f"model.norm.{name}"] = (parameter / scale_W).cpu()
+    head_VW = head_VW * scale_W
+    size = group_size_of(group_size, HEAD_FORMAT, head_VW.shape[1])
+    sample_SW, importance_W = seen.sample_SC / scale_W, seen.mean_square / scale_W.square()
+    if model.config.tie_word_embeddings:
+        # Stored once, in the one format that serves both looking up and multiplying; weighed for neither.
+        table = quantize_matrix(head_VW, HEAD_FORMAT, size)
+        rounded.add(EMBEDDING, table, output_error(sample_SW, head_VW, table))
+        rounded.state[f"{EMBEDDING}.lookup_scale"] = (1 / scale_W).cpu()
+        return
+    table = quantize_matrix(table_VW, HEAD_FORMAT, size)
+    rounded.add(EMBEDDING, table, relative_error(table_VW, table.dequantize()))
+    head = quantize_matrix(head_VW, HEAD_FORMAT, size, importance_C=importance_W)
+    rounded.add(HEAD, head, output_error(sample_SW, head_VW, head))
+
+
+def _matrix(model: RootsForCausalLM, name: str) -> Tensor:
+    return model.get_submodule(name).get_parameter("weight").detach()

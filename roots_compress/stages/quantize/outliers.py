@@ -1,0 +1,177 @@
+"""Channel scales that move outliers from activations into weights, chosen by the error they leave.
+
+Where a layer reads `x` and what comes before can divide `x` by a scale per channel at no cost, the columns of
+the layer's weight may be multiplied by it: the model computes the same, but what is rounded has changed. Xiao
+et al. 2023, "SmoothQuant": scales from the largest inputs and weights, for quantized inputs. Lin et al. 2024,
+"AWQ": scales from the inputs' energy, so that weight-only rounding spares the columns that matter.
+
+The producers (`sites.py`) are norms before query, key and value and before gate and up; the value projection
+before the output projection; the up projection before down. A producer's own quantization is untouched, as
+its scales are per row. Nothing is approximate but the float arithmetic.
+
+Shape legend: C input channels, R output rows, S sampled input rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from roots_compress.calibration.activations import ResidualStream
+from roots_compress.configs.quantize import GroupSetting
+from roots_compress.data.windows import PackedWindows
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, rounded_input
+from roots_compress.progress import Place, track
+from roots_compress.stages.quantize.groups import group_size_of
+from roots_compress.stages.quantize.rounding import QuantizedMatrix, quantize_matrix
+from roots_compress.stages.quantize.sites import Site, SiteInput, halves
+
+EXPONENTS = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""How much of a channel's range moves into the weights; 0, no scale at all, is always compared too."""
+LARGEST_SCALE = 1e4
+"""Bounds scales on both sides: channels that calibration hardly excites must not be blown up."""
+
+
+def smoothing_scale(input_C: Tensor, weight_C: Tensor, exponent: float) -> Tensor:
+    """Return `input^a / weight^(1-a)` of geometric mean 1, for positive magnitudes; 1 where either is 0."""
+    known = (input_C > 0) & (weight_C > 0)
+    if not known.any():
+        return torch.ones_like(input_C)
+    logarithm_C = exponent * input_C.log() - (1 - exponent) * weight_C.log()
+    logarithm_C = logarithm_C - logarithm_C[known].mean()
+    return torch.where(known, logarithm_C.exp().clamp(1 / LARGEST_SCALE, LARGEST_SCALE), 1.0)
+
+
+def relative_error(reference: Tensor, output: Tensor) -> float:
+    """Return the root mean square of the difference, relative to the reference's; 0 where that is 0."""
+    size = reference.square().mean()
+    if size == 0:
+        return 0.0
+    return float(((output - reference).square().mean() / size).sqrt())
+
+
+@torch.no_grad()
+def output_error(sample_SC: Tensor, weight_RC: Tensor, quantized: QuantizedMatrix) -> float:
+    """Return the relative output error of a quantized matrix, its input's rounding included."""
+    exact_SR = sample_SC @ weight_RC.float().T
+    rounded_SC = rounded_input(sample_SC, quantized.format, quantized.levels.shape[-1])
+    return relative_error(exact_SR, rounded_SC @ quantized.dequantize().T)
+
+
+@torch.no_grad()
+def outlier_scales(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    weight_format: Format,
+    group_size: GroupSetting,
+    *,
+    device: str,
+    console: Place,
+) -> tuple[dict[str, Tensor], ResidualStream]:
+    """Find the scales `C` of the layers' sites where folding gains something.
+
+    A folded site gives the next ones what it gave before, so the model stays as it is, and what rounding
+    costs can be known before anything is folded or rounded.
+
+    Args:
+        model: a float32 model on `device`.
+        windows: calibration text.
+        weight_format: in which the sites are to be stored.
+        group_size: columns that share a scale.
+        device: where to compute.
+        console: shows progress.
+
+    Returns:
+        the scales by the sites' full names, and the residual stream after the last layer.
+
+    Raises:
+        StageError: a site read NaN or an infinity.
+    """
+    scales: dict[str, Tensor] = {}
+    stream = ResidualStream(model, windows, device=device)
+    for index, layer in enumerate(track(model.model.layers, console, "looking for outliers")):
+        name = f"model.layers.{index}"
+        for half in halves(stream, layer, index, model.config.activation):
+            inputs = half.observe(stream, name, gram=False, advance=True)
+            for site, seen in zip(half.sites, inputs, strict=True):
+                scale_C = best_scale(site, seen, weight_format, group_size)
+                if scale_C is not None:
+                    scales[f"{name}.{site.name}"] = scale_C
+    return scales, stream
+
+
+@torch.no_grad()
+def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: GroupSetting) -> Tensor | None:
+    """Return the channel scale that leaves the least output error; None where folding gains nothing.
+
+    The error is that of all the site's outputs together, on the sampled rows, each consumer's relative to its
+    own size. Matrices are rounded to nearest without clipping, inputs as the format does.
+    """
+    if not site.producers:
+        return None
+    size = group_size_of(group_size, weight_format, seen.sample_SC.shape[1])
+    exact = exact_outputs(site, seen)
+    best, least = None, site_error(site, seen, None, weight_format, size, exact)
+    for scale_C in _candidates(site, seen, weight_format):
+        error = site_error(site, seen, scale_C, weight_format, size, exact)
+        if error < least:
+            best, least = scale_C, error
+    return best
+
+
+def energy_scales(mean_square_C: Tensor) -> list[Tensor]:
+    """Return the scales to choose from where inputs are rounded group by group: powers of their energy."""
+    energy_C = mean_square_C.sqrt()
+    return [smoothing_scale(energy_C, torch.ones_like(energy_C), exponent) for exponent in EXPONENTS]
+
+
+def _candidates(site: Site, seen: SiteInput, weight_format: Format) -> list[Tensor]:
+    if weight_format != "w8a8":
+        return energy_scales(site.shared(seen.mean_square))
+    input_C = site.shared(seen.statistics.largest)
+    columns = [linear.weight.abs().amax(dim=0).float() for linear in site.consumers.values()]
+    weight_C = site.shared(torch.stack(columns).amax(dim=0))
+    return [smoothing_scale(input_C, weight_C, exponent) for exponent in EXPONENTS]
+
+
+@torch.no_grad()
+def exact_outputs(site: Site, seen: SiteInput) -> list[Tensor]:
+    """Return what each of a site's matrices gives on the sampled rows, `SR`."""
+    return [seen.sample_SC @ linear.weight.float().T for linear in site.consumers.values()]
+
+
+@torch.no_grad()
+def site_error(
+    site: Site,
+    seen: SiteInput,
+    scale_C: Tensor | None,
+    weight_format: Format,
+    group_size: int,
+    exact: Sequence[Tensor],
+) -> float:
+    """Return the squared relative output errors of a site's matrices, added up, as if a scale were folded.
+
+    Args:
+        site: where.
+        seen: what it reads as it is.
+        scale_C: what its input would be divided by; None for nothing.
+        weight_format: of its matrices.
+        group_size: columns that share a scale.
+        exact: as `exact_outputs` gives it.
+    """
+    total = 0.0
+    sample_SC = seen.sample_SC
+    divided_SC = sample_SC if scale_C is None else sample_SC / scale_C
+    rounded_SC = rounded_input(divided_SC, weight_format, group_size)
+    importance_C = seen.mean_square if scale_C is None else seen.mean_square / scale_C.square()
+    for linear, exact_SR in zip(site.consumers.values(), exact, strict=True):
+        weight_RC = linear.weight.float()
+        scaled_RC = weight_RC if scale_C is None else weight_RC * scale_C
+        quantized = quantize_matrix(
+            scaled_RC, weight_format, group_size, importance_C=importance_C, clip=False
+        )
+        total += relative_error(exact_SR, rounded_SC @ quantized.dequantize().T) ** 2
+    return total

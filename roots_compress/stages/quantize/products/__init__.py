@@ -1,0 +1,1 @@
+"""Whether int8 multiplies integers or floats: chosen by timing."""

@@ -1,0 +1,155 @@
+"""Which products an int8 model computes with: integer ones, or those of weights only. Pure functions.
+
+Integer products (`w8a8`) read prompts fastest; products of weights only (`w8`) decode fastest and lose least.
+Which of them serves a workload sooner depends on the processor, the model's shapes and the workload itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadConfig
+from roots_compress.results import Json
+from roots_compress.stages.quantize.plan import RoundingPlan
+
+MARGIN = 0.05
+"""Of the workload's time: by so much integer products must be faster. Timings repeat to about this, and a
+smaller gain is not worth what the rounding of inputs loses."""
+LONGEST_MS = 1e9
+"""No token takes as long."""
+
+
+@dataclass(frozen=True)
+class TokenTimes:
+    """Milliseconds that a model takes for a token."""
+
+    read: float
+    """In a prompt."""
+    write: float
+    """Decoded by itself."""
+
+    def of(self, workload: WorkloadConfig) -> float:
+        """Return the milliseconds of a workload."""
+        return workload.read * self.read + workload.write * self.write
+
+
+@dataclass(frozen=True)
+class FormTimes:
+    """What a model takes with either kind of products on one kind of processor."""
+
+    processor: str
+    """Its class; see `run.machine.ProcessorClass`."""
+    source: str
+    """How, where and when this was measured."""
+    integer: TokenTimes
+    """With the inputs of all projections in integers."""
+    floating: TokenTimes
+    """With none, as weights only has it."""
+
+    def to_json(self) -> dict[str, Json]:
+        """Return what `from_json` reads."""
+        return {
+            "processor": self.processor,
+            "source": self.source,
+            "integer": dict(asdict(self.integer)),
+            "float": dict(asdict(self.floating)),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read what `to_json` returns.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is no such thing.
+        """
+        integer, floating = TokenTimes(**value["integer"]), TokenTimes(**value["float"])
+        found = (integer.read, integer.write, floating.read, floating.write)
+        if not all(type(each) in (int, float) and 0 < each < LONGEST_MS for each in found):
+            raise ValueError("not milliseconds")
+        return cls(str(value["processor"]), str(value["source"]), integer, floating)
+
+    def with_integers(self, share: float) -> TokenTimes:
+        """Return the times with a share of the layers' weights in integer products, the rest as they are."""
+
+        def between(whole: float, none: float) -> float:
+            return none + share * (whole - none)
+
+        return TokenTimes(
+            between(self.integer.read, self.floating.read), between(self.integer.write, self.floating.write)
+        )
+
+
+def integers_pay(times: FormTimes, workload: WorkloadConfig, share: float = 1.0) -> bool:
+    """Return whether integer products for a share of the weights serve a workload clearly sooner."""
+    return times.with_integers(share).of(workload) <= (1 - MARGIN) * times.floating.of(workload)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and on what grounds."""
+
+    products: Products
+    workload: WorkloadConfig
+    processor: str
+    """Its class."""
+    times: FormTimes | None
+    """None: the processor was not measured."""
+    share: float = 1.0
+    """Of the layers' weights, those that integer products would be taken for."""
+    expected_loss: float | None = None
+    """What quantizing their inputs is expected to cost, in nats a token; None where it was not estimated."""
+    allowed_loss: float | None = None
+    """What it may cost; None: anything."""
+
+    def to_json(self) -> dict[str, Json]:
+        """Return what a stage's notes and its key say of it."""
+        said: dict[str, Json] = {
+            "products": self.products,
+            "processor": self.processor,
+            "workload": self.workload.model_dump(),
+            "expected_loss": self.expected_loss,
+            "allowed_loss": self.allowed_loss,
+        }
+        if self.times is None:
+            return {**said, "source": f"no measurement of {self.processor} is shipped"}
+        return {
+            **said,
+            "source": self.times.source,
+            "milliseconds": {
+                "integer": self.times.with_integers(self.share).of(self.workload),
+                "float": self.times.floating.of(self.workload),
+            },
+            "integer_share": self.share,
+            "times": self.times.to_json(),
+        }
+
+
+def choose(
+    config: QuantizeConfig,
+    processor: str,
+    times: FormTimes | None,
+    plan: Callable[[Products], RoundingPlan],
+) -> tuple[RoundingPlan, Choice]:
+    """Choose between integer products and weights only, and return the plan of what is chosen.
+
+    Integer products are taken for as many sites as the allowed loss lets them, where they then serve the
+    workload clearly sooner. What they would cost is looked into only where they could.
+
+    Args:
+        config: the stage's settings, products `auto`.
+        processor: the class of the one that is to serve.
+        times: of both forms on it; None where they are not known: weights only is then taken, as it is exact
+            on any processor, decodes no slower on those that were measured, and loses least.
+        plan: makes the plan of either form.
+    """
+    share, expected, workload = 1.0, None, config.workload
+    if times is not None and integers_pay(times, workload):
+        found = plan("integer")
+        share, expected = found.usual_share, found.expected_loss
+        if integers_pay(times, workload, share):
+            allowed = config.activation_loss
+            return found, Choice("integer", workload, processor, times, share, expected, allowed)
+    choice = Choice("float", workload, processor, times, share, expected, config.activation_loss)
+    return plan("float"), choice

@@ -1,0 +1,199 @@
+"""Times both kinds of int8 products on this machine: graphs of the model's own shapes, with random weights.
+
+Models of more than 120 million weights are timed in part: some of their layers, evenly chosen, and some
+rows of the table. A third graph, of fewer layers, then tells what the table and the call itself take, so that
+layers and table can be counted up to what the model has. What is left out is as large a share of both forms,
+so that their ratio, which decides, is that of the layers timed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.evaluate.speed import measure_speed
+from roots_compress.export.exporter import write_graph
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, QuantizedWeight
+from roots_compress.progress import bar
+from roots_compress.stages.quantize.budget import EMBEDDING
+from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
+from roots_compress.stages.quantize.products.choice import FormTimes, TokenTimes
+from roots_compress.system.machine import own_instruction_set, processor_class
+
+PROMPT = 512
+"""Tokens of the prompt that is timed, where the workload reads as many. Single tokens are timed after it, so
+that attention has its share of their time; with 128 tokens before them it was too small."""
+DECODE_TOKENS = 8
+REPEATS = 3
+LAYER_WEIGHTS = 120_000_000
+"""Weights of the layers that are timed, where the model has more: beyond what caches hold, so that decoding
+reads memory as it does in the whole model."""
+TABLE_WEIGHTS = 32_000_000
+FORMATS: dict[str, Format] = {"integer": "w8a8", "float": "w8"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a model is timed."""
+
+    layers: tuple[int, ...]
+    rows: int
+    """Of the table."""
+
+    def is_whole(self, config: RootsConfig) -> bool:
+        """Return whether nothing is left out."""
+        return len(self.layers) == len(config.layers) and self.rows == config.vocab_size
+
+
+def part_of(config: RootsConfig) -> Part:
+    """Return what to time: all, or two layers at the least."""
+    weights = layer_weights(config)
+    count, whole = len(weights), max(sum(weights), 1)
+    taken = min(count, max(2, -(-LAYER_WEIGHTS * count // whole)))
+    layers = tuple(index * count // taken for index in range(taken))
+    return Part(layers, min(config.vocab_size, max(1, TABLE_WEIGHTS // config.hidden_size)))
+
+
+def layer_weights(config: RootsConfig) -> list[int]:
+    """Return the weights in the projections of each layer."""
+    found = []
+    for layer in config.layers:
+        heads, groups = layer["num_attention_heads"], layer["num_key_value_heads"]
+        attention = 2 * (heads + groups) * layer["head_dim"]
+        mlp = (3 if config.gated_mlp else 2) * layer["intermediate_size"]
+        found.append((attention + mlp) * config.hidden_size)
+    return found
+
+
+def time_here(
+    config: RootsConfig,
+    settings: QuantizeConfig,
+    folder: Path,
+    *,
+    portable: bool,
+    console: Console,
+) -> FormTimes:
+    """Time a model of this config in both forms, batch 1, in turns.
+
+    Args:
+        config: the float model's.
+        settings: the stage's: workload, group size and cache.
+        folder: for graphs, while they are needed.
+        portable: whether the model's graph will have standard operators only.
+        console: where progress goes.
+
+    Raises:
+        StageError: a model cannot be exported, or the measuring process failed.
+    """
+    threads, part, work = torch.get_num_threads(), part_of(config), settings.workload
+    parts = dict.fromkeys(FORMATS, part)
+    if not part.is_whole(config):
+        parts[_BASE] = Part(part.layers[: max(1, len(part.layers) // 4)], part.rows)
+    room = min(config.max_position_embeddings, PROMPT + DECODE_TOKENS)
+    decoded = max(1, min(DECODE_TOKENS, room // 2))
+    shutil.rmtree(folder, ignore_errors=True)  # a killed attempt's
+    try:
+        for label, each in parts.items():
+            model = _random_model(config, settings, each, FORMATS.get(label, "w8"), room)
+            graph = folder / label
+            graph.mkdir(parents=True)
+            write_graph(model, graph, portable=portable)
+        with bar(console, "timing integer products and weights only") as progress:
+            speeds = measure_speed(
+                {label: folder / label for label in parts},
+                contexts=sorted({min(PROMPT, tokens) for tokens in (work.read, work.read + work.write)}),
+                decode_tokens=decoded,
+                repeats=REPEATS,
+                threads=threads,
+                progress=progress,
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    # The fastest of the repeats: what else the machine does can only add to a timing, and few repeats leave a
+    # median at its mercy.
+    times = {
+        label: TokenTimes(1000 / speed.prefill[0].high, 1000 / speed.decode[-1].high)
+        for label, speed in speeds.items()
+    }
+    if _BASE in times:
+        times = _extrapolated(config, parts, times)
+    source = f"timed on this machine with {threads} thread{'s' if threads > 1 else ''}"
+    processor = processor_class(own_instruction_set())
+    return FormTimes(processor, source, times["integer"], times["float"])
+
+
+_BASE = "base"
+"""The graph of fewer layers."""
+
+
+def _extrapolated(
+    config: RootsConfig, parts: dict[str, Part], times: dict[str, TokenTimes]
+) -> dict[str, TokenTimes]:
+    """Return what the whole model takes, from what parts of it took."""
+    weights = layer_weights(config)
+    few, many = (sum(weights[index] for index in parts[label].layers) for label in (_BASE, "float"))
+    rows = config.vocab_size / parts["float"].rows
+
+    def whole(phase: str, label: str) -> float:
+        base, weights_only = getattr(times[_BASE], phase), getattr(times["float"], phase)
+        # Of the part that no layer takes; noise must not make it less than nothing.
+        rest = max(0.0, base - few * max(0.0, weights_only - base) / max(1, many - few))
+        layers = max(getattr(times[label], phase) - rest, 0.0) * sum(weights) / many
+        return float(layers + rest * rows)
+
+    return {label: TokenTimes(whole("read", label), whole("write", label)) for label in FORMATS}
+
+
+def _input_width(config: RootsConfig, layer: dict[str, Any], projection: str) -> int:
+    if projection == "o_proj":
+        return int(layer["num_attention_heads"] * layer["head_dim"])
+    return int(layer["intermediate_size"]) if projection == "down_proj" else config.hidden_size
+
+
+def _random_model(
+    config: RootsConfig, settings: QuantizeConfig, part: Part, weight_format: Format, room: int
+) -> RootsForCausalLM:
+    """Return a model of this config, its matrices quantized and filled from a fixed seed."""
+    document: dict[str, Any] = config.to_dict()
+    projections = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+    projections += ["mlp.gate_proj"] * config.gated_mlp + ["mlp.up_proj", "mlp.down_proj"]
+    names = [f"model.layers.{index}.{name}" for index in range(len(part.layers)) for name in projections]
+    layers = [config.layers[index] for index in part.layers]
+    groups = {EMBEDDING: group_size_of(settings.group_size, "w8", config.hidden_size)}
+    if weight_format != "w8a8":
+        for name in names:
+            width = _input_width(config, layers[int(name.split(".")[2])], name.rpartition(".")[2])
+            groups[name] = group_size_of(settings.group_size, weight_format, width)
+    document |= {
+        "layers": layers,
+        "vocab_size": part.rows,
+        "max_position_embeddings": room,
+        # Rotations by other angles take as long, and suit a context of any length.
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        # A table that is shared takes less room, and a product with it as long.
+        "tie_word_embeddings": True,
+        "quantization": {
+            **stored_sizes(settings.group_size, groups),
+            "formats": {EMBEDDING: "w8", **dict.fromkeys(names, weight_format)},
+            **({"cache": "int8"} if settings.cache == "int8" else {}),
+        },
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")),
+    }
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        model: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(document)).eval()
+    for module in model.modules():
+        if isinstance(module, QuantizedWeight):
+            low, high = (-127, 128) if module.weight.dtype == torch.int8 else (1, 256)
+            module.weight.random_(low, high, generator=generator)
+            # Outputs about as large as inputs: nothing overflows, and nothing is subnormal.
+            module.weight_scale.fill_(1 / (73 * module.width**0.5))
+    return model

@@ -1,0 +1,116 @@
+"""What rounding would cost each site in the model's loss, measured once on the float model.
+
+The loss grows by half the expected square of its gradient along a change: the Fisher information's view of
+small changes (Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting"; Li et al. 2021, "BRECQ"). The
+change is that of a site's outputs when its matrices are rounded to 4 bits, or its input to 8; each token
+counts by itself. An error relative to the outputs would not know where they lead: in SmolLM2 one down
+projection of thirty carries a quarter of the cost of all 120 sites in 4 bits, and three of them a third of
+what quantizing inputs costs.
+
+Shape legend: T tokens of a window, I inputs and O outputs of a matrix.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.calibration.gradients import observe_gradients
+from roots_compress.configs.quantize import GroupSetting
+from roots_compress.data.windows import PackedWindows
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, matrix_bytes, rounded_input
+from roots_compress.progress import Place, bar
+from roots_compress.stages.quantize.groups import group_size_of
+from roots_compress.stages.quantize.plan import SiteCost
+from roots_compress.stages.quantize.rounding import quantize_matrix
+from roots_compress.stages.quantize.sites import attention_sites, mlp_sites
+
+Change = Callable[[Tensor], Tensor]
+"""How a matrix's outputs `TO` move, given its inputs `TI`."""
+WINDOWS = 8
+"""Windows whose gradients are taken: enough to tell sites apart, as their costs span three orders."""
+
+
+def rounding_costs(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    weight_format: Format,
+    group_size: GroupSetting,
+    scales: Mapping[str, Tensor],
+    *,
+    seed: int,
+    device: str,
+    console: Place,
+) -> dict[str, SiteCost]:
+    """Return each site's cost by its full name, such as `model.layers.0.mlp.down_proj`.
+
+    Args:
+        model: a float32 model on `device`.
+        windows: calibration text, of which the first few windows are read.
+        weight_format: `w4`, whose weights are rounded here, or `w8a8`, whose inputs are.
+        group_size: columns that share a scale.
+        scales: of the sites that will be folded before they are rounded.
+        seed: draws the labels that make the gradients' second moment the Fisher information.
+        device: where to compute.
+        console: shows progress.
+    """
+    site_of: dict[str, str] = {}
+    change_of: dict[str, Change] = {}
+    prices: dict[str, int] = defaultdict(int)
+    for index, layer in enumerate(model.model.layers):
+        prefix = f"model.layers.{index}."
+        for site in (*attention_sites(layer), *mlp_sites(layer, model.config.activation)):
+            scale_C = scales.get(prefix + site.name)
+            for name, linear in site.consumers.items():
+                weight_OI = linear.weight.detach()
+                if scale_C is None:
+                    scale_C = torch.ones(weight_OI.shape[1], device=weight_OI.device)
+                site_of[prefix + name] = prefix + site.name
+                if weight_format == "w4":
+                    change_of[prefix + name] = _rounded_weight(weight_OI, scale_C, group_size)
+                    prices[prefix + site.name] += _bytes_spared(linear, group_size)
+                else:
+                    change_of[prefix + name] = _rounded_input(weight_OI, scale_C)
+                    prices[prefix + site.name] += weight_OI.numel()
+    losses: dict[str, float] = defaultdict(float)
+
+    def observer(name: str, inputs_TI: Tensor, gradients_TO: Tensor) -> None:
+        moved_TO = change_of[name](inputs_TI)
+        losses[site_of[name]] += float((moved_TO * gradients_TO).sum(dim=1).square().sum()) / 2
+
+    few = windows[:WINDOWS]
+    labels = torch.Generator().manual_seed(seed)
+    with bar(console, "taking gradients") as progress:
+        observe_gradients(model, few, site_of, observer, sampled=labels, device=device, progress=progress)
+    return {name: SiteCost(losses[name] / few.input_ids.size, prices[name]) for name in prices}
+
+
+def _rounded_weight(weight_OI: Tensor, scale_I: Tensor, group_size: GroupSetting) -> Change:
+    """Return how outputs move when the folded weight is rounded to 4 bits; bfloat16 spares memory."""
+    size = group_size_of(group_size, "w4", weight_OI.shape[1])
+    rounded_OI = quantize_matrix(weight_OI * scale_I, "w4", size, clip=False).dequantize() / scale_I
+    change_OI = (rounded_OI - weight_OI).bfloat16()
+    return lambda inputs_TI: inputs_TI @ change_OI.float().T
+
+
+def _rounded_input(weight_OI: Tensor, scale_I: Tensor) -> Change:
+    """Return how outputs move when the folded input is rounded to 8 bits, token by token."""
+
+    def change(inputs_TI: Tensor) -> Tensor:
+        rounded_TI = rounded_input(inputs_TI / scale_I, "w8a8", group_size=0) * scale_I
+        return (rounded_TI - inputs_TI) @ weight_OI.T
+
+    return change
+
+
+def _bytes_spared(linear: nn.Linear, group_size: GroupSetting) -> int:
+    rows, width = linear.weight.shape
+    formats: tuple[Format, Format] = ("w8", "w4")
+    eight, four = (
+        matrix_bytes(rows, width, each, group_size_of(group_size, each, width)) for each in formats
+    )
+    return eight - four

@@ -1,0 +1,306 @@
+"""The `quantize` stage: a float checkpoint in, a quantized one out, and what was chosen on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from roots_compress.calibration.own_text import with_own_text
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.configs.quantize import Products, QuantizeConfig
+from roots_compress.data.documents import TextSplit
+from roots_compress.data.packing import pack
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import InputError, Key, StageError
+from roots_compress.evaluate.size import stored_bytes
+from roots_compress.models.limits import require_fusible
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
+from roots_compress.progress import Phases, Place
+from roots_compress.results import Json
+from roots_compress.stages.quantize.budget import HEAD, POSITIONS, check_budget, least_bytes
+from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
+from roots_compress.stages.quantize.half import half_precision
+from roots_compress.stages.quantize.head import head_scale, round_head
+from roots_compress.stages.quantize.outliers import outlier_scales
+from roots_compress.stages.quantize.plan import (
+    RoundingPlan,
+    spared_within_bytes,
+    spared_within_loss,
+    usual_format,
+)
+from roots_compress.stages.quantize.products.choice import Choice, choose
+from roots_compress.stages.quantize.products.times import form_times, served_on
+from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
+from roots_compress.stages.quantize.sensitivity import rounding_costs
+from roots_compress.stages.quantize.walk import BITS, Rounded, round_layers
+from roots_compress.training.outcome import StageOutcome
+
+WORST_LISTED = 5
+
+
+def quantize(
+    config: QuantizeConfig,
+    checkpoint: Checkpoint,
+    text: TextSplit,
+    *,
+    device: str,
+    seed: int,
+    work: Path,
+    console: Console,
+    portable: bool = False,
+    chosen: Mapping[str, Json] | None = None,
+) -> StageOutcome:
+    """Store a model's weights in fewer bits.
+
+    Args:
+        config: the scheme and its settings.
+        checkpoint: a float32 model; it is left as it is.
+        text: its training part is read to measure activations.
+        device: where to compute, `cpu` or `cuda`.
+        seed: draws the calibration windows, the text that the model writes, and labels.
+        work: keeps what was timed, for the same stage begun anew; the rest is short enough to be done again.
+        console: shows progress.
+        portable: whether the model's graph will have standard operators only.
+        chosen: what the same stage chose when it was made before, as its key holds it.
+
+    Raises:
+        InputError: the model is quantized or in half precision already, or the text is too short.
+        StageError: weights or activations are not finite, or overflow float16; or the result is not as
+            planned.
+        GateMissedError: `max_bytes` is less than the model takes with all layers in 4 bits.
+    """
+    model = checkpoint.model
+    _check_source(model, config)
+    windows = planned(config, checkpoint, text, seed=seed)
+    if config.scheme == "fp16":
+        halved = half_precision(model, torch.from_numpy(windows.input_ids[:1]))
+        return StageOutcome(
+            Checkpoint(halved, checkpoint.tokenizer),
+            {"scheme": "fp16", "bytes": stored_bytes(halved), "bytes_before": stored_bytes(model)},
+        )
+    deciding = config.scheme == "int8" and config.products == "auto"
+    times = None
+    if deciding:
+        times = form_times(config, model.config, work, chosen, portable=portable, console=console)
+    nn.Module.to(model, device)
+    try:
+        with Phases(console, "quantize", _phases(config, windows)) as phases:
+            windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=phases)
+
+            def plan_of(products: Products) -> RoundingPlan:
+                return _planned(model, windows, config, products, seed=seed, device=device, console=phases)
+
+            choice = None
+            if deciding:
+                plan, choice = choose(config, served_on(config), times, plan_of)
+            else:
+                plan = plan_of("float" if config.products == "float" else "integer")
+            rounded, stream = round_layers(model, windows, config, plan, device=device, console=phases)
+        round_head(model, stream, plan.scales.get(HEAD), config.group_size, rounded)
+    finally:
+        nn.Module.to(model, "cpu")
+    quantized = assemble(model, rounded, config)
+    _check_result(model, quantized, rounded)
+    notes = _notes(config, model, quantized, rounded, plan)
+    if choice is None:
+        return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes)
+    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(config, quantized, choice)}
+    return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes, choice.to_json())
+
+
+def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, seed: int) -> PackedWindows:
+    """Return the text to calibrate on, after checking that the settings suit the model.
+
+    Args:
+        config: the scheme and its settings.
+        checkpoint: its weights are not read: they need no storage.
+        text: its training part is read.
+        seed: draws the windows.
+
+    Raises:
+        InputError: the text is too short.
+        GateMissedError: `max_bytes` is less than the model takes with all layers in 4 bits.
+    """
+    model, settings = checkpoint.model, config.calibration
+    check_budget(model, config)
+    block_size = min(settings.block_size, model.config.max_position_embeddings)
+    windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
+    if config.compensate and config.scheme != "fp16":
+        _check_calibration(model, windows, config.own_windows)
+    return windows
+
+
+def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
+    if model.config.quantization:
+        raise InputError(
+            "the model is quantized already",
+            remedy="Give the checkpoint from before quantization.",
+        )
+    if config.cache == "int8":
+        require_fusible(model.config.is_fusible)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise InputError(
+                f"the model's {name} is {kind}, and quantization starts from float32",
+                remedy="Give the float32 checkpoint that this one was made from.",
+            )
+        if not torch.isfinite(parameter).all():
+            raise StageError(f"{name} holds NaN or infinite weights", remedy="The checkpoint is broken.")
+
+
+def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_windows: int) -> None:
+    """Refuse fewer tokens than a matrix has inputs: compensation would know nothing but these."""
+    widest = max(
+        module.in_features for module in model.model.layers.modules() if isinstance(module, nn.Linear)
+    )
+    count, block_size = windows.input_ids.shape
+    tokens, needed = (count + own_windows) * block_size, -(-widest // block_size)
+    if tokens < widest:
+        raise InputError(
+            f"{tokens} tokens of calibration text are too few for matrices of {widest} inputs",
+            where=Key("calibration"),
+            remedy=f"{needed} windows of {block_size} tokens are needed, the model's own among them: give "
+            "more text, raise calibration.windows or own_windows, or set compensate to false.",
+        )
+
+
+def _phases(config: QuantizeConfig, windows: PackedWindows) -> dict[str, float]:
+    """Return what each phase is expected to cost, in forward passes of a token, by timing SmolLM2's."""
+    given, block_size = windows.input_ids.shape
+    own = config.own_windows * block_size
+    tokens = given * block_size + own
+    costs = {"writing text": 3.5 * own}
+    if config.fold:
+        # Beside the passes, what does not depend on the text: candidates are rounded and compared.
+        costs |= {"looking for outliers": 1.2 * tokens + 6e3, "looking for the head's outliers": 8e3}
+    if config.scheme != "int8" or (config.products != "float" and config.activation_loss is not None):
+        costs["taking gradients"] = 5.0 * FISHER_WINDOWS * block_size
+    return costs | {"quantizing layers": 3.5 * tokens + 1e4}
+
+
+def _planned(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    config: QuantizeConfig,
+    products: Products,
+    *,
+    seed: int,
+    device: str,
+    console: Place,
+) -> RoundingPlan:
+    """Decide what to fold, and which sites the usual format would cost too much."""
+    usual, size = usual_format(config.scheme, products), config.group_size
+    scales: dict[str, Tensor] = {}
+    if config.fold:
+        scales, stream = outlier_scales(model, windows, usual, size, device=device, console=console)
+        if (scale_W := head_scale(model, windows, stream, size, console=console)) is not None:
+            scales[HEAD] = scale_W
+    if config.scheme == "int8" and (products == "float" or config.activation_loss is None):
+        return RoundingPlan(usual, scales, ())
+    costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device, console=console)
+    allowed = config.activation_loss if config.scheme == "int8" else config.max_loss
+    if allowed is not None:
+        spared = spared_within_loss(costs, allowed)
+    elif config.max_bytes is not None:
+        spared = spared_within_bytes(costs, config.max_bytes - least_bytes(model, config))
+    else:
+        prices = sum(cost.price for cost in costs.values())
+        spared = spared_within_bytes(costs, int(config.eight_bit_fraction * prices))
+    rest = [cost for name, cost in costs.items() if name not in spared]
+    share = sum(cost.price for cost in rest) / max(1, sum(cost.price for cost in costs.values()))
+    return RoundingPlan(usual, scales, spared, sum(cost.loss for cost in rest), share)
+
+
+def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig) -> RootsForCausalLM:
+    """Return a new model, in eval mode on the CPU, of the quantized tensors and the rest of the old one's."""
+    config = copy.deepcopy(model.config)
+    config.quantization = {
+        **stored_sizes(settings.group_size, rounded.group_sizes),
+        "formats": dict(sorted(rounded.formats.items())),
+        **({"cache": settings.cache} if settings.cache == "int8" else {}),
+    }
+    quantized: RootsForCausalLM = RootsForCausalLM(config).eval()
+    quantized.generation_config = copy.deepcopy(model.generation_config)
+    old = model.state_dict()
+    state = {name: rounded.state.get(name, old.get(name)) for name in quantized.state_dict()}
+    quantized.load_state_dict(state, strict=True)
+    return quantized
+
+
+def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded: Rounded) -> None:
+    """Make sure that what was planned is what was made."""
+    modules = {name for name, module in quantized.named_modules() if isinstance(module, QuantizedWeight)}
+    plain = {
+        name
+        for name, module in quantized.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Embedding) and name != POSITIONS)
+    }
+    if modules != set(rounded.formats) or plain:
+        raise StageError(
+            f"these modules are not as planned: {sorted(modules ^ set(rounded.formats) | plain)}",
+            remedy="This is a fault of roots-compress: please report it with the checkpoint's config.json.",
+        )
+    for name, tensor in quantized.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise StageError(
+                f"{name} holds NaN or infinite values after quantization",
+                remedy="Check the checkpoint's weights, or set fold or compensate to false.",
+            )
+    before, after = stored_bytes(model), stored_bytes(quantized)
+    if after >= before:
+        raise StageError(
+            f"the quantized weights take {after} bytes, those before {before}",
+            remedy="The layers are too narrow for groups: lower group_size.",
+        )
+
+
+def _bytes_of_forms(config: QuantizeConfig, quantized: RootsForCausalLM, choice: Choice) -> dict[str, Json]:
+    """Return what the model takes with what was chosen, and would take with the other."""
+    size = other = stored_bytes(quantized)
+    for module in quantized.model.layers.modules():
+        if isinstance(module, QuantizedLinear) and (choice.products == "float" or module.format == "w8a8"):
+            into: Format = "w8a8" if choice.products == "float" else "w8"
+            for sign, form in ((-1, module.format), (1, into)):
+                size_of = group_size_of(config.group_size, form, module.width)
+                other += sign * matrix_bytes(module.rows, module.width, form, size_of)
+    return {choice.products: size, "integer" if choice.products == "float" else "float": other}
+
+
+def _notes(
+    config: QuantizeConfig,
+    model: RootsForCausalLM,
+    quantized: RootsForCausalLM,
+    rounded: Rounded,
+    plan: RoundingPlan,
+) -> dict[str, Json]:
+    """Return what a report says of the stage."""
+    counts = Counter((name.rsplit(".", 1)[-1], chosen) for name, chosen in rounded.formats.items())
+    formats: dict[str, Json] = {f"{kind} {chosen}": count for (kind, chosen), count in sorted(counts.items())}
+    weights: Counter[int] = Counter()
+    for name, chosen in rounded.formats.items():
+        matrix = quantized.get_submodule(name)
+        assert isinstance(matrix, QuantizedWeight)
+        weights[BITS[chosen]] += matrix.rows * matrix.width
+    total = sum(parameter.numel() for parameter in model.parameters())
+    worst = sorted(rounded.errors, key=lambda name: rounded.errors[name], reverse=True)[:WORST_LISTED]
+    return {
+        "scheme": config.scheme,
+        "formats": formats,
+        "share_in_8_bits": weights[8] / total,
+        "share_in_4_bits": weights[4] / total,
+        "cache": config.cache,
+        "folded_sites": len(plan.scales),
+        "spared_sites": list[Json](sorted(plan.spared)),
+        "expected_loss": plan.expected_loss,
+        "largest_relative_errors": {name: rounded.errors[name] for name in worst},
+        "bytes": stored_bytes(quantized),
+        "bytes_before": stored_bytes(model),
+    }

@@ -1,0 +1,143 @@
+"""Walks a model half a layer at a time: fold, observe, round, go on from what was rounded.
+
+Each layer is calibrated on what the layers before it give once they are quantized, so that it sees, and with
+error compensation makes up for part of, what they lost. Memory holds the model, one layer's copy with its
+Gram matrices, the residual stream of the calibration text, and the integers made so far.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.calibration.activations import ResidualStream
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.data.windows import PackedWindows
+from roots_compress.models.layers import RootsLayer
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import Format, QuantizedLinear
+from roots_compress.progress import Place, track
+from roots_compress.stages.quantize.cache import observed_cache
+from roots_compress.stages.quantize.gptq import Compensation
+from roots_compress.stages.quantize.groups import group_size_of
+from roots_compress.stages.quantize.outliers import output_error
+from roots_compress.stages.quantize.plan import RoundingPlan
+from roots_compress.stages.quantize.rounding import QuantizedMatrix, quantize_matrix
+from roots_compress.stages.quantize.sites import Site, SiteInput, halves
+
+BITS: dict[Format, int] = {"w8a8": 8, "w8": 8, "w4": 4}
+
+
+@dataclass
+class Rounded:
+    """What the walk has made.
+
+    Attributes:
+        state: every tensor of the quantized layers, under its name in the model's state dict, on the CPU.
+        formats: the storage format of each quantized module.
+        group_sizes: how many weights share a scale, of each module in groups.
+        errors: each quantized module's relative output error on sampled inputs, its input's rounding
+            included; of a table that only serves lookups, its rows' error.
+    """
+
+    state: dict[str, Tensor] = field(default_factory=dict)
+    formats: dict[str, Format] = field(default_factory=dict)
+    group_sizes: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+
+    def note(self, name: str, matrix: QuantizedMatrix, error: float) -> None:
+        """Enter what a matrix became, but not its tensors."""
+        self.formats[name], self.errors[name] = matrix.format, error
+        if matrix.format != "w8a8":
+            self.group_sizes[name] = matrix.levels.shape[-1]
+
+    def add(self, name: str, matrix: QuantizedMatrix, error: float) -> None:
+        """Enter a matrix outside the layers."""
+        self.note(name, matrix, error)
+        self.state.update({f"{name}.{key}": tensor.cpu() for key, tensor in matrix.buffers().items()})
+
+
+@torch.no_grad()
+def round_layers(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    config: QuantizeConfig,
+    plan: RoundingPlan,
+    *,
+    device: str,
+    console: Place,
+) -> tuple[Rounded, ResidualStream]:
+    """Quantize every layer; the model is left as it is.
+
+    Args:
+        model: a float32 model on `device`.
+        windows: calibration text.
+        config: an int8 or int4 scheme.
+        plan: what to fold, and the format of each site.
+        device: where to compute.
+        console: shows progress.
+
+    Returns:
+        what was made, and the residual stream after the last quantized layer.
+    """
+    rounded = Rounded()
+    stream = ResidualStream(model, windows, device=device)
+    for index, original in enumerate(track(model.model.layers, console, "quantizing layers")):
+        layer = copy.deepcopy(original)
+        prefix = f"model.layers.{index}."
+        for half in halves(stream, layer, index, model.config.activation):
+            # All folding comes before any rounding: a site's producer is another's consumer.
+            for site in half.sites:
+                if (scale_C := plan.scales.get(prefix + site.name)) is not None:
+                    site.fold(scale_C)
+            for site, seen in zip(half.sites, half.observe(stream, prefix[:-1]), strict=True):
+                _round_site(layer, site, seen, prefix, plan.format_of(prefix + site.name), config, rounded)
+            # Quantized by now, and folded, the layer gives the keys and values that a graph will cache.
+            with observed_cache(layer.self_attn) if config.cache == "int8" else nullcontext() as cache:
+                stream.add(half.forward())
+            if cache is not None and cache.seen:
+                buffers = cache.buffers().items()
+                rounded.state.update(
+                    {f"{prefix}self_attn.cache_rounding.{key}": step for key, step in buffers}
+                )
+        rounded.state.update({prefix + name: value.cpu() for name, value in layer.state_dict().items()})
+    return rounded, stream
+
+
+def _round_site(
+    layer: RootsLayer,
+    site: Site,
+    seen: SiteInput,
+    prefix: str,
+    weight_format: Format,
+    config: QuantizeConfig,
+    rounded: Rounded,
+) -> None:
+    """Replace a site's layers by quantized ones."""
+    gram_CC = seen.statistics.gram if config.compensate else None
+    compensation = None if gram_CC is None else Compensation(gram_CC)
+    for name, linear in site.consumers.items():
+        weight_RC = linear.weight
+        size = group_size_of(config.group_size, weight_format, weight_RC.shape[1])
+        if compensation is None:
+            quantized = quantize_matrix(weight_RC, weight_format, size, importance_C=seen.mean_square)
+        else:
+            quantized = compensation.round(weight_RC, weight_format, size)
+        rounded.note(prefix + name, quantized, output_error(seen.sample_SC, weight_RC, quantized))
+        layer.set_submodule(name, quantized_linear(linear, quantized))
+
+
+def quantized_linear(linear: nn.Linear, quantized: QuantizedMatrix) -> QuantizedLinear:
+    """Return the module that stands for a linear layer once its matrix is quantized."""
+    rows, width = linear.weight.shape
+    size = quantized.levels.shape[-1]  # of w8a8 the whole row, which has no groups
+    module = QuantizedLinear(width, rows, linear.bias is not None, quantized.format, size)
+    tensors = quantized.buffers()
+    if linear.bias is not None:
+        tensors["bias"] = linear.bias.detach()
+    module.load_state_dict(tensors)
+    return module.to(linear.weight.device).eval()

@@ -1,0 +1,61 @@
+"""How many threads are used where nobody says: one for each physical core that this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from roots_compress.system.cgroup import ControlGroups
+from roots_compress.system.machine import usable_cores
+
+TOPOLOGY = Path("/sys/devices/system/cpu")
+LIBRARY_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+"""What torch, numpy and the tokenizers library read when they are loaded."""
+
+
+def default_threads(topology: Path = TOPOLOGY, groups: ControlGroups | None = None) -> int:
+    """Return the physical cores this process may use: by its affinity, and by its control groups' limits.
+
+    Two hardware threads of a core share its arithmetic units, so a second adds no speed to matrix products.
+    A part of a core counts as one: half a core is one thread, one and a half are two.
+
+    Args:
+        topology: where the system describes its processors.
+        groups: the control groups whose limits hold; None for this process's own.
+    """
+    groups = groups or ControlGroups.own()
+    cores, quota = physical_cores(topology, groups.allowed()), groups.cores()
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def physical_cores(topology: Path = TOPOLOGY, allowed: set[int] | None = None) -> int:
+    """Return the distinct cores among the processors in this process's affinity.
+
+    Where the system does not tell (it is not Linux), the logical processors are counted.
+
+    Args:
+        topology: where the system describes its processors.
+        allowed: processors beyond which none counts; None for no such bound.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return usable_cores()
+    own = os.sched_getaffinity(0)
+    usable = own if allowed is None else (own & allowed or own)
+    siblings = set()
+    for processor in usable:
+        try:
+            path = topology / f"cpu{processor}" / "topology" / "thread_siblings_list"
+            siblings.add(path.read_text(encoding="ascii").strip())
+        except OSError:
+            return len(usable)
+    return len(siblings)
+
+
+def bound_libraries() -> None:
+    """Have libraries that are not loaded yet start as many threads as `default_threads`, unless told already.
+
+    They count the machine's processors, and know nothing of a container's quota.
+    """
+    for name in LIBRARY_SETTINGS:
+        os.environ.setdefault(name, str(default_threads()))

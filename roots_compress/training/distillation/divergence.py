@@ -1,0 +1,110 @@
+"""Divergences between a teacher's and a student's distributions, and distributions cut to their top.
+
+All functions are pure and work on log-probabilities along the last dimension. A distribution cut to its k
+most probable tokens and one bin for the rest is a distribution of k + 1 outcomes: every divergence applies to
+it as it stands, and never exceeds that of the whole (data processing inequality).
+
+Shape legend: N positions, V vocabulary, k kept tokens, K = k + 1 outcomes, C outcomes of any kind.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from roots_compress.configs.training import Divergence
+
+SMALLEST_TAIL = 1e-6
+"""Probability that the tokens left out have at least; sums of float32 probabilities are no more exact."""
+
+
+def divergence(log_student_NC: Tensor, log_teacher_NC: Tensor, kind: Divergence) -> Tensor:
+    """Return the divergence at each position, `N`, in nats.
+
+    - `forward_kl`: KL(teacher || student), which spreads the student over all that the teacher allows
+      (Hinton, Vinyals and Dean 2015, Distilling the Knowledge in a Neural Network).
+    - `reverse_kl`: KL(student || teacher), which lets it keep to the teacher's main modes (Gu et al. 2024,
+      MiniLLM).
+    - `jensen_shannon`: the mean KL of both to their mixture, between 0 and log 2 (Lin 1991; in distillation
+      Agarwal et al. 2024, On-Policy Distillation of Language Models).
+
+    Args:
+        log_student_NC: normalised log-probabilities, through which gradients flow.
+        log_teacher_NC: the same outcomes' by the teacher.
+        kind: which divergence.
+    """
+    if kind == "forward_kl":
+        return _kl(log_teacher_NC, log_student_NC)
+    if kind == "reverse_kl":
+        return _kl(log_student_NC, log_teacher_NC)
+    log_mixture_NC = torch.logaddexp(log_student_NC, log_teacher_NC) - math.log(2)
+    return (_kl(log_teacher_NC, log_mixture_NC) + _kl(log_student_NC, log_mixture_NC)) / 2
+
+
+def soften(logits_NV: Tensor, temperature: float) -> Tensor:
+    """Return the log-probabilities of logits divided by a temperature, in float32 or wider."""
+    wide = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    return (wide / temperature if temperature != 1 else wide).log_softmax(dim=-1)
+
+
+def top_k_with_tail(log_probs_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cut distributions to their top, all other tokens made one outcome.
+
+    Without that outcome a cut teacher is biased towards its top (Anshumann et al. 2025, "Sparse Logit
+    Sampling", arXiv:2503.16870).
+
+    Returns:
+        the k most probable tokens `Nk`, most probable first, and the log-probabilities `NK` of these and of
+        all others together.
+    """
+    top = log_probs_NV.topk(k, dim=-1)
+    return top.indices, _with_tail(top.values)
+
+
+def at_tokens_with_tail(logits_NV: Tensor, tokens_Nk: Tensor, temperature: float) -> Tensor:
+    """Return the log-probabilities `NK` that logits give to some tokens, and to all others together.
+
+    Equal to cutting `soften(logits_NV, temperature)`, whose `NV` log-probabilities are not made.
+    """
+    return _with_tail(log_probs_at(logits_NV / temperature if temperature != 1 else logits_NV, tokens_Nk))
+
+
+def log_probs_at(logits_NV: Tensor, tokens_Nk: Tensor) -> Tensor:
+    """Return the log-probabilities `Nk` that logits give to some tokens, each named once at a position.
+
+    `log_softmax` and `gather` give the same, and need further tensors of the logits' size for the gradient:
+    here it is the only one.
+    """
+    log_probs_Nk: Tensor = _LogProbsAt.apply(logits_NV, tokens_Nk)
+    return log_probs_Nk
+
+
+class _LogProbsAt(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, tokens_Nk: Tensor) -> Tensor:
+        normaliser_N1 = logits_NV.logsumexp(dim=-1, keepdim=True)
+        ctx.save_for_backward(logits_NV, tokens_Nk, normaliser_N1)
+        return logits_NV.gather(-1, tokens_Nk) - normaliser_N1
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_Nk: Tensor) -> tuple[Tensor, None]:
+        logits_NV, tokens_Nk, normaliser_N1 = ctx.saved_tensors
+        probabilities_NV = (logits_NV - normaliser_N1).exp_()
+        grad_NV = probabilities_NV.mul_(-grad_Nk.sum(dim=-1, keepdim=True))
+        return grad_NV.scatter_add_(-1, tokens_Nk, grad_Nk), None
+
+
+def _with_tail(log_probs_Nk: Tensor) -> Tensor:
+    """Append the log-probability of everything else, and normalise what rounding left over."""
+    tail_N1 = 1 - log_probs_Nk.exp().sum(dim=-1, keepdim=True)
+    log_tail_N1 = tail_N1.clamp(min=SMALLEST_TAIL).log()
+    return torch.cat((log_probs_Nk, log_tail_N1), dim=-1).log_softmax(dim=-1)
+
+
+def _kl(log_p_NC: Tensor, log_q_NC: Tensor) -> Tensor:
+    return (log_p_NC.exp() * (log_p_NC - log_q_NC)).sum(dim=-1)

@@ -1,0 +1,162 @@
+"""The output head and a loss on its logits, a few positions at a time.
+
+The logits of a batch are its largest tensor by far: 4 x 256 tokens of a vocabulary of 49,152 take 200 MB in
+float32, and a loss needs several such. Here they never exist in full: a block of positions is projected, its
+rows are scored and differentiated a few at a time, and only the gradients of hidden states and head remain.
+Differentiating at once, in the forward pass, spares the second projection that recomputation would cost
+(Hsu et al. 2024, Liger Kernel, fused linear cross-entropy; after Chen et al. 2016).
+
+Shape legend: N scored positions, n positions of a block or of a part of it, W hidden size, V vocabulary, L
+terms of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from roots_compress.models.device import as_multiplied
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.training.memory import hand_back_free_memory
+
+PROJECTED = 1 << 23
+"""Logits projected at a time; 16 MiB in bfloat16. Products with the head want many positions."""
+
+SCORED = 1 << 21
+"""Logits that are scored at a time, 8 MiB in float32: a loss takes several tensors of that size."""
+
+ROWS = 1 << 12
+"""Rows of the head whose gradient is computed at a time."""
+
+TermSums = Callable[[Tensor, slice], Sequence[Tensor]]
+"""Given logits `nV`, in float32 or wider, and the positions they belong to: each term's sum over them."""
+
+
+def head_loss(
+    model: RootsForCausalLM, hidden_NW: Tensor, term_sums: TermSums, weights: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Return a weighted sum of terms of the logits, and the terms, each a mean over the positions.
+
+    Args:
+        model: its head is applied, in the precision of autocast.
+        hidden_NW: final hidden states; N at least 1.
+        term_sums: called once for each part of the positions, with gradients enabled.
+        weights: one for each term.
+
+    Returns:
+        the total, a scalar through which gradients reach hidden states and head; and the terms `L`, which
+        carry none.
+    """
+    head = model.lm_head
+    assert head is not None, "a quantized head has no gradient"
+    hand_back_free_memory()
+    total, terms_L = _HeadLoss.apply(
+        hidden_NW, head.weight, model.config.logit_scale, term_sums, tuple(weights)
+    )
+    return total, terms_L
+
+
+def chunks(positions: int, vocab_size: int, budget: int) -> Iterator[slice]:
+    """Cut positions into the fewest slices with no more logits than a budget, of nearly equal length."""
+    largest = max(1, budget // vocab_size)
+    count = -(-positions // largest)
+    bounds = [positions * index // count for index in range(count + 1)]
+    return (slice(start, stop) for start, stop in pairwise(bounds))
+
+
+class BlockByBlock:
+    """Logits of another model for a loss to read part by part, projected by the blocks of `head_loss`.
+
+    Args:
+        project: returns the logits of some positions.
+        positions: how many there are.
+        vocab_size: logits of each.
+    """
+
+    def __init__(self, project: Callable[[slice], Tensor], positions: int, vocab_size: int) -> None:
+        self._project = project
+        self._blocks = chunks(positions, vocab_size, PROJECTED)
+        self._block = slice(0, 0)
+        self._logits_nV = torch.empty(0)
+
+    def at(self, part: slice) -> Tensor:
+        """Return the logits `nV` of a part, which follows those asked for before and lies in one block."""
+        while part.start >= self._block.stop:
+            self._block = next(self._blocks)
+            self._logits_nV = self._project(self._block)
+        first = self._block.start
+        return self._logits_nV[part.start - first : part.stop - first]
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NW: Tensor,
+        weight_VW: Tensor,
+        scale: float,
+        term_sums: TermSums,
+        weights: tuple[float, ...],
+    ) -> tuple[Tensor, Tensor]:
+        hidden, weight = as_multiplied(hidden_NW), as_multiplied(weight_VW)
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        grad_hidden_NW = torch.empty_like(hidden) if wants_hidden else None
+        # Summed up in the weights' own precision: bfloat16 would lose what later blocks add.
+        grad_weight_VW = torch.zeros_like(weight_VW) if wants_weight else None
+        sums_L: list[Tensor] = []
+        for block in chunks(len(hidden), len(weight), PROJECTED):
+            # In place of the logits come their gradients.
+            logits_nV = hidden[block] @ weight.T
+            for rows in chunks(len(logits_nV), len(weight), SCORED):
+                part = slice(block.start + rows.start, block.start + rows.stop)
+                sums, logits_nV[rows] = _scored(logits_nV[rows], scale, part, term_sums, weights)
+                sums_L.append(sums)
+            if grad_hidden_NW is not None:
+                torch.mm(logits_nV, weight, out=grad_hidden_NW[block])
+            if grad_weight_VW is not None:
+                _add_product(grad_weight_VW, logits_nV, hidden[block])
+        ctx.grads = grad_hidden_NW, grad_weight_VW
+        ctx.positions = len(hidden)
+        terms_L = torch.stack(sums_L).sum(dim=0) / len(hidden)
+        ctx.mark_non_differentiable(terms_L)
+        return (terms_L * terms_L.new_tensor(weights)).sum(), terms_L
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        # Forgotten here, so that the head's gradient is taken over by its parameter and not copied.
+        gradients, ctx.grads = ctx.grads, None
+        assert gradients is not None, "a chunked loss can be differentiated once"
+        hand_back_free_memory()  # what scoring left, before the layers' gradients are made
+        grad_hidden_NW, grad_weight_VW = gradients
+        factor = grad_total / ctx.positions
+        for gradient in gradients:
+            if gradient is not None:
+                gradient.mul_(factor)
+        return grad_hidden_NW, grad_weight_VW, None, None, None
+
+
+def _scored(
+    logits_nV: Tensor, scale: float, part: slice, term_sums: TermSums, weights: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the sums of the terms `L`, and the gradient of their weighted sum in unscaled logits, `nV`."""
+    scaled_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32), copy=True).mul_(scale)
+    with torch.enable_grad():
+        terms = term_sums(scaled_nV.requires_grad_(), part)
+        total = torch.stack([weight * term for weight, term in zip(weights, terms, strict=True)]).sum()
+    (grad_nV,) = torch.autograd.grad(total, scaled_nV)
+    return torch.stack([term.detach() for term in terms]), grad_nV.mul_(scale)
+
+
+def _add_product(sum_VW: Tensor, grad_nV: Tensor, hidden_nW: Tensor) -> None:
+    """Add `grad_nV.T @ hidden_nW`, some rows at a time.
+
+    Adding a bfloat16 tensor to a float32 one copies it whole to float32 first.
+    """
+    for rows_vW, grad_nv in zip(sum_VW.split(ROWS), grad_nV.split(ROWS, dim=1), strict=True):
+        rows_vW += grad_nv.T @ hidden_nW

@@ -1,0 +1,225 @@
+"""The distillation objective: cross-entropy with the text, and what is to be like the teacher.
+
+Shape legend: N scored positions, n positions of a chunk, V vocabulary, W and U hidden sizes of student and
+teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from roots_compress.configs.training import DistillLossConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.training.batches import Batch
+from roots_compress.training.distillation.divergence import divergence
+from roots_compress.training.distillation.head import head_loss
+from roots_compress.training.distillation.samples import sample_continuations
+from roots_compress.training.distillation.signals import (
+    Signals,
+    hidden_distance,
+    matched_layers,
+    relation_divergence,
+    relation_heads,
+    run,
+)
+from roots_compress.training.distillation.teacher import (
+    log_probs_of_cache,
+    log_probs_of_teacher,
+    logits_of_teacher,
+)
+from roots_compress.training.distillation.teacher_cache import TeacherCache
+from roots_compress.training.objective import Loss, Objective, cross_entropy_sum
+
+Compared = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+"""Given the student's logits at a chunk of positions: the log-probabilities of student and teacher there."""
+
+
+class Distillation(Objective):
+    """Cross-entropy with the text, and divergence from a frozen teacher in distribution and inside.
+
+    Only the terms with a weight above 0 are computed; without any of the teacher's it does not run. Where the
+    widths differ, hidden states are compared through linear maps, one for each student layer, which are no
+    part of the student: trained along (Romero et al. 2015, FitNets), or given and left as they are.
+
+    Args:
+        teacher: a model, put in eval mode and frozen here, whose tokens are the student's; or its cache on
+            the very windows of the training. Its tables may have fewer rows than the student's: distributions
+            are compared over its own.
+        student: the model to be trained, for its shape.
+        config: the weights, and which divergence.
+        seed: initialises learned maps, and decides what an on-policy student writes.
+        maps: fitted ones, `UW` for each student layer.
+    """
+
+    def __init__(
+        self,
+        teacher: RootsForCausalLM | TeacherCache,
+        student: RootsForCausalLM,
+        config: DistillLossConfig,
+        *,
+        seed: int,
+        maps: Sequence[Tensor] = (),
+    ) -> None:
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.teacher: RootsForCausalLM | None = None
+        self.cache: TeacherCache | None = None
+        self.maps = nn.ModuleList()
+        if isinstance(teacher, TeacherCache):
+            assert not config.needs_running_teacher
+            self.cache = teacher
+            return
+        # Rows beyond the teacher's are of no token: they fill a student's tables up to a round number.
+        assert teacher.config.vocab_size <= student.config.vocab_size
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.matches = matched_layers(len(student.config.layers), len(teacher.config.layers))
+        widths = student.config.hidden_size, teacher.config.hidden_size
+        if config.hidden_weight and widths[0] != widths[1]:
+            self.maps.extend(
+                _learned_maps(*widths, len(self.matches), seed) if not maps else _fixed_maps(maps)
+            )
+
+    def extra_repr(self) -> str:
+        """Name the settings and the cache, which tell one distillation's saved state from another's."""
+        settings = self.config.model_dump(mode="json", exclude={"cache"})
+        return f"{settings}, seed={self.seed}, cache={self.cache and self.cache.sha256}"
+
+    def train(self, mode: bool = True) -> Distillation:
+        """Change the mode of the maps; the teacher stays in eval mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+        """Return the weighted loss of a batch, and its terms."""
+        config = self.config
+        sampled = self._may_write(batch)
+        if sampled is not None:
+            rows = model.config.vocab_size if self.teacher is None else self.teacher.config.vocab_size
+            batch = sample_continuations(model, batch, sampled, vocab_size=rows)
+        student = run(model, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0)
+        teacher = self._run_teacher(batch)
+        # What the student wrote is no text to be learnt by heart.
+        weights = {} if sampled else {"cross_entropy": config.cross_entropy_weight}
+        if config.divergence_weight:
+            weights["divergence"] = config.divergence_weight
+        total, parts = self._head_terms(model, student, teacher, batch, weights)
+        for name, weight, term in self._inner_terms(student, teacher, batch):
+            total = total + weight * term
+            parts[name] = term.detach()
+        return Loss(total, parts)
+
+    def _may_write(self, batch: Batch) -> torch.Generator | None:
+        """Return what the student draws its own text with, where it is this batch's turn."""
+        if not self.config.on_policy_ratio:
+            return None
+        rng = np.random.default_rng((self.seed, batch.first))
+        if rng.random() >= self.config.on_policy_ratio:
+            return None
+        generator = torch.Generator(batch.input_ids_BT.device)
+        return generator.manual_seed(int(rng.integers(1 << 62)))
+
+    def _run_teacher(self, batch: Batch) -> Signals | None:
+        config = self.config
+        if self.teacher is None or not (
+            config.divergence_weight or config.hidden_weight or config.relation_weight
+        ):
+            return None
+        assert not self.teacher.training
+        # Not inference mode: its tensors could not be kept for the student's backward pass.
+        with torch.no_grad():
+            return run(
+                self.teacher, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0
+            )
+
+    def _head_terms(
+        self,
+        model: RootsForCausalLM,
+        student: Signals,
+        teacher: Signals | None,
+        batch: Batch,
+        weights: dict[str, float],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of what is computed from logits, and its terms."""
+        config, targets_N = self.config, batch.targets_N
+        compared = self._compared(teacher, batch) if "divergence" in weights else None
+
+        def term_sums(logits_nV: Tensor, part: slice) -> list[Tensor]:
+            sums = [cross_entropy_sum(logits_nV, targets_N[part])] if "cross_entropy" in weights else []
+            if compared is not None:
+                distances_n = divergence(*compared(logits_nV, part), config.divergence)
+                # T^2 keeps the gradient's size independent of the temperature (Hinton et al. 2015).
+                sums.append(distances_n.sum() * config.temperature**2)
+            return sums
+
+        total, terms_L = head_loss(model, student.final_NW, term_sums, tuple(weights.values()))
+        return total, dict(zip(weights, terms_L, strict=True))
+
+    def _compared(self, teacher: Signals | None, batch: Batch) -> Compared:
+        temperature = self.config.temperature
+        if self.cache is not None:
+            cached = self.cache.read(batch.rows).to(batch.input_ids_BT.device)
+            rows = self.cache.vocab_size
+            return lambda logits_nV, part: log_probs_of_cache(cached, part, logits_nV[:, :rows], temperature)
+        assert self.teacher is not None
+        assert teacher is not None
+        theirs = logits_of_teacher(self.teacher, teacher.final_NW)
+        rows = self.teacher.config.vocab_size
+        return lambda logits_nV, part: log_probs_of_teacher(theirs.at(part), logits_nV[:, :rows], temperature)
+
+    def _inner_terms(
+        self, student: Signals, teacher: Signals | None, batch: Batch
+    ) -> list[tuple[str, float, Tensor]]:
+        """Return name, weight and mean of what is compared inside the models."""
+        terms = []
+        if self.config.hidden_weight:
+            assert teacher is not None
+            terms.append(("hidden", self.config.hidden_weight, self._hidden_term(student, teacher)))
+        if self.config.relation_weight:
+            assert teacher is not None
+            terms.append(
+                ("relations", self.config.relation_weight, self._relation_term(student, teacher, batch))
+            )
+        return terms
+
+    def _hidden_term(self, student: Signals, teacher: Signals) -> Tensor:
+        """Return the distance averaged over positions and student layers; the embedding is not matched."""
+        distances = []
+        for index, match in enumerate(self.matches):
+            state_NU = student.states[index]
+            if self.maps:
+                state_NU = self.maps[index](state_NU)
+            distances.append(hidden_distance(state_NU, teacher.states[match]).mean())
+        return torch.stack(distances).mean()
+
+    def _relation_term(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        """Return the divergence averaged over positions and over queries, keys and values."""
+        assert self.teacher is not None
+        most = self.teacher.config.layers[-1]["num_attention_heads"]
+        means = []
+        for student_BTC, teacher_BTC in zip(student.projections, teacher.projections, strict=True):
+            heads = relation_heads(student_BTC.shape[-1], teacher_BTC.shape[-1], most)
+            distance_BT = relation_divergence(student_BTC, teacher_BTC, batch.segment_ids_BT, heads)
+            means.append(distance_BT[batch.scored_BT].mean())
+        return torch.stack(means).mean()
+
+
+def _learned_maps(student_width: int, teacher_width: int, count: int, seed: int) -> list[nn.Linear]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return [nn.Linear(student_width, teacher_width, bias=False) for _ in range(count)]
+
+
+def _fixed_maps(maps: Sequence[Tensor]) -> list[nn.Linear]:
+    linears = []
+    for map_UW in maps:
+        teacher_width, student_width = map_UW.shape
+        linear = nn.Linear(student_width, teacher_width, bias=False)
+        linear.weight = nn.Parameter(map_UW, requires_grad=False)
+        linears.append(linear)
+    return linears

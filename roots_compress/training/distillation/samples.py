@@ -1,0 +1,64 @@
+"""Text that the student writes itself, for its teacher to correct.
+
+Shape legend: B windows, T tokens in a window, P of them given, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from roots_compress.data.special_tokens import stop_ids
+from roots_compress.data.windows import IGNORED_LABEL
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.preallocated_cache import preallocated_cache
+from roots_compress.training.batches import Batch
+
+
+@torch.no_grad()
+def sample_continuations(
+    model: RootsForCausalLM, batch: Batch, generator: torch.Generator, *, vocab_size: int | None = None
+) -> Batch:
+    """Return the windows with their second half drawn from the model, which alone is scored.
+
+    On-policy distillation (Agarwal et al. 2024, GKD): a student that learns only from text is not taught what
+    to do after its own mistakes. Each window goes on with the document that stands in its middle; what
+    follows an end-of-text token is not scored.
+
+    Args:
+        model: the student.
+        batch: windows of two or more tokens.
+        generator: on the batch's device; decides the draws.
+        vocab_size: draws among so many tokens, the first ones; None for all.
+    """
+    given = batch.input_ids_BT.shape[1] // 2
+    prompt_BP, segments_BP = batch.input_ids_BT[:, :given], batch.segment_ids_BT[:, :given]
+    # The documents before are hidden as padding is, so positions restart with the document as in training.
+    mask_BS = (segments_BP == segments_BP[:, -1:]).long()
+    tokens: list[Tensor] = []
+    length, next_BT = batch.input_ids_BT.shape[1], prompt_BP
+    past = preallocated_cache(model.config.num_hidden_layers, length)
+    for _ in range(length - given):
+        output = model.model(input_ids=next_BT, attention_mask=mask_BS, past_key_values=past, use_cache=True)
+        logits_BV = model.project(output.last_hidden_state[:, -1])[:, :vocab_size]
+        probabilities_BV = logits_BV.float().softmax(dim=-1)
+        next_BT = torch.multinomial(probabilities_BV, 1, generator=generator)
+        tokens.append(next_BT)
+        mask_BS = torch.cat((mask_BS, torch.ones_like(next_BT)), dim=1)
+    sampled_BS = torch.cat(tokens, dim=1)
+    ends = torch.tensor(_end_of_text(model), dtype=sampled_BS.dtype, device=sampled_BS.device)
+    ended_BS = torch.isin(sampled_BS, ends).long()
+    labels_BS = sampled_BS.masked_fill(ended_BS.cumsum(dim=1) > ended_BS, IGNORED_LABEL)
+    return Batch(
+        input_ids_BT=torch.cat((prompt_BP, sampled_BS), dim=1),
+        labels_BT=torch.cat((torch.full_like(prompt_BP, IGNORED_LABEL), labels_BS), dim=1),
+        segment_ids_BT=torch.cat((segments_BP, segments_BP[:, -1:].expand_as(sampled_BS)), dim=1),
+        rows=(),
+        first=batch.first,
+    )
+
+
+def _end_of_text(model: RootsForCausalLM) -> list[int]:
+    generation = model.generation_config
+    named = None if generation is None else generation.eos_token_id
+    return list(stop_ids(named, model.config.eos_token_id, None))

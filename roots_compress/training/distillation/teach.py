@@ -1,0 +1,153 @@
+"""Teaching a student: targets cached or made along, maps fitted, and the training itself.
+
+The one way in which `distill` and the recovery of `prune` learn from a teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.configs.recipe.schema import located
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.data.documents import TextSplit
+from roots_compress.data.packing import pack
+from roots_compress.data.tokenizers import tokenizer_sha256
+from roots_compress.data.windows import PackedWindows
+from roots_compress.models.device import autocast, resolve_precision
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.training.batches import BatchOrder
+from roots_compress.training.distillation.objective import Distillation
+from roots_compress.training.distillation.signals import least_squares_maps, matched_layers, run
+from roots_compress.training.distillation.teacher import BATCH_SIZE, cached_teacher
+from roots_compress.training.distillation.teacher_cache import TeacherCache
+from roots_compress.training.distillation.teacher_text import with_teacher_text
+from roots_compress.training.loop import check_trainable, fit, windows_needed
+from roots_compress.training.summary import FitSummary
+
+MAP_TOKENS = 1 << 14
+"""Tokens of text that fitted maps are fitted to, about; many times the width of a hidden state."""
+
+
+def teach(
+    student: RootsForCausalLM,
+    teacher: Checkpoint,
+    text: TextSplit,
+    loss: DistillLossConfig,
+    training: TrainingConfig,
+    *,
+    device: str,
+    seed: int,
+    work: Path,
+    console: Console,
+    label: str,
+    release_teacher: bool = False,
+) -> FitSummary:
+    """Train a student in place on the training text, or its teacher's own, by what its teacher says of it.
+
+    Args:
+        student: float32 weights and the teacher's vocabulary.
+        teacher: float weights; frozen while the student learns.
+        text: its training part is read.
+        loss: the objective, and whether the teacher is asked once or runs along.
+        training: the training loop.
+        device: as `resolve_device` returns it.
+        seed: of the windows and their order.
+        work: an existing folder for resumable state, the teacher's text, and a cache that has no other place.
+        console: where progress goes.
+        label: names the training there.
+        release_teacher: once all targets are cached, drop the teacher's weights from memory, for good.
+
+    Raises:
+        InputError, StageError: as `with_teacher_text`, `cached_teacher` and `fit` raise them, keys beginning
+            with `loss` and `training`; or the text is too short.
+    """
+    needed = windows_needed(training)
+    given = max(1, round((1 - loss.teacher_text_ratio) * needed))
+    windows = pack(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
+    with located(("training",)):
+        check_trainable(student, windows)
+        precision = resolve_precision(training.precision, device)
+    windows = with_teacher_text(
+        windows,
+        teacher,
+        loss.teacher_text_ratio,
+        limit=needed - given,
+        device=device,
+        seed=seed,
+        work=work,
+        console=console,
+    )
+    source: RootsForCausalLM | TeacherCache = teacher.model
+    if loss.top_k is not None and loss.divergence_weight:
+        with located(("loss",)):
+            cache = cached_teacher(
+                teacher.model,
+                windows,
+                loss,
+                loss.cache or work / "teacher",
+                tokenizer_sha256=tokenizer_sha256(teacher.tokenizer),
+                precision=precision,
+                device=device,
+                seed=seed,
+                console=console,
+            )
+        if release_teacher:
+            nn.Module.to(teacher.model, "meta")
+        source = cache
+    maps: Sequence[Tensor] = ()
+    if loss.hidden_weight and loss.projection == "least_squares":
+        maps = fitted_maps(student, teacher.model, windows, training, device=device, seed=seed)
+    try:
+        with located(("training",)):
+            return fit(
+                student,
+                windows,
+                Distillation(source, student, loss, seed=seed, maps=maps),
+                training,
+                device=device,
+                seed=seed,
+                work=work,
+                console=console,
+                label=label,
+            )
+    finally:
+        teacher.model.requires_grad_(True)
+
+
+def fitted_maps(
+    student: RootsForCausalLM,
+    teacher: RootsForCausalLM,
+    windows: PackedWindows,
+    training: TrainingConfig,
+    *,
+    device: str,
+    seed: int,
+) -> list[Tensor]:
+    """Return least-squares maps from the untrained student's hidden states to its teacher's.
+
+    Both models are left on the CPU and in eval mode.
+    """
+    order = BatchOrder(windows, seed=seed)
+    count = min(len(order), -(-MAP_TOKENS // training.block_size))
+    matches = matched_layers(len(student.config.layers), len(teacher.config.layers))
+
+    def pairs() -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor]]]:
+        for first in range(0, count, BATCH_SIZE):
+            batch = order.at(range(first, min(first + BATCH_SIZE, count)), device)
+            states = [run(model, batch, states=True).states for model in (student, teacher)]
+            yield states[0], [states[1][match] for match in matches]
+
+    for model in (student, teacher):
+        nn.Module.to(model, device).eval()
+    try:
+        with torch.no_grad(), autocast(device, resolve_precision(training.precision, device)):
+            return [map_UW.cpu() for map_UW in least_squares_maps(pairs())]
+    finally:
+        for model in (student, teacher):
+            nn.Module.to(model, "cpu")

@@ -1,0 +1,162 @@
+"""Where a student's targets come from: a teacher that runs along, or one that has been asked before.
+
+Shape legend: N scored positions of a batch, n of them, V vocabulary, k kept tokens, K = k + 1 outcomes,
+C outcomes of any kind.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from roots_compress.configs.training import DistillLossConfig
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import StageError
+from roots_compress.models.device import Precision, autocast
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.progress import track
+from roots_compress.results import Json
+from roots_compress.system.machine import library_versions, own_instruction_set
+from roots_compress.training.batches import BatchOrder
+from roots_compress.training.distillation.divergence import at_tokens_with_tail, soften, top_k_with_tail
+from roots_compress.training.distillation.head import PROJECTED, BlockByBlock, chunks
+from roots_compress.training.distillation.signals import run
+from roots_compress.training.distillation.teacher_cache import Part, TeacherCache, TopK
+from roots_compress.training.state import fingerprint_of
+
+BATCH_SIZE = 4
+"""Windows that a teacher reads at a time while its cache is made."""
+
+
+def cached_teacher(
+    teacher: RootsForCausalLM,
+    windows: PackedWindows,
+    config: DistillLossConfig,
+    folder: Path,
+    *,
+    tokenizer_sha256: str,
+    precision: Precision,
+    device: str,
+    seed: int,
+    console: Console,
+) -> TeacherCache:
+    """Return the teacher's targets for every scored position of the windows, all of them on disk.
+
+    What an earlier call left there is used, whole or in part; the rest is made and added.
+
+    Args:
+        teacher: float weights; afterwards on the CPU and in eval mode.
+        windows: as they will be trained on.
+        config: how many tokens are kept, and the temperature that softens.
+        folder: one cache, or a folder of caches.
+        tokenizer_sha256: of the tokenizer that made the windows.
+        precision: the teacher's.
+        device: where it runs.
+        seed: of the training; it changes no target.
+        console: where the size and the progress are told.
+
+    Raises:
+        InputError: `top_k` exceeds the vocabulary, the disk has no room, or as `TeacherCache` raises it.
+        StageError: the teacher's logits are not finite, or the disk failed.
+    """
+    assert config.top_k is not None
+    vocab_size = teacher.config.vocab_size
+    config.require_vocabulary(vocab_size)
+    order = BatchOrder(windows, seed=seed)
+    identity: dict[str, Json] = {
+        "teacher": fingerprint_of(teacher.config.to_dict(), dict(teacher.named_parameters())),
+        "tokenizer": tokenizer_sha256,
+        "text": fingerprint_of({}, order.tensors),
+        "top_k": config.top_k,
+        "temperature": config.temperature,
+        "precision": precision,
+        **_place(device),
+    }
+    cache = TeacherCache(folder, identity, order.scored_counts, top_k=config.top_k, vocab_size=vocab_size)
+    missing = cache.missing()
+    if not missing:
+        _say(console, f"teacher cache: all {len(cache.parts)} parts found in {cache.folder}")
+        return cache
+    cache.require_disk()
+    _say(
+        console,
+        f"teacher cache: {cache.missing_bytes() / 1e6:,.0f} MB to be written ({len(missing)} of "
+        f"{len(cache.parts)} parts, {cache.position_bytes} bytes a token) to {cache.folder}",
+    )
+    with cache.writing():
+        missing = cache.missing()
+        nn.Module.to(teacher, device).eval()
+        try:
+            for part in track(missing, console, "asking the teacher"):
+                with torch.no_grad(), autocast(device, precision):
+                    cache.write(part, *_targets(teacher, order, part, config, device))
+        finally:
+            nn.Module.to(teacher, "cpu")
+    return cache
+
+
+def _place(device: str) -> dict[str, Json]:
+    """Return what else decides the last bits of a teacher's targets: where and by what they are computed."""
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "instruction_set": own_instruction_set(),
+        "torch": library_versions()["torch"],
+    }
+
+
+def logits_of_teacher(teacher: RootsForCausalLM, final_NU: Tensor) -> BlockByBlock:
+    """Return what gives the logits of a teacher whose final hidden states are given."""
+
+    @torch.no_grad()
+    def project(block: slice) -> Tensor:
+        return teacher.project(final_NU[block])
+
+    return BlockByBlock(project, len(final_NU), teacher.config.vocab_size)
+
+
+def log_probs_of_teacher(
+    teacher_logits_nV: Tensor, student_logits_nV: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities `nV` of student and teacher."""
+    return soften(student_logits_nV, temperature), soften(teacher_logits_nV, temperature)
+
+
+def log_probs_of_cache(
+    cached: TopK, part: slice, student_logits_nV: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities `nK` of student and teacher."""
+    log_student_nK = at_tokens_with_tail(student_logits_nV, cached.tokens_Nk[part], temperature)
+    return log_student_nK, cached.log_probs_NK[part]
+
+
+def _targets(
+    teacher: RootsForCausalLM, order: BatchOrder, part: Part, config: DistillLossConfig, device: str
+) -> tuple[Tensor, Tensor]:
+    """Return what a part holds: tokens `Nk` and log-probabilities `NK`."""
+    assert config.top_k is not None
+    tokens: list[Tensor] = []
+    log_probs: list[Tensor] = []
+    for first in range(part.first, part.stop, BATCH_SIZE):
+        rows = range(first, min(first + BATCH_SIZE, part.stop))
+        final_NU = run(teacher, order.at(rows, device)).final_NW
+        for piece in chunks(len(final_NU), teacher.config.vocab_size, PROJECTED):
+            log_probs_nV = soften(teacher.project(final_NU[piece]), config.temperature)
+            tokens_nk, log_probs_nK = top_k_with_tail(log_probs_nV, config.top_k)
+            # One NaN or infinity among the logits makes every log-probability NaN.
+            if not log_probs_nK.isfinite().all():
+                raise StageError(
+                    f"the teacher's logits are NaN or infinite in training windows {rows.start} to "
+                    f"{rows.stop - 1}",
+                    remedy="Check the teacher's weights; with fp16, use precision: bf16 or fp32.",
+                )
+            tokens.append(tokens_nk)
+            log_probs.append(log_probs_nK)
+    return torch.cat(tokens), torch.cat(log_probs)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

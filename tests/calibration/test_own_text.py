@@ -1,0 +1,76 @@
+"""Text that a model writes for its own calibration."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from roots_compress.calibration.own_text import joined, own_text
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.errors import StageError
+from roots_compress.models.modeling import RootsForCausalLM
+from tests.tiny import tiny_model
+
+CONSOLE = Console(file=io.StringIO())
+
+
+def written(
+    model: RootsForCausalLM, *, windows: int = 64, bos: int | None = 7, seed: int = 0
+) -> PackedWindows:
+    return own_text(model, windows, 12, bos=bos, seed=seed, console=CONSOLE)
+
+
+def test_windows_open_with_bos_and_differ() -> None:
+    ids = written(tiny_model()).input_ids
+    assert ids.shape == (64, 12)
+    assert (ids[:, 0] == 7).all()
+    assert len(np.unique(ids[:, 1])) > 48
+    assert (written(tiny_model(), bos=None).input_ids[:, 0] != 7).any()
+
+
+@pytest.mark.parametrize(("bos", "opening"), [(7, 2), (None, 1)])
+def test_what_the_model_did_not_write_is_not_scored(bos: int | None, opening: int) -> None:
+    windows = written(tiny_model(), bos=bos)
+    assert (windows.labels[:, :opening] == IGNORED_LABEL).all()
+    assert np.array_equal(windows.labels[:, opening:], windows.input_ids[:, opening:])
+
+
+def test_the_seed_decides() -> None:
+    model = tiny_model()
+    assert np.array_equal(written(model).input_ids, written(model).input_ids)
+    assert not np.array_equal(written(model).input_ids, written(model, seed=1).input_ids)
+
+
+@torch.no_grad()
+def test_tokens_follow_the_models_predictions() -> None:
+    """The mean surprise at what it wrote is the mean entropy of its predictions: four standard errors."""
+    model = tiny_model()
+    ids = torch.from_numpy(written(model, windows=1024).input_ids)
+    logarithms = model(input_ids=ids).logits.log_softmax(-1)[:, 1:-1]
+    surprise = -logarithms.gather(-1, ids[:, 2:, None]).mean()
+    entropy = -(logarithms.exp() * logarithms).sum(-1).mean()
+    assert float(surprise) == pytest.approx(float(entropy), abs=0.06)
+
+
+def test_a_model_that_predicts_nan_is_refused() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(StageError, match="predicts NaN"):
+        written(model)
+
+
+def test_joined_windows_take_turns() -> None:
+    def windows(*values: int) -> PackedWindows:
+        ids = np.repeat(np.array(values, dtype=np.int64)[:, None], 3, axis=1)
+        return PackedWindows(ids, ids + 10, ids + 20)
+
+    both = joined(windows(0, 2, 4), windows(1, 3, 5, 6, 7))
+    assert both.input_ids[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert both.labels[:, 0].tolist() == [10, 11, 12, 13, 14, 15, 16, 17]
+    assert both.segment_ids[:, 2].tolist() == [20, 21, 22, 23, 24, 25, 26, 27]
+    assert joined(windows(0), windows(1)).input_ids.shape == (2, 3)

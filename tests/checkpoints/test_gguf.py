@@ -1,0 +1,442 @@
+"""A GGUF file gives the logits of the model it was made from, or a refusal that names what is at fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint, without_weights
+from roots_compress.checkpoints.fingerprint import source_sha256
+from roots_compress.checkpoints.gguf import gguf_tensors
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.outline import WIDTHS, Outline, outline_of
+from roots_compress.errors import InputError
+from roots_compress.families.gguf.positions import llama3_factors
+from roots_compress.io.gguf_file import READABLE
+from tests.families.gguf_files import gguf_arrays, gguf_model, write_gguf
+from tests.tiny import tiny_tokens
+
+F32 = np.float32
+
+
+def assert_same(path: Path, theirs: PreTrainedModel) -> None:
+    ours = load_checkpoint(path).model
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours(tiny_tokens(2, 60)).logits, theirs(tiny_tokens(2, 60)).logits, atol=1e-4, rtol=0
+        )
+
+
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}),
+    ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 1}),
+    ("llama", {"attention_bias": True}),
+    ("llama", {"mlp_bias": True, "num_key_value_heads": 4}),
+    ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 16}),
+    ("mistral", {"sliding_window": None, "head_dim": 16}),
+    ("qwen2", {"tie_word_embeddings": True}),
+    ("qwen3", {"head_dim": 16}),
+    ("qwen3", {"attention_bias": True}),
+    ("gpt2", {}),
+    ("gpt2", {"n_inner": 40, "tie_word_embeddings": False}),
+]
+
+
+@pytest.mark.parametrize(("family", "changes"), MODELS, ids=str)
+def test_logits_are_the_models_own(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    theirs = gguf_model(family, **changes)
+    path = write_gguf(tmp_path / "m.gguf", theirs)
+    assert_same(path, theirs)
+    info = inspect_source(path)
+    assert without_weights(info).num_parameters() == load_checkpoint(path).model.num_parameters()
+    assert info.limits.max_context == 64
+
+
+def test_biases_of_some_projections_are_read(tmp_path: Path) -> None:
+    """A Qwen model written as Llama has them on q, k and v alone."""
+    theirs = gguf_model("llama", attention_bias=True)
+    for layer in theirs.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.bias)
+    without = {f"blk.{index}.attn_output.bias": None for index in range(2)}
+    path = write_gguf(tmp_path / "m.gguf", theirs, tensors=without)
+    assert_same(path, theirs)
+    assert not load_checkpoint(path).model.config.attention_output_bias
+
+
+ROTATED = {"rope_theta": 500.0}
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+POSITIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no factor": ({}, {"rope.scaling.type": "linear"}),
+    "factor 1": ({}, {"rope.scaling.factor": 1.0}),
+    "none": ({}, {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}),
+    "linear": (
+        {"rope_type": "linear", "factor": 4.0},
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0, "rope.scaling.finetuned": True},
+    ),
+    "factor alone": ({"rope_type": "linear", "factor": 4.0}, {"rope.scaling.factor": 4.0}),
+    "older key": ({"rope_type": "linear", "factor": 2.5}, {"rope.scale_linear": 2.5}),
+    "yarn": (
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 16,
+        },
+    ),
+    "yarn of the whole context": (
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64},
+        {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.yarn_beta_fast": 32.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("case", POSITIONS)
+def test_scaled_positions_are_read(family: str, case: str, tmp_path: Path) -> None:
+    parameters, settings = POSITIONS[case]
+    theirs = gguf_model(family, rope_parameters={"rope_type": "default", **ROTATED, **parameters})
+    assert_same(write_gguf(tmp_path / "m.gguf", theirs, settings=settings), theirs)
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_factors_of_llama_3_are_read(factor: float, tmp_path: Path) -> None:
+    rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": factor, **LLAMA3}
+    theirs = gguf_model("llama", head_dim=64, max_position_embeddings=131072, rope_parameters=rope)
+    plain = theirs.model.rotary_emb.compute_default_rope_parameters(theirs.config)[0]
+    factors = (plain / theirs.model.rotary_emb.inv_freq).numpy()
+    np.testing.assert_allclose(llama3_factors(factor, 500000.0, 64), factors, rtol=1e-5)
+    assert factors[-1] == pytest.approx(factor)
+    assert (factors > 1).sum() > (factors == factor).sum() > 0
+    path = write_gguf(tmp_path / "m.gguf", theirs, tensors={"rope_freqs.weight": factors})
+    assert_same(path, theirs)
+    assert load_checkpoint(path).model.config.rope_parameters == rope
+
+
+def test_factors_of_one_change_nothing(tmp_path: Path) -> None:
+    theirs = gguf_model("llama")
+    ones = {"rope_freqs.weight": np.ones(4, F32)}
+    assert_same(write_gguf(tmp_path / "m.gguf", theirs, tensors=ones), theirs)
+
+
+def test_a_number_for_each_layer_is_read(tmp_path: Path) -> None:
+    theirs = gguf_model("llama")
+    narrow = {
+        "blk.1.ffn_gate.weight": np.ones((16, 32), F32),
+        "blk.1.ffn_up.weight": np.ones((16, 32), F32),
+        "blk.1.ffn_down.weight": np.ones((32, 16), F32),
+        "blk.1.attn_k.weight": np.ones((8, 32), F32),
+        "blk.1.attn_v.weight": np.ones((8, 32), F32),
+    }
+    settings = {
+        "feed_forward_length": [48, 16],
+        "attention.head_count": [4, 4],
+        "attention.head_count_kv": [2, 1],
+    }
+    path = write_gguf(tmp_path / "m.gguf", theirs, settings=settings, tensors=narrow)
+    expected = [dict(zip(WIDTHS, widths, strict=True)) for widths in ((4, 2, 48), (4, 1, 16))]
+    assert outline_of(inspect_source(path)) == Outline(expected, 32)
+    info = inspect_source(path)
+    expected_state = without_weights(info).state_dict()
+    for name, tensor in gguf_tensors(info):
+        assert tensor.shape == expected_state[name].shape
+
+
+@pytest.mark.parametrize("name", ["mistral", "Mistral 7B", "llama"])
+def test_the_name_of_a_model_is_only_a_name(name: str, tmp_path: Path) -> None:
+    theirs = gguf_model("llama")
+    path = write_gguf(tmp_path / "m.gguf", theirs, general={"general.name": name})
+    assert inspect_source(path).fields == inspect_source(write_gguf(tmp_path / "n.gguf", theirs)).fields
+
+
+HARMLESS: list[dict[str, Any]] = [
+    {"expert_count": 0, "expert_used_count": 0},
+    {"attention.causal": True},
+    {"logit_scale": 1.0, "attn_logit_softcapping": 0.0},
+    {"tensor_data_layout": "Meta AI original pth"},
+    {"attention.layer_norm_epsilon": 1e-6},
+    {"vocab_size": None, "attention.key_length": None, "attention.value_length": None},
+    {"rope.dimension_count": None, "attention.sliding_window": 0},
+]
+
+
+@pytest.mark.parametrize("settings", HARMLESS, ids="-".join)
+def test_keys_that_say_nothing_are_let_through(settings: dict[str, Any], tmp_path: Path) -> None:
+    theirs = gguf_model("llama")
+    assert_same(write_gguf(tmp_path / "m.gguf", theirs, settings=settings), theirs)
+
+
+def test_absent_keys_mean_llama_cpps_defaults(tmp_path: Path) -> None:
+    theirs = gguf_model("llama", num_key_value_heads=4)
+    left_out = {"attention.head_count_kv": None, "rope.freq_base": None}
+    assert_same(write_gguf(tmp_path / "m.gguf", theirs, settings=left_out), theirs)
+
+
+def vector(length: int) -> np.ndarray[Any, Any]:
+    return np.full(length, 0.5, F32)
+
+
+TENSORS: list[tuple[str, str, int]] = [
+    ("llama", "blk.0.attn_sub_norm.weight", 32),
+    ("llama", "blk.0.ffn_sub_norm.weight", 48),
+    ("llama", "blk.0.attn_q_norm.weight", 8),
+    ("llama", "blk.1.attn_k_norm.weight", 8),
+    ("llama", "blk.0.ffn_gate_inp.weight", 32),
+    ("llama", "blk.0.ffn_norm.bias", 32),
+    ("llama", "blk.0.attn_norm.bias", 32),
+    ("llama", "output_norm.bias", 32),
+    ("llama", "output.bias", 302),
+    ("llama", "blk.0.post_attention_norm.weight", 32),
+    ("llama", "blk.0.post_ffw_norm.weight", 32),
+    ("llama", "blk.0.attn_q.scale", 1),
+    ("llama", "blk.0.attn_q.weight.lora_a", 32),
+    ("llama", "blk.2.attn_norm.weight", 32),
+    ("llama", "blk.10.attn_q.bias", 32),
+    ("llama", "blk.00.attn_q.bias", 32),
+    ("llama", "rope_factors_long.weight", 4),
+    ("llama", "position_embd.weight", 32),
+    ("llama", "token_types.weight", 32),
+    ("llama", "token_embd_norm.weight", 32),
+    ("llama", "cls.weight", 32),
+    ("llama", "mm.0.weight", 32),
+    ("qwen2", "blk.0.attn_output.bias", 32),
+    ("qwen2", "blk.0.ffn_up.bias", 48),
+    ("qwen2", "blk.0.attn_q_norm.weight", 8),
+    ("qwen3", "blk.0.ffn_down.bias", 32),
+    ("qwen3", "blk.0.attn_q_norm.bias", 8),
+    ("qwen3", "output.bias", 302),
+    ("gpt2", "blk.0.attn_q.weight", 32),
+    ("gpt2", "rope_freqs.weight", 4),
+    ("gpt2", "blk.0.attn_q_norm.weight", 8),
+]
+
+
+@pytest.mark.parametrize(("family", "name", "length"), TENSORS, ids=str)
+def test_a_tensor_without_a_place_is_refused(family: str, name: str, length: int, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", gguf_model(family), tensors={name: vector(length)})
+    error = refusal(path)
+    assert repr(name) in error.message
+    assert "m.gguf" in str(error.where)
+    assert error.remedy
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("llama", "blk.1.attn_q.weight"),
+        ("llama", "output_norm.weight"),
+        ("llama", "token_embd.weight"),
+        ("qwen2", "blk.0.attn_k.bias"),
+        ("qwen3", "blk.1.attn_q_norm.weight"),
+        ("gpt2", "blk.0.attn_qkv.bias"),
+        ("gpt2", "position_embd.weight"),
+    ],
+)
+def test_an_absent_tensor_is_named(family: str, name: str, tmp_path: Path) -> None:
+    assert name in refusal(write_gguf(tmp_path / "m.gguf", gguf_model(family), tensors={name: None})).message
+
+
+@pytest.mark.parametrize("name", ["blk.1.attn_k.bias", "blk.0.attn_output.bias", "blk.1.ffn_gate.bias"])
+def test_an_absent_bias_among_others_is_named(name: str, tmp_path: Path) -> None:
+    theirs = gguf_model("llama", attention_bias=True, mlp_bias=True)
+    assert name in refusal(write_gguf(tmp_path / "m.gguf", theirs, tensors={name: None})).message
+
+
+SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {"expert_count": 8}),
+    ("llama", {"rope.scaling.type": "longrope"}),
+    ("llama", {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.attn_factor": 1.5}),
+    ("llama", {"rope.scaling.yarn_log_multiplier": 0.1}),
+    ("llama", {"rope.scaling.yarn_beta_fast": 16.0}),
+    ("llama", {"rope.scaling.factor": -2.0}),
+    ("llama", {"rope.dimension_count": 4}),
+    ("qwen2", {"rope.dimension_count": 4}),
+    ("qwen2", {"rope.dimension_sections": [1, 1, 2, 0]}),
+    ("llama", {"attention.scale": 0.5}),
+    ("llama", {"attention.sliding_window": 16}),
+    ("llama", {"attention.value_length": 16}),
+    ("llama", {"attention.key_length": 16, "attention.value_length": 8}),
+    ("llama", {"attention.head_count": [4, 4, 4]}),
+    ("llama", {"attention.head_count_kv": [2, 0]}),
+    ("llama", {"attention.layer_norm_epsilon": 1e-3}),
+    ("llama", {"attention.layer_norm_rms_epsilon": None}),
+    ("llama", {"attention.layer_norm_rms_epsilon": 0.0}),
+    ("gpt2", {"attention.layer_norm_epsilon": None}),
+    ("gpt2", {"context_length": 32}),
+    ("gpt2", {"rope.freq_base": 10000.0}),
+    ("llama", {"attention.causal": False}),
+    ("llama", {"logit_scale": 0.5}),
+    ("llama", {"residual_scale": 0.5}),
+    ("llama", {"final_logit_softcapping": 30.0}),
+    ("llama", {"pooling_type": 3}),
+    ("llama", {"vocab_size": 300}),
+    ("llama", {"block_count": 1000}),
+    ("llama", {"block_count": None}),
+    ("llama", {"context_length": None}),
+    ("llama", {"some_new_switch": 1}),
+    ("qwen3", {"some_new_switch": "on"}),
+    ("llama", {"rope.freq_base": float("nan")}),
+]
+
+
+@pytest.mark.parametrize(("family", "settings"), SETTINGS, ids=str)
+def test_a_key_beyond_us_is_refused_by_name(family: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    error = refusal(write_gguf(tmp_path / "m.gguf", gguf_model(family), settings=settings))
+    assert f"{family}.{list(settings)[-1]}" in error.message
+    assert error.remedy
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [vector(4), np.array([1, 1, 1, 3], F32), np.ones(3, F32), -np.ones(4, F32), np.full(4, np.nan, F32)],
+    ids=["all half", "no Llama's", "too few", "negative", "nan"],
+)
+def test_other_factors_of_frequencies_are_refused(factors: Any, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", gguf_model("llama"), tensors={"rope_freqs.weight": factors})
+    assert "rope_freqs.weight" in refusal(path).message
+
+
+KINDS: list[tuple[dict[str, Any], str]] = [
+    ({"general.type": "adapter", "adapter.type": "lora"}, "an adapter"),
+    ({"adapter.type": "lora", "adapter.lora.alpha": 8.0}, "an adapter"),
+    ({"general.type": "mmproj"}, "encoder"),
+    ({"clip.has_vision_encoder": True}, "encoder"),
+    ({"general.type": "imatrix"}, "statistics"),
+    ({"general.type": "vocab"}, "vocabulary"),
+    ({"general.architecture": "controlvector"}, "control vector"),
+    ({"general.architecture": "clip"}, "encoder"),
+    ({"general.architecture": "gemma3"}, "'gemma3'"),
+    ({"general.type": "something"}, "'something'"),
+]
+
+
+@pytest.mark.parametrize(("general", "words"), KINDS, ids=str)
+def test_what_is_no_model_is_refused_by_its_kind(general: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    if "general.architecture" in general:
+        write_bare(path, general["general.architecture"])
+    else:
+        write_gguf(path, gguf_model("llama"), general=general)
+    error = refusal(path)
+    assert words in error.message
+    assert error.remedy
+
+
+def write_bare(path: Path, architecture: str) -> None:
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_tensor("direction.1", vector(32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+STORED = [gguf.GGMLQuantizationType[name] for name in ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")]
+
+
+@pytest.mark.parametrize("storage", STORED, ids=lambda storage: storage.name)
+def test_stored_values_are_those_of_the_format(storage: gguf.GGMLQuantizationType, tmp_path: Path) -> None:
+    theirs = gguf_model("qwen2", intermediate_size=64)
+    path = write_gguf(tmp_path / "m.gguf", theirs, storage=storage)
+    state = load_checkpoint(path).model.state_dict()
+    up = gguf_arrays(theirs)["blk.1.ffn_up.weight"]
+    expected = gguf.dequantize(gguf.quantize(up, storage), storage)
+    np.testing.assert_array_equal(state["model.layers.1.mlp.up_proj.weight"].numpy(), expected)
+
+
+@pytest.mark.parametrize("name", sorted(READABLE))
+def test_every_readable_type_can_be_read(name: str) -> None:
+    storage = gguf.GGMLQuantizationType[name]
+    items, size = gguf.GGML_QUANT_SIZES[storage]
+    assert gguf.dequantize(np.zeros((2, size), np.uint8), storage).shape == (2, items)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int8, np.int16, np.int32, np.int64])
+def test_other_types_are_refused_by_tensor(dtype: Any, tmp_path: Path) -> None:
+    odd = {"blk.0.attn_norm.weight": np.ones(32, dtype)}
+    error = refusal(write_gguf(tmp_path / "m.gguf", gguf_model("llama"), tensors=odd))
+    assert "'blk.0.attn_norm.weight' is stored as" in error.message
+
+
+def split(folder: Path, model: PreTrainedModel, parts: int = 3, **general: Any) -> list[Path]:
+    """Write a model in parts as `llama-gguf-split` does: the metadata in the first, the tensors dealt out."""
+    arrays = gguf_arrays(model)
+    names = sorted(arrays)
+    paths = []
+    for index in range(parts):
+        mine = set(names[index::parts])
+        path = folder / f"m-{index + 1:05d}-of-{parts:05d}.gguf"
+        keys = {"split.no": index, "split.count": parts, "split.tensors.count": len(names), **general}
+        if index == 0:
+            left_out = {name: None for name in names if name not in mine}
+            write_gguf(path, model, general=keys, tensors=left_out)
+        else:
+            writer = gguf.GGUFWriter(path, "llama")
+            for key, value in keys.items():
+                writer.add_uint32(key, value)
+            # The library always names the architecture; llama.cpp's tool does not.
+            writer.kv_data[0].pop("general.architecture")
+            for name in sorted(mine):
+                writer.add_tensor(name, arrays[name])
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+        paths.append(path)
+    return paths
+
+
+def test_a_split_model_is_read_whole(tmp_path: Path) -> None:
+    theirs = gguf_model("llama")
+    parts = split(tmp_path, theirs)
+    assert_same(parts[0], theirs)
+    before = source_sha256(parts[0])
+    data = bytearray(parts[2].read_bytes())
+    data[-1] ^= 1
+    parts[2].write_bytes(data)
+    assert source_sha256(parts[0]) != before
+
+
+def test_an_absent_part_is_named(tmp_path: Path) -> None:
+    parts = split(tmp_path, gguf_model("llama"))
+    parts[1].unlink()
+    error = refusal(parts[0])
+    assert parts[1].name in str(error.where)
+    assert "part 2 of 3" in error.message
+
+
+def test_another_part_than_the_first_names_the_first(tmp_path: Path) -> None:
+    parts = split(tmp_path, gguf_model("llama"))
+    assert parts[0].name in str(refusal(parts[1]).remedy)
+
+
+def test_a_part_of_another_name_is_refused(tmp_path: Path) -> None:
+    parts = split(tmp_path, gguf_model("llama"))
+    error = refusal(parts[0].rename(tmp_path / "model.gguf"))
+    assert "part 1 of 3" in error.message
+    assert "merge" in str(error.remedy)
+
+
+def test_parts_of_two_models_are_refused(tmp_path: Path) -> None:
+    parts = split(tmp_path, gguf_model("llama"))
+    parts[1].write_bytes(parts[2].read_bytes())
+    assert "part 2 of 3" in refusal(parts[0]).message
+    parts = split(tmp_path, gguf_model("llama"), **{"split.tensors.count": 5})
+    assert "5 tensors" in refusal(parts[0]).message
+
+
+def test_a_merged_model_may_keep_its_name(tmp_path: Path) -> None:
+    theirs = gguf_model("llama")
+    path = write_gguf(tmp_path / "m-00001-of-00002.gguf", theirs, general={"split.count": 0, "split.no": 0})
+    assert inspect_source(path).parameters == theirs.num_parameters()
+
+
+def refusal(path: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path)
+    return caught.value

@@ -1,0 +1,274 @@
+"""A GGUF file's tokenizer gives llama.cpp's ids, whatever its vocabulary holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+from tokenizers.pre_tokenizers import ByteLevel
+
+from roots_compress.checkpoints.gguf_splits import RULES
+from roots_compress.checkpoints.gguf_tokenizer import gguf_stop_ids, gguf_tokenizer
+from roots_compress.data.special_tokens import opening_ids
+from roots_compress.errors import InputError
+
+BYTES = sorted(ByteLevel.alphabet())
+SPM_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+
+def write(path: Path, model: str, tokens: Sequence[str], types: Sequence[int], **metadata: Any) -> Path:
+    """Write a GGUF file of a vocabulary alone; `metadata` by the last part of its keys."""
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_tokenizer_model(model)
+    writer.add_token_list(list(tokens))
+    writer.add_token_types(list(types))
+    adders: dict[type, Any] = {
+        bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string, list: writer.add_array
+    }  # fmt: skip
+    for key, value in metadata.items():
+        adders[type(value)](f"tokenizer.ggml.{key}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def byte_level(
+    path: Path, new: Sequence[str], merges: list[str], special: dict[str, int], **more: Any
+) -> Any:
+    """Return the tokenizer of a byte-level vocabulary: the bytes, some tokens, and one more that ends it."""
+    tokens = [*BYTES, *new, *special, "zq"]
+    types = [NORMAL] * (256 + len(new)) + [*special.values(), NORMAL]
+    merges = [*merges, "z q"]  # The writer leaves out a list without entries.
+    return gguf_tokenizer(write(path, "gpt2", tokens, types, merges=merges, **more))
+
+
+def sentencepiece(path: Path, pieces: dict[str, float], **more: Any) -> Any:
+    """Return the tokenizer of three special tokens, the bytes, and pieces with their scores."""
+    tokens = ["<unk>", "<s>", "</s>", *SPM_BYTES, *pieces]
+    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, *[NORMAL] * len(pieces)]
+    return gguf_tokenizer(
+        write(path, "llama", tokens, types, scores=[0.0] * 259 + list(pieces.values()), **more)
+    )
+
+
+def words(tokenizer: Any, text: str) -> list[str]:
+    tokens: list[str] = tokenizer.tokenize(text)
+    return tokens
+
+
+@pytest.mark.parametrize(
+    ("pre", "text", "expected"),
+    [
+        ("gpt-2", "12 we'll \n\n1", ["12", " we", "'ll", " \n", "\n", "1"]),
+        ("smollm", "12\n\n1 2", ["1", "2", "\n\n", "1", " ", "2"]),
+        ("qwen2", "1234 WE'LL !\n\n x", ["1", "2", "3", "4", " WE", "'LL", " !\n\n", " x"]),
+        ("llama-bpe", "12345 WE'LL\n\n  x", ["123", "45", " WE", "'LL", "\n\n", " ", " x"]),
+        ("deepseek-r1-qwen", "x(y) 22", ["x", "(y", ")", " ", "2", "2"]),
+        ("tekken", "helloWorld 12", ["hello", "World", " ", "1", "2"]),
+        ("gpt-4o", "helloWorld's 1234", ["hello", "World's", " ", "123", "4"]),
+        ("falcon", "a+b 1234", ["a", "+", "b", " ", "123", "4"]),
+        ("default", "a=b 12345", ["a", "=", "b", " ", "123", "45"]),
+        ("deepseek-coder", "ab 12\n", ["ab", " ", "1", "2", "\n"]),
+        ("deepseek-llm", "naïve 日本", ["na", "ï", "ve", " ", "日本"]),
+        ("deepseek-v3", "1234 日本go", ["123", "4", " ", "日本", "go"]),
+        ("superbpe", "a 1234567", ["a ", "1", "234", "567"]),
+        ("viking", "hei, 12", ["hei", ",", " ", "1", "2"]),
+    ],
+)
+def test_text_is_cut_as_the_pre_tokenizer_says(
+    tmp_path: Path, pre: str, text: str, expected: list[str]
+) -> None:
+    tokenizer = byte_level(tmp_path / "m.gguf", [], [], {}, pre=pre)
+    pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    assert [text[start:end] for _, (start, end) in pieces] == expected
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_every_known_rule_keeps_all_of_a_text(tmp_path: Path, name: str) -> None:
+    text = "It's 12,345 km — naïve café, 日本語 한국 हिन्दी עברית 🙂\t\n\n  def f(x):\r\n    return x # ok  "
+    tokenizer = byte_level(tmp_path / "m.gguf", [], [], {}, pre=name)
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_a_merge_does_not_reach_over_what_the_pre_tokenizer_cuts(tmp_path: Path) -> None:
+    vocabulary = (["12", "ĊĊ"], ["1 2", "Ċ Ċ"], {"<|endoftext|>": CONTROL})
+    assert words(byte_level(tmp_path / "a.gguf", *vocabulary, pre="smollm"), "\n\n12") == ["ĊĊ", "1", "2"]
+    assert words(byte_level(tmp_path / "b.gguf", *vocabulary, pre="gpt-2"), "x 12") == ["x", "Ġ", "12"]
+
+
+def test_a_word_that_is_a_token_stays_one_where_merges_are_ignored(tmp_path: Path) -> None:
+    vocabulary = (["th", "abc"], ["t h"], {"<s>": CONTROL})
+    assert words(byte_level(tmp_path / "a.gguf", *vocabulary, pre="llama-bpe"), "abc") == ["abc"]
+    assert words(byte_level(tmp_path / "b.gguf", *vocabulary, pre="gpt-2"), "abc") == ["a", "b", "c"]
+
+
+def test_special_and_user_defined_tokens_keep_number_and_spelling(tmp_path: Path) -> None:
+    special = {
+        "  ": USER_DEFINED,
+        "<｜User｜>": USER_DEFINED,
+        "<｜begin▁of▁sentence｜>": CONTROL,
+        "[PAD1]": UNUSED,
+    }
+    tokenizer = byte_level(tmp_path / "m.gguf", ["日"], [], special, pre="gpt-2", bos_token_id=259)
+    ids = tokenizer.encode("<｜begin▁of▁sentence｜><｜User｜>  a", add_special_tokens=False)
+    assert ids == [259, 258, 257, BYTES.index("a")]
+    assert len(tokenizer) == 262
+    assert tokenizer.bos_token_id == 259
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "<｜User｜>  a"
+
+
+def test_a_token_spelt_like_none_of_the_bytes_does_not_shrink_the_vocabulary(tmp_path: Path) -> None:
+    tokenizer = byte_level(tmp_path / "m.gguf", ["日", "ééé"], [], {"<s>": CONTROL})
+    assert len(tokenizer) == 260
+    assert tokenizer.convert_ids_to_tokens(257) == "ééé"
+
+
+@pytest.mark.parametrize(
+    ("pre", "said", "opens"),
+    [
+        ("gpt-2", {}, False),
+        ("gpt-2", {"add_bos_token": True}, True),
+        ("llama-bpe", {}, True),
+        ("llama-bpe", {"add_bos_token": False}, False),
+        ("tekken", {}, True),
+        ("qwen2", {}, False),
+    ],
+)
+def test_bos_is_added_where_the_file_or_its_kind_says_so(
+    tmp_path: Path, pre: str, said: dict[str, bool], opens: bool
+) -> None:
+    tokenizer = byte_level(tmp_path / "m.gguf", [], [], {"<s>": CONTROL}, pre=pre, bos_token_id=256, **said)
+    assert opening_ids(tokenizer) == ([256] if opens else [])
+    assert tokenizer("a")["input_ids"] == [*([256] if opens else []), BYTES.index("a")]
+
+
+PIECES = {"▁": -1.0, "a": -2.0, "b": -3.0, "▁a": -4.0, "ab": -5.0, "▁▁": -6.0, "▁ab": -7.0}
+
+
+@pytest.mark.parametrize(
+    ("spaced", "text", "expected"),
+    [
+        (True, "a", ["▁a"]),
+        (True, " a", ["▁", "▁a"]),
+        (True, "ab", ["▁ab"]),
+        (True, "a</s>a", ["▁a", "</s>", "▁a"]),
+        (True, "é", ["▁", "<0xC3>", "<0xA9>"]),
+        (False, "a", ["a"]),
+        (False, " a", ["▁a"]),
+        (False, "   b", ["▁▁", "▁", "b"]),
+    ],
+)
+def test_sentencepiece_joins_by_score_and_spaces_as_the_file_says(
+    tmp_path: Path, spaced: bool, text: str, expected: list[str]
+) -> None:
+    tokenizer = sentencepiece(tmp_path / "m.gguf", PIECES, add_space_prefix=spaced)
+    assert words(tokenizer, text) == expected
+    if "</s>" not in text:
+        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    assert opening_ids(tokenizer) == [1]
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (1, 2, 0)
+
+
+def test_equal_scores_are_joined_from_the_left(tmp_path: Path) -> None:
+    runs = {"▁" * length: 0.0 for length in range(1, 5)}
+    tokenizer = sentencepiece(tmp_path / "m.gguf", runs, add_space_prefix=False)
+    assert words(tokenizer, " " * 6) == ["▁▁▁▁", "▁▁"]
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "named"),
+    [
+        ("gpt2", {"merges": ["z q"], "pre": "kimi-k9"}, "tokenizer.ggml.pre is 'kimi-k9'"),
+        ("gpt2", {"pre": "gpt-2"}, "tokenizer.ggml.merges"),
+        ("gpt2", {"merges": ["a bcd"]}, "tokenizer.ggml.merges[0]"),
+        ("gpt2", {"merges": ["z q"], "add_bos_token": True}, "tokenizer.ggml.bos_token_id"),
+        ("llama", {}, "tokenizer.ggml.scores"),
+        *[
+            (model, {}, f"tokenizer.ggml.model is '{model}'")
+            for model in ("bert", "t5", "rwkv", "none", "gemma4")
+        ],
+    ],
+)
+def test_what_is_not_known_is_refused_by_its_key(
+    tmp_path: Path, model: str, more: dict[str, Any], named: str
+) -> None:
+    path = write(tmp_path / "m.gguf", model, [*BYTES, "zq"], [NORMAL] * 257, **more)
+    with pytest.raises(InputError) as refused:
+        gguf_tokenizer(path)
+    assert named in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_two_tokens_of_one_spelling_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", "gpt2", [*BYTES, "a"], [NORMAL] * 257, merges=["a b"])
+    with pytest.raises(InputError, match="spells tokens"):
+        gguf_tokenizer(path)
+
+
+def test_ends_of_turn_end_a_text_too() -> None:
+    metadata = {
+        f"tokenizer.ggml.{name}_token_id": index for name, index in (("eos", 2), ("eot", 9), ("eom", 400))
+    }
+    assert gguf_stop_ids(metadata, 300) == [2, 9]
+
+
+@pytest.mark.parametrize("key", ["padding_token_id", "unknown_token_id"])
+def test_a_piece_of_text_that_is_named_as_padding_stays_text(tmp_path: Path, key: str) -> None:
+    tokens = ["!!", "<|e|>"]
+    tokenizer = byte_level(
+        tmp_path / "m.gguf", tokens[:1], ["! !"], {"<|e|>": CONTROL}, pre="gpt-2", **{key: BYTES.index("!")}
+    )
+    assert words(tokenizer, "a!!") == ["a", "!!"]
+    ids = tokenizer.encode("a! b!!", add_special_tokens=False)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "a! b!!"
+
+
+def test_a_user_defined_token_needs_no_tokens_for_its_characters(tmp_path: Path) -> None:
+    tokens = ["<unk>", "<s>", "</s>", *SPM_BYTES, "▁", "a", "\n\n"]
+    types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, NORMAL, NORMAL, USER_DEFINED]
+    tokenizer = gguf_tokenizer(write(tmp_path / "m.gguf", "llama", tokens, types, scores=[0.0] * len(tokens)))
+    assert words(tokenizer, "a\n\n\n") == ["▁", "a", "\n\n", "▁", "<0x0A>"]
+
+
+@pytest.mark.parametrize("spelling", ["$bos", "<s:1>", "a:b:c"])
+def test_a_bos_may_be_spelt_as_templates_are(tmp_path: Path, spelling: str) -> None:
+    tokenizer = byte_level(
+        tmp_path / "m.gguf",
+        [],
+        [],
+        {spelling: CONTROL},
+        pre="gpt-2",
+        bos_token_id=256,
+        add_bos_token=True,
+    )
+    assert opening_ids(tokenizer) == [256]
+    assert tokenizer("a").input_ids[0] == 256
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("token_type", ["a"] * 257), ("token_type", [float("nan")] * 257), ("scores", ["a"] * 257)],
+    ids=["words for types", "NaN for types", "words for scores"],
+)
+def test_arrays_that_hold_something_else_are_refused(tmp_path: Path, key: str, values: list[Any]) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*BYTES, "zq"])
+    writer.add_array("tokenizer.ggml.merges", ["z q"])
+    writer.add_array(f"tokenizer.ggml.{key}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match=key):
+        gguf_tokenizer(tmp_path / "m.gguf")
+
+
+def test_an_end_below_nought_ends_nothing() -> None:
+    assert gguf_stop_ids({"tokenizer.ggml.eos_token_id": -1, "tokenizer.ggml.eot_token_id": 3}, 10) == [3]

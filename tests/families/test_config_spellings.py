@@ -1,0 +1,325 @@
+"""A config.json is read as transformers reads it, or refused by key: every spelling, null and absence."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from roots_compress.checkpoints.write_back import write_back
+from roots_compress.errors import InputError
+from roots_compress.families.families import FAMILIES, read_fields
+from roots_compress.families.switches import NEUTRAL_KEYS, Switches
+from tests.families.sources import save_source, source_config, source_model
+from tests.tiny import tiny_tokens
+
+
+class Mark(Enum):
+    """What a table of settings says of a key besides its value."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Mark.ABSENT
+ROTARY = ["llama", "mistral", "qwen2", "qwen3", "gemma"]
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0}
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+Changes = dict[str, Any]
+
+
+def edited(folder: Path, family: str, changes: Changes, **overrides: Any) -> Path:
+    """Save a model, and change its config.json."""
+    save_source(source_model(family, **overrides), folder)
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ABSENT}))
+    return folder
+
+
+def assert_read_alike(folder: Path) -> None:
+    """Compare logits over more tokens than any window or original context here."""
+    tokens = tiny_tokens(2, 60)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        ours = load_checkpoint(folder).model(tokens).logits
+        torch.testing.assert_close(ours, theirs(tokens).logits, atol=1e-4, rtol=0)
+
+
+def refusal(folder: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(folder)
+    assert "config.json" in str(caught.value.where)
+    assert caught.value.remedy
+    return caught.value
+
+
+ROPES: dict[str, Changes] = {
+    "nothing": {"rope_parameters": ABSENT},
+    "both null": {"rope_parameters": None, "rope_scaling": None},
+    "theta at the top": {"rope_parameters": ABSENT, "rope_theta": 300.0},
+    "theta at the top and within": {"rope_parameters": {"rope_theta": 500.0}, "rope_theta": 300.0},
+    "theta beside an empty object": {"rope_parameters": {}, "rope_theta": 300.0},
+    "old scaling, old theta": {"rope_parameters": ABSENT, "rope_scaling": LINEAR, "rope_theta": 300.0},
+    "old scaling, no theta": {"rope_parameters": ABSENT, "rope_scaling": LINEAR},
+    "old scaling with its theta": {"rope_parameters": None, "rope_scaling": {**LINEAR, "rope_theta": 300.0}},
+    "type": {"rope_parameters": ABSENT, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    "type and rope_type": {"rope_parameters": {"type": "yarn", "rope_type": "linear", "factor": 4.0}},
+    "type in the new object": {"rope_parameters": {"type": "linear", "factor": 4.0}},
+    "the same twice": {"rope_parameters": LINEAR, "rope_scaling": {"type": "linear", "factor": 4}},
+    "the same twice, theta at the top": {
+        "rope_parameters": {**LLAMA3, "rope_theta": 300.0}, "rope_scaling": LLAMA3, "rope_theta": 300.0,
+    },
+    "the empty one and the other": {"rope_parameters": LINEAR, "rope_scaling": {}},
+    "original at the top": {"rope_parameters": YARN, "original_max_position_embeddings": 16},
+    "original twice alike": {"rope_parameters": LLAMA3, "original_max_position_embeddings": 16},
+    "original without a scaling": {"original_max_position_embeddings": 16},
+    "original beside linear": {"rope_parameters": LINEAR, "original_max_position_embeddings": 16},
+    "no original": {"rope_parameters": YARN},
+    "factor from the lengths": {
+        "rope_parameters": {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 16}
+    },
+    "partial of 1": {"rope_parameters": LINEAR, "partial_rotary_factor": 1.0},
+    "partial null": {"partial_rotary_factor": None},
+    "partial of 1 within": {"rope_parameters": {**LINEAR, "partial_rotary_factor": 1}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ROTARY)
+@pytest.mark.parametrize("case", ROPES)
+def test_positions_are_read_as_transformers_reads_them(family: str, case: str, tmp_path: Path) -> None:
+    assert_read_alike(edited(tmp_path, family, ROPES[case]))
+
+
+ORIGINAL = "original_max_position_embeddings"
+TWO = ("rope_scaling", "rope_parameters")
+BAD_ROPES: list[tuple[Changes, tuple[str, ...]]] = [
+    ({"rope_parameters": {**LINEAR, "factor": 2.0}, "rope_scaling": LINEAR}, TWO),
+    ({"rope_parameters": {"rope_theta": 5e5}, "rope_scaling": LINEAR}, TWO),
+    ({"rope_parameters": {**LLAMA3, "rope_theta": 5e5}, "rope_scaling": LLAMA3}, TWO),
+    ({"rope_parameters": YARN, "rope_scaling": LLAMA3}, TWO),
+    ({"rope_parameters": ABSENT, "rope_theta": None}, ("rope_theta", "null")),
+    ({"rope_parameters": {"rope_theta": None}}, ("rope_parameters.rope_theta", "null")),
+    ({"rope_parameters": {"rope_theta": "10000"}}, ("rope_parameters.rope_theta",)),
+    ({"rope_parameters": {"rope_type": None}}, ("rope_type",)),
+    ({"rope_parameters": {"rope_type": "linear"}}, ("factor",)),
+    ({"rope_parameters": {**LINEAR, "factor": None}}, ("rope_parameters.factor",)),
+    ({"rope_parameters": {**LLAMA3, "low_freq_factor": None}}, ("rope_parameters.low_freq_factor",)),
+    ({"rope_parameters": {**LINEAR, "partial_rotary_factor": None}}, ("partial_rotary_factor",)),
+    ({"rope_parameters": {**LINEAR, "partial_rotary_factor": 0.5}}, ("partial_rotary_factor",)),
+    ({"partial_rotary_factor": 0.5}, ("partial_rotary_factor",)),
+    ({"rope_parameters": {**YARN, ORIGINAL: 32}, ORIGINAL: 16},
+     (f"{ORIGINAL} is 16", "32")),
+    ({"rope_parameters": YARN, ORIGINAL: None}, (ORIGINAL,)),
+    ({"rope_parameters": {**YARN, ORIGINAL: None}}, (ORIGINAL,)),
+    ({"rope_parameters": [LINEAR]}, ("rope_parameters",)),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_parameters": ABSENT}, ("dynamic",)),
+    ({"rope_parameters": {"full_attention": LINEAR}}, ("full_attention",)),
+    ({"rope_parameters": {**LINEAR, "mrope_section": [1, 1, 2]}}, ("mrope_section",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize(("changes", "words"), BAD_ROPES, ids=str)
+def test_positions_beyond_us_are_refused_by_key(
+    family: str, changes: Changes, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    error = refusal(edited(tmp_path, family, changes))
+    assert all(word in error.message for word in words)
+
+
+FULL, SLIDING = ["full_attention"] * 2, ["sliding_attention"] * 2
+LET_THROUGH: list[tuple[str, Changes]] = [
+    ("qwen2", {"use_mrope": False}),
+    ("llama", {"layer_types": FULL}),
+    ("gemma", {"layer_types": FULL}),
+    ("gpt2", {"layer_types": FULL}),
+    ("mistral", {"layer_types": FULL}),
+    ("mistral", {"layer_types": FULL, "sliding_window": 5}),
+    ("mistral", {"layer_types": ["attention"] * 2, "sliding_window": 5}),
+    ("mistral", {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 5}),
+    ("mistral", {"layer_types": SLIDING, "sliding_window": 5}),
+    ("mistral", {"layer_types": None, "sliding_window": 5}),
+    ("mistral", {"sliding_window": 5, "use_sliding_window": False}),
+    ("mistral", {"sliding_window": None}),
+    ("mistral", {"sliding_window": ABSENT}),
+    ("mistral", {"attention_bias": False, "mlp_bias": False}),
+    ("mistral", {"attention_bias": None}),
+    ("qwen2", {"attention_bias": True}),
+    ("qwen2", {"mlp_bias": False, "qkv_bias": True}),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1, "layer_types": None}),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": None, "layer_types": ABSENT}),
+    ("qwen2", {"use_sliding_window": False, "sliding_window": 5, "layer_types": ABSENT}),
+    ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "layer_types": SLIDING}),
+    ("qwen3", {"use_qk_norm": True}),
+    ("qwen3", {"layer_types": ABSENT, "use_sliding_window": ABSENT, "sliding_window": ABSENT}),
+    ("llama", {"use_qk_norm": False, "qk_layernorm": False}),
+    ("llama", {"use_sliding_window": False, "sliding_window": None, "max_window_layers": 28}),
+    ("gemma", {"use_sliding_window": False}),
+    ("llama", {"model_max_length": 4096, "max_sequence_length": 2048, "max_seq_length": 1024}),
+    ("llama", {"_attn_implementation": "sdpa", "attn_implementation": "eager"}),
+    ("llama", {"num_experts": 0, "num_local_experts": None}),
+    ("llama", {"some_new_switch": None}),
+    ("llama", {"torch_dtype": "bfloat16", "dtype": "float16"}),
+    ("llama", {"num_key_value_heads": 2, "head_dim": None}),
+    ("llama", {"is_causal": True, "no_bias": True}),
+    ("llama", {"hidden_activation": "silu"}),
+    ("gemma", {"hidden_activation": None}),
+    ("gemma", {"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"}),
+    ("gemma", {"hidden_act": ABSENT}),
+    ("gemma", {"use_bidirectional_attention": None}),
+    ("gpt2", {"activation_function": "gelu_fast"}),
+    ("gpt2", {"activation_function": ABSENT, "layer_norm_epsilon": ABSENT}),
+    ("gpt2", {"n_inner": None, "n_ctx": 77}),
+    ("gpt2", {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2}),
+    ("gpt2", {"n_embd": ABSENT, "hidden_size": 32, "n_layer": ABSENT, "num_hidden_layers": 2}),
+    ("gpt2", {"n_positions": ABSENT, "max_position_embeddings": 64}),
+    ("llama", {"rms_norm_eps": ABSENT, "hidden_act": ABSENT, "attention_bias": ABSENT, "mlp_bias": ABSENT}),
+    ("llama", {"max_position_embeddings": ABSENT}),
+    ("gemma", {"tie_word_embeddings": ABSENT}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "changes"), LET_THROUGH, ids=str)
+def test_keys_are_read_as_transformers_reads_them(family: str, changes: Changes, tmp_path: Path) -> None:
+    assert_read_alike(edited(tmp_path, family, changes))
+
+
+def test_code_that_is_not_there_is_no_code(tmp_path: Path) -> None:
+    nothing: list[dict[str, str] | None] = [None, {}]
+    for empty in nothing:
+        load_checkpoint(edited(tmp_path / str(empty), "llama", {"auto_map": empty}))
+
+
+REFUSED: list[tuple[str, Changes]] = [
+    ("qwen2", {"use_mrope": True}),
+    ("llama", {"layer_types": SLIDING}),
+    ("llama", {"layer_types": ["full_attention"] * 3}),
+    ("llama", {"sliding_window": 5}),
+    ("llama", {"use_sliding_window": True}),
+    ("llama", {"is_causal": False}),
+    ("llama", {"use_qk_norm": True}),
+    ("llama", {"hidden_activation": "gelu"}),
+    ("llama", {"some_new_switch": False}),
+    ("llama", {"num_attention_heads": 3, "num_key_value_heads": 3}),
+    ("mistral", {"attention_bias": True}),
+    ("mistral", {"layer_types": SLIDING, "sliding_window": None}),
+    ("mistral", {"num_key_value_heads": None}),
+    ("gemma", {"num_key_value_heads": None}),
+    ("gemma", {"head_dim": None}),
+    ("gemma", {"hidden_activation": "relu"}),
+    ("qwen2", {"attention_bias": False}),
+    ("qwen2", {"head_dim": None}),
+    ("qwen2", {"max_window_layers": None}),
+    ("qwen2", {"use_sliding_window": None}),
+    ("qwen2", {"layer_types": SLIDING, "sliding_window": 5}),
+    ("qwen3", {"head_dim": None}),
+    ("qwen3", {"use_qk_norm": False}),
+    ("gpt2", {"n_embd": None}),
+    ("gpt2", {"hidden_size": 64}),
+    ("gpt2", {"num_attention_heads": 2}),
+    ("gpt2", {"hidden_size": None}),
+    ("gpt2", {"add_cross_attention": None}),
+    ("gpt2", {"scale_attn_weights": None}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "changes"), REFUSED, ids=str)
+def test_what_cannot_be_read_alike_is_refused_by_key(family: str, changes: Changes, tmp_path: Path) -> None:
+    assert next(iter(changes)) in refusal(edited(tmp_path, family, changes)).message
+
+
+NULLS = [
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps",
+    "tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window", "max_window_layers",
+    "sliding_window", "n_embd", "n_layer", "n_head", "n_positions", "n_inner", "activation_function",
+    "layer_norm_epsilon", "scale_attn_weights",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_null_means_what_the_familys_class_makes_of_it(family: str, tmp_path: Path) -> None:
+    """Where transformers' class takes null, so do we, for the same widths; where it refuses, so do we."""
+    config = {**json.loads(source_config(family).to_json_string(use_diff=False)), "model_type": family}
+    for key in NULLS:
+        changed = {**config, key: None}
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        try:
+            theirs = AutoConfig.from_pretrained(tmp_path)
+            with torch.no_grad():
+                AutoModelForCausalLM.from_config(theirs)(tiny_tokens())
+        except Exception as error:  # Strict fields, and arithmetic with None further on.
+            theirs = error
+        try:
+            ours: Any = read_fields(FAMILIES[family], Switches(changed, "config.json"))
+        except InputError as error:
+            ours = error
+        assert isinstance(theirs, Exception) == isinstance(ours, InputError), (key, theirs, ours)
+        if not isinstance(ours, InputError):
+            layer, size = ours["layers"][0], theirs.hidden_size // theirs.num_attention_heads
+            assert layer["head_dim"] == (getattr(theirs, "head_dim", None) or size), key
+            groups = getattr(theirs, "num_key_value_heads", None) or theirs.num_attention_heads
+            assert layer["num_key_value_heads"] == groups, key
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_absence_means_the_default_of_the_familys_class(family: str) -> None:
+    """Of keys that say nothing of a tensor's shape."""
+    shapes = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+              "n_embd", "n_layer", "n_head", "num_key_value_heads"}  # fmt: skip
+    config = json.loads(source_config(family).to_json_string(use_diff=False))
+    bare = {key: value for key, value in config.items() if key in shapes}
+    whole = json.loads(type(source_config(family))(**bare).to_json_string(use_diff=False))
+    fields = [read_fields(FAMILIES[family], Switches(each, "config.json")) for each in (bare, whole)]
+    assert fields[0] == fields[1]
+
+
+def test_settings_of_generation_in_a_configuration_say_nothing() -> None:
+    assert set(GenerationConfig._get_default_generation_params()) <= NEUTRAL_KEYS
+
+
+def test_a_llama_of_heads_that_transformers_refuses_is_not_written(tmp_path: Path) -> None:
+    """No Llama can be loaded by transformers whose hidden size is not a multiple of its heads."""
+    theirs = source_model("qwen2", num_attention_heads=3, num_key_value_heads=3)
+    ours = load_checkpoint(save_source(theirs, tmp_path / "theirs"))
+    write_back(ours, "qwen2", tmp_path / "qwen2")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "qwen2")
+    with pytest.raises(InputError, match="does not fit"):
+        write_back(ours, "llama", tmp_path / "llama")
+
+
+ADAPTER_FILES = [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "adapters.safetensors",
+]
+
+
+@pytest.mark.parametrize("name", ADAPTER_FILES)
+@pytest.mark.parametrize("kind", ["alone", "llama", "roots"])
+def test_an_adapter_is_refused_by_name(name: str, kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    if kind != "alone":
+        source = save_source(source_model("llama"), tmp_path / "llama")
+        folder = source
+    if kind == "roots":
+        folder = tmp_path / "roots"
+        save_checkpoint(load_checkpoint(source), folder)
+    (folder / name).write_text("{}")
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(folder)
+    assert name in str(caught.value.where)
+    assert "adapter" in caught.value.message
+    assert "merge_and_unload" in str(caught.value.remedy)

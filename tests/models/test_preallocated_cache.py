@@ -1,0 +1,45 @@
+"""The cache that holds its whole length from the first token on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from roots_compress.models.preallocated_cache import PreallocatedLayer, preallocated_cache
+from tests.tiny import tiny_model
+
+
+@torch.no_grad()
+def test_tokens_by_turns_give_what_they_give_at_once() -> None:
+    model = tiny_model()
+    ids = torch.randint(model.config.vocab_size, (2, 11), generator=torch.Generator().manual_seed(0))
+    past = preallocated_cache(model.config.num_hidden_layers, 11)
+    parts = [
+        model(input_ids=part, past_key_values=past, use_cache=True).logits
+        for part in ids.split([4, 1, 1, 5], dim=1)
+    ]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(input_ids=ids).logits)
+
+
+@torch.no_grad()
+def test_earlier_tokens_stay_where_they_are() -> None:
+    model = tiny_model()
+    past = preallocated_cache(model.config.num_hidden_layers, 3)
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    places = set()
+    for _ in range(3):
+        model(input_ids=ids, past_key_values=past, use_cache=True)
+        layer = past.layers[0]
+        assert isinstance(layer, PreallocatedLayer)
+        assert layer.keys is not None
+        places.add(layer.keys.data_ptr())
+    assert len(places) == 1
+    assert past.get_seq_length() == 3
+
+
+@torch.no_grad()
+def test_more_tokens_than_it_holds_are_refused() -> None:
+    model = tiny_model()
+    past = preallocated_cache(model.config.num_hidden_layers, 3)
+    with pytest.raises(RuntimeError, match="size"):
+        model(input_ids=torch.zeros(1, 4, dtype=torch.long), past_key_values=past, use_cache=True)

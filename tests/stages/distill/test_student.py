@@ -1,0 +1,153 @@
+"""Students from presets, config files and checkpoints, and the refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from roots_compress.configs.distill import STUDENT_PRESETS
+from roots_compress.errors import InputError
+from roots_compress.models.config import RootsConfig
+from roots_compress.stages.distill.student import (
+    PRESETS,
+    layer_parameters,
+    make_student,
+    preset_config,
+    with_first_tokens,
+)
+from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
+
+
+def matrices(config: RootsConfig) -> int:
+    assert config.layers
+    return sum(sum(layer_parameters(config, layer)) for layer in config.layers)
+
+
+def quickstart_layers(count: int) -> RootsConfig:
+    layer = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 768}
+    return RootsConfig(hidden_size=256, layers=[dict(layer) for _ in range(count)])
+
+
+def test_layer_parameters_counts_the_matrices() -> None:
+    teacher = tiny_checkpoint().model
+    counted = sum(p.numel() for p in teacher.model.layers.parameters() if p.ndim == 2)
+    assert matrices(teacher.config) == counted
+
+
+@pytest.mark.parametrize("layers", [6, 8, 12, 30])
+@pytest.mark.parametrize("name", STUDENT_PRESETS)
+def test_a_preset_keeps_its_share_of_the_parameters(name: str, layers: int) -> None:
+    teacher = quickstart_layers(layers)
+    config = preset_config(teacher, PRESETS[name])
+    assert matrices(config) / matrices(teacher) == pytest.approx(PRESETS[name].parameters, abs=0.04)
+    assert all(layer["intermediate_size"] % 32 == 0 for layer in config.layers)
+    assert len(teacher.layers) == layers
+
+
+def test_small_halves_the_layers_and_no_widths() -> None:
+    config = preset_config(quickstart_layers(8), PRESETS["small"])
+    assert config.layers == quickstart_layers(4).layers
+
+
+def test_a_teacher_of_one_layer_gives_narrower_students() -> None:
+    config = preset_config(quickstart_layers(1), PRESETS["small"])
+    assert [layer["intermediate_size"] for layer in config.layers] == [256]
+
+
+def test_a_preset_keeps_the_layers_widths_where_they_differ() -> None:
+    teacher = quickstart_layers(4)
+    for index, layer in enumerate(teacher.layers):
+        layer["intermediate_size"] = 512 + 32 * index
+    config = preset_config(teacher, PRESETS["small"])
+    assert [layer["intermediate_size"] for layer in config.layers] == [512, 608]
+
+
+def test_a_preset_student_starts_from_the_teachers_weights() -> None:
+    teacher = tiny_checkpoint(layers=[tiny_layer()] * 4)
+    student = make_student("small", teacher, seed=0)
+    assert student.notes["teacher_layers"] == [0, 3]
+    assert student.notes["fresh_parameters"] == 0
+    assert torch.equal(student.model.model.norm.weight, teacher.model.model.norm.weight)
+
+
+def test_an_unknown_name_lists_the_presets() -> None:
+    with pytest.raises(InputError, match="did you mean 'small'") as caught:
+        make_student("smal", tiny_checkpoint(), seed=0)
+    assert "tiny, small, medium" in str(caught.value.remedy)
+
+
+def write(path: Path, **fields: Any) -> str:
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    return str(path)
+
+
+def test_a_config_file_gives_the_shape_and_the_teacher_the_vocabulary(tmp_path: Path) -> None:
+    file = write(tmp_path / "student.json", hidden_size=24, layers=[tiny_layer(intermediate_size=32)])
+    student = make_student(file, tiny_checkpoint(), seed=0)
+    config = student.model.config
+    assert (config.hidden_size, config.vocab_size, config.bos_token_id) == (24, 300, 0)
+    assert student.notes["student_shape"] == {"layers": 1, "hidden_size": 24, "intermediate_sizes": [32]}
+
+
+def test_a_saved_models_config_serves_as_well(tmp_path: Path) -> None:
+    tiny_config(layers=[tiny_layer()]).save_pretrained(tmp_path)
+    student = make_student(str(tmp_path / "config.json"), tiny_checkpoint(), seed=0)
+    assert len(student.model.config.layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hiden_size": 32, "layers": [tiny_layer()]}, "unknown key 'hiden_size'.*'hidden_size'"),
+        ({"vocab_size": 301, "layers": [tiny_layer()]}, "vocabulary has 301 entries, the teacher's 300"),
+        ({"model_type": "llama", "layers": [tiny_layer()]}, "not a ROOTS config"),
+        ({"hidden_size": "wide", "layers": [tiny_layer()]}, "no usable ROOTS config"),
+        ({"hidden_size": 24}, "at least one layer"),
+    ],
+)
+def test_a_bad_config_file_is_an_input_error(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        make_student(write(tmp_path / "student.json", **fields), tiny_checkpoint(), seed=0)
+    assert caught.value.where == str(tmp_path / "student.json")
+
+
+def test_a_checkpoint_keeps_its_own_weights(tmp_path: Path) -> None:
+    own = tiny_checkpoint(5, layers=[tiny_layer()])
+    save_checkpoint(own, tmp_path / "student")
+    student = make_student(str(tmp_path / "student"), tiny_checkpoint(), seed=0)
+    assert all(
+        torch.equal(value, own.model.state_dict()[n]) for n, value in student.model.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(320, 300), (300, 320), (310, 320)])
+def test_tables_of_one_tokenizer_may_be_padded_differently(
+    student: int, teacher: int, tmp_path: Path
+) -> None:
+    """Qwen 2.5 has 151,936 rows at 0.5B and 152,064 at 7B."""
+    save_checkpoint(tiny_checkpoint(vocab_size=student), tmp_path / "student")
+    large = tiny_checkpoint(1, vocab_size=teacher)
+    made = make_student(str(tmp_path / "student"), large, seed=0)
+    assert made.model.config.vocab_size == student
+    cut = with_first_tokens(large, student)
+    kept = min(student, teacher)
+    assert cut.model.config.vocab_size == kept
+    tokens = tiny_tokens()
+    torch.testing.assert_close(cut.model(tokens).logits, large.model(tokens).logits[..., :kept])
+    assert large.model.config.vocab_size == teacher
+
+
+def test_a_checkpoint_with_other_token_ids_is_refused(tmp_path: Path) -> None:
+    own, tokenizer = tiny_checkpoint(), json.loads(tiny_tokenizer().backend_tokenizer.to_str())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    swapped = tiny_tokenizer()
+    swapped._tokenizer = type(swapped.backend_tokenizer).from_str(json.dumps(tokenizer))
+    save_checkpoint(Checkpoint(own.model, swapped), tmp_path / "student")
+    with pytest.raises(InputError, match=r"student's tokenizer \(.*\) is not the teacher's"):
+        make_student(str(tmp_path / "student"), tiny_checkpoint(), seed=0)

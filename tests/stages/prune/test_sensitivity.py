@@ -1,0 +1,188 @@
+"""Costs of shapes against what the model's predictions really do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor
+
+from roots_compress.calibration.activations import ResidualStream
+from roots_compress.data.windows import PackedWindows
+from roots_compress.models.drawing import drawn
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.resizing import keep_layers
+from roots_compress.stages.prune.held_inputs import input_gram
+from roots_compress.stages.prune.layerwise import DAMPING
+from roots_compress.stages.prune.refit import refit
+from roots_compress.stages.prune.sensitivity import (
+    FISHER_WINDOWS,
+    TRIAL_WINDOWS,
+    LayerCosts,
+    held_against_gradients,
+    layer_costs,
+    layer_divergences,
+    output_fishers,
+)
+from tests.stages.prune.test_layerwise import make_windows
+from tests.tiny import tiny_layer, tiny_model
+
+QUIET = Console(quiet=True)
+
+
+def test_a_layer_that_does_nothing_is_not_missed() -> None:
+    model = tiny_model(layers=[tiny_layer()] * 3)
+    with torch.no_grad():
+        model.model.layers[1].self_attn.o_proj.weight.zero_()
+        model.model.layers[1].mlp.down_proj.weight.zero_()
+    found = layer_divergences(model, make_windows(), device="cpu")
+    assert found[1] == pytest.approx(0.0, abs=1e-5)
+    assert min(found[0], found[2]) > 0.01
+
+
+def test_the_divergence_is_that_of_the_model_without_the_layer() -> None:
+    model, windows = tiny_model(layers=[tiny_layer()] * 3), make_windows()
+    tokens = torch.from_numpy(windows.input_ids[:4])
+    found = layer_divergences(model, windows, device="cpu")
+    for index in range(3):
+        without = tiny_model(layers=[tiny_layer()] * 3)
+        keep_layers(without, [other for other in range(3) if other != index])
+        with torch.no_grad():
+            before = model(tokens).logits[:, ::4].log_softmax(-1)
+            after = without(tokens).logits[:, ::4].log_softmax(-1)
+        expected = float((before.exp() * (before - after)).sum(-1).mean())
+        assert found[index] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_fisher_information_foretells_small_changes() -> None:
+    """Nudge what a half-layer gives along the information's strongest direction, and along a weak one."""
+    model, windows = tiny_model(), make_windows()
+    fishers = output_fishers(model, windows, device="cpu")
+    name = "model.layers.0.mlp.down_proj"
+    values, vectors = torch.linalg.eigh(fishers[name])
+    tokens, size = torch.from_numpy(windows.input_ids), 0.05
+
+    @torch.no_grad()
+    def moved(direction: torch.Tensor) -> float:
+        # The change is random from token to token, so that tokens do not add up.
+        signs = torch.randint(0, 2, (*tokens.shape, 1), generator=torch.Generator().manual_seed(1)) * 2 - 1
+        nudge = size * signs * direction.float()
+        before = model(tokens).logits.double().log_softmax(-1)
+        handle = model.get_submodule(name).register_forward_hook(lambda _m, _i, output: output + nudge)
+        after = model(tokens).logits.double().log_softmax(-1)
+        handle.remove()
+        return float((before.exp() * (before - after)).sum(-1).mean())
+
+    strong, weak = vectors[:, -1], vectors[:, 4]
+    assert moved(strong) == pytest.approx(size**2 * float(values[-1]) / 2, rel=0.35)
+    assert moved(weak) < 0.3 * moved(strong)
+
+
+@torch.no_grad()
+def test_the_cost_of_a_width_is_the_error_of_its_refit_weighed_by_the_fisher_information() -> None:
+    """A plain reference: of all channels that could leave alone, the one that costs least, each refitted."""
+    model, windows = tiny_model(), make_windows()
+    layer = model.model.layers[0]
+    first, _ = layer_costs(model, windows, multiple_of=1, device="cpu")
+    fishers = output_fishers(model, windows[:FISHER_WINDOWS], device="cpu")
+    fisher = fishers["model.layers.0.mlp.down_proj"]
+    stream = ResidualStream(model, windows)
+    stream.add(stream.attention(layer, 0))
+    weight = layer.mlp.down_proj.weight.double()
+    gram = input_gram("down", layer.mlp.down_proj, stream.mlp_inputs(layer))
+    ridge = DAMPING * gram.diagonal().mean()
+    costs = []
+    for gone in range(48):
+        kept = [channel for channel in range(48) if channel != gone]
+        change = weight.clone()
+        change[:, kept] -= refit(weight, gram, kept, damping=float(ridge / gram.diagonal()[kept].mean()))
+        errors = change @ (gram + ridge * torch.eye(48)) @ change.T
+        costs.append(float((fisher * errors).sum()) / (2 * windows.input_ids.size))
+    assert first.mlp[47] == pytest.approx(min(costs), rel=1e-4)
+
+
+def judged_by_autograd(model: RootsForCausalLM, windows: PackedWindows, name: str, change: Tensor) -> float:
+    """Return the mean over tokens of `(g D x)^2 / 2`, with the gradient by each token's output in turn."""
+    labels, total = torch.Generator().manual_seed(0), 0.0
+    for window in windows.input_ids[:TRIAL_WINDOWS]:
+        seen: list[Tensor] = []
+        handle = model.get_submodule(name).register_forward_hook(
+            lambda _m, inputs, output, seen=seen: seen.extend((inputs[0][0], output))
+        )
+        logits = model(torch.from_numpy(window)[None]).logits[0]
+        handle.remove()
+        followed = drawn(logits.detach(), labels).flatten()
+        inputs, output = seen
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, followed, reduction="sum"), output)
+        for x, g in zip(inputs, gradient[0], strict=True):
+            total += float(g @ (change @ x.detach())) ** 2 / 2
+    return total / windows.input_ids[:TRIAL_WINDOWS].size
+
+
+def test_costs_are_scaled_to_what_the_gradients_say_of_one_cut() -> None:
+    model, windows = tiny_model(), make_windows()
+    estimated = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
+    found = held_against_gradients(model, estimated, windows, device="cpu", console=QUIET)
+    for index, (before, after) in enumerate(zip(estimated, found, strict=True)):
+        halves: tuple[tuple[str, dict[Any, float], dict[Any, float], Any], ...] = (
+            ("self_attn.o_proj", before.attention, after.attention, (2, 1)),
+            ("mlp.down_proj", before.mlp, after.mlp, 32),
+        )
+        for (name, old, new, tried), trial in zip(halves, before.trials, strict=True):
+            assert trial is not None
+            assert trial.cost == old[tried]
+            expected = judged_by_autograd(model, windows, f"model.layers.{index}.{name}", trial.change_WC)
+            assert new[tried] == pytest.approx(expected, rel=1e-3)
+            assert [new[shape] * old[tried] for shape in old] == pytest.approx(
+                [cost * new[tried] for cost in old.values()]
+            )
+
+
+@torch.no_grad()
+def test_the_trial_is_the_cut_that_the_layer_would_get() -> None:
+    """The MLP's at three quarters of its width: the channels that leave, and what the refit changes."""
+    model, windows = tiny_model(), make_windows()
+    first, _ = layer_costs(model, windows, multiple_of=12, device="cpu")
+    _, trial = first.trials
+    assert trial is not None
+    weight = model.model.layers[0].mlp.down_proj.weight
+    left = (weight - trial.change_WC).abs().sum(dim=0) > 1e-6
+    assert int(left.sum()) == 36
+    stream = ResidualStream(model, windows)
+    stream.add(stream.attention(model.model.layers[0], 0))
+    gram = input_gram("down", model.model.layers[0].mlp.down_proj, stream.mlp_inputs(model.model.layers[0]))
+    kept = left.nonzero().flatten().tolist()
+    expected = refit(weight, gram, kept, damping=DAMPING).float()
+    torch.testing.assert_close((weight - trial.change_WC)[:, kept], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_cut_is_not_tried() -> None:
+    model = tiny_model(layers=[tiny_layer(num_attention_heads=1, num_key_value_heads=1)] * 2)
+    costs = list(layer_costs(model, make_windows(), multiple_of=48, device="cpu"))
+    assert [each.trials for each in costs] == [(None, None)] * 2
+    found = held_against_gradients(model, costs, make_windows(), device="cpu", console=QUIET)
+    assert found == [LayerCosts({(1, 1): 0.0}, {48: 0.0})] * 2
+
+
+def test_costs_rise_as_shapes_narrow_and_silent_channels_are_free() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[:16] = 0
+    first, second = layer_costs(model, make_windows(), multiple_of=8, device="cpu")
+    assert list(first.mlp) == [48, 40, 32, 24, 16, 8]
+    assert list(first.mlp.values()) == sorted(first.mlp.values())
+    assert first.mlp[48] == 0.0 < first.mlp[40]
+    assert second.mlp[32] < 0.1 * second.mlp[24], "all they cost is the ridge on their weights"
+    assert first.attention[2, 2] == 0.0 < first.attention[2, 1] < first.attention[1, 1]
+
+
+def test_a_dead_layer_costs_nothing() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.zero_()
+        model.model.layers[0].self_attn.v_proj.weight.zero_()
+    dead, _ = layer_costs(model, make_windows(), multiple_of=8, device="cpu")
+    assert max(*dead.mlp.values(), *dead.attention.values()) == pytest.approx(0.0, abs=1e-12)

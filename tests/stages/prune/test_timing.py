@@ -1,0 +1,145 @@
+"""Times from shapes: the fit against planted times, the choice against exhaustive search, the corrections."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import pytest
+
+from roots_compress.stages.prune.plan import LayerTarget
+from roots_compress.stages.prune.sensitivity import LayerCosts
+from roots_compress.stages.prune.targets.meet_time import TimeModel, fit_times, meet_time, probes
+from roots_compress.stages.prune.targets.shapes import choose_shapes, full_shape
+from tests.tiny import tiny_layer, tiny_model
+
+FULL = [LayerTarget(3, 3, 1536)] * 30
+PLANTED = TimeModel(base=3.0, layer=0.05, head=0.02, group=0.03, channel=0.0004)
+
+
+def test_a_models_time_is_the_sum_of_its_parts() -> None:
+    shapes = [LayerTarget(2, 3, 10), None, LayerTarget(1, 1, 5)]
+    expected = 3.0 + 2 * 0.05 + 7 * 0.02 + 3 * 0.03 + 15 * 0.0004
+    assert PLANTED.total(shapes) == pytest.approx(expected)
+    full, narrow = LayerTarget(2, 3, 10), LayerTarget(1, 2, 5)
+    assert PLANTED.saves(full, narrow) == pytest.approx(1e6 * (4 * 0.02 + 0.03 + 5 * 0.0004), abs=1)
+    assert PLANTED.saves(full, None) == pytest.approx(1e6 * PLANTED.of_layer(full), abs=1)
+    assert PLANTED.units_above([full], PLANTED.total([full]) - 0.5) == pytest.approx(5e5, abs=1)
+
+
+def test_the_probes_tell_all_parts_apart() -> None:
+    models = probes(FULL, 16)
+    assert models[0] == FULL
+    found = fit_times(models, [PLANTED.total(shapes) for shapes in models])
+    assert vars(found) == pytest.approx(vars(PLANTED))
+
+
+def test_probes_of_the_narrowest_model_are_the_model_alone() -> None:
+    narrow = [LayerTarget(1, 1, 16)]
+    assert probes(narrow, 16) == [narrow]
+    assert fit_times([narrow], [2.0]).total(narrow) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_never_makes_a_part_negative_and_barely_moves_the_whole(seed: int) -> None:
+    source = random.Random(seed)
+    models = probes(FULL, 16)
+    times = [PLANTED.total(shapes) * source.uniform(0.97, 1.03) for shapes in models]
+    found = fit_times(models, times)
+    assert min(vars(found).values()) >= 0
+    for shapes, time in zip(models, times, strict=True):
+        assert found.total(shapes) == pytest.approx(time, rel=0.03)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_fit_is_the_least_squares_solution_without_negative_parts(seed: int) -> None:
+    """By the conditions that hold there and nowhere else (Karush, Kuhn and Tucker)."""
+    generator = np.random.default_rng(seed)
+    models = [
+        [LayerTarget(*(int(each) for each in generator.integers(1, 5, 3)))] * int(generator.integers(1, 5))
+        for _ in range(12)
+    ]
+    times = generator.uniform(1, 3, 12)
+    parts = np.array(list(vars(fit_times(models, times.tolist())).values()))
+    unit = [TimeModel(*row) for row in np.eye(5)]
+    rows = np.array([[part.total(shapes) for part in unit] for shapes in models]) / times[:, None]
+    gradient = rows.T @ (rows @ parts - 1)
+    assert (parts >= 0).all()
+    assert gradient[parts > 0] == pytest.approx(0, abs=1e-9)
+    assert (gradient[parts == 0] >= -1e-9).all()
+
+
+def test_the_shapes_chosen_in_time_are_the_cheapest_of_all() -> None:
+    layers = list(tiny_model(layers=[tiny_layer(), tiny_layer()]).model.layers)
+    source = random.Random(0)
+    heads, widths = [(2, 2), (2, 1), (1, 2), (1, 1)], [48, 32, 16]
+    costs = [
+        LayerCosts(
+            {each: 0.0 if each == (2, 2) else source.random() for each in heads},
+            {width: 0.0 if width == 48 else source.random() for width in widths},
+        )
+        for _ in layers
+    ]
+    times = TimeModel(base=1.0, layer=0.2, head=0.1, group=0.15, channel=0.01)
+    whole = [full_shape(layer) for layer in layers]
+    limit = 0.75 * times.total(whole)
+
+    def price(shapes: Sequence[LayerTarget | None]) -> float:
+        return sum(
+            cost.attention[shape.kv_groups, shape.queries] + cost.mlp[shape.mlp_channels]
+            for cost, shape in zip(costs, shapes, strict=True)
+            if shape is not None
+        )
+
+    found, paid = choose_shapes(
+        layers,
+        costs,
+        times.units_above(whole, limit),
+        saves=lambda layer, shape: times.saves(full_shape(layer), shape),
+        divergences=None,
+        uniform=False,
+    )
+    shapes = [LayerTarget(*each, width) for each in heads for width in widths]
+    every = [pair for pair in product(shapes, repeat=2) if times.total(pair) <= limit]
+    assert times.total(found) <= limit
+    assert paid == pytest.approx(min(map(price, every)))
+
+
+class Machine:
+    """Shapes are numbers: the milliseconds that the time model holds them to take."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        """By how much the machine is slower than the model of it."""
+        self.timed: list[float] = []
+
+    def meet(self, target: float, fastest: float = 0.0) -> tuple[float, float]:
+        def choose(milliseconds: float) -> float:
+            if milliseconds < fastest:
+                raise ValueError("nothing is that fast")
+            return milliseconds
+
+        def measure(choice: float) -> float:
+            self.timed.append(choice)
+            return self.factor * choice
+
+        timed = meet_time(target, choose, measure, cost=lambda choice: -choice)
+        return timed.choice, timed.milliseconds
+
+
+def test_what_is_chosen_is_timed_and_corrected() -> None:
+    right, slow, fast = Machine(1.01), Machine(1.25), Machine(0.8)
+    assert right.meet(4.0) == pytest.approx((4.0, 4.04))
+    assert right.timed == [4.0]
+    assert slow.meet(4.0)[1] == pytest.approx(4.0)
+    assert slow.timed == [4.0, pytest.approx(3.2)]
+    # Faster than was asked for costs more than need be.
+    assert fast.meet(4.0) == pytest.approx((5.0, 4.0))
+
+
+def test_where_the_target_is_not_met_the_fastest_is_taken() -> None:
+    assert Machine(1.25).meet(4.0, fastest=3.5) == (4.0, 5.0)
+    with pytest.raises(ValueError, match="that fast"):
+        Machine(1.25).meet(3.0, fastest=3.5)

@@ -1,0 +1,62 @@
+"""Scales of a cache in int8: right for every position, and kept through checkpoint and graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from roots_compress.models.quantized import CacheRounding
+from roots_compress.models.rotary import rotate
+from roots_compress.stages.quantize.cache import MARGIN, observed_cache, rotated_range, scale_of
+from tests.tiny import tiny_layer, tiny_model, tiny_tokens
+
+
+def test_rounding_is_to_the_nearest_of_256_levels() -> None:
+    rounding = CacheRounding(2, 3)
+    rounding.key_scale.copy_(torch.tensor([[1.0, 0.5, 0.1], [2.0, 1.0, 1.0]]))
+    key = torch.randn(2, 2, 5, 3, generator=torch.Generator().manual_seed(0)) * 60
+    rounded, value = rounding(key, torch.full((2, 2, 5, 3), 0.4))
+    step = rounding.key_scale.numpy()[:, None]
+    expected = np.clip(np.round(key.numpy() / step), -128, 127) * step
+    np.testing.assert_allclose(rounded, expected, rtol=1e-6)
+    assert (expected != key.numpy()).any()
+    assert (np.abs(expected / step) > 127.5).any()
+    assert value.abs().max() == 0
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.4])
+def test_a_range_holds_at_every_position(factor: float) -> None:
+    key = torch.randn(40, 2, 8, generator=torch.Generator().manual_seed(0))
+    angles = torch.arange(3000.0)[:, None] * torch.tensor([1.0, 0.3, 0.01, 0.007])
+    cos_sin = factor * angles.cos()[None], factor * angles.sin()[None]
+    # Every key as a row of the batch, at each of 3,000 positions.
+    turned = rotate(key[:, :, None].expand(-1, -1, 3000, -1), cos_sin).abs().amax(dim=(0, 2))
+    bound = rotated_range(key, factor)
+    assert (turned <= bound * (1 + 1e-5)).all()
+    assert (
+        turned >= bound * 0.99
+    ).all()  # Some position comes close: the bound is no looser than it must be.
+
+
+def test_a_channel_that_is_always_zero_has_a_scale() -> None:
+    scale = scale_of(torch.tensor([[0.0, 127.0]]))
+    assert scale.tolist() == [[1.0, MARGIN]]
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 8}
+
+
+@pytest.mark.parametrize(
+    "switches", [{}, {"qk_norm": True}, {"position": "learned"}, {"rope_parameters": YARN}]
+)
+def test_what_is_observed_covers_what_attention_caches(switches: dict[str, Any]) -> None:
+    model = tiny_model(layers=[tiny_layer(num_key_value_heads=1)], **switches)
+    with torch.no_grad(), observed_cache(model.model.layers[0].self_attn) as seen:
+        cache = model(input_ids=tiny_tokens(), use_cache=True).past_key_values
+    keys, values = cache.layers[0].keys, cache.layers[0].values
+    assert (keys.abs().amax(dim=(0, 2)) <= seen.key * (1 + 1e-5)).all()
+    torch.testing.assert_close(values.abs().amax(dim=(0, 2)), seen.value)
+    assert (seen.key <= 2 * keys.abs().amax(dim=(0, 2)).amax()).all()

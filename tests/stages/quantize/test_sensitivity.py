@@ -1,0 +1,86 @@
+"""What rounding costs each site, against a plain reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+
+from roots_compress.data.windows import PackedWindows
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import FORMATS, Format, QuantizedWeight, matrix_bytes, rounded_input
+from roots_compress.stages.quantize.plan import SiteCost
+from roots_compress.stages.quantize.rounding import quantize_matrix
+from roots_compress.stages.quantize.sensitivity import rounding_costs
+from roots_compress.stages.quantize.sites import mlp_sites
+from tests.stages.quantize.windows import random_windows
+from tests.tiny import tiny_model
+
+QUIET = Console(quiet=True)
+
+NAME = "model.layers.1.mlp.down_proj"
+
+
+def costs(
+    model: RootsForCausalLM,
+    windows: PackedWindows,
+    weight_format: Format,
+    seed: int = 0,
+    scales: Mapping[str, Tensor] | None = None,
+) -> dict[str, SiteCost]:
+    return rounding_costs(
+        model, windows, weight_format, 16, scales or {}, seed=seed, device="cpu", console=QUIET
+    )
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["as it is", "folded"])
+@pytest.mark.parametrize("weight_format", ["w4", "w8a8"])
+@torch.no_grad()
+def test_the_head_side_of_a_model_against_the_exact_divergence(weight_format: Format, folded: bool) -> None:
+    """With every site but one left alone, the cost of the last down projection is the divergence it makes.
+
+    Its outputs come in like pairs, which are read alike, so that their errors add up.
+    """
+    model = tiny_model()
+    for tensor in (model.model.embed_tokens.weight.T, model.model.norm.weight):
+        tensor[1::2] = tensor[::2]
+    windows = random_windows(windows=8, tokens=32)
+    linear = model.get_submodule(NAME)
+    assert isinstance(linear, nn.Linear)
+    linear.weight[1::2] = linear.weight[::2]
+    scale = torch.rand(linear.in_features, generator=torch.Generator().manual_seed(0)) * 4 + 0.2
+    scales = {NAME: scale} if folded else {}
+    predicted = sum(costs(model, windows, weight_format, seed, scales)[NAME].loss for seed in range(8)) / 8
+    tokens = torch.from_numpy(windows.input_ids)
+    before = model(input_ids=tokens).logits.log_softmax(-1)
+    if folded:
+        mlp_sites(model.model.layers[1], "silu")[1].fold(scale)
+    if weight_format == "w4":
+        linear.weight.copy_(quantize_matrix(linear.weight, "w4", 16, clip=False).dequantize())
+    else:
+        linear.register_forward_pre_hook(lambda _module, inputs: rounded_input(inputs[0], "w8a8", 16))
+    after = model(input_ids=tokens).logits.log_softmax(-1)
+    divergence = float(F.kl_div(after, before, log_target=True, reduction="sum")) / tokens.numel()
+    assert 0.8 * divergence < predicted < 1.25 * divergence
+
+
+@pytest.mark.parametrize("weight_format", ["w4", "w8a8"])
+def test_a_site_that_leads_nowhere_costs_nothing(weight_format: Format) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.get_submodule("model.layers.0.mlp.down_proj").get_parameter("weight").zero_()
+    found = costs(model, random_windows(), weight_format)
+    assert found["model.layers.0.mlp.gate_proj"].loss == 0.0
+    assert found["model.layers.1.mlp.gate_proj"].loss > 0.0
+
+
+def test_bytes_of_a_matrix_are_those_of_its_module() -> None:
+    for weight_format in FORMATS:
+        for width in (32, 40, 70):
+            module = QuantizedWeight(5, width, weight_format, 16)
+            stored = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+            assert matrix_bytes(5, width, weight_format, 16) == stored

@@ -1,0 +1,470 @@
+"""The whole stage on tiny models: what it makes, reloads as, and refuses."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from pydantic import ValidationError
+from rich.console import Console
+from torch import Tensor
+
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.data.documents import Document, TextSplit
+from roots_compress.errors import GateMissedError, InputError, StageError
+from roots_compress.evaluate.size import stored_bytes
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
+from roots_compress.stages.quantize.stage import quantize
+from roots_compress.training.outcome import StageOutcome
+from tests.faults.commands import Commands
+from tests.stages.quantize.choices import integers_win
+from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
+
+Scheme = Literal["int8", "int4", "fp16"]
+SCHEMES: tuple[Scheme, ...] = ("int8", "int4", "fp16")
+DOCUMENT = Document.plain(TEXT * 8)
+
+
+def run(
+    tmp_path: Path,
+    checkpoint: Checkpoint,
+    scheme: Scheme = "int8",
+    *,
+    text: Document = DOCUMENT,
+    **settings: Any,
+) -> StageOutcome:
+    split = TextSplit((text,), (text,), "a few lines")
+    small: dict[str, Any] = {} if scheme == "fp16" else {"group_size": 16, "own_windows": 0}
+    if scheme == "int8":
+        small["products"] = "integer"  # What a timing would choose is tested in test_choice.py.
+    config = QuantizeConfig(
+        scheme=scheme,
+        calibration=CalibrationConfig(windows=settings.pop("windows", 8), block_size=32),
+        **{key: value for key, value in {**small, **settings}.items() if (key, value) != ("products", None)},
+    )
+    console = Console(file=io.StringIO())
+    return quantize(config, checkpoint, split, device="cpu", seed=0, work=tmp_path, console=console)
+
+
+@torch.no_grad()
+def logits(model: RootsForCausalLM) -> Tensor:
+    out: Tensor = model(input_ids=tiny_tokens()).logits
+    return out.float()
+
+
+def distance(model: RootsForCausalLM, other: RootsForCausalLM) -> float:
+    """Return the root mean square of the difference between two models' logits, relative to the first's."""
+    target = logits(model)
+    return float(((logits(other) - target).square().mean() / target.square().mean()).sqrt())
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "tied": {},
+    "untied, layer norms, learned positions, biases": {
+        "tie_word_embeddings": False,
+        "norm": "layer_norm",
+        "position": "learned",
+        "gated_mlp": False,
+        "activation": "gelu_tanh",
+        "attention_bias": True,
+        "attention_output_bias": True,
+        "mlp_bias": True,
+    },
+    "width no multiple of the group": {"hidden_size": 40},
+}
+
+
+@pytest.mark.parametrize("overrides", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize(
+    ("scheme", "most"), [("int8", 0.03), ("int4", 0.2), ("fp16", 2e-3)], ids=["int8", "int4", "fp16"]
+)
+def test_the_quantized_model_predicts_alike(
+    tmp_path: Path, overrides: dict[str, Any], scheme: Scheme, most: float
+) -> None:
+    checkpoint = tiny_checkpoint(**overrides)
+    before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
+    outcome = run(tmp_path, checkpoint, scheme)
+    assert distance(checkpoint.model, outcome.checkpoint.model) < most
+    assert stored_bytes(outcome.checkpoint.model) < stored_bytes(checkpoint.model)
+    for name, tensor in checkpoint.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), f"the source's {name} was changed"
+
+
+RELOAD = """
+import sys
+from pathlib import Path
+import torch
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from tests.faults.commands import Commands
+from tests.stages.quantize.choices import integers_win
+from tests.tiny import tiny_tokens
+for folder in sys.argv[1:]:
+    model = load_checkpoint(Path(folder)).model
+    with torch.no_grad():
+        torch.save(model(input_ids=tiny_tokens()).logits, Path(folder, "logits.pt"))
+"""
+
+
+def test_saved_and_loaded_in_a_new_process_models_give_the_same_logits(
+    commands: Commands, tmp_path: Path
+) -> None:
+    expected = {}
+    for scheme in SCHEMES:
+        work = tmp_path / f"{scheme}-work"
+        work.mkdir()
+        model = run(work, tiny_checkpoint(tie_word_embeddings=scheme != "int4"), scheme).checkpoint
+        save_checkpoint(model, tmp_path / scheme)
+        expected[scheme] = logits(model.model)
+    commands.python(RELOAD, *(tmp_path / scheme for scheme in SCHEMES))
+    for scheme, wanted in expected.items():
+        found = torch.load(tmp_path / scheme / "logits.pt", weights_only=True)
+        assert torch.equal(found.float(), wanted), scheme
+
+
+def test_every_matrix_is_stored_in_integers(tmp_path: Path) -> None:
+    model = run(tmp_path, tiny_checkpoint(tie_word_embeddings=False)).checkpoint.model
+    names = {name for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
+    assert len(names) == 2 * 7 + 1
+    assert isinstance(model.model.embed_tokens, QuantizedEmbedding)
+    assert {parameter.ndim for parameter in model.parameters()} == {1}
+
+
+def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
+    checkpoint = run(tmp_path, tiny_checkpoint()).checkpoint
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    assert checkpoint.model.lm_head is None
+    tables = [name for name in checkpoint.model.state_dict() if "head" in name or "embed" in name]
+    assert sorted(tables) == [
+        "model.embed_tokens.lookup_scale",
+        "model.embed_tokens.weight",
+        "model.embed_tokens.weight_scale",
+    ]
+    loaded = load_checkpoint(tmp_path / "saved").model
+    assert torch.equal(logits(loaded), logits(checkpoint.model))
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_the_final_norm_is_folded_into_the_head_where_folding_is_asked_for(
+    tmp_path: Path, scheme: Scheme
+) -> None:
+    outlying = tiny_checkpoint(tie_word_embeddings=False)
+    norm = outlying.model.model.norm.weight
+    with torch.no_grad():
+        norm[:2] *= 40.0
+    plain, folded = (run(tmp_path, outlying, scheme, fold=fold).checkpoint.model for fold in (False, True))
+    assert torch.equal(plain.model.norm.weight, norm)
+    assert (folded.model.norm.weight[:2] / norm[:2]).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "formats"),
+    [
+        ({"products": "integer", "activation_loss": None}, {"w8a8"}),
+        ({"products": "float"}, {"w8"}),
+        ({"activations": "always", "products": None}, {"w8a8"}),
+        ({"activations": "never", "products": None}, {"w8"}),
+    ],
+)
+def test_products_decides_the_projections_format(
+    tmp_path: Path, settings: dict[str, Any], formats: set[str]
+) -> None:
+    model = run(tmp_path, tiny_checkpoint(), **settings).checkpoint.model
+    chosen = model.config.quantization["formats"] if model.config.quantization else {}
+    assert {chosen[name] for name in chosen if "proj" in name} == formats
+
+
+def test_auto_keeps_inputs_in_float_where_rounding_them_costs_more_than_is_allowed(tmp_path: Path) -> None:
+    """Nothing is allowed, then everything; between, one input is a hundred times worse than the others."""
+    outlying = tiny_checkpoint()
+    with torch.no_grad():
+        mlp = outlying.model.model.layers[0].get_submodule("mlp")
+        mlp.get_parameter("up_proj.weight")[0] *= 100.0
+        mlp.get_parameter("down_proj.weight")[:, 0] /= 100.0
+
+    def float_inputs(allowed: float) -> set[str]:
+        outcome = run(tmp_path, outlying, activation_loss=allowed, fold=False)
+        model = outcome.checkpoint.model
+        formats = model.config.quantization["formats"] if model.config.quantization else {}
+        spared = outcome.notes["spared_sites"]
+        assert isinstance(spared, list)
+        assert all(formats[str(name)] == "w8" for name in spared)
+        assert bool(spared) == any("proj" in name and chosen == "w8" for name, chosen in formats.items())
+        return {name for name, chosen in formats.items() if "proj" in name and chosen == "w8"}
+
+    assert len(float_inputs(0.0)) == 2 * 7
+    assert float_inputs(10.0) == set()
+    assert float_inputs(5e-3) == {"model.layers.0.mlp.down_proj"}
+
+
+def test_an_int8_cache_rounds_keys_and_values_and_survives_the_disk(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer(head_dim=16)] * 2)
+    plain, cached = (run(tmp_path, checkpoint, cache=cache).checkpoint for cache in ("float", "int8"))
+    assert cached.model.config.quantization == {**(plain.model.config.quantization or {}), "cache": "int8"}
+    assert 0 < distance(plain.model, cached.model) < 0.05
+    save_checkpoint(cached, tmp_path / "saved")
+    assert torch.equal(logits(load_checkpoint(tmp_path / "saved").model), logits(cached.model))
+
+
+@pytest.mark.parametrize("switches", [{}, {"attention": {"kind": "top_m", "top_m": 4}}])
+def test_an_int8_cache_needs_attention_that_fuses(tmp_path: Path, switches: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="cannot be cached in int8"):
+        run(tmp_path, tiny_checkpoint(**switches), cache="int8")
+
+
+def test_int4_keeps_the_dearest_sites_in_eight_bits(tmp_path: Path) -> None:
+    notes = run(tmp_path, tiny_checkpoint(), "int4", eight_bit_fraction=0.3).notes
+    formats = notes["formats"]
+    assert isinstance(formats, dict)
+    assert any(name.endswith("proj w8") for name in formats)
+    assert any(name.endswith("proj w4") for name in formats)
+    assert 0 < float(str(notes["share_in_4_bits"])) < 0.6
+
+
+@pytest.mark.parametrize("cache", ["float", "int8"])
+@pytest.mark.parametrize("overrides", [{}, {"tie_word_embeddings": False, "position": "learned"}])
+def test_a_budget_is_met_and_used(tmp_path: Path, overrides: dict[str, Any], cache: str) -> None:
+    checkpoint = tiny_checkpoint(layers=[tiny_layer(head_dim=16)] * 2, **overrides)
+
+    def size(**settings: Any) -> int:
+        return stored_bytes(run(tmp_path, checkpoint, "int4", cache=cache, **settings).checkpoint.model)
+
+    least, most = size(eight_bit_fraction=0.0), size(eight_bit_fraction=1.0)
+    assert size(max_bytes=least) == least
+    assert size(max_bytes=most) == most
+    assert least < size(max_bytes=(least + most) // 2) <= (least + most) // 2
+    with pytest.raises(GateMissedError, match=f"takes {least:,} bytes with every layer in 4 bits") as error:
+        size(max_bytes=least - 1)
+    assert error.value.exit_code == 3
+
+
+def test_too_little_calibration_text_says_how_much_is_needed(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with pytest.raises(InputError, match="32 tokens of calibration text are too few") as error:
+        run(tmp_path, checkpoint, windows=1)
+    assert "matrices of 48 inputs" in str(error.value)
+    assert "2 windows of 32 tokens are needed" in str(error.value)
+    run(tmp_path, checkpoint, windows=1, compensate=False)
+    run(tmp_path, checkpoint, windows=1, own_windows=1)
+
+
+def test_as_few_layers_stay_in_8_bits_as_the_loss_allows(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    outcomes = [run(tmp_path, checkpoint, "int4", max_loss=loss) for loss in (1e9, 0.0)]
+    sizes = [stored_bytes(outcome.checkpoint.model) for outcome in outcomes]
+    for size, fraction in zip(sizes, (0.0, 1.0), strict=True):
+        outright = run(tmp_path, checkpoint, "int4", eight_bit_fraction=fraction)
+        assert size == stored_bytes(outright.checkpoint.model)
+    whole = outcomes[0].notes["expected_loss"]
+    assert isinstance(whole, float)
+    assert outcomes[1].notes["expected_loss"] == 0.0
+    half = run(tmp_path, checkpoint, "int4", max_loss=whole / 2)
+    assert sizes[0] < stored_bytes(half.checkpoint.model) < sizes[1]
+    assert 0.0 < float(str(half.notes["expected_loss"])) <= whole / 2
+
+
+OTHER = {
+    "products": "float",
+    "serve_on": "avx512-vnni",
+    "workload": {"read": 100},
+    "activation_loss": 0.1,
+    "group_size": 32,
+    "eight_bit_fraction": 0.5,
+    "max_bytes": 10**6,
+    "max_loss": 0.1,
+    "fold": False,
+    "compensate": False,
+    "cache": "int8",
+    "calibration": {"windows": 5},
+    "own_windows": 3,
+}
+"""Every setting but the scheme, at another value than its default."""
+
+
+def refusal(**settings: Any) -> str | None:
+    try:
+        QuantizeConfig.model_validate(settings)
+    except ValidationError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "products"),
+    [("int8", "auto"), ("int8", "integer"), ("int8", "float"), ("int4", "auto"), ("fp16", "auto")],
+)
+def test_a_setting_that_is_taken_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: Scheme, products: str
+) -> None:
+    """Whatever else is given is refused, at its place, and no setting is refused with every scheme."""
+    assert OTHER.keys() == QuantizeConfig.model_fields.keys() - {"kind", "name", "scheme"}
+    read: set[str] = set()
+
+    class Watched(QuantizeConfig):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    integers_win(monkeypatch)
+    chosen = {"scheme": scheme, "products": products}
+    config = Watched.model_validate({**chosen, "calibration": {"windows": 8, "block_size": 32}})
+    read.clear()
+    split, console = TextSplit((DOCUMENT,), (DOCUMENT,), "a few lines"), Console(file=io.StringIO())
+    quantize(config, tiny_checkpoint(), split, device="cpu", seed=0, work=tmp_path, console=console)
+    for key, value in OTHER.items():
+        if (fault := refusal(**{**chosen, key: value})) is None:
+            assert key in read
+        else:
+            assert fault.splitlines()[1] == key
+            assert "goes with " in fault
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_every_setting_goes_with_a_scheme_and_its_default_with_all(key: str) -> None:
+    assert any(refusal(scheme=scheme, **{key: OTHER[key]}) is None for scheme in SCHEMES)
+    default = getattr(QuantizeConfig(), key)
+    assert all(refusal(scheme=scheme, **{key: default}) is None for scheme in SCHEMES)
+
+
+def test_what_a_setting_goes_with_is_named() -> None:
+    assert "goes with scheme int8 or int4, not with fp16" in str(refusal(scheme="fp16", own_windows=5))
+    assert "goes with products auto or integer, not with float" in str(
+        refusal(products="float", activation_loss=0.1)
+    )
+    assert "goes with products auto, not with integer" in str(
+        refusal(products="integer", workload={"read": 9})
+    )
+
+
+@pytest.mark.parametrize(
+    ("former", "wanted"),
+    [
+        ({"activations": "auto"}, {"products": "integer"}),
+        ({"activations": "auto", "activation_loss": 0.1}, {"products": "integer", "activation_loss": 0.1}),
+        (
+            {"activations": "always", "activation_loss": 0.005},
+            {"products": "integer", "activation_loss": None},
+        ),
+        ({"activations": "never", "activation_loss": 0.005}, {"products": "float"}),
+        ({"activations": "auto", "scheme": "int4"}, {"scheme": "int4"}),
+    ],
+)
+def test_a_recipe_from_before_products_asks_for_what_it_asked_for(
+    former: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    assert QuantizeConfig.model_validate(former) == QuantizeConfig.model_validate(wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"activations": "sometimes"}, "it may be auto, always, never"),
+        ({"activations": ["never"]}, "it may be auto, always, never"),
+        ({"activations": "never", "products": "float"}, "leave it out"),
+        ({"activations": "never", "scheme": "int4"}, "goes with scheme int8, not with int4"),
+    ],
+)
+def test_a_key_from_before_products_is_refused_with_what_to_do(settings: dict[str, Any], fault: str) -> None:
+    assert fault in str(refusal(**settings))
+
+
+def test_there_is_one_budget() -> None:
+    with pytest.raises(ValidationError, match="is asked for beside max_bytes"):
+        QuantizeConfig(scheme="int4", max_loss=0.1, max_bytes=10**6)
+
+
+def test_text_of_its_own_makes_up_for_narrow_calibration_text(tmp_path: Path) -> None:
+    """Calibrated on one letter alone, a model is far worse on random tokens than with its own text beside."""
+    checkpoint = tiny_checkpoint()
+    letter = Document.plain("a" * 2000)
+    narrow, broad = (
+        run(tmp_path, checkpoint, "int4", text=letter, eight_bit_fraction=0.0, own_windows=windows)
+        for windows in (0, 64)
+    )
+    assert distance(checkpoint.model, broad.checkpoint.model) < 0.9 * distance(
+        checkpoint.model, narrow.checkpoint.model
+    )
+
+
+def test_shared_inputs_get_one_format(tmp_path: Path) -> None:
+    model = run(tmp_path, tiny_checkpoint(), "int4", eight_bit_fraction=0.4).checkpoint.model
+    formats = model.config.quantization["formats"] if model.config.quantization else {}
+    for index in range(2):
+        prefix = f"model.layers.{index}."
+        assert len({formats[f"{prefix}self_attn.{name}_proj"] for name in "qkv"}) == 1
+        assert len({formats[f"{prefix}mlp.{name}_proj"] for name in ("gate", "up")}) == 1
+
+
+def test_rows_and_channels_of_zeros_stay_finite(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        mlp = checkpoint.model.model.layers[0].get_submodule("mlp")
+        mlp.get_parameter("up_proj.weight")[:5] = 0.0
+        mlp.get_parameter("down_proj.weight")[:, :9] = 0.0
+        checkpoint.model.model.layers[1].get_parameter("self_attn.o_proj.weight").zero_()
+    for scheme in ("int8", "int4"):
+        outcome = run(tmp_path, checkpoint, scheme)
+        assert torch.isfinite(logits(outcome.checkpoint.model)).all()
+        assert distance(checkpoint.model, outcome.checkpoint.model) < 0.2
+
+
+def test_compensation_pays_in_four_bits_on_text_of_the_same_kind(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    tokens = torch.tensor(checkpoint.tokenizer(TEXT)["input_ids"])[None, :60]
+
+    def error(**settings: Any) -> float:
+        outcome = run(tmp_path, checkpoint, "int4", fold=False, eight_bit_fraction=0.0, **settings)
+        model = outcome.checkpoint.model
+        with torch.no_grad():
+            difference = model(input_ids=tokens).logits - checkpoint.model(input_ids=tokens).logits
+        return float(difference.square().mean())
+
+    assert error() < 0.7 * error(compensate=False)
+
+
+def test_the_same_seed_gives_the_same_integers(tmp_path: Path) -> None:
+    first, second = (run(tmp_path, tiny_checkpoint(), "int4").checkpoint.model for _ in range(2))
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+
+
+def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
+    outcome = run(tmp_path, tiny_checkpoint())
+    with pytest.raises(InputError, match="quantized already"):
+        run(tmp_path, outcome.checkpoint)
+
+
+def test_a_half_precision_model_is_refused(tmp_path: Path) -> None:
+    outcome = run(tmp_path, tiny_checkpoint(), "fp16")
+    with pytest.raises(InputError, match="float16"):
+        run(tmp_path, outcome.checkpoint)
+
+
+def test_an_infinite_weight_is_named(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        checkpoint.model.model.layers[1].get_parameter("mlp.up_proj.weight")[3, 3] = float("inf")
+    with pytest.raises(StageError, match=r"layers\.1\.mlp\.up_proj\.weight"):
+        run(tmp_path, checkpoint)
+
+
+def test_a_weight_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        checkpoint.model.model.layers[1].get_parameter("mlp.down_proj.weight")[0, 0] = 7e4
+    with pytest.raises(StageError, match=r"layers\.1\.mlp\.down_proj\.weight reaches 70000"):
+        run(tmp_path, checkpoint, "fp16")
+
+
+def test_an_activation_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    with torch.no_grad():
+        for name in ("up_proj", "gate_proj"):
+            checkpoint.model.model.layers[0].get_parameter(f"mlp.{name}.weight").mul_(500)
+    with pytest.raises(StageError, match=r"the output of model\.layers\.0\.mlp"):
+        run(tmp_path, checkpoint, "fp16")
