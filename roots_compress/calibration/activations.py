@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
-from roots_compress.models.layers import RootsLayer
+from roots_compress.models.blocks.base import Context, Half
+from roots_compress.models.layer import RootsLayer
 from roots_compress.models.modeling import RootsForCausalLM, RootsModel
 
 BATCH_SIZE = 4
@@ -148,54 +149,49 @@ class ResidualStream:
     ) -> None:
         self.device = device
         self.hidden: list[Tensor] = []
-        self._contexts: list[list[tuple[Any, ...]]] = []
+        self._contexts: list[Context] = []
         recorders = [_Recorder() for _ in model.model.layers]
         with torch.no_grad(), _layers_replaced(model.model, recorders):
             for tokens, segments in batches(windows, batch_size, device):
                 model.model(input_ids=tokens, segment_ids=segments, use_cache=False)
                 self.hidden.append(recorders[0].hidden.float().cpu())
-                self._contexts.append([recorder.context for recorder in recorders])
+                self._contexts.append(recorders[0].context)
 
-    def attention(self, layer: RootsLayer, index: int, *, first: int = 0) -> Iterator[Tensor]:
-        """Yield what a layer's attention adds to each batch, `BTW` on the device; the stream stays as it is.
+    def contributions(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield what a block adds to each batch, `BTW` on the device; the stream stays as it is.
 
         Args:
-            layer: the layer, perhaps a changed one.
-            index: its number in the model that the stream was made from.
+            half: the block, perhaps a changed one, with its norms.
             first: batches before this one are left out.
         """
-        for context_BTC in self.attention_inputs(layer, index, first=first):
-            yield layer.self_attn.o_proj(context_BTC)
+        for hidden_BTW, context in self._batches(first):
+            yield half.contribution(hidden_BTW, context)
 
-    def mlp(self, layer: RootsLayer, *, first: int = 0) -> Iterator[Tensor]:
-        """Yield what this layer's MLP adds to each batch, `BTW` on the device; the stream stays as it is."""
-        for inner_BTC in self.mlp_inputs(layer, first=first):
-            yield layer.mlp.down_proj(inner_BTC)
+    def inner(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield what a block's last projection reads of each batch, `BTC`."""
+        for hidden_BTW, context in self._batches(first):
+            yield half.inner(hidden_BTW, context)
 
-    def attention_inputs(self, layer: RootsLayer, index: int, *, first: int = 0) -> Iterator[Tensor]:
-        """Yield what the output projection of a layer's attention reads of each batch, `BTC`."""
-        for hidden_BTW, contexts in zip(self.hidden[first:], self._contexts[first:], strict=True):
-            normed_BTW = layer.input_layernorm(hidden_BTW.to(self.device))
-            view, cos_sin = contexts[index]
-            yield layer.self_attn.context(normed_BTW, view, cos_sin, None)
-
-    def mlp_inputs(self, layer: RootsLayer, *, first: int = 0) -> Iterator[Tensor]:
-        """Yield what the down projection of a layer's MLP reads of each batch, `BTC`."""
-        for hidden_BTW in self.hidden[first:]:
-            yield layer.mlp.inner(layer.post_attention_layernorm(hidden_BTW.to(self.device)))
-
-    def add(self, contributions: Iterable[Tensor]) -> None:
-        """Add what a half-layer gives, so that the stream stands before the next half.
+    def add(self, half: Half, contributions: Iterable[Tensor]) -> None:
+        """Add what a block gives, so that the stream is what the next block reads.
 
         A batch is added before the next one is asked for.
         """
         for batch, contribution_BTW in enumerate(contributions):
-            self.hidden[batch] += contribution_BTW.float().cpu()
+            if half.stream_norm is None:
+                self.hidden[batch] += contribution_BTW.float().cpu()
+            else:
+                after_BTW = half.add(self.hidden[batch].to(self.device), contribution_BTW)
+                self.hidden[batch] = after_BTW.float().cpu()
 
-    def advance(self, layer: RootsLayer, index: int) -> None:
+    def advance(self, layer: RootsLayer) -> None:
         """Move the stream through a whole layer."""
-        self.add(self.attention(layer, index))
-        self.add(self.mlp(layer))
+        for half in layer.halves:
+            self.add(half, self.contributions(half))
+
+    def _batches(self, first: int) -> Iterator[tuple[Tensor, Context]]:
+        for hidden_BTW, context in zip(self.hidden[first:], self._contexts[first:], strict=True):
+            yield hidden_BTW.to(self.device), context
 
     def fork(self) -> ResidualStream:
         """Return a stream that stands where this one does and moves on its own."""
@@ -208,10 +204,10 @@ class _Recorder(nn.Module):
     """Stands in for a layer: keeps what the decoder hands it and passes the stream on unchanged."""
 
     hidden: Tensor
-    context: tuple[Any, ...]
+    context: Context
 
-    def forward(self, hidden_BTW: Tensor, view: Any, cos_sin: Any, _cache: Any) -> Tensor:
-        self.hidden, self.context = hidden_BTW, (view, cos_sin)
+    def forward(self, hidden_BTW: Tensor, context: Context) -> Tensor:
+        self.hidden, self.context = hidden_BTW, context
         return hidden_BTW
 
 

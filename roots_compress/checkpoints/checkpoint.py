@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast
@@ -21,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from roots_compress.checkpoints.generation_settings import GENERATION, TOKEN_IDS, read_settings, token_ids
 from roots_compress.checkpoints.gguf import gguf_tensors
 from roots_compress.checkpoints.gguf_tokenizer import gguf_stop_ids
-from roots_compress.checkpoints.inspect import BOOKKEEPING, CONFIG, SourceInfo, inspect_source
+from roots_compress.checkpoints.inspect import CONFIG, STORAGE_KEYS, SourceInfo, inspect_source
 from roots_compress.checkpoints.readback import require_written
 from roots_compress.checkpoints.tokenizer import (
     check_vocabulary,
@@ -39,6 +38,7 @@ from roots_compress.io.names import in_utf8
 from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.version1 import is_version1, renamed
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 FOR_SAMPLING = (
@@ -93,7 +93,7 @@ def without_weights(info: SourceInfo) -> RootsForCausalLM:
     Raises:
         InputError: the configuration describes no model.
     """
-    config = _roots_config(info) if info.kind == "roots" else _build_config(info, info.fields or {})
+    config = _roots_config(info) if info.kind == "roots" else RootsConfig(spec=info.spec)
     with torch.device("meta"):
         model: RootsForCausalLM = RootsForCausalLM(config)
     model.tie_weights()
@@ -128,32 +128,25 @@ def refuse_occupied(directory: Path) -> None:
 
 
 def _roots_config(info: SourceInfo) -> RootsConfig:
-    return _build_config(info, {key: info.config[key] for key in info.config.keys() - BOOKKEEPING})
-
-
-def _build_config(info: SourceInfo, fields: Mapping[str, Any]) -> RootsConfig:
-    where = info.path if info.kind == "gguf" else info.path / CONFIG
+    fields = {key: info.config[key] for key in info.config.keys() & STORAGE_KEYS}
+    where = info.path / CONFIG
     try:
-        return RootsConfig(**fields)
-    except StrictDataclassError as error:
+        return RootsConfig(spec=info.spec, **fields)
+    except (TypeError, ValueError) as error:
         raise InputError(
-            str(error.__cause__ or error),
-            where=where,
-            remedy="Correct the configuration, or copy the checkpoint again.",
+            str(error), where=where, remedy="Correct the configuration, or copy the checkpoint again."
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"is no usable configuration: {error}", where=where, remedy=MISMATCHED) from error
 
 
 def _roots_tensors(info: SourceInfo) -> Iterator[tuple[str, Tensor]]:
+    rename = renamed if is_version1(info.config) else str
     for name, entry in info.tensors.items():
-        yield name, _read_tensor(name, entry)
+        yield rename(name), _read_tensor(name, entry)
 
 
 def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor]]]:
     """Return another family's configuration and tensors in ROOTS's own terms."""
-    assert info.fields is not None
-    config, entries = _build_config(info, info.fields), info.tensors
+    config, entries = RootsConfig(spec=info.spec), info.tensors
     if info.kind == "gguf":
         return config, gguf_tensors(info)
     family = FAMILIES[info.model_type]

@@ -25,14 +25,13 @@ def gguf_tensors(source: SourceInfo) -> Iterator[tuple[str, Tensor]]:
         InputError: a file ends before its tensors do.
     """
     family = GGUF_FAMILIES[source.model_type]
-    assert source.fields is not None
     tensors: Mapping[str, GgufTensor] = source.gguf
-    layers = source.fields["layers"]
+    attentions = source.spec.attentions()
 
     def take(name: str) -> Tensor:
         tensor = read_tensor(name, tensors[name])
         if family.paired_positions and any(part in name for part in PAIRED):
-            return _halves(tensor, layers[int(name.split(".")[1])]["head_dim"])
+            return _halves(tensor, attentions[int(name.split(".")[1])].head_dim)
         return tensor
 
     return to_roots(family, tensors, take, source.path)

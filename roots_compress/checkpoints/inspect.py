@@ -18,7 +18,7 @@ from roots_compress.checkpoints.weight_files import (
     unread_weights,
 )
 from roots_compress.errors import InputError, did_you_mean
-from roots_compress.families.families import FAMILIES, Fields, read_fields
+from roots_compress.families.families import FAMILIES, read_fields
 from roots_compress.families.gguf.families import GGUF_FAMILIES, read_gguf_fields
 from roots_compress.families.switches import Switches
 from roots_compress.io.gguf_file import read_gguf
@@ -26,6 +26,8 @@ from roots_compress.io.gguf_header import GgufTensor
 from roots_compress.io.json_files import read_json_object
 from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.limits import Limits, is_fusible
+from roots_compress.models.spec import ModelSpec
+from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec, spec_of
 
 ROOTS = "roots"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -33,15 +35,14 @@ TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
 CODE_KEY = "auto_map"
 """Under this key a configuration names Python files to be run."""
 
-ROOTS_KEYS = frozenset(
+STORAGE_KEYS = frozenset(
     (
-        "vocab_size", "hidden_size", "max_position_embeddings", "layers", "norm", "norm_eps", "position",
-        "rope_parameters", "activation", "gated_mlp", "attention_bias", "attention_output_bias", "mlp_bias",
-        "qk_norm", "attention_scale", "embedding_scale", "logit_scale", "tie_word_embeddings", "attention",
-        "quantization", "initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id",
+        "version", "quantization", "initializer_range", "use_cache", "pad_token_id", "bos_token_id",
+        "eos_token_id",
     )
 )  # fmt: skip
-"""Keys of a ROOTS config.json: the fields that `RootsConfig` itself declares, which needs transformers."""
+"""Keys of a ROOTS config.json beside those that describe the model."""
+ROOTS_KEYS = STORAGE_KEYS | SPEC_KEYS | DEFAULTS.keys()
 BOOKKEEPING = frozenset({"architectures", "model_type", "transformers_version", "dtype"})
 """Keys that transformers itself writes into every config.json."""
 
@@ -63,8 +64,8 @@ class SourceInfo:
     """Numbers in all its tensors."""
     config: Mapping[str, Any]
     """config.json; for GGUF the metadata."""
-    fields: Fields | None
-    """Fields of `RootsConfig`, of a directory of another family and of a GGUF model."""
+    spec: ModelSpec
+    """What the model is."""
     tensors: Mapping[str, TensorEntry]
     """Every tensor of a directory; empty for GGUF."""
     gguf: Mapping[str, GgufTensor] = field(default_factory=dict)
@@ -87,24 +88,12 @@ class SourceInfo:
     @property
     def limits(self) -> Limits:
         """What bounds the use of the model."""
-        return Limits(self._number("max_position_embeddings"), self._fusible())
+        return Limits(self.spec.max_positions, is_fusible(self.spec))
 
     @property
-    def vocab_size(self) -> int | None:
-        """Rows of the embedding; None where the files do not say it as they should."""
-        return self._number("vocab_size")
-
-    def _number(self, name: str) -> int | None:
-        value = (self.fields or self.config).get(name)
-        return value if type(value) is int else None
-
-    def _fusible(self) -> bool | None:
-        fields = {"position": "rotary", "attention": {"kind": "dense"}, **(self.fields or self.config)}
-        try:
-            head_dims = [layer["head_dim"] for layer in fields["layers"]]
-            return is_fusible(fields["position"], fields["attention"]["kind"], head_dims)
-        except (KeyError, TypeError):
-            return None  # Loading the model will say what is wrong with its configuration.
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.spec.embeddings.vocabulary
 
 
 def inspect_source(source: Path) -> SourceInfo:
@@ -137,22 +126,23 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     config = read_json_object(config_path)
     _refuse_code(config, config_path)
     model_type = _model_type(config, config_path)
-    fields = None
     if model_type != ROOTS:
-        fields = read_fields(FAMILIES[model_type], Switches(config, config_path))
+        spec = spec_of(read_fields(FAMILIES[model_type], Switches(config, config_path)))
     elif unknown := sorted(config.keys() - ROOTS_KEYS - BOOKKEEPING):
         raise InputError(
             f"has keys that no ROOTS model knows: {', '.join(unknown)[:200]}",
             where=config_path,
             remedy="Was it edited by hand, or written by a newer version?",
         )
+    else:
+        spec = _roots_spec(config, config_path)
     tensors = directory_tensors(directory)
     _check_tokenizer_files(directory)
     kind: Kind = "roots" if model_type == ROOTS else "transformers"
     parameters = sum(math.prod(entry.shape) for entry in tensors.values())
-    _check_extent(fields or config, len(tensors), parameters, config_path)
+    _check_extent(spec, len(tensors), parameters, config_path)
     unread = unread_weights(directory, tensors)
-    return SourceInfo(directory, kind, model_type, parameters, config, fields, tensors, unread=unread)
+    return SourceInfo(directory, kind, model_type, parameters, config, spec, tensors, unread=unread)
 
 
 def _advised(configs: Sequence[Path]) -> Path:
@@ -170,33 +160,36 @@ def _inspect_gguf(path: Path) -> SourceInfo:
             where=path,
             remedy="Use the model's Hugging Face directory if its family is supported.",
         )
-    fields = read_gguf_fields(model)
+    spec = spec_of(read_gguf_fields(model))
     parameters = sum(math.prod(tensor.shape) for tensor in model.tensors.values())
-    _check_extent(fields, len(model.tensors), parameters, path)
+    _check_extent(spec, len(model.tensors), parameters, path)
     return SourceInfo(
-        path, "gguf", model.architecture, parameters, model.metadata, fields, {}, gguf=model.tensors
+        path, "gguf", model.architecture, parameters, model.metadata, spec, {}, gguf=model.tensors
     )
 
 
-def _check_extent(fields: Mapping[str, Any], tensors: int, parameters: int, where: Path) -> None:
-    """Refuse more layers or wider ones than the weights can be of, before a model is built of them."""
-    layers = fields.get("layers")
-    layers = layers if isinstance(layers, list) else []
-    if len(layers) > tensors:
+def _roots_spec(config: Mapping[str, Any], where: Path) -> ModelSpec:
+    try:
+        return read_spec(config)
+    except ValueError as error:
         raise InputError(
-            f"has {len(layers)} layers, and the weights only {tensors} tensors",
+            str(error), where=where, remedy="Correct the configuration, or copy the checkpoint again."
+        ) from None
+
+
+def _check_extent(spec: ModelSpec, tensors: int, parameters: int, where: Path) -> None:
+    """Refuse more layers or wider ones than the weights can be of, before a model is built of them."""
+    if len(spec.layers) > tensors:
+        raise InputError(
+            f"has {len(spec.layers)} layers, and the weights only {tensors} tensors",
             where=where,
             remedy=COPY_AGAIN,
         )
-    widths = {name: fields.get(name) for name in ("vocab_size", "hidden_size")}
-    for index, layer in enumerate(layers):
-        if isinstance(layer, dict):
-            sizes = {name: size for name, size in layer.items() if name != "sliding_window"}
-            widths |= {f"layers[{index}].{name}": size for name, size in sizes.items()}
-    for name, width in widths.items():
-        if type(width) is int and width > parameters:
+    for name, matrix in spec.matrices().items():
+        width = max(matrix.rows, matrix.width)
+        if width > parameters:
             raise InputError(
-                f"{name} is {_shown(width)}, and the weights hold only {parameters} numbers",
+                f"{name} would be {_shown(width)} wide, and the weights hold only {parameters} numbers",
                 where=where,
                 remedy=COPY_AGAIN,
             )

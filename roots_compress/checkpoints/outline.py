@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from roots_compress.checkpoints.inspect import SourceInfo
+from roots_compress.models.version1 import fields_of
 
 WIDTHS = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 
@@ -25,11 +26,6 @@ def outline_of(source: SourceInfo) -> Outline | None:
 
     None where its files do not say them as they should: loading the model will tell what is wrong with them.
     """
-    try:
-        fields = source.fields or source.config
-        layers = [{key: layer[key] for key in WIDTHS} for layer in fields["layers"]]
-        outline = Outline(layers, fields["hidden_size"])
-    except (KeyError, TypeError):
-        return None
-    numbers = [outline.hidden_size, *(width for layer in layers for width in layer.values())]
-    return outline if layers and all(type(number) is int and number > 0 for number in numbers) else None
+    fields = fields_of(source.spec)
+    layers = [{key: layer[key] for key in WIDTHS} for layer in fields["layers"]]
+    return Outline(layers, fields["hidden_size"]) if layers else None

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from transformers import __version__ as transformers_version
 
@@ -19,14 +18,7 @@ from roots_compress.families.convert import from_roots
 from roots_compress.families.families import FAMILIES, Family, Fields, read_fields
 from roots_compress.families.switches import Switches
 from roots_compress.models.config import RootsConfig
-
-# Every field of a RootsConfig that the logits depend on.
-MEANINGFUL = (
-    "vocab_size", "hidden_size", "max_position_embeddings", "norm", "norm_eps", "position", "rope_parameters",
-    "activation", "gated_mlp", "attention_bias", "attention_output_bias", "mlp_bias", "qk_norm",
-    "attention_scale", "embedding_scale", "logit_scale", "tie_word_embeddings", "attention", "quantization",
-    "layers",
-)  # fmt: skip
+from roots_compress.models.version1 import fields_of, spec_of
 
 
 def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None:
@@ -63,15 +55,17 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> F
         InputError: the family cannot express the model; the message says why.
     """
     family = FAMILIES[model_type]
-    ours = {name: getattr(config, name) for name in MEANINGFUL}
-    written = family.write(ours)
+    if config.quantization:
+        raise _misfit(family, "its weights are quantized")
     try:
-        back = RootsConfig(**read_fields(family, Switches(written, f"as {family.model_type}")))
-    except (InputError, StrictDataclassError) as error:
-        raise _misfit(family, str(error.__cause__ or error)) from error
+        ours = fields_of(config.spec)
+        written = family.write(ours)
+        back = fields_of(spec_of(read_fields(family, Switches(written, f"as {family.model_type}"))))
+    except (InputError, ValueError) as error:
+        raise _misfit(family, str(error)) from error
     for name, value in ours.items():
-        if getattr(back, name) != value:
-            reason = f"its {name} would become {getattr(back, name)!r}"
+        if back[name] != value:
+            reason = f"its {name} would become {back[name]!r}"
             if name == "layers":
                 reason = "its layers differ in a way the family cannot say"
             raise _misfit(family, reason)

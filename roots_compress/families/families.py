@@ -66,25 +66,35 @@ _PROJECTIONS = tuple(
     )
     for part in ("weight", "bias")
 )  # fmt: skip
-_NORMS = ("layers.{}.input_layernorm.weight", "layers.{}.post_attention_layernorm.weight", "norm.weight")
+_NORMS = {
+    "layers.{}.input_layernorm.weight": "layers.{}.self_attn_pre_norm.weight",
+    "layers.{}.post_attention_layernorm.weight": "layers.{}.mlp_pre_norm.weight",
+    "norm.weight": "norm.weight",
+}
+
+
+def _norms(transform: Transform) -> tuple[Rule, ...]:
+    return tuple(Rule(name, (f"model.{target}",), transform) for name, target in _NORMS.items())
+
+
 _HEAD = Rule("lm_head.weight", ("lm_head.weight",))
 _EMBEDDING = _same("embed_tokens.weight")
-_LLAMA_RULES = (*_EMBEDDING, *_same(*_PROJECTIONS), *_same(*_NORMS), _HEAD)
-_GEMMA_RULES = (*_EMBEDDING, *_same(*_PROJECTIONS), *_same(*_NORMS, transform="add_one"), _HEAD)
+_LLAMA_RULES = (*_EMBEDDING, *_same(*_PROJECTIONS), *_norms("copy"), _HEAD)
+_GEMMA_RULES = (*_EMBEDDING, *_same(*_PROJECTIONS), *_norms("add_one"), _HEAD)
 _QWEN3_RULES = (
     *_LLAMA_RULES, *_same("layers.{}.self_attn.q_norm.weight", "layers.{}.self_attn.k_norm.weight")
 )  # fmt: skip
 _GPT2_RULES = (
     Rule("wte.weight", ("model.embed_tokens.weight",)),
     Rule("wpe.weight", ("model.embed_positions.weight",)),
-    *_both("h.{}.ln_1", "layers.{}.input_layernorm", weight="copy", bias="copy"),
+    *_both("h.{}.ln_1", "layers.{}.self_attn_pre_norm", weight="copy", bias="copy"),
     *_both(
         "h.{}.attn.c_attn",
         "layers.{}.self_attn.q_proj", "layers.{}.self_attn.k_proj", "layers.{}.self_attn.v_proj",
         weight="transpose_split", bias="split",
     ),
     *_both("h.{}.attn.c_proj", "layers.{}.self_attn.o_proj", weight="transpose", bias="copy"),
-    *_both("h.{}.ln_2", "layers.{}.post_attention_layernorm", weight="copy", bias="copy"),
+    *_both("h.{}.ln_2", "layers.{}.mlp_pre_norm", weight="copy", bias="copy"),
     *_both("h.{}.mlp.c_fc", "layers.{}.mlp.up_proj", weight="transpose", bias="copy"),
     *_both("h.{}.mlp.c_proj", "layers.{}.mlp.down_proj", weight="transpose", bias="copy"),
     *_both("ln_f", "norm", weight="copy", bias="copy"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from roots_compress.errors import InputError
-from roots_compress.models.limits import LARGEST
+from roots_compress.models.ops.base import LARGEST
 
 ACTIVATIONS = {
     "silu": "silu",

@@ -20,7 +20,7 @@ ELEMENT_BUDGET = 1 << 24
 
 
 @dataclass(frozen=True)
-class Sight:
+class Visibility:
     """What decides which keys a query sees: causality, padding, a sliding window and document boundaries."""
 
     queries: int
@@ -31,14 +31,16 @@ class Sight:
     """Keys visible to a query, itself included; None for all."""
     segments_BS: Tensor | None = None
     """Document number of each slot, where several are packed; queries see only their own document."""
+    causal: bool = True
+    """Whether a query sees no key after it."""
 
     def mask(self) -> Tensor:
         """Return `visible_B1TS`, True where a query may attend to a key."""
         slots_S = torch.arange(self.key_valid_BS.shape[1], device=self.key_valid_BS.device)
         distance_TS = slots_S[-self.queries :, None] - slots_S[None, :]
-        allowed_TS = distance_TS >= 0
+        allowed_TS = distance_TS >= 0 if self.causal else torch.ones_like(distance_TS, dtype=torch.bool)
         if self.window is not None:
-            allowed_TS = allowed_TS & (distance_TS < self.window)
+            allowed_TS = allowed_TS & (distance_TS.abs() < self.window)
         visible_BTS = allowed_TS & self.key_valid_BS[:, None, :]
         if self.segments_BS is not None:
             own_BT1 = self.segments_BS[:, -self.queries :, None]
@@ -60,12 +62,12 @@ class Blocks:
     """Blocks a query may choose: complete ones of its document that lie before its own, inside its window."""
 
     @classmethod
-    def of(cls, sight: Sight, positions_BS: Tensor, block_size: int) -> Blocks:
+    def of(cls, visibility: Visibility, positions_BS: Tensor, block_size: int) -> Blocks:
         """Cut at every multiple of `block_size`.
 
         `positions_BS` holds each slot's position within its document, counted from 0; anything at padding.
         """
-        valid_BS, (batch, slots) = sight.key_valid_BS, positions_BS.shape
+        valid_BS, (batch, slots) = visibility.key_valid_BS, positions_BS.shape
         opens_BS = (positions_BS % block_size == 0) & valid_BS
         block_BS = (opens_BS.cumsum(dim=1) - 1).clamp(min=0)
         blocks = int(block_BS.max()) + 1
@@ -78,33 +80,68 @@ class Blocks:
         table = slot_BS.new_full((batch, blocks * block_size + 1), -1).scatter(1, place_BS, slot_BS)
         table_BCP = table[:, :-1].view(batch, blocks, block_size)
 
-        own_BT = block_BS[:, -sight.queries :]
+        own_BT = block_BS[:, -visibility.queries :]
         open_BTC = torch.arange(blocks, device=own_BT.device) < own_BT[..., None]
         last_BC = table_BCP[..., -1]
-        if sight.window is not None:
-            query_slot_T1 = slot_BS[0, -sight.queries :, None]
-            open_BTC = open_BTC & (query_slot_T1 - last_BC[:, None, :] < sight.window)
-        if sight.segments_BS is not None:
-            segment_BC = sight.segments_BS.gather(1, table_BCP[..., 0].clamp(min=0))
-            open_BTC = open_BTC & (segment_BC[:, None, :] == sight.segments_BS[:, -sight.queries :, None])
+        if visibility.window is not None:
+            query_slot_T1 = slot_BS[0, -visibility.queries :, None]
+            open_BTC = open_BTC & (query_slot_T1 - last_BC[:, None, :] < visibility.window)
+        if visibility.segments_BS is not None:
+            segment_BC = visibility.segments_BS.gather(1, table_BCP[..., 0].clamp(min=0))
+            own_BT1 = visibility.segments_BS[:, -visibility.queries :, None]
+            open_BTC = open_BTC & (segment_BC[:, None, :] == own_BT1)
         return cls(table_BCP.clamp(min=0), table_BCP >= 0, own_BT, open_BTC)
 
 
-@dataclass(frozen=True)
 class View:
-    """What the layers of one sliding window share in one forward pass."""
+    """What the attentions of one window share in one forward pass, made when it is first asked for.
 
-    sight: Sight
-    visible_B1TS: Tensor | None
-    """The mask of dense and top-m attention; None where attention is plainly causal and no mask is needed."""
-    blocks: Blocks | None
-    """For block attention only."""
+    Args:
+        visibility: which keys queries see.
+        positions_BS: each slot's position within its document.
+        masked: whether anything is padded or packed.
+    """
+
+    def __init__(self, visibility: Visibility, positions_BS: Tensor, *, masked: bool) -> None:
+        self.visibility, self._positions_BS = visibility, positions_BS
+        slots = visibility.key_valid_BS.shape[1]
+        window = visibility.window
+        self.is_plain = (
+            not masked
+            and (window is None or window >= slots)
+            and (not visibility.causal or visibility.queries in (1, slots))
+        )
+        """Whether queries see all keys, or all up to their own."""
+        self._mask_B1TS: Tensor | None = None
+        self._blocks: dict[int, Blocks] = {}
+
+    def mask(self) -> Tensor:
+        """Return `visible_B1TS`, True where a query may attend to a key."""
+        if self._mask_B1TS is None:
+            self._mask_B1TS = self.visibility.mask()
+        return self._mask_B1TS
+
+    def needed_mask(self) -> Tensor | None:
+        """Return the mask; None where attention is plain."""
+        return None if self.is_plain else self.mask()
+
+    def blocks(self, size: int) -> Blocks:
+        """Return the keys cut into blocks of a size."""
+        if size not in self._blocks:
+            self._blocks[size] = Blocks.of(self.visibility, self._positions_BS, size)
+        return self._blocks[size]
 
 
 def dense_attention(
-    query_BHTD: Tensor, key_BGSD: Tensor, value_BGSD: Tensor, visible_B1TS: Tensor | None, scale: float
+    query_BHTD: Tensor,
+    key_BGSD: Tensor,
+    value_BGSD: Tensor,
+    visible_B1TS: Tensor | None,
+    scale: float,
+    *,
+    causal: bool = True,
 ) -> Tensor:
-    """Softmax attention over every visible key; without a mask plainly causal, over T = S or T = 1.
+    """Softmax attention over every visible key; without a mask over all, or, if causal, over T = S or T = 1.
 
     Returns:
         `BHTD`, in the dtype of the query.
@@ -117,7 +154,7 @@ def dense_attention(
             grouped_BGHD, key_BGSD, value_BGSD, attn_mask=visible_B1TS, scale=scale
         )
         return grouped_BGHD.reshape(query_BHTD.shape)
-    causal = visible_B1TS is None and query_BHTD.shape[2] > 1
+    causal = causal and visible_B1TS is None and query_BHTD.shape[2] > 1
     return F.scaled_dot_product_attention(
         query_BHTD,
         key_BGSD,
@@ -127,6 +164,31 @@ def dense_attention(
         scale=scale,
         enable_gqa=heads != groups,
     )
+
+
+def capped_attention(
+    query_BHTD: Tensor,
+    key_BGSD: Tensor,
+    value_BGSD: Tensor,
+    visible_B1TS: Tensor,
+    scale: float,
+    softcap: float,
+) -> Tensor:
+    """Softmax attention over every visible key, of scores that `softcap * tanh(score / softcap)` bounds.
+
+    Gemma 2 (Riviere et al. 2024, arXiv:2408.00118).
+    """
+    batch, heads, queries, _ = query_BHTD.shape
+    key_BHSD, value_BHSD = _repeat_heads(key_BGSD, heads), _repeat_heads(value_BGSD, heads)
+    step = max(1, ELEMENT_BUDGET // (batch * heads * key_BGSD.shape[2]))
+    outputs = []
+    for start in range(0, queries, step):
+        chunk = slice(start, start + step)
+        scores_BHtS = softcap * torch.tanh((query_BHTD[:, :, chunk] * scale) @ key_BHSD.mT / softcap)
+        scores_BHtS = scores_BHtS.masked_fill(~visible_B1TS[:, :, chunk], -torch.inf)
+        weights_BHtS = scores_BHtS.softmax(dim=-1, dtype=torch.float32).to(query_BHTD.dtype)
+        outputs.append(weights_BHtS @ value_BHSD)
+    return torch.cat(outputs, dim=2)
 
 
 def top_m_attention(
@@ -160,7 +222,7 @@ def block_attention(
     query_BHTD: Tensor,
     key_BGSD: Tensor,
     value_BGSD: Tensor,
-    sight: Sight,
+    visibility: Visibility,
     blocks: Blocks,
     scale: float,
     num_blocks: int,
@@ -175,7 +237,7 @@ def block_attention(
     batch, heads, queries, width = query_BHTD.shape
     _, count, block_size = blocks.slots_BCP.shape
     if count <= num_blocks:
-        return dense_attention(query_BHTD, key_BGSD, value_BGSD, sight.mask(), scale)
+        return dense_attention(query_BHTD, key_BGSD, value_BGSD, visibility.mask(), scale)
     chosen_BHTK = _choose_blocks(query_BHTD, key_BGSD, blocks, num_blocks)
     rows_B111 = torch.arange(batch, device=chosen_BHTK.device)[:, None, None, None]
     step = max(1, ELEMENT_BUDGET // (batch * heads * num_blocks * block_size * width))
@@ -190,8 +252,8 @@ def block_attention(
         first = key_BGSD.shape[2] - queries + start
         query_slot_t1 = torch.arange(first, first + chosen_BHtK.shape[2], device=slots_BHtN.device)[:, None]
         seen_BHtN = seen_BHtN & (slots_BHtN <= query_slot_t1)
-        if sight.window is not None:
-            seen_BHtN = seen_BHtN & (query_slot_t1 - slots_BHtN < sight.window)
+        if visibility.window is not None:
+            seen_BHtN = seen_BHtN & (query_slot_t1 - slots_BHtN < visibility.window)
 
         query_BHt1D = query_BHTD[:, :, start : start + step].unsqueeze(-2) * scale
         scores_BHtN = (query_BHt1D @ _gather_slots(key_BGSD, slots_BHtN).mT).squeeze(-2)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from roots_compress.errors import InputError
-
-LARGEST = 2**31 - 1
-"""The largest width or length that a configuration may name; tensors have no longer axes."""
+from roots_compress.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -21,18 +18,19 @@ class Limits:
     """Whether ONNX Runtime's fused attention can express its own; None where the files do not say it."""
 
 
-def is_fusible(position: str, attention: str, head_dims: Iterable[int]) -> bool:
+def is_fusible(spec: ModelSpec) -> bool:
     """Return whether `GroupQueryAttention` can express a model's attention, in all of its layers.
 
-    It takes heads whose size is a multiple of 8, and gives rotary positions to multiples of 16 only.
-
-    Args:
-        position: `rotary` or `learned`.
-        attention: the kind: `dense`, `top_m` or `block`.
-        head_dims: the size of the heads of each layer.
+    It takes causal self-attention over heads whose size is a multiple of 8, and gives rotary positions to
+    multiples of 16 only, whole heads of them.
     """
-    multiple = 16 if position == "rotary" else 8
-    return attention == "dense" and all(width % multiple == 0 for width in head_dims)
+    return all(
+        attention.source == "self"
+        and attention.causal
+        and attention.sparse is None
+        and attention.head_dim % (8 if attention.rope is None else 16) == 0
+        for attention in spec.attentions()
+    )
 
 
 def require_fusible(fusible: bool, where: str | None = None) -> None:

@@ -1,6 +1,6 @@
 """The ROOTS model: a decoder whose layers may differ in width, as transformers loads, runs and saves it.
 
-Its layers stand in `layers.py`.
+Its layers are in `layer.py`, and their blocks in `blocks/`.
 
 Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden size, V vocabulary.
 """
@@ -17,10 +17,12 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from roots_compress.models import attention
+from roots_compress.models.blocks.base import Context, Sees, make_norm
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.layers import RootsLayer, make_norm
+from roots_compress.models.layer import RootsLayer
 from roots_compress.models.quantized import QuantizedEmbedding, make_embedding, make_linear
-from roots_compress.models.rotary import CosSin, rotary_frequencies
+from roots_compress.models.rotary import cos_sin, rotary_frequencies
+from roots_compress.models.spec import EMBEDDING, HEAD
 
 
 class RootsPreTrainedModel(PreTrainedModel):
@@ -39,17 +41,19 @@ class RootsModel(RootsPreTrainedModel):
 
     def __init__(self, config: RootsConfig) -> None:
         super().__init__(config)
-        self.embed_tokens = make_embedding(config, "model.embed_tokens")
-        if config.position == "learned":
-            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.layers = nn.ModuleList(RootsLayer(config, index) for index in range(config.num_hidden_layers))
-        self.norm = make_norm(config, config.hidden_size)
+        spec = config.spec
+        self.embed_tokens = make_embedding(config, EMBEDDING)
+        if spec.embeddings.positions is not None:
+            self.embed_positions = nn.Embedding(spec.embeddings.positions, spec.width)
+        self.layers = nn.ModuleList(RootsLayer(config, index) for index in range(len(spec.layers)))
+        if spec.stack.final_norm is not None:
+            self.norm = make_norm(spec.stack.final_norm, spec.width)
         # Kept outside the state dict, and in float32 whatever the weights' dtype.
-        self._rotary = (
-            {layer["head_dim"]: rotary_frequencies(config, layer["head_dim"]) for layer in config.layers}
-            if config.position == "rotary"
-            else {}
-        )
+        self._rotary = {
+            (each.rope, each.head_dim): rotary_frequencies(each.rope, each.head_dim, spec.max_positions)
+            for each in spec.attentions()
+            if each.rope is not None
+        }
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -95,27 +99,22 @@ class RootsModel(RootsPreTrainedModel):
         positions_BS = self._positions(valid_BS, segment_ids)
         if position_ids is None:
             position_ids = positions_BS[:, past:]
-        hidden_BTW = (
-            embeds_BTW * self.config.embedding_scale if self.config.embedding_scale != 1 else embeds_BTW
-        )
-        if self.config.position == "learned":
-            hidden_BTW = hidden_BTW + self.embed_positions(position_ids)
-
+        hidden_BTW = self._embedded(embeds_BTW, position_ids)
         masked = attention_mask is not None or segment_ids is not None
-        views: dict[int | None, attention.View] = {}
-        rotary = {width: self._cos_sin(width, position_ids) for width in self._rotary}
+        context = Context(
+            self._views(tokens, valid_BS, positions_BS, segment_ids, masked=masked),
+            {key: cos_sin(frequencies, position_ids) for key, frequencies in self._rotary.items()},
+            past_key_values,
+        )
         states = [hidden_BTW]
-        for layer, widths in zip(self.layers, self.config.layers, strict=True):
-            window = widths["sliding_window"]
-            if window not in views:
-                sight = attention.Sight(tokens, valid_BS, window, segment_ids)
-                views[window] = self._view(sight, positions_BS, masked)
-            cos_sin = rotary.get(widths["head_dim"])
-            hidden_BTW = layer(hidden_BTW, views[window], cos_sin, past_key_values)
+        for layer in self.layers:
+            hidden_BTW = layer(hidden_BTW, context)
             if output_hidden_states:
                 states.append(hidden_BTW)
+        if self.config.spec.stack.final_norm is not None:
+            hidden_BTW = self.norm(hidden_BTW)
         return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_BTW),
+            last_hidden_state=hidden_BTW,
             past_key_values=past_key_values,
             hidden_states=tuple(states) if output_hidden_states else None,
         )
@@ -146,19 +145,31 @@ class RootsModel(RootsPreTrainedModel):
         before_BS = torch.where(starts_BS, count_BS - valid_BS.long(), 0).cummax(dim=1).values
         return (count_BS - before_BS - 1).clamp(min=0)
 
-    def _view(self, sight: attention.Sight, positions_BS: Tensor, masked: bool) -> attention.View:
-        sparse, slots = self.config.attention, sight.key_valid_BS.shape[1]
-        if sparse["kind"] == "block":
-            blocks = attention.Blocks.of(sight, positions_BS, self.config.attention_block_size)
-            return attention.View(sight, None, blocks)
-        plain = not masked and (sight.window is None or sight.window >= slots) and sight.queries in (1, slots)
-        mask = None if plain and sparse["kind"] == "dense" else sight.mask()
-        return attention.View(sight, mask, None)
+    def _embedded(self, embeds_BTW: Tensor, position_ids: Tensor) -> Tensor:
+        """Return the residual stream before the first layer."""
+        embeddings = self.config.spec.embeddings
+        hidden_BTW = embeds_BTW * embeddings.scale if embeddings.scale != 1 else embeds_BTW
+        return hidden_BTW if embeddings.positions is None else hidden_BTW + self.embed_positions(position_ids)
 
-    def _cos_sin(self, head_dim: int, position_ids: Tensor) -> CosSin:
-        frequencies, factor = self._rotary[head_dim]
-        angles = position_ids[..., None].float() * frequencies.to(position_ids.device)
-        return angles.cos() * factor, angles.sin() * factor
+    def _views(
+        self,
+        tokens: int,
+        valid_BS: Tensor,
+        positions_BS: Tensor,
+        segment_ids: Tensor | None,
+        *,
+        masked: bool,
+    ) -> dict[Sees, attention.View]:
+        """Return which keys queries see, for every window of the model."""
+        sees = {(each.window, each.causal) for each in self.config.spec.attentions()}
+        return {
+            (window, causal): attention.View(
+                attention.Visibility(tokens, valid_BS, window, segment_ids, causal),
+                positions_BS,
+                masked=masked,
+            )
+            for window, causal in sees
+        }
 
 
 class RootsForCausalLM(RootsPreTrainedModel, GenerationMixin):
@@ -174,7 +185,7 @@ class RootsForCausalLM(RootsPreTrainedModel, GenerationMixin):
             # A quantized table is shared with the head by use: it has no parameter that could be tied.
             self._tied_weights_keys = {}
         else:
-            self.lm_head = make_linear(config, "lm_head", config.hidden_size, config.vocab_size, False)
+            self.lm_head = make_linear(config, HEAD, config.hidden_size, config.vocab_size, False)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
@@ -185,7 +196,9 @@ class RootsForCausalLM(RootsPreTrainedModel, GenerationMixin):
         """Return the logits `BTV` of final hidden states."""
         head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
         logits_BTV: Tensor = head(hidden_BTW)
-        return logits_BTV * self.config.logit_scale if self.config.logit_scale != 1 else logits_BTV
+        spec = self.config.spec.head
+        logits_BTV = logits_BTV * spec.scale if spec.scale != 1 else logits_BTV
+        return logits_BTV if spec.softcap is None else spec.softcap * torch.tanh(logits_BTV / spec.softcap)
 
     def forward(
         self,

@@ -1,32 +1,27 @@
-"""The only code that resizes weights: it cuts channels, heads and layers out of a model and its config.
+"""Cutting units out of a model along the axes of its blocks, and channels out of its residual stream.
 
-torch-pruning's dependency graph (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning",
-arXiv:2301.12900) finds which rows and columns of which matrices belong to one channel, and does the cutting.
-It traces one block at a time, which keeps it quick however deep the model is.
-
-- An MLP is traced as it is: a channel is a column of `down_proj` and a row of `up_proj` and, where there is
-  one, of `gate_proj`, with their biases.
-- Attention is traced without what mixes channels inside a head only (norms of queries and keys, rotary
-  positions, softmax): through the rotation's two halves the graph would lose track of which channel is which.
-  What is left couples the columns of `o_proj` with their query head and with the key/value head it reads,
-  which is what a cut by whole heads has to respect; a cut of query heads alone leaves keys and values out.
-  Query and key norms span one head and stay as they are.
-- The residual stream is traced through the whole model, with the same stand-in for attention: a channel of
-  it is a column of the embeddings and of what reads it, a row of what writes it, an element of every norm.
+torch-pruning finds what goes together. It traces one block at a time, which keeps it quick however deep the
+model is: a block's `coupled` leaves out what mixes channels inside a head only (norms of queries and keys,
+rotary positions, softmax), where the graph would lose track of which channel is which. The residual stream is
+traced through the whole model in the same way: a channel of it is a column of the embeddings and of what
+reads it, a row of what writes it, an element of every norm. What a block says of its axes (`models/ops/`) is
+what is found here; a test compares them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from roots_compress.errors import InputError
-from roots_compress.models.layers import RootsAttention, RootsMLP
+from roots_compress.models.blocks.attention import AttentionBlock
+from roots_compress.models.blocks.base import Block
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.base import Axis
+from roots_compress.models.spec import Place
 
 StreamNorm = nn.RMSNorm | nn.LayerNorm
 # Two tokens or more: with one, the graph takes the shape of a head for that of a flattened feature map.
@@ -46,28 +41,86 @@ def check_resizable(model: RootsForCausalLM) -> None:
         )
 
 
-def mlp_group(
-    model: RootsForCausalLM, index: int, channels: Sequence[int] | None = None
-) -> tp.dependency.Group:
-    """Return the dependency group of these MLP channels of a layer (all without), rooted in `down_proj`."""
-    mlp = model.model.layers[index].mlp
-    return _group(mlp, mlp.down_proj, RootsMLP.forward, channels)
+def block_at(model: RootsForCausalLM, place: Place) -> Block:
+    """Return the block at a place."""
+    block: Block = model.model.layers[place.layer].half(place.name).block
+    return block
 
 
-def attention_group(
-    model: RootsForCausalLM, index: int, channels: Sequence[int] | None = None
-) -> tp.dependency.Group:
-    """Return the dependency group of these columns of a layer's `o_proj` (all without), rooted there."""
-    attention = model.model.layers[index].self_attn
-    return _group(attention, attention.o_proj, _couple_heads, channels)
+def axis_of(block: Block, name: str) -> Axis:
+    """Return an axis of a block by its name."""
+    return next(axis for axis in block.spec.axes() if axis.name == name)
 
 
-def query_group(
-    model: RootsForCausalLM, index: int, channels: Sequence[int] | None = None
-) -> tp.dependency.Group:
-    """Return the group of these columns of `o_proj` and their query heads, without keys and values."""
-    attention = model.model.layers[index].self_attn
-    return _group(attention, attention.o_proj, _queries_only, channels)
+def columns_of(axis: Axis, units: Sequence[int]) -> list[int]:
+    """Return the input channels of an axis's projection that these units have."""
+    return [unit * axis.size + offset for unit in units for offset in range(axis.size)]
+
+
+def group_of(block: Block, axis: Axis, units: Sequence[int] | None = None) -> tp.dependency.Group:
+    """Return torch-pruning's group of these units of an axis (all without), rooted in its projection."""
+    assert axis.projection is not None, f"{axis.name} has no projection"
+    root = block.linear(axis.projection)
+    # The graph is read off autograd, also where the parameters are frozen.
+    example_BTW = root.weight.new_zeros(1, TRACED_TOKENS, root.out_features, requires_grad=True)
+    was_training = block.training
+    with torch.enable_grad():
+        graph = tp.DependencyGraph().build_dependency(
+            block,
+            example_inputs=example_BTW,
+            forward_fn=lambda traced, x_BTW: traced.coupled(x_BTW, axis.name),
+            verbose=False,
+        )
+    block.train(was_training)
+    chosen = range(root.in_features) if units is None else columns_of(axis, units)
+    group = graph.get_pruning_group(root, tp.prune_linear_in_channels, list(chosen))
+    for number, (dependency, indices) in enumerate(group.items):
+        # A key/value channel is named once for every query head that reads it; it is to be cut once.
+        if len(set(indices)) < len(indices):
+            group[number] = (dependency, sorted(set(indices)))
+    return group
+
+
+def keep_units(model: RootsForCausalLM, place: Place, name: str, kept: Sequence[int]) -> None:
+    """Cut all units of a block's axis but these.
+
+    Raises:
+        InputError: the model is quantized.
+    """
+    check_resizable(model)
+    block = block_at(model, place)
+    axis = axis_of(block, name)
+    of_group = [0] * axis.groups
+    for unit in kept:
+        of_group[unit * axis.groups // axis.units] += 1
+    assert len(set(of_group)) == 1, f"the groups would keep {of_group} units of {name}"
+    removed = _complement(kept, axis.units)
+    if removed:
+        if axis.projection is None:
+            block.drop(name, kept)
+        else:
+            group_of(block, axis, removed).prune()
+            _cut_norms(block, axis, kept)
+    spec = block.spec.cut(name, len(kept))
+    block.spec = spec
+    model.config.spec = model.config.spec.with_op(place, spec)
+
+
+def keep_layers(model: RootsForCausalLM, kept: Sequence[int]) -> None:
+    """Drop all layers but these, and number those that stay from 0, as their places in a KV cache are.
+
+    Raises:
+        InputError: the model is quantized.
+    """
+    check_resizable(model)
+    _complement(kept, len(model.model.layers))
+    spec = model.config.spec
+    model.model.layers = nn.ModuleList(model.model.layers[index] for index in kept)
+    model.config.spec = spec.with_layers(tuple(spec.layers[index] for index in kept))
+    for index, layer in enumerate(model.model.layers):
+        for half in layer.halves:
+            if isinstance(half.block, AttentionBlock):
+                half.block.layer_idx = index
 
 
 def residual_group(model: RootsForCausalLM, channels: Sequence[int] | None = None) -> tp.dependency.Group:
@@ -103,7 +156,7 @@ def keep_residual_channels(model: RootsForCausalLM, kept: Sequence[int]) -> None
     removed = _complement(kept, model.config.hidden_size)
     if removed:
         residual_group(model, removed).prune()
-    model.config.hidden_size = len(kept)
+    model.config.spec = model.config.spec.with_embeddings(width=len(kept))
     # Embedding and head were cut each by itself; where they are one matrix, they become so again.
     model.tie_weights()
 
@@ -131,71 +184,14 @@ class StreamNormPruner(tp.pruner.function.BasePruningFunc):
     get_in_channels = get_out_channels
 
 
-def keep_mlp_channels(model: RootsForCausalLM, index: int, kept: Sequence[int]) -> None:
-    """Cut all MLP channels of a layer but these.
-
-    Raises:
-        InputError: the model is quantized.
-    """
-    check_resizable(model)
-    widths = model.config.layers[index]
-    removed = _complement(kept, widths["intermediate_size"])
-    if removed:
-        mlp_group(model, index, removed).prune()
-    widths["intermediate_size"] = len(kept)
-
-
-def keep_kv_groups(model: RootsForCausalLM, index: int, kept: Sequence[int]) -> None:
-    """Cut all key/value heads of a layer but these, each with the query heads that read it.
-
-    Raises:
-        InputError: the model is quantized.
-    """
-    check_resizable(model)
-    widths = model.config.layers[index]
-    attention = model.model.layers[index].self_attn
-    each = attention.num_heads // attention.num_kv_heads
-    removed = _complement(kept, attention.num_kv_heads)
-    if removed:
-        attention_group(model, index, head_columns(removed, each * attention.head_dim)).prune()
-    attention.num_heads = widths["num_attention_heads"] = len(kept) * each
-    attention.num_kv_heads = widths["num_key_value_heads"] = len(kept)
-
-
-def keep_query_heads(model: RootsForCausalLM, index: int, kept: Sequence[int]) -> None:
-    """Cut all query heads of a layer but these, equally many of each key/value group.
-
-    Raises:
-        InputError: the model is quantized.
-    """
-    check_resizable(model)
-    attention = model.model.layers[index].self_attn
-    each = attention.num_heads // attention.num_kv_heads
-    of_group = [sum(head // each == group for head in kept) for group in range(attention.num_kv_heads)]
-    assert len(set(of_group)) == 1, f"the key/value groups would keep {of_group} query heads"
-    removed = _complement(kept, attention.num_heads)
-    if removed:
-        query_group(model, index, head_columns(removed, attention.head_dim)).prune()
-    attention.num_heads = model.config.layers[index]["num_attention_heads"] = len(kept)
-
-
-def head_columns(groups: Sequence[int], size: int) -> list[int]:
-    """Return the columns of `o_proj` that read these key/value groups or heads, `size` columns each."""
-    return [group * size + offset for group in groups for offset in range(size)]
-
-
-def keep_layers(model: RootsForCausalLM, kept: Sequence[int]) -> None:
-    """Drop all layers but these, and number those that stay from 0, as their places in a KV cache are.
-
-    Raises:
-        InputError: the model is quantized.
-    """
-    check_resizable(model)
-    _complement(kept, len(model.model.layers))
-    model.model.layers = nn.ModuleList(model.model.layers[index] for index in kept)
-    model.config.layers = [model.config.layers[index] for index in kept]
-    for index, layer in enumerate(model.model.layers):
-        layer.self_attn.layer_idx = index
+def _cut_norms(block: Block, axis: Axis, kept: Sequence[int]) -> None:
+    """Cut the norms that run along an axis, which no trace follows."""
+    for member in axis.members:
+        module = block.get_submodule(member.parameter.rpartition(".")[0])
+        if isinstance(module, nn.RMSNorm):
+            entries = [unit * member.size + offset for unit in kept for offset in range(member.size)]
+            module.weight = nn.Parameter(module.weight.detach()[entries])
+            module.normalized_shape = (len(entries),)
 
 
 def _complement(kept: Sequence[int], count: int) -> list[int]:
@@ -210,66 +206,16 @@ def _all_but(numbers: Sequence[int], count: int) -> list[int]:
     return [number for number in range(count) if number not in excluded]
 
 
-def _group(
-    block: nn.Module,
-    root: nn.Linear,
-    forward: Callable[[Any, Tensor], Tensor],
-    channels: Sequence[int] | None,
-) -> tp.dependency.Group:
-    # The graph is read off autograd, also where the parameters are frozen.
-    example_BTW = root.weight.new_zeros(1, TRACED_TOKENS, root.out_features, requires_grad=True)
-    was_training = block.training
-    with torch.enable_grad():
-        graph = tp.DependencyGraph().build_dependency(
-            block, example_inputs=example_BTW, forward_fn=forward, verbose=False
-        )
-    block.train(was_training)
-    chosen = range(root.in_features) if channels is None else channels
-    group = graph.get_pruning_group(root, tp.prune_linear_in_channels, list(chosen))
-    for number, (dependency, indices) in enumerate(group.items):
-        # A key/value channel is named once for every query head that reads it; it is to be cut once.
-        if len(set(indices)) < len(indices):
-            group[number] = (dependency, sorted(set(indices)))
-    return group
-
-
-def _queries_only(attention: RootsAttention, hidden_BTW: Tensor) -> Tensor:
-    """Join each query channel to the column of `o_proj` that its head's context goes to."""
-    out_BTW: Tensor = attention.o_proj(attention.q_proj(hidden_BTW))
-    return out_BTW
-
-
 def _couple_stream(model: RootsForCausalLM, tokens_BT: Tensor) -> Tensor:
-    """Run the model with couplings in place of attention: what reads and writes the stream, in its order."""
+    """Run the model with couplings in place of blocks: what reads and writes the stream, in its order."""
     decoder = model.model
     hidden_BTW = decoder.embed_tokens(tokens_BT)
-    if model.config.position == "learned":
+    if model.config.spec.embeddings.positions is not None:
         hidden_BTW = hidden_BTW + decoder.embed_positions(tokens_BT)
     for layer in decoder.layers:
-        hidden_BTW = hidden_BTW + _couple_heads(layer.self_attn, layer.input_layernorm(hidden_BTW))
-        hidden_BTW = hidden_BTW + layer.mlp(layer.post_attention_layernorm(hidden_BTW))
-    return model.project(decoder.norm(hidden_BTW))
-
-
-def _couple_heads(attention: RootsAttention, hidden_BTW: Tensor) -> Tensor:
-    """Combine queries, keys and values channel by channel: the couplings of attention, head by head."""
-    each = attention.num_heads // attention.num_kv_heads
-
-    def repeat(key_BTC: Tensor) -> Tensor:
-        if each == 1:
-            return key_BTC
-        batch, tokens, _ = key_BTC.shape
-        heads = key_BTC.view(batch, tokens, attention.num_kv_heads, attention.head_dim).transpose(1, 2)
-        # torch-pruning knows grouped heads by this expansion of five dimensions.
-        repeated = heads[:, :, None].expand(-1, -1, each, -1, -1)
-        return (
-            repeated.reshape(batch, attention.num_heads, tokens, -1)
-            .transpose(1, 2)
-            .reshape(batch, tokens, -1)
-        )
-
-    query, key, value = (
-        projection(hidden_BTW) for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    out_BTW: Tensor = attention.o_proj(query * repeat(key) * repeat(value))
-    return out_BTW
+        for half in layer.halves:
+            given_BTW = half.given(half.block.coupled(half.read(hidden_BTW), half.block.spec.axes()[0].name))
+            hidden_BTW = half.add(hidden_BTW, given_BTW)
+    if model.config.spec.stack.final_norm is not None:
+        hidden_BTW = decoder.norm(hidden_BTW)
+    return model.project(hidden_BTW)

@@ -1,46 +1,85 @@
 """Rotary positions (Su et al. 2021, "RoFormer"): how fast each pair of channels turns, and the turning.
 
-Shape legend: B batch, T tokens, H heads, D head dimension, d half of it.
+Shape legend: B batch, T tokens, H heads, D head dimension, d half of the turned channels.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from roots_compress.models.config import RootsConfig
+from roots_compress.models.ops.attention import LongRopeScaling, Rope
 
 CosSin = tuple[Tensor, Tensor]
 """Cosines and sines of the angles, `BTd` each."""
 
 
-def rotary_frequencies(config: RootsConfig, head_dim: int) -> tuple[Tensor, float]:
-    """Return the inverse frequencies (`head_dim / 2`, float32) and the factor on cosines and sines.
+class Frequencies(NamedTuple):
+    """How fast the pairs turn."""
 
-    Scaled variants (`linear`, `llama3`, `yarn`) are computed by transformers.
+    short_d: Tensor
+    """Radians a position, float32."""
+    factor: float
+    """On cosines and sines."""
+    long_d: Tensor | None = None
+    """What holds instead, for all positions, where a text is longer than `length`; None: nothing does."""
+    length: int | None = None
+
+
+def rotary_frequencies(rope: Rope, head_dim: int, max_positions: int) -> Frequencies:
+    """Return the frequencies of the turned channels.
+
+    Scaled variants are computed by transformers.
+
+    Args:
+        rope: of an attention.
+        head_dim: channels of its heads.
+        max_positions: that the model was made for.
     """
-    parameters = dict(config.rope_parameters or {})
-    if parameters["rope_type"] == "default":
-        exponent = torch.arange(0, head_dim, 2, device="cpu").float() / head_dim
-        return 1.0 / parameters["rope_theta"] ** exponent, 1.0
+    turned = rope.rotary_dim or head_dim
+    exponent = torch.arange(0, turned, 2, device="cpu").float() / turned
+    plain_d = 1.0 / rope.theta**exponent
+    if rope.scaling is None:
+        return Frequencies(plain_d, 1.0)
+    if isinstance(rope.scaling, LongRopeScaling):
+        short, long = (
+            1.0 / (torch.tensor(factors, device="cpu") * rope.theta**exponent)
+            for factors in (rope.scaling.short_factor, rope.scaling.long_factor)
+        )
+        length = rope.scaling.original_max_position_embeddings
+        return Frequencies(short, rope.scaling.attention_factor, long, length)
+    parameters = rope.parameters()
     llama = LlamaConfig(
-        hidden_size=head_dim,
+        hidden_size=turned,
         num_attention_heads=1,
-        head_dim=head_dim,
-        max_position_embeddings=config.max_position_embeddings,
+        head_dim=turned,
+        max_position_embeddings=max_positions,
         rope_parameters=parameters,
     )
     # Inside `from_pretrained` tensors are made without storage unless a device is named.
     with torch.device("cpu"):
         frequencies, factor = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](llama, device=torch.device("cpu"))
-    return frequencies.float(), float(factor)
+    return Frequencies(frequencies.float(), float(factor))
+
+
+def cos_sin(frequencies: Frequencies, position_ids_BT: Tensor) -> CosSin:
+    """Return the cosines and sines at the positions of new tokens."""
+    turning_d = frequencies.short_d
+    if frequencies.long_d is not None and frequencies.length is not None:
+        turning_d = frequencies.long_d if int(position_ids_BT.max()) >= frequencies.length else turning_d
+    angles = position_ids_BT[..., None].float() * turning_d.to(position_ids_BT.device)
+    return angles.cos() * frequencies.factor, angles.sin() * frequencies.factor
 
 
 def rotate(x_BHTD: Tensor, cos_sin: CosSin) -> Tensor:
-    """Apply rotary positions, the two halves of the head dimension forming the rotated pairs."""
+    """Apply rotary positions; the two halves of the turned channels, a head's first, form the pairs."""
     cos_BTd, sin_BTd = cos_sin
     cos, sin = cos_BTd[:, None].to(x_BHTD.dtype), sin_BTd[:, None].to(x_BHTD.dtype)
-    first, second = x_BHTD.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    turned = 2 * cos.shape[-1]
+    first, second = x_BHTD[..., :turned].chunk(2, dim=-1)
+    parts = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat((*parts, x_BHTD[..., turned:]) if turned < x_BHTD.shape[-1] else parts, dim=-1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from roots_compress.models import attention
-from roots_compress.models.attention import Blocks, Sight, block_attention, dense_attention, top_m_attention
+from roots_compress.models.attention import Blocks, Visibility, block_attention, dense_attention, top_m_attention
 
 SCALE = 0.37
 
@@ -100,7 +100,7 @@ def positions_of(valid: list[list[bool]], segments: list[list[int]]) -> Tensor:
 def test_top_m_equals_brute_force(layout: str, queries: int) -> None:
     valid, window, segments = LAYOUTS[layout]
     heads = random_heads(2, 4, 2, queries, 19)
-    sight = Sight(queries, torch.tensor(valid), window, torch.tensor(segments))
+    sight = Visibility(queries, torch.tensor(valid), window, torch.tensor(segments))
     ours = top_m_attention(*heads, sight.mask(), SCALE, 4)
     theirs = by_brute_force(heads, valid, window, segments, top_m=4)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -112,7 +112,7 @@ def test_top_m_equals_brute_force(layout: str, queries: int) -> None:
 def test_block_equals_brute_force(layout: str, queries: int, num_blocks: int) -> None:
     valid, window, segments = LAYOUTS[layout]
     heads = random_heads(2, 4, 2, queries, 19)
-    sight = Sight(queries, torch.tensor(valid), window, torch.tensor(segments))
+    sight = Visibility(queries, torch.tensor(valid), window, torch.tensor(segments))
     blocks = Blocks.of(sight, positions_of(valid, segments), 3)
     ours = block_attention(*heads, sight, blocks, SCALE, num_blocks)
     theirs = by_brute_force(heads, valid, window, segments, block_size=3, num_blocks=num_blocks)
@@ -126,7 +126,7 @@ def test_block_equals_brute_force(layout: str, queries: int, num_blocks: int) ->
 def test_top_m_equals_dense_where_it_covers_all_keys(layout: str) -> None:
     valid, window, segments = LAYOUTS[layout]
     heads = random_heads(2, 6, 3, 19, 19)
-    visible = Sight(19, torch.tensor(valid), window, torch.tensor(segments)).mask()
+    visible = Visibility(19, torch.tensor(valid), window, torch.tensor(segments)).mask()
     # One key short of all slots, so that the sparse path runs; only a query that sees 19 keys would lose one.
     covered = (visible.sum(dim=-1) <= 18)[:, 0]
     ours = top_m_attention(*heads, visible, SCALE, 18).transpose(1, 2)
@@ -140,7 +140,7 @@ def test_top_m_equals_dense_where_it_covers_all_keys(layout: str) -> None:
 def test_block_equals_dense_where_it_covers_all_keys(layout: str, short: int) -> None:
     valid, window, segments = LAYOUTS[layout]
     heads = random_heads(2, 6, 3, 19, 19)
-    sight = Sight(19, torch.tensor(valid), window, torch.tensor(segments))
+    sight = Visibility(19, torch.tensor(valid), window, torch.tensor(segments))
     blocks = Blocks.of(sight, positions_of(valid, segments), 4)
     num_blocks = blocks.slots_BCP.shape[1] - short
     covered = torch.tensor(valid) & (blocks.open_BTC.sum(dim=-1) < num_blocks)
@@ -154,7 +154,7 @@ def test_block_equals_dense_where_it_covers_all_keys(layout: str, short: int) ->
 def test_fully_padded_row_stays_finite(dtype: torch.dtype) -> None:
     query, key, value = (tensor.to(dtype) for tensor in random_heads(2, 2, 1, 9, 9))
     valid = torch.tensor([[False] * 9, [True] * 9])
-    sight = Sight(9, valid)
+    sight = Visibility(9, valid)
     blocks = Blocks.of(sight, (valid.long().cumsum(dim=1) - 1).clamp(min=0), 2)
     for ours in (
         dense_attention(query, key, value, sight.mask(), SCALE),
@@ -168,7 +168,7 @@ def test_fully_padded_row_stays_finite(dtype: torch.dtype) -> None:
 def test_large_products_do_not_overflow_in_float16() -> None:
     query, key, value = (tensor.half() * 150 for tensor in random_heads(1, 1, 1, 9, 9, width=32))
     assert torch.isinf(query @ key.mT).any()
-    sight = Sight(9, torch.ones(1, 9, dtype=torch.bool))
+    sight = Visibility(9, torch.ones(1, 9, dtype=torch.bool))
     blocks = Blocks.of(sight, torch.arange(9)[None], 2)
     scale = 1 / 32
     assert torch.isfinite(top_m_attention(query, key, value, sight.mask(), scale, 3)).all()
@@ -177,7 +177,7 @@ def test_large_products_do_not_overflow_in_float16() -> None:
 
 def test_working_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     heads = random_heads(2, 4, 2, 19, 19)
-    sight = Sight(19, torch.ones(2, 19, dtype=torch.bool))
+    sight = Visibility(19, torch.ones(2, 19, dtype=torch.bool))
     blocks = Blocks.of(sight, torch.arange(19).expand(2, -1), 3)
     whole = [
         top_m_attention(*heads, sight.mask(), SCALE, 4),
@@ -195,7 +195,7 @@ def test_block_attention_never_holds_a_square_tensor() -> None:
     """Its largest tensor grows as tokens times square root: here far below tokens squared."""
     tokens, block_size = 1024, 32
     heads = random_heads(1, 1, 1, tokens, tokens, width=2)
-    sight = Sight(tokens, torch.ones(1, tokens, dtype=torch.bool))
+    sight = Visibility(tokens, torch.ones(1, tokens, dtype=torch.bool))
     largest = 0
 
     class Largest(torch.utils._python_dispatch.TorchDispatchMode):
@@ -217,8 +217,8 @@ def test_a_single_query_attends_like_the_last_of_many(masked: bool) -> None:
     query_BHTD, key_BGSD, value_BGSD = random_heads(3, 6, 2, 9, 9)
     valid_BS = torch.ones(3, 9, dtype=torch.bool)
     valid_BS[1, :4] = not masked
-    many = dense_attention(query_BHTD, key_BGSD, value_BGSD, Sight(9, valid_BS).mask(), SCALE)
-    mask = Sight(1, valid_BS).mask() if masked else None
+    many = dense_attention(query_BHTD, key_BGSD, value_BGSD, Visibility(9, valid_BS).mask(), SCALE)
+    mask = Visibility(1, valid_BS).mask() if masked else None
     one = dense_attention(query_BHTD[:, :, -1:], key_BGSD, value_BGSD, mask, SCALE)
     assert one.shape == (3, 6, 1, 8)
     torch.testing.assert_close(one, many[:, :, -1:])

@@ -61,7 +61,7 @@ def _rules(layer: Mapping[str, str], *, biases: tuple[str, ...] = (), **others: 
             yield Rule(f"blk.{{}}.{source}.bias", (f"model.layers.{{}}.{target}.bias",))
 
 
-_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+_NORMS = {"attn_norm": "self_attn_pre_norm", "ffn_norm": "mlp_pre_norm"}
 _QKV = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"}
 _OUTPUT = {"attn_output": "self_attn.o_proj"}
 _MLP = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}

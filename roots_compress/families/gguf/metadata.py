@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from roots_compress.errors import InputError
 from roots_compress.io.gguf_file import GgufModel
-from roots_compress.models.limits import LARGEST
+from roots_compress.models.ops.base import LARGEST
 
 DIRECTORY = "Use the model's Hugging Face directory."
 # Keys that change nothing, whatever they hold: how a file came about.

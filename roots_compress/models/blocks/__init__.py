@@ -1,0 +1,1 @@
+"""Blocks as modules: the one forward of each."""

@@ -1,0 +1,110 @@
+"""Attention over the cache: positions, norms of queries and keys, dense or sparse.
+
+Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden size, H query heads, G key/value
+heads, D head dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from roots_compress.models import attention
+from roots_compress.models.blocks.base import Block, Context
+from roots_compress.models.ops.attention import Attention, BlockSparse
+from roots_compress.models.quantized import CacheRounding, has_int8_cache
+from roots_compress.models.rotary import rotate
+
+
+class AttentionBlock(Block):
+    """Self-attention with grouped key/value heads."""
+
+    spec: Attention
+    q_proj: nn.Module
+    k_proj: nn.Module
+    v_proj: nn.Module
+    o_proj: nn.Module
+
+    def __init__(self, spec: Attention, config: Any, name: str, layer: int) -> None:
+        super().__init__(spec, config, name)
+        self.layer_idx = layer
+        """Its place in a KV cache."""
+        if spec.qk_norm is not None:
+            whole = spec.qk_norm.over == "projection"
+            self.q_norm = nn.RMSNorm(spec.head_dim * (spec.heads if whole else 1), eps=spec.qk_norm.eps)
+            self.k_norm = nn.RMSNorm(spec.head_dim * (spec.kv_heads if whole else 1), eps=spec.qk_norm.eps)
+        self.cache_rounding = CacheRounding(spec.kv_heads, spec.head_dim) if has_int8_cache(config) else None
+
+    def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return the attention's contribution to the residual stream, `BTW`."""
+        out_BTW: Tensor = self.o_proj(self.inner(x_BTW, context))
+        return out_BTW
+
+    def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return what the output projection reads, `(B, T, H * D)`: the heads' contexts side by side."""
+        spec, (batch, tokens, _) = self.spec, x_BTW.shape
+        query, key, value = self.q_proj(x_BTW), self.k_proj(x_BTW), self.v_proj(x_BTW)
+        if spec.qk_norm is not None and spec.qk_norm.over == "projection":
+            query, key = self.q_norm(query), self.k_norm(key)
+        query = query.view(batch, tokens, spec.heads, spec.head_dim)
+        key = key.view(batch, tokens, spec.kv_heads, spec.head_dim)
+        value = value.view(batch, tokens, spec.kv_heads, spec.head_dim)
+        if spec.qk_norm is not None and spec.qk_norm.over == "head":
+            query, key = self.q_norm(query), self.k_norm(key)
+        query_BHTD, key_BGSD, value_BGSD = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        if spec.rope is not None:
+            cos_sin = context.angles[spec.rope, spec.head_dim]
+            query_BHTD, key_BGSD = rotate(query_BHTD, cos_sin), rotate(key_BGSD, cos_sin)
+        if self.cache_rounding is not None:
+            key_BGSD, value_BGSD = self.cache_rounding(key_BGSD, value_BGSD)
+        if context.cache is not None:
+            key_BGSD, value_BGSD = context.cache.update(key_BGSD, value_BGSD, self.layer_idx)
+        context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec.window, spec.causal])
+        return context_BHTD.transpose(1, 2).reshape(batch, tokens, -1)
+
+    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+        """Join channels head by head, without what mixes them inside a head only.
+
+        Along `queries` each query channel meets the column of the output projection that its head's context
+        goes to; along other axes keys and values meet it too.
+        """
+        out_BTW: Tensor
+        if axis == "queries":
+            out_BTW = self.o_proj(self.q_proj(x_BTW))
+            return out_BTW
+        query, key, value = self.q_proj(x_BTW), self.k_proj(x_BTW), self.v_proj(x_BTW)
+        out_BTW = self.o_proj(query * self._repeated(key) * self._repeated(value))
+        return out_BTW
+
+    def _repeated(self, key_BTC: Tensor) -> Tensor:
+        """Return each key/value channel once for every query head of its group."""
+        spec = self.spec
+        if spec.queries == 1:
+            return key_BTC
+        batch, tokens, _ = key_BTC.shape
+        heads = key_BTC.view(batch, tokens, spec.kv_heads, spec.head_dim).transpose(1, 2)
+        # torch-pruning knows grouped heads by this expansion of five dimensions.
+        repeated = heads[:, :, None].expand(-1, -1, spec.queries, -1, -1)
+        return repeated.reshape(batch, spec.heads, tokens, -1).transpose(1, 2).reshape(batch, tokens, -1)
+
+    def _attend(
+        self, query_BHTD: Tensor, key_BGSD: Tensor, value_BGSD: Tensor, view: attention.View
+    ) -> Tensor:
+        spec, scale = self.spec, self.spec.factor
+        if isinstance(spec.sparse, BlockSparse):
+            blocks = view.blocks(spec.sparse.size)
+            return attention.block_attention(
+                query_BHTD, key_BGSD, value_BGSD, view.visibility, blocks, scale, spec.sparse.blocks
+            )
+        if spec.sparse is not None:
+            return attention.top_m_attention(
+                query_BHTD, key_BGSD, value_BGSD, view.mask(), scale, spec.sparse.keys
+            )
+        if spec.softcap is not None:
+            return attention.capped_attention(
+                query_BHTD, key_BGSD, value_BGSD, view.mask(), scale, spec.softcap
+            )
+        return attention.dense_attention(
+            query_BHTD, key_BGSD, value_BGSD, view.needed_mask(), scale, causal=spec.causal
+        )

@@ -1,0 +1,124 @@
+"""What every block answers, what the blocks of a forward pass share, and a block with its norms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from roots_compress.models.attention import View
+from roots_compress.models.device import as_multiplied
+from roots_compress.models.ops.attention import Rope
+from roots_compress.models.ops.base import OpSpec
+from roots_compress.models.quantized import make_linear
+from roots_compress.models.rotary import CosSin
+from roots_compress.models.spec import Norm
+
+Sees = tuple[int | None, bool]
+"""The window of an attention, and whether it is causal."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the blocks of one forward pass share."""
+
+    views: Mapping[Sees, View]
+    """Which keys queries see."""
+    angles: Mapping[tuple[Rope, int], CosSin]
+    """Cosines and sines, by the rotary positions and the size of the heads."""
+    cache: Cache | None = None
+
+
+class Block(nn.Module):
+    """A block of a layer.
+
+    Args:
+        spec: its numbers; a cut replaces it.
+        config: the model's, which says how its matrices are stored.
+        name: its own in the model, as in `model.layers.0.mlp`.
+    """
+
+    spec: OpSpec
+
+    def __init__(self, spec: OpSpec, config: Any, name: str) -> None:
+        super().__init__()
+        self.spec = spec
+        self.add_holders(config)
+        for matrix, shape in spec.matrices(config.hidden_size).items():
+            linear = make_linear(config, f"{name}.{matrix}", shape.width, shape.rows, shape.bias)
+            self.set_submodule(matrix, linear)
+
+    def add_holders(self, config: Any) -> None:
+        """Add what the block has before its linear layers, and what holds them."""
+
+    def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return what the block gives for what it reads, `BTW`."""
+        raise NotImplementedError
+
+    def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return what the block's last projection reads, `BTC`.
+
+        Raises:
+            NotImplementedError: the block has no single last projection.
+        """
+        raise NotImplementedError
+
+    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+        """Return something in which channels meet as they do along an axis, for torch-pruning to trace."""
+        raise NotImplementedError
+
+    def drop(self, axis: str, kept: Sequence[int]) -> None:
+        """Keep only these units of an axis that has no projection."""
+        raise NotImplementedError
+
+    def linear(self, name: str) -> nn.Linear:
+        """Return a linear layer, which must not be quantized."""
+        linear = self.get_submodule(name)
+        assert isinstance(linear, nn.Linear), f"{name} is {type(linear).__name__}"
+        return linear
+
+
+def make_norm(spec: Norm, width: int) -> nn.Module:
+    """Return the normalisation that a specification names, over the last `width` elements."""
+    if spec.kind == "layer_norm":
+        return nn.LayerNorm(width, eps=spec.eps)
+    return nn.RMSNorm(width, eps=spec.eps)
+
+
+@dataclass(frozen=True)
+class Half:
+    """A block with the norms around it, as they are in a layer now.
+
+    Attributes:
+        name: the block's, in its layer.
+    """
+
+    name: str
+    block: Block
+    pre_norm: nn.Module | None
+    post_norm: nn.Module | None
+    stream_norm: nn.Module | None
+
+    def read(self, hidden_BTW: Tensor) -> Tensor:
+        """Return what the block reads of the residual stream."""
+        return as_multiplied(hidden_BTW if self.pre_norm is None else self.pre_norm(hidden_BTW))
+
+    def given(self, block_BTW: Tensor) -> Tensor:
+        """Return what is added to the residual stream for what the block gives."""
+        return block_BTW if self.post_norm is None else self.post_norm(block_BTW)
+
+    def contribution(self, hidden_BTW: Tensor, context: Context) -> Tensor:
+        """Return what is added to the residual stream, `BTW`."""
+        return self.given(self.block.contribution(self.read(hidden_BTW), context))
+
+    def inner(self, hidden_BTW: Tensor, context: Context) -> Tensor:
+        """Return what the block's last projection reads, `BTC`."""
+        return self.block.inner(self.read(hidden_BTW), context)
+
+    def add(self, hidden_BTW: Tensor, contribution_BTW: Tensor) -> Tensor:
+        """Return the residual stream after an addition to it."""
+        after_BTW = hidden_BTW + contribution_BTW
+        return after_BTW if self.stream_norm is None else self.stream_norm(after_BTW)

@@ -1,0 +1,72 @@
+"""A mixture of experts: each token goes through the best few of many feed-forward blocks.
+
+Shape legend: B batch, T tokens, W hidden size, R = B * T rows, E experts, K experts chosen for a token, N
+rows of one expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from roots_compress.models.blocks.base import Block, Context
+from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
+from roots_compress.models.ops.moe import Moe
+
+
+class Expert(nn.Module):
+    """The linear layers of one expert."""
+
+
+class MoeBlock(Block):
+    """A router, and gated experts of equal widths (Shazeer et al. 2017, arXiv:1701.06538)."""
+
+    spec: Moe
+
+    def add_holders(self, config: Any) -> None:
+        """Add the router, and a module for each expert."""
+        self.router = nn.Linear(config.hidden_size, self.spec.experts, bias=False)
+        self.experts = nn.ModuleList(Expert() for _ in range(self.spec.experts))
+
+    def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return the weighted sum of the chosen experts' outputs, `BTW`."""
+        x_RW = x_BTW.flatten(0, -2)
+        weights_RK, chosen_RK = self.routed(x_RW)
+        out_RW = torch.zeros_like(x_RW)
+        for number in range(self.spec.experts):
+            row_N, rank_N = (chosen_RK == number).nonzero(as_tuple=True)
+            given_NW = self.expert(number, x_RW[row_N]) * weights_RK[row_N, rank_N, None]
+            out_RW.index_add_(0, row_N, given_NW.to(out_RW.dtype))
+        return out_RW.view(x_BTW.shape)
+
+    def routed(self, x_RW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weight and the number of each row's experts, `RK` both, the best first."""
+        chances_RE = F.softmax(self.router(x_RW), dim=-1, dtype=torch.float32)
+        weights_RK, chosen_RK = chances_RE.topk(self.spec.chosen, dim=-1)
+        if self.spec.renormalise:
+            weights_RK = weights_RK / weights_RK.sum(dim=-1, keepdim=True)
+        return weights_RK.to(x_RW.dtype), chosen_RK
+
+    def expert(self, number: int, x_NW: Tensor) -> Tensor:
+        """Return what one expert gives, `NW`."""
+        each: Any = self.experts[number]
+        activation = ACTIVATION_FUNCTIONS[self.spec.activation]
+        out_NW: Tensor = each.down_proj(activation(each.gate_proj(x_NW)) * each.up_proj(x_NW))
+        return out_NW
+
+    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+        """Return the sum of all experts' outputs and of the router's, in which every reader and writer is."""
+        given = sum(self.expert(number, x_BTW) for number in range(self.spec.experts))
+        out_BTW: Tensor = given + self.router(x_BTW).sum(dim=-1, keepdim=True)
+        return out_BTW
+
+    def drop(self, axis: str, kept: Sequence[int]) -> None:
+        """Keep only these experts, and their rows of the router."""
+        assert axis == "experts", axis
+        self.experts = nn.ModuleList(self.experts[number] for number in kept)
+        self.router.weight = nn.Parameter(self.router.weight.detach()[list(kept)])
+        self.router.out_features = len(kept)

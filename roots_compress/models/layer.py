@@ -1,0 +1,67 @@
+"""A layer: its blocks in order, each with the norms around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from roots_compress.models.blocks.attention import AttentionBlock
+from roots_compress.models.blocks.base import Block, Context, Half, make_norm
+from roots_compress.models.blocks.mlp import MlpBlock
+from roots_compress.models.blocks.moe import MoeBlock
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import Op
+
+NORMS = ("pre_norm", "post_norm", "stream_norm")
+
+
+class RootsLayer(nn.Module):
+    """A layer of a stack. Its modules are `BLOCK`, `BLOCK_pre_norm` and so on, for each block's name."""
+
+    def __init__(self, config: Any, index: int) -> None:
+        super().__init__()
+        sublayers = config.spec.layers[index]
+        self.names = [sublayer.name for sublayer in sublayers]
+        for sublayer in sublayers:
+            name = sublayer.name
+            for norm in NORMS:
+                # What reads comes before what is read, so that parameters are in the order in which they run.
+                if norm == "post_norm":
+                    self.add_module(name, make_block(sublayer.op, config, index, name))
+                spec = getattr(sublayer, norm)
+                if spec is not None:
+                    self.add_module(f"{name}_{norm}", make_norm(spec, config.hidden_size))
+
+    @property
+    def halves(self) -> tuple[Half, ...]:
+        """The blocks as they are now, in the order in which they run."""
+        return tuple(self.half(name) for name in self.names)
+
+    def half(self, name: str) -> Half:
+        """Return one of the blocks, with its norms."""
+        block = self.get_submodule(name)
+        assert isinstance(block, Block)
+        return Half(name, block, *(getattr(self, f"{name}_{norm}", None) for norm in NORMS))
+
+    def forward(self, hidden_BTW: Tensor, context: Context) -> Tensor:
+        """Return the residual stream after this layer, `BTW`."""
+        for half in self.halves:
+            hidden_BTW = half.add(hidden_BTW, half.contribution(hidden_BTW, context))
+        return hidden_BTW
+
+
+def make_block(op: Op, config: Any, layer: int, name: str) -> Block:
+    """Return the module of a block.
+
+    Args:
+        op: its specification.
+        config: the model's.
+        layer: number of its layer.
+        name: its own, in the layer.
+    """
+    path = f"model.layers.{layer}.{name}"
+    if isinstance(op, Attention):
+        return AttentionBlock(op, config, path, layer)
+    return MlpBlock(op, config, path) if isinstance(op, Mlp) else MoeBlock(op, config, path)

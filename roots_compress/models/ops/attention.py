@@ -1,0 +1,211 @@
+"""Attention as data: heads, positions, windows, norms of queries and keys, sparseness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roots_compress.models.ops.base import (
+    Axis,
+    Count,
+    Input,
+    Matrix,
+    Member,
+    OpSpec,
+    Part,
+    Positive,
+    changed,
+    weight_and_bias,
+)
+
+
+class LinearScaling(Part):
+    """Positions divided by a factor."""
+
+    kind: Literal["linear"] = "linear"
+    factor: Positive
+
+
+class Llama3Scaling(Part):
+    """Low frequencies divided by a factor, high ones kept (Llama 3.1)."""
+
+    kind: Literal["llama3"] = "llama3"
+    factor: Positive
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_max_position_embeddings: Positive
+
+
+class YarnScaling(Part):
+    """YaRN (Peng et al. 2023, arXiv:2309.00071), its keys as transformers names them."""
+
+    kind: Literal["yarn"] = "yarn"
+    factor: Positive
+    original_max_position_embeddings: Positive | None = None
+    attention_factor: Positive | None = None
+    beta_fast: Positive | None = None
+    beta_slow: Positive | None = None
+    mscale: Positive | None = None
+    mscale_all_dim: Positive | None = None
+    truncate: bool | None = True
+
+
+class LongRopeScaling(Part):
+    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): a factor on each frequency's wavelength.
+
+    The short factors hold for all positions of a text that is no longer than
+    `original_max_position_embeddings`, the long ones for all positions of a longer one.
+    """
+
+    kind: Literal["longrope"] = "longrope"
+    short_factor: tuple[Positive, ...]
+    long_factor: tuple[Positive, ...]
+    original_max_position_embeddings: Count
+    attention_factor: Positive
+    """On cosines and sines."""
+
+
+Scaling = Annotated[
+    LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling, Field(discriminator="kind")
+]
+
+
+class Rope(Part):
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864) of one attention."""
+
+    theta: Positive = 10000.0
+    scaling: Scaling | None = None
+    rotary_dim: Count | None = None
+    """The head's first channels, which are turned; None for all."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Return it as transformers' `rope_parameters`; keys without a value are left out."""
+        found: dict[str, Any] = {"rope_type": "default", "rope_theta": self.theta}
+        if self.scaling is not None:
+            values = self.scaling.model_dump(exclude={"kind"})
+            found |= {key: value for key, value in values.items() if value is not None}
+            found["rope_type"] = self.scaling.kind
+        return found
+
+
+class TopM(Part):
+    """Attention to the `keys` visible keys of highest score."""
+
+    kind: Literal["top_m"] = "top_m"
+    keys: Count
+
+
+class BlockSparse(Part):
+    """Attention to the query's own block of keys and the best `blocks - 1` earlier ones."""
+
+    kind: Literal["block"] = "block"
+    size: Count
+    """Keys in a block."""
+    blocks: Count
+
+
+class QkNorm(Part):
+    """RMS norms of queries and keys, before positions."""
+
+    over: Literal["head", "projection"] = "head"
+    """Each head by itself, or all heads of a token at once."""
+    eps: Positive = 1e-6
+
+
+class Attention(OpSpec):
+    """Attention with grouped key/value heads."""
+
+    kind: Literal["attention"] = "attention"
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    rope: Rope | None = None
+    window: Count | None = None
+    """Keys visible to a query, itself included; None for all."""
+    causal: bool = True
+    source: Literal["self", "cross"] = "self"
+    """Where keys and values come from: the stack itself, or the other stack's output."""
+    qk_norm: QkNorm | None = None
+    scale: Positive | None = None
+    """Factor on query-key products; None for `head_dim ** -0.5`."""
+    softcap: Positive | None = None
+    """c of `c * tanh(score / c)`, before the mask; None for scores as they are."""
+    bias: bool = False
+    """On queries, keys and values."""
+    output_bias: bool = False
+    sparse: Annotated[TopM | BlockSparse, Field(discriminator="kind")] | None = None
+    """None: dense."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.kv_heads} key/value heads do not divide {self.heads} query heads")
+        if self.rope is not None:
+            turned = self.rope.rotary_dim or self.head_dim
+            if turned > self.head_dim:
+                raise ValueError(
+                    f"rope.rotary_dim {turned} is wider than its head, which has {self.head_dim} channels"
+                )
+            if turned % 2:
+                name = "rope.rotary_dim" if self.rope.rotary_dim else "head_dim"
+                raise ValueError(f"{name} {turned} is odd; rotary needs it even")
+        if self.softcap is not None and self.sparse is not None:
+            raise ValueError("softcap is for dense attention only")
+        return self
+
+    @property
+    def queries(self) -> int:
+        """Query heads of each key/value head."""
+        return self.heads // self.kv_heads
+
+    @property
+    def factor(self) -> float:
+        """On query-key products."""
+        return self.scale or self.head_dim**-0.5
+
+    def matrices(self, width: int) -> Mapping[str, Matrix]:
+        """Return queries, keys, values and the output projection."""
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": Matrix(query, width, self.bias),
+            "k_proj": Matrix(key_value, width, self.bias),
+            "v_proj": Matrix(key_value, width, self.bias),
+            "o_proj": Matrix(width, query, self.output_bias),
+        }
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Return key/value groups, each with its query heads, and the query heads of all groups alike."""
+        head, group = self.head_dim, self.queries * self.head_dim
+        norms: tuple[Member, ...] = ()
+        if self.qk_norm is not None and self.qk_norm.over == "projection":
+            norms = (Member("q_norm.weight", 0, group), Member("k_norm.weight", 0, head))
+        groups = (
+            *weight_and_bias("q_proj", group, bias=self.bias),
+            *weight_and_bias("k_proj", head, bias=self.bias),
+            *weight_and_bias("v_proj", head, bias=self.bias),
+            Member("o_proj.weight", 1, group),
+            *norms,
+        )
+        queries = (
+            *weight_and_bias("q_proj", head, bias=self.bias),
+            Member("o_proj.weight", 1, head),
+            *(Member(norm.parameter, 0, head) for norm in norms[:1]),
+        )
+        return (
+            Axis("kv_groups", self.kv_heads, groups, "o_proj"),
+            Axis("queries", self.heads, queries, "o_proj", groups=self.kv_heads),
+        )
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what queries, keys and values read, and what the output projection does."""
+        values = Input(("o_proj",), ("v_proj",), repeats=self.queries, head_dim=self.head_dim, writes=True)
+        return (Input(("q_proj", "k_proj", "v_proj"), of_stream=True), values)
+
+    def cut(self, axis: str, units: int) -> Attention:
+        """Return it with so many key/value groups, each as it is, or so many query heads in all."""
+        if axis == "kv_groups":
+            return changed(self, kv_heads=units, heads=units * self.queries)
+        assert axis == "queries", axis
+        return changed(self, heads=units)

@@ -1,0 +1,136 @@
+"""What every block says of itself as data: its matrices, what can be cut, which matrices read one input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LARGEST = 2**31 - 1
+"""The largest width or length that a specification may name; tensors have no longer axes."""
+
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A frozen part of a specification that holds exactly its fields, each of exactly its type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
+def changed(part: AnyPart, **changes: Any) -> AnyPart:
+    """Return a part with other values for some of its fields, checked as any part is.
+
+    Raises:
+        pydantic.ValidationError: the part cannot be so.
+    """
+    values = {name: getattr(part, name) for name in type(part).model_fields}
+    return type(part)(**{**values, **changes})
+
+
+class Matrix(NamedTuple):
+    """The weight of a linear layer of a block, `(rows, width)`."""
+
+    rows: int
+    """Its outputs."""
+    width: int
+    """Its inputs."""
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dimension of one parameter that an axis runs along."""
+
+    parameter: str
+    """Its name in the block. A bias that the block does not have is no member."""
+    dimension: int
+    size: int
+    """Consecutive entries of each unit."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Something of a block that can be cut, unit by unit: heads, channels, experts.
+
+    Attributes:
+        name: as plans and reports name it.
+        units: how many there are.
+        members: what is cut with each unit.
+        projection: the linear layer whose input channels are the units', `size` each; it is refitted after a
+            cut. None where there is none.
+        groups: equal groups of consecutive units of which equally many must stay.
+    """
+
+    name: str
+    units: int
+    members: tuple[Member, ...]
+    projection: str | None
+    groups: int = 1
+
+    @property
+    def size(self) -> int:
+        """Input channels of the projection that each unit has."""
+        return next(
+            member.size
+            for member in self.members
+            if member.parameter == f"{self.projection}.weight" and member.dimension == 1
+        )
+
+
+@dataclass(frozen=True)
+class Input:
+    """What linear layers of a block read together.
+
+    Attributes:
+        consumers: the linear layers.
+        producers: linear layers of the block whose outputs make the input's channels, so that a scale can be
+            folded into them; none where no scale can be.
+        of_stream: whether it is what the block reads, so that the norm before the block makes its channels.
+        repeats: how often the producers' channels are repeated in the input, head by head (grouped values).
+        head_dim: channels in a head; without meaning where nothing is repeated.
+        writes: whether the consumers' outputs are what the block gives.
+    """
+
+    consumers: tuple[str, ...]
+    producers: tuple[str, ...] = ()
+    of_stream: bool = False
+    repeats: int = 1
+    head_dim: int = 1
+    writes: bool = False
+
+
+class OpSpec(Part):
+    """The base of every block's specification."""
+
+    def matrices(self, width: int) -> Mapping[str, Matrix]:
+        """Return the linear layers, in the order in which they run, by name.
+
+        Args:
+            width: of the residual stream.
+        """
+        raise NotImplementedError
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Return what can be cut, in the order in which a stage cuts."""
+        raise NotImplementedError
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the linear layers read, in the order in which it is made."""
+        raise NotImplementedError
+
+    def cut(self, axis: str, units: int) -> OpSpec:
+        """Return the specification with so many units of an axis."""
+        raise NotImplementedError
+
+
+def weight_and_bias(name: str, size: int, *, bias: bool) -> tuple[Member, ...]:
+    """Return the rows of a linear layer as members of an axis, those of its bias included."""
+    weight = Member(f"{name}.weight", 0, size)
+    return (weight, Member(f"{name}.bias", 0, size)) if bias else (weight,)

@@ -1,0 +1,60 @@
+"""The feed-forward block as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from roots_compress.models.ops.base import (
+    Axis,
+    Count,
+    Input,
+    Matrix,
+    Member,
+    OpSpec,
+    changed,
+    weight_and_bias,
+)
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+SCALABLE: tuple[Activation, ...] = ("relu",)
+"""Activations f with f(x / s) = f(x) / s for positive s, through which a scale may pass without a gate."""
+
+
+class Mlp(OpSpec):
+    """A feed-forward block: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate."""
+
+    kind: Literal["mlp"] = "mlp"
+    channels: Count
+    activation: Activation = "silu"
+    gated: bool = True
+    bias: bool = False
+
+    @property
+    def producers(self) -> tuple[str, ...]:
+        """The linear layers that read what the block reads."""
+        return ("gate_proj", "up_proj") if self.gated else ("up_proj",)
+
+    def matrices(self, width: int) -> Mapping[str, Matrix]:
+        """Return gate and up, then down."""
+        up = Matrix(self.channels, width, self.bias)
+        return dict.fromkeys(self.producers, up) | {"down_proj": Matrix(width, self.channels, self.bias)}
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Return the channels."""
+        rows = [weight_and_bias(name, 1, bias=self.bias) for name in self.producers]
+        members = (*(member for each in rows for member in each), Member("down_proj.weight", 1, 1))
+        return (Axis("mlp_channels", self.channels, members, "down_proj"),)
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what gate and up read, and what down does."""
+        scalable = self.gated or self.activation in SCALABLE
+        return (
+            Input(self.producers, of_stream=True),
+            Input(("down_proj",), ("up_proj",) if scalable else (), writes=True),
+        )
+
+    def cut(self, axis: str, units: int) -> Mlp:
+        """Return it with so many channels."""
+        assert axis == "mlp_channels", axis
+        return changed(self, channels=units)

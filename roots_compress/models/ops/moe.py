@@ -1,0 +1,66 @@
+"""A mixture of experts as data: a router and gated feed-forward experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from roots_compress.models.ops.base import Axis, Count, Input, Matrix, Member, OpSpec, changed
+from roots_compress.models.ops.mlp import Activation
+
+
+class Moe(OpSpec):
+    """Experts of equal widths; each token goes through the best `chosen` of them.
+
+    The router's softmax is over all experts, in float32.
+    """
+
+    kind: Literal["moe"] = "moe"
+    experts: Count
+    chosen: Count
+    channels: Count
+    """Of each expert."""
+    activation: Activation = "silu"
+    renormalise: bool = True
+    """Whether the chosen experts' weights are divided by their sum."""
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> Self:
+        if self.chosen > self.experts:
+            raise ValueError(f"{self.chosen} experts are chosen for a token, and there are {self.experts}")
+        return self
+
+    def names(self) -> Iterator[str]:
+        """Yield the experts' names in the block, `experts.0` and so on."""
+        return (f"experts.{number}" for number in range(self.experts))
+
+    def matrices(self, width: int) -> Mapping[str, Matrix]:
+        """Return gate, up and down of each expert; the router is never quantized."""
+        up, down = Matrix(self.channels, width, False), Matrix(width, self.channels, False)
+        return {
+            f"{expert}.{name}": matrix
+            for expert in self.names()
+            for name, matrix in (("gate_proj", up), ("up_proj", up), ("down_proj", down))
+        }
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Return whole experts."""
+        return (Axis("experts", self.experts, (Member("router.weight", 0, 1),), None),)
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what each expert's gate and up read, and what its down does; the router reads as they do."""
+        return tuple(
+            each
+            for expert in self.names()
+            for each in (
+                Input((f"{expert}.gate_proj", f"{expert}.up_proj")),
+                Input((f"{expert}.down_proj",), (f"{expert}.up_proj",), writes=True),
+            )
+        )
+
+    def cut(self, axis: str, units: int) -> Moe:
+        """Return it with so many experts."""
+        assert axis == "experts", axis
+        return changed(self, experts=units)

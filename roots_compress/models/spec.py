@@ -1,0 +1,222 @@
+"""What a model is: a specification of blocks, typed, frozen and torch-free.
+
+`config.json` of a checkpoint is its JSON (version 2). A model is one or two stacks of layers; a layer is a
+sequence of sublayers; a sublayer adds what its block gives to the residual stream:
+
+    x + post_norm(block(pre_norm(x)))       then stream_norm of the sum, where there is one
+
+Layers may differ in every number and every switch, so a pruned model is an ordinary one. All checks of what a
+model can be are here and in `ops/`; whatever else has to know a switch asks the specification.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import Count, Matrix, OpSpec, Part, Positive, changed
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+
+Op = Annotated[Attention | Mlp | Moe, Field(discriminator="kind")]
+
+
+class Norm(Part):
+    """A normalisation over the last axis; `layer_norm` has a bias beside its gain."""
+
+    kind: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    eps: Positive = 1e-6
+
+
+class Sublayer(Part):
+    """A block, and the norms around it."""
+
+    op: Op
+    pre_norm: Norm | None = None
+    """Of what the block reads."""
+    post_norm: Norm | None = None
+    """Of what the block gives, before it is added to the stream."""
+    stream_norm: Norm | None = None
+    """Of the stream after the addition."""
+
+    @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        if isinstance(self.op, Attention):
+            return "self_attn" if self.op.source == "self" else "cross_attn"
+        return "mlp"
+
+
+Layer = tuple[Sublayer, ...]
+
+
+class Stack(Part):
+    """Layers, and the norm after the last."""
+
+    layers: tuple[Layer, ...]
+    final_norm: Norm | None = None
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        for index, layer in enumerate(self.layers):
+            names = [sublayer.name for sublayer in layer]
+            if len(set(names)) < len(names):
+                raise ValueError(f"layers.{index} has two blocks of one name: {', '.join(names)}")
+        return self
+
+
+class Embeddings(Part):
+    """What a stack begins with: tokens, and positions and token types where they are learned."""
+
+    vocabulary: Count
+    width: Count
+    """Of the residual stream."""
+    scale: Positive = 1.0
+    """Factor on the token embeddings."""
+    positions: Count | None = None
+    """Rows of learned positions; None where there are none."""
+    token_types: Count | None = None
+    norm: Norm | None = None
+
+
+class LmHead(Part):
+    """Logits of the next token."""
+
+    kind: Literal["lm"] = "lm"
+    scale: Positive = 1.0
+    """Factor on the logits."""
+    softcap: Positive | None = None
+    """c of `c * tanh(logit / c)`, after the factor."""
+
+
+class Place(NamedTuple):
+    """Where a block is."""
+
+    layer: int
+    name: str
+
+
+class ModelSpec(Part):
+    """A whole model."""
+
+    stacks: Mapping[Literal["decoder", "encoder"], Stack]
+    embeddings: Embeddings
+    head: LmHead = LmHead()
+    tied: bool = True
+    """Whether the head's matrix is the embedding's."""
+    max_positions: Count
+    """Positions that the model was made for."""
+
+    @model_validator(mode="after")
+    def _has_a_stack(self) -> Self:
+        if not self.stacks:
+            raise ValueError("stacks is empty: a model has a decoder, an encoder, or both")
+        return self
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> ModelSpec:
+        """Return the specification that JSON values describe.
+
+        Raises:
+            ValueError: the first thing that is wrong with them, and the key where it is.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(fields))
+        except ValidationError as error:
+            raise ValueError(first_fault(error)) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification as JSON values; fields that have their defaults are left out."""
+        values: dict[str, Any] = _plain(self)
+        return values
+
+    @property
+    def stack(self) -> Stack:
+        """The only stack of a model that has one."""
+        (stack,) = self.stacks.values()
+        return stack
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Of the only stack."""
+        return self.stack.layers
+
+    @property
+    def width(self) -> int:
+        """Of the residual stream."""
+        return self.embeddings.width
+
+    def blocks(self) -> Iterator[tuple[Place, OpSpec]]:
+        """Yield every block and where it is, in the order in which they run."""
+        for index, layer in enumerate(self.layers):
+            for sublayer in layer:
+                yield Place(index, sublayer.name), sublayer.op
+
+    def attentions(self) -> tuple[Attention, ...]:
+        """Return every attention, in the order in which they run."""
+        return tuple(op for _, op in self.blocks() if isinstance(op, Attention))
+
+    def op(self, place: Place) -> OpSpec:
+        """Return the block at a place."""
+        return next(each.op for each in self.layers[place.layer] if each.name == place.name)
+
+    def matrices(self) -> dict[str, Matrix]:
+        """Return every matrix that may be quantized, by its module's name: the tables, then the layers'."""
+        table = Matrix(self.embeddings.vocabulary, self.width, False)
+        found = {EMBEDDING: table} if self.tied else {EMBEDDING: table, HEAD: table}
+        for place, op in self.blocks():
+            prefix = f"model.layers.{place.layer}.{place.name}."
+            found |= {prefix + name: matrix for name, matrix in op.matrices(self.width).items()}
+        return found
+
+    def with_layers(self, layers: tuple[Layer, ...]) -> ModelSpec:
+        """Return the specification with other layers in its only stack."""
+        ((name, stack),) = self.stacks.items()
+        return changed(self, stacks={name: changed(stack, layers=layers)})
+
+    def with_op(self, place: Place, op: OpSpec) -> ModelSpec:
+        """Return the specification with another block at a place."""
+        layer = tuple(
+            changed(each, op=op) if each.name == place.name else each for each in self.layers[place.layer]
+        )
+        return self.with_layers((*self.layers[: place.layer], layer, *self.layers[place.layer + 1 :]))
+
+    def with_embeddings(self, **changes: Any) -> ModelSpec:
+        """Return the specification with other numbers of its embeddings."""
+        return changed(self, embeddings=changed(self.embeddings, **changes))
+
+
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+"""The modules of the token embedding and of the output head."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong, with the key where it is."""
+    fault = error.errors(include_url=False)[0]
+    place = ".".join(str(step) for step in fault["loc"] if step not in ("attention", "mlp", "moe"))
+    if fault["type"] == "value_error":
+        return f"{place}: {fault['ctx']['error']}" if place else str(fault["ctx"]["error"])
+    if fault["type"] == "extra_forbidden":
+        return f"{place} is a key that no specification has"
+    if fault["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place} is {fault['input']!r:.100}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def _plain(value: Any) -> Any:
+    """Return a part as JSON values: its kind, and what differs from the defaults."""
+    if isinstance(value, Part):
+        return {
+            name: _plain(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if name == "kind" or field.is_required() or getattr(value, name) != field.default
+        }
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
