@@ -73,6 +73,8 @@ class InputStatistics:
     def update(self, rows_RC: Tensor) -> None:
         """Add rows."""
         rows_RC = rows_RC.float()
+        if not len(rows_RC):
+            return
         self.rows += rows_RC.shape[0]
         self.largest = torch.maximum(self.largest, rows_RC.abs().amax(dim=0))
         if self._products is None:

@@ -50,15 +50,15 @@ def observe_gradients(
     Raises:
         StageError: the loss of a window is NaN or infinite.
     """
-    inputs: dict[str, Tensor] = {}
+    inputs: dict[str, list[Tensor]] = {name: [] for name in names}
     modules = dict(model.named_modules())
 
     def before(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda _module, arguments: inputs.__setitem__(name, arguments[0].detach()[0])
+        return lambda _module, arguments: inputs[name].append(arguments[0].detach().flatten(0, -2))
 
     def after(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         def hook(_module: nn.Module, _arguments: tuple[Any, ...], output: Tensor) -> None:
-            output.register_hook(lambda gradient: observer(name, inputs.pop(name), gradient[0]))
+            output.register_hook(lambda gradient: observer(name, inputs[name].pop(), gradient.flatten(0, -2)))
 
         return hook
 

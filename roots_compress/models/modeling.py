@@ -111,13 +111,18 @@ class RootsModel(RootsPreTrainedModel):
             hidden_BTW = layer(hidden_BTW, context)
             if output_hidden_states:
                 states.append(hidden_BTW)
-        if self.config.spec.stack.final_norm is not None:
-            hidden_BTW = self.norm(hidden_BTW)
         return BaseModelOutputWithPast(
-            last_hidden_state=hidden_BTW,
+            last_hidden_state=self.normed(hidden_BTW),
             past_key_values=past_key_values,
             hidden_states=tuple(states) if output_hidden_states else None,
         )
+
+    def normed(self, hidden_BTW: Tensor) -> Tensor:
+        """Return what the head reads, for the stream after the last layer."""
+        normed_BTW: Tensor = (
+            hidden_BTW if self.config.spec.stack.final_norm is None else self.norm(hidden_BTW)
+        )
+        return normed_BTW
 
     @staticmethod
     def _valid(batch: int, slots: int, attention_mask: Tensor | None, device: torch.device) -> Tensor:
@@ -195,7 +200,10 @@ class RootsForCausalLM(RootsPreTrainedModel, GenerationMixin):
     def project(self, hidden_BTW: Tensor) -> Tensor:
         """Return the logits `BTV` of final hidden states."""
         head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
-        logits_BTV: Tensor = head(hidden_BTW)
+        return self.bounded(head(hidden_BTW))
+
+    def bounded(self, logits_BTV: Tensor) -> Tensor:
+        """Return the logits for what the head's matrix gives: scaled, and capped."""
         spec = self.config.spec.head
         logits_BTV = logits_BTV * spec.scale if spec.scale != 1 else logits_BTV
         return logits_BTV if spec.softcap is None else spec.softcap * torch.tanh(logits_BTV / spec.softcap)

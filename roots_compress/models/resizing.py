@@ -216,6 +216,4 @@ def _couple_stream(model: RootsForCausalLM, tokens_BT: Tensor) -> Tensor:
         for half in layer.halves:
             given_BTW = half.given(half.block.coupled(half.read(hidden_BTW), half.block.spec.axes()[0].name))
             hidden_BTW = half.add(hidden_BTW, given_BTW)
-    if model.config.spec.stack.final_norm is not None:
-        hidden_BTW = decoder.norm(hidden_BTW)
-    return model.project(hidden_BTW)
+    return model.project(decoder.normed(hidden_BTW))

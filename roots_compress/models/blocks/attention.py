@@ -6,6 +6,7 @@ heads, D head dimension.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ class AttentionBlock(Block):
             whole = spec.qk_norm.over == "projection"
             self.q_norm = nn.RMSNorm(spec.head_dim * (spec.heads if whole else 1), eps=spec.qk_norm.eps)
             self.k_norm = nn.RMSNorm(spec.head_dim * (spec.kv_heads if whole else 1), eps=spec.qk_norm.eps)
+        self.cache_observer: Callable[[Tensor, Tensor], None] | None = None
+        """Called with keys and values, `BTGD` each, as a cache is to keep them but for rotary positions."""
         self.cache_rounding = CacheRounding(spec.kv_heads, spec.head_dim) if has_int8_cache(config) else None
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
@@ -52,6 +55,8 @@ class AttentionBlock(Block):
         value = value.view(batch, tokens, spec.kv_heads, spec.head_dim)
         if spec.qk_norm is not None and spec.qk_norm.over == "head":
             query, key = self.q_norm(query), self.k_norm(key)
+        if self.cache_observer is not None:
+            self.cache_observer(key, value)
         query_BHTD, key_BGSD, value_BGSD = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         if spec.rope is not None:
             cos_sin = context.angles[spec.rope, spec.head_dim]

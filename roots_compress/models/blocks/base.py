@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
@@ -19,6 +19,15 @@ from roots_compress.models.spec import Norm
 
 Sees = tuple[int | None, bool]
 """The window of an attention, and whether it is causal."""
+
+
+class Route(NamedTuple):
+    """The rows that a linear layer reads, in the order in which it does."""
+
+    row_N: Tensor
+    """Their numbers, batch and tokens flattened."""
+    weight_N: Tensor
+    """The factor on what the block makes of each."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,14 @@ class Block(nn.Module):
 
     def drop(self, axis: str, kept: Sequence[int]) -> None:
         """Keep only these units of an axis that has no projection."""
+        raise NotImplementedError
+
+    def routes(self, x_BTW: Tensor) -> Mapping[str, Route]:
+        """Return which rows the linear layers read that do not read all, by name."""
+        return {}
+
+    def run_on_all(self, names: Collection[str], x_BTW: Tensor) -> None:
+        """Run the parts of the block that these linear layers are in on all rows, routed to them or not."""
         raise NotImplementedError
 
     def linear(self, name: str) -> nn.Linear:

@@ -6,16 +6,16 @@ rows of one expert.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roots_compress.models.blocks.base import Block, Context
+from roots_compress.models.blocks.base import Block, Context, Route
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
-from roots_compress.models.ops.moe import Moe
+from roots_compress.models.ops.moe import EXPERT_LAYERS, Moe
 
 
 class Expert(nn.Module):
@@ -35,13 +35,29 @@ class MoeBlock(Block):
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the weighted sum of the chosen experts' outputs, `BTW`."""
         x_RW = x_BTW.flatten(0, -2)
-        weights_RK, chosen_RK = self.routed(x_RW)
         out_RW = torch.zeros_like(x_RW)
-        for number in range(self.spec.experts):
-            row_N, rank_N = (chosen_RK == number).nonzero(as_tuple=True)
-            given_NW = self.expert(number, x_RW[row_N]) * weights_RK[row_N, rank_N, None]
+        for number, (row_N, weight_N) in enumerate(self._routes(x_RW)):
+            given_NW = self.expert(number, x_RW[row_N]) * weight_N[:, None]
             out_RW.index_add_(0, row_N, given_NW.to(out_RW.dtype))
         return out_RW.view(x_BTW.shape)
+
+    def routes(self, x_BTW: Tensor) -> Mapping[str, Route]:
+        """Return the rows of each expert's linear layers."""
+        routes = zip(self.spec.names(), self._routes(x_BTW.flatten(0, -2)), strict=True)
+        return {f"{expert}.{name}": route for expert, route in routes for name in EXPERT_LAYERS}
+
+    def run_on_all(self, names: Collection[str], x_BTW: Tensor) -> None:
+        """Run the experts that these linear layers are in on all rows."""
+        for number, expert in enumerate(self.spec.names()):
+            if any(f"{expert}.{name}" in names for name in EXPERT_LAYERS):
+                self.expert(number, x_BTW.flatten(0, -2))
+
+    def _routes(self, x_RW: Tensor) -> Iterator[Route]:
+        """Yield the rows of each expert."""
+        weights_RK, chosen_RK = self.routed(x_RW)
+        for number in range(self.spec.experts):
+            row_N, rank_N = (chosen_RK == number).nonzero(as_tuple=True)
+            yield Route(row_N, weights_RK[row_N, rank_N])
 
     def routed(self, x_RW: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weight and the number of each row's experts, `RK` both, the best first."""

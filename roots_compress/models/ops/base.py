@@ -96,6 +96,7 @@ class Input:
         repeats: how often the producers' channels are repeated in the input, head by head (grouped values).
         head_dim: channels in a head; without meaning where nothing is repeated.
         writes: whether the consumers' outputs are what the block gives.
+        share: of the tokens, on average, that the consumers read; below 1 where tokens are routed.
     """
 
     consumers: tuple[str, ...]
@@ -104,6 +105,7 @@ class Input:
     repeats: int = 1
     head_dim: int = 1
     writes: bool = False
+    share: float = 1.0
 
 
 class OpSpec(Part):

@@ -10,6 +10,9 @@ from pydantic import model_validator
 from roots_compress.models.ops.base import Axis, Count, Input, Matrix, Member, OpSpec, changed
 from roots_compress.models.ops.mlp import Activation
 
+EXPERT_LAYERS = ("gate_proj", "up_proj", "down_proj")
+"""The linear layers of an expert."""
+
 
 class Moe(OpSpec):
     """Experts of equal widths; each token goes through the best `chosen` of them.
@@ -42,7 +45,7 @@ class Moe(OpSpec):
         return {
             f"{expert}.{name}": matrix
             for expert in self.names()
-            for name, matrix in (("gate_proj", up), ("up_proj", up), ("down_proj", down))
+            for name, matrix in zip(EXPERT_LAYERS, (up, up, down), strict=True)
         }
 
     def axes(self) -> tuple[Axis, ...]:
@@ -51,12 +54,13 @@ class Moe(OpSpec):
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what each expert's gate and up read, and what its down does; the router reads as they do."""
+        share = self.chosen / self.experts
         return tuple(
             each
             for expert in self.names()
             for each in (
-                Input((f"{expert}.gate_proj", f"{expert}.up_proj")),
-                Input((f"{expert}.down_proj",), (f"{expert}.up_proj",), writes=True),
+                Input((f"{expert}.gate_proj", f"{expert}.up_proj"), share=share),
+                Input((f"{expert}.down_proj",), (f"{expert}.up_proj",), writes=True, share=share),
             )
         )
 
