@@ -15,9 +15,10 @@ import torch
 from onnx import GraphProto, NodeProto, TensorProto
 from onnx.helper import make_node
 
-from roots_compress.export.fused import LEVELS
+from roots_compress.export.ops.fused_attention import LEVELS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.base import changed
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedWeight
 
 SHAPING = ("Reshape", "Unsqueeze")
@@ -28,13 +29,13 @@ FIRST_CACHE_SCALE = 12
 @torch.no_grad()
 def dequantized(model: RootsForCausalLM) -> RootsForCausalLM:
     """Return the model with plain weights: those that its quantized ones stand for."""
-    fields = {**model.config.to_dict(), "quantization": None}
+    spec = model.config.spec
     embedding = model.model.embed_tokens
     lookup_scale_W = embedding.lookup_scale if isinstance(embedding, QuantizedEmbedding) else None
     if lookup_scale_W is not None:
         # Lookups and the head read one table in different channel scales: plain, they are two.
-        fields["tie_word_embeddings"] = False
-    config = RootsConfig.from_dict(fields)
+        spec = changed(spec, tied=False)
+    config = RootsConfig(spec=spec)
     state = {
         name: tensor
         for name, tensor in model.state_dict().items()

@@ -1,8 +1,8 @@
 """A ROOTS model as an ONNX graph, built operator by operator from its config and weights.
 
 Nothing is traced, so layers may differ in width, quantized weights enter as they are stored, and the same
-checkpoint always gives the same bytes. The walk over the layers stands here; `layers.py`, `attention.py` and
-`weights.py` say which operators each step becomes.
+checkpoint always gives the same bytes. The walk over the layers is here; `ops/`, `norms.py` and `weights.py`
+say which operators each step becomes.
 
 Shape legend: B batch, T new tokens, S all tokens, K newest tokens that get logits, N = B * T, M = B * K, W
 hidden size, V vocabulary.
@@ -10,26 +10,32 @@ hidden size, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import onnx_ir as ir
 import torch
 
 from roots_compress import __version__
 from roots_compress.errors import InputError, StageError
-from roots_compress.export.attention import self_attention
 from roots_compress.export.builder import IR_VERSION, GraphBuilder
-from roots_compress.export.frame import Frame
-from roots_compress.export.fused import KeyValue
-from roots_compress.export.layers import add_norm, mlp, norm
+from roots_compress.export.norms import add_norm, norm
+from roots_compress.export.ops.attention import self_attention
+from roots_compress.export.ops.fused_attention import KeyValue
+from roots_compress.export.ops.mlp import mlp
+from roots_compress.export.ops.moe import moe
+from roots_compress.export.shared import Shared
 from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.export.weights import Matrices
-from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.quantized import has_int8_cache
+from roots_compress.models.spec import EMBEDDING, HEAD, ModelSpec, Norm, Sublayer
 from roots_compress.runtime.session import LOGITS_TO_KEEP, SHARED_CACHE
 
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
-EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 
 
 def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
@@ -63,35 +69,30 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
         for name in ("input_ids", "attention_mask", "position_ids")
     )
     cached = ir.DataType.INT8 if has_int8_cache(config) else builder.dtype
-    pasts = [_past(builder, names, index, layer, cached) for index, layer in enumerate(config.layers)]
+    attentions = config.spec.attentions()
+    pasts = [_past(builder, names, index, op, cached) for index, op in enumerate(attentions)]
     logits_to_keep = builder.optional_input(LOGITS_TO_KEEP, 0)
-    frame = Frame(builder, config, input_ids, attention_mask, position_ids)
+    shared = Shared(builder, config, input_ids, attention_mask, position_ids)
 
-    hidden_NW = _embed(matrices, frame, input_ids, position_ids)
-    normed_NW, presents = _layers(matrices, frame, hidden_NW, pasts)
+    hidden_NW = _embed(matrices, shared, input_ids, position_ids)
+    normed_NW, presents = _layers(matrices, shared, hidden_NW, pasts)
     with builder.scope("head"):
-        logits_BKV = _logits(matrices, frame.back(normed_NW), logits_to_keep)
+        logits_BKV = _logits(matrices, shared.back(normed_NW), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
-    _name_presents(builder, names, config, presents, cached)
+    _name_presents(builder, names, attentions, presents, cached)
     return ir.Model(
         builder.graph,
         ir_version=IR_VERSION,
         producer_name="roots-compress",
         producer_version=__version__,
-        metadata_props={SHARED_CACHE: "1"} if frame.compact is not None else {},
+        metadata_props={SHARED_CACHE: "1"} if shared.compact is not None else {},
     )
 
 
-def _norm_before(config: RootsConfig, index: int) -> str:
-    """Return the norm that layer `index` reads through, or the final norm after the last layer."""
-    last = index == config.num_hidden_layers
-    return "model.norm" if last else f"model.layers.{index}.input_layernorm"
-
-
 def _past(
-    builder: GraphBuilder, names: RootsExporterConfig, index: int, layer: dict[str, int], cached: ir.DataType
+    builder: GraphBuilder, names: RootsExporterConfig, index: int, op: Attention, cached: ir.DataType
 ) -> KeyValue:
-    widths = layer["num_key_value_heads"], layer["head_dim"]
+    widths = op.kv_heads, op.head_dim
     key, value = (
         builder.input(name, cached, names.shape(name, *widths))
         for name in (f"past_key_values.{index}.key", f"past_key_values.{index}.value")
@@ -99,53 +100,108 @@ def _past(
     return KeyValue(key, value)
 
 
-def _embed(matrices: Matrices, frame: Frame, input_ids_BT: ir.Value, position_ids_BT: ir.Value) -> ir.Value:
-    builder, config = matrices.builder, matrices.config
+def _embed(matrices: Matrices, shared: Shared, input_ids_BT: ir.Value, position_ids_BT: ir.Value) -> ir.Value:
+    builder, embeddings = matrices.builder, matrices.config.spec.embeddings
     with builder.scope("embedding"):
-        hidden_NW = matrices.embedding(EMBEDDING, frame.to_front(input_ids_BT))
-        if config.embedding_scale != 1:
-            hidden_NW = builder.op("Mul", hidden_NW, builder.floats(config.embedding_scale))
-        if config.position == "learned":
-            position_NW = matrices.embedding("model.embed_positions", frame.to_front(position_ids_BT))
+        hidden_NW = matrices.embedding(EMBEDDING, shared.to_front(input_ids_BT))
+        if embeddings.scale != 1:
+            hidden_NW = builder.op("Mul", hidden_NW, builder.floats(embeddings.scale))
+        if embeddings.positions is not None:
+            position_NW = matrices.embedding("model.embed_positions", shared.to_front(position_ids_BT))
             hidden_NW = builder.op("Add", hidden_NW, position_NW)
     return hidden_NW
 
 
+class Reading(NamedTuple):
+    """A norm through which the residual stream is read next."""
+
+    scope: str
+    spec: Norm | None
+    module: str
+
+
+def _readings(spec: ModelSpec) -> Iterator[Reading]:
+    """Yield the norm before each block, then the final norm."""
+    for index, layer in enumerate(spec.layers):
+        for sublayer in layer:
+            yield Reading(
+                f"layers.{index}", sublayer.pre_norm, f"model.layers.{index}.{sublayer.name}_pre_norm"
+            )
+    yield Reading("", spec.stack.final_norm, "model.norm")
+
+
 def _layers(
-    matrices: Matrices, frame: Frame, hidden_NW: ir.Value, pasts: list[KeyValue]
+    matrices: Matrices, shared: Shared, hidden_NW: ir.Value, pasts: list[KeyValue]
 ) -> tuple[ir.Value, list[KeyValue]]:
-    """Return the final norm's output, `NW`, and what each layer caches."""
-    builder, config = matrices.builder, matrices.config
-    with builder.scope("layers.0"):
-        normed_NW = norm(matrices, _norm_before(config, 0), hidden_NW)
-    presents = []
-    for index, past in enumerate(pasts):
-        mlp_norm = f"model.layers.{index}.post_attention_layernorm"
-        with builder.scope(f"layers.{index}"):
-            with builder.scope("attention"):
-                change_NW, present = self_attention(matrices, frame, index, normed_NW, past)
-            hidden_NW, normed_NW = add_norm(matrices, hidden_NW, change_NW, mlp_norm)
-            with builder.scope("mlp"):
-                change_NW = mlp(matrices, index, normed_NW)
-            hidden_NW, normed_NW = add_norm(matrices, hidden_NW, change_NW, _norm_before(config, index + 1))
-        presents.append(present)
-    return normed_NW, presents
+    """Return the final norm's output, `NW`, and what each attention caches."""
+    builder, spec = matrices.builder, matrices.config.spec
+    readings = _readings(spec)
+    first = next(readings)
+    read_NW = hidden_NW
+    if first.spec is not None:
+        with builder.scope(first.scope):
+            read_NW = norm(matrices, first.spec, first.module, hidden_NW)
+    remaining, presents = iter(pasts), []
+    for index, layer in enumerate(spec.layers):
+        for sublayer in layer:
+            module = f"model.layers.{index}.{sublayer.name}"
+            following = next(readings)
+            with builder.scope(f"layers.{index}"):
+                with builder.scope(sublayer.op.kind):
+                    if isinstance(sublayer.op, Attention):
+                        change_NW, present = self_attention(
+                            matrices, shared, sublayer.op, module, read_NW, next(remaining)
+                        )
+                        presents.append(present)
+                    elif isinstance(sublayer.op, Mlp):
+                        change_NW = mlp(matrices, sublayer.op, module, read_NW)
+                    else:
+                        change_NW = moe(matrices, sublayer.op, module, read_NW)
+                if sublayer.post_norm is not None:
+                    change_NW = norm(matrices, sublayer.post_norm, f"{module}_post_norm", change_NW)
+                hidden_NW, read_NW = _added(matrices, sublayer, module, following, hidden_NW, change_NW)
+    return read_NW, presents
+
+
+def _added(
+    matrices: Matrices,
+    sublayer: Sublayer,
+    module: str,
+    following: Reading,
+    hidden_NW: ir.Value,
+    change_NW: ir.Value,
+) -> tuple[ir.Value, ir.Value]:
+    """Return the residual stream after an addition, and what is read of it next, both `NW`."""
+    if sublayer.stream_norm is not None:
+        _sum, hidden_NW = add_norm(
+            matrices, sublayer.stream_norm, f"{module}_stream_norm", hidden_NW, change_NW
+        )
+        if following.spec is None:
+            return hidden_NW, hidden_NW
+        return hidden_NW, norm(matrices, following.spec, following.module, hidden_NW)
+    if following.spec is None:
+        hidden_NW = matrices.builder.op("Add", hidden_NW, change_NW)
+        return hidden_NW, hidden_NW
+    return add_norm(matrices, following.spec, following.module, hidden_NW, change_NW)
 
 
 def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) -> ir.Value:
     """Return the logits of each row's newest K positions, `BKV`."""
-    builder, config = matrices.builder, matrices.config
+    builder, spec = matrices.builder, matrices.config.spec
     # Counted from the end; minus 0 is the beginning, so that 0 keeps all.
     first = builder.op("Reshape", builder.op("Neg", logits_to_keep), builder.integers(-1))
     kept_BKW = builder.op(
         "Slice", normed_BTW, first, builder.integers(np.iinfo(np.int64).max), builder.integers(1)
     )
-    flat_MW = builder.op("Reshape", kept_BKW, builder.integers(-1, config.hidden_size))
+    flat_MW = builder.op("Reshape", kept_BKW, builder.integers(-1, spec.width))
     matrices.change_rows()
     # Tied weights are one initializer: the embedding's.
-    logits_MV = matrices.linear(EMBEDDING if config.tie_word_embeddings else HEAD, flat_MW)
-    if config.logit_scale != 1:
-        logits_MV = builder.op("Mul", logits_MV, builder.floats(config.logit_scale))
+    logits_MV = matrices.linear(EMBEDDING if spec.tied else HEAD, flat_MW)
+    if spec.head.scale != 1:
+        logits_MV = builder.op("Mul", logits_MV, builder.floats(spec.head.scale))
+    if spec.head.softcap is not None:
+        cap = builder.floats(spec.head.softcap)
+        logits_MV = builder.op("Mul", builder.op("Tanh", builder.op("Div", logits_MV, cap)), cap)
     if builder.dtype != ir.DataType.FLOAT:
         logits_MV = builder.cast(logits_MV, ir.DataType.FLOAT)
     rows = builder.op("Shape", kept_BKW, end=2)
@@ -155,12 +211,12 @@ def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) 
 def _name_presents(
     builder: GraphBuilder,
     names: RootsExporterConfig,
-    config: RootsConfig,
+    attentions: Sequence[Attention],
     presents: list[KeyValue],
     cached: ir.DataType,
 ) -> None:
-    for index, (present, layer) in enumerate(zip(presents, config.layers, strict=True)):
-        widths = layer["num_key_value_heads"], layer["head_dim"]
+    for index, (present, op) in enumerate(zip(presents, attentions, strict=True)):
+        widths = op.kv_heads, op.head_dim
         for part, value in zip(("key", "value"), present, strict=True):
             name = f"present.{index}.{part}"
             builder.output(name, value, cached, names.shape(name, *widths))

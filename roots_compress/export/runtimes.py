@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from roots_compress.checkpoints.generation_settings import TOKEN_IDS
 from roots_compress.checkpoints.inspect import CONFIG
 from roots_compress.checkpoints.write_back import family_config
 from roots_compress.data.special_tokens import as_setting, stop_ids
@@ -51,18 +52,19 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
     Formats of quantized weights are left out of the family's words: the graph alone carries them.
     """
     ours = config.to_dict()
-    plain = RootsConfig.from_dict({**ours, "quantization": None})
+    plain = RootsConfig(spec=config.spec, **{name: getattr(config, name) for name in TOKEN_IDS})
+    attentions = config.spec.attentions()
     if has_int8_cache(config):
         return ours, ("optimum cannot load this graph: it would make a cache of floats, not of int8",)
-    if len({(layer["num_key_value_heads"], layer["head_dim"]) for layer in config.layers}) > 1:
+    if len({(op.kv_heads, op.head_dim) for op in attentions}) > 1:
         return ours, ("optimum cannot load this graph: its layers' caches differ in shape",)
     for model_type in FAMILIES:
         try:
             document = family_config(plain, model_type, dtype)
         except InputError:
             continue
-        width = config.layers[0]["head_dim"]
-        taken = config.hidden_size // config.layers[0]["num_attention_heads"]
+        width = attentions[0].head_dim
+        taken = config.hidden_size // attentions[0].heads
         obstacles: tuple[str, ...] = ()
         if width != taken and model_type not in STATED_HEAD_SIZE:
             obstacles = (f"optimum cannot load this graph: it would take heads of {taken}, not {width}",)
@@ -77,7 +79,7 @@ def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, An
     here, those of the first layer.
     """
     config, generation = model.config, model.generation_config
-    first = config.layers[0]
+    first = config.spec.attentions()[0]
     penalty = generation.repetition_penalty if generation is not None else None
     named = generation.eos_token_id if generation is not None else None
     tokens = {
@@ -96,9 +98,9 @@ def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, An
                 "session_options": {"provider_options": []},
                 "filename": GRAPH_NAME,
                 "hidden_size": config.hidden_size,
-                "head_size": first["head_dim"],
-                "num_attention_heads": first["num_attention_heads"],
-                "num_key_value_heads": first["num_key_value_heads"],
+                "head_size": first.head_dim,
+                "num_attention_heads": first.heads,
+                "num_key_value_heads": first.kv_heads,
                 "num_hidden_layers": config.num_hidden_layers,
                 "inputs": {
                     **{name: name for name in ("input_ids", "attention_mask", "position_ids")},

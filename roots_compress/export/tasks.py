@@ -53,14 +53,14 @@ class LayerwisePastKeyValuesGenerator(DummyPastKeyValuesGenerator):
         **_: Any,
     ) -> None:
         self.batch_size, self.past_length = batch_size, past_length
-        self.layers: list[dict[str, int]] = normalized_config.layers
+        self.attentions = normalized_config.spec.attentions()
 
     def generate(
         self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
     ) -> Any:
         """Return the keys or values `past_key_values.{i}.key` names, `(B, G, P, D)`."""
-        layer = self.layers[int(input_name.split(".")[1])]
-        shape = [self.batch_size, layer["num_key_value_heads"], self.past_length, layer["head_dim"]]
+        op = self.attentions[int(input_name.split(".")[1])]
+        shape = [self.batch_size, op.kv_heads, self.past_length, op.head_dim]
         return self.random_float_tensor(shape, min_value=-1, framework=framework, dtype=float_dtype)
 
 

@@ -30,6 +30,7 @@ from roots_compress.models.quantized import (
     groups_for,
     stored_group_size,
 )
+from roots_compress.models.spec import EMBEDDING
 
 # int8 activations inside MatMulNBits: its float path runs 8-bit weights ten to eighty times slower on x86.
 ACCURACY_LEVEL = 4
@@ -50,6 +51,7 @@ class Matrices:
         self._quantized: dict[ir.Value, QuantizedRows] = {}
         self._zero_points_of_rows: ir.Value | None = None
         self._factors: dict[str, float] = {}
+        self._shapes = config.spec.matrices()
 
     def scale_output(self, module: str, factor: float) -> None:
         """Multiply what a module gives by a factor from now on: a linear layer or a norm.
@@ -141,7 +143,7 @@ class Matrices:
 
         A table that is also the embedding stays `OK` in the file; the runtime turns it once, at load.
         """
-        if modules == ("model.embed_tokens",):
+        if modules == (EMBEDDING,):
             return self.builder.op("Transpose", self._joined(modules, "weight"), perm=[1, 0])
         return self._joined(modules, "weight", transposed=True)
 
@@ -235,13 +237,7 @@ class Matrices:
 
     def _width(self, module: str) -> int:
         """Return the input width of a quantized module, which its padded storage does not tell."""
-        if not module.startswith("model.layers."):
-            return self.config.hidden_size
-        _, _, index, _, part = module.split(".")
-        layer = self.config.layers[int(index)]
-        if part == "o_proj":
-            return int(layer["num_attention_heads"] * layer["head_dim"])
-        return int(layer["intermediate_size"]) if part == "down_proj" else self.config.hidden_size
+        return self._shapes[module].width
 
     def _storage(self, module: str) -> tuple[Format | None, int | None]:
         """Return a module's format, and how many of its weights share a scale where they lie in groups."""

@@ -37,9 +37,9 @@ class RootsLayer(nn.Module):
     @property
     def halves(self) -> tuple[Half, ...]:
         """The blocks as they are now, in the order in which they run."""
-        return tuple(self.half(name) for name in self.names)
+        return tuple(self.half_named(name) for name in self.names)
 
-    def half(self, name: str) -> Half:
+    def half_named(self, name: str) -> Half:
         """Return one of the blocks, with its norms."""
         block = self.get_submodule(name)
         assert isinstance(block, Block)

@@ -43,7 +43,7 @@ def check_resizable(model: RootsForCausalLM) -> None:
 
 def block_at(model: RootsForCausalLM, place: Place) -> Block:
     """Return the block at a place."""
-    block: Block = model.model.layers[place.layer].half(place.name).block
+    block: Block = model.model.layers[place.layer].half_named(place.name).block
     return block
 
 

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.io.json_files import read_json_object
 from roots_compress.io.names import in_utf8
+from roots_compress.models.version1 import read_spec
 from roots_compress.system.machine import own_instruction_set, saturates
 from roots_compress.system.memory import MORE_MEMORY, lacks_memory
 from roots_compress.system.threads import default_threads
@@ -69,7 +70,12 @@ def read_config(path: Path) -> tuple[int, int]:
     config = read_json_object(path)
     config = config.get(OURS, config)
     try:
+        if config.get("model_type") == "roots":
+            spec = read_spec(config)
+            return spec.embeddings.vocabulary, spec.max_positions
         vocab_size, max_context = config["vocab_size"], config["max_position_embeddings"]
+    except ValueError as error:
+        raise InputError(str(error), where=path, remedy=EXPORT_AGAIN) from None
     except (KeyError, TypeError) as error:
         raise InputError(
             "config.json does not give vocab_size and max_position_embeddings",

@@ -17,7 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
-from roots_compress.export.frame import Compact
+from roots_compress.export.shared import Compact
+from roots_compress.models.ops.attention import Rope
 
 INT8 = int(ir.DataType.INT8)
 END = int(np.iinfo(np.int64).max)
@@ -51,6 +52,8 @@ class Heads(NamedTuple):
     scale: float
     window: int | None
     """Keys visible to a query, itself included; None for all."""
+    rope: Rope | None
+    softcap: float | None
 
 
 def fused_attention(
@@ -92,9 +95,9 @@ def _give(body: ir.Graph, context_BTx: ir.Value, present: KeyValue) -> None:
 
 def _angles(compact: Compact, heads: Heads) -> tuple[ir.Value, ...]:
     """Return what the operator turns queries and keys by: nothing where positions are learned."""
-    if heads.width not in compact.cos_sin:
+    if heads.rope is None:
         return ()
-    return (*compact.cos_sin[heads.width], compact.position_ids_BT)
+    return (*compact.cos_sin[heads.rope, heads.width], compact.position_ids_BT)
 
 
 def _grouped_query(
@@ -123,6 +126,7 @@ def _grouped_query(
         scale=heads.scale,
         do_rotary=int(bool(rotary)),
         local_window_size=-1 if heads.window is None else heads.window,
+        **capped(heads.softcap),
         **integers,
     )
     return context_BTx, KeyValue(key_BGSD, value_BGSD)
@@ -180,7 +184,21 @@ def _turned(
     if key_BTx is None or value_BTx is None:
         widths = builder.integers(*(count * heads.width for count in (heads.query, *[heads.key_value] * 2)))
         query_BTx, key_BTx, value_BTx = builder.op_outputs("Split", (query_BTx, widths), 3, axis=-1)
-    if angles := _angles(compact, heads):
-        query_BTx = builder.op("RotaryEmbedding", query_BTx, *angles, num_heads=heads.query)
-        key_BTx = builder.op("RotaryEmbedding", key_BTx, *angles, num_heads=heads.key_value)
+    if heads.rope is not None:
+        query_BTx, key_BTx = (
+            builder.op(
+                "RotaryEmbedding", x_BTx, *_angles(compact, heads), num_heads=count, **turned(heads.rope)
+            )
+            for x_BTx, count in ((query_BTx, heads.query), (key_BTx, heads.key_value))
+        )
     return query_BTx, key_BTx, value_BTx
+
+
+def turned(rope: Rope) -> dict[str, int]:
+    """Return the attribute of `RotaryEmbedding` that says how many channels are turned, if not all are."""
+    return {} if rope.rotary_dim is None else {"rotary_embedding_dim": rope.rotary_dim}
+
+
+def capped(softcap: float | None) -> dict[str, float]:
+    """Return the attribute of attention operators that bounds scores, if they are bounded."""
+    return {} if softcap is None else {"softcap": softcap}

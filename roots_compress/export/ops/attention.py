@@ -7,101 +7,107 @@ chosen.
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
-from roots_compress.export.frame import Blocks, Frame
-from roots_compress.export.fused import CacheScales, Heads, KeyValue, fused_attention
-from roots_compress.export.layers import rms_norm
+from roots_compress.export.norms import rms_norm
+from roots_compress.export.ops.fused_attention import (
+    CacheScales,
+    Heads,
+    KeyValue,
+    capped,
+    fused_attention,
+    turned,
+)
+from roots_compress.export.shared import Blocks, Shared
 from roots_compress.export.weights import Matrices
+from roots_compress.models.ops.attention import Attention, QkNorm, TopM
 from roots_compress.models.quantized import has_int8_cache
 
 
 def self_attention(
-    matrices: Matrices, frame: Frame, index: int, normed_NW: ir.Value, past: KeyValue
+    matrices: Matrices, shared: Shared, op: Attention, module: str, x_NW: ir.Value, past: KeyValue
 ) -> tuple[ir.Value, KeyValue]:
-    """Return attention's contribution to the residual stream, `NW`, and the keys and values to cache."""
-    builder, config, layer = matrices.builder, matrices.config, matrices.config.layers[index]
-    width = layer["head_dim"]
-    heads = Heads(
-        layer["num_attention_heads"],
-        layer["num_key_value_heads"],
-        width,
-        config.attention_scale or width**-0.5,
-        layer["sliding_window"],
-    )
-    module = f"model.layers.{index}.self_attn."
-    if frame.compact is not None:
+    """Return what the attention of a module gives, `NW`, and the keys and values to cache."""
+    builder, norm = matrices.builder, op.qk_norm
+    factor = op.factor
+    if shared.compact is not None:
         # A single token's products with the keys take the fast kernel of vectors only where their scale is 1
         # (MLAS, sgemm.cpp). Queries carry it instead; rotary positions, which come after, only turn them.
-        matrices.scale_output(module + ("q_norm" if config.qk_norm else "q_proj"), heads.scale)
-        heads = heads._replace(scale=1.0)
-    projections = [f"{module}{part}_proj" for part in "qkv"]
+        matrices.scale_output(f"{module}.{'q_proj' if norm is None else 'q_norm'}", factor)
+        factor = 1.0
+    heads = Heads(op.heads, op.kv_heads, op.head_dim, factor, op.window, op.rope, op.softcap)
+    projections = [f"{module}.{part}_proj" for part in "qkv"]
     scales = None
-    if has_int8_cache(config):
+    if has_int8_cache(matrices.config):
         scales = CacheScales(
-            *(matrices.vector(f"{module}cache_rounding.{part}_scale") for part in ("key", "value"))
+            *(matrices.vector(f"{module}.cache_rounding.{part}_scale") for part in ("key", "value"))
         )
-    if frame.compact is not None and not config.qk_norm and matrices.joinable(projections):
-        packed_BTx = frame.rows(matrices.linear(projections, normed_NW))
+    if shared.compact is not None and norm is None and matrices.joinable(projections):
+        packed_BTx = shared.rows(matrices.linear(projections, x_NW))
         context_BTx, present = fused_attention(
-            builder, frame.compact, (packed_BTx, None, None), past, heads, scales
+            builder, shared.compact, (packed_BTx, None, None), past, heads, scales
         )
     else:
-        query, key, value = (matrices.linear(name, normed_NW) for name in projections)
-        if config.qk_norm:
-            query = _head_norm(matrices, module + "q_norm", query, heads.query, width)
-            key = _head_norm(matrices, module + "k_norm", key, heads.key_value, width)
-        rows = frame.rows(query), frame.rows(key), frame.rows(value)
-        if frame.compact is not None:
-            context_BTx, present = fused_attention(builder, frame.compact, rows, past, heads, scales)
+        query, key, value = (matrices.linear(name, x_NW) for name in projections)
+        if norm is not None:
+            query = _query_norm(matrices, norm, f"{module}.q_norm", query, op.heads, op.head_dim)
+            key = _query_norm(matrices, norm, f"{module}.k_norm", key, op.kv_heads, op.head_dim)
+        rows = shared.rows(query), shared.rows(key), shared.rows(value)
+        if shared.compact is not None:
+            context_BTx, present = fused_attention(builder, shared.compact, rows, past, heads, scales)
         else:
-            context_BTx, present = _standard(builder, frame, config.attention, rows, past, heads)
-    context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, heads.query * width))
-    return matrices.linear(module + "o_proj", context_Nx), present
+            context_BTx, present = _standard(builder, shared, op, rows, past, heads)
+    context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
+    return matrices.linear(f"{module}.o_proj", context_Nx), present
 
 
 def _standard(
     builder: GraphBuilder,
-    frame: Frame,
-    attention: dict[str, Any],
+    shared: Shared,
+    op: Attention,
     query_key_value_BTx: tuple[ir.Value, ir.Value, ir.Value],
     past: KeyValue,
     heads: Heads,
 ) -> tuple[ir.Value, KeyValue]:
     """Attend by standard operators, densely or sparsely, over a cache that grows by concatenation."""
     query_BTx, key_BTx, value_BTx = query_key_value_BTx
-    if heads.width in frame.cos_sin:
-        angles = frame.cos_sin[heads.width]
-        query_BTx = builder.op("RotaryEmbedding", query_BTx, *angles, num_heads=heads.query)
-        key_BTx = builder.op("RotaryEmbedding", key_BTx, *angles, num_heads=heads.key_value)
-    if attention["kind"] == "dense":
-        return _dense(builder, query_BTx, key_BTx, value_BTx, frame.bias_B1TS[heads.window], past, heads)
-    query_BHTD = _split(builder, query_BTx, heads.query, heads.width)
+    sees = op.window, op.causal
+    if op.rope is not None:
+        angles = shared.cos_sin[op.rope, op.head_dim]
+        query_BTx, key_BTx = (
+            builder.op("RotaryEmbedding", x_BTx, *angles, num_heads=count, **turned(op.rope))
+            for x_BTx, count in ((query_BTx, op.heads), (key_BTx, op.kv_heads))
+        )
+    if op.sparse is None:
+        return _dense(builder, query_BTx, key_BTx, value_BTx, shared.bias_B1TS[sees], past, heads)
+    query_BHTD = _split(builder, query_BTx, op.heads, op.head_dim)
     present = KeyValue(
         *(
-            builder.op("Concat", cached, _split(builder, new_BTx, heads.key_value, heads.width), axis=2)
+            builder.op("Concat", cached, _split(builder, new_BTx, op.kv_heads, op.head_dim), axis=2)
             for cached, new_BTx in zip(past, (key_BTx, value_BTx), strict=True)
         )
     )
-    if attention["kind"] == "top_m":
-        bias_B1TS = frame.bias_B1TS[heads.window]
-        context_BHTD = _top_m(builder, query_BHTD, present, bias_B1TS, heads, attention["top_m"])
+    if isinstance(op.sparse, TopM):
+        context_BHTD = _top_m(builder, query_BHTD, present, shared.bias_B1TS[sees], heads, op.sparse.keys)
     else:
-        blocks, count = frame.blocks[heads.window], attention["num_blocks"]
-        chosen_BHTS = _chosen_keys(builder, query_BHTD, present.key, blocks, heads, count)
-        visible_BHTS = builder.op("And", frame.visible_B1TS[heads.window], chosen_BHTS)
-        bias_BHTS = frame.bias(visible_BHTS)
+        blocks = shared.blocks[op.window, op.sparse.size]
+        chosen_BHTS = _chosen_keys(builder, query_BHTD, present.key, blocks, heads, op.sparse.blocks)
+        visible_BHTS = builder.op("And", shared.visible_B1TS[sees], chosen_BHTS)
+        bias_BHTS = shared.bias(visible_BHTS)
         context_BHTD = builder.op("Attention", query_BHTD, *present, bias_BHTS, scale=heads.scale)
     return builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3]), present
 
 
-def _head_norm(matrices: Matrices, module: str, x_Nx: ir.Value, heads: int, width: int) -> ir.Value:
-    builder = matrices.builder
+def _query_norm(
+    matrices: Matrices, norm: QkNorm, module: str, x_Nx: ir.Value, heads: int, width: int
+) -> ir.Value:
+    """Return queries or keys normed over each head, or over all heads of a token at once."""
+    builder, weight = matrices.builder, matrices.vector(module + ".weight")
+    if norm.over == "projection":
+        return rms_norm(builder, x_Nx, weight, norm.eps)
     x_NHD = builder.op("Reshape", x_Nx, builder.integers(-1, heads, width))
-    normed = rms_norm(builder, x_NHD, matrices.vector(module + ".weight"), matrices.config.norm_eps)
+    normed = rms_norm(builder, x_NHD, weight, norm.eps)
     return builder.op("Reshape", normed, builder.integers(-1, heads * width))
 
 
@@ -127,6 +133,7 @@ def _dense(
         scale=heads.scale,
         q_num_heads=heads.query,
         kv_num_heads=heads.key_value,
+        **capped(heads.softcap),
     )
     return context_BTx, KeyValue(key_BGSD, value_BGSD)
 

@@ -1,4 +1,4 @@
-"""What all layers of a graph share: shapes, masks, rotary angles and blocks, computed once from the inputs.
+"""What the layers of a graph share: shapes, masks, rotary angles and blocks, computed once from the inputs.
 
 Shape legend as in `models/attention.py`: B batch, T queries, S keys, C blocks, d half the head dimension.
 """
@@ -13,10 +13,13 @@ import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.ops.attention import BlockSparse, Rope
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.rotary import rotary_frequencies
 
 Window = int | None
+Turning = tuple[Rope, int]
+"""Rotary positions, and the size of the heads."""
 
 
 class CosSin(NamedTuple):
@@ -69,13 +72,13 @@ class Compact:
     """int32 scalar: S."""
     position_ids_BT: ir.Value
     """Positions of the turned tokens."""
-    cos_sin: dict[int, CosSin]
-    """Cosines and sines by position, of the new tokens' positions only, by head size; none where learned."""
+    cos_sin: dict[Turning, CosSin]
+    """Cosines and sines by position, of the new tokens' positions only."""
     place: Place | None
     """None where the operator writes all of the cache."""
 
 
-class Frame:
+class Shared:
     """Values every layer reads, emitted once at the head of the graph."""
 
     def __init__(
@@ -90,24 +93,27 @@ class Frame:
         with builder.scope("frame"):
             self.shape_BT = builder.op("Shape", input_ids_BT)
             self._shape_BTx = builder.op("Concat", self.shape_BT, builder.integers(-1), axis=0)
-            self.cos_sin: dict[int, CosSin] = {}
+            self._spec = config.spec
+            self.cos_sin: dict[Turning, CosSin] = {}
             self.compact: Compact | None = None
             if not builder.portable and builder.dtype == ir.DataType.FLOAT and config.is_fusible:
                 self.compact = self._compact(config, attention_mask_BS, position_ids_BT)
                 return
             self._place_slots(attention_mask_BS)
-            windows: list[Window] = list(dict.fromkeys(layer["sliding_window"] for layer in config.layers))
-            self.visible_B1TS = {window: self._visible(window) for window in windows}
-            self.bias_B1TS: dict[Window, ir.Value] = {}
-            if config.attention["kind"] != "block":
-                self.bias_B1TS = {window: self.bias(each) for window, each in self.visible_B1TS.items()}
-            if config.position == "rotary":
-                for width in dict.fromkeys(layer["head_dim"] for layer in config.layers):
-                    self.cos_sin[width] = self._angles(config, width, position_ids_BT)
-            self.blocks: dict[Window, Blocks] = {}
-            if config.attention["kind"] == "block":
-                size = config.attention_block_size
-                self.blocks = {window: self._blocks(window, size) for window in windows}
+            attentions = config.spec.attentions()
+            sees = dict.fromkeys((each.window, each.causal) for each in attentions)
+            self.visible_B1TS = {each: self._visible(*each) for each in sees}
+            self.bias_B1TS = {
+                (each.window, each.causal): self.bias(self.visible_B1TS[each.window, each.causal])
+                for each in dict.fromkeys(attentions)
+                if not isinstance(each.sparse, BlockSparse)
+            }
+            self.cos_sin = {turning: self._angles(turning, position_ids_BT) for turning in self._turnings()}
+            self.blocks: dict[tuple[Window, int], Blocks] = {
+                (each.window, each.sparse.size): self._blocks(each.window, each.sparse.size)
+                for each in dict.fromkeys(attentions)
+                if isinstance(each.sparse, BlockSparse)
+            }
 
     def rows(self, flat: ir.Value) -> ir.Value:
         """Give a flat activation `(N, x)` its batch and token axes back, `BTx`."""
@@ -159,9 +165,7 @@ class Frame:
         last_B = builder.op("Add", past_B, builder.op("Sub", tokens, one))
         position_N = builder.op("Reshape", position_ids_BT, builder.integers(-1))
         position_BT = builder.op("Reshape", builder.op("Gather", position_N, to_front_N), self.shape_BT)
-        tables: dict[int, CosSin] = {}
-        if config.position == "rotary":
-            tables = self._tables(config, position_N, slots_1, tokens_1)
+        tables = self._tables(position_N, slots_1, tokens_1)
         place = None
         if has_int8_cache(config):
             first_1 = builder.op("ReduceMax", past_B, builder.integers(0), keepdims=1)
@@ -176,28 +180,32 @@ class Frame:
             place,
         )
 
-    def _tables(
-        self, config: RootsConfig, position_N: ir.Value, slots_1: ir.Value, tokens_1: ir.Value
-    ) -> dict[int, CosSin]:
+    def _turnings(self) -> list[Turning]:
+        """Return the rotary positions of all layers, each once."""
+        attentions = self._spec.attentions()
+        return list(dict.fromkeys((each.rope, each.head_dim) for each in attentions if each.rope is not None))
+
+    def _tables(self, position_N: ir.Value, slots_1: ir.Value, tokens_1: ir.Value) -> dict[Turning, CosSin]:
         """Return tables of cosines and sines by position, filled in where new tokens stand.
 
         The operator wants a row for each slot, and for as many positions as there are new tokens from the
         first one's on; it reads those of the new tokens. Filled in whole, a table for the longest context
         would outgrow the model, and one for the slots would cost a step some per cent of its time.
         """
-        builder = self.builder
+        builder, turnings = self.builder, self._turnings()
+        if not turnings:
+            return {}
         last_1 = builder.op("ReduceMax", position_N, keepdims=1)
         rows_1 = builder.op("Max", slots_1, builder.op("Add", last_1, tokens_1))
         place_N1 = builder.op("Unsqueeze", position_N, builder.integers(1))
-        tables = {}
-        for width in dict.fromkeys(layer["head_dim"] for layer in config.layers):
-            shape = builder.op("Concat", rows_1, builder.integers(width // 2), axis=0)
+        tables: dict[Turning, CosSin] = {}
+        for turning in turnings:
+            cos_sin = self._angles(turning, position_N)
+            width = self._turned(turning) // 2
+            shape = builder.op("Concat", rows_1, builder.integers(width), axis=0)
             empty_Pd = builder.op("ConstantOfShape", shape)
-            tables[width] = CosSin(
-                *(
-                    builder.op("ScatterND", empty_Pd, place_N1, table_Nd)
-                    for table_Nd in self._angles(config, width, position_N)
-                )
+            tables[turning] = CosSin(
+                *(builder.op("ScatterND", empty_Pd, place_N1, table_Nd) for table_Nd in cos_sin)
             )
         return tables
 
@@ -214,9 +222,10 @@ class Frame:
         self._distance_TS = builder.op("Sub", self._query_slot_T1, self._slot_S)
         self._valid_BS = builder.cast(attention_mask_BS, ir.DataType.BOOL)
 
-    def _visible(self, window: Window) -> ir.Value:
+    def _visible(self, window: Window, causal: bool) -> ir.Value:
         """Return which keys a query sees; a padding query sees itself, so that no softmax is over nothing."""
         builder = self.builder
+        assert causal, "a graph with a cache attends causally"
         allowed_TS = builder.op("GreaterOrEqual", self._distance_TS, builder.integer(0))
         if window is not None:
             near_TS = builder.op("Less", self._distance_TS, builder.integer(window))
@@ -225,14 +234,29 @@ class Frame:
         itself_TS = builder.op("Equal", self._distance_TS, builder.integer(0))
         return builder.op("Or", builder.op("And", valid_B11S, allowed_TS), itself_TS)
 
-    def _angles(self, config: RootsConfig, head_dim: int, positions: ir.Value) -> CosSin:
+    def _turned(self, turning: Turning) -> int:
+        """Return how many channels of a head are turned."""
+        rope, head_dim = turning
+        return rope.rotary_dim or head_dim
+
+    def _angles(self, turning: Turning, positions: ir.Value) -> CosSin:
         """Compute cosines and sines of positions of any shape: no table fills the file."""
         builder = self.builder
-        frequencies, factor = rotary_frequencies(config, head_dim)
-        frequency_d = builder.vector(f"rotary_frequencies_{head_dim}", frequencies.numpy())
+        rope, head_dim = turning
+        found = rotary_frequencies(rope, head_dim, self._spec.max_positions)
+        name = f"rotary_frequencies_{head_dim}"
+        if (others := [each for each in self._turnings() if each[1] == head_dim])[0] != turning:
+            name += f"_{others.index(turning)}"
+        frequency_d = builder.vector(name, found.short_d.numpy())
+        if found.long_d is not None:
+            assert found.length is not None
+            last = builder.op("ReduceMax", positions, keepdims=0)
+            is_long = builder.op("GreaterOrEqual", last, builder.integer(found.length))
+            long_d = builder.vector(name + "_long", found.long_d.numpy())
+            frequency_d = builder.op("Where", is_long, long_d, frequency_d)
         column = builder.op("Unsqueeze", positions, builder.integers(-1))
         angle = builder.op("Mul", builder.cast(column, ir.DataType.FLOAT), frequency_d)
-        return CosSin(*(self._scaled(builder.op(op, angle), factor) for op in ("Cos", "Sin")))
+        return CosSin(*(self._scaled(builder.op(op, angle), found.factor) for op in ("Cos", "Sin")))
 
     def _scaled(self, value: ir.Value, factor: float) -> ir.Value:
         if factor != 1:

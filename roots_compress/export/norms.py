@@ -1,0 +1,46 @@
+"""Norms and the residual stream as ONNX operators.
+
+Shape legend: N tokens of all rows of the batch, W hidden size. Activations are flat matrices.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from roots_compress.export.builder import MICROSOFT, GraphBuilder
+from roots_compress.export.weights import Matrices
+from roots_compress.models.spec import Norm
+
+
+def rms_norm(builder: GraphBuilder, x: ir.Value, weight: ir.Value, epsilon: float) -> ir.Value:
+    """Return the RMS norm over the last axis, its statistics in float32 whatever the type of `x`."""
+    return builder.op("RMSNormalization", x, weight, axis=-1, epsilon=epsilon, stash_type=1)
+
+
+def norm(matrices: Matrices, spec: Norm, module: str, x_NW: ir.Value) -> ir.Value:
+    """Return the normalisation of a specification, its weights those of a module, `NW`."""
+    builder, weight = matrices.builder, matrices.vector(module + ".weight")
+    if spec.kind == "rms_norm":
+        return rms_norm(builder, x_NW, weight, spec.eps)
+    bias = matrices.vector(module + ".bias")
+    return builder.op("LayerNormalization", x_NW, weight, bias, axis=-1, epsilon=spec.eps, stash_type=1)
+
+
+def add_norm(
+    matrices: Matrices, spec: Norm, module: str, hidden_NW: ir.Value, change_NW: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Add a block's contribution to the residual stream; return the stream and its norm, both `NW`."""
+    builder = matrices.builder
+    if builder.portable or builder.dtype != ir.DataType.FLOAT:
+        hidden_NW = builder.op("Add", hidden_NW, change_NW)
+        return hidden_NW, norm(matrices, spec, module, hidden_NW)
+    inputs = [hidden_NW, change_NW, matrices.vector(module + ".weight")]
+    if spec.kind == "rms_norm":
+        operator = "SkipSimplifiedLayerNormalization"
+    else:
+        operator = "SkipLayerNormalization"
+        inputs.append(matrices.vector(module + ".bias"))
+    normed_NW, _mean, _deviation, hidden_NW = builder.op_outputs(
+        operator, inputs, 4, domain=MICROSOFT, epsilon=spec.eps
+    )
+    return hidden_NW, normed_NW

@@ -1,0 +1,1 @@
+"""Blocks as ONNX operators, one emitter each."""

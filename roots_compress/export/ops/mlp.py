@@ -1,0 +1,42 @@
+"""The feed-forward block as ONNX operators.
+
+Shape legend: N tokens of all rows of the batch, W hidden size, F channels. Activations are flat matrices.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.weights import Matrices
+from roots_compress.models.ops.mlp import Activation, Mlp
+
+
+def mlp(matrices: Matrices, op: Mlp, module: str, x_NW: ir.Value) -> ir.Value:
+    """Return what the block of a module gives for what it reads, `NW`."""
+    builder = matrices.builder
+    projections = [f"{module}.{name}" for name in op.producers]
+    if not op.gated:
+        inner_NF = activate(builder, op.activation, matrices.linear(projections, x_NW))
+    elif matrices.joinable(projections):
+        both = matrices.linear(projections, x_NW)
+        gate_NF, up_NF = builder.op_outputs("Split", (both,), 2, axis=-1, num_outputs=2)
+        inner_NF = builder.op("Mul", activate(builder, op.activation, gate_NF), up_NF)
+    else:
+        gate_NF, up_NF = (matrices.linear(name, x_NW) for name in projections)
+        inner_NF = builder.op("Mul", activate(builder, op.activation, gate_NF), up_NF)
+    return matrices.linear(f"{module}.down_proj", inner_NF)
+
+
+def activate(builder: GraphBuilder, activation: Activation, x: ir.Value) -> ir.Value:
+    """Return an activation function of `x`."""
+    match activation:
+        case "silu":
+            # ONNX Runtime fuses this pair; ONNX's own Swish came with opset 24 only.
+            return builder.op("Mul", x, builder.op("Sigmoid", x))
+        case "gelu":
+            return builder.op("Gelu", x)
+        case "gelu_tanh":
+            return builder.op("Gelu", x, approximate="tanh")
+        case "relu":
+            return builder.op("Relu", x)
