@@ -11,7 +11,7 @@ dimension, x heads * D.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -194,11 +194,11 @@ def _turned(
     return query_BTx, key_BTx, value_BTx
 
 
-def turned(rope: Rope) -> dict[str, int]:
+def turned(rope: Rope) -> dict[str, Any]:
     """Return the attribute of `RotaryEmbedding` that says how many channels are turned, if not all are."""
     return {} if rope.rotary_dim is None else {"rotary_embedding_dim": rope.rotary_dim}
 
 
-def capped(softcap: float | None) -> dict[str, float]:
+def capped(softcap: float | None) -> dict[str, Any]:
     """Return the attribute of attention operators that bounds scores, if they are bounded."""
     return {} if softcap is None else {"softcap": softcap}
