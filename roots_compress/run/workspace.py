@@ -12,7 +12,7 @@ from roots_compress.errors import StageError
 from roots_compress.io import atomic
 from roots_compress.results import SCHEMA, Json, StageKind, StageResult
 from roots_compress.run.folders import KEY_NAME, key_text, remove_partials, set_aside
-from roots_compress.run.keys import CHOSEN, StageKey, canonical_json
+from roots_compress.run.keys import StageKey, canonical_json
 from roots_compress.run.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -76,8 +76,7 @@ class Workspace:
         for folder in (self._final, *self._shelf.folders(self._key)):
             manifest = _manifest_of(folder)
             if manifest is not None and manifest.key.asked == self._key.asked:
-                chosen = manifest.key.ingredients.get(CHOSEN)
-                return chosen if isinstance(chosen, dict) else None
+                return manifest.key.chosen
         return None
 
     def commit(
