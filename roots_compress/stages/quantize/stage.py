@@ -39,6 +39,7 @@ from roots_compress.stages.quantize.products.choice import Choice, choose
 from roots_compress.stages.quantize.products.times import form_times, served_on
 from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
 from roots_compress.stages.quantize.sensitivity import rounding_costs
+from roots_compress.stages.quantize.sites import attention_sites, mlp_sites
 from roots_compress.stages.quantize.walk import BITS, Rounded, round_layers
 from roots_compress.training.outcome import StageOutcome
 
@@ -111,7 +112,7 @@ def quantize(
     notes = _notes(config, model, quantized, rounded, plan)
     if choice is None:
         return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes)
-    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(config, quantized, choice)}
+    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(config, model, quantized, choice)}
     return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes, choice.to_json())
 
 
@@ -262,15 +263,26 @@ def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded:
         )
 
 
-def _bytes_of_forms(config: QuantizeConfig, quantized: RootsForCausalLM, choice: Choice) -> dict[str, Json]:
-    """Return what the model takes with what was chosen, and would take with the other."""
+def _bytes_of_forms(
+    config: QuantizeConfig, model: RootsForCausalLM, quantized: RootsForCausalLM, choice: Choice
+) -> dict[str, Json]:
+    """Return what the model takes with what was chosen, and would take with the other.
+
+    Integer products leave the same inputs in floating point as in the times that were compared.
+    """
     size = other = stored_bytes(quantized)
-    for module in quantized.model.layers.modules():
-        if isinstance(module, QuantizedLinear) and (choice.products == "float" or module.format == "w8a8"):
-            into: Format = "w8a8" if choice.products == "float" else "w8"
-            for sign, form in ((-1, module.format), (1, into)):
-                size_of = group_size_of(config.group_size, form, module.width)
-                other += sign * matrix_bytes(module.rows, module.width, form, size_of)
+    into: Format = "w8a8" if choice.products == "float" else "w8"
+    for index, layer in enumerate(model.model.layers):
+        prefix = f"model.layers.{index}."
+        for site in (*attention_sites(layer), *mlp_sites(layer, model.config.activation)):
+            if prefix + site.name in choice.spared:
+                continue
+            for name in site.consumers:
+                module = quantized.get_submodule(prefix + name)
+                assert isinstance(module, QuantizedLinear)
+                for sign, form in ((-1, module.format), (1, into)):
+                    size_of = group_size_of(config.group_size, form, module.width)
+                    other += sign * matrix_bytes(module.rows, module.width, form, size_of)
     return {choice.products: size, "integer" if choice.products == "float" else "float": other}
 
 

@@ -189,6 +189,19 @@ def test_the_stage_makes_what_the_timing_chooses_and_says_so(
     assert notes["bytes"]["float" if products == "integer" else "integer"] == other.notes["bytes"]
 
 
+def test_the_other_form_spares_the_inputs_that_its_times_spare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Integer products would pay by far if they had more than a share of the weights.
+    timings_give(monkeypatch, FormTimes("avx2", "by a test", TokenTimes(1.0, 10.0), TokenTimes(1.07, 10.0)))
+    outcome = run(tmp_path / "work", activation_loss=3e-4, workload=READS_ONLY)
+    notes: Any = outcome.notes["choice"]
+    assert notes["products"] == "float"
+    assert 0 < notes["integer_share"] < 1
+    forced = run(tmp_path / "forced", products="integer", activation_loss=3e-4)
+    assert notes["bytes"]["integer"] == forced.notes["bytes"]
+
+
 def test_a_forced_form_is_neither_timed_nor_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed = integers_win(monkeypatch)
     for products in ("integer", "float"):
