@@ -13,13 +13,13 @@ from rich.console import Console
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadConfig
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize import stage as stages
 from roots_compress.stages.quantize.plan import RoundingPlan
 from roots_compress.stages.quantize.products import times
 from roots_compress.stages.quantize.products.choice import Choice, FormTimes, TokenTimes, choose, integers_pay
 from roots_compress.stages.quantize.products.measured import MEASURED, measured_times
 from roots_compress.system.machine import own_instruction_set, processor_class
-from roots_compress.training.outcome import StageOutcome
 from tests.stages.quantize.choices import INTEGERS_WIN, WEIGHTS_ONLY_WINS, integers_win, timings_give
 from tests.tiny import TEXT, tiny_checkpoint
 
@@ -146,12 +146,7 @@ def run(work: Path, chosen: Any = None, **settings: Any) -> StageOutcome:
     return stages.quantize(
         config,
         tiny_checkpoint(),
-        text,
-        device="cpu",
-        seed=0,
-        work=work,
-        console=Console(file=io.StringIO()),
-        chosen=chosen,
+        StageContext(text, "cpu", 0, work, Console(file=io.StringIO()), chosen=chosen),
     )
 
 
