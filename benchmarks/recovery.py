@@ -30,6 +30,7 @@ from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.evaluate.memory import own_peak_rss_bytes
 from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.runtime.torch_engine import TorchEngine
+from roots_compress.stages.base import StageContext
 from roots_compress.stages.prune.stage import prune
 
 NO_RECOVERY = "no recovery"
@@ -82,8 +83,8 @@ def measure(arguments: argparse.Namespace, recovery: RecoveryConfig | None) -> d
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        console = Console(stderr=True)
-        outcome = prune(config, checkpoint, text, device="cpu", seed=0, work=work, console=console)
+        context = StageContext(text, "cpu", 0, work, Console(stderr=True))
+        outcome = prune(config, checkpoint, context)
         states = sorted(work.glob("step-*/state.safetensors"))
         figures: dict[str, Any] = {"peak_gb": own_peak_rss_bytes() / 1e9}
         if states:

@@ -17,7 +17,8 @@ DIVISORS = ("bytes", "perplexity", "median")
 LARGEST = 1e300
 """No figure comes near it, and sums and ratios of smaller ones are finite."""
 
-StageKind = Literal["baseline", "train", "distill", "prune", "quantize"]
+StageKind = str
+"""What made a row: `baseline`, or a stage's `kind` in a recipe."""
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -68,6 +69,16 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class GateResult:
+    """Whether one bound of a recipe was kept."""
+
+    gate: str
+    limit: float
+    value: float
+    passed: bool
+
+
+@dataclass(frozen=True)
 class StageResult:
     """One row of a report: what the stage was, how long it took, what it made, and how that performs."""
 
@@ -80,6 +91,8 @@ class StageResult:
     """The graph, as a path relative to the run."""
     notes: dict[str, Json] = field(default_factory=dict)
     """What the stage decided: widths kept, formats chosen, losses reached."""
+    gates: tuple[GateResult, ...] = ()
+    """The stage's own bounds, by their keys in its settings, and whether they were kept."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as `metrics.json` holds it, the metrics' fields beside the stage's own."""
@@ -93,18 +106,9 @@ class StageResult:
         figures = {f.name: row[f.name] for f in fields(Metrics)}
         for key in ("prefill_tokens_per_second", "decode_tokens_per_second"):
             figures[key] = tuple(Speed(**speed) for speed in _listed(figures[key]))
-        own = {f.name: row[f.name] for f in fields(cls) if f.name != "metrics"}
-        return require_sound(cls(metrics=Metrics(**figures), **own))
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """Whether one bound of a recipe was kept."""
-
-    gate: str
-    limit: float
-    value: float
-    passed: bool
+        own = {f.name: row[f.name] for f in fields(cls) if f.name not in ("metrics", "gates")}
+        gates = tuple(GateResult(**gate) for gate in _listed(row.get("gates", ())))
+        return require_sound(cls(metrics=Metrics(**figures), gates=gates, **own))
 
 
 @dataclass(frozen=True)

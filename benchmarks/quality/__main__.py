@@ -45,6 +45,7 @@ from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.results import Json
+from roots_compress.stages.base import StageContext
 from roots_compress.stages.distill.stage import distill
 from roots_compress.stages.prune.stage import prune
 from roots_compress.stages.quantize.stage import quantize
@@ -167,18 +168,13 @@ def carry_on(made: Made, stages: list[Stage], text: TextSplit, seed: int) -> Mad
     checkpoint, notes = made.checkpoint, list(made.notes)
     for config in stages[len(made.stages) :]:
         with tempfile.TemporaryDirectory() as work:
-            common: dict[str, Any] = {
-                "device": "cpu",
-                "seed": seed,
-                "work": Path(work),
-                "console": Console(stderr=True),
-            }
+            context = StageContext(text, "cpu", seed, Path(work), Console(stderr=True))
             if isinstance(config, DistillConfig):
-                outcome = distill(config, checkpoint, text, **common)
+                outcome = distill(config, checkpoint, context)
             elif isinstance(config, PruneConfig):
-                outcome = prune(config, checkpoint, text, **common)
+                outcome = prune(config, checkpoint, context)
             else:
-                outcome = quantize(config, checkpoint, text, **common)
+                outcome = quantize(config, checkpoint, context)
         checkpoint = outcome.checkpoint
         notes.append(outcome.notes)
     return Made(stages, checkpoint, notes)

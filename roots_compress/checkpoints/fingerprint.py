@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from roots_compress.io.disk import file_sha256
@@ -12,16 +13,20 @@ READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja", 
 """Files of a checkpoint's directory that loading it may read."""
 
 
-def source_sha256(source: Path) -> str:
+def source_sha256(source: Path, sha256: Callable[[Path], str] = file_sha256) -> str:
     """Return the sha256 of a checkpoint: of one file, or of the names and contents of several.
 
     Several are the files of a directory, and the parts of a split GGUF model of which one is named.
+
+    Args:
+        source: a file or a directory.
+        sha256: returns a file's hash.
     """
     files = sorted(source.iterdir()) if source.is_dir() else part_files(source)
     if files == [source]:
-        return file_sha256(source)
+        return sha256(source)
     digest = hashlib.sha256()
     for path in files:
         if path.suffix in READ_SUFFIXES and path.is_file():
-            digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+            digest.update(f"{path.name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -49,6 +49,27 @@ class Settings(BaseModel):
             if isinstance(part, Mapping) and isinstance(default, Settings):
                 filled[name] = {**{key: getattr(default, key) for key in default.model_fields_set}, **part}
         return filled
+
+    def settled(self, chosen: Mapping[str, object]) -> Self:
+        """Return the settings of a stage with what it chose by timing set, so that nothing is left to choose.
+
+        Args:
+            chosen: as the stage's key holds it.
+        """
+        return self
+
+
+Group = TypeVar("Group", bound=Settings)
+
+
+def groups_of(settings: Settings, kind: type[Group]) -> Iterator[tuple[tuple[str, ...], Group]]:
+    """Yield the inner groups of a class, however deep they are, each with the keys that lead to it."""
+    for key in type(settings).model_fields:
+        value = getattr(settings, key)
+        if isinstance(value, kind):
+            yield (key,), value
+        elif isinstance(value, Settings):
+            yield from (((key, *keys), group) for keys, group in groups_of(value, kind))
 
 
 # YAML has neither paths nor tuples: these two, and only these, are read from its strings and lists.

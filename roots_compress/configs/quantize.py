@@ -101,6 +101,12 @@ class QuantizeConfig(Settings):
             raise faults_at(faults, kind="setting")
         return self
 
+    def settled(self, chosen: Mapping[str, object]) -> Self:
+        """Return these settings with the products chosen, and without what only the choice depended on."""
+        found = self.model_copy(update={"products": chosen["products"]})
+        unheeded = [key for key in HEEDED_WITH if found._unheeded(key)]
+        return found.model_copy(update={key: type(self).model_fields[key].default for key in unheeded})
+
     def _unheeded(self, key: str) -> str | None:
         """Say why a setting would not be heeded; None where it is, or was left at its default."""
         if getattr(self, key) == type(self).model_fields[key].default:

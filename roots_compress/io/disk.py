@@ -5,13 +5,42 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
+
+_TICK_NS = 2_000_000_000
+"""The coarsest clock of a file system counts in 2 s (FAT)."""
 
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class FileHashes:
+    """The sha256 of files. Each is read once, and again where its size, its times or its place changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+    def sha256(self, path: Path) -> str:
+        """Return the sha256 of a file's bytes."""
+        now, before = time.time_ns(), _signature(path)
+        known = self._known.get(path)
+        if known is not None and known[0] == before:
+            return known[1]
+        found = file_sha256(path)
+        # Within a tick of the file system's clock, a later change could leave the same times.
+        if _signature(path) == before and before[-1] < now - _TICK_NS:
+            self._known[path] = before, found
+        return found
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file's content: it ends in the time of the last change."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def amount(count: int) -> str:

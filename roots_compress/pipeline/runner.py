@@ -13,14 +13,14 @@ import torch
 from rich.console import Console
 
 from roots_compress.checkpoints.inspect import CONFIG, inspect_source
-from roots_compress.checkpoints.tokenizer import load_tokenizer_beside
 from roots_compress.configs.recipe.schema import Recipe, located
 from roots_compress.configs.recipe.writing import recipe_json
 from roots_compress.errors import RootsError, StageError, printable
 from roots_compress.evaluate.artifact import protocol_of
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.io.atomic import disk_errors
-from roots_compress.pipeline.preflight import Setting, check_stage, held_out_windows
+from roots_compress.pipeline.checks import check_start, held_out_windows
+from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.steps import Step, keys_of, steps_of
 from roots_compress.progress import bar
@@ -32,6 +32,7 @@ from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
+from roots_compress.stages.base import ModelInfo
 from roots_compress.system.machine import describe_machine
 from roots_compress.system.memory import memory_errors
 
@@ -89,7 +90,7 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
     start from is not known yet.
 
     Raises:
-        InputError, GateMissedError: as `check_stage` raises them.
+        InputError, GateMissedError: as `check_start` raises them.
     """
     committed, _ = read_stages(folder)
     for index, (step, key) in enumerate(keys_of(setting)):
@@ -97,9 +98,8 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
             continue
         asked = index == 0 or step.place == ("stages", 0)
         if not asked and step.config is not None and not verify(committed[index - 1]):
-            source = inspect_source(committed[index - 1].checkpoint)
-            tokenizer = load_tokenizer_beside(source.path)
-            check_stage(step.config, step.place, source, tokenizer, setting.text, seed=setting.recipe.seed)
+            info = ModelInfo.of(inspect_source(committed[index - 1].checkpoint))
+            check_start(step.config, step.place, info, setting.text, seed=setting.recipe.seed)
         return
 
 

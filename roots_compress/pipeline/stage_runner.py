@@ -7,28 +7,18 @@ resumed run and an undisturbed one do the same work. It is exported, checked and
 from __future__ import annotations
 
 import time
-from typing import Any, assert_never
 
 from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.configs.distill import DistillConfig
-from roots_compress.configs.prune import PruneConfig
-from roots_compress.configs.quantize import QuantizeConfig
-from roots_compress.configs.train import TrainConfig
 from roots_compress.errors import InputError, StageError
 from roots_compress.evaluate.artifact import measure_quality
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.io.disk import free_disk
 from roots_compress.models.limits import Limits
-from roots_compress.pipeline.preflight import (
-    Setting,
-    check_caches_fit,
-    check_students,
-    check_text,
-    held_out_windows,
-)
+from roots_compress.pipeline.checks import check_chain, check_text, held_out_windows
+from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.resources import needs_of, require_room
 from roots_compress.pipeline.steps import Step, inputs_of, steps_of
 from roots_compress.progress import bar
@@ -37,13 +27,10 @@ from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.stages import CommittedStage, verify
 from roots_compress.run.store import RunFolder
 from roots_compress.run.workspace import Workspace
-from roots_compress.stages.distill.stage import distill
-from roots_compress.stages.prune.stage import prune
-from roots_compress.stages.quantize.stage import quantize
-from roots_compress.stages.train.stage import new_model, planned_parameters, train
+from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
+from roots_compress.stages.registry import stage_of
 from roots_compress.system.machine import describe_machine
 from roots_compress.system.memory import available_memory
-from roots_compress.training.outcome import StageOutcome
 
 
 def make_stage(
@@ -102,6 +89,7 @@ def make_stage(
         metrics=metrics,
         onnx=workspace.final_onnx,
         notes={**outcome.notes, "parity": {case.name: case.difference for case in parity.parity}},
+        gates=outcome.gates,
     )
     return workspace.commit(
         result,
@@ -119,12 +107,10 @@ def _require_room(
     Raises:
         InputError: they do.
     """
+    parameters = None
     if before is not None:
         parameters = before.result.metrics.parameters
-    elif isinstance(step.config, TrainConfig):
-        parameters = planned_parameters(step.config)
-    else:
-        assert setting.recipe.model is not None
+    elif setting.recipe.model is not None:
         parameters = inspect_source(setting.recipe.model).parameters
     ahead = [each.config for each in steps_of(setting.recipe)[index:]]
     require_room(
@@ -163,38 +149,28 @@ def _carry_out(
     step: Step, before: CommittedStage | None, workspace: Workspace, setting: Setting, console: Console
 ) -> StageOutcome:
     """Do the stage's own work on the checkpoint before it."""
-    common: dict[str, Any] = {
-        "device": setting.device,
-        "seed": setting.recipe.seed,
-        "work": workspace.work,
-        "console": console,
-    }
-    text, config = setting.text, step.config
-    if before is None:
-        if config is None:
-            assert setting.recipe.model is not None
-            return StageOutcome(load_checkpoint(setting.recipe.model), {"source": setting.recipe.model.name})
-        assert isinstance(config, TrainConfig)
-        new = new_model(config, text, seed=setting.recipe.seed)
-        # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
-        shape = new.model.config
-        limits = Limits(shape.max_position_embeddings, shape.is_fusible)
-        check_caches_fit(setting.recipe, shape.vocab_size)
-        check_students(setting.recipe, new.tokenizer, limits, vocab_size=shape.vocab_size)
-        check_text(setting.recipe, text, new.tokenizer, limits)
-        return train(config, new, text, **common)
-    checkpoint = load_checkpoint(before.checkpoint)
-    match config:
-        case TrainConfig():
-            return train(config, checkpoint, text, **common)
-        case DistillConfig():
-            return distill(config, checkpoint, text, **common)
-        case PruneConfig():
-            return prune(config, checkpoint, text, **common)
-        case QuantizeConfig():
-            portable = setting.recipe.export.portable
-            return quantize(config, checkpoint, text, portable=portable, chosen=workspace.chosen, **common)
-        case None:
-            raise AssertionError("only a baseline is imported")
-        case _:
-            assert_never(config)
+    recipe, config = setting.recipe, step.config
+    if config is None:
+        assert recipe.model is not None
+        return StageOutcome(load_checkpoint(recipe.model), {"source": recipe.model.name})
+    context = StageContext(
+        text=setting.text,
+        device=setting.device,
+        seed=recipe.seed,
+        work=workspace.work,
+        console=console,
+        export=recipe.export,
+        chosen=workspace.chosen,
+    )
+    stage = stage_of(config)
+    if before is not None:
+        return stage.run(config, load_checkpoint(before.checkpoint), context)
+    assert isinstance(stage, MakerStage)
+    new = stage.make(config, context)
+    # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
+    shape = new.model.config
+    limits = Limits(shape.max_position_embeddings, shape.is_fusible)
+    info = ModelInfo(limits, None, shape.vocab_size, lambda: new.tokenizer)
+    check_chain(recipe, info)
+    check_text(recipe, setting.text, new.tokenizer, info)
+    return stage.run(config, new, context)

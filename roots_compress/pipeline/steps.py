@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from roots_compress.checkpoints.fingerprint import source_sha256
-from roots_compress.configs.distill import DistillConfig, student_path
 from roots_compress.configs.recipe.location import Location
-from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig
+from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig, losses_of
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.results import Json, StageKind
 from roots_compress.run.keys import StageKey, stage_key
+from roots_compress.stages.registry import stage_of
 
 TIMING_SETTINGS = {"contexts", "decode_tokens", "repeats"}
 """Evaluation settings that no committed figure depends on: speeds are measured anew each time."""
-
-PLACES: dict[str, Any] = {"loss": {"cache"}, "recovery": {"loss": {"cache"}}}
-"""Stage settings that say where something is kept: what a stage makes does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,19 @@ class Step:
 
     @property
     def settings(self) -> dict[str, Json]:
-        """The settings that the result depends on, as a stage key holds them: neither label nor places."""
+        """The settings that the result depends on, as a stage key holds them.
+
+        They are neither the label nor the folder in which a teacher's cache is kept.
+        """
         if self.config is None:
             return {"kind": "import"}
-        return self.config.model_dump(mode="json", exclude={**PLACES, "name": True})
+        settings: dict[str, Any] = self.config.model_dump(mode="json", exclude={"name"})
+        for keys, _ in losses_of(self.config):
+            group = settings
+            for key in keys:
+                group = group[str(key)]
+            del group["cache"]
+        return settings
 
 
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:
@@ -52,15 +58,12 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
 
 def inputs_of(step: Step, setting: Setting) -> dict[str, str]:
     """Return the sha256 of everything that a stage reads from outside the run, by name."""
-    inputs = dict(setting.texts)
     if step.config is None:
         assert setting.recipe.model is not None
-        inputs["model"] = source_sha256(setting.recipe.model)
-    elif isinstance(step.config, DistillConfig):
-        student = student_path(step.config.student)
-        if student is not None:
-            inputs["student"] = source_sha256(student)
-    return inputs
+        read = {"model": setting.recipe.model}
+    else:
+        read = stage_of(step.config).inputs(step.config)
+    return setting.texts | {name: source_sha256(path, setting.hashes.sha256) for name, path in read.items()}
 
 
 def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:

@@ -1,8 +1,8 @@
-"""The bounds of a recipe held against what its run came to."""
+"""Whether a run kept the bounds of its recipe and of its stages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.errors import GateMissedError
@@ -11,9 +11,9 @@ from roots_compress.results import GateResult, RunMetrics
 
 
 def judge(gates: GatesConfig, run: RunMetrics) -> tuple[GateResult, ...]:
-    """Return one result for each gate that the recipe sets, and for each target that could be missed.
+    """Return one result for each gate that the recipe sets, and for each bound of a stage's own.
 
-    Gates hold the final stage against the baseline.
+    The recipe's gates compare the final stage with the baseline.
     """
     baseline, final = run.stages[0], run.stages[-1]
     measured = {
@@ -30,16 +30,8 @@ def judge(gates: GatesConfig, run: RunMetrics) -> tuple[GateResult, ...]:
             # A figure that is not a number passes no gate.
             passed = value <= limit if gate.startswith("max_") else value >= limit
             results.append(GateResult(gate=gate, limit=float(limit), value=value, passed=passed))
-    return (*results, *_targets(run))
-
-
-def _targets(run: RunMetrics) -> Iterator[GateResult]:
-    """Yield what `prune` made of targets in milliseconds: it times what it chose, and keeps the best."""
-    for stage in run.stages:
-        timed = stage.notes.get("decode_ms")
-        if isinstance(timed, dict) and isinstance(timed.get("met"), bool):
-            limit, value = float(str(timed["target"])), float(str(timed["after"]))
-            yield GateResult(f"{stage.name}.target.decode_ms", limit, value, passed=timed["met"] is True)
+    own = ((stage.name, gate) for stage in run.stages for gate in stage.gates)
+    return (*results, *(replace(gate, gate=f"{name}.{gate.gate}") for name, gate in own))
 
 
 def require(results: tuple[GateResult, ...], where: str) -> None:

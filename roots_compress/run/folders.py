@@ -8,20 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 from pathlib import Path
-from typing import get_args
 
 from roots_compress.io import atomic
 from roots_compress.results import StageKind
-from roots_compress.run.stages import KINDS, STAGE_FOLDER
+from roots_compress.run.stages import STAGE_FOLDER, is_stage
 
 KEY_NAME = "key.json"
 _MAX_KEY_BYTES = 16 << 20
-_UNFINISHED = re.compile(rf"\.(\d\d)-({KINDS})\.(partial|replaced|discarded)")
+_UNFINISHED = re.compile(rf"\.{STAGE_FOLDER.pattern}\.(partial|replaced|discarded)")
 
 
 def standing_folders(run: Path, first: int) -> list[Path]:
     """Return the folders with a stage's name from this index on, last first."""
-    folders = [path for path in run.iterdir() if STAGE_FOLDER.fullmatch(path.name)]
+    folders = [path for path in run.iterdir() if is_stage(path)]
     return sorted((path for path in folders if int(path.name[:2]) >= first), reverse=True)
 
 
@@ -29,10 +28,8 @@ def unfinished_folders(run: Path) -> list[tuple[Path, int, StageKind, str]]:
     """Return folder, index, kind and state of what a commit or a deletion has under way, in order."""
     found = []
     for folder in sorted(run.iterdir()):
-        match = _UNFINISHED.fullmatch(folder.name)
-        kind = next((kind for kind in get_args(StageKind) if match and kind == match[2]), None)
-        if match and kind:
-            found.append((folder, int(match[1]), kind, match[3]))
+        if match := _UNFINISHED.fullmatch(folder.name):
+            found.append((folder, int(match[1]), match[2], match[3]))
     return found
 
 

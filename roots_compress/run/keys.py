@@ -40,6 +40,12 @@ class StageKey:
         """The hash of all but what was chosen by timing."""
         return hash_json(asked_of(self.ingredients)) if CHOSEN in self.ingredients else self.sha256
 
+    @property
+    def chosen(self) -> dict[str, Json] | None:
+        """What was chosen by timing; None where nothing was."""
+        chosen = self.ingredients.get(CHOSEN)
+        return chosen if isinstance(chosen, dict) else None
+
     def with_choice(self, chosen: Mapping[str, Json]) -> StageKey:
         """Return the key once it is known what the stage chose."""
         ingredients = {**self.ingredients, CHOSEN: dict(chosen)}

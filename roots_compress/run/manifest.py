@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
 
 from roots_compress.io.atomic import read_regular
 from roots_compress.io.disk import file_sha256
@@ -20,6 +20,8 @@ from roots_compress.run.keys import PARENT, StageKey, canonical_json, hash_json,
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
+KIND = re.compile("[a-z][a-z0-9_]*")
+"""How a kind of stage is spelt, which is a part of its folder's name."""
 _MAX_BYTES = 16 << 20  # far above any real manifest
 
 
@@ -95,7 +97,7 @@ class Manifest:
             intact = (
                 manifest.to_text() == text  # and with it the hash, which the text ends in
                 and manifest.key.sha256 == hash_json(manifest.key.ingredients)
-                and manifest.kind in get_args(StageKind)
+                and KIND.fullmatch(manifest.kind)
                 and PARENT in manifest.key.ingredients
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

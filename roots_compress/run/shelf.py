@@ -7,11 +7,12 @@ A stage goes onto the shelf and comes back by one rename, so it is on the disk o
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from roots_compress.io import atomic
 from roots_compress.run.keys import StageKey
-from roots_compress.run.manifest import ManifestError
+from roots_compress.run.manifest import ManifestError, read_manifest
 from roots_compress.run.stages import STAGE_FOLDER, CommittedStage, read_stage, verify
 
 SHELF_NAME = "shelf"
@@ -35,33 +36,33 @@ class Shelf:
         atomic.sync_directory(self._run)
 
     def put(self, folder: Path) -> None:
-        """Move a stage's folder from the run to the shelf; one that is no whole stage is deleted."""
+        """Move a stage's folder from the run to the shelf; one without a readable manifest is deleted."""
         try:
-            stage = read_stage(folder)
+            manifest = read_manifest(folder)
         except ManifestError:
             atomic.remove_folder(folder)
             return
-        place = self._place(stage.key) / folder.name
+        place = self._place(manifest.key) / folder.name
         atomic.remove_folder(place)
         place.parent.mkdir(exist_ok=True)
         atomic.sync_directory(self.path)
         atomic.move_folder(folder, place)
 
     def find(self, key: StageKey) -> CommittedStage | None:
-        """Return the stage with a key, every byte of it checked; one that has changed is deleted."""
-        for folder in self._folders(key):
-            try:
+        """Return the stage with a key, every byte of it checked.
+
+        One that has changed is left for its manifest, until the stage is committed again.
+        """
+        for folder in self.folders(key):
+            with suppress(ManifestError):
                 stage = read_stage(folder)
-            except ManifestError:
-                stage = None
-            if stage is not None and stage.key.asked == key.asked and not verify(stage):
-                return stage
-            atomic.remove_folder(folder)
+                if stage.key.asked == key.asked and not verify(stage):
+                    return stage
         return None
 
     def holds(self, key: StageKey) -> bool:
         """Whether a stage with a key seems to be there; nothing is read."""
-        return any(True for _ in self._folders(key))
+        return bool(self.folders(key))
 
     def take(self, stage: CommittedStage) -> CommittedStage:
         """Move a stage that `find` returned back into the run, where its place is free."""
@@ -69,15 +70,20 @@ class Shelf:
         atomic.remove_folder(stage.path.parent)
         return read_stage(self._run / stage.path.name)
 
+    def remove(self, key: StageKey) -> None:
+        """Delete what is kept under a key."""
+        atomic.remove_folder(self._place(key))
+
     def clear(self) -> None:
         """Delete the shelf and all that is on it."""
         atomic.remove_folder(self.path)
 
-    def _place(self, key: StageKey) -> Path:
-        return self.path / key.asked[:16]
-
-    def _folders(self, key: StageKey) -> list[Path]:
+    def folders(self, key: StageKey) -> list[Path]:
+        """Return the folders that are kept under a key, whole or not."""
         place = self._place(key)
         return (
             [path for path in place.iterdir() if STAGE_FOLDER.fullmatch(path.name)] if place.is_dir() else []
         )
+
+    def _place(self, key: StageKey) -> Path:
+        return self.path / key.asked[:16]

@@ -7,19 +7,25 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 from roots_compress.errors import InputError
 from roots_compress.io.atomic import read_regular, real_path
 from roots_compress.results import RunMetrics, StageKind, StageResult
 from roots_compress.run.keys import StageKey
-from roots_compress.run.manifest import Manifest, ManifestError, find_faults, read_manifest
+from roots_compress.run.manifest import (
+    KIND,
+    MANIFEST_NAME,
+    Manifest,
+    ManifestError,
+    find_faults,
+    read_manifest,
+)
 from roots_compress.run.marker import MARKER_NAME
 from roots_compress.run.outputs import enclosing_run
 
 METRICS_NAME: Final = "metrics.json"
-KINDS = "|".join(get_args(StageKind))
-STAGE_FOLDER = re.compile(rf"(\d\d)-({KINDS})")
+STAGE_FOLDER = re.compile(rf"(\d\d)-({KIND.pattern})")
 _MAX_METRICS_BYTES = 64 << 20
 
 
@@ -62,6 +68,12 @@ class CommittedStage:
         return self.path / "onnx"
 
 
+def is_stage(folder: Path) -> bool:
+    """Whether a folder is a stage's, perhaps a damaged one, and not the user's own of such a name."""
+    parts = (MANIFEST_NAME, "checkpoint", "onnx")
+    return bool(STAGE_FOLDER.fullmatch(folder.name)) and any((folder / part).exists() for part in parts)
+
+
 def verify(stage: CommittedStage) -> list[str]:
     """Re-read every byte of a stage; return what changed since its commit, one line each."""
     return find_faults(stage.path, stage.manifest, hashes=True)
@@ -76,7 +88,7 @@ def read_stages(run: Path) -> tuple[list[CommittedStage], list[str]]:
     chain: list[CommittedStage] = []
     left_out: list[str] = []
     for folder in sorted(run.iterdir()) if os.path.isdir(run) else []:  # noqa: PTH112 (raises for no name)
-        if not STAGE_FOLDER.fullmatch(folder.name):
+        if not is_stage(folder):
             continue
         try:
             stage = read_stage(folder)

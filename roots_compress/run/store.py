@@ -132,7 +132,7 @@ class RunFolder:
         workspace = Workspace(self.path, index, kind, name, key)
         with atomic.disk_errors(self.path, StageError):
             self._break_seal()
-            if self._shelf.exists:
+            if self._shelf.exists and not workspace.stands:
                 self._displace(index)
             workspace.prepare()
         return workspace

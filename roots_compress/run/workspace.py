@@ -12,7 +12,7 @@ from roots_compress.errors import StageError
 from roots_compress.io import atomic
 from roots_compress.results import SCHEMA, Json, StageKind, StageResult
 from roots_compress.run.folders import KEY_NAME, key_text, remove_partials, set_aside
-from roots_compress.run.keys import CHOSEN, StageKey, canonical_json
+from roots_compress.run.keys import StageKey, canonical_json
 from roots_compress.run.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -21,6 +21,7 @@ from roots_compress.run.manifest import (
     read_manifest,
     record_file,
 )
+from roots_compress.run.shelf import Shelf
 from roots_compress.run.stages import METRICS_NAME, CommittedStage, stage_folder_name
 
 MAX_STAGES = 100
@@ -37,6 +38,7 @@ class Workspace:
     def __init__(self, run: Path, index: int, kind: StageKind, name: str, key: StageKey) -> None:
         self._run = run
         self._index, self._kind, self._name, self._key = index, kind, name, key
+        self._shelf = Shelf(run)
         self._final = run / stage_folder_name(index, kind)
         self._partial = run / f".{self._final.name}.partial"
         self._stage = self._partial / "stage"
@@ -48,6 +50,12 @@ class Workspace:
         """Where the stage's graph goes."""
         self.final_onnx = f"{self._final.name}/onnx/model.onnx"
         """The graph's path in the run once committed, as `StageResult.onnx` holds it."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether the very same stage stands here; its files may be damaged."""
+        standing = _manifest_of(self._final)
+        return standing is not None and standing.key.asked == self._key.asked
 
     def prepare(self) -> None:
         """Make the folders, keeping the work of an interrupted attempt with the same key."""
@@ -64,12 +72,12 @@ class Workspace:
 
     @property
     def chosen(self) -> dict[str, Json] | None:
-        """What the very same stage chose by timing when it was committed here before, if it was."""
-        standing = self._standing()
-        if standing is None or standing.key.asked != self._key.asked:
-            return None
-        chosen = standing.key.ingredients.get(CHOSEN)
-        return chosen if isinstance(chosen, dict) else None
+        """What the very same stage chose by timing when it was committed before, if it was."""
+        for folder in (self._final, *self._shelf.folders(self._key)):
+            manifest = _manifest_of(folder)
+            if manifest is not None and manifest.key.asked == self._key.asked:
+                return manifest.key.chosen
+        return None
 
     def commit(
         self,
@@ -118,21 +126,15 @@ class Workspace:
             for folder in replaced:
                 atomic.remove_folder(folder)
             remove_partials(self._run, given_up)
+            self._shelf.remove(self._key)
         return CommittedStage(self._final, manifest, result)
 
     def _stands_already(self, manifest: Manifest) -> bool:
         """Whether the stage that stands here was committed with this key and this very checkpoint."""
-        standing = self._standing()
+        standing = _manifest_of(self._final)
         if standing is None:
             return False
         return standing.key == manifest.key and standing.checkpoint_files == manifest.checkpoint_files
-
-    def _standing(self) -> Manifest | None:
-        """Return the manifest of the stage that stands here."""
-        try:
-            return read_manifest(self._final)
-        except ManifestError:
-            return None
 
     def _synced_files(self) -> dict[str, Path]:
         """Force all that the stage wrote to the disk, and return its files."""
@@ -144,3 +146,10 @@ class Workspace:
             ) from error
         atomic.sync_tree(self._stage)
         return files
+
+
+def _manifest_of(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder)
+    except ManifestError:
+        return None

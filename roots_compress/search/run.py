@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_yaml
 from roots_compress.errors import RootsError, printable
 from roots_compress.evaluate.speed import Speeds, measure_speed
@@ -19,6 +20,7 @@ from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import describe, finish, make_rows
 from roots_compress.progress import bar
 from roots_compress.results import RunMetrics, candidate_label
+from roots_compress.run.stages import CommittedStage
 from roots_compress.run.store import RunFolder
 from roots_compress.search.answer import answer
 from roots_compress.search.choice import budgets_of
@@ -59,11 +61,21 @@ def run_search(
         best = space.recipe_of(result.best)
         found = f"best of {len(figures)} candidates: {candidate_label(result.best)}"
         console.rule(found, align="left")
-        alone = best.model_copy(update={"name": f"{best.name[:59]}-best"})
-        run.write_text("best.yaml", recipe_yaml(alone, f"Found by {best.name}, {found}."))
         describe(run, best, recipe_text)
         best_setting = replace(setting, recipe=best)
-        return finish(run, make_rows(run, best_setting, console), best_setting, console, result)
+        rows = make_rows(run, best_setting, console)
+        run.write_text("best.yaml", recipe_yaml(_alone(best, rows), f"Found by {best.name}, {found}."))
+        return finish(run, rows, best_setting, console, result)
+
+
+def _alone(best: Recipe, rows: list[CommittedStage]) -> Recipe:
+    """Return the best candidate's recipe for a run of its own, with what its stages chose by timing set."""
+    made = rows[len(rows) - len(best.stages) :]
+    stages = tuple(
+        stage.settled(row.key.chosen) if row.key.chosen is not None else stage
+        for stage, row in zip(best.stages, made, strict=True)
+    )
+    return best.model_copy(update={"name": f"{best.name[:59]}-best", "stages": stages})
 
 
 def _explore(

@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Literal
 
 from roots_compress.configs.recipe.schema import Recipe, StageConfig
-from roots_compress.configs.training import DistillLossConfig
+from roots_compress.stages.registry import stage_of
 
 Candidate = tuple[str, ...]
 """Names of choices, in the order in which they are carried out; none for the model as it is."""
 
-LAST = "quantize"
-"""The kind that nothing can follow."""
-UNTAUGHT = "untaught"
-"""Ends the name of a control: a student that learns from the text alone."""
 
+def candidates_of(kinds: Mapping[str, str], final: Container[str]) -> tuple[Candidate, ...]:
+    """Return every sequence with at most one choice of each kind, and one of a final kind in the end at most.
 
-def candidates_of(kinds: Mapping[str, str]) -> tuple[Candidate, ...]:
-    """Return every sequence with at most one choice of each kind, one that quantizes last.
-
-    Short ones come first, and of equal length those that change least before they quantize; else the order is
-    that of the choices.
+    Short ones come first, and of equal length those that change least before their final stage; else the
+    order is that of the choices.
 
     Args:
         kinds: the kind of each choice, by name.
+        final: the kinds that nothing can follow.
     """
     by_kind: dict[str, list[str]] = {}
     for name, kind in kinds.items():
         by_kind.setdefault(kind, []).append(name)
-    lasts = [(), *((name,) for name in by_kind.pop(LAST, []))]
+    ends = [by_kind.pop(kind) for kind in tuple(by_kind) if kind in final]
+    lasts = [(), *((name,) for names in ends for name in names)]
     orders = [order for length in range(len(by_kind) + 1) for order in permutations(by_kind, length)]
     changes = [names for order in orders for names in product(*(by_kind[kind] for kind in order))]
     return tuple(sorted(((*names, *last) for names in changes for last in lasts), key=len))
 
 
 def controls_of(choices: Mapping[str, StageConfig]) -> dict[str, StageConfig]:
-    """Return a control for each choice that distils: the same student, trained alike, without the teacher."""
-    alone = DistillLossConfig(cross_entropy_weight=1.0, divergence_weight=0.0)
-    return {
-        f"{name}-{UNTAUGHT}": choice.model_copy(update={"name": f"{name}-{UNTAUGHT}", "loss": alone})
-        for name, choice in choices.items()
-        if choice.kind == "distill"
-    }
+    """Return the controls that the choices' stages name, such as a student without its teacher."""
+    controls = {}
+    for choice in choices.values():
+        if control := stage_of(choice).control(choice):
+            word, settings = control
+            name = f"{choice.name}-{word}"
+            controls[name] = settings.model_copy(update={"name": name})
+    return controls
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class Space:
     """By name, controls included."""
     candidates: tuple[Candidate, ...]
     """Each after its own beginning; controls last."""
+    controls: frozenset[Candidate]
+    """The model as it is with a final stage alone, and the controls that stages name."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Space:
@@ -63,8 +63,11 @@ class Space:
         assert recipe.search is not None
         choices = {choice.name: choice for choice in recipe.search.choices}
         controls = controls_of(choices)
-        candidates = candidates_of({name: choice.kind for name, choice in choices.items()})
-        return cls(recipe, {**choices, **controls}, (*candidates, *((name,) for name in controls)))
+        final = {name: choice.kind for name, choice in choices.items() if stage_of(choice).final}
+        kinds = {name: choice.kind for name, choice in choices.items()}
+        candidates = (*candidates_of(kinds, set(final.values())), *((name,) for name in controls))
+        alone = frozenset((name,) for name in (*final, *controls))
+        return cls(recipe, {**choices, **controls}, candidates, alone)
 
     def recipe_of(self, candidate: Candidate) -> Recipe:
         """Return a candidate as a recipe without a search."""
@@ -72,13 +75,7 @@ class Space:
         return self.recipe.model_copy(update={"stages": stages, "search": None})
 
     def role_of(self, candidate: Candidate) -> Literal["baseline", "candidate", "control"]:
-        """Say what a candidate is to the answer.
-
-        Controls are the model quantized and nothing else, and students that had no teacher.
-        """
+        """Say what a candidate is to the answer."""
         if not candidate:
             return "baseline"
-        alone = len(candidate) == 1 and (
-            self.choices[candidate[0]].kind == LAST or candidate[0].endswith(f"-{UNTAUGHT}")
-        )
-        return "control" if alone else "candidate"
+        return "control" if candidate in self.controls else "candidate"

@@ -27,6 +27,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.resizing import keep_mlp_channels
+from roots_compress.stages.base import StageContext
 from roots_compress.stages.distill import student as students
 from roots_compress.stages.prune import refit
 from roots_compress.stages.prune import stage as prune_stage
@@ -54,7 +55,7 @@ def run_prune(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
         **{"ratio": 0.25, "own_windows": 0, "calibration": CALIBRATION, "multiple_of": 4, **settings}
     )
     console = Console(file=io.StringIO())
-    prune_stage.prune(config, checkpoint, SPLIT, device="cpu", seed=0, work=folder, console=console)
+    prune_stage.prune(config, checkpoint, StageContext(SPLIT, "cpu", 0, folder, console))
 
 
 def run_quantize(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
@@ -63,7 +64,7 @@ def run_quantize(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
         small["products"] = "integer"
     config = QuantizeConfig(**{**small, "calibration": CALIBRATION, **settings})
     console = Console(file=io.StringIO())
-    quantize_stage.quantize(config, checkpoint, SPLIT, device="cpu", seed=0, work=folder, console=console)
+    quantize_stage.quantize(config, checkpoint, StageContext(SPLIT, "cpu", 0, folder, console))
 
 
 def unread_row(value: float) -> Checkpoint:

@@ -100,7 +100,7 @@ def _append(path: Path) -> None:
 
 def _replace(path: Path, kind: str, index: int) -> None:
     with RunFolder.open(path) as run:
-        add_stage(run, kind, "new", at=index)  # type: ignore[arg-type]
+        add_stage(run, kind, "new", at=index)
 
 
 def _repair(path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.errors import GateMissedError
 from roots_compress.report.gates import judge, require
-from roots_compress.results import Json
+from roots_compress.results import GateResult
 from tests.report.figures import run, stage
 
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=22.0, decode=(200.0, 160.0)))
@@ -55,8 +55,8 @@ def test_kept_gates_raise_nothing() -> None:
 
 
 @pytest.mark.parametrize("met", [True, False])
-def test_a_target_in_milliseconds_is_a_gate(met: bool) -> None:
-    timed: dict[str, Json] = {"target": 2.0, "after": 2.5, "met": met, "before": 4.0}
-    cut = replace(stage(1, "prune"), notes={"decode_ms": timed})
+def test_a_stages_own_bound_is_a_gate_under_the_stages_name(met: bool) -> None:
+    own = GateResult("target.decode_ms", limit=2.0, value=2.5, passed=met)
+    cut = replace(stage(1, "prune"), gates=(own,))
     (gate,) = judge(GatesConfig(), run(stage(), cut, stage(2, "quantize")))
-    assert (gate.gate, gate.limit, gate.value, gate.passed) == ("prune.target.decode_ms", 2.0, 2.5, met)
+    assert gate == replace(own, gate="prune.target.decode_ms")

@@ -63,18 +63,45 @@ def test_the_same_stage_begun_again_is_told_what_it_chose(tmp_path: Path) -> Non
         assert run.begin(1, "quantize", "quantize", make_key(baseline, content="r")).chosen is None
 
 
-def test_a_stage_that_changed_on_the_shelf_is_not_taken_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["q", "longer"])
+@pytest.mark.parametrize("kept", [False, True], ids=["standing", "kept"])
+def test_a_damaged_stage_of_a_search_begun_again_is_told_what_it_chose(
+    damage: str, kept: bool, tmp_path: Path
+) -> None:
+    with RunFolder.open(tmp_path) as run:
+        baseline = add_stage(run, "baseline", "b")
+        run.keep_displaced()
+        asked, chosen = make_key(baseline, content="q"), {"products": "float"}
+        workspace = run.begin(1, "quantize", "quantize", asked)
+        (workspace.checkpoint / "model.safetensors").write_text("p")
+        stage = workspace.commit(make_result(1, "quantize", "quantize"), machine=MACHINE, chosen=chosen)
+        (stage.checkpoint / "model.safetensors").write_text(damage)
+        if kept:
+            add_stage(run, "prune", "p", at=1)
+        assert run.restore(1, asked) is None
+        for _ in range(2):
+            workspace = run.begin(1, "quantize", "quantize", asked)
+            assert workspace.chosen == chosen, "also where the first attempt was killed"
+        workspace.commit(make_result(1, "quantize", "quantize"), machine=MACHINE, chosen=chosen)
+        kept_stages = [path.name for path in (tmp_path / "shelf").glob("*/*")]
+        assert kept_stages == ["01-prune"] * kept, "each stage is on the disk once"
+
+
+@pytest.mark.parametrize("damage", ["q", "longer"])
+def test_a_stage_that_changed_on_the_shelf_is_not_taken_back(damage: str, tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         add_stage(run, "baseline", "b")
         run.keep_displaced()
         stage = add_stage(run, "prune", "p")
         run.discard(1)
         (path,) = (tmp_path / "shelf").glob("*/01-prune")
-        (path / "checkpoint" / "model.safetensors").write_text("q")
+        (path / "checkpoint" / "model.safetensors").write_text(damage)
         assert run.restore(1, stage.key) is None
-        assert not path.exists()
         assert run.restore(1, make_key(None)) is None
-    assert contents(tmp_path) == [("00-baseline", "b")]
+        assert contents(tmp_path) == [("00-baseline", "b")]
+        add_stage(run, "prune", "p")
+        assert not path.exists()
+    assert contents(tmp_path) == [("00-baseline", "b"), ("01-prune", "p")]
 
 
 def test_an_equal_stage_made_again_takes_the_place_of_the_one_kept(tmp_path: Path) -> None:

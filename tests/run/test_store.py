@@ -79,7 +79,7 @@ def test_work_of_another_key_is_dropped(tmp_path: Path, kind: StageKind) -> None
 def test_replacing_a_stage_removes_those_made_from_it(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         for kind, content in (("baseline", "b"), ("prune", "p"), ("quantize", "q")):
-            add_stage(run, kind, content)  # type: ignore[arg-type]
+            add_stage(run, kind, content)
         add_stage(run, "distill", "d", at=1)
         assert contents(tmp_path) == [("00-baseline", "b"), ("01-distill", "d")]
         assert not list(tmp_path.glob("*prune*"))
@@ -89,7 +89,7 @@ def test_replacing_a_stage_removes_those_made_from_it(tmp_path: Path) -> None:
 def test_a_stage_made_again_as_it_was_leaves_those_made_from_it(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         for kind, content in (("baseline", "b"), ("prune", "p"), ("quantize", "q")):
-            add_stage(run, kind, content)  # type: ignore[arg-type]
+            add_stage(run, kind, content)
         key = make_key(run.stages()[-1], content="t")
         (run.begin(3, "train", "train", key).work / "step").write_text("7")
         (tmp_path / "01-prune" / "onnx" / "model.onnx").write_text("damaged")

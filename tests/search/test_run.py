@@ -26,7 +26,9 @@ from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_metrics, read_stages
 from roots_compress.search.plan import plan_search
 from roots_compress.search.run import run_search
+from roots_compress.stages.quantize.products.choice import FormTimes
 from tests.chains import CALIBRATION, EVALUATION, TRAIN, TRAINING, carry_out
+from tests.stages.quantize.choices import INTEGERS_WIN, WEIGHTS_ONLY_WINS, timings_give
 
 CHOICES: list[dict[str, Any]] = [
     {
@@ -144,6 +146,26 @@ def test_the_best_recipe_runs_as_it_is_written(
     for before, after in zip(metrics.stages, again.stages, strict=True):
         assert before.metrics.perplexity == after.metrics.perplexity
     assert again.gates[0].limit == 1.5
+
+
+@pytest.mark.parametrize("found", [INTEGERS_WIN, WEIGHTS_ONLY_WINS], ids=["integer", "float"])
+def test_the_best_recipe_has_the_products_that_won_and_gives_the_same_checkpoint(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, baseline: Path, found: FormTimes
+) -> None:
+    chooses = {**CHOICES[2], "products": "auto", "workload": {"read": 400, "write": 80}, "group_size": 16}
+    recipe = searched(text_file, chooses | {"activation_loss": 0.5}, max_bytes=1)
+    timings_give(monkeypatch, found)
+    metrics, _ = look(recipe, baseline)
+    assert metrics.search is not None
+    assert metrics.search.best == ("int8",)
+    timed = timings_give(monkeypatch, WEIGHTS_ONLY_WINS if found is INTEGERS_WIN else INTEGERS_WIN)
+    best = load_recipe(read_yaml(baseline / "best.yaml"))
+    shutil.copytree(baseline / "00-baseline", tmp_path / "alone" / "00-baseline")
+    shutil.copy(baseline / ".roots-run.json", tmp_path / "alone")
+    carry_out(best, tmp_path / "alone")
+    assert timed == []
+    (won, again) = (read_stages(folder)[0][-1] for folder in (baseline, tmp_path / "alone"))
+    assert again.manifest.checkpoint_files == won.manifest.checkpoint_files
 
 
 def test_a_finished_search_is_not_made_again(

@@ -10,7 +10,7 @@ from roots_compress.search.space import Candidate, candidates_of
 from roots_compress.search.succession import Outcome
 
 KINDS = {"p1": "prune", "p2": "prune", "d1": "distill", "q1": "quantize", "q2": "quantize", "q3": "quantize"}
-CANDIDATES = candidates_of(KINDS)
+CANDIDATES = candidates_of(KINDS, {"quantize"})
 START = Point(1000.0, 10.0, 1.0)
 
 

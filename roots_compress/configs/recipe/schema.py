@@ -8,8 +8,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.configs.base import PathSetting, PositiveFloat, PositiveInt, Settings, faults_at
-from roots_compress.configs.data import DataConfig
+from roots_compress.configs.base import (
+    PathSetting,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    faults_at,
+    groups_of,
+)
+from roots_compress.configs.data import CalibrationConfig, DataConfig
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
@@ -207,8 +214,9 @@ def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     placed = list(placed_stages(recipe))
     yield from context_faults(recipe, [limit] * (len(placed) + 1))
     for place, stage in placed:
-        if isinstance(stage, PruneConfig | QuantizeConfig) and stage.calibration.block_size > limit:
-            yield (*place, "calibration", "block_size"), _too_long(stage.calibration.block_size, limit)
+        for keys, calibration in groups_of(stage, CalibrationConfig):
+            if calibration.block_size > limit:
+                yield (*place, *keys, "block_size"), _too_long(calibration.block_size, limit)
     longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
     if recipe.evaluation.decode_tokens < limit < longest:
         yield (
@@ -264,18 +272,12 @@ def located(place: Location) -> Iterator[None]:
 
 def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:
     """Yield the training a stage does, if any, and where in the stage its settings stand."""
-    if isinstance(stage, TrainConfig | DistillConfig):
-        yield ("training",), stage.training
-    elif isinstance(stage, PruneConfig) and stage.recovery is not None:
-        yield ("recovery", "training"), stage.recovery.training
+    return groups_of(stage, TrainingConfig)
 
 
 def losses_of(stage: StageConfig) -> Iterator[tuple[Location, DistillLossConfig]]:
     """Yield what a stage learns from a teacher, if anything, and where in the stage its settings stand."""
-    if isinstance(stage, DistillConfig):
-        yield ("loss",), stage.loss
-    elif isinstance(stage, PruneConfig) and stage.recovery is not None:
-        yield ("recovery", "loss"), stage.recovery.loss
+    return groups_of(stage, DistillLossConfig)
 
 
 def _too_long(tokens: int, limit: int) -> str:

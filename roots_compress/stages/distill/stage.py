@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from rich.console import Console
-
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.distill import DistillConfig
-from roots_compress.data.documents import TextSplit
 from roots_compress.errors import InputError
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.distill.student import make_student, with_first_tokens
 from roots_compress.training.distillation.teach import teach
-from roots_compress.training.outcome import StageOutcome
 
 
-def distill(
-    config: DistillConfig,
-    teacher: Checkpoint,
-    text: TextSplit,
-    *,
-    device: str,
-    seed: int,
-    work: Path,
-    console: Console,
-) -> StageOutcome:
+def distill(config: DistillConfig, teacher: Checkpoint, context: StageContext) -> StageOutcome:
     """Train a student on the text and on its teacher's distributions.
 
     Args:
         config: the student, the objective and the training.
         teacher: float weights. With `loss.top_k` they are dropped from memory once its targets are cached;
             else they are left as they are.
-        text: its training part is learnt from.
-        device: as `resolve_device` returns it.
-        seed: of fresh weights, the windows and their order.
-        work: an existing folder for resumable state.
-        console: where progress goes.
+        context: its training text is learnt from; its seed is that of fresh weights, the windows and their
+            order.
 
     Raises:
         InputError: the student cannot be made (see `make_student`), the teacher is quantized, the text is too
@@ -48,17 +31,17 @@ def distill(
             where="stages",
             remedy="Distil first, then quantize: give the checkpoint from before quantization.",
         )
-    student = make_student(config.student, teacher, seed=seed)
+    student = make_student(config.student, teacher, seed=context.seed)
     summary = teach(
         student.model,
         with_first_tokens(teacher, student.model.config.vocab_size),
-        text,
+        context.text,
         config.loss,
         config.training,
-        device=device,
-        seed=seed,
-        work=work,
-        console=console,
+        device=context.device,
+        seed=context.seed,
+        work=context.work,
+        console=context.console,
         label=config.name,
         release_teacher=True,
     )

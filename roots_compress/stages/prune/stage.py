@@ -10,7 +10,6 @@ from math import ceil
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from roots_compress.calibration.own_text import with_own_text
@@ -24,7 +23,8 @@ from roots_compress.errors import InputError, Key, StageError
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.resizing import check_resizable, keep_layers
 from roots_compress.progress import Phases, track_made
-from roots_compress.results import Json
+from roots_compress.results import GateResult, Json
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.prune.expected_cost import phases_of
 from roots_compress.stages.prune.layerwise import LayerErrors, LayerwiseCutter
 from roots_compress.stages.prune.plan import Plan
@@ -36,7 +36,6 @@ from roots_compress.stages.prune.targets.solvers import solvers
 from roots_compress.stages.prune.working_copy import part_with, sharing_copy
 from roots_compress.training.distillation.teach import teach
 from roots_compress.training.low_rank import check_rank, low_rank_updates
-from roots_compress.training.outcome import StageOutcome
 
 
 @dataclass(frozen=True)
@@ -52,33 +51,21 @@ class Cut:
     """Of what each half of them reads out of a narrower residual stream; None where that is not cut."""
 
 
-def prune(
-    config: PruneConfig,
-    checkpoint: Checkpoint,
-    text: TextSplit,
-    *,
-    device: str,
-    seed: int,
-    work: Path,
-    console: Console,
-) -> StageOutcome:
+def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
     """Return a smaller model and what was decided; the checkpoint that is given stays as it is.
 
     Args:
         config: what to remove, and how.
         checkpoint: the model to prune; also the teacher of the recovery.
-        text: calibration and recovery read its training documents only.
-        device: as `resolve_device` returns it.
-        seed: orders the text.
-        work: holds the recovery's training state.
-        console: where progress goes.
+        context: calibration and recovery read its training documents; its seed orders them.
 
     Raises:
         InputError: no legal shape answers to the ratios or the target, the model is quantized, the text is
             too short, or the rank of the recovery too large.
         StageError: the activations, or the weights that come out, are not finite.
     """
-    plan, windows = planned(config, checkpoint, text, seed=seed)
+    device, seed = context.device, context.seed
+    plan, windows = planned(config, checkpoint, context.text, seed=seed)
     # Half precision serves storage; statistics and refits need the range and the digits of float32.
     plain = checkpoint.model.dtype == torch.float32
     original = checkpoint.model if plain else copy.deepcopy(checkpoint.model).float()
@@ -89,8 +76,8 @@ def prune(
         nn.Module.to(model, device)
         own = Checkpoint(model, checkpoint.tokenizer)
         with (
-            Phases(console, "prune", phases_of(config, windows)) as phases,
-            _timed(config, checkpoint, work / "timing", phases) as watch,
+            Phases(context.console, "prune", phases_of(config, windows)) as phases,
+            _timed(config, checkpoint, context.work / "timing", phases) as watch,
         ):
             windows = with_own_text(windows, own, config.own_windows, seed=seed, console=phases)
             cut = _cut(config, plan, model, windows, watch, device=device, console=phases)
@@ -99,12 +86,10 @@ def prune(
         notes = _notes(original, model, windows, cut)
         if config.recovery is not None:
             pruned = Checkpoint(model, checkpoint.tokenizer)
-            notes["recovery"] = _recover(
-                config.recovery, pruned, original, text, device=device, seed=seed, work=work, console=console
-            )
+            notes["recovery"] = _recover(config.recovery, pruned, original, context)
     finally:
         original.requires_grad_(True)
-    return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes)
+    return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes, gates=_gates(config, cut))
 
 
 def planned(
@@ -247,30 +232,38 @@ def _notes(
     return notes
 
 
+def _gates(config: PruneConfig, cut: Cut) -> tuple[GateResult, ...]:
+    """Return whether a target in milliseconds was met, by the time of the shapes that were chosen."""
+    timed = cut.allocation.decode_ms
+    if timed is None:
+        return ()
+    assert config.target is not None
+    limit, value = config.target.decode_ms, timed["after"]
+    assert limit is not None
+    assert isinstance(value, float)
+    return (GateResult("target.decode_ms", limit, value, passed=timed["met"] is True),)
+
+
 def _recover(
     config: RecoveryConfig,
     pruned: Checkpoint,
     original: RootsForCausalLM,
-    text: TextSplit,
-    *,
-    device: str,
-    seed: int,
-    work: Path,
-    console: Console,
+    context: StageContext,
 ) -> dict[str, Json]:
     """Train the pruned model in place to give again what the original gives."""
-    updates = nullcontext() if config.rank is None else low_rank_updates(pruned.model, config.rank, seed=seed)
+    rank, seed = config.rank, context.seed
+    updates = nullcontext() if rank is None else low_rank_updates(pruned.model, rank, seed=seed)
     with located(("recovery",)), updates:
         summary = teach(
             pruned.model,
             Checkpoint(original, pruned.tokenizer),
-            text,
+            context.text,
             config.loss,
             config.training,
-            device=device,
+            device=context.device,
             seed=seed,
-            work=work,
-            console=console,
+            work=context.work,
+            console=context.console,
             label="recovery",
         )
     return summary.to_json()

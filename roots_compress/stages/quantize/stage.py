@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.calibration.own_text import with_own_text
@@ -24,6 +21,7 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
 from roots_compress.progress import Phases, Place
 from roots_compress.results import Json
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.budget import HEAD, POSITIONS, check_budget, least_bytes
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
 from roots_compress.stages.quantize.half import half_precision
@@ -39,36 +37,21 @@ from roots_compress.stages.quantize.products.choice import Choice, choose
 from roots_compress.stages.quantize.products.times import form_times, served_on
 from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
 from roots_compress.stages.quantize.sensitivity import rounding_costs
+from roots_compress.stages.quantize.sites import attention_sites, mlp_sites
 from roots_compress.stages.quantize.walk import BITS, Rounded, round_layers
-from roots_compress.training.outcome import StageOutcome
 
 WORST_LISTED = 5
 
 
-def quantize(
-    config: QuantizeConfig,
-    checkpoint: Checkpoint,
-    text: TextSplit,
-    *,
-    device: str,
-    seed: int,
-    work: Path,
-    console: Console,
-    portable: bool = False,
-    chosen: Mapping[str, Json] | None = None,
-) -> StageOutcome:
+def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
     """Store a model's weights in fewer bits.
 
     Args:
         config: the scheme and its settings.
         checkpoint: a float32 model; it is left as it is.
-        text: its training part is read to measure activations.
-        device: where to compute, `cpu` or `cuda`.
-        seed: draws the calibration windows, the text that the model writes, and labels.
-        work: keeps what was timed, for the same stage begun anew; the rest is short enough to be done again.
-        console: shows progress.
-        portable: whether the model's graph will have standard operators only.
-        chosen: what the same stage chose when it was made before, as its key holds it.
+        context: its training text is read to measure activations; its seed draws the calibration windows, the
+            text that the model writes, and labels. Its folder keeps what was timed, for the same stage begun
+            anew; the rest is short enough to be done again.
 
     Raises:
         InputError: the model is quantized or in half precision already, or the text is too short.
@@ -76,9 +59,9 @@ def quantize(
             planned.
         GateMissedError: `max_bytes` is less than the model takes with all layers in 4 bits.
     """
-    model = checkpoint.model
+    model, device, seed = checkpoint.model, context.device, context.seed
     _check_source(model, config)
-    windows = planned(config, checkpoint, text, seed=seed)
+    windows = planned(config, checkpoint, context.text, seed=seed)
     if config.scheme == "fp16":
         halved = half_precision(model, torch.from_numpy(windows.input_ids[:1]))
         return StageOutcome(
@@ -88,10 +71,17 @@ def quantize(
     deciding = config.scheme == "int8" and config.products == "auto"
     times = None
     if deciding:
-        times = form_times(config, model.config, work, chosen, portable=portable, console=console)
+        times = form_times(
+            config,
+            model.config,
+            context.work,
+            context.chosen,
+            portable=context.export.portable,
+            console=context.console,
+        )
     nn.Module.to(model, device)
     try:
-        with Phases(console, "quantize", _phases(config, windows)) as phases:
+        with Phases(context.console, "quantize", _phases(config, windows)) as phases:
             windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=phases)
 
             def plan_of(products: Products) -> RoundingPlan:
@@ -111,7 +101,7 @@ def quantize(
     notes = _notes(config, model, quantized, rounded, plan)
     if choice is None:
         return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes)
-    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(config, quantized, choice)}
+    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(config, model, quantized, choice)}
     return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes, choice.to_json())
 
 
@@ -262,15 +252,26 @@ def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded:
         )
 
 
-def _bytes_of_forms(config: QuantizeConfig, quantized: RootsForCausalLM, choice: Choice) -> dict[str, Json]:
-    """Return what the model takes with what was chosen, and would take with the other."""
+def _bytes_of_forms(
+    config: QuantizeConfig, model: RootsForCausalLM, quantized: RootsForCausalLM, choice: Choice
+) -> dict[str, Json]:
+    """Return what the model takes with what was chosen, and would take with the other.
+
+    Integer products leave the same inputs in floating point as in the times that were compared.
+    """
     size = other = stored_bytes(quantized)
-    for module in quantized.model.layers.modules():
-        if isinstance(module, QuantizedLinear) and (choice.products == "float" or module.format == "w8a8"):
-            into: Format = "w8a8" if choice.products == "float" else "w8"
-            for sign, form in ((-1, module.format), (1, into)):
-                size_of = group_size_of(config.group_size, form, module.width)
-                other += sign * matrix_bytes(module.rows, module.width, form, size_of)
+    into: Format = "w8a8" if choice.products == "float" else "w8"
+    for index, layer in enumerate(model.model.layers):
+        prefix = f"model.layers.{index}."
+        for site in (*attention_sites(layer), *mlp_sites(layer, model.config.activation)):
+            if prefix + site.name in choice.spared:
+                continue
+            for name in site.consumers:
+                module = quantized.get_submodule(prefix + name)
+                assert isinstance(module, QuantizedLinear)
+                for sign, form in ((-1, module.format), (1, into)):
+                    size_of = group_size_of(config.group_size, form, module.width)
+                    other += sign * matrix_bytes(module.rows, module.width, form, size_of)
     return {choice.products: size, "integer" if choice.products == "float" else "float": other}
 
 

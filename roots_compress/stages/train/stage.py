@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.recipe.schema import located
@@ -17,9 +15,9 @@ from roots_compress.data.packing import pack
 from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.training.loop import fit, windows_needed
 from roots_compress.training.objective import CrossEntropy
-from roots_compress.training.outcome import StageOutcome
 
 
 def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
@@ -62,35 +60,22 @@ def planned_parameters(config: TrainConfig) -> int:
         return sum(parameter.numel() for parameter in RootsForCausalLM(shape).parameters())
 
 
-def train(
-    config: TrainConfig,
-    checkpoint: Checkpoint,
-    text: TextSplit,
-    *,
-    device: str,
-    seed: int,
-    work: Path,
-    console: Console,
-) -> StageOutcome:
+def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
     """Train a model on the text by cross-entropy; the given checkpoint is left as it is.
 
     Args:
         config: the stage's settings; `architecture` and `tokenizer` are those of `new_model`.
         checkpoint: where training starts.
-        text: its training part is learnt from.
-        device: as `resolve_device` returns it.
-        seed: of the windows and their order.
-        work: an existing folder for resumable state.
-        console: where progress goes.
+        context: its training text is learnt from; its seed is that of the windows and their order.
 
     Raises:
         InputError, StageError: as `fit` raises them; or the text is too short.
     """
     windows = pack(
-        text.train,
+        context.text.train,
         checkpoint.tokenizer,
         config.training.block_size,
-        seed=seed,
+        seed=context.seed,
         limit=windows_needed(config.training),
     )
     # A checkpoint may be stored in half precision; it is trained, and then stored, in float32.
@@ -101,10 +86,10 @@ def train(
             windows,
             CrossEntropy(),
             config.training,
-            device=device,
-            seed=seed,
-            work=work,
-            console=console,
+            device=context.device,
+            seed=context.seed,
+            work=context.work,
+            console=context.console,
             label=config.name,
         )
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), summary.to_json())

@@ -18,11 +18,11 @@ from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.errors import InputError
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.distill.stage import distill
 from roots_compress.training.distillation import teacher_text
 from roots_compress.training.distillation.teacher_cache import TeacherCache
 from roots_compress.training.loop import _TrainingRun
-from roots_compress.training.outcome import StageOutcome
 from tests.tiny import TEXT as SENTENCES
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokenizer
 
@@ -44,7 +44,7 @@ def lasting(steps: int, config: DistillConfig = CONFIG) -> DistillConfig:
 
 def run(work: Path, checkpoint: Checkpoint, config: DistillConfig = CONFIG) -> StageOutcome:
     console = Console(file=io.StringIO())
-    return distill(config, checkpoint, TEXT, device="cpu", seed=0, work=work, console=console)
+    return distill(config, checkpoint, StageContext(TEXT, "cpu", 0, work, console))
 
 
 def test_the_student_is_smaller_and_nearer_its_teacher_than_it_began(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from roots_compress.evaluate.size import graph_bytes
 from roots_compress.evaluate.speed import Speeds
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.results import Speed
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.prune.stage import prune
 from roots_compress.stages.prune.targets import allocate, decode_time
 from roots_compress.stages.prune.targets.decode_time import Stopwatch
 from roots_compress.stages.prune.targets.meet_time import NOISE
-from roots_compress.training.outcome import StageOutcome
 from tests.tiny import TEXT, tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
 CALIBRATION = CalibrationConfig(windows=8, block_size=32)
@@ -44,7 +44,7 @@ def run(
 ) -> StageOutcome:
     config = PruneConfig(**{"calibration": CALIBRATION, "own_windows": 0, "multiple_of": 4, **settings})
     console = Console(file=said or io.StringIO())
-    return prune(config, checkpoint, text, device="cpu", seed=0, work=tmp_path, console=console)
+    return prune(config, checkpoint, StageContext(text, "cpu", 0, tmp_path, console))
 
 
 def logits(checkpoint: Checkpoint) -> torch.Tensor:

@@ -13,13 +13,13 @@ from rich.console import Console
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadConfig
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize import stage as stages
 from roots_compress.stages.quantize.plan import RoundingPlan
 from roots_compress.stages.quantize.products import times
 from roots_compress.stages.quantize.products.choice import Choice, FormTimes, TokenTimes, choose, integers_pay
 from roots_compress.stages.quantize.products.measured import MEASURED, measured_times
 from roots_compress.system.machine import own_instruction_set, processor_class
-from roots_compress.training.outcome import StageOutcome
 from tests.stages.quantize.choices import INTEGERS_WIN, WEIGHTS_ONLY_WINS, integers_win, timings_give
 from tests.tiny import TEXT, tiny_checkpoint
 
@@ -146,12 +146,7 @@ def run(work: Path, chosen: Any = None, **settings: Any) -> StageOutcome:
     return stages.quantize(
         config,
         tiny_checkpoint(),
-        text,
-        device="cpu",
-        seed=0,
-        work=work,
-        console=Console(file=io.StringIO()),
-        chosen=chosen,
+        StageContext(text, "cpu", 0, work, Console(file=io.StringIO()), chosen=chosen),
     )
 
 
@@ -187,6 +182,19 @@ def test_the_stage_makes_what_the_timing_chooses_and_says_so(
     other = run(tmp_path / "other", **forced)
     assert notes["bytes"][products] == outcome.notes["bytes"]
     assert notes["bytes"]["float" if products == "integer" else "integer"] == other.notes["bytes"]
+
+
+def test_the_other_form_spares_the_inputs_that_its_times_spare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Integer products would pay by far if they had more than a share of the weights.
+    timings_give(monkeypatch, FormTimes("avx2", "by a test", TokenTimes(1.0, 10.0), TokenTimes(1.07, 10.0)))
+    outcome = run(tmp_path / "work", activation_loss=3e-4, workload=READS_ONLY)
+    notes: Any = outcome.notes["choice"]
+    assert notes["products"] == "float"
+    assert 0 < notes["integer_share"] < 1
+    forced = run(tmp_path / "forced", products="integer", activation_loss=3e-4)
+    assert notes["bytes"]["integer"] == forced.notes["bytes"]
 
 
 def test_a_forced_form_is_neither_timed_nor_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

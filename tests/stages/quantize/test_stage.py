@@ -20,8 +20,8 @@ from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.evaluate.size import stored_bytes
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
+from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.stage import quantize
-from roots_compress.training.outcome import StageOutcome
 from tests.faults.commands import Commands
 from tests.stages.quantize.choices import integers_win
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
@@ -49,7 +49,7 @@ def run(
         **{key: value for key, value in {**small, **settings}.items() if (key, value) != ("products", None)},
     )
     console = Console(file=io.StringIO())
-    return quantize(config, checkpoint, split, device="cpu", seed=0, work=tmp_path, console=console)
+    return quantize(config, checkpoint, StageContext(split, "cpu", 0, tmp_path, console))
 
 
 @torch.no_grad()
@@ -315,7 +315,7 @@ def test_a_setting_that_is_taken_is_read(
     config = Watched.model_validate({**chosen, "calibration": {"windows": 8, "block_size": 32}})
     read.clear()
     split, console = TextSplit((DOCUMENT,), (DOCUMENT,), "a few lines"), Console(file=io.StringIO())
-    quantize(config, tiny_checkpoint(), split, device="cpu", seed=0, work=tmp_path, console=console)
+    quantize(config, tiny_checkpoint(), StageContext(split, "cpu", 0, tmp_path, console))
     for key, value in OTHER.items():
         if (fault := refusal(**{**chosen, key: value})) is None:
             assert key in read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +70,32 @@ def test_large_models_are_timed_in_part(monkeypatch: pytest.MonkeyPatch) -> None
     assert part_of(config) == Part((0, 3, 6, 9), 100)
     monkeypatch.setattr(timing, "LAYER_WEIGHTS", 1)
     assert part_of(config).layers == (0, 6)
+    single = tiny_config(layers=[tiny_layer()])
+    assert part_of(single) == Part((0, 0), 100)
+    monkeypatch.undo()
+    assert part_of(single) == Part((0,), single.vocab_size)
 
 
-def test_parts_are_counted_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_parts_are_counted_up_to_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     """A table of 300 rows takes 3 ms, a layer 1 ms with integers and 2 without."""
+    layers = [tiny_layer()] * count
     monkeypatch.setattr(timing, "TABLE_WEIGHTS", 100 * 32)
-    config = tiny_config(layers=[tiny_layer()] * 12)
-    monkeypatch.setattr(timing, "LAYER_WEIGHTS", 4 * layer_weights(config)[0])
+    monkeypatch.setattr(timing, "LAYER_WEIGHTS", 4 * layer_weights(tiny_config(layers=layers))[0])
 
     def measure(folders: dict[str, Path], **_: Any) -> dict[str, Speeds]:
-        layers = {"integer": 4 * 1.0, "float": 4 * 2.0, "base": 1 * 2.0}
-        rates = {label: 1000 / (layers[label] + 1.0) for label in folders}
+        shapes = {label: json.loads((path / "config.json").read_text()) for label, path in folders.items()}
+        assert len({shape["num_hidden_layers"] for shape in shapes.values()}) == 2
+        rates = {
+            label: 1000 / (shape["num_hidden_layers"] * (1.0 if label == "integer" else 2.0) + 1.0)
+            for label, shape in shapes.items()
+        }
         speeds = {label: (Speed(8, rate, rate, rate),) for label, rate in rates.items()}
         return {label: Speeds(each, each) for label, each in speeds.items()}
 
     monkeypatch.setattr(timing, "measure_speed", measure)
-    found = timed(tmp_path, layers=[tiny_layer()] * 12)
-    assert found.integer.write == pytest.approx(12 * 1.0 + 3.0)
-    assert found.floating.write == pytest.approx(12 * 2.0 + 3.0)
+    found = timed(tmp_path, layers=layers)
+    assert found.integer.write == pytest.approx(count * 1.0 + 3.0)
+    assert found.floating.write == pytest.approx(count * 2.0 + 3.0)

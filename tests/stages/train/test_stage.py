@@ -14,6 +14,7 @@ from roots_compress.configs.train import ArchitectureConfig, SparseAttentionConf
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import InputError
+from roots_compress.stages.base import StageContext
 from roots_compress.stages.train.stage import model_config, new_model, train
 
 SENTENCES = ("The quick brown fox jumps over the lazy dog. ", "A model reads tokens and guesses the next. ")
@@ -99,7 +100,7 @@ def test_training_learns_the_text_and_leaves_its_input_alone(tmp_path: Path) -> 
     checkpoint = new_model(CONFIG, TEXT, seed=0)
     before = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
     console = Console(file=io.StringIO())
-    outcome = train(CONFIG, checkpoint, TEXT, device="cpu", seed=0, work=tmp_path, console=console)
+    outcome = train(CONFIG, checkpoint, StageContext(TEXT, "cpu", 0, tmp_path, console))
     assert all(torch.equal(before[name], value) for name, value in checkpoint.model.state_dict().items())
     assert not outcome.checkpoint.model.training
     losses = outcome.notes["losses"]
@@ -116,7 +117,7 @@ def test_a_checkpoint_in_half_precision_is_trained_in_float32(tmp_path: Path) ->
     checkpoint.model.half()
     short = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"steps": 2})})
     console = Console(file=io.StringIO())
-    outcome = train(short, checkpoint, TEXT, device="cpu", seed=0, work=tmp_path, console=console)
+    outcome = train(short, checkpoint, StageContext(TEXT, "cpu", 0, tmp_path, console))
     assert {p.dtype for p in outcome.checkpoint.model.parameters()} == {torch.float32}
     assert {p.dtype for p in checkpoint.model.parameters()} == {torch.float16}
 
@@ -125,12 +126,4 @@ def test_text_shorter_than_a_window_is_an_input_error(tmp_path: Path) -> None:
     checkpoint = new_model(CONFIG, TEXT, seed=0)
     short = TextSplit((Document.plain("too short"),), (), "short")
     with pytest.raises(InputError, match="fewer than one window"):
-        train(
-            CONFIG,
-            checkpoint,
-            short,
-            device="cpu",
-            seed=0,
-            work=tmp_path,
-            console=Console(file=io.StringIO()),
-        )
+        train(CONFIG, checkpoint, StageContext(short, "cpu", 0, tmp_path, Console(file=io.StringIO())))

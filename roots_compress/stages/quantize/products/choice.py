@@ -6,7 +6,7 @@ Which of them serves a workload sooner depends on the processor, the model's sha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -102,6 +102,8 @@ class Choice:
     """What quantizing their inputs is expected to cost, in nats a token; None where it was not estimated."""
     allowed_loss: float | None = None
     """What it may cost; None: anything."""
+    spared: Collection[str] = ()
+    """Sites whose inputs integer products would leave in floating point. The share is that of the others."""
 
     def to_json(self) -> dict[str, Json]:
         """Return what a stage's notes and its key say of it."""
@@ -145,11 +147,12 @@ def choose(
         plan: makes the plan of either form.
     """
     share, expected, workload = 1.0, None, config.workload
+    spared: Collection[str] = ()
     if times is not None and integers_pay(times, workload):
         found = plan("integer")
-        share, expected = found.usual_share, found.expected_loss
+        share, expected, spared = found.usual_share, found.expected_loss, found.spared
         if integers_pay(times, workload, share):
             allowed = config.activation_loss
-            return found, Choice("integer", workload, processor, times, share, expected, allowed)
-    choice = Choice("float", workload, processor, times, share, expected, config.activation_loss)
+            return found, Choice("integer", workload, processor, times, share, expected, allowed, spared)
+    choice = Choice("float", workload, processor, times, share, expected, config.activation_loss, spared)
     return plan("float"), choice

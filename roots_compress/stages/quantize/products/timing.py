@@ -54,12 +54,17 @@ class Part:
 
 
 def part_of(config: RootsConfig) -> Part:
-    """Return what to time: all, or two layers at the least."""
+    """Return what to time: all, or two layers at the least, so that a graph of fewer can be told from it.
+
+    A model of one layer whose table is timed in part has that layer twice.
+    """
     weights = layer_weights(config)
     count, whole = len(weights), max(sum(weights), 1)
+    rows = min(config.vocab_size, max(1, TABLE_WEIGHTS // config.hidden_size))
     taken = min(count, max(2, -(-LAYER_WEIGHTS * count // whole)))
-    layers = tuple(index * count // taken for index in range(taken))
-    return Part(layers, min(config.vocab_size, max(1, TABLE_WEIGHTS // config.hidden_size)))
+    if rows < config.vocab_size:
+        taken = max(2, taken)
+    return Part(tuple(index * count // taken for index in range(taken)), rows)
 
 
 def layer_weights(config: RootsConfig) -> list[int]:

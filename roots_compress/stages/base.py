@@ -1,0 +1,187 @@
+"""What a stage is to the pipeline: settings in a recipe's form, and an object that answers for them.
+
+Nothing here imports torch: a request is refused, and a run planned, without it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from rich.console import Console
+
+from roots_compress.checkpoints.inspect import SourceInfo
+from roots_compress.checkpoints.outline import Outline, outline_of
+from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
+from roots_compress.configs.base import Settings
+from roots_compress.configs.export import ExportConfig
+from roots_compress.data.documents import TextSplit
+from roots_compress.models.limits import Limits
+from roots_compress.results import GateResult, Json
+from roots_compress.stages.estimates import Estimate, least
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from roots_compress.checkpoints.checkpoint import Checkpoint
+
+Config = TypeVar("Config", bound=Settings)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of the model that a stage will start from, before it is loaded or even made."""
+
+    limits: Limits
+    """What bounds its use."""
+    outline: Outline | None = None
+    """Its widths; None where they are not known."""
+    vocab_size: int | None = None
+    """Rows of the embedding of the model that the run begins with, where known."""
+    tokenizer: Callable[[], PreTrainedTokenizerFast] | None = None
+    """Loads the run's tokenizer, once; None where it is still to be made."""
+    source: SourceInfo | None = None
+    """Its files, where it has some: None for what an earlier stage is to make."""
+
+    @classmethod
+    def of(cls, source: SourceInfo) -> Self:
+        """Return what the files of a checkpoint say."""
+
+        def tokenizer() -> PreTrainedTokenizerFast:
+            loaded = load_tokenizer(source)
+            if source.vocab_size is not None:
+                check_vocabulary(loaded, source.vocab_size, source.path)
+            return loaded
+
+        return cls(source.limits, outline_of(source), source.vocab_size, cache(tokenizer), source)
+
+    def without_weights(self) -> Checkpoint:
+        """Return the model of the files, its tensors without storage, with its tokenizer.
+
+        Raises:
+            InputError: the files describe no model, or their tokenizer cannot be used.
+        """
+        from roots_compress.checkpoints.checkpoint import Checkpoint, without_weights
+
+        assert self.source is not None
+        assert self.tokenizer is not None
+        return Checkpoint(without_weights(self.source), self.tokenizer())
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage works with besides its settings and the checkpoint it starts from."""
+
+    text: TextSplit
+    """A stage reads the training documents only."""
+    device: str
+    """`cpu` or `cuda`, as `resolve_device` returns it."""
+    seed: int
+    """Fixes every random choice."""
+    work: Path
+    """An existing folder for the state that an interrupted stage goes on from."""
+    console: Console
+    """Where progress goes."""
+    export: ExportConfig = field(default_factory=ExportConfig)
+    """How the checkpoint will become a graph."""
+    chosen: Mapping[str, Json] | None = None
+    """What the same stage chose by timing when it was made before, as its key holds it."""
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """The checkpoint a stage made, on the CPU and in eval mode, and what the stage decided on the way."""
+
+    checkpoint: Checkpoint
+    notes: dict[str, Json] = field(default_factory=dict)
+    """Widths kept, formats chosen, losses reached: JSON for the run's report."""
+    chosen: dict[str, Json] | None = None
+    """What was chosen by timing: it enters the stage's key, as another timing might choose otherwise."""
+    gates: tuple[GateResult, ...] = ()
+    """The stage's own bounds, and whether they were kept; named by their keys in the stage's settings."""
+
+
+class Stage(ABC, Generic[Config]):
+    """One kind of stage. Its settings are a member of the recipe's union, and `registry.py` joins the two.
+
+    An implementation imports torch inside its methods only.
+    """
+
+    final = False
+    """Whether its checkpoint is the end of a chain, because no stage can change such weights."""
+
+    def check(self, config: Config, info: ModelInfo) -> ModelInfo:
+        """Refuse what cannot be, by what files and headers say; return what is known of the stage's result.
+
+        Keys in errors start from the stage's settings.
+
+        Raises:
+            InputError: the settings do not suit the model.
+        """
+        return info
+
+    def check_start(self, config: Config, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
+        """Refuse what the stage would refuse when it starts, by the model's shape and the text.
+
+        This is asked of the next stage to be made alone. It may import torch and takes seconds at most.
+
+        Args:
+            config: its settings.
+            info: the model that it starts from, whose files are there.
+            text: the run's.
+            seed: the recipe's.
+
+        Raises:
+            InputError, GateMissedError: as `run` raises them.
+        """
+
+    def estimate(self, config: Config, parameters: float | None, *, device: str) -> Estimate:
+        """Return the least of disk and memory that the stage takes.
+
+        Args:
+            config: its settings.
+            parameters: of the model it starts from; None where it makes one from nothing.
+            device: `cpu` or `cuda`.
+        """
+        assert parameters is not None
+        return least(parameters, parameters)
+
+    def inputs(self, config: Config) -> dict[str, Path]:
+        """Return the files and checkpoints that the stage reads besides the run's text and model, by name."""
+        return {}
+
+    def control(self, config: Config) -> tuple[str, Config] | None:
+        """Return the same stage without what it is about, for a search to compare with, and a word for it.
+
+        None where comparing says nothing.
+        """
+        return None
+
+    @abstractmethod
+    def run(self, config: Config, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
+        """Make a checkpoint of another, which is left as it is.
+
+        Raises:
+            InputError: the settings do not suit the model or the text.
+            StageError: the work failed.
+        """
+
+
+class MakerStage(Stage[Config]):
+    """A stage that can also begin a run: it makes a model from nothing and then runs on it."""
+
+    @abstractmethod
+    def planned(self, config: Config) -> ModelInfo:
+        """Return what the settings say of the model that `make` will make."""
+
+    @abstractmethod
+    def make(self, config: Config, context: StageContext) -> Checkpoint:
+        """Return a new model and its tokenizer, to be given to `run`.
+
+        Raises:
+            InputError: the text does not suit the settings.
+        """

@@ -1,0 +1,83 @@
+"""The `distill` stage as the pipeline sees it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig, student_path
+from roots_compress.configs.training import DistillLossConfig
+from roots_compress.errors import InputError, Key
+from roots_compress.io.json_files import read_json_object
+from roots_compress.models.limits import Limits
+from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
+from roots_compress.stages.distill.vocabulary import check_student
+from roots_compress.stages.estimates import Estimate, least
+
+if TYPE_CHECKING:
+    from roots_compress.checkpoints.checkpoint import Checkpoint
+
+
+class DistillStage(Stage[DistillConfig]):
+    """Makes a student of the model it is given."""
+
+    def check(self, config: DistillConfig, info: ModelInfo) -> ModelInfo:
+        """Check a student that is a file or a checkpoint against the teacher's vocabulary.
+
+        Presets keep what bounds the teacher's use. What bounds a student from a file is not known until
+        there is a tokenizer to compare its own with.
+        """
+        path = student_path(config.student)
+        if path is None:
+            return replace(info, outline=None, source=None)
+        if info.tokenizer is None:
+            return replace(info, limits=Limits(None, None), outline=None, source=None)
+        try:
+            limits = check_student(path, info.tokenizer(), info.vocab_size)
+        except InputError as error:
+            # The file alone would not say that it is the student, and not the model.
+            error.message = f"{error.where}: {error.message}"
+            error.where = Key("student")
+            presets = ", ".join(STUDENT_PRESETS)
+            error.remedy = (
+                f"{error.remedy}\nA preset ({presets}) or a ROOTS config file can be a student, too."
+            )
+            raise
+        return replace(info, limits=limits, outline=None, source=None)
+
+    def estimate(self, config: DistillConfig, parameters: float | None, *, device: str) -> Estimate:
+        """Count the training of the student. A preset keeps the embeddings, so its share is the least."""
+        from roots_compress.stages.distill.student import PRESETS
+
+        assert parameters is not None
+        preset = PRESETS.get(config.student)
+        made = preset.parameters * parameters if preset else _student_parameters(Path(config.student))
+        return least(parameters, made, trained_on=device)
+
+    def inputs(self, config: DistillConfig) -> dict[str, Path]:
+        """Return the student, where it is a file or a checkpoint."""
+        path = student_path(config.student)
+        return {} if path is None else {"student": path}
+
+    def control(self, config: DistillConfig) -> tuple[str, DistillConfig]:
+        """Return the same student, trained alike on the text alone."""
+        loss = DistillLossConfig(cross_entropy_weight=1.0, divergence_weight=0.0)
+        return "untaught", config.model_copy(update={"loss": loss})
+
+    def run(self, config: DistillConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
+        """Train the student on the text and the teacher's distributions."""
+        from roots_compress.stages.distill.stage import distill
+
+        return distill(config, checkpoint, context)
+
+
+def _student_parameters(path: Path) -> float:
+    """Return the parameters of a student with a shape from a file; 0 of a checkpoint, which is not read."""
+    if path.suffix != ".json":
+        return 0.0
+    from roots_compress.stages.distill.config_file import read_config
+    from roots_compress.stages.distill.student import parameters_of
+
+    vocab_size = read_json_object(path).get("vocab_size", 1)
+    return float(parameters_of(read_config(path, {"vocab_size": vocab_size})))

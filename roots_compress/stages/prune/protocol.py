@@ -1,0 +1,68 @@
+"""The `prune` stage as the pipeline sees it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.data.documents import TextSplit
+from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
+from roots_compress.stages.estimates import FLOAT_BYTES, Estimate, least
+from roots_compress.stages.prune.plan import plan_ratios
+
+if TYPE_CHECKING:
+    from roots_compress.checkpoints.checkpoint import Checkpoint
+
+TIMED_GRAPHS = 3
+"""What the graphs hold at the least that are timed for a target in milliseconds, in sizes of the model."""
+
+
+class PruneStage(Stage[PruneConfig]):
+    """Removes units of a model, and refits what follows them."""
+
+    def check(self, config: PruneConfig, info: ModelInfo) -> ModelInfo:
+        """Refuse ratios that leave the model no legal width."""
+        if info.outline is not None:
+            plan_ratios(config, info.outline.layers, info.outline.hidden_size)
+        return replace(info, outline=None, source=None)
+
+    def check_start(self, config: PruneConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
+        """Refuse ratios, a target, a rank or a calibration that cannot be."""
+        from roots_compress.stages.prune.stage import planned
+
+        planned(config, info.without_weights(), text, seed=seed)
+
+    def estimate(self, config: PruneConfig, parameters: float | None, *, device: str) -> Estimate:
+        """Count the cut model, its recovery, and the graphs that are timed for a target in milliseconds."""
+        assert parameters is not None
+        recovery = config.recovery
+        # Updates of low rank need next to nothing.
+        trains = recovery is not None and recovery.rank is None
+        estimate = least(parameters, _left(config, parameters), trained_on=device if trains else None)
+        if config.target is None or config.target.decode_ms is None:
+            return estimate
+        # The model and smaller ones are run in turns to be timed.
+        timed = TIMED_GRAPHS * FLOAT_BYTES * parameters
+        return replace(
+            estimate,
+            working=max(estimate.working, timed),
+            memory=max(estimate.memory, FLOAT_BYTES * parameters + timed),
+        )
+
+    def run(self, config: PruneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
+        """Cut, refit and recover."""
+        from roots_compress.stages.prune.stage import prune
+
+        return prune(config, checkpoint, context)
+
+
+def _left(config: PruneConfig, parameters: float) -> float:
+    """Return the fewest parameters that pruning may leave, embeddings counted as if they shrank too."""
+    if config.target is not None:
+        # A target may be missed by a channel, downwards: nothing, compared with the room that is asked for.
+        wanted = config.target.parameters
+        return wanted * parameters if wanted is not None else (config.target.bytes or 0) / FLOAT_BYTES
+    heads = (1 - config.head_ratio) * (1 - config.query_ratio)
+    outer = (1 - config.layer_ratio) * (1 - config.residual_ratio)
+    return (1 - config.ratio) * heads * outer * parameters

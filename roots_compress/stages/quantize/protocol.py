@@ -1,0 +1,48 @@
+"""The `quantize` stage as the pipeline sees it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.data.documents import TextSplit
+from roots_compress.errors import Key
+from roots_compress.models.limits import require_fusible
+from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
+from roots_compress.stages.estimates import Estimate, least
+
+if TYPE_CHECKING:
+    from roots_compress.checkpoints.checkpoint import Checkpoint
+
+STORED_BYTES = {"int8": 1.0, "int4": 0.5, "fp16": 2.0}
+"""Of a weight, by scheme, without its scales."""
+
+
+class QuantizeStage(Stage[QuantizeConfig]):
+    """Stores weights in fewer bits; nothing can change them afterwards."""
+
+    final = True
+
+    def check(self, config: QuantizeConfig, info: ModelInfo) -> ModelInfo:
+        """Refuse a cache in int8 that the graph could not read."""
+        if config.cache == "int8":
+            require_fusible(info.limits.fusible is not False, where=Key("cache"))
+        return replace(info, outline=None, source=None)
+
+    def check_start(self, config: QuantizeConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
+        """Refuse a calibration or a number of bytes that cannot be."""
+        from roots_compress.stages.quantize.stage import planned
+
+        planned(config, info.without_weights(), text, seed=seed)
+
+    def estimate(self, config: QuantizeConfig, parameters: float | None, *, device: str) -> Estimate:
+        """Count the weights by the scheme's width."""
+        assert parameters is not None
+        return least(parameters, parameters, width=STORED_BYTES[config.scheme])
+
+    def run(self, config: QuantizeConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
+        """Measure errors, choose formats, and round."""
+        from roots_compress.stages.quantize.stage import quantize
+
+        return quantize(config, checkpoint, context)

@@ -1,0 +1,29 @@
+"""Which stage answers for which settings: the one list of all stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.configs.base import Settings
+from roots_compress.configs.distill import DistillConfig
+from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.train import TrainConfig
+from roots_compress.stages.base import Stage
+from roots_compress.stages.distill.protocol import DistillStage
+from roots_compress.stages.prune.protocol import PruneStage
+from roots_compress.stages.quantize.protocol import QuantizeStage
+from roots_compress.stages.train.protocol import TrainStage
+
+STAGES: dict[type[Settings], Stage[Any]] = {
+    TrainConfig: TrainStage(),
+    DistillConfig: DistillStage(),
+    PruneConfig: PruneStage(),
+    QuantizeConfig: QuantizeStage(),
+}
+"""Each member of the recipe's union of stages has an entry."""
+
+
+def stage_of(config: Settings) -> Stage[Any]:
+    """Return the stage that answers for settings of its own class."""
+    return STAGES[type(config)]
