@@ -35,7 +35,7 @@ from roots_compress.stages.quantize import stage as quantize_stage
 from roots_compress.stages.quantize.budget import HEAD
 from roots_compress.stages.quantize.head import head_scale, round_head
 from roots_compress.stages.quantize.outliers import outlier_scales
-from roots_compress.stages.quantize.plan import RoundingPlan, spared_within_loss, usual_format
+from roots_compress.stages.quantize.plan import RoundingPlan, higher_within_loss, usual_format
 from roots_compress.stages.quantize.sensitivity import rounding_costs
 from roots_compress.stages.quantize.walk import round_layers
 from roots_compress.system.threads import default_threads
@@ -133,8 +133,8 @@ def time_quantize(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSpli
         "taking gradients",
         lambda: rounding_costs(model, windows, usual, size, scales, seed=0, device="cpu", console=QUIET),
     )
-    spared = spared_within_loss(costs, QuantizeConfig().activation_loss or 0.0)
-    plan = RoundingPlan(usual, scales, spared)
+    higher = higher_within_loss(costs, QuantizeConfig().activation_loss or 0.0)
+    plan = RoundingPlan(usual, scales, higher)
     rounded, stream = parts.time(
         "quantizing layers",
         lambda: round_layers(model, windows, config, plan, device="cpu", console=QUIET),

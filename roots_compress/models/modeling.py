@@ -119,9 +119,8 @@ class RootsModel(RootsPreTrainedModel):
 
     def normed(self, hidden_BTW: Tensor) -> Tensor:
         """Return what the head reads, for the stream after the last layer."""
-        normed_BTW: Tensor = (
-            hidden_BTW if self.config.spec.stack.final_norm is None else self.norm(hidden_BTW)
-        )
+        norm = self.config.spec.stack.final_norm
+        normed_BTW: Tensor = hidden_BTW if norm is None else self.norm(hidden_BTW)
         return normed_BTW
 
     @staticmethod

@@ -49,10 +49,9 @@ def with_int8_cache(model: RootsForCausalLM) -> RootsForCausalLM:
     result: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(fields)).eval()
     state = model.state_dict()
     for index, layer in enumerate(model.model.layers):
-        with torch.no_grad(), observed_cache(layer.self_attn) as seen:
+        with torch.no_grad(), observed_cache(layer.self_attn, model.config.spec.max_positions) as seen:
             model(input_ids=tiny_tokens(4, 32, seed=1))
-        prefix = f"model.layers.{index}.self_attn.cache_rounding."
-        state.update({prefix + part: scale for part, scale in seen.buffers().items()})
+        state.update(seen.state(f"model.layers.{index}.self_attn.cache_rounding"))
     result.load_state_dict(state)
     return result
 

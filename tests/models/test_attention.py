@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from roots_compress.models import attention
-from roots_compress.models.attention import Blocks, Visibility, block_attention, dense_attention, top_m_attention
+from roots_compress.models.attention import (
+    Blocks,
+    Visibility,
+    block_attention,
+    dense_attention,
+    top_m_attention,
+)
 
 SCALE = 0.37
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import get_args
 
-from torch import nn
-
 from roots_compress.configs.quantize import GroupSetting, QuantizeConfig
 from roots_compress.errors import GateMissedError, Key
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, matrix_bytes
+from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.stages.quantize.groups import group_size_of
-
-EMBEDDING = "model.embed_tokens"
-HEAD = "lm_head"
-POSITIONS = "model.embed_positions"
-"""Learned positions stay in float: a small table that is read row by row."""
 
 
 def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
@@ -51,12 +45,11 @@ def _other_groups(model: RootsForCausalLM, config: QuantizeConfig) -> str:
 
 def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
     """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
-    stored, size = model.state_dict().keys(), 0
+    stored, matrices, size = model.state_dict().keys(), model.config.spec.matrices(), 0
     # A tied table is one parameter, under its first name.
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         owner = name.removesuffix(".weight")
-        module = model.get_submodule(owner) if owner != name else None
-        if isinstance(module, nn.Linear | nn.Embedding) and owner != POSITIONS:
+        if owner in matrices:
             chosen: Format = "w8" if owner in (EMBEDDING, HEAD) else "w4"
             rows, width = tensor.shape
             size += matrix_bytes(rows, width, chosen, group_size_of(config.group_size, chosen, width))
@@ -69,4 +62,4 @@ def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
 
 def cache_step_bytes(model: RootsForCausalLM) -> int:
     """Return the bytes of an int8 cache's steps: a float32 for each channel of the keys and the values."""
-    return sum(2 * 4 * layer["num_key_value_heads"] * layer["head_dim"] for layer in model.config.layers)
+    return sum(2 * 4 * each.kv_heads * each.head_dim for each in model.config.spec.attentions())

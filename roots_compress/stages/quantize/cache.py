@@ -9,14 +9,14 @@ Shape legend: R rows (tokens), G key/value heads, D head dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from roots_compress.models.layers import RootsAttention
+from roots_compress.models.blocks.attention import AttentionBlock
+from roots_compress.models.ops.attention import Attention
 from roots_compress.models.quantized import ACTIVATION_LEVELS
 from roots_compress.models.rotary import rotary_frequencies
 
@@ -24,16 +24,21 @@ from roots_compress.models.rotary import rotary_frequencies
 MARGIN = 1.25
 
 
-def rotated_range(key_RGD: Tensor, factor: float) -> Tensor:
+def rotated_range(key_RGD: Tensor, turned: int, factor: float) -> Tensor:
     """Return the largest magnitude that each channel can have at any position, `GD`.
 
-    Rotary positions turn the pair of channels d and d + D / 2 about the origin: the pair's length bounds
-    both, wherever in a context a token comes to stand. YaRN makes the pair longer too, by the factor on
-    cosines and sines.
+    Rotary positions turn the pair of channels d and d + turned / 2 about the origin: the pair's length bounds
+    both, at every position. YaRN and LongRoPE make the pair longer too. Channels that are not turned keep
+    their own range.
+
+    Args:
+        key_RGD: keys before rotary positions.
+        turned: a head's first channels that are turned; 0 for none.
+        factor: on cosines and sines.
     """
-    first, second = key_RGD.chunk(2, dim=-1)
+    first, second = key_RGD[..., :turned].chunk(2, dim=-1)
     length = torch.hypot(first, second).amax(dim=0) * factor
-    return torch.cat((length, length), dim=-1)
+    return torch.cat((length, length, key_RGD[..., turned:].abs().amax(dim=0)), dim=-1)
 
 
 def scale_of(range_GD: Tensor) -> Tensor:
@@ -43,58 +48,45 @@ def scale_of(range_GD: Tensor) -> Tensor:
 
 
 class CacheRanges:
-    """Largest magnitudes of the keys and values that passed, `GD` each; `seen` tells whether any did.
+    """Largest magnitudes of the keys and values that passed, `GD` each.
 
     Args:
-        heads: key/value heads.
-        width: head dimension.
-        rotary_factor: on cosines and sines; None without rotary positions.
+        spec: of the attention.
+        max_positions: that the model was made for.
     """
 
-    def __init__(self, heads: int, width: int, *, rotary_factor: float | None) -> None:
-        self._shape, self._rotary_factor = (heads, width), rotary_factor
-        self.seen = False
-        self.key = torch.zeros(heads, width)
-        self.value = torch.zeros(heads, width)
+    def __init__(self, spec: Attention, max_positions: int) -> None:
+        self._turned, self._factor = 0, 1.0
+        if spec.rope is not None:
+            self._turned = spec.rope.rotary_dim or spec.head_dim
+            self._factor = rotary_frequencies(spec.rope, spec.head_dim, max_positions).factor
+        self.key = torch.zeros(spec.kv_heads, spec.head_dim)
+        self.value = torch.zeros(spec.kv_heads, spec.head_dim)
 
-    def see_keys(self, keys: Tensor) -> None:
-        """Take in keys as they are before rotary positions; the last axes hold their heads."""
-        self.seen = True
-        key_RGD = keys.detach().float().reshape(-1, *self._shape)
-        if self._rotary_factor is None:
-            largest = key_RGD.abs().amax(dim=0)
-        else:
-            largest = rotated_range(key_RGD, self._rotary_factor)
-        self.key = torch.maximum(self.key.to(largest.device), largest)
+    def see(self, key_BTGD: Tensor, value_BTGD: Tensor) -> None:
+        """Take in keys, as they are before rotary positions, and values."""
+        key_RGD, value_RGD = (each.detach().float().flatten(0, 1) for each in (key_BTGD, value_BTGD))
+        key = rotated_range(key_RGD, self._turned, self._factor)
+        self.key = torch.maximum(self.key.to(key.device), key)
+        self.value = torch.maximum(self.value.to(key.device), value_RGD.abs().amax(dim=0))
 
-    def see_values(self, values: Tensor) -> None:
-        """Take in values."""
-        largest = values.detach().float().reshape(-1, *self._shape).abs().amax(dim=0)
-        self.value = torch.maximum(self.value.to(largest.device), largest)
-
-    def buffers(self) -> dict[str, Tensor]:
-        """Return the buffers of a `CacheRounding`, on the CPU."""
-        return {"key_scale": scale_of(self.key).cpu(), "value_scale": scale_of(self.value).cpu()}
+    def state(self, name: str) -> dict[str, Tensor]:
+        """Return the buffers of a `CacheRounding` of this name, on the CPU."""
+        ranges = {"key_scale": self.key, "value_scale": self.value}
+        return {f"{name}.{buffer}": scale_of(each).cpu() for buffer, each in ranges.items()}
 
 
 @contextmanager
-def observed_cache(attention: RootsAttention) -> Iterator[CacheRanges]:
-    """Within the block, take in the keys and values of every run of a layer's attention."""
-    factor = None
-    if attention.config.position == "rotary":
-        _, factor = rotary_frequencies(attention.config, attention.head_dim)
-    ranges = CacheRanges(attention.num_kv_heads, attention.head_dim, rotary_factor=factor)
+def observed_cache(block: AttentionBlock, max_positions: int) -> Iterator[CacheRanges]:
+    """Within the block, take in the keys and values of every run of an attention.
 
-    def hook(see: Callable[[Tensor], None]) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _module, _inputs, output: see(output)
-
-    keys = attention.k_norm if attention.config.qk_norm else attention.k_proj
-    handles = [
-        keys.register_forward_hook(hook(ranges.see_keys)),
-        attention.v_proj.register_forward_hook(hook(ranges.see_values)),
-    ]
+    Args:
+        block: the attention.
+        max_positions: that the model was made for.
+    """
+    ranges = CacheRanges(block.spec, max_positions)
+    block.cache_observer = ranges.see
     try:
         yield ranges
     finally:
-        for handle in handles:
-            handle.remove()
+        block.cache_observer = None

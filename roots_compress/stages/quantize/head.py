@@ -1,6 +1,6 @@
 """The output head and the embedding, both in 8 bits: one table where they are tied.
 
-The head is a site like those of the layers (`sites.py`): what it reads comes from the final norm, which can
+What the head reads comes from the final norm, as an input of a layer does from its norm (`inputs.py`): it can
 divide its channels by a scale for nothing, and the head's columns make up for it. It pays: in SmolLM2 a few
 channels there are up to 33 times as large as most, and rounding them with the others of their groups costs
 more than all weights in 8 bits do. Where the head is the embedding too, the rows that are looked up are
@@ -16,21 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from roots_compress.calibration.activations import InputStatistics, ResidualStream, batches
+from roots_compress.calibration.activations import ResidualStream, batches
 from roots_compress.configs.quantize import GroupSetting
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, rounded_input
+from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.progress import Place, track
-from roots_compress.stages.quantize.budget import EMBEDDING, HEAD
 from roots_compress.stages.quantize.groups import group_size_of
+from roots_compress.stages.quantize.inputs import SAMPLED_ROWS, SeenInput
 from roots_compress.stages.quantize.outliers import energy_scales, output_error, relative_error
 from roots_compress.stages.quantize.rounding import quantize_matrix
-from roots_compress.stages.quantize.sites import SAMPLED_ROWS, SiteInput
 from roots_compress.stages.quantize.walk import Rounded
 
 HEAD_FORMAT: Format = "w8"
-"""Of both: tables are looked up row by row, and 4 bits cost the head more than they spare."""
+"""Of both: tables are looked up row by row, and 4 bits cost the head more than they save."""
 JUDGED_WINDOWS = 4
 """Windows of calibration text that scales are compared on."""
 JUDGED_TOKENS = 128
@@ -40,17 +40,14 @@ JUDGED_ROWS = 256
 
 
 @torch.no_grad()
-def head_input(model: RootsForCausalLM, stream: ResidualStream) -> SiteInput:
+def head_input(model: RootsForCausalLM, stream: ResidualStream) -> SeenInput:
     """Return what the output head reads of a stream that has passed all layers."""
-    statistics = InputStatistics(model.config.hidden_size, device=stream.device)
     stride = max(1, sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden) // SAMPLED_ROWS)
-    samples = []
+    seen = SeenInput(model.config.hidden_size, stride=stride, device=stream.device)
     for hidden_BTW in stream.hidden:
-        rows_RW = model.model.norm(hidden_BTW.to(stream.device)).flatten(0, -2)
-        samples.append(rows_RW[-statistics.rows % stride :: stride].clone())
-        statistics.update(rows_RW)
-    statistics.check(HEAD)
-    return SiteInput(statistics, torch.cat(samples))
+        seen.update(model.model.normed(hidden_BTW.to(stream.device)).flatten(0, -2))
+    seen.statistics.check(HEAD)
+    return seen
 
 
 @torch.no_grad()
@@ -64,8 +61,9 @@ def head_scale(
 ) -> Tensor | None:
     """Return the channel scale `W` that leaves the predictions least wrong; None where none gains anything.
 
-    A scale that suits the head may spoil the rows that are looked up, so that both are rounded, and the
-    divergence from the float model is measured at the end.
+    Without a final norm nothing can divide the head's input. A scale that suits the head may spoil the rows
+    that are looked up, so that both are rounded, and the divergence from the float model is measured at the
+    end.
 
     Args:
         model: a float32 model.
@@ -74,12 +72,14 @@ def head_scale(
         group_size: columns that share a scale.
         console: shows progress.
     """
+    if model.config.spec.stack.final_norm is None:
+        return None
     spread = windows[:: max(1, len(windows.input_ids) // JUDGED_WINDOWS)][:JUDGED_WINDOWS]
     judged = spread.beginning(JUDGED_TOKENS)
     tied, head_VW = model.config.tie_word_embeddings, _matrix(model, HEAD)
     size = group_size_of(group_size, HEAD_FORMAT, head_VW.shape[1])
     plain_RW = _final_states(model, judged, _matrix(model, EMBEDDING), stream.device)
-    expected_RV = F.log_softmax(plain_RW @ head_VW.T * model.config.logit_scale, dim=-1)
+    expected_RV = F.log_softmax(model.bounded(plain_RW @ head_VW.T), dim=-1)
 
     def divergence(scale_W: Tensor) -> float:
         rounded_VW = quantize_matrix(head_VW * scale_W, HEAD_FORMAT, size).dequantize()
@@ -87,7 +87,7 @@ def head_scale(
         if tied:
             states_RW = _final_states(model, judged, rounded_VW / scale_W, stream.device)
         inputs_RW = rounded_input(states_RW / scale_W, HEAD_FORMAT, size)
-        found_RV = F.log_softmax(inputs_RW @ rounded_VW.T * model.config.logit_scale, dim=-1)
+        found_RV = F.log_softmax(model.bounded(inputs_RW @ rounded_VW.T), dim=-1)
         return float(F.kl_div(found_RV, expected_RV, reduction="batchmean", log_target=True))
 
     best, least = None, divergence(torch.ones_like(head_VW[0]))
@@ -131,11 +131,12 @@ def round_head(
     table_VW, head_VW = _matrix(model, EMBEDDING), _matrix(model, HEAD)
     if scale_W is None:
         scale_W = torch.ones_like(seen.mean_square)
-    for name, parameter in model.model.norm.named_parameters():
-        rounded.state[f"model.norm.{name}"] = (parameter / scale_W).cpu()
+    if model.config.spec.stack.final_norm is not None:
+        for name, parameter in model.model.norm.named_parameters():
+            rounded.state[f"model.norm.{name}"] = (parameter / scale_W).cpu()
     head_VW = head_VW * scale_W
     size = group_size_of(group_size, HEAD_FORMAT, head_VW.shape[1])
-    sample_SW, importance_W = seen.sample_SC / scale_W, seen.mean_square / scale_W.square()
+    sample_SW, importance_W = seen.sample / scale_W, seen.mean_square / scale_W.square()
     if model.config.tie_word_embeddings:
         # Stored once, in the one format that serves both looking up and multiplying; weighed for neither.
         table = quantize_matrix(head_VW, HEAD_FORMAT, size)

@@ -1,54 +1,53 @@
-"""The places of a layer where one input is quantized: the linear layers that read it, and what produces it.
+"""The inputs of a block's linear layers: what makes their channels, and what they hold on calibration text.
 
-Shape legend: C channels of a site's input, S sampled rows.
+Shape legend: C channels of an input, R its rows (tokens), S sampled rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from roots_compress.calibration.activations import InputStatistics, ResidualStream, observed
-from roots_compress.models.layers import RootsLayer
+from roots_compress.models.blocks.base import Half, Route
+from roots_compress.models.ops.base import Input
 
 SAMPLED_ROWS = 512
-"""Input rows kept at each site, on which output errors are measured."""
-SCALABLE_ACTIVATIONS = ("relu",)
-"""Activations f with f(x / s) = f(x) / s for positive s, through which a scale may pass without a gate."""
+"""Rows kept of each input, on which output errors are measured."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """Linear layers that read the same input.
+class BoundInput:
+    """An input of a block, with the modules that its specification names.
 
     Attributes:
-        consumers: the linear layers, under their names within the transformer layer.
+        spec: what the block says of it.
+        consumers: the linear layers that read it, under their names within the transformer layer.
         producers: parameters whose first axis makes the input's channels; none where no scale can be folded.
-        repeats: how often the producers' channels are repeated in the input, head by head (grouped values).
-        head_dim: channels in a head; without meaning where nothing is repeated.
-        writes: whether the outputs are added to the residual stream, where the next norm divides them by
-            the size of what they were added to.
     """
 
+    spec: Input
     consumers: Mapping[str, nn.Linear]
     producers: tuple[Tensor, ...] = ()
-    repeats: int = 1
-    head_dim: int = 1
-    writes: bool = False
 
     @property
     def name(self) -> str:
         """The first consumer's name."""
         return next(iter(self.consumers))
 
+    @property
+    def width(self) -> int:
+        """Its channels."""
+        return self.consumers[self.name].in_features
+
     def shared(self, values_C: Tensor) -> Tensor:
         """Return for each channel the largest value among those made by the same producer's channel."""
-        if self.repeats == 1:
+        if self.spec.repeats == 1:
             return values_C
-        heads = values_C.view(-1, self.repeats, self.head_dim)
+        heads = values_C.view(-1, self.spec.repeats, self.spec.head_dim)
         return heads.amax(dim=1, keepdim=True).expand_as(heads).flatten()
 
     @torch.no_grad()
@@ -58,70 +57,56 @@ class Site:
         The scale must be positive, and equal where channels share a producer's (see `shared`).
         """
         produced = scale_C
-        if self.repeats > 1:
-            produced = scale_C.view(-1, self.repeats, self.head_dim)[:, 0].flatten()
+        if self.spec.repeats > 1:
+            produced = scale_C.view(-1, self.spec.repeats, self.spec.head_dim)[:, 0].flatten()
         for tensor in self.producers:
             tensor.div_(produced.to(tensor.dtype).view(-1, *(1,) * (tensor.ndim - 1)))
         for linear in self.consumers.values():
             linear.weight.mul_(scale_C.to(linear.weight.dtype))
 
 
-def attention_sites(layer: RootsLayer) -> list[Site]:
-    """Return the sites of the attention half: query, key and value; then the output projection."""
-    attention = layer.self_attn
-    projections = {f"self_attn.{name}_proj": _linear(attention, f"{name}_proj") for name in "qkv"}
-    return [
-        Site(projections, _parameters(layer.input_layernorm)),
-        Site(
-            {"self_attn.o_proj": _linear(attention, "o_proj")},
-            _parameters(attention.v_proj),
-            repeats=attention.num_heads // attention.num_kv_heads,
-            head_dim=attention.head_dim,
-            writes=True,
-        ),
-    ]
+def bound_inputs(half: Half) -> Iterator[BoundInput]:
+    """Yield the inputs of a block's linear layers, in the order in which they are made.
+
+    What reads the stream has the norm before the block as its producer. Without one nothing can take a scale
+    on: what the norm of the stream gives is added to as well.
+    """
+    for each in half.block.spec.inputs():
+        makers: list[nn.Module] = [half.block.linear(name) for name in each.producers]
+        if each.of_stream and half.pre_norm is not None:
+            makers.append(half.pre_norm)
+        yield BoundInput(
+            each,
+            {f"{half.name}.{name}": half.block.linear(name) for name in each.consumers},
+            tuple(tensor for maker in makers for tensor in maker.parameters(recurse=False)),
+        )
 
 
-def mlp_sites(layer: RootsLayer, activation: str) -> list[Site]:
-    """Return the sites of the MLP half: gate and up; then the down projection."""
-    mlp = layer.mlp
-    names = ("gate_proj", "up_proj") if mlp.gated else ("up_proj",)
-    scalable = mlp.gated or activation in SCALABLE_ACTIVATIONS
-    return [
-        Site(
-            {f"mlp.{name}": _linear(mlp, name) for name in names}, _parameters(layer.post_attention_layernorm)
-        ),
-        Site(
-            {"mlp.down_proj": _linear(mlp, "down_proj")},
-            _parameters(mlp.up_proj) if scalable else (),
-            writes=True,
-        ),
-    ]
+class SeenInput:
+    """What an input holds on calibration text: streamed statistics, and rows sampled evenly.
 
-
-def _linear(block: nn.Module, name: str) -> nn.Linear:
-    linear = block.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
-    return linear
-
-
-def _parameters(module: nn.Module) -> tuple[Tensor, ...]:
-    return tuple(module.parameters(recurse=False))
-
-
-@dataclass
-class SiteInput:
-    """What a site reads on the calibration text: streamed statistics and sampled rows, `SC`.
-
-    The rows of a site that writes are divided by the norm of the residual stream after it, so that an error
-    in the outputs counts as much as the next norm lets through. A few tokens carry activations a thousand
-    times the usual (Sun et al. 2024, "Massive Activations in Large Language Models"): left as they are, their
-    squares would be all that a Gram matrix knows, and the weights that serve every other token would be
-    rounded blindly.
+    Args:
+        width: its channels.
+        stride: one row in so many is kept.
+        gram: whether to sum up its Gram matrix as well.
+        device: where to compute.
     """
 
-    statistics: InputStatistics
-    sample_SC: Tensor
+    def __init__(self, width: int, *, stride: int = 1, gram: bool = False, device: str = "cpu") -> None:
+        self.statistics = InputStatistics(width, gram=gram, device=device)
+        self._stride = stride
+        self._samples = [torch.empty(0, width, device=device)]
+
+    def update(self, rows_RC: Tensor) -> None:
+        """Add rows."""
+        first = -self.statistics.rows % self._stride
+        self._samples.append(rows_RC[first :: self._stride].clone())
+        self.statistics.update(rows_RC)
+
+    @property
+    def sample(self) -> Tensor:
+        """The sampled rows, `SC`."""
+        return torch.cat(self._samples)
 
     @property
     def mean_square(self) -> Tensor:
@@ -129,83 +114,107 @@ class SiteInput:
         return (self.statistics.squared_norms / max(1, self.statistics.rows)).float()
 
 
-def observe_sites(
-    sites: Sequence[Site], stream: Iterable[Tensor], *, gram: bool, name: str, total_rows: int
-) -> list[SiteInput]:
-    """Exhaust a forward pass of half a layer and return what each site read.
+def observe(
+    half: Half, stream: ResidualStream, layer: str, *, gram: bool = True, advance: bool = False
+) -> list[SeenInput]:
+    """Return what each input of a block holds, in the order of `bound_inputs`.
+
+    The rows of an input that writes are divided by the norm of what the next normalisation reads, so that an
+    error in the outputs counts as much as that lets through. A few tokens carry activations a thousand times
+    the usual (Sun et al. 2024, "Massive Activations in Large Language Models"): left as they are, their
+    squares would be all that a Gram matrix knows, and the weights that serve every other token would be
+    rounded blindly. Behind a router they are multiplied by the router's weight too, for the same reason
+    (MoEQuant, Chen et al. 2025, arXiv:2505.03804).
+
+    Rows that a router sends to an expert are its own. One that gets fewer rows than its input has channels,
+    of which a Gram matrix would be singular, is calibrated on all rows instead, as LLM Compressor does with
+    every expert (`calibrate_all_experts`).
 
     Args:
-        sites: those to listen at.
-        stream: runs the half-layer batch by batch, and yields the residual stream after it, `BTW`.
+        half: the block, not quantized, with its norms.
+        stream: it stays where it is, unless it is to advance past this block.
+        layer: the layer's name, for errors.
         gram: whether to sum up Gram matrices as well.
-        name: of the layer, for errors.
-        total_rows: how many rows will pass; the sample is taken evenly from them.
+        advance: whether to move the stream along, where what runs now is what it goes on from.
 
     Raises:
-        StageError: a site read NaN or an infinity.
+        StageError: an input holds NaN or an infinity.
     """
-    rows: dict[str, Tensor] = {}
-    statistics: dict[str, InputStatistics] = {}
-    samples: dict[str, list[Tensor]] = {site.name: [] for site in sites}
-    stride = max(1, total_rows // SAMPLED_ROWS)
-    modules = {site.name: site.consumers[site.name] for site in sites}
-    with torch.no_grad(), observed(modules, rows.__setitem__):
-        for after_BTW in stream:
-            norm_R1 = after_BTW.flatten(0, -2).float().norm(dim=1, keepdim=True)
-            norm_R1 = torch.where(norm_R1 > 0, norm_R1, 1.0)
-            for site in sites:
-                rows_RC = rows.pop(site.name).float()
-                if site.writes:
-                    rows_RC = rows_RC / norm_R1
-                seen = statistics.get(site.name)
-                if seen is None:
-                    seen = InputStatistics(rows_RC.shape[-1], gram=gram, device=rows_RC.device)
-                    statistics[site.name] = seen
-                first = -seen.rows % stride
-                samples[site.name].append(rows_RC[first::stride].clone())
-                seen.update(rows_RC)
-    for site in sites:
-        statistics[site.name].check(f"{name}.{site.name}")
-    return [SiteInput(statistics[site.name], torch.cat(samples[site.name])) for site in sites]
+    inputs = list(bound_inputs(half))
+    passing = _Passing(inputs, sum(each[..., 0].numel() for each in stream.hidden), gram, stream.device)
+    modules: dict[str, nn.Module] = {each.name: each.consumers[each.name] for each in inputs}
+    if half.post_norm is not None:
+        modules[_GIVEN] = half.post_norm
+    norms, moved = [], []
+    with torch.no_grad(), observed(modules, passing.see):
+        for hidden_BTW, contribution_BTW in zip(stream.hidden, stream.contributions(half), strict=True):
+            before_BTW = hidden_BTW.to(stream.device)
+            after_BTW = before_BTW + contribution_BTW
+            normed_RW = passing.rows.pop(_GIVEN, after_BTW.flatten(0, -2))
+            norm_R1 = normed_RW.float().norm(dim=1, keepdim=True)
+            norms.append(torch.where(norm_R1 > 0, norm_R1, 1.0))
+            routes: Mapping[str, Route] = {}
+            if any(each.spec.share < 1 for each in inputs):
+                routes = half.block.routes(half.read(before_BTW))
+            passing.take(inputs, norms[-1], {f"{half.name}.{name}": route for name, route in routes.items()})
+            if advance:
+                if half.stream_norm is not None:
+                    after_BTW = half.stream_norm(after_BTW)
+                moved.append(after_BTW.cpu())
+    starved = [each for each in inputs if each.spec.share < 1 and passing.begin_again_if_few(each)]
+    names = {name.removeprefix(f"{half.name}.") for each in starved for name in each.consumers}
+    with torch.no_grad(), observed({each.name: modules[each.name] for each in starved}, passing.see):
+        for hidden_BTW, norm_R1 in zip(stream.hidden if starved else (), norms, strict=False):
+            half.block.run_on_all(names, half.read(hidden_BTW.to(stream.device)))
+            passing.take(starved, norm_R1, {})
+    for name, seen in passing.seen.items():
+        seen.statistics.check(f"{layer}.{name}")
+    if advance:
+        stream.hidden = moved
+    return list(passing.seen.values())
 
 
-@dataclass(frozen=True)
-class Half:
-    """Half a layer: its sites, and its contributions to the residual stream, computed when iterated."""
-
-    sites: list[Site]
-    forward: Callable[[], Iterable[Tensor]]
-
-    def observe(
-        self, stream: ResidualStream, layer_name: str, *, gram: bool = True, advance: bool = False
-    ) -> list[SiteInput]:
-        """Return what each site reads on the stream.
-
-        Args:
-            stream: it stays where it is, unless it is to advance past this half.
-            layer_name: for errors.
-            gram: whether to sum up Gram matrices as well.
-            advance: whether to move the stream along, where what runs now is what it goes on from.
-        """
-        moved: list[Tensor] = []
-
-        def after() -> Iterator[Tensor]:
-            for hidden_BTW, contribution_BTW in zip(stream.hidden, self.forward(), strict=True):
-                after_BTW = hidden_BTW.to(stream.device) + contribution_BTW
-                if advance:
-                    moved.append(after_BTW.cpu())
-                yield after_BTW
-
-        total_rows = sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden)
-        seen = observe_sites(self.sites, after(), gram=gram, name=layer_name, total_rows=total_rows)
-        if advance:
-            stream.hidden = moved
-        return seen
+_GIVEN = ""
+"""Stands for what a block gives among the names of its inputs."""
 
 
-def halves(stream: ResidualStream, layer: RootsLayer, index: int, activation: str) -> tuple[Half, Half]:
-    """Return the attention half and the MLP half of a layer."""
-    return (
-        Half(attention_sites(layer), lambda: stream.attention(layer, index)),
-        Half(mlp_sites(layer, activation), lambda: stream.mlp(layer)),
-    )
+class _Passing:
+    """The inputs of a block while text passes.
+
+    Attributes:
+        rows: what each linear layer read since it was last taken.
+        seen: what is known of each input.
+    """
+
+    def __init__(self, inputs: list[BoundInput], total_rows: int, gram: bool, device: str) -> None:
+        self.rows: dict[str, Tensor] = {}
+        self._total_rows, self._gram, self._device = total_rows, gram, device
+        self.seen = {each.name: self._fresh(each, int(total_rows * each.spec.share)) for each in inputs}
+
+    def _fresh(self, each: BoundInput, rows: int) -> SeenInput:
+        stride = max(1, rows // SAMPLED_ROWS)
+        return SeenInput(each.width, stride=stride, gram=self._gram, device=self._device)
+
+    def see(self, name: str, rows_RC: Tensor) -> None:
+        """Keep what a linear layer reads; it may run several times."""
+        self.rows[name] = torch.cat((self.rows[name], rows_RC)) if name in self.rows else rows_RC
+
+    def take(self, inputs: list[BoundInput], norm_R1: Tensor, routes: Mapping[str, Route]) -> None:
+        """Count what these inputs held in a batch; some may have held nothing."""
+        for each in inputs:
+            if (rows_RC := self.rows.pop(each.name, None)) is None:
+                continue
+            rows_RC = rows_RC.float()
+            if each.spec.writes and each.name in routes:
+                row_N, weight_N = routes[each.name]
+                rows_RC = rows_RC * (weight_N[:, None] / norm_R1[row_N])
+            elif each.spec.writes:
+                rows_RC = rows_RC / norm_R1
+            self.seen[each.name].update(rows_RC)
+
+    def begin_again_if_few(self, each: BoundInput) -> bool:
+        """Forget what an input held if that was fewer rows than it has channels; return whether it was."""
+        few = self.seen[each.name].statistics.rows < each.width
+        if few:
+            self.seen[each.name] = self._fresh(each, self._total_rows)
+        return few

@@ -3,11 +3,11 @@
 Where a layer reads `x` and what comes before can divide `x` by a scale per channel at no cost, the columns of
 the layer's weight may be multiplied by it: the model computes the same, but what is rounded has changed. Xiao
 et al. 2023, "SmoothQuant": scales from the largest inputs and weights, for quantized inputs. Lin et al. 2024,
-"AWQ": scales from the inputs' energy, so that weight-only rounding spares the columns that matter.
+"AWQ": scales from the inputs' energy, so that weight-only rounding is finest in the columns that matter.
 
-The producers (`sites.py`) are norms before query, key and value and before gate and up; the value projection
-before the output projection; the up projection before down. A producer's own quantization is untouched, as
-its scales are per row. Nothing is approximate but the float arithmetic.
+A block says what can divide its inputs (`models/ops/`): the norm before it; the value projection before the
+output projection; the up projection before down. A producer's own quantization is untouched, as its scales
+are per row. Nothing is approximate but the float arithmetic.
 
 Shape legend: C input channels, R output rows, S sampled input rows.
 """
@@ -26,8 +26,8 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, rounded_input
 from roots_compress.progress import Place, track
 from roots_compress.stages.quantize.groups import group_size_of
+from roots_compress.stages.quantize.inputs import BoundInput, SeenInput, bound_inputs, observe
 from roots_compress.stages.quantize.rounding import QuantizedMatrix, quantize_matrix
-from roots_compress.stages.quantize.sites import Site, SiteInput, halves
 
 EXPONENTS = (0.2, 0.35, 0.5, 0.65, 0.8)
 """How much of a channel's range moves into the weights; 0, no scale at all, is always compared too."""
@@ -71,52 +71,55 @@ def outlier_scales(
     device: str,
     console: Place,
 ) -> tuple[dict[str, Tensor], ResidualStream]:
-    """Find the scales `C` of the layers' sites where folding gains something.
+    """Find the scales `C` of the layers' inputs where folding gains something.
 
-    A folded site gives the next ones what it gave before, so the model stays as it is, and what rounding
+    A folded input gives the next ones what it gave before, so the model stays as it is, and what rounding
     costs can be known before anything is folded or rounded.
 
     Args:
         model: a float32 model on `device`.
         windows: calibration text.
-        weight_format: in which the sites are to be stored.
+        weight_format: of the matrices that read the inputs.
         group_size: columns that share a scale.
         device: where to compute.
         console: shows progress.
 
     Returns:
-        the scales by the sites' full names, and the residual stream after the last layer.
+        the scales by the full names of the inputs' first consumers, and the residual stream after the last
+        layer.
 
     Raises:
-        StageError: a site read NaN or an infinity.
+        StageError: an input holds NaN or an infinity.
     """
     scales: dict[str, Tensor] = {}
     stream = ResidualStream(model, windows, device=device)
     for index, layer in enumerate(track(model.model.layers, console, "looking for outliers")):
         name = f"model.layers.{index}"
-        for half in halves(stream, layer, index, model.config.activation):
-            inputs = half.observe(stream, name, gram=False, advance=True)
-            for site, seen in zip(half.sites, inputs, strict=True):
-                scale_C = best_scale(site, seen, weight_format, group_size)
+        for half in layer.halves:
+            inputs = observe(half, stream, name, gram=False, advance=True)
+            for each, seen in zip(bound_inputs(half), inputs, strict=True):
+                scale_C = best_scale(each, seen, weight_format, group_size)
                 if scale_C is not None:
-                    scales[f"{name}.{site.name}"] = scale_C
+                    scales[f"{name}.{each.name}"] = scale_C
     return scales, stream
 
 
 @torch.no_grad()
-def best_scale(site: Site, seen: SiteInput, weight_format: Format, group_size: GroupSetting) -> Tensor | None:
+def best_scale(
+    each: BoundInput, seen: SeenInput, weight_format: Format, group_size: GroupSetting
+) -> Tensor | None:
     """Return the channel scale that leaves the least output error; None where folding gains nothing.
 
-    The error is that of all the site's outputs together, on the sampled rows, each consumer's relative to its
+    The error is that of all consumers' outputs together, on the sampled rows, each consumer's relative to its
     own size. Matrices are rounded to nearest without clipping, inputs as the format does.
     """
-    if not site.producers:
+    if not each.producers:
         return None
-    size = group_size_of(group_size, weight_format, seen.sample_SC.shape[1])
-    exact = exact_outputs(site, seen)
-    best, least = None, site_error(site, seen, None, weight_format, size, exact)
-    for scale_C in _candidates(site, seen, weight_format):
-        error = site_error(site, seen, scale_C, weight_format, size, exact)
+    size = group_size_of(group_size, weight_format, each.width)
+    exact = exact_outputs(each, seen)
+    best, least = None, input_error(each, seen, None, weight_format, size, exact)
+    for scale_C in _candidates(each, seen, weight_format):
+        error = input_error(each, seen, scale_C, weight_format, size, exact)
         if error < least:
             best, least = scale_C, error
     return best
@@ -128,46 +131,46 @@ def energy_scales(mean_square_C: Tensor) -> list[Tensor]:
     return [smoothing_scale(energy_C, torch.ones_like(energy_C), exponent) for exponent in EXPONENTS]
 
 
-def _candidates(site: Site, seen: SiteInput, weight_format: Format) -> list[Tensor]:
+def _candidates(each: BoundInput, seen: SeenInput, weight_format: Format) -> list[Tensor]:
     if weight_format != "w8a8":
-        return energy_scales(site.shared(seen.mean_square))
-    input_C = site.shared(seen.statistics.largest)
-    columns = [linear.weight.abs().amax(dim=0).float() for linear in site.consumers.values()]
-    weight_C = site.shared(torch.stack(columns).amax(dim=0))
+        return energy_scales(each.shared(seen.mean_square))
+    input_C = each.shared(seen.statistics.largest)
+    columns = [linear.weight.abs().amax(dim=0).float() for linear in each.consumers.values()]
+    weight_C = each.shared(torch.stack(columns).amax(dim=0))
     return [smoothing_scale(input_C, weight_C, exponent) for exponent in EXPONENTS]
 
 
 @torch.no_grad()
-def exact_outputs(site: Site, seen: SiteInput) -> list[Tensor]:
-    """Return what each of a site's matrices gives on the sampled rows, `SR`."""
-    return [seen.sample_SC @ linear.weight.float().T for linear in site.consumers.values()]
+def exact_outputs(each: BoundInput, seen: SeenInput) -> list[Tensor]:
+    """Return what each matrix that reads an input gives on the sampled rows, `SR`."""
+    return [seen.sample @ linear.weight.float().T for linear in each.consumers.values()]
 
 
 @torch.no_grad()
-def site_error(
-    site: Site,
-    seen: SiteInput,
+def input_error(
+    each: BoundInput,
+    seen: SeenInput,
     scale_C: Tensor | None,
     weight_format: Format,
     group_size: int,
     exact: Sequence[Tensor],
 ) -> float:
-    """Return the squared relative output errors of a site's matrices, added up, as if a scale were folded.
+    """Return the squared relative output errors of an input's matrices, added up, as if a scale were folded.
 
     Args:
-        site: where.
-        seen: what it reads as it is.
+        each: the input.
+        seen: what it holds as it is.
         scale_C: what its input would be divided by; None for nothing.
         weight_format: of its matrices.
         group_size: columns that share a scale.
         exact: as `exact_outputs` gives it.
     """
     total = 0.0
-    sample_SC = seen.sample_SC
+    sample_SC = seen.sample
     divided_SC = sample_SC if scale_C is None else sample_SC / scale_C
     rounded_SC = rounded_input(divided_SC, weight_format, group_size)
     importance_C = seen.mean_square if scale_C is None else seen.mean_square / scale_C.square()
-    for linear, exact_SR in zip(site.consumers.values(), exact, strict=True):
+    for linear, exact_SR in zip(each.consumers.values(), exact, strict=True):
         weight_RC = linear.weight.float()
         scaled_RC = weight_RC if scale_C is None else weight_RC * scale_C
         quantized = quantize_matrix(

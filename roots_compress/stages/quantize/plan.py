@@ -1,4 +1,4 @@
-"""Which storage format each site gets, from what rounding costs and the stage's settings.
+"""Which storage format the matrices of each input get, from what rounding costs and the stage's settings.
 
 Bits are given out by measured sensitivity, as in HAWQ-V3 (Yao et al. 2020, arXiv:2011.10680).
 """
@@ -20,8 +20,8 @@ MOST_STEPS = 4096
 
 
 @dataclass(frozen=True)
-class SiteCost:
-    """What rounding costs a site, and what sparing it would take."""
+class InputCost:
+    """What rounding costs an input and its matrices, and what higher precision would take."""
 
     loss: float
     """Expected increase of the model's loss, in nats per token."""
@@ -31,70 +31,73 @@ class SiteCost:
 
 @dataclass(frozen=True)
 class RoundingPlan:
-    """What is decided before anything is folded or rounded. Sites go by their full names."""
+    """What is decided before anything is folded or rounded.
+
+    An input goes by its first consumer's full name.
+    """
 
     usual: Format
-    """The format of every site that is not spared."""
+    """The format of all matrices but those in higher precision."""
     scales: Mapping[str, Tensor]
-    """What to fold: a scale a channel, for the sites where that gains something."""
-    spared: Collection[str]
-    """Sites where the usual format would cost too much."""
+    """What to fold: a scale a channel, for the inputs where that gains something."""
+    higher: Collection[str]
+    """Inputs whose matrices are kept in higher precision, as the usual format would cost too much."""
     expected_loss: float | None = None
-    """What the usual format is expected to cost the other sites, in nats a token, where it was measured."""
+    """What the usual format is expected to cost the other inputs, in nats a token, where it was measured."""
     usual_share: float = 1.0
-    """Of the layers' prices (see `SiteCost`), those of the sites in the usual format."""
+    """Of the layers' prices (see `InputCost`), those of the inputs in the usual format."""
 
-    def format_of(self, site: str) -> Format:
-        """Return a site's storage format."""
-        return "w8" if site in self.spared else self.usual
+    def format_of(self, name: str) -> Format:
+        """Return the storage format of an input's matrices."""
+        return "w8" if name in self.higher else self.usual
 
 
 def usual_format(scheme: str, products: Products) -> Format:
-    """Return the format of every site that is not spared; those that are get `w8`."""
+    """Return the format of all matrices but those in higher precision, which get `w8`."""
     if scheme == "int4":
         return "w4"
     return "w8" if products == "float" else "w8a8"
 
 
-def spared_within_loss(costs: Mapping[str, SiteCost], allowed_loss: float) -> set[str]:
-    """Return the sites to spare so that the losses of the rest add up to no more than is allowed.
+def higher_within_loss(costs: Mapping[str, InputCost], allowed_loss: float) -> set[str]:
+    """Return inputs to keep in higher precision: the losses of the rest add up to no more than is allowed.
 
     Those with the most loss for their price come first (Dantzig 1957, "Discrete-variable extremum problems"),
-    which is within one site of the least price.
+    which is within one input of the least price.
     """
     by_worth = sorted(costs, key=lambda name: costs[name].loss / costs[name].price, reverse=True)
     left = sum(cost.loss for cost in costs.values())
-    spared = set[str]()
+    higher = set[str]()
     for name in by_worth:
         if left <= allowed_loss:
             break
-        spared.add(name)
+        higher.add(name)
         left -= costs[name].loss
-    return spared
+    return higher
 
 
-def spared_within_bytes(costs: Mapping[str, SiteCost], budget_bytes: int) -> set[str]:
-    """Return the sites to keep in 8 bits: those whose losses add up to the most, within a number of bytes.
+def higher_within_bytes(costs: Mapping[str, InputCost], budget_bytes: int) -> set[str]:
+    """Return the inputs whose matrices stay in 8 bits: the most loss in all, within a number of bytes.
 
     A 0/1 knapsack, solved by dynamic programming over the bytes spent, in steps of their common divisor
     (Kellerer, Pferschy and Pisinger 2004, "Knapsack Problems", chapter 2).
 
     Args:
-        costs: by site; losses are not negative.
+        costs: by input; losses are not negative.
         budget_bytes: what 8 bits may take beyond 4, in all.
     """
     names = [name for name, cost in costs.items() if cost.price <= budget_bytes]
     step = max(math.gcd(*(costs[name].price for name in names)), -(-budget_bytes // MOST_STEPS), 1)
     steps = budget_bytes // step
     sizes = [-(-costs[name].price // step) for name in names]
-    spared = np.zeros(steps + 1)  # The most loss that can be spared within so many steps.
+    avoided = np.zeros(steps + 1)  # The most loss that can be avoided within so many steps.
     taken = np.zeros((len(names), steps + 1), dtype=bool)
     for index, (name, size) in enumerate(zip(names, sizes, strict=True)):
         if size > steps:
             continue
-        with_site = spared[: steps + 1 - size] + costs[name].loss
-        taken[index, size:] = with_site > spared[size:]
-        spared[size:] = np.maximum(spared[size:], with_site)
+        with_input = avoided[: steps + 1 - size] + costs[name].loss
+        taken[index, size:] = with_input > avoided[size:]
+        avoided[size:] = np.maximum(avoided[size:], with_input)
     chosen, left = set[str](), steps
     for index in reversed(range(len(names))):
         if taken[index, left]:

@@ -1,10 +1,10 @@
-"""What rounding would cost each site in the model's loss, measured once on the float model.
+"""What rounding each input and its matrices would cost in the model's loss, measured once on the float model.
 
 The loss grows by half the expected square of its gradient along a change: the Fisher information's view of
 small changes (Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting"; Li et al. 2021, "BRECQ"). The
-change is that of a site's outputs when its matrices are rounded to 4 bits, or its input to 8; each token
+change is that of the outputs when its matrices are rounded to 4 bits, or its input to 8; each token
 counts by itself. An error relative to the outputs would not know where they lead: in SmolLM2 one down
-projection of thirty carries a quarter of the cost of all 120 sites in 4 bits, and three of them a third of
+projection of thirty carries a quarter of the cost of all 120 inputs in 4 bits, and three of them a third of
 what quantizing inputs costs.
 
 Shape legend: T tokens of a window, I inputs and O outputs of a matrix.
@@ -25,14 +25,14 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, matrix_bytes, rounded_input
 from roots_compress.progress import Place, bar
 from roots_compress.stages.quantize.groups import group_size_of
-from roots_compress.stages.quantize.plan import SiteCost
+from roots_compress.stages.quantize.inputs import bound_inputs
+from roots_compress.stages.quantize.plan import InputCost
 from roots_compress.stages.quantize.rounding import quantize_matrix
-from roots_compress.stages.quantize.sites import attention_sites, mlp_sites
 
 Change = Callable[[Tensor], Tensor]
 """How a matrix's outputs `TO` move, given its inputs `TI`."""
 WINDOWS = 8
-"""Windows whose gradients are taken: enough to tell sites apart, as their costs span three orders."""
+"""Windows whose gradients are taken: enough to tell inputs apart, as their costs span three orders."""
 
 
 def rounding_costs(
@@ -45,52 +45,52 @@ def rounding_costs(
     seed: int,
     device: str,
     console: Place,
-) -> dict[str, SiteCost]:
-    """Return each site's cost by its full name, such as `model.layers.0.mlp.down_proj`.
+) -> dict[str, InputCost]:
+    """Return each input's cost by its first consumer, such as `model.layers.0.mlp.down_proj`.
 
     Args:
         model: a float32 model on `device`.
         windows: calibration text, of which the first few windows are read.
         weight_format: `w4`, whose weights are rounded here, or `w8a8`, whose inputs are.
         group_size: columns that share a scale.
-        scales: of the sites that will be folded before they are rounded.
+        scales: of the inputs that will be folded before they are rounded.
         seed: draws the labels that make the gradients' second moment the Fisher information.
         device: where to compute.
         console: shows progress.
     """
-    site_of: dict[str, str] = {}
+    input_of: dict[str, str] = {}
     change_of: dict[str, Change] = {}
     prices: dict[str, int] = defaultdict(int)
     for index, layer in enumerate(model.model.layers):
         prefix = f"model.layers.{index}."
-        for site in (*attention_sites(layer), *mlp_sites(layer, model.config.activation)):
-            scale_C = scales.get(prefix + site.name)
-            for name, linear in site.consumers.items():
+        for each in (each for half in layer.halves for each in bound_inputs(half)):
+            scale_C = scales.get(prefix + each.name)
+            for name, linear in each.consumers.items():
                 weight_OI = linear.weight.detach()
                 if scale_C is None:
                     scale_C = torch.ones(weight_OI.shape[1], device=weight_OI.device)
-                site_of[prefix + name] = prefix + site.name
+                input_of[prefix + name] = prefix + each.name
                 if weight_format == "w4":
                     change_of[prefix + name] = _rounded_weight(weight_OI, scale_C, group_size)
-                    prices[prefix + site.name] += _bytes_spared(linear, group_size)
+                    prices[prefix + each.name] += _bytes_saved(linear, group_size)
                 else:
                     change_of[prefix + name] = _rounded_input(weight_OI, scale_C)
-                    prices[prefix + site.name] += weight_OI.numel()
+                    prices[prefix + each.name] += int(weight_OI.numel() * each.spec.share)
     losses: dict[str, float] = defaultdict(float)
 
     def observer(name: str, inputs_TI: Tensor, gradients_TO: Tensor) -> None:
         moved_TO = change_of[name](inputs_TI)
-        losses[site_of[name]] += float((moved_TO * gradients_TO).sum(dim=1).square().sum()) / 2
+        losses[input_of[name]] += float((moved_TO * gradients_TO).sum(dim=1).square().sum()) / 2
 
     few = windows[:WINDOWS]
     labels = torch.Generator().manual_seed(seed)
     with bar(console, "taking gradients") as progress:
-        observe_gradients(model, few, site_of, observer, sampled=labels, device=device, progress=progress)
-    return {name: SiteCost(losses[name] / few.input_ids.size, prices[name]) for name in prices}
+        observe_gradients(model, few, input_of, observer, sampled=labels, device=device, progress=progress)
+    return {name: InputCost(losses[name] / few.input_ids.size, prices[name]) for name in prices}
 
 
 def _rounded_weight(weight_OI: Tensor, scale_I: Tensor, group_size: GroupSetting) -> Change:
-    """Return how outputs move when the folded weight is rounded to 4 bits; bfloat16 spares memory."""
+    """Return how outputs move when the folded weight is rounded to 4 bits; bfloat16 saves memory."""
     size = group_size_of(group_size, "w4", weight_OI.shape[1])
     rounded_OI = quantize_matrix(weight_OI * scale_I, "w4", size, clip=False).dequantize() / scale_I
     change_OI = (rounded_OI - weight_OI).bfloat16()
@@ -107,7 +107,7 @@ def _rounded_input(weight_OI: Tensor, scale_I: Tensor) -> Change:
     return change
 
 
-def _bytes_spared(linear: nn.Linear, group_size: GroupSetting) -> int:
+def _bytes_saved(linear: nn.Linear, group_size: GroupSetting) -> int:
     rows, width = linear.weight.shape
     formats: tuple[Format, Format] = ("w8", "w4")
     eight, four = (

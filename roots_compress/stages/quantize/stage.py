@@ -19,18 +19,19 @@ from roots_compress.evaluate.size import stored_bytes
 from roots_compress.models.limits import require_fusible
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
+from roots_compress.models.spec import HEAD
 from roots_compress.progress import Phases, Place
 from roots_compress.results import Json
 from roots_compress.stages.base import StageContext, StageOutcome
-from roots_compress.stages.quantize.budget import HEAD, POSITIONS, check_budget, least_bytes
+from roots_compress.stages.quantize.budget import check_budget, least_bytes
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
 from roots_compress.stages.quantize.half import half_precision
 from roots_compress.stages.quantize.head import head_scale, round_head
 from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import (
     RoundingPlan,
-    spared_within_bytes,
-    spared_within_loss,
+    higher_within_bytes,
+    higher_within_loss,
     usual_format,
 )
 from roots_compress.stages.quantize.products.choice import Choice, choose
@@ -148,9 +149,7 @@ def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
 
 def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_windows: int) -> None:
     """Refuse fewer tokens than a matrix has inputs: compensation would know nothing but these."""
-    widest = max(
-        module.in_features for module in model.model.layers.modules() if isinstance(module, nn.Linear)
-    )
+    widest = max(matrix.width for matrix in model.config.spec.matrices().values())
     count, block_size = windows.input_ids.shape
     tokens, needed = (count + own_windows) * block_size, -(-widest // block_size)
     if tokens < widest:
@@ -186,7 +185,7 @@ def _planned(
     device: str,
     console: Place,
 ) -> RoundingPlan:
-    """Decide what to fold, and which sites the usual format would cost too much."""
+    """Decide what to fold, and which inputs the usual format would cost too much."""
     usual, size = usual_format(config.scheme, products), config.group_size
     scales: dict[str, Tensor] = {}
     if config.fold:
@@ -198,15 +197,15 @@ def _planned(
     costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device, console=console)
     allowed = config.activation_loss if config.scheme == "int8" else config.max_loss
     if allowed is not None:
-        spared = spared_within_loss(costs, allowed)
+        higher = higher_within_loss(costs, allowed)
     elif config.max_bytes is not None:
-        spared = spared_within_bytes(costs, config.max_bytes - least_bytes(model, config))
+        higher = higher_within_bytes(costs, config.max_bytes - least_bytes(model, config))
     else:
         prices = sum(cost.price for cost in costs.values())
-        spared = spared_within_bytes(costs, int(config.eight_bit_fraction * prices))
-    rest = [cost for name, cost in costs.items() if name not in spared]
+        higher = higher_within_bytes(costs, int(config.eight_bit_fraction * prices))
+    rest = [cost for name, cost in costs.items() if name not in higher]
     share = sum(cost.price for cost in rest) / max(1, sum(cost.price for cost in costs.values()))
-    return RoundingPlan(usual, scales, spared, sum(cost.loss for cost in rest), share)
+    return RoundingPlan(usual, scales, higher, sum(cost.loss for cost in rest), share)
 
 
 def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig) -> RootsForCausalLM:
@@ -228,14 +227,11 @@ def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig
 def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded: Rounded) -> None:
     """Make sure that what was planned is what was made."""
     modules = {name for name, module in quantized.named_modules() if isinstance(module, QuantizedWeight)}
-    plain = {
-        name
-        for name, module in quantized.named_modules()
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Embedding) and name != POSITIONS)
-    }
-    if modules != set(rounded.formats) or plain:
+    matrices = model.config.spec.matrices().keys()
+    if not modules == matrices == rounded.formats.keys():
         raise StageError(
-            f"these modules are not as planned: {sorted(modules ^ set(rounded.formats) | plain)}",
+            "these modules are not as planned: "
+            f"{sorted((modules ^ matrices) | (matrices ^ rounded.formats.keys()))}",
             remedy="This is a fault of roots-compress: please report it with the checkpoint's config.json.",
         )
     for name, tensor in quantized.state_dict().items():
@@ -299,7 +295,7 @@ def _notes(
         "share_in_4_bits": weights[4] / total,
         "cache": config.cache,
         "folded_sites": len(plan.scales),
-        "spared_sites": list[Json](sorted(plan.spared)),
+        "spared_sites": list[Json](sorted(plan.higher)),
         "expected_loss": plan.expected_loss,
         "largest_relative_errors": {name: rounded.errors[name] for name in worst},
         "bytes": stored_bytes(quantized),

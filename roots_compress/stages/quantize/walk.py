@@ -1,4 +1,4 @@
-"""Walks a model half a layer at a time: fold, observe, round, go on from what was rounded.
+"""Walks a model block by block: fold, observe, round, go on from what was rounded.
 
 Each layer is calibrated on what the layers before it give once they are quantized, so that it sees, and with
 error compensation makes up for part of, what they lost. Memory holds the model, one layer's copy with its
@@ -8,7 +8,6 @@ Gram matrices, the residual stream of the calibration text, and the integers mad
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,17 +16,18 @@ from torch import Tensor, nn
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.layers import RootsLayer
+from roots_compress.models.blocks.attention import AttentionBlock
+from roots_compress.models.layer import RootsLayer
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedLinear
 from roots_compress.progress import Place, track
 from roots_compress.stages.quantize.cache import observed_cache
 from roots_compress.stages.quantize.gptq import Compensation
 from roots_compress.stages.quantize.groups import group_size_of
+from roots_compress.stages.quantize.inputs import BoundInput, SeenInput, bound_inputs, observe
 from roots_compress.stages.quantize.outliers import output_error
 from roots_compress.stages.quantize.plan import RoundingPlan
 from roots_compress.stages.quantize.rounding import QuantizedMatrix, quantize_matrix
-from roots_compress.stages.quantize.sites import Site, SiteInput, halves
 
 BITS: dict[Format, int] = {"w8a8": 8, "w8": 8, "w4": 4}
 
@@ -77,7 +77,7 @@ def round_layers(
         model: a float32 model on `device`.
         windows: calibration text.
         config: an int8 or int4 scheme.
-        plan: what to fold, and the format of each site.
+        plan: what to fold, and the format of each input.
         device: where to compute.
         console: shows progress.
 
@@ -89,45 +89,45 @@ def round_layers(
     for index, original in enumerate(track(model.model.layers, console, "quantizing layers")):
         layer = copy.deepcopy(original)
         prefix = f"model.layers.{index}."
-        for half in halves(stream, layer, index, model.config.activation):
-            # All folding comes before any rounding: a site's producer is another's consumer.
-            for site in half.sites:
-                if (scale_C := plan.scales.get(prefix + site.name)) is not None:
-                    site.fold(scale_C)
-            for site, seen in zip(half.sites, half.observe(stream, prefix[:-1]), strict=True):
-                _round_site(layer, site, seen, prefix, plan.format_of(prefix + site.name), config, rounded)
-            # Quantized by now, and folded, the layer gives the keys and values that a graph will cache.
-            with observed_cache(layer.self_attn) if config.cache == "int8" else nullcontext() as cache:
-                stream.add(half.forward())
-            if cache is not None and cache.seen:
-                buffers = cache.buffers().items()
-                rounded.state.update(
-                    {f"{prefix}self_attn.cache_rounding.{key}": step for key, step in buffers}
-                )
+        for half in layer.halves:
+            inputs = list(bound_inputs(half))
+            # All folding comes before any rounding: an input's producer is another's consumer.
+            for each in inputs:
+                if (scale_C := plan.scales.get(prefix + each.name)) is not None:
+                    each.fold(scale_C)
+            for each, seen in zip(inputs, observe(half, stream, prefix[:-1]), strict=True):
+                _round_input(layer, each, seen, prefix, plan.format_of(prefix + each.name), config, rounded)
+            if config.cache == "int8" and isinstance(half.block, AttentionBlock):
+                # Quantized by now, and folded, it gives the keys and values that a graph will cache.
+                with observed_cache(half.block, model.config.spec.max_positions) as cache:
+                    stream.add(half, stream.contributions(half))
+                rounded.state.update(cache.state(f"{prefix}{half.name}.cache_rounding"))
+            else:
+                stream.add(half, stream.contributions(half))
         rounded.state.update({prefix + name: value.cpu() for name, value in layer.state_dict().items()})
     return rounded, stream
 
 
-def _round_site(
+def _round_input(
     layer: RootsLayer,
-    site: Site,
-    seen: SiteInput,
+    each: BoundInput,
+    seen: SeenInput,
     prefix: str,
     weight_format: Format,
     config: QuantizeConfig,
     rounded: Rounded,
 ) -> None:
-    """Replace a site's layers by quantized ones."""
+    """Replace the linear layers that read an input by quantized ones."""
     gram_CC = seen.statistics.gram if config.compensate else None
     compensation = None if gram_CC is None else Compensation(gram_CC)
-    for name, linear in site.consumers.items():
+    for name, linear in each.consumers.items():
         weight_RC = linear.weight
         size = group_size_of(config.group_size, weight_format, weight_RC.shape[1])
         if compensation is None:
             quantized = quantize_matrix(weight_RC, weight_format, size, importance_C=seen.mean_square)
         else:
             quantized = compensation.round(weight_RC, weight_format, size)
-        rounded.note(prefix + name, quantized, output_error(seen.sample_SC, weight_RC, quantized))
+        rounded.note(prefix + name, quantized, output_error(seen.sample, weight_RC, quantized))
         layer.set_submodule(name, quantized_linear(linear, quantized))
 
 

@@ -40,8 +40,8 @@ def outlying(gain: float = 40.0, **switches: Any) -> RootsForCausalLM:
 
 def passed(model: RootsForCausalLM) -> ResidualStream:
     stream = ResidualStream(model, random_windows())
-    for index, layer in enumerate(model.model.layers):
-        stream.advance(layer, index)
+    for layer in model.model.layers:
+        stream.advance(layer)
     return stream
 
 
@@ -108,7 +108,7 @@ def test_the_scale_is_the_one_that_leaves_the_predictions_least_wrong(
     assert found is best if best is None else found is not None and torch.equal(found, best)
 
 
-def test_a_head_that_reads_outliers_is_spared() -> None:
+def test_a_head_that_reads_outliers_is_relieved() -> None:
     model = outlying(tie_word_embeddings=False)
     scale_W = head_scale(model, random_windows(), passed(model), GROUP, console=QUIET)
     assert scale_W is not None

@@ -10,19 +10,22 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from roots_compress.calibration.activations import InputStatistics, ResidualStream
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.calibration.activations import ResidualStream
+from roots_compress.models.blocks.base import Context
+from roots_compress.models.blocks.moe import MoeBlock
+from roots_compress.models.layer import RootsLayer
 from roots_compress.models.quantized import FORMATS, Format, rounded_input
+from roots_compress.stages.quantize.inputs import BoundInput, SeenInput, bound_inputs, observe
 from roots_compress.stages.quantize.outliers import (
     EXPONENTS,
     best_scale,
     exact_outputs,
+    input_error,
     outlier_scales,
     relative_error,
-    site_error,
     smoothing_scale,
 )
-from roots_compress.stages.quantize.sites import Half, Site, SiteInput, attention_sites, halves, mlp_sites
+from tests.stages.quantize.specs import KINDS, with_experts
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
@@ -39,72 +42,63 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "plain GELU": {"gated_mlp": False, "activation": "gelu"},
     "query and key norms": {"qk_norm": True},
     "one value head": {"layers": [tiny_layer(num_key_value_heads=1), tiny_layer(num_key_value_heads=4)]},
+    **{name: {"spec": spec} for name, spec in KINDS.items()},
 }
+FOLDABLE = {"plain GELU": 6, "stream norms": 4, "experts": 2 * (2 + 4)}
+"""Inputs that can take a scale on, where they are not all eight."""
 
 
-def all_sites(model: RootsForCausalLM) -> list[Site]:
-    return [
-        site
-        for layer in model.model.layers
-        for site in (*attention_sites(layer), *mlp_sites(layer, model.config.activation))
-    ]
+def inputs_of(layer: RootsLayer) -> list[BoundInput]:
+    return [each for half in layer.halves for each in bound_inputs(half)]
 
 
-def random_scale(site: Site, seed: int) -> Tensor:
-    width = next(iter(site.consumers.values())).in_features
-    scale = torch.rand(width, generator=torch.Generator().manual_seed(seed)) * 8 + 0.1
-    return site.shared(scale)
+def random_scale(each: BoundInput, seed: int) -> Tensor:
+    scale = torch.rand(each.width, generator=torch.Generator().manual_seed(seed)) * 8 + 0.1
+    return each.shared(scale)
 
 
-@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES.keys())
+@pytest.mark.parametrize("kind", SWITCHES)
 @torch.no_grad()
-def test_a_folded_model_computes_the_same(switches: dict[str, Any]) -> None:
-    model = tiny_model(**switches)
+def test_a_folded_model_computes_the_same(kind: str) -> None:
+    model = tiny_model(**SWITCHES[kind])
     before = model(input_ids=tiny_tokens()).logits
-    folded = 0
-    for number, site in enumerate(all_sites(model)):
-        if site.producers:
-            site.fold(random_scale(site, number))
-            folded += 1
+    inputs = [each for layer in model.model.layers for each in inputs_of(layer) if each.producers]
+    for number, each in enumerate(inputs):
+        each.fold(random_scale(each, number))
     after = model(input_ids=tiny_tokens()).logits
-    assert folded == (6 if switches.get("activation") == "gelu" else 8)
+    assert len(inputs) == FOLDABLE.get(kind, 8)
     assert float((after - before).abs().max() / before.abs().max()) <= 1e-4
 
 
-def test_a_plain_gelu_offers_no_way_to_fold() -> None:
-    layer = tiny_model(gated_mlp=False, activation="gelu").model.layers[0]
-    assert not mlp_sites(layer, "gelu")[1].producers
-
-
 @torch.no_grad()
-def test_the_scales_of_a_model_are_those_of_a_walk_that_folds_as_it_goes() -> None:
-    """They can all be found on the float model: a folded site gives the next one what it gave before."""
-    model, windows = tiny_model(), random_windows()
+@pytest.mark.parametrize("kind", ["gated, grouped values", *KINDS])
+def test_the_scales_of_a_model_are_those_of_a_walk_that_folds_as_it_goes(kind: str) -> None:
+    """They can all be found on the float model: a folded input gives the next one what it gave before."""
+    model, windows = tiny_model(**SWITCHES[kind]), random_windows()
     scales, passed = outlier_scales(model, windows, "w8a8", 16, device="cpu", console=CONSOLE)
     stream = ResidualStream(model, windows)
     for index, layer in enumerate(model.model.layers):
-        for half in halves(stream, layer, index, "silu"):
-            for site in half.sites:
-                (seen,) = Half([site], half.forward).observe(stream, "layer")
-                expected = best_scale(site, seen, "w8a8", 16)
-                scale = scales.get(f"model.layers.{index}.{site.name}")
+        for half in layer.halves:
+            for number, each in enumerate(bound_inputs(half)):
+                expected = best_scale(each, observe(half, stream, "layer")[number], "w8a8", 16)
+                scale = scales.get(f"model.layers.{index}.{each.name}")
                 assert (expected is None) == (scale is None)
                 if expected is not None:
                     torch.testing.assert_close(scale, expected, rtol=1e-4, atol=0.0)
-                    site.fold(expected)
-            stream.add(half.forward())
+                    each.fold(expected)
+            stream.add(half, stream.contributions(half))
     assert scales
     torch.testing.assert_close(torch.cat(passed.hidden), torch.cat(stream.hidden), rtol=1e-4, atol=1e-4)
 
 
-def with_outliers() -> tuple[Site, SiteInput]:
-    """Return a site, two of whose input channels are a hundred times larger than the others."""
-    site = mlp_sites(tiny_model().model.layers[0], "silu")[1]
+def with_outliers() -> tuple[BoundInput, SeenInput]:
+    """Return an input, two of whose channels are a hundred times larger than the others."""
+    found = inputs_of(tiny_model().model.layers[0])[3]
     sample = torch.randn(256, 48, generator=torch.Generator().manual_seed(0))
     sample[:, :2] *= 100.0
-    statistics = InputStatistics(48, gram=True)
-    statistics.update(sample)
-    return site, SiteInput(statistics, sample)
+    seen = SeenInput(48, gram=True)
+    seen.update(sample)
+    return found, seen
 
 
 def test_the_scale_for_quantized_inputs_tames_outliers() -> None:
@@ -112,10 +106,10 @@ def test_the_scale_for_quantized_inputs_tames_outliers() -> None:
     weight = site.consumers["mlp.down_proj"].weight.detach()
     scale = best_scale(site, seen, "w8a8", 16)
     assert scale is not None
-    exact = seen.sample_SC @ weight.T
+    exact = seen.sample @ weight.T
 
     def error(scale: Tensor) -> float:
-        return relative_error(exact, rounded_input(seen.sample_SC / scale, "w8a8", 0) @ (weight * scale).T)
+        return relative_error(exact, rounded_input(seen.sample / scale, "w8a8", 0) @ (weight * scale).T)
 
     assert error(scale) < 0.5 * error(torch.ones_like(scale))
 
@@ -125,7 +119,7 @@ def test_the_scale_for_weights_alone_is_a_power_of_the_inputs_root_mean_squares(
     site, seen = with_outliers()
     scale = best_scale(site, seen, "w4", 16)
     assert scale is not None
-    size = seen.sample_SC.square().mean(dim=0).sqrt()
+    size = seen.sample.square().mean(dim=0).sqrt()
     powers = [size**exponent for exponent in EXPONENTS]
     expected = [power / power.log().mean().exp() for power in powers]
     assert any(torch.allclose(scale, each, rtol=1e-4) for each in expected)
@@ -133,22 +127,21 @@ def test_the_scale_for_weights_alone_is_a_power_of_the_inputs_root_mean_squares(
 
 @torch.no_grad()
 @pytest.mark.parametrize("weight_format", FORMATS)
-def test_the_error_expected_of_a_scale_is_that_of_the_folded_site(weight_format: Format) -> None:
+def test_the_error_expected_of_a_scale_is_that_of_the_folded_input(weight_format: Format) -> None:
     site, seen = with_outliers()
     scale = random_scale(site, 1)
-    expected = site_error(site, seen, scale, weight_format, 16, exact_outputs(site, seen))
+    expected = input_error(site, seen, scale, weight_format, 16, exact_outputs(site, seen))
     site.fold(scale)
-    statistics = InputStatistics(48)
-    statistics.update(seen.sample_SC / scale)
-    folded = SiteInput(statistics, seen.sample_SC / scale)
-    assert site_error(site, folded, None, weight_format, 16, exact_outputs(site, folded)) == pytest.approx(
+    folded = SeenInput(48)
+    folded.update(seen.sample / scale)
+    assert input_error(site, folded, None, weight_format, 16, exact_outputs(site, folded)) == pytest.approx(
         expected, rel=1e-4
     )
 
 
-def test_a_site_without_producer_gets_no_scale() -> None:
+def test_an_input_without_producer_gets_no_scale() -> None:
     site, seen = with_outliers()
-    assert best_scale(Site(site.consumers), seen, "w8a8", 16) is None
+    assert best_scale(BoundInput(site.spec, site.consumers), seen, "w8a8", 16) is None
 
 
 @pytest.mark.parametrize("exponent", [0.2, 0.5, 0.8])
@@ -172,21 +165,57 @@ def test_scales_are_bounded_and_one_where_nothing_is_known() -> None:
 
 
 @torch.no_grad()
-def test_what_a_site_writes_counts_relative_to_the_stream_it_joins() -> None:
+@pytest.mark.parametrize("kind", ["gated, grouped values", "post-norms and a capped head", "stream norms"])
+def test_what_is_written_counts_relative_to_what_the_next_norm_reads(kind: str) -> None:
     """A token with a massive activation gets no more say in the statistics than any other."""
-    model = tiny_model()
+    model = tiny_model(**SWITCHES[kind])
     layer, windows = model.model.layers[0], random_windows()
     for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
-        linear.weight.mul_(100.0)  # What the half-layer adds to the stream dwarfs what was there.
+        linear.weight.mul_(100.0)  # What the block gives dwarfs what was in the stream.
     stream = ResidualStream(model, windows)
-    reader, writer = mlp_sites(layer, "silu")
-    read, written = Half([reader, writer], lambda: stream.mlp(layer)).observe(stream, "layer")
-    hidden = torch.cat([batch.flatten(0, -2) for batch in stream.hidden])
-    normed = layer.post_attention_layernorm(hidden)
+    half = layer.halves[1]
+    before = torch.cat(stream.hidden)
+    read, written = observe(half, stream, "layer", advance=True)
+    normed = half.read(before).flatten(0, -2)
     inner = torch.nn.functional.silu(layer.mlp.gate_proj(normed)) * layer.mlp.up_proj(normed)
-    inner = inner / (hidden + layer.mlp.down_proj(inner)).norm(dim=1, keepdim=True)
+    given = layer.mlp.down_proj(inner)
+    joined = given if half.post_norm is not None else before.flatten(0, -2) + given
+    inner = inner / joined.norm(dim=1, keepdim=True)
     for seen, rows in ((read, normed), (written, inner)):
         assert seen.statistics.gram is not None
         torch.testing.assert_close(seen.statistics.gram.float(), rows.T @ rows, rtol=1e-4, atol=1e-4)
-    outputs = writer.consumers["mlp.down_proj"](written.sample_SC).norm(dim=1)
+    outputs = layer.mlp.down_proj(written.sample).norm(dim=1)
     assert float(outputs.max() / outputs.min()) < 2
+    after = half.add(before, half.given(given.view(before.shape)))
+    torch.testing.assert_close(torch.cat(stream.hidden), after, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_an_experts_inputs_are_the_rows_routed_to_it_or_all_where_those_are_few() -> None:
+    """Those of its down projection are weighted as what it gives is."""
+    model = tiny_model(spec=with_experts(experts=8, chosen=1))
+    half = model.model.layers[0].halves[1]
+    moe, router = half.block, half.block.linear("router").weight
+    assert isinstance(moe, MoeBlock)
+    router[7] = (router[0] + router[1]) / 2  # It is never the best of the three.
+    stream = ResidualStream(model, random_windows(windows=8, tokens=32))
+    hidden = torch.cat(stream.hidden).flatten(0, -2)
+    seen = dict(zip((each.name for each in bound_inputs(half)), observe(half, stream, "layer"), strict=True))
+    rows = half.read(hidden)
+    weights, chosen = (each[:, 0] for each in moe.routed(rows))
+    norms = (hidden + moe.contribution(rows[None], Context({}, {}))[0]).norm(dim=1)
+    few = []
+    for number, expert in enumerate(moe.experts):
+        mine = chosen == number
+        inner = torch.nn.functional.silu(expert.gate_proj(rows)) * expert.up_proj(rows) / norms[:, None]
+        for name, read, own in (("gate_proj", rows, rows), ("down_proj", inner, inner * weights[:, None])):
+            found = seen[f"mlp.experts.{number}.{name}"]
+            few.append(int(mine.sum()) < read.shape[1])
+            expected = read if few[-1] else own[mine]
+            gram = found.statistics.gram
+            assert gram is not None
+            assert found.statistics.rows == len(expected)
+            torch.testing.assert_close(gram.float(), expected.T @ expected, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(found.sample, expected)
+    assert few[-1]
+    assert not all(few)

@@ -7,18 +7,18 @@ import random
 
 import pytest
 
-from roots_compress.stages.quantize.plan import SiteCost, spared_within_bytes, spared_within_loss
+from roots_compress.stages.quantize.plan import InputCost, higher_within_bytes, higher_within_loss
 
 
-def test_inputs_are_spared_until_the_rest_costs_no_more_than_is_allowed() -> None:
+def test_inputs_are_kept_until_the_rest_costs_no_more_than_is_allowed() -> None:
     """Of all sets that leave so little, the one chosen is the cheapest, but for at most one site."""
     generator = random.Random(0)
     for _ in range(50):
         costs = {
-            f"site {number}": SiteCost(generator.random(), generator.randint(1, 30)) for number in range(8)
+            f"input {number}": InputCost(generator.random(), generator.randint(1, 30)) for number in range(8)
         }
         allowed = generator.random() * 4
-        chosen = spared_within_loss(costs, allowed)
+        chosen = higher_within_loss(costs, allowed)
         left = sum(cost.loss for name, cost in costs.items() if name not in chosen)
         assert left <= allowed
         cheapest = min(
@@ -31,18 +31,18 @@ def test_inputs_are_spared_until_the_rest_costs_no_more_than_is_allowed() -> Non
         assert spent <= cheapest + max(cost.price for cost in costs.values())
 
 
-def test_nothing_is_spared_where_all_of_it_is_allowed() -> None:
-    costs = {"one": SiteCost(0.1, 100), "other": SiteCost(0.2, 50)}
-    assert spared_within_loss(costs, 0.31) == set()
-    assert spared_within_loss(costs, 0.11) == {"other"}
-    assert spared_within_loss(costs, 0.0) == set(costs)
+def test_nothing_is_kept_where_all_of_it_is_allowed() -> None:
+    costs = {"one": InputCost(0.1, 100), "other": InputCost(0.2, 50)}
+    assert higher_within_loss(costs, 0.31) == set()
+    assert higher_within_loss(costs, 0.11) == {"other"}
+    assert higher_within_loss(costs, 0.0) == set(costs)
 
 
 def test_eight_bits_are_given_out_as_exhaustive_search_would() -> None:
     generator = random.Random(0)
     for _ in range(50):
         costs = {
-            f"site {number}": SiteCost(generator.random(), 8 * generator.randint(1, 30))
+            f"input {number}": InputCost(generator.random(), 8 * generator.randint(1, 30))
             for number in range(8)
         }
         budget = generator.randint(0, 8 * 100)
@@ -52,24 +52,24 @@ def test_eight_bits_are_given_out_as_exhaustive_search_would() -> None:
             for names in itertools.combinations(costs, count)
             if sum(costs[name].price for name in names) <= budget
         )
-        chosen = spared_within_bytes(costs, budget)
+        chosen = higher_within_bytes(costs, budget)
         assert sum(costs[name].price for name in chosen) <= budget
         assert sum(costs[name].loss for name in chosen) == pytest.approx(best)
 
 
 def test_a_budget_of_many_steps_holds_and_is_nearly_used() -> None:
     generator = random.Random(0)
-    costs = {f"site {number}": SiteCost(1.0, generator.randint(10**6, 2 * 10**6)) for number in range(60)}
-    spent = sum(costs[name].price for name in spared_within_bytes(costs, 40 * 10**6))
+    costs = {f"input {number}": InputCost(1.0, generator.randint(10**6, 2 * 10**6)) for number in range(60)}
+    spent = sum(costs[name].price for name in higher_within_bytes(costs, 40 * 10**6))
     assert 38 * 10**6 < spent <= 40 * 10**6
 
 
 def test_no_site_and_every_site_may_have_eight_bits() -> None:
-    costs = {"one": SiteCost(0.1, 100), "other": SiteCost(0.2, 50)}
-    assert spared_within_bytes(costs, 0) == set()
-    assert spared_within_bytes(costs, 49) == set()
-    assert spared_within_bytes(costs, 150) == set(costs)
+    costs = {"one": InputCost(0.1, 100), "other": InputCost(0.2, 50)}
+    assert higher_within_bytes(costs, 0) == set()
+    assert higher_within_bytes(costs, 49) == set()
+    assert higher_within_bytes(costs, 150) == set(costs)
 
 
 def test_a_site_that_loses_nothing_stays_in_four_bits() -> None:
-    assert spared_within_bytes({"dead": SiteCost(0.0, 10), "alive": SiteCost(0.1, 10)}, 100) == {"alive"}
+    assert higher_within_bytes({"dead": InputCost(0.0, 10), "alive": InputCost(0.1, 10)}, 100) == {"alive"}

@@ -1,4 +1,4 @@
-"""What rounding costs each site, against a plain reference."""
+"""What rounding costs each input, against a plain reference."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import FORMATS, Format, QuantizedWeight, matrix_bytes, rounded_input
-from roots_compress.stages.quantize.plan import SiteCost
+from roots_compress.stages.quantize.inputs import bound_inputs
+from roots_compress.stages.quantize.plan import InputCost
 from roots_compress.stages.quantize.rounding import quantize_matrix
 from roots_compress.stages.quantize.sensitivity import rounding_costs
-from roots_compress.stages.quantize.sites import mlp_sites
+from tests.stages.quantize.specs import with_experts
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_model
 
@@ -31,7 +32,7 @@ def costs(
     weight_format: Format,
     seed: int = 0,
     scales: Mapping[str, Tensor] | None = None,
-) -> dict[str, SiteCost]:
+) -> dict[str, InputCost]:
     return rounding_costs(
         model, windows, weight_format, 16, scales or {}, seed=seed, device="cpu", console=QUIET
     )
@@ -41,7 +42,7 @@ def costs(
 @pytest.mark.parametrize("weight_format", ["w4", "w8a8"])
 @torch.no_grad()
 def test_the_head_side_of_a_model_against_the_exact_divergence(weight_format: Format, folded: bool) -> None:
-    """With every site but one left alone, the cost of the last down projection is the divergence it makes.
+    """With every input but one left alone, the cost of the last down projection is the divergence it makes.
 
     Its outputs come in like pairs, which are read alike, so that their errors add up.
     """
@@ -58,7 +59,7 @@ def test_the_head_side_of_a_model_against_the_exact_divergence(weight_format: Fo
     tokens = torch.from_numpy(windows.input_ids)
     before = model(input_ids=tokens).logits.log_softmax(-1)
     if folded:
-        mlp_sites(model.model.layers[1], "silu")[1].fold(scale)
+        list(bound_inputs(model.model.layers[1].halves[1]))[1].fold(scale)
     if weight_format == "w4":
         linear.weight.copy_(quantize_matrix(linear.weight, "w4", 16, clip=False).dequantize())
     else:
@@ -69,13 +70,25 @@ def test_the_head_side_of_a_model_against_the_exact_divergence(weight_format: Fo
 
 
 @pytest.mark.parametrize("weight_format", ["w4", "w8a8"])
-def test_a_site_that_leads_nowhere_costs_nothing(weight_format: Format) -> None:
+def test_an_input_that_leads_nowhere_costs_nothing(weight_format: Format) -> None:
     model = tiny_model()
     with torch.no_grad():
         model.get_submodule("model.layers.0.mlp.down_proj").get_parameter("weight").zero_()
     found = costs(model, random_windows(), weight_format)
     assert found["model.layers.0.mlp.gate_proj"].loss == 0.0
     assert found["model.layers.1.mlp.gate_proj"].loss > 0.0
+
+
+def test_experts_cost_what_their_own_tokens_lose_and_are_priced_by_them() -> None:
+    model = tiny_model(spec=with_experts(experts=4, chosen=1))
+    expert = "model.layers.0.mlp.experts.3.gate_proj"
+    with torch.no_grad():
+        model.get_submodule("model.layers.0.mlp.router").get_parameter("weight")[3] = 0.0
+        model.get_submodule("model.layers.0.mlp.router").get_parameter("weight")[0] *= 50.0
+    found = costs(model, random_windows(), "w8a8")
+    assert found["model.layers.0.mlp.experts.0.gate_proj"].loss > found[expert].loss
+    assert found[expert].price == 2 * 32 * 24 // 4
+    assert found["model.layers.0.self_attn.o_proj"].price == 32 * 32
 
 
 def test_bytes_of_a_matrix_are_those_of_its_module() -> None:

@@ -24,6 +24,7 @@ from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.stage import quantize
 from tests.faults.commands import Commands
 from tests.stages.quantize.choices import integers_win
+from tests.stages.quantize.specs import KINDS, with_experts
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 
 Scheme = Literal["int8", "int4", "fp16"]
@@ -77,6 +78,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "mlp_bias": True,
     },
     "width no multiple of the group": {"hidden_size": 40},
+    **{name: {"spec": spec} for name, spec in KINDS.items()},
 }
 
 
@@ -133,6 +135,18 @@ def test_every_matrix_is_stored_in_integers(tmp_path: Path) -> None:
     assert len(names) == 2 * 7 + 1
     assert isinstance(model.model.embed_tokens, QuantizedEmbedding)
     assert {parameter.ndim for parameter in model.parameters()} == {1}
+
+
+def test_every_expert_is_quantized_and_the_router_is_not(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(spec=with_experts(experts=8, chosen=1))
+    router = checkpoint.model.model.layers[0].get_parameter("mlp.router.weight")
+    outcome = run(tmp_path, checkpoint, "int4", eight_bit_fraction=0.3)
+    model = outcome.checkpoint.model
+    names = {name for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
+    assert len(names) == 2 * (4 + 8 * 3)
+    assert torch.equal(model.model.layers[0].get_parameter("mlp.router.weight"), router)
+    save_checkpoint(outcome.checkpoint, tmp_path / "saved")
+    assert torch.equal(logits(load_checkpoint(tmp_path / "saved").model), logits(model))
 
 
 def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:

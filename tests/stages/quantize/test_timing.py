@@ -17,6 +17,7 @@ from roots_compress.results import Speed
 from roots_compress.stages.quantize.products import timing
 from roots_compress.stages.quantize.products.choice import FormTimes
 from roots_compress.stages.quantize.products.timing import Part, layer_weights, part_of, time_here
+from tests.stages.quantize.specs import with_experts
 from tests.tiny import tiny_config, tiny_layer, tiny_model
 
 SETTINGS = QuantizeConfig(group_size=16)
@@ -60,6 +61,11 @@ def test_the_weights_of_a_layer_are_those_of_its_projections() -> None:
             sum(each.numel() for each in layer.parameters() if each.ndim == 2) for layer in model.model.layers
         ]
         assert layer_weights(model.config) == counted
+
+
+def test_an_expert_counts_as_the_share_of_tokens_that_it_gets() -> None:
+    counted = layer_weights(tiny_model(spec=with_experts(experts=4, chosen=2, channels=24)).config)
+    assert counted == [32 * (32 + 16 + 16 + 32) + 2 * 3 * 32 * 24] * 2
 
 
 def test_large_models_are_timed_in_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def choose(
 ) -> tuple[RoundingPlan, Choice]:
     """Choose between integer products and weights only, and return the plan of what is chosen.
 
-    Integer products are taken for as many sites as the allowed loss lets them, where they then serve the
+    Integer products are taken for as many inputs as the allowed loss lets them, where they then serve the
     workload clearly sooner. What they would cost is looked into only where they could.
 
     Args:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,9 +20,11 @@ from roots_compress.evaluate.speed import measure_speed
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.attention import Attention, Rope
+from roots_compress.models.ops.base import changed
 from roots_compress.models.quantized import Format, QuantizedWeight
+from roots_compress.models.spec import EMBEDDING, ModelSpec, Sublayer
 from roots_compress.progress import bar
-from roots_compress.stages.quantize.budget import EMBEDDING
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
 from roots_compress.stages.quantize.products.choice import FormTimes, TokenTimes
 from roots_compress.system.machine import own_instruction_set, processor_class
@@ -50,7 +51,7 @@ class Part:
 
     def is_whole(self, config: RootsConfig) -> bool:
         """Return whether nothing is left out."""
-        return len(self.layers) == len(config.layers) and self.rows == config.vocab_size
+        return len(self.layers) == config.num_hidden_layers and self.rows == config.vocab_size
 
 
 def part_of(config: RootsConfig) -> Part:
@@ -68,13 +69,13 @@ def part_of(config: RootsConfig) -> Part:
 
 
 def layer_weights(config: RootsConfig) -> list[int]:
-    """Return the weights in the projections of each layer."""
-    found = []
-    for layer in config.layers:
-        heads, groups = layer["num_attention_heads"], layer["num_key_value_heads"]
-        attention = 2 * (heads + groups) * layer["head_dim"]
-        mlp = (3 if config.gated_mlp else 2) * layer["intermediate_size"]
-        found.append((attention + mlp) * config.hidden_size)
+    """Return the weights in the projections of each layer that one token is multiplied by."""
+    found = [0] * config.num_hidden_layers
+    for place, op in config.spec.blocks():
+        matrices = op.matrices(config.spec.width)
+        for each in op.inputs():
+            weights = sum(matrices[name].rows * matrices[name].width for name in each.consumers)
+            found[place.layer] += int(weights * each.share)
     return found
 
 
@@ -157,44 +158,43 @@ def _extrapolated(
     return {label: TokenTimes(whole("read", label), whole("write", label)) for label in FORMATS}
 
 
-def _input_width(config: RootsConfig, layer: dict[str, Any], projection: str) -> int:
-    if projection == "o_proj":
-        return int(layer["num_attention_heads"] * layer["head_dim"])
-    return int(layer["intermediate_size"]) if projection == "down_proj" else config.hidden_size
+def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
+    """Return the specification of what is timed, over a context of so many tokens."""
+
+    def timed(sublayer: Sublayer) -> Sublayer:
+        op = sublayer.op
+        if isinstance(op, Attention) and op.rope is not None:
+            # Rotations by other angles take as long, and suit a context of any length.
+            op = changed(op, rope=Rope(rotary_dim=op.rope.rotary_dim))
+        return changed(sublayer, op=op)
+
+    positions = None if spec.embeddings.positions is None else room
+    layers = tuple(tuple(timed(each) for each in spec.layers[index]) for index in part.layers)
+    cut = spec.with_layers(layers).with_embeddings(vocabulary=part.rows, positions=positions)
+    # A table that is shared takes less room, and a product with it as long.
+    return changed(cut, max_positions=room, tied=True)
 
 
 def _random_model(
     config: RootsConfig, settings: QuantizeConfig, part: Part, weight_format: Format, room: int
 ) -> RootsForCausalLM:
     """Return a model of this config, its matrices quantized and filled from a fixed seed."""
-    document: dict[str, Any] = config.to_dict()
-    projections = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
-    projections += ["mlp.gate_proj"] * config.gated_mlp + ["mlp.up_proj", "mlp.down_proj"]
-    names = [f"model.layers.{index}.{name}" for index in range(len(part.layers)) for name in projections]
-    layers = [config.layers[index] for index in part.layers]
-    groups = {EMBEDDING: group_size_of(settings.group_size, "w8", config.hidden_size)}
-    if weight_format != "w8a8":
-        for name in names:
-            width = _input_width(config, layers[int(name.split(".")[2])], name.rpartition(".")[2])
-            groups[name] = group_size_of(settings.group_size, weight_format, width)
-    document |= {
-        "layers": layers,
-        "vocab_size": part.rows,
-        "max_position_embeddings": room,
-        # Rotations by other angles take as long, and suit a context of any length.
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        # A table that is shared takes less room, and a product with it as long.
-        "tie_word_embeddings": True,
-        "quantization": {
-            **stored_sizes(settings.group_size, groups),
-            "formats": {EMBEDDING: "w8", **dict.fromkeys(names, weight_format)},
-            **({"cache": "int8"} if settings.cache == "int8" else {}),
-        },
-        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")),
+    spec = _part_spec(config.spec, part, room)
+    matrices = spec.matrices()
+    formats: dict[str, Format] = {**dict.fromkeys(matrices, weight_format), EMBEDDING: "w8"}
+    groups = {
+        name: group_size_of(settings.group_size, chosen, matrices[name].width)
+        for name, chosen in formats.items()
+        if chosen != "w8a8"
+    }
+    quantization = {
+        **stored_sizes(settings.group_size, groups),
+        "formats": formats,
+        **({"cache": "int8"} if settings.cache == "int8" else {}),
     }
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        model: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(document)).eval()
+        model: RootsForCausalLM = RootsForCausalLM(RootsConfig(spec=spec, quantization=quantization)).eval()
     for module in model.modules():
         if isinstance(module, QuantizedWeight):
             low, high = (-127, 128) if module.weight.dtype == torch.int8 else (1, 256)

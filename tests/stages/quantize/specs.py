@@ -1,0 +1,57 @@
+"""Specifications that version 1 could not hold, for tests of what quantization does with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.models.ops.attention import Attention, QkNorm, Rope
+from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import LmHead, ModelSpec, Norm, Sublayer
+from tests.tiny import tiny_config, tiny_layer
+
+LAYER_NORM = Norm(kind="layer_norm")
+
+
+def spec_of(change: Any, **fields: Any) -> ModelSpec:
+    """Return the tiny specification, each of its sublayers changed by a function."""
+    spec = tiny_config(**fields).spec
+    return spec.with_layers(tuple(tuple(change(each) for each in layer) for layer in spec.layers))
+
+
+def with_attention(**changes: Any) -> ModelSpec:
+    """Return the tiny specification, one key/value head a layer, with other numbers of its attentions."""
+
+    def change(each: Sublayer) -> Sublayer:
+        return changed(each, op=changed(each.op, **changes)) if isinstance(each.op, Attention) else each
+
+    return spec_of(change, layers=[tiny_layer(num_key_value_heads=1)] * 2)
+
+
+def with_experts(experts: int = 4, chosen: int = 2, channels: int = 24) -> ModelSpec:
+    """Return the tiny specification with a mixture of experts in place of each feed-forward block."""
+    moe = Moe(experts=experts, chosen=chosen, channels=channels)
+    return spec_of(lambda each: each if isinstance(each.op, Attention) else changed(each, op=moe))
+
+
+def gemma() -> ModelSpec:
+    """Return one with norms after its blocks too, and caps on scores and logits."""
+    spec = spec_of(lambda each: changed(each, post_norm=each.pre_norm))
+    return changed(spec, head=LmHead(softcap=3.0))
+
+
+def bert() -> ModelSpec:
+    """Return one that normalises the stream after each addition, and nothing else but the embeddings."""
+    spec = spec_of(lambda each: changed(each, pre_norm=None, stream_norm=LAYER_NORM))
+    ((name, stack),) = spec.stacks.items()
+    return changed(spec, stacks={name: changed(stack, final_norm=None)})
+
+
+KINDS: dict[str, ModelSpec] = {
+    "post-norms and a capped head": gemma(),
+    "stream norms": bert(),
+    "experts": with_experts(),
+    "partial rotary, norms of whole projections": with_attention(
+        rope=Rope(rotary_dim=4), qk_norm=QkNorm(over="projection")
+    ),
+}
