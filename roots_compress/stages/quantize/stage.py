@@ -27,6 +27,7 @@ from roots_compress.stages.quantize.budget import check_budget, least_bytes
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
 from roots_compress.stages.quantize.half import half_precision
 from roots_compress.stages.quantize.head import head_scale, round_head
+from roots_compress.stages.quantize.inputs import bound_inputs
 from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import (
     RoundingPlan,
@@ -38,7 +39,6 @@ from roots_compress.stages.quantize.products.choice import Choice, choose
 from roots_compress.stages.quantize.products.times import form_times, served_on
 from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
 from roots_compress.stages.quantize.sensitivity import rounding_costs
-from roots_compress.stages.quantize.sites import attention_sites, mlp_sites
 from roots_compress.stages.quantize.walk import BITS, Rounded, round_layers
 
 WORST_LISTED = 5
@@ -259,10 +259,10 @@ def _bytes_of_forms(
     into: Format = "w8a8" if choice.products == "float" else "w8"
     for index, layer in enumerate(model.model.layers):
         prefix = f"model.layers.{index}."
-        for site in (*attention_sites(layer), *mlp_sites(layer, model.config.activation)):
-            if prefix + site.name in choice.spared:
+        for each in (each for half in layer.halves for each in bound_inputs(half)):
+            if prefix + each.name in choice.higher:
                 continue
-            for name in site.consumers:
+            for name in each.consumers:
                 module = quantized.get_submodule(prefix + name)
                 assert isinstance(module, QuantizedLinear)
                 for sign, form in ((-1, module.format), (1, into)):

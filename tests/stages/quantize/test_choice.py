@@ -60,7 +60,7 @@ def plans(expected_loss: float, share: float) -> tuple[Any, list[Products]]:
         made.append(products)
         if products == "float":
             return RoundingPlan("w8", {}, ())
-        return RoundingPlan("w8a8", {}, ("a site",), expected_loss, share)
+        return RoundingPlan("w8a8", {}, ("an input",), expected_loss, share)
 
     return plan, made
 

@@ -74,7 +74,7 @@ def test_a_folded_model_computes_the_same(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["gated, grouped values", *KINDS])
 def test_the_scales_of_a_model_are_those_of_a_walk_that_folds_as_it_goes(kind: str) -> None:
     """They can all be found on the float model: a folded input gives the next one what it gave before."""
-    model, windows = tiny_model(**SWITCHES[kind]), random_windows()
+    model, windows = tiny_model(1, **SWITCHES[kind]), random_windows()
     scales, passed = outlier_scales(model, windows, "w8a8", 16, device="cpu", console=CONSOLE)
     stream = ResidualStream(model, windows)
     for index, layer in enumerate(model.model.layers):
@@ -102,9 +102,9 @@ def with_outliers() -> tuple[BoundInput, SeenInput]:
 
 
 def test_the_scale_for_quantized_inputs_tames_outliers() -> None:
-    site, seen = with_outliers()
-    weight = site.consumers["mlp.down_proj"].weight.detach()
-    scale = best_scale(site, seen, "w8a8", 16)
+    found, seen = with_outliers()
+    weight = found.consumers["mlp.down_proj"].weight.detach()
+    scale = best_scale(found, seen, "w8a8", 16)
     assert scale is not None
     exact = seen.sample @ weight.T
 
@@ -116,8 +116,8 @@ def test_the_scale_for_quantized_inputs_tames_outliers() -> None:
 
 def test_the_scale_for_weights_alone_is_a_power_of_the_inputs_root_mean_squares() -> None:
     """As AWQ has it: the weights' own sizes play no part."""
-    site, seen = with_outliers()
-    scale = best_scale(site, seen, "w4", 16)
+    found, seen = with_outliers()
+    scale = best_scale(found, seen, "w4", 16)
     assert scale is not None
     size = seen.sample.square().mean(dim=0).sqrt()
     powers = [size**exponent for exponent in EXPONENTS]
@@ -128,20 +128,20 @@ def test_the_scale_for_weights_alone_is_a_power_of_the_inputs_root_mean_squares(
 @torch.no_grad()
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_the_error_expected_of_a_scale_is_that_of_the_folded_input(weight_format: Format) -> None:
-    site, seen = with_outliers()
-    scale = random_scale(site, 1)
-    expected = input_error(site, seen, scale, weight_format, 16, exact_outputs(site, seen))
-    site.fold(scale)
+    found, seen = with_outliers()
+    scale = random_scale(found, 1)
+    expected = input_error(found, seen, scale, weight_format, 16, exact_outputs(found, seen))
+    found.fold(scale)
     folded = SeenInput(48)
     folded.update(seen.sample / scale)
-    assert input_error(site, folded, None, weight_format, 16, exact_outputs(site, folded)) == pytest.approx(
+    assert input_error(found, folded, None, weight_format, 16, exact_outputs(found, folded)) == pytest.approx(
         expected, rel=1e-4
     )
 
 
 def test_an_input_without_producer_gets_no_scale() -> None:
-    site, seen = with_outliers()
-    assert best_scale(BoundInput(site.spec, site.consumers), seen, "w8a8", 16) is None
+    found, seen = with_outliers()
+    assert best_scale(BoundInput(found.spec, found.consumers), seen, "w8a8", 16) is None
 
 
 @pytest.mark.parametrize("exponent", [0.2, 0.5, 0.8])
@@ -205,7 +205,8 @@ def test_an_experts_inputs_are_the_rows_routed_to_it_or_all_where_those_are_few(
     weights, chosen = (each[:, 0] for each in moe.routed(rows))
     norms = (hidden + moe.contribution(rows[None], Context({}, {}))[0]).norm(dim=1)
     few = []
-    for number, expert in enumerate(moe.experts):
+    experts: Any = moe.experts
+    for number, expert in enumerate(experts):
         mine = chosen == number
         inner = torch.nn.functional.silu(expert.gate_proj(rows)) * expert.up_proj(rows) / norms[:, None]
         for name, read, own in (("gate_proj", rows, rows), ("down_proj", inner, inner * weights[:, None])):

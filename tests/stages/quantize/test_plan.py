@@ -1,4 +1,4 @@
-"""Which format each site gets."""
+"""Which format the matrices of each input get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roots_compress.stages.quantize.plan import InputCost, higher_within_bytes, 
 
 
 def test_inputs_are_kept_until_the_rest_costs_no_more_than_is_allowed() -> None:
-    """Of all sets that leave so little, the one chosen is the cheapest, but for at most one site."""
+    """Of all sets that leave so little, the one chosen is the cheapest, but for at most one input."""
     generator = random.Random(0)
     for _ in range(50):
         costs = {

@@ -78,7 +78,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "mlp_bias": True,
     },
     "width no multiple of the group": {"hidden_size": 40},
-    **{name: {"spec": spec} for name, spec in KINDS.items()},
+    **{name: {"spec": spec} for name, spec in KINDS.items() if name != "experts"},
 }
 
 
@@ -137,14 +137,21 @@ def test_every_matrix_is_stored_in_integers(tmp_path: Path) -> None:
     assert {parameter.ndim for parameter in model.parameters()} == {1}
 
 
-def test_every_expert_is_quantized_and_the_router_is_not(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint(spec=with_experts(experts=8, chosen=1))
-    router = checkpoint.model.model.layers[0].get_parameter("mlp.router.weight")
-    outcome = run(tmp_path, checkpoint, "int4", eight_bit_fraction=0.3)
-    model = outcome.checkpoint.model
+@pytest.mark.parametrize(("scheme", "most"), [("int8", 0.03), ("int4", 0.2)])
+@pytest.mark.parametrize("chosen", [1, 3])
+def test_every_expert_is_quantized_and_the_router_is_not(
+    tmp_path: Path, scheme: Scheme, most: float, chosen: int
+) -> None:
+    """Some experts see too few tokens. Where two are as likely, rounding may send a token to the other."""
+    checkpoint = tiny_checkpoint(spec=with_experts(experts=8, chosen=chosen))
+    outcome = run(tmp_path, checkpoint, scheme)
+    before, model = checkpoint.model, outcome.checkpoint.model
     names = {name for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
     assert len(names) == 2 * (4 + 8 * 3)
-    assert torch.equal(model.model.layers[0].get_parameter("mlp.router.weight"), router)
+    router = "model.layers.0.mlp.router.weight"
+    assert torch.equal(model.get_parameter(router), before.get_parameter(router))
+    errors = (logits(model) - logits(before)).norm(dim=-1) / logits(before).norm(dim=-1)
+    assert errors.median() < most
     save_checkpoint(outcome.checkpoint, tmp_path / "saved")
     assert torch.equal(logits(load_checkpoint(tmp_path / "saved").model), logits(model))
 

@@ -102,7 +102,7 @@ class Choice:
     """What quantizing their inputs is expected to cost, in nats a token; None where it was not estimated."""
     allowed_loss: float | None = None
     """What it may cost; None: anything."""
-    spared: Collection[str] = ()
+    higher: Collection[str] = ()
     """Sites whose inputs integer products would leave in floating point. The share is that of the others."""
 
     def to_json(self) -> dict[str, Json]:
@@ -147,12 +147,12 @@ def choose(
         plan: makes the plan of either form.
     """
     share, expected, workload = 1.0, None, config.workload
-    spared: Collection[str] = ()
+    higher: Collection[str] = ()
     if times is not None and integers_pay(times, workload):
         found = plan("integer")
-        share, expected, spared = found.usual_share, found.expected_loss, found.spared
+        share, expected, higher = found.usual_share, found.expected_loss, found.higher
         if integers_pay(times, workload, share):
             allowed = config.activation_loss
-            return found, Choice("integer", workload, processor, times, share, expected, allowed, spared)
-    choice = Choice("float", workload, processor, times, share, expected, config.activation_loss, spared)
+            return found, Choice("integer", workload, processor, times, share, expected, allowed, higher)
+    choice = Choice("float", workload, processor, times, share, expected, config.activation_loss, higher)
     return plan("float"), choice
