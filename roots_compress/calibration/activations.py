@@ -169,6 +169,11 @@ class ResidualStream:
         for hidden_BTW, context in self._batches(first):
             yield half.contribution(hidden_BTW, context)
 
+    def read(self, half: Half) -> Iterator[Tensor]:
+        """Yield what a block reads of each batch, `BTW`."""
+        for hidden_BTW, _ in self._batches(0):
+            yield half.read(hidden_BTW)
+
     def inner(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
         """Yield what a block's last projection reads of each batch, `BTC`."""
         for hidden_BTW, context in self._batches(first):

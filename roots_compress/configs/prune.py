@@ -54,6 +54,8 @@ class PruneConfig(Settings):
     """Fraction of the key/value groups to remove, each with its query heads."""
     query_ratio: Ratio = 0.0
     """Fraction of each key/value group's query heads to remove."""
+    expert_ratio: Ratio = 0.0
+    """Fraction of the experts of a mixture to remove: those that give least to the tokens routed to them."""
     layer_ratio: Ratio = 0.0
     """Fraction of whole layers to remove: those whose absence changes the predictions least."""
     residual_ratio: Ratio = 0.0
@@ -81,19 +83,20 @@ class PruneConfig(Settings):
     @classmethod
     def _default_ratio_makes_way(cls, given: object) -> object:
         """What is to be cut is what was said: the default ratio is for those who said nothing of it."""
-        others = ("head_ratio", "query_ratio", "layer_ratio", "residual_ratio", "target")
+        others = {key for key in cls.model_fields if key.endswith("_ratio")} | {"target"}
         if isinstance(given, dict) and any(given.get(key) for key in others):
             return {"ratio": 0.0, **given}
         return given
 
     @model_validator(mode="after")
     def _must_remove_something(self) -> Self:
-        ratios = any((self.ratio, self.head_ratio, self.query_ratio, self.layer_ratio, self.residual_ratio))
+        keys = [key for key in type(self).model_fields if key.endswith("ratio")]
+        ratios = any(getattr(self, key) for key in keys)
         if self.target is not None and ratios:
             raise ValueError("a target takes the place of ratios: leave out one or the other")
         if self.target is None and not ratios:
             raise ValueError(
-                "at least one of ratio, head_ratio, query_ratio, layer_ratio and residual_ratio must be "
-                "above 0, or a target must be given"
+                f"at least one of {', '.join(keys[:-1])} and {keys[-1]} must be above 0, or a target must be "
+                "given"
             )
         return self

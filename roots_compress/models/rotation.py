@@ -14,6 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.spec import ModelSpec
+
+
+def is_rotatable(spec: ModelSpec) -> bool:
+    """Return whether the stream has no preferred channels once the gains of its norms are in the weights.
+
+    So it is where RMS norms before the blocks are all the norms that there are: a gain on what a block gives
+    stays with its channels.
+    """
+    sublayers = [sublayer for layer in spec.layers for sublayer in layer]
+    norms = [spec.stack.final_norm, *(each.pre_norm if each.is_pre_norm else None for each in sublayers)]
+    others = [spec.embeddings.norm, *(each.post_norm for each in sublayers)]
+    return not any(others) and all(norm is not None and norm.kind == "rms_norm" for norm in norms)
 
 
 @torch.no_grad()
@@ -25,18 +38,15 @@ def rotate_stream(model: RootsForCausalLM, axes_WW: Tensor) -> None:
     of equal gain alone, and nearly so where their gains are nearly equal.
 
     Args:
-        model: with RMS norms and plain weights.
+        model: rotatable, its weights plain.
         axes_WW: orthonormal columns, the new axes in terms of the channels.
     """
-    assert model.config.norm == "rms_norm"
+    assert is_rotatable(model.config.spec)
     decoder, tied = model.model, model.config.tie_word_embeddings
     axes_WW = axes_WW.double()
-    for layer in decoder.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        _turn_readers(layer.input_layernorm, [attention.q_proj, attention.k_proj, attention.v_proj], axes_WW)
-        gate = [mlp.gate_proj] if mlp.gated else []
-        _turn_readers(layer.post_attention_layernorm, [*gate, mlp.up_proj], axes_WW)
-        for writer in (attention.o_proj, mlp.down_proj):
+    for half in (half for layer in decoder.layers for half in layer.halves):
+        _turn_readers(half.pre_norm, half.block.readers(), axes_WW)
+        for writer in half.block.writers():
             _set(writer.weight, axes_WW.T @ writer.weight.double())
             if writer.bias is not None:
                 _set(writer.bias, axes_WW.T @ writer.bias.double())
@@ -46,13 +56,13 @@ def rotate_stream(model: RootsForCausalLM, axes_WW: Tensor) -> None:
         assert isinstance(model.lm_head, nn.Linear)
         _turn_readers(decoder.norm, [model.lm_head], axes_WW)
     tables = [decoder.embed_tokens]
-    if model.config.position == "learned":
+    if model.config.spec.embeddings.positions is not None:
         tables.append(decoder.embed_positions)
     for table in tables:
         _set(table.weight, table.weight.double() @ axes_WW)
 
 
-def _turn_readers(norm: nn.Module, readers: list[nn.Linear], axes_WW: Tensor) -> None:
+def _turn_readers(norm: nn.Module | None, readers: list[nn.Linear], axes_WW: Tensor) -> None:
     """Take a norm's gain into what reads it, and turn that."""
     assert isinstance(norm, nn.RMSNorm)
     for reader in readers:

@@ -31,6 +31,10 @@ class Norm(Part):
     kind: Literal["rms_norm", "layer_norm"] = "rms_norm"
     eps: Positive = 1e-6
 
+    def parameters(self, width: int) -> int:
+        """Return how many numbers it holds."""
+        return width * (2 if self.kind == "layer_norm" else 1)
+
 
 class Sublayer(Part):
     """A block, and the norms around it."""
@@ -49,6 +53,16 @@ class Sublayer(Part):
         if isinstance(self.op, Attention):
             return "self_attn" if self.op.source == "self" else "cross_attn"
         return "mlp"
+
+    @property
+    def is_pre_norm(self) -> bool:
+        """Whether the block normalises what it reads, and the stream goes on as it is."""
+        return self.pre_norm is not None and self.stream_norm is None
+
+    def parameters(self, width: int) -> int:
+        """Return how many numbers the block and its norms hold."""
+        norms = (self.pre_norm, self.post_norm, self.stream_norm)
+        return self.op.parameters(width) + sum(norm.parameters(width) for norm in norms if norm is not None)
 
 
 Layer = tuple[Sublayer, ...]
@@ -149,6 +163,21 @@ class ModelSpec(Part):
     def width(self) -> int:
         """Of the residual stream."""
         return self.embeddings.width
+
+    @property
+    def body_parameters(self) -> int:
+        """Numbers in the layers and in the norm after them."""
+        norm = self.stack.final_norm
+        found = sum(sublayer.parameters(self.width) for layer in self.layers for sublayer in layer)
+        return found + (0 if norm is None else norm.parameters(self.width))
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the whole model; a matrix that is shared counts once."""
+        each = self.embeddings
+        rows = each.vocabulary * (1 if self.tied else 2) + (each.positions or 0) + (each.token_types or 0)
+        norm = 0 if each.norm is None else each.norm.parameters(self.width)
+        return rows * self.width + norm + self.body_parameters
 
     def blocks(self) -> Iterator[tuple[Place, OpSpec]]:
         """Yield every block and where it is, in the order in which they run."""

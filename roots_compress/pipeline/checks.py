@@ -54,7 +54,7 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
     for index, (place, stage) in enumerate(placed):
         chosen = index >= len(recipe.stages)
         # Choices of a search follow the stages, not one another. One that leaves no legal width is left out.
-        before = replace(info, outline=None) if chosen else info
+        before = replace(info, spec=None) if chosen else info
         with located(place):
             made = stage_of(stage).check(stage, before)
         along[index + 1] = made.limits.max_context

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from rich.console import Console
 
 from roots_compress.checkpoints.inspect import SourceInfo
-from roots_compress.checkpoints.outline import Outline, outline_of
 from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.configs.base import Settings
 from roots_compress.configs.export import ExportConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.models.limits import Limits
+from roots_compress.models.spec import ModelSpec
 from roots_compress.results import GateResult, Json
 from roots_compress.stages.estimates import Estimate, least
 
@@ -38,8 +38,8 @@ class ModelInfo:
 
     limits: Limits
     """What bounds its use."""
-    outline: Outline | None = None
-    """Its widths; None where they are not known."""
+    spec: ModelSpec | None = None
+    """What it is; None where that is not known."""
     vocab_size: int | None = None
     """Rows of the embedding of the model that the run begins with, where known."""
     tokenizer: Callable[[], PreTrainedTokenizerFast] | None = None
@@ -57,7 +57,7 @@ class ModelInfo:
                 check_vocabulary(loaded, source.vocab_size, source.path)
             return loaded
 
-        return cls(source.limits, outline_of(source), source.vocab_size, cache(tokenizer), source)
+        return cls(source.limits, source.spec, source.vocab_size, cache(tokenizer), source)
 
     def without_weights(self) -> Checkpoint:
         """Return the model of the files, its tensors without storage, with its tokenizer.

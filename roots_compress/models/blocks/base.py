@@ -91,6 +91,22 @@ class Block(nn.Module):
         """Run the parts of the block that these linear layers are in on all rows, routed to them or not."""
         raise NotImplementedError
 
+    def shares(self, x_BTW: Tensor, axis: str) -> tuple[Tensor, Tensor]:
+        """Return how much the units of an axis without a projection give, and to how many tokens, `U` both.
+
+        A unit gives the norm of its output, times its weight in the block's, summed over its tokens.
+        """
+        raise NotImplementedError
+
+    def readers(self) -> list[nn.Linear]:
+        """Return the linear layers that read what the block reads."""
+        inputs = [each for each in self.spec.inputs() if each.of_stream]
+        return [self.linear(name) for each in inputs for name in each.consumers]
+
+    def writers(self) -> list[nn.Linear]:
+        """Return the linear layers whose outputs are what the block gives."""
+        return [self.linear(name) for each in self.spec.inputs() if each.writes for name in each.consumers]
+
     def linear(self, name: str) -> nn.Linear:
         """Return a linear layer, which must not be quantized."""
         linear = self.get_submodule(name)

@@ -203,6 +203,13 @@ class Attention(OpSpec):
         values = Input(("o_proj",), ("v_proj",), repeats=self.queries, head_dim=self.head_dim, writes=True)
         return (Input(("q_proj", "k_proj", "v_proj"), of_stream=True), values)
 
+    def parameters(self, width: int) -> int:
+        """Return how many numbers it holds, the norms' gains among them."""
+        norms = 0
+        if self.qk_norm is not None:
+            norms = self.head_dim * (2 if self.qk_norm.over == "head" else self.heads + self.kv_heads)
+        return super().parameters(width) + norms
+
     def cut(self, axis: str, units: int) -> Attention:
         """Return it with so many key/value groups, each as it is, or so many query heads in all."""
         if axis == "kv_groups":

@@ -65,7 +65,9 @@ class Axis:
         members: what is cut with each unit.
         projection: the linear layer whose input channels are the units', `size` each; it is refitted after a
             cut. None where there is none.
-        groups: equal groups of consecutive units of which equally many must stay.
+        groups: equal groups of consecutive units of which equally many must stay. Where axes of a block have
+            one projection, each unit of one is a group of the next.
+        least: units of each group that must stay.
     """
 
     name: str
@@ -73,11 +75,17 @@ class Axis:
     members: tuple[Member, ...]
     projection: str | None
     groups: int = 1
+    least: int = 1
+
+    @property
+    def each(self) -> int:
+        """Units of each group."""
+        return self.units // self.groups
 
     @property
     def size(self) -> int:
-        """Input channels of the projection that each unit has."""
-        return next(
+        """Input channels of the projection that each unit has; 0 where there is no projection."""
+        return sum(
             member.size
             for member in self.members
             if member.parameter == f"{self.projection}.weight" and member.dimension == 1
@@ -111,6 +119,8 @@ class Input:
 class OpSpec(Part):
     """The base of every block's specification."""
 
+    kind: str
+
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return the linear layers, in the order in which they run, by name.
 
@@ -126,6 +136,15 @@ class OpSpec(Part):
     def inputs(self) -> tuple[Input, ...]:
         """Return what the linear layers read, in the order in which it is made."""
         raise NotImplementedError
+
+    @property
+    def projection(self) -> str | None:
+        """The linear layer that all axes with a projection have; None where no axis has one."""
+        return next((axis.projection for axis in self.axes() if axis.projection), None)
+
+    def parameters(self, width: int) -> int:
+        """Return how many numbers the block holds, in a model whose residual stream has a width."""
+        return sum(each.rows * (each.width + each.bias) for each in self.matrices(width).values())
 
     def cut(self, axis: str, units: int) -> OpSpec:
         """Return the specification with so many units of an axis."""

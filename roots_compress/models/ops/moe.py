@@ -50,7 +50,7 @@ class Moe(OpSpec):
 
     def axes(self) -> tuple[Axis, ...]:
         """Return whole experts."""
-        return (Axis("experts", self.experts, (Member("router.weight", 0, 1),), None),)
+        return (Axis("experts", self.experts, (Member("router.weight", 0, 1),), None, least=self.chosen),)
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what each expert's gate and up read, and what its down does; the router reads as they do."""
@@ -63,6 +63,10 @@ class Moe(OpSpec):
                 Input((f"{expert}.down_proj",), (f"{expert}.up_proj",), writes=True, share=share),
             )
         )
+
+    def parameters(self, width: int) -> int:
+        """Return how many numbers it holds, the router's among them."""
+        return super().parameters(width) + self.experts * width
 
     def cut(self, axis: str, units: int) -> Moe:
         """Return it with so many experts."""

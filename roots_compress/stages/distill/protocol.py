@@ -30,9 +30,9 @@ class DistillStage(Stage[DistillConfig]):
         """
         path = student_path(config.student)
         if path is None:
-            return replace(info, outline=None, source=None)
+            return replace(info, spec=None, source=None)
         if info.tokenizer is None:
-            return replace(info, limits=Limits(None, None), outline=None, source=None)
+            return replace(info, limits=Limits(None, None), spec=None, source=None)
         try:
             limits = check_student(path, info.tokenizer(), info.vocab_size)
         except InputError as error:
@@ -44,7 +44,7 @@ class DistillStage(Stage[DistillConfig]):
                 f"{error.remedy}\nA preset ({presets}) or a ROOTS config file can be a student, too."
             )
             raise
-        return replace(info, limits=limits, outline=None, source=None)
+        return replace(info, limits=limits, spec=None, source=None)
 
     def estimate(self, config: DistillConfig, parameters: float | None, *, device: str) -> Estimate:
         """Count the training of the student. A preset keeps the embeddings, so its share is the least."""

@@ -11,7 +11,7 @@ WRITING, MEASURING, GRADIENTS, CUTTING = 3.5, 4.0, 6.0, 2.2
 """Of a token, in forward passes of a token, by timing SmolLM2's."""
 
 TIMING = 5e4
-"""Of the stopwatch's five graphs; a choice is timed with the whole model."""
+"""Of five graphs; a choice is timed with the whole model."""
 
 
 def phases_of(config: PruneConfig, windows: PackedWindows) -> dict[str, float]:

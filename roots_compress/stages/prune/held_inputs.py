@@ -1,7 +1,7 @@
-"""What a projection reads on the residual stream, held from the pass that measures it until after the cut.
+"""What a projection reads of calibration text, held from the pass that measures it until after the cut.
 
 A cut takes input channels out of a projection and leaves what the others read as it was. So the cut
-projection can be run on what was held, without what comes before it: in a gated MLP, two thirds of its
+projection can be run on what was held, without the layers before it: in a gated MLP, two thirds of its
 products.
 
 Shape legend: B windows in a batch, T tokens, W hidden size, C input channels, K those that stay.
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.calibration.activations import InputStatistics, ResidualStream
+from roots_compress.models.blocks.base import Half
 from roots_compress.models.modeling import RootsForCausalLM
 
 HELD_SHARE = 0.5
-"""Of the model's bytes: what may be held. Batches beyond it run through their half-layer again."""
+"""Of the model's bytes: what may be held. Batches beyond it run through their block again."""
 
 
 class HeldInputs:
@@ -43,21 +44,24 @@ class HeldInputs:
             yield inputs_BTC
 
     def contributions(
-        self, projection: nn.Module, columns: Sequence[int], anew: Callable[[int], Iterator[Tensor]]
+        self,
+        projected: Callable[[Tensor], Tensor],
+        columns: Sequence[int],
+        anew: Callable[[int], Iterator[Tensor]],
     ) -> Iterator[Tensor]:
-        """Yield what the cut projection gives for each batch, `BTW`, and let go of what was held.
+        """Yield what the cut block adds to each batch, `BTW`, and free what was held.
 
         Args:
-            projection: reads `columns` of what was held, in this order.
+            projected: returns it for `columns` of what was held, in this order.
             columns: K.
-            anew: runs the cut half-layer on the batches from a number on.
+            anew: runs the cut block on the batches from a number on.
         """
         held = len(self._held)
         index_K = torch.as_tensor(columns)
         for number in range(held):
             inputs_BTC, self._held[number] = self._held[number], torch.empty(0)
             # Many times as fast as `index_select` along the last axis.
-            yield projection(inputs_BTC.gather(-1, index_K.expand(*inputs_BTC.shape[:-1], -1)))
+            yield projected(inputs_BTC.gather(-1, index_K.expand(*inputs_BTC.shape[:-1], -1)))
         yield from anew(held)
 
 
@@ -85,14 +89,14 @@ def input_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor]) -> Te
     return checked_gram(name, statistics)
 
 
-def passed_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor], stream: ResidualStream) -> Tensor:
-    """Move the stream past half a layer as it is, and return the Gram matrix of what its projection read.
+def passed_gram(name: str, half: Half, projection: nn.Linear, stream: ResidualStream) -> Tensor:
+    """Move the stream past a block as it is, and return the Gram matrix of what its projection read.
 
     Args:
         name: of the projection, for errors.
-        projection: the half-layer's last.
-        inputs: what it reads on the stream, `BTC` for each batch.
-        stream: it stands before the half-layer.
+        half: the block, which comes next on the stream.
+        projection: its last.
+        stream: the residual stream.
 
     Raises:
         StageError: an input is NaN or infinite.
@@ -100,11 +104,11 @@ def passed_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor], stre
     statistics = InputStatistics(projection.in_features, gram=True, device=stream.device)
 
     def contributions() -> Iterator[Tensor]:
-        for inputs_BTC in inputs:
+        for inputs_BTC in stream.inner(half):
             statistics.update(inputs_BTC.flatten(0, -2))
-            yield projection(inputs_BTC)
+            yield half.given(projection(inputs_BTC))
 
-    stream.add(contributions())
+    stream.add(half, contributions())
     return checked_gram(name, statistics)
 
 

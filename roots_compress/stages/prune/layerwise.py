@@ -1,32 +1,27 @@
-"""Cutting a model layer by layer, each layer judged and refitted on what the layers before it now give.
+"""Cutting a model layer by layer, each block judged and refitted on what the blocks before it now give.
 
 Shape legend: B windows in a batch, T tokens, R rows (flattened tokens), N windows, W hidden size, C input
-channels of a projection, K those of them that are still there.
+channels of a projection, K those of them that are still there, U units of an axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import torch
 import torch_pruning as tp
-from torch import Tensor, nn
+from torch import Tensor
 
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.calibration.gradients import observe_gradients
 from roots_compress.data.windows import PackedWindows
+from roots_compress.models.blocks.base import Half
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.resizing import (
-    attention_group,
-    head_columns,
-    keep_kv_groups,
-    keep_mlp_channels,
-    keep_query_heads,
-    mlp_group,
-    query_group,
-)
+from roots_compress.models.ops.base import Axis
+from roots_compress.models.resizing import axis_of, columns_of, group_of, keep_units
+from roots_compress.models.spec import ModelSpec, Place
 from roots_compress.stages.prune.held_inputs import HeldInputs, held_bytes, input_gram
 from roots_compress.stages.prune.importance import (
     ActivationImportance,
@@ -34,24 +29,20 @@ from roots_compress.stages.prune.importance import (
     SurgeonImportance,
     TaylorImportance,
 )
-from roots_compress.stages.prune.plan import LayerTarget, best_of_each, best_units
+from roots_compress.stages.prune.plan import LayerTarget, Units, best_of_each
 from roots_compress.stages.prune.refit import refit, relative_error
 from roots_compress.stages.prune.scores import pool
 
 DAMPING = 1e-2
 """Ridge of the refit, relative to the kept channels' mean square."""
 LEAVE_AT_ONCE = 1 / 128
-"""Fraction of an MLP's channels that the surgeon takes out before it judges the others again."""
+"""Fraction of a projection's units that the surgeon takes out before it judges the others again."""
 
 Score = Literal["activation", "magnitude", "taylor", "obs"]
 
 
-@dataclass(frozen=True)
-class LayerErrors:
-    """Root mean square error of what a layer's halves give, relative to before the cut; None where uncut."""
-
-    attention: float | None
-    mlp: float | None
+LayerErrors = Mapping[str, float | None]
+"""By block: root mean square error of what it gives, relative to before the cut; None where it is uncut."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +55,8 @@ class Evidence:
 
     def of(self, columns: Sequence[int]) -> Evidence:
         """Return what is said about these channels alone."""
+        if len(columns) == len(self.gram_CC):
+            return self
         index = torch.as_tensor(columns, device=self.gram_CC.device)
         contributions = self.contributions_NC
         return Evidence(
@@ -76,8 +69,8 @@ class LayerwiseCutter:
 
     The residual stream of the calibration windows goes along, through the layers as they now are: a layer is
     scored and refitted on the inputs that the cut layers before it really give it. Those inputs are held, as
-    far as there is room, and run through the cut projection. Only gradients, which
-    `taylor` asks for, are those of the uncut model.
+    far as there is room, and run through the cut projection. Only gradients, which `taylor` asks for, are
+    those of the uncut model.
 
     Args:
         model: cut in place; on the device.
@@ -91,7 +84,7 @@ class LayerwiseCutter:
         self, model: RootsForCausalLM, windows: PackedWindows, *, score: Score, refitted: bool, device: str
     ) -> None:
         self.model, self.score, self.refitted = model, score, refitted
-        self.contributions: dict[str, Tensor] = {}
+        self.contributions: dict[Place, Tensor] = {}
         if score == "taylor":
             self.contributions = first_order_contributions(model, windows, device=device)
         self.stream = ResidualStream(model, windows, device=device)
@@ -99,80 +92,63 @@ class LayerwiseCutter:
     @torch.no_grad()
     def cut(self, targets: Sequence[LayerTarget]) -> Iterator[LayerErrors]:
         """Cut the layers one after another, yielding the errors of each when it is done."""
-        for index, target in enumerate(targets):
-            yield LayerErrors(self._cut_attention(index, target), self._cut_mlp(index, target.mlp_channels))
+        for index, (layer, target) in enumerate(zip(self.model.model.layers, targets, strict=True)):
+            yield {half.name: self._cut_block(index, half, target[half.name]) for half in layer.halves}
 
-    def _cut_attention(self, index: int, target: LayerTarget) -> float | None:
-        """Cut a layer's attention, and move the stream past it."""
-        layer = self.model.model.layers[index]
-        attention, projection = layer.self_attn, layer.self_attn.o_proj
-        groups, queries = attention.num_kv_heads, attention.num_heads // attention.num_kv_heads
-        if (target.kv_groups, target.queries) == (groups, queries):
-            self.stream.add(self.stream.attention(layer, index))
+    def _cut_block(self, index: int, half: Half, kept: Units) -> float | None:
+        """Cut a block, and move the stream past it."""
+        place = Place(index, half.name)
+        axes = [axis for axis in half.block.spec.axes() if kept[axis.name] < axis.each]
+        if not axes:
+            self.stream.add(half, self.stream.contributions(half))
             return None
+        if any(axis.projection is None for axis in axes):
+            return self._drop_units(place, half, axes, kept)
+        return self._cut_projection(place, half, axes, kept)
+
+    def _cut_projection(self, place: Place, half: Half, axes: Sequence[Axis], kept: Units) -> float:
+        """Cut a block along axes whose units are input channels of its projection, and refit that."""
+        name = str(half.block.spec.projection)
+        projection = half.block.linear(name)
         held = HeldInputs(held_bytes(self.model, self.stream.device))
-        inputs = held.passing(self.stream.attention_inputs(layer, index))
-        evidence = self._observe(index, "self_attn.o_proj", inputs)
+        inputs = held.passing(self.stream.inner(half))
+        gram_CC = input_gram(f"layer {place.layer}'s {place.name}.{name}", projection, inputs)
+        evidence = Evidence(gram_CC, self.contributions.get(place))
         before_WC, columns = projection.weight.clone(), list(range(projection.in_features))
-        if target.kv_groups < groups:
-            importance = make_importance(self.score, evidence, groups, kept=target.kv_groups)
-            kept = best_units(pool(importance(attention_group(self.model, index)), groups), target.kv_groups)
-            keep_kv_groups(self.model, index, kept)
-            columns = head_columns(kept, queries * attention.head_dim)
-            self._refit(projection, before_WC, columns, evidence)
-        if target.queries < queries:
-            heads = target.kv_groups * queries
+        for before in axes:
+            axis, each = axis_of(half.block, before.name), kept[before.name]
             importance = make_importance(
-                self.score,
-                evidence.of(columns),
-                heads,
-                kept=target.kv_groups * target.queries,
-                groups=target.kv_groups,
+                self.score, evidence.of(columns), axis.units, kept=each * axis.groups, groups=axis.groups
             )
-            scores_H = pool(importance(query_group(self.model, index)), heads)
-            kept = best_of_each(scores_H, target.kv_groups, target.queries)
-            keep_query_heads(self.model, index, kept)
-            columns = [columns[place] for place in head_columns(kept, attention.head_dim)]
-            self._refit(projection, before_WC, columns, evidence)
-        self.stream.add(
-            held.contributions(
-                projection, columns, lambda first: self.stream.attention(layer, index, first=first)
-            )
+            scores_U = pool(importance(group_of(half.block, axis)), axis.units)
+            units = best_of_each(scores_U, axis.groups, each)
+            keep_units(self.model, place, axis.name, units)
+            columns = [columns[column] for column in columns_of(axis, units)]
+            if self.refitted:
+                projection.weight.copy_(refit(before_WC, gram_CC, columns, damping=DAMPING))
+        contributions = held.contributions(
+            lambda inputs_BTK: half.given(projection(inputs_BTK)),
+            columns,
+            lambda first: self.stream.contributions(half, first=first),
         )
-        return relative_error(before_WC, projection.weight, evidence.gram_CC, columns)
+        self.stream.add(half, contributions)
+        return relative_error(before_WC, projection.weight, gram_CC, columns)
 
-    def _cut_mlp(self, index: int, kept_channels: int) -> float | None:
-        """Cut a layer's MLP, and move the stream past it."""
-        layer = self.model.model.layers[index]
-        projection, channels = layer.mlp.down_proj, layer.mlp.down_proj.in_features
-        if kept_channels == channels:
-            self.stream.add(self.stream.mlp(layer))
-            return None
-        held = HeldInputs(held_bytes(self.model, self.stream.device))
-        evidence = self._observe(index, "mlp.down_proj", held.passing(self.stream.mlp_inputs(layer)))
-        importance = make_importance(self.score, evidence, channels, kept=kept_channels)
-        kept = best_units(importance(mlp_group(self.model, index)), kept_channels)
-        before_WC = projection.weight.clone()
-        keep_mlp_channels(self.model, index, kept)
-        self._refit(projection, before_WC, kept, evidence)
-        self.stream.add(
-            held.contributions(projection, kept, lambda first: self.stream.mlp(layer, first=first))
-        )
-        return relative_error(before_WC, projection.weight, evidence.gram_CC, kept)
-
-    def _observe(self, index: int, name: str, inputs: Iterator[Tensor]) -> Evidence:
-        """Run half a layer over the windows, up to its projection, and return what that reads."""
-        projection = self.model.model.layers[index].get_submodule(name)
-        assert isinstance(projection, nn.Linear)
-        gram_CC = input_gram(f"layer {index}'s {name}", projection, inputs)
-        return Evidence(gram_CC, self.contributions.get(f"model.layers.{index}.{name}"))
-
-    def _refit(
-        self, projection: nn.Linear, before_WC: Tensor, columns: Sequence[int], evidence: Evidence
-    ) -> None:
-        """Solve for a cut projection again, from what it was before any cut, if that is asked for."""
-        if self.refitted:
-            projection.weight.copy_(refit(before_WC, evidence.gram_CC, columns, damping=DAMPING))
+    def _drop_units(self, place: Place, half: Half, axes: Sequence[Axis], kept: Units) -> float:
+        """Drop those units of a block that give least, where no projection can be refitted for them."""
+        before = [given_BTW.cpu() for given_BTW in self.stream.contributions(half)]
+        for axis in axes:
+            scores_U = sum_of_weights = torch.zeros(axis.units, device=self.stream.device)
+            for read_BTW in self.stream.read(half):
+                given_U, weights_U = half.block.shares(read_BTW, axis.name)
+                scores_U, sum_of_weights = scores_U + given_U, sum_of_weights + weights_U
+            mean_U = scores_U / sum_of_weights.clamp(min=1)
+            keep_units(self.model, place, axis.name, best_of_each(mean_U, axis.groups, kept[axis.name]))
+        after = [given_BTW.cpu() for given_BTW in self.stream.contributions(half)]
+        self.stream.add(half, (given_BTW.to(self.stream.device) for given_BTW in after))
+        lost = sum(float((new - old).square().sum()) for new, old in zip(after, before, strict=True))
+        energy = sum(float(old.square().sum()) for old in before)
+        return (lost / energy) ** 0.5 if energy else 0.0
 
 
 def make_importance(
@@ -201,26 +177,26 @@ def make_importance(
 
 def first_order_contributions(
     model: RootsForCausalLM, windows: PackedWindows, *, device: str
-) -> dict[str, Tensor]:
-    """Return `NC` for every `o_proj` and `down_proj`: each input channel times the loss's gradient by it.
+) -> dict[Place, Tensor]:
+    """Return `NC` for every block's projection: each input channel times the loss's gradient by it.
 
     Summed over a window's tokens; float32, on the device.
     """
     found: dict[str, list[Tensor]] = {}
-    modules = dict(model.named_modules())
+    projections = cut_projections(model.config.spec)
 
     def observer(name: str, inputs_TC: Tensor, gradient_TW: Tensor) -> None:
-        weight_WC = modules[name].weight
+        weight_WC = model.get_parameter(f"{name}.weight")
         found.setdefault(name, []).append((inputs_TC * (gradient_TW @ weight_WC)).sum(dim=0).float())
 
-    observe_gradients(model, windows, cut_projections(model), observer, device=device)
-    return {name: torch.stack(rows) for name, rows in found.items()}
+    observe_gradients(model, windows, projections.values(), observer, device=device)
+    return {place: torch.stack(found[name]) for place, name in projections.items()}
 
 
-def cut_projections(model: RootsForCausalLM) -> list[str]:
-    """Return the names of the projections whose inputs may be cut, in the order they run."""
-    return [
-        f"model.layers.{index}.{name}"
-        for index in range(len(model.model.layers))
-        for name in ("self_attn.o_proj", "mlp.down_proj")
-    ]
+def cut_projections(spec: ModelSpec) -> dict[Place, str]:
+    """Return the name of the projection of each block whose inputs may be cut, in the order they run."""
+    return {
+        place: f"model.layers.{place.layer}.{place.name}.{op.projection}"
+        for place, op in spec.blocks()
+        if op.projection is not None
+    }

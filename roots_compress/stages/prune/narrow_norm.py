@@ -5,7 +5,7 @@ Shape legend: B windows in a batch, T tokens, W channels of the residual stream,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ class NarrowNorm(nn.Module):
         return self.norm
 
 
-def compensation(norm: StreamNorm, batches: Sequence[Tensor], kept: Sequence[int]) -> float:
+def compensation(norm: StreamNorm, batches: Iterable[Tensor], kept: Sequence[int]) -> float:
     """Return the factor on a narrowed norm's gain with which it comes closest to the norm of all channels.
 
     Least squares over all tokens and kept channels; no paper's, to our knowledge. For an RMS norm that is

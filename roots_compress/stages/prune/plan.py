@@ -1,4 +1,4 @@
-"""What to keep: from ratios and scores to legal widths and indices. Pure functions, which import no torch."""
+"""What to keep: from ratios and scores to legal numbers of units. Pure functions, which import no torch."""
 
 from __future__ import annotations
 
@@ -8,28 +8,43 @@ from typing import TYPE_CHECKING
 
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.errors import InputError, Key
+from roots_compress.models.ops.base import Axis, OpSpec, changed
+from roots_compress.models.spec import Layer, ModelSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-UNITS = {
-    "head_ratio": "key/value group",
-    "query_ratio": "query head in each key/value group",
-    "ratio": "MLP channel",
-    "layer_ratio": "layer",
-    "residual_ratio": "channel",
-}
-"""What each ratio cuts, by its key."""
+Units = Mapping[str, int]
+"""What a block is to keep: units of each group of an axis, by the axis's name. Other axes stay whole."""
+LayerTarget = Mapping[str, Units]
+"""What a layer is to keep, by the names of its blocks."""
 
 
 @dataclass(frozen=True)
-class LayerTarget:
-    """What a layer is to keep."""
+class Cut:
+    """What pruning says of an axis."""
 
-    kv_groups: int
-    queries: int
-    """Query heads of each key/value group."""
-    mlp_channels: int
+    ratio: str
+    """Its key in the recipe."""
+    unit: str
+    """What it has in each group, for errors."""
+    width: str
+    """How the notes name its number of units."""
+    time: str | None
+    """How the notes name a unit's part in the time of a token; None where costs are not measured."""
+
+
+AXES = {
+    "queries": Cut("query_ratio", "query head in each key/value group", "num_attention_heads", "head"),
+    "kv_groups": Cut("head_ratio", "key/value group", "num_key_value_heads", "group"),
+    "mlp_channels": Cut("ratio", "MLP channel", "intermediate_size", "channel"),
+    "experts": Cut("expert_ratio", "expert", "num_experts", None),
+}
+"""Every axis of a block, by its name."""
+MEASURED = tuple(axis for axis, cut in AXES.items() if cut.time is not None)
+"""Axes for which the costs of shapes are measured."""
+UNITS = {cut.ratio: cut.unit for cut in AXES.values()} | {"layer_ratio": "layer", "residual_ratio": "channel"}
+"""What each ratio cuts, by its key."""
 
 
 @dataclass(frozen=True)
@@ -46,39 +61,92 @@ class Plan:
     above are what there is."""
 
 
-def plan_ratios(config: PruneConfig, layers: Sequence[Mapping[str, int]], hidden_size: int) -> Plan:
+def plan_ratios(config: PruneConfig, spec: ModelSpec) -> Plan:
     """Return the widths that the ratios ask for; needs nothing but the model's shape.
 
     Args:
         config: with a target its ratios are all 0.
-        layers: the widths of each, as `RootsConfig` has them.
-        hidden_size: width of the residual stream.
+        spec: the model's.
 
     Raises:
-        InputError: a ratio leaves no legal width; the nearest ratio that does is named.
+        InputError: a ratio leaves no legal width, and the nearest ratio that does is named; or the model has
+            nothing that a ratio cuts.
     """
-    multiple = config.multiple_of
+    _check_axes(config, spec)
     targets = tuple(
-        LayerTarget(
-            kv_groups=kept_width(widths["num_key_value_heads"], config.head_ratio, 1, key="head_ratio"),
-            queries=kept_width(
-                widths["num_attention_heads"] // widths["num_key_value_heads"],
-                config.query_ratio,
-                1,
-                key="query_ratio",
-            ),
-            mlp_channels=kept_width(widths["intermediate_size"], config.ratio, multiple, key="ratio"),
-        )
-        for widths in layers
+        {
+            sublayer.name: {
+                axis.name: kept_width(
+                    axis.each,
+                    ratio_of(config, axis.name),
+                    step(axis, config.multiple_of),
+                    key=AXES[axis.name].ratio,
+                    at_least=axis.least,
+                )
+                for axis in sublayer.op.axes()
+            }
+            for sublayer in layer
+        }
+        for layer in spec.layers
     )
     return Plan(
         kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"),
         targets,
-        kept_width(hidden_size, config.residual_ratio, multiple, key="residual_ratio"),
+        kept_width(spec.width, config.residual_ratio, config.multiple_of, key="residual_ratio"),
     )
 
 
-def kept_width(width: int, ratio: float, multiple_of: int, *, key: str) -> int:
+def _check_axes(config: PruneConfig, spec: ModelSpec) -> None:
+    present = {axis.name for _, op in spec.blocks() for axis in op.axes()}
+    for name, cut in AXES.items():
+        if ratio_of(config, name) and name not in present:
+            others = " or ".join(AXES[each].ratio for each in AXES if each in present)
+            raise InputError(
+                f"{cut.ratio} {ratio_of(config, name)} cannot be met: the model has no {cut.unit}",
+                where=Key(cut.ratio),
+                remedy=f"Set {cut.ratio} to 0. This model has {others}, layer_ratio and residual_ratio.",
+            )
+    lacking = [index for index, layer in enumerate(spec.layers) for each in layer if not each.is_pre_norm]
+    if config.residual_ratio and (lacking or spec.stack.final_norm is None):
+        place = f"of layer {lacking[0]}" if lacking else "after the last layer"
+        raise InputError(
+            f"residual_ratio {config.residual_ratio} cannot be met: the norms {place} are not those of a "
+            "stream that every reader normalises for itself",
+            where=Key("residual_ratio"),
+            remedy="Set residual_ratio to 0, and cut other axes.",
+        )
+
+
+def ratio_of(config: PruneConfig, axis: str) -> float:
+    """Return which fraction of an axis is to go."""
+    ratio: float = getattr(config, AXES[axis].ratio)
+    return ratio
+
+
+def step(axis: Axis, multiple_of: int) -> int:
+    """Return what the units of an axis that stay are a multiple of: single channels alone have one above 1."""
+    return multiple_of if axis.size == 1 else 1
+
+
+def shape_of(layer: Layer) -> LayerTarget:
+    """Return the units that a layer has."""
+    return {each.name: {axis.name: axis.each for axis in each.op.axes()} for each in layer}
+
+
+def narrowed(layer: Layer, target: LayerTarget) -> Layer:
+    """Return a layer as it is once it is cut to a target; what the target leaves out stays whole."""
+    return tuple(changed(each, op=narrowed_block(each.op, target.get(each.name, {}))) for each in layer)
+
+
+def narrowed_block(op: OpSpec, kept: Units) -> OpSpec:
+    """Return a block as it is once it is cut, axis after axis."""
+    for name in [axis.name for axis in op.axes() if axis.name in kept]:
+        axis = next(axis for axis in op.axes() if axis.name == name)
+        op = op.cut(name, kept[name] * axis.groups)
+    return op
+
+
+def kept_width(width: int, ratio: float, multiple_of: int, *, key: str, at_least: int = 1) -> int:
     """Return the multiple of `multiple_of` nearest to `width * (1 - ratio)`.
 
     Args:
@@ -86,18 +154,22 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str) -> int:
         ratio: fraction to remove, between 0 and 1.
         multiple_of: the widths that runtimes like.
         key: the recipe key of the ratio, for the error.
+        at_least: the least that may stay.
 
     Raises:
         InputError: the nearest such width removes nothing or everything; the nearest other ratio is named.
     """
     if ratio == 0:
         return width
-    least, most = multiple_of, (width - 1) // multiple_of * multiple_of
+    least, most = max(multiple_of, at_least), (width - 1) // multiple_of * multiple_of
     if most < least:
         smaller = f"no multiple of {multiple_of} is below {width}"
         lower = "Lower multiple_of, or leave this width alone with a ratio of 0."
-        if width == 1:
-            smaller, lower = f"the model has one {UNITS[key]}, which must stay", f"Set {key} to 0."
+        if width <= at_least:
+            which = (
+                f"one {UNITS[key]}, which must stay" if width == 1 else f"{width} {UNITS[key]}s, all needed"
+            )
+            smaller, lower = f"the model has {which}", f"Set {key} to 0."
         raise InputError(f"{key} {ratio} leaves no legal width: {smaller}", where=Key(key), remedy=lower)
     kept = multiple_of * int(width * (1 - ratio) / multiple_of + 0.5)
     if not least <= kept <= most:

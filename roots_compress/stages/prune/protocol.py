@@ -9,7 +9,7 @@ from roots_compress.configs.prune import PruneConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import FLOAT_BYTES, Estimate, least
-from roots_compress.stages.prune.plan import plan_ratios
+from roots_compress.stages.prune.targets.shapes import make_plan
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -22,10 +22,10 @@ class PruneStage(Stage[PruneConfig]):
     """Removes units of a model, and refits what follows them."""
 
     def check(self, config: PruneConfig, info: ModelInfo) -> ModelInfo:
-        """Refuse ratios that leave the model no legal width."""
-        if info.outline is not None:
-            plan_ratios(config, info.outline.layers, info.outline.hidden_size)
-        return replace(info, outline=None, source=None)
+        """Refuse ratios, or a target, that leave the model no legal shape."""
+        if info.spec is not None:
+            make_plan(config, info.spec)
+        return replace(info, spec=None, source=None)
 
     def check_start(self, config: PruneConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
         """Refuse ratios, a target, a rank or a calibration that cannot be."""

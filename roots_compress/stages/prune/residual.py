@@ -4,24 +4,27 @@ Where the norms allow it the stream is turned into its principal axes first, so 
 is lost with those that leave (`models/rotation.py`; SliceGPT, Ashkboos et al. 2024, arXiv:2401.15024). A
 channel that leaves is gone for every layer at once, so each layer is fitted to what the model narrowed up
 to there would give it with all channels: the stream goes along in its full width, written by all rows of
-what writes it, while norms and what reads them see the kept channels alone. The cut itself comes last.
+what writes it, while norms and what reads them see the kept channels alone. A norm of what a block gives sees
+all channels until the end. The cut itself comes last.
 
 Shape legend: T tokens, W hidden size, K kept channels of it, Z = W + K, O outputs of a projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from roots_compress.calibration.activations import InputStatistics, ResidualStream
 from roots_compress.data.windows import PackedWindows
+from roots_compress.models.blocks.base import Half
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.resizing import StreamNorm, keep_residual_channels, residual_group
-from roots_compress.models.rotation import rotate_stream
+from roots_compress.models.rotation import is_rotatable, rotate_stream
 from roots_compress.stages.prune.importance import EnergyImportance
 from roots_compress.stages.prune.layerwise import DAMPING
 from roots_compress.stages.prune.narrow_norm import NarrowNorm, compensation, normalise
@@ -35,17 +38,20 @@ HEAD_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Site:
-    """A place where the residual stream is read."""
+class Reader:
+    """Linear layers that read the residual stream, and the norm before them."""
 
     owner: nn.Module
     norm_name: str
-    readers: tuple[nn.Linear, ...]
-    """What reads the norm's output."""
+    projections: tuple[nn.Linear, ...]
+    label: str
+    """Names it in errors."""
+    half: Callable[[], Half] | None = None
+    """The block that they are of, with its norms as they are now; None for the head."""
 
     @property
     def norm(self) -> StreamNorm:
-        """The norm that stands there, until it is narrowed."""
+        """The norm, until it is narrowed."""
         norm = self.owner.get_submodule(self.norm_name)
         assert isinstance(norm, StreamNorm)
         return norm
@@ -58,56 +64,68 @@ def cut_residual(
     """Cut the residual stream to a width, in place.
 
     Args:
-        model: on the device.
+        model: on the device; every block has a norm of its own before it, and the stream none.
         windows: calibration text.
         width: channels that stay.
         refitted: whether to fit what reads the stream to the channels that stay.
         device: where to compute.
 
     Returns:
-        For every half of every layer the root mean square error of what its projections read out of the
-        stream, relative to reading it whole.
+        For every block the root mean square error of what its projections read out of the stream, relative
+        to reading it whole.
 
     Raises:
         StageError: activations are NaN or infinite.
     """
     moments_WW = stream_moments(model, windows, device=device)
-    if model.config.norm == "rms_norm":
+    if is_rotatable(model.config.spec):
         axes_WW = principal_axes(moments_WW, mixable_channels(model))
         rotate_stream(model, axes_WW)
         moments_WW = axes_WW.T @ moments_WW @ axes_WW
     kept = best_units(EnergyImportance(moments_WW.diagonal())(residual_group(model)), width)
     stream = ResidualStream(model, windows, device=device)
-    narrowed: list[tuple[Site, NarrowNorm]] = []
+    narrowed: list[tuple[Reader, NarrowNorm]] = []
+    scales: list[tuple[StreamNorm, float]] = []
     errors = []
-    for site in walk(model, stream):
-        norm, gram_ZZ = _narrow(site, stream, kept)
-        narrowed.append((site, norm))
-        if site.owner is not model.model:
-            errors.append(_fit_readers(site, gram_ZZ, kept, refitted=refitted))
+    for reader in walk(model, stream):
+        norm, gram_ZZ = _narrow(reader, stream, kept)
+        narrowed.append((reader, norm))
+        if reader.half is not None:
+            errors.append(_fit_readers(reader, gram_ZZ, kept, refitted=refitted))
+            scales.extend(_output_scale(reader.half(), stream, kept))
         elif refitted:
             _fit_head(model, norm, gram_ZZ)
-    for site, norm in narrowed:
-        setattr(site.owner, site.norm_name, norm.write_back())
+    for reader, norm in narrowed:
+        setattr(reader.owner, reader.norm_name, norm.write_back())
+    for post_norm, scale in scales:
+        post_norm.weight.mul_(scale)
     keep_residual_channels(model, kept)
     return errors
 
 
-def walk(model: RootsForCausalLM, stream: ResidualStream) -> Iterator[Site]:
-    """Yield each place where the stream is read, in order, with the stream standing there.
+def walk(model: RootsForCausalLM, stream: ResidualStream) -> Iterator[Reader]:
+    """Yield everything that reads the stream, in order, each when the stream is what it reads.
 
-    What is changed at a site takes effect on the stream from there on.
+    What is changed in a reader takes effect on the stream from there on.
     """
     for index, layer in enumerate(model.model.layers):
-        attention, mlp = layer.self_attn, layer.mlp
-        yield Site(layer, "input_layernorm", (attention.q_proj, attention.k_proj, attention.v_proj))
-        stream.add(stream.attention(layer, index))
-        gate = (mlp.gate_proj,) if mlp.gated else ()
-        yield Site(layer, "post_attention_layernorm", (*gate, mlp.up_proj))
-        stream.add(stream.mlp(layer))
+        for name in layer.names:
+            half: Callable[[], Half] = partial(layer.half, name)
+            readers = tuple(half().block.readers())
+            yield Reader(layer, f"{name}_pre_norm", readers, f"layer {index}'s {name}", half)
+            stream.add(half(), stream.contributions(half()))
     head = model.lm_head
     assert isinstance(head, nn.Linear)
-    yield Site(model.model, "norm", (head,))
+    yield Reader(model.model, "norm", (head,), "the head")
+
+
+def _output_scale(
+    half: Half, stream: ResidualStream, kept: Sequence[int]
+) -> Iterator[tuple[StreamNorm, float]]:
+    """Yield the norm of what a block gives, if it has one, and what makes up for the channels it will lose."""
+    if isinstance(half.post_norm, StreamNorm):
+        plain = stream.contributions(replace(half, post_norm=None))
+        yield half.post_norm, compensation(half.post_norm, plain, kept)
 
 
 def stream_moments(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> Tensor:
@@ -121,11 +139,11 @@ def stream_moments(model: RootsForCausalLM, windows: PackedWindows, *, device: s
     stream = ResidualStream(model, windows, device=device)
     width = model.config.hidden_size
     moments_WW = torch.zeros(width, width, dtype=torch.float64, device=device)
-    for number, site in enumerate(walk(model, stream)):
+    for reader in walk(model, stream):
         statistics = InputStatistics(width, gram=True, device=device)
         for hidden_BTW in stream.hidden:
-            statistics.update(normalise(site.norm, hidden_BTW.to(device)).flatten(0, -2))
-        statistics.check(f"layer {number // 2}" if site.owner is not model.model else "the head")
+            statistics.update(normalise(reader.norm, hidden_BTW.to(device)).flatten(0, -2))
+        statistics.check(reader.label)
         assert statistics.gram is not None
         moments_WW += statistics.gram
     return moments_WW
@@ -149,13 +167,13 @@ def principal_axes(moments_WW: Tensor, mixed: Sequence[int]) -> Tensor:
     return axes_WW
 
 
-def _narrow(site: Site, stream: ResidualStream, kept: Sequence[int]) -> tuple[NarrowNorm, Tensor]:
-    """Let a site's norm see the kept channels alone; return it, and the Gram matrix of what that changes.
+def _narrow(reader: Reader, stream: ResidualStream, kept: Sequence[int]) -> tuple[NarrowNorm, Tensor]:
+    """Let a reader's norm see the kept channels alone; return it, and the Gram matrix of what that changes.
 
     The rows of the Gram matrix are `[d, v]`: the narrowed norm's output `v` (K channels), and what the whole
     norm's output has beyond it, `d` (W channels).
     """
-    norm, device = site.norm, stream.device
+    norm, device = reader.norm, stream.device
     narrow = NarrowNorm(norm, kept, compensation(norm, stream.hidden, kept))
     statistics = InputStatistics(norm.weight.numel() + len(kept), gram=True, device=device)
     for hidden_BTW in stream.hidden:
@@ -163,24 +181,24 @@ def _narrow(site: Site, stream: ResidualStream, kept: Sequence[int]) -> tuple[Na
         narrow_BTW = narrow(hidden_BTW)
         rows_BTZ = torch.cat([norm(hidden_BTW) - narrow_BTW, narrow_BTW[..., narrow.kept]], dim=-1)
         statistics.update(rows_BTZ.flatten(0, -2))
-    statistics.check(f"what {site.norm_name} feeds")
-    setattr(site.owner, site.norm_name, narrow)
+    statistics.check(reader.label)
+    setattr(reader.owner, reader.norm_name, narrow)
     assert statistics.gram is not None
     return narrow, statistics.gram
 
 
-def _fit_readers(site: Site, gram_ZZ: Tensor, kept: Sequence[int], *, refitted: bool) -> float:
-    """Fit a half-layer's projections to the kept channels; return their error together."""
+def _fit_readers(reader: Reader, gram_ZZ: Tensor, kept: Sequence[int], *, refitted: bool) -> float:
+    """Fit a block's projections to the kept channels; return their error together."""
     columns = range(len(gram_ZZ) - len(kept), len(gram_ZZ))
-    weight_OW = torch.cat([reader.weight for reader in site.readers])
+    weight_OW = torch.cat([projection.weight for projection in reader.projections])
     weight_OK = weight_OW[:, kept]
     # Of `[d, v]` the kept columns read `v`, and all of them read `d`: together, the whole norm's output.
     weight_OZ = torch.cat([weight_OW, weight_OK], dim=1)
     if refitted:
         weight_OK = refit(weight_OZ, gram_ZZ, columns, damping=DAMPING)
-        rows = [len(reader.weight) for reader in site.readers]
-        for reader, part_OK in zip(site.readers, weight_OK.split(rows), strict=True):
-            reader.weight[:, kept] = part_OK.to(reader.weight.dtype)
+        rows = [len(projection.weight) for projection in reader.projections]
+        for projection, part_OK in zip(reader.projections, weight_OK.split(rows), strict=True):
+            projection.weight[:, kept] = part_OK.to(projection.weight.dtype)
     return relative_error(weight_OZ, weight_OK, gram_ZZ, columns)
 
 

@@ -5,7 +5,7 @@ Shape legend: W hidden size, C input channels of a projection, T tokens of a win
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,13 +14,17 @@ from torch import Tensor, nn
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.calibration.gradients import observe_gradients
 from roots_compress.data.windows import PackedWindows
+from roots_compress.models.blocks.base import Half
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.progress import Place, bar
+from roots_compress.models.spec import Place
+from roots_compress.progress import Place as Console
+from roots_compress.progress import bar
 from roots_compress.stages.prune.held_inputs import passed_gram
 from roots_compress.stages.prune.layerwise import DAMPING, cut_projections
+from roots_compress.stages.prune.plan import MEASURED, step
 from roots_compress.stages.prune.refit import refit
 from roots_compress.stages.prune.scores import divergence
-from roots_compress.stages.prune.surgeon import Operation, head_errors, narrowing
+from roots_compress.stages.prune.surgeon import Operation, shapes
 
 FISHER_WINDOWS = 8
 """Calibration windows for the Fisher information: its backward pass costs far more than a Gram matrix."""
@@ -33,7 +37,7 @@ SCORED_EVERY = 4
 """Of those windows' tokens, one in this many is judged, at the cost of its logits over the vocabulary."""
 FISHER_RIDGE = 1e-6
 TRIED_WIDTH = 3 / 4
-"""Of an MLP's channels: the width at which its costs are held against the gradients."""
+"""Of single channels: the width at which their costs are held against the gradients."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class LayerCosts:
-    """What the shapes of one layer cost, in nats per token; they add up, as far as small costs do."""
+class BlockCosts:
+    """What the shapes of a block cost, in nats per token; blocks add up, as far as small costs do."""
 
-    attention: dict[tuple[int, int], float]
-    """By key/value groups and the query heads of each group."""
-    mlp: dict[int, float]
-    """By MLP channels, at multiples."""
-    trials: tuple[Trial | None, Trial | None] = (None, None)
-    """Of the output projection and of the MLP's; None where nothing can be cut."""
+    axes: tuple[str, ...]
+    """Those that were measured."""
+    costs: dict[tuple[int, ...], float]
+    """By the units of each group of these axes, the whole block first."""
+    trial: Trial | None = None
+    """Of the block's projection; None where nothing can be cut."""
+
+
+LayerCosts = Mapping[str, BlockCosts]
+"""By block."""
 
 
 @torch.no_grad()
@@ -64,8 +72,8 @@ def layer_costs(
 ) -> Iterator[LayerCosts]:
     """Yield each layer's costs, every narrower shape refitted as the surgeon does it.
 
-    To second order, an error `e` in what a half-layer adds to the residual stream moves the predictions by
-    `e F e / 2` nats, with the Fisher information `F` there. The errors' second moment comes from the Gram
+    To second order, an error `e` in what a block's projection gives moves the predictions by `e F e / 2`
+    nats, with the Fisher information `F` there. The errors' second moment comes from the Gram
     matrix of the projection's input and is taken to be independent of `F`: K-FAC (Martens and Grosse 2015,
     arXiv:1503.05671), as the LLM Surgeon (van der Ouderaa et al. 2023, arXiv:2312.17244) uses it for
     structured pruning. `held_against_gradients` makes up for that independence.
@@ -75,42 +83,46 @@ def layer_costs(
     """
     fishers = output_fishers(model, windows[:FISHER_WINDOWS], device=device)
     stream = ResidualStream(model, windows, device=device)
-    tokens = windows.input_ids.size
+
+    def costs(place: Place, half: Half) -> BlockCosts:
+        name = half.block.spec.projection
+        if name is None:
+            stream.add(half, stream.contributions(half))
+            return BlockCosts((), {(): 0.0})
+        projection = half.block.linear(name)
+        gram_CC = passed_gram(f"layer {place.layer}'s {place.name}.{name}", half, projection, stream)
+        gram_CC = gram_CC / (2 * windows.input_ids.size)
+        return block_costs(half, projection, gram_CC, fishers.pop(place), multiple_of=multiple_of)
 
     for index, layer in enumerate(model.model.layers):
-        attention, down = layer.self_attn, layer.mlp.down_proj
-        output, groups = attention.o_proj, attention.num_kv_heads
-        name = f"model.layers.{index}.self_attn.o_proj"
-        inputs = stream.attention_inputs(layer, index)
-        gram_CC = passed_gram(name, output, inputs, stream) / (2 * tokens)
-        operation = _begin(output, gram_CC, fishers.pop(name), groups)
-        heads = head_errors(operation, attention.num_heads // groups)
-        trials = [_trial(output, gram_CC, _first_cut(operation, attention.num_heads // groups))]
-
-        name = f"model.layers.{index}.mlp.down_proj"
-        gram_CC = passed_gram(name, down, stream.mlp_inputs(layer), stream) / (2 * tokens)
-        errors: dict[int, float] = {}
-        tried: Operation | None = None
-        for operation in narrowing(_begin(down, gram_CC, fishers.pop(name), down.in_features), multiple_of):
-            errors[len(operation.units)] = operation.lost
-            if tried is None and len(operation.units) <= TRIED_WIDTH * down.in_features:
-                tried = operation
-        trials.append(_trial(down, gram_CC, tried))
-        yield LayerCosts(heads, errors, (trials[0], trials[1]))
+        yield {half.name: costs(Place(index, half.name), half) for half in layer.halves}
 
 
-def _begin(projection: nn.Linear, gram_CC: Tensor, fisher_WW: Tensor, units: int) -> Operation:
+def block_costs(
+    half: Half, projection: nn.Linear, gram_CC: Tensor, fisher_WW: Tensor, *, multiple_of: int
+) -> BlockCosts:
+    """Return what the shapes of a block cost.
+
+    Args:
+        half: the block.
+        projection: of its axes.
+        gram_CC: of its input, halved, per token.
+        fisher_WW: of its output, per token.
+        multiple_of: what the number of single channels is a multiple of.
+    """
+    axes = [axis for axis in half.block.spec.axes() if axis.name in MEASURED]
     weight_WC = _factor(fisher_WW).T @ projection.weight.double()
-    return Operation.begin(weight_WC, gram_CC, units, damping=DAMPING)
-
-
-def _first_cut(operation: Operation, queries: int) -> Operation | None:
-    """Return attention's output projection without a query head of each group, or else without a group."""
-    groups = len(operation.units)
-    if queries > 1:
-        every = torch.arange(groups * queries, device=operation.units.device)
-        return replace(operation, units=every).without_cheapest(1, groups=groups)
-    return operation.without_cheapest(1) if groups > 1 else None
+    operation = Operation.begin(weight_WC, gram_CC, axes[0].units, damping=DAMPING)
+    costs: dict[tuple[int, ...], float] = {}
+    tried: Operation | None = None
+    parts = [axis.each for axis in axes[1:]]
+    for kept, cut in shapes(operation, [step(axis, multiple_of) for axis in axes], parts):
+        # The first of many channels to leave cost next to nothing.
+        most = TRIED_WIDTH * len(operation.units) if operation.size == 1 else projection.in_features - 1
+        if tried is None and costs and cut.weight.shape[1] <= most:
+            tried = cut
+        costs[kept] = cut.lost
+    return BlockCosts(tuple(axis.name for axis in axes), costs, _trial(projection, gram_CC, tried))
 
 
 def _trial(projection: nn.Linear, gram_CC: Tensor, cut: Operation | None) -> Trial | None:
@@ -130,9 +142,9 @@ def held_against_gradients(
     *,
     seed: int = 0,
     device: str,
-    console: Place,
+    console: Console,
 ) -> list[LayerCosts]:
-    """Return the costs, those of each half-layer scaled so that its trial costs what the gradients say.
+    """Return the costs, those of each block scaled so that its trial costs what the gradients say.
 
     An error and the gradient at the same token are not independent: the few tokens with massive activations
     hold most of an error, and hardly move the predictions, and where heads matter the gradients are large. To
@@ -150,8 +162,8 @@ def held_against_gradients(
     Raises:
         StageError: the loss is NaN or infinite.
     """
-    names = cut_projections(model)
-    trials = dict(zip(names, (trial for each in costs for trial in each.trials), strict=True))
+    names = cut_projections(model.config.spec)
+    trials = {name: costs[place.layer][place.name].trial for place, name in names.items()}
     judged = {name: 0.0 for name, trial in trials.items() if trial is not None}
     windows = windows[:TRIAL_WINDOWS]
 
@@ -167,26 +179,26 @@ def held_against_gradients(
             model, windows, list(judged), observer, sampled=labels, device=device, progress=progress
         )
 
-    def scale(name: str) -> float:
-        trial = trials[name]
-        return 1.0 if trial is None or trial.cost <= 0 else judged[name] / trial.cost
+    def scaled(place: Place, block: BlockCosts) -> BlockCosts:
+        if block.trial is None or block.trial.cost <= 0:
+            return replace(block, trial=None)
+        factor = judged[names[place]] / block.trial.cost
+        return replace(block, costs={kept: cost * factor for kept, cost in block.costs.items()}, trial=None)
 
     return [
-        LayerCosts(
-            {shape: cost * scale(output) for shape, cost in each.attention.items()},
-            {width: cost * scale(down) for width, cost in each.mlp.items()},
-        )
-        for each, output, down in zip(costs, names[::2], names[1::2], strict=True)
+        {name: scaled(Place(index, name), block) for name, block in layer.items()}
+        for index, layer in enumerate(costs)
     ]
 
 
-def output_fishers(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> dict[str, Tensor]:
-    """Return the Fisher information of what every half-layer adds to the residual stream, `WW`, per token.
+def output_fishers(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> dict[Place, Tensor]:
+    """Return the Fisher information of what every block's projection gives, `WW`, per token.
 
     The second moment of the gradients of the predictions' log-likelihood, at labels that the model itself
     predicts (drawn with a fixed seed).
     """
     fishers: dict[str, Tensor] = {}
+    projections = cut_projections(model.config.spec)
 
     def observer(name: str, _inputs: Tensor, gradient_TW: Tensor) -> None:
         gradient_TW = gradient_TW.double()
@@ -194,8 +206,8 @@ def output_fishers(model: RootsForCausalLM, windows: PackedWindows, *, device: s
         fishers[name] = fishers[name] + moment_WW if name in fishers else moment_WW
 
     labels = torch.Generator().manual_seed(0)
-    observe_gradients(model, windows, cut_projections(model), observer, sampled=labels, device=device)
-    return fishers
+    observe_gradients(model, windows, projections.values(), observer, sampled=labels, device=device)
+    return {place: fishers[name] for place, name in projections.items()}
 
 
 @torch.no_grad()
@@ -206,25 +218,25 @@ def layer_divergences(model: RootsForCausalLM, windows: PackedWindows, *, device
     the loss, and not by what they change in the stream (block influence, Men et al. 2024, arXiv:2403.03853).
     """
     stream = ResidualStream(model, windows[:DROP_WINDOWS], device=device)
-    layers = list(enumerate(model.model.layers))
+    layers = list(model.model.layers)
 
     def run(fork: ResidualStream, start: int) -> Tensor:
-        for index, layer in layers[start:]:
-            fork.advance(layer, index)
+        for layer in layers[start:]:
+            fork.advance(layer)
         return sampled_predictions(model, fork)
 
     reference_RV = run(stream.fork(), 0)
     found = []
-    for index, layer in layers:
+    for index, layer in enumerate(layers):
         found.append(divergence(reference_RV, run(stream.fork(), index + 1)))
-        stream.advance(layer, index)
+        stream.advance(layer)
     return found
 
 
 def sampled_predictions(model: RootsForCausalLM, stream: ResidualStream) -> Tensor:
     """Return the logits `RV` at one in `SCORED_EVERY` tokens of a stream that has passed the last layer."""
     rows_RW = torch.cat([hidden_BTW[:, ::SCORED_EVERY].flatten(0, 1) for hidden_BTW in stream.hidden])
-    found_RV: Tensor = model.project(model.model.norm(rows_RW.to(stream.device)))
+    found_RV: Tensor = model.project(model.model.normed(rows_RW.to(stream.device)))
     return found_RV
 
 

@@ -27,11 +27,12 @@ from roots_compress.results import GateResult, Json
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.prune.expected_cost import phases_of
 from roots_compress.stages.prune.layerwise import LayerErrors, LayerwiseCutter
-from roots_compress.stages.prune.plan import Plan
+from roots_compress.stages.prune.plan import AXES, Plan, narrowed
 from roots_compress.stages.prune.refit import rows_needed
 from roots_compress.stages.prune.residual import cut_residual
-from roots_compress.stages.prune.targets.allocate import Allocation, allocate, make_plan
-from roots_compress.stages.prune.targets.decode_time import Stopwatch
+from roots_compress.stages.prune.targets.allocate import Allocation, allocate
+from roots_compress.stages.prune.targets.decode_time import DecodeTimer
+from roots_compress.stages.prune.targets.shapes import make_plan
 from roots_compress.stages.prune.targets.solvers import solvers
 from roots_compress.stages.prune.working_copy import part_with, sharing_copy
 from roots_compress.training.distillation.teach import teach
@@ -48,7 +49,7 @@ class Cut:
     """Of the others."""
     allocation: Allocation
     residual_errors: list[float] | None = None
-    """Of what each half of them reads out of a narrower residual stream; None where that is not cut."""
+    """Of what each of their blocks reads of a narrower residual stream; None where that is not cut."""
 
 
 def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
@@ -77,10 +78,10 @@ def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) ->
         own = Checkpoint(model, checkpoint.tokenizer)
         with (
             Phases(context.console, "prune", phases_of(config, windows)) as phases,
-            _timed(config, checkpoint, context.work / "timing", phases) as watch,
+            _timed(config, checkpoint, context.work / "timing", phases) as timer,
         ):
             windows = with_own_text(windows, own, config.own_windows, seed=seed, console=phases)
-            cut = _cut(config, plan, model, windows, watch, device=device, console=phases)
+            cut = _cut(config, plan, model, windows, timer, device=device, console=phases)
         part_with(model, original)
         _check_result(model, original, cut.allocation)
         notes = _notes(original, model, windows, cut)
@@ -107,7 +108,7 @@ def planned(
         InputError: as `prune` does.
     """
     check_resizable(checkpoint.model)
-    plan = make_plan(config, checkpoint.model)
+    plan = make_plan(config, checkpoint.model.config.spec)
     if config.recovery is not None and config.recovery.rank is not None:
         with located(("recovery",)):
             check_rank(checkpoint.model, config.recovery.rank)
@@ -117,15 +118,16 @@ def planned(
 @contextmanager
 def _timed(
     config: PruneConfig, checkpoint: Checkpoint, folder: Path, console: Phases
-) -> Iterator[Stopwatch | None]:
+) -> Iterator[DecodeTimer | None]:
     """Time the model, where the target is a time that it can reach; None with every other."""
     target = config.target
     if target is None or target.decode_ms is None:
         yield None
         return
-    with Stopwatch(checkpoint.model.config, folder, multiple_of=config.multiple_of, console=console) as watch:
-        watch.check_reachable(target.decode_ms)
-        yield watch
+    model = checkpoint.model.config
+    with DecodeTimer(model, folder, multiple_of=config.multiple_of, console=console) as timer:
+        timer.check_reachable(target.decode_ms)
+        yield timer
 
 
 def _calibration_windows(
@@ -136,7 +138,11 @@ def _calibration_windows(
     windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
     count = len(windows.input_ids)
     tokens = (count + config.own_windows) * block_size
-    short = [each for each in solvers(config, checkpoint.model, plan) if tokens < rows_needed(each.widest)]
+    short = [
+        each
+        for each in solvers(config, checkpoint.model.config.spec, plan)
+        if tokens < rows_needed(each.widest)
+    ]
     if short:
         needed = rows_needed(max(each.widest for each in short))
         more = ceil(needed / block_size) - config.own_windows
@@ -157,13 +163,13 @@ def _cut(
     plan: Plan,
     model: RootsForCausalLM,
     windows: PackedWindows,
-    watch: Stopwatch | None,
+    timer: DecodeTimer | None,
     *,
     device: str,
     console: Phases,
 ) -> Cut:
     """Cut the model in place."""
-    allocation = allocate(config, plan, model, windows, watch, device=device, console=console)
+    allocation = allocate(config, plan, model, windows, timer, device=device, console=console)
     targets = allocation.targets
     sources = [index for index, target in enumerate(targets) if target is not None]
     keep_layers(model, sources)
@@ -192,16 +198,18 @@ def _check_result(model: RootsForCausalLM, original: RootsForCausalLM, allocatio
             f"pruning left {after:,} parameters of {before:,}: nothing was removed",
             remedy="Raise the ratios, or lower the target or multiple_of.",
         )
-    targets = [target for target in allocation.targets if target is not None]
-    for index, (layer, target) in enumerate(zip(model.model.layers, targets, strict=True)):
-        heads = target.kv_groups * target.queries
-        meant = heads * model.config.layers[index]["head_dim"], target.mlp_channels
-        found = layer.self_attn.o_proj.in_features, layer.mlp.down_proj.in_features
-        if found != meant:
-            raise StageError(
-                f"pruning left layer {index} with inputs of {found} channels, and meant {meant}",
-                remedy="This is a fault of roots-compress: please report it.",
-            )
+    planned = zip(original.config.spec.layers, allocation.targets, strict=True)
+    meant = [narrowed(layer, target) for layer, target in planned if target is not None]
+    for index, (layer, sublayers) in enumerate(zip(model.model.layers, meant, strict=True)):
+        for half, sublayer in zip(layer.halves, sublayers, strict=True):
+            for name, matrix in sublayer.op.matrices(model.config.hidden_size).items():
+                found = tuple(half.block.linear(name).weight.shape)
+                if found != (matrix.rows, matrix.width):
+                    raise StageError(
+                        f"pruning left layer {index}'s {half.name}.{name} with the shape {found}, and meant "
+                        f"{(matrix.rows, matrix.width)}",
+                        remedy="This is a fault of roots-compress: please report it.",
+                    )
 
 
 def _notes(
@@ -215,9 +223,11 @@ def _notes(
         "parameters_after": model.num_parameters(),
         "calibration_tokens": int(windows.input_ids.size),
         "dropped_layers": list(cut.dropped),
-        "attention_errors": [error.attention for error in cut.errors],
-        "mlp_errors": [error.mlp for error in cut.errors],
     }
+    for place, op in model.config.spec.blocks():
+        errors = notes.setdefault(f"{op.kind}_errors", [])
+        assert isinstance(errors, list)
+        errors.append(cut.errors[place.layer][place.name])
     if cut.residual_errors is not None:
         notes["residual_errors"] = list(cut.residual_errors)
         notes["hidden_size_before"] = original.config.hidden_size
@@ -226,9 +236,11 @@ def _notes(
         notes["estimated_divergence"] = cut.allocation.cost
     if cut.allocation.decode_ms is not None:
         notes["decode_ms"] = cut.allocation.decode_ms
-    for key in ("intermediate_size", "num_attention_heads", "num_key_value_heads"):
-        for when, config in (("before", original.config), ("after", model.config)):
-            notes[f"{key}_{when}"] = [layer[key] for layer in config.layers]
+    for when, spec in (("before", original.config.spec), ("after", model.config.spec)):
+        for axis in (axis for _, op in spec.blocks() for axis in op.axes()):
+            widths = notes.setdefault(f"{AXES[axis.name].width}_{when}", [])
+            assert isinstance(widths, list)
+            widths.append(axis.units)
     return notes
 
 

@@ -7,7 +7,7 @@ U units of S neighbouring channels each, B channels that leave together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -113,32 +113,34 @@ def removal_scores(operation: Operation, kept: int, *, at_once: int, groups: int
     return scores_U
 
 
-def narrowing(operation: Operation, multiple: int) -> Iterator[Operation]:
-    """Yield the projection at every multiple of `multiple` units, from all there are down to the least.
+def narrowing(operation: Operation, multiple: int, *, groups: int = 1) -> Iterator[Operation]:
+    """Yield the projection at every multiple of `multiple` units a group, from all there are to the least.
 
     The units that leave first also leave at every smaller width.
     """
     yield operation
-    while len(operation.units) > multiple:
-        operation = operation.without_cheapest(len(operation.units) % multiple or multiple)
+    while (units := len(operation.units) // groups) > multiple:
+        operation = operation.without_cheapest(units % multiple or multiple, groups=groups)
         yield operation
 
 
-def head_errors(operation: Operation, queries: int) -> dict[tuple[int, int], float]:
-    """Return the squared error at every number of key/value groups and of query heads in each of them.
+def shapes(
+    operation: Operation, steps: Sequence[int], parts: Sequence[int] = (), *, groups: int = 1
+) -> Iterator[tuple[tuple[int, ...], Operation]]:
+    """Yield the projection in every shape, with the units that each group of each axis keeps, all first.
 
     Args:
-        operation: on an output projection, whose units are key/value groups.
-        queries: query heads of a group; every group loses its cheapest one at a time.
+        operation: its units are those of the first axis.
+        steps: for each axis, what its units are a multiple of.
+        parts: for each axis but the first, the units into which one of the axis before it divides: as query
+            heads are parts of key/value groups. Every whole loses its cheapest parts.
+        groups: equal groups of neighbouring units; all lose equally many.
     """
-    errors = {}
-    while True:
-        groups = len(operation.units)
-        heads = replace(operation, units=torch.arange(groups * queries, device=operation.units.device))
-        errors[groups, queries] = heads.lost
-        for left in range(queries - 1, 0, -1):
-            heads = heads.without_cheapest(1, groups=groups)
-            errors[groups, left] = heads.lost
-        if groups == 1:
-            return errors
-        operation = operation.without_cheapest(1)
+    for each in narrowing(operation, steps[0], groups=groups):
+        units = len(each.units)
+        if not parts:
+            yield (units // groups,), each
+            continue
+        divided = replace(each, units=torch.arange(units * parts[0], device=each.units.device))
+        for kept, cut in shapes(divided, steps[1:], parts[1:], groups=units):
+            yield (units // groups, *kept), cut

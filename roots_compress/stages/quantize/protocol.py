@@ -28,7 +28,7 @@ class QuantizeStage(Stage[QuantizeConfig]):
         """Refuse a cache in int8 that the graph could not read."""
         if config.cache == "int8":
             require_fusible(info.limits.fusible is not False, where=Key("cache"))
-        return replace(info, outline=None, source=None)
+        return replace(info, spec=None, source=None)
 
     def check_start(self, config: QuantizeConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
         """Refuse a calibration or a number of bytes that cannot be."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from roots_compress.checkpoints.outline import WIDTHS, Outline
 from roots_compress.configs.train import TrainConfig
 from roots_compress.models.limits import Limits, is_fusible
+from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.train.architecture import architecture_spec
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -20,14 +21,8 @@ class TrainStage(MakerStage[TrainConfig]):
 
     def planned(self, config: TrainConfig) -> ModelInfo:
         """Return the shape that the settings name."""
-        shape = config.architecture
-        layer = {key: getattr(shape, key) for key in WIDTHS}
-        fusible = is_fusible(shape.position, shape.attention.kind, [shape.head_dim])
-        return ModelInfo(
-            Limits(shape.max_position_embeddings, fusible),
-            Outline([layer] * shape.num_layers, shape.hidden_size),
-            config.tokenizer.vocab_size,
-        )
+        spec = _planned_spec(config)
+        return ModelInfo(Limits(spec.max_positions, is_fusible(spec)), spec, config.tokenizer.vocab_size)
 
     def check(self, config: TrainConfig, info: ModelInfo) -> ModelInfo:
         """Return the same shape with other weights."""
@@ -36,9 +31,7 @@ class TrainStage(MakerStage[TrainConfig]):
     def estimate(self, config: TrainConfig, parameters: float | None, *, device: str) -> Estimate:
         """Count the training of all weights."""
         if parameters is None:
-            from roots_compress.stages.train.stage import planned_parameters
-
-            parameters = planned_parameters(config)
+            parameters = _planned_spec(config).parameters
         return least(parameters, parameters, trained_on=device)
 
     def make(self, config: TrainConfig, context: StageContext) -> Checkpoint:
@@ -52,3 +45,8 @@ class TrainStage(MakerStage[TrainConfig]):
         from roots_compress.stages.train.stage import train
 
         return train(config, checkpoint, context)
+
+
+def _planned_spec(config: TrainConfig) -> ModelSpec:
+    """Return the model from scratch, if its tokenizer finds all its entries."""
+    return architecture_spec(config.architecture, config.tokenizer.vocab_size)

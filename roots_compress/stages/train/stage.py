@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.recipe.schema import located
-from roots_compress.configs.train import ArchitectureConfig, SparseAttentionConfig, TrainConfig
+from roots_compress.configs.train import TrainConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.stages.base import StageContext, StageOutcome
+from roots_compress.stages.train.architecture import architecture_spec
 from roots_compress.training.loop import fit, windows_needed
 from roots_compress.training.objective import CrossEntropy
 
@@ -36,9 +36,8 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
         InputError: the tokenizer's settings cannot be met.
     """
     tokenizer = train_tokenizer(text.train, config.tokenizer)
-    shape = model_config(
-        config.architecture,
-        vocab_size=len(tokenizer),
+    shape = RootsConfig(
+        spec=architecture_spec(config.architecture, len(tokenizer)),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -51,13 +50,6 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
             for writer in (block.self_attn.o_proj, block.mlp.down_proj):
                 writer.weight.mul_((2 * len(model.model.layers)) ** -0.5)
     return Checkpoint(model, tokenizer)
-
-
-def planned_parameters(config: TrainConfig) -> int:
-    """Return how many parameters a model from scratch will have, if its tokenizer finds all its entries."""
-    with torch.device("meta"):
-        shape = model_config(config.architecture, vocab_size=config.tokenizer.vocab_size)
-        return sum(parameter.numel() for parameter in RootsForCausalLM(shape).parameters())
 
 
 def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
@@ -93,41 +85,3 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
             label=config.name,
         )
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), summary.to_json())
-
-
-def model_config(architecture: ArchitectureConfig, **vocabulary: Any) -> RootsConfig:
-    """Return the model config of an architecture; `vocabulary` holds its size and the special tokens' ids."""
-    layer = {
-        "num_attention_heads": architecture.num_attention_heads,
-        "num_key_value_heads": architecture.num_key_value_heads,
-        "head_dim": architecture.head_dim,
-        "intermediate_size": architecture.intermediate_size,
-    }
-    return RootsConfig(
-        hidden_size=architecture.hidden_size,
-        layers=[dict(layer) for _ in range(architecture.num_layers)],
-        max_position_embeddings=architecture.max_position_embeddings,
-        norm=architecture.norm,
-        position=architecture.position,
-        rope_parameters=(
-            {"rope_type": "default", "rope_theta": architecture.rope_theta}
-            if architecture.position == "rotary"
-            else None
-        ),
-        activation=architecture.activation,
-        gated_mlp=architecture.gated_mlp,
-        attention_bias=architecture.attention_bias,
-        qk_norm=architecture.qk_norm,
-        tie_word_embeddings=architecture.tie_word_embeddings,
-        attention=_attention(architecture.attention),
-        **vocabulary,
-    )
-
-
-def _attention(sparse: SparseAttentionConfig) -> dict[str, Any]:
-    if sparse.kind == "top_m":
-        return {"kind": "top_m", "top_m": sparse.top_m}
-    if sparse.kind == "block":
-        size = {} if sparse.block_size is None else {"block_size": sparse.block_size}
-        return {"kind": "block", "num_blocks": sparse.num_blocks, **size}
-    return {"kind": "dense"}

@@ -3,68 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rich.console import Console
 
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.layers import RootsLayer
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.spec import Layer
 from roots_compress.progress import Phases, track_made
 from roots_compress.results import Json
-from roots_compress.stages.prune.plan import LayerTarget, Plan, best_units, plan_ratios
+from roots_compress.stages.prune.plan import MEASURED, LayerTarget, Plan, best_units, narrowed, ratio_of
 from roots_compress.stages.prune.sensitivity import (
     LayerCosts,
     held_against_gradients,
     layer_costs,
     layer_divergences,
 )
-from roots_compress.stages.prune.targets.decode_time import Stopwatch
+from roots_compress.stages.prune.targets.decode_time import DecodeTimer
 from roots_compress.stages.prune.targets.meet_time import NOISE, meet_time
-from roots_compress.stages.prune.targets.shapes import (
-    AXES,
-    Axis,
-    check_equal,
-    choose_shapes,
-    full_shape,
-    parameters_to_save,
-    saved,
-)
+from roots_compress.stages.prune.targets.shapes import choose_shapes, saved
 
 
-def make_plan(config: PruneConfig, model: RootsForCausalLM) -> Plan:
-    """Return what the ratios or the target ask for; needs nothing but the model's shape.
-
-    Raises:
-        InputError: no legal shape answers to them; the nearest that does is named.
-    """
-    plan = plan_ratios(config, model.config.layers, model.config.hidden_size)
-    if config.target is None:
-        return plan
-    if config.target.decode_ms is None:
-        needed = parameters_to_save(
-            config.target, model, multiple_of=config.multiple_of, uniform=config.uniform
-        )
-        return replace(plan, needed=needed)
-    if config.uniform:
-        check_equal(list(model.model.layers))
-    return plan
-
-
-def measured_axes(config: PruneConfig) -> list[Axis]:
+def measured_axes(config: PruneConfig) -> list[str]:
     """Return what of a layer is cut where measured costs say; empty where the plan's widths are final."""
     if config.target is not None:
-        return list(AXES)
-    if config.uniform:
-        return []
-    ratios: dict[Axis, float] = {
-        "kv_groups": config.head_ratio,
-        "queries": config.query_ratio,
-        "mlp_channels": config.ratio,
-    }
-    return [axis for axis, ratio in ratios.items() if ratio]
+        return list(MEASURED)
+    return [] if config.uniform else [axis for axis in MEASURED if ratio_of(config, axis)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +51,7 @@ def allocate(
     plan: Plan,
     model: RootsForCausalLM,
     windows: PackedWindows,
-    watch: Stopwatch | None,
+    timer: DecodeTimer | None,
     *,
     device: str,
     console: Phases,
@@ -96,7 +63,7 @@ def allocate(
         plan: of `make_plan`.
         model: uncut, on the device.
         windows: calibration text.
-        watch: has timed the model, where the target is a time.
+        timer: has timed the model, where the target is a time.
         device: as `resolve_device` returns it.
         console: where progress goes.
 
@@ -104,7 +71,7 @@ def allocate(
         InputError: no shape reaches the target.
         StageError: activations or the loss are not finite.
     """
-    layers = list(model.model.layers)
+    layers, width = model.config.spec.layers, model.config.spec.width
     targets = list[LayerTarget | None](plan.targets)
     divergences = None
     if plan.layers < len(layers) or config.target is not None:
@@ -122,31 +89,39 @@ def allocate(
     )
     costs = held_against_gradients(model, list(measured), windows, device=device, console=console)
     if config.target is None:
-        return _by_ratios(axes, targets, layers, costs)
-    if watch is not None:
+        return _by_ratios(axes, targets, layers, costs, width=width)
+    if timer is not None:
         assert config.target.decode_ms is not None
         uniform, target_ms = config.uniform, config.target.decode_ms
         return _in_time(
-            target_ms, watch, layers, costs, divergences, uniform=uniform, console=console.console
+            target_ms, timer, layers, costs, divergences, uniform=uniform, console=console.console
         )
     assert plan.needed is not None
-    chosen = choose_shapes(layers, costs, plan.needed, divergences=divergences, uniform=config.uniform)
+    saves = partial(saved, width=width)
+    chosen = choose_shapes(
+        layers, costs, plan.needed, saves=saves, divergences=divergences, uniform=config.uniform
+    )
     return Allocation(*chosen)
 
 
 def _by_ratios(
-    axes: Sequence[Axis],
+    axes: Sequence[str],
     targets: Sequence[LayerTarget | None],
-    layers: Sequence[RootsLayer],
+    layers: Sequence[Layer],
     costs: Sequence[LayerCosts],
+    *,
+    width: int,
 ) -> Allocation:
     """The ratios say how much, and of what; where, the costs do."""
     stay = [(index, target) for index, target in enumerate(targets) if target is not None]
+    # What no measured axis has is cut as planned.
+    starts = [narrowed(layers[index], _without(target, axes)) for index, target in stay]
     shapes, cost = choose_shapes(
-        [layers[index] for index, _ in stay],
+        starts,
         [costs[index] for index, _ in stay],
-        sum(saved(layers[index], target) for index, target in stay),
+        sum(saved(layer, target, width=width) for layer, (_, target) in zip(starts, stay, strict=True)),
         axes=axes,
+        saves=partial(saved, width=width),
         divergences=None,
         uniform=False,
     )
@@ -156,31 +131,40 @@ def _by_ratios(
     return Allocation(chosen, cost)
 
 
+def _without(target: LayerTarget, axes: Sequence[str]) -> LayerTarget:
+    return {
+        name: {axis: units for axis, units in kept.items() if axis not in axes}
+        for name, kept in target.items()
+    }
+
+
 def _in_time(
     target_ms: float,
-    watch: Stopwatch,
-    layers: Sequence[RootsLayer],
+    timer: DecodeTimer,
+    layers: Sequence[Layer],
     costs: Sequence[LayerCosts],
     divergences: Sequence[float] | None,
     *,
     uniform: bool,
     console: Console,
 ) -> Allocation:
-    """Choose shapes by the stopwatch's time model, and time what is chosen; say so where that is too slow."""
+    """Choose shapes by the fitted times, and time what is chosen; say so where that is too slow."""
 
-    def saves(layer: RootsLayer, shape: LayerTarget | None) -> int:
-        return watch.times.saves(full_shape(layer), shape)
+    def saves(layer: Layer, shape: LayerTarget | None) -> int:
+        return timer.times.saves(layer, None if shape is None else narrowed(layer, shape))
 
     def choose(milliseconds: float) -> tuple[list[LayerTarget | None], float]:
-        needed = max(1, watch.times.units_above(watch.whole, milliseconds))
+        needed = max(1, timer.times.units_above(layers, milliseconds))
         return choose_shapes(layers, costs, needed, saves=saves, divergences=divergences, uniform=uniform)
 
+    def measure(choice: tuple[list[LayerTarget | None], float]) -> float:
+        shapes = zip(layers, choice[0], strict=True)
+        return timer.measure([None if shape is None else narrowed(layer, shape) for layer, shape in shapes])
+
     try:
-        timed = meet_time(
-            target_ms, choose, measure=lambda chosen: watch.measure(chosen[0]), cost=lambda chosen: chosen[1]
-        )
+        timed = meet_time(target_ms, choose, measure, cost=lambda chosen: chosen[1])
     except ValueError:
-        raise watch.unreachable(target_ms) from None
+        raise timer.unreachable(target_ms) from None
     met = timed.milliseconds <= target_ms * (1 + NOISE)
     if not met:
         console.print(
@@ -190,5 +174,5 @@ def _in_time(
             highlight=False,
             soft_wrap=True,
         )
-    measured = {"target": target_ms, "after": timed.milliseconds, "met": met, **watch.notes()}
+    measured = {"target": target_ms, "after": timed.milliseconds, "met": met, **timer.notes()}
     return Allocation(*timed.choice, measured)

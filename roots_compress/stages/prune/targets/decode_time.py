@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
@@ -17,8 +17,9 @@ from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.progress import Place, bar
 from roots_compress.results import Json
-from roots_compress.stages.prune.plan import LayerTarget
+from roots_compress.stages.prune.plan import AXES
 from roots_compress.stages.prune.targets.meet_time import Shapes, fit_times, probes
+from roots_compress.stages.prune.targets.shapes import narrowest
 
 CONTEXT = 128
 """Tokens of context at which decoding is timed."""
@@ -26,7 +27,7 @@ DECODE_TOKENS = 16
 REPEATS = 15
 
 
-class Stopwatch:
+class DecodeTimer:
     """Times models that are as a given one, but for the shapes of their layers.
 
     Each is a float32 graph with random weights, which takes as long as any other of that shape. All are timed
@@ -48,7 +49,7 @@ class Stopwatch:
         """
         self._config, self._folder, self._console = config, folder, console
         self._multiple_of, self._threads = multiple_of, torch.get_num_threads()
-        self.whole = [_shape(layer) for layer in config.layers]
+        self.whole = config.spec.layers
         shutil.rmtree(folder, ignore_errors=True)
         models = probes(self.whole, multiple_of)
         found = self._time({str(index): shapes for index, shapes in enumerate(models)})
@@ -84,12 +85,13 @@ class Stopwatch:
     @property
     def _fastest_ms(self) -> float:
         # Which layer stays is not known before they are measured.
-        narrow = [LayerTarget(1, 1, min(self._multiple_of, each.mlp_channels)) for each in self.whole]
-        return max(self.times.total([each]) for each in narrow)
+        return max(self.times.total([narrowest(each, self._multiple_of)]) for each in self.whole)
 
     def notes(self) -> dict[str, Json]:
         """Return what was measured, for a report."""
-        parts: dict[str, Json] = {**asdict(self.times)}
+        times = self.times
+        units: dict[str, Json] = {str(AXES[axis].time): each for axis, each in times.units.items()}
+        parts: dict[str, Json] = {"base": times.base, "layer": times.layer, **units}
         return {"before": self.whole_ms, "context": CONTEXT, "threads": self._threads, "parts": parts}
 
     def measure(self, shapes: Shapes) -> float:
@@ -130,23 +132,9 @@ class Stopwatch:
 
 def _random_model(config: RootsConfig, shapes: Shapes) -> RootsForCausalLM:
     """Return a model of the given layers and otherwise of the given config, its weights from a fixed seed."""
-    document = config.to_dict()
-    document["layers"] = [
-        {
-            **layer,
-            "num_attention_heads": shape.kv_groups * shape.queries,
-            "num_key_value_heads": shape.kv_groups,
-            "intermediate_size": shape.mlp_channels,
-        }
-        for layer, shape in zip(config.layers, shapes, strict=True)
-        if shape is not None
-    ]
+    config = copy.deepcopy(config)
+    config.spec = config.spec.with_layers(tuple(shape for shape in shapes if shape is not None))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(document)).float().eval()
+        model: RootsForCausalLM = RootsForCausalLM(config).float().eval()
     return model
-
-
-def _shape(layer: Mapping[str, int]) -> LayerTarget:
-    groups = layer["num_key_value_heads"]
-    return LayerTarget(groups, layer["num_attention_heads"] // groups, layer["intermediate_size"])

@@ -1,13 +1,14 @@
 """What the shapes of layers cost in milliseconds: a linear model, fitted to a few timings. Pure functions.
 
 Decoding one token reads every weight once and starts every operator once. So its time is taken as the sum of
-a part for the model (embedding, head, the call itself) and, for each layer, a part for being there, one for
-each query head, one for each key/value group and one for each MLP channel.
+a part for the model (embedding, head, the call itself), one for each layer, and one for each unit of every
+measured axis: each query head, each key/value group, each MLP channel. Experts take none: a token goes through
+as many of them, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil
@@ -16,9 +17,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from roots_compress.stages.prune.plan import LayerTarget
+from roots_compress.models.spec import Layer
+from roots_compress.stages.prune.plan import MEASURED, narrowed, step
 
-Shapes = Sequence[LayerTarget | None]
+Shapes = Sequence[Layer | None]
 """Of the layers of a model, in order; None: the layer is not there."""
 Chosen = TypeVar("Chosen")
 
@@ -36,23 +38,21 @@ class TimeModel:
 
     base: float
     layer: float
-    head: float
-    group: float
-    channel: float
+    units: Mapping[str, float]
+    """Of each axis."""
 
     def total(self, shapes: Shapes) -> float:
         """Return the milliseconds a token takes through a model of these layers."""
         return self.base + sum(map(self.of_layer, shapes))
 
-    def of_layer(self, shape: LayerTarget | None) -> float:
+    def of_layer(self, layer: Layer | None) -> float:
         """Return a layer's part of them."""
-        if shape is None:
+        if layer is None:
             return 0.0
-        attention = self.head * shape.kv_groups * shape.queries + self.group * shape.kv_groups
-        return self.layer + attention + self.channel * shape.mlp_channels
+        return self.layer + sum(self.units[axis] * count for axis, count in units_of(layer).items())
 
-    def saves(self, full: LayerTarget, shape: LayerTarget | None) -> int:
-        """Return what a layer saves by being cut to a shape, or dropped (None), in nanoseconds."""
+    def saves(self, full: Layer, shape: Layer | None) -> int:
+        """Return what a layer saves by getting a shape, or by being dropped (None), in nanoseconds."""
         return round((self.of_layer(full) - self.of_layer(shape)) / UNIT_MS)
 
     def units_above(self, shapes: Shapes, milliseconds: float) -> int:
@@ -60,21 +60,33 @@ class TimeModel:
         return ceil((self.total(shapes) - milliseconds) / UNIT_MS)
 
 
-def probes(full: Sequence[LayerTarget], multiple_of: int) -> list[Shapes]:
+def units_of(layer: Layer) -> dict[str, int]:
+    """Return how many units of each measured axis a layer has."""
+    found = dict.fromkeys(MEASURED, 0)
+    for axis in (axis for sublayer in layer for axis in sublayer.op.axes() if axis.name in found):
+        found[axis.name] += axis.units
+    return found
+
+
+def probes(full: Sequence[Layer], multiple_of: int) -> list[Shapes]:
     """Return the models to time: the whole one, then one with half of each thing that times are split by."""
 
-    def half(count: int) -> int:
-        return max(count // 2, 1)
-
-    def narrow(width: int) -> int:
-        return max(round(width / 2 / multiple_of) * multiple_of, min(width, multiple_of))
+    def halved(layer: Layer, name: str) -> Layer:
+        target = {
+            each.name: {
+                axis.name: max(axis.each // 2 // of * of, min(axis.each, of))
+                for axis in each.op.axes()
+                if axis.name == name
+                for of in [step(axis, multiple_of)]
+            }
+            for each in layer
+        }
+        return narrowed(layer, target)
 
     variants: list[Shapes] = [
         list(full),
         [each if index % 2 == 0 else None for index, each in enumerate(full)],
-        [LayerTarget(each.kv_groups, each.queries, narrow(each.mlp_channels)) for each in full],
-        [LayerTarget(each.kv_groups, half(each.queries), each.mlp_channels) for each in full],
-        [LayerTarget(half(each.kv_groups), each.queries, each.mlp_channels) for each in full],
+        *([halved(layer, axis) for layer in full] for axis in MEASURED),
     ]
     return [variant for index, variant in enumerate(variants) if variant not in variants[:index]]
 
@@ -82,7 +94,7 @@ def probes(full: Sequence[LayerTarget], multiple_of: int) -> list[Shapes]:
 def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeModel:
     """Fit the time model to timings: least squares of the relative errors, no part below 0.
 
-    With five unknowns the non-negative least squares solution (Lawson and Hanson 1974) is found by solving
+    With so few unknowns the non-negative least squares solution (Lawson and Hanson 1974) is found by solving
     for every subset of them and keeping the best whose parts are all non-negative.
 
     Args:
@@ -100,7 +112,8 @@ def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeMo
             if (found >= 0).all() and error < least - 1e-12:
                 best, least = np.zeros_like(best), error
                 best[list(subset)] = found
-    return TimeModel(*best.tolist())
+    base, layer, *units = best.tolist()
+    return TimeModel(base, layer, dict(zip(MEASURED, units, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -151,8 +164,6 @@ def meet_time(
 
 def _features(shapes: Shapes) -> NDArray[np.float64]:
     """Return how often each part of a `TimeModel` occurs in a model."""
-    layers = [each for each in shapes if each is not None]
-    heads = sum(each.kv_groups * each.queries for each in layers)
-    groups = sum(each.kv_groups for each in layers)
-    channels = sum(each.mlp_channels for each in layers)
-    return np.array([1, len(layers), heads, groups, channels], dtype=np.float64)
+    layers = [units_of(each) for each in shapes if each is not None]
+    units = [sum(layer[axis] for layer in layers) for axis in MEASURED]
+    return np.array([1, len(layers), *units], dtype=np.float64)

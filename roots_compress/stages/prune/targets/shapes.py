@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from math import ceil
-from typing import Literal, get_args
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from roots_compress.configs.prune import TargetConfig
+from roots_compress.configs.prune import PruneConfig, TargetConfig
 from roots_compress.errors import InputError, Key
-from roots_compress.models.layers import RootsLayer
-from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.stages.prune.plan import LayerTarget
-from roots_compress.stages.prune.sensitivity import LayerCosts
+from roots_compress.models.spec import Layer, ModelSpec
+from roots_compress.stages.prune.plan import (
+    MEASURED,
+    LayerTarget,
+    Plan,
+    narrowed,
+    plan_ratios,
+    shape_of,
+    step,
+)
 from roots_compress.stages.prune.targets.solver import Option, cheapest, cheapest_equal
 
+if TYPE_CHECKING:
+    from roots_compress.stages.prune.sensitivity import LayerCosts
+
 FLOAT_BYTES = 4
-Axis = Literal["kv_groups", "queries", "mlp_channels"]
-AXES: tuple[Axis, ...] = get_args(Axis)
-"""The fields of a `LayerTarget`."""
-Saves = Callable[[RootsLayer, LayerTarget | None], int]
+Saves = Callable[[Layer, LayerTarget | None], int]
 """What a layer saves by getting a shape, or by being dropped (None)."""
 
 
-def parameters_to_save(
-    target: TargetConfig, model: RootsForCausalLM, *, multiple_of: int, uniform: bool
-) -> int:
+def make_plan(config: PruneConfig, spec: ModelSpec) -> Plan:
+    """Return what the ratios or the target ask for; needs nothing but the model's shape.
+
+    Raises:
+        InputError: no legal shape answers to them; the nearest that does is named.
+    """
+    plan = plan_ratios(config, spec)
+    if config.target is None:
+        return plan
+    if config.uniform:
+        check_equal(spec.layers)
+    if config.target.decode_ms is not None:
+        return plan
+    return replace(plan, needed=parameters_to_save(config.target, spec, multiple_of=config.multiple_of))
+
+
+def parameters_to_save(target: TargetConfig, spec: ModelSpec, *, multiple_of: int) -> int:
     """Return how many parameters must go for a target of parameters or bytes.
 
     Raises:
-        InputError: nothing has to go, or more than can: the smallest legal target is named. Or widths are to
-            be equal, and the model's are not.
+        InputError: nothing has to go, or more than can: the smallest legal target is named.
     """
-    layers, total = list(model.model.layers), model.num_parameters()
-    # The embeddings, and with them an untied head, are what no layer holds; so is the final norm.
-    body = sum(map(_size, layers)) + _size(model.model.norm)
+    # The embeddings, and with them an untied head, are in no layer.
+    body, total = spec.body_parameters, spec.parameters
     if target.parameters is not None:
         needed = ceil((1 - target.parameters) * body)
     else:
@@ -47,38 +65,10 @@ def parameters_to_save(
             where=Key("target"),
             remedy="Ask for less, or leave the stage out.",
         )
-    if uniform:
-        check_equal(layers)
-    _check_reachable(target, needed, layers, body=body, total=total, multiple_of=multiple_of)
-    return needed
-
-
-def check_equal(layers: Sequence[RootsLayer]) -> None:
-    """Refuse to choose equal widths for layers that differ in theirs.
-
-    Raises:
-        InputError: they do.
-    """
-    if len({full_shape(layer) for layer in layers}) > 1:
-        raise InputError(
-            "the model's layers differ in width, so no equal widths can be chosen for them",
-            where=Key("target"),
-            remedy="Choose the widths layer by layer (uniform: false, or --per-layer).",
-        )
-
-
-def _check_reachable(
-    target: TargetConfig,
-    needed: int,
-    layers: Sequence[RootsLayer],
-    *,
-    body: int,
-    total: int,
-    multiple_of: int,
-) -> None:
     # One layer has to stay, at its narrowest; which one is not known before the layers are measured.
-    least = max(_size(layer) - saved(layer, narrowest(layer, multiple_of)) for layer in layers)
-    most = sum(map(_size, layers)) - least
+    sizes = [parameters_of(layer, spec.width) for layer in spec.layers]
+    least = max(parameters_of(narrowest(layer, multiple_of), spec.width) for layer in spec.layers)
+    most = sum(sizes) - least
     if needed > most:
         smallest = (
             f"{ceil((1 - most / body) * 10_000) / 10_000} of the parameters"
@@ -90,15 +80,30 @@ def _check_reachable(
             where=Key("target"),
             remedy=f"The nearest legal one is {smallest}, which keeps a single layer, as narrow as can be.",
         )
+    return needed
+
+
+def check_equal(layers: Sequence[Layer]) -> None:
+    """Refuse to choose equal widths for layers that differ in theirs.
+
+    Raises:
+        InputError: they do.
+    """
+    if any(shape_of(layer) != shape_of(layers[0]) for layer in layers):
+        raise InputError(
+            "the model's layers differ in width, so no equal widths can be chosen for them",
+            where=Key("target"),
+            remedy="Choose the widths layer by layer (uniform: false, or --per-layer).",
+        )
 
 
 def choose_shapes(
-    layers: Sequence[RootsLayer],
+    layers: Sequence[Layer],
     costs: Sequence[LayerCosts],
     needed: int,
     *,
-    axes: Collection[Axis] = AXES,
-    saves: Saves | None = None,
+    axes: Collection[str] = MEASURED,
+    saves: Saves,
     divergences: Sequence[float] | None,
     uniform: bool,
 ) -> tuple[list[LayerTarget | None], float]:
@@ -107,17 +112,16 @@ def choose_shapes(
     Args:
         layers: uncut.
         costs: of each layer's shapes.
-        needed: what to save: parameters, or what `saves` counts.
+        needed: what to save.
         axes: what may be cut of a layer.
-        saves: what a layer saves by getting a shape (None: by being dropped); without it, parameters.
+        saves: what a layer saves by getting a shape (None: by being dropped).
         divergences: of dropping each layer; without them none is dropped.
         uniform: whether all layers that stay get the same shape.
 
     Raises:
         ValueError: no choice saves enough.
     """
-    saves = saves or saved
-    shapes = [list(_shapes(each, axes)) for each in costs]
+    shapes = [list(_shapes(layer, each, axes)) for layer, each in zip(layers, costs, strict=True)]
     options = [
         [Option(saves(layer, shape), _cost(each, shape)) for shape in of_layer]
         for layer, each, of_layer in zip(layers, costs, shapes, strict=True)
@@ -158,52 +162,48 @@ def _cheapest_each(
     ]
 
 
-def full_shape(layer: RootsLayer) -> LayerTarget:
-    """Return the shape that a layer has."""
-    attention = layer.self_attn
-    queries = attention.num_heads // attention.num_kv_heads
-    return LayerTarget(attention.num_kv_heads, queries, _weight(layer.mlp.down_proj).shape[1])
+def saved(layer: Layer, shape: LayerTarget | None, *, width: int) -> int:
+    """Return how many parameters a layer loses when it is cut to a shape (None: when it is dropped).
+
+    Args:
+        layer: uncut.
+        shape: what it keeps.
+        width: of the residual stream.
+    """
+    whole = parameters_of(layer, width)
+    return whole if shape is None else whole - parameters_of(narrowed(layer, shape), width)
 
 
-def saved(layer: RootsLayer, shape: LayerTarget | None) -> int:
-    """Return how many parameters a layer loses when it is cut to a shape (None: when it is dropped)."""
-    if shape is None:
-        return _size(layer)
-    full, attention = full_shape(layer), layer.self_attn
-    heads, kept_heads = full.kv_groups * full.queries, shape.kv_groups * shape.queries
-    rows = [(attention.q_proj, heads, kept_heads)]
-    rows += [(each, full.kv_groups, shape.kv_groups) for each in (attention.k_proj, attention.v_proj)]
-    producers = [layer.mlp.up_proj, *([layer.mlp.gate_proj] if layer.mlp.gated else [])]
-    rows += [(each, full.mlp_channels, shape.mlp_channels) for each in producers]
-    columns = [(attention.o_proj, heads, kept_heads)]
-    columns += [(layer.mlp.down_proj, full.mlp_channels, shape.mlp_channels)]
-    # A bias leaves with its row; the bias of a projection that loses columns stays.
-    lost = sum(_size(module) // units * (units - kept) for module, units, kept in rows)
-    return lost + sum(_weight(module).numel() // units * (units - kept) for module, units, kept in columns)
+def parameters_of(layer: Layer, width: int) -> int:
+    """Return how many numbers a layer holds."""
+    return sum(sublayer.parameters(width) for sublayer in layer)
 
 
-def narrowest(layer: RootsLayer, multiple_of: int) -> LayerTarget:
-    """Return the narrowest shape that a layer can get."""
-    return LayerTarget(1, 1, min(multiple_of, full_shape(layer).mlp_channels))
+def narrowest(layer: Layer, multiple_of: int) -> Layer:
+    """Return the narrowest layer that a layer can become."""
+    target = {
+        each.name: {
+            axis.name: min(step(axis, multiple_of), axis.each)
+            for axis in each.op.axes()
+            if axis.name in MEASURED
+        }
+        for each in layer
+    }
+    return narrowed(layer, target)
 
 
-def _weight(projection: nn.Module) -> Tensor:
-    assert isinstance(projection, nn.Linear)
-    return projection.weight
-
-
-def _shapes(costs: LayerCosts, axes: Collection[Axis]) -> Iterator[LayerTarget]:
+def _shapes(layer: Layer, costs: LayerCosts, axes: Collection[str]) -> Iterator[LayerTarget]:
     """Yield the legal shapes of a layer, the full one first."""
-    shapes = [LayerTarget(*heads, width) for heads in costs.attention for width in costs.mlp]
-    full = shapes[0]
-    for shape in shapes:
-        if all(getattr(shape, axis) == getattr(full, axis) for axis in AXES if axis not in axes):
-            yield shape
+    full = shape_of(layer)
+    for each in product(*(block.costs for block in costs.values())):
+        chosen = {
+            name: dict(zip(block.axes, units, strict=True))
+            for (name, block), units in zip(costs.items(), each, strict=True)
+        }
+        pairs = ((name, axis) for name, block in costs.items() for axis in block.axes if axis not in axes)
+        if all(chosen[name][axis] == full[name][axis] for name, axis in pairs):
+            yield {name: {**units, **chosen[name]} for name, units in full.items()}
 
 
 def _cost(costs: LayerCosts, shape: LayerTarget) -> float:
-    return costs.attention[shape.kv_groups, shape.queries] + costs.mlp[shape.mlp_channels]
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(block.costs[tuple(shape[name][axis] for axis in block.axes)] for name, block in costs.items())

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from roots_compress.configs.prune import PruneConfig
-from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.stages.prune.plan import Plan
+from roots_compress.models.spec import ModelSpec
+from roots_compress.stages.prune.plan import Plan, narrowed_block, ratio_of
 from roots_compress.stages.prune.targets.allocate import measured_axes
 
 
@@ -22,9 +22,9 @@ class Solver:
     """How to prune without it."""
 
 
-def solvers(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[Solver]:
+def solvers(config: PruneConfig, spec: ModelSpec, plan: Plan) -> Iterator[Solver]:
     """Yield what of a stage solves equations, with what it needs."""
-    widest = max(_cut_widths(config, model, plan), default=0)
+    widest = max(_cut_widths(config, spec, plan), default=0)
     if config.refit:
         residual = plan.hidden_size if config.residual_ratio else 0
         yield Solver("a stable least-squares refit", max(widest, residual), "set refit to false")
@@ -36,12 +36,11 @@ def solvers(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterato
         yield Solver("measuring what widths cost", widest, "set uniform to true")
 
 
-def _cut_widths(config: PruneConfig, model: RootsForCausalLM, plan: Plan) -> Iterator[int]:
+def _cut_widths(config: PruneConfig, spec: ModelSpec, plan: Plan) -> Iterator[int]:
     """Yield the input width of each projection whose inputs are to be cut, as it will or at most may be."""
     measured = bool(measured_axes(config))
-    for widths, target in zip(model.config.layers, plan.targets, strict=True):
-        if config.ratio or config.target is not None:
-            yield widths["intermediate_size"] if measured else target.mlp_channels
-        if config.head_ratio or config.query_ratio or config.target is not None:
-            heads = widths["num_attention_heads"] if measured else target.kv_groups * target.queries
-            yield heads * widths["head_dim"]
+    for place, op in spec.blocks():
+        axes = [axis for axis in op.axes() if axis.projection is not None]
+        if axes and (config.target is not None or any(ratio_of(config, axis.name) for axis in axes)):
+            left = op if measured else narrowed_block(op, plan.targets[place.layer][place.name])
+            yield left.matrices(spec.width)[str(op.projection)].width
