@@ -82,18 +82,18 @@ class MoeBlock(Block):
 
     def readers(self) -> list[nn.Linear]:
         """Return the router, and each expert's gate and up."""
-        names = (f"{expert}.{name}" for expert in self.spec.names() for name in ("gate_proj", "up_proj"))
+        names = (f"{expert}.{name}" for expert in self.spec.names() for name in EXPERT_LAYERS[:2])
         return [self.router, *map(self.linear, names)]
 
     def shares(self, x_BTW: Tensor, axis: str) -> tuple[Tensor, Tensor]:
-        """Return the experts' shares; their quotient is REAP's score (Lasby et al. 2025, arXiv:2510.13999)."""
+        """Return the experts' shares.
+
+        Their quotient is the score of REAP (Lasby et al. 2025, arXiv:2510.13999).
+        """
         x_RW = x_BTW.flatten(0, -2)
-        weights_RK, chosen_RK = self.routed(x_RW)
         given_E, tokens_E = x_RW.new_zeros(2, self.spec.experts)
-        for number in range(self.spec.experts):
-            row_N, rank_N = (chosen_RK == number).nonzero(as_tuple=True)
-            norms_N = self.expert(number, x_RW[row_N]).norm(dim=-1)
-            given_E[number] = (norms_N * weights_RK[row_N, rank_N]).sum()
+        for number, (row_N, weight_N) in enumerate(self._routes(x_RW)):
+            given_E[number] = (self.expert(number, x_RW[row_N]).norm(dim=-1) * weight_N).sum()
             tokens_E[number] = len(row_N)
         return given_E, tokens_E
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,7 @@ def ratio_of(config: PruneConfig, axis: str) -> float:
 
 
 def step(axis: Axis, multiple_of: int) -> int:
-    """Return what the units of an axis that stay are a multiple of: single channels alone have one above 1."""
+    """Return what the units that stay are a multiple of: of `multiple_of` where they are single channels."""
     return multiple_of if axis.size == 1 else 1
 
 
@@ -166,10 +166,8 @@ def kept_width(width: int, ratio: float, multiple_of: int, *, key: str, at_least
         smaller = f"no multiple of {multiple_of} is below {width}"
         lower = "Lower multiple_of, or leave this width alone with a ratio of 0."
         if width <= at_least:
-            which = (
-                f"one {UNITS[key]}, which must stay" if width == 1 else f"{width} {UNITS[key]}s, all needed"
-            )
-            smaller, lower = f"the model has {which}", f"Set {key} to 0."
+            has = f"one {UNITS[key]}, which" if width == 1 else f"{width} {UNITS[key]}s, all of which"
+            smaller, lower = f"the model has {has} must stay", f"Set {key} to 0."
         raise InputError(f"{key} {ratio} leaves no legal width: {smaller}", where=Key(key), remedy=lower)
     kept = multiple_of * int(width * (1 - ratio) / multiple_of + 0.5)
     if not least <= kept <= most:

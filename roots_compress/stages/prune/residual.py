@@ -110,7 +110,7 @@ def walk(model: RootsForCausalLM, stream: ResidualStream) -> Iterator[Reader]:
     """
     for index, layer in enumerate(model.model.layers):
         for name in layer.names:
-            half: Callable[[], Half] = partial(layer.half, name)
+            half: Callable[[], Half] = partial(layer.half_named, name)
             readers = tuple(half().block.readers())
             yield Reader(layer, f"{name}_pre_norm", readers, f"layer {index}'s {name}", half)
             stream.add(half(), stream.contributions(half()))
@@ -122,7 +122,7 @@ def walk(model: RootsForCausalLM, stream: ResidualStream) -> Iterator[Reader]:
 def _output_scale(
     half: Half, stream: ResidualStream, kept: Sequence[int]
 ) -> Iterator[tuple[StreamNorm, float]]:
-    """Yield the norm of what a block gives, if it has one, and what makes up for the channels it will lose."""
+    """Yield the norm of what a block gives, if there is one, and what makes up for the channels it loses."""
     if isinstance(half.post_norm, StreamNorm):
         plain = stream.contributions(replace(half, post_norm=None))
         yield half.post_norm, compensation(half.post_norm, plain, kept)

@@ -141,6 +141,7 @@ def shapes(
         if not parts:
             yield (units // groups,), each
             continue
-        divided = replace(each, units=torch.arange(units * parts[0], device=each.units.device))
+        part = torch.arange(parts[0], device=each.units.device)
+        divided = replace(each, units=(each.units[:, None] * parts[0] + part).flatten())
         for kept, cut in shapes(divided, steps[1:], parts[1:], groups=units):
             yield (units // groups, *kept), cut

@@ -13,8 +13,8 @@ from roots_compress.models.modeling import RootsForCausalLM
 def sharing_copy(model: RootsForCausalLM) -> RootsForCausalLM:
     """Return a copy whose parameters are the model's own, each until it is replaced.
 
-    A cut replaces the parameters that it cuts. What changes a parameter in place would change the model too: call
-    `part_with` first.
+    A cut replaces the parameters that it cuts. What changes a parameter in place would change the model too:
+    call `part_with` first.
     """
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 

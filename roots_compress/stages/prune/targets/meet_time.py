@@ -2,8 +2,8 @@
 
 Decoding one token reads every weight once and starts every operator once. So its time is taken as the sum of
 a part for the model (embedding, head, the call itself), one for each layer, and one for each unit of every
-measured axis: each query head, each key/value group, each MLP channel. Experts take none: a token goes through
-as many of them, however many there are.
+measured axis: each query head, each key/value group, each MLP channel. Experts take none: a token goes
+through as many of them, however many there are.
 """
 
 from __future__ import annotations
