@@ -65,4 +65,4 @@ def _left(config: PruneConfig, parameters: float) -> float:
         return wanted * parameters if wanted is not None else (config.target.bytes or 0) / FLOAT_BYTES
     heads = (1 - config.head_ratio) * (1 - config.query_ratio)
     outer = (1 - config.layer_ratio) * (1 - config.residual_ratio)
-    return (1 - config.ratio) * heads * outer * parameters
+    return (1 - config.ratio) * (1 - config.expert_ratio) * heads * outer * parameters
