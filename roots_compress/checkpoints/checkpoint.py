@@ -31,8 +31,8 @@ from roots_compress.checkpoints.tokenizer import (
 from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
-from roots_compress.families.convert import to_roots
-from roots_compress.families.families import FAMILIES
+from roots_compress.families.registry import FAMILIES
+from roots_compress.families.tensors import to_roots
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
 from roots_compress.io.safetensors_header import TensorEntry
@@ -150,7 +150,16 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
     if info.kind == "gguf":
         return config, gguf_tensors(info)
     family = FAMILIES[info.model_type]
-    return config, to_roots(family, entries, lambda name: _read_tensor(name, entries[name]), info.path)
+    tensors = to_roots(
+        family.rules(info.spec),
+        entries,
+        lambda name: _read_tensor(name, entries[name]),
+        prefix=family.prefix,
+        ignored=family.ignored,
+        family=family.model_type,
+        where=info.path,
+    )
+    return config, tensors
 
 
 def _read_tensor(name: str, entry: TensorEntry) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from roots_compress.checkpoints.inspect import SourceInfo
 from roots_compress.errors import InputError
-from roots_compress.families.convert import to_roots
 from roots_compress.families.gguf.families import GGUF_FAMILIES
+from roots_compress.families.tensors import to_roots
 from roots_compress.io.gguf_header import GgufTensor
 
 PAIRED = (".attn_q.", ".attn_k.")
@@ -34,7 +34,14 @@ def gguf_tensors(source: SourceInfo) -> Iterator[tuple[str, Tensor]]:
             return _halves(tensor, attentions[int(name.split(".")[1])].head_dim)
         return tensor
 
-    return to_roots(family, tensors, take, source.path)
+    return to_roots(
+        family.rules(source.spec),
+        tensors,
+        take,
+        ignored=family.ignored,
+        family=family.architecture,
+        where=source.path,
+    )
 
 
 def read_tensor(name: str, entry: GgufTensor) -> Tensor:

@@ -18,8 +18,8 @@ from roots_compress.checkpoints.weight_files import (
     unread_weights,
 )
 from roots_compress.errors import InputError, did_you_mean
-from roots_compress.families.families import FAMILIES, read_fields
-from roots_compress.families.gguf.families import GGUF_FAMILIES, read_gguf_fields
+from roots_compress.families.gguf.families import GGUF_FAMILIES, read_gguf_spec
+from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.io.gguf_file import read_gguf
 from roots_compress.io.gguf_header import GgufTensor
@@ -27,7 +27,7 @@ from roots_compress.io.json_files import read_json_object
 from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.limits import Limits, is_fusible
 from roots_compress.models.spec import ModelSpec
-from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec, spec_of
+from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec
 
 ROOTS = "roots"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -127,7 +127,7 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     _refuse_code(config, config_path)
     model_type = _model_type(config, config_path)
     if model_type != ROOTS:
-        spec = spec_of(read_fields(FAMILIES[model_type], Switches(config, config_path)))
+        spec = FAMILIES[model_type].read_config(Switches(config, config_path))
     elif unknown := sorted(config.keys() - ROOTS_KEYS - BOOKKEEPING):
         raise InputError(
             f"has keys that no ROOTS model knows: {', '.join(unknown)[:200]}",
@@ -160,7 +160,7 @@ def _inspect_gguf(path: Path) -> SourceInfo:
             where=path,
             remedy="Use the model's Hugging Face directory if its family is supported.",
         )
-    spec = spec_of(read_gguf_fields(model))
+    spec = read_gguf_spec(model)
     parameters = sum(math.prod(tensor.shape) for tensor in model.tensors.values())
     _check_extent(spec, len(model.tensors), parameters, path)
     return SourceInfo(

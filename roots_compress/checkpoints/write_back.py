@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,11 +15,12 @@ from roots_compress.checkpoints.inspect import CONFIG
 from roots_compress.checkpoints.tokenizer import save_tokenizer
 from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.errors import InputError, did_you_mean
-from roots_compress.families.convert import from_roots
-from roots_compress.families.families import FAMILIES, Family, Fields, read_fields
+from roots_compress.families.base import Family
+from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
+from roots_compress.families.tensors import from_roots
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.version1 import fields_of, spec_of
+from roots_compress.models.spec import ModelSpec
 
 
 def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None:
@@ -38,7 +40,7 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
     state = dict(model.state_dict())
     if model.config.tie_word_embeddings:
         state.pop(HEAD, None)
-    tensors = from_roots(family, state, model.config.num_hidden_layers)
+    tensors = from_roots(family, model.config.spec, state)
 
     directory.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -48,7 +50,7 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
     save_tokenizer(checkpoint.tokenizer, directory)
 
 
-def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> Fields:
+def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> dict[str, Any]:
     """Return what config.json says of this model as one of the family `model_type`.
 
     Raises:
@@ -58,17 +60,12 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> F
     if config.quantization:
         raise _misfit(family, "its weights are quantized")
     try:
-        ours = fields_of(config.spec)
-        written = family.write(ours)
-        back = fields_of(spec_of(read_fields(family, Switches(written, f"as {family.model_type}"))))
+        written = family.write(config.spec)
+        back = family.read_config(Switches(written, f"as {family.model_type}"))
     except (InputError, ValueError) as error:
         raise _misfit(family, str(error)) from error
-    for name, value in ours.items():
-        if back[name] != value:
-            reason = f"its {name} would become {back[name]!r}"
-            if name == "layers":
-                reason = "its layers differ in a way the family cannot say"
-            raise _misfit(family, reason)
+    if back != config.spec:
+        raise _misfit(family, _difference(config.spec, back))
     return {
         **written,
         "model_type": model_type,
@@ -77,6 +74,18 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> F
         "transformers_version": transformers_version,
         **{name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     }
+
+
+def _difference(ours: ModelSpec, back: ModelSpec) -> str:
+    """Return what of a model a family's configuration does not keep."""
+    for name in ("tied", "max_positions", "head", "embeddings"):
+        if (value := getattr(back, name)) != getattr(ours, name):
+            return f"its {name} would become {value!r}"
+    if len(ours.layers) == len(back.layers):
+        for index, (layer, other) in enumerate(zip(ours.layers, back.layers, strict=True)):
+            if layer != other and index and ours.layers[0] == back.layers[0]:
+                return f"its layers differ in a way the family cannot say: layer {index} would become another"
+    return "it has blocks or norms that the family does not have"
 
 
 def _misfit(family: Family, reason: str) -> InputError:

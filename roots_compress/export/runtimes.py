@@ -13,7 +13,7 @@ from roots_compress.checkpoints.inspect import CONFIG
 from roots_compress.checkpoints.write_back import family_config
 from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
-from roots_compress.families.families import FAMILIES
+from roots_compress.families.registry import FAMILIES
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import has_int8_cache

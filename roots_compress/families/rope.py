@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.switches import Switches, is_positive, shown
+from roots_compress.models.ops.attention import Rope
+from roots_compress.models.ops.base import changed
+from roots_compress.models.version1 import plain_rope
 
 NEEDED = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor")}
 """What a scaling must say as a number above 0."""
@@ -14,19 +17,40 @@ DEFAULT_THETA = 10000.0
 BOTH = "rope_scaling and rope_parameters are both given, and say different things of the same positions"
 
 
-def read_rope(switches: Switches) -> dict[str, Any]:
+def rope_of(switches: Switches, parameters: dict[str, Any], *, head_dim: int = 0) -> Rope:
+    """Return the rotary positions that `read_rope` found.
+
+    Args:
+        switches: the configuration, for messages.
+        parameters: as `read_rope` returns them.
+        head_dim: of the heads, which may be turned in part.
+    """
+    plain = dict(parameters)
+    partial = plain.pop(PARTIAL, 1)
+    try:
+        rope = plain_rope(plain)
+    except ValueError as error:
+        switches.refuse(str(error))
+    return rope if partial == 1 else changed(rope, rotary_dim=int(head_dim * partial))
+
+
+def read_rope(switches: Switches, *, partial: bool = False) -> dict[str, Any]:
     """Take rotary positions: `rope_scaling` or `rope_parameters`, and what either leaves to the top.
 
     At the top are `rope_theta` and `partial_rotary_factor`, which apply where the object has none, and
     `original_max_position_embeddings`, which goes before the object's.
 
+    Args:
+        switches: the configuration.
+        partial: whether the family's heads may be turned in part.
+
     Raises:
         InputError: two spellings differ, or ROOTS cannot express what they say.
     """
     top = {"rope_theta": switches.take("rope_theta", DEFAULT_THETA)}
-    partial = switches.take(PARTIAL)
-    if partial is not None:
-        top[PARTIAL] = partial
+    share = switches.take(PARTIAL)
+    if share is not None:
+        top[PARTIAL] = share
     original = {ORIGINAL: switches.take(ORIGINAL)} if switches.has(ORIGINAL) else {}
     read = []
     for key in ("rope_scaling", "rope_parameters"):
@@ -34,14 +58,19 @@ def read_rope(switches: Switches) -> dict[str, Any]:
         if given is not None and not isinstance(given, dict):
             switches.refuse(f"{key} is {shown(given)}; it must be an object or null")
         if given:
-            read.append(_completed(switches, key, given, top, original))
+            read.append(_completed(switches, key, given, top, original, partial))
     if len(read) == 2 and read[0] != read[1]:
         switches.refuse(BOTH)
-    return read[0] if read else _completed(switches, "", {}, top, {})
+    return read[0] if read else _completed(switches, "", {}, top, {}, partial)
 
 
 def _completed(
-    switches: Switches, key: str, given: dict[str, Any], top: dict[str, Any], original: dict[str, Any]
+    switches: Switches,
+    key: str,
+    given: dict[str, Any],
+    top: dict[str, Any],
+    original: dict[str, Any],
+    is_partial: bool,
 ) -> dict[str, Any]:
     """Return the parameters of one spelling, with what it leaves to the top."""
 
@@ -52,8 +81,11 @@ def _completed(
     rope_type = given.get("rope_type", given.get("type", "default"))
     for name in ("rope_type", "type"):
         parameters.pop(name, None)
-    partial = parameters.pop(PARTIAL, 1)
-    if partial != 1 and not (partial is None and rope_type == "default"):
+    partial = parameters.get(PARTIAL, 1) if is_partial else parameters.pop(PARTIAL, 1)
+    if is_partial:
+        if not is_positive(partial) or partial > 1:
+            switches.refuse(f"{named(PARTIAL)} is {shown(partial)}; it must be above 0 and at most 1")
+    elif partial != 1 and not (partial is None and rope_type == "default"):
         switches.refuse(f"{named(PARTIAL)} is {shown(partial)}; partly rotated heads are not supported")
     if rope_type in ("llama3", "yarn") and original:
         value = original[ORIGINAL]

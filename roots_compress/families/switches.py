@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 from roots_compress.errors import InputError
 from roots_compress.models.ops.base import LARGEST
+from roots_compress.models.ops.mlp import Activation
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "relu": "relu",
@@ -145,7 +146,9 @@ class Switches:
             self.refuse(f"{key} is {shown(value)}; it must be true or false")
         return value
 
-    def activation(self, key: str, default: str, aliases: Mapping[str, str] = ACTIVATIONS) -> str:
+    def activation(
+        self, key: str, default: str, aliases: Mapping[str, Activation] = ACTIVATIONS
+    ) -> Activation:
         """Take the name of an activation and return ours."""
         value = self._left.pop(key, default)
         if not isinstance(value, str) or value not in aliases:
@@ -250,19 +253,3 @@ class Switches:
         raise InputError(
             message, where=self.where, remedy="Only models that can be imported exactly are accepted."
         )
-
-
-def uniform_layers(
-    windows: Sequence[int | None], heads: int, kv_heads: int, head_dim: int, intermediate: int
-) -> list[dict[str, int | None]]:
-    """Return the layers of a model whose layers differ in nothing but their sliding window."""
-    return [
-        {
-            "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads,
-            "head_dim": head_dim,
-            "intermediate_size": intermediate,
-            "sliding_window": window,
-        }
-        for window in windows
-    ]

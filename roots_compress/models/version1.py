@@ -134,7 +134,7 @@ def spec_of(given: Fields) -> ModelSpec:
     if not isinstance(layers, list):
         raise ValueError(f"layers is {layers!r:.100}; it must be a list")
     sparse = _sparse(fields["attention"], fields["max_position_embeddings"])
-    rope = None if learned else _rope(fields["rope_parameters"])
+    rope = None if learned else plain_rope(fields["rope_parameters"])
     try:
         return ModelSpec(
             stacks={
@@ -217,7 +217,8 @@ def _sparse(given: Any, max_positions: int) -> TopM | BlockSparse | None:
     return None
 
 
-def _rope(given: Any) -> Rope:
+def plain_rope(given: Any) -> Rope:
+    """Return the rotary positions that `rope_parameters` describe, as transformers spells them."""
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"rope_parameters is {given!r:.100}; it must be an object")
     parameters = {"rope_type": "default", "rope_theta": 10000.0, **(given or {})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from roots_compress.families.families import FAMILIES
+from roots_compress.families.registry import FAMILIES
 from roots_compress.families.gguf.families import GGUF_FAMILIES
 from roots_compress.models.config import ATTENTION_KEYS, LAYER_KEYS, RootsConfig
 

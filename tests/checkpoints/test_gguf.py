@@ -66,7 +66,7 @@ def test_biases_of_some_projections_are_read(tmp_path: Path) -> None:
     without = {f"blk.{index}.attn_output.bias": None for index in range(2)}
     path = write_gguf(tmp_path / "m.gguf", theirs, tensors=without)
     assert_same(path, theirs)
-    assert not load_checkpoint(path).model.config.attention_output_bias
+    assert not load_checkpoint(path).model.config.spec.attentions()[0].output_bias
 
 
 ROTATED = {"rope_theta": 500.0}

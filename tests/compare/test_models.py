@@ -9,7 +9,7 @@ import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.families.families import FAMILIES
+from roots_compress.families.registry import FAMILIES
 from tests.compare.checks import CONTEXT, assert_like_transformers
 from tests.compare.ggufs import write_gguf
 from tests.compare.kinds import KINDS, reference

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
-from roots_compress.families.families import FAMILIES, read_fields
+from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import NEUTRAL_KEYS, Switches
 from tests.families.sources import save_source, source_config, source_model
 from tests.tiny import tiny_tokens
@@ -261,15 +261,15 @@ def test_null_means_what_the_familys_class_makes_of_it(family: str, tmp_path: Pa
         except Exception as error:  # Strict fields, and arithmetic with None further on.
             theirs = error
         try:
-            ours: Any = read_fields(FAMILIES[family], Switches(changed, "config.json"))
+            ours: Any = FAMILIES[family].read_config(Switches(changed, "config.json"))
         except InputError as error:
             ours = error
         assert isinstance(theirs, Exception) == isinstance(ours, InputError), (key, theirs, ours)
         if not isinstance(ours, InputError):
-            layer, size = ours["layers"][0], theirs.hidden_size // theirs.num_attention_heads
-            assert layer["head_dim"] == (getattr(theirs, "head_dim", None) or size), key
+            attention, size = ours.attentions()[0], theirs.hidden_size // theirs.num_attention_heads
+            assert attention.head_dim == (getattr(theirs, "head_dim", None) or size), key
             groups = getattr(theirs, "num_key_value_heads", None) or theirs.num_attention_heads
-            assert layer["num_key_value_heads"] == groups, key
+            assert attention.kv_heads == groups, key
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
@@ -280,7 +280,7 @@ def test_absence_means_the_default_of_the_familys_class(family: str) -> None:
     config = json.loads(source_config(family).to_json_string(use_diff=False))
     bare = {key: value for key, value in config.items() if key in shapes}
     whole = json.loads(type(source_config(family))(**bare).to_json_string(use_diff=False))
-    fields = [read_fields(FAMILIES[family], Switches(each, "config.json")) for each in (bare, whole)]
+    fields = [FAMILIES[family].read_config(Switches(each, "config.json")) for each in (bare, whole)]
     assert fields[0] == fields[1]
 
 

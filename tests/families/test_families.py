@@ -16,44 +16,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
-from roots_compress.families.families import FAMILIES
+from roots_compress.families.llama import LLAMA3_ROPE
+from roots_compress.families.registry import FAMILIES
 from tests.families.sources import save_source, source_model
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokens
 
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-YARN = {
-    "rope_type": "yarn",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    ("llama", {}),
-    ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
-    ("llama", {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True}),
-    ("llama", {"head_dim": 16, "hidden_act": "gelu"}),
-    ("llama", {"rope_parameters": LLAMA3_ROPE}),
-    ("llama", {"rope_parameters": YARN}),
-    ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}}),
-    ("mistral", {"sliding_window": None}),
-    ("mistral", {"sliding_window": 5, "num_key_value_heads": 1}),
-    ("qwen2", {}),
-    ("qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
-    ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
-    ("qwen3", {"tie_word_embeddings": True}),
-    ("qwen3", {"attention_bias": True, "head_dim": 16, "num_key_value_heads": 1}),
-    ("gemma", {}),
-    ("gemma", {"num_key_value_heads": 1, "head_dim": 16, "attention_bias": True, "hidden_act": "gelu"}),
-    ("gpt2", {}),
-    ("gpt2", {"n_inner": 40, "tie_word_embeddings": False, "scale_attn_weights": False}),
-    ("gpt2", {"activation_function": "relu", "n_head": 2}),
+    (model_type, dict(changes)) for model_type, family in FAMILIES.items() for changes in family.variants
 ]
 IDS = [f"{family}-{'-'.join(changes) or 'plain'}" for family, changes in VARIANTS]
 

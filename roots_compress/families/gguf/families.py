@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from roots_compress.errors import InputError
-from roots_compress.families.families import Fields, Rule, Transform
+from roots_compress.families.base import Copy, Rows, Rule
+from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.gguf.metadata import DIRECTORY, Metadata
 from roots_compress.families.gguf.positions import FREQUENCIES, ROTARY_KEYS, rope_parameters
 from roots_compress.io.gguf_file import GgufModel
+from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, first_fault
+from roots_compress.models.version1 import plain_rope
 
 NORM_KEYS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
 KEYS = frozenset(
@@ -26,39 +34,57 @@ KEYS = frozenset(
 """Keys of every architecture, without its name before them."""
 
 
+class Place(NamedTuple):
+    """The names of one tensor, `{}` in the place of a layer's number."""
+
+    source: str
+    targets: tuple[str, ...]
+    """Several where the source holds them one after another."""
+
+
 @dataclass(frozen=True)
 class GgufFamily:
     """How one GGUF architecture maps to ROOTS."""
 
     architecture: str
-    rules: tuple[Rule, ...]
-    position: str = "rotary"
+    places: tuple[Place, ...]
+    rotary: bool = True
+    """Whether positions are; else they are learned, and the model is built as GPT-2 is."""
     paired_positions: bool = False
     """Whether rows of q and k that rotate together lie next to each other, as in Meta's own Llama files."""
     always_biased: bool = False
     """Whether there are no models without biases on q, k and v."""
     qk_norm: bool = False
 
-    prefix = ""
     ignored = (FREQUENCIES,)
     """The factors of frequencies are a part of the configuration."""
 
-    @property
-    def model_type(self) -> str:
-        """The name of the family of directories that these models are of."""
-        return self.architecture
+    def rules(self, spec: ModelSpec) -> Iterator[Rule]:
+        """Yield the place of each tensor that a model of this specification may have."""
+        matrices = spec.matrices()
+        for place, index in self.numbered(len(spec.layers)):
+            targets = tuple(target.format(index) for target in place.targets)
+            modules = [target.rpartition(".")[0] for target in targets]
+            transform = Rows(tuple(matrices[name].rows for name in modules)) if len(targets) > 1 else Copy()
+            yield Rule(place.source.format(index), targets, transform)
+
+    def numbered(self, layers: int) -> Iterator[tuple[Place, int]]:
+        """Yield each place once for every layer that has it."""
+        for place in self.places:
+            for index in range(layers) if "{}" in place.source else (0,):
+                yield place, index
 
 
-def _rules(layer: Mapping[str, str], *, biases: tuple[str, ...] = (), **others: str) -> Iterator[Rule]:
-    """Yield the rules of layers' modules, by GGUF's name and ours, and of what lies outside them."""
+def _places(layer: Mapping[str, str], *, biases: tuple[str, ...] = (), **others: str) -> Iterator[Place]:
+    """Yield the places of layers' modules, by GGUF's name and ours, and of what lies outside them."""
     outside = {"token_embd": "embed_tokens", "output_norm": "norm", **others}
     for source, target in outside.items():
-        yield Rule(f"{source}.weight", (f"model.{target}.weight",))
-    yield Rule("output.weight", ("lm_head.weight",))
+        yield Place(f"{source}.weight", (f"model.{target}.weight",))
+    yield Place("output.weight", ("lm_head.weight",))
     for source, target in layer.items():
-        yield Rule(f"blk.{{}}.{source}.weight", (f"model.layers.{{}}.{target}.weight",))
+        yield Place(f"blk.{{}}.{source}.weight", (f"model.layers.{{}}.{target}.weight",))
         if source in biases:
-            yield Rule(f"blk.{{}}.{source}.bias", (f"model.layers.{{}}.{target}.bias",))
+            yield Place(f"blk.{{}}.{source}.bias", (f"model.layers.{{}}.{target}.bias",))
 
 
 _NORMS = {"attn_norm": "self_attn_pre_norm", "ffn_norm": "mlp_pre_norm"}
@@ -70,26 +96,26 @@ _LLAMA = {**_NORMS, **_QKV, **_OUTPUT, **_MLP}
 _GPT2 = {**_NORMS, **_OUTPUT, "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 
 
-def _fused(part: str, transform: Transform) -> Rule:
+def _fused(part: str) -> Place:
     targets = tuple(f"model.layers.{{}}.{name}.{part}" for name in _QKV.values())
-    return Rule(f"blk.{{}}.attn_qkv.{part}", targets, transform)
+    return Place(f"blk.{{}}.attn_qkv.{part}", targets)
 
 
 GGUF_FAMILIES: dict[str, GgufFamily] = {
     family.architecture: family
     for family in (
-        GgufFamily("llama", tuple(_rules(_LLAMA, biases=(*_QKV, *_OUTPUT, *_MLP))), paired_positions=True),
-        GgufFamily("qwen2", tuple(_rules(_LLAMA, biases=tuple(_QKV))), always_biased=True),
-        GgufFamily("qwen3", tuple(_rules({**_LLAMA, **_QK_NORMS}, biases=(*_QKV, *_OUTPUT))), qk_norm=True),
+        GgufFamily("llama", tuple(_places(_LLAMA, biases=(*_QKV, *_OUTPUT, *_MLP))), paired_positions=True),
+        GgufFamily("qwen2", tuple(_places(_LLAMA, biases=tuple(_QKV))), always_biased=True),
+        GgufFamily("qwen3", tuple(_places({**_LLAMA, **_QK_NORMS}, biases=(*_QKV, *_OUTPUT))), qk_norm=True),
         GgufFamily(
             "gpt2",
             (
-                *_rules(_GPT2, biases=tuple(_GPT2), position_embd="embed_positions"),
-                Rule("output_norm.bias", ("model.norm.bias",)),
-                _fused("weight", "split"),
-                _fused("bias", "split"),
+                *_places(_GPT2, biases=tuple(_GPT2), position_embd="embed_positions"),
+                Place("output_norm.bias", ("model.norm.bias",)),
+                _fused("weight"),
+                _fused("bias"),
             ),
-            position="learned",
+            rotary=False,
             always_biased=True,
         ),
     )
@@ -97,16 +123,15 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
 """By `general.architecture`. Mistral's models are among those of `llama`."""
 
 
-def read_gguf_fields(model: GgufModel) -> Fields:
-    """Return the fields of `RootsConfig` that a GGUF model asks for, after placing each of its tensors.
+def read_gguf_spec(model: GgufModel) -> ModelSpec:
+    """Return the specification that a GGUF model asks for, after placing each of its tensors.
 
     Raises:
         InputError: a key or a tensor is absent, unknown, impossible or beyond ROOTS; the message names it.
     """
     family = GGUF_FAMILIES[model.architecture]
-    rotary = family.position == "rotary"
-    metadata = Metadata(model, KEYS | (ROTARY_KEYS if rotary else frozenset()))
-    layers, hidden = metadata.layers, metadata.number("embedding_length")
+    metadata = Metadata(model, KEYS | (ROTARY_KEYS if family.rotary else frozenset()))
+    layers, width = metadata.layers, metadata.number("embedding_length")
     _check_tensors(family, model, layers)
 
     def has(*modules: str) -> bool:
@@ -116,48 +141,64 @@ def read_gguf_fields(model: GgufModel) -> Fields:
 
     heads = metadata.numbers("attention.head_count")
     groups = metadata.numbers("attention.head_count_kv", heads)
-    head_dim = metadata.head_size(hidden, heads[0])
-    widths = metadata.numbers("feed_forward_length")
-    each = zip(heads, groups, widths, strict=True)
-    read, other = NORM_KEYS if rotary else NORM_KEYS[::-1]
-    fields: Fields = {
-        "vocab_size": metadata.rows("token_embd.weight", "vocab_size"),
-        "hidden_size": hidden,
-        "max_position_embeddings": metadata.number("context_length"),
-        "layers": [
-            {
-                "num_attention_heads": queries,
-                "num_key_value_heads": pairs,
-                "head_dim": head_dim,
-                "intermediate_size": width,
-                "sliding_window": None,
-            }
-            for queries, pairs, width in each
-        ],
-        "norm": "rms_norm" if rotary else "layer_norm",
-        "norm_eps": metadata.positive(read),
-        "position": family.position,
-        "activation": "silu" if rotary else "gelu_tanh",
-        "gated_mlp": rotary,
-        "attention_bias": family.always_biased or has("attn_q", "attn_k", "attn_v"),
-        "attention_output_bias": not rotary or has("attn_output"),
-        "mlp_bias": not rotary or has("ffn_gate", "ffn_up", "ffn_down"),
-        "qk_norm": family.qk_norm,
-        "tie_word_embeddings": "output.weight" not in model.tensors,
-    }
-    metadata.agree(other, fields["norm_eps"])
-    if rotary:
-        fields["rope_parameters"] = rope_parameters(metadata, head_dim)
-    else:
-        metadata.rows("position_embd.weight", "context_length")
-    _check_complete(family, model, fields)
-    return fields
+    head_dim = metadata.head_size(width, heads[0])
+    channels = metadata.numbers("feed_forward_length")
+    read, other = NORM_KEYS if family.rotary else NORM_KEYS[::-1]
+    norm = Norm(kind="rms_norm" if family.rotary else "layer_norm", eps=metadata.positive(read))
+    metadata.agree(other, norm.eps)
+    context = metadata.number("context_length")
+    rope = None
+    try:
+        if family.rotary:
+            rope = plain_rope(rope_parameters(metadata, head_dim))
+        else:
+            metadata.rows("position_embd.weight", "context_length")
+        spec = ModelSpec(
+            stacks={
+                "decoder": Stack(
+                    layers=tuple(
+                        pre_norm_layer(
+                            Attention(
+                                heads=queries,
+                                kv_heads=pairs,
+                                head_dim=head_dim,
+                                rope=rope,
+                                qk_norm=QkNorm(eps=norm.eps) if family.qk_norm else None,
+                                bias=family.always_biased or has("attn_q", "attn_k", "attn_v"),
+                                output_bias=not family.rotary or has("attn_output"),
+                            ),
+                            Mlp(
+                                channels=count,
+                                activation="silu" if family.rotary else "gelu_tanh",
+                                gated=family.rotary,
+                                bias=not family.rotary or has("ffn_gate", "ffn_up", "ffn_down"),
+                            ),
+                            norm,
+                        )
+                        for queries, pairs, count in zip(heads, groups, channels, strict=True)
+                    ),
+                    final_norm=norm,
+                )
+            },
+            embeddings=Embeddings(
+                vocabulary=metadata.rows("token_embd.weight", "vocab_size"),
+                width=width,
+                positions=None if family.rotary else context,
+            ),
+            tied="output.weight" not in model.tensors,
+            max_positions=context,
+        )
+    except ValueError as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise InputError(fault, where=model.path, remedy=DIRECTORY) from None
+    _check_complete(family, model, spec)
+    return spec
 
 
 def _check_tensors(family: GgufFamily, model: GgufModel, layers: int) -> None:
     """Refuse tensors that the architecture has no place for."""
-    known = {name for name, _ in _places(family, layers)}
-    if family.position == "rotary":
+    known = {place.source.format(index) for place, index in family.numbered(layers)}
+    if family.rotary:
         known.add(FREQUENCIES)
     for name in sorted(model.tensors.keys() - known):
         raise InputError(
@@ -168,27 +209,14 @@ def _check_tensors(family: GgufFamily, model: GgufModel, layers: int) -> None:
         )
 
 
-def _check_complete(family: GgufFamily, model: GgufModel, fields: Fields) -> None:
+def _check_complete(family: GgufFamily, model: GgufModel, spec: ModelSpec) -> None:
     """Refuse a model that lacks a tensor, by GGUF's name for it."""
-    biased = {
-        "attn_q": fields["attention_bias"], "attn_k": fields["attention_bias"],
-        "attn_v": fields["attention_bias"], "attn_qkv": True, "attn_output": fields["attention_output_bias"],
-        "ffn_gate": fields["mlp_bias"], "ffn_up": fields["mlp_bias"], "ffn_down": fields["mlp_bias"],
-        "output": not fields["tie_word_embeddings"],
-    }  # fmt: skip
-    for name, module in _places(family, len(fields["layers"])):
-        optional = name.endswith(".bias") or module == "output"
-        if name not in model.tensors and not (optional and not biased.get(module, True)):
+    biased = {f"{name}.bias": matrix.bias for name, matrix in spec.matrices().items()}
+    for rule in family.rules(spec):
+        optional = not biased.get(rule.targets[0], True) or (spec.tied and rule.source == "output.weight")
+        if rule.source not in model.tensors and not optional:
             raise InputError(
-                f"lacks the tensor {name!r}",
+                f"lacks the tensor {rule.source!r}",
                 where=model.path,
                 remedy="The file is incomplete or damaged; copy or download it again.",
             )
-
-
-def _places(family: GgufFamily, layers: int) -> Iterator[tuple[str, str]]:
-    """Yield the name of every tensor that the architecture may have, with its module's."""
-    for rule in family.rules:
-        module = rule.source.split(".")[-2]
-        for index in range(layers) if "{}" in rule.source else (0,):
-            yield rule.source.format(index), module

@@ -42,7 +42,8 @@ class YarnScaling(Part):
     """YaRN (Peng et al. 2023, arXiv:2309.00071), its keys as transformers names them."""
 
     kind: Literal["yarn"] = "yarn"
-    factor: Positive
+    factor: Positive | None = None
+    """None: the context over the original one."""
     original_max_position_embeddings: Positive | None = None
     attention_factor: Positive | None = None
     beta_fast: Positive | None = None
@@ -81,11 +82,12 @@ class Rope(Part):
     """The head's first channels, which are turned; None for all."""
 
     def parameters(self) -> dict[str, Any]:
-        """Return it as transformers' `rope_parameters`; keys without a value are left out."""
+        """Return it as transformers' `rope_parameters`; other keys without a value are left out."""
         found: dict[str, Any] = {"rope_type": "default", "rope_theta": self.theta}
         if self.scaling is not None:
             values = self.scaling.model_dump(exclude={"kind"})
-            found |= {key: value for key, value in values.items() if value is not None}
+            # transformers wants the key `factor`, and takes the lengths' ratio where it is null.
+            found |= {key: value for key, value in values.items() if value is not None or key == "factor"}
             found["rope_type"] = self.scaling.kind
         return found
 

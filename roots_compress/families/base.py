@@ -1,0 +1,130 @@
+"""What a family of models is: its configuration both ways, and the place of each of its tensors.
+
+Torch-free: a source can be judged before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec, first_fault
+
+Tensor = Any
+"""A torch tensor; torch is not imported here."""
+
+
+class Transform(Protocol):
+    """What is done to a source tensor."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the ROOTS tensors that it becomes."""
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the source tensor that these ROOTS tensors came from."""
+
+
+class Copy:
+    """The tensor as it is."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the tensor."""
+        return (tensor,)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the tensor."""
+        return tensors[0]
+
+
+class AddOne:
+    """The gain of a norm that is stored as its distance from 1."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the gain."""
+        return (tensor.float() + 1,)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the distance."""
+        return tensors[0] - 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Several tensors joined along their first axis.
+
+    Attributes:
+        sizes: rows of each.
+        transposed: whether the source's axes are the other way round.
+    """
+
+    sizes: tuple[int, ...]
+    transposed: bool = False
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the parts; a tensor of other rows is returned whole, to be refused for its shape."""
+        turned = tensor.T if self.transposed else tensor
+        if turned.shape[0] != sum(self.sizes):
+            return [turned] * len(self.sizes)
+        return [part.contiguous() for part in turned.split(self.sizes)]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the parts joined."""
+        import torch
+
+        joined = torch.cat(list(tensors))
+        return joined.T.contiguous() if self.transposed else joined
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One source tensor, and the ROOTS tensors it becomes."""
+
+    source: str
+    targets: tuple[str, ...]
+    transform: Transform = field(default_factory=Copy)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one `model_type` maps to ROOTS.
+
+    Attributes:
+        model_type: in config.json.
+        architecture: transformers' class.
+        read: makes a specification of a configuration; keys that it leaves are refused.
+        write: makes a configuration of a specification, as well as it can: reading it back tells whether the
+            family can express the model.
+        rules: the place of each tensor that a model of this specification has.
+        prefix: what stands before most names, and which some checkpoints leave out.
+        ignored: tensors that old checkpoints carry and nothing reads: `{}` is a layer's number.
+        variants: small configurations, by what differs from the smallest, that tests compare with
+            transformers' own classes.
+    """
+
+    model_type: str
+    architecture: str
+    read: Callable[[Switches], ModelSpec]
+    write: Callable[[ModelSpec], dict[str, Any]]
+    rules: Callable[[ModelSpec], Iterable[Rule]]
+    prefix: str = "model."
+    ignored: tuple[str, ...] = ()
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+
+    def read_config(self, switches: Switches) -> ModelSpec:
+        """Return the specification that a configuration asks for.
+
+        Raises:
+            InputError: a key is unknown or absent, a value is impossible, or a switch is beyond ROOTS.
+        """
+        try:
+            spec = self.read(switches)
+        except ValidationError as error:
+            switches.refuse(first_fault(error))
+        except ValueError as error:
+            switches.refuse(str(error))
+        switches.finish()
+        return spec

@@ -1,0 +1,113 @@
+"""GPT-2: layer norms, learned positions, matrices stored the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from roots_compress.families.base import Family, Rows, Rule
+from roots_compress.families.decoder import first_blocks, pre_norm_layer
+from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
+
+SPELLINGS = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+"""Second names of GPT-2's keys, which transformers' class takes for the first."""
+
+
+def _read(switches: Switches) -> ModelSpec:
+    for spelling, key in SPELLINGS.items():
+        switches.renamed(spelling, key)
+    width, heads = switches.number("n_embd"), switches.number("n_head")
+    if width % heads:
+        switches.refuse(f"n_embd {width} is not a multiple of n_head {heads}")
+    channels = switches.number("n_inner", 4 * width, null=4 * width)
+    count = switches.number("n_layer", most=MOST_LAYERS)
+    switches.no_windows(count)
+    positions = switches.number("n_positions", 1024)
+    norm = Norm(kind="layer_norm", eps=switches.positive("layer_norm_epsilon", 1e-5))
+    activation = switches.activation("activation_function", "gelu_new")
+    attention = Attention(
+        heads=heads,
+        kv_heads=heads,
+        head_dim=width // heads,
+        scale=None if switches.flag("scale_attn_weights", True) else 1.0,
+        bias=True,
+        output_bias=True,
+    )
+    mlp = Mlp(channels=channels, activation=activation, gated=False, bias=True)
+    return ModelSpec(
+        stacks={
+            "decoder": Stack(layers=(pre_norm_layer(attention, mlp, norm),) * count, final_norm=norm),
+        },
+        embeddings=Embeddings(vocabulary=switches.number("vocab_size"), width=width, positions=positions),
+        tied=switches.flag("tie_word_embeddings", True),
+        max_positions=positions,
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    attention, mlp = first_blocks(spec)
+    norm = spec.stack.final_norm or Norm()
+    return {
+        "vocab_size": spec.embeddings.vocabulary,
+        "n_embd": spec.width,
+        "n_positions": spec.max_positions,
+        "n_layer": len(spec.layers),
+        "n_head": attention.heads,
+        "n_inner": mlp.channels,
+        "layer_norm_epsilon": norm.eps,
+        "activation_function": "gelu_new" if mlp.activation == "gelu_tanh" else mlp.activation,
+        "scale_attn_weights": attention.scale is None,
+        "tie_word_embeddings": spec.tied,
+    }
+
+
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    yield Rule("wte.weight", ("model.embed_tokens.weight",))
+    yield Rule("wpe.weight", ("model.embed_positions.weight",))
+    for index, layer in enumerate(spec.layers):
+        attention, mlp = (sublayer.op.matrices(spec.width) for sublayer in layer)
+        ours = f"model.layers.{index}."
+        qkv = [f"{ours}self_attn.{name}_proj" for name in "qkv"]
+        sizes = tuple(attention[f"{name}_proj"].rows for name in "qkv")
+        yield from _norm(f"h.{index}.ln_1", f"{ours}self_attn_pre_norm")
+        yield from _linear(f"h.{index}.attn.c_attn", qkv, sizes)
+        yield from _linear(f"h.{index}.attn.c_proj", [f"{ours}self_attn.o_proj"], (spec.width,))
+        yield from _norm(f"h.{index}.ln_2", f"{ours}mlp_pre_norm")
+        yield from _linear(f"h.{index}.mlp.c_fc", [f"{ours}mlp.up_proj"], (mlp["up_proj"].rows,))
+        yield from _linear(f"h.{index}.mlp.c_proj", [f"{ours}mlp.down_proj"], (spec.width,))
+    yield from _norm("ln_f", "model.norm")
+    yield Rule("lm_head.weight", ("lm_head.weight",))
+
+
+def _norm(source: str, target: str) -> Iterator[Rule]:
+    return (Rule(f"{source}.{part}", (f"{target}.{part}",)) for part in ("weight", "bias"))
+
+
+def _linear(source: str, targets: list[str], sizes: tuple[int, ...]) -> Iterator[Rule]:
+    """Yield the rules of a `Conv1D`, whose weight has its inputs first."""
+    yield Rule(f"{source}.weight", tuple(f"{each}.weight" for each in targets), Rows(sizes, transposed=True))
+    yield Rule(f"{source}.bias", tuple(f"{each}.bias" for each in targets), Rows(sizes))
+
+
+FAMILY = Family(
+    "gpt2",
+    "GPT2LMHeadModel",
+    _read,
+    _write,
+    _rules,
+    prefix="transformer.",
+    ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),
+    variants=(
+        {},
+        {"n_inner": 40, "tie_word_embeddings": False, "scale_attn_weights": False},
+        {"activation_function": "relu", "n_head": 2},
+    ),
+)

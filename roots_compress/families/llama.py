@@ -1,0 +1,61 @@
+"""Llama, and what is stored as one: SmolLM2, TinyLlama, distilled R1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import (
+    OLD_ROTARY,
+    decoder_rules,
+    first_blocks,
+    read_decoder,
+    write_decoder,
+)
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def _read(switches: Switches) -> ModelSpec:
+    return read_decoder(
+        switches, mlp_bias=True, null_head_dim=True, null_kv_heads=True, whole_heads=True, context=2048
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    _, mlp = first_blocks(spec)
+    return {**write_decoder(spec, attention_bias=True), "mlp_bias": mlp.bias}
+
+
+FAMILY = Family(
+    "llama",
+    "LlamaForCausalLM",
+    _read,
+    _write,
+    decoder_rules,
+    ignored=OLD_ROTARY,
+    variants=(
+        {},
+        {"num_key_value_heads": 1, "tie_word_embeddings": True},
+        {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
+        {"head_dim": 16, "hidden_act": "gelu"},
+        {"rope_parameters": LLAMA3_ROPE},
+        {"rope_parameters": YARN},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}},
+    ),
+)

@@ -1,0 +1,31 @@
+"""Mistral: a Llama whose layers may all have a sliding window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import OLD_ROTARY, decoder_rules, read_decoder, write_decoder
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec
+
+
+def _read(switches: Switches) -> ModelSpec:
+    return read_decoder(
+        switches, windows="all", biases="none", kv_heads=8, null_head_dim=True, context=131072
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    return write_decoder(spec, windows="all")
+
+
+FAMILY = Family(
+    "mistral",
+    "MistralForCausalLM",
+    _read,
+    _write,
+    decoder_rules,
+    ignored=OLD_ROTARY,
+    variants=({"sliding_window": None}, {"sliding_window": 5, "num_key_value_heads": 1}),
+)

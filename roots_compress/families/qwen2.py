@@ -1,0 +1,34 @@
+"""Qwen 2 and 2.5: biases on queries, keys and values, windows by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import decoder_rules, read_decoder, write_decoder
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec
+
+
+def _read(switches: Switches) -> ModelSpec:
+    return read_decoder(
+        switches, windows="by_layer", biases="qkv", kv_heads=32, null_kv_heads=True, context=32768
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    return write_decoder(spec, windows="by_layer")
+
+
+FAMILY = Family(
+    "qwen2",
+    "Qwen2ForCausalLM",
+    _read,
+    _write,
+    decoder_rules,
+    variants=(
+        {},
+        {"tie_word_embeddings": True, "num_key_value_heads": 4},
+        {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    ),
+)

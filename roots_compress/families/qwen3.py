@@ -1,0 +1,39 @@
+"""Qwen 3: norms of each head's queries and keys, windows by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import decoder_rules, read_decoder, write_decoder
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec
+
+
+def _read(switches: Switches) -> ModelSpec:
+    return read_decoder(
+        switches,
+        windows="by_layer",
+        qk_norm=True,
+        head_dim=128,
+        kv_heads=32,
+        null_kv_heads=True,
+        context=32768,
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    return write_decoder(spec, windows="by_layer", attention_bias=True)
+
+
+FAMILY = Family(
+    "qwen3",
+    "Qwen3ForCausalLM",
+    _read,
+    _write,
+    decoder_rules,
+    variants=(
+        {"tie_word_embeddings": True},
+        {"attention_bias": True, "head_dim": 16, "num_key_value_heads": 1},
+    ),
+)

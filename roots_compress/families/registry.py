@@ -1,0 +1,10 @@
+"""Every family that can be read and written, by its `model_type`."""
+
+from __future__ import annotations
+
+from roots_compress.families import gemma, gpt2, llama, mistral, qwen2, qwen3
+from roots_compress.families.base import Family
+
+FAMILIES: dict[str, Family] = {
+    module.FAMILY.model_type: module.FAMILY for module in (llama, mistral, qwen2, qwen3, gemma, gpt2)
+}
