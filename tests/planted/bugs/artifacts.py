@@ -160,8 +160,8 @@ path = directory / TOKENIZER_CONFIG
         (
             Change(
                 "pipeline.steps",
-                "source_sha256(setting.recipe.model)",
-                "str(setting.recipe.model)",
+                "source_sha256(path, ...)",
+                "str(path)",
             ),
         ),
     ),
