@@ -13,7 +13,6 @@ from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
 from roots_compress.evaluate import artifact
-from roots_compress.evaluate import perplexity as perplexities
 from roots_compress.export import exporter, parity
 from roots_compress.export.graph import build_graph
 from roots_compress.models.modeling import RootsForCausalLM
@@ -21,6 +20,7 @@ from roots_compress.runtime import graph_folder
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.prompts import left_pad
 from roots_compress.runtime.torch_engine import TorchEngine
+from roots_compress.tasks import perplexity as perplexities
 from tests.checks.removal import Check
 from tests.evaluate.models import BigramModel, random_windows
 from tests.export.quantized import tiny_quantized

@@ -11,15 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import InputError, StageError
-from roots_compress.progress import Progress
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
+
+if TYPE_CHECKING:
+    from roots_compress.data.windows import EvaluationWindows
+    from roots_compress.progress import Progress
 
 # Logits held at a time, unless a single window has more; and the part of them that is widened to float64.
 LOGITS_BYTES = 1 << 27
