@@ -55,9 +55,9 @@ def measure_quality(
 
     engine = task.open_graph(graph_files(folder)[0], threads=threads, provider="cpu")
     through_graph = task.quality(engine, examples, progress=report(0))
-    longest = task.lengths(
-        config.contexts, decode_tokens=config.decode_tokens, longest=task.max_length(engine)
-    )[-1]
+    longest = task.lengths(config.contexts, decode_tokens=config.decode_tokens, longest=engine.max_context)[
+        -1
+    ]
     # The weights held here are not needed while the checkpoint and the child hold theirs.
     del engine
     through_torch = task.quality(task.serve_model(model), examples, progress=report(count))

@@ -72,7 +72,7 @@ def _handle(request: dict[str, Any], _progress: Progress) -> int:
     graph, context, decode_tokens = Path(request["graph"]), request["context"], request["decode_tokens"]
     task = task_of_graph(graph)
     engine = task.open_graph(graph, threads=request["threads"], provider="cpu")
-    tokens_1T = np.random.default_rng(0).integers(task.vocab_size(engine), size=(1, context + decode_tokens))
+    tokens_1T = np.random.default_rng(0).integers(engine.vocab_size, size=(1, context + decode_tokens))
     task.run_workloads(engine, tokens_1T, context, decode_tokens)
     return own_peak_rss_bytes()
 

@@ -51,7 +51,7 @@ def evaluate_artifact(
     """
     threads = evaluation.threads or default_threads()
     task, engine, tokenizer = _open(path, threads)
-    longest = task.max_length(engine)
+    longest = engine.max_context
     # A window's last token is only scored, never read.
     if evaluation.block_size - 1 > longest:
         raise InputError(
@@ -71,7 +71,7 @@ def _open(path: Path, threads: int) -> tuple[Task[Any], Any, PreTrainedTokenizer
         graph, tokenizer = graph_files(path)[0], load_tokenizer(path)
         task = task_of_graph(graph)
         engine = task.open_graph(graph, threads=threads)
-        check_vocabulary(tokenizer, task.vocab_size(engine), path)
+        check_vocabulary(tokenizer, engine.vocab_size, path)
         return task, engine, tokenizer
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)

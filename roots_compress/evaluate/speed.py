@@ -110,7 +110,7 @@ def time_models(
     The order of the models moves on by one in each repeat, so that none always follows the same one.
     """
     tokens = {
-        label: _random_tokens(task.vocab_size(engine), max(contexts) + decode_tokens)
+        label: _random_tokens(engine.vocab_size, max(contexts) + decode_tokens)
         for label, engine in engines.items()
     }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from roots_compress.errors import InputError
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import figures_error, read_metrics
-from roots_compress.tasks.registry import TASKS
+from roots_compress.tasks.registry import task_named
 
 
 def read_figures(run: Path) -> RunMetrics:
@@ -16,9 +17,10 @@ def read_figures(run: Path) -> RunMetrics:
         InputError: as `read_metrics` raises it; or a figure is missing.
     """
     metrics = read_metrics(run)
-    task = next((task for task in TASKS if task.name == metrics.task), None)
-    if task is None:
-        raise figures_error(run, f"task: '{metrics.task:.60}' is not known")
+    try:
+        task = task_named(metrics.task)
+    except InputError as error:
+        raise figures_error(run, error.message) from None
     for index, stage in enumerate(metrics.stages):
         for fault in task.faults(stage.metrics):
             raise figures_error(run, f"stages[{index}].{fault}")

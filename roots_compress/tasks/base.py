@@ -12,24 +12,40 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from roots_compress import results
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.modeling import RootsForCausalLM
     from roots_compress.progress import Progress
-    from roots_compress.results import Metrics, Protocol
     from roots_compress.training.objective import Objective
 
 Axes = dict[str, dict[int, str]]
 """Names of inputs or outputs in the graph's order, each with the names of its dynamic axes."""
 Outputs = NDArray[np.float32]
-Engine = TypeVar("Engine")
+
+
+class Served(Protocol):
+    """What is asked of any engine; all else is between a task and its engines."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids that the model takes."""
+        ...
+
+    @property
+    def max_context(self) -> int:
+        """The most tokens that the model reads at once."""
+        ...
+
+
+Engine = TypeVar("Engine", bound=Served)
 
 
 @dataclass(frozen=True)
@@ -152,7 +168,7 @@ class Task(ABC, Generic[Engine]):
         """Return the figure that decides, in words."""
         return f"{self.metric.heading} {self.metric.shown(quality[self.metric.name])}"
 
-    def faults(self, metrics: Metrics) -> Iterator[str]:
+    def faults(self, metrics: results.Metrics) -> Iterator[str]:
         """Yield what a row of `metrics.json` lacks of this task's figures, each by its key."""
         for name in (*(metric.name for metric in self.metrics), self.checkpoint_figure):
             if name not in metrics.quality:
@@ -189,14 +205,6 @@ class Task(ABC, Generic[Engine]):
     @abstractmethod
     def serve_model(self, model: RootsForCausalLM) -> Engine:
         """Return the engine that runs a checkpoint's own model."""
-
-    @abstractmethod
-    def max_length(self, engine: Engine) -> int:
-        """Return the most tokens that the model reads at once."""
-
-    @abstractmethod
-    def vocab_size(self, engine: Engine) -> int:
-        """Return the number of token ids that the model takes."""
 
     @abstractmethod
     def require_sound(self, engine: Engine) -> None:
@@ -293,5 +301,5 @@ class Task(ABC, Generic[Engine]):
     # Reports.
 
     @abstractmethod
-    def caption(self, protocol: Protocol) -> str:
+    def caption(self, protocol: results.Protocol) -> str:
         """Say how the figures were made."""

@@ -80,14 +80,6 @@ class CausalLM(Task[LanguageModel]):
 
         return TorchEngine(model)
 
-    def max_length(self, engine: LanguageModel) -> int:
-        """Return the longest context."""
-        return engine.max_context
-
-    def vocab_size(self, engine: LanguageModel) -> int:
-        """Return the number of logits, which is that of token ids."""
-        return engine.vocab_size
-
     def require_sound(self, engine: LanguageModel) -> None:
         """Read two tokens, and check the logits."""
         check_finite(engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits)
