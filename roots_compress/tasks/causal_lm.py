@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -35,13 +35,13 @@ class CausalLM(Task[LanguageModel]):
     """Next-token prediction: perplexity, and the speeds of reading a prompt and of decoding after it."""
 
     name = "causal_lm"
-    heads = ("ForCausalLM", "LMHeadModel")
+    heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")
     optimum_name = "text-generation-with-past"
-    metrics = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("perplexity", "perplexity", "lower"),
         Metric("bits_per_byte", "bits/byte", "lower", digits=4, across_tokenizers=True),
     )
-    workloads = (
+    workloads: ClassVar[tuple[Workload, ...]] = (
         Workload("prefill", "prefill_tokens_per_second", "prefill tok/s", "Reading, tokens a second"),
         Workload("decode", "decode_tokens_per_second", "decode tok/s", "Decoding, tokens a second"),
     )
