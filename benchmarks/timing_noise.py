@@ -38,7 +38,7 @@ def main() -> int:
     print("| figure | context | first tok/s | second tok/s | ratio | spread of the repeats |")
     print("|---|---|---|---|---|---|")
     for name in ("prefill", "decode"):
-        pairs = zip(getattr(speeds["first"], name), getattr(speeds["second"], name), strict=True)
+        pairs = zip(speeds["first"][name], speeds["second"][name], strict=True)
         for first, second in pairs:
             ratio = first.median / second.median
             spread = max(first.high / first.low, second.high / second.low)

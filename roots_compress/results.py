@@ -1,91 +1,105 @@
 """The figures of a run as frozen dataclasses, and their JSON form (`metrics.json`, schema 1).
 
-Units stand in the names; perplexity is dimensionless, and parameters are counted after tying.
+Units stand in the names; parameters are counted after tying. A row's figures of quality and speed are its
+task's (`tasks/`): this module keeps them by name, and the task says which there must be (`Task.faults`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 SCHEMA = 1
-DIVISORS = ("bytes", "perplexity", "median")
-"""Figures that others are divided by."""
 LARGEST = 1e300
 """No figure comes near it, and sums and ratios of smaller ones are finite."""
+TIMED = ("_per_second", "_ms")
+"""Names of timings end with their unit."""
 
 StageKind = str
 """What made a row: `baseline`, or a stage's `kind` in a recipe."""
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json = JsonValue
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Size = Annotated[int, Field(gt=0, lt=2**63)]
+Number = Annotated[float, Field(gt=-LARGEST, lt=LARGEST)]
+Positive = Annotated[float, Field(gt=0, lt=LARGEST)]
+"""A figure that others are divided by."""
+
+
+class _Figures:
+    """How pydantic reads a dataclass of figures: no type for another, and keys of newer writers ignored."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Tokens per second at one context length: the median of the repeats, and their extremes."""
+class Speed(_Figures):
+    """Units of work a second at one length of context: the median of the repeats, and their extremes."""
 
-    context: int
-    median: float
-    low: float
-    high: float
+    context: Count
+    median: Positive
+    low: Number
+    high: Number
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """Everything a perplexity or a timing depends on beside the model."""
+class Protocol(_Figures):
+    """Everything a figure of quality or a timing depends on beside the model."""
 
-    block_size: int
-    windows: int
-    tokens: int
+    block_size: Count
+    windows: Count
+    tokens: Count
     """Tokens scored."""
-    text_bytes: int
+    text_bytes: Count
     """UTF-8 bytes of the scored text."""
     bos: bool
     """Whether each window opens with the BOS that the tokenizer adds to a text; it is not scored itself."""
     text_sha256: str
     tokenizer_sha256: str
-    contexts: tuple[int, ...]
-    decode_tokens: int
-    repeats: int
-    threads: int
+    contexts: tuple[Count, ...]
+    decode_tokens: Count
+    repeats: Count
+    threads: Count
     text: str
     """What the held-out text is, in words."""
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """The figures of one artifact. `perplexity` and `bits_per_byte` come from the ONNX graph."""
+class Metrics(_Figures):
+    """The figures of one artifact."""
 
-    parameters: int
-    bytes: int
-    perplexity: float
-    bits_per_byte: float
-    torch_perplexity: float
-    prefill_tokens_per_second: tuple[Speed, ...]
-    decode_tokens_per_second: tuple[Speed, ...]
-    peak_rss_bytes: int
+    parameters: Count
+    bytes: Size
+    quality: dict[str, Number]
+    """From the ONNX graph, by the names of the task's metrics. The first one's name after `torch_` holds the
+    same of the checkpoint's own model."""
+    timings: dict[str, tuple[Speed, ...]]
+    """By the names of the task's workloads, an entry for each length; empty until a run's end."""
+    peak_rss_bytes: Count
 
 
 @dataclass(frozen=True)
-class GateResult:
+class GateResult(_Figures):
     """Whether one bound of a recipe was kept."""
 
     gate: str
-    limit: float
-    value: float
+    limit: Number
+    value: Number
     passed: bool
 
 
 @dataclass(frozen=True)
-class StageResult:
+class StageResult(_Figures):
     """One row of a report: what the stage was, how long it took, what it made, and how that performs."""
 
-    index: int
+    index: Count
     kind: StageKind
     name: str
-    seconds: float
+    seconds: Number
     metrics: Metrics
     onnx: str
     """The graph, as a path relative to the run."""
@@ -95,34 +109,34 @@ class StageResult:
     """The stage's own bounds, by their keys in its settings, and whether they were kept."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as `metrics.json` holds it, the metrics' fields beside the stage's own."""
+        """Return the row as `metrics.json` holds it, every figure beside the stage's own keys."""
         row = asdict(self)
-        row.update(row.pop("metrics"))
+        for name, value in row.pop("metrics").items():
+            row.update(value if name in GROUPS else {name: value})
         return row
 
     @classmethod
-    def from_json(cls, row: dict[str, Any]) -> StageResult:
-        """Rebuild a row from `metrics.json`; unknown keys, from newer writers, are ignored."""
-        figures = {f.name: row[f.name] for f in fields(Metrics)}
-        for key in ("prefill_tokens_per_second", "decode_tokens_per_second"):
-            figures[key] = tuple(Speed(**speed) for speed in _listed(figures[key]))
-        own = {f.name: row[f.name] for f in fields(cls) if f.name not in ("metrics", "gates")}
-        gates = tuple(GateResult(**gate) for gate in _listed(row.get("gates", ())))
-        return require_sound(cls(metrics=Metrics(**figures), gates=gates, **own))
+    def from_json(cls, row: object) -> StageResult:
+        """Rebuild a row from `metrics.json`.
+
+        Raises:
+            ValueError: a key is missing, or holds what no figure can be; the message begins with the key.
+        """
+        return _read(cls, _nested(row))
 
 
 @dataclass(frozen=True)
-class CandidateResult:
+class CandidateResult(_Figures):
     """One recipe that a search has tried, and what came of it."""
 
     stages: tuple[str, ...]
     """Names of the stages added to the model as it is; none for the model itself."""
     role: Literal["baseline", "candidate", "control"]
     """`control`: a recipe without what the search is about, to tell what that is worth."""
-    bytes: int
-    decode_ms: float
+    bytes: Size
+    decode_ms: Positive
     """Milliseconds a token, at the longest context timed."""
-    perplexity_ratio: float
+    perplexity_ratio: Positive
     on_front: bool
     """Whether no other is at least as good in all three figures, and better in one."""
     keeps_budgets: bool
@@ -134,7 +148,7 @@ def figures_line(size: float, decode_ms: float, perplexity_ratio: float) -> str:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(_Figures):
     """What a search has found, by rising size."""
 
     candidates: tuple[CandidateResult, ...]
@@ -142,9 +156,9 @@ class SearchResult:
     """The stages of the best one, which the run then is."""
     failed: dict[str, str]
     """Why a candidate could not be made, by its label."""
-    untried: int
+    untried: Count
     """Candidates for which the time did not last."""
-    max_minutes: float
+    max_minutes: Number
 
 
 def candidate_label(stages: tuple[str, ...]) -> str:
@@ -153,7 +167,7 @@ def candidate_label(stages: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class RunMetrics:
+class RunMetrics(_Figures):
     """All that `metrics.json` of a run holds."""
 
     name: str
@@ -163,100 +177,71 @@ class RunMetrics:
     gates: tuple[GateResult, ...] = ()
     search: SearchResult | None = None
     """How the run's recipe was found, where it was searched for."""
+    task: str = "causal_lm"
+    """What the models are for, by the name of a task; files from before there were others do not say it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document as written to `metrics.json`."""
-        return {
-            "schema": SCHEMA,
-            "name": self.name,
-            "machine": self.machine,
-            "protocol": asdict(self.protocol),
-            "stages": [stage.to_json() for stage in self.stages],
-            "gates": [asdict(gate) for gate in self.gates],
-            **({"search": asdict(self.search)} if self.search else {}),
-        }
+        document = {"schema": SCHEMA, **asdict(self), "stages": [stage.to_json() for stage in self.stages]}
+        return document if self.search else {key: each for key, each in document.items() if key != "search"}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> RunMetrics:
+    def from_json(cls, document: object) -> RunMetrics:
         """Rebuild a run's figures.
 
         Raises:
-            KeyError, TypeError, ValueError: the document is not of schema 1, or holds what no figure can be.
+            ValueError: the document is not of schema 1, lacks a key, or holds what no figure can be; the
+                message begins with the key.
         """
-        if document["schema"] != SCHEMA:
-            raise TypeError(f"metrics schema {document['schema']} is not {SCHEMA}")
-        protocol = dict(document["protocol"])
-        protocol["contexts"] = tuple(_listed(protocol["contexts"]))
-        run = cls(
-            name=document["name"],
-            machine=document["machine"],
-            protocol=Protocol(**protocol),
-            stages=tuple(StageResult.from_json(row) for row in _listed(document["stages"])),
-            gates=tuple(GateResult(**gate) for gate in _listed(document["gates"])),
-            search=_search_from(document["search"]) if "search" in document else None,
-        )
-        return require_sound(run)
+        if not isinstance(document, dict):
+            raise ValueError("it holds no object")
+        if document.get("schema") != SCHEMA:
+            raise ValueError(f"schema is {document.get('schema')!r:.60}, not {SCHEMA}")
+        rows = document.get("stages")
+        nested = {"stages": [_nested(row) for row in rows]} if isinstance(rows, list) else {}
+        return _read(cls, {**document, **nested})
 
 
-def _search_from(document: dict[str, Any]) -> SearchResult:
-    rows = [{**row, "stages": tuple(row["stages"])} for row in document["candidates"]]
-    return SearchResult(
-        **{
-            **document,
-            "candidates": tuple(CandidateResult(**row) for row in rows),
-            "best": tuple(document["best"]),
-        }
-    )
+GROUPS = ("quality", "timings")
+"""Fields of `Metrics` whose entries are keys of a row's own in JSON."""
 
 
-def _listed(value: Any) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"{value!r:.60} is not a list")
-    return value
+def _nested(row: object) -> object:
+    """Return a row of `metrics.json` with its figures in the groups of `Metrics`."""
+    if not isinstance(row, dict):
+        return row
+    own = {"schema", *(each.name for each in fields(StageResult))}
+    metrics: dict[str, Any] = {group: {} for group in GROUPS}
+    for key, value in row.items():
+        if key.endswith(TIMED):
+            metrics["timings"][key] = value
+        elif key in {each.name for each in fields(Metrics)} - {*GROUPS}:
+            metrics[key] = value
+        elif key not in own and isinstance(value, int | float) and not isinstance(value, bool):
+            metrics["quality"][key] = value
+    return {**{key: value for key, value in row.items() if key in own}, "metrics": metrics}
 
 
-_Figures = TypeVar("_Figures")
+_Read = TypeVar("_Read")
 
 
-def require_sound(figures: _Figures) -> _Figures:
-    """Return figures that were read from a file, after checking each against its field's type.
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _read(kind: type[_Read], document: object) -> _Read:
+    """Return a dataclass of figures read from JSON.
 
     Raises:
-        TypeError, ValueError: a field has another type, or a number that is not finite or divides by nothing.
+        ValueError: it cannot be; the message begins with the key that is at fault.
     """
-    assert is_dataclass(figures)
-    hints = _hints(type(figures))
-    for each in fields(figures):
-        _check(getattr(figures, each.name), hints[each.name], each.name)
-    return figures
-
-
-_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
-
-
-def _check(value: object, hint: Any, name: str) -> None:
-    """Check a value against the type of its field; what may hold any JSON is left as it is."""
-    if isinstance(hint, type) and is_dataclass(hint):
-        if not isinstance(value, hint):
-            raise TypeError(f"{name} is {value!r:.60}")
-        require_sound(value)
-    elif get_origin(hint) is tuple:
-        if not isinstance(value, tuple):
-            raise TypeError(f"{name} is {value!r:.60}, not a list")
-        for item in value:
-            _check(item, get_args(hint)[0], name)
-    elif get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise ValueError(f"{name} is {value!r:.60}")
-    elif get_origin(hint) in (Union, UnionType):
-        if value is not None or type(None) not in get_args(hint):
-            _check(value, next(part for part in get_args(hint) if part is not type(None)), name)
-    elif get_origin(hint) is dict:
-        if not isinstance(value, dict):
-            raise TypeError(f"{name} is {value!r:.60}, not a group")
-    elif type(value) is not hint and not (hint is float and type(value) is int):
-        raise TypeError(f"{name} is {value!r:.60}, not {hint.__name__}")
-    elif isinstance(value, int | float) and not abs(value) < LARGEST:
-        raise ValueError(f"{name} is no finite number")
-    elif name in DIVISORS and isinstance(value, int | float) and value <= 0:
-        raise ValueError(f"{name} is {value}, not above 0")
+    try:
+        # As text: strict reading takes lists for tuples, and objects for dataclasses, from JSON only.
+        read: _Read = _adapter(cast(Hashable, kind)).validate_json(json.dumps(document))
+        return read
+    except ValidationError as error:
+        first: Mapping[str, Any] = error.errors(include_url=False)[0]
+        parts = [part for part in first["loc"] if part not in ("metrics", *GROUPS)]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+        raise ValueError(f"{place}: {first['msg']}") from None

@@ -189,13 +189,13 @@ def time_rows(rows: dict[str, dict[str, Any]], folders: Mapping[str, Path], thre
         repeats=5,
         threads=threads,
     )
-    whole = speeds[UNCHANGED].decode
+    whole = speeds[UNCHANGED]["decode"]
     print("\n| | tokens/s at 128 | gain | tokens/s at 512 | gain |\n|---|---|---|---|---|")
     for name, speed in speeds.items():
-        rows[name]["decode_tokens_per_second"] = [each.median for each in speed.decode]
+        rows[name]["decode_tokens_per_second"] = [each.median for each in speed["decode"]]
         cells = [
             f"{each.median:.1f} | {each.median / base.median:.2f}"
-            for each, base in zip(speed.decode, whole, strict=True)
+            for each, base in zip(speed["decode"], whole, strict=True)
         ]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

@@ -120,11 +120,9 @@ def evaluate(
         from roots_compress.progress import bar
 
         with bar(stderr(), "perplexity") as progress:
-            quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
-    say(
-        f"perplexity {quality.perplexity:.4f}  bits/byte {quality.bits_per_byte:.4f}  "
-        f"({protocol.tokens:,} tokens of {protocol.text})"
-    )
+            task, quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
+    figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in task.metrics)
+    say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
 
 
 def bench(
@@ -165,7 +163,9 @@ def bench(
             progress=progress,
         )
     stdout().print(_speed_table(results))
-    measured = sorted({speed.context for figures in results.values() for speed in figures.decode})
+    measured = sorted(
+        {speed.context for figures in results.values() for each in figures.values() for speed in each}
+    )
     if beyond := sorted({*(context or ())} - {*measured}):
         listed = ", ".join(f"{each:,}" for each in beyond)
         say(f"{listed} tokens do not fit every model's context: {measured[-1]:,} were measured instead.")
@@ -180,11 +180,8 @@ def _speed_table(results: Mapping[str, Speeds]) -> Table:
         table.add_column(heading, justify="left" if heading in ("graph", "phase") else "right")
     first = next(iter(results.values()))
     for name, figures in results.items():
-        for phase, own, reference in (
-            ("prefill", figures.prefill, first.prefill),
-            ("decode", figures.decode, first.decode),
-        ):
-            for speed, base in zip(own, reference, strict=True):
+        for phase, own in figures.items():
+            for speed, base in zip(own, first[phase], strict=True):
                 table.add_row(
                     escape(printable(name)),
                     phase,

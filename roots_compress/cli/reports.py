@@ -32,11 +32,11 @@ def report(
     form: Annotated[Format, typer.Option("--format", help="How to show it.")] = Format.table,
 ) -> None:
     """Show the figures of a run, stage by stage."""
-    from roots_compress.run.stages import read_metrics
+    from roots_compress.report.reading import read_figures
 
     if run and folder:
         raise InputError("a run is named twice", where="--run", remedy="Name it once, with --run or without.")
-    metrics = read_metrics(run or folder or DEFAULT_RUN)
+    metrics = read_figures(run or folder or DEFAULT_RUN)
     if form is Format.table:
         from roots_compress.report.rows import rows_of
         from roots_compress.report.text import label, tables
@@ -64,11 +64,11 @@ def compare(
 ) -> None:
     """Put runs side by side; what cannot be compared is left out and said."""
     from roots_compress.report.compare import comparison
-    from roots_compress.run.stages import read_metrics
+    from roots_compress.report.reading import read_figures
 
     if len(runs) < 2:
         raise InputError("there is nothing to compare it with", where=runs[0], remedy="Name another run too.")
-    table, remarks = comparison([(str(run), read_metrics(run)) for run in runs])
+    table, remarks = comparison([(str(run), read_figures(run)) for run in runs])
     out = stdout()
     out.print(table)
     for remark in remarks:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,25 +15,19 @@ from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import StageError
 from roots_compress.evaluate.memory import peak_rss_bytes
-from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.evaluate.size import count_parameters, graph_bytes
-from roots_compress.evaluate.speed import fit_contexts
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.progress import Progress
 from roots_compress.results import Metrics, Protocol
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.torch_engine import TorchEngine
-
-EXACT_AGREEMENT = 1e-3
-ROUNDED_AGREEMENT = 0.1
-"""Nats a token by which graph and checkpoint may differ: in float32, and where each side rounds on its own,
-which averages out over a text, but not over a few tokens."""
+from roots_compress.runtime.graph_folder import graph_files
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import task_of_model
 
 
 def measure_quality(
     folder: Path,
     model: RootsForCausalLM,
-    windows: EvaluationWindows,
+    examples: EvaluationWindows,
     config: EvaluationConfig,
     *,
     threads: int,
@@ -43,38 +38,35 @@ def measure_quality(
     Args:
         folder: the graph.
         model: the checkpoint's model.
-        windows: what perplexity is scored on.
+        examples: what quality is measured on.
         config: contexts and decoded tokens of the memory measurement; it takes the longest context that fits.
         threads: threads within an operator of the graph.
-        progress: called with the windows scored, through graph and checkpoint, and twice their number.
+        progress: called with the examples measured, through graph and checkpoint, and twice their number.
 
     Raises:
-        InputError: the folder is not a whole graph, or the windows do not fit the model.
-        StageError: the model gives logits that are not finite, graph and checkpoint do not pay the same for
-            the text, or a measuring process failed.
+        InputError: the folder is not a whole graph, or the examples do not fit the model.
+        StageError: the model gives outputs that are not finite, graph and checkpoint do not agree in quality,
+            or a measuring process failed.
     """
-    count = len(windows.input_ids)
+    count, task = len(examples.input_ids), task_of_model(model)
 
     def report(before: int) -> Progress:
         return lambda done, _total: progress(before + done, 2 * count) if progress is not None else None
 
-    engine = OnnxEngine.load(folder, threads=threads, provider="cpu")
-    through_graph = perplexity(engine, windows, progress=report(0))
-    longest = fit_contexts(
-        config.contexts, decode_tokens=config.decode_tokens, max_context=engine.max_context
-    )[-1]
+    engine = task.open_graph(graph_files(folder)[0], threads=threads, provider="cpu")
+    through_graph = task.quality(engine, examples, progress=report(0))
+    longest = task.lengths(config.contexts, decode_tokens=config.decode_tokens, longest=engine.max_context)[
+        -1
+    ]
     # The weights held here are not needed while the checkpoint and the child hold theirs.
     del engine
-    through_torch = perplexity(TorchEngine(model), windows, progress=report(count))
-    _require_agreement(through_graph.perplexity, through_torch.perplexity, model, folder)
+    through_torch = task.quality(task.serve_model(model), examples, progress=report(count))
+    _require_agreement(task, through_graph, through_torch, model, folder)
     return Metrics(
         parameters=count_parameters(model),
         bytes=graph_bytes(folder),
-        perplexity=through_graph.perplexity,
-        bits_per_byte=through_graph.bits_per_byte,
-        torch_perplexity=through_torch.perplexity,
-        prefill_tokens_per_second=(),
-        decode_tokens_per_second=(),
+        quality={**through_graph, task.checkpoint_figure: through_torch[task.metric.name]},
+        timings={workload.figure: () for workload in task.workloads},
         peak_rss_bytes=peak_rss_bytes(
             folder, context=longest, decode_tokens=config.decode_tokens, threads=threads
         ),
@@ -82,32 +74,46 @@ def measure_quality(
 
 
 def _require_agreement(
-    through_graph: float, through_torch: float, model: RootsForCausalLM, folder: Path
+    task: Task[Any],
+    through_graph: dict[str, float],
+    through_torch: dict[str, float],
+    model: RootsForCausalLM,
+    folder: Path,
 ) -> None:
     """Refuse figures that are not of one model.
 
     Raises:
         StageError: they differ by more than rounding explains.
     """
+    metric = task.metric
+    graph, checkpoint = through_graph[metric.name], through_torch[metric.name]
     plain = not model.config.quantization and model.dtype == torch.float32
-    allowed = EXACT_AGREEMENT if plain else ROUNDED_AGREEMENT
-    if not abs(math.log(through_graph / through_torch)) <= allowed:
+    allowed = task.agreement[0 if plain else 1]
+    difference = math.log(graph / checkpoint) if metric.relative else graph - checkpoint
+    if not abs(difference) <= allowed:
         raise StageError(
-            f"perplexity is {through_graph:.3f} through the graph and {through_torch:.3f} through the "
-            "checkpoint: they are not one model",
+            f"{metric.heading} is {metric.shown(graph)} through the graph and {metric.shown(checkpoint)} "
+            "through the checkpoint: they are not one model",
             where=folder,
             remedy="Nothing was committed. This is a fault of the program; please report it.",
         )
 
 
 def protocol_of(
-    config: EvaluationConfig, windows: EvaluationWindows, *, max_context: int, threads: int, text: str
+    task: Task[Any],
+    config: EvaluationConfig,
+    examples: EvaluationWindows,
+    *,
+    max_context: int,
+    threads: int,
+    text: str,
 ) -> Protocol:
     """Return what the figures depend on beside the models.
 
     Args:
+        task: of the models.
         config: how the figures are measured.
-        windows: what perplexity is scored on.
+        examples: what quality is measured on.
         max_context: the shortest context of the models timed together.
         threads: threads of the timings, resolved.
         text: what the held-out text is, in words.
@@ -115,17 +121,17 @@ def protocol_of(
     Raises:
         InputError: the models' context has no room for the decoded tokens.
     """
-    count, block_size = windows.input_ids.shape
+    count, block_size = examples.input_ids.shape
     return Protocol(
         block_size=block_size,
         windows=count,
-        tokens=windows.scored_tokens,
-        text_bytes=windows.text_bytes,
-        bos=windows.bos,
-        text_sha256=windows.text_sha256,
-        tokenizer_sha256=windows.tokenizer_sha256,
+        tokens=examples.scored_tokens,
+        text_bytes=examples.text_bytes,
+        bos=examples.bos,
+        text_sha256=examples.text_sha256,
+        tokenizer_sha256=examples.tokenizer_sha256,
         contexts=tuple(
-            fit_contexts(config.contexts, decode_tokens=config.decode_tokens, max_context=max_context)
+            task.lengths(config.contexts, decode_tokens=config.decode_tokens, longest=max_context)
         ),
         decode_tokens=config.decode_tokens,
         repeats=config.repeats,

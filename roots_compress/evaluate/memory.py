@@ -10,7 +10,7 @@ import numpy as np
 
 from roots_compress.errors import StageError
 from roots_compress.evaluate.child import measure, serve
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.tasks.registry import task_of_graph
 
 if TYPE_CHECKING:
     from roots_compress.progress import Progress
@@ -19,15 +19,15 @@ PROC_STATUS = Path("/proc/self/status")
 
 
 def peak_rss_bytes(folder: Path, *, context: int, decode_tokens: int, threads: int) -> int:
-    """Return the most memory that a process held which opened a graph, read a prompt and decoded some tokens.
+    """Return the most memory that a process held which opened a graph and did its task's workloads once.
 
     The process is Python with numpy and ONNX Runtime, which are part of the figure. Pages of external data
     that ONNX Runtime maps count as far as they were read.
 
     Args:
         folder: a folder with a graph.
-        context: tokens of the prompt, batch 1.
-        decode_tokens: tokens decoded after it.
+        context: tokens of context, as `Task.lengths` returns them.
+        decode_tokens: tokens decoded after it, where the task decodes.
         threads: threads within an operator.
 
     Raises:
@@ -69,12 +69,11 @@ def own_peak_rss_bytes() -> int:
 
 
 def _handle(request: dict[str, Any], _progress: Progress) -> int:
-    engine = OnnxEngine.open(Path(request["graph"]), threads=request["threads"], provider="cpu")
-    count = request["context"] + request["decode_tokens"]
-    tokens_1T = np.random.default_rng(0).integers(engine.vocab_size, size=(1, count))
-    step = engine.prefill(tokens_1T[:, : request["context"]])
-    for position in range(request["context"], count):
-        step = engine.decode(tokens_1T[:, position], step.cache)
+    graph, context, decode_tokens = Path(request["graph"]), request["context"], request["decode_tokens"]
+    task = task_of_graph(graph)
+    engine = task.open_graph(graph, threads=request["threads"], provider="cpu")
+    tokens_1T = np.random.default_rng(0).integers(engine.vocab_size, size=(1, context + decode_tokens))
+    task.run_workloads(engine, tokens_1T, context, decode_tokens)
     return own_peak_rss_bytes()
 
 

@@ -1,8 +1,9 @@
-"""One artifact by itself: the perplexity of a checkpoint or of a graph, on any text."""
+"""One artifact by itself: the quality of a checkpoint or of a graph, on any text."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -11,18 +12,23 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.tokenizer import check_vocabulary
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.errors import InputError
 from roots_compress.evaluate.artifact import protocol_of
-from roots_compress.evaluate.perplexity import Perplexity, perplexity
 from roots_compress.progress import Progress
 from roots_compress.results import Protocol
-from roots_compress.runtime.graph_folder import holds_graph
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.protocol import LanguageModel
+from roots_compress.runtime.graph_folder import graph_files, holds_graph
 from roots_compress.runtime.text import load_tokenizer
-from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.system.threads import default_threads
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import task_of_graph, task_of_model
+
+
+class Evaluation(NamedTuple):
+    """What an artifact reached, and how that was measured."""
+
+    task: Task[Any]
+    quality: dict[str, float]
+    protocol: Protocol
 
 
 def evaluate_artifact(
@@ -31,41 +37,43 @@ def evaluate_artifact(
     evaluation: EvaluationConfig,
     *,
     progress: Progress | None = None,
-) -> tuple[Perplexity, Protocol]:
-    """Return the perplexity of a checkpoint or a graph on held-out text, and the protocol it was measured by.
+) -> Evaluation:
+    """Measure the quality of a checkpoint or a graph on held-out text.
 
     Args:
         path: a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
-        text: its held-out part is scored.
+        text: its held-out part is what quality is measured on.
         evaluation: windows and threads.
-        progress: called with the windows scored and their number.
+        progress: called with the examples measured and their number.
 
     Raises:
         InputError: the path is neither, or the text is too short.
     """
     threads = evaluation.threads or default_threads()
-    model, tokenizer = _open(path, threads)
+    task, engine, tokenizer = _open(path, threads)
+    longest = engine.max_context
     # A window's last token is only scored, never read.
-    if evaluation.block_size - 1 > model.max_context:
+    if evaluation.block_size - 1 > longest:
         raise InputError(
-            f"windows of {evaluation.block_size} tokens do not fit its context of {model.max_context}",
+            f"windows of {evaluation.block_size} tokens do not fit its context of {longest}",
             where=path,
             remedy="Lower --block-size.",
         )
-    windows = evaluation_windows(
-        text.held_out, tokenizer, block_size=evaluation.block_size, limit=evaluation.windows
-    )
+    examples = task.examples(text.held_out, tokenizer, evaluation)
     protocol = protocol_of(
-        evaluation, windows, max_context=model.max_context, threads=threads, text=text.description
+        task, evaluation, examples, max_context=longest, threads=threads, text=text.description
     )
-    return perplexity(model, windows, progress=progress), protocol
+    return Evaluation(task, task.quality(engine, examples, progress=progress), protocol)
 
 
-def _open(path: Path, threads: int) -> tuple[LanguageModel, PreTrainedTokenizerFast]:
+def _open(path: Path, threads: int) -> tuple[Task[Any], Any, PreTrainedTokenizerFast]:
     if holds_graph(path):
-        engine, tokenizer = OnnxEngine.load(path, threads=threads), load_tokenizer(path)
+        graph, tokenizer = graph_files(path)[0], load_tokenizer(path)
+        task = task_of_graph(graph)
+        engine = task.open_graph(graph, threads=threads)
         check_vocabulary(tokenizer, engine.vocab_size, path)
-        return engine, tokenizer
+        return task, engine, tokenizer
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)
-    return TorchEngine(checkpoint.model), checkpoint.tokenizer
+    task = task_of_model(checkpoint.model)
+    return task, task.serve_model(checkpoint.model), checkpoint.tokenizer

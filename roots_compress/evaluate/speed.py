@@ -1,46 +1,37 @@
-"""Prefill and decode speed of graphs, timed side by side.
+"""Speeds of graphs, timed side by side.
 
 All graphs are opened in one child process and timed in turns, so that whatever else the machine does meets
-all of them alike. Timings are compared inside one such run, never across runs.
+all of them alike. Timings are compared inside one such run, never across runs. What is timed is the task's.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from roots_compress.errors import InputError
 from roots_compress.evaluate.child import measure, serve
-from roots_compress.results import Speed
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.protocol import LanguageModel, Tokens
 from roots_compress.runtime.session import read_config
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import task_of_graph
 
 if TYPE_CHECKING:
     from roots_compress.progress import Progress
+    from roots_compress.results import Speed
 
 # A timing lasts at least this long: a small model is run several times over for it.
 MIN_SECONDS = 0.1
 
 
-class Speeds(NamedTuple):
-    """Tokens per second of one graph, one entry for each context length."""
-
-    prefill: tuple[Speed, ...]
-    decode: tuple[Speed, ...]
-
-
-class Timing(NamedTuple):
-    """Seconds that one prompt and the tokens decoded after it took, each a mean of equally many runs."""
-
-    prefill_seconds: float
-    decode_seconds: float
+Timing = tuple[float, ...]
+"""Seconds that each of a task's workloads took, a mean of equally many runs."""
+Speeds: TypeAlias = "dict[str, tuple[Speed, ...]]"
+"""Of one graph, by the phase of each workload: a speed for each context, the shortest first."""
 
 
 def measure_speed(
@@ -52,21 +43,21 @@ def measure_speed(
     threads: int,
     progress: Progress | None = None,
 ) -> dict[str, Speeds]:
-    """Time graphs against each other on the CPU, batch 1.
+    """Time graphs against each other on the CPU: their task's workloads, at each context.
 
-    Prefill at a context of C is the time to read C tokens into an empty cache. Decode at C is the time for
-    `decode_tokens` single tokens after them. Every graph stays open throughout, so all must fit in memory.
+    Every graph stays open throughout, so all must fit in memory.
 
     Args:
         folders: the graphs, by the labels of the result.
-        contexts: context lengths; those the models cannot hold are replaced as `fit_contexts` says.
-        decode_tokens: tokens decoded in each timing.
+        contexts: context lengths; those the models cannot hold are replaced as `Task.lengths` says.
+        decode_tokens: tokens decoded in each timing, where the task decodes.
         repeats: timings of each figure, after one that is not counted.
         threads: threads within an operator.
         progress: called after every timing.
 
     Raises:
-        InputError: a folder is not a whole graph, or a model's context has no room for the decoded tokens.
+        InputError: a folder is not a whole graph, a model's context has no room for the decoded tokens, or
+            the graphs are not of one task.
         StageError: the measuring process failed.
     """
     # Imported here: the child has no use for `onnx`.
@@ -74,7 +65,8 @@ def measure_speed(
 
     graphs = {label: graph_files(folder)[0] for label, folder in folders.items()}
     room = min(read_config(graph.parent / "config.json")[1] for graph in graphs.values())
-    fitted = fit_contexts(contexts, decode_tokens=decode_tokens, max_context=room)
+    task = _common_task(graphs)
+    fitted = task.lengths(contexts, decode_tokens=decode_tokens, longest=room)
     request = {
         "graphs": {label: str(graph.resolve()) for label, graph in graphs.items()},
         "contexts": fitted,
@@ -83,31 +75,30 @@ def measure_speed(
         "threads": threads,
     }
     timings = measure(__name__, request, progress=progress)
-    return {
-        label: summarise([[Timing(*timing) for timing in at] for at in timings[label]], fitted, decode_tokens)
-        for label in graphs
-    }
+    return {label: summarise(task, timings[label], fitted, decode_tokens) for label in graphs}
 
 
-def fit_contexts(contexts: Sequence[int], *, decode_tokens: int, max_context: int) -> list[int]:
-    """Return the context lengths to measure: ascending, each leaving room for the tokens decoded after it.
-
-    A length the model cannot hold becomes the longest it can; lengths that then coincide are measured once.
+def _common_task(graphs: Mapping[str, Path]) -> Task[Any]:
+    """Return the task of all graphs.
 
     Raises:
-        InputError: there is no room for one token of prompt.
+        InputError: they have not one.
     """
-    longest = max_context - decode_tokens
-    if longest < 1:
-        raise InputError(
-            f"{decode_tokens} decoded tokens leave no room in a context of {max_context}",
-            remedy="Decode fewer tokens.",
-        )
-    return sorted({min(context, longest) for context in contexts})
+    tasks = {label: task_of_graph(graph) for label, graph in graphs.items()}
+    first, task = next(iter(tasks.items()))
+    for label, other in tasks.items():
+        if other is not task:
+            raise InputError(
+                f"is a graph for {other.name}, and {first} is one for {task.name}",
+                where=label,
+                remedy="Time graphs of one task together.",
+            )
+    return task
 
 
 def time_models(
-    models: Mapping[str, LanguageModel],
+    task: Task[Any],
+    engines: Mapping[str, Any],
     contexts: Sequence[int],
     *,
     decode_tokens: int,
@@ -118,64 +109,62 @@ def time_models(
 
     The order of the models moves on by one in each repeat, so that none always follows the same one.
     """
-    prompts = {label: _random_tokens(model, max(contexts) + decode_tokens) for label, model in models.items()}
+    tokens = {
+        label: _random_tokens(engine.vocab_size, max(contexts) + decode_tokens)
+        for label, engine in engines.items()
+    }
+
+    def timed(label: str, context: int, runs: int) -> Timing:
+        taken = [
+            task.run_workloads(engines[label], tokens[label], context, decode_tokens) for _ in range(runs)
+        ]
+        return tuple(map(fmean, zip(*taken, strict=True)))
+
     runs: dict[tuple[str, int], int] = {}
     for context in contexts:
-        for label, model in models.items():
-            _time(model, prompts[label], context, decode_tokens, 1)  # Allocates, packs, wakes threads.
-            once = sum(_time(model, prompts[label], context, decode_tokens, 1))
-            runs[label, context] = max(1, math.ceil(MIN_SECONDS / once))
-    timings: dict[str, list[list[Timing]]] = {label: [[] for _ in contexts] for label in models}
-    labels, total = list(models), repeats * len(contexts) * len(models)
+        for label in engines:
+            timed(label, context, 1)  # Allocates, packs, wakes threads.
+            runs[label, context] = max(1, math.ceil(MIN_SECONDS / sum(timed(label, context, 1))))
+    timings: dict[str, list[list[Timing]]] = {label: [[] for _ in contexts] for label in engines}
+    labels, total = list(engines), repeats * len(contexts) * len(engines)
     for repeat in range(repeats):
         turn = repeat % len(labels)
         for index, context in enumerate(contexts):
             for label in labels[turn:] + labels[:turn]:
-                timing = _time(models[label], prompts[label], context, decode_tokens, runs[label, context])
-                timings[label][index].append(timing)
+                timings[label][index].append(timed(label, context, runs[label, context]))
                 if progress is not None:
                     progress(sum(len(at) for row in timings.values() for at in row), total)
     return timings
 
 
-def summarise(timings: list[list[Timing]], contexts: Sequence[int], decode_tokens: int) -> Speeds:
-    """Return tokens per second at each context: the median of the repeats, and their extremes."""
-    prefill, decode = [], []
+def summarise(
+    task: Task[Any], timings: Sequence[Sequence[Sequence[float]]], contexts: Sequence[int], decode_tokens: int
+) -> Speeds:
+    """Return work a second by phase, at each context: the median of the repeats, and their extremes."""
+    from roots_compress.results import Speed
+
+    speeds: dict[str, list[Speed]] = {workload.phase: [] for workload in task.workloads}
     for context, repeats in zip(contexts, timings, strict=True):
-        prefill.append(_speed(context, context, [timing.prefill_seconds for timing in repeats]))
-        decode.append(_speed(context, decode_tokens, [timing.decode_seconds for timing in repeats]))
-    return Speeds(tuple(prefill), tuple(decode))
+        amounts = task.amounts(context, decode_tokens)
+        for phase, amount, seconds in zip(speeds, amounts, zip(*repeats, strict=True), strict=True):
+            rates = [amount / each for each in seconds]
+            speeds[phase].append(Speed(context, median(rates), min(rates), max(rates)))
+    return {phase: tuple(each) for phase, each in speeds.items()}
 
 
-def _speed(context: int, tokens: int, seconds: list[float]) -> Speed:
-    rates = [tokens / each for each in seconds]
-    return Speed(context=context, median=median(rates), low=min(rates), high=max(rates))
-
-
-def _random_tokens(model: LanguageModel, count: int) -> Tokens:
-    return np.random.default_rng(0).integers(model.vocab_size, size=(1, count))
-
-
-def _time(model: LanguageModel, tokens_1T: Tokens, context: int, decode_tokens: int, runs: int) -> Timing:
-    prefill_seconds = decode_seconds = 0.0
-    for _ in range(runs):
-        began = time.perf_counter()
-        step = model.prefill(tokens_1T[:, :context])
-        filled = time.perf_counter()
-        for position in range(context, context + decode_tokens):
-            step = model.decode(tokens_1T[:, position], step.cache)
-        ended = time.perf_counter()
-        prefill_seconds += filled - began
-        decode_seconds += ended - filled
-    return Timing(prefill_seconds / runs, decode_seconds / runs)
+def _random_tokens(vocab_size: int, count: int) -> Any:
+    return np.random.default_rng(0).integers(vocab_size, size=(1, count))
 
 
 def _handle(request: dict[str, Any], progress: Progress) -> Any:
+    graphs = {label: Path(graph) for label, graph in request["graphs"].items()}
+    task = _common_task(graphs)
     engines = {
-        label: OnnxEngine.open(Path(graph), threads=request["threads"], provider="cpu")
-        for label, graph in request["graphs"].items()
+        label: task.open_graph(graph, threads=request["threads"], provider="cpu")
+        for label, graph in graphs.items()
     }
     return time_models(
+        task,
         engines,
         request["contexts"],
         decode_tokens=request["decode_tokens"],

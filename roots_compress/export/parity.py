@@ -1,6 +1,6 @@
-"""Whether a graph computes what its checkpoint computes: prefill, cached decoding, ragged batches.
+"""Whether a graph computes what its checkpoint computes, in every way that its task runs it.
 
-Every position that is not padding is compared.
+Every output that is not of padding is compared.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +27,10 @@ from roots_compress.io.temporary import temporary_folder
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.graph_folder import graph_files
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
-from roots_compress.runtime.torch_engine import TorchEngine
+from roots_compress.tasks.base import Outputs, ParityScript, ParityShape, Task
+from roots_compress.tasks.registry import task_of_model
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-LONGEST = 40
-"""Tokens of the longest row; shorter where the model's context is."""
-DECODED = 6
-"""Tokens of a case that are decoded one at a time."""
-
 # What rounding may move the logits by, root mean square; docs/export.md has the measurements. float16 rounds
 # at every operator, and torch and ONNX Runtime do it in different places.
 HALF_TOLERANCE = 0.05
@@ -49,9 +44,9 @@ class ParityCase:
 
     name: str
     largest: float
-    """Largest difference between two logits, relative to the checkpoint's largest logit."""
+    """Largest difference between two outputs, relative to the checkpoint's largest output."""
     root_mean_square: float
-    """Root mean square of the differences, relative to that of the checkpoint's logits."""
+    """Root mean square of the differences, relative to that of the checkpoint's outputs."""
     tolerance: float
     rounded: bool
     """Whether activations are rounded on the way, so that only the root mean square can be bounded."""
@@ -67,17 +62,6 @@ class ParityCase:
         return self.difference <= self.tolerance
 
 
-@dataclass(frozen=True)
-class Script:
-    """Tokens to feed: a prompt, left-padded where rows are ragged, then tokens to decode one by one."""
-
-    name: str
-    input_ids: Tokens
-    mask: Tokens
-    prompt: int
-    """Columns that make the prompt."""
-
-
 def check_parity(
     model: RootsForCausalLM, graph: Path, config: ExportConfig, *, release: bool = False
 ) -> tuple[ParityCase, ...]:
@@ -91,22 +75,22 @@ def check_parity(
         StageError: a case is beyond its tolerance; the message names it and the difference. Or the model's
             own logits are not finite.
     """
-    scripts = make_scripts(model)
+    task, scripts = task_of_model(model), make_scripts(model)
     tolerance, rounded = _tolerance(model, config)
-    expected, expected_exactly = _references(model, scripts)
+    expected, expected_exactly = _references(task, model, scripts)
     if release:
         torch.nn.Module.to(model, "meta")
         gc.collect()  # The graph's description holds on to the weights too, in cycles.
     cases: list[ParityCase] = []
     if expected_exactly is not None:
-        cases.append(_compare_exactly(expected_exactly, graph, scripts[-1], config))
-    engine = OnnxEngine.open(graph, provider="cpu")
-    for script, logits in zip(scripts, expected, strict=True):
-        for way, actual, first in _run(engine, script):
-            case = _measure(
-                f"{script.name}, {way}", logits[:, first:], actual, script.mask[:, first:], tolerance, rounded
-            )
-            cases.append(case)
+        cases.append(_compare_exactly(task, expected_exactly, graph, scripts[-1], config))
+    engine = task.open_graph(graph, provider="cpu")
+    for script, outputs in zip(scripts, expected, strict=True):
+        mask = task.parity_mask(script)
+        for way, actual, first in task.parity_runs(engine, script):
+            name = f"{script.shape.name}, {way}"
+            pair = outputs[:, first:][mask[:, first:]], actual[mask[:, first:]]
+            cases.append(_measure(name, *pair, tolerance, rounded))
     for case in cases:
         if not case.passed:
             raise StageError(
@@ -119,15 +103,10 @@ def check_parity(
     return tuple(cases)
 
 
-def make_scripts(model: RootsForCausalLM) -> tuple[Script, ...]:
-    """Return the cases' tokens: one row from its first token on, one long row, and a ragged batch last."""
-    longest = min(LONGEST, model.config.max_position_embeddings)
-    decoded = min(DECODED, longest - 1)
-    return (
-        _script("one token", model, batch=1, tokens=1 + decoded, shortest=1 + decoded, decoded=decoded),
-        _script("one row", model, batch=1, tokens=longest, shortest=longest, decoded=decoded),
-        _script("ragged batch", model, batch=3, tokens=longest, shortest=1 + decoded, decoded=decoded),
-    )
+def make_scripts(model: RootsForCausalLM) -> tuple[ParityScript, ...]:
+    """Return what the comparisons of a model feed, a ragged batch last."""
+    shapes = task_of_model(model).parity_shapes(model.config.max_position_embeddings)
+    return tuple(_script(shape, model) for shape in shapes)
 
 
 def _tolerance(model: RootsForCausalLM, config: ExportConfig) -> tuple[float, bool]:
@@ -139,18 +118,19 @@ def _tolerance(model: RootsForCausalLM, config: ExportConfig) -> tuple[float, bo
     return config.tolerance, False
 
 
-def _references(model: RootsForCausalLM, scripts: tuple[Script, ...]) -> tuple[list[Logits], Logits | None]:
-    """Return the checkpoint's logits of every script, and a quantized one's of the last without rounding.
+def _references(
+    task: Task[Any], model: RootsForCausalLM, scripts: tuple[ParityScript, ...]
+) -> tuple[list[Outputs], Outputs | None]:
+    """Return the checkpoint's outputs of every script, and a quantized one's of the last without rounding.
 
     All are taken before any graph is opened: the dequantized model is large, and gone on return.
     """
     exactly = None
     if model.config.quantization:
-        plain = dequantized(model)
-        exactly = TorchEngine(plain).logits(scripts[-1].input_ids, scripts[-1].mask)
-    expected = [TorchEngine(model).logits(script.input_ids, script.mask) for script in scripts]
-    for script, logits in zip(scripts, expected, strict=True):
-        if not np.isfinite(logits[script.mask.astype(bool)]).all():
+        exactly = task.parity_output(task.serve_model(dequantized(model)), scripts[-1])
+    expected = [task.parity_output(task.serve_model(model), script) for script in scripts]
+    for script, outputs in zip(scripts, expected, strict=True):
+        if not np.isfinite(outputs[task.parity_mask(script)]).all():
             raise StageError(
                 "the checkpoint's own logits are NaN or infinite",
                 remedy="Check the checkpoint: its weights are broken, or its activations overflow.",
@@ -158,12 +138,14 @@ def _references(model: RootsForCausalLM, scripts: tuple[Script, ...]) -> tuple[l
     return expected, exactly
 
 
-def _compare_exactly(expected: Logits, graph: Path, script: Script, config: ExportConfig) -> ParityCase:
+def _compare_exactly(
+    task: Task[Any], expected: Outputs, graph: Path, script: ParityScript, config: ExportConfig
+) -> ParityCase:
     """Compare a quantized graph, its rounding of activations taken out, with the dequantized checkpoint."""
     with _exact_graph(graph) as exact:
-        actual = OnnxEngine.open(exact, provider="cpu").logits(script.input_ids, script.mask)
-    name = f"{script.name}, activations not rounded"
-    return _measure(name, expected, actual, script.mask, config.tolerance, rounded=False)
+        actual = task.parity_output(task.open_graph(exact, provider="cpu"), script)
+    name, mask = f"{script.shape.name}, activations not rounded", task.parity_mask(script)
+    return _measure(name, expected[mask], actual[mask], config.tolerance, rounded=False)
 
 
 @contextmanager
@@ -193,40 +175,25 @@ def _exact_graph(graph: Path) -> Iterator[Path]:
         yield aside / exact.name
 
 
-def _script(
-    name: str, model: RootsForCausalLM, *, batch: int, tokens: int, shortest: int, decoded: int
-) -> Script:
+def _script(shape: ParityShape, model: RootsForCausalLM) -> ParityScript:
     assert isinstance(model.config, RootsConfig)
     state = random.getstate()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(batch)
+        torch.manual_seed(shape.batch)
         inputs = exporter_config(model.config, half=False).generate_dummy_inputs(
-            framework="pt", batch_size=batch, sequence_length=tokens, shortest=shortest, past_length=0
+            framework="pt",
+            batch_size=shape.batch,
+            sequence_length=shape.tokens,
+            shortest=shape.shortest,
+            past_length=0,
         )
     random.setstate(state)
-    return Script(
-        name, inputs["input_ids"].numpy(), inputs["attention_mask"].numpy(), prompt=tokens - decoded
-    )
+    return ParityScript(shape, {name: tensor.numpy() for name, tensor in inputs.items()})
 
 
-def _run(engine: LanguageModel, script: Script) -> Iterator[tuple[str, Logits, int]]:
-    """Yield what was run, its logits `(B, T, V)`, and the first position they belong to."""
-    yield "whole", engine.logits(script.input_ids, script.mask), 0
-    prompt = slice(0, script.prompt)
-    step = engine.prefill(script.input_ids[:, prompt], script.mask[:, prompt])
-    logits = [step.logits]
-    for column in script.input_ids[:, script.prompt :].T:
-        step = engine.decode(column, step.cache)
-        logits.append(step.logits)
-    yield "prefill and decode", np.stack(logits, axis=1), script.prompt - 1
-
-
-def _measure(
-    name: str, expected: Logits, actual: Logits, mask: Tokens, tolerance: float, rounded: bool
-) -> ParityCase:
-    rows = mask.astype(bool)
-    expected, difference = expected[rows], np.abs(actual[rows] - expected[rows])
-    # Logits that are all zero have nothing to be relative to.
+def _measure(name: str, expected: Outputs, actual: Outputs, tolerance: float, rounded: bool) -> ParityCase:
+    difference = np.abs(actual - expected)
+    # Outputs that are all zero have nothing to be relative to.
     largest = difference.max() / (np.abs(expected).max() or 1.0)
     squares = np.square(expected, dtype=np.float64).mean() or 1.0
     root_mean_square = np.sqrt(np.square(difference, dtype=np.float64).mean() / squares)

@@ -1,6 +1,6 @@
-"""What a ROOTS graph takes and gives, in optimum's terms: its task, input and output names, and dummy inputs.
+"""What a task's graphs take and give, registered with optimum: names, dynamic axes, and dummy inputs.
 
-`ORTModelForCausalLM` and every other tool that reads optimum's folders feed a graph by these names.
+Optimum's own runtime classes, and every other tool that reads its folders, feed a graph by these names.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from optimum.exporters.tasks import TasksManager
 from optimum.utils import DummyPastKeyValuesGenerator, DummyTextInputGenerator, NormalizedTextConfig
 
 from roots_compress.models.config import RootsConfig
-
-TASK = "text-generation-with-past"
-Axes = dict[str, dict[int, str]]
+from roots_compress.tasks.base import Axes, Task
+from roots_compress.tasks.registry import TASKS, task_of
 
 
 class RaggedTextInputGenerator(DummyTextInputGenerator):
@@ -70,6 +69,7 @@ class RootsExporterConfig(ExporterConfig):
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
     DUMMY_INPUT_GENERATOR_CLASSES = (RaggedTextInputGenerator, LayerwisePastKeyValuesGenerator)
     SUPPORTS_PAST: ClassVar[bool] = True
+    graph_task: ClassVar[Task[Any]]
 
     def __init__(
         self, config: RootsConfig, task: str, use_past: bool = True, float_dtype: str = "fp32"
@@ -80,24 +80,12 @@ class RootsExporterConfig(ExporterConfig):
     @property
     def inputs(self) -> Axes:
         """Dynamic axes of each input, in the graph's order."""
-        tokens = {0: "batch_size", 1: "sequence_length"}
-        past = {0: "batch_size", 2: "past_sequence_length"}
-        return {
-            "input_ids": tokens,
-            "attention_mask": {0: "batch_size", 1: "total_sequence_length"},
-            "position_ids": tokens,
-            **dict.fromkeys(self._cache_names("past_key_values"), past),
-        }
+        return self.graph_task.inputs(self._normalized_config.num_layers)
 
     @property
     def outputs(self) -> Axes:
         """Dynamic axes of each output, in the graph's order."""
-        present = {0: "batch_size", 2: "total_sequence_length"}
-        return {
-            # These inputs alone get the logits of all tokens; optimum reads the axis by this name.
-            "logits": {0: "batch_size", 1: "sequence_length"},
-            **dict.fromkeys(self._cache_names("present"), present),
-        }
+        return self.graph_task.outputs(self._normalized_config.num_layers)
 
     def shape(self, name: str, *fixed: int) -> list[int | str]:
         """Return the shape of an input or output: dynamic axes by name, the others from `fixed`."""
@@ -105,17 +93,18 @@ class RootsExporterConfig(ExporterConfig):
         sizes = iter(fixed)
         return [axes[axis] if axis in axes else next(sizes) for axis in range(len(axes) + len(fixed))]
 
-    def _cache_names(self, stem: str) -> list[str]:
-        layers = range(self._normalized_config.num_layers)
-        return [f"{stem}.{index}.{part}" for index in layers for part in ("key", "value")]
 
-
-TasksManager.create_register("onnx", overwrite_existing=True)("roots", TASK)(RootsExporterConfig)
+for _task in TASKS:
+    _description = type("RootsExporterConfig", (RootsExporterConfig,), {"graph_task": _task})
+    TasksManager.create_register("onnx", overwrite_existing=True)("roots", _task.optimum_name)(_description)
 
 
 def exporter_config(config: RootsConfig, *, half: bool) -> RootsExporterConfig:
-    """Return the export description that optimum's task manager holds for this model type."""
+    """Return the export description that optimum's task manager holds for a model and its task."""
     constructor = TasksManager.get_exporter_config_constructor(
-        exporter="onnx", model_type=config.model_type, task=TASK, library_name="transformers"
+        exporter="onnx",
+        model_type=config.model_type,
+        task=task_of(config.architectures).optimum_name,
+        library_name="transformers",
     )
     return cast(RootsExporterConfig, constructor(config, float_dtype="fp16" if half else "fp32"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -22,7 +23,6 @@ from roots_compress.configs.recipe.schema import (
     training_of,
 )
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import InputError, RootsError
@@ -30,6 +30,7 @@ from roots_compress.io.atomic import real_path
 from roots_compress.run.outputs import enclosing_run
 from roots_compress.stages.base import ModelInfo
 from roots_compress.stages.registry import stage_of
+from roots_compress.tasks.base import Task
 
 
 def check_chain(recipe: Recipe, info: ModelInfo) -> None:
@@ -111,7 +112,7 @@ def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFa
     Raises:
         InputError: the held-out or the training text is too short.
     """
-    held_out_windows(recipe, text, tokenizer)
+    held_out_windows(recipe, text, tokenizer, info.task)
     lengths: list[tuple[int, Location]] = []
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
@@ -125,18 +126,15 @@ def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFa
 
 
 def held_out_windows(
-    recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFast
+    recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFast, task: Task[Any]
 ) -> EvaluationWindows:
-    """Return the windows that a run's perplexities are measured on, in a tokenizer's tokens.
+    """Return what a run's quality is measured on, in a tokenizer's tokens.
 
     Raises:
-        InputError: the text does not fill one.
+        InputError: the text is too short for it.
     """
-    protocol = recipe.evaluation
     try:
-        return evaluation_windows(
-            text.held_out, tokenizer, block_size=protocol.block_size, limit=protocol.windows
-        )
+        return task.examples(text.held_out, tokenizer, recipe.evaluation)
     except InputError as error:
         if not recipe.data.eval:
             error.where = dotted(("data", "train"))

@@ -30,11 +30,13 @@ from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.keys import StageKey, asked_of, explain_change
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder
+from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.stages.base import ModelInfo
 from roots_compress.system.machine import describe_machine
 from roots_compress.system.memory import memory_errors
+from roots_compress.tasks.registry import task_of_graph
 
 
 def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
@@ -187,6 +189,7 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
     """Time all graphs in one interleaved pass, and put the run's figures together."""
     recipe = setting.recipe
     evaluation = recipe.evaluation
+    task = task_of_graph(rows[0].onnx / GRAPH_NAME)
     with bar(console, "speed of all stages") as progress:
         speeds = measure_speed(
             {row.path.name: row.onnx for row in rows},
@@ -202,8 +205,7 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
             name=step.name,
             metrics=replace(
                 row.result.metrics,
-                prefill_tokens_per_second=speeds[row.path.name].prefill,
-                decode_tokens_per_second=speeds[row.path.name].decode,
+                timings={each.figure: speeds[row.path.name][each.phase] for each in task.workloads},
             ),
         )
         for row, step in zip(rows, steps_of(recipe), strict=True)
@@ -213,13 +215,15 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
         name=recipe.name,
         machine=describe_machine(threads=setting.threads, device=setting.device),
         protocol=protocol_of(
+            task,
             evaluation,
-            held_out_windows(recipe, setting.text, load_tokenizer(rows[0].onnx)),
+            held_out_windows(recipe, setting.text, load_tokenizer(rows[0].onnx), task),
             max_context=min(contexts),
             threads=setting.threads,
             text=setting.text.description,
         ),
         stages=stages,
+        task=task.name,
     )
     return replace(metrics, gates=judge(recipe.gates, metrics))
 

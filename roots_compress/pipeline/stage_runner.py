@@ -31,6 +31,7 @@ from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, Stag
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.machine import describe_machine
 from roots_compress.system.memory import available_memory
+from roots_compress.tasks.registry import task_of_model
 
 
 def make_stage(
@@ -67,18 +68,19 @@ def make_stage(
     parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
     # From here on what lies on the disk counts: it is what will be committed and what the next stage reads.
     checkpoint = load_checkpoint(workspace.checkpoint)
-    windows = held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer)
-    with bar(console, "perplexity") as progress:
+    task = task_of_model(checkpoint.model)
+    examples = held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer, task)
+    with bar(console, task.metric.heading) as progress:
         metrics = measure_quality(
             workspace.onnx,
             checkpoint.model,
-            windows,
+            examples,
             setting.recipe.evaluation,
             threads=setting.threads,
             progress=progress,
         )
     console.print(
-        f"{index:02d} {step.kind}: {metrics.bytes / 1e6:.2f} MB, perplexity {metrics.perplexity:.3f}, "
+        f"{index:02d} {step.kind}: {metrics.bytes / 1e6:.2f} MB, {task.summary(metrics.quality)}, "
         f"graph agrees with the checkpoint within {parity.largest_difference:.1e}"
     )
     result = StageResult(

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.recipe.growth import RESOLVED_NAME
@@ -18,6 +16,7 @@ from roots_compress.errors import InputError, RootsError
 from roots_compress.export.parity import check_parity
 from roots_compress.io.atomic import read_regular, real_path
 from roots_compress.pipeline.steps import steps_of
+from roots_compress.report.reading import read_figures
 from roots_compress.results import RunMetrics, StageResult
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
 from roots_compress.run.marker import MARKER_NAME
@@ -25,15 +24,13 @@ from roots_compress.run.seal import seal_faults
 from roots_compress.run.stages import (
     STAGE_FOLDER,
     CommittedStage,
-    read_metrics,
     read_stage,
     read_stages,
     verify,
 )
 from roots_compress.run.store import sealed_files
 from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.prompts import check_finite
+from roots_compress.tasks.registry import task_of_graph
 
 _MAX_RECIPE_BYTES = 1 << 20
 
@@ -91,7 +88,7 @@ def _verify_run(run: Path) -> Iterator[Finding]:
     faults, recipe = list(seal_faults(run, sealed_files(run), [stage.path.name for stage in chain])), None
     try:
         recipe = _recipe_of(run)
-        faults += _contradictions(recipe, read_metrics(run), chain)
+        faults += _contradictions(recipe, read_figures(run), chain)
     except RootsError as error:
         faults.append(f"{error.where}: {error.message}")
     yield Finding("recipe and figures", f"those of the {len(chain)} stages, unchanged", tuple(faults))
@@ -126,7 +123,7 @@ def _as_committed(row: StageResult, committed: StageResult) -> StageResult:
     return replace(
         row,
         name=committed.name,
-        metrics=replace(row.metrics, prefill_tokens_per_second=(), decode_tokens_per_second=()),
+        metrics=replace(row.metrics, timings=dict.fromkeys(row.metrics.timings, ())),
     )
 
 
@@ -156,8 +153,8 @@ def _verify_graph(folder: Path) -> Finding:
         intact = f"{sum(path.stat().st_size for path in files) / 1e6:.2f} MB, whole"
         if checkpoint.is_dir():
             return _with_parity(str(folder), intact, graph.parent, checkpoint, ExportConfig())
-        engine = OnnxEngine.load(folder, provider="cpu")
-        check_finite(engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits)
+        task = task_of_graph(graph)
+        task.require_sound(task.open_graph(graph, provider="cpu"))
     except RootsError as error:
         return Finding(str(folder), "", (_fault(error),))
     return Finding(str(folder), f"{intact}; no checkpoint beside it to compare its logits with")

@@ -6,21 +6,34 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from roots_compress.errors import InputError
 from roots_compress.report.rows import rows_of
-from roots_compress.report.text import label, shown
+from roots_compress.report.text import gain_heading, label, shown
 from roots_compress.results import Protocol, RunMetrics
+from roots_compress.tasks.registry import task_named
 
 
 def comparison(runs: Sequence[tuple[str, RunMetrics]]) -> tuple[Table, tuple[str, ...]]:
     """Return a table with every stage of every run, and remarks on what it leaves out.
 
-    Perplexities stand beside each other only where text, windows and tokenizer agree; bits per byte only
-    where the text does. Speeds are never compared across runs: each is given as a ratio to its own run's
-    baseline, which was timed interleaved with it.
+    Figures of quality are compared only where text, windows and tokenizer agree; those that do not depend on
+    the tokenizer, where text and windows do. Speeds are never compared across runs: each is given as a ratio
+    to its own run's baseline, which was timed interleaved with it.
 
     Args:
         runs: a name (its folder, say) and the figures of each run; at least one.
+
+    Raises:
+        InputError: the runs are not of one task.
     """
+    task = task_named(runs[0][1].task)
+    for name, run in runs:
+        if run.task != task.name:
+            raise InputError(
+                f"is a run for the task {run.task}, and {runs[0][0]} is one for {task.name}",
+                where=name,
+                remedy="Compare runs of one task.",
+            )
     first = runs[0][1].protocol
     same_text = all(_same_text(first, run.protocol) for _, run in runs)
     same_tokens = same_text and all(
@@ -32,27 +45,33 @@ def comparison(runs: Sequence[tuple[str, RunMetrics]]) -> tuple[Table, tuple[str
             "The runs were evaluated on different text or windows: no quality figure is comparable."
         )
     elif not same_tokens:
-        remarks.append("The runs have different tokenizers: compare bits per byte, not perplexity.")
+        unlike = [metric.heading for metric in task.metrics if not metric.across_tokenizers]
+        remarks.append(f"The runs have different tokenizers: {', '.join(unlike)} cannot be compared.")
+    gain = gain_heading(task)
     remarks.append(
-        "Decode gain is over each run's own baseline; timings of different runs are not comparable."
+        f"{gain.capitalize()} is over each run's own baseline; timings of different runs are not comparable."
     )
 
     table = Table(title="Comparison")
     for heading in ("run", "stage"):
         table.add_column(heading)
-    for heading in ("parameters", "MB", "perplexity", "bits/byte", "decode gain"):
+    for heading in ("parameters", "MB", *(metric.heading for metric in task.metrics), gain):
         table.add_column(heading, justify="right")
     for name, run in runs:
         for row in rows_of(run):
-            metrics = row.stage.metrics
+            figures = row.stage.metrics
             table.add_row(
                 shown(name),
                 shown(label(row.stage)),
-                f"{metrics.parameters:,}",
-                f"{metrics.bytes / 1e6:.2f}",
-                f"{metrics.perplexity:.3f}" if same_tokens else "n/a",
-                f"{metrics.bits_per_byte:.4f}" if same_text else "n/a",
-                f"{row.decode_speedup:.2f}x",
+                f"{figures.parameters:,}",
+                f"{figures.bytes / 1e6:.2f}",
+                *(
+                    metric.shown(figures.quality[metric.name])
+                    if same_tokens or (same_text and metric.across_tokenizers)
+                    else "n/a"
+                    for metric in task.metrics
+                ),
+                f"{row.speedup:.2f}x",
             )
     return table, tuple(remarks)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.errors import GateMissedError
-from roots_compress.report.rows import decode_ms, speedup
-from roots_compress.results import GateResult, RunMetrics
+from roots_compress.report.rows import milliseconds, speedup
+from roots_compress.results import GateResult, RunMetrics, StageResult
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import task_named
 
 
 def judge(gates: GatesConfig, run: RunMetrics) -> tuple[GateResult, ...]:
@@ -15,23 +18,30 @@ def judge(gates: GatesConfig, run: RunMetrics) -> tuple[GateResult, ...]:
 
     The recipe's gates compare the final stage with the baseline.
     """
-    baseline, final = run.stages[0], run.stages[-1]
-    measured = {
-        "max_perplexity_ratio": final.metrics.perplexity / baseline.metrics.perplexity,
-        "max_bytes": float(final.metrics.bytes),
-        "max_decode_ms": decode_ms(final),
-        "min_size_ratio": baseline.metrics.bytes / final.metrics.bytes,
-        "min_decode_speedup": speedup(baseline, final, "decode"),
-    }
+    measured = _measured(task_named(run.task), run.stages[0], run.stages[-1])
     results = []
-    for gate, value in measured.items():
-        limit = getattr(gates, gate)
-        if limit is not None:
-            # A figure that is not a number passes no gate.
-            passed = value <= limit if gate.startswith("max_") else value >= limit
-            results.append(GateResult(gate=gate, limit=float(limit), value=value, passed=passed))
+    for gate, limit in gates.model_dump(exclude_none=True).items():
+        value = measured[gate]
+        # A figure that is not a number passes no gate.
+        passed = value <= limit if gate.startswith("max_") else value >= limit
+        results.append(GateResult(gate=gate, limit=float(limit), value=value, passed=passed))
     own = ((stage.name, gate) for stage in run.stages for gate in stage.gates)
     return (*results, *(replace(gate, gate=f"{name}.{gate.gate}") for name, gate in own))
+
+
+def _measured(task: Task[Any], baseline: StageResult, final: StageResult) -> dict[str, float]:
+    """Return what each gate that a recipe may set bounds, by the gate's name."""
+    before, after = baseline.metrics, final.metrics
+    measured = {"max_bytes": float(after.bytes), "min_size_ratio": before.bytes / after.bytes}
+    for metric in task.metrics:
+        bound = f"{'max' if metric.better == 'lower' else 'min'}_{metric.name}"
+        measured[bound] = after.quality[metric.name]
+        if metric.relative:
+            measured[f"{bound}_ratio"] = after.quality[metric.name] / before.quality[metric.name]
+    for workload in task.workloads:
+        measured[f"max_{workload.phase}_ms"] = milliseconds(final, workload)
+        measured[f"min_{workload.phase}_speedup"] = speedup(baseline, final, workload)
+    return measured
 
 
 def require(results: tuple[GateResult, ...], where: str) -> None:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from roots_compress.errors import printable
-from roots_compress.report.rows import Row, rows_of, speeds
+from roots_compress.report.rows import Row, quality_of, rows_of, speeds
 from roots_compress.report.scatter import Scatter, scatter
 from roots_compress.report.text import (
-    HEADINGS,
     SEARCH_HEADINGS,
     caption,
     cells,
+    headings,
     label,
     search_caption,
     search_cells,
 )
 from roots_compress.results import CandidateResult, RunMetrics, SearchResult
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import task_named
 
 ENVIRONMENT = Environment(
     loader=PackageLoader("roots_compress.report", "."),
@@ -49,12 +52,12 @@ class Chart:
 
 def html(run: RunMetrics) -> str:
     """Return the page. Everything that comes from files or names is escaped."""
-    rows = rows_of(run)
+    rows, task = rows_of(run), task_named(run.task)
     page = ENVIRONMENT.get_template("report.html.j2").render(
         run=run,
-        headings=HEADINGS,
+        headings=headings(task),
         rows=[(row, cells(row), label(row.stage), _pretty(row.stage.notes)) for row in rows],
-        charts=charts(rows),
+        charts=charts(task, rows),
         caption=caption(run),
         protocol=_pretty(asdict(run.protocol)),
         machine=_pretty(run.machine),
@@ -78,17 +81,19 @@ def _search(search: SearchResult) -> Found:
     return Found(SEARCH_HEADINGS, rows, search_caption(search), scatter(search))
 
 
-def charts(rows: tuple[Row, ...]) -> tuple[Chart, ...]:
-    """Return what a reader looks at first: size, decode speed at the longest context, perplexity."""
+def charts(task: Task[Any], rows: tuple[Row, ...]) -> tuple[Chart, ...]:
+    """Return what a reader looks at first: size, speed at the longest context, and quality."""
+    quality = list(quality_of(task, *(row.stage for row in rows)))
+    speed = [_speed(row) for row in rows]
     return (
         _chart("Size, MB", rows, [row.stage.metrics.bytes / 1e6 for row in rows], "{:.1f}"),
-        _chart("Decoding, tokens a second", rows, [_decode(row) for row in rows], "{:.0f}"),
-        _chart("Perplexity", rows, [row.stage.metrics.perplexity for row in rows], "{:.2f}"),
+        _chart(task.workload.title, rows, speed, "{:.0f}"),
+        _chart(task.metric.heading.capitalize(), rows, quality, f"{{:.{task.metric.digits - 1}f}}"),
     )
 
 
-def _decode(row: Row) -> float:
-    measured = speeds(row.stage, "decode")
+def _speed(row: Row) -> float:
+    measured = speeds(row.stage, row.task.workload)
     return measured[-1].median if measured else 0.0
 
 

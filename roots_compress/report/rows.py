@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from roots_compress.results import RunMetrics, Speed, StageResult
+from roots_compress.tasks.base import Task, Workload
+from roots_compress.tasks.registry import task_named
 
 # Timings on a shared machine differ by this much from one run to the next; less is no difference.
 SPEED_NOISE = 0.05
@@ -12,70 +15,78 @@ SPEED_NOISE = 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """One stage beside the run's baseline. Above 1 is better, except for perplexity, where below 1 is."""
+    """One stage beside the run's baseline."""
 
+    task: Task[Any]
     stage: StageResult
-    times_smaller: float
-    perplexity_ratio: float
-    decode_speedup: float
-    prefill_speedup: float
+    baseline: StageResult
     verdict: str
+
+    @property
+    def times_smaller(self) -> float:
+        """How many times the stage's bytes go into the baseline's."""
+        return self.baseline.metrics.bytes / self.stage.metrics.bytes
+
+    @property
+    def speedup(self) -> float:
+        """The gain over the baseline in the workload that decides."""
+        return speedup(self.baseline, self.stage, self.task.workload)
+
+    @property
+    def compared(self) -> str:
+        """The metric that decides, against the baseline's."""
+        return self.task.metric.compared(*quality_of(self.task, self.baseline, self.stage))
 
 
 def rows_of(run: RunMetrics) -> tuple[Row, ...]:
     """Return the report's rows, in the order of the stages."""
-    if not run.stages:
-        return ()
-    baseline = run.stages[0]
+    task = task_named(run.task)
     previous = (None, *run.stages[:-1])
     return tuple(
-        Row(
-            stage=stage,
-            times_smaller=baseline.metrics.bytes / stage.metrics.bytes,
-            perplexity_ratio=stage.metrics.perplexity / baseline.metrics.perplexity,
-            decode_speedup=speedup(baseline, stage, "decode"),
-            prefill_speedup=speedup(baseline, stage, "prefill"),
-            verdict=verdict(before, stage),
-        )
-        for before, stage in zip(previous, run.stages, strict=True)
+        Row(task, stage, run.stages[0], verdict(task, before, stage))
+        for before, stage in zip(previous, run.stages, strict=False)
     )
 
 
-def speeds(stage: StageResult, phase: str) -> tuple[Speed, ...]:
-    """Return the stage's prefill or decode speeds, by rising context."""
-    metrics = stage.metrics
-    chosen = metrics.prefill_tokens_per_second if phase == "prefill" else metrics.decode_tokens_per_second
-    return tuple(sorted(chosen, key=lambda speed: speed.context))
+def quality_of(task: Task[Any], *stages: StageResult) -> tuple[float, ...]:
+    """Return the values of the metric that decides."""
+    return tuple(stage.metrics.quality[task.metric.name] for stage in stages)
 
 
-def decode_ms(stage: StageResult) -> float:
-    """Return the milliseconds a token takes to decode at the longest context; NaN where none was timed."""
-    timed = speeds(stage, "decode")
+def speeds(stage: StageResult, workload: Workload) -> tuple[Speed, ...]:
+    """Return the stage's speeds in a workload, by rising context."""
+    return tuple(sorted(stage.metrics.timings[workload.figure], key=lambda speed: speed.context))
+
+
+def milliseconds(stage: StageResult, workload: Workload) -> float:
+    """Return what a unit of work takes at the longest context; NaN where none was timed."""
+    timed = speeds(stage, workload)
     return 1000 / timed[-1].median if timed else float("nan")
 
 
-def speedup(before: StageResult, after: StageResult, phase: str) -> float:
+def speedup(before: StageResult, after: StageResult, workload: Workload) -> float:
     """Return how many times faster `after` is at the longest context both were timed at."""
-    old = {speed.context: speed.median for speed in speeds(before, phase)}
-    common = [speed for speed in speeds(after, phase) if speed.context in old]
+    old = {speed.context: speed.median for speed in speeds(before, workload)}
+    common = [speed for speed in speeds(after, workload) if speed.context in old]
     return common[-1].median / old[common[-1].context] if common else float("nan")
 
 
-def verdict(before: StageResult | None, stage: StageResult) -> str:
+def verdict(task: Task[Any], before: StageResult | None, stage: StageResult) -> str:
     """Say in a few words what a stage gained and paid, and whether it paid at all."""
     if before is None:
         return "the model that compression starts from" if stage.kind == "baseline" else ""
-    perplexity = stage.metrics.perplexity / before.metrics.perplexity - 1
     gains = []
     if stage.metrics.bytes < before.metrics.bytes:
         gains.append(f"{before.metrics.bytes / stage.metrics.bytes:.2f}x smaller")
-    for phase in ("prefill", "decode"):
-        factor = speedup(before, stage, phase)
+    for workload in task.workloads:
+        factor = speedup(before, stage, workload)
         if factor > 1 + SPEED_NOISE:
-            gains.append(f"{phase} {factor:.2f}x faster")
+            gains.append(f"{workload.phase} {factor:.2f}x faster")
         elif factor < 1 - SPEED_NOISE:
-            gains.append(f"{phase} {factor:.2f}x: SLOWER")
-    said = [*gains, f"perplexity {perplexity:+.1%}"]
-    if not any("smaller" in gain or "faster" in gain for gain in gains) and perplexity >= 0:
+            gains.append(f"{workload.phase} {factor:.2f}x: SLOWER")
+    values = quality_of(task, before, stage)
+    said = [*gains, task.metric.change(*values)]
+    gained = any("smaller" in gain or "faster" in gain for gain in gains)
+    if not gained and not task.metric.improved(*values):
         said.append("DID NOT PAY: do not ship this stage")
     return f"against {before.name}: {', '.join(said)}"

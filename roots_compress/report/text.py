@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -9,38 +11,41 @@ from roots_compress.errors import printable
 from roots_compress.report.choice import choice_line
 from roots_compress.report.rows import Row, rows_of, speeds
 from roots_compress.results import CandidateResult, RunMetrics, SearchResult, StageResult, candidate_label
+from roots_compress.tasks.base import Task, Workload
+from roots_compress.tasks.registry import task_named
 
-HEADINGS = (
-    "stage",
-    "parameters",
-    "MB",
-    "smaller",
-    "perplexity",
-    "ratio",
-    "bits/byte",
-    "prefill tok/s",
-    "decode tok/s",
-    "decode gain",
-    "peak MB",
-    "seconds",
-)
 SEARCH_HEADINGS = ("candidate", "MB", "decode ms", "perplexity", "Pareto", "budgets", "")
 
 
+def headings(task: Task[Any]) -> tuple[str, ...]:
+    """Return the headings of a run's table."""
+    first, *others = (metric.heading for metric in task.metrics)
+    return (
+        *("stage", "parameters", "MB", "smaller", first),
+        "ratio" if task.metric.relative else "change",
+        *others,
+        *(workload.heading for workload in task.workloads),
+        *(gain_heading(task), "peak MB", "seconds"),
+    )
+
+
+def gain_heading(task: Task[Any]) -> str:
+    """Return the heading of the gain in speed."""
+    return f"{task.workload.phase} gain"
+
+
 def cells(row: Row) -> tuple[str, ...]:
-    """Return one row's cells, in the order of `HEADINGS`."""
-    metrics = row.stage.metrics
+    """Return one row's cells, in the order of `headings`."""
+    metrics, task = row.stage.metrics, row.task
+    first, *others = (metric.shown(metrics.quality[metric.name]) for metric in task.metrics)
     return (
         label(row.stage),
         f"{metrics.parameters:,}",
         f"{metrics.bytes / 1e6:.1f}" if metrics.bytes >= 1e6 else f"{metrics.bytes / 1e6:.3f}",
         f"{row.times_smaller:.2f}x",
-        f"{metrics.perplexity:.3f}",
-        f"{row.perplexity_ratio:.3f}x",
-        f"{metrics.bits_per_byte:.4f}",
-        speed_cell(row.stage, "prefill"),
-        speed_cell(row.stage, "decode"),
-        f"{row.decode_speedup:.2f}x",
+        *(first, row.compared, *others),
+        *(speed_cell(row.stage, workload) for workload in task.workloads),
+        f"{row.speedup:.2f}x",
         f"{metrics.peak_rss_bytes / 1e6:.0f}",
         f"{row.stage.seconds:.1f}",
     )
@@ -51,15 +56,15 @@ def label(stage: StageResult) -> str:
     return stage.name if stage.name == stage.kind else f"{stage.name} ({stage.kind})"
 
 
-def speed_cell(stage: StageResult, phase: str) -> str:
+def speed_cell(stage: StageResult, workload: Workload) -> str:
     """Return the medians at each context, shortest first: `592 / 711`."""
-    return " / ".join(f"{speed.median:.0f}" for speed in speeds(stage, phase))
+    return " / ".join(f"{speed.median:.0f}" for speed in speeds(stage, workload))
 
 
 def table(run: RunMetrics) -> Table:
     """Return the run as a rich table."""
     result = Table(title=shown(run.name), caption=shown(caption(run)), caption_justify="left")
-    for index, heading in enumerate(HEADINGS):
+    for index, heading in enumerate(headings(task_named(run.task))):
         result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows_of(run):
         result.add_row(*(shown(cell) for cell in cells(row)))
@@ -115,25 +120,18 @@ def shown(text: str) -> str:
 
 def caption(run: RunMetrics) -> str:
     """Say how the figures were made."""
-    protocol = run.protocol
-    opened = "opened with BOS" if protocol.bos else "without BOS"
-    contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
-    threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
-    return (
-        f"Perplexity through the ONNX graph: {protocol.windows} windows of {protocol.block_size} tokens, "
-        f"{opened}, of {protocol.text}. Speed: batch 1, {threads}, medians of "
-        f"{protocol.repeats} interleaved repeats, at contexts of {contexts} tokens. Decode gain: over the "
-        "baseline, at the longest of them."
-    ) + "".join(f" {label(stage)}: {line}." for stage in run.stages if (line := choice_line(stage)))
+    chosen = (f" {label(stage)}: {line}." for stage in run.stages if (line := choice_line(stage)))
+    return task_named(run.task).caption(run.protocol) + "".join(chosen)
 
 
 def markdown(run: RunMetrics) -> str:
     """Return the run as a Markdown document."""
+    titles = headings(task_named(run.task))
     lines = [
         f"# {_plain(run.name)}",
         "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|" + "---|" * len(HEADINGS),
+        "| " + " | ".join(titles) + " |",
+        "|" + "---|" * len(titles),
         *("| " + " | ".join(_plain(cell) for cell in cells(row)) + " |" for row in rows_of(run)),
         "",
         _plain(caption(run)),

@@ -137,12 +137,17 @@ def read_metrics(run: Path) -> RunMetrics:
         raise InputError(
             "there is no finished run here", where=run, remedy="Run a recipe first, or name another folder."
         ) from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"cannot be read as the figures of a run ({type(error).__name__}: {error})",
-            where=path,
-            remedy="Give the run's command again: finished stages are kept, and the file is written anew.",
-        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise figures_error(run, str(error)) from None
+
+
+def figures_error(run: Path, fault: str) -> InputError:
+    """Return the error that says what is wrong with a run's figures."""
+    return InputError(
+        f"cannot be read as the figures of a run ({fault})",
+        where=run / METRICS_NAME,
+        remedy="Give the run's command again: finished stages are kept, and the file is written anew.",
+    )
 
 
 def read_stage(folder: Path) -> CommittedStage:
@@ -159,8 +164,8 @@ def read_stage(folder: Path) -> CommittedStage:
         raise ManifestError("; ".join(faults[:3]))
     try:
         result = StageResult.from_json(json.loads(read_regular(folder / METRICS_NAME, _MAX_METRICS_BYTES)))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ManifestError(f"{METRICS_NAME} unreadable ({type(error).__name__})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ManifestError(f"{METRICS_NAME} unreadable ({error})") from error
     return CommittedStage(folder, manifest, result)
 
 

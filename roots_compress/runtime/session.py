@@ -59,15 +59,25 @@ class KeyValue:
     dtype: DTypeLike
 
 
+def config_beside(graph: Path) -> dict[str, Any]:
+    """Return the config.json of a graph's folder.
+
+    Raises:
+        InputError: the file is missing, or is not JSON.
+    """
+    path = graph.with_name("config.json")
+    if not (path.exists() or path.is_symlink()):
+        raise InputError("the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN)
+    return read_json_object(path)
+
+
 def read_config(path: Path) -> tuple[int, int]:
     """Return the vocabulary's size and the longest context, which a graph itself does not say.
 
     Raises:
         InputError: the file is missing, or does not give the two as positive whole numbers.
     """
-    if not (path.exists() or path.is_symlink()):
-        raise InputError("the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN)
-    config = read_json_object(path)
+    config = config_beside(path)
     config = config.get(OURS, config)
     try:
         if config.get("model_type") == "roots":

@@ -15,13 +15,15 @@ from rich.console import Console
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_yaml
 from roots_compress.errors import RootsError, printable
-from roots_compress.evaluate.speed import Speeds, measure_speed
+from roots_compress.evaluate.speed import measure_speed
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import describe, finish, make_rows
 from roots_compress.progress import bar
+from roots_compress.report.rows import quality_of
 from roots_compress.results import RunMetrics, candidate_label
 from roots_compress.run.stages import CommittedStage
 from roots_compress.run.store import RunFolder
+from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.search.answer import answer
 from roots_compress.search.choice import budgets_of
 from roots_compress.search.figures import Figures, baseline_of, outcomes_of
@@ -29,6 +31,7 @@ from roots_compress.search.plan import candidate_keys, known_of
 from roots_compress.search.record import NAME, Record
 from roots_compress.search.space import Candidate, Space
 from roots_compress.search.succession import next_candidate
+from roots_compress.tasks.registry import task_of_graph
 
 
 def run_search(
@@ -121,10 +124,11 @@ def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, c
     start = time.perf_counter()
     evaluation = setting.recipe.evaluation
     rows = make_rows(run, replace(setting, recipe=space.recipe_of(candidate)), console)
-    baseline, last = rows[0], rows[-1]
+    baseline, last = pair = rows[0], rows[-1]
+    task = task_of_graph(baseline.onnx / GRAPH_NAME)
     with bar(console, "speed beside the baseline") as progress:
         speeds = measure_speed(
-            {row.path.name: row.onnx for row in (baseline, last)},
+            {row.path.name: row.onnx for row in pair},
             contexts=evaluation.contexts,
             decode_tokens=evaluation.decode_tokens,
             repeats=evaluation.repeats,
@@ -133,14 +137,9 @@ def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, c
         )
     return Figures(
         bytes=last.result.metrics.bytes,
-        perplexity_ratio=last.result.metrics.perplexity / baseline.result.metrics.perplexity,
-        decode_ms=_decode_ms(speeds[last.path.name]),
+        perplexity_ratio=task.metric.cost(*quality_of(task, baseline.result, last.result)),
+        decode_ms=1000 / speeds[last.path.name][task.workload.phase][-1].median,
         baseline_bytes=baseline.result.metrics.bytes,
-        baseline_decode_ms=_decode_ms(speeds[baseline.path.name]),
+        baseline_decode_ms=1000 / speeds[baseline.path.name][task.workload.phase][-1].median,
         seconds=time.perf_counter() - start,
     )
-
-
-def _decode_ms(speeds: Speeds) -> float:
-    """Return milliseconds a token at the longest context."""
-    return 1000 / speeds.decode[-1].median

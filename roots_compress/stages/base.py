@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from rich.console import Console
 
@@ -23,6 +23,8 @@ from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.results import GateResult, Json
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import CAUSAL_LM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -46,6 +48,8 @@ class ModelInfo:
     """Loads the run's tokenizer, once; None where it is still to be made."""
     source: SourceInfo | None = None
     """Its files, where it has some: None for what an earlier stage is to make."""
+    task: Task[Any] = CAUSAL_LM
+    """What it is for."""
 
     @classmethod
     def of(cls, source: SourceInfo) -> Self:

@@ -11,9 +11,10 @@ import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from roots_compress.results import Json
+if TYPE_CHECKING:
+    from roots_compress.results import Json
 
 LIBRARIES = (
     "roots-compress",

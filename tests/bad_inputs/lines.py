@@ -6,11 +6,8 @@ import json
 from typing import Any
 
 from tests.bad_inputs.cases import ON_TEXT, Bench, Generator, Request
+from tests.verbs import verbs
 
-VERBS = (
-    "run", "plan", "validate", "init", "train", "distill", "prune", "quantize", "import", "export", "eval",
-    "bench", "generate", "report", "compare", "verify", "doctor",
-)  # fmt: skip
 MODEL_VERBS: tuple[tuple[str, ...], ...] = (
     ("quantize", "ckpt"),
     ("prune", "ckpt"),
@@ -44,7 +41,7 @@ def unknown_option(bench: Bench) -> Request:
                     "--",
                 )
             )
-            verb = bench.random.choice(VERBS)
+            verb = bench.random.choice(verbs())
             if option == "--":
                 return Request((verb, "a", "b", "c", "--", "d", "e", "f", "--nope"), "", "")
             return Request((verb, option), option.split("=")[0])

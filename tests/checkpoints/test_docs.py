@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from roots_compress.families.registry import FAMILIES
 from roots_compress.families.gguf.families import GGUF_FAMILIES
+from roots_compress.families.registry import FAMILIES
 from roots_compress.models.config import ATTENTION_KEYS, LAYER_KEYS, RootsConfig
 
 TEXT = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")

@@ -9,13 +9,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from roots_compress.checkpoints.outline import WIDTHS, Outline, outline_of
 from transformers import PreTrainedModel
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, without_weights
 from roots_compress.checkpoints.fingerprint import source_sha256
 from roots_compress.checkpoints.gguf import gguf_tensors
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.checkpoints.outline import WIDTHS, Outline, outline_of
 from roots_compress.errors import InputError
 from roots_compress.families.gguf.positions import llama3_factors
 from roots_compress.io.gguf_file import READABLE

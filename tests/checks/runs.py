@@ -10,7 +10,6 @@ from roots_compress.checkpoints import checkpoint as checkpoints
 from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.errors import GateMissedError, StageError
 from roots_compress.report import gates
-from roots_compress.run.manifest import Manifest
 from roots_compress.run.stages import newest_checkpoint, read_stages, verify
 from roots_compress.run.store import RunFolder
 from roots_compress.run.workspace import Workspace
@@ -90,59 +89,77 @@ def judge(perplexity: float) -> None:
 CHECKS = [
     Check(
         "a bit of a stage is flipped",
-        " changed since it was committed",
+        "find_faults",
         flipped_bit,
         NoticedError,
+        guard="if actual.sha256 != record.sha256: ...",
     ),
-    Check("a file of a stage is cut short", " bytes, not ", truncated_file),
+    Check(
+        "a file of a stage is cut short",
+        "find_faults",
+        truncated_file,
+        guard="if actual.bytes != record.bytes: ...\nelse: ...",
+    ),
     Check(
         "a manifest was edited",
-        "manifest changed since it was written",
+        "Manifest.from_text",
         changed_manifest,
-        guard=Manifest.from_text,
+        guard="if not intact: ...",
     ),
     Check(
         "a stage stands on another run's",
-        "made from another stage",
+        "read_stages",
         stage_of_another_run,
         NoticedError,
+        guard="stage.key.parent != ...",
+        without="False",
     ),
     Check(
         "--fresh meets a folder that is no run",
-        "it holds files, but no run",
+        "refuse_foreign",
         fresh_on_a_foreign_folder,
+        guard="if names <= _BEFORE_MARKER: ...",
         without="return",
     ),
-    Check("two processes write to a run", "another process is writing", two_writers),
+    Check(
+        "two processes write to a run",
+        "WriterLock.acquire",
+        two_writers,
+    ),
     Check(
         "a figure is NaN",
-        "is not a finite number",
+        "canonical_json",
         lambda folder: commit(folder, perplexity=float("nan")),
         StageError,
-        ("ensure_ascii=True, allow_nan=False", "ensure_ascii=True"),
+        guard="False",
+        without="True",
     ),
     Check(
         "a stage holds a link",
-        "is neither a file nor a folder",
+        "list_files",
         lambda folder: commit(
             folder, fill=lambda workspace: (workspace.checkpoint / "link").symlink_to("/etc/hosts")
         ),
         StageError,
+        guard="raise ManifestError(...)",
     ),
     Check(
         "a checkpoint is saved over something",
-        "already holds something",
+        "refuse_occupied",
         save_over_something,
     ),
-    Check("a gate is missed", "gates missed", lambda _: judge(25.0), GateMissedError),
+    Check(
+        "a gate is missed",
+        "gates.require",
+        lambda _: judge(25.0),
+        GateMissedError,
+    ),
     Check(
         "a gated figure is NaN",
-        "max_perplexity_ratio is nan",
+        "gates.judge",
         lambda _: judge(float("nan")),
         GateMissedError,
-        (
-            'value <= limit if gate.startswith("max_") else value >= limit',
-            'not (value > limit if gate.startswith("max_") else value < limit)',
-        ),
+        guard="value <= limit if ... else value >= limit",
+        without='not (value > limit if gate.startswith("max_") else value < limit)',
     ),
 ]

@@ -13,7 +13,6 @@ from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
 from roots_compress.evaluate import artifact
-from roots_compress.evaluate import perplexity as perplexities
 from roots_compress.export import exporter, parity
 from roots_compress.export.graph import build_graph
 from roots_compress.models.modeling import RootsForCausalLM
@@ -21,6 +20,7 @@ from roots_compress.runtime import graph_folder
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.prompts import left_pad
 from roots_compress.runtime.torch_engine import TorchEngine
+from roots_compress.tasks import perplexity as perplexities
 from tests.checks.removal import Check
 from tests.evaluate.models import BigramModel, random_windows
 from tests.export.quantized import tiny_quantized
@@ -96,90 +96,98 @@ def score(fill: float = 1.0, *, vocab_size: int = 7, **model: Any) -> None:
 CHECKS = [
     Check(
         "a weight of the graph is wrong",
-        "the graph's logits differ from the checkpoint's",
+        "check_parity",
         lambda folder: parity_after(lambda graph: plant(graph, DOWN, 1.5), tiny_model(), folder),
         StageError,
     ),
     Check(
         "the graph's caches are swapped",
-        "prefill and decode",
+        "parity._run",
         lambda folder: parity_after(swap_caches, tiny_model(), folder),
         StageError,
+        guard="yield (..., np.stack(...), ...)",
     ),
     Check(
         "the graph's logits are NaN",
-        "by nan of the largest logit",
+        "ParityCase.passed",
         lambda folder: parity_after(lambda graph: plant(graph, DOWN, np.nan), tiny_model(), folder),
         StageError,
-        ("self.difference <= self.tolerance", "not self.difference > self.tolerance"),
+        guard="self.difference <= self.tolerance",
+        without="not self.difference > self.tolerance",
     ),
     Check(
         "a scale of a quantized graph is wrong",
-        "activations not rounded",
+        "_compare_exactly",
         lambda folder: parity_after(
             lambda graph: plant(graph, "model.layers.0.mlp.down_proj.weight_scale", 1.2),
             tiny_quantized("w8a8"),
             folder,
         ),
         StageError,
-        ("config.tolerance, rounded=False", "1.0, rounded=False"),
+        guard="config.tolerance",
+        without="1.0",
     ),
     Check(
         "a tied table is written twice",
-        " bytes of weights where the checkpoint has ",
+        "_check_weights",
         table_twice,
         StageError,
     ),
     Check(
         "a graph is measured beside another's checkpoint",
-        "they are not one model",
+        "_require_agreement",
         graph_of_another,
         StageError,
     ),
     Check(
         "a graph's data is a link",
-        "is a link or not an ordinary file",
+        "_data_file",
         lambda folder: graph_files_after(link_elsewhere, folder),
+        guard="if linked or ...: ...",
     ),
     Check(
         "a graph's data is cut short",
-        "' is truncated: ",
+        "_data_file",
         lambda folder: graph_files_after(cut_short, folder),
+        guard="if status.st_size < end: ...",
     ),
     Check(
         "a graph serves one batch size only",
-        "has a type or shape that cannot be served",
+        "cached_tensors",
         fixed_batch,
+        guard="if wrong: ...",
     ),
     Check(
         "a token is outside the vocabulary",
-        "is outside the model's vocabulary",
+        "check_prompt",
         negative_token,
+        guard="if low < 0 or ...: ...",
     ),
     Check(
         "a prompt has no token",
-        "has no token",
+        "left_pad",
         lambda _: left_pad([[5, 6], []]),
-        guard=left_pad,
     ),
     Check(
         "a prompt is padded on the right",
-        "the mask hides the end of a prompt",
+        "check_prompt",
         lambda _: read([5, 6, 7], [1, 1, 0]),
+        guard="if not attention_mask[:, -1].all() or ...: ...",
     ),
     Check(
         "a prompt is longer than the context",
-        "tokens of context are more than the model's",
+        "check_context",
         lambda _: read([5, 6, 7], max_position_embeddings=2),
     ),
     Check(
         "scored windows are longer than the context",
-        "Set evaluation.block_size to the model's context or less",
+        "perplexity._check_windows",
         lambda _: score(max_context=8),
+        guard="if tokens - 1 > model.max_context: ...",
     ),
     Check(
         "scored logits are NaN",
-        "logits are not finite",
+        "check_finite",
         lambda _: score(np.nan),
         StageError,
     ),

@@ -9,7 +9,6 @@ such as tied weights stored once.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def test_the_check_is_what_catches_the_fault(
     folders = tmp_path / "with", tmp_path / "without"
     for folder in folders:
         folder.mkdir()
-    with pytest.raises(check.error, match=re.escape(check.says) or None):
+    with pytest.raises(check.error):
         check.fault(folders[0])
     remove(check, monkeypatch)
     check.fault(folders[1])

@@ -29,6 +29,7 @@ from roots_compress.data.documents import Document
 from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.run.marker import MARKER_NAME, marker_text
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_checkpoint, tiny_model, tiny_tokenizer
+from tests.verbs import verbs
 
 WEIGHTS = "model.safetensors"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 100\n"
@@ -232,55 +233,56 @@ def test_a_vocabulary_that_came_out_smaller_than_asked_for(
     assert_says(refused("run r.yaml"), f"error: {key}: 00 baseline failed: is 3500, and the ... vocabulary")
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ("prune {models}/good --ratio 1.5", "error: --ratio: must be below 1"),
-        ("prune {models}/good --ratio 0", "above 0"),
-        ("prune {models}/good --block-size 32 --head-ratio 0.9", "nearest legal head_ratio is 0.5000"),
-        (
-            "prune {models}/good --block-size 32 --residual-ratio 0.1",
-            "nearest legal residual_ratio is 0.5000",
-        ),
-        (
-            "prune {models}/good --block-size 32 --target-parameters 0.0001",
-            "--target-parameters: the target leaves no legal shape ... nearest ... of the parameters",
-        ),
-        ("prune {models}/good --recover 0", "error: --recover: must be at least 1"),
-        (f"{DISTILL} --lr nan", "--lr: must be a finite number"),
-        (f"{DISTILL} --steps 0", "--steps: must be at least 1"),
-        (f"{DISTILL} --student smal", "'smal' ... 'small'"),
-        (f"{DISTILL} --lr fast", "--lr"),
-        ("quantize {models}/good --seed -1", "--seed: must be at least 0"),
-        ("quantize {models}/good --threads 0", "--threads: must be at least 1"),
-        ("quantize {models}/good --threads 99999", "--threads: must be at most 1024"),
-        ("quantize {models}/good --group-size 7", "--group-size: must be 'auto', 16, 32, 64 or 128"),
-        ("quantize {models}/good --int4 --weights-only", "--weights-only goes with --int8"),
-        ("quantize {models}/good --fp16 --integer-products", "--integer-products goes with --int8"),
-        ("quantize {models}/good --int4 --serve-on amx", "--serve-on goes with --int8"),
-        ("quantize {models}/good --int4 --workload 9:9", "--workload goes with --int8"),
-        ("quantize {models}/good --weights-only --integer-products", "exclude one another"),
-        ("quantize {models}/good --weights-only --serve-on arm", "--serve-on ... --weights-only"),
-        ("quantize {models}/good --integer-products --workload 9:9", "--workload ... --integer-products"),
-        ("quantize {models}/good --workload 512", "--workload: '512' is not of the form READ:WRITE"),
-        ("quantize {models}/good --workload=-1:3", "--workload: '-1:3' is not of the form READ:WRITE"),
-        ("quantize {models}/good --workload 0:3", "--workload (read): must be at least 1, not 0"),
-        ("quantize {models}/good --serve-on avx3", "--serve-on"),
-        ("quantize {models}/good --device tpu", "--device ... 'tpu'"),
-        ("quantize {models}/good --int9", "--int9"),
-        ("quantize {models}/good", "--block-size: is 512 tokens ... 128"),
-        ("train {models}/good --layers 3", "--layers: would have no effect"),
-        ("generate {models}/good -p x --threads 99999", "--threads"),
-        ("bench {models}/good --context 0", "--context"),
-        (f"{DISTILL} --cache x", "--cache: cache needs top_k"),
-        (f"{DISTILL} {ON_TEXT} --top-k 301", "--top-k: is 301, and the teacher's vocabulary has 300 tokens"),
-        ("prune {models}/good --set calibration.windows=0", "--set calibration.windows: must be at least 1"),
-        (
-            "prune {models}/good --ratio 2 --seed -1 --threads 0",
-            "--threads: must be at least 1 ... --seed: must be at least 0 ... --ratio: must be below 1",
-        ),
-    ],
-)
+OPTION_FAULTS = [
+    ("prune {models}/good --ratio 1.5", "error: --ratio: must be below 1"),
+    ("prune {models}/good --ratio 0", "above 0"),
+    ("prune {models}/good --block-size 32 --head-ratio 0.9", "nearest legal head_ratio is 0.5000"),
+    (
+        "prune {models}/good --block-size 32 --residual-ratio 0.1",
+        "nearest legal residual_ratio is 0.5000",
+    ),
+    (
+        "prune {models}/good --block-size 32 --target-parameters 0.0001",
+        "--target-parameters: the target leaves no legal shape ... nearest ... of the parameters",
+    ),
+    ("prune {models}/good --recover 0", "error: --recover: must be at least 1"),
+    (f"{DISTILL} --lr nan", "--lr: must be a finite number"),
+    (f"{DISTILL} --steps 0", "--steps: must be at least 1"),
+    (f"{DISTILL} --student smal", "'smal' ... 'small'"),
+    (f"{DISTILL} --lr fast", "--lr"),
+    ("quantize {models}/good --seed -1", "--seed: must be at least 0"),
+    ("quantize {models}/good --threads 0", "--threads: must be at least 1"),
+    ("quantize {models}/good --threads 99999", "--threads: must be at most 1024"),
+    ("quantize {models}/good --group-size 7", "--group-size: must be 'auto', 16, 32, 64 or 128"),
+    ("quantize {models}/good --int4 --weights-only", "--weights-only goes with --int8"),
+    ("quantize {models}/good --fp16 --integer-products", "--integer-products goes with --int8"),
+    ("quantize {models}/good --int4 --serve-on amx", "--serve-on goes with --int8"),
+    ("quantize {models}/good --int4 --workload 9:9", "--workload goes with --int8"),
+    ("quantize {models}/good --weights-only --integer-products", "exclude one another"),
+    ("quantize {models}/good --weights-only --serve-on arm", "--serve-on ... --weights-only"),
+    ("quantize {models}/good --integer-products --workload 9:9", "--workload ... --integer-products"),
+    ("quantize {models}/good --workload 512", "--workload: '512' is not of the form READ:WRITE"),
+    ("quantize {models}/good --workload=-1:3", "--workload: '-1:3' is not of the form READ:WRITE"),
+    ("quantize {models}/good --workload 0:3", "--workload (read): must be at least 1, not 0"),
+    ("quantize {models}/good --serve-on avx3", "--serve-on"),
+    ("quantize {models}/good --device tpu", "--device ... 'tpu'"),
+    ("quantize {models}/good --int9", "--int9"),
+    ("quantize {models}/good", "--block-size: is 512 tokens ... 128"),
+    ("train {models}/good --layers 3", "--layers: would have no effect"),
+    ("generate {models}/good -p x --threads 99999", "--threads"),
+    ("bench {models}/good --context 0", "--context"),
+    (f"{DISTILL} --cache x", "--cache: cache needs top_k"),
+    (f"{DISTILL} {ON_TEXT} --top-k 301", "--top-k: is 301, and the teacher's vocabulary has 300 tokens"),
+    ("prune {models}/good --set calibration.windows=0", "--set calibration.windows: must be at least 1"),
+    (
+        "prune {models}/good --ratio 2 --seed -1 --threads 0",
+        "--threads: must be at least 1 ... --seed: must be at least 0 ... --ratio: must be below 1",
+    ),
+    ("doctor extra", "unexpected extra argument"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), OPTION_FAULTS)
 def test_an_option_at_fault(options: str, words: str, refused: Callable[[str], str]) -> None:
     assert_says(refused(options), words)
 
@@ -365,60 +367,64 @@ def test_a_text_too_short_for_a_model_from_scratch_is_found_before_training(
     assert "loss" not in said
 
 
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose", "output folder in use ... --run"),
-        (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose --fresh", "--fresh never does"),
-        (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/short.txt", "is a file"),
-        (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/short.txt/run", "lies under one"),
-        ("import {models}/good --out {models}/good", "output exists already"),
-        ("export {models}/good --out {texts}/short.txt/graph", "output cannot be made"),
-        ("import {models}/good --out " + "x" * 300, "File name too long"),
-        (f"quantize {{models}}/good {ON_TEXT} --run " + "x" * 300, "File name too long"),
-        ("quantize " + "x" * 300, "File name too long"),
-        ("export {models}/lfs --out graph", "git-LFS pointer"),
-        ("import {models}/nan --out model", "NaN"),
-        ("eval absent", "PATH: ... absent' does not exist"),
-        ("eval {texts}/short.txt", "not in GGUF format"),
-        ("eval {models}/short-context --data nothere", "--data: ... nothere' does not exist"),
-        ("eval {texts}/void", "without config.json"),
-        ("eval {models}/good", "--block-size: is 512 tokens ... 128"),
-        ("eval {models}/good --block-size 32 --data {texts}/latin.txt", "not UTF-8"),
-        ("bench absent", "there is no such folder"),
-        ("bench {models}/good {models}/good", "named twice"),
-        ("generate {models}/good -p x --top-k 5", "--top-k: ... --temperature above 0"),
-        ("generate {models}/good -p x --top-p 2", "--top-p"),
-        ("report a --run b", "named twice"),
-        ("compare {texts}/prose", "Name another run too"),
-        ("quantize absent", "CKPT: 'absent' does not exist"),
-        ("distill --teacher absent", "--teacher: 'absent' does not exist"),
-        ("bench {models}/good", "holds no model.onnx ... export"),
-        ("generate {models}/good -p x", "holds no model.onnx ... export"),
-        ("generate absent --prompt=", "the prompt is empty"),
-        ("verify " + "x" * 300, "cannot be read: File name too long"),
-        ("export --out graph --run " + "x" * 300, "no finished stage to take a checkpoint from"),
-        (
-            f"{DISTILL} --top-k 4 --cache {{texts}}/short.txt {ON_TEXT}",
-            "--cache: cannot be made ... a file",
-        ),
-        (
-            f"{DISTILL} --top-k 4 --cache {{texts}}/short.txt/x {ON_TEXT}",
-            "--cache: ... short.txt is a file",
-        ),
-        (f"{DISTILL} --top-k 4 --cache " + "x" * 300 + f" {ON_TEXT}", "--cache: ... name too long"),
-        (f"{DISTILL} --top-k 4 --cache r/01-distill --run r {ON_TEXT}", "--cache: lies in r"),
-        ("report", "runs/current: there is no finished run here"),
-        ("report {texts}/prose", "there is no finished run here"),
-        ("compare {texts}/prose {texts}/void", "there is no finished run here"),
-        ("run {texts}/void", "it is a folder"),
-        ("plan absent.yaml", "does not exist"),
-        ("validate {texts}/latin.txt", "not UTF-8"),
-        ("init absent/recipe.yaml", "cannot be written"),
-    ],
-)
+PLACE_FAULTS = [
+    (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose", "output folder in use ... --run"),
+    (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose --fresh", "--fresh never does"),
+    (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/short.txt", "is a file"),
+    (f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/short.txt/run", "lies under one"),
+    ("import {models}/good --out {models}/good", "output exists already"),
+    ("export {models}/good --out {texts}/short.txt/graph", "output cannot be made"),
+    ("import {models}/good --out " + "x" * 300, "File name too long"),
+    (f"quantize {{models}}/good {ON_TEXT} --run " + "x" * 300, "File name too long"),
+    ("quantize " + "x" * 300, "File name too long"),
+    ("export {models}/lfs --out graph", "git-LFS pointer"),
+    ("import {models}/nan --out model", "NaN"),
+    ("eval absent", "PATH: ... absent' does not exist"),
+    ("eval {texts}/short.txt", "not in GGUF format"),
+    ("eval {models}/short-context --data nothere", "--data: ... nothere' does not exist"),
+    ("eval {texts}/void", "without config.json"),
+    ("eval {models}/good", "--block-size: is 512 tokens ... 128"),
+    ("eval {models}/good --block-size 32 --data {texts}/latin.txt", "not UTF-8"),
+    ("bench absent", "there is no such folder"),
+    ("bench {models}/good {models}/good", "named twice"),
+    ("generate {models}/good -p x --top-k 5", "--top-k: ... --temperature above 0"),
+    ("generate {models}/good -p x --top-p 2", "--top-p"),
+    ("report a --run b", "named twice"),
+    ("compare {texts}/prose", "Name another run too"),
+    ("quantize absent", "CKPT: 'absent' does not exist"),
+    ("distill --teacher absent", "--teacher: 'absent' does not exist"),
+    ("bench {models}/good", "holds no model.onnx ... export"),
+    ("generate {models}/good -p x", "holds no model.onnx ... export"),
+    ("generate absent --prompt=", "the prompt is empty"),
+    ("verify " + "x" * 300, "cannot be read: File name too long"),
+    ("export --out graph --run " + "x" * 300, "no finished stage to take a checkpoint from"),
+    (
+        f"{DISTILL} --top-k 4 --cache {{texts}}/short.txt {ON_TEXT}",
+        "--cache: cannot be made ... a file",
+    ),
+    (
+        f"{DISTILL} --top-k 4 --cache {{texts}}/short.txt/x {ON_TEXT}",
+        "--cache: ... short.txt is a file",
+    ),
+    (f"{DISTILL} --top-k 4 --cache " + "x" * 300 + f" {ON_TEXT}", "--cache: ... name too long"),
+    (f"{DISTILL} --top-k 4 --cache r/01-distill --run r {ON_TEXT}", "--cache: lies in r"),
+    ("report", "runs/current: there is no finished run here"),
+    ("report {texts}/prose", "there is no finished run here"),
+    ("compare {texts}/prose {texts}/void", "there is no finished run here"),
+    ("run {texts}/void", "it is a folder"),
+    ("plan absent.yaml", "does not exist"),
+    ("validate {texts}/latin.txt", "not UTF-8"),
+    ("init absent/recipe.yaml", "cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("command", "words"), PLACE_FAULTS)
 def test_a_place_at_fault(command: str, words: str, refused: Callable[[str], str]) -> None:
     assert_says(refused(command), words)
+
+
+def test_every_verb_is_given_something_at_fault() -> None:
+    assert {command.split()[0] for command, _ in OPTION_FAULTS + PLACE_FAULTS} == set(verbs())
 
 
 @pytest.mark.parametrize("figures", ["{", "[]", '{"schema": 1}', '{"schema": 99}'])

@@ -15,12 +15,9 @@ from roots_compress.cli.app import app
 from roots_compress.results import RunMetrics
 from tests.report.figures import run as make_run
 from tests.report.figures import stage
+from tests.verbs import verbs
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-VERBS = [
-    "run", "plan", "validate", "init", "train", "distill", "prune", "quantize",
-    "export", "import", "eval", "bench", "generate", "report", "compare", "doctor",
-]  # fmt: skip
 
 
 def roots_compress(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -80,7 +77,7 @@ def processor_seconds(code: str, *arguments: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", verbs())
 def test_every_verb_explains_itself(verb: str) -> None:
     result = CliRunner().invoke(app, [verb, "--help"])
     assert result.exit_code == 0

@@ -14,10 +14,10 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.evaluation import evaluation_windows
-from roots_compress.evaluate.perplexity import perplexity
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.text import load_tokenizer, stream_text
+from roots_compress.tasks.perplexity import perplexity
 from tests.compare.texts import TEXTS
 
 CONTEXT, BLOCK, NEW_TOKENS = 256, 32, 64

@@ -11,6 +11,7 @@ from roots_compress.configs.export import ExportConfig
 from roots_compress.evaluate.artifact import measure_quality, protocol_of
 from roots_compress.evaluate.size import graph_bytes
 from roots_compress.export.exporter import export_checkpoint
+from roots_compress.tasks.registry import CAUSAL_LM
 from tests.evaluate.models import random_windows
 from tests.tiny import VOCAB_SIZE, tiny_checkpoint, tiny_layer
 
@@ -33,16 +34,17 @@ def test_graph_and_checkpoint_are_measured_alike(tmp_path: Path) -> None:
         threads=1,
         progress=lambda done, total: steps.append((done, total)),
     )
-    assert metrics.perplexity == pytest.approx(metrics.torch_perplexity, rel=1e-4)
+    assert list(metrics.quality) == ["perplexity", "bits_per_byte", "torch_perplexity"]
+    assert metrics.quality["perplexity"] == pytest.approx(metrics.quality["torch_perplexity"], rel=1e-4)
     assert metrics.parameters == sum(each.numel() for each in checkpoint.model.parameters())
     assert metrics.bytes == graph_bytes(folder)
     assert metrics.peak_rss_bytes > metrics.bytes
     assert steps[-1] == (6, 6)
-    assert metrics.prefill_tokens_per_second == metrics.decode_tokens_per_second == ()
+    assert metrics.timings == {"prefill_tokens_per_second": (), "decode_tokens_per_second": ()}
 
 
 def test_the_protocol_says_what_was_done() -> None:
-    protocol = protocol_of(CONFIG, WINDOWS, max_context=8, threads=2, text="a text")
+    protocol = protocol_of(CAUSAL_LM, CONFIG, WINDOWS, max_context=8, threads=2, text="a text")
     assert (protocol.block_size, protocol.windows, protocol.tokens) == (16, 3, 45)
     # Eight tokens of context leave six for a prompt before two decoded ones.
     assert protocol.contexts == (4, 6)

@@ -10,9 +10,10 @@ import pytest
 
 from roots_compress.errors import InputError
 from roots_compress.evaluate import speed
-from roots_compress.evaluate.speed import Timing, fit_contexts, measure_speed, summarise, time_models
+from roots_compress.evaluate.speed import measure_speed, summarise, time_models
 from roots_compress.results import Speed
 from roots_compress.runtime.protocol import Step, Tokens
+from roots_compress.tasks.registry import CAUSAL_LM
 from tests.evaluate.models import BigramModel
 from tests.runtime.graphs import history_model, random_weights, write_graph
 
@@ -33,7 +34,7 @@ def test_models_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(speed, "MIN_SECONDS", 0.0)
     log: list[tuple[str, int]] = []
     models = {name: LoggedModel(name, log) for name in ("a", "b", "c")}
-    timings = time_models(models, [2, 4], decode_tokens=3, repeats=3)
+    timings = time_models(CAUSAL_LM, models, [2, 4], decode_tokens=3, repeats=3)
     warm_up = [(name, context) for context in (2, 4) for name in "aabbcc"]
     timed = [(name, context) for order in ("abc", "bca", "cab") for context in (2, 4) for name in order]
     assert log == warm_up + timed
@@ -43,7 +44,7 @@ def test_models_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_quick_model_is_run_until_a_timing_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "MIN_SECONDS", 0.02)
     log: list[tuple[str, int]] = []
-    time_models({"a": LoggedModel("a", log)}, [2], decode_tokens=3, repeats=1)
+    time_models(CAUSAL_LM, {"a": LoggedModel("a", log)}, [2], decode_tokens=3, repeats=1)
     assert len(log) > 20
 
 
@@ -57,25 +58,25 @@ class SlowReader(LoggedModel):
 
 def test_a_slow_prompt_does_not_slow_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "MIN_SECONDS", 0.0)
-    timings = time_models({"a": SlowReader("a", [])}, [2], decode_tokens=1, repeats=5)["a"][0]
-    assert all(timing.prefill_seconds >= 0.05 for timing in timings)
-    assert min(timing.decode_seconds for timing in timings) < 0.05
+    timings = time_models(CAUSAL_LM, {"a": SlowReader("a", [])}, [2], decode_tokens=1, repeats=5)["a"][0]
+    assert all(prefill_seconds >= 0.05 for prefill_seconds, _ in timings)
+    assert min(decode_seconds for _, decode_seconds in timings) < 0.05
 
 
 def test_speed_is_the_median_and_the_extremes() -> None:
-    timings = [[Timing(1.0, 0.5), Timing(4.0, 0.25), Timing(2.0, 1.0)]]
-    assert summarise(timings, [128], 16) == (
-        (Speed(context=128, median=64.0, low=32.0, high=128.0),),
-        (Speed(context=128, median=32.0, low=16.0, high=64.0),),
-    )
+    timings = [[(1.0, 0.5), (4.0, 0.25), (2.0, 1.0)]]
+    assert summarise(CAUSAL_LM, timings, [128], 16) == {
+        "prefill": (Speed(context=128, median=64.0, low=32.0, high=128.0),),
+        "decode": (Speed(context=128, median=32.0, low=16.0, high=64.0),),
+    }
 
 
 def test_contexts_leave_room_for_the_tokens_decoded() -> None:
-    assert fit_contexts([512, 128], decode_tokens=16, max_context=1024) == [128, 512]
-    assert fit_contexts([128, 512], decode_tokens=16, max_context=256) == [128, 240]
-    assert fit_contexts([128, 512], decode_tokens=16, max_context=64) == [48]
+    assert CAUSAL_LM.lengths([512, 128], decode_tokens=16, longest=1024) == [128, 512]
+    assert CAUSAL_LM.lengths([128, 512], decode_tokens=16, longest=256) == [128, 240]
+    assert CAUSAL_LM.lengths([128, 512], decode_tokens=16, longest=64) == [48]
     with pytest.raises(InputError, match="leave no room"):
-        fit_contexts([128], decode_tokens=16, max_context=16)
+        CAUSAL_LM.lengths([128], decode_tokens=16, longest=16)
 
 
 def test_graphs_are_timed_in_a_process_of_their_own(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_graphs_are_timed_in_a_process_of_their_own(tmp_path: Path) -> None:
         progress=lambda done, total: steps.append((done, total)),
     )
     assert list(speeds) == ["one", "two"]
-    for row in (*speeds["one"], *speeds["two"]):
+    for row in (*speeds["one"].values(), *speeds["two"].values()):
         # The shorter of the two contexts, 8, leaves 6 tokens of prompt for both.
         assert [each.context for each in row] == [4, 6]
         assert all(0 < each.low <= each.median <= each.high for each in row)

@@ -15,9 +15,10 @@ from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exporter import DATA_NAME, export_checkpoint, save_graph
 from roots_compress.export.graph import build_graph
-from roots_compress.export.tasks import TASK, RootsExporterConfig, exporter_config
+from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.models.config import RootsConfig
 from roots_compress.runtime.graph_folder import GRAPH_NAME
+from roots_compress.tasks.registry import CAUSAL_LM
 from tests.export.serving import expected, left_padded_mask, open_bytes, relative_difference, serve
 from tests.faults.commands import Commands
 from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_model, tiny_tokens
@@ -113,7 +114,7 @@ def test_optimum_knows_the_task_and_makes_inputs_of_each_layers_shape() -> None:
     assert isinstance(config, RootsConfig)
     description = exporter_config(config, half=True)
     assert isinstance(description, RootsExporterConfig)
-    assert description.task == TASK.removesuffix("-with-past")
+    assert description.task == CAUSAL_LM.optimum_name.removesuffix("-with-past")
     inputs = description.generate_dummy_inputs(
         framework="pt", batch_size=3, sequence_length=5, shortest=2, past_length=4
     )

@@ -51,7 +51,7 @@ def swap_caches(graph: Path) -> None:
 
 def test_scripts_cover_one_token_and_a_ragged_batch() -> None:
     scripts = make_scripts(tiny_model())
-    assert [script.prompt for script in scripts] == [1, 34, 34]
+    assert [script.shape.tokens - script.shape.decoded for script in scripts] == [1, 34, 34]
     assert scripts[-1].mask.sum(axis=1).tolist() == [40, 23, 7]
     assert scripts[-1].mask[:, -7:].all()
 

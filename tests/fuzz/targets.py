@@ -23,10 +23,11 @@ from roots_compress.configs.recipe.loading import check_paths, load_recipe, pars
 from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.errors import RootsError
 from roots_compress.report.html import html
+from roots_compress.report.reading import read_figures
 from roots_compress.report.text import markdown, tables
 from roots_compress.run.keys import canonical_json, hash_json, sealed
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
-from roots_compress.run.stages import METRICS_NAME, read_metrics, read_stage
+from roots_compress.run.stages import METRICS_NAME, read_stage
 from roots_compress.runtime.graph_folder import GRAPH_NAME, graph_files
 
 MOST_CPU_SECONDS = 5.0
@@ -188,7 +189,7 @@ def _manifest(data: bytes, place: Path) -> None:
 def _metrics(data: bytes, place: Path) -> None:
     """Read the input as a run's figures, and show them in every form."""
     put(place / METRICS_NAME, data)
-    metrics = read_metrics(place)
+    metrics = read_figures(place)
     html(metrics)
     markdown(metrics)
     tables(metrics)

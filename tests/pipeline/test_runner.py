@@ -74,7 +74,8 @@ def test_each_stage_is_smaller_than_the_one_before(chain: tuple[Recipe, Path, Ru
 def test_graph_and_checkpoint_agree_on_perplexity(chain: tuple[Recipe, Path, RunMetrics]) -> None:
     _, _, metrics = chain
     for stage in metrics.stages:
-        assert stage.metrics.perplexity == pytest.approx(stage.metrics.torch_perplexity, rel=0.01)
+        quality = stage.metrics.quality
+        assert quality["perplexity"] == pytest.approx(quality["torch_perplexity"], rel=0.01)
 
 
 def test_every_checkpoint_loads_through_transformers(chain: tuple[Recipe, Path, RunMetrics]) -> None:

@@ -18,8 +18,9 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from tests.planted.harness import check, fault, last_words, warm_up
-from tests.planted.patches import RUN, plants
+from tests.planted.bug import Bug, FailingTest, Guard
+from tests.planted.bugs import BUGS
+from tests.planted.harness import Answer, check, check_chain, fault, last_words, warm_up
 
 
 def main() -> int:
@@ -38,16 +39,17 @@ def main() -> int:
 def _planted(only: list[str], console: Console) -> int:
     table = Table("bug", "symptom", "caught by", "seconds")
     missed = 0
-    chosen = [bug for bug in plants() if any(name in bug.name for name in only)]
+    chosen = [bug for bug in BUGS if any(name in bug.name for name in only)]
     for bug in chosen:
-        answer = check([bug.caught_by], bug)
+        catcher = bug.caught_by
+        answer = check_chain(bug) if isinstance(catcher, Guard) else check([catcher], bug)
         reason = fault(bug, answer)
         missed += reason is not None
-        verdict = f"MISSED: {reason}" if reason else f"caught by {bug.caught_by}"
+        verdict = f"MISSED: {reason}" if reason else f"caught by {catcher.name}"
         console.print(f"{bug.name}: {verdict}", markup=False, highlight=False, soft_wrap=True)
-        table.add_row(bug.name, bug.symptom, "MISSED" if reason else bug.caught_by, f"{answer.seconds:.1f}")
+        table.add_row(bug.name, bug.symptom, "MISSED" if reason else catcher.name, f"{answer.seconds:.1f}")
     console.print(table)
-    alarms = _false_alarms({bug.caught_by for bug in chosen}, console)
+    alarms = _false_alarms(chosen, console)
     symptoms = len({bug.symptom for bug in chosen})
     console.print(
         f"{len(chosen) - missed} of {len(chosen)} bugs caught, of {symptoms} symptoms; {alarms} false alarms"
@@ -55,22 +57,24 @@ def _planted(only: list[str], console: Console) -> int:
     return 1 if missed or alarms or not chosen else 0
 
 
-def _false_alarms(checks: set[str], console: Console) -> int:
-    """Run the same checks over the clean copy; return how many runs of them failed."""
-    alarms = 0
-    for together in ([RUN] if RUN in checks else [], sorted(checks - {RUN})):
-        answer = check(together) if together else None
-        if answer is not None and answer.code:
-            alarms += 1
-            console.print(f"without a bug, too: {last_words(answer)}", markup=False, highlight=False)
-    return alarms
+def _false_alarms(bugs: list[Bug], console: Console) -> int:
+    """Make the same checks of the clean copy; return how many of the two kinds failed."""
+    answers: list[Answer] = []
+    if any(isinstance(bug.caught_by, Guard) for bug in bugs):
+        answers.append(check_chain())
+    if tests := [bug.caught_by for bug in bugs if isinstance(bug.caught_by, FailingTest)]:
+        answers.append(check(list(dict.fromkeys(tests))))
+    alarms = [answer for answer in answers if answer.code]
+    for answer in alarms:
+        console.print(f"without a bug, too: {last_words(answer)}", markup=False, highlight=False)
+    return len(alarms)
 
 
 def _clean(runs: int, console: Console) -> int:
     alarms = 0
     started = time.monotonic()
     for seed in range(runs):
-        answer = check([RUN], seed=seed)
+        answer = check_chain(seed=seed)
         alarms += answer.code != 0
         verdict = f"FALSE ALARM: {last_words(answer)}" if answer.code else "no alarm"
         console.print(f"seed {seed}: {verdict}, {answer.seconds:.0f} s", markup=False, highlight=False)

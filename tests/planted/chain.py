@@ -10,11 +10,12 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from roots_compress.cli.app import app
+from roots_compress.errors import RootsError
 from tests.chains import ARCHITECTURE, DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, write_text
 
 
-def carry_out(seed: int) -> int:
-    """Carry the chain out; return the exit code of the first command that fails, or 0."""
+def carry_out(seed: int) -> RootsError | None:
+    """Carry the chain out; return the error that ends a command, None where all goes well."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_text(folder / "text")
@@ -23,11 +24,20 @@ def carry_out(seed: int) -> int:
         for arguments in (["run", str(folder / "recipe.yaml"), "--run", run], ["verify", run]):
             result = CliRunner().invoke(app, arguments)
             sys.stdout.write(result.output)
-            if result.exception is not None and not isinstance(result.exception, SystemExit):
-                raise result.exception  # not an error of ours, which would have no traceback
-            if result.exit_code:
-                return result.exit_code
-    return 0
+            if result.exception is not None:
+                return _cause(result.exception)
+    return None
+
+
+def _cause(error: BaseException) -> RootsError:
+    """Return the package's error that led to this one; raise this one where there is none."""
+    found: RootsError | None = None
+    cause: BaseException | None = error
+    while cause is not None:
+        found, cause = cause if isinstance(cause, RootsError) else found, cause.__context__
+    if found is None:
+        raise error
+    return found
 
 
 def _recipe(seed: int) -> dict[str, object]:

@@ -6,29 +6,37 @@ check itself costs. The process that forks must therefore not have imported the 
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import select
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from types import TracebackType
+from typing import Any, NoReturn
 
 from tests.forked import stand_alone
-from tests.planted.patches import RUN, Plant, plant
+from tests.planted.bug import Bug, FailingTest, Guard
+from tests.symbols import ROOT, find_symbol
 
-ROOT = Path(__file__).parents[2]
 COPIED = ("roots_compress", "tests", "recipes", "docs")
 MOST_SECONDS = 600.0
-REFUSED = {True: (1, 2), False: (1,)}
-"""Exit codes of the chain whose command an error of ours ended, and of pytest where a test failed. Others
-stand for a check that could not be made at all."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The error that ended a check."""
+
+    classes: tuple[str, ...]
+    """Its class and the classes that it derives from."""
+    frames: tuple[str, ...]
+    """The package's functions that it came through, by dotted name."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Answer:
     """What a check came to."""
 
     code: int
+    """0 where it passed, 1 where it failed; others stand for a check that could not be made at all."""
+    failure: Failure | None
     output: str
     seconds: float
 
@@ -53,35 +63,36 @@ def warm_up() -> None:
     assert "roots_compress" not in sys.modules, "children would have the package as it is here"
 
 
-def check(caught_by: Sequence[str], bug: Plant | None = None, *, seed: int = 0) -> Answer:
-    """Run a check over a fresh copy of the repository, with a bug planted there or without.
+def check(tests: Sequence[FailingTest], bug: Bug | None = None) -> Answer:
+    """Run tests over a fresh copy of the repository, with a bug planted there or without."""
+    return _answer(lambda: _run_tests([test.id for test in tests]), bug)
 
-    Args:
-        caught_by: tests' ids, or `run` alone.
-        bug: what to plant.
-        seed: of the chain that `run` is.
-    """
+
+def check_chain(bug: Bug | None = None, *, seed: int = 0) -> Answer:
+    """Run the ordinary chain over a fresh copy of the repository, with a bug planted there or without."""
+    return _answer(lambda: _run_chain(seed), bug)
+
+
+def _answer(make: Callable[[], Failure | int], bug: Bug | None) -> Answer:
     with _copy() as root:
         if bug is not None:
-            plant(bug, root)
+            bug.plant(root)
         started = time.monotonic()
-        code, output = _in_child(caught_by, root, seed)
-        return Answer(code, output, time.monotonic() - started)
+        code, failure, output = _in_child(make, root)
+        return Answer(code, failure, output, time.monotonic() - started)
 
 
-def fault(bug: Plant, answer: Answer) -> str | None:
-    """Return why a bug does not count as caught; None where it was, by what should, for the stated reason."""
+def fault(bug: Bug, answer: Answer) -> str | None:
+    """Return why a bug does not count as caught; None where it was, by what should, with the stated error."""
     if answer.code == 0:
         return "it went through unseen"
-    if answer.code not in REFUSED[bug.caught_by == RUN]:
+    if answer.code != 1 or answer.failure is None:
         return f"the check itself broke (exit code {answer.code}): {last_words(answer)}"
-    if bug.caught_by == RUN:
-        # The product's own errors have no traceback, and a terminal may fold their one sentence.
-        spoken = "" if "Traceback" in answer.output else " ".join(answer.output.split())
-    else:
-        spoken = "\n".join(line for line in answer.output.splitlines() if line.startswith("E "))
-    if not re.search(bug.says, spoken):
-        return f"it was caught for another reason than {bug.says!r}: {last_words(answer)}"
+    wanted, found = bug.caught_by, answer.failure
+    if wanted.error not in found.classes:
+        return f"it was caught by a {found.classes[0]} and not by a {wanted.error}: {last_words(answer)}"
+    if isinstance(wanted, Guard) and find_symbol(wanted.name).name not in found.frames:
+        return f"{found.frames[-1]} caught it, and not {wanted.name}: {last_words(answer)}"
     return None
 
 
@@ -102,15 +113,15 @@ def _copy() -> Iterator[Path]:
         yield root
 
 
-def _in_child(caught_by: Sequence[str], root: Path, seed: int) -> tuple[int, str]:
-    """Fork, run the check there, and wait; a child that goes on for too long is killed."""
+def _in_child(make: Callable[[], Failure | int], root: Path) -> tuple[int, Failure | None, str]:
+    """Fork, make the check there, and wait; a child that goes on for too long is killed."""
     sys.stdout.flush()
     sys.stderr.flush()
-    log = root.with_name("log")
+    log, failure = root.with_name("log"), root.with_name("failure")
     ended, alive = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_the_check(caught_by, root, log, seed)
+        _be_the_check(make, root, log, failure)
     os.close(alive)
     # The child alone holds the pipe's other end, so its end is the pipe's.
     if not select.select([ended], [], [], MOST_SECONDS)[0]:
@@ -118,10 +129,12 @@ def _in_child(caught_by: Sequence[str], root: Path, seed: int) -> tuple[int, str
             os.killpg(child, signal.SIGKILL)
     os.close(ended)
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), log.read_text(encoding="utf-8", errors="replace")
+    told = json.loads(failure.read_text(encoding="utf-8")) if failure.exists() else None
+    found = Failure(tuple(told["classes"]), tuple(told["frames"])) if told else None
+    return os.waitstatus_to_exitcode(status), found, log.read_text(encoding="utf-8", errors="replace")
 
 
-def _be_the_check(caught_by: Sequence[str], root: Path, log: Path, seed: int) -> NoReturn:
+def _be_the_check(make: Callable[[], Failure | int], root: Path, log: Path, failure: Path) -> NoReturn:
     """Be the check, in the copy and of the copy's modules, as a process group of its own."""
     code = 70
     try:
@@ -131,7 +144,10 @@ def _be_the_check(caught_by: Sequence[str], root: Path, log: Path, seed: int) ->
             del sys.modules[name]
         sys.path[:] = [str(root), *(path for path in sys.path if path and Path(path) != ROOT)]
         os.environ["PYTHONPATH"] = str(root)
-        code = _carry_out(caught_by, seed)
+        ending = make()
+        if isinstance(ending, Failure):
+            failure.write_text(json.dumps(asdict(ending)), encoding="utf-8")
+        code = 1 if isinstance(ending, Failure) else ending
     except BaseException:
         import traceback
 
@@ -142,11 +158,37 @@ def _be_the_check(caught_by: Sequence[str], root: Path, log: Path, seed: int) ->
         os._exit(code)
 
 
-def _carry_out(caught_by: Sequence[str], seed: int) -> int:
-    if RUN in caught_by:
-        from tests.planted.chain import carry_out
+def _run_chain(seed: int) -> Failure | int:
+    from tests.planted.chain import carry_out
 
-        return carry_out(seed)
+    error = carry_out(seed)
+    return _failure(error) if error else 0
+
+
+def _run_tests(ids: list[str]) -> Failure | int:
+    """Run tests up to the first that fails."""
     import pytest
 
-    return int(pytest.main(["-x", "-q", "--tb=short", "-p", "no:cacheprovider", *caught_by]))
+    failures: list[Failure] = []
+
+    class Listener:
+        def pytest_exception_interact(self, call: Any, report: Any) -> None:
+            if isinstance(report, pytest.TestReport):
+                failures.append(_failure(call.excinfo.value))
+
+    arguments = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", *ids]
+    code = int(pytest.main(arguments, plugins=[Listener()]))
+    return failures[0] if code == 1 and failures else code
+
+
+def _failure(error: BaseException) -> Failure:
+    classes = tuple(kind.__name__ for kind in type(error).__mro__)
+    return Failure(classes, tuple(_frames(error.__traceback__)))
+
+
+def _frames(trace: TracebackType | None) -> Iterator[str]:
+    while trace is not None:
+        module, code = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_frame.f_code
+        if module.partition(".")[0] == "roots_compress":
+            yield f"{module}.{code.co_qualname.replace('.<locals>', '')}"
+        trace = trace.tb_next

@@ -10,55 +10,47 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted.harness import ROOT, Answer, fault
-from tests.planted.patches import RUN, SYMPTOMS, Plant, StalePatchError, plant, plants
+from tests.planted.bug import SYMPTOMS, Bug, Change, FailingTest, Guard
+from tests.planted.bugs import BUGS
+from tests.planted.harness import Answer, Failure, fault
+from tests.symbols import ROOT, StaleSymbolError, find_symbol
 
 QUICK = ("silent-casts", "worst-units")
 
 
-def copied(bug: Plant, root: Path) -> Path:
-    for hunk in bug.hunks:
-        (root / hunk.path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / hunk.path, root / hunk.path)
-    return root
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_bug_fits_and_leaves_python(bug: Bug, tmp_path: Path) -> None:
+    for path in {change.path for change in bug.changes}:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    bug.plant(tmp_path)
+    for path in {change.path for change in bug.changes}:
+        compile((tmp_path / path).read_text(encoding="utf-8"), path, "exec")
+    if isinstance(bug.caught_by, FailingTest):
+        assert bug.caught_by.id
+    else:
+        find_symbol(bug.caught_by.name)
 
 
-@pytest.mark.parametrize("bug", plants(), ids=lambda bug: bug.name)
-def test_a_bug_fits_and_leaves_python(bug: Plant, tmp_path: Path) -> None:
-    plant(bug, copied(bug, tmp_path))
-    for hunk in bug.hunks:
-        text = (tmp_path / hunk.path).read_text(encoding="utf-8")
-        assert text != (ROOT / hunk.path).read_text(encoding="utf-8")
-        compile(text, hunk.path, "exec")
-    assert bug.caught_by == RUN or (ROOT / bug.caught_by.split("::")[0]).is_file()
-
-
-def test_every_symptom_has_a_bug() -> None:
-    assert {bug.symptom for bug in plants()} == set(SYMPTOMS)
-    assert len(plants()) >= 26
-
-
-def test_a_bug_that_no_longer_fits_is_an_error(tmp_path: Path) -> None:
-    bug = plants()[0]
-    (hunk,) = bug.hunks
-    path = copied(bug, tmp_path) / hunk.path
-    path.write_text(path.read_text(encoding="utf-8").replace(hunk.old, ""), encoding="utf-8")
-    with pytest.raises(StalePatchError, match="0 times"):
-        plant(bug, tmp_path)
+def test_every_symptom_has_a_bug_and_every_bug_a_name() -> None:
+    assert {bug.symptom for bug in BUGS} == set(SYMPTOMS)
+    assert len({bug.name for bug in BUGS}) == len(BUGS)
 
 
 def test_only_the_stated_failure_counts() -> None:
-    bug = replace(plants()[0], caught_by="tests/test_it.py::test_it", says="assert 1 == 2")
-    assert fault(bug, Answer(1, "E   assert 1 == 2\n", 0.0)) is None
-    for code, output, reason in (
-        (0, "1 passed", "went through unseen"),
-        (1, "E   ImportError: no module\n", "another reason"),
-        (4, "ERROR: not found: tests/test_it.py", "the check itself broke"),
+    bug = replace(BUGS[0], caught_by=FailingTest("test_it", "AssertionError"))
+    assertion = Failure(("AssertionError", "Exception"), ())
+    assert fault(bug, Answer(1, assertion, "", 0.0)) is None
+    for code, failure, reason in (
+        (0, None, "went through unseen"),
+        (1, Failure(("ImportError", "Exception"), ()), "by a ImportError"),
+        (4, None, "the check itself broke"),
     ):
-        assert reason in str(fault(bug, Answer(code, output, 0.0)))
-    guarded = replace(bug, caught_by=RUN, says="not one model")
-    assert fault(guarded, Answer(1, "error: they are not one\nmodel\n", 0.0)) is None
-    assert fault(guarded, Answer(1, "Traceback\nStageError: they are not one model\n", 0.0)) is not None
+        assert reason in str(fault(bug, Answer(code, failure, "", 0.0)))
+    guarded = replace(bug, caught_by=Guard("check_parity"))
+    for guard, caught in (("check_parity", True), ("ParityCase.passed", False)):
+        failure = Failure(("StageError", "RootsError"), (find_symbol(guard).name,))
+        assert (fault(guarded, Answer(1, failure, "", 0.0)) is None) is caught
 
 
 def test_some_bugs_are_planted_and_caught() -> None:
@@ -66,3 +58,18 @@ def test_some_bugs_are_planted_and_caught() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert f"{len(QUICK)} of {len(QUICK)} bugs caught" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (Change("no_such_function", "1", "2"), "0 symbols"),
+        (Change("__init__", "1", "2"), "symbols of roots_compress/ are called __init__"),
+        (Change("size.graph_bytes", "no_such_name", "2"), "0 pieces"),
+        (Change("size.graph_bytes", "path", "2"), "2 pieces"),
+    ],
+)
+def test_a_change_must_fit_once(change: Change, message: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "roots_compress/evaluate", tmp_path / "roots_compress/evaluate")
+    with pytest.raises(StaleSymbolError, match=message):
+        change.make(tmp_path)

@@ -37,11 +37,11 @@ def stage(
     metrics = Metrics(
         parameters=2_000_000,
         bytes=size,
-        perplexity=perplexity,
-        bits_per_byte=1.5,
-        torch_perplexity=perplexity,
-        prefill_tokens_per_second=speeds(*prefill),
-        decode_tokens_per_second=speeds(*decode),
+        quality={"perplexity": perplexity, "bits_per_byte": 1.5, "torch_perplexity": perplexity},
+        timings={
+            "prefill_tokens_per_second": speeds(*prefill),
+            "decode_tokens_per_second": speeds(*decode),
+        },
         peak_rss_bytes=100_000_000,
     )
     result = StageResult(

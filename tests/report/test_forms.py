@@ -13,8 +13,9 @@ from roots_compress.report.compare import comparison
 from roots_compress.report.html import html
 from roots_compress.report.rows import rows_of
 from roots_compress.report.scatter import scatter
-from roots_compress.report.text import HEADINGS, cells, markdown, search_table, table, tables
+from roots_compress.report.text import cells, headings, markdown, search_table, table, tables
 from roots_compress.results import GateResult, RunMetrics
+from roots_compress.tasks.registry import CAUSAL_LM
 from tests.report.figures import PROTOCOL, SEARCH, candidate, run, stage
 
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
@@ -38,7 +39,7 @@ def test_the_table_has_a_row_for_each_stage_with_its_figures() -> None:
 def test_a_megabyte_is_a_million_bytes() -> None:
     for size, shown in ((12_345_678, "12.3"), (52_000, "0.052")):
         (row,) = rows_of(run(stage(size=size)))
-        assert cells(row)[HEADINGS.index("MB")] == shown
+        assert cells(row)[headings(CAUSAL_LM).index("MB")] == shown
 
 
 def test_the_table_shows_markup_in_names_as_text() -> None:

@@ -17,11 +17,8 @@ def make_result(index: int, kind: StageKind, name: str, *, perplexity: float = 1
     metrics = Metrics(
         parameters=1000,
         bytes=4000,
-        perplexity=perplexity,
-        bits_per_byte=1.5,
-        torch_perplexity=12.4,
-        prefill_tokens_per_second=speed,
-        decode_tokens_per_second=speed,
+        quality={"perplexity": perplexity, "bits_per_byte": 1.5, "torch_perplexity": 12.4},
+        timings={"prefill_tokens_per_second": speed, "decode_tokens_per_second": speed},
         peak_rss_bytes=1 << 20,
     )
     onnx = f"{index:02d}-{kind}/onnx/model.onnx"

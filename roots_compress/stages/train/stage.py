@@ -1,4 +1,4 @@
-"""The `train` stage: a model from scratch, or one trained further, by plain cross-entropy."""
+"""The `train` stage: a model from scratch, or one trained further, by its task's own objective."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.recipe.schema import located
 from roots_compress.configs.train import TrainConfig
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.packing import pack
 from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.train.architecture import architecture_spec
+from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.loop import fit, windows_needed
-from roots_compress.training.objective import CrossEntropy
 
 
 def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
@@ -53,7 +52,7 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
 
 
 def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-    """Train a model on the text by cross-entropy; the given checkpoint is left as it is.
+    """Train a model on the text by its task's objective; the given checkpoint is left as it is.
 
     Args:
         config: the stage's settings; `architecture` and `tokenizer` are those of `new_model`.
@@ -63,7 +62,8 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
     Raises:
         InputError, StageError: as `fit` raises them; or the text is too short.
     """
-    windows = pack(
+    task = task_of_model(checkpoint.model)
+    windows = task.training_windows(
         context.text.train,
         checkpoint.tokenizer,
         config.training.block_size,
@@ -76,7 +76,7 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
         summary = fit(
             model,
             windows,
-            CrossEntropy(),
+            task.objective(),
             config.training,
             device=context.device,
             seed=context.seed,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from roots_compress.models.layers import RootsLayer
 
 from roots_compress.calibration.activations import ResidualStream
-from roots_compress.models.layers import RootsLayer
 from roots_compress.stages.prune.held_inputs import HeldInputs, held_bytes
 from roots_compress.stages.prune.layerwise import LayerwiseCutter
 from roots_compress.stages.prune.plan import LayerTarget

@@ -151,7 +151,7 @@ def test_a_target_that_no_shape_meets_is_refused_before_any_work(tmp_path: Path)
 def by_size(folders: Mapping[str, Path], **_: Any) -> dict[str, Speeds]:
     """Time graphs on a machine that takes a millisecond for each 100,000 bytes, whatever else it is doing."""
     rates = {label: 1000 / (graph_bytes(folder) / 1e5) for label, folder in folders.items()}
-    return {label: Speeds((), (Speed(128, rate, rate, rate),)) for label, rate in rates.items()}
+    return {label: {"decode": (Speed(128, rate, rate, rate),)} for label, rate in rates.items()}
 
 
 @pytest.mark.parametrize("uniform", [True, False])
@@ -182,7 +182,7 @@ def test_a_time_that_what_was_timed_does_not_meet_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_a_floor(folders: Mapping[str, Path], **options: Any) -> dict[str, Speeds]:
-        slow = Speeds((), (Speed(128, 1000 / 2.6, 1000 / 2.6, 1000 / 2.6),))
+        slow: Speeds = {"decode": (Speed(128, 1000 / 2.6, 1000 / 2.6, 1000 / 2.6),)}
         speeds = by_size(folders, **options)
         return {label: slow if label == "chosen" else each for label, each in speeds.items()}
 

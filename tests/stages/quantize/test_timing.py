@@ -99,7 +99,7 @@ def test_parts_are_counted_up_to_the_whole(
             for label, shape in shapes.items()
         }
         speeds = {label: (Speed(8, rate, rate, rate),) for label, rate in rates.items()}
-        return {label: Speeds(each, each) for label, each in speeds.items()}
+        return {label: {"prefill": each, "decode": each} for label, each in speeds.items()}
 
     monkeypatch.setattr(timing, "measure_speed", measure)
     found = timed(tmp_path, layers=layers)

@@ -120,7 +120,7 @@ class DecodeTimer:
         for label, folder in folders.items():
             if label != "0":
                 shutil.rmtree(folder)
-        return {label: 1000 / speed.decode[-1].median for label, speed in speeds.items()}
+        return {label: 1000 / speed["decode"][-1].median for label, speed in speeds.items()}
 
     def _exported(self, label: str, shapes: Shapes) -> Path:
         folder = self._folder / label

@@ -126,7 +126,7 @@ def time_here(
     # The fastest of the repeats: what else the machine does can only add to a timing, and few repeats leave a
     # median at its mercy.
     times = {
-        label: TokenTimes(1000 / speed.prefill[0].high, 1000 / speed.decode[-1].high)
+        label: TokenTimes(1000 / speed["prefill"][0].high, 1000 / speed["decode"][-1].high)
         for label, speed in speeds.items()
     }
     if _BASE in times:

@@ -1,0 +1,305 @@
+"""What a task is: all that depends on what a model is for, behind one interface.
+
+Export, evaluation, training, gates, search and reports ask a `Task`, and name none. Its module imports no
+library above numpy until a method needs one: measuring processes import it, and their memory is measured.
+
+Shape legend: B batch, T tokens, N windows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from roots_compress import results
+    from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.data.documents import Document
+    from roots_compress.data.windows import EvaluationWindows, PackedWindows
+    from roots_compress.models.modeling import RootsForCausalLM
+    from roots_compress.progress import Progress
+    from roots_compress.training.objective import Objective
+
+Axes = dict[str, dict[int, str]]
+"""Names of inputs or outputs in the graph's order, each with the names of its dynamic axes."""
+Outputs = NDArray[np.float32]
+
+
+class Served(Protocol):
+    """What is asked of any engine; all else is between a task and its engines."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids that the model takes."""
+        ...
+
+    @property
+    def max_context(self) -> int:
+        """The most tokens that the model reads at once."""
+        ...
+
+
+Engine = TypeVar("Engine", bound=Served)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of quality: its name and direction, and how reports show it."""
+
+    name: str
+    """Its key in `metrics.json`, and its name in gates."""
+    heading: str
+    better: Literal["lower", "higher"]
+    digits: int = 3
+    """Decimals in a table."""
+    relative: bool = True
+    """Whether two values compare by their ratio, which is of positive ones only, or by their difference."""
+    across_tokenizers: bool = False
+    """Whether values compare between models with unlike tokenizers."""
+
+    def shown(self, value: float) -> str:
+        """Return a value as tables show it."""
+        return f"{value:.{self.digits}f}"
+
+    def compared(self, before: float, after: float) -> str:
+        """Return what tables show of a value beside the baseline's: `1.050x`, or `-0.012`."""
+        return f"{after / before:.3f}x" if self.relative else f"{after - before:+.{self.digits}f}"
+
+    def change(self, before: float, after: float) -> str:
+        """Return a change as sentences tell it: `perplexity +5.0%`, or `accuracy -0.012`."""
+        told = f"{after / before - 1:+.1%}" if self.relative else self.compared(before, after)
+        return f"{self.heading} {told}"
+
+    def improved(self, before: float, after: float) -> bool:
+        """Return whether a value is better than another."""
+        return after < before if self.better == "lower" else after > before
+
+    def cost(self, before: float, after: float) -> float:
+        """Return how many times worse a value is than another, below 1 where it is better."""
+        return after / before if self.better == "lower" else before / after
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of work that is timed, at each length: a figure in units of it a second."""
+
+    phase: str
+    """What the work is called, as in the gate `max_decode_ms`."""
+    figure: str
+    """Its key in `metrics.json`, which ends in `_per_second`."""
+    heading: str
+    title: str
+    """Of its chart."""
+
+
+@dataclass(frozen=True)
+class ParityShape:
+    """One comparison of a graph with its checkpoint: rows padded on the left, and a part that is decoded."""
+
+    name: str
+    batch: int
+    tokens: int
+    shortest: int
+    """Tokens of the shortest row."""
+    decoded: int = 0
+    """Tokens at the end that a task with a cache feeds one at a time."""
+
+
+@dataclass(frozen=True)
+class ParityScript:
+    """What a comparison feeds: a graph's inputs by name, each `(B, T)`, from optimum's generators."""
+
+    shape: ParityShape
+    inputs: Mapping[str, NDArray[np.int64]]
+
+    @property
+    def input_ids(self) -> NDArray[np.int64]:
+        """The tokens, `(B, T)`."""
+        return self.inputs["input_ids"]
+
+    @property
+    def mask(self) -> NDArray[np.int64]:
+        """1 where a token is, 0 at padding, `(B, T)`."""
+        return self.inputs["attention_mask"]
+
+
+class Task(ABC, Generic[Engine]):
+    """What a model is for.
+
+    `Engine` is what serves the task's models, whichever runtime does: a graph, or a checkpoint's own model.
+    """
+
+    name: ClassVar[str]
+    """In `metrics.json`, and where a request says which task is meant."""
+    heads: ClassVar[tuple[str, ...]]
+    """A class of models, as `architectures` of config.json names it, is for this task if it ends so."""
+    optimum_name: ClassVar[str]
+    """The task in optimum's words."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    """The first decides: reports compare by it, graph and checkpoint must agree in it, search weighs it."""
+    workloads: ClassVar[tuple[Workload, ...]]
+    """The last decides: reports give its gain, and targets in milliseconds are its."""
+    agreement: ClassVar[tuple[float, float]]
+    """By how much the first metric may differ between graph and checkpoint, in float32 and where each side
+    rounds on its own: of a relative metric, by how much its logarithm may."""
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that decides."""
+        return self.metrics[0]
+
+    @property
+    def workload(self) -> Workload:
+        """The workload that decides."""
+        return self.workloads[-1]
+
+    @property
+    def checkpoint_figure(self) -> str:
+        """The key of the first metric as measured through the checkpoint's own model."""
+        return f"torch_{self.metric.name}"
+
+    def summary(self, quality: Mapping[str, float]) -> str:
+        """Return the figure that decides, in words."""
+        return f"{self.metric.heading} {self.metric.shown(quality[self.metric.name])}"
+
+    def faults(self, metrics: results.Metrics) -> Iterator[str]:
+        """Yield what a row of `metrics.json` lacks of this task's figures, each by its key."""
+        for name in (*(metric.name for metric in self.metrics), self.checkpoint_figure):
+            if name not in metrics.quality:
+                yield f"{name} is missing, or is not a number"
+        for metric in self.metrics:
+            if metric.relative and metrics.quality.get(metric.name, 1.0) <= 0:
+                yield f"{metric.name} is {metrics.quality[metric.name]}, not above 0"
+        for workload in self.workloads:
+            if workload.figure not in metrics.timings:
+                yield f"{workload.figure} is missing"
+
+    # The graph.
+
+    @abstractmethod
+    def inputs(self, layers: int) -> Axes:
+        """Return the graph's inputs in optimum's names, caches included, for a model of so many layers."""
+
+    @abstractmethod
+    def outputs(self, layers: int) -> Axes:
+        """Return the graph's outputs in optimum's names, caches included."""
+
+    # Engines.
+
+    @abstractmethod
+    def open_graph(
+        self, graph: Path, *, threads: int | None = None, provider: Literal["auto", "cpu", "cuda"] = "auto"
+    ) -> Engine:
+        """Open a graph whose files have been checked by `graph_files`.
+
+        Raises:
+            InputError: it is not a graph of this task, or this machine lacks the provider.
+        """
+
+    @abstractmethod
+    def serve_model(self, model: RootsForCausalLM) -> Engine:
+        """Return the engine that runs a checkpoint's own model."""
+
+    @abstractmethod
+    def require_sound(self, engine: Engine) -> None:
+        """Run the model once.
+
+        Raises:
+            StageError: an output is not finite.
+        """
+
+    # Quality.
+
+    @abstractmethod
+    def examples(
+        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
+    ) -> EvaluationWindows:
+        """Return what quality is measured on, from held-out text; labels stand in a subclass.
+
+        Raises:
+            InputError: the text is too short.
+        """
+
+    @abstractmethod
+    def quality(
+        self, engine: Engine, examples: EvaluationWindows, *, progress: Progress | None = None
+    ) -> dict[str, float]:
+        """Return the value of each metric, in their order.
+
+        Raises:
+            InputError: the examples do not fit the model.
+            StageError: a figure is not finite.
+        """
+
+    # Speed and memory.
+
+    @abstractmethod
+    def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
+        """Return the lengths to time: ascending, and none that a model of `longest` tokens cannot hold.
+
+        Raises:
+            InputError: there is none.
+        """
+
+    @abstractmethod
+    def run_workloads(
+        self, engine: Engine, tokens_1T: NDArray[np.int64], length: int, decode_tokens: int
+    ) -> tuple[float, ...]:
+        """Do each workload once at a length; return the seconds each took.
+
+        Args:
+            engine: what runs.
+            tokens_1T: token ids, at least `length` and `decode_tokens` together.
+            length: tokens of context.
+            decode_tokens: tokens to decode, where the task decodes.
+        """
+
+    @abstractmethod
+    def amounts(self, length: int, decode_tokens: int) -> tuple[int, ...]:
+        """Return the units of work in `run_workloads`, for each workload."""
+
+    # Parity.
+
+    @abstractmethod
+    def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
+        """Return the comparisons for a model of so many tokens; the last must be a ragged batch."""
+
+    @abstractmethod
+    def parity_output(self, engine: Engine, script: ParityScript) -> Outputs:
+        """Return the outputs that are compared, `(B, P, ...)`: P is T, or 1 where rows are pooled."""
+
+    @abstractmethod
+    def parity_runs(self, engine: Engine, script: ParityScript) -> Iterator[tuple[str, Outputs, int]]:
+        """Yield each way to run a script: its name, its outputs, and the first position they belong to."""
+
+    def parity_mask(self, script: ParityScript) -> NDArray[np.bool_]:
+        """Return which outputs count, `(B, P)`: those that are not of padding."""
+        return script.mask.astype(bool)
+
+    # Training.
+
+    @abstractmethod
+    def training_windows(
+        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
+    ) -> PackedWindows:
+        """Return windows to learn from.
+
+        Raises:
+            InputError: the text is too short.
+        """
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """Return what plain training minimises."""
+
+    # Reports.
+
+    @abstractmethod
+    def caption(self, protocol: results.Protocol) -> str:
+        """Say how the figures were made."""

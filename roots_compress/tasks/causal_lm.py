@@ -1,0 +1,186 @@
+"""Text generation: each token is predicted from those before it, through a cache of keys and values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from roots_compress.errors import InputError
+from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.prompts import check_finite
+from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
+from roots_compress.tasks.base import Axes, Metric, ParityScript, ParityShape, Task, Workload
+from roots_compress.tasks.perplexity import perplexity
+
+if TYPE_CHECKING:
+    from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.data.documents import Document
+    from roots_compress.data.windows import EvaluationWindows, PackedWindows
+    from roots_compress.models.modeling import RootsForCausalLM
+    from roots_compress.progress import Progress
+    from roots_compress.results import Protocol
+    from roots_compress.training.objective import Objective
+
+LONGEST_ROW = 40
+"""Tokens of the longest row compared; fewer where the model's context is shorter."""
+DECODED = 6
+"""Tokens of a comparison that are decoded one at a time."""
+
+
+class CausalLM(Task[LanguageModel]):
+    """Next-token prediction: perplexity, and the speeds of reading a prompt and of decoding after it."""
+
+    name = "causal_lm"
+    heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")
+    optimum_name = "text-generation-with-past"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("perplexity", "perplexity", "lower"),
+        Metric("bits_per_byte", "bits/byte", "lower", digits=4, across_tokenizers=True),
+    )
+    workloads: ClassVar[tuple[Workload, ...]] = (
+        Workload("prefill", "prefill_tokens_per_second", "prefill tok/s", "Reading, tokens a second"),
+        Workload("decode", "decode_tokens_per_second", "decode tok/s", "Decoding, tokens a second"),
+    )
+    # Nats a token. Rounding averages out over a text, but not over a few tokens.
+    agreement = (1e-3, 0.1)
+
+    def inputs(self, layers: int) -> Axes:
+        """Return tokens, mask and positions, then the keys and values of every layer."""
+        tokens = {0: "batch_size", 1: "sequence_length"}
+        past = {0: "batch_size", 2: "past_sequence_length"}
+        return {
+            "input_ids": tokens,
+            "attention_mask": {0: "batch_size", 1: "total_sequence_length"},
+            "position_ids": tokens,
+            **dict.fromkeys(_cache_names("past_key_values", layers), past),
+        }
+
+    def outputs(self, layers: int) -> Axes:
+        """Return the logits, then the keys and values of every layer."""
+        present = {0: "batch_size", 2: "total_sequence_length"}
+        return {
+            # These inputs alone get the logits of all tokens; optimum reads the axis by this name.
+            "logits": {0: "batch_size", 1: "sequence_length"},
+            **dict.fromkeys(_cache_names("present", layers), present),
+        }
+
+    def open_graph(
+        self, graph: Path, *, threads: int | None = None, provider: Literal["auto", "cpu", "cuda"] = "auto"
+    ) -> LanguageModel:
+        """Open a decoder with a cache; see `OnnxEngine.open`."""
+        return OnnxEngine.open(graph, threads=threads, provider=provider)
+
+    def serve_model(self, model: RootsForCausalLM) -> LanguageModel:
+        """Return the checkpoint's own model as an engine."""
+        from roots_compress.runtime.torch_engine import TorchEngine
+
+        return TorchEngine(model)
+
+    def require_sound(self, engine: LanguageModel) -> None:
+        """Read two tokens, and check the logits."""
+        check_finite(engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits)
+
+    def examples(
+        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
+    ) -> EvaluationWindows:
+        """Return windows in which every token but the first is scored; see `evaluation_windows`."""
+        from roots_compress.data.evaluation import evaluation_windows
+
+        return evaluation_windows(documents, tokenizer, block_size=config.block_size, limit=config.windows)
+
+    def quality(
+        self, engine: LanguageModel, examples: EvaluationWindows, *, progress: Progress | None = None
+    ) -> dict[str, float]:
+        """Return perplexity and bits per byte; see `perplexity`."""
+        paid = perplexity(engine, examples, progress=progress)
+        return {"perplexity": paid.perplexity, "bits_per_byte": paid.bits_per_byte}
+
+    def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
+        """Return the lengths that leave room for the tokens decoded after them.
+
+        A length the model cannot hold becomes the longest it can; lengths that then coincide are timed once.
+
+        Raises:
+            InputError: there is no room for one token of prompt.
+        """
+        room = longest - decode_tokens
+        if room < 1:
+            raise InputError(
+                f"{decode_tokens} decoded tokens leave no room in a context of {longest}",
+                remedy="Decode fewer tokens.",
+            )
+        return sorted({min(context, room) for context in contexts})
+
+    def run_workloads(
+        self, engine: LanguageModel, tokens_1T: Tokens, length: int, decode_tokens: int
+    ) -> tuple[float, ...]:
+        """Read `length` tokens into an empty cache, then decode single tokens after them."""
+        began = time.perf_counter()
+        step = engine.prefill(tokens_1T[:, :length])
+        filled = time.perf_counter()
+        for position in range(length, length + decode_tokens):
+            step = engine.decode(tokens_1T[:, position], step.cache)
+        return filled - began, time.perf_counter() - filled
+
+    def amounts(self, length: int, decode_tokens: int) -> tuple[int, ...]:
+        """Return the tokens read and the tokens decoded."""
+        return length, decode_tokens
+
+    def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
+        """Return one row from its first token on, one long row, and a ragged batch."""
+        longest = min(LONGEST_ROW, longest)
+        decoded = min(DECODED, longest - 1)
+        return (
+            ParityShape("one token", 1, 1 + decoded, 1 + decoded, decoded),
+            ParityShape("one row", 1, longest, longest, decoded),
+            ParityShape("ragged batch", 3, longest, 1 + decoded, decoded),
+        )
+
+    def parity_output(self, engine: LanguageModel, script: ParityScript) -> Logits:
+        """Return the logits of every position, `(B, T, V)`."""
+        return engine.logits(script.input_ids, script.mask)
+
+    def parity_runs(self, engine: LanguageModel, script: ParityScript) -> Iterator[tuple[str, Logits, int]]:
+        """Run a script without a cache, then through one."""
+        yield "whole", self.parity_output(engine, script), 0
+        prompt = script.shape.tokens - script.shape.decoded
+        step = engine.prefill(script.input_ids[:, :prompt], script.mask[:, :prompt])
+        logits = [step.logits]
+        for token_ids_B in script.input_ids[:, prompt:].T:
+            step = engine.decode(token_ids_B, step.cache)
+            logits.append(step.logits)
+        yield "prefill and decode", np.stack(logits, axis=1), prompt - 1
+
+    def training_windows(
+        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
+    ) -> PackedWindows:
+        """Return packed windows whose labels are their own tokens; see `pack`."""
+        from roots_compress.data.packing import pack
+
+        return pack(documents, tokenizer, block_size, seed=seed, limit=limit)
+
+    def objective(self) -> Objective:
+        """Return cross-entropy."""
+        from roots_compress.training.objective import CrossEntropy
+
+        return CrossEntropy()
+
+    def caption(self, protocol: Protocol) -> str:
+        """Say what perplexity and speeds were measured on."""
+        opened = "opened with BOS" if protocol.bos else "without BOS"
+        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
+        threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
+        return (
+            f"Perplexity through the ONNX graph: {protocol.windows} windows of {protocol.block_size} tokens, "
+            f"{opened}, of {protocol.text}. Speed: batch 1, {threads}, medians of "
+            f"{protocol.repeats} interleaved repeats, at contexts of {contexts} tokens. Decode gain: over "
+            "the baseline, at the longest of them."
+        )
+
+
+def _cache_names(stem: str, layers: int) -> list[str]:
+    return [f"{stem}.{index}.{part}" for index in range(layers) for part in ("key", "value")]

@@ -1,0 +1,153 @@
+"""Perplexity of a language model on held-out windows, whichever engine runs it.
+
+Every token after a window's first is scored exactly once, by its probability given the tokens before it in
+the window: natural logarithms, summed in float64.
+
+Shape legend: N windows, B windows at a time, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roots_compress.errors import InputError, StageError
+from roots_compress.runtime.prompts import check_finite
+from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
+
+if TYPE_CHECKING:
+    from roots_compress.data.windows import EvaluationWindows
+    from roots_compress.progress import Progress
+
+# Logits held at a time, unless a single window has more; and the part of them that is widened to float64.
+LOGITS_BYTES = 1 << 27
+WIDENED_BYTES = 1 << 25
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """What a model pays for a text."""
+
+    perplexity: float
+    """The exponential of the mean negative log-likelihood of a token."""
+    bits_per_byte: float
+    """The total, in bits for each UTF-8 byte of the text: comparable between tokenizers."""
+    nll_nats: float
+    """The total negative log-likelihood."""
+
+
+def perplexity(
+    model: LanguageModel,
+    windows: EvaluationWindows,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Perplexity:
+    """Score the windows, reading each at once.
+
+    Args:
+        model: any engine.
+        windows: `(N, T)` tokens; the figures are comparable only between models that score the same ones.
+        batch_size: windows read together; without it, as many as keep the logits within 128 MiB.
+        progress: called after every batch with the windows scored and N.
+
+    Raises:
+        InputError: the windows do not fit the model's context or vocabulary, or score no token.
+        StageError: a logit is not finite, or the perplexity is beyond what a double holds.
+    """
+    _check_windows(model, windows)
+    tokens = windows.input_ids.shape[1]
+    rows = batch_size or max(1, LOGITS_BYTES // (4 * model.vocab_size * (tokens - 1)))
+    total = 0.0
+    for done, batch_BT in _batches(windows.input_ids, rows):
+        # The last token is scored and predicts nothing that is.
+        logits_BTV = model.logits(batch_BT[:, :-1])
+        total += negative_log_likelihood(
+            logits_BTV.reshape(-1, model.vocab_size), batch_BT[:, 1:].reshape(-1)
+        )
+        if progress is not None:
+            progress(done, len(windows.input_ids))
+    return _summarise(total, windows)
+
+
+def cached_perplexity(
+    model: LanguageModel, windows: EvaluationWindows, *, batch_size: int = 8, progress: Progress | None = None
+) -> Perplexity:
+    """Score the windows token by token through the KV cache.
+
+    The result is that of `perplexity` up to rounding; a cache that loses or misplaces anything shows in it.
+    Arguments and errors are those of `perplexity`.
+    """
+    _check_windows(model, windows)
+    total = 0.0
+    for done, batch_BT in _batches(windows.input_ids, batch_size):
+        step = model.prefill(batch_BT[:, :1])
+        for position in range(1, batch_BT.shape[1]):
+            total += negative_log_likelihood(step.logits, batch_BT[:, position])
+            if position + 1 < batch_BT.shape[1]:
+                step = model.decode(batch_BT[:, position], step.cache)
+        if progress is not None:
+            progress(done, len(windows.input_ids))
+    return _summarise(total, windows)
+
+
+def negative_log_likelihood(logits_NV: Logits, targets_N: Tokens) -> float:
+    """Return the summed negative log-probability, in nats, of each row's target under the row's softmax.
+
+    Raises:
+        StageError: a logit is not finite.
+    """
+    check_finite(logits_NV)
+    rows = max(1, WIDENED_BYTES // (8 * logits_NV.shape[1]))
+    parts = []
+    for start in range(0, len(logits_NV), rows):
+        wide_nV: NDArray[np.float64] = logits_NV[start : start + rows].astype(np.float64)
+        wide_nV -= wide_nV.max(axis=1, keepdims=True)
+        target_n = np.take_along_axis(wide_nV, targets_N[start : start + rows, None], axis=1)[:, 0]
+        np.exp(wide_nV, out=wide_nV)
+        parts.append(float((np.log(wide_nV.sum(axis=1)) - target_n).sum()))
+    return math.fsum(parts)
+
+
+def _batches(input_ids_NT: Tokens, rows: int) -> Iterator[tuple[int, Tokens]]:
+    """Yield `(B, T)` slices, each with the number of windows up to its end."""
+    for start in range(0, len(input_ids_NT), rows):
+        batch_BT = input_ids_NT[start : start + rows]
+        yield start + len(batch_BT), batch_BT
+
+
+def _check_windows(model: LanguageModel, windows: EvaluationWindows) -> None:
+    count, tokens = windows.input_ids.shape
+    if windows.scored_tokens < 1:
+        raise InputError(
+            f"{count} windows of {tokens} tokens score no token", remedy="Give more held-out text."
+        )
+    # One token less is read than a window has.
+    if tokens - 1 > model.max_context:
+        raise InputError(
+            f"windows of {tokens} tokens are longer than the model's context of {model.max_context}",
+            remedy="Set evaluation.block_size to the model's context or less.",
+        )
+    highest = int(windows.input_ids.max())
+    if highest >= model.vocab_size:
+        raise InputError(
+            f"token id {highest} of the held-out text is outside the vocabulary of {model.vocab_size}",
+            remedy="Use the tokenizer the model was trained with.",
+        )
+
+
+def _summarise(nll_nats: float, windows: EvaluationWindows) -> Perplexity:
+    mean = nll_nats / windows.scored_tokens
+    try:
+        value = math.exp(mean)
+    except OverflowError as error:
+        raise StageError(
+            f"a mean negative log-likelihood of {mean:.0f} nats gives no finite perplexity",
+            remedy="Compress less in the stage before, or let it recover.",
+        ) from error
+    return Perplexity(value, nll_nats / (math.log(2) * windows.text_bytes), nll_nats)

@@ -1,0 +1,70 @@
+"""Which tasks there are, and which one a model is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from roots_compress.errors import InputError
+from roots_compress.runtime.session import config_beside
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.causal_lm import CausalLM
+
+CAUSAL_LM: Final = CausalLM()
+TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM,)
+
+
+def task_named(name: str) -> Task[Any]:
+    """Return a task by its name.
+
+    Raises:
+        InputError: there is no such task.
+    """
+    for task in TASKS:
+        if task.name == name:
+            return task
+    names = ", ".join(task.name for task in TASKS)
+    raise InputError(f"no task is called '{name:.60}'", remedy=f"The tasks are: {names}.")
+
+
+def task_of(architectures: Sequence[str] | None) -> Task[Any]:
+    """Return the task of a model by the head that it has.
+
+    Args:
+        architectures: names of the model's class, as in its config.json. Without any it is a causal LM, which
+            all models were before there was another task.
+
+    Raises:
+        InputError: no task is known for the head.
+    """
+    if not architectures:
+        return CAUSAL_LM
+    for task in TASKS:
+        if any(name.endswith(task.heads) for name in architectures):
+            return task
+    heads = ", ".join(head for task in TASKS for head in task.heads)
+    raise InputError(
+        f"no task is known for {', '.join(architectures):.80}",
+        remedy=f"Name a model whose class ends in one of: {heads}.",
+    )
+
+
+def task_of_model(model: object) -> Task[Any]:
+    """Return the task of a model in memory, by its class."""
+    return task_of([type(model).__name__])
+
+
+def task_of_graph(graph: Path) -> Task[Any]:
+    """Return the task of a graph, as the config.json beside it tells.
+
+    Raises:
+        InputError: config.json is missing or cannot be read, or no task is known for its model.
+    """
+    named = config_beside(graph).get("architectures")
+    known = isinstance(named, list) and all(isinstance(name, str) for name in named)
+    try:
+        return task_of(named if known else None)
+    except InputError as error:
+        error.where = str(graph.with_name("config.json"))
+        raise

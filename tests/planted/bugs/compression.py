@@ -1,0 +1,103 @@
+"""Bugs of pruning and quantization: what is cut, kept and left out."""
+
+from __future__ import annotations
+
+from tests.planted.bug import Bug, Change, FailingTest, Guard
+
+BUGS = (
+    Bug(
+        "forgotten-projection",
+        "a kind of layer is never quantized",
+        "Output projections are not among the sites that quantization walks over.",
+        Guard("quantize.stage._check_result"),
+        (
+            Change(
+                "attention_sites",
+                "[Site(projections, ...), Site({'self_attn.o_proj': ...}, ...)]",
+                "[Site(projections, _parameters(layer.input_layernorm))]",
+            ),
+        ),
+    ),
+    Bug(
+        "ignored-choice",
+        "a module is ignored, or quantized anyway",
+        "Sites that are to be spared get the usual format like the others.",
+        FailingTest("test_int4_keeps_the_dearest_sites_in_eight_bits"),
+        (Change("stages.quantize.plan", "'w8' if site in self.spared else self.usual", "self.usual"),),
+    ),
+    Bug(
+        "mask-only",
+        "pruning only masks",
+        "MLP channels are set to zero and stay where they are.",
+        Guard("prune.stage._check_result"),
+        (
+            Change(
+                "LayerwiseCutter._cut_mlp",
+                """
+keep_mlp_channels(...)
+self._refit(projection, ...)
+""",
+                """
+projection.weight.zero_()
+projection.weight[:, kept] = before_WC[:, kept]
+""",
+            ),
+            Change(
+                "LayerwiseCutter._cut_mlp",
+                "held.contributions(projection, ...)",
+                "self.stream.mlp(layer)",
+            ),
+            Change(
+                "LayerwiseCutter._cut_mlp",
+                "relative_error(before_WC, projection.weight, ...)",
+                "relative_error(before_WC, before_WC[:, kept], evidence.gram_CC, kept)",
+            ),
+        ),
+    ),
+    Bug(
+        "stale-widths",
+        "a pruned model's config drifts",
+        "Dropping layers keeps the first layers' widths and windows, not those of the layers kept.",
+        FailingTest("test_dropped_layers_leave_the_others_renumbered_for_the_cache"),
+        (
+            Change(
+                "models.resizing",
+                "[model.config.layers[index] for index in kept]",
+                "model.config.layers[: len(kept)]",
+            ),
+        ),
+    ),
+    Bug(
+        "old-numbers",
+        "a pruned model's config drifts",
+        "Layers keep their old numbers when others leave, and so their places in the KV cache.",
+        FailingTest("test_a_cut_model_decodes_as_it_reads"),
+        (
+            Change(
+                "models.resizing",
+                "layer.self_attn.layer_idx = index",
+                "layer.self_attn.layer_idx = max(layer.self_attn.layer_idx, index)",
+            ),
+        ),
+    ),
+    Bug(
+        "worst-units",
+        "compression damages the weights",
+        "The channels that matter least are the ones that stay.",
+        FailingTest("test_the_best_units_stay_in_their_order"),
+        (Change("best_units", "scores_U.cpu().argsort(...)", "scores_U.cpu().argsort(stable=True)"),),
+    ),
+    Bug(
+        "refit-backwards",
+        "compression damages the weights",
+        "The refit's correction has the wrong sign.",
+        FailingTest("test_without_damping_it_is_least_squares"),
+        (
+            Change(
+                "stages.prune.refit",
+                "residual_OK = weight_OC[:, gone] @ ...",
+                "residual_OK = -weight_OC[:, gone] @ gram_CC[gone][:, index]",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,101 @@
+"""Bugs of training and distillation."""
+
+from __future__ import annotations
+
+from tests.planted.bug import Bug, Change, FailingTest
+
+BUGS = (
+    Bug(
+        "teacher-in-training",
+        "dropout in evaluation",
+        "Training mode takes the teacher along.",
+        FailingTest("test_distillation_brings_the_student_to_its_teacher"),
+        (Change("Distillation.train", "if self.teacher is not None: ...", ""),),
+    ),
+    Bug(
+        "size-is-identity",
+        "distillation across tokenizers",
+        "Tokenizers of equal size are taken for the same.",
+        FailingTest("test_a_checkpoint_with_other_token_ids_is_refused", "Failed"),
+        (Change("require_same_tokenizer", "hashes[0] != hashes[1]", "len(student) != len(teacher)"),),
+    ),
+    Bug(
+        "squared-temperature",
+        "distillation scales, directions and padding",
+        "The divergence is not scaled by the square of the temperature.",
+        FailingTest("test_the_objective_is_the_weighted_mean_of_plain_terms"),
+        (
+            Change(
+                "training.distillation.objective",
+                "distances_n.sum() * config.temperature ** 2",
+                "distances_n.sum()",
+            ),
+        ),
+    ),
+    Bug(
+        "reversed-divergence",
+        "distillation scales, directions and padding",
+        "KL(student || teacher) is called KL(teacher || student).",
+        FailingTest("test_a_divergence_equals_torchs"),
+        (
+            Change(
+                "training.distillation.divergence",
+                "if kind == 'forward_kl': ...",
+                "if kind == 'forward_kl':\n    return _kl(log_student_NC, log_teacher_NC)",
+            ),
+        ),
+    ),
+    Bug(
+        "sum-of-gradients",
+        "distillation scales, directions and padding",
+        "The loss is a mean over positions, its gradient that of the sum.",
+        FailingTest("test_loss_and_gradients_equal_the_plain_ones"),
+        (Change("training.distillation.head", "grad_total / ctx.positions", "grad_total"),),
+    ),
+    Bug(
+        "prompts-scored",
+        "distillation scales, directions and padding",
+        "Positions that are not to be scored are compared with the teacher all the same.",
+        FailingTest("test_a_prompt_is_not_scored"),
+        (Change("training.batches", "self.labels_BT[:, 1:] != IGNORED_LABEL", "True"),),
+    ),
+    Bug(
+        "mean-of-means",
+        "accumulation scales wrongly",
+        "Micro-batches weigh alike, however many tokens they score.",
+        FailingTest("test_accumulated_micro_batches_equal_one_batch"),
+        (Change("training.loop", "count / sum(scored)", "1 / len(scored)"),),
+    ),
+    Bug(
+        "same-epoch",
+        "resuming repeats the data",
+        "Every epoch has the order of the first.",
+        FailingTest("test_every_epoch_reads_each_window_once_in_an_order_of_its_own"),
+        (
+            Change(
+                "training.batches",
+                "np.random.default_rng((self._seed, epoch))",
+                "np.random.default_rng(self._seed)",
+            ),
+        ),
+    ),
+    Bug(
+        "begins-again",
+        "resuming repeats the data",
+        "A resumed training reads from the first window again.",
+        FailingTest("test_a_resumed_training_is_bit_identical"),
+        (
+            Change("_TrainingRun", "self.step * size * count", "(self.step - self.resumed) * size * count"),
+            Change(
+                "_TrainingRun.__init__",
+                "self.parameters = trainable(...)",
+                "self.resumed = 0\nself.parameters = trainable(model, objective)",
+            ),
+            Change(
+                "_TrainingRun",
+                "self.step = self.saved_step = state.step",
+                "self.step = self.saved_step = self.resumed = state.step",
+            ),
+        ),
+    ),
+)
