@@ -132,6 +132,13 @@ class Switches:
             return None
         return self.number(key, default)
 
+    def null(self, key: str, default: Any = None) -> bool:
+        """Take a key if it is null, or absent where that means null, and return whether it was."""
+        if self._left.get(key, default) is not None:
+            return False
+        self._left.pop(key, None)
+        return True
+
     def positive(self, key: str, default: float) -> float:
         """Take a number above 0."""
         value = self._left.pop(key, default)
@@ -199,14 +206,24 @@ class Switches:
             first = self._left.pop("max_window_layers", 28)
             if type(first) is not int:
                 self.refuse(f"max_window_layers is {shown(first)}; it must be a whole number")
+        return self.typed_windows(window, layers, [index >= first for index in range(layers)])
+
+    def typed_windows(self, window: int | None, layers: int, slides: Sequence[bool]) -> list[int | None]:
+        """Take the layers' types and return each layer's window.
+
+        Args:
+            window: of the layers that slide.
+            layers: how many there are.
+            slides: which layers do, where no types are given.
+        """
         types = self._left.pop("layer_types", None)
         if types is None:
-            return [window if index >= first else None for index in range(layers)]
+            return [window if each else None for each in slides]
         self._check_types(types, layers)
         sliding = [LAYER_TYPES[kind] for kind in types]
         if any(sliding) and window is None:
             self.refuse("layer_types names sliding_attention, and the other keys give it no sliding_window")
-        return [window if slides else None for slides in sliding]
+        return [window if each else None for each in sliding]
 
     def no_windows(self, layers: int) -> None:
         """Take the switches of sliding windows of a family that has none."""

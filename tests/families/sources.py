@@ -8,14 +8,18 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from tests.tiny import VOCAB_SIZE, tiny_tokenizer
@@ -27,6 +31,10 @@ CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "qwen3": Qwen3Config,
     "gemma": GemmaConfig,
     "gpt2": GPT2Config,
+    "gemma2": Gemma2Config,
+    "gemma3_text": Gemma3TextConfig,
+    "phi3": Phi3Config,
+    "qwen3_moe": Qwen3MoeConfig,
 }
 
 
@@ -44,6 +52,8 @@ def source_config(family: str, **overrides: Any) -> PreTrainedConfig:
             "head_dim": 8,
             "max_position_embeddings": 64,
         }
+    if family == "qwen3_moe":
+        fields |= {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     return CONFIGS[family](**{**fields, "vocab_size": VOCAB_SIZE, **ids, **overrides})
 

@@ -1,0 +1,115 @@
+"""Gemma 3 (text): Gemma 2's layers with norms of queries and keys, and two kinds of rotary positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import decoder_spec
+from roots_compress.families.gemma2 import (
+    four_norm_layer,
+    gemma_rules,
+    gemma_shape,
+    score_factor,
+    sliding_windows,
+    softcap,
+    write_gemma,
+)
+from roots_compress.families.switches import Switches, shown
+from roots_compress.models.ops.attention import Attention, QkNorm, Rope
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import LmHead, ModelSpec
+from roots_compress.models.version1 import plain_rope
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+THETAS = {FULL: 1_000_000.0, SLIDING: 10_000.0}
+THETA_KEYS = {FULL: "rope_theta", SLIDING: "rope_local_base_freq"}
+"""Where configurations before transformers 5 have them."""
+ORIGINAL = "original_max_position_embeddings"
+
+
+def _ropes(switches: Switches, max_positions: int) -> dict[str, Rope]:
+    """Take the rotary positions of full and of sliding layers."""
+    given, scaling = switches.take("rope_parameters"), switches.take("rope_scaling")
+    for key, value in (("rope_parameters", given), ("rope_scaling", scaling)):
+        if value is not None and not isinstance(value, dict):
+            switches.refuse(f"{key} is {shown(value)}; it must be an object or null")
+    given = given or {}
+    if others := sorted(given.keys() - THETAS.keys()):
+        switches.refuse(f"rope_parameters has the key {others[0]!r}; its keys are {FULL} and {SLIDING}")
+    ropes = {}
+    for kind, theta in THETAS.items():
+        parameters = {**(given.get(kind) or {}), **((scaling or {}) if kind == FULL else {})}
+        named = parameters.pop("type", None)
+        rope_type = parameters.setdefault("rope_type", "default" if named is None else named)
+        if named not in (None, rope_type):
+            switches.refuse(f"rope_scaling has type {shown(named)} and rope_type {shown(rope_type)}")
+        parameters.setdefault("rope_theta", switches.positive(THETA_KEYS[kind], theta))
+        switches.take(THETA_KEYS[kind])
+        if rope_type in ("llama3", "yarn"):
+            parameters.setdefault(ORIGINAL, max_positions)
+        try:
+            ropes[kind] = plain_rope(parameters)
+        except ValueError as error:
+            switches.refuse(f"{kind}: {error}")
+    return ropes
+
+
+def _read(switches: Switches) -> ModelSpec:
+    shape = gemma_shape(switches, 131_072)
+    pattern = switches.number("sliding_window_pattern", 6)
+    switches.same("_sliding_window_pattern", pattern)
+    windows = sliding_windows(switches, shape.layers, pattern)
+    scale, bias = score_factor(switches), switches.flag("attention_bias", False)
+    switches.take("attn_logit_softcapping")  # Read by no layer of transformers' Gemma 3.
+    ropes = _ropes(switches, shape.max_positions)
+    mlp = Mlp(channels=shape.channels, activation=shape.activation)
+    layers = [
+        four_norm_layer(
+            Attention(
+                heads=shape.heads,
+                kv_heads=shape.kv_heads,
+                head_dim=shape.head_dim,
+                rope=ropes[FULL if window is None else SLIDING],
+                window=window,
+                qk_norm=QkNorm(eps=shape.norm.eps),
+                scale=scale,
+                bias=bias,
+                output_bias=bias,
+            ),
+            mlp,
+            shape.norm,
+        )
+        for window in windows
+    ]
+    head = LmHead(softcap=softcap(switches, "final_logit_softcapping", None))
+    return decoder_spec(shape, layers, scale=shape.width**0.5, head=head)
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    ropes = {FULL if each.window is None else SLIDING: each.rope for each in spec.attentions()}
+    rotary = {kind: (ropes.get(kind) or Rope(theta=theta)).parameters() for kind, theta in THETAS.items()}
+    return {**write_gemma(spec), "rope_parameters": rotary}
+
+
+LINEAR = {
+    FULL: {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0},
+    SLIDING: {"rope_type": "default", "rope_theta": 100.0},
+}
+FAMILY = Family(
+    "gemma3_text",
+    "Gemma3ForCausalLM",
+    _read,
+    _write,
+    gemma_rules,
+    variants=(
+        {"layer_types": [SLIDING, FULL], "sliding_window": 5},
+        {"sliding_window": 7, "num_key_value_heads": 1, "head_dim": 16},
+        {"layer_types": [FULL, SLIDING], "sliding_window": 6, "rope_parameters": LINEAR},
+        {"layer_types": [FULL, FULL], "attention_bias": True},
+        {"query_pre_attn_scalar": 11, "sliding_window": 9},
+        {"tie_word_embeddings": False, "num_key_value_heads": 4, "sliding_window": 3},
+        {"final_logit_softcapping": 3.0, "layer_types": [SLIDING, FULL], "sliding_window": 4},
+        {"hidden_activation": "relu", "sliding_window": 30, "layer_types": [SLIDING, FULL]},
+    ),
+)

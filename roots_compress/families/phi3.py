@@ -1,0 +1,170 @@
+"""Phi-3, Phi-3.5 and Phi-4-mini: fused projections, heads turned in part, LongRoPE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from roots_compress.families.base import Family, Rows, Rule
+from roots_compress.families.decoder import (
+    decoder_spec,
+    first_blocks,
+    pre_norm_layer,
+    read_shape,
+    write_decoder,
+)
+from roots_compress.families.switches import Switches, is_positive, shown
+from roots_compress.models.ops.attention import Attention, LongRopeScaling, Rope
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import ModelSpec
+
+LONGROPE = ("longrope", "su", "yarn")
+"""What configurations have called it."""
+ORIGINAL, PARTIAL = "original_max_position_embeddings", "partial_rotary_factor"
+
+
+def _rope(switches: Switches, head_dim: int, max_positions: int) -> Rope:
+    """Take the rotary positions."""
+    scaling, given = switches.take("rope_scaling"), switches.take("rope_parameters")
+    for key, value in (("rope_scaling", scaling), ("rope_parameters", given)):
+        if value is not None and not isinstance(value, dict):
+            switches.refuse(f"{key} is {shown(value)}; it must be an object or null")
+    if scaling and given and scaling != given:
+        switches.refuse("rope_scaling and rope_parameters are both given, and say different things")
+    parameters = dict(scaling or given or {})
+    top = switches.positive("rope_theta", 10000.0)
+    theta = parameters.pop("rope_theta", top)
+    share = switches.take(PARTIAL, 1.0)
+    share = parameters.pop(PARTIAL, 1.0 if share is None else share)
+    original = switches.number(ORIGINAL, 4096)
+    named = parameters.pop("type", "default")
+    rope_type = parameters.pop("rope_type", named)
+    if not is_positive(theta):
+        switches.refuse(f"rope_theta is {shown(theta)}; it must be a number above 0")
+    if not is_positive(share) or share > 1:
+        switches.refuse(f"{PARTIAL} is {shown(share)}; it must be above 0 and at most 1")
+    rotary_dim = None if share == 1 else int(head_dim * share)
+    if rope_type == "default":
+        parameters.pop(ORIGINAL, None)
+        _refuse_others(switches, parameters)
+        return Rope(theta=theta, rotary_dim=rotary_dim)
+    if rope_type not in LONGROPE:
+        switches.refuse(f"rope_type is {shown(rope_type)}; a Phi-3 has default or {', '.join(LONGROPE)}")
+    parameters.pop(ORIGINAL, None)  # The configuration's own key goes before it.
+    factors = [_factors(switches, key, parameters.pop(key, None)) for key in ("short_factor", "long_factor")]
+    pairs = (rotary_dim or head_dim) // 2
+    if any(len(each) != pairs for each in factors):
+        switches.refuse(f"short_factor and long_factor must hold {pairs} numbers, one for each turned pair")
+    factor = parameters.pop("factor", None) or max_positions / original
+    attention = parameters.pop("attention_factor", None)
+    _refuse_others(switches, parameters)
+    if attention is None:
+        attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    return Rope(
+        theta=theta,
+        rotary_dim=rotary_dim,
+        scaling=LongRopeScaling(
+            short_factor=factors[0],
+            long_factor=factors[1],
+            original_max_position_embeddings=original,
+            attention_factor=attention,
+        ),
+    )
+
+
+def _factors(switches: Switches, key: str, given: Any) -> tuple[float, ...]:
+    if not isinstance(given, list) or not all(map(is_positive, given)):
+        switches.refuse(f"{key} is {shown(given)}; it must be a list of numbers above 0")
+    return tuple(float(number) for number in given)
+
+
+def _refuse_others(switches: Switches, parameters: dict[str, Any]) -> None:
+    if parameters:
+        switches.refuse(f"rope_parameters has the key {min(parameters)!r}, which a Phi-3 does not read")
+
+
+def _read(switches: Switches) -> ModelSpec:
+    shape = read_shape(switches, null_head_dim=True, null_kv_heads=True, whole_heads=True, context=4096)
+    window = switches.optional_number("sliding_window")
+    attention = Attention(
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        rope=_rope(switches, shape.head_dim, shape.max_positions),
+        window=window,
+    )
+    mlp = Mlp(channels=shape.channels, activation=shape.activation)
+    return decoder_spec(shape, [pre_norm_layer(attention, mlp, shape.norm)] * shape.layers)
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    attention, _ = first_blocks(spec)
+    rope = attention.rope or Rope()
+    written = {
+        **write_decoder(spec, windows="all"),
+        PARTIAL: (rope.rotary_dim or attention.head_dim) / attention.head_dim,
+    }
+    parameters = rope.parameters() | {PARTIAL: written[PARTIAL]}
+    if isinstance(rope.scaling, LongRopeScaling):
+        written[ORIGINAL] = rope.scaling.original_max_position_embeddings
+        parameters |= {key: list(parameters[key]) for key in ("short_factor", "long_factor")}
+    return {**written, "rope_parameters": parameters}
+
+
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    yield Rule("embed_tokens.weight", ("model.embed_tokens.weight",))
+    for index, layer in enumerate(spec.layers):
+        theirs, ours = f"layers.{index}.", f"model.layers.{index}."
+        attention, mlp = (sublayer.op.matrices(spec.width) for sublayer in layer)
+        yield Rule(f"{theirs}input_layernorm.weight", (f"{ours}self_attn_pre_norm.weight",))
+        yield Rule(f"{theirs}post_attention_layernorm.weight", (f"{ours}mlp_pre_norm.weight",))
+        qkv = ("q_proj", "k_proj", "v_proj")
+        yield Rule(
+            f"{theirs}self_attn.qkv_proj.weight",
+            tuple(f"{ours}self_attn.{name}.weight" for name in qkv),
+            Rows(tuple(attention[name].rows for name in qkv)),
+        )
+        yield Rule(f"{theirs}self_attn.o_proj.weight", (f"{ours}self_attn.o_proj.weight",))
+        halves = ("gate_proj", "up_proj")
+        yield Rule(
+            f"{theirs}mlp.gate_up_proj.weight",
+            tuple(f"{ours}mlp.{name}.weight" for name in halves),
+            Rows(tuple(mlp[name].rows for name in halves)),
+        )
+        yield Rule(f"{theirs}mlp.down_proj.weight", (f"{ours}mlp.down_proj.weight",))
+    yield Rule("norm.weight", ("model.norm.weight",))
+    yield Rule("lm_head.weight", ("lm_head.weight",))
+
+
+def _longrope(pairs: int, **others: Any) -> dict[str, Any]:
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 1000.0,
+        "short_factor": [1.0 + 0.1 * pair for pair in range(pairs)],
+        "long_factor": [2.0 + 0.5 * pair for pair in range(pairs)],
+        **others,
+    }
+
+
+FAMILY = Family(
+    "phi3",
+    "Phi3ForCausalLM",
+    _read,
+    _write,
+    _rules,
+    variants=(
+        {},
+        {"num_key_value_heads": 1},
+        {"num_key_value_heads": 4, "tie_word_embeddings": True},
+        {"sliding_window": 5},
+        {"partial_rotary_factor": 0.5},
+        {"rope_parameters": _longrope(4), "original_max_position_embeddings": 64},
+        {"rope_parameters": _longrope(4), "original_max_position_embeddings": 16},
+        {
+            "rope_parameters": _longrope(3, partial_rotary_factor=0.75),
+            "original_max_position_embeddings": 16,
+            "hidden_act": "gelu",
+        },
+    ),
+)
