@@ -47,6 +47,7 @@ def read_shape(
     whole_heads: bool = False,
     context: int,
     tied: bool = False,
+    eps: float = 1e-6,
     activations: Mapping[str, Activation] = ACTIVATIONS,
     activation_key: str = "hidden_act",
     activation: str = "silu",
@@ -62,6 +63,7 @@ def read_shape(
         whole_heads: whether the family's class wants a hidden size that is a multiple of the heads.
         context: the default of `max_position_embeddings`.
         tied: the default of `tie_word_embeddings`.
+        eps: the default of `rms_norm_eps`.
         activations: the family's reading of activation names.
         activation_key: the key of the activation; its other spelling may only say the same.
         activation: the activation where none is named.
@@ -91,7 +93,7 @@ def read_shape(
         size,
         switches.number("intermediate_size"),
         switches.number("max_position_embeddings", context),
-        Norm(eps=switches.positive("rms_norm_eps", 1e-6)),
+        Norm(eps=switches.positive("rms_norm_eps", eps)),
         function,
         switches.flag("tie_word_embeddings", tied),
     )

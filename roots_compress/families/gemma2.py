@@ -22,6 +22,8 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Layer, LmHead, ModelSpec, Norm, Sublayer
 
+WINDOW = 4096
+"""Where a configuration does not say it."""
 NORM_NAMES = {
     "self_attn_pre_norm": "input_layernorm",
     "self_attn_post_norm": "post_attention_layernorm",
@@ -49,7 +51,7 @@ def gemma_shape(switches: Switches, context: int) -> Shape:
 
 def sliding_windows(switches: Switches, layers: int, pattern: int) -> list[int | None]:
     """Return each layer's window: all layers slide but every `pattern`-th, unless they are told apart."""
-    window = switches.optional_number("sliding_window", 4096)
+    window = switches.optional_number("sliding_window", WINDOW)
     return switches.typed_windows(window, layers, [bool((index + 1) % pattern) for index in range(layers)])
 
 
@@ -81,7 +83,8 @@ def write_gemma(spec: ModelSpec) -> dict[str, Any]:
     return {
         **written,
         "query_pre_attn_scalar": round(attention.factor**-2),
-        "sliding_window": next((each.window for each in spec.attentions() if each.window), None),
+        # transformers wants one also where no layer slides.
+        "sliding_window": next((each.window for each in spec.attentions() if each.window), WINDOW),
         "layer_types": layer_types(spec.attentions()),
         "final_logit_softcapping": spec.head.softcap,
     }

@@ -85,7 +85,7 @@ def _refuse_others(switches: Switches, parameters: dict[str, Any]) -> None:
 
 
 def _read(switches: Switches) -> ModelSpec:
-    shape = read_shape(switches, null_head_dim=True, null_kv_heads=True, whole_heads=True, context=4096)
+    shape = read_shape(switches, null_kv_heads=True, whole_heads=True, context=4096, eps=1e-5)
     window = switches.optional_number("sliding_window")
     attention = Attention(
         heads=shape.heads,

@@ -36,7 +36,7 @@ def _dense_layers(switches: Switches) -> set[int]:
 
 def _read(switches: Switches) -> ModelSpec:
     switches.renamed("num_local_experts", "num_experts")
-    shape = read_shape(switches, null_head_dim=True, kv_heads=4, context=32768)
+    shape = read_shape(switches, kv_heads=4, context=32768)
     window = switches.optional_number("sliding_window", 4096)
     window = window if switches.flag("use_sliding_window", False) else None
     switches.take("max_window_layers")
