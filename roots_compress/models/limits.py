@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roots_compress.errors import InputError
+from roots_compress.models.ops.attention import Attention
 from roots_compress.models.spec import ModelSpec
 
 
@@ -22,15 +23,15 @@ def is_fusible(spec: ModelSpec) -> bool:
     """Return whether `GroupQueryAttention` can express a model's attention, in all of its layers.
 
     It takes causal self-attention over heads whose size is a multiple of 8, and gives rotary positions to
-    multiples of 16 only, whole heads of them.
+    multiples of 16 of their channels only.
     """
-    return all(
-        attention.source == "self"
-        and attention.causal
-        and attention.sparse is None
-        and attention.head_dim % (8 if attention.rope is None else 16) == 0
-        for attention in spec.attentions()
-    )
+    return all(map(_is_fusible, spec.attentions()))
+
+
+def _is_fusible(attention: Attention) -> bool:
+    turned = 0 if attention.rope is None else attention.rope.rotary_dim or attention.head_dim
+    plain = attention.source == "self" and attention.causal and attention.sparse is None
+    return plain and attention.head_dim % 8 == 0 and turned % 16 == 0
 
 
 def require_fusible(fusible: bool, where: str | None = None) -> None:
