@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.errors import InputError, Key
+from roots_compress.models.blocks.base import Block
 from roots_compress.models.modeling import RootsForCausalLM
 
 ALPHA = 16.0
@@ -69,14 +69,14 @@ def low_rank_updates(model: RootsForCausalLM, rank: int, *, seed: int) -> Iterat
     projections = list(_projections(model))
     updates = [LowRankLinear(base, rank, generator) for _, _, base in projections]
     for (block, name, _), update in zip(projections, updates, strict=True):
-        setattr(block, name, update)
+        block.set_submodule(name, update)
     try:
         yield
         for update in updates:
             update.merge()
     finally:
         for block, name, base in projections:
-            setattr(block, name, base)
+            block.set_submodule(name, base)
         model.requires_grad_(True)
 
 
@@ -95,10 +95,9 @@ def check_rank(model: RootsForCausalLM, rank: int) -> None:
         )
 
 
-def _projections(model: RootsForCausalLM) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """Yield every linear layer of the decoder's layers, with the block that holds it and its name there."""
-    blocks = chain.from_iterable((layer.self_attn, layer.mlp) for layer in model.model.layers)
-    for block in blocks:
-        for name, module in block.named_children():
-            if isinstance(module, nn.Linear):
-                yield block, name, module
+def _projections(model: RootsForCausalLM) -> Iterator[tuple[Block, str, nn.Linear]]:
+    """Yield every matrix of the layers, with the block that holds it and its name there."""
+    for layer in model.model.layers:
+        for half in layer.halves:
+            for name in half.block.spec.matrices(model.config.hidden_size):
+                yield half.block, name, half.block.linear(name)

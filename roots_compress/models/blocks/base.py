@@ -100,12 +100,11 @@ class Block(nn.Module):
 
     def readers(self) -> list[nn.Linear]:
         """Return the linear layers that read what the block reads."""
-        inputs = [each for each in self.spec.inputs() if each.of_stream]
-        return [self.linear(name) for each in inputs for name in each.consumers]
+        return [self.linear(name) for name in self.spec.readers]
 
     def writers(self) -> list[nn.Linear]:
         """Return the linear layers whose outputs are what the block gives."""
-        return [self.linear(name) for each in self.spec.inputs() if each.writes for name in each.consumers]
+        return [self.linear(name) for name in self.spec.writers]
 
     def linear(self, name: str) -> nn.Linear:
         """Return a linear layer, which must not be quantized."""

@@ -80,11 +80,6 @@ class MoeBlock(Block):
         out_BTW: Tensor = given + self.router(x_BTW).sum(dim=-1, keepdim=True)
         return out_BTW
 
-    def readers(self) -> list[nn.Linear]:
-        """Return the router, and each expert's gate and up."""
-        names = (f"{expert}.{name}" for expert in self.spec.names() for name in EXPERT_LAYERS[:2])
-        return [self.router, *map(self.linear, names)]
-
     def shares(self, x_BTW: Tensor, axis: str) -> tuple[Tensor, Tensor]:
         """Return the experts' shares.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -218,3 +218,8 @@ class Attention(OpSpec):
             return changed(self, kv_heads=units, heads=units * self.queries)
         assert axis == "queries", axis
         return changed(self, heads=units)
+
+    def form(self) -> tuple[Hashable, ...]:
+        """Return the size of the heads, the channels that positions turn, and the norms."""
+        turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
+        return (self.kind, self.head_dim, turned, None if self.qk_norm is None else self.qk_norm.over)

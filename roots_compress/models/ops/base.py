@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -149,6 +149,20 @@ class OpSpec(Part):
     def cut(self, axis: str, units: int) -> OpSpec:
         """Return the specification with so many units of an axis."""
         raise NotImplementedError
+
+    def form(self) -> tuple[Hashable, ...]:
+        """Return what blocks have in common if the weights of one can serve in another, units left out."""
+        raise NotImplementedError
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The linear layers that read what the block reads."""
+        return tuple(name for each in self.inputs() if each.of_stream for name in each.consumers)
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """The linear layers whose outputs are what the block gives."""
+        return tuple(name for each in self.inputs() if each.writes for name in each.consumers)
 
 
 def weight_and_bias(name: str, size: int, *, bias: bool) -> tuple[Member, ...]:

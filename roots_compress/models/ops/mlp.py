@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Literal
 
 from roots_compress.models.ops.base import (
@@ -58,3 +58,7 @@ class Mlp(OpSpec):
         """Return it with so many channels."""
         assert axis == "mlp_channels", axis
         return changed(self, channels=units)
+
+    def form(self) -> tuple[Hashable, ...]:
+        """Return the activation, and whether there is a gate."""
+        return (self.kind, self.activation, self.gated)

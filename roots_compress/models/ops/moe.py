@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -72,3 +72,12 @@ class Moe(OpSpec):
         """Return it with so many experts."""
         assert axis == "experts", axis
         return changed(self, experts=units)
+
+    def form(self) -> tuple[Hashable, ...]:
+        """Return the experts' width and activation."""
+        return (self.kind, self.channels, self.activation)
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The router, and each expert's gate and up."""
+        return ("router", *(name for each in self.inputs() if not each.writes for name in each.consumers))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -12,14 +10,16 @@ from roots_compress.checkpoints.inspect import BOOKKEEPING, ROOTS_KEYS
 from roots_compress.errors import InputError, did_you_mean
 from roots_compress.io.json_files import read_json_object
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.version1 import is_version1
 
 
-def read_config(path: Path, inherited: Mapping[str, Any]) -> RootsConfig:
+def read_config(path: Path, vocab_size: int | None, **token_ids: int | list[int] | None) -> RootsConfig:
     """Read a student's shape from a ROOTS config file.
 
     Args:
-        path: a JSON file.
-        inherited: `vocab_size` and token ids of the teacher, which hold where the file does not name them.
+        path: a JSON file, of either version.
+        vocab_size: the teacher's, which holds where the file does not name one; None where it is not known.
+        token_ids: the teacher's, which hold as well.
 
     Raises:
         InputError: the file is not a usable ROOTS config.
@@ -39,13 +39,18 @@ def read_config(path: Path, inherited: Mapping[str, Any]) -> RootsConfig:
             where=path,
             remedy="Name a config with model_type 'roots', or give a checkpoint's folder.",
         )
+    embeddings = fields.get("embeddings")
+    if is_version1(fields):
+        fields = {"vocab_size": vocab_size or 1, **fields}
+    elif isinstance(embeddings, dict):
+        fields["embeddings"] = {"vocabulary": vocab_size or 1, **embeddings}
     try:
-        config = RootsConfig(**{**inherited, **fields})
+        config = RootsConfig(**{**token_ids, **fields})
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"is no usable ROOTS config: {error.__cause__ or error}", where=path, remedy="Correct the file."
         ) from None
-    if not config.layers or config.quantization:
+    if not config.spec.layers or config.quantization:
         raise InputError(
             "a student's config needs at least one layer, and no quantization",
             where=path,

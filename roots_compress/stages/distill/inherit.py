@@ -2,54 +2,27 @@
 
 Student layers take the weights of teacher layers at even depths, the first and the last among them (as
 DistilBERT does, Sanh et al. 2019). Where the student is narrower, the same channels are taken everywhere:
-residual channels once for the whole model, MLP channels and heads layer by layer, the most important ones
-by weight norms, in their old order.
+residual channels once for the whole model, the units of a block's axes block by block, the most important
+ones by weight norms, in their old order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from roots_compress.models.config import RootsConfig
-from roots_compress.models.layers import RootsAttention, RootsLayer, RootsMLP
+from roots_compress.models.blocks.base import Block, Half
+from roots_compress.models.layer import NORMS
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.base import Axis, OpSpec
+from roots_compress.models.spec import HEAD, ModelSpec
 
-# Which channels the rows and columns of each parameter are, by its module's and its own name; None: all.
-AXES: Mapping[str, tuple[str | None, ...]] = {
-    "embed_tokens.weight": (None, "residual"),
-    "embed_positions.weight": ("position", "residual"),
-    "lm_head.weight": (None, "residual"),
-    "norm.weight": ("residual",),
-    "norm.bias": ("residual",),
-    "input_layernorm.weight": ("residual",),
-    "input_layernorm.bias": ("residual",),
-    "post_attention_layernorm.weight": ("residual",),
-    "post_attention_layernorm.bias": ("residual",),
-    "q_proj.weight": ("query", "residual"),
-    "q_proj.bias": ("query",),
-    "k_proj.weight": ("key_value", "residual"),
-    "k_proj.bias": ("key_value",),
-    "v_proj.weight": ("key_value", "residual"),
-    "v_proj.bias": ("key_value",),
-    "o_proj.weight": ("residual", "query"),
-    "o_proj.bias": ("residual",),
-    "q_norm.weight": (None,),
-    "k_norm.weight": (None,),
-    "gate_proj.weight": ("mlp", "residual"),
-    "gate_proj.bias": ("mlp",),
-    "up_proj.weight": ("mlp", "residual"),
-    "up_proj.bias": ("mlp",),
-    "down_proj.weight": ("residual", "mlp"),
-    "down_proj.bias": ("residual",),
-}
-
-RESIDUAL_GAINS = ("norm.weight", "input_layernorm.weight", "post_attention_layernorm.weight")
-
-Channels = dict[str, Tensor]
+Named = Iterator[tuple[str, Tensor]]
+"""Parameters and their names in the student."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +37,21 @@ class Inheritance:
     """Parameters left as they were initialised."""
 
 
+@dataclass(frozen=True)
+class _Stream:
+    """The channels of the teacher's residual stream that the student has."""
+
+    kept: Tensor
+    gain: float
+    """On norms: the kept channels have more of the mean square that a norm divides by than the others."""
+
+    def of_norm(self, prefix: str, norm: nn.Module) -> Named:
+        """Yield the gain of a norm over the stream, and its bias where it has one."""
+        for name, parameter in norm.named_parameters():
+            value = parameter[self.kept]
+            yield f"{prefix}.{name}", value * self.gain if name == "weight" else value
+
+
 def spread(count: int, among: int) -> tuple[int, ...]:
     """Return `count` indices spread evenly over `range(among)`, the first and the last included."""
     if count == 1:
@@ -75,134 +63,119 @@ def spread(count: int, among: int) -> tuple[int, ...]:
 def inherit(student: RootsForCausalLM, teacher: RootsForCausalLM) -> Inheritance:
     """Copy into the student, in place, every teacher weight that has a place there.
 
-    What does not fit is left as it is: all of a student with a wider residual stream than its teacher's; an
-    attention or MLP block that is wider, or built otherwise (its activation, gate, head size or positions).
+    What does not fit is left as it is: all of a student whose residual stream is wider than its teacher's or
+    has other norms; a block that is wider, or of another form (`OpSpec.form`).
     """
-    layers = spread(len(student.config.layers), len(teacher.config.layers))
-    source = dict(teacher.named_parameters(remove_duplicate=False))
-    shared = _shared_channels(student.config, teacher)
-    gain = _norm_gain(teacher, shared["residual"]) if "residual" in shared else 1.0
-    channels = [
-        {**shared, **_layer_channels(student.config, index, teacher, layer)}
-        for index, layer in enumerate(layers)
-    ]
-    inherited = fresh = 0
-    for name, parameter in student.named_parameters():
-        layer = _layer_index(name)
-        origin = name if layer is None else name.replace(f".{layer}.", f".{layers[layer]}.", 1)
-        value = _take(source.get(origin), name, shared if layer is None else channels[layer])
-        if value is None or value.shape != parameter.shape:
-            fresh += parameter.numel()
-            continue
-        parameter.copy_(value * gain if _kind(name) in RESIDUAL_GAINS else value)
-        inherited += parameter.numel()
-    return Inheritance(layers, inherited, fresh)
+    layers = spread(len(student.model.layers), len(teacher.model.layers))
+    parameters = dict(student.named_parameters())
+    inherited = 0
+    for name, value in _inherited(student, teacher, layers):
+        if name in parameters and value.shape == parameters[name].shape:
+            parameters[name].copy_(value)
+            inherited += value.numel()
+    total = sum(parameter.numel() for parameter in parameters.values())
+    return Inheritance(layers, inherited, total - inherited)
 
 
-def _kind(name: str) -> str:
-    """Return the module's and the parameter's own name, as in `q_proj.weight`."""
-    return ".".join(name.split(".")[-2:])
+def _inherited(student: RootsForCausalLM, teacher: RootsForCausalLM, layers: tuple[int, ...]) -> Named:
+    """Yield what the teacher's weights are in the student."""
+    wanted, spec = student.config.spec, teacher.config.spec
+    if wanted.width > spec.width or _norms(wanted) != _norms(spec):
+        return
+    energy = _residual_energy(teacher)
+    kept = _largest(energy[None], wanted.width)
+    stream = _Stream(kept, float((energy[kept].mean() / energy.mean()).sqrt()))
+    for name, module in teacher.model.named_children():
+        if isinstance(module, nn.Embedding):
+            own = getattr(student.model, name, module)
+            yield f"model.{name}.weight", module.weight[: own.num_embeddings, kept]
+        elif not isinstance(module, nn.ModuleList):
+            yield from stream.of_norm(f"model.{name}", module)
+    if isinstance(teacher.lm_head, nn.Linear):
+        yield f"{HEAD}.weight", teacher.lm_head.weight[:, kept]
+    for number, layer in enumerate(layers):
+        halves = {half.name: half for half in teacher.model.layers[layer].halves}
+        for half in student.model.layers[number].halves:
+            if half.name in halves:
+                prefix = f"model.layers.{number}.{half.name}"
+                yield from _of_half(prefix, half.block.spec, halves[half.name], stream)
 
 
-def _layer_index(name: str) -> int | None:
-    parts = name.split(".")
-    return int(parts[parts.index("layers") + 1]) if "layers" in parts else None
+def _of_half(prefix: str, wanted: OpSpec, half: Half, stream: _Stream) -> Named:
+    """Yield the norms of a teacher's block, and its weights where they fit."""
+    for place in NORMS:
+        norm = getattr(half, place)
+        if norm is not None:
+            yield from stream.of_norm(f"{prefix}_{place}", norm)
+    for name, value in _of_block(wanted, half.block, stream.kept).items():
+        yield f"{prefix}.{name}", value
 
 
-def _take(origin: Tensor | None, name: str, channels: Channels) -> Tensor | None:
-    """Return the chosen rows and columns of a teacher's parameter, or None where they have no counterpart."""
-    if origin is None:
-        return None
-    for dimension, axis in enumerate(AXES[_kind(name)]):
-        if axis is None:
-            continue
-        if axis not in channels:
-            return None
-        origin = origin.index_select(dimension, channels[axis])
-    return origin
+def _of_block(wanted: OpSpec, block: Block, residual: Tensor) -> dict[str, Tensor]:
+    """Return a block's weights with so many units of each axis as are wanted; none where it has too few."""
+    spec, weights = block.spec, dict[str, Tensor](block.named_parameters())
+    if wanted.form() != spec.form():
+        return {}
+    for goal in wanted.axes():
+        axis = next(axis for axis in spec.axes() if axis.name == goal.name)
+        if goal.units > axis.units:
+            return {}
+        kept = _chosen(axis, weights, goal.units)
+        for member in axis.members:
+            entries = (kept[:, None] * member.size + torch.arange(member.size)).flatten()
+            weights[member.parameter] = weights[member.parameter].index_select(member.dimension, entries)
+        spec = spec.cut(axis.name, goal.units)
+    for name in spec.readers:
+        weights[f"{name}.weight"] = weights[f"{name}.weight"][:, residual]
+    for name in (f"{writer}.{part}" for writer in spec.writers for part in ("weight", "bias")):
+        if name in weights:
+            weights[name] = weights[name][residual]
+    return weights
 
 
-def _shared_channels(config: RootsConfig, teacher: RootsForCausalLM) -> Channels:
-    """Choose what the whole model has in common: residual channels and learned positions."""
-    channels: Channels = {}
-    if config.hidden_size <= teacher.config.hidden_size and config.norm == teacher.config.norm:
-        channels["residual"] = _largest(_residual_energy(teacher), config.hidden_size)
-    if config.max_position_embeddings <= teacher.config.max_position_embeddings:
-        channels["position"] = torch.arange(config.max_position_embeddings)
-    return channels
+def _chosen(axis: Axis, weights: dict[str, Tensor], count: int) -> Tensor:
+    """Return the most important units of an axis, ascending; equally many of each of its groups.
+
+    A single channel counts by the product of the norms of all weights that enter and leave it, a head by the
+    energy of its output weights. Units without a projection, experts, are taken by number.
+    """
+    if axis.projection is None:
+        return torch.arange(count)
+    if axis.size == 1:
+        matrices = [member for member in axis.members if weights[member.parameter].ndim == 2]
+        # The projection first: a product's last bits depend on the order.
+        norms = [weights[each.parameter].norm(dim=1 - each.dimension) for each in reversed(matrices)]
+        importance = reduce(torch.mul, norms)
+    else:
+        columns_WUC = weights[f"{axis.projection}.weight"].unflatten(1, (axis.units, -1))
+        importance = columns_WUC.square().sum(dim=(0, 2))
+    return _largest(importance.unflatten(0, (axis.groups, -1)), count // axis.groups)
 
 
-def _layer_channels(config: RootsConfig, index: int, teacher: RootsForCausalLM, layer: int) -> Channels:
-    """Choose the channels of a student layer among those of a teacher layer; none where they do not fit."""
-    channels: Channels = {}
-    block = teacher.model.layers[layer]
-    assert isinstance(block, RootsLayer)
-    old, wanted = teacher.config, config.layers[index]
-    old_head_dim = old.layers[layer]["head_dim"]
-    same_attention = (config.position, config.qk_norm, wanted["head_dim"]) == (
-        old.position,
-        old.qk_norm,
-        old_head_dim,
-    )
-    if same_attention:
-        heads = _chosen_heads(block.self_attn, wanted["num_attention_heads"], wanted["num_key_value_heads"])
-        if heads is not None:
-            channels["query"], channels["key_value"] = (_columns(h, wanted["head_dim"]) for h in heads)
-    same_mlp = (config.activation, config.gated_mlp) == (old.activation, old.gated_mlp)
-    if same_mlp and wanted["intermediate_size"] <= old.layers[layer]["intermediate_size"]:
-        channels["mlp"] = _largest(_mlp_importance(block.mlp), wanted["intermediate_size"])
-    return channels
+def _norms(spec: ModelSpec) -> set[tuple[str, str]]:
+    """Return where the norms over the residual stream are, and of which kinds."""
+    norms = [(place, getattr(each, place)) for layer in spec.layers for each in layer for place in NORMS]
+    norms.append(("final_norm", spec.stack.final_norm))
+    return {(place, norm.kind) for place, norm in norms if norm is not None}
 
 
 def _residual_energy(teacher: RootsForCausalLM) -> Tensor:
     """Return, for each residual channel, the sum of squares of all weights that write to it."""
-    energy = _weight(teacher.model.embed_tokens).square().sum(dim=0)
-    for block in teacher.model.layers:
-        assert isinstance(block, RootsLayer)
-        for writer in (block.self_attn.o_proj, block.mlp.down_proj):
-            energy = energy + _weight(writer).square().sum(dim=1)
+    energy: Tensor = _weight(teacher.model.embed_tokens).square().sum(dim=0)
+    for layer in teacher.model.layers:
+        for half in layer.halves:
+            for writer in half.block.writers():
+                written = writer.weight.square().sum(dim=1)
+                # The gain of a norm after the block is on what its weights write.
+                gained = written if half.post_norm is None else written * _weight(half.post_norm).square()
+                energy = energy + gained
     return energy
 
 
-def _norm_gain(teacher: RootsForCausalLM, kept: Tensor) -> float:
-    """Return the factor on norms that keeps the size of what they give out when only some channels are kept.
-
-    A norm divides by the mean square over its width, and the kept channels have more of it than the rest.
-    """
-    energy = _residual_energy(teacher)
-    return float((energy[kept].mean() / energy.mean()).sqrt())
-
-
-def _mlp_importance(mlp: RootsMLP) -> Tensor:
-    """Return, for each MLP channel, the product of the norms of the weights that enter and leave it."""
-    importance: Tensor = _weight(mlp.down_proj).norm(dim=0) * _weight(mlp.up_proj).norm(dim=1)
-    if mlp.gated:
-        importance = importance * _weight(mlp.gate_proj).norm(dim=1)
-    return importance
-
-
-def _chosen_heads(attention: RootsAttention, heads: int, groups: int) -> tuple[Tensor, Tensor] | None:
-    """Return which query heads and which key/value heads to keep, or None where the teacher has too few.
-
-    Whole groups are chosen by the energy of their output weights, then the same number of heads in each.
-    """
-    old_each, each = attention.num_heads // attention.num_kv_heads, heads // groups
-    if groups > attention.num_kv_heads or each > old_each:
-        return None
-    columns_WGHD = _weight(attention.o_proj).unflatten(1, (attention.num_kv_heads, old_each, -1))
-    energy_GH = columns_WGHD.square().sum(dim=(0, 3))
-    kept_groups = _largest(energy_GH.sum(dim=1), groups)
-    query = [int(group) * old_each + _largest(energy_GH[group], each) for group in kept_groups]
-    return torch.cat(query), kept_groups
-
-
-def _columns(heads: Tensor, head_dim: int) -> Tensor:
-    return (heads[:, None] * head_dim + torch.arange(head_dim)).flatten()
-
-
-def _largest(importance: Tensor, count: int) -> Tensor:
-    """Return the indices of the largest entries, ascending."""
-    return importance.topk(count).indices.sort().values
+def _largest(importance_GU: Tensor, count: int) -> Tensor:
+    """Return the numbers of the `count` largest entries of each group, ascending."""
+    kept = importance_GU.topk(count).indices.sort().values
+    return (kept + torch.arange(len(importance_GU))[:, None] * importance_GU.shape[1]).flatten()
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig, student_path
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.errors import InputError, Key
-from roots_compress.io.json_files import read_json_object
 from roots_compress.models.limits import Limits
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.distill.vocabulary import check_student
@@ -77,7 +76,5 @@ def _student_parameters(path: Path) -> float:
     if path.suffix != ".json":
         return 0.0
     from roots_compress.stages.distill.config_file import read_config
-    from roots_compress.stages.distill.student import parameters_of
 
-    vocab_size = read_json_object(path).get("vocab_size", 1)
-    return float(parameters_of(read_config(path, {"vocab_size": vocab_size})))
+    return float(read_config(path, None).spec.parameters)

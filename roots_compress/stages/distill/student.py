@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -14,6 +13,11 @@ from roots_compress.checkpoints.generation_settings import TOKEN_IDS
 from roots_compress.configs.distill import student_path
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec, changed
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import EMBEDDING, HEAD, ModelSpec
 from roots_compress.results import Json
 from roots_compress.stages.distill.config_file import read_config
 from roots_compress.stages.distill.inherit import inherit, spread
@@ -29,7 +33,7 @@ NEAR_ENOUGH = 0.95
 """An MLP that would keep more than this fraction of its width keeps it all."""
 NARROWEST = 0.125
 
-TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight")
 """Tensors with a row for each token."""
 
 
@@ -73,18 +77,19 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
     Raises:
         InputError: the name is unknown, a file cannot be used, or the tokenizers differ.
     """
-    path = student_path(student)
+    path, shape = student_path(student), teacher.model.config
     if path is None:
-        return _inheriting(preset_config(teacher.model.config, PRESETS[student]), teacher, seed=seed)
+        config = copy.deepcopy(shape)
+        config.spec = preset_spec(shape.spec, PRESETS[student])
+        return _inheriting(config, teacher, seed=seed)
     if path.suffix == ".json":
-        inherited = {key: getattr(teacher.model.config, key) for key in ("vocab_size", *TOKEN_IDS)}
-        config = read_config(path, inherited)
-        require_same_size(config.vocab_size, teacher.model.config.vocab_size, path)
+        config = read_config(path, shape.vocab_size, **{key: getattr(shape, key) for key in TOKEN_IDS})
+        require_same_size(config.vocab_size, shape.vocab_size, path)
         return _inheriting(config, teacher, seed=seed)
     checkpoint = load_checkpoint(path)
     require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)
     refuse_quantized(bool(checkpoint.model.config.quantization), path)
-    return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config)})
+    return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config.spec)})
 
 
 def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
@@ -100,7 +105,7 @@ def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
     if count >= teacher.model.config.vocab_size:
         return teacher
     config = copy.deepcopy(teacher.model.config)
-    config.vocab_size = count
+    config.spec = config.spec.with_embeddings(vocabulary=count)
     with torch.device("meta"):
         model = RootsForCausalLM(config)
     state = {
@@ -113,48 +118,54 @@ def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
     return Checkpoint(model.eval(), teacher.tokenizer)
 
 
-def preset_config(teacher: RootsConfig, preset: Preset) -> RootsConfig:
-    """Return the config of a student with about the given share of the teacher's layer parameters.
+def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:
+    """Return a student with about the given share of the teacher's layer parameters.
 
-    Layers are left out first, at even depths; what is still too much is taken from the width of the MLPs.
+    Layers are left out first, at even depths; what is still too much is taken from the feed-forward blocks:
+    from their channels, or from their experts.
     """
     count = max(1, math.floor(len(teacher.layers) * preset.layers + 0.5))
-    layers = [dict(teacher.layers[index]) for index in spread(count, len(teacher.layers))]
-    target = preset.parameters * sum(sum(layer_parameters(teacher, layer)) for layer in teacher.layers)
-    sizes = [layer_parameters(teacher, layer) for layer in layers]
-    keep = (target - sum(attention for attention, _ in sizes)) / sum(mlp for _, mlp in sizes)
-    if keep < NEAR_ENOUGH:
-        for layer in layers:
-            width = layer["intermediate_size"]
-            narrowed = max(1, round(max(keep, NARROWEST) * width / MLP_MULTIPLE)) * MLP_MULTIPLE
-            layer["intermediate_size"] = min(width, narrowed)
-    config = copy.deepcopy(teacher)
-    config.layers = layers
-    return config
-
-
-def layer_parameters(config: RootsConfig, layer: dict[str, Any]) -> tuple[int, int]:
-    """Return how many weights the matrices of a layer hold: those of attention, and those of the MLP."""
-    heads = 2 * layer["num_attention_heads"] + 2 * layer["num_key_value_heads"]
-    matrices = 3 if config.gated_mlp else 2
-    return (
-        config.hidden_size * heads * layer["head_dim"],
-        config.hidden_size * matrices * layer["intermediate_size"],
+    student = teacher.with_layers(
+        tuple(teacher.layers[index] for index in spread(count, len(teacher.layers)))
+    )
+    target = preset.parameters * sum(layer_sizes(teacher))
+    fixed, others = layer_sizes(student)
+    keep = (target - fixed) / max(others, 1)
+    if keep >= NEAR_ENOUGH:
+        return student
+    return student.with_layers(
+        tuple(
+            tuple(changed(each, op=_narrowed(each.op, max(keep, NARROWEST))) for each in layer)
+            for layer in student.layers
+        )
     )
 
 
-def parameters_of(config: RootsConfig) -> int:
-    """Return how many weights the matrices of a model hold, the output head counted with the embedding."""
-    layers = sum(sum(layer_parameters(config, layer)) for layer in config.layers)
-    return layers + config.vocab_size * config.hidden_size
+def _narrowed(op: OpSpec, keep: float) -> OpSpec:
+    """Return a block with about this share of its channels or experts; attention is left as it is."""
+    if isinstance(op, Attention):
+        return op
+    (axis,) = op.axes()
+    multiple, least = (1, op.chosen) if isinstance(op, Moe) else (MLP_MULTIPLE, MLP_MULTIPLE)
+    narrowed = max(least, round(keep * axis.units / multiple) * multiple)
+    return op.cut(axis.name, min(axis.units, narrowed))
 
 
-def shape_of(config: RootsConfig) -> dict[str, Json]:
+def layer_sizes(spec: ModelSpec) -> tuple[int, int]:
+    """Return how many weights the matrices of the layers hold: those of attention, and all others."""
+    fixed = others = 0
+    for _, op in spec.blocks():
+        size = sum(matrix.rows * matrix.width for matrix in op.matrices(spec.width).values())
+        fixed, others = (fixed + size, others) if isinstance(op, Attention) else (fixed, others + size)
+    return fixed, others
+
+
+def shape_of(spec: ModelSpec) -> dict[str, Json]:
     """Return a model's shape for a report."""
     return {
-        "layers": len(config.layers),
-        "hidden_size": config.hidden_size,
-        "intermediate_sizes": [layer["intermediate_size"] for layer in config.layers],
+        "layers": len(spec.layers),
+        "hidden_size": spec.width,
+        "intermediate_sizes": [op.channels for _, op in spec.blocks() if isinstance(op, Mlp | Moe)],
     }
 
 
@@ -166,7 +177,7 @@ def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Stude
     return Student(
         model,
         {
-            "student_shape": shape_of(config),
+            "student_shape": shape_of(config.spec),
             "teacher_layers": list(taken.layers),
             "inherited_parameters": taken.inherited,
             "fresh_parameters": taken.fresh,

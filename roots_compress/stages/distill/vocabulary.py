@@ -13,8 +13,7 @@ from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
-from roots_compress.io.json_files import read_json_object
-from roots_compress.models.limits import Limits
+from roots_compress.models.limits import Limits, is_fusible
 
 
 def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None) -> Limits:
@@ -35,11 +34,10 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
         # It needs torch, which a run with a student of one's own shape needs in any case.
         from roots_compress.stages.distill.config_file import read_config
 
-        if vocab_size is None:
-            vocab_size = read_json_object(path).get("vocab_size", 1)
-        config = read_config(path, {"vocab_size": vocab_size})
-        require_same_size(config.vocab_size, vocab_size, path)
-        return Limits(config.max_position_embeddings, config.is_fusible)
+        spec = read_config(path, vocab_size).spec
+        if vocab_size is not None:
+            require_same_size(spec.embeddings.vocabulary, vocab_size, path)
+        return Limits(spec.max_positions, is_fusible(spec))
     source = inspect_source(path)
     refuse_quantized(source.quantized, path)
     student_tokenizer = load_tokenizer(source)

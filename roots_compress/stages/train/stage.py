@@ -23,8 +23,8 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
     """Make an untrained model and a tokenizer trained on the text.
 
     The weights are drawn from a normal distribution with standard deviation 0.02, norms are ones and biases
-    zeros. The projections that write to the residual stream, two in each of L layers, are divided by
-    sqrt(2 L), so that depth does not swell it (Radford et al. 2019, GPT-2).
+    zeros. The projections that write to the residual stream are divided by the square root of the number of
+    blocks, so that depth does not swell it (Radford et al. 2019, GPT-2).
 
     Args:
         config: the shape, and the tokenizer's settings.
@@ -45,9 +45,10 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
         torch.manual_seed(seed)
         model = RootsForCausalLM(shape).eval()
     with torch.no_grad():
-        for block in model.model.layers:
-            for writer in (block.self_attn.o_proj, block.mlp.down_proj):
-                writer.weight.mul_((2 * len(model.model.layers)) ** -0.5)
+        halves = [half for layer in model.model.layers for half in layer.halves]
+        for half in halves:
+            for writer in half.block.writers():
+                writer.weight.mul_(len(halves) ** -0.5)
     return Checkpoint(model, tokenizer)
 
 

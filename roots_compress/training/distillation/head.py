@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from roots_compress.models.device import as_multiplied
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.spec import LmHead
 from roots_compress.training.memory import hand_back_free_memory
 
 PROJECTED = 1 << 23
@@ -56,7 +57,7 @@ def head_loss(
     assert head is not None, "a quantized head has no gradient"
     hand_back_free_memory()
     total, terms_L = _HeadLoss.apply(
-        hidden_NW, head.weight, model.config.logit_scale, term_sums, tuple(weights)
+        hidden_NW, head.weight, model.config.spec.head, term_sums, tuple(weights)
     )
     return total, terms_L
 
@@ -99,7 +100,7 @@ class _HeadLoss(torch.autograd.Function):
         ctx: Any,
         hidden_NW: Tensor,
         weight_VW: Tensor,
-        scale: float,
+        head: LmHead,
         term_sums: TermSums,
         weights: tuple[float, ...],
     ) -> tuple[Tensor, Tensor]:
@@ -114,7 +115,7 @@ class _HeadLoss(torch.autograd.Function):
             logits_nV = hidden[block] @ weight.T
             for rows in chunks(len(logits_nV), len(weight), SCORED):
                 part = slice(block.start + rows.start, block.start + rows.stop)
-                sums, logits_nV[rows] = _scored(logits_nV[rows], scale, part, term_sums, weights)
+                sums, logits_nV[rows] = _scored(logits_nV[rows], head, part, term_sums, weights)
                 sums_L.append(sums)
             if grad_hidden_NW is not None:
                 torch.mm(logits_nV, weight, out=grad_hidden_NW[block])
@@ -142,15 +143,17 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _scored(
-    logits_nV: Tensor, scale: float, part: slice, term_sums: TermSums, weights: tuple[float, ...]
+    logits_nV: Tensor, head: LmHead, part: slice, term_sums: TermSums, weights: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return the sums of the terms `L`, and the gradient of their weighted sum in unscaled logits, `nV`."""
-    scaled_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32), copy=True).mul_(scale)
+    """Return the sums of the terms `L`, and the gradient of their weighted sum in the given logits, `nV`."""
+    scaled_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32), copy=True)
+    scaled_nV = scaled_nV.mul_(head.scale).requires_grad_()
     with torch.enable_grad():
-        terms = term_sums(scaled_nV.requires_grad_(), part)
+        capped_nV = scaled_nV if head.softcap is None else head.softcap * torch.tanh(scaled_nV / head.softcap)
+        terms = term_sums(capped_nV, part)
         total = torch.stack([weight * term for weight, term in zip(weights, terms, strict=True)]).sum()
     (grad_nV,) = torch.autograd.grad(total, scaled_nV)
-    return torch.stack([term.detach() for term in terms]), grad_nV.mul_(scale)
+    return torch.stack([term.detach() for term in terms]), grad_nV.mul_(head.scale)
 
 
 def _add_product(sum_VW: Tensor, grad_nV: Tensor, hidden_nW: Tensor) -> None:

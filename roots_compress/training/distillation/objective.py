@@ -76,7 +76,7 @@ class Distillation(Objective):
         # Rows beyond the teacher's are of no token: they fill a student's tables up to a round number.
         assert teacher.config.vocab_size <= student.config.vocab_size
         self.teacher = teacher.eval().requires_grad_(False)
-        self.matches = matched_layers(len(student.config.layers), len(teacher.config.layers))
+        self.matches = matched_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
         widths = student.config.hidden_size, teacher.config.hidden_size
         if config.hidden_weight and widths[0] != widths[1]:
             self.maps.extend(
@@ -200,7 +200,7 @@ class Distillation(Objective):
     def _relation_term(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """Return the divergence averaged over positions and over queries, keys and values."""
         assert self.teacher is not None
-        most = self.teacher.config.layers[-1]["num_attention_heads"]
+        most = self.teacher.config.spec.attentions()[-1].heads
         means = []
         for student_BTC, teacher_BTC in zip(student.projections, teacher.projections, strict=True):
             heads = relation_heads(student_BTC.shape[-1], teacher_BTC.shape[-1], most)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from roots_compress.models.attention import Sight
-from roots_compress.models.layers import RootsLayer
+from roots_compress.models.attention import Visibility
+from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch
 
@@ -33,16 +33,12 @@ class Signals:
     states: tuple[Tensor, ...]
     """Where asked for: the residual stream `NW` after each layer, at the scored positions."""
     projections: tuple[Tensor, ...]
-    """Where asked for: queries, keys and values `BTC` of the last layer, before rotary positions."""
+    """Where asked for: queries, keys and values `BTC` of the last attention, before rotary positions."""
 
 
 def run(model: RootsForCausalLM, batch: Batch, *, states: bool = False, projections: bool = False) -> Signals:
     """Run the decoder without its head."""
-    layer = model.model.layers[-1]
-    assert isinstance(layer, RootsLayer)
-    attention = layer.self_attn
-    modules = (attention.q_proj, attention.k_proj, attention.v_proj) if projections else ()
-    with _outputs_of(modules) as outputs:
+    with _outputs_of(_last_attention(model) if projections else ()) as outputs:
         output = model.model(
             input_ids=batch.input_ids_BT,
             segment_ids=batch.segment_ids_BT,
@@ -55,6 +51,12 @@ def run(model: RootsForCausalLM, batch: Batch, *, states: bool = False, projecti
         tuple(state_BTW[scored_BT] for state_BTW in (output.hidden_states or ())[1:]),
         tuple(outputs),
     )
+
+
+def _last_attention(model: RootsForCausalLM) -> list[nn.Linear]:
+    """Return the linear layers that make queries, keys and values of the last attention."""
+    blocks = [half.block for layer in model.model.layers for half in layer.halves]
+    return [block for block in blocks if isinstance(block, AttentionBlock)][-1].readers()
 
 
 def matched_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
@@ -99,7 +101,7 @@ def relation_divergence(
         segment_ids_BT: tokens see those before them in their own document.
         heads: A; divides both widths.
     """
-    visible_B1TT = Sight(
+    visible_B1TT = Visibility(
         segment_ids_BT.shape[1], torch.ones_like(segment_ids_BT, dtype=torch.bool), None, segment_ids_BT
     ).mask()
     rows = [

@@ -135,7 +135,7 @@ def fitted_maps(
     """
     order = BatchOrder(windows, seed=seed)
     count = min(len(order), -(-MAP_TOKENS // training.block_size))
-    matches = matched_layers(len(student.config.layers), len(teacher.config.layers))
+    matches = matched_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
 
     def pairs() -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor]]]:
         for first in range(0, count, BATCH_SIZE):
