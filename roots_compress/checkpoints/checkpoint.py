@@ -37,6 +37,7 @@ from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
 from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import make_model
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.version1 import is_version1, renamed
 
@@ -174,7 +175,7 @@ def _assemble(
 ) -> RootsForCausalLM:
     """Return a model made of exactly these tensors."""
     with torch.device("meta"):
-        model = RootsForCausalLM(config)
+        model = make_model(config)
     expected = model.state_dict()
     state: dict[str, Tensor] = {}
     for name, tensor in tensors:

@@ -101,7 +101,27 @@ class Switches:
 
     def __init__(self, config: Mapping[str, Any], where: str | Path) -> None:
         self.where = where
+        self._config = config
         self._left = {key: value for key, value in config.items() if key not in NEUTRAL_KEYS}
+
+    def architectures(self) -> list[str]:
+        """Return transformers' classes that the configuration names."""
+        named = self._config.get("architectures") or []
+        return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+
+    def labels(self) -> int:
+        """Return how many labels a classifier has: 2 where the configuration does not say it."""
+        named, count = self._config.get("id2label"), self._config.get("num_labels", 2)
+        if isinstance(named, dict) and named:
+            return len(named)
+        if type(count) is not int or not 1 <= count <= LARGEST:
+            self.refuse(f"num_labels is {shown(count)}; it must be a whole number from 1 to {LARGEST}")
+        return count
+
+    def problem(self) -> str | None:
+        """Return what kind of labels a classifier has, if the configuration says it."""
+        kind = self._config.get("problem_type")
+        return kind if kind is None else str(kind)
 
     def number(
         self, key: str, default: int | None = None, *, null: int | None = None, most: int = LARGEST

@@ -20,6 +20,7 @@ from roots_compress.models import attention
 from roots_compress.models.blocks.base import Context, Sees, make_norm
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.layer import RootsLayer
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.quantized import QuantizedEmbedding, make_embedding, make_linear
 from roots_compress.models.rotary import cos_sin, rotary_frequencies
 from roots_compress.models.spec import EMBEDDING, HEAD
@@ -45,6 +46,10 @@ class RootsModel(RootsPreTrainedModel):
         self.embed_tokens = make_embedding(config, EMBEDDING)
         if spec.embeddings.positions is not None:
             self.embed_positions = nn.Embedding(spec.embeddings.positions, spec.width)
+        if spec.embeddings.token_types is not None:
+            self.embed_token_types = nn.Embedding(spec.embeddings.token_types, spec.width)
+        if spec.embeddings.norm is not None:
+            self.embed_norm = make_norm(spec.embeddings.norm, spec.width)
         self.layers = nn.ModuleList(RootsLayer(config, index) for index in range(len(spec.layers)))
         if spec.stack.final_norm is not None:
             self.norm = make_norm(spec.stack.final_norm, spec.width)
@@ -70,9 +75,10 @@ class RootsModel(RootsPreTrainedModel):
         use_cache: bool | None = None,
         segment_ids: Tensor | None = None,
         output_hidden_states: bool = False,
+        token_type_ids: Tensor | None = None,
         **_: Any,
     ) -> BaseModelOutputWithPast:
-        """Run the decoder.
+        """Run the stack.
 
         Args:
             input_ids: `BT` tokens.
@@ -84,11 +90,13 @@ class RootsModel(RootsPreTrainedModel):
             segment_ids: `BT` document numbers of packed windows; tokens attend within their document
                 only, and positions restart at each. Not together with a cache.
             output_hidden_states: also return the residual stream after the embedding and after each layer.
+            token_type_ids: `BT`; all 0 where absent.
         """
         embeds_BTW = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         batch, tokens, _width = embeds_BTW.shape
         if use_cache is None:
-            use_cache = self.config.use_cache and not self.training and segment_ids is None
+            caches = "decoder" in self.config.spec.stacks and self.config.use_cache
+            use_cache = caches and not self.training and segment_ids is None
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache()
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -99,7 +107,7 @@ class RootsModel(RootsPreTrainedModel):
         positions_BS = self._positions(valid_BS, segment_ids)
         if position_ids is None:
             position_ids = positions_BS[:, past:]
-        hidden_BTW = self._embedded(embeds_BTW, position_ids)
+        hidden_BTW = self._embedded(embeds_BTW, position_ids, token_type_ids)
         masked = attention_mask is not None or segment_ids is not None
         context = Context(
             self._views(tokens, valid_BS, positions_BS, segment_ids, masked=masked),
@@ -149,11 +157,16 @@ class RootsModel(RootsPreTrainedModel):
         before_BS = torch.where(starts_BS, count_BS - valid_BS.long(), 0).cummax(dim=1).values
         return (count_BS - before_BS - 1).clamp(min=0)
 
-    def _embedded(self, embeds_BTW: Tensor, position_ids: Tensor) -> Tensor:
+    def _embedded(self, embeds_BTW: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Return the residual stream before the first layer."""
         embeddings = self.config.spec.embeddings
         hidden_BTW = embeds_BTW * embeddings.scale if embeddings.scale != 1 else embeds_BTW
-        return hidden_BTW if embeddings.positions is None else hidden_BTW + self.embed_positions(position_ids)
+        if embeddings.token_types is not None:
+            types_BT = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
+            hidden_BTW = hidden_BTW + self.embed_token_types(types_BT)
+        if embeddings.positions is not None:
+            hidden_BTW = hidden_BTW + self.embed_positions(position_ids)
+        return hidden_BTW if embeddings.norm is None else self.embed_norm(hidden_BTW)
 
     def _views(
         self,
@@ -176,21 +189,36 @@ class RootsModel(RootsPreTrainedModel):
         }
 
 
-class RootsForCausalLM(RootsPreTrainedModel, GenerationMixin):
-    """A ROOTS model with its output head."""
-
-    _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+class RootsWithHead(RootsPreTrainedModel):
+    """A ROOTS model with what it ends with."""
 
     def __init__(self, config: RootsConfig) -> None:
         super().__init__(config)
         self.model = RootsModel(config)
+        self.add_head(config)
+        self.post_init()
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the head's modules."""
+
+    def project(self, hidden_BTW: Tensor) -> Tensor:
+        """Return what the head makes of final hidden states."""
+        raise NotImplementedError
+
+
+class RootsForCausalLM(RootsWithHead, GenerationMixin):
+    """A ROOTS model that predicts the next token."""
+
+    _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the output head, or share the embedding's quantized table with it."""
         self.lm_head: nn.Module | None = None
         if config.tie_word_embeddings and isinstance(self.model.embed_tokens, QuantizedEmbedding):
             # A quantized table is shared with the head by use: it has no parameter that could be tied.
             self._tied_weights_keys = {}
         else:
             self.lm_head = make_linear(config, HEAD, config.hidden_size, config.vocab_size, False)
-        self.post_init()
 
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the output head; None where the quantized embedding serves as one."""
@@ -204,6 +232,7 @@ class RootsForCausalLM(RootsPreTrainedModel, GenerationMixin):
     def bounded(self, logits_BTV: Tensor) -> Tensor:
         """Return the logits for what the head's matrix gives: scaled, and capped."""
         spec = self.config.spec.head
+        assert isinstance(spec, LmHead)
         logits_BTV = logits_BTV * spec.scale if spec.scale != 1 else logits_BTV
         return logits_BTV if spec.softcap is None else spec.softcap * torch.tanh(logits_BTV / spec.softcap)
 

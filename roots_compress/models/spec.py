@@ -19,9 +19,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import Count, Matrix, OpSpec, Part, Positive, changed
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, LmHead, MaskedLmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 
+Head = Annotated[LmHead | MaskedLmHead | ClassificationHead | EmbeddingHead, Field(discriminator="kind")]
 Op = Annotated[Attention | Mlp | Moe, Field(discriminator="kind")]
 
 
@@ -97,16 +99,6 @@ class Embeddings(Part):
     norm: Norm | None = None
 
 
-class LmHead(Part):
-    """Logits of the next token."""
-
-    kind: Literal["lm"] = "lm"
-    scale: Positive = 1.0
-    """Factor on the logits."""
-    softcap: Positive | None = None
-    """c of `c * tanh(logit / c)`, after the factor."""
-
-
 class Place(NamedTuple):
     """Where a block is."""
 
@@ -119,7 +111,7 @@ class ModelSpec(Part):
 
     stacks: Mapping[Literal["decoder", "encoder"], Stack]
     embeddings: Embeddings
-    head: LmHead = LmHead()
+    head: Head = LmHead()
     tied: bool = True
     """Whether the head's matrix is the embedding's."""
     max_positions: Count
@@ -153,6 +145,11 @@ class ModelSpec(Part):
         """The only stack of a model that has one."""
         (stack,) = self.stacks.values()
         return stack
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether the head has a matrix as large as the embedding."""
+        return isinstance(self.head, LmHead | MaskedLmHead)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -196,7 +193,9 @@ class ModelSpec(Part):
     def matrices(self) -> dict[str, Matrix]:
         """Return every matrix that may be quantized, by its module's name: the tables, then the layers'."""
         table = Matrix(self.embeddings.vocabulary, self.width, False)
-        found = {EMBEDDING: table} if self.tied else {EMBEDDING: table, HEAD: table}
+        found = {EMBEDDING: table}
+        if self.predicts_tokens and not self.tied:
+            found[HEAD] = table
         for place, op in self.blocks():
             prefix = f"model.layers.{place.layer}.{place.name}."
             found |= {prefix + name: matrix for name, matrix in op.matrices(self.width).items()}
@@ -219,6 +218,8 @@ class ModelSpec(Part):
         return changed(self, embeddings=changed(self.embeddings, **changes))
 
 
+KINDS = ("attention", "mlp", "moe", "lm", "masked_lm", "classification", "embedding")
+"""Steps of a place that pydantic adds for unions."""
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 """The modules of the token embedding and of the output head."""
 
@@ -226,7 +227,7 @@ EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 def first_fault(error: ValidationError) -> str:
     """Return the first thing that is wrong, with the key where it is."""
     fault = error.errors(include_url=False)[0]
-    place = ".".join(str(step) for step in fault["loc"] if step not in ("attention", "mlp", "moe"))
+    place = ".".join(str(step) for step in fault["loc"] if step not in KINDS)
     if fault["type"] == "value_error":
         return f"{place}: {fault['ctx']['error']}" if place else str(fault["ctx"]["error"])
     if fault["type"] == "extra_forbidden":

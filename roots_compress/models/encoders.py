@@ -1,0 +1,160 @@
+"""ROOTS models that read a whole text at once: for masked tokens, for labels, and for embeddings.
+
+Shape legend: B batch, T tokens, W hidden size, V vocabulary, L labels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+
+from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.quantized import QuantizedEmbedding
+
+
+class MaskedLmTransform(nn.Module):
+    """A dense layer, its activation and a norm, before the vocabulary's matrix; and the logits' bias."""
+
+    def __init__(self, spec: MaskedLmHead, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=spec.eps)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        self.activation = ACTIVATION_FUNCTIONS[spec.activation]
+
+    def forward(self, hidden_BTW: Tensor) -> Tensor:
+        """Return what the vocabulary's matrix reads, `BTW`."""
+        normed_BTW: Tensor = self.norm(self.activation(self.dense(hidden_BTW)))
+        return normed_BTW
+
+
+class RootsForMaskedLM(RootsWithHead):
+    """A ROOTS encoder that predicts the token at each place."""
+
+    _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the transform, and the vocabulary's matrix unless the embedding's quantized table serves."""
+        assert isinstance(config.spec.head, MaskedLmHead)
+        self.transform = MaskedLmTransform(config.spec.head, config.hidden_size, config.vocab_size)
+        self.lm_head: nn.Module | None = None
+        if config.tie_word_embeddings and isinstance(self.model.embed_tokens, QuantizedEmbedding):
+            self._tied_weights_keys = {}
+        else:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the vocabulary's matrix; None where the quantized embedding serves as one."""
+        return self.lm_head
+
+    def project(self, hidden_BTW: Tensor) -> Tensor:
+        """Return the logits `BTV` of final hidden states."""
+        head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
+        logits_BTV: Tensor = head(self.transform(hidden_BTW)) + self.transform.bias
+        return logits_BTV
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **others: Any,
+    ) -> MaskedLMOutput:
+        """Return logits `BTV`; with `labels` (`BT`, -100: not scored) the mean cross-entropy too."""
+        hidden_BTW = self.model(
+            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
+        ).last_hidden_state
+        logits_BTV = self.project(hidden_BTW)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), labels.flatten())
+        return MaskedLMOutput(loss=loss, logits=logits_BTV)
+
+
+class RootsForSequenceClassification(RootsWithHead):
+    """A ROOTS encoder that gives each text a label."""
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the dense layer of the first token's state, and the labels' matrix."""
+        head = config.spec.head
+        assert isinstance(head, ClassificationHead)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, head.labels)
+        self.activation = torch.tanh if head.activation == "tanh" else F.relu
+
+    def project(self, hidden_BTW: Tensor) -> Tensor:
+        """Return the logits `BL` of final hidden states."""
+        logits_BL: Tensor = self.classifier(self.activation(self.dense(hidden_BTW[:, 0])))
+        return logits_BL
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **others: Any,
+    ) -> SequenceClassifierOutput:
+        """Return logits `BL`; with `labels` (`B`) the mean cross-entropy too."""
+        hidden_BTW = self.model(
+            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
+        ).last_hidden_state
+        logits_BL = self.project(hidden_BTW)
+        loss = None if labels is None else F.cross_entropy(logits_BL.float(), labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits_BL)
+
+
+class RootsForEmbedding(RootsWithHead):
+    """A ROOTS encoder that gives each text a vector."""
+
+    def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return the vector of each text, `BW`, from its final hidden states."""
+        head = self.config.spec.head
+        assert isinstance(head, EmbeddingHead)
+        if head.pooling == "first":
+            vector_BW = hidden_BTW[:, 0]
+        else:
+            mask_BT1 = torch.ones_like(hidden_BTW[..., :1])
+            if attention_mask is not None:
+                mask_BT1 = attention_mask[..., None].to(hidden_BTW.dtype)
+            vector_BW = (hidden_BTW * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1e-9)
+        return F.normalize(vector_BW, dim=-1) if head.normalised else vector_BW
+
+    def project(self, hidden_BTW: Tensor) -> Tensor:
+        """Return the vectors of texts without padding, `BW`."""
+        return self.pooled(hidden_BTW, None)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **others: Any,
+    ) -> BaseModelOutput:
+        """Return one vector for each text, `BW`, as `last_hidden_state`."""
+        hidden_BTW = self.model(
+            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
+        ).last_hidden_state
+        return BaseModelOutput(last_hidden_state=self.pooled(hidden_BTW, attention_mask))
+
+
+MODELS: dict[str, type[RootsWithHead]] = {
+    "lm": RootsForCausalLM,
+    "masked_lm": RootsForMaskedLM,
+    "classification": RootsForSequenceClassification,
+    "embedding": RootsForEmbedding,
+}
+"""The class of model by the kind of its head."""
+
+
+def make_model(config: RootsConfig) -> RootsWithHead:
+    """Return an untrained model of a configuration."""
+    return MODELS[config.spec.head.kind](config)
