@@ -1,6 +1,6 @@
 """How two records differ: in names alone, which a change may have reason for, or in numbers.
 
-Tensors are matched by their contents and not by their names: one that is found under another name was renamed.
+Tensors are matched by contents and not by names: one that is found under another name was renamed.
 """
 
 from __future__ import annotations
