@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -49,14 +49,6 @@ class Settings(BaseModel):
             if isinstance(part, Mapping) and isinstance(default, Settings):
                 filled[name] = {**{key: getattr(default, key) for key in default.model_fields_set}, **part}
         return filled
-
-    def settled(self, chosen: Mapping[str, object]) -> Self:
-        """Return the settings of a stage with what it chose by timing set, so that nothing is left to choose.
-
-        Args:
-            chosen: as the stage's key holds it.
-        """
-        return self
 
 
 Group = TypeVar("Group", bound=Settings)

@@ -69,14 +69,14 @@ def run_recipe(
     Args:
         setting: what to do, as `prepare` returns it.
         folder: the run; made where it does not exist.
-        fresh: delete the run that stands there first.
+        fresh: delete the run that is there first.
         console: where progress goes.
         recipe_text: the recipe as the user wrote it, kept in the run.
 
     Raises:
         InputError: the request cannot be carried out. Where that shows before any stage is finished, a run
             that was begun for it is removed again; where `check_next_stage` sees it, a run is left as it was.
-        StageError: a stage failed; the stages before it stand.
+        StageError: a stage failed; the stages before it are safe.
     """
     with RunFolder.open(folder, fresh=fresh) as run:
         check_next_stage(setting, folder)
@@ -136,7 +136,7 @@ def finish(
     """Time a run's rows together, and write down its figures and its report.
 
     Args:
-        run: the folder they stand in.
+        run: their folder.
         rows: as `make_rows` returns them; stages after them are removed.
         setting: what was asked for.
         console: where progress goes.
@@ -148,7 +148,7 @@ def finish(
     metrics = replace(_measure_together(rows, setting, console), search=search)
     run.write_metrics(metrics)
     run.write_text("report.html", html(metrics))
-    run.seal()
+    run.finish()
     return metrics
 
 
@@ -157,20 +157,20 @@ def _reuse_or_make(
 ) -> CommittedStage:
     chain, left_out = read_stages(run.path)
     title = f"{index:02d} {step.kind}"
-    standing = chain[index] if index < len(chain) else None
-    if standing is None:
+    committed = chain[index] if index < len(chain) else None
+    if committed is None:
         reasons = [reason for reason in left_out if reason.startswith(f"{index:02d}-")]
     else:
-        reasons = _reasons(standing, key)
+        reasons = _reasons(committed, key)
         if not reasons:
             console.print(f"{title}: finished earlier, reused")
-            return standing
+            return committed
     kept = run.restore(index, key)
     if kept is not None:
         console.print(f"{title}: finished earlier, taken back")
         return kept
     # A search puts one candidate's stage after another's in the same place: that they differ is no news.
-    in_turn = standing is not None and standing.key.asked != key.asked and run.keeps_displaced
+    in_turn = committed is not None and committed.key.asked != key.asked and run.keeps_displaced
     if reasons and not in_turn:
         console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None

@@ -46,7 +46,7 @@ def make_stage(
     """Make a stage: carry it out, save, export, measure, commit.
 
     Args:
-        run: where it is to stand.
+        run: its folder.
         index: its place in the run.
         step: what it does.
         key: what it will be known by.

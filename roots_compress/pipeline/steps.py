@@ -27,7 +27,7 @@ class Step:
     config: StageConfig | None
     """None for a baseline that is imported rather than trained."""
     place: Location = ()
-    """Where in the recipe the settings stand; empty where they do not stand in one."""
+    """Where in the recipe the settings are; empty where they are in none."""
 
     @property
     def settings(self) -> dict[str, Json]:

@@ -20,7 +20,7 @@ from roots_compress.report.reading import read_figures
 from roots_compress.results import RunMetrics, StageResult
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
 from roots_compress.run.marker import MARKER_NAME
-from roots_compress.run.seal import seal_faults
+from roots_compress.run.run_manifest import run_manifest_faults
 from roots_compress.run.stages import (
     STAGE_FOLDER,
     CommittedStage,
@@ -28,7 +28,7 @@ from roots_compress.run.stages import (
     read_stages,
     verify,
 )
-from roots_compress.run.store import sealed_files
+from roots_compress.run.store import covered_files
 from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.tasks.registry import task_of_graph
 
@@ -85,7 +85,10 @@ def _verify_run(run: Path) -> Iterator[Finding]:
     for reason in left_out:
         subject, _, fault = reason.partition(": ")
         yield Finding(subject, "", (fault,))
-    faults, recipe = list(seal_faults(run, sealed_files(run), [stage.path.name for stage in chain])), None
+    faults, recipe = (
+        list(run_manifest_faults(run, covered_files(run), [stage.path.name for stage in chain])),
+        None,
+    )
     try:
         recipe = _recipe_of(run)
         faults += _contradictions(recipe, read_figures(run), chain)

@@ -1,4 +1,4 @@
-"""A run's folders while stages change places: those that stand, and those that are being made or deleted.
+"""A run's folders while stages are replaced: committed ones, and those that are being made or deleted.
 
 Their names, `.NN-KIND.partial` and the like, are explained in `store.py`.
 """
@@ -18,7 +18,7 @@ _MAX_KEY_BYTES = 16 << 20
 _UNFINISHED = re.compile(rf"\.{STAGE_FOLDER.pattern}\.(partial|replaced|discarded)")
 
 
-def standing_folders(run: Path, first: int) -> list[Path]:
+def stage_folders(run: Path, first: int) -> list[Path]:
     """Return the folders with a stage's name from this index on, last first."""
     folders = [path for path in run.iterdir() if is_stage(path)]
     return sorted((path for path in folders if int(path.name[:2]) >= first), reverse=True)
@@ -36,12 +36,11 @@ def unfinished_folders(run: Path) -> list[tuple[Path, int, StageKind, str]]:
 def set_aside(run: Path, indices: range) -> list[Path]:
     """Rename the stages at these indices out of the way, last first; return where they are now.
 
-    Deleted in the order returned, they can be told from stages that wait for their successor at any
-    moment: the lowest index goes last, and only a successor stands in its place (`RunFolder` in `store.py`
-    tidies up so).
+    Delete them in this order, the lowest index last. After a crash, a folder at the lowest index means that
+    the replacement was committed (`RunFolder` in `store.py` recovers by that).
     """
     aside = []
-    for folder in standing_folders(run, indices.start):
+    for folder in stage_folders(run, indices.start):
         if int(folder.name[:2]) in indices:
             place = run / f".{folder.name}.replaced"
             atomic.move_folder(folder, place)

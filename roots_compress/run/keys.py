@@ -58,7 +58,7 @@ def asked_of(ingredients: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def canonical_json(value: Json | Mapping[str, Json]) -> str:
-    """Return the one text that stands for a JSON value: sorted keys, two-space indent, no NaN.
+    """Return the canonical text of a JSON value: sorted keys, two-space indent, no NaN.
 
     Raises:
         ValueError: a number is not finite.
@@ -105,13 +105,13 @@ def hash_json(value: Mapping[str, Json]) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def sealed(content: Mapping[str, Json]) -> dict[str, Json]:
-    """Return a JSON object with the hash by which `unsealed` sees that it was changed."""
+def with_sha256(content: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a JSON object with the hash by which `checked_content` sees that it was changed."""
     return {"content": dict(content), "sha256": hash_json(content)}
 
 
-def unsealed(text: str | bytes) -> dict[str, Json]:
-    """Return what was sealed and written as JSON.
+def checked_content(text: str | bytes) -> dict[str, Json]:
+    """Return the content of what `with_sha256` made, written as JSON.
 
     Raises:
         ValueError: it is no such text, or was changed since.
@@ -121,7 +121,7 @@ def unsealed(text: str | bytes) -> dict[str, Json]:
         content: dict[str, Json] = document["content"]
         intact = document["sha256"] == hash_json(content)
     except (TypeError, KeyError, RecursionError) as error:
-        raise ValueError("was never sealed") from error
+        raise ValueError("holds no hash of its content") from error
     if not intact:
         raise ValueError("changed since it was written")
     return content

@@ -16,8 +16,8 @@ OWNER_NAME = ".roots-run.owner"
 class WriterLock:
     """An exclusive lock on a folder, which the operating system drops when its holder dies, however it dies.
 
-    Links are not followed (filelock opens with `O_NOFOLLOW`). The holder's process id stands in a file
-    beside the lock, only so that a refused process can name it.
+    Links are not followed (filelock opens with `O_NOFOLLOW`). The holder's process id is in a file
+    next to the lock, only so that a refused process can name it.
     """
 
     def __init__(self, folder: Path) -> None:

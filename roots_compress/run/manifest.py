@@ -16,7 +16,7 @@ from pathlib import Path
 from roots_compress.io.atomic import read_regular
 from roots_compress.io.disk import file_sha256
 from roots_compress.results import Json, StageKind
-from roots_compress.run.keys import PARENT, StageKey, canonical_json, hash_json, sealed
+from roots_compress.run.keys import PARENT, StageKey, canonical_json, hash_json, with_sha256
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
@@ -71,7 +71,7 @@ class Manifest:
             "machine": self.machine,
             "files": {path: asdict(record) for path, record in self.files.items()},
         }
-        return canonical_json(sealed(document)) + "\n"
+        return canonical_json(with_sha256(document)) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> Manifest:

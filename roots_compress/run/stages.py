@@ -31,7 +31,7 @@ _MAX_METRICS_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class CommittedStage:
-    """A stage whose manifest stands and whose files have the recorded sizes."""
+    """A stage whose manifest is whole and whose files have the recorded sizes."""
 
     path: Path
     manifest: Manifest

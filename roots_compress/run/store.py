@@ -4,12 +4,12 @@
       .roots-run.json         marker: this folder is ours
       recipe.yaml resolved.json metrics.json report.html
       search.json best.yaml   what a search has tried, and the best recipe it found
-      manifest.json           seal of a finished run: hashes of the above and of the stages' manifests
+      manifest.json           of a finished run: hashes of the above and of the stages' manifests
       NN-KIND/                a committed stage: checkpoint/ onnx/ metrics.json manifest.json
       .NN-KIND.partial/       one being made: key.json, work/ (to go on from), stage/ (to be committed)
       .NN-KIND.replaced/      one set aside while its successor takes its place
       .NN-KIND.discarded/     one being deleted
-      shelf/                  stages that a search may come back to (`shelf.py`)
+      shelf/                  the stage cache: stages that a search may come back to (`stage_cache.py`)
 
 A commit syncs `stage/`, writes its manifest, sets aside what it replaces, and renames `stage/` to its final
 name. Killed between any two of these steps, the run holds the old stages or the new one, never a mixture:
@@ -31,15 +31,15 @@ from roots_compress.results import RunMetrics, StageKind
 from roots_compress.run.folders import (
     key_text,
     remove_partials,
-    standing_folders,
+    stage_folders,
     unfinished_folders,
 )
 from roots_compress.run.keys import StageKey, asked_of, canonical_json
 from roots_compress.run.lock import LOCK_NAME, OWNER_NAME, WriterLock
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from roots_compress.run.marker import MARKER_NAME, marker_text, refuse_foreign
-from roots_compress.run.seal import seal_text
-from roots_compress.run.shelf import Shelf
+from roots_compress.run.run_manifest import run_manifest_text
+from roots_compress.run.stage_cache import StageCache
 from roots_compress.run.stages import (
     METRICS_NAME,
     CommittedStage,
@@ -49,11 +49,11 @@ from roots_compress.run.stages import (
 from roots_compress.run.workspace import MAX_STAGES, Workspace
 
 RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
-"""The files that describe a run. `fresh` deletes these, a search's, seal, stages and shelf: no more."""
+"""The files that describe a run. `fresh` deletes these, a search's, the manifest, stages and cache."""
 SearchFile = Literal["search.json", "best.yaml"]
 """The files that a search adds to them."""
-SEALED = (MARKER_NAME, *get_args(RunFile))
-"""What the seal covers beside the stages and, where there was a search, its files."""
+COVERED = (MARKER_NAME, *get_args(RunFile))
+"""What a run's manifest covers besides the stages and, after a search, its files."""
 
 
 class RunFolder:
@@ -62,7 +62,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: WriterLock, made: Sequence[Path]) -> None:
         self.path = path
         self._lock = lock
-        self._shelf = Shelf(path)
+        self._cache = StageCache(path)
         self._made = made
         """The folders that did not exist before, inmost first: the run's own, and its parents."""
 
@@ -72,7 +72,7 @@ class RunFolder:
 
         Args:
             path: the folder; its parents are made.
-            fresh: delete the stages and descriptions of the run that stands there. Nothing else is touched.
+            fresh: delete the stages and descriptions of the run that is there. Nothing else is touched.
 
         Raises:
             InputError: the folder holds something that is not a run, another process is writing to it, or
@@ -113,7 +113,7 @@ class RunFolder:
         return read_stages(self.path)[0]
 
     def begin(self, index: int, kind: StageKind, name: str, key: StageKey) -> Workspace:
-        """Return a workspace for the stage at `index`; what stands there stays until the commit.
+        """Return a workspace for the stage at `index`; what is there stays until the commit.
 
         Raises:
             StageError: the disk failed, or a stage before it is not usable any more.
@@ -131,8 +131,8 @@ class RunFolder:
         assert key.parent == (chain[-1].key.asked if chain else None), "the key names another parent"
         workspace = Workspace(self.path, index, kind, name, key)
         with atomic.disk_errors(self.path, StageError):
-            self._break_seal()
-            if self._shelf.exists and not workspace.stands:
+            self._reopen()
+            if self._cache.exists and not workspace.was_committed:
                 self._displace(index)
             workspace.prepare()
         return workspace
@@ -146,39 +146,39 @@ class RunFolder:
     @property
     def keeps_displaced(self) -> bool:
         """Whether a stage that gives way to another is kept, to be taken back by `restore`."""
-        return self._shelf.exists
+        return self._cache.exists
 
     def keep_displaced(self) -> None:
         """From here on, for good, keep the stages that give way to others."""
         with atomic.disk_errors(self.path, StageError):
-            self._shelf.make()
+            self._cache.make()
 
     def restore(self, index: int, key: StageKey) -> CommittedStage | None:
-        """Put a stage that was kept back at `index`, in place of what stands there and after it.
+        """Put a stage that was kept back at `index`, in place of what is there and after it.
 
         None, and nothing is moved, where no stage with this key is kept whole.
         """
         with atomic.disk_errors(self.path, StageError):
-            stage = self._shelf.find(key)
+            stage = self._cache.find(key)
             if stage is None:
                 return None
             assert stage.index == index
-            self._break_seal()
+            self._reopen()
             self._displace(index)
-            return self._shelf.take(stage)
+            return self._cache.take(stage)
 
     def _displace(self, first: int) -> None:
         """Keep the stages from this index on; last first, so that the rest is a chain at any moment."""
-        for folder in standing_folders(self.path, first):
-            self._shelf.put(folder)
+        for folder in stage_folders(self.path, first):
+            self._cache.put(folder)
 
     def discard(self, first: int) -> None:
         """Delete the stages from this index on, as when a recipe has become shorter, or keep them."""
         with atomic.disk_errors(self.path, StageError):
-            self._break_seal()
-            if self._shelf.exists:
+            self._reopen()
+            if self._cache.exists:
                 self._displace(first)
-            for folder in standing_folders(self.path, first):
+            for folder in stage_folders(self.path, first):
                 doomed = self.path / f".{folder.name}.discarded"
                 atomic.remove_folder(doomed)
                 atomic.move_folder(folder, doomed)
@@ -188,34 +188,34 @@ class RunFolder:
     def write_text(self, name: RunFile | SearchFile, text: str) -> None:
         """Write one of the files that describe the run, whole or not at all."""
         with atomic.disk_errors(self.path, StageError):
-            self._break_seal()
+            self._reopen()
             atomic.write_text(self.path / name, text)
 
     def write_metrics(self, metrics: RunMetrics) -> None:
         """Write `metrics.json`."""
         self.write_text(METRICS_NAME, json.dumps(metrics.to_json(), indent=2, allow_nan=False) + "\n")
 
-    def seal(self) -> None:
-        """Declare the run finished: from here on `seal_faults` finds any change to it."""
+    def finish(self) -> None:
+        """Write the run's manifest, which ends it: `run_manifest_faults` finds any change from here on."""
         with atomic.disk_errors(self.path, StageError):
             stages = [stage.path.name for stage in self.stages()]
             atomic.write_text(
-                self.path / MANIFEST_NAME, seal_text(self.path, sealed_files(self.path), stages)
+                self.path / MANIFEST_NAME, run_manifest_text(self.path, covered_files(self.path), stages)
             )
 
-    def _break_seal(self) -> None:
-        """Take the seal away, durably, before what it covers changes."""
-        seal = self.path / MANIFEST_NAME
-        if seal.exists():
-            seal.unlink()
+    def _reopen(self) -> None:
+        """Remove the run's manifest, durably, before what it covers changes."""
+        manifest = self.path / MANIFEST_NAME
+        if manifest.exists():
+            manifest.unlink()
             atomic.sync_directory(self.path)
 
     def _recover(self) -> None:
         """Bring the folder to the old or to the new state after a process died in it."""
         unfinished = unfinished_folders(self.path)
         replaced = [(index, kind, folder) for folder, index, kind, state in unfinished if state == "replaced"]
-        standing = {int(folder.name[:2]) for folder in standing_folders(self.path, 0)}
-        has_successor = bool(replaced) and replaced[0][0] in standing
+        committed = {int(folder.name[:2]) for folder in stage_folders(self.path, 0)}
+        has_successor = bool(replaced) and replaced[0][0] in committed
         for index, kind, folder in replaced if not has_successor else reversed(replaced):
             if has_successor:
                 atomic.remove_folder(folder)
@@ -232,10 +232,10 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete the run's own files and stages, and nothing else."""
-        self._break_seal()
+        self._reopen()
         for name in (*get_args(RunFile), *get_args(SearchFile)):
             (self.path / name).unlink(missing_ok=True)
-        self._shelf.clear()
+        self._cache.clear()
         self.discard(0)
         atomic.sync_directory(self.path)
 
@@ -248,9 +248,9 @@ class RunFolder:
             atomic.remove_empty(self._made)
 
 
-def sealed_files(run: Path) -> tuple[str, ...]:
-    """Return the names of the files that a run's seal covers."""
-    return (*SEALED, *(name for name in get_args(SearchFile) if (run / name).exists()))
+def covered_files(run: Path) -> tuple[str, ...]:
+    """Return the names of the files that a run's manifest covers."""
+    return (*COVERED, *(name for name in get_args(SearchFile) if (run / name).exists()))
 
 
 def _key_of(stage: Path) -> str | None:

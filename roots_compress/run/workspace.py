@@ -21,7 +21,7 @@ from roots_compress.run.manifest import (
     read_manifest,
     record_file,
 )
-from roots_compress.run.shelf import Shelf
+from roots_compress.run.stage_cache import StageCache
 from roots_compress.run.stages import METRICS_NAME, CommittedStage, stage_folder_name
 
 MAX_STAGES = 100
@@ -38,7 +38,7 @@ class Workspace:
     def __init__(self, run: Path, index: int, kind: StageKind, name: str, key: StageKey) -> None:
         self._run = run
         self._index, self._kind, self._name, self._key = index, kind, name, key
-        self._shelf = Shelf(run)
+        self._cache = StageCache(run)
         self._final = run / stage_folder_name(index, kind)
         self._partial = run / f".{self._final.name}.partial"
         self._stage = self._partial / "stage"
@@ -52,10 +52,10 @@ class Workspace:
         """The graph's path in the run once committed, as `StageResult.onnx` holds it."""
 
     @property
-    def stands(self) -> bool:
-        """Whether the very same stage stands here; its files may be damaged."""
-        standing = _manifest_of(self._final)
-        return standing is not None and standing.key.asked == self._key.asked
+    def was_committed(self) -> bool:
+        """Whether the very same stage was committed here before; its files may be damaged."""
+        manifest = _manifest_of(self._final)
+        return manifest is not None and manifest.key.asked == self._key.asked
 
     def prepare(self) -> None:
         """Make the folders, keeping the work of an interrupted attempt with the same key."""
@@ -73,7 +73,7 @@ class Workspace:
     @property
     def chosen(self) -> dict[str, Json] | None:
         """What the very same stage chose by timing when it was committed before, if it was."""
-        for folder in (self._final, *self._shelf.folders(self._key)):
+        for folder in (self._final, *self._cache.folders(self._key)):
             manifest = _manifest_of(folder)
             if manifest is not None and manifest.key.asked == self._key.asked:
                 return manifest.key.chosen
@@ -87,7 +87,7 @@ class Workspace:
         inputs: Mapping[str, str] | None = None,
         chosen: Mapping[str, Json] | None = None,
     ) -> CommittedStage:
-        """Publish the stage in place of any that stands at its index, and of those that were made from it.
+        """Publish the stage in place of any at its index, and of those that were made from it.
 
         Where it is the same stage made again, because files of it were damaged, and its checkpoint has come
         out the same, those after it stay.
@@ -120,21 +120,22 @@ class Workspace:
                 files={name: record_file(path) for name, path in self._synced_files().items()},
             )
             atomic.write_text(self._stage / MANIFEST_NAME, manifest.to_text())
-            given_up = range(self._index, self._index + 1 if self._stands_already(manifest) else MAX_STAGES)
+            given_up = range(self._index, self._index + 1 if self._is_repeated(manifest) else MAX_STAGES)
             replaced = set_aside(self._run, given_up)
             atomic.move_folder(self._stage, self._final)
             for folder in replaced:
                 atomic.remove_folder(folder)
             remove_partials(self._run, given_up)
-            self._shelf.remove(self._key)
+            self._cache.remove(self._key)
         return CommittedStage(self._final, manifest, result)
 
-    def _stands_already(self, manifest: Manifest) -> bool:
-        """Whether the stage that stands here was committed with this key and this very checkpoint."""
-        standing = _manifest_of(self._final)
-        if standing is None:
-            return False
-        return standing.key == manifest.key and standing.checkpoint_files == manifest.checkpoint_files
+    def _is_repeated(self, manifest: Manifest) -> bool:
+        """Whether the stage here was committed before with this key and this very checkpoint."""
+        old = _manifest_of(self._final)
+        return old is not None and (old.key, old.checkpoint_files) == (
+            manifest.key,
+            manifest.checkpoint_files,
+        )
 
     def _synced_files(self) -> dict[str, Path]:
         """Force all that the stage wrote to the disk, and return its files."""

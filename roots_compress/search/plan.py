@@ -10,7 +10,7 @@ from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.steps import Step, key_of, keys_of
 from roots_compress.results import candidate_label, figures_line
 from roots_compress.run.keys import StageKey
-from roots_compress.run.shelf import Shelf
+from roots_compress.run.stage_cache import StageCache
 from roots_compress.search.figures import Figures, outcomes_of
 from roots_compress.search.record import Record
 from roots_compress.search.space import Candidate, Space
@@ -46,7 +46,7 @@ def plan_search(setting: Setting, folder: Path) -> Iterator[str]:
     outcomes = outcomes_of(figures) if figures else {}
     known = len(figures) + len(failed)
     yield f"{len(keys)} candidates, {known} of them tried earlier; {search.max_minutes:g} minutes"
-    shelf = Shelf(folder)
+    cached = StageCache(folder)
     for candidate, key in keys.items():
         role = space.role_of(candidate)
         name = candidate_label(candidate) + (f" ({role})" if role == "control" else "")
@@ -54,7 +54,7 @@ def plan_search(setting: Setting, folder: Path) -> Iterator[str]:
             yield f"{name}: tried: {figures_line(*outcomes[candidate].point)}"
         elif candidate in failed:
             yield f"{name}: tried: {failed[candidate]}"
-        elif shelf.holds(key):
+        elif cached.holds(key):
             yield f"{name}: made, to be measured"
         else:
             yield f"{name}: to be tried"

@@ -23,7 +23,7 @@ _MAX_BYTES = 16 << 20
 class Record:
     """What came of the candidates tried, by the sha256 of the stage key of each one's end.
 
-    A key stands for all that a stage depends on, so what failed under it would fail again.
+    A key covers all that a stage depends on, so what failed under it would fail again.
     """
 
     tried: dict[str, Figures] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Carries a search out: makes candidates in one run, the most promising first, and ends as the best one's.
 
-Candidates share what they begin with. A stage that gives way to another is kept on the run's shelf, so each
-is made once, in this search and in those that go on from it.
+Candidates share what they begin with. A stage that gives way to another is kept in the run's stage cache, so
+each is made once, in this search and in those that go on from it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from roots_compress.search.plan import candidate_keys, known_of
 from roots_compress.search.record import NAME, Record
 from roots_compress.search.space import Candidate, Space
 from roots_compress.search.succession import next_candidate
+from roots_compress.stages.registry import stage_of
 from roots_compress.tasks.registry import task_of_graph
 
 
@@ -45,7 +46,7 @@ def run_search(
     Args:
         setting: a recipe with a search, as `prepare` returns it.
         folder: the run; made where it does not exist.
-        fresh: delete the run that stands there first.
+        fresh: delete the run that is there first.
         console: where progress goes.
         recipe_text: the recipe as the user wrote it, kept in the run.
 
@@ -75,7 +76,7 @@ def _alone(best: Recipe, rows: list[CommittedStage]) -> Recipe:
     """Return the best candidate's recipe for a run of its own, with what its stages chose by timing set."""
     made = rows[len(rows) - len(best.stages) :]
     stages = tuple(
-        stage.settled(row.key.chosen) if row.key.chosen is not None else stage
+        stage_of(stage).settled(stage, row.key.chosen) if row.key.chosen is not None else stage
         for stage, row in zip(best.stages, made, strict=True)
     )
     return best.model_copy(update={"name": f"{best.name[:59]}-best", "stages": stages})

@@ -165,6 +165,15 @@ class Stage(ABC, Generic[Config]):
         """
         return None
 
+    def settled(self, config: Config, chosen: Mapping[str, Json]) -> Config:
+        """Return the settings with what the stage chose by timing set, so that nothing is left to choose.
+
+        Args:
+            config: its settings.
+            chosen: as the stage's key holds it.
+        """
+        return config
+
     @abstractmethod
     def run(self, config: Config, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
         """Make a checkpoint of another, which is left as it is.

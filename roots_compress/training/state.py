@@ -26,7 +26,7 @@ from roots_compress.io.atomic import move_folder, read_regular, remove_folder, s
 from roots_compress.io.disk import file_sha256
 from roots_compress.io.names import in_utf8
 from roots_compress.results import Json
-from roots_compress.run.keys import canonical_json, sealed, unsealed
+from roots_compress.run.keys import canonical_json, checked_content, with_sha256
 
 SCHEMA = 2
 KEPT = 2
@@ -65,7 +65,7 @@ def save_state(work: Path, state: SavedState, fingerprint: str) -> None:
         "sha256": file_sha256(beside / TENSORS),
         "facts": state.facts,
     }
-    write_text(beside / FACTS, canonical_json(sealed(document)))
+    write_text(beside / FACTS, canonical_json(with_sha256(document)))
     sync_tree(beside)
     remove_folder(final)
     move_folder(beside, final)
@@ -96,7 +96,7 @@ def fingerprint_of(facts: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> 
 
 def _read(folder: Path, fingerprint: str) -> SavedState | None:
     try:
-        document: Any = unsealed(read_regular(folder / FACTS, _MAX_FACTS_BYTES))
+        document: Any = checked_content(read_regular(folder / FACTS, _MAX_FACTS_BYTES))
         if document["schema"] != SCHEMA or document["fingerprint"] != fingerprint:
             return None
         if document["sha256"] != file_sha256(folder / TENSORS):

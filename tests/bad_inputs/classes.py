@@ -45,7 +45,7 @@ CLASSES: dict[int, str] = {
     92: "forcing a foreign folder", 93: "seeds out of range", 94: "no threads", 95: "unknown stage",
     96: "output that cannot be written", 97: "odd paths", 98: "output inside an input",
     # Beyond the survey
-    99: "GGUF that is damaged", 100: "figures, recipes and seals of a run that are damaged",
+    99: "GGUF that is damaged", 100: "figures, recipes and manifests of a run that are damaged",
     101: "graph that opens and cannot run", 102: "configuration that a graph contradicts",
     103: "numbers beyond any machine", 104: "prompts and contexts out of bounds",
 }  # fmt: skip

@@ -84,7 +84,7 @@ def _make_run(folder: Path) -> None:
         run.write_metrics(figures.run(row))
         run.write_text("recipe.yaml", json.dumps(RECIPE))
         run.write_text("report.html", "<!doctype html>")
-        run.seal()
+        run.finish()
 
 
 def write_gguf(path: Path) -> None:

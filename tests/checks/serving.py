@@ -102,7 +102,7 @@ CHECKS = [
     ),
     Check(
         "the graph's caches are swapped",
-        "parity._run",
+        "CausalLM.parity_runs",
         lambda folder: parity_after(swap_caches, tiny_model(), folder),
         StageError,
         guard="yield (..., np.stack(...), ...)",

@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from tests.bad_inputs.sandbox import warm_up
-from tests.forked import be_the_command
+from tests.cli.surroundings import Step, allows_mounts, command
+from tests.faults.commands import Commands
 from tests.tiny import TEXT, tiny_model, tiny_tokenizer
 
 NAMES = {
     "no text": b"caf\xe9\xff",
-    "lines": b"a\nb",
-    "markup": b"[red]{x}<b>&$(y)",
+    "lines, markup, right to left": "a\nb[red]{x}<b>&$(y)\u202ez".encode(),
     "long": b"n" * 255,
-    "dash": b"-rf",
-    "right to left": "a\u202eb".encode(),
 }
-CLONE_NEWNS = 0x00020000
 OK = 0
-
-
-def command(
-    folder: Path, *arguments: object, prepare: Callable[[], object] = lambda: None
-) -> tuple[int, str]:
-    """Carry out a command in a forked child; return its exit code and what it wrote."""
-    log = folder / "log"
-    log.unlink(missing_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        be_the_command([str(each) for each in arguments], log, prepare)
-    _, status = os.waitpid(child, 0)
-    said = log.read_text(encoding="utf-8", errors="replace")
-    assert "Traceback" not in said, said
-    return os.waitstatus_to_exitcode(status), said
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, with a text beside it."""
-    warm_up()
     folder = tmp_path_factory.mktemp("good")
     save_checkpoint(Checkpoint(tiny_model(), tiny_tokenizer()), folder / "model")
     (folder / "text.txt").write_text("\n\n".join([TEXT] * 8), encoding="utf-8")
@@ -85,7 +59,9 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path, model: Path, graph: Path
     return folder
 
 
-def test_models_and_graphs_may_be_in_folders_of_any_name(odd: Path, tmp_path: Path) -> None:
+def test_models_and_graphs_may_be_in_folders_of_any_name(
+    commands: Commands, odd: Path, tmp_path: Path
+) -> None:
     text = ["--data", odd / "text.txt", "--windows", "2", "--block-size", "16"]
     for arguments in (
         ["import", odd / "model", "--out", odd / "imported"],
@@ -97,11 +73,13 @@ def test_models_and_graphs_may_be_in_folders_of_any_name(odd: Path, tmp_path: Pa
         ["verify", odd / "graph"],
         ["init", odd / "recipe.yaml"],
     ):
-        code, said = command(tmp_path, *arguments)
+        code, said = command(commands, *arguments)
         assert code == OK, (arguments[0], said)
 
 
-def test_a_run_may_be_in_a_folder_whose_name_is_no_text(tmp_path: Path, model: Path) -> None:
+def test_a_run_may_be_in_a_folder_whose_name_is_no_text(
+    commands: Commands, tmp_path: Path, model: Path
+) -> None:
     odd = tmp_path / os.fsdecode(NAMES["no text"])
     try:
         odd.mkdir()
@@ -126,20 +104,21 @@ def test_a_run_may_be_in_a_folder_whose_name_is_no_text(tmp_path: Path, model: P
         ["validate", run / "recipe.yaml"],
         ["run", run / "recipe.yaml", "--run", run],
     ):
-        code, said = command(tmp_path, *arguments)
+        code, said = command(commands, *arguments)
         assert code == OK, (arguments[0], said)
 
 
-def test_a_name_in_the_current_folder_may_begin_with_a_dash(tmp_path: Path, model: Path) -> None:
+def test_a_name_in_the_current_folder_may_begin_with_a_dash(
+    commands: Commands, tmp_path: Path, model: Path
+) -> None:
     shutil.copytree(model, tmp_path / "-model")
-    code, said = command(
-        tmp_path, "import", "--out", "-out", "--", "-model", prepare=lambda: os.chdir(tmp_path)
-    )
+    here: Step = ("go", tmp_path)
+    code, said = command(commands, "import", "--out", "-out", "--", "-model", prepare=(here,))
     assert code == OK, said
     assert (tmp_path / "-out" / "model.safetensors").exists()
 
 
-def test_a_checkpoint_may_be_links_into_a_cache(tmp_path: Path, model: Path) -> None:
+def test_a_checkpoint_may_be_links_into_a_cache(commands: Commands, tmp_path: Path, model: Path) -> None:
     """The cache of huggingface_hub: a snapshot links to blobs by relative paths, and may be a link too."""
     blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "f00d"
     blobs.mkdir(parents=True)
@@ -149,14 +128,14 @@ def test_a_checkpoint_may_be_links_into_a_cache(tmp_path: Path, model: Path) -> 
         (snapshot / file.name).symlink_to(Path("..", "..", "blobs", str(number)))
     (tmp_path / "link").symlink_to(snapshot, target_is_directory=True)
     for source in (snapshot, tmp_path / "link"):
-        code, said = command(tmp_path, "import", source, "--out", tmp_path / f"out-{source.name}")
+        code, said = command(commands, "import", source, "--out", tmp_path / f"out-{source.name}")
         assert code == OK, said
-    code, said = command(tmp_path, "export", tmp_path / "link", "--out", tmp_path / "link" / "graph")
+    code, said = command(commands, "export", tmp_path / "link", "--out", tmp_path / "link" / "graph")
     assert code == 2, said
     assert "which it is made from" in said
 
 
-def test_links_that_lead_nowhere_are_told(tmp_path: Path, model: Path) -> None:
+def test_links_that_lead_nowhere_are_told(commands: Commands, tmp_path: Path, model: Path) -> None:
     loop, broken = tmp_path / "loop", tmp_path / "broken"
     loop.symlink_to(loop)
     shutil.copytree(model, broken)
@@ -175,65 +154,35 @@ def test_links_that_lead_nowhere_are_told(tmp_path: Path, model: Path) -> None:
         ["validate", loop],
         ["run", loop],
     ):
-        code, said = command(tmp_path, *arguments)
+        code, said = command(commands, *arguments)
         assert code == 2, (arguments, said)
 
 
-def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, model: Path) -> None:
-    def go() -> None:
-        (tmp_path / "gone").mkdir()
-        os.chdir(tmp_path / "gone")
-        (tmp_path / "gone").rmdir()
-
+def test_a_current_folder_that_is_gone_is_told(commands: Commands, tmp_path: Path, model: Path) -> None:
     for arguments, told in (
         (["import", model, "--out", "out"], "No such file or directory"),
         (["quantize", "model"], "'model' does not exist"),
         (["doctor"], "No such file or directory"),
         (["init"], "No such file or directory"),
     ):
-        code, said = command(tmp_path, *arguments, prepare=go)
+        (tmp_path / "gone").mkdir()
+        code, said = command(commands, *arguments, prepare=(("go_and_lose", tmp_path / "gone"),))
         assert code in (1, 2), (arguments, said)
         assert "error:" in said
         assert told in said
 
 
-def small_disk(place: Path, *options: str) -> None:
-    """Have this process see a small disk at a place, which nobody else sees."""
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)], check=True)
-
-
-def allows_mounts(place: Path) -> bool:
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return False
-    tried = subprocess.run(
-        ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    return tried.returncode == 0
-
-
-SMALL = [("size=4k",), ("nr_inodes=1",), ("nr_inodes=3",)]
-
-
-@pytest.mark.parametrize("options", SMALL)
+@pytest.mark.parametrize("options", ["size=4k", "nr_inodes=1", "nr_inodes=3"])
 def test_no_room_for_temporary_files_names_their_folder(
-    tmp_path: Path, model: Path, graph: Path, options: tuple[str, ...]
+    commands: Commands, tmp_path: Path, model: Path, graph: Path, options: str
 ) -> None:
     place = tmp_path / "small"
     place.mkdir()
     if not allows_mounts(place):
         pytest.skip("mounts need root on Linux")
 
-    def prepare() -> None:
-        import tempfile
-
-        small_disk(place, *options)
-        # A file of a page shows that the folder can be written to, as tempfile asks.
-        os.environ["TMPDIR"] = str(place)
-        tempfile.tempdir = str(place)
-
+    # A file of a page shows that the folder can be written to, as tempfile asks.
+    small: tuple[Step, ...] = (("small_disk", place, options), ("temporary_files_in", place))
     text = ["--data", model.parent / "text.txt", "--windows", "2", "--block-size", "16"]
     for arguments in (
         ["generate", graph, "-p", "The"],
@@ -242,86 +191,75 @@ def test_no_room_for_temporary_files_names_their_folder(
         ["export", model, "--out", tmp_path / "out"],
         ["quantize", model, "--run", tmp_path / "run", *text],
     ):
-        code, said = command(tmp_path, *arguments, prepare=prepare)
+        code, said = command(commands, *arguments, prepare=small)
         assert code in (1, 2), (arguments, said)
         assert str(place) in said
         assert "TMPDIR" in said
         assert not (tmp_path / "out").exists()
 
 
-def test_no_folder_for_temporary_files_at_all(tmp_path: Path, model: Path, graph: Path) -> None:
-    def prepare() -> None:
-        import tempfile
-
-        def none(*_: object) -> str:
-            raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
-
-        tempfile.gettempdir = none
-
+def test_no_folder_for_temporary_files_at_all(
+    commands: Commands, tmp_path: Path, model: Path, graph: Path
+) -> None:
+    none: tuple[Step, ...] = (("no_temporary_folder",),)
     for arguments in (["generate", graph, "-p", "The"], ["import", model, "--out", tmp_path / "out"]):
-        code, said = command(tmp_path, *arguments, prepare=prepare)
+        code, said = command(commands, *arguments, prepare=none)
         assert code == 1, said
         assert "TMPDIR" in said
     # Measuring needs none.
     bench = ["bench", graph, "--context", "8", "--repeats", "1", "--decode-tokens", "1"]
-    code, said = command(tmp_path, *bench, prepare=prepare)
+    code, said = command(commands, *bench, prepare=none)
     assert code == OK, said
 
 
-@pytest.mark.parametrize("options", [("size=16k",), ("size=100k",), ("nr_inodes=3",)])
+@pytest.mark.parametrize("options", ["size=16k", "size=100k", "nr_inodes=3"])
 def test_an_output_without_room_names_its_folder_and_what_it_takes(
-    tmp_path: Path, model: Path, options: tuple[str, ...]
+    commands: Commands, tmp_path: Path, model: Path, options: str
 ) -> None:
     place = tmp_path / "small"
     place.mkdir()
     if not allows_mounts(place):
         pytest.skip("mounts need root on Linux")
     for verb in ("import", "export"):
-        code, said = command(
-            tmp_path, verb, model, "--out", place / "out", prepare=lambda: small_disk(place, *options)
-        )
+        small: Step = ("small_disk", place, options)
+        code, said = command(commands, verb, model, "--out", place / "out", prepare=(small,))
         assert code == 1, said
         assert "output cannot be written: No space left on device" in said
         assert str(place / "out") in said
-        needed = "no more files can be made" if "nr_inodes=3" in options else "weights alone take 100 kB"
+        needed = "no more files can be made" if options == "nr_inodes=3" else "weights alone take 100 kB"
         assert needed in said
 
 
-def test_a_recipe_without_room_leaves_no_empty_file(tmp_path: Path) -> None:
+def test_a_recipe_without_room_leaves_no_empty_file(commands: Commands, tmp_path: Path) -> None:
     place = tmp_path / "small"
     place.mkdir()
     if not allows_mounts(place):
         pytest.skip("mounts need root on Linux")
 
-    def prepare() -> None:
-        small_disk(place, "size=4k")
-        (place / "other").write_bytes(b"x" * 4096)
-
-    code, said = command(tmp_path, "init", place / "recipe.yaml", prepare=prepare)
+    full: tuple[Step, ...] = (("small_disk", place, "size=4k"), ("fill", place / "other", "4096"))
+    code, said = command(commands, "init", place / "recipe.yaml", prepare=full)
     assert code == 2, said
     assert "No space left on device" in said
 
 
-def test_what_only_reads_needs_no_place_to_write(tmp_path: Path, model: Path) -> None:
+def test_what_only_reads_needs_no_place_to_write(commands: Commands, tmp_path: Path, model: Path) -> None:
     """A run on a disk for reading only, from a folder for reading only, with such a home."""
     run = tmp_path / "run"
     text = ["--data", model.parent / "text.txt", "--windows", "2", "--block-size", "16"]
     few = ["--set", "calibration.windows=2", "--set", "calibration.block_size=16"]
-    code, said = command(tmp_path, "quantize", model, "--run", run, *text, *few)
+    code, said = command(commands, "quantize", model, "--run", run, *text, *few)
     assert code == OK, said
     place = tmp_path / "small"
     place.mkdir()
     if not allows_mounts(place):
         pytest.skip("mounts need root on Linux")
 
-    def prepare() -> None:
-        small_disk(place, "size=16M")
-        shutil.copytree(run, place / "run")
-        shutil.copytree(model, place / "model")
-        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        os.environ["HOME"] = str(place)
-        os.chdir(place)
-
+    locked: tuple[Step, ...] = (
+        ("small_disk", place, "size=16M"),
+        ("copy", run, place),
+        ("copy", model, place),
+        ("lock", place),
+    )
     graph = place / "run" / "01-quantize"
     for arguments in (
         ["verify", place / "run"],
@@ -335,9 +273,9 @@ def test_what_only_reads_needs_no_place_to_write(tmp_path: Path, model: Path) ->
         ["import", "model", "--out", tmp_path / "imported"],
         ["export", "model", "--out", tmp_path / "exported"],
     ):
-        code, said = command(tmp_path, *arguments, prepare=prepare)
+        code, said = command(commands, *arguments, prepare=locked)
         assert code == OK, (arguments, said)
     for refused in (["import", "model", "--out", "out"], ["init"], ["quantize", "model", *text]):
-        code, said = command(tmp_path, *refused, prepare=prepare)
+        code, said = command(commands, *refused, prepare=locked)
         assert code == 2, (refused, said)
         assert "Read-only file system" in said

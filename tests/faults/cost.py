@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (RunFolder, "open"),
         (RunFolder, "begin"),
         (RunFolder, "write_text"),
-        (RunFolder, "seal"),
+        (RunFolder, "finish"),
         (Workspace, "commit"),
         (stage_runner, "_unchanged_inputs"),
         (checkpoint, "require_written"),

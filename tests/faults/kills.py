@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roots_compress.run.seal import seal_faults
+from roots_compress.run.run_manifest import run_manifest_faults
 from roots_compress.run.stages import CommittedStage, read_stages, verify
-from roots_compress.run.store import SEALED
+from roots_compress.run.store import COVERED
 from tests.faults.commands import Commands, Reach
 
 ARTIFACTS = ("checkpoint/", "onnx/")
@@ -39,7 +39,7 @@ def artifacts_of(run: Path) -> dict[str, str]:
     """Return the sha256 of every artifact of a finished run by its path, after checking all of its hashes."""
     stages, left_out = read_stages(run)
     assert left_out == []
-    assert seal_faults(run, SEALED, [stage.path.name for stage in stages]) == []
+    assert run_manifest_faults(run, COVERED, [stage.path.name for stage in stages]) == []
     assert [fault for stage in stages for fault in verify(stage)] == []
     return _hashes(stages)
 

@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 from roots_compress.run.manifest import ManifestError
-from roots_compress.run.seal import seal_faults
+from roots_compress.run.run_manifest import run_manifest_faults
 from roots_compress.run.stages import STAGE_FOLDER, read_stage, verify
-from roots_compress.run.store import SEALED
+from roots_compress.run.store import COVERED
 
 
 def check_bit_flips(run: Path, *, flips: int, rng: random.Random) -> int:
@@ -21,7 +21,7 @@ def check_bit_flips(run: Path, *, flips: int, rng: random.Random) -> int:
     """
     stages = sorted(path.name for path in run.iterdir() if STAGE_FOLDER.fullmatch(path.name))
     files = [path for stage in stages for path in sorted((run / stage).rglob("*")) if path.is_file()]
-    files += [run / name for name in (*SEALED, "manifest.json")]
+    files += [run / name for name in (*COVERED, "manifest.json")]
     assert not any(_faults(run, path, stages) for path in files)
     for number in range(flips):
         path = files[number % len(files)]
@@ -39,7 +39,7 @@ def _faults(run: Path, path: Path, stages: list[str]) -> list[str]:
     """Return what `verify` would report of the part that holds a file."""
     top = path.relative_to(run).parts[0]
     if top not in stages:
-        return seal_faults(run, SEALED, stages)
+        return run_manifest_faults(run, COVERED, stages)
     try:
         return verify(read_stage(run / top))
     except ManifestError as error:

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from roots_compress.run.folders import set_aside
-from roots_compress.run.seal import seal_faults
+from roots_compress.run.run_manifest import run_manifest_faults
 from roots_compress.run.stages import read_stages
-from roots_compress.run.store import SEALED, RunFile, RunFolder
+from roots_compress.run.store import COVERED, RunFile, RunFolder
 from roots_compress.run.workspace import Workspace
 from tests.run.stubs import add_stage, contents, make_key
 
@@ -47,15 +47,15 @@ def state_of(run: Path) -> State:
     """Return what the next process finds once it has recovered the folder.
 
     Raises:
-        AssertionError: something is left over, half deleted, not as its manifest says, or under a seal that
-            does not fit it.
+        AssertionError: something is left over, half deleted or not as its manifest says, or the manifest of
+            the run does not fit it.
     """
     with RunFolder.open(run):
         stages = tuple(contents(run))
     assert read_stages(run)[1] == []
     assert not [*run.glob(".*.replaced"), *run.glob(".*.discarded")]
     if (run / "manifest.json").exists():
-        assert seal_faults(run, SEALED, [name for name, _ in stages]) == []
+        assert run_manifest_faults(run, COVERED, [name for name, _ in stages]) == []
     paths = [run / name for name in DESCRIPTIONS]
     return stages, tuple(path.read_text() if path.exists() else None for path in paths)
 
@@ -64,7 +64,7 @@ def describe(run: RunFolder, text: str) -> None:
     """Write all the files that describe a run, as its end does."""
     for name in DESCRIPTIONS:
         run.write_text(name, text)
-    run.seal()
+    run.finish()
 
 
 def _nothing(run: Path) -> None:

@@ -1,8 +1,12 @@
-"""How two records differ: in names alone, which a change may have reason for, or in numbers."""
+"""How two records differ: in names alone, which a change may have reason for, or in numbers.
+
+Tensors are matched by contents and not by names: one that is found under another name was renamed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 Record = dict[str, Any]
@@ -25,20 +29,50 @@ def differences(old: Record, new: Record) -> tuple[list[str], list[str]]:
 
 
 def _numbers(before: Record, after: Record) -> Iterator[str]:
-    for key in ("exit", "figures", "logits"):
+    for key in ("exit", "logits"):
         if before.get(key) != after.get(key):
             yield f"{key}: {before.get(key)} before, {after.get(key)} after"
-    if sorted(before.get("tensors", {}).values()) != sorted(after.get("tensors", {}).values()):
-        yield "the checkpoint's tensors differ"
+    one, other = before.get("figures", {}), after.get("figures", {})
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key) != other.get(key) and not (key == "bytes" and _same_weights(before, after)):
+            yield f"{key}: {one.get(key)} before, {other.get(key)} after"
+    if lost := _missing(before.get("tensors", {}).values(), after.get("tensors", {}).values()):
+        yield f"{lost} of the checkpoint's tensors differ"
     one, other = before.get("graph", {}), after.get("graph", {})
-    for key in ("weights", "operators", "logits"):
+    if lost := _missing(one.get("weights", []), other.get("weights", [])):
+        yield f"{lost} of the graph's weights differ"
+    for key in ("operators", "logits"):
         if one.get(key) != other.get(key):
-            yield f"the graph's {key} differ"
+            yield f"the graph's {key} differ: {one.get(key)} before, {other.get(key)} after"
 
 
 def _names(before: Record, after: Record) -> Iterator[str]:
-    one, other = before.get("tensors", {}), after.get("tensors", {})
-    if one != other and sorted(one.values()) == sorted(other.values()):
-        yield f"the checkpoint's tensors have other names, {len(one.keys() - other.keys())} of them"
-    if before.get("graph", {}).get("files") != after.get("graph", {}).get("files"):
-        yield "the graph's bytes differ"
+    if renamed := list(_renamed(before.get("tensors", {}), after.get("tensors", {}))):
+        yield f"{len(renamed)} of the checkpoint's tensors are renamed: {', '.join(renamed[:3])}"
+    one, other = before.get("graph", {}), after.get("graph", {})
+    if one.get("files") != other.get("files") and _same_weights(before, after):
+        bytes_of = [record.get("figures", {}).get("bytes") for record in (before, after)]
+        sizes = f": {bytes_of[0]} bytes before, {bytes_of[1]} after" if bytes_of[0] != bytes_of[1] else ""
+        yield f"the graph's files differ, its weights do not{sizes}"
+
+
+def _renamed(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:
+    """Yield `old -> new` for each tensor that is found under another name."""
+    places: dict[str, list[str]] = {}
+    for name, content in after.items():
+        if before.get(name) != content:
+            places.setdefault(content, []).append(name)
+    for name, content in before.items():
+        if after.get(name) != content and places.get(content):
+            yield f"{name} -> {places[content].pop(0)}"
+
+
+def _same_weights(before: Record, after: Record) -> bool:
+    weights = [record.get("graph", {}).get("weights", []) for record in (before, after)]
+    return not _missing(*weights)
+
+
+def _missing(before: Iterable[str], after: Iterable[str]) -> int:
+    """Return how many contents only one of the two has, or has more often."""
+    one, other = Counter(before), Counter(after)
+    return max((one - other).total(), (other - one).total())

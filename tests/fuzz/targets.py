@@ -25,7 +25,7 @@ from roots_compress.errors import RootsError
 from roots_compress.report.html import html
 from roots_compress.report.reading import read_figures
 from roots_compress.report.text import markdown, tables
-from roots_compress.run.keys import canonical_json, hash_json, sealed
+from roots_compress.run.keys import canonical_json, hash_json, with_sha256
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
 from roots_compress.run.stages import METRICS_NAME, read_stage
 from roots_compress.runtime.graph_folder import GRAPH_NAME, graph_files
@@ -179,7 +179,7 @@ def _manifest(data: bytes, place: Path) -> None:
     try:
         content = json.loads(data)["content"]
         key = hash_json(content["ingredients"])
-        text = canonical_json(sealed({**content, "key": key})) + "\n"
+        text = canonical_json(with_sha256({**content, "key": key})) + "\n"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
     put(path, text.encode())

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from roots_compress.errors import InputError
+from roots_compress.io import disk
 from roots_compress.io.atomic import system_errors
-from roots_compress.io.disk import amount
+from roots_compress.io.disk import FileHashes, amount, file_sha256
 from roots_compress.io.names import in_utf8, is_utf8
 
 
@@ -73,3 +74,31 @@ def test_a_name_that_is_no_text_has_an_alias_that_is(tmp_path: Path) -> None:
     assert (odd / "file").read_text(encoding="utf-8") == "text"
     with pytest.raises(FileNotFoundError), in_utf8(odd / "absent"):
         pass
+
+
+def test_a_file_is_hashed_once_and_again_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(disk, "file_sha256", counted)
+    monkeypatch.setattr(disk, "_TICK_NS", 0)
+    path, hashes = tmp_path / "weights", FileHashes()
+    path.write_bytes(b"one")
+    assert hashes.sha256(path) == hashes.sha256(path) == file_sha256(path)
+    assert len(read) == 1
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(b"two")
+    os.utime(path, ns=times)
+    assert hashes.sha256(path) == file_sha256(path), "of equal size, and with its times set back"
+
+
+def test_the_hash_of_a_file_that_was_just_written_is_not_relied_on(tmp_path: Path) -> None:
+    path, hashes = tmp_path / "weights", FileHashes()
+    for content in (b"one", b"two", b"one"):
+        path.write_bytes(content)
+        assert hashes.sha256(path) == file_sha256(path)

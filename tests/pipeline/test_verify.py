@@ -18,7 +18,7 @@ from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import InputError
 from roots_compress.pipeline.verify import verify_folder
 from roots_compress.results import RunMetrics
-from roots_compress.run.keys import canonical_json, sealed
+from roots_compress.run.keys import canonical_json, with_sha256
 from roots_compress.run.manifest import record_file
 from roots_compress.run.store import RunFolder
 from tests.run.stubs import MACHINE, make_key, make_result
@@ -36,11 +36,11 @@ def run(chain: Chain, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def reseal(path: Path, change: Callable[[dict[str, object]], None]) -> None:
-    """Change a sealed document as one could who knows how it is sealed."""
+def with_a_fitting_hash(path: Path, change: Callable[[dict[str, object]], None]) -> None:
+    """Change a document that carries its hash as one could who knows how."""
     document = json.loads(path.read_text())["content"]
     change(document)
-    path.write_text(canonical_json(sealed(document)) + "\n")
+    path.write_text(canonical_json(with_sha256(document)) + "\n")
 
 
 def test_an_untouched_run_passes(chain: Chain) -> None:
@@ -76,7 +76,7 @@ def test_an_unfinished_run_says_so(run: Path) -> None:
     assert faults(run) == ["recipe and figures: the run is not finished, or its manifest.json was removed"]
 
 
-def test_figures_that_are_not_the_stages_own_are_found_under_a_fitting_seal(run: Path) -> None:
+def test_figures_that_are_not_the_stages_own_are_found_under_a_fitting_hash(run: Path) -> None:
     document = json.loads((run / "metrics.json").read_text())
     document["stages"][3]["perplexity"] -= 1
     (run / "metrics.json").write_text(json.dumps(document))
@@ -86,7 +86,7 @@ def test_figures_that_are_not_the_stages_own_are_found_under_a_fitting_seal(run:
         record = record_file(run / "metrics.json")
         content["files"]["metrics.json"] = {"bytes": record.bytes, "sha256": record.sha256}
 
-    reseal(run / "manifest.json", adopt)
+    with_a_fitting_hash(run / "manifest.json", adopt)
     assert faults(run) == [
         "recipe and figures: metrics.json has other figures for 03-quantize than the stage itself"
     ]

@@ -15,7 +15,7 @@ from tests.planted.bugs import BUGS
 from tests.planted.harness import Answer, Failure, fault
 from tests.symbols import ROOT, StaleSymbolError, find_symbol
 
-QUICK = ("silent-casts", "worst-units")
+QUICK = "silent-casts"
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
@@ -53,10 +53,10 @@ def test_only_the_stated_failure_counts() -> None:
         assert (fault(guarded, Answer(1, failure, "", 0.0)) is None) is caught
 
 
-def test_some_bugs_are_planted_and_caught() -> None:
-    command = [sys.executable, "-m", "tests.planted", "--only", *QUICK]
+def test_a_bug_is_planted_and_caught() -> None:
+    command = [sys.executable, "-m", "tests.planted", "--only", QUICK]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert f"{len(QUICK)} of {len(QUICK)} bugs caught" in done.stdout, done.stdout + done.stderr
+    assert "1 of 1 bugs caught" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
 
 

@@ -9,10 +9,10 @@ from roots_compress.run.keys import (
     StageKey,
     asked_of,
     canonical_json,
+    checked_content,
     explain_change,
-    sealed,
     stage_key,
-    unsealed,
+    with_sha256,
 )
 
 STAGE: dict[str, Json] = {"kind": "prune", "name": "prune", "ratio": 0.25}
@@ -60,11 +60,11 @@ def test_the_machine_and_the_code_are_ingredients(
     assert make().sha256 != before.sha256
 
 
-def test_what_was_sealed_is_read_back_until_it_is_changed() -> None:
-    text = canonical_json(sealed({"steps": 7}))
-    assert unsealed(text) == {"steps": 7}
+def test_what_carries_its_hash_is_read_back_until_it_is_changed() -> None:
+    text = canonical_json(with_sha256({"steps": 7}))
+    assert checked_content(text) == {"steps": 7}
     with pytest.raises(ValueError, match="changed since"):
-        unsealed(text.replace("7", "8"))
+        checked_content(text.replace("7", "8"))
 
 
 def test_a_label_is_no_ingredient() -> None:

@@ -350,3 +350,16 @@ def test_the_lock_does_not_follow_a_link(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write the run"):
         RunFolder.open(tmp_path / "run")
     assert victim.read_text() == "precious"
+
+
+def test_a_folder_of_the_users_with_a_stages_name_is_left_alone(tmp_path: Path) -> None:
+    own = tmp_path / "01-notes"
+    with RunFolder.open(tmp_path) as run:
+        add_stage(run, "baseline", "b")
+        own.mkdir()
+        (own / "note.txt").write_text("mine")
+        add_stage(run, "prune", "p")
+        assert read_stages(tmp_path)[1] == []
+    with RunFolder.open(tmp_path, fresh=True) as run:
+        assert run.stages() == []
+    assert (own / "note.txt").read_text() == "mine"

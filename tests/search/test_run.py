@@ -99,8 +99,8 @@ def test_every_candidate_is_tried_and_each_stage_is_made_once(
     assert metrics.search.failed == {}
     made = output.count("graph agrees with the checkpoint")
     assert made == ALL, "as many stages as candidates: their beginnings are candidates too"
-    on_shelf = [path for path in (folder / "shelf").glob("*/*") if path.is_dir()]
-    assert len(on_shelf) + len(read_stages(folder)[0]) == made
+    cached = [path for path in (folder / "shelf").glob("*/*") if path.is_dir()]
+    assert len(cached) + len(read_stages(folder)[0]) == made
 
 
 def test_front_controls_and_best_are_marked(finished: tuple[Recipe, Path, RunMetrics, str]) -> None:
@@ -302,7 +302,7 @@ def test_an_interrupted_search_goes_on_where_it_was_stopped(
     assert len(metrics.search.candidates) == 4
 
 
-def test_fresh_takes_the_shelf_away(text_file: Path, folder: Path) -> None:
+def test_fresh_takes_the_stage_cache_away(text_file: Path, folder: Path) -> None:
     recipe = searched(text_file, CHOICES[2], minutes=1e-9)
     metrics = run_search(prepare(recipe, folder), folder, fresh=True, console=Console(quiet=True))
     assert len(metrics.stages) == 1

@@ -132,11 +132,11 @@ def test_a_damaged_one_is_written_again(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(StageError, match="cannot write"):
             ask(tmp_path)
         return
-    sealed = json.loads(text)
-    sealed["content"]["tokens"][0][5] += 1
+    changed = json.loads(text)
+    changed["content"]["tokens"][0][5] += 1
     path.write_text(
         {
-            "changed": json.dumps(sealed),
+            "changed": json.dumps(changed),
             "cut": text[: len(text) // 2],
             "empty": "",
             "another document": "[1]",

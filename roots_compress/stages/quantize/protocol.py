@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.errors import Key
 from roots_compress.models.limits import require_fusible
+from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
 
@@ -40,6 +42,10 @@ class QuantizeStage(Stage[QuantizeConfig]):
         """Count the weights by the scheme's width."""
         assert parameters is not None
         return least(parameters, parameters, width=STORED_BYTES[config.scheme])
+
+    def settled(self, config: QuantizeConfig, chosen: Mapping[str, Json]) -> QuantizeConfig:
+        """Name the products that were chosen."""
+        return config.settled(chosen)
 
     def run(self, config: QuantizeConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
         """Measure errors, choose formats, and round."""

@@ -25,7 +25,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.io.atomic import disk_errors, read_regular, write_text
 from roots_compress.results import Json
-from roots_compress.run.keys import sealed, unsealed
+from roots_compress.run.keys import checked_content, with_sha256
 from roots_compress.training.state import fingerprint_of
 
 FILE = "teacher-text.json"
@@ -85,14 +85,14 @@ def with_teacher_text(
     content: dict[str, Json] = {"identity": identity, "tokens": own.input_ids.tolist()}
     with disk_errors(path, StageError):
         # On one line: a token a line would take twice the room.
-        write_text(path, json.dumps(sealed(content), separators=(",", ":")) + "\n")
+        write_text(path, json.dumps(with_sha256(content), separators=(",", ":")) + "\n")
     return concatenated(windows, own)
 
 
 def _read(path: Path, identity: dict[str, Json], tokens: int) -> np.ndarray | None:
     """Return the kept text, `NT`; None where there is none of this teacher and length, or it is damaged."""
     try:
-        content = unsealed(read_regular(path, tokens * _MAX_TOKEN_BYTES + _MAX_OTHER_BYTES))
+        content = checked_content(read_regular(path, tokens * _MAX_TOKEN_BYTES + _MAX_OTHER_BYTES))
         return np.array(content["tokens"], dtype=np.int64) if content["identity"] == identity else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

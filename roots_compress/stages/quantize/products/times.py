@@ -17,7 +17,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.io.atomic import read_regular, write_text
 from roots_compress.models.config import RootsConfig
 from roots_compress.results import Json
-from roots_compress.run.keys import sealed, unsealed
+from roots_compress.run.keys import checked_content, with_sha256
 from roots_compress.stages.quantize.products.choice import FormTimes
 from roots_compress.stages.quantize.products.measured import measured_times
 from roots_compress.stages.quantize.products.timing import layer_weights, time_here
@@ -65,14 +65,14 @@ def form_times(
     if found is None:
         found = time_here(model, config, work / "timing", portable=portable, console=console)
     # On the disk before anything is made of it: what is gone on from after a kill was made by these times.
-    write_text(work / NAME, json.dumps(sealed(found.to_json())))
+    write_text(work / NAME, json.dumps(with_sha256(found.to_json())))
     return found
 
 
 def _kept(path: Path) -> FormTimes | None:
     """Return what an attempt at the stage left that did not come to its end."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return FormTimes.from_json(unsealed(read_regular(path, _MAX_BYTES)))
+        return FormTimes.from_json(checked_content(read_regular(path, _MAX_BYTES)))
     return None
 
 

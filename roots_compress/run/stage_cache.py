@@ -1,8 +1,8 @@
-"""Where a run keeps stages that are not in its chain: a search comes back to them.
+"""The stage cache of a run: committed stages outside its chain, to which a search comes back.
 
-    shelf/KEY/NN-KIND/        a committed stage, as it stood in the run; KEY begins what was asked of it
+    shelf/KEY/NN-KIND/        a committed stage, as it was in the run; KEY begins what was asked of it
 
-A stage goes onto the shelf and comes back by one rename, so it is on the disk once, and never in between.
+A stage enters and leaves the cache by one rename, so it is on the disk once at any moment.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from roots_compress.run.keys import StageKey
 from roots_compress.run.manifest import ManifestError, read_manifest
 from roots_compress.run.stages import STAGE_FOLDER, CommittedStage, read_stage, verify
 
-SHELF_NAME = "shelf"
+FOLDER_NAME = "shelf"
 
 
-class Shelf:
-    """The shelf of one run; it is there once `make` was called."""
+class StageCache:
+    """The stage cache of one run; it exists once `make` was called."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
-        self.path = run / SHELF_NAME
+        self.path = run / FOLDER_NAME
 
     @property
     def exists(self) -> bool:
@@ -36,7 +36,7 @@ class Shelf:
         atomic.sync_directory(self._run)
 
     def put(self, folder: Path) -> None:
-        """Move a stage's folder from the run to the shelf; one without a readable manifest is deleted."""
+        """Move a stage's folder from the run into the cache; one without a readable manifest is deleted."""
         try:
             manifest = read_manifest(folder)
         except ManifestError:
@@ -75,7 +75,7 @@ class Shelf:
         atomic.remove_folder(self._place(key))
 
     def clear(self) -> None:
-        """Delete the shelf and all that is on it."""
+        """Delete the cache."""
         atomic.remove_folder(self.path)
 
     def folders(self, key: StageKey) -> list[Path]:

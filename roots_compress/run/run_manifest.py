@@ -1,6 +1,6 @@
-"""The seal of a finished run: hashes of the files that describe it and of its stages' manifests.
+"""The manifest of a finished run: hashes of the files that describe it and of its stages' manifests.
 
-The seal is written last and taken away before anything changes, so a run that has one is finished. Each
+It is written last and removed before anything changes, so a run that has one is finished. Each
 stage's manifest answers for the stage's own files.
 """
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from roots_compress.io.atomic import read_regular
 from roots_compress.results import Json
-from roots_compress.run.keys import canonical_json, sealed
+from roots_compress.run.keys import canonical_json, with_sha256
 from roots_compress.run.manifest import MANIFEST_NAME, record_file
 
 SCHEMA = 1
 _MAX_BYTES = 16 << 20
 
 
-def seal_text(run: Path, files: Iterable[str], stages: Iterable[str]) -> str:
-    """Return the seal of what stands in a run's folder now.
+def run_manifest_text(run: Path, files: Iterable[str], stages: Iterable[str]) -> str:
+    """Return the manifest of what is in a run's folder now.
 
     Args:
         run: the folder.
@@ -31,10 +31,10 @@ def seal_text(run: Path, files: Iterable[str], stages: Iterable[str]) -> str:
     names = [*files, *(f"{stage}/{MANIFEST_NAME}" for stage in stages)]
     records: dict[str, Json] = {name: dict(asdict(record_file(run / name))) for name in names}
     document: dict[str, Json] = {"schema": SCHEMA, "files": records}
-    return canonical_json(sealed(document)) + "\n"
+    return canonical_json(with_sha256(document)) + "\n"
 
 
-def seal_faults(run: Path, files: Iterable[str], stages: Iterable[str]) -> list[str]:
+def run_manifest_faults(run: Path, files: Iterable[str], stages: Iterable[str]) -> list[str]:
     """Return what is wrong with a run's descriptions, one line each; an empty list means intact.
 
     Args:
@@ -50,7 +50,7 @@ def seal_faults(run: Path, files: Iterable[str], stages: Iterable[str]) -> list[
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         return [f"{MANIFEST_NAME} unreadable ({type(error).__name__})"]
     try:
-        actual_text = seal_text(run, files, stages)
+        actual_text = run_manifest_text(run, files, stages)
     except OSError as error:
         return [f"{error.filename}: {error.strerror}"]
     if actual_text == text:

@@ -1,4 +1,4 @@
-"""The shelf: stages that give way are kept, and come back whole."""
+"""The stage cache: stages that give way are kept, and come back whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from roots_compress.run.store import RunFolder
 from tests.run.stubs import MACHINE, add_stage, contents, make_key, make_result
 
 
-def test_without_a_shelf_what_gives_way_is_gone(tmp_path: Path) -> None:
+def test_without_a_cache_what_gives_way_is_gone(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         add_stage(run, "baseline", "b")
         old = add_stage(run, "prune", "p")
@@ -88,7 +88,7 @@ def test_a_damaged_stage_of_a_search_begun_again_is_told_what_it_chose(
 
 
 @pytest.mark.parametrize("damage", ["q", "longer"])
-def test_a_stage_that_changed_on_the_shelf_is_not_taken_back(damage: str, tmp_path: Path) -> None:
+def test_a_stage_that_changed_in_the_cache_is_not_taken_back(damage: str, tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         add_stage(run, "baseline", "b")
         run.keep_displaced()
