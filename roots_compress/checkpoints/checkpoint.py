@@ -10,7 +10,7 @@ import errno
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -58,7 +58,11 @@ MISMATCHED = "The checkpoint is incomplete or its configuration belongs to anoth
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and the tokenizer it was trained with."""
+    """A model and the tokenizer it was trained with.
+
+    Its class is that of `models/encoders.py` for the head of its specification; stages that need one head ask
+    the specification for it.
+    """
 
     model: RootsForCausalLM
     tokenizer: PreTrainedTokenizerFast
@@ -175,7 +179,7 @@ def _assemble(
 ) -> RootsForCausalLM:
     """Return a model made of exactly these tensors."""
     with torch.device("meta"):
-        model = make_model(config)
+        model = cast(RootsForCausalLM, make_model(config))
     expected = model.state_dict()
     state: dict[str, Tensor] = {}
     for name, tensor in tensors:

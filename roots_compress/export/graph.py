@@ -197,10 +197,10 @@ def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) 
     matrices.change_rows()
     # Tied weights are one initializer: the embedding's.
     logits_MV = matrices.linear(EMBEDDING if spec.tied else HEAD, flat_MW)
-    if spec.head.scale != 1:
-        logits_MV = builder.op("Mul", logits_MV, builder.floats(spec.head.scale))
-    if spec.head.softcap is not None:
-        cap = builder.floats(spec.head.softcap)
+    if spec.lm_head.scale != 1:
+        logits_MV = builder.op("Mul", logits_MV, builder.floats(spec.lm_head.scale))
+    if spec.lm_head.softcap is not None:
+        cap = builder.floats(spec.lm_head.softcap)
         logits_MV = builder.op("Mul", builder.op("Tanh", builder.op("Div", logits_MV, cap)), cap)
     if builder.dtype != ir.DataType.FLOAT:
         logits_MV = builder.cast(logits_MV, ir.DataType.FLOAT)

@@ -11,8 +11,9 @@ from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import OpSpec
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Activation, Mlp
-from roots_compress.models.spec import Embeddings, Layer, LmHead, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack, Sublayer
 
 Windows = Literal["none", "all", "by_layer"]
 Biases = Literal["none", "qkv", "qkvo"]

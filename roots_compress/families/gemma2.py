@@ -19,8 +19,9 @@ from roots_compress.families.gemma import GEMMA_ACTIVATIONS
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Layer, LmHead, ModelSpec, Norm, Sublayer
+from roots_compress.models.spec import Layer, ModelSpec, Norm, Sublayer
 
 WINDOW = 4096
 """Where a configuration does not say it."""
@@ -86,7 +87,7 @@ def write_gemma(spec: ModelSpec) -> dict[str, Any]:
         # transformers wants one also where no layer slides.
         "sliding_window": next((each.window for each in spec.attentions() if each.window), WINDOW),
         "layer_types": layer_types(spec.attentions()),
-        "final_logit_softcapping": spec.head.softcap,
+        "final_logit_softcapping": spec.lm_head.softcap,
     }
 
 

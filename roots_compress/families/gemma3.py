@@ -17,8 +17,9 @@ from roots_compress.families.gemma2 import (
 )
 from roots_compress.families.switches import Switches, shown
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import LmHead, ModelSpec
+from roots_compress.models.spec import ModelSpec
 from roots_compress.models.version1 import plain_rope
 
 FULL, SLIDING = "full_attention", "sliding_attention"

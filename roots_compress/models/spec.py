@@ -147,6 +147,17 @@ class ModelSpec(Part):
         return stack
 
     @property
+    def lm_head(self) -> LmHead:
+        """The head of a model that predicts the next token.
+
+        Raises:
+            ValueError: the model is for something else.
+        """
+        if not isinstance(self.head, LmHead):
+            raise ValueError(f"the model does not predict the next token; its head is {self.head.kind}")
+        return self.head
+
+    @property
     def predicts_tokens(self) -> bool:
         """Whether the head has a matrix as large as the embedding."""
         return isinstance(self.head, LmHead | MaskedLmHead)

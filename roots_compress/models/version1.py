@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from roots_compress.models.ops.attention import Attention, BlockSparse, QkNorm, Rope, TopM
 from roots_compress.models.ops.base import LARGEST
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import (
     Embeddings,
     Layer,
-    LmHead,
     ModelSpec,
     Norm,
     Stack,
@@ -270,7 +270,7 @@ def _common(spec: ModelSpec, attentions: list[Attention], mlps: list[Mlp]) -> di
         "max_position_embeddings": spec.max_positions,
         "position": "rotary" if spec.embeddings.positions is None else "learned",
         "embedding_scale": spec.embeddings.scale,
-        "logit_scale": spec.head.scale,
+        "logit_scale": spec.lm_head.scale,
         "tie_word_embeddings": spec.tied,
         "layers": [
             {

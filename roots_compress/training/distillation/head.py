@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from roots_compress.models.device import as_multiplied
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.spec import LmHead
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.training.memory import hand_back_free_memory
 
 PROJECTED = 1 << 23
