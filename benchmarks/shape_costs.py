@@ -2,9 +2,9 @@
 
     python benchmarks/shape_costs.py CHECKPOINT [--windows N]
 
-Pruning for a target scales each half-layer's costs by one trial cut that it holds against the gradients of a
+Pruning for a target scales each block's costs by one trial cut that it holds against the gradients of a
 few windows (`stages/prune/sensitivity.py`). This judges such cuts on each window by itself, half of the
-windows being of the model's own text, and prints for every half-layer what the cut costs in nats a token by
+windows being of the model's own text, and prints for every block what the cut costs in nats a token by
 K-FAC, the factor between that and what the gradients say, and the standard error of that factor, as a share
 of it, with as many windows as pruning takes.
 """
@@ -28,13 +28,13 @@ from roots_compress.data.packing import pack
 from roots_compress.stages.prune.sensitivity import (
     TRIAL_WINDOWS,
     LayerCosts,
+    Trial,
     held_against_gradients,
     layer_costs,
 )
 from roots_compress.system.threads import default_threads
 
 QUIET = Console(quiet=True)
-HALVES = ("attention", "MLP")
 
 
 def main() -> None:
@@ -67,26 +67,32 @@ def main() -> None:
     )
     mean_LH = factors_NLH.mean(axis=0)
     error_LH = factors_NLH.std(axis=0, ddof=1) / mean_LH / TRIAL_WINDOWS**0.5
-    columns = [f"{name}: {what}" for name in HALVES for what in ("K-FAC", "factor", "error")]
+    blocks = list(costs[0])
+    columns = [f"{name}: {what}" for name in blocks for what in ("K-FAC", "factor", "error")]
     print(f"median errors: {', '.join(f'{each:.0%}' for each in np.median(error_LH, axis=0))}\n")
     print(f"| layer | {' | '.join(columns)} |\n" + "|---" * (1 + len(columns)) + "|")
     for index, each in enumerate(costs):
         cells = [
             f"{0.0 if trial is None else trial.cost:.5f} | {factor:.2f} | {error:.0%}"
-            for trial, factor, error in zip(each.trials, mean_LH[index], error_LH[index], strict=True)
+            for trial, factor, error in zip(trials_of(each), mean_LH[index], error_LH[index], strict=True)
         ]
         print(f"| {index} | {' | '.join(cells)} |")
-    for column, name in enumerate(HALVES):
-        trials = [each.trials[column] for each in costs]
+    for column, name in enumerate(blocks):
+        trials = [trials_of(each)[column] for each in costs]
         estimated = np.array([0.0 if trial is None else trial.cost for trial in trials])
         judged = float((estimated * mean_LH[:, column]).sum())
         print(f"\n{name}, all layers: {estimated.sum():.4f} by K-FAC, {judged:.4f} by the gradients")
 
 
-def factors(costs: Sequence[LayerCosts], held: Sequence[LayerCosts]) -> list[tuple[float, float]]:
-    """Return by how much each layer's costs were scaled: attention's, and the MLP's."""
+def trials_of(costs: LayerCosts) -> list[Trial | None]:
+    """Return the cut of each block that is held against the gradients."""
+    return [block.trial for block in costs.values()]
+
+
+def factors(costs: Sequence[LayerCosts], held: Sequence[LayerCosts]) -> list[tuple[float, ...]]:
+    """Return by how much the costs of each layer's blocks were scaled."""
     return [
-        (_ratio(before.attention, after.attention), _ratio(before.mlp, after.mlp))
+        tuple(_ratio(before[name].costs, after[name].costs) for name in before)
         for before, after in zip(costs, held, strict=True)
     ]
 

@@ -156,6 +156,7 @@ def keep_residual_channels(model: RootsForCausalLM, kept: Sequence[int]) -> None
     removed = _complement(kept, model.config.hidden_size)
     if removed:
         residual_group(model, removed).prune()
+        _cut_untraced_readers(model, kept)
     model.config.spec = model.config.spec.with_embeddings(width=len(kept))
     # Embedding and head were cut each by itself; where they are one matrix, they become so again.
     model.tie_weights()
@@ -192,6 +193,16 @@ def _cut_norms(block: Block, axis: Axis, kept: Sequence[int]) -> None:
             entries = [unit * member.size + offset for unit in kept for offset in range(member.size)]
             module.weight = nn.Parameter(module.weight.detach()[entries])
             module.normalized_shape = (len(entries),)
+
+
+def _cut_untraced_readers(model: RootsForCausalLM, kept: Sequence[int]) -> None:
+    """Cut what reads the residual stream and is in no trace, such as a router."""
+    for reader in (
+        each for layer in model.model.layers for half in layer.halves for each in half.block.readers()
+    ):
+        if reader.in_features > len(kept):
+            reader.weight = nn.Parameter(reader.weight.detach()[:, list(kept)])
+            reader.in_features = len(kept)
 
 
 def _complement(kept: Sequence[int], count: int) -> list[int]:

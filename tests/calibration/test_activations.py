@@ -14,6 +14,7 @@ from roots_compress.calibration.activations import InputStatistics, ResidualStre
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.modeling import RootsForCausalLM
+from tests.specs import SPECS
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 DOWN = "model.layers.0.mlp.down_proj"
@@ -109,8 +110,9 @@ def test_infinite_activations_are_refused_by_name(value: float) -> None:
         {"position": "learned", "norm": "layer_norm", "gated_mlp": False, "embedding_scale": 3.0},
         {"layers": [tiny_layer(sliding_window=4), tiny_layer(head_dim=4, num_attention_heads=2)]},
         {"attention": {"kind": "top_m", "top_m": 3}},
+        *SPECS.values(),
     ],
-    ids=["llama", "gpt2", "windows and widths differ", "sparse"],
+    ids=["llama", "gpt2", "windows and widths differ", "sparse", *SPECS],
 )
 @pytest.mark.parametrize("documents", [1, 3])
 def test_the_residual_stream_follows_the_plain_forward(overrides: dict[str, Any], documents: int) -> None:
@@ -126,8 +128,8 @@ def test_the_residual_stream_follows_the_plain_forward(overrides: dict[str, Any]
         assert model.model.layers is layers, "the layers are put back"
         for index, layer in enumerate(layers):
             torch.testing.assert_close(torch.cat(stream.hidden), states[index], rtol=1e-4, atol=1e-5)
-            stream.add(stream.attention(layer, index))
-            stream.add(stream.mlp(layer))
+            for half in layer.halves:
+                stream.add(half, stream.contributions(half))
     torch.testing.assert_close(torch.cat(stream.hidden), states[-1], rtol=1e-4, atol=1e-5)
 
 
@@ -136,10 +138,10 @@ def test_a_fork_of_the_stream_moves_on_its_own() -> None:
     with torch.no_grad():
         stream, straight = ResidualStream(model, windows), ResidualStream(model, windows)
         fork = stream.fork()
-        for index, layer in enumerate(model.model.layers):
-            fork.advance(layer, index)
-            straight.add(straight.attention(layer, index))
-            straight.add(straight.mlp(layer))
+        for layer in model.model.layers:
+            fork.advance(layer)
+            for half in layer.halves:
+                straight.add(half, straight.contributions(half))
     torch.testing.assert_close(torch.cat(fork.hidden), torch.cat(straight.hidden))
     torch.testing.assert_close(
         torch.cat(stream.hidden), model.model.embed_tokens(torch.from_numpy(windows.input_ids))

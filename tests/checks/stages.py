@@ -26,12 +26,12 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.resizing import keep_mlp_channels
+from roots_compress.models.resizing import keep_units
+from roots_compress.models.spec import Place
 from roots_compress.stages.base import StageContext
 from roots_compress.stages.distill import student as students
 from roots_compress.stages.prune import refit
 from roots_compress.stages.prune import stage as prune_stage
-from roots_compress.stages.prune.plan import LayerTarget
 from roots_compress.stages.prune.targets.allocate import Allocation
 from roots_compress.stages.quantize import head as quantize_head
 from roots_compress.stages.quantize import stage as quantize_stage
@@ -43,6 +43,7 @@ from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from tests.checks.removal import Check, NoticedError
 from tests.export.quantized import quantized
+from tests.stages.prune.shapes import shape
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_model, tiny_tokenizer
 from tests.training.text import windows
 
@@ -91,7 +92,7 @@ def mask_only(folder: Path) -> None:
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
         with torch.no_grad():
             model.get_parameter("model.layers.0.mlp.up_proj.weight")[:12] = 0.0
-        return prune_stage.Cut([], [], Allocation([LayerTarget(2, 2, 48), LayerTarget(2, 2, 48)]))
+        return prune_stage.Cut([], [], Allocation([shape(2, 2, 48)] * 2))
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)
@@ -101,8 +102,8 @@ def forget_a_layer(folder: Path) -> None:
     """Prune with a cut that leaves one of the layers as it was."""
 
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
-        keep_mlp_channels(model, 0, range(36))
-        return prune_stage.Cut([], [], Allocation([LayerTarget(2, 2, 36), LayerTarget(2, 2, 36)]))
+        keep_units(model, Place(0, "mlp"), "mlp_channels", range(36))
+        return prune_stage.Cut([], [], Allocation([shape(2, 2, 36)] * 2))
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)

@@ -9,23 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch_pruning as tp
 from torch import nn
 
 from roots_compress.errors import InputError
+from roots_compress.models.blocks.base import Block
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.base import Axis
 from roots_compress.models.resizing import (
-    attention_group,
-    head_columns,
-    keep_kv_groups,
+    axis_of,
+    block_at,
+    columns_of,
+    group_of,
     keep_layers,
-    keep_mlp_channels,
-    keep_query_heads,
     keep_residual_channels,
-    mlp_group,
-    query_group,
+    keep_units,
 )
+from roots_compress.models.spec import Place
 from tests.faults.commands import Commands
+from tests.specs import SPECS
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
+
+ATTENTION, MLP = (Place(0, "self_attn"), Place(1, "self_attn")), (Place(0, "mlp"), Place(1, "mlp"))
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -51,6 +56,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sparse": {"attention": {"kind": "block", "block_size": 4, "num_blocks": 2}},
 }
 variants = pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS.keys())
+ALL = VARIANTS | SPECS
+every_model = pytest.mark.parametrize("overrides", ALL.values(), ids=ALL.keys())
 
 
 def logits(model: RootsForCausalLM) -> torch.Tensor:
@@ -59,55 +66,115 @@ def logits(model: RootsForCausalLM) -> torch.Tensor:
     return found
 
 
-def parts(group: Any, block: nn.Module) -> dict[str, list[int]]:
-    """Return which channels of which linear layers a dependency group names."""
+def cuttable(model: RootsForCausalLM) -> list[tuple[Place, Block, Axis]]:
+    return [
+        (place, block_at(model, place), axis)
+        for place, op in model.config.spec.blocks()
+        for axis in op.axes()
+        if axis.units > axis.groups
+    ]
+
+
+def halved(axis: Axis) -> list[int]:
+    """Return the units that stay where each group of an axis loses the first half of its own."""
+    return [unit for unit in range(axis.units) if unit % axis.each >= axis.each // 2]
+
+
+def traced(block: Block, axis: Axis, units: list[int]) -> dict[tuple[str, int], list[int]]:
+    """Return which entries of which parameters of linear layers torch-pruning ties to these units."""
     names = {module: name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
-    return {names[item.target.module]: indices for item, indices in group if item.target.module in names}
+    found: dict[tuple[str, int], list[int]] = {}
+    for item, indices in group_of(block, axis, units):
+        module = item.target.module
+        if module not in names:
+            continue
+        columns = item.handler is tp.prune_linear_in_channels
+        found[f"{names[module]}.weight", int(columns)] = indices
+        if not columns and module.bias is not None:
+            found[f"{names[module]}.bias", 0] = indices
+    return found
 
 
-def test_torch_pruning_ties_a_down_column_to_its_gate_and_up_rows() -> None:
-    model = tiny_model()
-    found = parts(mlp_group(model, 1, [3, 7]), model.model.layers[1].mlp)
-    assert found == {"down_proj": [3, 7], "up_proj": [3, 7], "gate_proj": [3, 7]}
+@every_model
+def test_the_axes_are_what_torch_pruning_traces(overrides: dict[str, Any]) -> None:
+    model = tiny_model(**overrides)
+    seen = 0
+    for _, block, axis in cuttable(model):
+        if axis.projection is None:
+            continue
+        for units in ([axis.units - 1], halved(axis)):
+            declared = {
+                (each.parameter, each.dimension): [
+                    unit * each.size + offset for unit in units for offset in range(each.size)
+                ]
+                for each in axis.members
+                if "norm" not in each.parameter
+            }
+            assert traced(block, axis, units) == declared
+            seen += 1
+    assert seen
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(4, 2), (4, 4), (4, 1), (6, 2), (9, 3)])
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_torch_pruning_ties_query_heads_to_their_key_value_head(
-    heads: int, groups: int, qk_norm: bool
-) -> None:
-    layer = tiny_layer(num_attention_heads=heads, num_key_value_heads=groups)
-    model = tiny_model(layers=[layer], qk_norm=qk_norm)
-    each, last = heads // groups, groups - 1
-    columns = head_columns([last], each * 8)
-    found = parts(attention_group(model, 0, columns), model.model.layers[0].self_attn)
-    shared = list(range(last * 8, groups * 8))
-    assert columns == list(range(last * each * 8, heads * 8))
-    assert found == {"o_proj": columns, "q_proj": columns, "k_proj": shared, "v_proj": shared}
+def test_the_last_group_goes_with_its_query_heads(heads: int, groups: int) -> None:
+    model = tiny_model(layers=[tiny_layer(num_attention_heads=heads, num_key_value_heads=groups)])
+    block, each = block_at(model, ATTENTION[0]), heads // groups
+    found = traced(block, axis_of(block, "kv_groups"), [groups - 1])
+    columns, shared = list(range((heads - each) * 8, heads * 8)), list(range((groups - 1) * 8, groups * 8))
+    rows = {(f"{name}.weight", 0): shared for name in ("k_proj", "v_proj")}
+    assert found == {("o_proj.weight", 1): columns, ("q_proj.weight", 0): columns, **rows}
+
+
+@every_model
+def test_a_specification_counts_the_parameters_of_its_model(overrides: dict[str, Any]) -> None:
+    model = tiny_model(**overrides)
+    assert model.config.spec.parameters == model.num_parameters()
+    for place, _, axis in cuttable(model):
+        keep_units(model, place, axis.name, halved(axis_of(block_at(model, place), axis.name)))
+    assert model.config.spec.parameters == model.num_parameters()
 
 
 @variants
-def test_cutting_silent_channels_changes_nothing(overrides: dict[str, Any]) -> None:
+def test_cutting_silent_units_changes_nothing(overrides: dict[str, Any]) -> None:
     model = tiny_model(**overrides)
-    for layer in model.model.layers:
+    before, parameters = None, model.num_parameters()
+    for place, name in ((MLP[0], "mlp_channels"), (ATTENTION[1], "kv_groups"), (ATTENTION[0], "queries")):
+        block = block_at(model, place)
+        axis = axis_of(block, name)
+        gone = [unit for unit in range(axis.units) if unit not in halved(axis)]
         with torch.no_grad():
-            layer.mlp.down_proj.weight[:, 5:21] = 0
-            size = layer.self_attn.num_heads // layer.self_attn.num_kv_heads * 8
-            layer.self_attn.o_proj.weight[:, size : 2 * size] = 0
-    before, parameters = logits(model), model.num_parameters()
-    for index, layer in enumerate(model.model.layers):
-        width, groups = layer.mlp.down_proj.in_features, layer.self_attn.num_kv_heads
-        keep_mlp_channels(model, index, [i for i in range(width) if not 5 <= i < 21])
-        keep_kv_groups(model, index, [i for i in range(groups) if i != 1])
-    torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-5)
+            block.linear(str(axis.projection)).weight[:, columns_of(axis, gone)] = 0
+        before = logits(model)
+        keep_units(model, place, name, halved(axis))
+        torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-5)
     assert model.num_parameters() < parameters
 
 
-@variants
+def test_norms_over_the_projection_are_cut_with_their_heads() -> None:
+    model, whole = (tiny_model(**SPECS["norms over the projection"]) for _ in range(2))
+    keep_units(model, ATTENTION[0], "kv_groups", [1])
+    keep_units(model, ATTENTION[0], "queries", [1])
+    cut, old = block_at(model, ATTENTION[0]), block_at(whole, ATTENTION[0])
+    assert torch.equal(cut.get_parameter("q_norm.weight"), old.get_parameter("q_norm.weight")[24:])
+    assert torch.equal(cut.get_parameter("k_norm.weight"), old.get_parameter("k_norm.weight")[8:])
+
+
+def test_experts_that_no_token_chooses_go_without_a_trace() -> None:
+    model = tiny_model(**SPECS["experts"])
+    with torch.no_grad():
+        block_at(model, MLP[1]).get_parameter("router.weight")[1] = 0
+        keep_units(model, MLP[1], "experts", [0, 2, 3])
+    fresh = RootsForCausalLM(model.config).eval()
+    fresh.load_state_dict(model.state_dict())
+    torch.testing.assert_close(logits(fresh), logits(model))
+    assert axis_of(block_at(model, MLP[1]), "experts").units == 3
+
+
+@every_model
 def test_a_cut_model_decodes_as_it_reads(overrides: dict[str, Any]) -> None:
     model = tiny_model(**overrides)
-    keep_kv_groups(model, 0, [1])
-    keep_mlp_channels(model, 1, range(10))
+    for place, _, axis in cuttable(model):
+        keep_units(model, place, axis.name, halved(axis_of(block_at(model, place), axis.name)))
     keep_layers(model, [1])
     tokens, full = tiny_tokens(), logits(model)
     cache, steps = None, []
@@ -119,11 +186,11 @@ def test_a_cut_model_decodes_as_it_reads(overrides: dict[str, Any]) -> None:
     torch.testing.assert_close(torch.cat(steps, dim=1), full, rtol=1e-4, atol=1e-4)
 
 
-@variants
+@every_model
 def test_modules_and_config_agree_with_a_model_made_from_the_config(overrides: dict[str, Any]) -> None:
     model = tiny_model(**overrides)
-    keep_kv_groups(model, 0, [0])
-    keep_mlp_channels(model, 1, range(0, 40, 4))
+    for place, _, axis in cuttable(model):
+        keep_units(model, place, axis.name, halved(axis_of(block_at(model, place), axis.name)))
     fresh = RootsForCausalLM(model.config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     assert shapes == {name: tensor.shape for name, tensor in fresh.state_dict().items()}
@@ -133,7 +200,7 @@ def test_modules_and_config_agree_with_a_model_made_from_the_config(overrides: d
 
 def test_the_right_channels_stay() -> None:
     model, whole = tiny_model(), tiny_model()
-    keep_mlp_channels(model, 0, [2, 9, 47])
+    keep_units(model, MLP[0], "mlp_channels", [2, 9, 47])
     cut, old = model.model.layers[0].mlp, whole.model.layers[0].mlp
     assert torch.equal(cut.gate_proj.weight, old.gate_proj.weight[[2, 9, 47]])
     assert torch.equal(cut.down_proj.weight, old.down_proj.weight[:, [2, 9, 47]])
@@ -142,21 +209,20 @@ def test_the_right_channels_stay() -> None:
 @variants
 def test_silent_query_heads_leave_keys_and_values_as_they_are(overrides: dict[str, Any]) -> None:
     model = tiny_model(**{**overrides, "layers": [tiny_layer(num_attention_heads=6)] * 2})
-    attention = model.model.layers[1].self_attn
+    block = block_at(model, ATTENTION[1])
     with torch.no_grad():
-        attention.o_proj.weight[:, head_columns([1, 3], attention.head_dim)] = 0
-    before, keys = logits(model), attention.k_proj.weight.clone()
-    keep_query_heads(model, 1, [0, 2, 4, 5])
+        block.linear("o_proj").weight[:, columns_of(axis_of(block, "queries"), [1, 3])] = 0
+    before, keys = logits(model), block.linear("k_proj").weight.clone()
+    keep_units(model, ATTENTION[1], "queries", [0, 2, 4, 5])
     torch.testing.assert_close(logits(model), before)
-    assert torch.equal(attention.k_proj.weight, keys)
-    assert model.config.layers[1]["num_attention_heads"] == 4
-    assert parts(query_group(model, 1), attention)["q_proj"] == list(range(32))
+    assert torch.equal(block.linear("k_proj").weight, keys)
+    assert model.config.spec.attentions()[1].heads == 4
 
 
 def test_key_value_groups_must_keep_equally_many_query_heads() -> None:
     model = tiny_model(layers=[tiny_layer(num_attention_heads=6)])
-    with pytest.raises(AssertionError, match=r"would keep \[1, 3\] query heads"):
-        keep_query_heads(model, 0, [0, 3, 4, 5])
+    with pytest.raises(AssertionError, match=r"would keep \[1, 3\] units of queries"):
+        keep_units(model, ATTENTION[0], "queries", [0, 3, 4, 5])
 
 
 def test_dropped_layers_leave_the_others_renumbered_for_the_cache() -> None:
@@ -167,7 +233,7 @@ def test_dropped_layers_leave_the_others_renumbered_for_the_cache() -> None:
         layers=[tiny_layer(), tiny_layer(intermediate_size=24), tiny_layer(intermediate_size=16)]
     )
     keep_layers(model, [0, 2])
-    assert [layer["intermediate_size"] for layer in model.config.layers] == [48, 16]
+    assert [axis.units for _, op in model.config.spec.blocks() for axis in op.axes()][2::3] == [48, 16]
     assert model.config.num_hidden_layers == 2
     assert [layer.self_attn.layer_idx for layer in model.model.layers] == [0, 1]
     assert torch.equal(model.model.layers[1].mlp.up_proj.weight, whole.model.layers[2].mlp.up_proj.weight)
@@ -192,9 +258,9 @@ def test_cut_models_reload_in_a_new_process_with_equal_logits(commands: Commands
     expected = {}
     for name in names:
         model = tiny_model(**VARIANTS[name])
-        keep_kv_groups(model, 0, [1])
-        keep_mlp_channels(model, 0, range(16))
-        keep_mlp_channels(model, 1, range(8, 40))
+        keep_units(model, ATTENTION[0], "kv_groups", [1])
+        keep_units(model, MLP[0], "mlp_channels", range(16))
+        keep_units(model, MLP[1], "mlp_channels", range(8, 40))
         model.save_pretrained(tmp_path / name)
         expected[name] = logits(model)
     np.save(tmp_path / "tokens.npy", tiny_tokens().numpy())
@@ -207,8 +273,8 @@ def test_cut_models_reload_in_a_new_process_with_equal_logits(commands: Commands
 def test_frozen_and_inference_models_can_be_cut() -> None:
     model = tiny_model().requires_grad_(False)
     with torch.no_grad():
-        keep_mlp_channels(model, 0, range(8))
-        keep_kv_groups(model, 0, [0])
+        keep_units(model, MLP[0], "mlp_channels", range(8))
+        keep_units(model, ATTENTION[0], "kv_groups", [0])
     assert logits(model).isfinite().all()
 
 
@@ -216,15 +282,15 @@ def test_a_quantized_model_is_refused() -> None:
     quantization = {"group_size": 16, "formats": {"model.layers.0.mlp.down_proj": "w8"}}
     model = RootsForCausalLM(tiny_config(quantization=quantization))
     for cut in (
-        lambda: keep_mlp_channels(model, 0, [0]),
-        lambda: keep_kv_groups(model, 0, [0]),
+        lambda: keep_units(model, MLP[0], "mlp_channels", [0]),
+        lambda: keep_units(model, ATTENTION[0], "kv_groups", [0]),
         lambda: keep_layers(model, [0]),
     ):
         with pytest.raises(InputError, match="quantized"):
             cut()
 
 
-@variants
+@every_model
 def test_a_residual_channel_leaves_every_matrix_and_norm_in_order(overrides: dict[str, Any]) -> None:
     model, before = tiny_model(**overrides), tiny_model(**overrides).state_dict()
     kept = [0, 3, 4, 9, 17, 18, 25, 31]
@@ -232,9 +298,9 @@ def test_a_residual_channel_leaves_every_matrix_and_norm_in_order(overrides: dic
     assert model.config.hidden_size == 8
     for name, value in model.state_dict().items():
         expected = before[name]
-        if re.search(r"(embed_\w+|lm_head|[qkv]_proj|gate_proj|up_proj)\.weight", name):
+        if re.search(r"(embed_\w+|lm_head|[qkv]_proj|gate_proj|up_proj|router)\.weight", name):
             expected = expected[:, kept]
-        elif re.search(r"layernorm\.|model\.norm\.|o_proj\.|down_proj\.", name):
+        elif re.search(r"(pre|post|stream)_norm\.|model\.norm\.|o_proj\.|down_proj\.", name):
             expected = expected[kept]
         assert torch.equal(value, expected), name
     tied = model.lm_head.weight is model.model.embed_tokens.weight  # type: ignore[union-attr]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.rotation import rotate_stream
+from roots_compress.models.rotation import is_rotatable, rotate_stream
+from tests.specs import SPECS
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -50,7 +51,10 @@ def test_an_untied_model_gives_the_same_logits(overrides: dict[str, Any]) -> Non
     assert not torch.allclose(model.model.embed_tokens.weight, before, rtol=0.1)
 
 
-@pytest.mark.parametrize("overrides", FAMILIES.values(), ids=FAMILIES.keys())
+TIED = {**FAMILIES, "experts": SPECS["experts"]}
+
+
+@pytest.mark.parametrize("overrides", TIED.values(), ids=TIED.keys())
 def test_a_tied_model_does_where_channels_of_equal_gain_mix(overrides: dict[str, Any]) -> None:
     model = tiny_model(**overrides)
     with torch.no_grad():
@@ -60,3 +64,8 @@ def test_a_tied_model_does_where_channels_of_equal_gain_mix(overrides: dict[str,
     assert_alike(model, expected)
     assert model.lm_head is not None
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("kind", ["norms of outputs", "norms of the stream"])
+def test_norms_in_other_places_hold_the_stream_to_its_channels(kind: str) -> None:
+    assert not is_rotatable(SPECS[kind]["spec"])

@@ -19,7 +19,7 @@ from roots_compress.pipeline import stage_runner
 from roots_compress.pipeline.resources import Needs, needs_of, require_room
 from roots_compress.results import RunMetrics
 from roots_compress.run.store import RunFolder
-from roots_compress.stages.train.stage import planned_parameters
+from roots_compress.stages.train.protocol import TrainStage
 from tests.chains import DISTILL, TRAIN, carry_out, recipe
 
 MILLION = 1_000_000
@@ -95,7 +95,9 @@ def test_what_an_unfinished_stage_takes_counts_as_free(tmp_path: Path) -> None:
 def test_planned_parameters_are_those_of_the_model(chain: tuple[Recipe, Path, RunMetrics]) -> None:
     wanted, _, metrics = chain
     assert isinstance(wanted.stages[0], TrainConfig)
-    assert planned_parameters(wanted.stages[0]) == metrics.stages[0].metrics.parameters
+    spec = TrainStage().planned(wanted.stages[0]).spec
+    assert spec is not None
+    assert spec.parameters == metrics.stages[0].metrics.parameters
 
 
 @pytest.mark.parametrize("lacking", ["disk", "memory"])

@@ -75,10 +75,8 @@ class MoeBlock(Block):
         return out_NW
 
     def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
-        """Return the sum of all experts' outputs and of the router's, in which every reader and writer is."""
-        given = sum(self.expert(number, x_BTW) for number in range(self.spec.experts))
-        out_BTW: Tensor = given + self.router(x_BTW).sum(dim=-1, keepdim=True)
-        return out_BTW
+        """Return the sum of all experts' outputs; the router's channels would be taken for the stream's."""
+        return torch.stack([self.expert(number, x_BTW) for number in range(self.spec.experts)]).sum(dim=0)
 
     def shares(self, x_BTW: Tensor, axis: str) -> tuple[Tensor, Tensor]:
         """Return the experts' shares.

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from roots_compress.models.layers import RootsLayer
 
 from roots_compress.calibration.activations import ResidualStream
+from roots_compress.models.blocks.base import Half
 from roots_compress.stages.prune.held_inputs import HeldInputs, held_bytes
 from roots_compress.stages.prune.layerwise import LayerwiseCutter
-from roots_compress.stages.prune.plan import LayerTarget
+from tests.stages.prune.shapes import shape
 from tests.stages.prune.test_layerwise import make_windows
 from tests.tiny import tiny_model
 
-NARROW = [LayerTarget(kv_groups=1, queries=2, mlp_channels=32), LayerTarget(2, 1, 24)]
+NARROW = [shape(kv_groups=1, queries=2, mlp_channels=32), shape(2, 1, 24)]
 BATCH_BYTES = 4 * 32 * 48 * 4
 
 
@@ -26,9 +26,9 @@ def test_the_stream_goes_on_as_through_the_cut_layers(share: float, monkeypatch:
     cutter = LayerwiseCutter(model, make_windows(), score="activation", refitted=True, device="cpu")
     list(cutter.cut(NARROW))
     stream = ResidualStream(model, make_windows())
-    for index, layer in enumerate(model.model.layers):
+    for layer in model.model.layers:
         with torch.no_grad():
-            stream.advance(layer, index)
+            stream.advance(layer)
     for found, expected in zip(cutter.stream.hidden, stream.hidden, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -36,17 +36,17 @@ def test_the_stream_goes_on_as_through_the_cut_layers(share: float, monkeypatch:
 def test_what_was_held_does_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roots_compress.stages.prune.held_inputs.HELD_SHARE", 1e9)
     model, runs = tiny_model(), 0
-    plain = ResidualStream.mlp_inputs
+    plain = ResidualStream.inner
 
-    def counted(stream: ResidualStream, layer: RootsLayer, *, first: int = 0) -> Iterator[torch.Tensor]:
+    def counted(stream: ResidualStream, half: Half, *, first: int = 0) -> Iterator[torch.Tensor]:
         nonlocal runs
         runs += len(stream.hidden[first:])
-        return plain(stream, layer, first=first)
+        return plain(stream, half, first=first)
 
-    monkeypatch.setattr(ResidualStream, "mlp_inputs", counted)
+    monkeypatch.setattr(ResidualStream, "inner", counted)
     cutter = LayerwiseCutter(model, make_windows(), score="activation", refitted=True, device="cpu")
     list(cutter.cut(NARROW))
-    assert runs == 2 * len(cutter.stream.hidden), "each layer's MLP once over all batches"
+    assert runs == 4 * len(cutter.stream.hidden), "each block once over all batches"
 
 
 def test_no_more_is_held_than_fits() -> None:

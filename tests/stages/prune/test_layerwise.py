@@ -10,17 +10,20 @@ import torch
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.spec import Place
 from roots_compress.stages.prune.layerwise import (
     LayerErrors,
     LayerwiseCutter,
     Score,
     first_order_contributions,
 )
-from roots_compress.stages.prune.plan import LayerTarget
+from roots_compress.stages.prune.plan import LayerTarget, shape_of
+from tests.specs import SPECS
+from tests.stages.prune.shapes import shape
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 SCORES: tuple[Score, ...] = get_args(Score)
-WIDE = LayerTarget(kv_groups=2, queries=2, mlp_channels=48)
+WIDE = shape(kv_groups=2, queries=2, mlp_channels=48)
 
 
 def make_windows() -> PackedWindows:
@@ -58,7 +61,7 @@ def distance(model: RootsForCausalLM, original: RootsForCausalLM) -> float:
 def test_full_targets_change_nothing() -> None:
     model, original = tiny_model(), tiny_model()
     errors = cut(model, [WIDE, WIDE])
-    assert errors == [LayerErrors(None, None)] * 2
+    assert errors == [{"self_attn": None, "mlp": None}] * 2
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), original.parameters(), strict=True))
 
 
@@ -77,14 +80,14 @@ def test_what_duplicate_channels_gave_is_added_to_those_that_stay(overrides: dic
 
     def build_cut(*, refitted: bool) -> RootsForCausalLM:
         model = build()
-        cut(model, [LayerTarget(2, 2, 24)] * 2, score="magnitude", refitted=refitted)
+        cut(model, [shape(2, 2, 24)] * 2, score="magnitude", refitted=refitted)
         return model
 
     assert distance(build_cut(refitted=True), build()) < 0.01
     assert distance(build_cut(refitted=False), build()) > 0.03
 
 
-@pytest.mark.parametrize("target", [LayerTarget(2, 2, 32), LayerTarget(1, 2, 48)], ids=["channels", "heads"])
+@pytest.mark.parametrize("target", [shape(2, 2, 32), shape(1, 2, 48)], ids=["channels", "heads"])
 def test_the_refit_brings_the_model_nearer_to_the_original(target: LayerTarget) -> None:
     original, plain, refitted = tiny_model(), tiny_model(), tiny_model()
     cut(plain, [target, target], refitted=False)
@@ -103,18 +106,16 @@ def test_the_activation_score_spares_the_channels_that_work() -> None:
         return model
 
     original, by_activation, by_magnitude = build(), build(), build()
-    cut(by_activation, [LayerTarget(2, 2, 32)] * 2, score="activation", refitted=False)
-    cut(by_magnitude, [LayerTarget(2, 2, 32)] * 2, score="magnitude", refitted=False)
+    cut(by_activation, [shape(2, 2, 32)] * 2, score="activation", refitted=False)
+    cut(by_magnitude, [shape(2, 2, 32)] * 2, score="magnitude", refitted=False)
     assert distance(by_activation, original) < 1e-5
     assert distance(by_magnitude, original) > 0.01
 
 
 def test_errors_are_those_of_the_cut_halves_alone() -> None:
-    errors = cut(tiny_model(), [LayerTarget(1, 2, 48), LayerTarget(2, 2, 32)])
-    assert errors[0].mlp is None
-    assert errors[1].attention is None
-    assert errors[0].attention is not None
-    assert 0 < errors[0].attention < 1
+    errors = cut(tiny_model(), [shape(1, 2, 48), shape(2, 2, 32)])
+    assert errors[0]["mlp"] is errors[1]["self_attn"] is None
+    assert 0 < (errors[0]["self_attn"] or 0) < 1
 
 
 def test_a_silent_channel_is_the_first_to_go_and_a_dead_layer_stays_finite() -> None:
@@ -123,8 +124,8 @@ def test_a_silent_channel_is_the_first_to_go_and_a_dead_layer_stays_finite() -> 
         original.model.layers[0].mlp.up_proj.weight.zero_()
     model = tiny_model()
     model.load_state_dict(original.state_dict())
-    errors = cut(model, [LayerTarget(2, 2, 16), WIDE])
-    assert errors[0].mlp == 0.0
+    errors = cut(model, [shape(2, 2, 16), WIDE])
+    assert errors[0]["mlp"] == 0.0
     assert distance(model, original) < 1e-5
 
 
@@ -133,7 +134,7 @@ def test_infinite_activations_are_refused() -> None:
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0] = torch.inf
     with pytest.raises(StageError, match=r"layer 1's mlp\.down_proj"):
-        cut(model, [LayerTarget(2, 2, 32)] * 2)
+        cut(model, [shape(2, 2, 32)] * 2)
 
 
 def test_a_loss_that_is_not_finite_is_refused() -> None:
@@ -141,7 +142,7 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     with torch.no_grad():
         model.model.norm.weight[0] = torch.nan
     with pytest.raises(StageError, match="loss of calibration window 0 is NaN or infinite"):
-        cut(model, [LayerTarget(2, 2, 32)] * 2, score="taylor")
+        cut(model, [shape(2, 2, 32)] * 2, score="taylor")
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -152,21 +153,18 @@ def test_a_dead_layer_can_be_cut_by_every_score(score: Score) -> None:
         with torch.no_grad():
             each.model.layers[0].mlp.up_proj.weight.zero_()
             each.model.layers[0].self_attn.v_proj.weight.zero_()
-    errors = cut(model, [LayerTarget(1, 1, 16), WIDE], score=score)
-    assert errors[0] == LayerErrors(0.0, 0.0)
+    errors = cut(model, [shape(1, 1, 16), WIDE], score=score)
+    assert errors[0] == {"self_attn": 0.0, "mlp": 0.0}
     assert distance(model, original) < 1e-5
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_every_score_cuts_every_axis_at_once(score: Score) -> None:
     model = tiny_model(layers=[tiny_layer(num_attention_heads=6), tiny_layer(num_attention_heads=6)])
-    errors = cut(model, [LayerTarget(1, 2, 20), LayerTarget(2, 1, 32)], score=score)
-    assert [
-        (layer["num_key_value_heads"], layer["num_attention_heads"], layer["intermediate_size"])
-        for layer in model.config.layers
-    ] == [(1, 2, 20), (2, 2, 32)]
+    errors = cut(model, [shape(1, 2, 20), shape(2, 1, 32)], score=score)
+    assert list(map(shape_of, model.config.spec.layers)) == [shape(1, 2, 20), shape(2, 1, 32)]
     assert logits(model).isfinite().all()
-    assert all(0 < (error.attention or 0) < 1 and 0 < (error.mlp or 0) < 1 for error in errors)
+    assert all(0 < (error or 0) < 1 for layer in errors for error in layer.values())
 
 
 def test_the_surgeon_keeps_one_of_each_pair_of_duplicates() -> None:
@@ -180,7 +178,7 @@ def test_the_surgeon_keeps_one_of_each_pair_of_duplicates() -> None:
 
     def build_cut(score: Score) -> RootsForCausalLM:
         model = build()
-        cut(model, [LayerTarget(2, 2, 24)] * 2, score=score)
+        cut(model, [shape(2, 2, 24)] * 2, score=score)
         return model
 
     assert distance(build_cut("obs"), build()) < 0.02
@@ -197,14 +195,14 @@ def test_of_duplicate_heads_the_surgeon_keeps_one() -> None:
             attention.q_proj.weight[16 * group + 8 : 16 * group + 16] = attention.q_proj.weight[first]
     model = tiny_model(layers=layers)
     model.load_state_dict(original.state_dict())
-    cut(model, [LayerTarget(2, 1, 48)], score="obs")
+    cut(model, [shape(2, 1, 48)], score="obs")
     assert distance(model, original) < 0.02
 
 
 def test_first_order_contributions_are_what_the_loss_loses_per_step_towards_zero() -> None:
     model, windows = tiny_model(), make_windows()
     found = first_order_contributions(model, windows, device="cpu")
-    assert found["model.layers.1.mlp.down_proj"].shape == (12, 48)
+    assert found[Place(1, "mlp")].shape == (12, 48)
     step = 1e-2
 
     @torch.no_grad()
@@ -219,7 +217,33 @@ def test_first_order_contributions_are_what_the_loss_loses_per_step_towards_zero
 
     for channel in (0, 17):
         slope = (losses(1 + step, channel) - losses(1 - step, channel)) / (2 * step)
-        torch.testing.assert_close(
-            found["model.layers.1.mlp.down_proj"][:, channel].double(), slope, rtol=1e-2, atol=1e-3
-        )
+        torch.testing.assert_close(found[Place(1, "mlp")][:, channel].double(), slope, rtol=1e-2, atol=1e-3)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["norms of outputs", "norms of the stream", "norms over the projection"])
+def test_the_refit_helps_wherever_the_norms_are(kind: str) -> None:
+    original, plain, refitted = (tiny_model(**SPECS[kind]) for _ in range(3))
+    targets = [shape(1, 2, 32), shape(2, 1, 32)]
+    cut(plain, targets, refitted=False)
+    cut(refitted, targets, refitted=True)
+    assert distance(refitted, original) < distance(plain, original)
+
+
+def test_experts_that_give_least_go() -> None:
+    original, model = tiny_model(**SPECS["experts"]), tiny_model(**SPECS["experts"])
+    for each in (original, model):
+        with torch.no_grad():
+            for layer in each.model.layers:  # Two experts give nothing, however often they are chosen.
+                for number in (0, 2):
+                    layer.mlp.linear(f"experts.{number}.down_proj").weight.zero_()
+    kept = {**WIDE, "mlp": {"experts": 2}}
+    errors = cut(model, [kept, kept])
+    for layer, whole in zip(model.model.layers, original.model.layers, strict=True):
+        for number, old in enumerate((1, 3)):
+            assert torch.equal(
+                layer.mlp.linear(f"experts.{number}.up_proj").weight,
+                whole.mlp.linear(f"experts.{old}.up_proj").weight,
+            )
+    assert all(error["self_attn"] is None and (error["mlp"] or 0) > 0 for error in errors)
+    assert logits(model).isfinite().all()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,18 +13,20 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.models.drawing import drawn
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.resizing import keep_layers
+from roots_compress.models.spec import Place
 from roots_compress.stages.prune.held_inputs import input_gram
 from roots_compress.stages.prune.layerwise import DAMPING
 from roots_compress.stages.prune.refit import refit
 from roots_compress.stages.prune.sensitivity import (
     FISHER_WINDOWS,
     TRIAL_WINDOWS,
-    LayerCosts,
     held_against_gradients,
     layer_costs,
     layer_divergences,
     output_fishers,
 )
+from tests.specs import SPECS
+from tests.stages.prune.shapes import costs_of
 from tests.stages.prune.test_layerwise import make_windows
 from tests.tiny import tiny_layer, tiny_model
 
@@ -62,7 +62,7 @@ def test_the_fisher_information_foretells_small_changes() -> None:
     model, windows = tiny_model(), make_windows()
     fishers = output_fishers(model, windows, device="cpu")
     name = "model.layers.0.mlp.down_proj"
-    values, vectors = torch.linalg.eigh(fishers[name])
+    values, vectors = torch.linalg.eigh(fishers[Place(0, "mlp")])
     tokens, size = torch.from_numpy(windows.input_ids), 0.05
 
     @torch.no_grad()
@@ -88,11 +88,12 @@ def test_the_cost_of_a_width_is_the_error_of_its_refit_weighed_by_the_fisher_inf
     layer = model.model.layers[0]
     first, _ = layer_costs(model, windows, multiple_of=1, device="cpu")
     fishers = output_fishers(model, windows[:FISHER_WINDOWS], device="cpu")
-    fisher = fishers["model.layers.0.mlp.down_proj"]
+    fisher = fishers[Place(0, "mlp")]
     stream = ResidualStream(model, windows)
-    stream.add(stream.attention(layer, 0))
+    attention, mlp = layer.halves
+    stream.add(attention, stream.contributions(attention))
     weight = layer.mlp.down_proj.weight.double()
-    gram = input_gram("down", layer.mlp.down_proj, stream.mlp_inputs(layer))
+    gram = input_gram("down", layer.mlp.down_proj, stream.inner(mlp))
     ridge = DAMPING * gram.diagonal().mean()
     costs = []
     for gone in range(48):
@@ -101,7 +102,7 @@ def test_the_cost_of_a_width_is_the_error_of_its_refit_weighed_by_the_fisher_inf
         change[:, kept] -= refit(weight, gram, kept, damping=float(ridge / gram.diagonal()[kept].mean()))
         errors = change @ (gram + ridge * torch.eye(48)) @ change.T
         costs.append(float((fisher * errors).sum()) / (2 * windows.input_ids.size))
-    assert first.mlp[47] == pytest.approx(min(costs), rel=1e-4)
+    assert first["mlp"].costs[47,] == pytest.approx(min(costs), rel=1e-4)
 
 
 def judged_by_autograd(model: RootsForCausalLM, windows: PackedWindows, name: str, change: Tensor) -> float:
@@ -127,14 +128,12 @@ def test_costs_are_scaled_to_what_the_gradients_say_of_one_cut() -> None:
     estimated = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
     found = held_against_gradients(model, estimated, windows, device="cpu", console=QUIET)
     for index, (before, after) in enumerate(zip(estimated, found, strict=True)):
-        halves: tuple[tuple[str, dict[Any, float], dict[Any, float], Any], ...] = (
-            ("self_attn.o_proj", before.attention, after.attention, (2, 1)),
-            ("mlp.down_proj", before.mlp, after.mlp, 32),
-        )
-        for (name, old, new, tried), trial in zip(halves, before.trials, strict=True):
+        for block, projection, tried in (("self_attn", "o_proj", (2, 1)), ("mlp", "down_proj", (32,))):
+            trial, old, new = before[block].trial, before[block].costs, after[block].costs
             assert trial is not None
             assert trial.cost == old[tried]
-            expected = judged_by_autograd(model, windows, f"model.layers.{index}.{name}", trial.change_WC)
+            name = f"model.layers.{index}.{block}.{projection}"
+            expected = judged_by_autograd(model, windows, name, trial.change_WC)
             assert new[tried] == pytest.approx(expected, rel=1e-3)
             assert [new[shape] * old[tried] for shape in old] == pytest.approx(
                 [cost * new[tried] for cost in old.values()]
@@ -146,14 +145,15 @@ def test_the_trial_is_the_cut_that_the_layer_would_get() -> None:
     """The MLP's at three quarters of its width: the channels that leave, and what the refit changes."""
     model, windows = tiny_model(), make_windows()
     first, _ = layer_costs(model, windows, multiple_of=12, device="cpu")
-    _, trial = first.trials
+    trial = first["mlp"].trial
     assert trial is not None
     weight = model.model.layers[0].mlp.down_proj.weight
     left = (weight - trial.change_WC).abs().sum(dim=0) > 1e-6
     assert int(left.sum()) == 36
     stream = ResidualStream(model, windows)
-    stream.add(stream.attention(model.model.layers[0], 0))
-    gram = input_gram("down", model.model.layers[0].mlp.down_proj, stream.mlp_inputs(model.model.layers[0]))
+    attention, mlp = model.model.layers[0].halves
+    stream.add(attention, stream.contributions(attention))
+    gram = input_gram("down", mlp.block.linear("down_proj"), stream.inner(mlp))
     kept = left.nonzero().flatten().tolist()
     expected = refit(weight, gram, kept, damping=DAMPING).float()
     torch.testing.assert_close((weight - trial.change_WC)[:, kept], expected, rtol=1e-4, atol=1e-6)
@@ -162,9 +162,9 @@ def test_the_trial_is_the_cut_that_the_layer_would_get() -> None:
 def test_what_cannot_be_cut_is_not_tried() -> None:
     model = tiny_model(layers=[tiny_layer(num_attention_heads=1, num_key_value_heads=1)] * 2)
     costs = list(layer_costs(model, make_windows(), multiple_of=48, device="cpu"))
-    assert [each.trials for each in costs] == [(None, None)] * 2
+    assert all(block.trial is None for layer in costs for block in layer.values())
     found = held_against_gradients(model, costs, make_windows(), device="cpu", console=QUIET)
-    assert found == [LayerCosts({(1, 1): 0.0}, {48: 0.0})] * 2
+    assert found == [costs_of({(1, 1): 0.0}, {48: 0.0})] * 2
 
 
 def test_costs_rise_as_shapes_narrow_and_silent_channels_are_free() -> None:
@@ -172,11 +172,12 @@ def test_costs_rise_as_shapes_narrow_and_silent_channels_are_free() -> None:
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[:16] = 0
     first, second = layer_costs(model, make_windows(), multiple_of=8, device="cpu")
-    assert list(first.mlp) == [48, 40, 32, 24, 16, 8]
-    assert list(first.mlp.values()) == sorted(first.mlp.values())
-    assert first.mlp[48] == 0.0 < first.mlp[40]
-    assert second.mlp[32] < 0.1 * second.mlp[24], "all they cost is the ridge on their weights"
-    assert first.attention[2, 2] == 0.0 < first.attention[2, 1] < first.attention[1, 1]
+    mlp, attention, silent = first["mlp"].costs, first["self_attn"].costs, second["mlp"].costs
+    assert list(mlp) == [(48,), (40,), (32,), (24,), (16,), (8,)]
+    assert list(mlp.values()) == sorted(mlp.values())
+    assert mlp[48,] == 0.0 < mlp[40,]
+    assert silent[32,] < 0.1 * silent[24,], "all they cost is the ridge on their weights"
+    assert attention[2, 2] == 0.0 < attention[2, 1] < attention[1, 1]
 
 
 def test_a_dead_layer_costs_nothing() -> None:
@@ -185,4 +186,13 @@ def test_a_dead_layer_costs_nothing() -> None:
         model.model.layers[0].mlp.up_proj.weight.zero_()
         model.model.layers[0].self_attn.v_proj.weight.zero_()
     dead, _ = layer_costs(model, make_windows(), multiple_of=8, device="cpu")
-    assert max(*dead.mlp.values(), *dead.attention.values()) == pytest.approx(0.0, abs=1e-12)
+    costs = [cost for block in dead.values() for cost in block.costs.values()]
+    assert max(costs) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_shapes_of_experts_are_not_measured() -> None:
+    model, windows = tiny_model(**SPECS["experts"]), make_windows()
+    costs = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
+    found = held_against_gradients(model, costs, windows, device="cpu", console=QUIET)
+    assert all(layer["mlp"].costs == {(): 0.0} for layer in found)
+    assert all(layer["self_attn"].costs[1, 1] > 0 for layer in found)

@@ -25,10 +25,13 @@ from roots_compress.evaluate.speed import Speeds
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.results import Speed
 from roots_compress.stages.base import StageContext, StageOutcome
+from roots_compress.stages.prune.plan import shape_of
 from roots_compress.stages.prune.stage import prune
 from roots_compress.stages.prune.targets import allocate, decode_time
-from roots_compress.stages.prune.targets.decode_time import Stopwatch
+from roots_compress.stages.prune.targets.decode_time import DecodeTimer
 from roots_compress.stages.prune.targets.meet_time import NOISE
+from tests.specs import SPECS
+from tests.stages.prune.shapes import shape
 from tests.tiny import TEXT, tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
 CALIBRATION = CalibrationConfig(windows=8, block_size=32)
@@ -58,10 +61,7 @@ def test_every_axis_at_once_gives_the_widths_asked_for(tmp_path: Path) -> None:
     before = [parameter.clone() for parameter in checkpoint.model.parameters()]
     outcome = run(tmp_path, checkpoint, ratio=0.25, head_ratio=0.5, layer_ratio=0.25)
     pruned = outcome.checkpoint
-    widths = tiny_layer(
-        num_attention_heads=2, num_key_value_heads=1, intermediate_size=36, sliding_window=None
-    )
-    assert pruned.model.config.layers == [widths] * 3
+    assert list(map(shape_of, pruned.model.config.spec.layers)) == [shape(1, 2, 36)] * 3
     assert not pruned.model.training
     assert logits(pruned).isfinite().all()
     after = list(checkpoint.model.parameters())
@@ -137,9 +137,7 @@ def test_a_target_takes_from_where_it_costs_least(tmp_path: Path) -> None:
         tmp_path, checkpoint, target=TargetConfig(bytes=bytes_left), uniform=False, score="obs"
     ).checkpoint
     assert 4 * pruned.model.num_parameters() == bytes_left
-    assert pruned.model.config.layers[2] == tiny_layer(
-        num_attention_heads=2, num_key_value_heads=1, intermediate_size=24, sliding_window=None
-    )
+    assert shape_of(pruned.model.config.spec.layers[2]) == shape(1, 2, 24)
     assert float((logits(pruned) - logits(checkpoint)).norm() / logits(checkpoint).norm()) < 0.01
 
 
@@ -172,8 +170,7 @@ def test_a_time_is_met_by_shapes_that_were_timed(
     folder.mkdir()
     export_checkpoint(outcome.checkpoint, folder, ExportConfig())
     assert graph_bytes(folder) / 1e5 == pytest.approx(times["after"], rel=0.001), "the shapes timed are these"
-    widths = {str(layer) for layer in outcome.checkpoint.model.config.layers}
-    assert (len(widths) == 1) == uniform
+    assert (len(set(outcome.checkpoint.model.config.spec.layers)) == 1) == uniform
     assert logits(outcome.checkpoint).isfinite().all()
     assert not (tmp_path / "timing").exists()
 
@@ -210,14 +207,14 @@ def test_a_time_that_no_shape_meets_or_that_is_met_is_refused(
     assert not (tmp_path / "timing").exists()
 
 
-def test_the_stopwatch_times_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timer_times_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_time, "REPEATS", 2)
     console = Console(quiet=True)
-    with Stopwatch(tiny_config(), tmp_path / "timing", multiple_of=4, console=console) as watch:
-        assert watch.whole_ms > 0
-        assert watch.measure([watch.whole[0], None]) > 0
+    with DecodeTimer(tiny_config(), tmp_path / "timing", multiple_of=4, console=console) as timer:
+        assert timer.whole_ms > 0
+        assert timer.measure([timer.whole[0], None]) > 0
         # What the fit makes of a busy machine's timings is not bounded; that it holds time at all is.
-        assert watch.times.total(watch.whole) > 0
+        assert timer.times.total(timer.whole) > 0
     assert not (tmp_path / "timing").exists()
 
 
@@ -229,15 +226,14 @@ def test_a_time_for_layers_of_unequal_widths_needs_unequal_widths(tmp_path: Path
 
 def test_query_heads_go_alone(tmp_path: Path) -> None:
     pruned = run(tmp_path, tiny_checkpoint(), ratio=0.0, query_ratio=0.5).checkpoint
-    assert [layer["num_attention_heads"] for layer in pruned.model.config.layers] == [2, 2]
-    assert [layer["num_key_value_heads"] for layer in pruned.model.config.layers] == [2, 2]
+    assert list(map(shape_of, pruned.model.config.spec.layers)) == [shape(2, 1, 48)] * 2
 
 
 def test_the_residual_stream_narrows_with_all_other_axes(tmp_path: Path) -> None:
     outcome = run(tmp_path, tiny_checkpoint(), ratio=0.25, query_ratio=0.5, residual_ratio=0.25)
     model = outcome.checkpoint.model
     assert model.config.hidden_size == outcome.notes["hidden_size_after"] == 24
-    assert [layer["intermediate_size"] for layer in model.config.layers] == [36, 36]
+    assert list(map(shape_of, model.config.spec.layers)) == [shape(2, 1, 36)] * 2
     assert len(json.loads(json.dumps(outcome.notes))["residual_errors"]) == 4
     save_checkpoint(outcome.checkpoint, tmp_path / "checkpoint")
     torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(outcome.checkpoint))
@@ -418,3 +414,43 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         checkpoint.model.model.layers[0].mlp.gate_proj.weight[3] = torch.nan
     with pytest.raises(StageError, match="NaN or infinite"):
         run(tmp_path, checkpoint)
+
+
+@pytest.mark.parametrize("axes", [{"expert_ratio": 0.5}, {"head_ratio": 0.5, "expert_ratio": 0.25}])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_experts_go_with_and_without_other_axes(
+    axes: dict[str, float], uniform: bool, tmp_path: Path
+) -> None:
+    outcome = run(tmp_path, tiny_checkpoint(**SPECS["experts"]), uniform=uniform, **axes)
+    left = int(4 * (1 - axes["expert_ratio"]))
+    assert outcome.notes["num_experts_after"] == [left, left]
+    assert outcome.notes["parameters_after"] == outcome.checkpoint.model.num_parameters()
+    save_checkpoint(outcome.checkpoint, tmp_path / "checkpoint")
+    torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(outcome.checkpoint))
+
+
+@pytest.mark.parametrize("kind", ["norms of outputs", "experts"])
+def test_the_stream_narrows_wherever_blocks_norm_what_they_read(kind: str, tmp_path: Path) -> None:
+    outcome = run(tmp_path, tiny_checkpoint(**SPECS[kind]), residual_ratio=0.25)
+    assert outcome.checkpoint.model.config.hidden_size == 24
+    assert logits(outcome.checkpoint).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        ("norms of the stream", {"residual_ratio": 0.25}, "the norms of layer 0 are not those of a stream"),
+        ("experts", {}, r"ratio 0\.25 cannot be met: the model has no MLP channel"),
+        (
+            "norms of outputs",
+            {"expert_ratio": 0.5},
+            r"expert_ratio 0\.5 .* model has no expert",
+        ),
+        ("experts", {"expert_ratio": 0.75}, r"nearest legal expert_ratio is 0\.5000, which keeps 2"),
+    ],
+)
+def test_what_a_model_does_not_have_is_refused(
+    kind: str, settings: dict[str, float], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        run(tmp_path, tiny_checkpoint(**SPECS[kind]), **settings)

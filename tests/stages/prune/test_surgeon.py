@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from roots_compress.errors import StageError
 from roots_compress.stages.prune.plan import best_of_each
 from roots_compress.stages.prune.refit import refit
-from roots_compress.stages.prune.surgeon import Operation, head_errors, narrowing, removal_scores
+from roots_compress.stages.prune.surgeon import Operation, narrowing, removal_scores, shapes
 
 ROWS, CHANNELS, OUTPUTS = 200, 12, 5
 TINY = 1e-10
@@ -100,6 +100,17 @@ def test_the_curve_names_every_multiple_and_rises() -> None:
     curve = {len(each.units): each.lost for each in narrowing(begin(CHANNELS), 5)}
     assert list(curve) == [12, 10, 5]
     assert 0 == curve[12] < curve[10] < curve[5]
+
+
+def head_errors(operation: Operation, queries: int) -> dict[tuple[int, ...], float]:
+    return {kept: cut.lost for kept, cut in shapes(operation, (1, 1), (queries,))}
+
+
+def test_a_shape_says_which_heads_it_keeps() -> None:
+    whole = begin(3)
+    *_, (_, narrow) = ((kept, cut) for kept, cut in shapes(whole, (1, 1), (2,)) if kept == (2, 2))
+    (lost,) = set(range(3)) - set(whole.without_cheapest(1).units.tolist())
+    assert narrow.units.tolist() == [head for head in range(6) if head // 2 != lost]
 
 
 def test_head_errors_are_those_of_the_refits_they_name() -> None:

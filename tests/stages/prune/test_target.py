@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from roots_compress.configs.prune import TargetConfig
+from roots_compress.configs.prune import PruneConfig, TargetConfig
 from roots_compress.errors import InputError
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.resizing import keep_kv_groups, keep_mlp_channels, keep_query_heads
-from roots_compress.stages.prune.plan import LayerTarget
+from roots_compress.models.resizing import keep_units
+from roots_compress.models.spec import Layer, Place
+from roots_compress.stages.prune.plan import LayerTarget, shape_of
 from roots_compress.stages.prune.sensitivity import LayerCosts
-from roots_compress.stages.prune.targets.shapes import choose_shapes, full_shape, parameters_to_save, saved
+from roots_compress.stages.prune.targets.shapes import choose_shapes, make_plan, saved
+from tests.stages.prune.shapes import costs_of, shape
 from tests.tiny import tiny_layer, tiny_model
 
 THIRDS = tiny_layer(num_attention_heads=6, num_key_value_heads=2)
 
 
 def to_save(model: RootsForCausalLM, *, uniform: bool = True, **target: Any) -> int:
-    return parameters_to_save(TargetConfig(**target), model, multiple_of=4, uniform=uniform)
+    config = PruneConfig(target=TargetConfig(**target), multiple_of=4, uniform=uniform)
+    needed = make_plan(config, model.config.spec).needed
+    assert needed is not None
+    return needed
+
+
+def lost(layer: Layer, target: LayerTarget | None) -> int:
+    return saved(layer, target, width=32)
+
+
+choose = partial(choose_shapes, saves=lost)
 
 
 def linear_costs(attention: float, mlp: float) -> LayerCosts:
     """Return costs in proportion to what a shape removes of a layer of six heads and 48 channels."""
-    return LayerCosts(
+    return costs_of(
         {(g, q): attention * (6 - g * q) for g in (2, 1) for q in (3, 2, 1)},
         {width: mlp * (48 - width) for width in range(48, 0, -4)},
     )
@@ -36,14 +49,13 @@ def linear_costs(attention: float, mlp: float) -> LayerCosts:
 )
 def test_a_shape_saves_what_the_cut_takes_away(overrides: dict[str, Any]) -> None:
     model = tiny_model(layers=[THIRDS, THIRDS], **overrides)
-    layer, before = model.model.layers[1], model.num_parameters()
-    expected = saved(layer, LayerTarget(1, 2, 20))
-    assert full_shape(layer) == LayerTarget(2, 3, 48)
-    keep_kv_groups(model, 1, [1])
-    keep_query_heads(model, 1, [0, 2])
-    keep_mlp_channels(model, 1, list(range(20)))
-    assert before - model.num_parameters() == expected
-    assert full_shape(layer) == LayerTarget(1, 2, 20)
+    layer, before = model.config.spec.layers[1], model.num_parameters()
+    assert shape_of(layer) == shape(2, 3, 48)
+    keep_units(model, Place(1, "self_attn"), "kv_groups", [1])
+    keep_units(model, Place(1, "self_attn"), "queries", [0, 2])
+    keep_units(model, Place(1, "mlp"), "mlp_channels", list(range(20)))
+    assert before - model.num_parameters() == lost(layer, shape(1, 2, 20))
+    assert shape_of(model.config.spec.layers[1]) == shape(1, 2, 20)
 
 
 def test_a_fraction_counts_what_lies_outside_the_embeddings() -> None:
@@ -84,32 +96,34 @@ def test_equal_widths_cannot_be_had_where_layers_differ() -> None:
 
 
 def test_the_cheap_layer_gives_and_the_dear_one_keeps() -> None:
-    layers = list(tiny_model(layers=[THIRDS, THIRDS]).model.layers)
+    layers = tiny_model(layers=[THIRDS, THIRDS]).config.spec.layers
     costs = [linear_costs(9.0, 1.0), linear_costs(9.0, 2.0)]
-    needed = saved(layers[0], LayerTarget(2, 3, 24))
-    chosen, paid = choose_shapes(layers, costs, needed, divergences=None, uniform=False)
-    assert chosen == [LayerTarget(2, 3, 24), LayerTarget(2, 3, 48)]
+    needed = lost(layers[0], shape(2, 3, 24))
+    chosen, paid = choose(layers, costs, needed, divergences=None, uniform=False)
+    assert chosen == [shape(2, 3, 24), shape(2, 3, 48)]
     assert paid == pytest.approx(24.0)
 
 
 def test_equal_layers_weigh_one_axis_against_the_other() -> None:
-    layers = list(tiny_model(layers=[THIRDS, THIRDS]).model.layers)
-    needed = 2 * saved(layers[0], LayerTarget(1, 3, 48))
-    heads, _ = choose_shapes(layers, [linear_costs(0.1, 9.0)] * 2, needed, divergences=None, uniform=True)
-    assert heads == [LayerTarget(1, 3, 48)] * 2
-    channels, _ = choose_shapes(layers, [linear_costs(9.0, 0.1)] * 2, needed, divergences=None, uniform=True)
-    assert {(target.kv_groups, target.queries) for target in channels if target} == {(2, 3)}
+    layers = tiny_model(layers=[THIRDS, THIRDS]).config.spec.layers
+    needed = 2 * lost(layers[0], shape(1, 3, 48))
+    heads, _ = choose(layers, [linear_costs(0.1, 9.0)] * 2, needed, divergences=None, uniform=True)
+    assert heads == [shape(1, 3, 48)] * 2
+    channels, _ = choose(layers, [linear_costs(9.0, 0.1)] * 2, needed, divergences=None, uniform=True)
+    assert {
+        (target["self_attn"]["kv_groups"], target["self_attn"]["queries"]) for target in channels if target
+    } == {(2, 3)}
 
 
 @pytest.mark.parametrize("uniform", [True, False])
 def test_a_layer_that_nobody_misses_is_dropped_and_the_last_never(uniform: bool) -> None:
-    layers = list(tiny_model(layers=[THIRDS] * 3).model.layers)
-    needed = sum(parameter.numel() for parameter in layers[0].parameters()) - 10
+    layers = tiny_model(layers=[THIRDS] * 3).config.spec.layers
+    needed = lost(layers[0], None) - 10
     costs = [linear_costs(1.0, 1.0)] * 3
-    chosen, paid = choose_shapes(layers, costs, needed, divergences=[5.0, 0.01, 5.0], uniform=uniform)
-    assert chosen == [LayerTarget(2, 3, 48), None, LayerTarget(2, 3, 48)]
+    chosen, paid = choose(layers, costs, needed, divergences=[5.0, 0.01, 5.0], uniform=uniform)
+    assert chosen == [shape(2, 3, 48), None, shape(2, 3, 48)]
     assert paid == pytest.approx(0.01)
-    chosen, _ = choose_shapes(layers, costs, 2 * needed, divergences=[0.0, 0.0, 0.0], uniform=uniform)
+    chosen, _ = choose(layers, costs, 2 * needed, divergences=[0.0, 0.0, 0.0], uniform=uniform)
     assert sum(target is not None for target in chosen) == 1
 
 
@@ -118,19 +132,26 @@ def test_a_layer_that_nobody_asked_to_drop_stays(uniform: bool) -> None:
     """With biases savings share no divisor, and the coarse grid hides the one choice that saves enough."""
     layer = tiny_layer(num_attention_heads=6, num_key_value_heads=2, intermediate_size=256)
     biased = {"attention_bias": True, "mlp_bias": True, "attention_output_bias": True}
-    layers = list(tiny_model(layers=[layer] * 3, **biased).model.layers)
-    narrow = LayerTarget(1, 1, 15)
+    layers = tiny_model(layers=[layer] * 3, **biased).config.spec.layers
+    narrow = shape(1, 1, 15)
     heads = {(g, q): 6.0 - g * q for g in (2, 1) for q in (3, 2, 1)}
-    costs = LayerCosts(heads, {width: 256.0 - width for width in (256, *range(240, 0, -15))})
-    needed = 3 * saved(layers[0], narrow)
-    chosen, paid = choose_shapes(layers, [costs] * 3, needed, divergences=None, uniform=uniform)
+    costs = costs_of(heads, {width: 256.0 - width for width in (256, *range(240, 0, -15))})
+    needed = 3 * lost(layers[0], narrow)
+    chosen, paid = choose(layers, [costs] * 3, needed, divergences=None, uniform=uniform)
     assert chosen == [narrow] * 3
     assert paid == pytest.approx(3 * (5 + 241))
 
 
 def test_axes_that_are_not_named_stay_whole() -> None:
-    layers = list(tiny_model(layers=[THIRDS, THIRDS]).model.layers)
-    chosen, _ = choose_shapes(
-        layers, [linear_costs(1.0, 0.0)] * 2, 1000, axes=["kv_groups"], divergences=None, uniform=False
+    layers = tiny_model(layers=[THIRDS, THIRDS]).config.spec.layers
+    chosen, _ = choose(
+        layers,
+        [linear_costs(1.0, 0.0)] * 2,
+        1000,
+        axes=["kv_groups"],
+        divergences=None,
+        uniform=False,
     )
-    assert {(target.queries, target.mlp_channels) for target in chosen if target} == {(3, 48)}
+    assert {
+        (target["self_attn"]["queries"], target["mlp"]["mlp_channels"]) for target in chosen if target
+    } == {(3, 48)}

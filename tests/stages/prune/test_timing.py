@@ -9,22 +9,35 @@ from itertools import product
 import numpy as np
 import pytest
 
-from roots_compress.stages.prune.plan import LayerTarget
-from roots_compress.stages.prune.sensitivity import LayerCosts
+from roots_compress.models.spec import Layer
+from roots_compress.stages.prune.plan import MEASURED, LayerTarget, narrowed
 from roots_compress.stages.prune.targets.meet_time import TimeModel, fit_times, meet_time, probes
-from roots_compress.stages.prune.targets.shapes import choose_shapes, full_shape
-from tests.tiny import tiny_layer, tiny_model
+from roots_compress.stages.prune.targets.shapes import choose_shapes
+from tests.stages.prune.shapes import costs_of, narrow, shape
+from tests.tiny import tiny_config, tiny_layer
 
-FULL = [LayerTarget(3, 3, 1536)] * 30
-PLANTED = TimeModel(base=3.0, layer=0.05, head=0.02, group=0.03, channel=0.0004)
+WIDE = tiny_layer(num_attention_heads=9, num_key_value_heads=3, intermediate_size=1536)
+(WHOLE,) = tiny_config(layers=[WIDE]).spec.layers
+FULL = [WHOLE] * 30
+
+
+def time_model(base: float, layer: float, head: float, group: float, channel: float) -> TimeModel:
+    return TimeModel(base, layer, dict(zip(MEASURED, (head, group, channel), strict=True)))
+
+
+def parts_of(times: TimeModel) -> list[float]:
+    return [times.base, times.layer, *times.units.values()]
+
+
+PLANTED = time_model(base=3.0, layer=0.05, head=0.02, group=0.03, channel=0.0004)
 
 
 def test_a_models_time_is_the_sum_of_its_parts() -> None:
-    shapes = [LayerTarget(2, 3, 10), None, LayerTarget(1, 1, 5)]
+    shapes = [narrow(WHOLE, 2, 3, 10), None, narrow(WHOLE, 1, 1, 5)]
     expected = 3.0 + 2 * 0.05 + 7 * 0.02 + 3 * 0.03 + 15 * 0.0004
     assert PLANTED.total(shapes) == pytest.approx(expected)
-    full, narrow = LayerTarget(2, 3, 10), LayerTarget(1, 2, 5)
-    assert PLANTED.saves(full, narrow) == pytest.approx(1e6 * (4 * 0.02 + 0.03 + 5 * 0.0004), abs=1)
+    full, half = narrow(WHOLE, 2, 3, 10), narrow(WHOLE, 1, 2, 5)
+    assert PLANTED.saves(full, half) == pytest.approx(1e6 * (4 * 0.02 + 0.03 + 5 * 0.0004), abs=1)
     assert PLANTED.saves(full, None) == pytest.approx(1e6 * PLANTED.of_layer(full), abs=1)
     assert PLANTED.units_above([full], PLANTED.total([full]) - 0.5) == pytest.approx(5e5, abs=1)
 
@@ -33,13 +46,13 @@ def test_the_probes_tell_all_parts_apart() -> None:
     models = probes(FULL, 16)
     assert models[0] == FULL
     found = fit_times(models, [PLANTED.total(shapes) for shapes in models])
-    assert vars(found) == pytest.approx(vars(PLANTED))
+    assert parts_of(found) == pytest.approx(parts_of(PLANTED))
 
 
 def test_probes_of_the_narrowest_model_are_the_model_alone() -> None:
-    narrow = [LayerTarget(1, 1, 16)]
-    assert probes(narrow, 16) == [narrow]
-    assert fit_times([narrow], [2.0]).total(narrow) == pytest.approx(2.0)
+    least = [narrow(WHOLE, 1, 1, 16)]
+    assert probes(least, 16) == [least]
+    assert fit_times([least], [2.0]).total(least) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -48,7 +61,7 @@ def test_noise_never_makes_a_part_negative_and_barely_moves_the_whole(seed: int)
     models = probes(FULL, 16)
     times = [PLANTED.total(shapes) * source.uniform(0.97, 1.03) for shapes in models]
     found = fit_times(models, times)
-    assert min(vars(found).values()) >= 0
+    assert min(parts_of(found)) >= 0
     for shapes, time in zip(models, times, strict=True):
         assert found.total(shapes) == pytest.approx(time, rel=0.03)
 
@@ -57,13 +70,15 @@ def test_noise_never_makes_a_part_negative_and_barely_moves_the_whole(seed: int)
 def test_the_fit_is_the_least_squares_solution_without_negative_parts(seed: int) -> None:
     """By the conditions that hold there and nowhere else (Karush, Kuhn and Tucker)."""
     generator = np.random.default_rng(seed)
+    many = tiny_layer(num_attention_heads=16, num_key_value_heads=4)
+    (few,) = tiny_config(layers=[many]).spec.layers
     models = [
-        [LayerTarget(*(int(each) for each in generator.integers(1, 5, 3)))] * int(generator.integers(1, 5))
+        [narrow(few, *(int(each) for each in generator.integers(1, 5, 3)))] * int(generator.integers(1, 5))
         for _ in range(12)
     ]
     times = generator.uniform(1, 3, 12)
-    parts = np.array(list(vars(fit_times(models, times.tolist())).values()))
-    unit = [TimeModel(*row) for row in np.eye(5)]
+    parts = np.array(parts_of(fit_times(models, times.tolist())))
+    unit = [time_model(*row) for row in np.eye(5)]
     rows = np.array([[part.total(shapes) for part in unit] for shapes in models]) / times[:, None]
     gradient = rows.T @ (rows @ parts - 1)
     assert (parts >= 0).all()
@@ -72,38 +87,40 @@ def test_the_fit_is_the_least_squares_solution_without_negative_parts(seed: int)
 
 
 def test_the_shapes_chosen_in_time_are_the_cheapest_of_all() -> None:
-    layers = list(tiny_model(layers=[tiny_layer(), tiny_layer()]).model.layers)
+    layers = tiny_config().spec.layers
     source = random.Random(0)
     heads, widths = [(2, 2), (2, 1), (1, 2), (1, 1)], [48, 32, 16]
     costs = [
-        LayerCosts(
+        costs_of(
             {each: 0.0 if each == (2, 2) else source.random() for each in heads},
             {width: 0.0 if width == 48 else source.random() for width in widths},
         )
         for _ in layers
     ]
-    times = TimeModel(base=1.0, layer=0.2, head=0.1, group=0.15, channel=0.01)
-    whole = [full_shape(layer) for layer in layers]
-    limit = 0.75 * times.total(whole)
+    times = time_model(base=1.0, layer=0.2, head=0.1, group=0.15, channel=0.01)
+    limit = 0.75 * times.total(layers)
 
-    def price(shapes: Sequence[LayerTarget | None]) -> float:
+    def cut(shapes: Sequence[LayerTarget | None]) -> list[Layer | None]:
+        return [each and narrowed(layer, each) for layer, each in zip(layers, shapes, strict=True)]
+
+    def price(shapes: Sequence[LayerTarget]) -> float:
         return sum(
-            cost.attention[shape.kv_groups, shape.queries] + cost.mlp[shape.mlp_channels]
-            for cost, shape in zip(costs, shapes, strict=True)
-            if shape is not None
+            block.costs[tuple(each[name].values())]
+            for cost, each in zip(costs, shapes, strict=True)
+            for name, block in cost.items()
         )
 
     found, paid = choose_shapes(
         layers,
         costs,
-        times.units_above(whole, limit),
-        saves=lambda layer, shape: times.saves(full_shape(layer), shape),
+        times.units_above(layers, limit),
+        saves=lambda layer, each: times.saves(layer, each and narrowed(layer, each)),
         divergences=None,
         uniform=False,
     )
-    shapes = [LayerTarget(*each, width) for each in heads for width in widths]
-    every = [pair for pair in product(shapes, repeat=2) if times.total(pair) <= limit]
-    assert times.total(found) <= limit
+    shapes = [shape(*each, width) for each in heads for width in widths]
+    every = [pair for pair in product(shapes, repeat=2) if times.total(cut(pair)) <= limit]
+    assert times.total(cut(found)) <= limit
     assert paid == pytest.approx(min(map(price, every)))
 
 

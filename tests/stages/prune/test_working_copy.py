@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from roots_compress.models.resizing import keep_mlp_channels
+from roots_compress.models.resizing import keep_units
+from roots_compress.models.spec import Place
 from roots_compress.stages.prune.working_copy import part_with, sharing_copy
 from tests.tiny import tiny_model
 
@@ -15,7 +16,7 @@ def test_a_copy_is_cut_alone_and_shares_the_rest_until_it_parts(tied: bool) -> N
     model = tiny_model(tie_word_embeddings=tied)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     twin = sharing_copy(model)
-    keep_mlp_channels(twin, 0, list(range(16)))
+    keep_units(twin, Place(0, "mlp"), "mlp_channels", list(range(16)))
     assert twin.model.layers[0].mlp.up_proj.weight.shape[0] == 16
     assert twin.model.layers[1].mlp.up_proj.weight is model.model.layers[1].mlp.up_proj.weight
     part_with(twin, model)

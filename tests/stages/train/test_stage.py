@@ -14,8 +14,11 @@ from roots_compress.configs.train import ArchitectureConfig, SparseAttentionConf
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import InputError
+from roots_compress.models.ops.attention import Attention, BlockSparse, Rope
+from roots_compress.models.ops.mlp import Mlp
 from roots_compress.stages.base import StageContext
-from roots_compress.stages.train.stage import model_config, new_model, train
+from roots_compress.stages.train.architecture import architecture_spec
+from roots_compress.stages.train.stage import new_model, train
 
 SENTENCES = ("The quick brown fox jumps over the lazy dog. ", "A model reads tokens and guesses the next. ")
 TEXT = TextSplit(tuple(Document.plain(sentence * 40) for sentence in SENTENCES), (), "two sentences")
@@ -77,23 +80,21 @@ def test_every_switch_of_the_architecture_reaches_the_model() -> None:
         tie_word_embeddings=False,
         attention=SparseAttentionConfig(kind="block", block_size=16, num_blocks=3),
     )
-    config = model_config(architecture, vocab_size=300)
-    for name in (
-        "norm",
-        "position",
-        "activation",
-        "gated_mlp",
-        "attention_bias",
-        "qk_norm",
-        "tie_word_embeddings",
-    ):
-        assert getattr(config, name) == getattr(architecture, name)
-    assert config.attention == {"kind": "block", "block_size": 16, "num_blocks": 3}
+    spec = architecture_spec(architecture, 300)
+    attention, mlp = (sublayer.op for sublayer in spec.layers[-1])
+    assert isinstance(attention, Attention)
+    assert isinstance(mlp, Mlp)
+    assert (attention.bias, attention.qk_norm is not None, attention.rope) == (True, True, None)
+    assert (mlp.activation, mlp.gated) == ("gelu", False)
+    assert spec.stack.final_norm == spec.layers[0][0].pre_norm
+    assert spec.stack.final_norm is not None
+    assert (spec.stack.final_norm.kind, spec.tied, spec.embeddings.positions) == ("layer_norm", False, 1024)
+    assert attention.sparse == BlockSparse(size=16, blocks=3)
     blocks = ArchitectureConfig(attention=SparseAttentionConfig(kind="block"))
-    assert model_config(blocks, vocab_size=300).attention == {"kind": "block", "num_blocks": 4}
-    rotary = model_config(ArchitectureConfig(rope_theta=500.0), vocab_size=300)
-    assert rotary.rope_parameters is not None
-    assert rotary.rope_parameters["rope_theta"] == 500.0
+    assert architecture_spec(blocks, 300).attentions()[0].sparse == BlockSparse(size=32, blocks=4)
+    assert architecture_spec(ArchitectureConfig(rope_theta=500.0), 300).attentions()[0].rope == Rope(
+        theta=500.0
+    )
 
 
 def test_training_learns_the_text_and_leaves_its_input_alone(tmp_path: Path) -> None:
