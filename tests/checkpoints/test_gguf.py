@@ -9,7 +9,6 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from roots_compress.checkpoints.outline import WIDTHS, Outline, outline_of
 from transformers import PreTrainedModel
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, without_weights
