@@ -103,16 +103,18 @@ class Shared:
             attentions = config.spec.attentions()
             sees = dict.fromkeys((each.window, each.causal) for each in attentions)
             self.visible_B1TS = {each: self._visible(*each) for each in sees}
+            whole = [each for each in attentions if not isinstance(each.sparse, BlockSparse)]
             self.bias_B1TS = {
-                (each.window, each.causal): self.bias(self.visible_B1TS[each.window, each.causal])
-                for each in dict.fromkeys(attentions)
-                if not isinstance(each.sparse, BlockSparse)
+                each: self.bias(self.visible_B1TS[each])
+                for each in dict.fromkeys((attention.window, attention.causal) for attention in whole)
             }
             self.cos_sin = {turning: self._angles(turning, position_ids_BT) for turning in self._turnings()}
+            sparse = [(each.window, each.sparse) for each in attentions]
             self.blocks: dict[tuple[Window, int], Blocks] = {
-                (each.window, each.sparse.size): self._blocks(each.window, each.sparse.size)
-                for each in dict.fromkeys(attentions)
-                if isinstance(each.sparse, BlockSparse)
+                each: self._blocks(*each)
+                for each in dict.fromkeys(
+                    (window, how.size) for window, how in sparse if isinstance(how, BlockSparse)
+                )
             }
 
     def rows(self, flat: ir.Value) -> ir.Value:
