@@ -1,8 +1,8 @@
 """A ROOTS model as an ONNX graph, built operator by operator from its config and weights.
 
 Nothing is traced, so layers may differ in width, quantized weights enter as they are stored, and the same
-checkpoint always gives the same bytes. The walk over the layers is here; `ops/`, `norms.py` and `weights.py`
-say which operators each step becomes.
+checkpoint always gives the same bytes. A decoder with its cache is here, an encoder in `encoder.py`; the walk
+over the layers is in `layers.py`, and `ops/`, `norms.py` and `weights.py` say which operators a step becomes.
 
 Shape legend: B batch, T new tokens, S all tokens, K newest tokens that get logits, N = B * T, M = B * K, W
 hidden size, V vocabulary.
@@ -10,8 +10,7 @@ hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -20,19 +19,17 @@ import torch
 from roots_compress import __version__
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.builder import IR_VERSION, GraphBuilder
-from roots_compress.export.norms import add_norm, norm
+from roots_compress.export.encoder import add_encoder
+from roots_compress.export.layers import walk
 from roots_compress.export.ops.attention import self_attention
 from roots_compress.export.ops.fused_attention import KeyValue
-from roots_compress.export.ops.mlp import mlp
-from roots_compress.export.ops.moe import moe
 from roots_compress.export.shared import Shared
 from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.export.weights import Matrices
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.quantized import has_int8_cache
-from roots_compress.models.spec import EMBEDDING, HEAD, ModelSpec, Norm, Sublayer
+from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.runtime.session import LOGITS_TO_KEEP, SHARED_CACHE
 
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
@@ -49,21 +46,39 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
         InputError: the model caches in int8, and the graph is to have standard operators.
         StageError: the weights are of a type that graphs are not made of.
     """
-    dtype = next(model.parameters()).dtype
+    dtype, config = next(model.parameters()).dtype, model.config
     if dtype not in DTYPES:
         raise StageError(
             f"the checkpoint's weights are {dtype}, and graphs are made of float32 and float16",
             remedy="Convert the checkpoint to float32 first.",
         )
-    config = model.config
-    if has_int8_cache(config) and (portable or not config.is_fusible):
+    builder = GraphBuilder(DTYPES[dtype], portable=portable)
+    matrices = Matrices(builder, config, model.state_dict())
+    names = exporter_config(config, half=dtype == torch.float16)
+    if "decoder" in config.spec.stacks:
+        return _described(builder, shared_cache=_decoder(matrices, names))
+    add_encoder(matrices, names)
+    return _described(builder, shared_cache=False)
+
+
+def _described(builder: GraphBuilder, *, shared_cache: bool) -> ir.Model:
+    return ir.Model(
+        builder.graph,
+        ir_version=IR_VERSION,
+        producer_name="roots-compress",
+        producer_version=__version__,
+        metadata_props={SHARED_CACHE: "1"} if shared_cache else {},
+    )
+
+
+def _decoder(matrices: Matrices, names: RootsExporterConfig) -> bool:
+    """Add a decoder with a cache; return whether its cache may be one buffer for past and present."""
+    builder, config = matrices.builder, matrices.config
+    if has_int8_cache(config) and (builder.portable or not config.is_fusible):
         raise InputError(
             "keys and values cached in int8 need ONNX Runtime's fused attention",
             remedy="Leave out --portable, or quantize again with `cache: float`.",
         )
-    builder = GraphBuilder(DTYPES[dtype], portable=portable)
-    matrices = Matrices(builder, config, model.state_dict())
-    names = exporter_config(config, half=dtype == torch.float16)
     input_ids, attention_mask, position_ids = (
         builder.input(name, ir.DataType.INT64, names.shape(name))
         for name in ("input_ids", "attention_mask", "position_ids")
@@ -75,18 +90,19 @@ def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
     shared = Shared(builder, config, input_ids, attention_mask, position_ids)
 
     hidden_NW = _embed(matrices, shared, input_ids, position_ids)
-    normed_NW, presents = _layers(matrices, shared, hidden_NW, pasts)
+    remaining, presents = iter(pasts), list[KeyValue]()
+
+    def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
+        given_NW, present = self_attention(matrices, shared, op, module, x_NW, next(remaining))
+        presents.append(present)
+        return given_NW
+
+    normed_NW = walk(matrices, hidden_NW, attend)
     with builder.scope("head"):
         logits_BKV = _logits(matrices, shared.back(normed_NW), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
     _name_presents(builder, names, attentions, presents, cached)
-    return ir.Model(
-        builder.graph,
-        ir_version=IR_VERSION,
-        producer_name="roots-compress",
-        producer_version=__version__,
-        metadata_props={SHARED_CACHE: "1"} if shared.compact is not None else {},
-    )
+    return shared.compact is not None
 
 
 def _past(
@@ -110,79 +126,6 @@ def _embed(matrices: Matrices, shared: Shared, input_ids_BT: ir.Value, position_
             position_NW = matrices.embedding("model.embed_positions", shared.to_front(position_ids_BT))
             hidden_NW = builder.op("Add", hidden_NW, position_NW)
     return hidden_NW
-
-
-class Reading(NamedTuple):
-    """A norm through which the residual stream is read next."""
-
-    scope: str
-    spec: Norm | None
-    module: str
-
-
-def _readings(spec: ModelSpec) -> Iterator[Reading]:
-    """Yield the norm before each block, then the final norm."""
-    for index, layer in enumerate(spec.layers):
-        for sublayer in layer:
-            yield Reading(
-                f"layers.{index}", sublayer.pre_norm, f"model.layers.{index}.{sublayer.name}_pre_norm"
-            )
-    yield Reading("", spec.stack.final_norm, "model.norm")
-
-
-def _layers(
-    matrices: Matrices, shared: Shared, hidden_NW: ir.Value, pasts: list[KeyValue]
-) -> tuple[ir.Value, list[KeyValue]]:
-    """Return the final norm's output, `NW`, and what each attention caches."""
-    builder, spec = matrices.builder, matrices.config.spec
-    readings = _readings(spec)
-    first = next(readings)
-    read_NW = hidden_NW
-    if first.spec is not None:
-        with builder.scope(first.scope):
-            read_NW = norm(matrices, first.spec, first.module, hidden_NW)
-    remaining, presents = iter(pasts), []
-    for index, layer in enumerate(spec.layers):
-        for sublayer in layer:
-            module = f"model.layers.{index}.{sublayer.name}"
-            following = next(readings)
-            with builder.scope(f"layers.{index}"):
-                with builder.scope(sublayer.op.kind):
-                    if isinstance(sublayer.op, Attention):
-                        change_NW, present = self_attention(
-                            matrices, shared, sublayer.op, module, read_NW, next(remaining)
-                        )
-                        presents.append(present)
-                    elif isinstance(sublayer.op, Mlp):
-                        change_NW = mlp(matrices, sublayer.op, module, read_NW)
-                    else:
-                        change_NW = moe(matrices, sublayer.op, module, read_NW)
-                if sublayer.post_norm is not None:
-                    change_NW = norm(matrices, sublayer.post_norm, f"{module}_post_norm", change_NW)
-                hidden_NW, read_NW = _added(matrices, sublayer, module, following, hidden_NW, change_NW)
-    return read_NW, presents
-
-
-def _added(
-    matrices: Matrices,
-    sublayer: Sublayer,
-    module: str,
-    following: Reading,
-    hidden_NW: ir.Value,
-    change_NW: ir.Value,
-) -> tuple[ir.Value, ir.Value]:
-    """Return the residual stream after an addition, and what is read of it next, both `NW`."""
-    if sublayer.stream_norm is not None:
-        _sum, hidden_NW = add_norm(
-            matrices, sublayer.stream_norm, f"{module}_stream_norm", hidden_NW, change_NW
-        )
-        if following.spec is None:
-            return hidden_NW, hidden_NW
-        return hidden_NW, norm(matrices, following.spec, following.module, hidden_NW)
-    if following.spec is None:
-        hidden_NW = matrices.builder.op("Add", hidden_NW, change_NW)
-        return hidden_NW, hidden_NW
-    return add_norm(matrices, following.spec, following.module, hidden_NW, change_NW)
 
 
 def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) -> ir.Value:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.builder import MICROSOFT, GraphBuilder
 from roots_compress.export.norms import rms_norm
 from roots_compress.export.ops.fused_attention import (
     CacheScales,
@@ -60,6 +60,61 @@ def self_attention(
             context_BTx, present = _standard(builder, shared, op, rows, past, heads)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
     return matrices.linear(f"{module}.o_proj", context_Nx), present
+
+
+def encoder_attention(
+    matrices: Matrices,
+    op: Attention,
+    module: str,
+    x_NW: ir.Value,
+    shape_BTx: ir.Value,
+    mask_BT: ir.Value,
+    bias_B11T: ir.Value,
+) -> ir.Value:
+    """Return what an attention over a whole text gives, `NW`.
+
+    Args:
+        matrices: of the model.
+        op: sees every token, and has no rotary positions.
+        module: its name.
+        x_NW: what it reads.
+        shape_BTx: batch, tokens, and -1 for what is left.
+        mask_BT: 1 at tokens.
+        bias_B11T: 0 at tokens, lowest at padding.
+    """
+    assert not op.causal, "an encoder's attention is causal"
+    assert op.window is None, "an encoder's attention has a window"
+    assert op.rope is None, "an encoder's attention has rotary positions"
+    builder = matrices.builder
+    query, key, value = (
+        builder.op("Reshape", matrices.linear(f"{module}.{part}_proj", x_NW), shape_BTx) for part in "qkv"
+    )
+    if builder.portable or builder.dtype != ir.DataType.FLOAT:
+        context_BTx = builder.op(
+            "Attention",
+            query,
+            key,
+            value,
+            bias_B11T,
+            scale=op.factor,
+            q_num_heads=op.heads,
+            kv_num_heads=op.kv_heads,
+        )
+    else:
+        seen_BT = builder.cast(mask_BT, ir.DataType.INT32)
+        context_BTx = builder.op(
+            "MultiHeadAttention",
+            query,
+            key,
+            value,
+            None,
+            seen_BT,
+            domain=MICROSOFT,
+            num_heads=op.heads,
+            scale=op.factor,
+        )
+    context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
+    return matrices.linear(f"{module}.o_proj", context_Nx)
 
 
 def _standard(

@@ -1,0 +1,117 @@
+"""An encoder as a graph: a whole text at once, without a cache, and what its head makes of it.
+
+Shape legend: B batch, T tokens, N = B * T, W hidden size, V vocabulary, L labels.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.layers import walk
+from roots_compress.export.norms import norm
+from roots_compress.export.ops.attention import encoder_attention
+from roots_compress.export.ops.mlp import activate
+from roots_compress.export.tasks import RootsExporterConfig
+from roots_compress.export.weights import Matrices
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.spec import EMBEDDING, HEAD, Norm
+
+
+def add_encoder(matrices: Matrices, names: RootsExporterConfig) -> None:
+    """Add the inputs, the layers, the head and the outputs of an encoder."""
+    builder, spec = matrices.builder, matrices.config.spec
+    inputs = {name: builder.input(name, ir.DataType.INT64, names.shape(name)) for name in names.inputs}
+    mask_BT = inputs["attention_mask"]
+    shape_BT = builder.op("Shape", inputs["input_ids"])
+    shape_BTx = builder.op("Concat", shape_BT, builder.integers(-1), axis=0)
+    bias_B11T = _bias(builder, mask_BT)
+
+    def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
+        return encoder_attention(matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B11T)
+
+    hidden_NW = walk(matrices, _embedded(matrices, inputs), attend)
+    with builder.scope("head"):
+        if isinstance(spec.head, MaskedLmHead):
+            logits_BTV = builder.op("Reshape", _token_logits(matrices, spec.head, hidden_NW), shape_BTx)
+            _output(matrices, names, "logits", logits_BTV, spec.embeddings.vocabulary)
+            return
+        hidden_BTW = builder.op("Reshape", hidden_NW, shape_BTx)
+        if isinstance(spec.head, ClassificationHead):
+            logits_BL = _label_logits(matrices, spec.head, hidden_BTW)
+            _output(matrices, names, "logits", logits_BL, spec.head.labels)
+            return
+        assert isinstance(spec.head, EmbeddingHead)
+        vector_BW = _pooled(builder, spec.head, hidden_BTW, mask_BT)
+    _output(matrices, names, "last_hidden_state", hidden_BTW, spec.width)
+    _output(matrices, names, "sentence_embedding", vector_BW, spec.width)
+
+
+def _output(matrices: Matrices, names: RootsExporterConfig, name: str, value: ir.Value, width: int) -> None:
+    builder = matrices.builder
+    if builder.dtype != ir.DataType.FLOAT:
+        value = builder.cast(value, ir.DataType.FLOAT)
+    builder.output(name, value, ir.DataType.FLOAT, names.shape(name, width))
+
+
+def _bias(builder: GraphBuilder, mask_BT: ir.Value) -> ir.Value:
+    """Return what is added to scores, `B11T`: 0 at tokens, a large negative number at padding."""
+    lowest = -1e4  # As ONNX Runtime's own attention masks; float16 holds it.
+    seen_BT = builder.cast(mask_BT, ir.DataType.BOOL)
+    bias_BT = builder.op("Where", seen_BT, builder.floats(0.0), builder.floats(lowest))
+    return builder.op("Unsqueeze", bias_BT, builder.integers(1, 2))
+
+
+def _embedded(matrices: Matrices, inputs: dict[str, ir.Value]) -> ir.Value:
+    """Return the residual stream before the first layer, `NW`; padding takes no position."""
+    builder, embeddings = matrices.builder, matrices.config.spec.embeddings
+    flat = builder.integers(-1)
+    with builder.scope("embedding"):
+        hidden_NW = matrices.embedding(EMBEDDING, builder.op("Reshape", inputs["input_ids"], flat))
+        if embeddings.scale != 1:
+            hidden_NW = builder.op("Mul", hidden_NW, builder.floats(embeddings.scale))
+        if embeddings.token_types is not None:
+            types_N = builder.op("Reshape", inputs["token_type_ids"], flat)
+            hidden_NW = builder.op("Add", hidden_NW, matrices.embedding("model.embed_token_types", types_N))
+        if embeddings.positions is not None:
+            count_BT = builder.op("CumSum", inputs["attention_mask"], builder.integer(1))
+            position_BT = builder.op(
+                "Max", builder.op("Sub", count_BT, builder.integer(1)), builder.integer(0)
+            )
+            position_N = builder.op("Reshape", position_BT, flat)
+            hidden_NW = builder.op("Add", hidden_NW, matrices.embedding("model.embed_positions", position_N))
+        if embeddings.norm is not None:
+            hidden_NW = norm(matrices, embeddings.norm, "model.embed_norm", hidden_NW)
+    return hidden_NW
+
+
+def _token_logits(matrices: Matrices, head: MaskedLmHead, hidden_NW: ir.Value) -> ir.Value:
+    """Return the logits of the token at each place, `NV`."""
+    builder = matrices.builder
+    dense_NW = activate(builder, head.activation, matrices.linear("transform.dense", hidden_NW))
+    normed_NW = norm(matrices, Norm(kind="layer_norm", eps=head.eps), "transform.norm", dense_NW)
+    table = EMBEDDING if matrices.config.spec.tied else HEAD
+    return builder.op("Add", matrices.linear(table, normed_NW), matrices.vector("transform.bias"))
+
+
+def _label_logits(matrices: Matrices, head: ClassificationHead, hidden_BTW: ir.Value) -> ir.Value:
+    """Return the logits of labels, `BL`."""
+    builder = matrices.builder
+    matrices.change_rows()
+    first_BW = builder.op("Gather", hidden_BTW, builder.integer(0), axis=1)
+    dense_BW = matrices.linear("dense", first_BW)
+    active_BW = builder.op("Tanh" if head.activation == "tanh" else "Relu", dense_BW)
+    return matrices.linear("classifier", active_BW)
+
+
+def _pooled(builder: GraphBuilder, head: EmbeddingHead, hidden_BTW: ir.Value, mask_BT: ir.Value) -> ir.Value:
+    """Return the vector of each text, `BW`."""
+    if head.pooling == "first":
+        vector_BW = builder.op("Gather", hidden_BTW, builder.integer(0), axis=1)
+    else:
+        mask_BT1 = builder.op("Unsqueeze", builder.cast(mask_BT, builder.dtype), builder.integers(-1))
+        second = builder.integers(1)
+        total_BW = builder.op("ReduceSum", builder.op("Mul", hidden_BTW, mask_BT1), second, keepdims=0)
+        vector_BW = builder.op("Div", total_BW, builder.op("ReduceSum", mask_BT1, second, keepdims=0))
+    return builder.op("LpNormalization", vector_BW, axis=-1, p=2) if head.normalised else vector_BW

@@ -1,0 +1,94 @@
+"""The walk over the layers of a graph: blocks, the norms around them, and the residual stream.
+
+Shape legend: N tokens of all rows of the batch, W hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from roots_compress.export.norms import add_norm, norm
+from roots_compress.export.ops.mlp import mlp
+from roots_compress.export.ops.moe import moe
+from roots_compress.export.weights import Matrices
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import ModelSpec, Norm, Sublayer
+
+Attend = Callable[[Attention, str, ir.Value], ir.Value]
+
+
+class Reading(NamedTuple):
+    """A norm through which the residual stream is read next."""
+
+    scope: str
+    spec: Norm | None
+    module: str
+
+
+def _readings(spec: ModelSpec) -> Iterator[Reading]:
+    """Yield the norm before each block, then the final norm."""
+    for index, layer in enumerate(spec.layers):
+        for sublayer in layer:
+            yield Reading(
+                f"layers.{index}", sublayer.pre_norm, f"model.layers.{index}.{sublayer.name}_pre_norm"
+            )
+    yield Reading("", spec.stack.final_norm, "model.norm")
+
+
+def walk(matrices: Matrices, hidden_NW: ir.Value, attend: Attend) -> ir.Value:
+    """Add all layers; return what is read of the residual stream after them, `NW`.
+
+    Args:
+        matrices: of the model.
+        hidden_NW: the stream before the first layer.
+        attend: adds an attention, by its specification and its module's name, for what it reads.
+    """
+    builder, spec = matrices.builder, matrices.config.spec
+    readings = _readings(spec)
+    first = next(readings)
+    read_NW = hidden_NW
+    if first.spec is not None:
+        with builder.scope(first.scope):
+            read_NW = norm(matrices, first.spec, first.module, hidden_NW)
+    for index, layer in enumerate(spec.layers):
+        for sublayer in layer:
+            module = f"model.layers.{index}.{sublayer.name}"
+            following = next(readings)
+            with builder.scope(f"layers.{index}"):
+                with builder.scope(sublayer.op.kind):
+                    if isinstance(sublayer.op, Attention):
+                        change_NW = attend(sublayer.op, module, read_NW)
+                    elif isinstance(sublayer.op, Mlp):
+                        change_NW = mlp(matrices, sublayer.op, module, read_NW)
+                    else:
+                        change_NW = moe(matrices, sublayer.op, module, read_NW)
+                if sublayer.post_norm is not None:
+                    change_NW = norm(matrices, sublayer.post_norm, f"{module}_post_norm", change_NW)
+                hidden_NW, read_NW = _added(matrices, sublayer, module, following, hidden_NW, change_NW)
+    return read_NW
+
+
+def _added(
+    matrices: Matrices,
+    sublayer: Sublayer,
+    module: str,
+    following: Reading,
+    hidden_NW: ir.Value,
+    change_NW: ir.Value,
+) -> tuple[ir.Value, ir.Value]:
+    """Return the residual stream after an addition, and what is read of it next, both `NW`."""
+    if sublayer.stream_norm is not None:
+        _sum, hidden_NW = add_norm(
+            matrices, sublayer.stream_norm, f"{module}_stream_norm", hidden_NW, change_NW
+        )
+        if following.spec is None:
+            return hidden_NW, hidden_NW
+        return hidden_NW, norm(matrices, following.spec, following.module, hidden_NW)
+    if following.spec is None:
+        hidden_NW = matrices.builder.op("Add", hidden_NW, change_NW)
+        return hidden_NW, hidden_NW
+    return add_norm(matrices, following.spec, following.module, hidden_NW, change_NW)
