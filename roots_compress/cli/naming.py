@@ -44,7 +44,8 @@ class Names:
             keys = tuple(part for part in key.path if isinstance(part, str))
             if keys[:1] != ("stages",):
                 return self._run.get(keys, f"{'.'.join(keys)} (of a recipe)")
-            return self._of_stage(keys[1:], key.value) if last_stage in (None, key.path[1]) else key
+            of_verb = last_stage is None or key.path[1:2] in ((), (last_stage,))
+            return self._of_stage(keys[1:], key.value) if of_verb else key
 
         return changing_keys(name)
 

@@ -89,7 +89,8 @@ def _parameter(option: FieldOption) -> Parameter:
         kind, shown = str, ":".join(kind.model_fields).upper()
     elif kind is Path:
         shown = "PATH"
-    kind = list[kind] if option.is_list else kind
+    if option.is_list:
+        kind, shown = list[kind], shown or f"<{kind.__name__}>"
     default = typer.Option(None, name, metavar=shown, help=option.help, show_default=False)
     return Parameter(_python_name(option), Parameter.KEYWORD_ONLY, default=default, annotation=kind | None)
 

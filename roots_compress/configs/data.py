@@ -28,7 +28,7 @@ class TokenizerConfig(Settings):
     """A byte-level BPE tokenizer, trained when a model is trained from scratch."""
 
     vocab_size: Annotated[int, Field(ge=260, le=1_000_000)] = 4096
-    """Entries of the vocabulary, special tokens included."""
+    """Entries of a new model's vocabulary, special tokens included."""
     min_frequency: PositiveInt = 2
     """Pairs seen less often are not merged."""
     special_tokens: Annotated[tuple[str, ...], Field(strict=False), Option("--special-token")] = ()

@@ -14,6 +14,7 @@ from roots_compress.errors import Key, Location, Text
 
 GroupSetting = Literal["auto", 16, 32, 64, 128]
 Products = Literal["integer", "float"]
+INT8 = "8-bit weights. A timing of some seconds decides whether products are of integers, unless you do."
 WEIGHTS_ONLY = "int8 only, untimed: faster decoding, slower prompts, less lost."
 INTEGER_PRODUCTS = "int8 only, untimed: faster prompts, slower decoding, smaller files."
 INT8_CACHE = "int8 and int4 only. Cache keys and values in 8 bits, so that long contexts decode faster."
@@ -38,7 +39,7 @@ class QuantizeConfig(StageSettings):
     """Label of the row in reports."""
     scheme: Annotated[
         Literal["int8", "int4", "fp16"],
-        Option("--int8", value="int8", help="8-bit weights and, where it holds up, activations."),
+        Option("--int8", value="int8", help=INT8),
         Option("--int4", value="int4", help="4-bit weights; 8 bits where 4 would cost most."),
         Option("--fp16", value="fp16", help="Half precision."),
     ] = "int8"

@@ -36,9 +36,9 @@ class ArchitectureConfig(Settings):
     """The shape of a ROOTS model trained from scratch; every layer gets the same widths."""
 
     hidden_size: PositiveInt = 256
-    """Width of the residual stream."""
+    """Width of a new model's residual stream."""
     num_layers: Annotated[PositiveInt, Option("--layers")] = 6
-    """Transformer layers."""
+    """Transformer layers of a new model."""
     num_attention_heads: PositiveInt = 4
     """Query heads in each layer."""
     num_key_value_heads: PositiveInt = 2

@@ -30,7 +30,7 @@ class TrainingConfig(Settings):
     block_size: Annotated[BlockSize, Option("--train-block-size")] = 256
     """Tokens in each training window."""
     learning_rate: Annotated[PositiveFloat, Option("--lr")] = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate, after the warm-up."""
     final_learning_rate_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """The learning rate at the last step, as a fraction of the peak."""
     warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
