@@ -6,22 +6,81 @@ Every other exception that reaches the command line is a bug in this program and
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Self
+
+Location = tuple[str | int, ...]
+"""The way to a setting: keys and list indices."""
 
 
 class Key(str):
-    """The place of a setting: keys and list indices with dots, `stages[1].training.steps`."""
+    """A setting as people write it, `stages[1].training.steps`, that holds the way to it as data.
 
-    __slots__ = ()
+    Args:
+        path: from the group of settings that is being checked, or from the top of the recipe.
+        of_recipe: whether from the top.
+        value: of the setting, where a sentence names both: `scheme int8`.
+    """
+
+    path: Location
+    of_recipe: bool
+    value: object
+
+    def __new__(cls, *path: str | int, of_recipe: bool = False, value: object = None) -> Self:
+        """Make the key at a path."""
+        text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        key = super().__new__(cls, text.removeprefix(".") + ("" if value is None else f" {value}"))
+        key.path, key.of_recipe, key.value = path, of_recipe, value
+        return key
+
+    def within(self, group: Location, *, of_recipe: bool = False) -> Key:
+        """Return the key with the way to its group before it; one of the whole recipe stays as it is."""
+        if self.of_recipe:
+            return self
+        return Key(*group, *self.path, of_recipe=of_recipe, value=self.value)
+
+
+def recipe_key(*path: str | int) -> Key:
+    """Return a key by the way to it from the top of the recipe."""
+    return Key(*path, of_recipe=True)
+
+
+class Text(str):
+    """A sentence in pieces. Those that are a `Key` are shown as the user knows the setting.
+
+    Args:
+        pieces: texts and keys, in order.
+    """
+
+    pieces: tuple[str, ...]
+
+    def __new__(cls, *pieces: str) -> Self:
+        """Join the pieces."""
+        flat = [each for piece in pieces for each in (piece.pieces if isinstance(piece, Text) else (piece,))]
+        text = super().__new__(cls, "".join(flat))
+        text.pieces = tuple(flat)
+        return text
+
+
+def with_keys(text: str, change: Callable[[Key], str]) -> str:
+    """Return a text in which each key that it holds as data is changed."""
+    if isinstance(text, Key):
+        return change(text)
+    if isinstance(text, Text):
+        return Text(*(with_keys(piece, change) for piece in text.pieces))
+    return text
 
 
 class RootsError(Exception):
     """A failure with a cause and a remedy, shown without a traceback.
 
     Args:
-        message: what is wrong, in one sentence.
+        message: what is wrong, in one sentence; a `Text` where it names settings.
         where: the file, and perhaps key and line, that is at fault (`recipe.yaml:7: stages[1].ratio`). Of a
-            `Key`, the line or the option that gave it is told where it is known.
+            `Key`, the line or the option that gave it is shown.
         remedy: what the user can do about it, in the imperative.
         transient: whether the same stage may succeed another time: the disk was full, memory short.
     """
@@ -47,6 +106,35 @@ class RootsError(Exception):
         if self.remedy:
             lines.append(self.remedy)
         return "\n".join(lines)
+
+    def change_keys(self, change: Callable[[Key], str]) -> None:
+        """Put something in the place of each key that message, place and remedy hold."""
+        self.message = with_keys(self.message, change)
+        self.where = self.where and with_keys(self.where, change)
+        self.remedy = self.remedy and with_keys(self.remedy, change)
+
+
+@contextmanager
+def changing_keys(change: Callable[[Key], str]) -> Iterator[None]:
+    """Let an error inside the block have something in the place of each key that it holds."""
+    try:
+        yield
+    except RootsError as error:
+        error.change_keys(change)
+        raise
+
+
+def located(place: Location, *, of_recipe: bool = False) -> AbstractContextManager[None]:
+    """Let an error inside the block that names a key of a group say where that group is.
+
+    Whoever checks a setting knows its group alone, and names its key there; each caller adds the way to the
+    group, up to the recipe. Keys of the whole recipe, and files, stay as they are.
+
+    Args:
+        place: of the group, in the group around it or in the recipe.
+        of_recipe: whether in the recipe.
+    """
+    return changing_keys(partial(Key.within, group=place, of_recipe=of_recipe))
 
 
 class InputError(RootsError):

@@ -85,12 +85,7 @@ def common(
 
 VERBS: dict[str, dict[str, Callable[..., None]]] = {
     "Recipes": {"run": recipes.run, "plan": recipes.plan, "validate": recipes.validate, "init": recipes.init},
-    "Stages": {
-        "train": stages.train,
-        "distill": stages.distill,
-        "prune": stages.prune,
-        "quantize": stages.quantize,
-    },
+    "Stages": stages.VERBS,
     "Models and graphs": {
         "import": artifacts.import_,
         "export": artifacts.export,

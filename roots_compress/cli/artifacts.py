@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,11 +15,13 @@ from rich.markup import escape
 from roots_compress.cli.console import say, stderr, stdout, tell, write_pieces
 from roots_compress.cli.options import (
     DEFAULT_RUN,
-    MOST_THREADS,
     CheckpointArgument,
-    TextOptions,
-    spread_options,
+    with_options,
 )
+from roots_compress.configs.base import MOST_THREADS
+from roots_compress.configs.options import options_of
+from roots_compress.configs.recipe.assignments import Assignment, settings_of
+from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -94,24 +96,27 @@ def export(
         say(obstacle)
 
 
-@spread_options
+TEXT_OPTIONS = [option for option in options_of(Recipe) if option.key != ("device",)]
+"""What is measured, and on which text."""
+
+
+@with_options(text=TEXT_OPTIONS)
 def evaluate(
-    text: TextOptions,
     path: Annotated[
         Path,
         typer.Argument(
             metavar="PATH", help="A checkpoint, a folder with an ONNX graph, or a stage of a run."
         ),
     ],
+    text: Sequence[Assignment],
 ) -> None:
     """Measure perplexity and bits per byte of a checkpoint or a graph."""
     from roots_compress.cli.naming import Names
     from roots_compress.configs.recipe.growth import evaluation_request
     from roots_compress.configs.recipe.loading import check_paths
 
-    names = Names("eval", text)
-    with names.told():
-        recipe = evaluation_request(text.settings(), path, names.place)
+    with Names("eval", "PATH", TEXT_OPTIONS).shown():
+        recipe = evaluation_request(settings_of(text), path)
         check_paths(recipe)
         from roots_compress.pipeline.preflight import prepare_evaluation
 

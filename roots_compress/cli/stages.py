@@ -1,99 +1,88 @@
-"""The stage verbs: each appends a stage to a run, and goes on from the run's newest checkpoint."""
+"""The stage verbs: each appends a stage to a run, and goes on from the run's newest checkpoint.
+
+A verb is made from the configuration of its stage: its options are the fields, with their documentation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from roots_compress.cli.console import stderr, stdout
+from roots_compress.cli.naming import Names
 from roots_compress.cli.options import (
+    CHECKPOINT_HELP,
+    DEFAULT_RUN,
     CheckpointArgument,
-    OptionGroup,
-    RunOptions,
-    TrainingOptions,
-    spread_options,
+    FreshOption,
+    RunOption,
+    SetOption,
+    with_options,
 )
-from roots_compress.cli.stage_options import CutOptions, DistillOptions, ModelOptions, RoundingOptions
+from roots_compress.configs.base import StageSettings
+from roots_compress.configs.options import options_of
+from roots_compress.configs.recipe.assignments import Assignment, read_assignment, settings_of
+from roots_compress.configs.recipe.schema import STAGES, Recipe
 
 
-@spread_options
-def train(
+def stage_verb(kind: str, config: type[StageSettings]) -> Callable[..., None]:
+    """Return the verb that appends a stage of a kind."""
+    stage_options, run_options = list(options_of(config)), list(options_of(Recipe))
+    source = config.checkpoint_option or "CKPT"
+
+    def verb(
+        *,
+        checkpoint: CheckpointArgument = None,
+        of_stage: Sequence[Assignment],
+        of_run: Sequence[Assignment],
+        run: RunOption = DEFAULT_RUN,
+        fresh: FreshOption = False,
+        assignments: SetOption = None,
+    ) -> None:
+        given = [*of_stage, *map(read_assignment, assignments or [])]
+        names = Names(kind, source, run_options, stage_options, given)
+        stage = {"kind": kind, **settings_of(given)}
+        _append(run, stage, settings_of(of_run), source=checkpoint, fresh=fresh, names=names)
+
+    verb.__doc__ = cleandoc(config.__doc__ or "").partition("\n\n")[0]
+    text = CHECKPOINT_HELP + (" In a new run without it, a new model is made." if config.makes_model else "")
+    declared = typer.Option(source, metavar="CKPT", help=text) if config.checkpoint_option else None
+    parameter = declared or typer.Argument(metavar="CKPT", help=text)
+    verb.__annotations__["checkpoint"] = Annotated[Path | None, parameter]
+    return with_options(of_stage=stage_options, of_run=run_options)(verb)
+
+
+def _append(
+    folder: Path,
+    stage: dict[str, Any],
+    settings: dict[str, Any],
     *,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CKPT",
-            help="A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint; "
-            "in a new run a new model.",
-        ),
-    ] = None,
-    model: ModelOptions,
-    training: TrainingOptions,
-    run: RunOptions,
+    source: Path | None,
+    fresh: bool,
+    names: Names,
 ) -> None:
-    """Pre-train a ROOTS model: a new one as a run's baseline, or go on training a checkpoint."""
-    _append("train", [model, training], run, source=checkpoint)
-
-
-@spread_options
-def distill(
-    *,
-    teacher: Annotated[
-        Path | None,
-        typer.Option(
-            "--teacher",
-            metavar="CKPT",
-            help="A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint.",
-        ),
-    ] = None,
-    loss: DistillOptions,
-    training: TrainingOptions,
-    run: RunOptions,
-) -> None:
-    """Train a smaller student to match its teacher."""
-    _append("distill", [loss, training], run, source=teacher)
-
-
-@spread_options
-def prune(*, checkpoint: CheckpointArgument = None, cut: CutOptions, run: RunOptions) -> None:
-    """Remove whole channels, heads or layers, and refit what follows them."""
-    _append("prune", [cut], run, source=checkpoint)
-
-
-@spread_options
-def quantize(*, checkpoint: CheckpointArgument = None, rounding: RoundingOptions, run: RunOptions) -> None:
-    """Store weights, and where it holds up compute, in fewer bits."""
-    _append("quantize", [rounding], run, source=checkpoint)
-
-
-def _append(verb: str, options: Sequence[OptionGroup], run: RunOptions, *, source: Path | None) -> None:
-    from roots_compress.cli.naming import Names
-    from roots_compress.configs.recipe.assignments import with_assignments
     from roots_compress.configs.recipe.growth import grow
     from roots_compress.configs.recipe.loading import check_paths
 
-    assignments = run.assignments or []
-    names = Names(verb, run, options, assignments)
-    stage: dict[str, Any] = {"kind": verb}
-    for group in options:
-        stage |= group.settings()
-    stage = with_assignments(stage, assignments, names.options)
-    with names.told():
-        recipe = grow(
-            run.run, stage, source=source, fresh=run.fresh, settings=run.settings(), place=names.place
-        )
-    with names.told(last_stage=len(recipe.stages) - 1):
+    with names.shown():
+        recipe = grow(folder, stage, source=source, fresh=fresh, settings=settings)
+    with names.shown(last_stage=len(recipe.stages) - 1):
         check_paths(recipe)
         from roots_compress.pipeline.preflight import prepare
 
-        setting = prepare(recipe, run.run)
+        setting = prepare(recipe, folder)
         from roots_compress.pipeline.runner import run_recipe
         from roots_compress.report.gates import require
         from roots_compress.report.text import table
 
-        metrics = run_recipe(setting, run.run, fresh=run.fresh, console=stderr())
+        metrics = run_recipe(setting, folder, fresh=fresh, console=stderr())
     stdout().print(table(metrics))
-    require(metrics.gates, where=str(run.run))
+    require(metrics.gates, where=str(folder))
+
+
+VERBS = {kind: stage_verb(kind, config) for kind, config in STAGES.items()}
+"""The verb of each kind of stage."""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from roots_compress.errors import Location
 
-def faults_at(faults: Iterable[tuple[tuple[str | int, ...], str]], *, kind: str) -> ValidationError:
+
+def faults_at(faults: Iterable[tuple[Location, str]], *, of_recipe: bool = False) -> ValidationError:
     """Return the error to raise in a validator, which pydantic merges so that each fault keeps its place.
 
     Args:
-        faults: each with the keys that lead to it from what is validated.
-        kind: `setting` where that is a group of settings, `recipe` where it is the whole recipe.
+        faults: each with the keys that lead to it from what is validated. Those in its text do, too.
+        of_recipe: whether that is the whole recipe, and not a group of settings.
     """
+    kind = "recipe" if of_recipe else "setting"
     details = [
-        InitErrorDetails(type=PydanticCustomError(kind, "{text}", {"text": text}), loc=place, input=None)
+        InitErrorDetails(
+            type=PydanticCustomError(kind, "{text}", {"text": text, "depth": len(place)}),
+            loc=place,
+            input=None,
+        )
         for place, text in faults
     ]
     return ValidationError.from_exception_data("settings", details)
@@ -62,6 +70,48 @@ def groups_of(settings: Settings, kind: type[Group]) -> Iterator[tuple[tuple[str
             yield (key,), value
         elif isinstance(value, Settings):
             yield from (((key, *keys), group) for keys, group in groups_of(value, kind))
+
+
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def alternatives(annotation: Any) -> list[Any]:
+    """Return the types that an annotation allows, without None and without what `Annotated` adds."""
+    if get_origin(annotation) is Annotated:
+        return alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [each for part in get_args(annotation) for each in alternatives(part)]
+    return [] if annotation is NoneType else [annotation]
+
+
+def choices_of(annotation: Any) -> list[Any]:
+    """Return the values that the `Literal` types of an annotation name."""
+    return [
+        value for each in alternatives(annotation) if get_origin(each) is Literal for value in get_args(each)
+    ]
+
+
+def inner_groups(group: type[Settings]) -> dict[str, type[Settings]]:
+    """Return the fields that are groups of settings themselves."""
+    return {
+        name: each
+        for name, field in group.model_fields.items()
+        for each in alternatives(field.annotation)
+        if isinstance(each, type) and issubclass(each, Settings)
+    }
+
+
+class StageSettings(Settings):
+    """Settings of a stage. Its first lines of documentation are those of its verb."""
+
+    checkpoint_option: ClassVar[str | None] = None
+    """How the verb is told the checkpoint that it starts from, where that is not its argument."""
+    makes_model: ClassVar[bool] = False
+    """Whether it can start from nothing."""
+    kind: str
+    """Names the stage."""
+    name: StageName
+    """Label of the row in reports."""
 
 
 # YAML has neither paths nor tuples: these two, and only these, are read from its strings and lists.

@@ -7,14 +7,16 @@ from typing import Annotated
 from pydantic import Field
 
 from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt, Settings
+from roots_compress.configs.options import Option
 
 
 class DataConfig(Settings):
     """Training and held-out text. With no path the built-in corpus is used: Python's own documentation."""
 
-    train: PathListSetting = ()
-    """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not."""
-    eval: PathListSetting = ()
+    train: Annotated[PathListSetting, Option("--data")] = ()
+    """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not.
+    Without any: the built-in corpus, Python's documentation."""
+    eval: Annotated[PathListSetting, Option("--eval-data")] = ()
     """Files and folders held out for perplexity. Without them a part of the training documents is."""
     text_column: str = "text"
     """The column or key that holds the text in CSV, JSON and Parquet files."""
@@ -26,10 +28,10 @@ class TokenizerConfig(Settings):
     """A byte-level BPE tokenizer, trained when a model is trained from scratch."""
 
     vocab_size: Annotated[int, Field(ge=260, le=1_000_000)] = 4096
-    """Entries of the vocabulary, special tokens included."""
+    """Entries of a new model's vocabulary, special tokens included."""
     min_frequency: PositiveInt = 2
     """Pairs seen less often are not merged."""
-    special_tokens: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    special_tokens: Annotated[tuple[str, ...], Field(strict=False), Option("--special-token")] = ()
     """Further special tokens, beside the BOS, EOS and padding tokens every tokenizer gets."""
 
 

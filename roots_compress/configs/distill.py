@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from roots_compress.configs.base import Settings
+from roots_compress.configs.base import StageName, StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import InputError, Key, did_you_mean
 
 STUDENT_PRESETS = ("tiny", "small", "medium")
 
 
-class DistillConfig(Settings):
+class DistillConfig(StageSettings):
     """Train a smaller student to match the model it is given."""
 
+    checkpoint_option: ClassVar[str | None] = "--teacher"
     kind: Literal["distill"] = "distill"
     """Names the stage."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "distill"
+    name: StageName = "distill"
     """Label of the row in reports."""
     student: str = "small"
     """A preset derived from the teacher (`tiny`, `small`, `medium`), a ROOTS config file, or a checkpoint."""

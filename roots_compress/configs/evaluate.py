@@ -15,7 +15,7 @@ class EvaluationConfig(Settings):
     windows: PositiveInt = 24
     """Windows of held-out text that perplexity is measured on."""
     block_size: BlockSize = 512
-    """Tokens in each window; at most the model's context."""
+    """Tokens in each window of held-out text; at most the model's context."""
     contexts: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (128, 512)
     """Context lengths, in tokens, at which prefill and decode speed are measured."""
     decode_tokens: PositiveInt = 16

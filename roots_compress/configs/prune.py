@@ -6,9 +6,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.configs.base import PositiveFloat, PositiveInt, Ratio, Settings
+from roots_compress.configs.base import (
+    PositiveFloat,
+    PositiveInt,
+    Ratio,
+    Settings,
+    StageName,
+    StageSettings,
+    faults_at,
+)
 from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.options import Option
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.errors import Key, Text
+
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+PER_LAYER = "Let widths differ: each layer gets what its measured cost says, in the same total."
+RECOVER = "Train this many optimizer steps after the cut, to match the unpruned model."
 
 
 class RecoveryConfig(Settings):
@@ -26,27 +40,28 @@ class RecoveryConfig(Settings):
 class TargetConfig(Settings):
     """How small or how fast the model is to get; exactly one of the three."""
 
-    parameters: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Fraction of the parameters outside the embeddings that may stay."""
-    bytes: PositiveInt | None = None
-    """Bytes that all weights may take in float32."""
-    decode_ms: PositiveFloat | None = None
-    """Milliseconds that decoding a token may take through the float32 graph on this machine, batch 1, at 128
-    tokens of context, as measured in the stage."""
+    parameters: Annotated[Fraction | None, Option("--target-parameters")] = None
+    """In place of ratios: fraction of the parameters outside the embeddings that may stay."""
+    bytes: Annotated[PositiveInt | None, Option("--target-bytes")] = None
+    """In place of ratios: bytes that all weights may take in float32."""
+    decode_ms: Annotated[PositiveFloat | None, Option("--target-decode-ms")] = None
+    """In place of ratios: milliseconds that decoding a token may take through the float32 graph on this
+    machine, batch 1, at 128 tokens of context, as measured in the stage."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if [self.parameters, self.bytes, self.decode_ms].count(None) != 2:
-            raise ValueError("give exactly one of parameters, bytes and decode_ms")
+            keys = Key("parameters"), ", ", Key("bytes"), " and ", Key("decode_ms")
+            raise faults_at([((), Text("give exactly one of ", *keys))])
         return self
 
 
-class PruneConfig(Settings):
+class PruneConfig(StageSettings):
     """Remove whole channels, heads and layers, then refit what follows them."""
 
     kind: Literal["prune"] = "prune"
     """Names the stage."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "prune"
+    name: StageName = "prune"
     """Label of the row in reports."""
     ratio: Ratio = 0.25
     """Fraction of the MLP channels to remove. Beside another ratio or a target, 0 unless it is given."""
@@ -67,7 +82,7 @@ class PruneConfig(Settings):
     refit cannot make up for; `taylor`: first-order effect on the loss; `magnitude`: weight norm alone."""
     refit: bool = True
     """Refit the projection after each cut by least squares on the calibration text."""
-    uniform: bool = True
+    uniform: Annotated[bool, Option("--per-layer", value=False, help=PER_LAYER)] = True
     """Keep equal widths in all layers; otherwise each gets what its measured cost says, in the same total."""
     multiple_of: PositiveInt = 16
     """Widths of pruned MLPs, and of a pruned residual stream, are multiples of this."""
@@ -76,7 +91,9 @@ class PruneConfig(Settings):
     own_windows: Annotated[int, Field(ge=0)] = 32
     """Windows of text that the model writes itself, measured beside the calibration text, so that what stays
     serves other kinds of text too. 0: none."""
-    recovery: RecoveryConfig | None = None
+    recovery: Annotated[
+        RecoveryConfig | None, Option("--recover", sets=("training", "steps"), help=RECOVER)
+    ] = None
     """Optional training after the cut."""
 
     @model_validator(mode="before")
@@ -93,10 +110,11 @@ class PruneConfig(Settings):
         keys = [key for key in type(self).model_fields if key.endswith("ratio")]
         ratios = any(getattr(self, key) for key in keys)
         if self.target is not None and ratios:
-            raise ValueError("a target takes the place of ratios: leave out one or the other")
+            raise faults_at([((), "a target takes the place of ratios: leave out one or the other")])
         if self.target is None and not ratios:
-            raise ValueError(
+            fault = (
                 f"at least one of {', '.join(keys[:-1])} and {keys[-1]} must be above 0, or a target must be "
                 "given"
             )
+            raise faults_at([((), fault)])
         return self

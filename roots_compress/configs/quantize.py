@@ -7,11 +7,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.configs.base import PositiveInt, Settings, faults_at
+from roots_compress.configs.base import PositiveInt, Settings, StageName, StageSettings, faults_at
 from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.options import Option
+from roots_compress.errors import Key, Location, Text
 
 GroupSetting = Literal["auto", 16, 32, 64, 128]
 Products = Literal["integer", "float"]
+INT8 = "8-bit weights. A timing of some seconds decides whether products are of integers, unless you do."
+WEIGHTS_ONLY = "int8 only, untimed: faster decoding, slower prompts, less lost."
+INTEGER_PRODUCTS = "int8 only, untimed: faster prompts, slower decoding, smaller files."
+INT8_CACHE = "int8 and int4 only. Cache keys and values in 8 bits, so that long contexts decode faster."
 ServeOn = Literal["auto", "avx2", "avx512-vnni", "amx", "arm"]
 
 
@@ -24,24 +30,37 @@ class WorkloadConfig(Settings):
     """Tokens written after it, one by one."""
 
 
-class QuantizeConfig(Settings):
+class QuantizeConfig(StageSettings):
     """Store weights, and where it holds up compute, in fewer bits."""
 
     kind: Literal["quantize"] = "quantize"
     """Names the stage."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "quantize"
+    name: StageName = "quantize"
     """Label of the row in reports."""
-    scheme: Literal["int8", "int4", "fp16"] = "int8"
+    scheme: Annotated[
+        Literal["int8", "int4", "fp16"],
+        Option("--int8", value="int8", help=INT8),
+        Option("--int4", value="int4", help="4-bit weights; 8 bits where 4 would cost most."),
+        Option("--fp16", value="fp16", help="Half precision."),
+    ] = "int8"
     """`int8`: weights and, where it holds up, activations; `int4`: weights only; `fp16`: half precision."""
-    products: Literal["auto", "integer", "float"] = "auto"
+    products: Annotated[
+        Literal["auto", "integer", "float"],
+        Option("--weights-only", value="float", help=WEIGHTS_ONLY),
+        Option(
+            "--integer-products",
+            value="integer",
+            help=INTEGER_PRODUCTS,
+        ),
+    ] = "auto"
     """int8 only. What projections multiply. `integer`: int8 weights and inputs, which read prompts fastest.
     `float`: weights only, which decode fastest and lose least. `auto`: integers where `workload` takes at
     least 5% less time with them on `serve_on`, which is timed for some seconds; weights only otherwise."""
     serve_on: ServeOn = "auto"
     """int8 with products `auto`: the kind of processor that will serve the model. `auto`: this machine, with
     the threads that the run measures with. Others than this machine's go by figures measured elsewhere."""
-    workload: WorkloadConfig = WorkloadConfig()
-    """int8 with products `auto`: what is to take the least time."""
+    workload: Annotated[WorkloadConfig, Option("--workload")] = WorkloadConfig()
+    """int8 with products `auto`: the tokens read and written that are to take the least time."""
     activation_loss: Annotated[float, Field(ge=0.0)] | None = 0.005
     """int8 with products `auto` or `integer`: by how much quantizing inputs may raise the loss, in nats a
     token. As few inputs as that takes stay in floating point, where prompts are read more slowly. null: any
@@ -63,7 +82,9 @@ class QuantizeConfig(Settings):
     """Move outlier channels from activations into weights where that is exact."""
     compensate: bool = True
     """Let the weights not yet rounded make up for the error of those that are (GPTQ)."""
-    cache: Literal["float", "int8"] = "float"
+    cache: Annotated[Literal["float", "int8"], Option("--int8-cache", value="int8", help=INT8_CACHE)] = (
+        "float"
+    )
     """int8 and int4 only. `int8`: cache keys and values in 8 bits, so that long contexts decode faster."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Text on which errors are measured. fp16 reads one window of it, to see how large activations become."""
@@ -81,10 +102,10 @@ class QuantizeConfig(Settings):
         former = settings.pop("activations")
         if "products" in settings:
             fault = "is what products and activation_loss say now: leave it out"
-            raise faults_at([(("activations",), fault)], kind="setting")
+            raise faults_at([(("activations",), fault)])
         if not isinstance(former, str) or former not in ACTIVATIONS:
             fault = f"is products and activation_loss now; as before it may be {', '.join(ACTIVATIONS)}"
-            raise faults_at([(("activations",), fault)], kind="setting")
+            raise faults_at([(("activations",), fault)])
         if former == "auto" and settings.get("scheme", "int8") != "int8":
             # The defaults of then, as a run's resolved recipe holds them.
             if settings["scheme"] == "fp16" and settings.get("group_size") == FORMER_GROUP_SIZE:
@@ -94,26 +115,33 @@ class QuantizeConfig(Settings):
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:
-        faults = [((key,), fault) for key in HEEDED_WITH if (fault := self._unheeded(key))]
+        faults: list[tuple[Location, str]] = [
+            ((key,), fault) for key in USED_WITH if (fault := self._unused(key))
+        ]
         if self.max_loss is not None and self.max_bytes is not None:
-            faults.append((("max_loss",), "is asked for beside max_bytes: both choose between 4 and 8 bits"))
+            both = Text("decides which layers keep 8 bits, as ", Key("max_bytes"), " does: set only one")
+            faults.append((("max_loss",), both))
         if faults:
-            raise faults_at(faults, kind="setting")
+            raise faults_at(faults)
         return self
 
     def settled(self, chosen: Mapping[str, object]) -> Self:
         """Return these settings with the products chosen, and without what only the choice depended on."""
         found = self.model_copy(update={"products": chosen["products"]})
-        unheeded = [key for key in HEEDED_WITH if found._unheeded(key)]
-        return found.model_copy(update={key: type(self).model_fields[key].default for key in unheeded})
+        unused = [key for key in USED_WITH if found._unused(key)]
+        return found.model_copy(update={key: type(self).model_fields[key].default for key in unused})
 
-    def _unheeded(self, key: str) -> str | None:
-        """Say why a setting would not be heeded; None where it is, or was left at its default."""
+    def _unused(self, key: str) -> str | None:
+        """Say why a setting would have no effect; None where it has one, or was left at its default."""
         if getattr(self, key) == type(self).model_fields[key].default:
             return None
-        for other, values in HEEDED_WITH[key].items():
+        for other, values in USED_WITH[key].items():
             if (found := getattr(self, other)) not in values:
-                return f"goes with {other} {' or '.join(values)}, not with {found}: leave it out"
+                first, *more = (Key(other, value=value) for value in values)
+                rest = [piece for each in more for piece in (" or ", each)]
+                return Text(
+                    "goes with ", first, *rest, ", not with ", Key(other, value=found), ": leave it out"
+                )
         return None
 
 
@@ -126,7 +154,7 @@ ACTIVATIONS: dict[str, dict[str, object]] = {
 }
 """What each value of the former key `activations` asked for."""
 WEIGHTS_IN_INTEGERS: dict[str, tuple[str, ...]] = {"scheme": ("int8", "int4")}
-HEEDED_WITH: dict[str, dict[str, tuple[str, ...]]] = {
+USED_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "products": {"scheme": ("int8",)},
     "serve_on": {"scheme": ("int8",), "products": ("auto",)},
     "workload": {"scheme": ("int8",), "products": ("auto",)},
@@ -140,4 +168,4 @@ HEEDED_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "cache": WEIGHTS_IN_INTEGERS,
     "own_windows": WEIGHTS_IN_INTEGERS,
 }
-"""For a setting, the values of others that it is heeded with. Beside any other it may not be given."""
+"""For a setting, the values of others that it has an effect with. Beside any other it may not be given."""

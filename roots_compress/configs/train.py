@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from roots_compress.configs.base import PositiveFloat, PositiveInt, Settings
+from roots_compress.configs.base import (
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    StageName,
+    StageSettings,
+    faults_at,
+)
 from roots_compress.configs.data import TokenizerConfig
+from roots_compress.configs.options import Option
 from roots_compress.configs.training import TrainingConfig
 
 
@@ -28,9 +36,9 @@ class ArchitectureConfig(Settings):
     """The shape of a ROOTS model trained from scratch; every layer gets the same widths."""
 
     hidden_size: PositiveInt = 256
-    """Width of the residual stream."""
-    num_layers: PositiveInt = 6
-    """Transformer layers."""
+    """Width of a new model's residual stream."""
+    num_layers: Annotated[PositiveInt, Option("--layers")] = 6
+    """Transformer layers of a new model."""
     num_attention_heads: PositiveInt = 4
     """Query heads in each layer."""
     num_key_value_heads: PositiveInt = 2
@@ -63,25 +71,26 @@ class ArchitectureConfig(Settings):
     @model_validator(mode="after")
     def _heads_must_divide(self) -> Self:
         if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_key_value_heads ({self.num_key_value_heads}) must divide "
-                f"num_attention_heads ({self.num_attention_heads})"
+            fault = (
+                f"({self.num_key_value_heads}) must divide num_attention_heads ({self.num_attention_heads})"
             )
+            raise faults_at([((), f"num_key_value_heads {fault}")])
         if self.position == "rotary" and self.head_dim % 2:
-            raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
+            raise faults_at([((), f"head_dim ({self.head_dim}) must be even for rotary positions")])
         return self
 
 
-class TrainConfig(Settings):
-    """Pre-train a ROOTS model by plain cross-entropy.
+class TrainConfig(StageSettings):
+    """Pre-train a ROOTS model by plain cross-entropy: a new one, or a checkpoint further.
 
     As the first stage of a recipe without `model` it makes a new model and tokenizer, which become the
     run's baseline; later, or with a `model`, it goes on training the model it is given.
     """
 
+    makes_model: ClassVar[bool] = True
     kind: Literal["train"] = "train"
     """Names the stage."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "train"
+    name: StageName = "train"
     """Label of the row in reports."""
     architecture: ArchitectureConfig = ArchitectureConfig()
     """Shape of a model made from scratch."""

@@ -6,8 +6,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.configs.base import BlockSize, PathSetting, PositiveFloat, PositiveInt, Settings
-from roots_compress.errors import InputError, Key
+from roots_compress.configs.base import (
+    BlockSize,
+    PathSetting,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    faults_at,
+)
+from roots_compress.configs.options import Option
+from roots_compress.errors import InputError, Key, Location, Text
 
 
 class TrainingConfig(Settings):
@@ -19,10 +27,10 @@ class TrainingConfig(Settings):
     """Windows in each micro-batch."""
     accumulation: PositiveInt = 1
     """Micro-batches whose gradients are averaged before each optimizer step."""
-    block_size: BlockSize = 256
+    block_size: Annotated[BlockSize, Option("--train-block-size")] = 256
     """Tokens in each training window."""
-    learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate."""
+    learning_rate: Annotated[PositiveFloat, Option("--lr")] = 1e-3
+    """Peak learning rate, after the warm-up."""
     final_learning_rate_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """The learning rate at the last step, as a fraction of the peak."""
     warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
@@ -45,7 +53,7 @@ Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 class DistillLossConfig(Settings):
     """Cross-entropy with the text, plus what the student is to have in common with its teacher."""
 
-    cross_entropy_weight: Annotated[float, Field(ge=0.0)] = 0.25
+    cross_entropy_weight: Annotated[float, Field(ge=0.0), Option("--ce-weight")] = 0.25
     """Weight of the cross-entropy with the text's next token."""
     divergence_weight: Annotated[float, Field(ge=0.0)] = 0.75
     """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared."""
@@ -93,21 +101,22 @@ class DistillLossConfig(Settings):
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:
+        faults: list[tuple[Location, str]] = []
         weights = self.cross_entropy_weight, self.divergence_weight, self.hidden_weight, self.relation_weight
         if not any(weights):
-            raise ValueError(
-                "at least one of the weights of cross-entropy, divergence, hidden states and relations "
-                "must be above 0"
-            )
+            what = "cross-entropy, divergence, hidden states and relations"
+            faults.append(((), f"at least one of the weights of {what} must be above 0"))
         if self.on_policy_ratio and not self.divergence_weight:
-            raise ValueError(
-                "on_policy_ratio needs a divergence_weight above 0: the text no longer says what is right"
-            )
+            needed = Key("divergence_weight")
+            text = Text("needs a ", needed, " above 0: the text no longer says what is right")
+            faults.append((("on_policy_ratio",), text))
         if self.top_k is not None and self.needs_running_teacher:
-            raise ValueError(
-                "top_k caches distributions only; hidden_weight, relation_weight and on_policy_ratio need "
-                "the teacher itself: set top_k to null, or these to 0"
-            )
+            others = Key("hidden_weight"), ", ", Key("relation_weight"), " and ", Key("on_policy_ratio")
+            needs = Text("caches distributions only; ", *others, " need the teacher itself: ")
+            faults.append((("top_k",), Text(needs, "set this to null, or those to 0")))
         if self.cache is not None and self.top_k is None:
-            raise ValueError("cache needs top_k: the whole vocabulary is too much to keep for every token")
+            text = Text("needs ", Key("top_k"), ": the whole vocabulary is too much to keep for every token")
+            faults.append((("cache",), text))
+        if faults:
+            raise faults_at(faults)
         return self

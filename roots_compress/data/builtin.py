@@ -17,7 +17,7 @@ from platform import python_version
 
 from roots_compress.data.documents import Document
 from roots_compress.data.fingerprint import without_repeats
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Text, recipe_key
 
 DESCRIPTION = f"the language reference and the standard library's docstrings of Python {python_version()}"
 
@@ -47,7 +47,11 @@ def builtin_documents() -> tuple[Document, ...]:
         raise InputError(
             "this Python carries no sources of its standard library, of which the built-in corpus is made",
             where=stdlib,
-            remedy="Name training text in data.train, or use a Python installed with its .py files.",
+            remedy=Text(
+                "Name training text in ",
+                recipe_key("data", "train"),
+                ", or use a Python installed with its .py files.",
+            ),
         )
     return documents
 

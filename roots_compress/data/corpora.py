@@ -17,7 +17,7 @@ from roots_compress.data.fingerprint import content_key, without_repeats
 from roots_compress.data.sources.files import SUFFIXES
 from roots_compress.data.sources.folders import Listing, first_names, list_folder
 from roots_compress.data.sources.readers import read_documents
-from roots_compress.errors import InputError, Key, printable
+from roots_compress.errors import InputError, Key, Text, printable, recipe_key
 from roots_compress.io.atomic import real_path
 
 # Where to cut the one document there is: the end of a paragraph, or else of a line, or of a word.
@@ -37,7 +37,7 @@ def load_text(config: DataConfig, *, seed: int) -> TextSplit:
     """
     _refuse_repeated_paths([*config.train, *config.eval])
     if config.train:
-        found, name = _read_paths(config.train, config.text_column, Key("data.train"))
+        found, name = _read_paths(config.train, config.text_column, recipe_key("data", "train"))
         documents = [document for part in found for document in part]
         train = without_repeats(documents)
         repeats = len(documents) - len(train)
@@ -111,14 +111,20 @@ def _refuse_repeated_paths(paths: Sequence[Path]) -> None:
             raise InputError(
                 "the path is named twice, itself or within a folder that is named too",
                 where=path,
-                remedy="Name each file once, either in data.train or in data.eval.",
+                remedy=Text(
+                    "Name each file once, either in ",
+                    recipe_key("data", "train"),
+                    " or in ",
+                    recipe_key("data", "eval"),
+                    ".",
+                ),
             )
         seen.add(resolved)
 
 
 def _separate_documents(config: DataConfig, train: Iterable[Document]) -> tuple[tuple[Document, ...], str]:
     """Return the evaluation files' documents, none of which may be in the training text, and their names."""
-    found, names = _read_paths(config.eval, config.text_column, Key("data.eval"))
+    found, names = _read_paths(config.eval, config.text_column, recipe_key("data", "eval"))
     trained = {content_key(document) for document in train}
     held_out: list[Document] = []
     for path, part in zip(config.eval, found, strict=True):
@@ -165,7 +171,7 @@ def _cut_in_two(document: Document, config: DataConfig) -> tuple[tuple[Document,
     raise InputError(
         "the text is one document, which cannot be cut to hold a part out",
         where=config.train[0],
-        remedy="Give more documents, or name held-out files in data.eval.",
+        remedy=Text("Give more documents, or name held-out files in ", recipe_key("data", "eval"), "."),
     )
 
 

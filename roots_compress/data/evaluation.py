@@ -14,7 +14,7 @@ from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import EvaluationWindows, or_shorter
-from roots_compress.errors import InputError, Key
+from roots_compress.errors import InputError, Text, recipe_key
 
 DOCUMENT_SEPARATOR = "\n\n"
 """Joins the documents: a blank line is text in every tokenizer, so that its bytes can be counted."""
@@ -47,8 +47,12 @@ def evaluation_windows(
     if available < 1:
         raise InputError(
             f"the held-out text has {len(ids)} tokens, fewer than one window of {block_size}",
-            where=Key("data.eval"),
-            remedy=f"Give more text{or_shorter('evaluation.block_size', len(ids) + 1 - opening)}.",
+            where=recipe_key("data", "eval"),
+            remedy=Text(
+                "Give more text",
+                or_shorter(recipe_key("evaluation", "block_size"), len(ids) + 1 - opening),
+                ".",
+            ),
         )
     count = min(limit, available)
     chosen = np.arange(count) * available // count

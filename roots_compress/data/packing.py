@@ -14,10 +14,11 @@ from roots_compress.data.documents import Document
 from roots_compress.data.encoding import Tokens, encode, first_characters, joined
 from roots_compress.data.special_tokens import missing_ending, missing_opening
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, or_shorter
-from roots_compress.errors import InputError, Key
+from roots_compress.errors import InputError, Key, Text, recipe_key
 
 BATCH_DOCUMENTS = 64
 """After so many documents it is asked whether there are tokens enough."""
+BLOCK_SIZE = Key("block_size")
 
 Ids = NDArray[np.int32]
 Flags = NDArray[np.bool_]
@@ -30,7 +31,7 @@ def pack(
     *,
     seed: int,
     limit: int | None = None,
-    key: str = "block_size",
+    key: Key = BLOCK_SIZE,
 ) -> PackedWindows:
     """Pack documents into windows of `block_size` tokens, both in an order drawn from `seed`.
 
@@ -45,7 +46,7 @@ def pack(
         block_size: tokens in a window.
         seed: decides the order of documents and windows.
         limit: the most windows to return; no more documents are tokenised than these need.
-        key: of the recipe, that sets `block_size`; for the message where the text is too short.
+        key: that sets `block_size`; for the message where the text is too short.
 
     Raises:
         InputError: the documents fill less than one window.
@@ -57,8 +58,8 @@ def pack(
     if len(ids) < block_size:
         raise InputError(
             f"the text has {len(ids)} tokens, fewer than one window of {block_size}",
-            where=Key("data.train"),
-            remedy=f"Give more text{or_shorter(key, len(ids))}.",
+            where=recipe_key("data", "train"),
+            remedy=Text("Give more text", or_shorter(key, len(ids)), "."),
         )
     scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.
     document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)

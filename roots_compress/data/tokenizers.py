@@ -38,14 +38,14 @@ def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> P
     if "" in special_tokens or len(set(special_tokens)) < len(special_tokens):
         raise InputError(
             f"special tokens are empty or named twice: {', '.join(map(repr, special_tokens))}",
-            where=Key("tokenizer.special_tokens"),
+            where=Key("tokenizer", "special_tokens"),
             remedy=f"Name each once; {BOS}, {EOS} and {PAD} are there already.",
         )
     alphabet = ByteLevel.alphabet()
     if config.vocab_size < len(alphabet) + len(special_tokens):
         raise InputError(
             f"{config.vocab_size} entries cannot hold 256 bytes and {len(special_tokens)} special tokens",
-            where=Key("tokenizer.vocab_size"),
+            where=Key("tokenizer", "vocab_size"),
             remedy=f"Set it to {len(alphabet) + len(special_tokens)} or more.",
         )
     tokenizer = Tokenizer(BPE())

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.configs.base import LEAST_BLOCK_SIZE
+from roots_compress.errors import Key, Text
 
 IGNORED_LABEL = -100
 
 
-def or_shorter(key: str, tokens: int) -> str:
+def or_shorter(key: Key, tokens: int) -> str:
     """Return the advice to shorten windows to what a text fills; nothing where that is no window."""
-    return f", or set {key} to {tokens} or less" if tokens >= LEAST_BLOCK_SIZE else ""
+    return Text(", or set ", key, f" to {tokens} or less") if tokens >= LEAST_BLOCK_SIZE else ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from roots_compress.errors import InputError, Key
+from roots_compress.errors import InputError, Key, recipe_key
 
 Precision = Literal["no", "bf16", "fp16"]
 """Autocast precision under the names accelerate uses; `no` computes in float32."""
@@ -23,7 +23,7 @@ def resolve_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
     if setting == "cuda" and not available:
         raise InputError(
             f"CUDA is asked for, but torch {torch.__version__} sees no GPU here",
-            where=Key("device"),
+            where=recipe_key("device"),
             remedy="Ask for device cpu or auto, or install a CUDA build of torch on a machine with a GPU.",
         )
     if setting == "auto":

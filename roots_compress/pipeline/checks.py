@@ -17,7 +17,6 @@ from roots_compress.configs.recipe.schema import (
     Recipe,
     StageConfig,
     context_faults,
-    located,
     losses_of,
     placed_stages,
     training_of,
@@ -25,7 +24,7 @@ from roots_compress.configs.recipe.schema import (
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import EvaluationWindows
-from roots_compress.errors import InputError, RootsError
+from roots_compress.errors import InputError, RootsError, Text, located, recipe_key
 from roots_compress.io.atomic import real_path
 from roots_compress.run.outputs import enclosing_run
 from roots_compress.stages.base import ModelInfo
@@ -48,7 +47,7 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
     for place, stage in placed:
         for keys, loss in losses_of(stage):
             if info.vocab_size is not None:
-                with located((*place, *keys)):
+                with located((*place, *keys), of_recipe=True):
                     loss.require_vocabulary(info.vocab_size)
     along = [info.limits.max_context] * (len(placed) + 1)
     _check_contexts(recipe, along)
@@ -56,7 +55,7 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
         chosen = index >= len(recipe.stages)
         # Choices of a search follow the stages, not one another. One that leaves no legal width is left out.
         before = replace(info, spec=None) if chosen else info
-        with located(place):
+        with located(place, of_recipe=True):
             made = stage_of(stage).check(stage, before)
         along[index + 1] = made.limits.max_context
         info = info if chosen else made
@@ -93,7 +92,7 @@ def check_start(stage: StageConfig, place: Location, info: ModelInfo, text: Text
         InputError, GateMissedError: as the stage raises them.
     """
     try:
-        with located(place):
+        with located(place, of_recipe=True):
             stage_of(stage).check_start(stage, info, text, seed=seed)
     except RootsError as error:
         error.where = error.where or dotted(place)
@@ -138,8 +137,9 @@ def held_out_windows(
     except InputError as error:
         if not recipe.data.eval:
             error.where = dotted(("data", "train"))
-            error.remedy = (
-                f"{error.remedy} Held out is data.eval_fraction of it, {recipe.data.eval_fraction}."
+            fraction = recipe_key("data", "eval_fraction")
+            error.remedy = Text(
+                error.remedy or "", " Held out is ", fraction, f" of it, {recipe.data.eval_fraction}."
             )
         raise
 

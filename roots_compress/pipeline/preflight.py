@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.configs.recipe.schema import Recipe, located, placed_stages, training_of
+from roots_compress.configs.recipe.schema import Recipe, placed_stages, training_of
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, located
 from roots_compress.io.disk import FileHashes
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
 from roots_compress.run.marker import refuse_foreign
@@ -116,6 +116,6 @@ def _resolve_device(recipe: Recipe) -> str:
     device = resolve_device(recipe.device)
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
-            with located((*place, *keys)):
+            with located((*place, *keys), of_recipe=True):
                 resolve_precision(training.precision, device)
     return device

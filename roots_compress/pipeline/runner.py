@@ -13,9 +13,9 @@ import torch
 from rich.console import Console
 
 from roots_compress.checkpoints.inspect import CONFIG, inspect_source
-from roots_compress.configs.recipe.schema import Recipe, located
+from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_json
-from roots_compress.errors import RootsError, StageError, printable
+from roots_compress.errors import RootsError, StageError, Text, located, printable
 from roots_compress.evaluate.artifact import protocol_of
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.io.atomic import disk_errors
@@ -175,13 +175,13 @@ def _reuse_or_make(
         console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
     before = chain[index - 1] if index else None
     try:
-        with located(step.place), disk_errors(run.path, StageError), memory_errors():
+        with located(step.place, of_recipe=True), disk_errors(run.path, StageError), memory_errors():
             return make_stage(run, index, step, key, before, setting, console)
     except RootsError as error:
-        error.message = f"{title} failed: {error.message}"
+        error.message = Text(f"{title} failed: ", error.message)
         if index:
             safe = f"Stages before it are safe in {run.path}, and the run goes on from there."
-            error.remedy = f"{error.remedy}\n{safe}" if error.remedy else safe
+            error.remedy = Text(error.remedy, "\n", safe) if error.remedy else safe
         raise
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import InputError, StageError, Text, recipe_key
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
@@ -131,7 +131,7 @@ def _check_windows(model: LanguageModel, windows: EvaluationWindows) -> None:
     if tokens - 1 > model.max_context:
         raise InputError(
             f"windows of {tokens} tokens are longer than the model's context of {model.max_context}",
-            remedy="Set evaluation.block_size to the model's context or less.",
+            remedy=Text("Set ", recipe_key("evaluation", "block_size"), " to the model's context or less."),
         )
     highest = int(windows.input_ids.max())
     if highest >= model.vocab_size:

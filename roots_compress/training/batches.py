@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
-from roots_compress.errors import InputError, Key
+from roots_compress.errors import InputError, recipe_key
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def scored_windows(windows: PackedWindows) -> PackedWindows:
     if not keep.any():
         raise InputError(
             "the training text has no token to learn from: every one is a prompt, padding or a first token",
-            where=Key("data.train"),
+            where=recipe_key("data", "train"),
             remedy="Give longer documents, or instruction data whose responses are not empty.",
         )
     return windows[keep]

@@ -1,52 +1,91 @@
-"""What options say that they set, against the recipe's schema."""
+"""Options are the fields of the configuration, and settings at fault are told in what was typed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from roots_compress.cli import stages
 from roots_compress.cli.app import app
 from roots_compress.cli.naming import Names
-from roots_compress.cli.options import OptionGroup, RunOptions, TrainingOptions
-from roots_compress.cli.stage_options import CutOptions, DistillOptions, ModelOptions, RoundingOptions
-from roots_compress.configs.base import Settings
-from roots_compress.configs.recipe.faults import STAGES
-from roots_compress.configs.recipe.schema import Recipe
-from roots_compress.errors import InputError, Key, RootsError
+from roots_compress.configs.base import Settings, StageSettings, inner_groups
+from roots_compress.configs.options import RECIPE_ONLY, Option, is_recipe_only, options_of
+from roots_compress.configs.recipe.assignments import Assignment, read_assignment
+from roots_compress.configs.recipe.schema import STAGES, Recipe
+from roots_compress.errors import InputError, Key, Location, RootsError, Text, recipe_key
 
-GROUPS: list[tuple[type[OptionGroup], type[Settings]]] = [
-    (RunOptions, Recipe),
-    (ModelOptions, STAGES["train"]),
-    (TrainingOptions, STAGES["train"]),
-    (TrainingOptions, STAGES["distill"]),
-    (DistillOptions, STAGES["distill"]),
-    (CutOptions, STAGES["prune"]),
-    (RoundingOptions, STAGES["quantize"]),
-]
+OF_RUN = list(options_of(Recipe))
+OF_STAGE = {kind: list(options_of(config)) for kind, config in STAGES.items()}
 
 
-def has_key(settings: type[Settings], key: str) -> bool:
-    first, _, rest = key.partition(".")
-    if first not in settings.model_fields or not rest:
-        return first in settings.model_fields
-    annotation = settings.model_fields[first].annotation
-    groups = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
-    return any(issubclass(group, Settings) and has_key(group, rest) for group in groups)
+def fields(group: type[Settings], way: Location = ()) -> Iterator[tuple[Location, type[Settings]]]:
+    """Yield each field by its place and its group; of a group its fields, unless an option sets it."""
+    inner = inner_groups(group)
+    for name, field in group.model_fields.items():
+        if (
+            is_recipe_only(group, name)
+            or name not in inner
+            or any(isinstance(m, Option) for m in field.metadata)
+        ):
+            yield (*way, name), group
+        else:
+            yield from fields(inner[name], (*way, name))
 
 
-@pytest.mark.parametrize(("group", "settings"), GROUPS)
-def test_each_option_sets_a_key_that_there_is(group: type[OptionGroup], settings: type[Settings]) -> None:
-    hints = get_type_hints(group, include_extras=True)
-    declared = list(group.declared())
-    assert declared
-    for name, option, sets in declared:
-        assert hints[name].__metadata__[0].default.partition("/")[0] == option
-        assert has_key(settings, sets.key), (option, sets.key)
+@pytest.mark.parametrize("config", [*STAGES.values(), Recipe], ids=lambda config: config.__name__)
+def test_each_field_is_an_option_or_named_as_of_recipes_only(config: type[Settings]) -> None:
+    options = list(options_of(config))
+    assert len({option.name for option in options}) == len(options)
+    for place, group in fields(config):
+        is_option = any(option.key[: len(place)] == place for option in options)
+        assert is_option != is_recipe_only(group, str(place[-1])), place
+
+
+def test_what_is_named_as_of_recipes_only_exists() -> None:
+    configs: list[type[Settings]] = [Recipe, StageSettings, *STAGES.values()]
+    groups = [*configs, *(group for config in configs for group in every_group(config))]
+    known = {group.__name__: group.model_fields for group in groups}
+    for name, fields_of_recipes in RECIPE_ONLY.items():
+        assert set(fields_of_recipes.split()) <= set(known[name])
+
+
+def every_group(group: type[Settings]) -> Iterator[type[Settings]]:
+    for inner in inner_groups(group).values():
+        yield inner
+        yield from every_group(inner)
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_a_verb_has_the_options_of_its_stage_and_of_the_run(kind: str) -> None:
+    group: Any = typer.main.get_command(app)
+    shown = {name for parameter in group.commands[kind].params for name in parameter.opts}
+    assert {option.name for option in (*OF_STAGE[kind], *OF_RUN)} <= shown
+
+
+class Toy(StageSettings):
+    """A stage that nothing knows."""
+
+    kind: Literal["toy"] = "toy"
+    """Names it."""
+    name: str = "toy"
+    """Labels it."""
+    how_many: int = 3
+    """How many toys."""
+    shade: Annotated[Literal["red", "blue"], Option("--blue", value="blue", help="Blue toys.")] = "red"
+    """Their colour."""
+
+
+def test_a_new_stage_has_its_options_without_more_code() -> None:
+    assert [(option.name, option.key, option.help) for option in options_of(Toy)] == [
+        ("--how-many", ("how_many",), "How many toys. Default: 3."),
+        ("--blue", ("shade",), "Blue toys."),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,127 +97,119 @@ def test_each_option_sets_a_key_that_there_is(group: type[OptionGroup], settings
             "quantize --int8 --weights-only --group-size 32 --int8-cache",
             {"scheme": "int8", "products": "float", "group_size": 32, "cache": "int8"},
         ),
-        ("quantize --integer-products", {"products": "integer"}),
+        ("quantize --integer-products --group-size auto", {"products": "integer", "group_size": "auto"}),
         (
             "quantize --int8 --serve-on avx512-vnni --workload 2048:64",
             {"scheme": "int8", "serve_on": "avx512-vnni", "workload": {"read": 2048, "write": 64}},
         ),
         ("prune --head-ratio 0.5 --no-refit", {"head_ratio": 0.5, "refit": False}),
+        ("prune --refit --recover 9", {"refit": True, "recovery": {"training": {"steps": 9}}}),
         (
-            "prune --target-bytes 9000 --per-layer --score obs",
-            {"target": {"bytes": 9000}, "uniform": False, "score": "obs"},
+            "prune --target-bytes 9000 --per-layer --score obs --set calibration.windows=9",
+            {"target": {"bytes": 9000}, "uniform": False, "score": "obs", "calibration": {"windows": 9}},
         ),
         (
-            "distill --student tiny --top-k 8 --divergence reverse_kl",
-            {
-                "student": "tiny",
-                "loss": {"top_k": 8, "divergence": "reverse_kl"},
-            },
+            "distill --student tiny --top-k 8 --divergence reverse_kl --cache x",
+            {"student": "tiny", "loss": {"top_k": 8, "divergence": "reverse_kl", "cache": "{folder}/x"}},
         ),
+        ("train --special-token a --special-token b", {"tokenizer": {"special_tokens": ["a", "b"]}}),
     ],
 )
 def test_what_is_typed_becomes_settings(
-    command: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    command: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    seen: dict[str, Any] = {}
-
-    def append(verb: str, options: Sequence[OptionGroup], run: RunOptions, *, source: Path | None) -> None:
-        assert verb == command.split()[0]
-        for group in options:
-            seen.update(group.settings())
-
-    monkeypatch.setattr(stages, "_append", append)
-    result = CliRunner().invoke(app, command.split())
-    assert result.exit_code == 0, result.output
-    assert seen == settings
-
-
-def test_options_become_the_settings_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
     monkeypatch.chdir(tmp_path)
-    text = RunOptions(data=[Path("a")], eval_data=[], windows=3, seed=0)
-    assert text.settings() == {
-        "data": {"train": [str(tmp_path / "a")]},
-        "evaluation": {"windows": 3},
-        "seed": 0,
-    }
-    assert CutOptions(refit=False, recover=9).settings() == {
-        "refit": False,
-        "recovery": {"training": {"steps": 9}},
-    }
-    assert CutOptions(per_layer=True).settings() == {"uniform": False}
-    assert RoundingOptions().settings() == {}
+    monkeypatch.setattr(stages, "_append", lambda *arguments, **_: seen.extend(arguments))
+    result = CliRunner().invoke(app, [*command.split(), "--data", "a", "--windows", "3", "--seed", "0"])
+    assert result.exit_code == 0, result.output
+    if "loss" in settings:
+        settings["loss"]["cache"] = settings["loss"]["cache"].format(folder=tmp_path)
+    assert seen[1:] == [
+        {"kind": command.split()[0], **settings},
+        {"data": {"train": [str(tmp_path / "a")]}, "evaluation": {"windows": 3}, "seed": 0},
+    ]
 
 
 NAMES = Names(
     "prune",
-    RunOptions(windows=3),
-    [CutOptions(target_bytes=3, per_layer=True)],
-    ["calibration.windows=9", "score=x", "recovery={rank: 3}"],
+    "CKPT",
+    OF_RUN,
+    OF_STAGE["prune"],
+    [
+        Assignment("--target-bytes", ("target", "bytes"), 3),
+        Assignment("--per-layer", ("uniform",), False),
+        *map(read_assignment, ["calibration.windows=9", "score=x", "recovery={rank: 3}"]),
+    ],
 )
 
 
 @pytest.mark.parametrize(
     ("where", "named"),
     [
-        ("stages[3].target", "--target-bytes"),
-        ("stages[3].ratio", "--ratio"),
-        ("stages[3].uniform", "--per-layer"),
-        ("stages[3].refit", "--refit"),
-        ("stages[3].calibration.windows", "--set calibration.windows"),
-        ("stages[3].calibration", "--set calibration.windows"),
-        ("stages[3].score", "--set score"),
-        ("stages[3].recovery.rank", "--set recovery (rank)"),
-        ("stages[3].recovery.loss.temperature", "--set recovery (loss.temperature)"),
-        ("stages[3].multiple_of", "--set multiple_of"),
-        ("stages[3]", "prune"),
-        ("stages[0].ratio", "stages[0].ratio"),
-        ("evaluation.block_size", "--block-size"),
-        ("evaluation.contexts", "evaluation.contexts (of a recipe)"),
-        ("data.train[1]", "--data"),
-        ("seed", "--seed"),
-        ("model", "CKPT"),
+        (("stages", 3, "target"), "--target-bytes"),
+        (("stages", 3, "ratio"), "--ratio"),
+        (("stages", 3, "uniform"), "--per-layer"),
+        (("stages", 3, "refit"), "--refit"),
+        (("stages", 3, "calibration", "windows"), "--set calibration.windows"),
+        (("stages", 3, "calibration"), "--set calibration.windows"),
+        (("stages", 3, "score"), "--set score"),
+        (("stages", 3, "recovery", "rank"), "--set recovery (rank)"),
+        (("stages", 3, "recovery", "loss", "temperature"), "--set recovery (loss.temperature)"),
+        (("stages", 3, "multiple_of"), "--set multiple_of"),
+        (("stages", 3), "prune"),
+        (("stages", 0, "ratio"), "stages[0].ratio"),
+        (("evaluation", "block_size"), "--block-size"),
+        (("evaluation", "contexts"), "evaluation.contexts (of a recipe)"),
+        (("data", "train", 1), "--data"),
+        (("seed",), "--seed"),
+        (("model",), "CKPT"),
     ],
 )
-def test_faults_of_settings_are_told_in_what_was_typed(where: str, named: str) -> None:
-    with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
-        raise InputError("is wrong", where=Key(where), remedy="Lower stages[3].head_ratio.")
+def test_faults_of_settings_are_told_in_what_was_typed(where: Location, named: str) -> None:
+    lower = Text("Lower ", recipe_key("stages", 3, "head_ratio"), ".")
+    with pytest.raises(RootsError) as caught, NAMES.shown(last_stage=3):
+        raise InputError("is wrong", where=recipe_key(*where), remedy=lower)
     assert str(caught.value) == f"{named}: is wrong\nLower --head-ratio."
 
 
 @pytest.mark.parametrize(
-    "path",
+    "name", ["evaluation.windows", "stages[3].ratio", "a/stages[3].x", "data.train", "seed"]
+)
+def test_words_that_look_like_settings_stay_as_they_are(name: str) -> None:
+    with pytest.raises(RootsError) as caught, NAMES.shown(last_stage=3):
+        raise InputError(f"'{name}' is wrong", where=name, remedy=f"roots-compress prune {name} --run OTHER")
+    assert str(caught.value) == f"{name}: '{name}' is wrong\nroots-compress prune {name} --run OTHER"
+
+
+def test_a_flag_is_named_for_the_value_that_it_gives_alone() -> None:
+    options = OF_STAGE["quantize"]
+    typed = [Assignment("--int8-cache", ("cache",), "int8"), read_assignment("scheme=int9")]
+    for given, key, named in (
+        (typed, Key("stages", 0, "scheme"), "--set scheme"),
+        (typed, Key("stages", 0, "cache"), "--int8-cache"),
+        ([], Key("stages", 0, "cache"), "--set cache"),
+        (typed, Key("stages", 0, "cache", value="int8"), "--int8-cache"),
+        (typed, Key("stages", 0, "products", value="auto"), "products auto"),
+        (typed, Key("stages", 0, "serve_on", value="arm"), "--serve-on arm"),
+    ):
+        with pytest.raises(RootsError) as caught, Names("quantize", "CKPT", OF_RUN, options, given).shown():
+            raise InputError("is wrong", where=key)
+        assert caught.value.where == named
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
     [
-        "data.txt",
-        "/x/data.train",
-        "metadata.csv",
-        "data.models/ckpt",
-        "evaluation.txt:3",
-        "a/stages[3].x",
-        "seed",
+        ("--int4 --serve-on amx", "--serve-on: goes with --int8, not with --int4: leave it out"),
+        ("--int8-cache --fp16", "--int8-cache: goes with --int8 or --int4, not with --fp16: leave it out"),
+        ("--weights-only --workload 9:9", "--workload: goes with products auto, not with --weights-only"),
+        ("--int8 --int4", "--int4: scheme is set already, by --int8"),
+        ("--int8 --set scheme=int4", "--set scheme: scheme is set already, by --int8"),
+        ("--group-size 24", "--group-size: must be 'auto', 16, 32, 64 or 128"),
     ],
 )
-def test_paths_are_no_settings(path: str) -> None:
-    with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
-        raise InputError(f"'{path}' is wrong", where=path, remedy=f"roots-compress prune {path} --run OTHER")
-    assert str(caught.value) == f"{path}: '{path}' is wrong\nroots-compress prune {path} --run OTHER"
-
-
-@pytest.mark.parametrize("name", ["evaluation.windows", "Bob's own evaluation.windows", "my stages[3].x"])
-def test_what_is_quoted_stays_as_it_was_typed(name: str) -> None:
-    with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
-        raise InputError(f"'{name}' does not exist, says evaluation.windows", remedy=f"Not {name!r}.")
-    assert str(caught.value) == f"'{name}' does not exist, says --windows\nNot {name!r}."
-
-
-def test_keys_between_apostrophes_are_settings() -> None:
-    with pytest.raises(RootsError) as caught, NAMES.told(last_stage=3):
-        raise InputError("the model's stages[3].head_ratio and its layers' evaluation.windows are wrong")
-    assert str(caught.value) == "the model's --head-ratio and its layers' --windows are wrong"
-
-
-def test_a_flag_is_not_blamed_for_a_value_that_it_does_not_give() -> None:
-    names = Names("quantize", RunOptions(), [RoundingOptions()], ["scheme=int9"])
-    assert names.place(("stages", 0, "scheme")) == "--set scheme"
-    assert names.place(("stages", 0, "cache")) == "--set cache"
-    typed = Names("quantize", RunOptions(), [RoundingOptions(fp16=True, int8_cache=True)])
-    assert typed.place(("stages", 0, "cache")) == "--int8-cache"
+def test_options_that_contradict_one_another_are_named(options: str, said: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["quantize", str(tmp_path), *options.split()])
+    assert result.exit_code == 2
+    assert f"error: {said}" in re.sub(r"\s+", " ", result.output)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from roots_compress.configs.recipe.assignments import with_assignments
+from roots_compress.configs.recipe.assignments import Assignment, read_assignment, settings_of
 from roots_compress.errors import InputError
+
+STEPS = Assignment("--recover", ("recovery", "training", "steps"), 9)
+BYTES = Assignment("--target-bytes", ("target", "bytes"), 9)
 
 
 def test_values_are_read_as_a_recipe_would_have_them() -> None:
-    stage = {"kind": "prune", "recovery": {"training": {"steps": 9}}}
     assignments = [
         "calibration.windows=96",
         "own_windows=0",
@@ -18,8 +20,7 @@ def test_values_are_read_as_a_recipe_would_have_them() -> None:
         "recovery.rank=null",
         "name=a=b",
     ]
-    assert with_assignments(stage, assignments) == {
-        "kind": "prune",
+    assert settings_of([STEPS, *map(read_assignment, assignments)]) == {
         "calibration": {"windows": 96},
         "own_windows": 0,
         "recovery": {
@@ -29,12 +30,6 @@ def test_values_are_read_as_a_recipe_would_have_them() -> None:
         },
         "name": "a=b",
     }
-    assert stage == {"kind": "prune", "recovery": {"training": {"steps": 9}}}, "was changed in place"
-
-
-def test_a_group_that_nothing_was_given_of_may_be_given() -> None:
-    stage = {"kind": "train", "training": {}}
-    assert with_assignments(stage, ["training={steps: 2}"]) == {"kind": "train", "training": {"steps": 2}}
 
 
 @pytest.mark.parametrize(
@@ -47,8 +42,8 @@ def test_a_group_that_nothing_was_given_of_may_be_given() -> None:
         ("kind=quantize", "the verb says which kind"),
         ("a." * 6000 + "a=1", "is not of the form"),
         ("a" * 60_000, "is not of the form"),
-        ("target.bytes=5", "target.bytes is set already"),
-        ("target=null", "target is set already"),
+        ("target.bytes=5", "--set target.bytes: target.bytes is set already, by --target-bytes"),
+        ("target=null", "--set target: target is set already, by --target-bytes"),
         ("target.bytes.more=5", "target.bytes is given as '9', and holds no key 'more'"),
         ("ratio=[1", "--set ratio"),
         ("ratio=!!python/object:os.system 1", "--set ratio"),
@@ -56,19 +51,19 @@ def test_a_group_that_nothing_was_given_of_may_be_given() -> None:
 )
 def test_what_cannot_be_assigned_is_named(assignment: str, says: str) -> None:
     with pytest.raises(InputError) as raised:
-        with_assignments({"kind": "prune", "target": {"bytes": 9}}, [assignment])
+        settings_of([BYTES, read_assignment(assignment)])
     assert says in str(raised.value)
     assert len(str(raised.value)) < 500
 
 
 def test_a_key_is_given_once() -> None:
     with pytest.raises(InputError, match="own_windows is set already, by --set own_windows"):
-        with_assignments({"kind": "prune"}, ["own_windows=0", "own_windows=1"])
+        settings_of(map(read_assignment, ["own_windows=0", "own_windows=1"]))
 
 
-def test_the_option_that_set_a_key_is_named() -> None:
-    stage = {"kind": "prune", "recovery": {"training": {"steps": 3}}, "ratio": 0.5}
-    options = {"recovery.training.steps": "--recover", "ratio": "--ratio"}
-    for assignment, by in (("recovery=null", "--recover"), ("ratio=0.25", "--ratio")):
-        with pytest.raises(InputError, match=rf"is set already, by {by}\n"):
-            with_assignments(stage, [assignment], options)
+def test_a_group_is_given_whole_or_key_by_key() -> None:
+    assert settings_of(map(read_assignment, ["target={bytes: 3}", "target.parameters=null"])) == {
+        "target": {"bytes": 3, "parameters": None}
+    }
+    with pytest.raises(InputError, match="recovery is set already, by --recover"):
+        settings_of([STEPS, read_assignment("recovery={rank: 3}")])

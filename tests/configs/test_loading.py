@@ -148,7 +148,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ),
         (
             f"{MINIMAL}  - kind: prune\n    target: {{}}",
-            "stages[0].target: give exactly one of parameters, bytes and",
+            "stages[0].target: give exactly one of target.parameters, target.bytes and",
         ),
         (
             f"{MINIMAL}  - kind: prune\n    target: {{parameters: 1.0}}",
@@ -204,6 +204,14 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         (
             f"{MINIMAL}  - kind: train\n    architecture: {{num_layers: 2}}\n",
             "r.yaml:5: stages[0].architecture: would have no effect",
+        ),
+        (
+            f"{MINIMAL}  - kind: distill\n    loss: {{cache: x}}\n",
+            "r.yaml:5: stages[0].loss.cache: needs loss.top_k: the whole vocabulary",
+        ),
+        (
+            f"{MINIMAL}  - kind: quantize\n    scheme: fp16\n    cache: int8\n",
+            "r.yaml:6: stages[0].cache: goes with scheme int8 or scheme int4, not with scheme fp16",
         ),
         # The context of a model that the recipe itself makes.
         (

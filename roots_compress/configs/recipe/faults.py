@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from functools import partial
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from roots_compress.configs.base import Settings
-from roots_compress.configs.recipe.location import Location
-from roots_compress.configs.recipe.schema import GatesConfig, Recipe, StageConfig
-from roots_compress.errors import did_you_mean
-
-STAGES: dict[str, type[Settings]] = {
-    stage.model_fields["kind"].default: stage for stage in get_args(get_args(StageConfig)[0])
-}
-"""The settings of each kind of stage."""
+from roots_compress.configs.base import Settings, choices_of, inner_groups
+from roots_compress.configs.recipe.schema import CHOICES, STAGES, GatesConfig, Recipe
+from roots_compress.errors import Key, Location, did_you_mean, with_keys
 
 _WANTED = {
     "int_type": "must be a whole number",
@@ -51,10 +46,12 @@ def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tup
             continue  # There are enough, and what is wrong with them is among the other faults.
         location = detail["loc"] if detail["type"] == "recipe" else _without_kind(detail["loc"])
         if detail["type"] == "union_tag_invalid":
-            kind = str(detail["ctx"]["tag"])
-            known = [each for each in STAGES if f"'{each}'" in detail["ctx"]["expected_tags"]]
+            kind, known = str(detail["ctx"]["tag"]), list(STAGES if location[0] == "stages" else CHOICES)
             choice = ", ".join(known)
             yield (*location, "kind"), f"'{kind}' is not one of {choice}{did_you_mean(kind, known)}"
+        elif detail["type"] in ("recipe", "setting"):
+            group = location[: len(location) - detail["ctx"]["depth"]]
+            yield location, with_keys(detail["ctx"]["text"], partial(Key.within, group=group))
         elif detail["type"] == "union_tag_not_found":
             yield location, f"must have a 'kind', one of {', '.join(STAGES)}"
         else:
@@ -90,18 +87,16 @@ def _describe(detail: ErrorDetails, location: Location, values: Mapping[str, Any
     if kind == "too_long":
         return f"must have at most {context['max_length']}, not {len(value)}"
     if kind == "literal_error":
-        choice = context["expected"]
-        known = choice.replace("'", "").replace(" or ", ", ").split(", ")
-        return f"must be {choice}, not {_shown(value)}{did_you_mean(str(value), known)}"
+        group = _group_at(location[:-1], values)
+        *others, last = choices_of(group.model_fields[str(location[-1])].annotation)
+        choice = f"{', '.join(map(repr, others))} or {last!r}" if others else repr(last)
+        near = did_you_mean(str(value), [str(each) for each in (*others, last)])
+        return f"must be {choice}, not {_shown(value)}{near}"
     if kind == "string_pattern_mismatch":
         return (
             "must begin with a letter or digit, hold only letters, digits, '.', '_' and '-', "
             f"and not end in '.'; it is {_shown(value)}"
         )
-    if kind == "value_error":
-        return str(context["error"])
-    if kind in ("recipe", "setting"):
-        return str(context["text"])
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(value)}"
 
 
@@ -143,7 +138,7 @@ def _nearest_key(location: Location, values: Mapping[str, Any]) -> str:
 
 def _deeper(key: str, group: type[Settings]) -> str | None:
     """Return where inside a group's own groups a key is known."""
-    for name, inner in inner_groups(group):
+    for name, inner in inner_groups(group).items():
         found = key if key in inner.model_fields else _deeper(key, inner)
         if found:
             return f"{name}.{found}"
@@ -160,15 +155,5 @@ def _group_at(location: Location, values: Mapping[str, Any]) -> type[Settings]:
             stage = stage[part]
         group, location = STAGES[stage["kind"]], location[length:]
     for part in location:
-        group = dict(inner_groups(group))[str(part)]
+        group = inner_groups(group)[str(part)]
     return group
-
-
-def inner_groups(group: type[Settings]) -> list[tuple[str, type[Settings]]]:
-    """Return the fields that are groups of settings themselves."""
-    found = []
-    for name, field in group.model_fields.items():
-        for part in (field.annotation, *get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, Settings):
-                found.append((name, part))
-    return found

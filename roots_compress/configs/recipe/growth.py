@@ -6,15 +6,14 @@ A chain of verbs is thereby a recipe that grows, and runs, resumes and is report
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from roots_compress.configs.recipe.loading import from_folder, parse_recipe, refuse_missing, resolved
-from roots_compress.configs.recipe.location import Location, dotted
-from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig
-from roots_compress.errors import InputError, Key
+from roots_compress.configs.recipe.schema import BASELINE_NAME, STAGES, Recipe, StageConfig
+from roots_compress.errors import InputError, recipe_key
 from roots_compress.io.atomic import read_regular, real_path
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.stages import read_metrics, read_stages
@@ -30,7 +29,6 @@ def grow(
     source: Path | None,
     fresh: bool,
     settings: Mapping[str, Any],
-    place: Callable[[Location], str] = dotted,
 ) -> Recipe:
     """Return the recipe that a stage verb asks for.
 
@@ -44,29 +42,28 @@ def grow(
         source: the checkpoint named on the command line.
         fresh: whether the run is to be started anew.
         settings: the settings of the whole run that were given, in a recipe's form.
-        place: names a setting in messages. Of stages it is asked for the verb's own alone.
 
     Raises:
         InputError: nothing to start from, a setting out of bounds, or a folder that holds something else or a
             run that was begun otherwise.
     """
     if source is not None:
-        refuse_missing(source, Key("model"))
+        refuse_missing(source, recipe_key("model"))
     refuse_foreign(folder)
     standing = None if fresh else _standing(folder)
     if standing is None:
-        if source is None and stage["kind"] != "train":
+        if source is None and not STAGES[stage["kind"]].makes_model:
             raise InputError(
                 f"no checkpoint is named, and {folder} holds no run to go on from",
                 remedy=f"Name the model to start from: {_command(stage['kind'], 'path/to/checkpoint')}",
             )
         model = real_path(source) if source else None
-        return _parse_here({"name": _name_of(folder), "model": model, "stages": [stage], **settings}, place)
+        return _parse_here({"name": _name_of(folder), "model": model, "stages": [stage], **settings})
     recipe, finished = standing
     _refuse_other_settings(recipe, settings, folder)
     begins = finished == 0 and recipe.makes_model
     alone = {"name": "any", "model": None if begins else "any", "stages": [stage]}
-    wanted = _parse_here(alone, place).stages[0]
+    wanted = _parse_here(alone).stages[0]
     if source is not None and not _is_newest(source, folder):
         if _began_with(source, recipe) and recipe.stages and _unnamed(recipe.stages[0]) == _unnamed(wanted):
             # The verb that began the run, typed again: go on with it, or show what it made.
@@ -90,22 +87,19 @@ def grow(
     document = resolved(recipe)
     document["stages"] = [each.model_dump(mode="json") for each in kept]
     document["stages"].append({"name": _free_name(stage["kind"], kept), **stage})
-    return _parse_here(document, place)
+    return _parse_here(document)
 
 
-def evaluation_request(
-    settings: Mapping[str, Any], model: Path, place: Callable[[Location], str] = dotted
-) -> Recipe:
+def evaluation_request(settings: Mapping[str, Any], model: Path) -> Recipe:
     """Return a recipe without stages: the text and the protocol by which one artifact is measured."""
-    return _parse({"name": "evaluation", "model": model, **settings}, place)
+    return _parse({"name": "evaluation", "model": model, **settings})
 
 
 def _standing(folder: Path) -> tuple[Recipe, int] | None:
     """Return the recipe of the run in a folder and how many of its stages are finished."""
     try:
         text = read_regular(folder / RESOLVED_NAME, _MAX_BYTES)
-        # In quotes: its keys were not typed, so that no option is at fault.
-        recipe = parse_recipe(json.loads(text), place=lambda location: f"'{dotted(location)}'")
+        recipe = parse_recipe(json.loads(text))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError, InputError) as error:
@@ -125,7 +119,7 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
 
 
 def _cause(error: Exception) -> str:
-    """Return what is wrong, without the file and the remedy, which differ for a run's own recipe."""
+    """Return what is wrong, without file and remedy; plain text, as its keys were not typed."""
     if isinstance(error, InputError):
         return f"{error.where}: {error.message}" if error.where else error.message
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
@@ -159,11 +153,10 @@ def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: 
         for inner, wanted in pairs:
             held = current if inner is None else current[inner]
             if json.loads(json.dumps(wanted, default=str)) != held:
-                name = key if inner is None else f"{key}.{inner}"
                 raise InputError(
                     f"the run in {folder} was begun with {json.dumps(held)}, "
                     f"not with {json.dumps(wanted, default=str)}",
-                    where=Key(name),
+                    where=recipe_key(*(key,) if inner is None else (key, inner)),
                     remedy="Leave the option out, or start another run with --run.",
                 )
 
@@ -181,7 +174,8 @@ def _refuse_after_quantize(kept: Sequence[StageConfig], stage: Mapping[str, Any]
 
 def _command(verb: str, source: str | Path) -> str:
     """Return the command line on which a stage verb is given a checkpoint."""
-    return f"roots-compress {'distill --teacher' if verb == 'distill' else verb} {quote(str(source))}"
+    words = verb, STAGES[verb].checkpoint_option, quote(str(source))
+    return " ".join(["roots-compress", *(word for word in words if word)])
 
 
 def _unnamed(stage: StageConfig) -> dict[str, Any]:
@@ -212,11 +206,11 @@ def _renamed(recipe: Recipe, index: int, stage: Mapping[str, Any]) -> Recipe:
     return _parse(document)
 
 
-def _parse_here(document: Mapping[str, Any], place: Callable[[Location], str]) -> Recipe:
+def _parse_here(document: Mapping[str, Any]) -> Recipe:
     """Return the recipe of values that may hold paths; those of its stages start from the current folder."""
-    return from_folder(_parse(document, place), Path.cwd())
+    return from_folder(_parse(document), Path.cwd())
 
 
-def _parse(document: Mapping[str, Any], place: Callable[[Location], str] = dotted) -> Recipe:
+def _parse(document: Mapping[str, Any]) -> Recipe:
     """Return the recipe of values that may hold paths."""
-    return parse_recipe(json.loads(json.dumps(document, default=str)), place=place)
+    return parse_recipe(json.loads(json.dumps(document, default=str)))

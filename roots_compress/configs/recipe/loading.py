@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from pydantic import ValidationError
 from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig, student_path
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.recipe.faults import faults_of
-from roots_compress.configs.recipe.location import Location, dotted, parse_dotted
+from roots_compress.configs.recipe.location import Location, dotted, within_stage
 from roots_compress.configs.recipe.schema import Recipe, StageConfig, placed_stages
 from roots_compress.configs.recipe.yaml import Document
 from roots_compress.configs.training import DistillLossConfig
-from roots_compress.errors import InputError, Key, RootsError
+from roots_compress.errors import InputError, Key, RootsError, Text, with_keys
 
 MODEL_OPTION = "--model"
 _LOCAL_ONLY = "Models and texts are read from disk; nothing is fetched over the network."
@@ -49,18 +50,12 @@ def load_recipe(document: Document, *, model: Path | None = None) -> Recipe:
     return from_folder(parse_recipe(values, document), document.source.absolute().parent)
 
 
-def parse_recipe(
-    values: Mapping[str, Any],
-    document: Document | None = None,
-    *,
-    place: Callable[[Location], str] = dotted,
-) -> Recipe:
+def parse_recipe(values: Mapping[str, Any], document: Document | None = None) -> Recipe:
     """Return the recipe that plain values describe, such as a verb's options or a run's `resolved.json`.
 
     Args:
         values: keys and values as YAML or JSON holds them.
-        document: where they were read from, to be named in messages.
-        place: names a setting where there is no document.
+        document: where they were read from, to be named in messages; without it they hold keys.
 
     Raises:
         InputError: the values are no recipe.
@@ -71,14 +66,14 @@ def parse_recipe(
         faults = list(faults_of(error, values))
     if document is not None:
         faults.sort(key=lambda fault: document.line(fault[0]))
-    places = [document.place(at) if document else place(at) for at, _ in faults]
+        faults = [(at, with_keys(text, partial(within_stage, at))) for at, text in faults]
+    places = [document.place(at) if document else dotted(at) for at, _ in faults]
     remedy = "docs/recipes.md describes every key."
     if len(faults) == 1:
         raise InputError(faults[0][1], where=places[0], remedy=remedy)
-    lines = [f"  {where}: {text}" for where, (_, text) in zip(places, faults, strict=True)]
-    listed = "\n".join(lines[:_MOST_FAULTS])
+    lines = [Text("\n  ", where, ": ", text) for where, (_, text) in zip(places, faults, strict=True)]
     more = f"\n  and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
-    raise InputError(f"{len(faults)} things are wrong:\n{listed}{more}", remedy=remedy)
+    raise InputError(Text(f"{len(faults)} things are wrong:", *lines[:_MOST_FAULTS], more), remedy=remedy)
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -132,13 +127,14 @@ def refuse_missing(path: Path, where: str, advice: str = "") -> None:
 
 @contextmanager
 def naming_lines(document: Document) -> Iterator[None]:
-    """Let an error inside the block that names a key of the recipe name file and line as well."""
+    """Let an error inside the block whose place is a key of the recipe name file and line as well."""
     try:
         yield
     except RootsError as error:
-        location = parse_dotted(error.where) if isinstance(error.where, Key) else None
-        if location and location[0] in Recipe.model_fields:
-            error.where = document.place(location)
+        if isinstance(error.where, Key):
+            place = error.where.path
+            error.change_keys(partial(within_stage, place))
+            error.where = document.place(place)
         raise
 
 

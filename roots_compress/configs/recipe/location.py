@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import re
+from roots_compress.errors import Key, Location, recipe_key
 
-from roots_compress.errors import Key
-
-_NAME = "[a-z_][a-z_0-9]*"
-
-Location = tuple[str | int, ...]
-"""The way to a value: keys and list indices, from the top of the recipe."""
+__all__ = ["Location", "dotted"]
 
 
 def dotted(location: Location) -> Key:
-    """Return a location as people write it, such as `stages[1].training.steps`."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return Key(text.removeprefix("."))
+    """Return the key at a location from the top of the recipe, such as `stages[1].training.steps`."""
+    return recipe_key(*location)
 
 
-def parse_dotted(text: str) -> Location | None:
-    """Return the location that `dotted` wrote; None where the text is no such thing."""
-    if not re.fullmatch(rf"{_NAME}(\.{_NAME}|\[[0-9]+\])*", text):
-        return None
-    return tuple(int(part) if part.isdigit() else part for part in re.findall(rf"{_NAME}|[0-9]+", text))
+def within_stage(place: Location, key: Key) -> Key:
+    """Return a key as what is said of a place names it: of the same stage, without the way to that."""
+    stage = place[: next((depth for depth, part in enumerate(place, 1) if isinstance(part, int)), 0)]
+    return Key(*key.path[len(stage) :], value=key.value) if key.path[: len(stage)] == stage else key

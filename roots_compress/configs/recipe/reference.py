@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from roots_compress.configs.recipe.faults import STAGES
-from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.recipe.schema import STAGES, Recipe
 
 MARKER = (
     "<!-- Made by `python -m roots_compress.configs.recipe.reference docs/recipes.md`; do not edit below. -->"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -13,6 +12,7 @@ from roots_compress.configs.base import (
     PositiveFloat,
     PositiveInt,
     Settings,
+    StageSettings,
     faults_at,
     groups_of,
 )
@@ -22,16 +22,24 @@ from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
-from roots_compress.configs.recipe.location import Location, dotted, parse_dotted
+from roots_compress.configs.recipe.location import dotted
 from roots_compress.configs.train import ArchitectureConfig, TrainConfig
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
-from roots_compress.errors import Key, RootsError
+from roots_compress.errors import Location, Text, recipe_key
 
 StageConfig = Annotated[
     TrainConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
 ]
 
 ChoiceConfig = Annotated[DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")]
+
+
+def _members(union: Any) -> dict[str, type[StageSettings]]:
+    return {member.model_fields["kind"].default: member for member in get_args(get_args(union)[0])}
+
+
+STAGES, CHOICES = _members(StageConfig), _members(ChoiceConfig)
+"""The settings of each kind of stage, and of those that a search may choose."""
 
 BASELINE_NAME = "baseline"
 """Label of the untouched model's row; no stage may take it."""
@@ -116,7 +124,7 @@ class Recipe(Settings):
             *_cache_faults(self),
         ]
         if faults:
-            raise faults_at(faults, kind="recipe")
+            raise faults_at(faults, of_recipe=True)
         return self
 
 
@@ -197,11 +205,12 @@ def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
 
 def _cache_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     """A cache in int8 is read by ONNX Runtime's own operator alone."""
+    portable = recipe_key("export", "portable")
     for place, stage in placed_stages(recipe):
         if recipe.export.portable and isinstance(stage, QuantizeConfig) and stage.cache == "int8":
             yield (
                 (*place, "cache"),
-                "'int8' has no portable form; set export.portable to false, or this to float",
+                Text("'int8' has no portable form; set ", portable, " to false, or this to float"),
             )
 
 
@@ -248,26 +257,6 @@ def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Lo
         for keys, training in training_of(stage):
             if training.block_size > limit:
                 yield (*place, *keys, "block_size"), _too_long(training.block_size, limit)
-
-
-@contextmanager
-def located(place: Location) -> Iterator[None]:
-    """Let an error inside the block that names a key of a group say where that group stands.
-
-    Whoever checks a setting knows its group alone, and names its key there; each caller adds the way to the
-    group, up to the recipe. Keys of the whole recipe, and files, stay as they are.
-
-    Args:
-        place: of the group, in the group around it or in the recipe.
-    """
-    try:
-        yield
-    except RootsError as error:
-        if isinstance(error.where, Key):
-            location = parse_dotted(error.where) or (error.where,)
-            if location[0] not in Recipe.model_fields:
-                error.where = dotted((*place, *location))
-        raise
 
 
 def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:

@@ -19,9 +19,11 @@ from roots_compress.data.sources.files import (
 from roots_compress.data.sources.json_file import json_records, jsonl_records
 from roots_compress.data.sources.parquet_file import parquet_records
 from roots_compress.data.sources.records import RecordError, record_document
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Text, recipe_key
 
-COLUMN_REMEDY = "Set data.text_column to the name of the column that holds the text."
+COLUMN_REMEDY = Text(
+    "Set ", recipe_key("data", "text_column"), " to the name of the column that holds the text."
+)
 
 
 def read_documents(path: Path, text_column: str) -> list[Document]:
@@ -60,7 +62,7 @@ def _documents(path: Path, suffix: str, text_column: str) -> Iterator[Document]:
         try:
             document = record_document(record, text_column)
         except RecordError as error:
-            remedy = COLUMN_REMEDY
+            remedy: str = COLUMN_REMEDY
             if suffix == ".csv" and (advice := separator_advice(list(record))):
                 remedy = advice
             raise InputError(str(error), where=where, remedy=remedy) from error

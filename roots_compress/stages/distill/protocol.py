@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig, student_path
 from roots_compress.configs.training import DistillLossConfig
-from roots_compress.errors import InputError, Key
+from roots_compress.errors import InputError, Key, Text
 from roots_compress.models.limits import Limits
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.distill.vocabulary import check_student
@@ -36,12 +36,11 @@ class DistillStage(Stage[DistillConfig]):
             limits = check_student(path, info.tokenizer(), info.vocab_size)
         except InputError as error:
             # The file alone would not say that it is the student, and not the model.
-            error.message = f"{error.where}: {error.message}"
+            error.message = Text(f"{error.where}: ", error.message)
             error.where = Key("student")
             presets = ", ".join(STUDENT_PRESETS)
-            error.remedy = (
-                f"{error.remedy}\nA preset ({presets}) or a ROOTS config file can be a student, too."
-            )
+            advice = f"\nA preset ({presets}) or a ROOTS config file can be a student, too."
+            error.remedy = Text(error.remedy or "", advice)
             raise
         return replace(info, limits=limits, spec=None, source=None)
 

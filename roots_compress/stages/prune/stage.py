@@ -15,11 +15,10 @@ from torch import nn
 from roots_compress.calibration.own_text import with_own_text
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.prune import PruneConfig, RecoveryConfig
-from roots_compress.configs.recipe.schema import located
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import InputError, Key, StageError
+from roots_compress.errors import InputError, Key, StageError, located
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.resizing import check_resizable, keep_layers
 from roots_compress.progress import Phases, track_made

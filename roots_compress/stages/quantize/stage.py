@@ -14,7 +14,7 @@ from roots_compress.configs.quantize import Products, QuantizeConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import InputError, Key, StageError
+from roots_compress.errors import InputError, Key, StageError, Text
 from roots_compress.evaluate.size import stored_bytes
 from roots_compress.models.limits import require_fusible
 from roots_compress.models.modeling import RootsForCausalLM
@@ -156,8 +156,16 @@ def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_wind
         raise InputError(
             f"{tokens} tokens of calibration text are too few for matrices of {widest} inputs",
             where=Key("calibration"),
-            remedy=f"{needed} windows of {block_size} tokens are needed, the model's own among them: give "
-            "more text, raise calibration.windows or own_windows, or set compensate to false.",
+            remedy=Text(
+                f"{needed} windows of {block_size} tokens are needed, the model's own among them: give more "
+                "text, raise ",
+                Key("calibration", "windows"),
+                " or ",
+                Key("own_windows"),
+                ", or set ",
+                Key("compensate"),
+                " to false.",
+            ),
         )
 
 

@@ -7,10 +7,10 @@ import copy
 import torch
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
-from roots_compress.configs.recipe.schema import located
 from roots_compress.configs.train import TrainConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.tokenizers import train_tokenizer
+from roots_compress.errors import located
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.stages.base import StageContext, StageOutcome

@@ -13,12 +13,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
-from roots_compress.configs.recipe.schema import located
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import located
 from roots_compress.models.device import autocast, resolve_precision
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder

@@ -1,0 +1,135 @@
+"""The options of a command line, made from the fields of the configuration.
+
+Each field is an option: `head_ratio` is `--head-ratio`, unless an `Option` beside its type says otherwise, or
+`RECIPE_ONLY` leaves it to recipes and to `--set`. Help, type, choices and default are the field's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from roots_compress.configs.base import Settings, alternatives, choices_of, inner_groups
+from roots_compress.errors import Location
+
+RECIPE_ONLY = {
+    "Recipe": "name model export stages gates search",
+    "DataConfig": "eval_fraction",
+    "EvaluationConfig": "contexts decode_tokens repeats",
+    "StageSettings": "kind name",
+    "PruneConfig": "multiple_of calibration own_windows",
+    "QuantizeConfig": "activation_loss eight_bit_fraction max_bytes max_loss fold compensate calibration "
+    "own_windows",
+    "ArchitectureConfig": "num_attention_heads num_key_value_heads head_dim intermediate_size "
+    "max_position_embeddings norm position rope_theta activation gated_mlp attention_bias qk_norm "
+    "tie_word_embeddings attention",
+    "TrainingConfig": "accumulation final_learning_rate_ratio warmup_ratio weight_decay beta2 max_grad_norm "
+    "precision checkpoint_every",
+    "DistillLossConfig": "projection",
+}
+"""The fields that are no options, by the class that has them."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is typed, where that is not `--` and its name.
+
+    Written beside the field's type: `Annotated[bool, Option("--per-layer", value=False)]`.
+    """
+
+    name: str
+    value: Any = None
+    """Of a flag: what it sets the field to. Without it the option takes a value."""
+    sets: tuple[str, ...] = ()
+    """Of a field that is a group: the one key in it that the option sets. Without it, all of them with colons
+    between, `512:128`."""
+    help: str | None = None
+    """In place of the field's description."""
+
+
+@dataclass(frozen=True)
+class FieldOption:
+    """An option of a field."""
+
+    name: str
+    """As typed: `--lr`."""
+    key: Location
+    """The way to what it sets."""
+    annotation: Any
+    """The type of what it sets."""
+    default: Any
+    description: str
+    value: Any = None
+    """Of a flag: what it sets."""
+
+    @property
+    def type(self) -> Any:
+        """The type of one value that is typed: a plain one, or a group of settings."""
+        kind = alternatives(self.annotation)[0]
+        return alternatives(get_args(kind)[0])[0] if self.is_list else kind
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it may be typed again and again."""
+        return get_origin(alternatives(self.annotation)[0]) is tuple
+
+    @property
+    def choices(self) -> list[Any]:
+        """The values it may take, where these are listed."""
+        return choices_of(self.annotation)
+
+    @property
+    def help(self) -> str:
+        """What it does, and its default."""
+        words = [*self.description.split(), *(["Repeatable."] if self.is_list else [])]
+        if self.value is not None:
+            words += ["The default."] if self.value == self.default else []
+        elif self.default not in (None, ()):
+            words.append(f"Default: {self.default_text}.")
+        return " ".join(words)
+
+    @property
+    def default_text(self) -> str:
+        """The default as it is typed."""
+        match self.default:
+            case Settings() as group:
+                return ":".join(str(getattr(group, key)) for key in type(group).model_fields)
+            case bool() as wanted:
+                return self.name if wanted else self.name.replace("--", "--no-", 1)
+            case float() as number:
+                return f"{number:g}"
+            case value:
+                return str(value)
+
+
+def options_of(group: type[Settings], way: Location = (), default: Any = None) -> Iterator[FieldOption]:
+    """Yield the options of a group of settings and of the groups in it.
+
+    Args:
+        group: the settings.
+        way: to them, from the stage or the recipe.
+        default: of the group as a whole, where there is one.
+    """
+    inner = inner_groups(group)
+    for name, field in group.model_fields.items():
+        if is_recipe_only(group, name):
+            continue
+        usual = field.default if default is None else getattr(default, name)
+        spelled = [each for each in field.metadata if isinstance(each, Option)]
+        if not spelled and name in inner:
+            yield from options_of(inner[name], (*way, name), usual)
+        for option in spelled or ([] if name in inner else [Option(f"--{name.replace('_', '-')}")]):
+            found, its_default, key = field, usual, (*way, name)
+            holder = inner.get(name)
+            for part in option.sets:
+                assert holder is not None
+                found, holder = holder.model_fields[part], inner_groups(holder).get(part)
+                its_default, key = getattr(its_default, part, None), (*key, part)
+            text = option.help or found.description or ""
+            yield FieldOption(option.name, key, found.annotation, its_default, text, option.value)
+
+
+def is_recipe_only(group: type[Settings], name: str) -> bool:
+    """Whether a field is no option."""
+    return any(name in RECIPE_ONLY.get(each.__name__, "").split() for each in group.__mro__)
