@@ -151,7 +151,7 @@ def test_a_number_for_each_layer_is_read(tmp_path: Path) -> None:
 def test_the_name_of_a_model_is_only_a_name(name: str, tmp_path: Path) -> None:
     theirs = gguf_model("llama")
     path = write_gguf(tmp_path / "m.gguf", theirs, general={"general.name": name})
-    assert inspect_source(path).fields == inspect_source(write_gguf(tmp_path / "n.gguf", theirs)).fields
+    assert inspect_source(path).spec == inspect_source(write_gguf(tmp_path / "n.gguf", theirs)).spec
 
 
 HARMLESS: list[dict[str, Any]] = [
