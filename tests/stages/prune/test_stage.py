@@ -418,9 +418,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", [{"expert_ratio": 0.5}, {"head_ratio": 0.5, "expert_ratio": 0.25}])
 @pytest.mark.parametrize("uniform", [True, False])
-def test_experts_go_with_and_without_other_axes(
-    axes: dict[str, Any], uniform: bool, tmp_path: Path
-) -> None:
+def test_experts_go_with_and_without_other_axes(axes: dict[str, Any], uniform: bool, tmp_path: Path) -> None:
     outcome = run(tmp_path, tiny_checkpoint(**SPECS["experts"]), uniform=uniform, **axes)
     left = int(4 * (1 - axes["expert_ratio"]))
     assert outcome.notes["num_experts_after"] == [left, left]
