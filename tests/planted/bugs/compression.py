@@ -8,22 +8,16 @@ BUGS = (
     Bug(
         "forgotten-projection",
         "a kind of layer is never quantized",
-        "Output projections are not among the sites that quantization walks over.",
+        "Projections that write to the stream are not among the inputs that quantization walks over.",
         Guard("quantize.stage._check_result"),
-        (
-            Change(
-                "attention_sites",
-                "[Site(projections, ...), Site({'self_attn.o_proj': ...}, ...)]",
-                "[Site(projections, _parameters(layer.input_layernorm))]",
-            ),
-        ),
+        (Change("bound_inputs", "half.block.spec.inputs()", "half.block.spec.inputs()[:1]"),),
     ),
     Bug(
         "ignored-choice",
         "a module is ignored, or quantized anyway",
-        "Sites that are to be spared get the usual format like the others.",
-        FailingTest("test_int4_keeps_the_dearest_sites_in_eight_bits"),
-        (Change("stages.quantize.plan", "'w8' if site in self.spared else self.usual", "self.usual"),),
+        "Inputs that are to be kept in higher precision get the usual format like the others.",
+        FailingTest("test_int4_keeps_the_dearest_inputs_in_eight_bits"),
+        (Change("stages.quantize.plan", "'w8' if name in self.higher else self.usual", "self.usual"),),
     ),
     Bug(
         "mask-only",

@@ -418,9 +418,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", [{"expert_ratio": 0.5}, {"head_ratio": 0.5, "expert_ratio": 0.25}])
 @pytest.mark.parametrize("uniform", [True, False])
-def test_experts_go_with_and_without_other_axes(
-    axes: dict[str, float], uniform: bool, tmp_path: Path
-) -> None:
+def test_experts_go_with_and_without_other_axes(axes: dict[str, Any], uniform: bool, tmp_path: Path) -> None:
     outcome = run(tmp_path, tiny_checkpoint(**SPECS["experts"]), uniform=uniform, **axes)
     left = int(4 * (1 - axes["expert_ratio"]))
     assert outcome.notes["num_experts_after"] == [left, left]
@@ -450,7 +448,7 @@ def test_the_stream_narrows_wherever_blocks_norm_what_they_read(kind: str, tmp_p
     ],
 )
 def test_what_a_model_does_not_have_is_refused(
-    kind: str, settings: dict[str, float], said: str, tmp_path: Path
+    kind: str, settings: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=said):
         run(tmp_path, tiny_checkpoint(**SPECS[kind]), **settings)

@@ -29,6 +29,10 @@ def parts_of(times: TimeModel) -> list[float]:
     return [times.base, times.layer, *times.units.values()]
 
 
+def reached(layer: Layer, target: LayerTarget | None) -> Layer | None:
+    return None if target is None else narrowed(layer, target)
+
+
 PLANTED = time_model(base=3.0, layer=0.05, head=0.02, group=0.03, channel=0.0004)
 
 
@@ -101,7 +105,7 @@ def test_the_shapes_chosen_in_time_are_the_cheapest_of_all() -> None:
     limit = 0.75 * times.total(layers)
 
     def cut(shapes: Sequence[LayerTarget | None]) -> list[Layer | None]:
-        return [each and narrowed(layer, each) for layer, each in zip(layers, shapes, strict=True)]
+        return [reached(layer, each) for layer, each in zip(layers, shapes, strict=True)]
 
     def price(shapes: Sequence[LayerTarget]) -> float:
         return sum(
@@ -114,7 +118,7 @@ def test_the_shapes_chosen_in_time_are_the_cheapest_of_all() -> None:
         layers,
         costs,
         times.units_above(layers, limit),
-        saves=lambda layer, each: times.saves(layer, each and narrowed(layer, each)),
+        saves=lambda layer, each: times.saves(layer, reached(layer, each)),
         divergences=None,
         uniform=False,
     )

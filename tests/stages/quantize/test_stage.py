@@ -238,7 +238,7 @@ def test_an_int8_cache_needs_attention_that_fuses(tmp_path: Path, switches: dict
         run(tmp_path, tiny_checkpoint(**switches), cache="int8")
 
 
-def test_int4_keeps_the_dearest_sites_in_eight_bits(tmp_path: Path) -> None:
+def test_int4_keeps_the_dearest_inputs_in_eight_bits(tmp_path: Path) -> None:
     notes = run(tmp_path, tiny_checkpoint(), "int4", eight_bit_fraction=0.3).notes
     formats = notes["formats"]
     assert isinstance(formats, dict)

@@ -42,7 +42,7 @@ def test_a_new_model_has_the_shape_asked_for() -> None:
     config = checkpoint.model.config
     assert config.vocab_size == len(checkpoint.tokenizer)
     assert (config.hidden_size, config.num_hidden_layers, config.max_position_embeddings) == (32, 2, 64)
-    assert config.layers[1]["intermediate_size"] == 48
+    assert [axis.units for sublayer in config.spec.layers[1] for axis in sublayer.op.axes()][-1] == 48
     assert config.bos_token_id == checkpoint.tokenizer.bos_token_id is not None
     assert checkpoint.model.lm_head.weight is checkpoint.model.model.embed_tokens.weight  # type: ignore[union-attr]
 
