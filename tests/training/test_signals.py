@@ -46,7 +46,7 @@ def test_signals_are_those_of_a_plain_forward_pass() -> None:
         torch.testing.assert_close(state, expected[batch.scored_BT])
     torch.testing.assert_close(model.project(signals.final_NW), output.logits[batch.scored_BT])
     last = model.model.layers[-1]
-    normed = last.input_layernorm(output.hidden_states[-2])
+    normed = last.self_attn_pre_norm(output.hidden_states[-2])
     for name, projection in zip("qkv", signals.projections, strict=True):
         torch.testing.assert_close(projection, getattr(last.self_attn, f"{name}_proj")(normed))
 

@@ -54,7 +54,7 @@ def test_the_student_is_smaller_and_nearer_its_teacher_than_it_began(tmp_path: P
     first = run(tmp_path / "one", checkpoint, lasting(1))
     last = run(tmp_path, checkpoint, lasting(30))
 
-    assert len(last.checkpoint.model.config.layers) == 2
+    assert last.checkpoint.model.config.num_hidden_layers == 2
     assert last.checkpoint.tokenizer is checkpoint.tokenizer
     assert not last.checkpoint.model.training
     first_losses, last_losses = first.notes["losses"], last.notes["losses"]

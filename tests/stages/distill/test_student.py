@@ -12,59 +12,67 @@ import torch
 from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.configs.distill import STUDENT_PRESETS
 from roots_compress.errors import InputError
-from roots_compress.models.config import RootsConfig
+from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import ModelSpec, Place
+from roots_compress.models.version1 import spec_of
 from roots_compress.stages.distill.student import (
     PRESETS,
-    layer_parameters,
+    layer_sizes,
     make_student,
-    preset_config,
+    preset_spec,
     with_first_tokens,
 )
 from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
 
-def matrices(config: RootsConfig) -> int:
-    assert config.layers
-    return sum(sum(layer_parameters(config, layer)) for layer in config.layers)
-
-
-def quickstart_layers(count: int) -> RootsConfig:
+def quickstart_layers(count: int, **fields: Any) -> ModelSpec:
     layer = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 768}
-    return RootsConfig(hidden_size=256, layers=[dict(layer) for _ in range(count)])
+    return spec_of({"hidden_size": 256, "layers": [layer] * count, **fields})
 
 
-def test_layer_parameters_counts_the_matrices() -> None:
+def widths(spec: ModelSpec) -> list[int]:
+    return [op.channels for _, op in spec.blocks() if isinstance(op, Mlp)]
+
+
+def test_layer_sizes_counts_the_matrices() -> None:
     teacher = tiny_checkpoint().model
     counted = sum(p.numel() for p in teacher.model.layers.parameters() if p.ndim == 2)
-    assert matrices(teacher.config) == counted
+    assert sum(layer_sizes(teacher.config.spec)) == counted
 
 
 @pytest.mark.parametrize("layers", [6, 8, 12, 30])
 @pytest.mark.parametrize("name", STUDENT_PRESETS)
 def test_a_preset_keeps_its_share_of_the_parameters(name: str, layers: int) -> None:
     teacher = quickstart_layers(layers)
-    config = preset_config(teacher, PRESETS[name])
-    assert matrices(config) / matrices(teacher) == pytest.approx(PRESETS[name].parameters, abs=0.04)
-    assert all(layer["intermediate_size"] % 32 == 0 for layer in config.layers)
-    assert len(teacher.layers) == layers
+    student = preset_spec(teacher, PRESETS[name])
+    shares = sum(layer_sizes(student)) / sum(layer_sizes(teacher))
+    assert shares == pytest.approx(PRESETS[name].parameters, abs=0.04)
+    assert all(width % 32 == 0 for width in widths(student))
 
 
 def test_small_halves_the_layers_and_no_widths() -> None:
-    config = preset_config(quickstart_layers(8), PRESETS["small"])
-    assert config.layers == quickstart_layers(4).layers
+    assert preset_spec(quickstart_layers(8), PRESETS["small"]) == quickstart_layers(4)
 
 
 def test_a_teacher_of_one_layer_gives_narrower_students() -> None:
-    config = preset_config(quickstart_layers(1), PRESETS["small"])
-    assert [layer["intermediate_size"] for layer in config.layers] == [256]
+    assert widths(preset_spec(quickstart_layers(1), PRESETS["small"])) == [256]
 
 
 def test_a_preset_keeps_the_layers_widths_where_they_differ() -> None:
-    teacher = quickstart_layers(4)
-    for index, layer in enumerate(teacher.layers):
-        layer["intermediate_size"] = 512 + 32 * index
-    config = preset_config(teacher, PRESETS["small"])
-    assert [layer["intermediate_size"] for layer in config.layers] == [512, 608]
+    layers = [tiny_layer(intermediate_size=512 + 32 * index) for index in range(4)]
+    assert widths(preset_spec(quickstart_layers(0, layers=layers), PRESETS["small"])) == [512, 608]
+
+
+def test_a_preset_takes_experts_out_and_leaves_as_many_as_a_token_goes_through() -> None:
+    attention, feed_forward = quickstart_layers(1).layers[0]
+    experts = [changed(feed_forward, op=Moe(experts=8, chosen=chosen, channels=128)) for chosen in (2, 6)]
+    for narrow, left in zip(experts, (2, 6), strict=True):
+        student = preset_spec(quickstart_layers(1).with_layers(((attention, narrow),)), PRESETS["tiny"])
+        op = student.op(Place(0, "mlp"))
+        assert isinstance(op, Moe)
+        assert op.experts == left
 
 
 def test_a_preset_student_starts_from_the_teachers_weights() -> None:
@@ -94,10 +102,18 @@ def test_a_config_file_gives_the_shape_and_the_teacher_the_vocabulary(tmp_path: 
     assert student.notes["student_shape"] == {"layers": 1, "hidden_size": 24, "intermediate_sizes": [32]}
 
 
+def test_a_file_of_version_2_need_not_name_the_vocabulary_either(tmp_path: Path) -> None:
+    fields = tiny_config(hidden_size=24, layers=[tiny_layer()]).spec.to_json()
+    del fields["embeddings"]["vocabulary"]
+    student = make_student(write(tmp_path / "student.json", **fields), tiny_checkpoint(), seed=0)
+    config = student.model.config
+    assert (config.hidden_size, config.vocab_size, config.bos_token_id) == (24, 300, 0)
+
+
 def test_a_saved_models_config_serves_as_well(tmp_path: Path) -> None:
     tiny_config(layers=[tiny_layer()]).save_pretrained(tmp_path)
     student = make_student(str(tmp_path / "config.json"), tiny_checkpoint(), seed=0)
-    assert len(student.model.config.layers) == 1
+    assert student.model.config.num_hidden_layers == 1
 
 
 @pytest.mark.parametrize(
@@ -108,6 +124,8 @@ def test_a_saved_models_config_serves_as_well(tmp_path: Path) -> None:
         ({"model_type": "llama", "layers": [tiny_layer()]}, "not a ROOTS config"),
         ({"hidden_size": "wide", "layers": [tiny_layer()]}, "no usable ROOTS config"),
         ({"hidden_size": 24}, "at least one layer"),
+        ({"stacks": {}, "embeddings": {"width": 24}, "max_positions": 8}, "no usable ROOTS config: stacks"),
+        ({"version": 3, "hidden_size": 24}, "version is 3, not 2"),
     ],
 )
 def test_a_bad_config_file_is_an_input_error(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
