@@ -30,13 +30,11 @@ from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.keys import StageKey, asked_of, explain_change
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder
-from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.stages.base import ModelInfo
 from roots_compress.system.machine import describe_machine
 from roots_compress.system.memory import memory_errors
-from roots_compress.tasks.registry import task_of_graph
 
 
 def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
@@ -189,7 +187,7 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
     """Time all graphs in one interleaved pass, and put the run's figures together."""
     recipe = setting.recipe
     evaluation = recipe.evaluation
-    task = task_of_graph(rows[0].onnx / GRAPH_NAME)
+    task = setting.task
     with bar(console, "speed of all stages") as progress:
         speeds = measure_speed(
             {row.path.name: row.onnx for row in rows},
