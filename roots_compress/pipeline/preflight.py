@@ -41,7 +41,7 @@ class Setting:
     task: Task[Any] = CAUSAL_LM
     """What the run's models are for."""
     hashes: FileHashes = field(default_factory=FileHashes)
-    """Of the files that the run reads."""
+    """Of the files that the run reads: its model, its students, and its stages of before."""
 
 
 def prepare(recipe: Recipe, folder: Path) -> Setting:

@@ -136,7 +136,7 @@ def _unchanged_inputs(
     except (InputError, OSError) as error:
         changed = [str(error)]
     if before is not None:
-        changed += [f"{before.path.name}: {fault}" for fault in verify(before)]
+        changed += [f"{before.path.name}: {fault}" for fault in verify(before, setting.hashes.sha256)]
     if changed:
         raise StageError(
             f"its input changed while the stage was being made: {'; '.join(changed)}",
