@@ -7,7 +7,7 @@ task's (`tasks/`): this module keeps them by name, and the task says which there
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -134,17 +134,12 @@ class CandidateResult(_Figures):
     role: Literal["baseline", "candidate", "control"]
     """`control`: a recipe without what the search is about, to tell what that is worth."""
     bytes: Size
-    decode_ms: Positive
-    """Milliseconds a token, at the longest context timed."""
-    perplexity_ratio: Positive
+    figures: dict[str, Positive]
+    """Milliseconds for a unit of the work that decides, at the longest context; the metric that decides, as a
+    ratio to the baseline's. By the task's names; in JSON they are keys of the candidate itself."""
     on_front: bool
     """Whether no other is at least as good in all three figures, and better in one."""
     keeps_budgets: bool
-
-
-def figures_line(size: float, decode_ms: float, perplexity_ratio: float) -> str:
-    """Return a candidate's bytes, milliseconds a token and perplexity ratio in a row, as people read them."""
-    return f"{size / 1e6:.2f} MB, {decode_ms:.3g} ms a token, {perplexity_ratio:.3f}x the perplexity"
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,12 @@ class RunMetrics(_Figures):
     def to_json(self) -> dict[str, Any]:
         """Return the document as written to `metrics.json`."""
         document = {"schema": SCHEMA, **asdict(self), "stages": [stage.to_json() for stage in self.stages]}
-        return document if self.search else {key: each for key, each in document.items() if key != "search"}
+        if self.search is None:
+            del document["search"]
+        else:
+            rows = document["search"]["candidates"]
+            document["search"]["candidates"] = [{**row, **row.pop("figures")} for row in rows]
+        return document
 
     @classmethod
     def from_json(cls, document: object) -> RunMetrics:
@@ -197,13 +197,31 @@ class RunMetrics(_Figures):
             raise ValueError("it holds no object")
         if document.get("schema") != SCHEMA:
             raise ValueError(f"schema is {document.get('schema')!r:.60}, not {SCHEMA}")
-        rows = document.get("stages")
-        nested = {"stages": [_nested(row) for row in rows]} if isinstance(rows, list) else {}
-        return _read(cls, {**document, **nested})
+        nested = {**document, "stages": _each(document.get("stages"), _nested)}
+        search = document.get("search")
+        if isinstance(search, dict):
+            nested["search"] = {**search, "candidates": _each(search.get("candidates"), _candidate)}
+        return _read(cls, {key: value for key, value in nested.items() if key in document})
 
 
-GROUPS = ("quality", "timings")
-"""Fields of `Metrics` whose entries are keys of a row's own in JSON."""
+GROUPS = ("quality", "timings", "figures")
+"""Fields whose entries are keys of a row's own in JSON."""
+
+
+def _each(rows: object, change: Callable[[object], object]) -> object:
+    return [change(row) for row in rows] if isinstance(rows, list) else rows
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _candidate(row: object) -> object:
+    """Return a candidate of `metrics.json` with its figures in a group."""
+    if not isinstance(row, dict):
+        return row
+    own = {each.name for each in fields(CandidateResult)}
+    return {**row, "figures": {key: each for key, each in row.items() if key not in own and _is_number(each)}}
 
 
 def _nested(row: object) -> object:
@@ -211,13 +229,13 @@ def _nested(row: object) -> object:
     if not isinstance(row, dict):
         return row
     own = {"schema", *(each.name for each in fields(StageResult))}
-    metrics: dict[str, Any] = {group: {} for group in GROUPS}
+    metrics: dict[str, Any] = {"quality": {}, "timings": {}}
     for key, value in row.items():
         if key.endswith(TIMED):
             metrics["timings"][key] = value
         elif key in {each.name for each in fields(Metrics)} - {*GROUPS}:
             metrics[key] = value
-        elif key not in own and isinstance(value, int | float) and not isinstance(value, bool):
+        elif key not in own and _is_number(value):
             metrics["quality"][key] = value
     return {**{key: value for key, value in row.items() if key in own}, "metrics": metrics}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.configs.recipe.schema import Recipe, placed_stages, training_of
@@ -23,6 +24,8 @@ from roots_compress.runtime.graph_folder import holds_graph
 from roots_compress.stages.base import MakerStage, ModelInfo
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.threads import default_threads
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import CAUSAL_LM
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,10 @@ class Setting:
     threads: int
     texts: dict[str, str]
     """sha256 of the training and the held-out text, which every stage reads."""
+    task: Task[Any] = CAUSAL_LM
+    """What the run's models are for."""
     hashes: FileHashes = field(default_factory=FileHashes)
-    """Of the files that the run reads."""
+    """Of the files that the run reads: its model, its students, and its stages of before."""
 
 
 def prepare(recipe: Recipe, folder: Path) -> Setting:
@@ -68,6 +73,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
         text=text,
         device=_resolve_device(recipe),
         threads=recipe.evaluation.threads or default_threads(),
+        task=info.task,
         texts={"training text": text_sha256(text.train), "held-out text": text_sha256(text.held_out)},
     )
 

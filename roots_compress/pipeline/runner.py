@@ -5,7 +5,7 @@ Speeds come last, in one pass over the graphs of all stages, because timings com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +30,11 @@ from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.keys import StageKey, asked_of, explain_change
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder
-from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.stages.base import ModelInfo
 from roots_compress.system.machine import describe_machine
 from roots_compress.system.memory import memory_errors
-from roots_compress.tasks.registry import task_of_graph
 
 
 def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
@@ -51,7 +49,7 @@ def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
         label = f"{index:02d} {step.kind}" + (f" ({step.name})" if step.name != step.kind else "")
         if index >= len(committed):
             yield f"{label}: to be made"
-        elif reasons := _reasons(committed[index], key):
+        elif reasons := _reasons(committed[index], key, setting.hashes.sha256):
             yield f"{label}: to be made again: {'; '.join(reasons)}"
         else:
             yield f"{label}: finished, will be reused"
@@ -99,7 +97,7 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
         if index < len(committed) and committed[index].key.asked == key.asked:
             continue
         asked = index == 0 or step.place == ("stages", 0)
-        if not asked and step.config is not None and not verify(committed[index - 1]):
+        if not asked and step.config is not None and not verify(committed[index - 1], setting.hashes.sha256):
             info = ModelInfo.of(inspect_source(committed[index - 1].checkpoint))
             check_start(step.config, step.place, info, setting.text, seed=setting.recipe.seed)
         return
@@ -161,7 +159,7 @@ def _reuse_or_make(
     if committed is None:
         reasons = [reason for reason in left_out if reason.startswith(f"{index:02d}-")]
     else:
-        reasons = _reasons(committed, key)
+        reasons = _reasons(committed, key, setting.hashes.sha256)
         if not reasons:
             console.print(f"{title}: finished earlier, reused")
             return committed
@@ -189,7 +187,7 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
     """Time all graphs in one interleaved pass, and put the run's figures together."""
     recipe = setting.recipe
     evaluation = recipe.evaluation
-    task = task_of_graph(rows[0].onnx / GRAPH_NAME)
+    task = setting.task
     with bar(console, "speed of all stages") as progress:
         speeds = measure_speed(
             {row.path.name: row.onnx for row in rows},
@@ -228,10 +226,10 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
     return replace(metrics, gates=judge(recipe.gates, metrics))
 
 
-def _reasons(stage: CommittedStage, key: StageKey) -> list[str]:
-    """Say why a committed stage cannot be reused, every byte of it checked; nothing where it can."""
+def _reasons(stage: CommittedStage, key: StageKey, sha256: Callable[[Path], str]) -> list[str]:
+    """Say why a committed stage cannot be reused, every file of it hashed; nothing where it can."""
     if stage.key.asked == key.asked:
-        return verify(stage)
+        return verify(stage, sha256)
     # That the one before it changed is said there already.
     changes = explain_change(asked_of(stage.key.ingredients), asked_of(key.ingredients))
     own = [change for change in changes if not change.startswith("parent:")]

@@ -31,7 +31,6 @@ from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, Stag
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.machine import describe_machine
 from roots_compress.system.memory import available_memory
-from roots_compress.tasks.registry import task_of_model
 
 
 def make_stage(
@@ -68,7 +67,7 @@ def make_stage(
     parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
     # From here on what lies on the disk counts: it is what will be committed and what the next stage reads.
     checkpoint = load_checkpoint(workspace.checkpoint)
-    task = task_of_model(checkpoint.model)
+    task = setting.task
     examples = held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer, task)
     with bar(console, task.metric.heading) as progress:
         metrics = measure_quality(
@@ -137,7 +136,7 @@ def _unchanged_inputs(
     except (InputError, OSError) as error:
         changed = [str(error)]
     if before is not None:
-        changed += [f"{before.path.name}: {fault}" for fault in verify(before)]
+        changed += [f"{before.path.name}: {fault}" for fault in verify(before, setting.hashes.sha256)]
     if changed:
         raise StageError(
             f"its input changed while the stage was being made: {'; '.join(changed)}",

@@ -34,12 +34,11 @@ def _measured(task: Task[Any], baseline: StageResult, final: StageResult) -> dic
     before, after = baseline.metrics, final.metrics
     measured = {"max_bytes": float(after.bytes), "min_size_ratio": before.bytes / after.bytes}
     for metric in task.metrics:
-        bound = f"{'max' if metric.better == 'lower' else 'min'}_{metric.name}"
-        measured[bound] = after.quality[metric.name]
+        measured[metric.bound] = after.quality[metric.name]
         if metric.relative:
-            measured[f"{bound}_ratio"] = after.quality[metric.name] / before.quality[metric.name]
+            measured[f"{metric.bound}_ratio"] = after.quality[metric.name] / before.quality[metric.name]
     for workload in task.workloads:
-        measured[f"max_{workload.phase}_ms"] = milliseconds(final, workload)
+        measured[f"max_{workload.time_name}"] = milliseconds(final, workload)
         measured[f"min_{workload.phase}_speedup"] = speedup(baseline, final, workload)
     return measured
 

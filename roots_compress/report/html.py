@@ -12,13 +12,13 @@ from roots_compress.errors import printable
 from roots_compress.report.rows import Row, quality_of, rows_of, speeds
 from roots_compress.report.scatter import Scatter, scatter
 from roots_compress.report.text import (
-    SEARCH_HEADINGS,
     caption,
     cells,
     headings,
     label,
     search_caption,
     search_cells,
+    search_headings,
 )
 from roots_compress.results import CandidateResult, RunMetrics, SearchResult
 from roots_compress.tasks.base import Task
@@ -61,7 +61,8 @@ def html(run: RunMetrics) -> str:
         caption=caption(run),
         protocol=_pretty(asdict(run.protocol)),
         machine=_pretty(run.machine),
-        search=_search(run.search) if run.search else None,
+        metric=task.metric.heading,
+        search=_search(task, run.search) if run.search else None,
     )
     return printable(page)
 
@@ -76,9 +77,9 @@ class Found:
     scatter: Scatter
 
 
-def _search(search: SearchResult) -> Found:
-    rows = tuple((candidate, search_cells(candidate, search)) for candidate in search.candidates)
-    return Found(SEARCH_HEADINGS, rows, search_caption(search), scatter(search))
+def _search(task: Task[Any], search: SearchResult) -> Found:
+    rows = tuple((candidate, search_cells(task, candidate, search)) for candidate in search.candidates)
+    return Found(search_headings(task), rows, search_caption(search), scatter(task, search))
 
 
 def charts(task: Task[Any], rows: tuple[Row, ...]) -> tuple[Chart, ...]:

@@ -24,4 +24,7 @@ def read_figures(run: Path) -> RunMetrics:
     for index, stage in enumerate(metrics.stages):
         for fault in task.faults(stage.metrics):
             raise figures_error(run, f"stages[{index}].{fault}")
+    for index, candidate in enumerate(metrics.search.candidates if metrics.search else ()):
+        for fault in task.candidate_faults(candidate.figures):
+            raise figures_error(run, f"search.candidates[{index}].{fault}")
     return metrics

@@ -1,12 +1,15 @@
-"""The candidates of a search as points of a drawing: size to the right, perplexity upwards, on log scales."""
+"""The candidates of a search as points of a drawing: size to the right, quality upwards, on log scales."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from roots_compress.results import SearchResult, candidate_label, figures_line
+from roots_compress.report.text import candidate_line
+from roots_compress.results import SearchResult, candidate_label
+from roots_compress.tasks.base import Task
 
 WIDTH, HEIGHT = 900, 340
 """Of the drawing, in its own units."""
@@ -45,25 +48,27 @@ class Scatter:
     height: int = HEIGHT
 
 
-def scatter(search: SearchResult) -> Scatter:
+def scatter(task: Task[Any], search: SearchResult) -> Scatter:
     """Return the drawing of a search; the front comes last, so that nothing hides it."""
     xs = _places([each.bytes / 1e6 for each in search.candidates], LEFT, WIDTH - RIGHT)
-    ys = _places([each.perplexity_ratio for each in search.candidates], HEIGHT - BOTTOM, TOP)
+    ratios = [each.figures[task.metric.ratio_name] for each in search.candidates]
+    times = [each.figures[task.workload.time_name] for each in search.candidates]
+    ys = _places(ratios, HEIGHT - BOTTOM, TOP)
     dots = [
         Dot(
             x,
             y,
             candidate_label(each.stages),
-            figures_line(each.bytes, each.decode_ms, each.perplexity_ratio),
+            candidate_line(task, each.bytes, time, ratio),
             each.on_front,
             each.stages == search.best,
         )
-        for each, x, y in zip(search.candidates, xs, ys, strict=True)
+        for each, x, y, time, ratio in zip(search.candidates, xs, ys, times, ratios, strict=True)
     ]
     return Scatter(
         tuple(sorted(dots, key=lambda dot: (dot.best, dot.on_front))),
         _ends(xs, [f"{each.bytes / 1e6:.2f} MB" for each in search.candidates]),
-        _ends(ys, [f"{each.perplexity_ratio:.3f}x" for each in search.candidates]),
+        _ends(ys, [f"{ratio:.3f}x" for ratio in ratios]),
     )
 
 

@@ -14,8 +14,6 @@ from roots_compress.results import CandidateResult, RunMetrics, SearchResult, St
 from roots_compress.tasks.base import Task, Workload
 from roots_compress.tasks.registry import task_named
 
-SEARCH_HEADINGS = ("candidate", "MB", "decode ms", "perplexity", "Pareto", "budgets", "")
-
 
 def headings(task: Task[Any]) -> tuple[str, ...]:
     """Return the headings of a run's table."""
@@ -73,27 +71,41 @@ def table(run: RunMetrics) -> Table:
 
 def tables(run: RunMetrics) -> tuple[Table, ...]:
     """Return the run as a table and, where it was searched for, what was found as another."""
-    return (table(run),) if run.search is None else (table(run), search_table(run.search))
+    return (
+        (table(run),) if run.search is None else (table(run), search_table(task_named(run.task), run.search))
+    )
 
 
-def search_table(search: SearchResult) -> Table:
+def search_table(task: Task[Any], search: SearchResult) -> Table:
     """Return the candidates of a search, by rising size."""
     result = Table(title="Search", caption=shown(search_caption(search)), caption_justify="left")
-    for index, heading in enumerate(SEARCH_HEADINGS):
+    for index, heading in enumerate(search_headings(task)):
         result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
     for candidate in search.candidates:
-        result.add_row(*(shown(cell) for cell in search_cells(candidate, search)))
+        result.add_row(*(shown(cell) for cell in search_cells(task, candidate, search)))
     return result
 
 
-def search_cells(candidate: CandidateResult, search: SearchResult) -> tuple[str, ...]:
-    """Return one candidate's cells, in the order of `SEARCH_HEADINGS`."""
+def search_headings(task: Task[Any]) -> tuple[str, ...]:
+    """Return the headings of a search's table."""
+    costs = f"{task.workload.phase} ms", task.metric.heading
+    return ("candidate", "MB", *costs, "Pareto", "budgets", "")
+
+
+def candidate_line(task: Task[Any], size: float, milliseconds: float, ratio: float) -> str:
+    """Return a candidate's bytes, milliseconds and quality in a row, as people read them."""
+    time = f"{milliseconds:.3g} ms a {task.workload.unit}"
+    return f"{size / 1e6:.2f} MB, {time}, {ratio:.3f}x the {task.metric.heading}"
+
+
+def search_cells(task: Task[Any], candidate: CandidateResult, search: SearchResult) -> tuple[str, ...]:
+    """Return one candidate's cells, in the order of `search_headings`."""
     marks = {"BEST": candidate.stages == search.best, "control": candidate.role == "control"}
     return (
         candidate_label(candidate.stages),
         f"{candidate.bytes / 1e6:.2f}",
-        f"{candidate.decode_ms:.3g}",
-        f"{candidate.perplexity_ratio:.3f}x",
+        f"{candidate.figures[task.workload.time_name]:.3g}",
+        f"{candidate.figures[task.metric.ratio_name]:.3f}x",
         "front" if candidate.on_front else "",
         "kept" if candidate.keeps_budgets else "missed",
         ", ".join(mark for mark, holds in marks.items() if holds),
@@ -126,7 +138,8 @@ def caption(run: RunMetrics) -> str:
 
 def markdown(run: RunMetrics) -> str:
     """Return the run as a Markdown document."""
-    titles = headings(task_named(run.task))
+    task = task_named(run.task)
+    titles = headings(task)
     lines = [
         f"# {_plain(run.name)}",
         "",
@@ -146,9 +159,10 @@ def markdown(run: RunMetrics) -> str:
             for gate in run.gates
         ]
     if run.search:
-        lines += ["", "## Search", "", "| " + " | ".join(SEARCH_HEADINGS) + " |"]
-        lines += ["|" + "---|" * len(SEARCH_HEADINGS)]
-        rows = (search_cells(candidate, run.search) for candidate in run.search.candidates)
+        titles = search_headings(task)
+        lines += ["", "## Search", "", "| " + " | ".join(titles) + " |"]
+        lines += ["|" + "---|" * len(titles)]
+        rows = (search_cells(task, candidate, run.search) for candidate in run.search.candidates)
         lines += ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in rows]
         lines += ["", _plain(search_caption(run.search))]
     return "\n".join(lines) + "\n"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from roots_compress.errors import InputError
 from roots_compress.io.atomic import read_regular, real_path
+from roots_compress.io.disk import file_sha256
 from roots_compress.results import RunMetrics, StageKind, StageResult
 from roots_compress.run.keys import StageKey
 from roots_compress.run.manifest import (
@@ -74,9 +76,14 @@ def is_stage(folder: Path) -> bool:
     return bool(STAGE_FOLDER.fullmatch(folder.name)) and any((folder / part).exists() for part in parts)
 
 
-def verify(stage: CommittedStage) -> list[str]:
-    """Re-read every byte of a stage; return what changed since its commit, one line each."""
-    return find_faults(stage.path, stage.manifest, hashes=True)
+def verify(stage: CommittedStage, sha256: Callable[[Path], str] = file_sha256) -> list[str]:
+    """Compare every file of a stage with its hash; return what changed since the commit, one line each.
+
+    Args:
+        stage: as `read_stages` returns it.
+        sha256: returns the hash of a file.
+    """
+    return find_faults(stage.path, stage.manifest, sha256=sha256)
 
 
 def read_stages(run: Path) -> tuple[list[CommittedStage], list[str]]:
@@ -159,7 +166,7 @@ def read_stage(folder: Path) -> CommittedStage:
     manifest = read_manifest(folder)
     if folder.name != stage_folder_name(manifest.index, manifest.kind):
         raise ManifestError("its manifest belongs to another folder")
-    faults = find_faults(folder, manifest, hashes=False)
+    faults = find_faults(folder, manifest)
     if faults:
         raise ManifestError("; ".join(faults[:3]))
     try:

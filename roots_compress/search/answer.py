@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from roots_compress.results import CandidateResult, SearchResult, candidate_label
 from roots_compress.search.choice import best, budgets_of, front, rank
 from roots_compress.search.figures import Figures, baseline_of, outcomes_of
 from roots_compress.search.space import Candidate, Space
 from roots_compress.search.succession import ruled_out
+from roots_compress.tasks.base import Task
 
 
 def answer(
-    space: Space, figures: Mapping[Candidate, Figures], failed: Mapping[Candidate, str]
+    task: Task[Any], space: Space, figures: Mapping[Candidate, Figures], failed: Mapping[Candidate, str]
 ) -> SearchResult:
     """Return what a search has found.
 
     Args:
+        task: of the model.
         space: what was searched.
         figures: of the candidates tried, the model as it is among them.
         failed: why others could not be made.
@@ -24,15 +27,17 @@ def answer(
     search = space.recipe.search
     assert search is not None
     points = {candidate: outcome.point for candidate, outcome in outcomes_of(figures).items()}
-    budgets = budgets_of(space.recipe.gates, baseline_of(figures))
+    budgets = budgets_of(task, space.recipe.gates, baseline_of(figures))
     on_front = front(points)
     rows = (
         CandidateResult(
             stages=candidate,
             role=space.role_of(candidate),
             bytes=figures[candidate].bytes,
-            decode_ms=point.decode_ms,
-            perplexity_ratio=point.perplexity_ratio,
+            figures={
+                task.workload.time_name: point.milliseconds,
+                task.metric.ratio_name: task.metric.ratio_of(point.cost),
+            },
             on_front=candidate in on_front,
             keeps_budgets=rank(point, budgets)[0] == 0,
         )

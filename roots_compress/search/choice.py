@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from roots_compress.configs.recipe.schema import GatesConfig
+from roots_compress.tasks.base import Task
 
 Key = TypeVar("Key")
 
@@ -15,26 +16,30 @@ class Point(NamedTuple):
     """What a candidate costs; less of each is better."""
 
     bytes: float
-    decode_ms: float
-    perplexity_ratio: float
+    milliseconds: float
+    """A unit of the task's last workload."""
+    cost: float
+    """How many times worse the task's first metric is than the baseline's."""
 
 
 class Budgets(NamedTuple):
     """The most that a candidate may cost, in the units of `Point`; infinite where it is free to."""
 
     bytes: float = math.inf
-    decode_ms: float = math.inf
-    perplexity_ratio: float = math.inf
+    milliseconds: float = math.inf
+    cost: float = math.inf
 
 
-def budgets_of(gates: GatesConfig, baseline: Point) -> Budgets:
+def budgets_of(task: Task[Any], gates: GatesConfig, baseline: Point) -> Budgets:
     """Return the budgets that a recipe's gates are, where the untouched model costs `baseline`."""
-    least_sizes = gates.max_bytes, baseline.bytes / gates.min_size_ratio if gates.min_size_ratio else None
-    least_times = (
-        gates.max_decode_ms,
-        baseline.decode_ms / gates.min_decode_speedup if gates.min_decode_speedup else None,
+    metric, workload, limits = task.metric, task.workload, gates.model_dump(exclude_none=True)
+    smaller, faster = limits.get("min_size_ratio"), limits.get(f"min_{workload.phase}_speedup")
+    ratio = limits.get(f"{metric.bound}_ratio")
+    return Budgets(
+        _least(limits.get("max_bytes"), baseline.bytes / smaller if smaller else None),
+        _least(limits.get(f"max_{workload.time_name}"), baseline.milliseconds / faster if faster else None),
+        _least(metric.ratio_of(ratio) if ratio else None),
     )
-    return Budgets(_least(*least_sizes), _least(*least_times), _least(gates.max_perplexity_ratio))
 
 
 def front(points: Mapping[Key, Point]) -> set[Key]:
@@ -48,13 +53,13 @@ def rank(point: Point, budgets: Budgets) -> tuple[float, float, float]:
     """Return what candidates are ordered by, the best first.
 
     First by how far budgets are overrun, in nats: log(cost / budget), summed. Among those that keep them all,
-    the least perplexity; but where perplexity has a budget and another figure has none, the least of those
-    others (of their product, where both are free). Ties go to the least product of all three.
+    the best quality; but where quality has a budget and another figure has none, the least of those others
+    (of their product, where both are free). Ties go to the least product of all three.
     """
     overrun = sum(math.log(max(1.0, cost / most)) for cost, most in zip(point, budgets, strict=True))
     free = [math.log(cost) for cost, most in zip(point[:2], budgets[:2], strict=True) if math.isinf(most)]
-    perplexity = math.log(point.perplexity_ratio)
-    cost = perplexity if math.isinf(budgets.perplexity_ratio) or not free else sum(free)
+    quality = math.log(point.cost)
+    cost = quality if math.isinf(budgets.cost) or not free else sum(free)
     return overrun, cost, sum(map(math.log, point))
 
 

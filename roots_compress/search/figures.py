@@ -13,13 +13,13 @@ from roots_compress.search.succession import Outcome
 
 @dataclass(frozen=True)
 class Figures:
-    """One candidate's figures, and the run's baseline's, timed in turns with it."""
+    """One candidate's figures in the terms of `Point`, and the run's baseline's, timed in turns with it."""
 
     bytes: int
-    perplexity_ratio: float
-    decode_ms: float
+    cost: float
+    milliseconds: float
     baseline_bytes: int
-    baseline_decode_ms: float
+    baseline_milliseconds: float
     seconds: float
     """What its last stage took, with export and measurement."""
 
@@ -31,10 +31,10 @@ def outcomes_of(figures: Mapping[Candidate, Figures]) -> dict[Candidate, Outcome
     is known of it is the ratio of the two; its milliseconds are that ratio times the median of all the
     baseline's.
     """
-    usual_ms = baseline_of(figures).decode_ms
+    usual_ms = baseline_of(figures).milliseconds
     return {
         candidate: Outcome(
-            Point(each.bytes, usual_ms * each.decode_ms / each.baseline_decode_ms, each.perplexity_ratio),
+            Point(each.bytes, usual_ms * each.milliseconds / each.baseline_milliseconds, each.cost),
             each.seconds,
         )
         for candidate, each in figures.items()
@@ -44,4 +44,4 @@ def outcomes_of(figures: Mapping[Candidate, Figures]) -> dict[Candidate, Outcome
 def baseline_of(figures: Mapping[Candidate, Figures]) -> Point:
     """Return the figures of the run's baseline; at least one candidate must have been tried."""
     first = next(iter(figures.values()))
-    return Point(first.baseline_bytes, median(each.baseline_decode_ms for each in figures.values()), 1.0)
+    return Point(first.baseline_bytes, median(each.baseline_milliseconds for each in figures.values()), 1.0)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.steps import Step, key_of, keys_of
-from roots_compress.results import candidate_label, figures_line
+from roots_compress.report.text import candidate_line
+from roots_compress.results import candidate_label
 from roots_compress.run.keys import StageKey
 from roots_compress.run.stage_cache import StageCache
+from roots_compress.search.choice import Point
 from roots_compress.search.figures import Figures, outcomes_of
 from roots_compress.search.record import Record
 from roots_compress.search.space import Candidate, Space
+from roots_compress.tasks.base import Task
 
 
 def candidate_keys(setting: Setting, space: Space) -> dict[Candidate, StageKey]:
@@ -51,10 +55,14 @@ def plan_search(setting: Setting, folder: Path) -> Iterator[str]:
         role = space.role_of(candidate)
         name = candidate_label(candidate) + (f" ({role})" if role == "control" else "")
         if candidate in outcomes:
-            yield f"{name}: tried: {figures_line(*outcomes[candidate].point)}"
+            yield f"{name}: tried: {_line(setting.task, outcomes[candidate].point)}"
         elif candidate in failed:
             yield f"{name}: tried: {failed[candidate]}"
         elif cached.holds(key):
             yield f"{name}: made, to be measured"
         else:
             yield f"{name}: to be tried"
+
+
+def _line(task: Task[Any], point: Point) -> str:
+    return candidate_line(task, point.bytes, point.milliseconds, task.metric.ratio_of(point.cost))

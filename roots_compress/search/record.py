@@ -15,7 +15,7 @@ from roots_compress.results import Json
 from roots_compress.search.figures import Figures
 
 NAME: Final = "search.json"
-SCHEMA = 1
+SCHEMA = 2
 _MAX_BYTES = 16 << 20
 
 

@@ -23,7 +23,6 @@ from roots_compress.report.rows import quality_of
 from roots_compress.results import RunMetrics, candidate_label
 from roots_compress.run.stages import CommittedStage
 from roots_compress.run.store import RunFolder
-from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.search.answer import answer
 from roots_compress.search.choice import budgets_of
 from roots_compress.search.figures import Figures, baseline_of, outcomes_of
@@ -32,7 +31,6 @@ from roots_compress.search.record import NAME, Record
 from roots_compress.search.space import Candidate, Space
 from roots_compress.search.succession import next_candidate
 from roots_compress.stages.registry import stage_of
-from roots_compress.tasks.registry import task_of_graph
 
 
 def run_search(
@@ -61,7 +59,7 @@ def run_search(
         describe(run, setting.recipe, recipe_text)
         run.keep_displaced()
         figures, failed = _explore(run, setting, space, deadline, console)
-        result = answer(space, figures, failed)
+        result = answer(setting.task, space, figures, failed)
         best = space.recipe_of(result.best)
         found = f"best of {len(figures)} candidates: {candidate_label(result.best)}"
         console.rule(found, align="left")
@@ -97,7 +95,7 @@ def _explore(
                 space.candidates,
                 outcomes_of(figures),
                 failed,
-                budgets_of(setting.recipe.gates, baseline_of(figures)),
+                budgets_of(setting.task, setting.recipe.gates, baseline_of(figures)),
                 deadline - time.monotonic(),
             )
         else:
@@ -126,7 +124,7 @@ def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, c
     evaluation = setting.recipe.evaluation
     rows = make_rows(run, replace(setting, recipe=space.recipe_of(candidate)), console)
     baseline, last = pair = rows[0], rows[-1]
-    task = task_of_graph(baseline.onnx / GRAPH_NAME)
+    metric, phase = setting.task.metric, setting.task.workload.phase
     with bar(console, "speed beside the baseline") as progress:
         speeds = measure_speed(
             {row.path.name: row.onnx for row in pair},
@@ -138,9 +136,9 @@ def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, c
         )
     return Figures(
         bytes=last.result.metrics.bytes,
-        perplexity_ratio=task.metric.cost(*quality_of(task, baseline.result, last.result)),
-        decode_ms=1000 / speeds[last.path.name][task.workload.phase][-1].median,
+        cost=metric.cost(*quality_of(setting.task, baseline.result, last.result)),
+        milliseconds=1000 / speeds[last.path.name][phase][-1].median,
         baseline_bytes=baseline.result.metrics.bytes,
-        baseline_decode_ms=1000 / speeds[baseline.path.name][task.workload.phase][-1].median,
+        baseline_milliseconds=1000 / speeds[baseline.path.name][phase][-1].median,
         seconds=time.perf_counter() - start,
     )

@@ -76,13 +76,27 @@ class Metric:
         told = f"{after / before - 1:+.1%}" if self.relative else self.compared(before, after)
         return f"{self.heading} {told}"
 
+    @property
+    def bound(self) -> str:
+        """The name of a gate on a value; with `_ratio` after it, of one on the ratio to the baseline's."""
+        return f"{'max' if self.better == 'lower' else 'min'}_{self.name}"
+
+    @property
+    def ratio_name(self) -> str:
+        """The key of the ratio to the baseline's value, in the figures of a search."""
+        return f"{self.name}_ratio"
+
     def improved(self, before: float, after: float) -> bool:
         """Return whether a value is better than another."""
         return after < before if self.better == "lower" else after > before
 
     def cost(self, before: float, after: float) -> float:
         """Return how many times worse a value is than another, below 1 where it is better."""
-        return after / before if self.better == "lower" else before / after
+        return self.ratio_of(after / before)
+
+    def ratio_of(self, cost: float) -> float:
+        """Return the ratio of values that a cost is for, or the cost that a ratio is."""
+        return cost if self.better == "lower" else 1 / cost
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,13 @@ class Workload:
     heading: str
     title: str
     """Of its chart."""
+    unit: str
+    """What the figure counts, in the singular: `token`."""
+
+    @property
+    def time_name(self) -> str:
+        """The name of the milliseconds that a unit takes, in gates and in the figures of a search."""
+        return f"{self.phase}_ms"
 
 
 @dataclass(frozen=True)
@@ -179,6 +200,12 @@ class Task(ABC, Generic[Engine]):
         for workload in self.workloads:
             if workload.figure not in metrics.timings:
                 yield f"{workload.figure} is missing"
+
+    def candidate_faults(self, figures: Mapping[str, float]) -> Iterator[str]:
+        """Yield which of this task's figures a candidate of a search lacks."""
+        for name in (self.workload.time_name, self.metric.ratio_name):
+            if name not in figures:
+                yield f"{name} is missing, or is not a number"
 
     # The graph.
 

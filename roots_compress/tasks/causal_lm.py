@@ -42,8 +42,10 @@ class CausalLM(Task[LanguageModel]):
         Metric("bits_per_byte", "bits/byte", "lower", digits=4, across_tokenizers=True),
     )
     workloads: ClassVar[tuple[Workload, ...]] = (
-        Workload("prefill", "prefill_tokens_per_second", "prefill tok/s", "Reading, tokens a second"),
-        Workload("decode", "decode_tokens_per_second", "decode tok/s", "Decoding, tokens a second"),
+        Workload(
+            "prefill", "prefill_tokens_per_second", "prefill tok/s", "Reading, tokens a second", "token"
+        ),
+        Workload("decode", "decode_tokens_per_second", "decode tok/s", "Decoding, tokens a second", "token"),
     )
     # Nats a token. Rounding averages out over a text, but not over a few tokens.
     agreement = (1e-3, 0.1)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.fingerprint import READ_SUFFIXES
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.cli.app import app
 from roots_compress.configs.distill import DistillConfig
@@ -25,6 +27,8 @@ from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import GateMissedError, InputError, RootsError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
+from roots_compress.io import disk
+from roots_compress.io.disk import file_sha256
 from roots_compress.pipeline import preflight, stage_runner
 from roots_compress.pipeline.preflight import Setting, prepare
 from roots_compress.pipeline.runner import plan_recipe, run_recipe
@@ -338,6 +342,21 @@ def test_a_model_edited_while_it_is_imported_is_not_committed(
     assert read_stages(folder)[0] == []
     monkeypatch.undo()
     assert len(carry_out(recipe(text_file, model=str(model)), folder).stages) == 1
+
+
+def test_a_source_is_hashed_once_a_run(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, read = chain[1] / "00-baseline" / "checkpoint", Counter[Path]()
+
+    def counted(path: Path) -> str:
+        read[path] += 1
+        return file_sha256(path)
+
+    monkeypatch.setattr(disk, "file_sha256", counted)
+    monkeypatch.setattr(disk, "_TICK_NS", 0)
+    carry_out(recipe(text_file, model=str(model)), tmp_path / "run")
+    assert {read[path] for path in model.iterdir() if path.suffix in READ_SUFFIXES} == {1}
 
 
 def test_a_stage_that_runs_out_of_memory_fails_by_name(

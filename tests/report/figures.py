@@ -71,13 +71,12 @@ PROTOCOL = Protocol(
 )
 
 
-def candidate(*stages: str, **changes: Any) -> CandidateResult:
+def candidate(*stages: str, ratio: float = 1.1, **changes: Any) -> CandidateResult:
     result = CandidateResult(
         stages=stages,
         role="candidate",
         bytes=2_000_000,
-        decode_ms=1.25,
-        perplexity_ratio=1.1,
+        figures={"decode_ms": 1.25, "perplexity_ratio": ratio},
         on_front=True,
         keeps_budgets=True,
     )

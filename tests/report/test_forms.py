@@ -104,10 +104,10 @@ def test_a_search_is_shown_in_every_form() -> None:
 
 
 def test_a_search_is_drawn_with_size_to_the_right_and_perplexity_upwards() -> None:
-    small = candidate("a", bytes=1_000_000, perplexity_ratio=4.0)
-    middle = candidate("b", bytes=2_000_000, perplexity_ratio=2.0, on_front=False)
-    large = candidate("c", bytes=4_000_000, perplexity_ratio=1.0)
-    drawing = scatter(replace(SEARCH, candidates=(small, middle, large), best=("a",)))
+    small = candidate("a", bytes=1_000_000, ratio=4.0)
+    middle = candidate("b", bytes=2_000_000, ratio=2.0, on_front=False)
+    large = candidate("c", bytes=4_000_000, ratio=1.0)
+    drawing = scatter(CAUSAL_LM, replace(SEARCH, candidates=(small, middle, large), best=("a",)))
     dots = {dot.label: dot for dot in drawing.dots}
     assert dots["b"].x == pytest.approx((dots["a"].x + dots["c"].x) / 2), "logarithmic"
     assert dots["b"].y == pytest.approx((dots["a"].y + dots["c"].y) / 2)
@@ -116,7 +116,7 @@ def test_a_search_is_drawn_with_size_to_the_right_and_perplexity_upwards() -> No
     assert [dot.label for dot in drawing.dots] == ["b", "c", "a"], "the best is on top"
     assert [tick.text for tick in drawing.x_ticks] == ["1.00 MB", "4.00 MB"]
     assert [tick.text for tick in drawing.y_ticks] == ["4.000x", "1.000x"]
-    alone = scatter(replace(SEARCH, candidates=(small,), best=("a",)))
+    alone = scatter(CAUSAL_LM, replace(SEARCH, candidates=(small,), best=("a",)))
     assert [tick.text for tick in alone.x_ticks] == ["1.00 MB"]
     assert "<circle" in html(replace(RUN, search=SEARCH))
     assert "<svg" not in html(RUN)
@@ -126,10 +126,10 @@ def test_a_search_says_when_no_candidate_keeps_the_budgets_and_what_failed() -> 
     missed = candidate("int8", keeps_budgets=False)
     search = replace(SEARCH, candidates=(missed,), best=("int8",), failed={"prune": HOSTILE + "\x1b[2J"})
     found = replace(RUN, search=search)
-    for text in (rendered(search_table(search)), markdown(found), html(found)):
+    for text in (rendered(search_table(CAUSAL_LM, search)), markdown(found), html(found)):
         assert "NO CANDIDATE KEEPS ALL BUDGETS" in " ".join(text.split())
         assert "prune failed" in " ".join(text.split())
-    assert "\x1b" not in rendered(search_table(search)) + markdown(found)
+    assert "\x1b" not in rendered(search_table(CAUSAL_LM, search)) + markdown(found)
     assert "<script>" not in markdown(found) + html(found)
 
 

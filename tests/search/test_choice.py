@@ -9,6 +9,7 @@ import pytest
 
 from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.search.choice import Budgets, Point, best, budgets_of, front, rank
+from roots_compress.tasks.registry import CAUSAL_LM
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -46,21 +47,21 @@ POINTS = {
         (Budgets(bytes=40), "int8"),
         (Budgets(bytes=25), "int4"),
         (Budgets(bytes=100), "whole"),
-        (Budgets(decode_ms=3), "half int8"),
-        (Budgets(bytes=25, decode_ms=4), "half int8"),
+        (Budgets(milliseconds=3), "half int8"),
+        (Budgets(bytes=25, milliseconds=4), "half int8"),
         # Perplexity alone is bounded: the least bytes times milliseconds.
-        (Budgets(perplexity_ratio=1.2), "int4"),
-        (Budgets(perplexity_ratio=1.4), "half int8"),
+        (Budgets(cost=1.2), "int4"),
+        (Budgets(cost=1.4), "half int8"),
         # Bytes are free, time is bounded: the fewest bytes.
-        (Budgets(perplexity_ratio=1.2, decode_ms=9), "int4"),
-        (Budgets(perplexity_ratio=1.2, decode_ms=4.5), "int8"),
+        (Budgets(cost=1.2, milliseconds=9), "int4"),
+        (Budgets(cost=1.2, milliseconds=4.5), "int8"),
         # All bounded: the least perplexity.
         (Budgets(60, 9, 1.2), "int8"),
         # None keeps it: the nearest.
         (Budgets(bytes=1), "half int8"),
         # In nats: log(15/14) + log(1.32/1.005) = 0.34, where int4 has 0.45.
-        (Budgets(bytes=14, perplexity_ratio=1.005), "half int8"),
-        (Budgets(bytes=28, perplexity_ratio=1.005), "int8"),
+        (Budgets(bytes=14, cost=1.005), "half int8"),
+        (Budgets(bytes=28, cost=1.005), "int8"),
     ],
 )
 def test_the_best_under_budgets(budgets: Budgets, expected: str) -> None:
@@ -75,6 +76,6 @@ def test_overruns_add_up_in_nats() -> None:
 
 def test_gates_are_budgets_and_the_stricter_of_two_holds() -> None:
     baseline = Point(1000, 8, 1.0)
-    assert budgets_of(GatesConfig(max_perplexity_ratio=1.3), baseline) == Budgets(perplexity_ratio=1.3)
+    assert budgets_of(CAUSAL_LM, GatesConfig(max_perplexity_ratio=1.3), baseline) == Budgets(cost=1.3)
     gates = GatesConfig(max_bytes=300, min_size_ratio=4.0, max_decode_ms=3.0, min_decode_speedup=2.0)
-    assert budgets_of(gates, baseline) == Budgets(bytes=250, decode_ms=3.0)
+    assert budgets_of(CAUSAL_LM, gates, baseline) == Budgets(bytes=250, milliseconds=3.0)

@@ -31,7 +31,7 @@ def test_a_record_of_other_timings_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["2.0", 0, -1.0, None, True, [1]])
 def test_what_cannot_be_a_figure_is_measured_again(tmp_path: Path, value: object) -> None:
     document = json.loads(RECORD.text(EVALUATION))
-    document["tried"]["a"]["decode_ms"] = value
+    document["tried"]["a"]["milliseconds"] = value
     (tmp_path / NAME).write_text(json.dumps(document), encoding="utf-8")
     assert Record.read(tmp_path, EVALUATION) == Record({"b": RECORD.tried["b"]}, RECORD.failed)
 

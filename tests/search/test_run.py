@@ -112,14 +112,16 @@ def test_front_controls_and_best_are_marked(finished: tuple[Recipe, Path, RunMet
         ("half-untaught",),
     }
     assert rows["half",].bytes == rows["half-untaught",].bytes, "the same student"
-    assert rows["half",].perplexity_ratio != rows["half-untaught",].perplexity_ratio
+    assert rows["half",].figures["perplexity_ratio"] != rows["half-untaught",].figures["perplexity_ratio"]
     smallest = min(rows.values(), key=lambda row: row.bytes)
     assert smallest.on_front
     best = rows[metrics.search.best]
     assert best.keeps_budgets
     assert best.on_front
     assert all(
-        best.bytes * best.decode_ms <= row.bytes * row.decode_ms for row in rows.values() if row.keeps_budgets
+        best.bytes * best.figures["decode_ms"] <= row.bytes * row.figures["decode_ms"]
+        for row in rows.values()
+        if row.keeps_budgets
     )
 
 

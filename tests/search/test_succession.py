@@ -13,8 +13,8 @@ from tests.search.toys import CANDIDATES, KINDS, START, effects, points, table
 
 BUDGETS = [
     Budgets(bytes=300),
-    Budgets(bytes=150, decode_ms=4),
-    Budgets(perplexity_ratio=1.4),
+    Budgets(bytes=150, milliseconds=4),
+    Budgets(cost=1.4),
     Budgets(bytes=1),
 ]
 

@@ -18,7 +18,8 @@ from roots_compress.report.html import html
 from roots_compress.report.reading import read_figures
 from roots_compress.report.rows import rows_of
 from roots_compress.report.text import cells, headings, markdown, table
-from roots_compress.results import Protocol, RunMetrics, StageResult
+from roots_compress.results import CandidateResult, Protocol, RunMetrics, SearchResult, StageResult
+from roots_compress.search.choice import Budgets, Point, budgets_of
 from roots_compress.tasks import registry
 from roots_compress.tasks.base import Metric, Workload
 from roots_compress.tasks.causal_lm import CausalLM
@@ -32,7 +33,7 @@ class Labels(CausalLM):
     name = "labels"
     heads = ("ForLabels",)
     metrics = (Metric("accuracy", "accuracy", "higher", relative=False),)
-    workloads = (Workload("label", "label_texts_per_second", "texts/s", "Labelling, texts a second"),)
+    workloads = (Workload("label", "label_texts_per_second", "texts/s", "Labelling, texts a second", "text"),)
 
     def caption(self, protocol: Protocol) -> str:
         return f"Accuracy on {protocol.windows} texts."
@@ -95,6 +96,17 @@ def test_every_form_tells_of_this_task_alone() -> None:
         assert "accuracy" in text
         assert "perplexity" not in text.replace("what perplexity and timings depend on", "")
         assert "decode" not in text.lower().replace("decode_tokens", "")
+
+
+def test_a_search_has_the_task_s_figures() -> None:
+    measured = {"label_ms": 5.0, "accuracy_ratio": 0.98}
+    search = SearchResult((CandidateResult((), "baseline", 8, measured, True, True),), (), {}, 0, 1.0)
+    found = replace(RUN, search=search)
+    assert RunMetrics.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert "| label ms | accuracy |" in markdown(found)
+    assert "0.00 MB, 5 ms a text, 0.980x the accuracy" in html(found)
+    budgets = budgets_of(LABELS, LabelGates(min_label_speedup=2.0), Point(8, 5.0, 1.0))
+    assert budgets == Budgets(milliseconds=2.5)
 
 
 def test_a_verdict_goes_by_the_metric_s_direction() -> None:
