@@ -100,7 +100,9 @@ def read_spec(config: Fields) -> ModelSpec:
     Raises:
         ValueError: the model cannot be; the first fault is named, and its key.
     """
-    if SPEC_KEYS & config.keys():
+    if newer := SPEC_KEYS & config.keys():
+        if older := DEFAULTS.keys() & config.keys():
+            raise ValueError(f"{min(older)} is a key of version 1, and {min(newer)} of version 2")
         return ModelSpec.of_json({key: config[key] for key in SPEC_KEYS & config.keys()})
     return spec_of({key: config[key] for key in DEFAULTS.keys() & config.keys()})
 

@@ -87,7 +87,7 @@ def test_round_trip_keeps_logits_bit_for_bit(kind: str, tmp_path: Path) -> None:
     save_checkpoint(checkpoint, tmp_path / "a")
     again = load_checkpoint(tmp_path / "a")
     assert torch.equal(logits_of(again.model), logits_of(checkpoint.model))
-    assert again.model.config.layers == checkpoint.model.config.layers
+    assert again.model.config.spec == checkpoint.model.config.spec
     assert not again.model.training
 
 

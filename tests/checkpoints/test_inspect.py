@@ -69,9 +69,8 @@ def test_roots_directory_is_described(roots: Path) -> None:
 def test_family_directory_is_described(llama: Path) -> None:
     info = inspect_source(llama)
     assert (info.kind, info.model_type) == ("transformers", "llama")
-    assert info.fields is not None
-    assert info.fields["hidden_size"] == 32
-    assert info.limits == Limits(info.fields["max_position_embeddings"], fusible=False)
+    assert info.spec.width == 32
+    assert info.limits == Limits(info.spec.max_positions, fusible=False)
 
 
 def test_inspecting_needs_no_torch(roots: Path, llama: Path) -> None:

@@ -14,6 +14,7 @@ from roots_compress.checkpoints.inspect import SourceInfo
 from roots_compress.checkpoints.tokenizer import load_tokenizer, save_tokenizer
 from roots_compress.data.special_tokens import opening_ids
 from roots_compress.errors import InputError
+from tests.tiny import tiny_config
 
 TEXTS = (
     "Hello, world's 12,345!",
@@ -94,7 +95,7 @@ def described(path: Path, model_type: str, config: dict[str, Any] | None, **ids:
     (path / "config.json").write_text(json.dumps(document))
     if config is not None:
         (path / "tokenizer_config.json").write_text(json.dumps(config))
-    return SourceInfo(path, "transformers", model_type, 0, document, None, {})
+    return SourceInfo(path, "transformers", model_type, 0, document, tiny_config().spec, {})
 
 
 def without_prefix(tokenizer: Tokenizer) -> Tokenizer:

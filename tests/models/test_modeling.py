@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from roots_compress.models.modeling import RootsForCausalLM
@@ -241,15 +240,8 @@ def test_float16_batch_with_a_fully_padded_row_is_finite(kind: str) -> None:
     ],
 )
 def test_impossible_configurations_are_refused_by_name(changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(StrictDataclassError, match=expected):
+    with pytest.raises(ValueError, match=expected):
         tiny_config(**changes)
-
-
-def test_config_spoilt_after_creation_is_not_saved(tmp_path: Any) -> None:
-    config = tiny_config()
-    config.layers[0]["num_key_value_heads"] = 3
-    with pytest.raises(StrictDataclassError, match="do not divide"):
-        config.save_pretrained(tmp_path)
 
 
 def test_number_of_layers_follows_the_list() -> None:
