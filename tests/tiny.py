@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import open_with_bos
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import make_model
 from roots_compress.models.modeling import RootsForCausalLM
 
 VOCAB_SIZE = 300
@@ -47,7 +48,7 @@ def tiny_model(seed: int = 0, **overrides: Any) -> RootsForCausalLM:
 
     Norms and biases too, so that leaving one out is seen; on a scale at which logits spread over units.
     """
-    model: RootsForCausalLM = RootsForCausalLM(tiny_config(**overrides)).eval()
+    model = cast(RootsForCausalLM, make_model(tiny_config(**overrides)).eval())
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -75,9 +75,8 @@ def observe_gradients(
     try:
         with torch.enable_grad():
             for number, (tokens, segments) in enumerate(batches(windows, 1, device)):
-                logits_TV = model(input_ids=tokens, segment_ids=segments, use_cache=False).logits[0].float()
-                labels_T = _labels(logits_TV, torch.from_numpy(windows.labels[number]), sampled)
-                loss = F.cross_entropy(logits_TV, labels_T.to(logits_TV.device), reduction="sum")
+                output = model(input_ids=tokens, segment_ids=segments, use_cache=False)
+                loss = _loss(output, torch.from_numpy(windows.labels[number]), sampled)
                 if not torch.isfinite(loss):
                     raise StageError(
                         f"the loss of calibration window {number} is NaN or infinite",
@@ -92,6 +91,21 @@ def observe_gradients(
             parameter.requires_grad_(flag)
         for handle in handles:
             handle.remove()
+
+
+def _loss(output: Any, labels_T: Tensor, sampled: torch.Generator | None) -> Tensor:
+    """Return the loss of a window.
+
+    A vector in place of logits is taken as the mean of a Gaussian of variance 1: the gradient of a draw's
+    loss is the noise, which makes the second moment the Fisher information too.
+    """
+    if not hasattr(output, "logits"):
+        noise = torch.randn(output.last_hidden_state.shape, generator=sampled)
+        loss: Tensor = (output.last_hidden_state.float() * noise.to(output.last_hidden_state.device)).sum()
+        return loss
+    logits_TV = output.logits.flatten(0, -2).float()
+    labels_T = _labels(logits_TV, labels_T, sampled)
+    return F.cross_entropy(logits_TV, labels_T.to(logits_TV.device), reduction="sum")
 
 
 def _labels(logits_TV: Tensor, labels_T: Tensor, sampled: torch.Generator | None) -> Tensor:

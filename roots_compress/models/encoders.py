@@ -16,7 +16,8 @@ from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
-from roots_compress.models.quantized import QuantizedEmbedding
+from roots_compress.models.quantized import QuantizedEmbedding, make_linear
+from roots_compress.models.spec import HEAD
 
 
 class MaskedLmTransform(nn.Module):
@@ -48,7 +49,7 @@ class RootsForMaskedLM(RootsWithHead):
         if config.tie_word_embeddings and isinstance(self.model.embed_tokens, QuantizedEmbedding):
             self._tied_weights_keys = {}
         else:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = make_linear(config, HEAD, config.hidden_size, config.vocab_size, False)
 
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the vocabulary's matrix; None where the quantized embedding serves as one."""
@@ -57,8 +58,21 @@ class RootsForMaskedLM(RootsWithHead):
     def project(self, hidden_BTW: Tensor) -> Tensor:
         """Return the logits `BTV` of final hidden states."""
         head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
-        logits_BTV: Tensor = head(self.transform(hidden_BTW)) + self.transform.bias
-        return logits_BTV
+        return self.bounded(head(self.head_input(hidden_BTW)))
+
+    @property
+    def head_norm(self) -> str | None:
+        """The transform's."""
+        return "transform.norm"
+
+    def head_input(self, hidden_BTW: Tensor) -> Tensor:
+        """Return what the transform gives."""
+        read_BTW: Tensor = self.transform(hidden_BTW)
+        return read_BTW
+
+    def bounded(self, logits_BTV: Tensor) -> Tensor:
+        """Return the logits with their bias."""
+        return logits_BTV + self.transform.bias
 
     def forward(
         self,

@@ -201,6 +201,19 @@ class RootsWithHead(RootsPreTrainedModel):
     def add_head(self, config: RootsConfig) -> None:
         """Add the head's modules."""
 
+    @property
+    def head_norm(self) -> str | None:
+        """The norm whose output the vocabulary's matrix reads, by name; None where there is none."""
+        return None
+
+    def head_input(self, hidden_BTW: Tensor) -> Tensor:
+        """Return what the vocabulary's matrix reads, for final hidden states."""
+        return hidden_BTW
+
+    def bounded(self, logits_BTV: Tensor) -> Tensor:
+        """Return the logits for what the vocabulary's matrix gives."""
+        raise NotImplementedError
+
     def project(self, hidden_BTW: Tensor) -> Tensor:
         """Return what the head makes of final hidden states."""
         raise NotImplementedError
@@ -223,6 +236,11 @@ class RootsForCausalLM(RootsWithHead, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the output head; None where the quantized embedding serves as one."""
         return self.lm_head
+
+    @property
+    def head_norm(self) -> str | None:
+        """The norm after the last layer."""
+        return None if self.config.spec.stack.final_norm is None else "model.norm"
 
     def project(self, hidden_BTW: Tensor) -> Tensor:
         """Return the logits `BTV` of final hidden states."""

@@ -217,7 +217,7 @@ def make_embedding(config: Any, name: str) -> nn.Module:
         config.hidden_size,
         weight_format,
         stored_group_size(config, name),
-        tied=config.tie_word_embeddings,
+        tied=config.tie_word_embeddings and config.spec.predicts_tokens,
     )
 
 

@@ -45,7 +45,8 @@ def head_input(model: RootsForCausalLM, stream: ResidualStream) -> SeenInput:
     stride = max(1, sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden) // SAMPLED_ROWS)
     seen = SeenInput(model.config.hidden_size, stride=stride, device=stream.device)
     for hidden_BTW in stream.hidden:
-        seen.update(model.model.normed(hidden_BTW.to(stream.device)).flatten(0, -2))
+        states_BTW = model.model.normed(hidden_BTW.to(stream.device))
+        seen.update(model.head_input(states_BTW).flatten(0, -2))
     seen.statistics.check(HEAD)
     return seen
 
@@ -61,9 +62,9 @@ def head_scale(
 ) -> Tensor | None:
     """Return the channel scale `W` that leaves the predictions least wrong; None where none gains anything.
 
-    Without a final norm nothing can divide the head's input. A scale that suits the head may spoil the rows
-    that are looked up, so that both are rounded, and the divergence from the float model is measured at the
-    end.
+    Without a norm before the head nothing can divide its input. A scale that suits the head may spoil the
+    rows that are looked up, so that both are rounded, and the divergence from the float model is measured at
+    the end.
 
     Args:
         model: a float32 model.
@@ -72,7 +73,7 @@ def head_scale(
         group_size: columns that share a scale.
         console: shows progress.
     """
-    if model.config.spec.stack.final_norm is None:
+    if model.head_norm is None:
         return None
     spread = windows[:: max(1, len(windows.input_ids) // JUDGED_WINDOWS)][:JUDGED_WINDOWS]
     judged = spread.beginning(JUDGED_TOKENS)
@@ -105,7 +106,7 @@ def _final_states(model: RootsForCausalLM, windows: PackedWindows, table_VW: Ten
         output = model.model(
             inputs_embeds=F.embedding(tokens_BT, table_VW), segment_ids=segments_BT, use_cache=False
         )
-        states.append(output.last_hidden_state.flatten(0, -2))
+        states.append(model.head_input(output.last_hidden_state).flatten(0, -2))
     states_NW = torch.cat(states)
     return states_NW[:: max(1, len(states_NW) // JUDGED_ROWS)]
 
@@ -127,24 +128,27 @@ def round_head(
         group_size: columns that share a scale.
         rounded: the quantized layers.
     """
-    seen = head_input(model, stream)
-    table_VW, head_VW = _matrix(model, EMBEDDING), _matrix(model, HEAD)
+    spec, table_VW = model.config.spec, _matrix(model, EMBEDDING)
+    size = group_size_of(group_size, HEAD_FORMAT, table_VW.shape[1])
+    if not (spec.predicts_tokens and spec.tied):
+        table = quantize_matrix(table_VW, HEAD_FORMAT, size)
+        rounded.add(EMBEDDING, table, relative_error(table_VW, table.dequantize()))
+    if not spec.predicts_tokens:
+        return
+    seen, head_VW = head_input(model, stream), _matrix(model, HEAD)
     if scale_W is None:
         scale_W = torch.ones_like(seen.mean_square)
-    if model.config.spec.stack.final_norm is not None:
-        for name, parameter in model.model.norm.named_parameters():
-            rounded.state[f"model.norm.{name}"] = (parameter / scale_W).cpu()
+    if (norm := model.head_norm) is not None:
+        for name, parameter in model.get_submodule(norm).named_parameters():
+            rounded.state[f"{norm}.{name}"] = (parameter / scale_W).cpu()
     head_VW = head_VW * scale_W
-    size = group_size_of(group_size, HEAD_FORMAT, head_VW.shape[1])
     sample_SW, importance_W = seen.sample / scale_W, seen.mean_square / scale_W.square()
-    if model.config.tie_word_embeddings:
+    if spec.tied:
         # Stored once, in the one format that serves both looking up and multiplying; weighed for neither.
         table = quantize_matrix(head_VW, HEAD_FORMAT, size)
         rounded.add(EMBEDDING, table, output_error(sample_SW, head_VW, table))
         rounded.state[f"{EMBEDDING}.lookup_scale"] = (1 / scale_W).cpu()
         return
-    table = quantize_matrix(table_VW, HEAD_FORMAT, size)
-    rounded.add(EMBEDDING, table, relative_error(table_VW, table.dequantize()))
     head = quantize_matrix(head_VW, HEAD_FORMAT, size, importance_C=importance_W)
     rounded.add(HEAD, head, output_error(sample_SW, head_VW, head))
 

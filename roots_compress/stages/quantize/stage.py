@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,19 @@ from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, Text
 from roots_compress.evaluate.size import stored_bytes
+from roots_compress.models.encoders import make_model
 from roots_compress.models.limits import require_fusible
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
+from roots_compress.models.ops.heads import LmHead
+from roots_compress.models.quantized import QuantizedWeight
 from roots_compress.models.spec import HEAD
 from roots_compress.progress import Phases, Place
-from roots_compress.results import Json
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.budget import check_budget, least_bytes
-from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
+from roots_compress.stages.quantize.groups import stored_sizes
 from roots_compress.stages.quantize.half import half_precision
 from roots_compress.stages.quantize.head import head_scale, round_head
-from roots_compress.stages.quantize.inputs import bound_inputs
+from roots_compress.stages.quantize.notes import bytes_of_forms, notes_of
 from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import (
     RoundingPlan,
@@ -35,13 +36,11 @@ from roots_compress.stages.quantize.plan import (
     higher_within_loss,
     usual_format,
 )
-from roots_compress.stages.quantize.products.choice import Choice, choose
+from roots_compress.stages.quantize.products.choice import choose
 from roots_compress.stages.quantize.products.times import form_times, served_on
 from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
 from roots_compress.stages.quantize.sensitivity import rounding_costs
-from roots_compress.stages.quantize.walk import BITS, Rounded, round_layers
-
-WORST_LISTED = 5
+from roots_compress.stages.quantize.walk import Rounded, round_layers
 
 
 def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
@@ -82,8 +81,11 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
         )
     nn.Module.to(model, device)
     try:
-        with Phases(context.console, "quantize", _phases(config, windows)) as phases:
-            windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=phases)
+        with Phases(
+            context.console, "quantize", _phases(config, windows, own_windows(config, model))
+        ) as phases:
+            own = own_windows(config, model)
+            windows = with_own_text(windows, checkpoint, own, seed=seed, console=phases)
 
             def plan_of(products: Products) -> RoundingPlan:
                 return _planned(model, windows, config, products, seed=seed, device=device, console=phases)
@@ -99,10 +101,10 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
         nn.Module.to(model, "cpu")
     quantized = assemble(model, rounded, config)
     _check_result(model, quantized, rounded)
-    notes = _notes(config, model, quantized, rounded, plan)
+    notes = notes_of(config, model, quantized, rounded, plan)
     if choice is None:
         return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes)
-    notes["choice"] = {**choice.to_json(), "bytes": _bytes_of_forms(config, model, quantized, choice)}
+    notes["choice"] = {**choice.to_json(), "bytes": bytes_of_forms(config, model, quantized, choice)}
     return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes, choice.to_json())
 
 
@@ -124,8 +126,13 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
     block_size = min(settings.block_size, model.config.max_position_embeddings)
     windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
     if config.compensate and config.scheme != "fp16":
-        _check_calibration(model, windows, config.own_windows)
+        _check_calibration(model, windows, own_windows(config, model))
     return windows
+
+
+def own_windows(config: QuantizeConfig, model: RootsForCausalLM) -> int:
+    """Return how many windows of calibration text the model is to write; none where it is not for that."""
+    return config.own_windows if isinstance(model.config.spec.head, LmHead) else 0
 
 
 def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
@@ -147,11 +154,11 @@ def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
             raise StageError(f"{name} holds NaN or infinite weights", remedy="The checkpoint is broken.")
 
 
-def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_windows: int) -> None:
+def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own: int) -> None:
     """Refuse fewer tokens than a matrix has inputs: compensation would know nothing but these."""
     widest = max(matrix.width for matrix in model.config.spec.matrices().values())
     count, block_size = windows.input_ids.shape
-    tokens, needed = (count + own_windows) * block_size, -(-widest // block_size)
+    tokens, needed = (count + own) * block_size, -(-widest // block_size)
     if tokens < widest:
         raise InputError(
             f"{tokens} tokens of calibration text are too few for matrices of {widest} inputs",
@@ -169,10 +176,10 @@ def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own_wind
         )
 
 
-def _phases(config: QuantizeConfig, windows: PackedWindows) -> dict[str, float]:
+def _phases(config: QuantizeConfig, windows: PackedWindows, own_count: int) -> dict[str, float]:
     """Return what each phase is expected to cost, in forward passes of a token, by timing SmolLM2's."""
     given, block_size = windows.input_ids.shape
-    own = config.own_windows * block_size
+    own = own_count * block_size
     tokens = given * block_size + own
     costs = {"writing text": 3.5 * own}
     if config.fold:
@@ -224,8 +231,9 @@ def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig
         "formats": dict(sorted(rounded.formats.items())),
         **({"cache": settings.cache} if settings.cache == "int8" else {}),
     }
-    quantized: RootsForCausalLM = RootsForCausalLM(config).eval()
-    quantized.generation_config = copy.deepcopy(model.generation_config)
+    quantized = cast(RootsForCausalLM, make_model(config).eval())
+    if model.can_generate():
+        quantized.generation_config = copy.deepcopy(model.generation_config)
     old = model.state_dict()
     state = {name: rounded.state.get(name, old.get(name)) for name in quantized.state_dict()}
     quantized.load_state_dict(state, strict=True)
@@ -254,58 +262,3 @@ def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded:
             f"the quantized weights take {after} bytes, those before {before}",
             remedy="The layers are too narrow for groups: lower group_size.",
         )
-
-
-def _bytes_of_forms(
-    config: QuantizeConfig, model: RootsForCausalLM, quantized: RootsForCausalLM, choice: Choice
-) -> dict[str, Json]:
-    """Return what the model takes with what was chosen, and would take with the other.
-
-    Integer products leave the same inputs in floating point as in the times that were compared.
-    """
-    size = other = stored_bytes(quantized)
-    into: Format = "w8a8" if choice.products == "float" else "w8"
-    for index, layer in enumerate(model.model.layers):
-        prefix = f"model.layers.{index}."
-        for each in (each for half in layer.halves for each in bound_inputs(half)):
-            if prefix + each.name in choice.higher:
-                continue
-            for name in each.consumers:
-                module = quantized.get_submodule(prefix + name)
-                assert isinstance(module, QuantizedLinear)
-                for sign, form in ((-1, module.format), (1, into)):
-                    size_of = group_size_of(config.group_size, form, module.width)
-                    other += sign * matrix_bytes(module.rows, module.width, form, size_of)
-    return {choice.products: size, "integer" if choice.products == "float" else "float": other}
-
-
-def _notes(
-    config: QuantizeConfig,
-    model: RootsForCausalLM,
-    quantized: RootsForCausalLM,
-    rounded: Rounded,
-    plan: RoundingPlan,
-) -> dict[str, Json]:
-    """Return what a report says of the stage."""
-    counts = Counter((name.rsplit(".", 1)[-1], chosen) for name, chosen in rounded.formats.items())
-    formats: dict[str, Json] = {f"{kind} {chosen}": count for (kind, chosen), count in sorted(counts.items())}
-    weights: Counter[int] = Counter()
-    for name, chosen in rounded.formats.items():
-        matrix = quantized.get_submodule(name)
-        assert isinstance(matrix, QuantizedWeight)
-        weights[BITS[chosen]] += matrix.rows * matrix.width
-    total = sum(parameter.numel() for parameter in model.parameters())
-    worst = sorted(rounded.errors, key=lambda name: rounded.errors[name], reverse=True)[:WORST_LISTED]
-    return {
-        "scheme": config.scheme,
-        "formats": formats,
-        "share_in_8_bits": weights[8] / total,
-        "share_in_4_bits": weights[4] / total,
-        "cache": config.cache,
-        "folded_sites": len(plan.scales),
-        "spared_sites": list[Json](sorted(plan.higher)),
-        "expected_loss": plan.expected_loss,
-        "largest_relative_errors": {name: rounded.errors[name] for name in worst},
-        "bytes": stored_bytes(quantized),
-        "bytes_before": stored_bytes(model),
-    }

@@ -6,8 +6,9 @@ from typing import Any
 
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, LmHead, MaskedLmHead
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import LmHead, ModelSpec, Norm, Sublayer
+from roots_compress.models.spec import Head, ModelSpec, Norm, Sublayer
 from tests.tiny import tiny_config, tiny_layer
 
 LAYER_NORM = Norm(kind="layer_norm")
@@ -40,18 +41,35 @@ def gemma() -> ModelSpec:
     return changed(spec, head=LmHead(softcap=3.0))
 
 
-def bert() -> ModelSpec:
-    """Return one that normalises the stream after each addition, and nothing else but the embeddings."""
+def bert(head: Head | None = None, *, tied: bool = True) -> ModelSpec:
+    """Return an encoder that normalises its embeddings, and the stream after each addition."""
+
+    def change(each: Sublayer) -> Sublayer:
+        op = changed(each.op, causal=False) if isinstance(each.op, Attention) else each.op
+        return changed(each, op=op, pre_norm=None, stream_norm=LAYER_NORM)
+
+    spec = spec_of(change).with_embeddings(norm=LAYER_NORM, token_types=2, positions=128)
+    stack = changed(spec.stack, final_norm=None)
+    return changed(spec, stacks={"encoder": stack}, head=head or EmbeddingHead(), tied=tied)
+
+
+def stream_norms() -> ModelSpec:
+    """Return a causal LM that normalises the stream after each addition, and nothing else."""
     spec = spec_of(lambda each: changed(each, pre_norm=None, stream_norm=LAYER_NORM))
-    ((name, stack),) = spec.stacks.items()
-    return changed(spec, stacks={name: changed(stack, final_norm=None)})
+    return changed(spec, stacks={"decoder": changed(spec.stack, final_norm=None)})
 
 
 KINDS: dict[str, ModelSpec] = {
     "post-norms and a capped head": gemma(),
-    "stream norms": bert(),
+    "stream norms": stream_norms(),
     "experts": with_experts(),
     "partial rotary, norms of whole projections": with_attention(
         rope=Rope(rotary_dim=4), qk_norm=QkNorm(over="projection")
     ),
+}
+ENCODERS: dict[str, ModelSpec] = {
+    "masked tokens": bert(MaskedLmHead()),
+    "masked tokens, untied": bert(MaskedLmHead(), tied=False),
+    "labels": bert(ClassificationHead(labels=3)),
+    "embeddings": bert(EmbeddingHead()),
 }

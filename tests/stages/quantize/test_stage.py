@@ -20,11 +20,12 @@ from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.evaluate.size import stored_bytes
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
+from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.stage import quantize
 from tests.faults.commands import Commands
 from tests.stages.quantize.choices import integers_win
-from tests.stages.quantize.specs import KINDS, with_experts
+from tests.stages.quantize.specs import ENCODERS, KINDS, with_experts
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 
 Scheme = Literal["int8", "int4", "fp16"]
@@ -154,6 +155,30 @@ def test_every_expert_is_quantized_and_the_router_is_not(
     assert errors.median() < most
     save_checkpoint(outcome.checkpoint, tmp_path / "saved")
     assert torch.equal(logits(load_checkpoint(tmp_path / "saved").model), logits(model))
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4", "fp16"])
+@pytest.mark.parametrize("spec", ENCODERS.values(), ids=ENCODERS.keys())
+def test_encoders_are_quantized_with_the_heads_that_they_have(
+    tmp_path: Path, scheme: Scheme, spec: ModelSpec
+) -> None:
+    """They write no text of their own, so that the text given is all that they are calibrated on."""
+    checkpoint = tiny_checkpoint(spec=spec)
+    own: dict[str, Any] = {} if scheme == "fp16" else {"own_windows": 8}
+    quantized = run(tmp_path, checkpoint, scheme, **own).checkpoint
+    save_checkpoint(quantized, tmp_path / "saved")
+    loaded = load_checkpoint(tmp_path / "saved").model
+    outputs = []
+    for each in (checkpoint.model, quantized.model, loaded):
+        with torch.no_grad():
+            outputs.append(each(input_ids=tiny_tokens())[0].float())
+    before, after, again = outputs
+    assert torch.equal(after, again)
+    assert float((after - before).norm() / before.norm()) < {"int8": 0.05, "int4": 0.4, "fp16": 2e-3}[scheme]
+    if scheme != "fp16":
+        settings = quantized.model.config.quantization
+        assert settings is not None
+        assert settings["formats"].keys() == spec.matrices().keys()
 
 
 def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:

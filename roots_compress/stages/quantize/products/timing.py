@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -19,6 +20,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import make_model
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.base import changed
@@ -123,11 +125,11 @@ def time_here(
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    # The fastest of the repeats: what else the machine does can only add to a timing, and few repeats leave a
-    # median at its mercy.
+    # Both times are those of the one phase where a task writes nothing. The fastest of the repeats: what else
+    # the machine does can only add to a timing, and few repeats leave a median at its mercy.
     times = {
-        label: TokenTimes(1000 / speed["prefill"][0].high, 1000 / speed["decode"][-1].high)
-        for label, speed in speeds.items()
+        label: TokenTimes(1000 / phases[0][0].high, 1000 / phases[-1][-1].high)
+        for label, phases in ((label, list(speed.values())) for label, speed in speeds.items())
     }
     if _BASE in times:
         times = _extrapolated(config, parts, times)
@@ -194,7 +196,7 @@ def _random_model(
     }
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        model: RootsForCausalLM = RootsForCausalLM(RootsConfig(spec=spec, quantization=quantization)).eval()
+        model = cast(RootsForCausalLM, make_model(RootsConfig(spec=spec, quantization=quantization)).eval())
     for module in model.modules():
         if isinstance(module, QuantizedWeight):
             low, high = (-127, 128) if module.weight.dtype == torch.int8 else (1, 256)
