@@ -378,11 +378,13 @@ def test_every_setting_goes_with_a_scheme_and_its_default_with_all(key: str) -> 
 
 
 def test_what_a_setting_goes_with_is_named() -> None:
-    assert "goes with scheme int8 or int4, not with fp16" in str(refusal(scheme="fp16", own_windows=5))
-    assert "goes with products auto or integer, not with float" in str(
+    assert "goes with scheme int8 or scheme int4, not with scheme fp16" in str(
+        refusal(scheme="fp16", own_windows=5)
+    )
+    assert "goes with products auto or products integer, not with products float" in str(
         refusal(products="float", activation_loss=0.1)
     )
-    assert "goes with products auto, not with integer" in str(
+    assert "goes with products auto, not with products integer" in str(
         refusal(products="integer", workload={"read": 9})
     )
 
@@ -412,7 +414,7 @@ def test_a_recipe_from_before_products_asks_for_what_it_asked_for(
         ({"activations": "sometimes"}, "it may be auto, always, never"),
         ({"activations": ["never"]}, "it may be auto, always, never"),
         ({"activations": "never", "products": "float"}, "leave it out"),
-        ({"activations": "never", "scheme": "int4"}, "goes with scheme int8, not with int4"),
+        ({"activations": "never", "scheme": "int4"}, "goes with scheme int8, not with scheme int4"),
     ],
 )
 def test_a_key_from_before_products_is_refused_with_what_to_do(settings: dict[str, Any], fault: str) -> None:
@@ -420,7 +422,9 @@ def test_a_key_from_before_products_is_refused_with_what_to_do(settings: dict[st
 
 
 def test_there_is_one_budget() -> None:
-    with pytest.raises(ValidationError, match="is asked for beside max_bytes"):
+    with pytest.raises(
+        ValidationError, match="decides which layers keep 8 bits, as max_bytes does: set only one"
+    ):
         QuantizeConfig(scheme="int4", max_loss=0.1, max_bytes=10**6)
 
 
