@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from roots_compress.models.spec import Layer
 from roots_compress.stages.prune.plan import LayerTarget, narrowed
@@ -22,9 +23,9 @@ def narrow(layer: Layer, kv_groups: int, queries: int, mlp_channels: int) -> Lay
     return narrowed(layer, shape(kv_groups, queries, mlp_channels))
 
 
-def costs_of(attention: Mapping[tuple[int, int], float], mlp: Mapping[int, float]) -> LayerCosts:
+def costs_of(attention: Mapping[Any, float], mlp: Mapping[int, float]) -> LayerCosts:
     """Return the costs of a layer by its key/value groups and query heads, and by its channels."""
     return {
-        "self_attn": BlockCosts(("kv_groups", "queries"), {**attention}),
+        "self_attn": BlockCosts(("kv_groups", "queries"), dict(attention)),
         "mlp": BlockCosts(("mlp_channels",), {(width,): cost for width, cost in mlp.items()}),
     }
