@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from roots_compress.checkpoints.inspect import ROOTS_KEYS
+from roots_compress.checkpoints.inspect import STORAGE_KEYS
 from roots_compress.errors import InputError
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.quantized import QuantizedWeight
+from roots_compress.models.version1 import fields_of
 from tests.faults.commands import Commands
-from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokenizer, tiny_tokens
+from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
 QUANTIZATION = {
     "group_size": 16,
@@ -238,7 +240,7 @@ def test_equal_head_under_a_tie_flag_is_tied(saved: Path) -> None:
 
 
 def test_absent_head_without_a_tie_flag(saved: Path) -> None:
-    edit_config(saved, tie_word_embeddings=False)
+    edit_config(saved, tied=False)
     assert "lm_head.weight" in refusal(saved).message
 
 
@@ -246,12 +248,9 @@ def test_absent_head_without_a_tie_flag(saved: Path) -> None:
     ("changes", "expected"),
     [
         ({"hiden_size": 32}, "hiden_size"),
-        ({"hidden_size": "32"}, "hidden_size"),
-        ({"layers": [{"head_dim": 8}]}, "layers[0]"),
-        ({"rope_parameters": {"rope_type": "dynamic"}}, "dynamic"),
-        ({"rope_parameters": {"rope_type": "llama3"}}, "factor"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": "two"}}, "rope_parameters.factor"),
-        ({"rope_parameters": {"rope_theta": -1.0}}, "rope_parameters.rope_theta"),
+        ({"hidden_size": 32}, "hidden_size is a key of version 1, and embeddings of version 2"),
+        ({"embeddings": {"vocabulary": 300, "width": "32"}}, "embeddings.width is '32'"),
+        ({"stacks": {"decoder": {"layers": [[{"op": {"kind": "rnn"}}]]}}}, "layers.0.0.op"),
         ({"quantization": {"formats": 3}}, "quantization"),
         ({"quantization": {"group_size": 16, "formats": {"model.norm": "w8"}}}, "model.norm"),
         ({"quantization": {"group_size": 16, "formats": {"model.layers.0.mlp.up_proj": "w3"}}}, "w3"),
@@ -279,6 +278,26 @@ def test_bad_config(saved: Path, changes: dict[str, Any], expected: str) -> None
     assert "config.json" in str(error.where)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"hiden_size": 32}, "hiden_size"),
+        ({"hidden_size": "32"}, "hidden_size"),
+        ({"layers": [{"head_dim": 8}]}, "layers[0]"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "dynamic"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "factor"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": "two"}}, "rope_parameters.factor"),
+        ({"rope_parameters": {"rope_theta": -1.0}}, "rope_parameters.rope_theta"),
+    ],
+)
+def test_bad_config_of_version_1(saved: Path, changes: dict[str, Any], expected: str) -> None:
+    fields = {"model_type": "roots", **fields_of(tiny_config().spec), **changes}
+    (saved / "config.json").write_text(json.dumps(fields))
+    error = refusal(saved)
+    assert expected in error.message
+    assert "config.json" in str(error.where)
+
+
 def test_tokenizer_larger_than_the_embedding(tmp_path: Path) -> None:
     save_checkpoint(tiny_checkpoint(vocab_size=299), tmp_path / "a")
     assert "299 rows" in refusal(tmp_path / "a").message
@@ -296,5 +315,6 @@ def test_tokenizer_that_is_json_but_none(saved: Path) -> None:
 
 
 def test_the_keys_that_are_allowed_are_those_of_the_configuration() -> None:
-    """`sources.py` cannot import the class, which needs transformers."""
-    assert set(RootsConfig.__annotations__) - {"keys_to_ignore_at_inference"} == ROOTS_KEYS
+    """`inspect.py` cannot import the class, which needs transformers."""
+    own = inspect.signature(RootsConfig.__init__).parameters.keys() - {"self", "spec", "others"}
+    assert own == STORAGE_KEYS

@@ -5,11 +5,29 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from roots_compress.families.gguf.families import GGUF_FAMILIES
 from roots_compress.families.registry import FAMILIES
-from roots_compress.models.config import ATTENTION_KEYS, LAYER_KEYS, RootsConfig
+from roots_compress.models.ops.attention import Attention, BlockSparse, Rope, TopM
+from roots_compress.models.ops.base import Part
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, Sublayer
 
 TEXT = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
+PARTS: dict[str, type[Part]] = {
+    "model": ModelSpec,
+    "stack": Stack,
+    "sublayer": Sublayer,
+    "norm": Norm,
+    "`attention`": Attention,
+    "rope": Rope,
+    "`mlp`": Mlp,
+    "`moe`": Moe,
+    "embeddings": Embeddings,
+}
+"""By the first cells of their rows."""
 
 
 def section(title: str) -> str:
@@ -22,29 +40,24 @@ def first_cells(title: str) -> list[str]:
     return [row.split("|")[1] for row in rows[1:]]
 
 
-def test_table_of_layers_is_complete() -> None:
-    assert re.findall(r"`(\w+)`", "".join(first_cells("Layers may differ"))) == list(LAYER_KEYS)
+@pytest.mark.parametrize(("name", "part"), PARTS.items())
+def test_table_of_the_specification_names_every_field(name: str, part: type[Part]) -> None:
+    (row,) = (line for line in section("The specification").splitlines() if line.startswith(f"| {name} |"))
+    assert part.model_fields.keys() - {"kind"} <= set(re.findall(r"`(\w+)`", row))
 
 
-def test_table_of_switches_names_only_fields() -> None:
-    named = re.findall(r"`(\w+)`", "".join(first_cells("Switches")))
-    sizes = {"vocab_size", "hidden_size", "max_position_embeddings", "layers"}
-    neutral = {"initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id"}
-    own = {name for name in RootsConfig.__annotations__ if name not in {"keys_to_ignore_at_inference"}}
-    assert set(named) == own - sizes - neutral
-
-
-def test_table_of_attention_names_every_kind() -> None:
-    cells = first_cells("Sparse attention")
-    assert [re.findall(r'"kind": "(\w+)"', cell) for cell in cells] == [[kind] for kind in ATTENTION_KEYS]
-    for cell, keys in zip(cells, ATTENTION_KEYS.values(), strict=True):
-        assert set(re.findall(r'"(\w+)":', cell)) == {"kind", *keys}
+def test_table_of_sparse_attention_names_every_kind_and_its_keys() -> None:
+    cells = [re.findall(r'"(\w+)"', cell) for cell in first_cells("Sparse attention")]
+    assert [cell[:2] for cell in cells] == [[], ["kind", "top_m"], ["kind", "block"]]
+    assert set(cells[1][2:]) == TopM.model_fields.keys() - {"kind"}
+    assert set(cells[2][2:]) == BlockSparse.model_fields.keys() - {"kind"}
 
 
 def test_table_of_families_is_complete() -> None:
     rows = [line for line in section("What can be imported").splitlines() if line.startswith("| `")][1:]
-    named = [tuple(re.findall(r"`(\w+)`", row)[:2]) for row in rows]
-    assert named == [(family.model_type, family.architecture) for family in FAMILIES.values()]
+    named = [re.findall(r"`(\w+)`", row) for row in rows]
+    assert [names[0] for names in named] == [family.model_type for family in FAMILIES.values()]
+    assert all(family.architecture in names for family, names in zip(FAMILIES.values(), named, strict=True))
 
 
 def test_gguf_families_are_named() -> None:
