@@ -18,9 +18,10 @@ from roots_compress.errors import InputError
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.attention import Attention, LinearScaling, QkNorm, Rope, TopM
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import Embeddings, LmHead, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, Sublayer
 from roots_compress.models.version1 import fields_of, spec_of
 from tests.tiny import tiny_config, tiny_tokenizer, tiny_tokens
 
@@ -191,4 +192,4 @@ def test_keys_of_both_versions_are_refused(version_1: Path) -> None:
 
 def test_a_specification_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        SPEC.max_positions = 3  # type: ignore[misc]
+        SPEC.max_positions = 3
