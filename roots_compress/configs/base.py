@@ -108,6 +108,8 @@ class StageSettings(Settings):
     """How the verb is told the checkpoint that it starts from, where that is not its argument."""
     makes_model: ClassVar[bool] = False
     """Whether it can start from nothing."""
+    quantizes: ClassVar[bool] = False
+    """Whether it leaves quantized weights, which no stage can change."""
     kind: str
     """Names the stage."""
     name: StageName
