@@ -29,6 +29,7 @@ from roots_compress.stages.quantize.head import head_scale, round_head
 from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import (
     RoundingPlan,
+    SiteCost,
     spared_within_bytes,
     spared_within_loss,
     usual_format,
@@ -204,6 +205,17 @@ def _planned(
     if config.scheme == "int8" and (products == "float" or config.activation_loss is None):
         return RoundingPlan(usual, scales, ())
     costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device, console=console)
+    return plan_by_costs(config, model, usual, scales, costs)
+
+
+def plan_by_costs(
+    config: QuantizeConfig,
+    model: RootsForCausalLM,
+    usual: Format,
+    scales: Mapping[str, Tensor],
+    costs: Mapping[str, SiteCost],
+) -> RoundingPlan:
+    """Return which sites the settings let the usual format have, by what it would cost each of them."""
     allowed = config.activation_loss if config.scheme == "int8" else config.max_loss
     if allowed is not None:
         spared = spared_within_loss(costs, allowed)
