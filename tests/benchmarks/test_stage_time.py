@@ -12,6 +12,7 @@ from benchmarks.stage_time import Parts, time_quantize
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.stages.base import StageContext
 from roots_compress.stages.quantize.stage import quantize
 from tests.tiny import TEXT, tiny_checkpoint
 
@@ -27,8 +28,8 @@ def test_the_same_sites_get_the_same_formats(scheme: str, tmp_path: Path) -> Non
     }
     config = QuantizeConfig.model_validate(settings)
     text = TextSplit((Document.plain(TEXT * 8),), (), "a few lines")
-    console = Console(file=io.StringIO())
-    outcome = quantize(config, tiny_checkpoint(), text, device="cpu", seed=0, work=tmp_path, console=console)
+    context = StageContext(text, "cpu", 0, tmp_path, Console(file=io.StringIO()))
+    outcome = quantize(config, tiny_checkpoint(), context)
     quantization = outcome.checkpoint.model.config.quantization
     assert quantization is not None
     assert 0 < len(outcome.notes["spared_sites"]) < 8  # type: ignore[arg-type]
