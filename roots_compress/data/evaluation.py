@@ -65,7 +65,8 @@ def evaluation_windows(
 
 def _starts(ids: NDArray[np.int32], bos: int | None, stride: int) -> NDArray[np.int64]:
     """Return where the scored tokens of each window begin."""
-    starts, start = [], 1 if bos is None else 0
+    starts: list[int] = []
+    start = 1 if bos is None else 0
     while True:
         start += start < len(ids) and int(ids[start]) == bos
         if start + stride > len(ids):
