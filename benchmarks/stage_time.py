@@ -35,9 +35,9 @@ from roots_compress.stages.quantize import stage as quantize_stage
 from roots_compress.stages.quantize.budget import HEAD
 from roots_compress.stages.quantize.head import head_scale, round_head
 from roots_compress.stages.quantize.outliers import outlier_scales
-from roots_compress.stages.quantize.plan import RoundingPlan, higher_within_loss, usual_format
+from roots_compress.stages.quantize.plan import usual_format
 from roots_compress.stages.quantize.sensitivity import rounding_costs
-from roots_compress.stages.quantize.walk import round_layers
+from roots_compress.stages.quantize.walk import Rounded, round_layers
 from roots_compress.system.threads import default_threads
 
 QUIET = Console(quiet=True)
@@ -114,8 +114,8 @@ def time_prune(config: PruneConfig, checkpoint: Checkpoint, text: TextSplit, par
     parts.time("pruning layers", cut)
 
 
-def time_quantize(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, parts: Parts) -> None:
-    """Do what the stage does for integer products."""
+def time_quantize(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, parts: Parts) -> Rounded:
+    """Do what the stage does, for integer products where it is to make int8; return what it made."""
     model, usual, size = checkpoint.model, usual_format(config.scheme, "integer"), config.group_size
     windows = parts.time("reading text", lambda: quantize_stage.planned(config, checkpoint, text, seed=0))
     windows = parts.time("writing text", lambda: _with_own(windows, checkpoint, config.own_windows))
@@ -133,13 +133,13 @@ def time_quantize(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSpli
         "taking gradients",
         lambda: rounding_costs(model, windows, usual, size, scales, seed=0, device="cpu", console=QUIET),
     )
-    higher = higher_within_loss(costs, QuantizeConfig().activation_loss or 0.0)
-    plan = RoundingPlan(usual, scales, higher)
+    plan = quantize_stage.plan_by_costs(config, model, usual, scales, costs)
     rounded, stream = parts.time(
         "quantizing layers",
         lambda: round_layers(model, windows, config, plan, device="cpu", console=QUIET),
     )
     parts.time("quantizing the head", lambda: round_head(model, stream, scale_W, size, rounded))
+    return rounded
 
 
 def _with_own(windows: PackedWindows, checkpoint: Checkpoint, count: int) -> PackedWindows:

@@ -137,6 +137,10 @@ def located(place: Location, *, of_recipe: bool = False) -> AbstractContextManag
     return changing_keys(partial(Key.within, group=place, of_recipe=of_recipe))
 
 
+class SourceWarning(UserWarning):
+    """What a user should know of a source that is used all the same; the command line tells each once."""
+
+
 class InputError(RootsError):
     """The request cannot be carried out as given: a bad recipe, file, option or combination. Exit code 2."""
 

@@ -7,6 +7,7 @@ every tensor must have a place, the right shape, and finite values; none may be 
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from roots_compress.checkpoints.tokenizer import (
 )
 from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.data.special_tokens import as_setting, stop_ids
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, SourceWarning
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.tensors import to_roots
 from roots_compress.io.atomic import system_errors
@@ -77,8 +78,16 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
 
     Raises:
         InputError: the source is damaged, or not exactly the model that its configuration describes.
+
+    Warns:
+        SourceWarning: a directory holds files of weights that are not read.
     """
     info = inspect_source(source)
+    if info.unread:
+        listed = ", ".join(info.unread)
+        warnings.warn(
+            SourceWarning(f"{source}: not read, as transformers does not read them: {listed}"), stacklevel=2
+        )
     with quiet_transformers():
         tokenizer = load_tokenizer(info)
         if info.kind == "roots":

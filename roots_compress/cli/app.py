@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from roots_compress import __version__
 from roots_compress.cli import artifacts, recipes, reports, stages
-from roots_compress.cli.console import show_error, write
+from roots_compress.cli.console import show_error, told_warnings, write
 from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError, StageError
 from roots_compress.system.background import end_at_second_signal, left_behind
@@ -39,7 +39,7 @@ class RootsGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb that was typed."""
         try:
-            with memory_errors():
+            with memory_errors(), told_warnings():
                 return super().invoke(ctx)
         except RootsError as error:
             show_error(error)

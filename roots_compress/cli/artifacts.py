@@ -58,8 +58,6 @@ def import_(
         f"{out}: {count_parameters(checkpoint.model):,} parameters, "
         f"{checkpoint.model.config.num_hidden_layers} layers"
     )
-    if info.unread:
-        say(f"Not read, as transformers does not read them: {', '.join(info.unread)}")
 
 
 def export(

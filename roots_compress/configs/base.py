@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
@@ -32,14 +36,25 @@ def faults_at(faults: Iterable[tuple[Location, str]], *, of_recipe: bool = False
     return ValidationError.from_exception_data("settings", details)
 
 
+def _describe(schema: dict[str, Any], group: type[Settings]) -> None:
+    for name, text in descriptions(group).items():
+        schema["properties"][name]["description"] = text
+
+
 class Settings(BaseModel):
     """A frozen group of settings. Unknown keys, wrong types and numbers written as text are errors.
 
-    The string under each field is its documentation: it appears in `docs/recipes.md` and in the schema.
+    The string under each field is its documentation, in `docs/recipes.md` and in the help of verbs.
     """
 
+    # Built when first used, so that help does not wait for it.
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,
+        json_schema_extra=_describe,
     )
 
     @model_validator(mode="before")
@@ -70,6 +85,33 @@ def groups_of(settings: Settings, kind: type[Group]) -> Iterator[tuple[tuple[str
             yield (key,), value
         elif isinstance(value, Settings):
             yield from (((key, *keys), group) for keys, group in groups_of(value, kind))
+
+
+@cache
+def descriptions(group: type[Settings]) -> dict[str, str]:
+    """Return the documentation of each field: the string under it.
+
+    pydantic can read these too, but as it makes a class, of which it takes most of the time.
+    """
+    (tree,) = [
+        each
+        for each in _syntax(sys.modules[group.__module__].__file__ or "").body
+        if isinstance(each, ast.ClassDef) and each.name == group.__name__
+    ]
+    found = {}
+    for field, text in pairwise(tree.body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str() as description)),
+            ):
+                found[name] = " ".join(description.split())
+    return found
+
+
+@cache
+def _syntax(file: str) -> ast.Module:
+    return ast.parse(Path(file).read_text(encoding="utf-8"))
 
 
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -108,6 +150,8 @@ class StageSettings(Settings):
     """How the verb is told the checkpoint that it starts from, where that is not its argument."""
     makes_model: ClassVar[bool] = False
     """Whether it can start from nothing."""
+    quantizes: ClassVar[bool] = False
+    """Whether it leaves quantized weights, which no stage can change."""
     kind: str
     """Names the stage."""
     name: StageName

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, get_args, get_origin
 
-from roots_compress.configs.base import Settings, alternatives, choices_of, inner_groups
+from roots_compress.configs.base import Settings, alternatives, choices_of, descriptions, inner_groups
 from roots_compress.errors import Location
 
 RECIPE_ONLY = {
@@ -45,7 +46,7 @@ class Option:
     """Of a field that is a group: the one key in it that the option sets. Without it, all of them with colons
     between, `512:128`."""
     help: str | None = None
-    """In place of the field's description."""
+    """In place of what is written under the field."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,21 @@ def options_of(group: type[Settings], way: Location = (), default: Any = None) -
         if not spelled and name in inner:
             yield from options_of(inner[name], (*way, name), usual)
         for option in spelled or ([] if name in inner else [Option(f"--{name.replace('_', '-')}")]):
-            found, its_default, key = field, usual, (*way, name)
-            holder = inner.get(name)
-            for part in option.sets:
-                assert holder is not None
-                found, holder = holder.model_fields[part], inner_groups(holder).get(part)
-                its_default, key = getattr(its_default, part, None), (*key, part)
-            text = option.help or found.description or ""
-            yield FieldOption(option.name, key, found.annotation, its_default, text, option.value)
+            annotation, its_default, holder = field.annotation, usual, group
+            for outer, part in pairwise((name, *option.sets)):
+                holder = inner_groups(holder)[outer]
+                annotation, its_default = (
+                    holder.model_fields[part].annotation,
+                    getattr(its_default, part, None),
+                )
+            yield FieldOption(
+                option.name,
+                (*way, name, *option.sets),
+                annotation,
+                its_default,
+                option.help or descriptions(group)[name],
+                option.value,
+            )
 
 
 def is_recipe_only(group: type[Settings], name: str) -> bool:

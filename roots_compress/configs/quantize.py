@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,7 @@ class WorkloadConfig(Settings):
 class QuantizeConfig(StageSettings):
     """Store weights, and where it holds up compute, in fewer bits."""
 
+    quantizes: ClassVar[bool] = True
     kind: Literal["quantize"] = "quantize"
     """Names the stage."""
     name: StageName = "quantize"

@@ -26,8 +26,9 @@ def evaluation_windows(
     """Cut held-out text into windows of `block_size` tokens.
 
     The documents are joined by blank lines into one stream of tokens, cut every `block_size - 1` tokens.
-    Where the tokenizer adds BOS to a text, each piece is opened with it; else with the token before the
-    piece, which is not scored there. No token is scored twice. Prompts of instruction data are scored too.
+    Where the tokenizer adds BOS to a text, each piece is opened with it, or with the one that the text spells
+    there; else with the token before the piece. What opens a piece is not scored there. No token is scored
+    twice. Prompts of instruction data are scored too.
 
     Where the text holds more windows than `limit`, as many are taken at even distances over the whole text,
     so that not the first documents alone decide the figure. The same text, tokenizer and sizes give the same
@@ -38,25 +39,20 @@ def evaluation_windows(
     """
     ids, token_bytes = _token_stream(documents, tokenizer)
     bos = opening_id(tokenizer)
-    if bos is not None and len(ids) and ids[0] == bos:
-        # The text spells it; each window opens with it anyway.
-        ids, token_bytes = ids[1:], token_bytes[1:]
-    opening = 1 if bos is None else 0  # Tokens of the stream that no window scores.
     stride = block_size - 1
-    available = (len(ids) - opening) // stride
+    starts = _starts(ids, bos, stride)
+    available = len(starts)
     if available < 1:
+        # A window opens with a token of the text's own, or with BOS beside them all.
+        tokens = len(ids) + (bos is not None and ids[:1].tolist() != [bos])
         raise InputError(
             f"the held-out text has {len(ids)} tokens, fewer than one window of {block_size}",
             where=recipe_key("data", "eval"),
-            remedy=Text(
-                "Give more text",
-                or_shorter(recipe_key("evaluation", "block_size"), len(ids) + 1 - opening),
-                ".",
-            ),
+            remedy=Text("Give more text", or_shorter(recipe_key("evaluation", "block_size"), tokens), "."),
         )
     count = min(limit, available)
     chosen = np.arange(count) * available // count
-    scored_NT = opening + chosen[:, None] * stride + np.arange(stride)
+    scored_NT = starts[chosen][:, None] + np.arange(stride)
     first_N1 = ids[scored_NT[:, :1] - 1] if bos is None else np.full((count, 1), bos)
     return EvaluationWindows(
         input_ids=np.concatenate([first_N1, ids[scored_NT]], axis=1).astype(np.int64),
@@ -65,6 +61,18 @@ def evaluation_windows(
         text_sha256=text_sha256(documents),
         tokenizer_sha256=tokenizer_sha256(tokenizer),
     )
+
+
+def _starts(ids: NDArray[np.int32], bos: int | None, stride: int) -> NDArray[np.int64]:
+    """Return where the scored tokens of each window begin."""
+    starts: list[int] = []
+    start = 1 if bos is None else 0
+    while True:
+        start += start < len(ids) and int(ids[start]) == bos
+        if start + stride > len(ids):
+            return np.array(starts, np.int64)
+        starts.append(start)
+        start += stride
 
 
 def _token_stream(

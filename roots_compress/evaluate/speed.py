@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 MIN_SECONDS = 0.1
 
 
-Timing = tuple[float, ...]
-"""Seconds that each of a task's workloads took, a mean of equally many runs."""
+Timing = tuple[tuple[int, float], ...]
+"""Of each of a task's workloads, its amount and the seconds that it took, a mean of equally many runs."""
 Speeds: TypeAlias = "dict[str, tuple[Speed, ...]]"
 """Of one graph, by the phase of each workload: a speed for each context, the shortest first."""
 
@@ -75,7 +75,7 @@ def measure_speed(
         "threads": threads,
     }
     timings = measure(__name__, request, progress=progress)
-    return {label: summarise(task, timings[label], fitted, decode_tokens) for label in graphs}
+    return {label: summarise(task, timings[label], fitted) for label in graphs}
 
 
 def _common_task(graphs: Mapping[str, Path]) -> Task[Any]:
@@ -118,13 +118,14 @@ def time_models(
         taken = [
             task.run_workloads(engines[label], tokens[label], context, decode_tokens) for _ in range(runs)
         ]
-        return tuple(map(fmean, zip(*taken, strict=True)))
+        return tuple((each[0][0], fmean(seconds for _, seconds in each)) for each in zip(*taken, strict=True))
 
     runs: dict[tuple[str, int], int] = {}
     for context in contexts:
         for label in engines:
             timed(label, context, 1)  # Allocates, packs, wakes threads.
-            runs[label, context] = max(1, math.ceil(MIN_SECONDS / sum(timed(label, context, 1))))
+            once = sum(seconds for _, seconds in timed(label, context, 1))
+            runs[label, context] = max(1, math.ceil(MIN_SECONDS / once))
     timings: dict[str, list[list[Timing]]] = {label: [[] for _ in contexts] for label in engines}
     labels, total = list(engines), repeats * len(contexts) * len(engines)
     for repeat in range(repeats):
@@ -137,18 +138,15 @@ def time_models(
     return timings
 
 
-def summarise(
-    task: Task[Any], timings: Sequence[Sequence[Sequence[float]]], contexts: Sequence[int], decode_tokens: int
-) -> Speeds:
+def summarise(task: Task[Any], timings: Sequence[Sequence[Timing]], contexts: Sequence[int]) -> Speeds:
     """Return work a second by phase, at each context: the median of the repeats, and their extremes."""
     from roots_compress.results import Speed
 
     speeds: dict[str, list[Speed]] = {workload.phase: [] for workload in task.workloads}
     for context, repeats in zip(contexts, timings, strict=True):
-        amounts = task.amounts(context, decode_tokens)
-        for phase, amount, seconds in zip(speeds, amounts, zip(*repeats, strict=True), strict=True):
-            rates = [amount / each for each in seconds]
-            speeds[phase].append(Speed(context, median(rates), min(rates), max(rates)))
+        for found, timed in zip(speeds.values(), zip(*repeats, strict=True), strict=True):
+            rates = [amount / seconds for amount, seconds in timed]
+            found.append(Speed(context, median(rates), min(rates), max(rates)))
     return {phase: tuple(each) for phase, each in speeds.items()}
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from roots_compress.results import RunMetrics, Speed, StageResult
-from roots_compress.tasks.base import Task, Workload
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.figures import Workload
 from roots_compress.tasks.registry import task_named
 
 # Timings on a shared machine differ by this much from one run to the next; less is no difference.

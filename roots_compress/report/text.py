@@ -11,7 +11,8 @@ from roots_compress.errors import printable
 from roots_compress.report.choice import choice_line
 from roots_compress.report.rows import Row, rows_of, speeds
 from roots_compress.results import CandidateResult, RunMetrics, SearchResult, StageResult, candidate_label
-from roots_compress.tasks.base import Task, Workload
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.figures import Workload
 from roots_compress.tasks.registry import task_named
 
 

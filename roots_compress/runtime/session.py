@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import onnxruntime as ort
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError, RootsError, StageError
@@ -120,6 +122,14 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider, spinni
         StageError: memory ran out.
     """
     wants_cuda = provider == "cuda" or (provider == "auto" and CUDA in ort.get_available_providers())
+    if wants_cuda and quantizes_blocks(graph):
+        if provider == "cuda":
+            raise InputError(
+                "the graph quantizes rows as blocks, which ONNX Runtime computes on CPUs only",
+                where=graph,
+                remedy="Export it with --portable, or run on the CPU.",
+            )
+        wants_cuda = False
     if provider == "cuda" and CUDA not in ort.get_available_providers():
         raise InputError(
             "CUDA was asked for and the installed ONNX Runtime has no CUDA provider",
@@ -149,6 +159,22 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider, spinni
             remedy="Check the driver and the CUDA and cuDNN libraries, or run on the CPU.",
         )
     return session
+
+
+def quantizes_blocks(graph: Path) -> bool:
+    """Return whether a graph has a blocked `QuantizeLinear`, as products of integers have it.
+
+    ONNX Runtime's CUDA provider (1.31) accepts such a node and fails when it runs: it has the blocked form
+    for 4 bits only.
+    """
+    try:
+        nodes = onnx.load(graph, load_external_data=False).graph.node
+    except (OSError, ValueError, DecodeError):
+        return False  # Opening the graph says what is wrong with it.
+    return any(
+        node.op_type == "QuantizeLinear" and any(each.name == "block_size" for each in node.attribute)
+        for node in nodes
+    )
 
 
 def settings_of(session: Any) -> dict[str, str]:

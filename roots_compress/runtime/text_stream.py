@@ -20,6 +20,8 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CLEANED = frozenset(" .?!,'ntmsver")
 """The characters of what transformers' `clean_up_tokenization` replaces. It leaves any other as it is, and
 nothing that it replaces reaches over one."""
+LONGEST_WINDOW = 64
+"""Tokens that are decoded again with each new one, where the decoder lets a text be cut between tokens."""
 FUSING = frozenset({"Fuse", "ByteLevel"})
 """Decoders that make one string of all tokens, so that what follows them in a sequence sees the whole."""
 
@@ -37,12 +39,18 @@ class TextStream:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._tokens = list(prompt)
-        with quiet_transformers():  # It says once that it cleans up no BPE's text, whatever the setting.
-            self._given = len(self._decoded(self._tokens))
         # Not `all_special_ids`, which holds only those that have a role, such as EOS.
         added = tokenizer.added_tokens_decoder.items()
         self._no_text = {number for number, token in added if token.special}
+        self._tokens = [token for token in prompt if self._is_text(token)]
+        self._first = 0
+        """The token from which on the text is decoded again."""
+        self._offset = 0
+        """Characters of the text of all tokens before the text of those from `_first` on, once the latter
+        has come to what was certain when `_first` was chosen."""
+        self._longest = LONGEST_WINDOW
+        with quiet_transformers():  # It says once that it cleans up no BPE's text, whatever the setting.
+            self._given = len(self._decoded(0, len(self._tokens)))
         steps = list(_decoders(tokenizer))
         kinds = [step["type"] for step in steps]
         self._has_byte_tokens = "ByteFallback" in kinds
@@ -52,49 +60,83 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """Take the next token; return the text that is certain now and was not before."""
+        if not self._is_text(token):
+            return ""
         self._tokens.append(token)
-        return self._new(self._certain())
+        if self._rewrites_whole:
+            return ""
+        end = len(self._tokens) - (self._open_run() if self._has_byte_tokens else 0)
+        text = self._decoded(self._first, end)
+        certain = self._certain(text)
+        new = certain[max(self._given - self._offset, 0) :]
+        self._given = max(self._given, self._offset + len(certain))
+        if end - self._first > self._longest:
+            self._move_window(end, text, certain)
+        return new
 
     def end(self) -> str:
         """Return the text that only a further token could have changed."""
-        return self._new(self._decoded(self._tokens))
+        return self._decoded(0, len(self._tokens))[self._given :]
 
-    def _new(self, text: str) -> str:
-        new = text[self._given :]
-        self._given = max(self._given, len(text))
-        return new
+    def _decoded(self, first: int, end: int) -> str:
+        return str(self._tokenizer.decode(self._tokens[first:end], skip_special_tokens=True))
 
-    def _decoded(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
-
-    def _certain(self) -> str:
-        """Return as much of the text as every continuation of the tokens begins with."""
-        if self._rewrites_whole:
-            return ""
-        tokens = self._tokens
-        if self._has_byte_tokens:
-            tokens = tokens[: len(tokens) - self._open_run()]
-        text = self._decoded(tokens)
+    def _certain(self, text: str) -> str:
+        """Return as much of a text as every continuation of its tokens begins with."""
         if self._tokenizer.clean_up_tokenization_spaces:
             while text and text[-1] in CLEANED:
                 text = text[:-1]
         # A character whose last bytes are to come. It may be the text's own, which the next token shows.
         return text[:-1] if text.endswith(REPLACEMENT) else text
 
+    def _move_window(self, end: int, text: str, certain: str) -> None:
+        """Begin the window later, so that decoding a token does not take longer the more there are.
+
+        What a token adds depends on the tokens before it only by whether there are any that are text, by the
+        token just before, by the bytes of a character or of a run of byte tokens, and in a cleanup by what
+        follows the last character that it leaves alone. So the tokens of a window say all of it if their text
+        is certain up to some character of its own, and is what the text of more tokens ends with.
+
+        Args:
+            end: the token before which the text ends.
+            text: of the present window.
+            certain: as much of it as is certain.
+        """
+        back = max(1, LONGEST_WINDOW // 8)
+        while (first := end - back) > self._first:
+            back *= 2
+            while self._has_byte_tokens and first > self._first and self._is_byte(self._tokens[first]):
+                first -= 1
+            if first == self._first:
+                break
+            shorter = self._decoded(first, end)
+            kept = self._certain(shorter)
+            same_end = certain.endswith(kept) and text[len(certain) :] == shorter[len(kept) :]
+            if kept and kept[-1] != REPLACEMENT and same_end:
+                self._first, self._offset = first, self._offset + len(certain) - len(kept)
+                break
+        # Where no token will do, the next attempt waits until its cost is small beside the tokens'.
+        self._longest = max(LONGEST_WINDOW, 2 * (end - self._first))
+
+    def _is_text(self, token: int) -> bool:
+        """Return whether a decoder gets to see a token: the others are taken out before it."""
+        return token not in self._no_text and self._tokenizer.backend_tokenizer.id_to_token(token) is not None
+
+    def _is_byte(self, token: int) -> bool:
+        """Return whether a token is one of a byte, such as `<0x0A>`."""
+        spelt = str(self._tokenizer.backend_tokenizer.id_to_token(token))
+        return len(spelt) == 6 and spelt[:3] == "<0x" and spelt[5] == ">" and spelt[3:5].isalnum()
+
     def _open_run(self) -> int:
-        """Return how many tokens at the end are bytes, or are no text and stand between bytes.
+        """Return how many tokens at the end are bytes.
 
         A run of byte tokens becomes the characters that it spells or, if it is no UTF-8, a replacement
         character for each byte, those of whole characters too.
         """
-        count = 0
-        for back, token in enumerate(reversed(self._tokens), start=1):
-            spelt = self._tokenizer.backend_tokenizer.id_to_token(token)
-            if spelt is not None and _is_byte(spelt):
-                count = back
-            elif spelt is not None and token not in self._no_text:
-                break
-        return count
+        return next(
+            (back for back, token in enumerate(reversed(self._tokens)) if not self._is_byte(token)),
+            len(self._tokens),
+        )
 
 
 def _decoders(tokenizer: PreTrainedTokenizerFast) -> Iterator[dict[str, Any]]:
@@ -114,8 +156,3 @@ def _looks_around(decoder: dict[str, Any]) -> bool:
     if decoder["type"] == "Replace":
         return len(decoder["pattern"].get("String", "")) != 1
     return decoder["type"] not in {"Fuse", "Strip"}
-
-
-def _is_byte(token: str) -> bool:
-    """Whether a token is one of a byte, such as `<0x0A>`."""
-    return len(token) == 6 and token[:3] == "<0x" and token[5] == ">" and token[3:5].isalnum()

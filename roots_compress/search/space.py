@@ -14,20 +14,20 @@ Candidate = tuple[str, ...]
 """Names of choices, in the order in which they are carried out; none for the model as it is."""
 
 
-def candidates_of(kinds: Mapping[str, str], final: Container[str]) -> tuple[Candidate, ...]:
-    """Return every sequence with at most one choice of each kind, and one of a final kind in the end at most.
+def candidates_of(kinds: Mapping[str, str], quantizing: Container[str]) -> tuple[Candidate, ...]:
+    """Return every sequence with at most one choice of each kind, one that quantizes last.
 
-    Short ones come first, and of equal length those that change least before their final stage; else the
-    order is that of the choices.
+    Short ones come first, and of equal length those that change least before they quantize; else the order is
+    that of the choices.
 
     Args:
         kinds: the kind of each choice, by name.
-        final: the kinds that nothing can follow.
+        quantizing: the kinds that quantize.
     """
     by_kind: dict[str, list[str]] = {}
     for name, kind in kinds.items():
         by_kind.setdefault(kind, []).append(name)
-    ends = [by_kind.pop(kind) for kind in tuple(by_kind) if kind in final]
+    ends = [by_kind.pop(kind) for kind in tuple(by_kind) if kind in quantizing]
     lasts = [(), *((name,) for names in ends for name in names)]
     orders = [order for length in range(len(by_kind) + 1) for order in permutations(by_kind, length)]
     changes = [names for order in orders for names in product(*(by_kind[kind] for kind in order))]
@@ -55,7 +55,7 @@ class Space:
     candidates: tuple[Candidate, ...]
     """Each after its own beginning; controls last."""
     controls: frozenset[Candidate]
-    """The model as it is with a final stage alone, and the controls that stages name."""
+    """The model quantized and nothing else, and the controls that stages name."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Space:
@@ -63,10 +63,10 @@ class Space:
         assert recipe.search is not None
         choices = {choice.name: choice for choice in recipe.search.choices}
         controls = controls_of(choices)
-        final = {name: choice.kind for name, choice in choices.items() if stage_of(choice).final}
+        quantizing = {name: choice.kind for name, choice in choices.items() if choice.quantizes}
         kinds = {name: choice.kind for name, choice in choices.items()}
-        candidates = (*candidates_of(kinds, set(final.values())), *((name,) for name in controls))
-        alone = frozenset((name,) for name in (*final, *controls))
+        candidates = (*candidates_of(kinds, set(quantizing.values())), *((name,) for name in controls))
+        alone = frozenset((name,) for name in (*quantizing, *controls))
         return cls(recipe, {**choices, **controls}, candidates, alone)
 
     def recipe_of(self, candidate: Candidate) -> Recipe:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from roots_compress.checkpoints.inspect import SourceInfo
 from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
-from roots_compress.configs.base import Settings
+from roots_compress.configs.base import StageSettings
 from roots_compress.configs.export import ExportConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.models.limits import Limits
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from roots_compress.checkpoints.checkpoint import Checkpoint
 
-Config = TypeVar("Config", bound=Settings)
+Config = TypeVar("Config", bound=StageSettings)
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,6 @@ class Stage(ABC, Generic[Config]):
 
     An implementation imports torch inside its methods only.
     """
-
-    final = False
-    """Whether its checkpoint is the end of a chain, because no stage can change such weights."""
 
     def check(self, config: Config, info: ModelInfo) -> ModelInfo:
         """Refuse what cannot be, by what files and headers say; return what is known of the stage's result.

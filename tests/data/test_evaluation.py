@@ -36,6 +36,15 @@ def test_each_token_is_scored_once_after_bos(
     assert windows.scored_tokens == len(scored)
 
 
+def test_a_window_that_begins_on_a_spelt_bos_opens_with_that_one(tokenizer: PreTrainedTokenizerFast) -> None:
+    bos = tokenizer.bos_token
+    text = f"{bos}123456{bos}7890{bos}1"
+    windows = evaluation_windows([Document.plain(text)], tokenizer, block_size=4, limit=100)
+    opened = [f"{bos}123", f"{bos}456", f"{bos}789", f"{bos}0{bos}1"]
+    assert [str(tokenizer.decode(row)) for row in windows.input_ids] == opened
+    assert windows.text_bytes == len(f"1234567890{bos}1")
+
+
 def test_without_bos_a_window_opens_with_the_token_before_it(
     documents: Documents, bare_tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -59,13 +59,13 @@ class SlowReader(LoggedModel):
 def test_a_slow_prompt_does_not_slow_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "MIN_SECONDS", 0.0)
     timings = time_models(CAUSAL_LM, {"a": SlowReader("a", [])}, [2], decode_tokens=1, repeats=5)["a"][0]
-    assert all(prefill_seconds >= 0.05 for prefill_seconds, _ in timings)
-    assert min(decode_seconds for _, decode_seconds in timings) < 0.05
+    assert all(prefill_seconds >= 0.05 for (_, prefill_seconds), _ in timings)
+    assert min(decode_seconds for _, (_, decode_seconds) in timings) < 0.05
 
 
 def test_speed_is_the_median_and_the_extremes() -> None:
-    timings = [[(1.0, 0.5), (4.0, 0.25), (2.0, 1.0)]]
-    assert summarise(CAUSAL_LM, timings, [128], 16) == {
+    timings = [[((128, prefill), (16, decode)) for prefill, decode in ((1.0, 0.5), (4.0, 0.25), (2.0, 1.0))]]
+    assert summarise(CAUSAL_LM, timings, [128]) == {
         "prefill": (Speed(context=128, median=64.0, low=32.0, high=128.0),),
         "decode": (Speed(context=128, median=32.0, low=16.0, high=64.0),),
     }

@@ -18,7 +18,7 @@ COMMAND = f"{sys.executable} -c 'from roots_compress.cli.app import main; main()
 POSIX = {"LC_ALL": "C"}
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """A locale without UTF-8, from which Python is kept from rescuing itself, as it does by default."""
-ODD_NAMES = ["with space", "ünïcödé-模型", "new\nline", "[brackets]*?", "-dash", "quote'\"$HOME;"]
+ODD_NAMES = ["ünïcödé-模型", "-dash, space\nnew line, [brackets]*? and quote'\"$HOME;"]
 
 
 def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("verb", ["report RUN", "report RUN --format html", "--help", "validate --help"])
+@pytest.mark.parametrize("verb", ["report RUN --format html", "--help"])
 def test_a_reader_that_leaves_early_makes_no_traceback(verb: str, chain: Chain, tmp_path: Path) -> None:
     verb = verb.replace("RUN", str(chain[1]))
     # The reader is gone before anything is written, so that the pipe is closed for certain.
@@ -45,15 +45,8 @@ def test_a_reader_that_leaves_early_makes_no_traceback(verb: str, chain: Chain, 
     assert "Exception ignored" not in ended.stderr
 
 
-def test_standard_streams_may_be_closed(chain: Chain, tmp_path: Path) -> None:
-    for closed in ("<&-", "2>&-", "<&- 2>&-"):
-        ended = shell(f"$ROOTS report {chain[1]} {closed}", tmp_path)
-        assert ended.returncode == 0, (closed, ended.stderr)
-        assert "quantize" in ended.stdout
-
-
 def test_a_locale_without_utf8_can_read_a_report(chain: Chain, tmp_path: Path) -> None:
-    for form in ("table", "markdown", "html", "json"):
+    for form in ("table", "html"):
         ended = shell(f"$ROOTS report {chain[1]} --format {form}", tmp_path, **ASCII)
         assert ended.returncode == 0, (form, ended.stderr)
         assert "quantize" in ended.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,18 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def ours(prompt: list[int], settings: LogitSettings, stop: list[int]) -> list[int]:
-    steps = generate(
-        TorchEngine(tiny_model()), [prompt], max_new_tokens=NEW, settings=settings, stop_tokens=stop
-    )
+    steps = generate(TorchEngine(model()), [prompt], max_new_tokens=NEW, settings=settings, stop_tokens=stop)
     return [token for (token,) in steps if token is not None]
 
 
+@cache
+def model() -> Any:
+    return tiny_model()
+
+
 def theirs(prompt: list[int], settings: dict[str, Any], stop: list[int]) -> list[int]:
-    model: Any = tiny_model()
     given = torch.tensor([prompt])
-    output = model.generate(
+    output = model().generate(
         given,
         attention_mask=torch.ones_like(given),
         max_new_tokens=NEW,
@@ -58,12 +61,18 @@ def theirs(prompt: list[int], settings: dict[str, Any], stop: list[int]) -> list
     return tokens
 
 
+@cache
+def unchanged(prompt: int, stop: tuple[int, ...] = ()) -> list[int]:
+    """Return what transformers generates after a prompt under no setting."""
+    return theirs(PROMPTS[prompt], {}, list(stop))
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_tokens_equal_transformers(settings: dict[str, Any]) -> None:
     read = LogitSettings.read(settings, Path("generation_config.json"))
     changed = 0
-    for prompt in PROMPTS:
-        free = theirs(prompt, {}, [])
+    for number, prompt in enumerate(PROMPTS):
+        free = unchanged(number)
         never = next(token for token in range(3, VOCAB_SIZE) if token not in free)
         # No end, one that would not come by itself, and one that would come early.
         for stop in ([], [never], [free[2], never]):
@@ -71,7 +80,7 @@ def test_tokens_equal_transformers(settings: dict[str, Any]) -> None:
                 continue  # transformers asks for an end to make likelier
             expected = theirs(prompt, settings, stop)
             assert ours(prompt, read, stop) == expected, (prompt, stop)
-            changed += expected != theirs(prompt, {}, stop)
+            changed += expected != unchanged(number, tuple(stop))
     assert changed, "the setting changed nothing"
 
 

@@ -10,8 +10,22 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from roots_compress.runtime.session import NO_FLASH_ATTENTION, open_session, session_settings, settings_of
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.configs.export import ExportConfig
+from roots_compress.errors import InputError
+from roots_compress.export.exporter import export_checkpoint
+from roots_compress.models.quantized import Format
+from roots_compress.runtime.session import (
+    CPU,
+    CUDA,
+    NO_FLASH_ATTENTION,
+    open_session,
+    session_settings,
+    settings_of,
+)
+from tests.export.quantized import tiny_quantized
 from tests.runtime.graphs import history_model, random_weights, write_graph
+from tests.tiny import tiny_tokenizer
 
 
 def seen_while_opening(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
@@ -93,3 +107,32 @@ def test_a_session_opens_with_what_suits_the_processor(
         settings = session_settings(instructions, spinning=spinning)
         assert settings_of(session) == settings
         assert ("session.force_spinning_stop" in settings) is not spinning
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "portable", "suits_cuda"),
+    [("w8a8", False, False), ("w8a8", True, True), ("w8", False, True)],
+)
+def test_a_graph_that_quantizes_blocks_stays_on_the_cpu(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weight_format: Format,
+    portable: bool,
+    suits_cuda: bool,
+) -> None:
+    config = ExportConfig(portable=portable)
+    export_checkpoint(Checkpoint(tiny_quantized(weight_format), tiny_tokenizer()), tmp_path / "graph", config)
+    asked: list[list[str]] = []
+    real = ort.InferenceSession
+
+    def opening(*arguments: object, providers: list[str]) -> object:
+        asked.append(providers)
+        return real(*arguments, providers=[CPU])
+
+    monkeypatch.setattr(ort, "InferenceSession", opening)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    graph = tmp_path / "graph" / "model.onnx"
+    open_session(graph, threads=1, provider="auto")
+    assert asked == [[CUDA, CPU] if suits_cuda else [CPU]]
+    with pytest.raises(InputError, match="no usable CUDA device" if suits_cuda else "on CPUs only"):
+        open_session(graph, threads=1, provider="cuda")

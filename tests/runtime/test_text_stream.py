@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.runtime.text_stream import TextStream
+from roots_compress.runtime import text_stream
+from roots_compress.runtime.text_stream import LONGEST_WINDOW, TextStream
 from tests.runtime.tokenizer_kinds import KINDS, TEXT, byte_fallback, byte_level, word_piece
 
 
@@ -22,9 +24,13 @@ def at_once(tokenizer: PreTrainedTokenizerFast, prompt: list[int], new: list[int
     return str(tokenizer.decode([*prompt, *new], skip_special_tokens=True))[given:]
 
 
+@pytest.mark.parametrize("longest", [1, 5, LONGEST_WINDOW])
 @pytest.mark.parametrize("cleaned", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_tokens_stream_as_they_are_decoded_at_once(kind: str, cleaned: bool) -> None:
+def test_random_tokens_stream_as_they_are_decoded_at_once(
+    kind: str, cleaned: bool, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_stream, "LONGEST_WINDOW", longest)
     tokenizer = KINDS[kind](clean_up_tokenization_spaces=cleaned)
     draw = random.Random(kind)
     ids = [*tokenizer.get_vocab().values(), len(tokenizer) + 5]
@@ -34,6 +40,28 @@ def test_random_tokens_stream_as_they_are_decoded_at_once(kind: str, cleaned: bo
         prompt = draw.choices(some, k=draw.randint(0, 4))
         new = draw.choices(some, k=draw.randint(0, 16))
         assert "".join(streamed(tokenizer, prompt, new)) == at_once(tokenizer, prompt, new), (prompt, new)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "rewriting"])
+def test_the_tokens_that_are_decoded_again_do_not_grow_with_the_text(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = KINDS[kind]()
+    decoded: list[int] = []
+    plain = PreTrainedTokenizerFast.decode
+
+    def counted(self: PreTrainedTokenizerFast, ids: list[int], **options: Any) -> str:
+        decoded.append(len(ids))
+        return str(plain(self, ids, **options))
+
+    ids = tokenizer.encode(TEXT * 40, add_special_tokens=False)
+    expected = at_once(tokenizer, ids[:100], ids[100:])
+    monkeypatch.setattr(PreTrainedTokenizerFast, "decode", counted)
+    stream = TextStream(tokenizer, ids[:100])
+    pieces = [stream.push(token) for token in ids[100:]]
+    assert max(decoded[2:]) <= 4 * LONGEST_WINDOW
+    assert len(decoded) < 1.3 * len(ids)
+    assert "".join([*pieces, stream.end()]) == expected
 
 
 @pytest.mark.parametrize("cleaned", [False, True])

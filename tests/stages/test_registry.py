@@ -5,21 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
 
-from roots_compress.configs.base import PathSetting, Settings
-from roots_compress.configs.recipe.schema import Recipe, StageConfig
+from roots_compress.configs.base import PathSetting, StageName, StageSettings
+from roots_compress.configs.recipe.schema import STAGES, Recipe, StageConfig
 from roots_compress.errors import GateMissedError, InputError, Key
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.runner import plan_recipe
 from roots_compress.report.gates import require
 from roots_compress.results import GateResult
 from roots_compress.stages import registry
-from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
-from roots_compress.stages.registry import STAGES
+from roots_compress.stages.base import MakerStage, ModelInfo, Stage, StageContext, StageOutcome
+from roots_compress.stages.registry import IMPLEMENTATIONS
 from tests.chains import TRAIN, carry_out, recipe
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def test_each_member_of_the_union_has_a_stage() -> None:
-    assert set(STAGES) == set(get_args(get_args(StageConfig)[0]))
+    assert set(IMPLEMENTATIONS) == set(STAGES.values())
+    makers = {config for config, stage in IMPLEMENTATIONS.items() if isinstance(stage, MakerStage)}
+    assert makers == {config for config in STAGES.values() if config.makes_model}
 
 
 def test_stages_are_known_without_torch() -> None:
@@ -35,11 +37,11 @@ def test_stages_are_known_without_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-class CountConfig(Settings):
+class CountConfig(StageSettings):
     """Counts large weights, and changes none."""
 
     kind: Literal["count"] = "count"
-    name: str = "count"
+    name: StageName = "count"
     above: PathSetting
     """A file with the number that large weights are above."""
     at_most: int | None = None
@@ -70,8 +72,8 @@ class RecipeWithCount(Recipe):
 def test_a_stage_of_ones_own_goes_through_the_pipeline(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages: dict[type[Settings], Stage[Any]] = {**STAGES, CountConfig: CountStage()}
-    monkeypatch.setattr(registry, "STAGES", stages)
+    stages: dict[type[StageSettings], Stage[Any]] = {**IMPLEMENTATIONS, CountConfig: CountStage()}
+    monkeypatch.setattr(registry, "IMPLEMENTATIONS", stages)
     bound, folder = tmp_path / "bound.txt", tmp_path / "run"
     bound.write_text("0.0", encoding="utf-8")
 

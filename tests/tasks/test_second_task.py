@@ -21,8 +21,8 @@ from roots_compress.report.text import cells, headings, markdown, table
 from roots_compress.results import CandidateResult, Protocol, RunMetrics, SearchResult, StageResult
 from roots_compress.search.choice import Budgets, Point, budgets_of
 from roots_compress.tasks import registry
-from roots_compress.tasks.base import Metric, Workload
 from roots_compress.tasks.causal_lm import CausalLM
+from roots_compress.tasks.figures import Metric, Workload
 from roots_compress.tasks.registry import CAUSAL_LM, task_of
 from tests.report import figures
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roots_compress.configs.recipe.yaml import parse_yaml
 from roots_compress.errors import InputError, Location
 
 OPTION = "--set"
@@ -45,6 +44,8 @@ def read_assignment(text: str) -> Assignment:
     option = f"{OPTION} {key}"
     if key == "kind":
         raise InputError("the verb says which kind of stage it is", where=option, remedy="Leave it out.")
+    from roots_compress.configs.recipe.yaml import parse_yaml  # Not before it is needed: help would wait.
+
     try:
         return Assignment(option, tuple(key.split(".")), parse_yaml(value, Path(key)).value)
     except InputError as error:

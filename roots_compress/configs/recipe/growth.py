@@ -83,7 +83,7 @@ def grow(
     if unfinished and _unnamed(unfinished[0]) == _unnamed(wanted):
         begun = recipe.model_copy(update={"stages": recipe.stages[: finished + 1]})
         return _renamed(begun, -1, stage)
-    _refuse_after_quantize(kept, stage, folder)
+    _refuse_after_quantized(kept, stage, folder)
     document = resolved(recipe)
     document["stages"] = [each.model_dump(mode="json") for each in kept]
     document["stages"].append({"name": _free_name(stage["kind"], kept), **stage})
@@ -161,8 +161,8 @@ def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: 
                 )
 
 
-def _refuse_after_quantize(kept: Sequence[StageConfig], stage: Mapping[str, Any], folder: Path) -> None:
-    if kept and kept[-1].kind == "quantize":
+def _refuse_after_quantized(kept: Sequence[StageConfig], stage: Mapping[str, Any], folder: Path) -> None:
+    if kept and kept[-1].quantizes:
         before = read_stages(folder)[0][-2].checkpoint
         raise InputError(
             f"the run ends in quantized weights ('{kept[-1].name}'), which no stage can change",

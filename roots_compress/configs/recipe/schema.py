@@ -166,10 +166,10 @@ def _order_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         if quantized is not None:
             yield (
                 ("stages", index, "kind"),
-                f"'{stage.name}' ({stage.kind}) cannot come after '{quantized.name}' (quantize), "
+                f"'{stage.name}' ({stage.kind}) cannot come after '{quantized.name}' ({quantized.kind}), "
                 "because quantized weights cannot be changed; move it before",
             )
-        elif stage.kind == "quantize":
+        elif stage.quantizes:
             quantized = stage
 
 

@@ -173,6 +173,7 @@ def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Stude
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = RootsForCausalLM(config)
+    _generate_alike(model, teacher.model)
     taken = inherit(model, teacher.model)
     return Student(
         model,
@@ -183,3 +184,13 @@ def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Stude
             "fresh_parameters": taken.fresh,
         },
     )
+
+
+def _generate_alike(student: RootsForCausalLM, teacher: RootsForCausalLM) -> None:
+    """Give a student its teacher's settings of generation, but for the ids that its own config file names."""
+    settings = copy.deepcopy(teacher.generation_config)
+    for name in TOKEN_IDS:
+        own = getattr(student.config, name)
+        if own != getattr(teacher.config, name):
+            setattr(settings, name, own)
+    student.generation_config = settings

@@ -24,8 +24,6 @@ STORED_BYTES = {"int8": 1.0, "int4": 0.5, "fp16": 2.0}
 class QuantizeStage(Stage[QuantizeConfig]):
     """Stores weights in fewer bits; nothing can change them afterwards."""
 
-    final = True
-
     def check(self, config: QuantizeConfig, info: ModelInfo) -> ModelInfo:
         """Refuse a cache in int8 that the graph could not read."""
         if config.cache == "int8":

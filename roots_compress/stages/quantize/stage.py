@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -20,7 +21,7 @@ from roots_compress.models.encoders import make_model
 from roots_compress.models.limits import require_fusible
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.heads import LmHead
-from roots_compress.models.quantized import QuantizedWeight
+from roots_compress.models.quantized import Format, QuantizedWeight
 from roots_compress.models.spec import HEAD
 from roots_compress.progress import Phases, Place
 from roots_compress.stages.base import StageContext, StageOutcome
@@ -31,6 +32,7 @@ from roots_compress.stages.quantize.head import head_scale, round_head
 from roots_compress.stages.quantize.notes import bytes_of_forms, notes_of
 from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import (
+    InputCost,
     RoundingPlan,
     higher_within_bytes,
     higher_within_loss,
@@ -210,6 +212,17 @@ def _planned(
     if config.scheme == "int8" and (products == "float" or config.activation_loss is None):
         return RoundingPlan(usual, scales, ())
     costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device, console=console)
+    return plan_by_costs(config, model, usual, scales, costs)
+
+
+def plan_by_costs(
+    config: QuantizeConfig,
+    model: RootsForCausalLM,
+    usual: Format,
+    scales: Mapping[str, Tensor],
+    costs: Mapping[str, InputCost],
+) -> RoundingPlan:
+    """Return which inputs the settings let the usual format have, by what it would cost each of them."""
     allowed = config.activation_loss if config.scheme == "int8" else config.max_loss
     if allowed is not None:
         higher = higher_within_loss(costs, allowed)

@@ -42,9 +42,9 @@ BUGS = (
                 "evaluate.speed",
                 """
 timed(label, context, 1)
-runs[label, context] = ...
+once = ...
 """,
-                "runs[label, context] = max(1, math.ceil(MIN_SECONDS / sum(timed(label, context, 1))))",
+                "once = sum(seconds for _, seconds in timed(label, context, 1))",
             ),
         ),
     ),

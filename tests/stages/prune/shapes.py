@@ -23,18 +23,9 @@ def narrow(layer: Layer, kv_groups: int, queries: int, mlp_channels: int) -> Lay
     return narrowed(layer, shape(kv_groups, queries, mlp_channels))
 
 
-<<<<<<< Updated upstream
 def costs_of(attention: Mapping[Any, float], mlp: Mapping[int, float]) -> LayerCosts:
     """Return the costs of a layer by its key/value groups and query heads, and by its channels."""
     return {
         "self_attn": BlockCosts(("kv_groups", "queries"), dict(attention)),
-=======
-def costs_of(attention: Mapping[tuple[int, ...], float], mlp: Mapping[int, float]) -> LayerCosts:
-    """Return the costs of a layer by its key/value groups and query heads, and by its channels."""
-    return {
-        "self_attn": BlockCosts(
-            ("kv_groups", "queries"), {tuple(kept): cost for kept, cost in attention.items()}
-        ),
->>>>>>> Stashed changes
         "mlp": BlockCosts(("mlp_channels",), {(width,): cost for width, cost in mlp.items()}),
     }

@@ -6,15 +6,9 @@ from typing import Any
 
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import changed
-<<<<<<< Updated upstream
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, LmHead, MaskedLmHead
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import Head, ModelSpec, Norm, Sublayer
-=======
-from roots_compress.models.ops.heads import LmHead
-from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import ModelSpec, Norm, Sublayer
->>>>>>> Stashed changes
 from tests.tiny import tiny_config, tiny_layer
 
 LAYER_NORM = Norm(kind="layer_norm")

@@ -1,0 +1,77 @@
+"""The figures that a task has: those of quality, and those of the work that is timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of quality: its name and direction, and how reports show it."""
+
+    name: str
+    """Its key in `metrics.json`, and its name in gates."""
+    heading: str
+    better: Literal["lower", "higher"]
+    digits: int = 3
+    """Decimals in a table."""
+    relative: bool = True
+    """Whether two values compare by their ratio, which is of positive ones only, or by their difference."""
+    across_tokenizers: bool = False
+    """Whether values compare between models with unlike tokenizers."""
+
+    def shown(self, value: float) -> str:
+        """Return a value as tables show it."""
+        return f"{value:.{self.digits}f}"
+
+    def compared(self, before: float, after: float) -> str:
+        """Return what tables show of a value beside the baseline's: `1.050x`, or `-0.012`."""
+        return f"{after / before:.3f}x" if self.relative else f"{after - before:+.{self.digits}f}"
+
+    def change(self, before: float, after: float) -> str:
+        """Return a change as sentences tell it: `perplexity +5.0%`, or `accuracy -0.012`."""
+        told = f"{after / before - 1:+.1%}" if self.relative else self.compared(before, after)
+        return f"{self.heading} {told}"
+
+    @property
+    def bound(self) -> str:
+        """The name of a gate on a value; with `_ratio` after it, of one on the ratio to the baseline's."""
+        return f"{'max' if self.better == 'lower' else 'min'}_{self.name}"
+
+    @property
+    def ratio_name(self) -> str:
+        """The key of the ratio to the baseline's value, in the figures of a search."""
+        return f"{self.name}_ratio"
+
+    def improved(self, before: float, after: float) -> bool:
+        """Return whether a value is better than another."""
+        return after < before if self.better == "lower" else after > before
+
+    def cost(self, before: float, after: float) -> float:
+        """Return how many times worse a value is than another, below 1 where it is better."""
+        return self.ratio_of(after / before)
+
+    def ratio_of(self, cost: float) -> float:
+        """Return the ratio of values that a cost is for, or the cost that a ratio is."""
+        return cost if self.better == "lower" else 1 / cost
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of work that is timed, at each length: a figure in units of it a second."""
+
+    phase: str
+    """What the work is called, as in the gate `max_decode_ms`."""
+    figure: str
+    """Its key in `metrics.json`, which ends in `_per_second`."""
+    heading: str
+    title: str
+    """Of its chart."""
+    unit: str
+    """What the figure counts, in the singular: `token`."""
+
+    @property
+    def time_name(self) -> str:
+        """The name of the milliseconds that a unit takes, in gates and in the figures of a search."""
+        return f"{self.phase}_ms"
