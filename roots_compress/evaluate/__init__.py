@@ -1,1 +1,1 @@
-"""The figures of one artifact: perplexity, speed, size and memory."""
+"""The figures of one artifact: quality through its task, speed, size and memory."""
