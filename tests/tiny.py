@@ -29,8 +29,8 @@ def tiny_layer(**overrides: Any) -> dict[str, Any]:
     return {**widths, **overrides}
 
 
-def tiny_config(**overrides: Any) -> RootsConfig:
-    """Return a config of two layers and width 32; any field may be given."""
+def tiny_fields(**overrides: Any) -> dict[str, Any]:
+    """Return version 1 fields of two layers and width 32; any field may be given."""
     fields: dict[str, Any] = {
         "vocab_size": VOCAB_SIZE,
         "hidden_size": 32,
@@ -40,7 +40,12 @@ def tiny_config(**overrides: Any) -> RootsConfig:
         "eos_token_id": 1,
         "pad_token_id": 2,
     }
-    return RootsConfig(**{**fields, **overrides})
+    return {**fields, **overrides}
+
+
+def tiny_config(**overrides: Any) -> RootsConfig:
+    """Return a config of two layers and width 32; any version 1 field may be given."""
+    return RootsConfig(**tiny_fields(**overrides))
 
 
 def tiny_model(seed: int = 0, **overrides: Any) -> RootsForCausalLM:

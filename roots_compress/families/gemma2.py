@@ -8,13 +8,13 @@ from typing import Any
 from roots_compress.families.base import AddOne, Family, Rule
 from roots_compress.families.decoder import (
     Shape,
-    decoder_rules,
     decoder_spec,
     first_blocks,
     layer_types,
     read_shape,
     write_decoder,
 )
+from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.gemma import GEMMA_ACTIVATIONS
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches

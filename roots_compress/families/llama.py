@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import (
-    OLD_ROTARY,
-    decoder_rules,
-    first_blocks,
-    read_decoder,
-    write_decoder,
-)
+from roots_compress.families.decoder import OLD_ROTARY, first_blocks, read_decoder, write_decoder
+from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
 

@@ -8,12 +8,12 @@ from typing import Any
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import (
     activation_name,
-    decoder_rules,
     decoder_spec,
     pre_norm_layer,
     read_biases,
     read_shape,
 )
+from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches, shown
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope

@@ -1,6 +1,6 @@
 """Version 1 of a ROOTS config.json, read for good: a list of widths by layer, the rest alike for all.
 
-Torch-free. Families still say what they are in these fields; `spec_of` makes a specification of them.
+Torch-free. `spec_of` makes a specification of its fields. A student's shape may still be written in them.
 """
 
 from __future__ import annotations
@@ -242,75 +242,6 @@ def plain_rope(given: Any) -> Rope:
         return Rope.model_validate({"theta": theta, "scaling": {"kind": rope_type, **scaling}})
     except ValidationError as error:
         raise ValueError(f"rope_parameters: {first_fault(error)}") from None
-
-
-def fields_of(spec: ModelSpec) -> dict[str, Any]:
-    """Return the version 1 fields of a specification.
-
-    Raises:
-        ValueError: version 1 cannot express it.
-    """
-    attentions, mlps = [], []
-    for layer in spec.layers:
-        if [sublayer.name for sublayer in layer] != ["self_attn", "mlp"]:
-            raise ValueError("a layer is not attention followed by a feed-forward block")
-        attention, mlp = layer[0].op, layer[1].op
-        if not isinstance(attention, Attention) or not isinstance(mlp, Mlp):
-            raise ValueError("a layer's feed-forward block is a mixture of experts")
-        attentions.append(attention)
-        mlps.append(mlp)
-    fields = {**DEFAULTS, **_common(spec, attentions, mlps)}
-    if attentions and spec_of(fields) != spec:
-        raise ValueError("its layers differ in more than their widths, or it has norms in other places")
-    return fields
-
-
-def _common(spec: ModelSpec, attentions: list[Attention], mlps: list[Mlp]) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "vocab_size": spec.embeddings.vocabulary,
-        "hidden_size": spec.width,
-        "max_position_embeddings": spec.max_positions,
-        "position": "rotary" if spec.embeddings.positions is None else "learned",
-        "embedding_scale": spec.embeddings.scale,
-        "logit_scale": spec.lm_head.scale,
-        "tie_word_embeddings": spec.tied,
-        "layers": [
-            {
-                "num_attention_heads": attention.heads,
-                "num_key_value_heads": attention.kv_heads,
-                "head_dim": attention.head_dim,
-                "intermediate_size": mlp.channels,
-                "sliding_window": attention.window,
-            }
-            for attention, mlp in zip(attentions, mlps, strict=True)
-        ],
-    }
-    norm = spec.stack.final_norm
-    if norm is not None:
-        fields |= {"norm": norm.kind, "norm_eps": norm.eps}
-    if attentions:
-        attention, mlp = attentions[0], mlps[0]
-        fields |= {
-            "rope_parameters": attention.rope.parameters() if attention.rope else None,
-            "activation": mlp.activation,
-            "gated_mlp": mlp.gated,
-            "mlp_bias": mlp.bias,
-            "attention_bias": attention.bias,
-            "attention_output_bias": attention.output_bias,
-            "qk_norm": attention.qk_norm is not None,
-            "attention_scale": attention.scale,
-            "attention": _sparse_fields(attention),
-        }
-    return fields
-
-
-def _sparse_fields(attention: Attention) -> dict[str, Any]:
-    sparse = attention.sparse
-    if sparse is None:
-        return {"kind": "dense"}
-    if isinstance(sparse, TopM):
-        return {"kind": "top_m", "top_m": sparse.keys}
-    return {"kind": "block", "block_size": sparse.size, "num_blocks": sparse.blocks}
 
 
 def _check_member(name: str, value: Any, known: Any) -> None:

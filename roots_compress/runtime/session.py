@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.io.json_files import read_json_object
 from roots_compress.io.names import in_utf8
+from roots_compress.models.ops.base import LARGEST
 from roots_compress.models.version1 import read_spec
 from roots_compress.system.machine import own_instruction_set, saturates
 from roots_compress.system.memory import MORE_MEMORY, lacks_memory
@@ -45,7 +46,6 @@ NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 EXACT_INTEGER_SUMS = ("session.x64quantprecision", "1")
 # Lets threads rest as soon as a run is over, where they would go on spinning for the next one.
 REST_AFTER_RUN = ("session.force_spinning_stop", "1")
-LARGEST = 2**31 - 1
 # ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
 

@@ -18,9 +18,8 @@ from roots_compress.checkpoints.inspect import STORAGE_KEYS
 from roots_compress.errors import InputError
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.quantized import QuantizedWeight
-from roots_compress.models.version1 import fields_of
 from tests.faults.commands import Commands
-from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
+from tests.tiny import tiny_checkpoint, tiny_fields, tiny_layer, tiny_tokenizer, tiny_tokens
 
 QUANTIZATION = {
     "group_size": 16,
@@ -291,7 +290,7 @@ def test_bad_config(saved: Path, changes: dict[str, Any], expected: str) -> None
     ],
 )
 def test_bad_config_of_version_1(saved: Path, changes: dict[str, Any], expected: str) -> None:
-    fields = {"model_type": "roots", **fields_of(tiny_config().spec), **changes}
+    fields = {"model_type": "roots", **tiny_fields(), **changes}
     (saved / "config.json").write_text(json.dumps(fields))
     error = refusal(saved)
     assert expected in error.message
