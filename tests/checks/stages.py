@@ -32,6 +32,7 @@ from roots_compress.stages.base import StageContext
 from roots_compress.stages.distill import student as students
 from roots_compress.stages.prune import refit
 from roots_compress.stages.prune import stage as prune_stage
+from roots_compress.stages.prune.layerwise import LayerErrors
 from roots_compress.stages.prune.targets.allocate import Allocation
 from roots_compress.stages.quantize import head as quantize_head
 from roots_compress.stages.quantize import stage as quantize_stage
@@ -86,13 +87,16 @@ def loud_mlp(factor: float) -> Checkpoint:
     return checkpoint
 
 
+UNCUT: list[LayerErrors] = [{"self_attn": None, "mlp": None}] * 2
+
+
 def mask_only(folder: Path) -> None:
     """Prune with a cut that sets weights to zero and removes none."""
 
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
         with torch.no_grad():
             model.get_parameter("model.layers.0.mlp.up_proj.weight")[:12] = 0.0
-        return prune_stage.Cut([], [], Allocation([shape(2, 2, 48)] * 2))
+        return prune_stage.Cut([], UNCUT, Allocation([shape(2, 2, 48)] * 2))
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)
@@ -103,7 +107,7 @@ def forget_a_layer(folder: Path) -> None:
 
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
         keep_units(model, Place(0, "mlp"), "mlp_channels", range(36))
-        return prune_stage.Cut([], [], Allocation([shape(2, 2, 36)] * 2))
+        return prune_stage.Cut([], UNCUT, Allocation([shape(2, 2, 36)] * 2))
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)

@@ -19,7 +19,7 @@ from roots_compress.models.blocks.base import Block, Half
 from roots_compress.models.layer import NORMS
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import Axis, OpSpec
-from roots_compress.models.spec import HEAD, ModelSpec
+from roots_compress.models.spec import ModelSpec
 
 Named = Iterator[tuple[str, Tensor]]
 """Parameters and their names in the student."""
@@ -91,8 +91,10 @@ def _inherited(student: RootsForCausalLM, teacher: RootsForCausalLM, layers: tup
             yield f"model.{name}.weight", module.weight[: own.num_embeddings, kept]
         elif not isinstance(module, nn.ModuleList):
             yield from stream.of_norm(f"model.{name}", module)
-    if isinstance(teacher.lm_head, nn.Linear):
-        yield f"{HEAD}.weight", teacher.lm_head.weight[:, kept]
+    for name, parameter in teacher.named_parameters(remove_duplicate=False):
+        if not name.startswith("model."):
+            # Of the head: what reads the stream. What also writes a stream of another width has no place.
+            yield name, parameter[..., kept] if parameter.shape[-1] == spec.width else parameter
     for number, layer in enumerate(layers):
         halves = {half.name: half for half in teacher.model.layers[layer].halves}
         for half in student.model.layers[number].halves:

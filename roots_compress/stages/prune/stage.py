@@ -198,15 +198,15 @@ def _check_result(model: RootsForCausalLM, original: RootsForCausalLM, allocatio
             remedy="Raise the ratios, or lower the target or multiple_of.",
         )
     planned = zip(original.config.spec.layers, allocation.targets, strict=True)
-    meant = [narrowed(layer, target) for layer, target in planned if target is not None]
-    for index, (layer, sublayers) in enumerate(zip(model.model.layers, meant, strict=True)):
-        for half, sublayer in zip(layer.halves, sublayers, strict=True):
+    shapes = [narrowed(layer, target) for layer, target in planned if target is not None]
+    for index, (layer, shape) in enumerate(zip(model.model.layers, shapes, strict=True)):
+        for half, sublayer in zip(layer.halves, shape, strict=True):
             for name, matrix in sublayer.op.matrices(model.config.hidden_size).items():
-                found = tuple(half.block.linear(name).weight.shape)
-                if found != (matrix.rows, matrix.width):
+                found, meant = tuple(half.block.linear(name).weight.shape), (matrix.rows, matrix.width)
+                if found != meant:
                     raise StageError(
                         f"pruning left layer {index}'s {half.name}.{name} with the shape {found}, and meant "
-                        f"{(matrix.rows, matrix.width)}",
+                        f"{meant}",
                         remedy="This is a fault of roots-compress: please report it.",
                     )
 

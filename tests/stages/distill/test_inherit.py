@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.spec import Place
 from roots_compress.stages.distill.inherit import inherit, spread
+from tests.specs import SPECS
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 
@@ -31,6 +33,24 @@ def test_a_student_of_the_teachers_shape_becomes_the_teacher() -> None:
     taken = inherit(same, teacher)
     assert taken.fresh == 0
     torch.testing.assert_close(same(tiny_tokens()).logits, teacher(tiny_tokens()).logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_so_it_does_with_norms_in_other_places_and_with_experts(kind: str) -> None:
+    teacher, same = tiny_model(0, **SPECS[kind]), student(**SPECS[kind])
+    assert inherit(same, teacher).fresh == 0
+    assert torch.equal(same(tiny_tokens()).logits, teacher(tiny_tokens()).logits)
+
+
+def test_experts_are_taken_by_number() -> None:
+    teacher = tiny_model(0, **SPECS["experts"])
+    spec = teacher.config.spec
+    place = Place(1, "mlp")
+    fewer = student(spec=spec.with_op(place, spec.op(place).cut("experts", 3)))
+    assert inherit(fewer, teacher).fresh == 0
+    theirs = dict(teacher.named_parameters())
+    for name, parameter in fewer.named_parameters():
+        assert torch.equal(parameter, theirs[name][: len(parameter)]), name
 
 
 def test_a_shallower_student_has_the_teachers_layers() -> None:

@@ -251,7 +251,7 @@ def test_an_unknown_student_is_refused_before_any_work(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"cross_entropy_weight": 0.0, "divergence_weight": 0.0}, "must be above 0"),
-        ({"cache": Path("caches")}, "cache needs top_k"),
+        ({"cache": Path("caches")}, "needs top_k"),
         ({"top_k": 8, "hidden_weight": 0.1}, "need the teacher itself"),
         ({"top_k": 8, "relation_weight": 0.1}, "need the teacher itself"),
         ({"top_k": 8, "on_policy_ratio": 0.1}, "need the teacher itself"),
