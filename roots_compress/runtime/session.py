@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnx
 import onnxruntime as ort
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.io.json_files import read_json_object
 from roots_compress.io.names import in_utf8
-from roots_compress.models.ops.base import LARGEST
-from roots_compress.models.version1 import read_spec
 from roots_compress.system.machine import own_instruction_set, saturates
 from roots_compress.system.memory import MORE_MEMORY, lacks_memory
 from roots_compress.system.threads import default_threads
@@ -46,6 +42,7 @@ NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 EXACT_INTEGER_SUMS = ("session.x64quantprecision", "1")
 # Lets threads rest as soon as a run is over, where they would go on spinning for the next one.
 REST_AFTER_RUN = ("session.force_spinning_stop", "1")
+LARGEST = 2**31 - 1
 # ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
 
@@ -82,12 +79,11 @@ def read_config(path: Path) -> tuple[int, int]:
     config = config_beside(path)
     config = config.get(OURS, config)
     try:
-        if config.get("model_type") == "roots":
-            spec = read_spec(config)
-            return spec.embeddings.vocabulary, spec.max_positions
-        vocab_size, max_context = config["vocab_size"], config["max_position_embeddings"]
-    except ValueError as error:
-        raise InputError(str(error), where=path, remedy=EXPORT_AGAIN) from None
+        if "embeddings" in config:
+            # Not as a specification: that takes pydantic, whose memory would count as serving's.
+            vocab_size, max_context = config["embeddings"]["vocabulary"], config["max_positions"]
+        else:
+            vocab_size, max_context = config["vocab_size"], config["max_position_embeddings"]
     except (KeyError, TypeError) as error:
         raise InputError(
             "config.json does not give vocab_size and max_position_embeddings",
@@ -167,6 +163,10 @@ def quantizes_blocks(graph: Path) -> bool:
     ONNX Runtime's CUDA provider (1.31) accepts such a node and fails when it runs: it has the blocked form
     for 4 bits only.
     """
+    # Imported here: a process that only serves on a CPU does not need them, and its memory is measured.
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
     try:
         nodes = onnx.load(graph, load_external_data=False).graph.node
     except (OSError, ValueError, DecodeError):
