@@ -264,7 +264,7 @@ CHECKS = [
         "prune.stage._check_result",
         forget_a_layer,
         StageError,
-        guard="if found != meant: ...",
+        guard="if found != ...: ...",
     ),
     Check(
         "a pruned model holds NaN",
@@ -285,7 +285,7 @@ CHECKS = [
         "quantize.stage._check_result",
         forget_a_matrix,
         StageError,
-        guard="if modules != ... or plain: ...",
+        guard="if not modules == matrices == ...: ...",
     ),
     Check(
         "a quantized scale is NaN",

@@ -26,25 +26,17 @@ BUGS = (
         Guard("prune.stage._check_result"),
         (
             Change(
-                "LayerwiseCutter._cut_mlp",
+                "LayerwiseCutter._cut_projection",
                 """
-keep_mlp_channels(...)
-self._refit(projection, ...)
+keep_units(self.model, ...)
+columns = ...
+if self.refitted: ...
 """,
                 """
-projection.weight.zero_()
-projection.weight[:, kept] = before_WC[:, kept]
+gone = torch.ones(projection.in_features, dtype=torch.bool)
+gone[columns_of(axis, units)] = False
+projection.weight[:, gone] = 0
 """,
-            ),
-            Change(
-                "LayerwiseCutter._cut_mlp",
-                "held.contributions(projection, ...)",
-                "self.stream.mlp(layer)",
-            ),
-            Change(
-                "LayerwiseCutter._cut_mlp",
-                "relative_error(before_WC, projection.weight, ...)",
-                "relative_error(before_WC, before_WC[:, kept], evidence.gram_CC, kept)",
             ),
         ),
     ),
@@ -56,8 +48,8 @@ projection.weight[:, kept] = before_WC[:, kept]
         (
             Change(
                 "models.resizing",
-                "[model.config.layers[index] for index in kept]",
-                "model.config.layers[: len(kept)]",
+                "tuple(spec.layers[index] for index in kept)",
+                "spec.layers[: len(kept)]",
             ),
         ),
     ),
@@ -69,8 +61,8 @@ projection.weight[:, kept] = before_WC[:, kept]
         (
             Change(
                 "models.resizing",
-                "layer.self_attn.layer_idx = index",
-                "layer.self_attn.layer_idx = max(layer.self_attn.layer_idx, index)",
+                "half.block.layer_idx = index",
+                "half.block.layer_idx = max(half.block.layer_idx, index)",
             ),
         ),
     ),

@@ -24,18 +24,22 @@ BUGS = (
         "Keys are cached as they are before rotary positions, and never rotated once cached.",
         FailingTest("test_decoding_through_the_cache_equals_one_forward"),
         (
-            Change("RootsAttention.context", "if cos_sin is not None: ...", ""),
             Change(
-                "RootsAttention.context",
+                "AttentionBlock.inner",
+                "query_BHTD, key_BGSD = rotate(query_BHTD, cos_sin), rotate(key_BGSD, cos_sin)",
+                "pass",
+            ),
+            Change(
+                "AttentionBlock.inner",
                 "context_BHTD = self._attend(query_BHTD, ...)",
                 """
-if cos_sin is not None:
+if spec.rope is not None:
     import torch
 
     query_BHTD = rotate(query_BHTD, cos_sin)
     new = rotate(key_BGSD[:, :, -tokens:], cos_sin)
     key_BGSD = torch.cat((key_BGSD[:, :, :-tokens], new), dim=2)
-context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, view)
+context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec.window, spec.causal])
 """,
             ),
         ),
@@ -84,7 +88,13 @@ context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, view)
         "dropout in evaluation",
         "The MLP drops a tenth of its channels, while evaluating as well.",
         Guard("check_parity"),
-        (Change("RootsMLP.forward", "self.inner(hidden_BTW)", "F.dropout(self.inner(hidden_BTW), 0.1)"),),
+        (
+            Change(
+                "MlpBlock.contribution",
+                "self.inner(x_BTW, context)",
+                "F.dropout(self.inner(x_BTW, context), 0.1)",
+            ),
+        ),
     ),
     Bug(
         "norm-epsilon",

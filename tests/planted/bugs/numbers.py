@@ -59,7 +59,9 @@ BUGS = (
         FailingTest("test_a_folded_model_computes_the_same"),
         (
             Change(
-                "Site.fold", "linear.weight.mul_(...)", "linear.weight.div_(scale_C.to(linear.weight.dtype))"
+                "BoundInput.fold",
+                "linear.weight.mul_(...)",
+                "linear.weight.div_(scale_C.to(linear.weight.dtype))",
             ),
         ),
     ),
