@@ -17,7 +17,7 @@ BUGS = (
         "perplexity over the wrong tokens",
         "Windows overlap by half, so most tokens are scored twice.",
         FailingTest("test_each_token_is_scored_once_after_bos"),
-        (Change("data.evaluation", "chosen[:, None] * stride", "chosen[:, None] * (stride // 2)"),),
+        (Change("data.evaluation", "start += stride", "start += stride // 2"),),
     ),
     Bug(
         "other-tokenizer",
