@@ -73,7 +73,8 @@ class OnnxEncoder:
         if inputs != set(ENCODER_INPUTS) or output not in outputs:
             raise InputError(
                 f"the graph's inputs {', '.join(sorted(inputs))[:200]} and outputs "
-                f"{', '.join(sorted(outputs))[:200]} are not an encoder's: {', '.join(ENCODER_INPUTS)}; {output}",
+                f"{', '.join(sorted(outputs))[:200]} are not an encoder's: "
+                f"{', '.join(ENCODER_INPUTS)}; {output}",
                 where=graph,
                 remedy=EXPORT_AGAIN,
             )

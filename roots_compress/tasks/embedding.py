@@ -52,7 +52,7 @@ class SentenceEmbedding(Task[Encoder]):
 
     def inputs(self, layers: int) -> Axes:
         """Return tokens, mask and token types."""
-        return dict.fromkeys(ENCODER_INPUTS, {0: "batch_size", 1: "sequence_length"})
+        return {name: {0: "batch_size", 1: "sequence_length"} for name in ENCODER_INPUTS}
 
     def outputs(self, layers: int) -> Axes:
         """Return the last hidden states and the vectors."""
