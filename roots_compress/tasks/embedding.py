@@ -16,7 +16,8 @@ import numpy as np
 from roots_compress.errors import InputError
 from roots_compress.runtime.encoder import ENCODER_INPUTS, Encoder, OnnxEncoder
 from roots_compress.runtime.prompts import check_finite
-from roots_compress.tasks.base import Axes, Metric, Outputs, ParityScript, ParityShape, Task, Workload
+from roots_compress.tasks.base import Axes, Outputs, ParityScript, ParityShape, Task
+from roots_compress.tasks.figures import Metric, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,15 +126,11 @@ class SentenceEmbedding(Task[Encoder]):
 
     def run_workloads(
         self, engine: Encoder, tokens_1T: NDArray[np.int64], length: int, decode_tokens: int
-    ) -> tuple[float, ...]:
+    ) -> tuple[tuple[int, float], ...]:
         """Encode one text of `length` tokens."""
         began = time.perf_counter()
         engine.encode(tokens_1T[:, :length])
-        return (time.perf_counter() - began,)
-
-    def amounts(self, length: int, decode_tokens: int) -> tuple[int, ...]:
-        """Return the tokens read."""
-        return (length,)
+        return ((length, time.perf_counter() - began),)
 
     def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
         """Return one token, one row and a ragged batch."""

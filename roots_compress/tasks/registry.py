@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from roots_compress.errors import InputError
-from roots_compress.models.spec import ModelSpec
 from roots_compress.runtime.session import config_beside
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.causal_lm import CausalLM
 from roots_compress.tasks.embedding import SentenceEmbedding
+
+if TYPE_CHECKING:
+    from roots_compress.models.spec import ModelSpec
 
 CAUSAL_LM: Final = CausalLM()
 TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM, SentenceEmbedding())

@@ -131,7 +131,7 @@ def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, t
     generated = roots("generate", run / "01-quantize", "--prompt", "x", code=2)
     assert "it reads a whole text at once and generates none" in generated
     assert "is not known of a model by itself" in roots(
-        "eval", run / "01-quantize", "--text", text, "--block-size", "32", code=2
+        "eval", run / "01-quantize", "--eval-data", text, "--block-size", "32", code=2
     )
     path.write_text(json.dumps({**recipe, "gates": {"max_perplexity_ratio": 1.1}}))
     refused = roots("run", path, "--run", tmp_path / "other", code=2)
