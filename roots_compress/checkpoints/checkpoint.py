@@ -109,7 +109,7 @@ def without_weights(info: SourceInfo) -> RootsForCausalLM:
     """
     config = _roots_config(info) if info.kind == "roots" else RootsConfig(spec=info.spec)
     with torch.device("meta"):
-        model: RootsForCausalLM = RootsForCausalLM(config)
+        model = cast(RootsForCausalLM, make_model(config))
     model.tie_weights()
     return model
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from roots_compress.checkpoints.sentence_transformers import with_pooling
 from roots_compress.checkpoints.weight_files import (
     COPY_AGAIN,
     directory_tensors,
@@ -128,6 +129,7 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     model_type = _model_type(config, config_path)
     if model_type != ROOTS:
         spec = FAMILIES[model_type].read_config(Switches(config, config_path))
+        spec = with_pooling(spec, directory)
     elif unknown := sorted(config.keys() - ROOTS_KEYS - BOOKKEEPING):
         raise InputError(
             f"has keys that no ROOTS model knows: {', '.join(unknown)[:200]}",

@@ -46,7 +46,8 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, directory / WEIGHTS, metadata={"format": "pt"})
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    model.generation_config.save_pretrained(directory)
+    if model.can_generate():
+        model.generation_config.save_pretrained(directory)
     save_tokenizer(checkpoint.tokenizer, directory)
 
 

@@ -26,10 +26,10 @@ def add_encoder(matrices: Matrices, names: RootsExporterConfig) -> None:
     mask_BT = inputs["attention_mask"]
     shape_BT = builder.op("Shape", inputs["input_ids"])
     shape_BTx = builder.op("Concat", shape_BT, builder.integers(-1), axis=0)
-    bias_B11T = _bias(builder, mask_BT)
+    bias_B1TT = _bias(builder, mask_BT)
 
     def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
-        return encoder_attention(matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B11T)
+        return encoder_attention(matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B1TT)
 
     hidden_NW = walk(matrices, _embedded(matrices, inputs), attend)
     with builder.scope("head"):
@@ -56,11 +56,15 @@ def _output(matrices: Matrices, names: RootsExporterConfig, name: str, value: ir
 
 
 def _bias(builder: GraphBuilder, mask_BT: ir.Value) -> ir.Value:
-    """Return what is added to scores, `B11T`: 0 at tokens, a large negative number at padding."""
+    """Return what is added to scores, `B1TT`: 0 at tokens, a large negative number at padding."""
     lowest = -1e4  # As ONNX Runtime's own attention masks; float16 holds it.
     seen_BT = builder.cast(mask_BT, ir.DataType.BOOL)
     bias_BT = builder.op("Where", seen_BT, builder.floats(0.0), builder.floats(lowest))
-    return builder.op("Unsqueeze", bias_BT, builder.integers(1, 2))
+    bias_B11T = builder.op("Unsqueeze", bias_BT, builder.integers(1, 2))
+    # ONNX Runtime's operator takes no mask that all queries share.
+    batch, tokens = builder.op("Shape", mask_BT, end=1), builder.op("Shape", mask_BT, start=1)
+    shape_B1TT = builder.op("Concat", batch, builder.integers(1), tokens, tokens, axis=0)
+    return builder.op("Expand", bias_B11T, shape_B1TT)
 
 
 def _embedded(matrices: Matrices, inputs: dict[str, ir.Value]) -> ir.Value:

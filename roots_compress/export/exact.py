@@ -8,6 +8,7 @@ graphs with their checkpoint can therefore not find a wrong scale. Without the r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -17,9 +18,11 @@ from onnx.helper import make_node
 
 from roots_compress.export.ops.fused_attention import LEVELS
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import make_model
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import changed
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedWeight
+from roots_compress.models.spec import HEAD
 
 SHAPING = ("Reshape", "Unsqueeze")
 FIRST_CACHE_SCALE = 12
@@ -45,14 +48,15 @@ def dequantized(model: RootsForCausalLM) -> RootsForCausalLM:
     for name, module in model.named_modules():
         if isinstance(module, QuantizedWeight):
             state[f"{name}.weight"] = module.dequantize()
-    table_VW = state["model.embed_tokens.weight"]
-    if lookup_scale_W is not None:
-        state |= {"lm_head.weight": table_VW, "model.embed_tokens.weight": table_VW * lookup_scale_W}
-    elif config.tie_word_embeddings:
-        state["lm_head.weight"] = table_VW
     # Made without storage, and given the tensors themselves: no second copy, no initialisation.
     with torch.device("meta"):
-        plain: RootsForCausalLM = RootsForCausalLM(config).eval()
+        plain = cast(RootsForCausalLM, make_model(config).eval())
+    table_VW = state["model.embed_tokens.weight"]
+    if lookup_scale_W is not None:
+        state["model.embed_tokens.weight"] = table_VW * lookup_scale_W
+    if config.tie_word_embeddings or lookup_scale_W is not None:
+        state[f"{HEAD}.weight"] = table_VW
+    state = {name: state[name] for name in plain.state_dict()}
     plain.load_state_dict(state, assign=True)
     plain.tie_weights()
     return plain

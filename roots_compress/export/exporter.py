@@ -156,7 +156,7 @@ def _write(
     model = checkpoint.model.eval()
     # What holds on to the weights ends with this call, so that the check can give them up.
     path, obstacles = write_graph(model, directory, portable=config.portable)
-    if model.generation_config is not None:
+    if model.can_generate() and model.generation_config is not None:
         model.generation_config.save_pretrained(directory)
     save_tokenizer(checkpoint.tokenizer, directory)
     return check_parity(model, path, config, release=release), obstacles

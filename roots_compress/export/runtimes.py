@@ -28,7 +28,7 @@ STATED_HEAD_SIZE = ("gemma",)
 
 
 def write_configs(model: RootsForCausalLM, directory: Path, *, shared_cache: bool) -> tuple[str, ...]:
-    """Write both files.
+    """Write both files; an encoder has no genai_config.json.
 
     Args:
         model: the checkpoint.
@@ -40,7 +40,8 @@ def write_configs(model: RootsForCausalLM, directory: Path, *, shared_cache: boo
     """
     document, obstacles = served_config(model.config, model.dtype)
     _write(directory / CONFIG, document)
-    _write(directory / GENAI_CONFIG, genai_config(model, shared_cache=shared_cache))
+    if "decoder" in model.config.spec.stacks:
+        _write(directory / GENAI_CONFIG, genai_config(model, shared_cache=shared_cache))
     return obstacles
 
 

@@ -14,26 +14,34 @@ from optimum.utils import DummyPastKeyValuesGenerator, DummyTextInputGenerator, 
 
 from roots_compress.models.config import RootsConfig
 from roots_compress.tasks.base import Axes, Task
-from roots_compress.tasks.registry import TASKS, task_of
+from roots_compress.tasks.registry import TASKS, task_of_spec
 
 
 class RaggedTextInputGenerator(DummyTextInputGenerator):
-    """Dummy tokens, and a left-padded mask whose rows have lengths from `shortest` to all of the tokens."""
+    """Dummy tokens, and a mask whose rows have lengths from `shortest` to all of the tokens.
+
+    Decoders read rows padded on the left, encoders rows padded on the right.
+    """
 
     def __init__(
         self, task: str, normalized_config: NormalizedTextConfig, shortest: int = 1, **shape: Any
     ) -> None:
         super().__init__(task, normalized_config, **shape)
-        self.shortest = shortest
+        self.shortest, self.normalized_config = shortest, normalized_config
 
     def generate(
         self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
     ) -> Any:
-        """Return one input, `(B, T)`: the tokens, the mask, or the positions that follow from the mask."""
+        """Return one input, `(B, T)`: the tokens, the mask, the positions that follow from it, or types."""
         if input_name == "input_ids":
             return super().generate(input_name, framework, int_dtype, float_dtype)
-        lengths_B = torch.linspace(self.sequence_length, self.shortest, self.batch_size).long()
+        spec = self.normalized_config.spec
         slots_T = torch.arange(self.sequence_length)
+        if input_name == "token_type_ids":
+            return (slots_T % (spec.embeddings.token_types or 1)).repeat(self.batch_size, 1)
+        lengths_B = torch.linspace(self.sequence_length, self.shortest, self.batch_size).long()
+        if "encoder" in spec.stacks:
+            return (slots_T < lengths_B[:, None]).long()
         mask_BT = (slots_T >= self.sequence_length - lengths_B[:, None]).long()
         if input_name == "position_ids":
             return (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
@@ -104,7 +112,7 @@ def exporter_config(config: RootsConfig, *, half: bool) -> RootsExporterConfig:
     constructor = TasksManager.get_exporter_config_constructor(
         exporter="onnx",
         model_type=config.model_type,
-        task=task_of(config.architectures).optimum_name,
+        task=task_of_spec(config.spec).optimum_name,
         library_name="transformers",
     )
     return cast(RootsExporterConfig, constructor(config, float_dtype="fp16" if half else "fp32"))

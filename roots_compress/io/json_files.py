@@ -52,17 +52,32 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not a regular file, not UTF-8, not one JSON object, or names a key twice.
     """
+    return _object(read_json(path), path)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; raises as `read_json_object` does, but for its not being an object."""
     if regular_file(path) > MAX_JSON_BYTES:
         raise InputError(f"is larger than {MAX_JSON_BYTES >> 20} MB, too large for JSON", where=path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=path) from None
-    return parse_json_object(data, path)
+    return _parsed(data, path)
 
 
 def parse_json_object(data: bytes, where: str | Path) -> dict[str, Any]:
     """Return the object that JSON text holds; raises as `read_json_object` does."""
+    return _object(_parsed(data, where), where)
+
+
+def _object(value: Any, where: str | Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        _refuse(f"holds a JSON {type(value).__name__} where an object is needed", where)
+    return value
+
+
+def _parsed(data: bytes, where: str | Path) -> Any:
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
@@ -77,8 +92,6 @@ def parse_json_object(data: bytes, where: str | Path) -> dict[str, Any]:
         _refuse(f"is not valid JSON: {error}", where)
     if HALF_SURROGATE.search(data) and not _is_text(value):
         _refuse("holds half a surrogate pair, which is no character", where)
-    if not isinstance(value, dict):
-        _refuse(f"holds a JSON {type(value).__name__} where an object is needed", where)
     return value
 
 

@@ -15,7 +15,7 @@ from roots_compress.configs.recipe.schema import Recipe, placed_stages, training
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
-from roots_compress.errors import InputError, located
+from roots_compress.errors import InputError, located, recipe_key
 from roots_compress.io.disk import FileHashes
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
 from roots_compress.run.marker import refuse_foreign
@@ -26,6 +26,9 @@ from roots_compress.stages.registry import stage_of
 from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import CAUSAL_LM
+
+OF_ANY_TASK = frozenset({"max_bytes", "min_size_ratio"})
+"""Gates on what every model has."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     refuse_inside(folder, recipe.model)
     check_cache_folders(recipe, folder)
     info = _first_model(recipe)
+    _check_gates(recipe, info.task)
     check_chain(recipe, info)
     if _may_lack_device(recipe):
         _resolve_device(recipe)
@@ -106,6 +110,22 @@ def _first_model(recipe: Recipe) -> ModelInfo:
             remedy="Name the checkpoint from before quantization.",
         )
     return ModelInfo.of(source)
+
+
+def _check_gates(recipe: Recipe, task: Task[Any]) -> None:
+    """Refuse a gate on a figure that the models' task does not have.
+
+    Raises:
+        InputError: there is such a one.
+    """
+    for gate in recipe.gates.model_dump(exclude_none=True):
+        if gate not in task.gates | OF_ANY_TASK:
+            known = ", ".join(sorted((task.gates | OF_ANY_TASK) & type(recipe.gates).model_fields.keys()))
+            raise InputError(
+                f"bounds a figure that models for {task.name} do not have",
+                where=recipe_key("gates", gate),
+                remedy=f"Use one of: {known}.",
+            )
 
 
 def _may_lack_device(recipe: Recipe) -> bool:

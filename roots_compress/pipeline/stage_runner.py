@@ -68,7 +68,11 @@ def make_stage(
     # From here on what lies on the disk counts: it is what will be committed and what the next stage reads.
     checkpoint = load_checkpoint(workspace.checkpoint)
     task = setting.task
-    examples = held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer, task)
+    first = run.stages()[0].checkpoint if index else workspace.checkpoint
+    examples = task.with_original(
+        held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer, task),
+        lambda: load_checkpoint(first).model,
+    )
     with bar(console, task.metric.heading) as progress:
         metrics = measure_quality(
             workspace.onnx,

@@ -224,6 +224,12 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
     pasts = [name for name in inputs if name.startswith(PAST)]
+    if not pasts and "position_ids" not in inputs:
+        raise InputError(
+            "the graph is an encoder's: it reads a whole text at once and generates none",
+            where=graph,
+            remedy="Name a graph of a causal language model.",
+        )
     expected_outputs = {"logits", *(PRESENT + name.removeprefix(PAST) for name in pasts)}
     if set(inputs) != {*TOKEN_INPUTS, *pasts} or set(outputs) != expected_outputs:
         raise InputError(
@@ -282,6 +288,19 @@ def run_bound(session: Any, binding: Any, graph: Path) -> None:
     """
     try:
         session.run_with_iobinding(binding)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
+        said = " ".join(str(error).split())[:500]
+        raise _refusal(f"cannot run the graph: {said}", error, graph) from error
+
+
+def run_session(session: Any, output: str, feeds: dict[str, Any], graph: Path) -> Any:
+    """Run a session on arrays; return one output.
+
+    Raises:
+        InputError, StageError: as `run_bound` raises them.
+    """
+    try:
+        return session.run([output], feeds)[0]
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
         said = " ".join(str(error).split())[:500]
         raise _refusal(f"cannot run the graph: {said}", error, graph) from error

@@ -24,7 +24,7 @@ from roots_compress.models.spec import ModelSpec
 from roots_compress.results import GateResult, Json
 from roots_compress.stages.estimates import Estimate, least
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.registry import CAUSAL_LM
+from roots_compress.tasks.registry import CAUSAL_LM, task_of_spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -61,7 +61,8 @@ class ModelInfo:
                 check_vocabulary(loaded, source.vocab_size, source.path)
             return loaded
 
-        return cls(source.limits, source.spec, source.vocab_size, cache(tokenizer), source)
+        task = task_of_spec(source.spec)
+        return cls(source.limits, source.spec, source.vocab_size, cache(tokenizer), source, task)
 
     def without_weights(self) -> Checkpoint:
         """Return the model of the files, its tensors without storage, with its tokenizer.

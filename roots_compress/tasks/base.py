@@ -9,7 +9,7 @@ Shape legend: B batch, T tokens, N windows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
-    from roots_compress.models.modeling import RootsForCausalLM
+    from roots_compress.models.modeling import RootsWithHead
     from roots_compress.progress import Progress
     from roots_compress.training.objective import Objective
 
@@ -91,6 +91,8 @@ class Task(ABC, Generic[Engine]):
     """In `metrics.json`, and where a request says which task is meant."""
     heads: ClassVar[tuple[str, ...]]
     """A class of models, as `architectures` of config.json names it, is for this task if it ends so."""
+    head_kind: ClassVar[str]
+    """The kind of head (`models/ops/heads.py`) that such a model's specification has."""
     optimum_name: ClassVar[str]
     """The task in optimum's words."""
     metrics: ClassVar[tuple[Metric, ...]]
@@ -138,6 +140,14 @@ class Task(ABC, Generic[Engine]):
             if name not in figures:
                 yield f"{name} is missing, or is not a number"
 
+    @property
+    def gates(self) -> frozenset[str]:
+        """The names of the gates that bound this task's figures."""
+        bounds = [metric.bound for metric in self.metrics]
+        bounds += [f"{metric.bound}_ratio" for metric in self.metrics if metric.relative]
+        bounds += [f"max_{workload.time_name}" for workload in self.workloads]
+        return frozenset((*bounds, *(f"min_{workload.phase}_speedup" for workload in self.workloads)))
+
     # The graph.
 
     @abstractmethod
@@ -161,7 +171,7 @@ class Task(ABC, Generic[Engine]):
         """
 
     @abstractmethod
-    def serve_model(self, model: RootsForCausalLM) -> Engine:
+    def serve_model(self, model: RootsWithHead) -> Engine:
         """Return the engine that runs a checkpoint's own model."""
 
     @abstractmethod
@@ -183,6 +193,17 @@ class Task(ABC, Generic[Engine]):
         Raises:
             InputError: the text is too short.
         """
+
+    def with_original(
+        self, examples: EvaluationWindows, original: Callable[[], RootsWithHead]
+    ) -> EvaluationWindows:
+        """Return the examples with what quality compares with, where that is a run's first model.
+
+        Args:
+            examples: as `examples` returns them.
+            original: loads that model.
+        """
+        return examples
 
     @abstractmethod
     def quality(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
-    from roots_compress.models.modeling import RootsForCausalLM
+    from roots_compress.models.modeling import RootsWithHead
     from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.training.objective import Objective
@@ -37,6 +37,7 @@ class CausalLM(Task[LanguageModel]):
 
     name = "causal_lm"
     heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")
+    head_kind = "lm"
     optimum_name = "text-generation-with-past"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("perplexity", "perplexity", "lower"),
@@ -77,10 +78,12 @@ class CausalLM(Task[LanguageModel]):
         """Open a decoder with a cache; see `OnnxEngine.open`."""
         return OnnxEngine.open(graph, threads=threads, provider=provider)
 
-    def serve_model(self, model: RootsForCausalLM) -> LanguageModel:
+    def serve_model(self, model: RootsWithHead) -> LanguageModel:
         """Return the checkpoint's own model as an engine."""
+        from roots_compress.models.modeling import RootsForCausalLM
         from roots_compress.runtime.torch_engine import TorchEngine
 
+        assert isinstance(model, RootsForCausalLM)
         return TorchEngine(model)
 
     def require_sound(self, engine: LanguageModel) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from roots_compress.errors import InputError
 from roots_compress.runtime.session import config_beside
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.causal_lm import CausalLM
+from roots_compress.tasks.embedding import SentenceEmbedding
+
+if TYPE_CHECKING:
+    from roots_compress.models.spec import ModelSpec
 
 CAUSAL_LM: Final = CausalLM()
-TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM,)
+TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM, SentenceEmbedding())
 
 
 def task_named(name: str) -> Task[Any]:
@@ -47,6 +51,22 @@ def task_of(architectures: Sequence[str] | None) -> Task[Any]:
     raise InputError(
         f"no task is known for {', '.join(architectures):.80}",
         remedy=f"Name a model whose class ends in one of: {heads}.",
+    )
+
+
+def task_of_spec(spec: ModelSpec) -> Task[Any]:
+    """Return the task of a model by its specification.
+
+    Raises:
+        InputError: no task is known for its head.
+    """
+    for task in TASKS:
+        if task.head_kind == spec.head.kind:
+            return task
+    kinds = ", ".join(task.head_kind for task in TASKS)
+    raise InputError(
+        f"no task is known for a head of the kind '{spec.head.kind}'",
+        remedy=f"Name a model with a head of the kind: {kinds}.",
     )
 
 

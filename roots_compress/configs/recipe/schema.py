@@ -50,14 +50,22 @@ class GatesConfig(Settings):
 
     max_perplexity_ratio: PositiveFloat | None = None
     """Largest perplexity, as a multiple of the baseline's."""
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Smallest mean cosine of sentence embeddings to the baseline's."""
     max_bytes: PositiveInt | None = None
     """Largest graph, in bytes: every file it needs to run."""
     max_decode_ms: PositiveFloat | None = None
     """Most milliseconds for a token decoded, on this machine, at the longest of the evaluation's contexts."""
+    max_encode_ms: PositiveFloat | None = None
+    """Most milliseconds for a token of a text that an encoder reads, at the longest of the evaluation's
+    contexts."""
     min_size_ratio: PositiveFloat | None = None
     """Smallest ratio of the baseline's bytes to the final graph's: 4.0 asks for a quarter of the size."""
     min_decode_speedup: PositiveFloat | None = None
     """Smallest ratio of the final graph's decode speed to the baseline's, both measured in the same run."""
+
+    min_encode_speedup: PositiveFloat | None = None
+    """Smallest ratio of the final encoder's speed to the baseline's, both measured in the same run."""
 
 
 class SearchConfig(Settings):

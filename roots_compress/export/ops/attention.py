@@ -69,7 +69,7 @@ def encoder_attention(
     x_NW: ir.Value,
     shape_BTx: ir.Value,
     mask_BT: ir.Value,
-    bias_B11T: ir.Value,
+    bias_B1TT: ir.Value,
 ) -> ir.Value:
     """Return what an attention over a whole text gives, `NW`.
 
@@ -80,7 +80,7 @@ def encoder_attention(
         x_NW: what it reads.
         shape_BTx: batch, tokens, and -1 for what is left.
         mask_BT: 1 at tokens.
-        bias_B11T: 0 at tokens, lowest at padding.
+        bias_B1TT: 0 at tokens, lowest at padding.
     """
     assert not op.causal, "an encoder's attention is causal"
     assert op.window is None, "an encoder's attention has a window"
@@ -95,7 +95,7 @@ def encoder_attention(
             query,
             key,
             value,
-            bias_B11T,
+            bias_B1TT,
             scale=op.factor,
             q_num_heads=op.heads,
             kv_num_heads=op.kv_heads,

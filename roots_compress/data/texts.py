@@ -1,0 +1,84 @@
+"""Held-out texts for encoders: paragraphs, each read by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.data.documents import Document
+from roots_compress.data.encoding import encode
+from roots_compress.data.fingerprint import text_sha256
+from roots_compress.data.special_tokens import closing_ids, opening_ids
+from roots_compress.data.tokenizers import tokenizer_sha256
+from roots_compress.data.windows import EvaluationWindows
+from roots_compress.errors import InputError, recipe_key
+
+BLANK_LINE = re.compile(r"\n\s*\n")
+
+
+@dataclass(frozen=True)
+class EvaluationTexts(EvaluationWindows):
+    """Texts padded on the right to one length; N texts of at most T tokens."""
+
+    mask: NDArray[np.int64]
+    """`(N, T)`, 0 at padding."""
+    original: NDArray[np.float32] | None = None
+    """What the model that a run begins with makes of each, where a task compares with it."""
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens of all texts."""
+        return int(self.mask.sum())
+
+
+def evaluation_texts(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, longest: int, limit: int
+) -> EvaluationTexts:
+    """Return paragraphs of held-out text at even distances, opened and closed as the tokenizer does it.
+
+    Args:
+        documents: the text; blank lines part its paragraphs.
+        tokenizer: of the model.
+        longest: most tokens of a paragraph; the rest of a longer one is left out.
+        limit: most paragraphs.
+
+    Raises:
+        InputError: there is no text, or no room for one between what opens and closes it.
+    """
+    opening, closing = opening_ids(tokenizer), closing_ids(tokenizer)
+    room = longest - len(opening) - len(closing)
+    if room < 1:
+        raise InputError(
+            f"{longest} tokens have no room for text between what the tokenizer puts around it",
+            where=recipe_key("evaluation", "block_size"),
+            remedy="Raise it.",
+        )
+    parts = (part for document in documents for part in BLANK_LINE.split(document.text))
+    paragraphs = [part for part in parts if part.strip()]
+    if not paragraphs:
+        raise InputError(
+            "the held-out text is empty", where=recipe_key("data", "eval"), remedy="Give some text."
+        )
+    count = min(limit, len(paragraphs))
+    chosen = [paragraphs[index * len(paragraphs) // count] for index in range(count)]
+    read: list[list[int]] = [[] for _ in chosen]
+    for piece in encode(chosen, tokenizer, places=False):
+        read[piece.number].extend(piece.tokens.ids.tolist())
+    input_ids = np.full((count, longest), tokenizer.pad_token_id or 0, dtype=np.int64)
+    mask = np.zeros_like(input_ids)
+    for row, ids in enumerate(read):
+        text = [*opening, *ids[:room], *closing]
+        input_ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    return EvaluationTexts(
+        input_ids=input_ids,
+        bos=bool(opening),
+        text_bytes=sum(len(text.encode()) for text in chosen),
+        text_sha256=text_sha256(documents),
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        mask=mask,
+    )

@@ -1,0 +1,109 @@
+"""A model that reads whole texts at once, as tasks use it, and its graph behind ONNX Runtime.
+
+Shape legend: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roots_compress.errors import InputError
+from roots_compress.runtime.protocol import Tokens
+from roots_compress.runtime.session import EXPORT_AGAIN, Provider, open_session, read_config, run_session
+
+ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class Encoder(Protocol):
+    """A model without a cache."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids that it takes."""
+        ...
+
+    @property
+    def max_context(self) -> int:
+        """The most tokens of a text."""
+        ...
+
+    def encode(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> NDArray[np.float32]:
+        """Return what the model makes of texts, one row each.
+
+        Args:
+            input_ids: `(B, T)`, padded on the right.
+            attention_mask: `(B, T)`, 0 at padding; None where nothing is padded.
+
+        Raises:
+            InputError: there are more tokens than the model reads, or an id that it does not know.
+        """
+        ...
+
+
+class OnnxEncoder:
+    """Serves one output of an encoder's graph."""
+
+    def __init__(self, session: Any, output: str, vocab_size: int, max_context: int, graph: Path) -> None:
+        self._session, self._output, self._graph = session, output, graph
+        self.vocab_size, self.max_context = vocab_size, max_context
+
+    @classmethod
+    def open(
+        cls, graph: Path, output: str, *, threads: int | None = None, provider: Provider = "auto"
+    ) -> OnnxEncoder:
+        """Open a graph whose files have been checked by `graph_files`.
+
+        Args:
+            graph: the file.
+            output: the name of the output to serve.
+            threads: threads within an operator; None for as many as `default_threads` counts.
+            provider: where to run; `auto` takes a CUDA device where there is one.
+
+        Raises:
+            InputError: the graph is not an encoder with this output, or this machine lacks the provider.
+        """
+        vocab_size, max_context = read_config(graph.parent / "config.json")
+        session = open_session(graph, threads=threads, provider=provider)
+        inputs = {value.name for value in session.get_inputs()}
+        outputs = {value.name for value in session.get_outputs()}
+        if inputs != set(ENCODER_INPUTS) or output not in outputs:
+            raise InputError(
+                f"the graph's inputs {', '.join(sorted(inputs))[:200]} and outputs "
+                f"{', '.join(sorted(outputs))[:200]} are not an encoder's: "
+                f"{', '.join(ENCODER_INPUTS)}; {output}",
+                where=graph,
+                remedy=EXPORT_AGAIN,
+            )
+        return cls(session, output, vocab_size, max_context, graph)
+
+    def encode(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> NDArray[np.float32]:
+        """Return the output; see `Encoder.encode`."""
+        check_texts(self, input_ids)
+        mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
+        feeds = dict(zip(ENCODER_INPUTS, (input_ids, mask, np.zeros_like(input_ids)), strict=True))
+        found: NDArray[np.float32] = run_session(self._session, self._output, feeds, self._graph)
+        return found
+
+
+def check_texts(engine: Encoder, input_ids: Tokens) -> None:
+    """Refuse texts that a model cannot read.
+
+    Raises:
+        InputError: there are more tokens than the model reads, or an id that it does not know.
+    """
+    tokens = input_ids.shape[1]
+    if tokens > engine.max_context:
+        raise InputError(
+            f"a text of {tokens} tokens is longer than the model's {engine.max_context}",
+            remedy="Shorten the text.",
+        )
+    low, high = int(input_ids.min()), int(input_ids.max())
+    if low < 0 or high >= engine.vocab_size:
+        raise InputError(
+            f"token id {low if low < 0 else high} is outside the model's vocabulary of {engine.vocab_size}",
+            remedy="Use the tokenizer the model was trained with.",
+        )

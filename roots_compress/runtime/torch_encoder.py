@@ -1,0 +1,32 @@
+"""A checkpoint's own encoder behind the `Encoder` protocol."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from roots_compress.models.modeling import RootsWithHead
+from roots_compress.runtime.encoder import check_texts
+from roots_compress.runtime.protocol import Tokens
+
+
+class TorchEncoder:
+    """Serves a model in evaluation mode, on the device and in the dtype it has; outputs are float32."""
+
+    def __init__(self, model: RootsWithHead) -> None:
+        self._model = model.eval()
+        self.vocab_size = model.config.vocab_size
+        self.max_context = model.config.max_position_embeddings
+
+    @torch.inference_mode()
+    def encode(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> NDArray[np.float32]:
+        """Return what the model's head gives; see `Encoder.encode`."""
+        check_texts(self, input_ids)
+        ids_BT = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self._model.device)
+        mask_BT = None
+        if attention_mask is not None:
+            mask_BT = torch.from_numpy(np.ascontiguousarray(attention_mask)).to(self._model.device)
+        given = self._model(ids_BT, attention_mask=mask_BT)
+        found: NDArray[np.float32] = given[0].float().cpu().numpy()
+        return found

@@ -1,0 +1,139 @@
+"""Sentence embeddings from a folder of sentence-transformers to a report, with a tiny BERT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+from typer.testing import CliRunner
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.cli.app import app
+from roots_compress.errors import InputError
+from roots_compress.models.ops.heads import EmbeddingHead
+from tests.tiny import TEXT, VOCAB_SIZE, tiny_tokenizer, tiny_tokens
+
+TRANSFORMER, POOLING, NORMALIZE = (
+    {"type": f"sentence_transformers.models.{kind}", "path": path}
+    for kind, path in (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
+)
+
+
+@pytest.fixture(scope="module")
+def bert() -> BertModel:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        pad_token_id=2,
+    )
+    model: BertModel = BertModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.2)
+    return model
+
+
+@pytest.fixture
+def source(bert: BertModel, tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    bert.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    describe(folder, "mean", TRANSFORMER, POOLING, NORMALIZE)
+    return folder
+
+
+def describe(folder: Path, pooling: str, *modules: dict[str, str]) -> None:
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    name = {"mean": "mean_tokens", "first": "cls_token", "max": "max_tokens"}[pooling]
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{name}": True}))
+
+
+def roots(*arguments: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    said = " ".join((result.output + str(result.exception or "")).split())
+    assert (result.exit_code == 0) == (code == 0), said
+    return said
+
+
+def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -> None:
+    describe(source, "first", TRANSFORMER, POOLING)
+    assert inspect_source(source).spec.head == EmbeddingHead(pooling="first", normalised=False)
+    describe(source, "max", TRANSFORMER, POOLING)
+    with pytest.raises(InputError, match="pools by pooling_mode_max_tokens"):
+        inspect_source(source)
+    describe(source, "mean", TRANSFORMER, POOLING, {"type": "a.Dense", "path": "2_Dense"})
+    with pytest.raises(InputError, match="has the modules Transformer, Pooling, Dense"):
+        inspect_source(source)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_checkpoint_and_graphs_give_the_source_s_vectors(
+    bert: BertModel, source: Path, tmp_path: Path, pooling: str
+) -> None:
+    describe(source, pooling, TRANSFORMER, POOLING, NORMALIZE)
+    ids_BT = tiny_tokens(2, 12)
+    mask_BT = torch.ones_like(ids_BT)
+    mask_BT[1, 7:] = 0
+    with torch.no_grad():
+        hidden_BTW = bert(ids_BT, attention_mask=mask_BT).last_hidden_state
+        mean_BW = (hidden_BTW * mask_BT[..., None]).sum(dim=1) / mask_BT.sum(dim=1, keepdim=True)
+        expected_BW = torch.nn.functional.normalize(mean_BW if pooling == "mean" else hidden_BTW[:, 0])
+        ours = load_checkpoint(source).model(ids_BT, attention_mask=mask_BT)
+    torch.testing.assert_close(ours.last_hidden_state, expected_BW, atol=1e-5, rtol=0)
+    for name, options in (("fused", ()), ("portable", ("--portable",))):
+        roots("export", source, "--out", tmp_path / name, *options)
+        session = ort.InferenceSession(tmp_path / name / "model.onnx")
+        feeds = {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": torch.zeros_like(ids_BT)}
+        (vectors_BW,) = session.run(["sentence_embedding"], {key: ids.numpy() for key, ids in feeds.items()})
+        np.testing.assert_allclose(vectors_BW, expected_BW.numpy(), atol=1e-5)
+
+
+def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, tmp_path: Path) -> None:
+    text, run = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text("\n\n".join([TEXT] * 40))
+    recipe = {
+        "name": "tiny",
+        "model": str(source),
+        "data": {"train": [str(text)]},
+        "evaluation": {"windows": 4, "block_size": 32, "contexts": [16], "repeats": 1},
+        "stages": [
+            {
+                "kind": "quantize",
+                "scheme": "int8",
+                "products": "float",
+                "calibration": {"windows": 8, "block_size": 32},
+            }
+        ],
+        "gates": {"min_cosine": 0.98},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    roots("run", path, "--run", run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["task"] == "sentence_embedding"
+    baseline, quantized = metrics["stages"]
+    assert baseline["cosine"] == pytest.approx(1, abs=1e-6)
+    assert 0.98 <= quantized["cosine"] < 1
+    assert "encode_tokens_per_second" in quantized
+    assert "cosine" in roots("report", run)
+    generated = roots("generate", run / "01-quantize", "--prompt", "x", code=2)
+    assert "it reads a whole text at once and generates none" in generated
+    assert "is not known of a model by itself" in roots(
+        "eval", run / "01-quantize", "--eval-data", text, "--block-size", "32", code=2
+    )
+    path.write_text(json.dumps({**recipe, "gates": {"max_perplexity_ratio": 1.1}}))
+    refused = roots("run", path, "--run", tmp_path / "other", code=2)
+    assert "max_perplexity_ratio" in refused
+    assert "models for sentence_embedding do not have" in refused
