@@ -15,6 +15,8 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoi
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.recipe.loading import parse_recipe, resolved
 from roots_compress.export.exporter import export_checkpoint
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.mlp import Mlp
 from roots_compress.run.stages import stage_folder_name
 from roots_compress.run.store import RunFolder
 from tests.chains import write_text
@@ -92,15 +94,17 @@ def write_gguf(path: Path) -> None:
     # Two tokens more than the tokenizer has: transformers' conversion would add them.
     model, tokenizer = tiny_model(vocab_size=VOCAB_SIZE + 2), tiny_tokenizer()
     config = model.config
-    layer = config.layers[0]
+    attention, mlp = (sublayer.op for sublayer in config.spec.layers[0])
+    assert isinstance(attention, Attention)
+    assert isinstance(mlp, Mlp)
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(len(config.layers))
+    writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(layer["intermediate_size"])
-    writer.add_head_count(layer["num_attention_heads"])
-    writer.add_head_count_kv(layer["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_feed_forward_length(mlp.channels)
+    writer.add_head_count(attention.heads)
+    writer.add_head_count_kv(attention.kv_heads)
+    writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(config.vocab_size)
     serialised = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -119,12 +123,12 @@ def write_gguf(path: Path) -> None:
         "model.norm.weight": "output_norm.weight",
     }
     parts = {
-        "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+        "self_attn_pre_norm": "attn_norm", "mlp_pre_norm": "ffn_norm",
         "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
         "self_attn.o_proj": "attn_output",
         "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
     }  # fmt: skip
-    for number in range(len(config.layers)):
+    for number in range(config.num_hidden_layers):
         for ours, theirs in parts.items():
             names[f"model.layers.{number}.{ours}.weight"] = f"blk.{number}.{theirs}.weight"
     state = model.state_dict()
