@@ -117,30 +117,44 @@ def wrong_value(bench: Bench) -> Request:
     return met(bench, family, family, as_student=False)
 
 
-def wrong_layer(bench: Bench) -> Request:
-    """Give one layer of a ROOTS model widths that it cannot have, or not with these weights."""
+OP_KEYS: dict[str, tuple[Any, ...]] = {
+    "heads": (*NUMBERS, 3, 5),
+    "kv_heads": (*NUMBERS, 3, 5),
+    "head_dim": (*NUMBERS, 3, 5),
+    "channels": (*NUMBERS, 3, 5),
+    "window": (0, -1, "4", 1.5, [], True),
+    "rope": (
+        "default",
+        3,
+        {"theta": 0},
+        {"rotary_dim": 3},
+        {"rotary_dim": 512},
+        {"scaling": {"kind": "ntk"}},
+    ),
+    "qk_norm": ("head", {"over": "all"}, {"eps": 0}),
+    "scale": (0, -1.0, "x", []),
+    "softcap": (0, "x", []),
+    "sparse": ("block", {"kind": "flash"}, {"kind": "top_m"}, {"kind": "top_m", "keys": 0}),
+    "activation": ("swish", "", None, 3),
+    "causal": ("yes", 3),
+    "kind": ("conv", None, 3, []),
+    "new": (1, None, "x"),
+}
+"""Values that a block of a specification cannot have, or not with these weights."""
+
+
+def wrong_block(bench: Bench) -> Request:
+    """Give one block of a ROOTS model numbers that it cannot have, or not with these weights."""
     folder = bench.take("ckpt")
-    key = bench.random.choice(
-        (
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "intermediate_size",
-            "sliding_window",
-            "new",
-        )
-    )
-    values = (0, -1, "4", 3, 1.5, [], HUGE) if key == "sliding_window" else (None, *NUMBERS[1:], 3, 5)
-    value: Any = bench.random.choice(
-        [each for each in values if not (key == "sliding_window" and each in (3, HUGE))]
-    )
+    key = bench.random.choice(tuple(OP_KEYS))
+    value = bench.random.choice(OP_KEYS[key])
 
     def change(config: dict[str, Any]) -> None:
-        layer = bench.random.choice(config["layers"])
-        if bench.random.random() < 0.2 and key in layer and key != "sliding_window":
-            del layer[key]
+        op = bench.random.choice(bench.random.choice(config["stacks"]["decoder"]["layers"]))["op"]
+        if bench.random.random() < 0.2 and key in ("kind", "heads", "channels") and key in op:
+            del op[key]
         else:
-            layer[key] = value
+            op[key] = value
 
     edit(folder, change)
     return met(bench, "ckpt", "ckpt", as_student=False)
@@ -291,7 +305,7 @@ GENERATORS: tuple[Generator, ...] = tuple(
     Generator(f"checkpoint: {name}", classes, make, count)
     for name, classes, make, count in (
         ("wrong value", (31, 32, 33, 45, 46, 47, 54, 87, 103), wrong_value, 260),
-        ("wrong layer", (32, 45, 103), wrong_layer, 70),
+        ("wrong layer", (32, 45, 103), wrong_block, 70),
         ("unknown key", (33, 34), unknown_key, 120),
         ("model type", (33,), wrong_type, 26),
         ("code", (34,), code, 24),

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tests.bad_inputs.cases import ON_TEXT, Bench, Generator, Request
+from tests.tiny import tiny_fields
 from tests.verbs import verbs
 
 MODEL_VERBS: tuple[tuple[str, ...], ...] = (
@@ -232,7 +233,7 @@ def student_file(bench: Bench) -> Request:
     """Give a student's shape that is none, or one that no machine holds."""
     bench.take("ckpt")
     bench.take("prose")
-    config = json.loads((bench.good / "ckpt" / "config.json").read_text())
+    config = {"model_type": "roots", **tiny_fields()}
     layer = config["layers"][0]
     changes: tuple[dict[str, Any], ...] = (
         {"layers": []}, {"layers": 3}, {"vocab_size": 301}, {"hidden_size": "32"}, {"hiden_size": 32},
@@ -277,7 +278,7 @@ def student_too_large(bench: Bench) -> Request:
     """Give a student's shape that no machine holds."""
     bench.take("ckpt")
     bench.take("prose")
-    config = json.loads((bench.good / "ckpt" / "config.json").read_text())
+    config = {"model_type": "roots", **tiny_fields()}
     layer = {**config["layers"][0], bench.random.choice(("intermediate_size", "head_dim")): 2**30}
     bench.write("student.json", json.dumps({**config, "layers": [layer] * bench.random.randrange(4, 99)}))
     command = ("distill", "--teacher", "ckpt", "--student", "student.json", "--train-block-size", "32")

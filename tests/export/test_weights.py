@@ -117,7 +117,7 @@ def test_formats_may_be_mixed() -> None:
 def test_a_token_of_zeros_stays_zero() -> None:
     model = tiny_quantized("w8a8")
     with torch.no_grad():
-        model.model.layers[0].input_layernorm.weight.zero_()
+        model.model.layers[0].self_attn_pre_norm.weight.zero_()
     input_ids = tiny_tokens(1, 6)
     mask = torch.ones_like(input_ids)
     actual = serve(open_graph(model), input_ids, mask, [])
