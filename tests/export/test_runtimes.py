@@ -13,6 +13,7 @@ from transformers import AutoConfig
 from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.export.runtimes import genai_config, served_config
+from roots_compress.models.version1 import read_spec
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from tests.export.quantized import tiny_quantized
 from tests.export.test_graph import SWITCHES
@@ -35,7 +36,7 @@ def test_a_model_that_a_family_expresses_is_described_in_its_words(
     read = AutoConfig.from_pretrained(tmp_path)
     assert (read.model_type, read.hidden_size, read.num_hidden_layers) == (model_type, config.hidden_size, 2)
     assert obstacles == ()
-    assert document["roots"]["layers"] == config.layers
+    assert read_spec(document["roots"]) == config.spec
 
 
 def test_quantized_weights_do_not_show_in_the_familys_words() -> None:
