@@ -16,7 +16,7 @@ from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import NEUTRAL_KEYS, Switches
-from tests.families.sources import save_source, source_config, source_model
+from tests.families.sources import CONFIGS, save_source, source_config, source_model
 from tests.tiny import tiny_tokens
 
 
@@ -247,7 +247,7 @@ NULLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", list(CONFIGS))
 def test_null_means_what_the_familys_class_makes_of_it(family: str, tmp_path: Path) -> None:
     """Where transformers' class takes null, so do we, for the same widths; where it refuses, so do we."""
     config = {**json.loads(source_config(family).to_json_string(use_diff=False)), "model_type": family}
@@ -272,7 +272,7 @@ def test_null_means_what_the_familys_class_makes_of_it(family: str, tmp_path: Pa
             assert attention.kv_heads == groups, key
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", list(CONFIGS))
 def test_absence_means_the_default_of_the_familys_class(family: str) -> None:
     """Of keys that say nothing of a tensor's shape."""
     shapes = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
