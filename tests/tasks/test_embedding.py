@@ -110,30 +110,51 @@ def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, t
         "evaluation": {"windows": 4, "block_size": 32, "contexts": [16], "repeats": 1},
         "stages": [
             {
+                "kind": "prune",
+                "ratio": 0.25,
+                "head_ratio": 0.25,
+                "multiple_of": 4,
+                "calibration": {"windows": 8, "block_size": 32},
+            },
+            {
                 "kind": "quantize",
                 "scheme": "int8",
                 "products": "float",
                 "calibration": {"windows": 8, "block_size": 32},
-            }
+            },
         ],
-        "gates": {"min_cosine": 0.98},
+        "gates": {"min_cosine": 0.5},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe))
     roots("run", path, "--run", run)
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["task"] == "sentence_embedding"
-    baseline, quantized = metrics["stages"]
+    baseline, pruned, quantized = metrics["stages"]
     assert baseline["cosine"] == pytest.approx(1, abs=1e-6)
-    assert 0.98 <= quantized["cosine"] < 1
+    assert 0.5 <= pruned["cosine"] < 1
+    assert abs(quantized["cosine"] - pruned["cosine"]) < 0.02
     assert "encode_tokens_per_second" in quantized
     assert "cosine" in roots("report", run)
-    generated = roots("generate", run / "01-quantize", "--prompt", "x", code=2)
+    generated = roots("generate", run / "02-quantize", "--prompt", "x", code=2)
     assert "it reads a whole text at once and generates none" in generated
     assert "is not known of a model by itself" in roots(
-        "eval", run / "01-quantize", "--eval-data", text, "--block-size", "32", code=2
+        "eval", run / "02-quantize", "--eval-data", text, "--block-size", "32", code=2
     )
     path.write_text(json.dumps({**recipe, "gates": {"max_perplexity_ratio": 1.1}}))
     refused = roots("run", path, "--run", tmp_path / "other", code=2)
     assert "max_perplexity_ratio" in refused
     assert "models for sentence_embedding do not have" in refused
+
+
+def test_what_needs_next_token_predictions_is_refused_by_its_option(source: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for options, named in (
+        (("prune", source, "--layer-ratio", "0.5"), "--layer-ratio"),
+        (("prune", source, "--residual-ratio", "0.25"), "--residual-ratio"),
+        (("prune", source, "--ratio", "0.25", "--per-layer"), "--per-layer"),
+        (("prune", source, "--ratio", "0.25", "--score", "taylor"), "--score"),
+        (("distill", "--teacher", source, "--train-block-size", "32"), "next token"),
+    ):
+        assert named in roots(*options, "--run", run, "--block-size", "32", code=2)
+    assert not run.exists()

@@ -9,6 +9,7 @@ from roots_compress.configs.prune import PruneConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import FLOAT_BYTES, Estimate, least
+from roots_compress.stages.prune.encoders import adapted
 from roots_compress.stages.prune.targets.shapes import make_plan
 
 if TYPE_CHECKING:
@@ -24,14 +25,15 @@ class PruneStage(Stage[PruneConfig]):
     def check(self, config: PruneConfig, info: ModelInfo) -> ModelInfo:
         """Refuse ratios, or a target, that leave the model no legal shape."""
         if info.spec is not None:
-            make_plan(config, info.spec)
+            make_plan(adapted(config, info.spec), info.spec)
         return replace(info, spec=None, source=None)
 
     def check_start(self, config: PruneConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
         """Refuse ratios, a target, a rank or a calibration that cannot be."""
         from roots_compress.stages.prune.stage import planned
 
-        planned(config, info.without_weights(), text, seed=seed)
+        checkpoint = info.without_weights()
+        planned(adapted(config, checkpoint.model.config.spec), checkpoint, text, seed=seed)
 
     def estimate(self, config: PruneConfig, parameters: float | None, *, device: str) -> Estimate:
         """Count the cut model, its recovery, and the graphs that are timed for a target in milliseconds."""

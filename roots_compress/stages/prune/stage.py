@@ -24,6 +24,7 @@ from roots_compress.models.resizing import check_resizable, keep_layers
 from roots_compress.progress import Phases, track_made
 from roots_compress.results import GateResult, Json
 from roots_compress.stages.base import StageContext, StageOutcome
+from roots_compress.stages.prune.encoders import adapted
 from roots_compress.stages.prune.expected_cost import phases_of
 from roots_compress.stages.prune.layerwise import LayerErrors, LayerwiseCutter
 from roots_compress.stages.prune.plan import AXES, Plan, narrowed
@@ -65,6 +66,7 @@ def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) ->
         StageError: the activations, or the weights that come out, are not finite.
     """
     device, seed = context.device, context.seed
+    config = adapted(config, checkpoint.model.config.spec)
     plan, windows = planned(config, checkpoint, context.text, seed=seed)
     # Half precision serves storage; statistics and refits need the range and the digits of float32.
     plain = checkpoint.model.dtype == torch.float32
