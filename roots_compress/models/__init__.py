@@ -1,4 +1,4 @@
-"""The ROOTS model: configuration, modelling, checkpoints, surgery and importers.
+"""The ROOTS model: its specification, its blocks, and what is stored of it.
 
 Importing `roots_compress.models.modeling` registers `roots` with transformers' Auto classes.
 """
