@@ -32,7 +32,7 @@ class TokenizerConfig(Settings):
     min_frequency: PositiveInt = 2
     """Pairs seen less often are not merged."""
     special_tokens: Annotated[tuple[str, ...], Field(strict=False), Option("--special-token")] = ()
-    """Further special tokens, beside the BOS, EOS and padding tokens every tokenizer gets."""
+    """More special tokens. Every tokenizer gets BOS, EOS and padding tokens without being asked."""
 
 
 class CalibrationConfig(Settings):

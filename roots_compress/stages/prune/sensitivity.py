@@ -37,12 +37,12 @@ SCORED_EVERY = 4
 """Of those windows' tokens, one in this many is judged, at the cost of its logits over the vocabulary."""
 FISHER_RIDGE = 1e-6
 TRIED_WIDTH = 3 / 4
-"""Of single channels: the width at which their costs are held against the gradients."""
+"""Of single channels: the width at which their costs are compared with the gradients."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One cut of a projection, by which the costs of all its cuts are held against the model's gradients."""
+    """One cut of a projection, which compares the costs of all its cuts with the gradients."""
 
     change_WC: Tensor
     """What leaves the weights: those of the channels that go, and what the refit changes in the others."""
