@@ -17,18 +17,20 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from roots_compress.runtime.decoder_graph import (
+    ELEMENT_TYPES,
+    TOKEN_INPUTS,
+    KeyValue,
+    cached_tensors,
+    check_logits,
+)
 from roots_compress.runtime.prompts import check_context, check_prompt, positions
 from roots_compress.runtime.protocol import Logits, Step, Tokens
 from roots_compress.runtime.session import (
     CUDA,
-    ELEMENT_TYPES,
     LOGITS_TO_KEEP,
     SHARED_CACHE,
-    TOKEN_INPUTS,
-    KeyValue,
     Provider,
-    cached_tensors,
-    check_logits,
     open_session,
     read_config,
     run_bound,

@@ -1,17 +1,14 @@
-"""An ONNX Runtime session over a graph: opened, and checked to be a decoder with a KV cache."""
+"""An ONNX Runtime session over a graph: its settings, opening it, running it, and what goes wrong."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.io.json_files import read_json_object
@@ -23,17 +20,13 @@ from roots_compress.system.threads import default_threads
 Provider = Literal["auto", "cpu", "cuda"]
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
 # Need not be fed: how many of the newest positions get logits; by default, 0, all do.
 LOGITS_TO_KEEP = "logits_to_keep"
 # Stands in the metadata of graphs that take a past longer than what it holds, and write into it in place.
 SHARED_CACHE = "roots_shared_cache"
 # Of a config.json in another family's words, the key that the ROOTS config stands under.
 OURS = "roots"
-PAST, PRESENT = "past_key_values.", "present."
-ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
-CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
 # ONNX Runtime reads this as a session opens, and has no setting of the session for it.
 NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 # x86 without 8-bit dot products (AVX2, AVX-512 without VNNI) adds products of uint8 and int8 by twos in 16
@@ -45,17 +38,6 @@ REST_AFTER_RUN = ("session.force_spinning_stop", "1")
 LARGEST = 2**31 - 1
 # ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
-
-
-@dataclass(frozen=True)
-class KeyValue:
-    """One cached tensor of a layer, `(B, heads, S, width)`: keys or values."""
-
-    past: str
-    present: str
-    heads: int
-    width: int
-    dtype: DTypeLike
 
 
 def config_beside(graph: Path) -> dict[str, Any]:
@@ -215,70 +197,6 @@ def _plain_attention() -> Iterator[None]:
         del os.environ[NO_FLASH_ATTENTION]
 
 
-def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
-    """Return the graph's cached tensors.
-
-    Raises:
-        InputError: the graph's inputs and outputs are not those of a decoder with a KV cache.
-    """
-    inputs = {value.name: value for value in session.get_inputs()}
-    outputs = {value.name: value for value in session.get_outputs()}
-    pasts = [name for name in inputs if name.startswith(PAST)]
-    if not pasts and "position_ids" not in inputs:
-        raise InputError(
-            "the graph is an encoder's: it reads a whole text at once and generates none",
-            where=graph,
-            remedy="Name a graph of a causal language model.",
-        )
-    expected_outputs = {"logits", *(PRESENT + name.removeprefix(PAST) for name in pasts)}
-    if set(inputs) != {*TOKEN_INPUTS, *pasts} or set(outputs) != expected_outputs:
-        raise InputError(
-            f"the graph's inputs {_names(inputs)} and outputs {_names(outputs)} are not a decoder's with a KV"
-            f" cache: {_names(TOKEN_INPUTS)}, {PAST}N.key, .value; logits, {PRESENT}N.key, .value",
-            where=graph,
-            remedy=EXPORT_AGAIN,
-        )
-    wrong = [
-        name for name in TOKEN_INPUTS if inputs[name].type != "tensor(int64)" or _is_fixed(inputs[name].shape)
-    ]
-    wrong += ["logits"] * (outputs["logits"].type not in ELEMENT_TYPES)
-    wrong += [name for name in pasts if inputs[name].type not in CACHE_TYPES]
-    wrong += [name for name in pasts if not _is_cache_shape(inputs[name].shape)]
-    if wrong:
-        raise InputError(
-            f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are int64"
-            " of any batch and length, logits float or float16, caches those or int8, of shape"
-            " (batch, heads, length, width)",
-            where=graph,
-            remedy=EXPORT_AGAIN,
-        )
-    return tuple(
-        KeyValue(
-            past=name,
-            present=PRESENT + name.removeprefix(PAST),
-            heads=inputs[name].shape[1],
-            width=inputs[name].shape[3],
-            dtype=CACHE_TYPES[inputs[name].type],
-        )
-        for name in pasts
-    )
-
-
-def check_logits(session: Any, vocab_size: int, graph: Path) -> None:
-    """Check that the logits are as wide as config.json says, so far as the graph says itself.
-
-    Raises:
-        InputError: they are not.
-    """
-    logits = next(value for value in session.get_outputs() if value.name == "logits")
-    if not logits.shape or (isinstance(logits.shape[-1], int) and logits.shape[-1] != vocab_size):
-        raise InputError(
-            f"the logits have the shape {logits.shape}, and config.json a vocabulary of {vocab_size}",
-            where=graph,
-            remedy="Graph and config.json belong to different models. " + EXPORT_AGAIN,
-        )
-
-
 def run_bound(session: Any, binding: Any, graph: Path) -> None:
     """Run a session on what is bound to it.
 
@@ -312,17 +230,3 @@ def _refusal(what: str, error: Exception, graph: Path) -> RootsError:
             f"memory ran out: ONNX Runtime {what}", where=graph, remedy=MORE_MEMORY, transient=True
         )
     return InputError(f"ONNX Runtime {what}", where=graph, remedy=EXPORT_AGAIN)
-
-
-def _is_fixed(shape: list[int | str]) -> bool:
-    return len(shape) != 2 or any(isinstance(size, int) for size in shape)
-
-
-def _is_cache_shape(shape: list[int | str]) -> bool:
-    return len(shape) == 4 and [isinstance(size, int) for size in shape] == [False, True, False, True]
-
-
-def _names(values: Collection[str]) -> str:
-    """Name a few values, and say how many more there are."""
-    shown = list(values)[:6]
-    return ", ".join(shown) + (f" and {len(values) - len(shown)} more" if len(values) > len(shown) else "")
