@@ -14,10 +14,8 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, Seque
 
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
+from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead, RootsWithVocabulary
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
-from roots_compress.models.quantized import QuantizedEmbedding, make_linear
-from roots_compress.models.spec import HEAD
 
 
 class MaskedLmTransform(nn.Module):
@@ -36,29 +34,14 @@ class MaskedLmTransform(nn.Module):
         return normed_BTW
 
 
-class RootsForMaskedLM(RootsWithHead):
+class RootsForMaskedLM(RootsWithVocabulary):
     """A ROOTS encoder that predicts the token at each place."""
 
-    _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
-
     def add_head(self, config: RootsConfig) -> None:
-        """Add the transform, and the vocabulary's matrix unless the embedding's quantized table serves."""
+        """Add the transform, then the vocabulary's matrix."""
         assert isinstance(config.spec.head, MaskedLmHead)
         self.transform = MaskedLmTransform(config.spec.head, config.hidden_size, config.vocab_size)
-        self.lm_head: nn.Module | None = None
-        if config.tie_word_embeddings and isinstance(self.model.embed_tokens, QuantizedEmbedding):
-            self._tied_weights_keys = {}
-        else:
-            self.lm_head = make_linear(config, HEAD, config.hidden_size, config.vocab_size, False)
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """Return the vocabulary's matrix; None where the quantized embedding serves as one."""
-        return self.lm_head
-
-    def project(self, hidden_BTW: Tensor) -> Tensor:
-        """Return the logits `BTV` of final hidden states."""
-        head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
-        return self.bounded(head(self.head_input(hidden_BTW)))
+        super().add_head(config)
 
     @property
     def head_norm(self) -> str | None:

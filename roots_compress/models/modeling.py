@@ -219,13 +219,13 @@ class RootsWithHead(RootsPreTrainedModel):
         raise NotImplementedError
 
 
-class RootsForCausalLM(RootsWithHead, GenerationMixin):
-    """A ROOTS model that predicts the next token."""
+class RootsWithVocabulary(RootsWithHead):
+    """A ROOTS model whose head has a matrix as large as the embedding."""
 
     _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
     def add_head(self, config: RootsConfig) -> None:
-        """Add the output head, or share the embedding's quantized table with it."""
+        """Add the vocabulary's matrix, or share the embedding's quantized table with the head."""
         self.lm_head: nn.Module | None = None
         if config.tie_word_embeddings and isinstance(self.model.embed_tokens, QuantizedEmbedding):
             # A quantized table is shared with the head by use: it has no parameter that could be tied.
@@ -234,18 +234,22 @@ class RootsForCausalLM(RootsWithHead, GenerationMixin):
             self.lm_head = make_linear(config, HEAD, config.hidden_size, config.vocab_size, False)
 
     def get_output_embeddings(self) -> nn.Module | None:
-        """Return the output head; None where the quantized embedding serves as one."""
+        """Return the vocabulary's matrix; None where the quantized embedding serves as one."""
         return self.lm_head
+
+    def project(self, hidden_BTW: Tensor) -> Tensor:
+        """Return the logits `BTV` of final hidden states."""
+        head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
+        return self.bounded(head(self.head_input(hidden_BTW)))
+
+
+class RootsForCausalLM(RootsWithVocabulary, GenerationMixin):
+    """A ROOTS model that predicts the next token."""
 
     @property
     def head_norm(self) -> str | None:
         """The norm after the last layer."""
         return None if self.config.spec.stack.final_norm is None else "model.norm"
-
-    def project(self, hidden_BTW: Tensor) -> Tensor:
-        """Return the logits `BTV` of final hidden states."""
-        head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
-        return self.bounded(head(hidden_BTW))
 
     def bounded(self, logits_BTV: Tensor) -> Tensor:
         """Return the logits for what the head's matrix gives: scaled, and capped."""
