@@ -18,7 +18,7 @@ test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## the offline test suite
 	$(BIN)/python -m pytest -m "not real_model" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-real: $(STAMP)  ## the tests on SmolLM2-135M, whose GGUF file ROOTS_SMOLLM2 names
+test-real: $(STAMP)  ## the tests on real models: SmolLM2's GGUF file (ROOTS_SMOLLM2) and MiniLM's folder (ROOTS_MINILM)
 	$(BIN)/python -m pytest -m real_model
 
 check: $(STAMP)  ## lint, format, types, layers

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.chains import CALIBRATION, DISTILL, QUANTIZE, carry_out, recipe, write_text
+from tests.chains import CALIBRATION, DISTILL, QUANTIZE, TRAINING, carry_out, recipe, write_text
 from tests.families.sources import save_source, source_model
 
 HEADS = {"head_dim": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 4}
@@ -20,25 +21,56 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**HEADS, "norm_topk_prob": True},
 }
 AXES: dict[str, float] = {"head_ratio": 0.5, "query_ratio": 0.5, "layer_ratio": 0.5}
+RECIPES = {"gemma3": "gemma3_text", "phi3": "phi3", "qwen3-moe": "qwen3_moe"}
+"""Recipes that come along, and the family that each is for."""
+SHRUNKEN: dict[str, dict[str, Any]] = {
+    "prune": {"own_windows": 2, "multiple_of": 8, "calibration": CALIBRATION},
+    "quantize": {"own_windows": 2, "group_size": 16, "calibration": CALIBRATION},
+}
+"""What a stage of a recipe is given so that it fits a tiny model and a short text."""
 
 
 def prune_of(family: str) -> dict[str, Any]:
     """Return a cut on every axis of a family's blocks, and of layers."""
     mine = {"expert_ratio": 0.3} if family == "qwen3_moe" else {"ratio": 0.25}
-    return {"kind": "prune", "own_windows": 2, "multiple_of": 8, "calibration": CALIBRATION, **AXES, **mine}
+    return {"kind": "prune", **SHRUNKEN["prune"], **AXES, **mine}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("families")
+    write_text(folder / "text")
+    for family, fields in FAMILIES.items():
+        save_source(source_model(family, **fields), folder / family)
+    return folder
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_chain(family: str, tmp_path: Path) -> None:
-    model = save_source(source_model(family, **FAMILIES[family]), tmp_path / "source")
-    write_text(tmp_path / "text")
-    int4 = {**QUANTIZE, "scheme": "int4", "group_size": 16, "name": "int4"}
-    del int4["products"]
-    wanted = recipe(tmp_path / "text", DISTILL, prune_of(family), QUANTIZE, model=str(model))
+def test_a_chain(family: str, models: Path, tmp_path: Path) -> None:
+    wanted = recipe(models / "text", DISTILL, prune_of(family), QUANTIZE, model=str(models / family))
     metrics = carry_out(wanted, tmp_path / "chain")
     assert [row.kind for row in metrics.stages] == ["baseline", "distill", "prune", "quantize"]
     sizes = [row.metrics.bytes for row in metrics.stages]
     assert sizes == sorted(sizes, reverse=True)
-    again = recipe(tmp_path / "text", int4, model=str(model))
-    packed = carry_out(again, tmp_path / "int4")
-    assert packed.stages[1].metrics.bytes < packed.stages[0].metrics.bytes / 2
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
+def test_int4(family: str, models: Path, tmp_path: Path) -> None:
+    int4 = {"kind": "quantize", "scheme": "int4", **SHRUNKEN["quantize"]}
+    metrics = carry_out(recipe(models / "text", int4, model=str(models / family)), tmp_path / "int4")
+    assert metrics.stages[1].metrics.bytes < metrics.stages[0].metrics.bytes / 2
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_that_comes_along(name: str, models: Path, tmp_path: Path) -> None:
+    given = yaml.safe_load(Path(__file__).parents[2].joinpath("recipes", f"{name}.yaml").read_text())
+    stages = [{**stage, **SHRUNKEN[stage["kind"]]} for stage in given["stages"]]
+    for stage in stages:
+        if "recovery" in stage:
+            stage["recovery"] = {"training": TRAINING}
+    wanted = recipe(models / "text", *stages, model=str(models / RECIPES[name]), gates=given["gates"])
+    metrics = carry_out(wanted, tmp_path / "run")
+    first, last = metrics.stages[0].metrics, metrics.stages[-1].metrics
+    assert [row.kind for row in metrics.stages] == ["baseline", *(stage["kind"] for stage in stages)]
+    assert last.bytes < first.bytes / 2
+    assert {gate.gate for gate in metrics.gates} == set(given["gates"])

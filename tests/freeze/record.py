@@ -43,6 +43,18 @@ FIGURES = ("perplexity", "bits_per_byte", "torch_perplexity", "parameters", "byt
 Record = dict[str, Any]
 
 
+def calibrated(stages: dict[str, dict[str, Any]], windows: int | None) -> dict[str, dict[str, Any]]:
+    """Return stages that calibrate on so many windows, on as many as they name where None."""
+    if windows is None:
+        return stages
+    return {
+        name: {**stage, "calibration": {**stage["calibration"], "windows": windows}}
+        if "calibration" in stage
+        else stage
+        for name, stage in stages.items()
+    }
+
+
 def record(models: dict[str, Path], text: Path, work: Path, stages: dict[str, dict[str, Any]]) -> Record:
     """Return what each model becomes, by name and by what was done to it.
 
