@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -20,7 +19,7 @@ NAMES = {
 """The documented ways into the package from Python: old name, and today's."""
 
 
-class OldNames(MetaPathFinder, Loader):
+class OldNames:
     """Imports a module by an old name as the very module of today's."""
 
     def find_spec(
@@ -30,6 +29,9 @@ class OldNames(MetaPathFinder, Loader):
         if fullname not in NAMES:
             return None
         return ModuleSpec(fullname, self, is_package=fullname == "roots_compress.model")
+
+    def create_module(self, _spec: ModuleSpec) -> None:
+        """Leave it to Python to make the empty one."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the module of today's name in the place of an empty one."""

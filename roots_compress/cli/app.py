@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from roots_compress import __version__
 from roots_compress.cli import artifacts, recipes, reports, stages
 from roots_compress.cli.console import show_error, told_warnings, write
+from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError, StageError
 from roots_compress.system.background import end_at_second_signal, left_behind
@@ -83,13 +84,13 @@ def common(
     """Distil, prune and quantize a trained language model into a small ONNX graph."""
 
 
-VERBS: dict[str, dict[str, Callable[..., None]]] = {
+VERBS: dict[str, dict[str, Callable[..., None] | Deferred]] = {
     "Recipes": {"run": recipes.run, "plan": recipes.plan, "validate": recipes.validate, "init": recipes.init},
-    "Stages": stages.VERBS,
+    "Stages": {**stages.VERBS},
     "Models and graphs": {
         "import": artifacts.import_,
         "export": artifacts.export,
-        "eval": artifacts.evaluate,
+        "eval": artifacts.EVALUATE,
         "bench": artifacts.bench,
         "generate": artifacts.generate,
     },
@@ -102,9 +103,12 @@ VERBS: dict[str, dict[str, Callable[..., None]]] = {
 }
 """The verbs under the headings of `--help`."""
 
-for panel, commands in VERBS.items():
-    for name, command in commands.items():
-        app.command(name, rich_help_panel=panel)(command)
+for panel, verbs in VERBS.items():
+    for name, verb in verbs.items():
+        if isinstance(verb, Deferred):
+            verb.add_to(app, name, panel)
+        else:
+            app.command(name, rich_help_panel=panel)(verb)
 
 
 def main() -> None:

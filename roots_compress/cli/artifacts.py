@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,16 +13,11 @@ import typer
 from rich.markup import escape
 
 from roots_compress.cli.console import say, stderr, stdout, tell, write_pieces
-from roots_compress.cli.options import (
-    DEFAULT_RUN,
-    CheckpointArgument,
-    with_options,
-)
-from roots_compress.configs.base import MOST_THREADS
-from roots_compress.configs.options import options_of
+from roots_compress.cli.deferred import Deferred
+from roots_compress.cli.options import DEFAULT_RUN, CheckpointArgument, with_options
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
-from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import InputError, printable
+from roots_compress.system.threads import MOST_THREADS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,38 +89,45 @@ def export(
         say(obstacle)
 
 
-TEXT_OPTIONS = [option for option in options_of(Recipe) if option.key != ("device",)]
-"""What is measured, and on which text."""
-
-
-@with_options(text=TEXT_OPTIONS)
-def evaluate(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PATH", help="A checkpoint, a folder with an ONNX graph, or a stage of a run."
-        ),
-    ],
-    text: Sequence[Assignment],
-) -> None:
-    """Measure perplexity and bits per byte of a checkpoint or a graph."""
+def _evaluate() -> Callable[..., None]:
+    """Return the verb `eval`: its options say what is measured, and on which text."""
     from roots_compress.cli.naming import Names
-    from roots_compress.configs.recipe.growth import evaluation_request
-    from roots_compress.configs.recipe.loading import check_paths
+    from roots_compress.configs.options import options_of
+    from roots_compress.configs.recipe.schema import Recipe
 
-    with Names("eval", "PATH", TEXT_OPTIONS).shown():
-        recipe = evaluation_request(settings_of(text), path)
-        check_paths(recipe)
-        from roots_compress.pipeline.preflight import prepare_evaluation
+    options = [option for option in options_of(Recipe) if option.key != ("device",)]
 
-        split = prepare_evaluation(recipe)
-        from roots_compress.evaluate.single import evaluate_artifact
-        from roots_compress.progress import bar
+    @with_options(text=options)
+    def evaluate(
+        path: Annotated[
+            Path,
+            typer.Argument(
+                metavar="PATH", help="A checkpoint, a folder with an ONNX graph, or a stage of a run."
+            ),
+        ],
+        text: Sequence[Assignment],
+    ) -> None:
+        from roots_compress.configs.recipe.growth import evaluation_request
+        from roots_compress.configs.recipe.loading import check_paths
 
-        with bar(stderr(), "perplexity") as progress:
-            task, quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
-    figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in task.metrics)
-    say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
+        with Names("eval", "PATH", options).shown():
+            recipe = evaluation_request(settings_of(text), path)
+            check_paths(recipe)
+            from roots_compress.pipeline.preflight import prepare_evaluation
+
+            split = prepare_evaluation(recipe)
+            from roots_compress.evaluate.single import evaluate_artifact
+            from roots_compress.progress import bar
+
+            with bar(stderr(), "perplexity") as progress:
+                task, quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
+        figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in task.metrics)
+        say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
+
+    return evaluate
+
+
+EVALUATE = Deferred("Measure perplexity and bits per byte of a checkpoint or a graph.", _evaluate)
 
 
 def bench(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
-from roots_compress.configs.options import FieldOption
 from roots_compress.configs.recipe.assignments import OPTION, Assignment
 from roots_compress.errors import Key, Location, changing_keys
+
+if TYPE_CHECKING:
+    from roots_compress.configs.options import FieldOption
 
 
 class Names:

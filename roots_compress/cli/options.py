@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from roots_compress.configs.base import Settings
-from roots_compress.configs.options import FieldOption
 from roots_compress.configs.recipe.assignments import Assignment
 from roots_compress.errors import InputError
+
+if TYPE_CHECKING:
+    from roots_compress.configs.options import FieldOption
 
 DEFAULT_RUN = Path("runs/current")
 FRESH_HELP = "Delete the run that is in the folder first. A folder that is not a run is never touched."
@@ -85,8 +86,8 @@ def _parameter(option: FieldOption) -> Parameter:
         name = f"{name}/{name.replace('--', '--no-', 1)}"
     elif option.choices:
         kind, shown = str, f"<{'|'.join(map(str, option.choices))}>"
-    elif issubclass(kind, Settings):
-        kind, shown = str, ":".join(kind.model_fields).upper()
+    elif option.parts:
+        kind, shown = str, ":".join(option.parts).upper()
     elif kind is Path:
         shown = "PATH"
     if option.is_list:
@@ -109,8 +110,8 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
         return [_as_in_a_recipe(option, each) for each in value]
     if isinstance(value, Path):
         return str(value.absolute())
-    if issubclass(option.type, Settings):
-        keys, parts = list(option.type.model_fields), value.split(":")
+    if keys := option.parts:
+        parts = value.split(":")
         if len(parts) != len(keys) or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
             raise InputError(
                 f"{value[:60]!r} is not of the form {':'.join(keys).upper()}, in whole numbers",

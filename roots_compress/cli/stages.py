@@ -6,13 +6,14 @@ A verb is made from the configuration of its stage: its options are the fields, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from inspect import cleandoc
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from roots_compress.cli.console import stderr, stdout
+from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.naming import Names
 from roots_compress.cli.options import (
     CHECKPOINT_HELP,
@@ -23,14 +24,16 @@ from roots_compress.cli.options import (
     SetOption,
     with_options,
 )
-from roots_compress.configs.base import StageSettings
-from roots_compress.configs.options import options_of
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment, settings_of
-from roots_compress.configs.recipe.schema import STAGES, Recipe
+from roots_compress.configs.source import stage_summaries
 
 
-def stage_verb(kind: str, config: type[StageSettings]) -> Callable[..., None]:
+def stage_verb(kind: str) -> Callable[..., None]:
     """Return the verb that appends a stage of a kind."""
+    from roots_compress.configs.options import options_of
+    from roots_compress.configs.recipe.schema import STAGES, Recipe
+
+    config = STAGES[kind]
     stage_options, run_options = list(options_of(config)), list(options_of(Recipe))
     source = config.checkpoint_option or "CKPT"
 
@@ -48,7 +51,6 @@ def stage_verb(kind: str, config: type[StageSettings]) -> Callable[..., None]:
         stage = {"kind": kind, **settings_of(given)}
         _append(run, stage, settings_of(of_run), source=checkpoint, fresh=fresh, names=names)
 
-    verb.__doc__ = cleandoc(config.__doc__ or "").partition("\n\n")[0]
     text = CHECKPOINT_HELP + (" In a new run without it, a new model is made." if config.makes_model else "")
     declared = typer.Option(source, metavar="CKPT", help=text) if config.checkpoint_option else None
     parameter = declared or typer.Argument(metavar="CKPT", help=text)
@@ -84,5 +86,5 @@ def _append(
     require(metrics.gates, where=str(folder))
 
 
-VERBS = {kind: stage_verb(kind, config) for kind, config in STAGES.items()}
+VERBS = {kind: Deferred(summary, partial(stage_verb, kind)) for kind, summary in stage_summaries().items()}
 """The verb of each kind of stage."""

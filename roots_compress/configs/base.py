@@ -14,7 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from roots_compress.configs.source import class_in
 from roots_compress.errors import Location
+from roots_compress.system.threads import MOST_THREADS
 
 
 def faults_at(faults: Iterable[tuple[Location, str]], *, of_recipe: bool = False) -> ValidationError:
@@ -93,11 +95,7 @@ def descriptions(group: type[Settings]) -> dict[str, str]:
 
     pydantic can read these too, but as it makes a class, of which it takes most of the time.
     """
-    (tree,) = [
-        each
-        for each in _syntax(sys.modules[group.__module__].__file__ or "").body
-        if isinstance(each, ast.ClassDef) and each.name == group.__name__
-    ]
+    tree = class_in(sys.modules[group.__module__].__file__ or "", group.__name__)
     found = {}
     for field, text in pairwise(tree.body):
         match field, text:
@@ -107,11 +105,6 @@ def descriptions(group: type[Settings]) -> dict[str, str]:
             ):
                 found[name] = " ".join(description.split())
     return found
-
-
-@cache
-def _syntax(file: str) -> ast.Module:
-    return ast.parse(Path(file).read_text(encoding="utf-8"))
 
 
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -162,8 +155,6 @@ class StageSettings(Settings):
 PathSetting = Annotated[Path, Strict(False)]
 PathListSetting = Annotated[tuple[PathSetting, ...], Strict(False)]
 
-MOST_THREADS = 1024
-"""As many as the largest machines have cores; where many more are asked for, the system kills the process."""
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A fraction to remove: 0 removes nothing, and 1 would remove everything, so it is not allowed."""
 PositiveInt = Annotated[int, Field(ge=1)]

@@ -71,6 +71,12 @@ class FieldOption:
         return alternatives(get_args(kind)[0])[0] if self.is_list else kind
 
     @property
+    def parts(self) -> list[str]:
+        """The keys of a group that is typed as a whole, `512:128`."""
+        kind = self.type
+        return [*kind.model_fields] if isinstance(kind, type) and issubclass(kind, Settings) else []
+
+    @property
     def is_list(self) -> bool:
         """Whether it may be typed again and again."""
         return get_origin(alternatives(self.annotation)[0]) is tuple

@@ -9,7 +9,6 @@ import hashlib
 import os
 import platform
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -133,6 +132,8 @@ def usable_cores() -> int:
 @cache
 def library_versions() -> dict[str, str]:
     """Return the installed version of each library that may change a result, without importing any."""
+    from importlib.metadata import PackageNotFoundError, version  # Help need not wait for it.
+
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

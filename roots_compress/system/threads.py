@@ -9,6 +9,8 @@ from pathlib import Path
 from roots_compress.system.cgroup import ControlGroups
 from roots_compress.system.machine import usable_cores
 
+MOST_THREADS = 1024
+"""As many as the largest machines have cores; where many more are asked for, the system kills the process."""
 TOPOLOGY = Path("/sys/devices/system/cpu")
 LIBRARY_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 """What torch, numpy and the tokenizers library read when they are loaded."""

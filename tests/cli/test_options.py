@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from roots_compress.configs.base import Settings, StageSettings, inner_groups
 from roots_compress.configs.options import RECIPE_ONLY, Option, is_recipe_only, options_of
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment
 from roots_compress.configs.recipe.schema import STAGES, Recipe
+from roots_compress.configs.source import stage_summaries
 from roots_compress.errors import InputError, Key, Location, RootsError, Text, recipe_key
 
 OF_RUN = list(options_of(Recipe))
@@ -66,6 +68,11 @@ def test_a_verb_has_the_options_of_its_stage_and_of_the_run(kind: str) -> None:
     group: Any = typer.main.get_command(app)
     shown = {name for parameter in group.commands[kind].params for name in parameter.opts}
     assert {option.name for option in (*OF_STAGE[kind], *OF_RUN)} <= shown
+
+
+def test_what_is_read_of_the_stages_source_is_what_they_are() -> None:
+    described = {kind: str(inspect.getdoc(config)) for kind, config in STAGES.items()}
+    assert [*stage_summaries().items()] == [(kind, text.split("\n\n")[0]) for kind, text in described.items()]
 
 
 class Toy(StageSettings):

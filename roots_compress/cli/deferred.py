@@ -1,0 +1,39 @@
+"""Verbs whose options are made from settings, which takes longer than the list of all verbs may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A verb that is made once its options are asked for; the list of verbs does not ask."""
+
+    summary: str
+    """What the list says of it."""
+    make: Callable[[], Callable[..., None]]
+
+    def add_to(self, app: typer.Typer, name: str, panel: str) -> None:
+        """Add the verb to an app, under a heading of its help."""
+        make = self.make
+
+        class Command(TyperCommand):
+            def __init__(self, **details: Any) -> None:
+                super().__init__(**details)
+                del self.params, self.callback
+
+            def __getattr__(self, name: str) -> Any:
+                if name not in ("params", "callback"):
+                    raise AttributeError(name)
+                alone = typer.Typer(add_completion=False)
+                alone.command()(make())
+                made = typer.main.get_command(alone)
+                self.params, self.callback = made.params, made.callback
+                return getattr(self, name)
+
+        app.command(name, cls=Command, help=self.summary, rich_help_panel=panel)(lambda: None)
