@@ -96,21 +96,22 @@ def _prepared(document: Document, model: Path | None, folder: Path | None) -> tu
     from roots_compress.configs.recipe.loading import check_paths, load_recipe, naming_lines
 
     loaded = load_recipe(document, model=model)
-    check_paths(loaded, document)
-    from roots_compress.pipeline.preflight import prepare
-
     where = folder or Path("runs") / loaded.name
     with naming_lines(document):
+        check_paths(loaded, in_file=True, model=model)
+        from roots_compress.pipeline.preflight import prepare
+
         return prepare(loaded, where), where
 
 
 def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
     """Check a recipe without running it."""
-    from roots_compress.configs.recipe.loading import check_paths, load_recipe
+    from roots_compress.configs.recipe.loading import check_paths, load_recipe, naming_lines
 
     document = _read(recipe)
     loaded = load_recipe(document, model=model)
-    check_paths(loaded, document)
+    with naming_lines(document):
+        check_paths(loaded, in_file=True, model=model)
     kinds: list[str] = [stage.kind for stage in loaded.stages]
     if loaded.search is not None:
         kinds.append(f"search of {', '.join(choice.name for choice in loaded.search.choices)}")

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -58,6 +58,8 @@ class Settings(BaseModel):
         defer_build=True,
         json_schema_extra=_describe,
     )
+    recipe_only: ClassVar[str] = ""
+    """Names of the fields that are no options of verbs; `--set` sets them too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +76,24 @@ class Settings(BaseModel):
             if isinstance(part, Mapping) and isinstance(default, Settings):
                 filled[name] = {**{key: getattr(default, key) for key in default.model_fields_set}, **part}
         return filled
+
+    def from_folder(self, folder: Path) -> Self:
+        """Return the settings with their relative paths starting from a folder."""
+        return self.model_copy(
+            update={key: _from_folder(folder, getattr(self, key)) for key in type(self).model_fields}
+        )
+
+
+def _from_folder(folder: Path, value: Any) -> Any:
+    match value:
+        case Path():
+            return folder / value
+        case tuple():
+            return tuple(_from_folder(folder, each) for each in value)
+        case Settings():
+            return value.from_folder(folder)
+        case _:
+            return value
 
 
 Group = TypeVar("Group", bound=Settings)
@@ -145,10 +165,32 @@ class StageSettings(Settings):
     """Whether it can start from nothing."""
     quantizes: ClassVar[bool] = False
     """Whether it leaves quantized weights, which no stage can change."""
+    recipe_only: ClassVar[str] = "kind name"
     kind: str
     """Names the stage."""
     name: StageName
     """Label of the row in reports."""
+
+    @property
+    def new_context(self) -> int | None:
+        """The longest context of the model that the stage makes from nothing; None where it makes none."""
+        return None
+
+    def check_paths(self) -> None:
+        """Refuse files that must be there and are not; none is opened.
+
+        Raises:
+            InputError: one is missing.
+        """
+
+    def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
+        """Yield which settings a recipe cannot have, each by its key and why.
+
+        Args:
+            makes_model: whether the stage begins the recipe and makes its model.
+            portable: whether graphs are to have standard operators only.
+        """
+        yield from ()
 
 
 # YAML has neither paths nor tuples: these two, and only these, are read from its strings and lists.

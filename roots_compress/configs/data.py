@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from roots_compress.configs.options import Option
 class DataConfig(Settings):
     """Training and held-out text. With no path the built-in corpus is used: Python's own documentation."""
 
+    recipe_only: ClassVar[str] = "eval_fraction"
     train: Annotated[PathListSetting, Option("--data")] = ()
     """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not.
     Without any: the built-in corpus, Python's documentation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from roots_compress.configs.base import StageName, StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
@@ -27,6 +27,17 @@ class DistillConfig(StageSettings):
     """The objective."""
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
+
+    def from_folder(self, folder: Path) -> Self:
+        """Return the settings with their paths, a student's too, starting from a folder."""
+        placed = super().from_folder(folder)
+        if self.student in STUDENT_PRESETS:
+            return placed
+        return placed.model_copy(update={"student": str(folder / self.student)})
+
+    def check_paths(self) -> None:
+        """Refuse a student that is neither a preset nor there; see `student_path`."""
+        student_path(self.student)
 
 
 def student_path(student: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -10,8 +10,9 @@ from roots_compress.configs.base import BlockSize, PositiveInt, Settings, Thread
 
 
 class EvaluationConfig(Settings):
-    """How perplexity and speed are measured, the same for every stage of a run."""
+    """How quality and speed are measured, the same for every stage of a run."""
 
+    recipe_only: ClassVar[str] = "contexts decode_tokens repeats"
     windows: PositiveInt = 24
     """Windows of held-out text that perplexity is measured on."""
     block_size: BlockSize = 512

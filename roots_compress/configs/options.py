@@ -1,7 +1,7 @@
 """The options of a command line, made from the fields of the configuration.
 
 Each field is an option: `head_ratio` is `--head-ratio`, unless an `Option` beside its type says otherwise, or
-`RECIPE_ONLY` leaves it to recipes and to `--set`. Help, type, choices and default are the field's own.
+`recipe_only` of its group names it. Help, type, choices and default are the field's own.
 """
 
 from __future__ import annotations
@@ -13,23 +13,6 @@ from typing import Any, get_args, get_origin
 
 from roots_compress.configs.base import Settings, alternatives, choices_of, descriptions, inner_groups
 from roots_compress.errors import Location
-
-RECIPE_ONLY = {
-    "Recipe": "name model export stages gates search",
-    "DataConfig": "eval_fraction",
-    "EvaluationConfig": "contexts decode_tokens repeats",
-    "StageSettings": "kind name",
-    "PruneConfig": "multiple_of calibration own_windows",
-    "QuantizeConfig": "activation_loss eight_bit_fraction max_bytes max_loss fold compensate calibration "
-    "own_windows",
-    "ArchitectureConfig": "num_attention_heads num_key_value_heads head_dim intermediate_size "
-    "max_position_embeddings norm position rope_theta activation gated_mlp attention_bias qk_norm "
-    "tie_word_embeddings attention",
-    "TrainingConfig": "accumulation final_learning_rate_ratio warmup_ratio weight_decay beta2 max_grad_norm "
-    "precision checkpoint_every",
-    "DistillLossConfig": "projection",
-}
-"""The fields that are no options, by the class that has them."""
 
 
 @dataclass(frozen=True)
@@ -146,4 +129,4 @@ def options_of(group: type[Settings], way: Location = (), default: Any = None) -
 
 def is_recipe_only(group: type[Settings], name: str) -> bool:
     """Whether a field is no option."""
-    return any(name in RECIPE_ONLY.get(each.__name__, "").split() for each in group.__mro__)
+    return any(name in vars(each).get("recipe_only", "").split() for each in group.__mro__)

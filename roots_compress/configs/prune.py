@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -59,6 +59,7 @@ class TargetConfig(Settings):
 class PruneConfig(StageSettings):
     """Remove whole channels, heads and layers, then refit what follows them."""
 
+    recipe_only: ClassVar[str] = "multiple_of calibration own_windows"
     kind: Literal["prune"] = "prune"
     """Names the stage."""
     name: StageName = "prune"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from roots_compress.configs.base import PositiveInt, Settings, StageName, StageSettings, faults_at
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.options import Option
-from roots_compress.errors import Key, Location, Text
+from roots_compress.errors import Key, Location, Text, recipe_key
 
 GroupSetting = Literal["auto", 16, 32, 64, 128]
 Products = Literal["integer", "float"]
@@ -34,6 +34,9 @@ class QuantizeConfig(StageSettings):
     """Store weights, and where it holds up compute, in fewer bits."""
 
     quantizes: ClassVar[bool] = True
+    recipe_only: ClassVar[str] = (
+        "activation_loss eight_bit_fraction max_bytes max_loss fold compensate calibration own_windows"
+    )
     kind: Literal["quantize"] = "quantize"
     """Names the stage."""
     name: StageName = "quantize"
@@ -125,6 +128,13 @@ class QuantizeConfig(StageSettings):
         if faults:
             raise faults_at(faults)
         return self
+
+    def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
+        """Refuse a cache in int8, which ONNX Runtime's own operator alone reads, in a portable graph."""
+        if portable and self.cache == "int8":
+            setting = recipe_key("export", "portable")
+            text = Text("'int8' has no portable form; set ", setting, " to false, or this to float")
+            yield ("cache",), text
 
     def settled(self, chosen: Mapping[str, object]) -> Self:
         """Return these settings with the products chosen, and without what only the choice depended on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -17,6 +18,7 @@ from roots_compress.configs.base import (
 from roots_compress.configs.data import TokenizerConfig
 from roots_compress.configs.options import Option
 from roots_compress.configs.training import TrainingConfig
+from roots_compress.errors import Location
 
 
 class SparseAttentionConfig(Settings):
@@ -35,6 +37,10 @@ class SparseAttentionConfig(Settings):
 class ArchitectureConfig(Settings):
     """The shape of a ROOTS model trained from scratch; every layer gets the same widths."""
 
+    recipe_only: ClassVar[str] = (
+        "num_attention_heads num_key_value_heads head_dim intermediate_size max_position_embeddings norm "
+        "position rope_theta activation gated_mlp attention_bias qk_norm tie_word_embeddings attention"
+    )
     hidden_size: PositiveInt = 256
     """Width of a new model's residual stream."""
     num_layers: Annotated[PositiveInt, Option("--layers")] = 6
@@ -98,3 +104,15 @@ class TrainConfig(StageSettings):
     """Tokenizer of a model made from scratch."""
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
+
+    @property
+    def new_context(self) -> int:
+        """The longest context of the model that the settings describe."""
+        return self.architecture.max_position_embeddings
+
+    def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
+        """Refuse settings that only a new model takes where there is a model already."""
+        for key in () if makes_model else ("architecture", "tokenizer"):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                because = "because this stage goes on training a model that exists already"
+                yield (key,), f"would have no effect, {because}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,10 @@ from roots_compress.errors import InputError, Key, Location, Text
 class TrainingConfig(Settings):
     """How a model is optimised: AdamW, linear warm-up, cosine decay."""
 
+    recipe_only: ClassVar[str] = (
+        "accumulation final_learning_rate_ratio warmup_ratio weight_decay beta2 max_grad_norm precision "
+        "checkpoint_every"
+    )
     steps: PositiveInt = 300
     """Optimizer steps."""
     batch_size: PositiveInt = 4
@@ -53,6 +57,7 @@ Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 class DistillLossConfig(Settings):
     """Cross-entropy with the text, plus what the student is to have in common with its teacher."""
 
+    recipe_only: ClassVar[str] = "projection"
     cross_entropy_weight: Annotated[float, Field(ge=0.0), Option("--ce-weight")] = 0.25
     """Weight of the cross-entropy with the text's next token."""
     divergence_weight: Annotated[float, Field(ge=0.0)] = 0.75

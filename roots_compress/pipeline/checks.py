@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.configs.base import groups_of
 from roots_compress.configs.data import CalibrationConfig
-from roots_compress.configs.recipe.location import Location, dotted
 from roots_compress.configs.recipe.schema import (
     Recipe,
     StageConfig,
@@ -24,7 +23,7 @@ from roots_compress.configs.recipe.schema import (
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.data.windows import EvaluationWindows
-from roots_compress.errors import InputError, RootsError, Text, located, recipe_key
+from roots_compress.errors import InputError, Location, RootsError, Text, located, recipe_key
 from roots_compress.io.atomic import real_path
 from roots_compress.run.outputs import enclosing_run
 from roots_compress.stages.base import ModelInfo
@@ -74,7 +73,7 @@ def _check_contexts(recipe: Recipe, contexts: Sequence[int | None]) -> None:
         return  # Loading the model will say what is wrong with its configuration.
     for location, text in context_faults(recipe, [each or first for each in contexts]):
         raise InputError(
-            text, where=dotted(location), remedy="Lower it, or use a model with a longer context."
+            text, where=recipe_key(*location), remedy="Lower it, or use a model with a longer context."
         )
 
 
@@ -95,7 +94,7 @@ def check_start(stage: StageConfig, place: Location, info: ModelInfo, text: Text
         with located(place, of_recipe=True):
             stage_of(stage).check_start(stage, info, text, seed=seed)
     except RootsError as error:
-        error.where = error.where or dotted(place)
+        error.where = error.where or recipe_key(*place)
         raise
 
 
@@ -121,7 +120,7 @@ def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFa
             lengths.append((min(length, info.limits.max_context or length), (*place, *keys, "block_size")))
     if lengths:
         longest, place = max(lengths, key=itemgetter(0))
-        pack(text.train, tokenizer, longest, seed=recipe.seed, limit=1, key=dotted(place))
+        pack(text.train, tokenizer, longest, seed=recipe.seed, limit=1, key=recipe_key(*place))
 
 
 def held_out_windows(
@@ -136,7 +135,7 @@ def held_out_windows(
         return task.examples(text.held_out, tokenizer, recipe.evaluation)
     except InputError as error:
         if not recipe.data.eval:
-            error.where = dotted(("data", "train"))
+            error.where = recipe_key("data", "train")
             fraction = recipe_key("data", "eval_fraction")
             error.remedy = Text(
                 error.remedy or "", " Held out is ", fraction, f" of it, {recipe.data.eval_fraction}."
@@ -154,7 +153,7 @@ def check_cache_folders(recipe: Recipe, run: Path) -> None:
         for keys, loss in losses_of(stage):
             if loss.cache is None:
                 continue
-            where = dotted((*place, *keys, "cache"))
+            where = recipe_key(*place, *keys, "cache")
             try:
                 there = next(path for path in (loss.cache, *loss.cache.parents) if path.exists())
             except OSError as error:  # such as a name too long for a folder

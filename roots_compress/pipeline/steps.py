@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from roots_compress.checkpoints.fingerprint import source_sha256
-from roots_compress.configs.recipe.location import Location
 from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig, losses_of
+from roots_compress.errors import Location
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.results import Json, StageKind
 from roots_compress.run.keys import StageKey, stage_key

@@ -10,7 +10,13 @@ import pytest
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig, RecoveryConfig
-from roots_compress.configs.recipe.loading import check_paths, load_recipe, parse_recipe, resolved
+from roots_compress.configs.recipe.loading import (
+    check_paths,
+    load_recipe,
+    naming_lines,
+    parse_recipe,
+    resolved,
+)
 from roots_compress.configs.recipe.schema import GatesConfig, Recipe
 from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.configs.training import TrainingConfig
@@ -317,15 +323,15 @@ def test_a_model_on_the_command_line_stands_in_for_one_in_the_recipe(tmp_path: P
 )
 def test_missing_files_are_found(tmp_path: Path, text: str, expected: str) -> None:
     recipe = load(tmp_path, text)
-    with pytest.raises(InputError) as caught:
-        check_paths(recipe, read_yaml(tmp_path / "r.yaml"))
+    with pytest.raises(InputError) as caught, naming_lines(read_yaml(tmp_path / "r.yaml")):
+        check_paths(recipe, in_file=True)
     assert expected.format(folder=tmp_path) in str(caught.value)
 
 
 def test_a_missing_model_from_the_command_line_is_blamed_on_it(tmp_path: Path) -> None:
     recipe = load(tmp_path, "name: a\n", model=tmp_path / "gone")
     with pytest.raises(InputError, match=r"^--model: .* does not exist"):
-        check_paths(recipe, read_yaml(tmp_path / "r.yaml"))
+        check_paths(recipe, in_file=True, model=tmp_path / "gone")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
@@ -336,7 +342,7 @@ def test_the_recipes_that_come_along_are_valid(path: Path) -> None:
     except InputError as error:
         assert "--model" in str(error)  # noqa: PT017 - such a recipe is about the user's own model
         recipe = load_recipe(document, model=ROOT)
-    check_paths(recipe, document)
+    check_paths(recipe)
     assert parse_recipe(json.loads(json.dumps(resolved(recipe)))) == recipe
 
 

@@ -136,7 +136,7 @@ def _recipe(data: bytes, place: Path) -> None:
     recipe = load_recipe(document)
     if parse_recipe(resolved(recipe)) != recipe:
         raise FindingError("the recipe is another once it is written out and read again")
-    check_paths(recipe, document)
+    check_paths(recipe)
 
 
 def _safetensors(data: bytes, place: Path) -> None:

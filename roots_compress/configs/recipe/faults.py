@@ -46,7 +46,7 @@ def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tup
             continue  # There are enough, and what is wrong with them is among the other faults.
         location = detail["loc"] if detail["type"] == "recipe" else _without_kind(detail["loc"])
         if detail["type"] == "union_tag_invalid":
-            kind, known = str(detail["ctx"]["tag"]), list(STAGES if location[0] == "stages" else CHOICES)
+            kind, known = str(detail["ctx"]["tag"]), list(STAGES) if location[0] == "stages" else CHOICES
             choice = ", ".join(known)
             yield (*location, "kind"), f"'{kind}' is not one of {choice}{did_you_mean(kind, known)}"
         elif detail["type"] in ("recipe", "setting"):

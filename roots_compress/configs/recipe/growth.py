@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from roots_compress.configs.recipe.loading import from_folder, parse_recipe, refuse_missing, resolved
+from roots_compress.configs.recipe.loading import parse_recipe, refuse_missing, resolved
 from roots_compress.configs.recipe.schema import BASELINE_NAME, STAGES, Recipe, StageConfig
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.io.atomic import read_regular, real_path
@@ -208,7 +208,7 @@ def _renamed(recipe: Recipe, index: int, stage: Mapping[str, Any]) -> Recipe:
 
 def _parse_here(document: Mapping[str, Any]) -> Recipe:
     """Return the recipe of values that may hold paths; those of its stages start from the current folder."""
-    return from_folder(_parse(document), Path.cwd())
+    return _parse(document).from_folder(Path.cwd())
 
 
 def _parse(document: Mapping[str, Any]) -> Recipe:

@@ -10,14 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig, student_path
-from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.recipe.faults import faults_of
-from roots_compress.configs.recipe.location import Location, dotted, within_stage
-from roots_compress.configs.recipe.schema import Recipe, StageConfig, placed_stages
+from roots_compress.configs.recipe.schema import Recipe, placed_stages
 from roots_compress.configs.recipe.yaml import Document
-from roots_compress.configs.training import DistillLossConfig
-from roots_compress.errors import InputError, Key, RootsError, Text, with_keys
+from roots_compress.errors import InputError, Key, Location, RootsError, Text, located, recipe_key, with_keys
 
 MODEL_OPTION = "--model"
 _LOCAL_ONLY = "Models and texts are read from disk; nothing is fetched over the network."
@@ -47,7 +43,7 @@ def load_recipe(document: Document, *, model: Path | None = None) -> Recipe:
     values = dict(document.value)
     if model is not None:
         values["model"] = str(model.absolute())
-    return from_folder(parse_recipe(values, document), document.source.absolute().parent)
+    return parse_recipe(values, document).from_folder(document.source.absolute().parent)
 
 
 def parse_recipe(values: Mapping[str, Any], document: Document | None = None) -> Recipe:
@@ -66,8 +62,8 @@ def parse_recipe(values: Mapping[str, Any], document: Document | None = None) ->
         faults = list(faults_of(error, values))
     if document is not None:
         faults.sort(key=lambda fault: document.line(fault[0]))
-        faults = [(at, with_keys(text, partial(within_stage, at))) for at, text in faults]
-    places = [document.place(at) if document else dotted(at) for at, _ in faults]
+        faults = [(at, with_keys(text, partial(_within_stage, at))) for at, text in faults]
+    places = [document.place(at) if document else recipe_key(*at) for at, _ in faults]
     remedy = "docs/recipes.md describes every key."
     if len(faults) == 1:
         raise InputError(faults[0][1], where=places[0], remedy=remedy)
@@ -81,28 +77,26 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json")
 
 
-def check_paths(recipe: Recipe, document: Document | None = None) -> None:
+def check_paths(recipe: Recipe, *, in_file: bool = False, model: Path | None = None) -> None:
     """Check that what the recipe names on disk is there. Nothing is opened.
 
     Args:
         recipe: as loaded.
-        document: the file it was read from, so that messages can name the line.
+        in_file: whether it was read from a file, from whose folder its paths start.
+        model: the model that was named on the command line in place of the recipe's own.
 
     Raises:
         InputError: a model, a text or a student is missing.
     """
-    for location, path in _named_paths(recipe):
-        where = _place_of(location, path, document)
-        advice = "Relative paths in a recipe start from its own folder. "
-        refuse_missing(path, where, advice if document is not None and where != MODEL_OPTION else "")
+    advice = "Relative paths in a recipe start from its own folder. " if in_file else ""
+    if recipe.model is not None:
+        refuse_missing(recipe.model, *((MODEL_OPTION,) if model else (recipe_key("model"), advice)))
+    for part in ("train", "eval"):
+        for index, path in enumerate(getattr(recipe.data, part)):
+            refuse_missing(path, recipe_key("data", part, index), advice)
     for place, stage in placed_stages(recipe):
-        if isinstance(stage, DistillConfig):
-            location = (*place, "student")
-            try:
-                student_path(stage.student)
-            except InputError as error:
-                error.where = _place_of(location, Path(stage.student), document)
-                raise
+        with located(place, of_recipe=True):
+            stage.check_paths()
 
 
 def refuse_missing(path: Path, where: str, advice: str = "") -> None:
@@ -133,62 +127,12 @@ def naming_lines(document: Document) -> Iterator[None]:
     except RootsError as error:
         if isinstance(error.where, Key):
             place = error.where.path
-            error.change_keys(partial(within_stage, place))
+            error.change_keys(partial(_within_stage, place))
             error.where = document.place(place)
         raise
 
 
-def _named_paths(recipe: Recipe) -> list[tuple[Location, Path]]:
-    found: list[tuple[Location, Path]] = []
-    if recipe.model is not None:
-        found.append((("model",), recipe.model))
-    found += [(("data", "train", index), path) for index, path in enumerate(recipe.data.train)]
-    found += [(("data", "eval", index), path) for index, path in enumerate(recipe.data.eval)]
-    return found
-
-
-def _place_of(location: Location, path: Path, document: Document | None) -> str:
-    """Return file, line and key of a path; a model the file does not name came from the command line."""
-    if document is None:
-        return dotted(location)
-    value = document.value
-    if location == ("model",) and isinstance(value, dict):
-        own = value.get("model")
-        if not isinstance(own, str) or document.source.absolute().parent / own != path:
-            return MODEL_OPTION
-    return document.place(location)
-
-
-def from_folder(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe with its relative paths starting from a folder."""
-    data, search = recipe.data, recipe.search
-    if search is not None:
-        choices = tuple(_stage_from_folder(choice, folder) for choice in search.choices)
-        search = search.model_copy(update={"choices": choices})
-    return recipe.model_copy(
-        update={
-            "model": folder / recipe.model if recipe.model is not None else None,
-            "data": data.model_copy(
-                update={
-                    "train": tuple(folder / path for path in data.train),
-                    "eval": tuple(folder / path for path in data.eval),
-                }
-            ),
-            "stages": tuple(_stage_from_folder(stage, folder) for stage in recipe.stages),
-            "search": search,
-        }
-    )
-
-
-def _stage_from_folder(stage: StageConfig, folder: Path) -> StageConfig:
-    if isinstance(stage, DistillConfig):
-        student = stage.student if stage.student in STUDENT_PRESETS else str(folder / stage.student)
-        return stage.model_copy(update={"student": student, "loss": _loss_from_folder(stage.loss, folder)})
-    if isinstance(stage, PruneConfig) and stage.recovery is not None:
-        loss = _loss_from_folder(stage.recovery.loss, folder)
-        return stage.model_copy(update={"recovery": stage.recovery.model_copy(update={"loss": loss})})
-    return stage
-
-
-def _loss_from_folder(loss: DistillLossConfig, folder: Path) -> DistillLossConfig:
-    return loss if loss.cache is None else loss.model_copy(update={"cache": folder / loss.cache})
+def _within_stage(place: Location, key: Key) -> Key:
+    """Return a key as what is said of a place names it: of the same stage, without the way to that."""
+    stage = place[: next((depth for depth, part in enumerate(place, 1) if isinstance(part, int)), 0)]
+    return Key(*key.path[len(stage) :], value=key.value) if key.path[: len(stage)] == stage else key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -22,24 +22,20 @@ from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
-from roots_compress.configs.recipe.location import dotted
-from roots_compress.configs.train import ArchitectureConfig, TrainConfig
+from roots_compress.configs.train import TrainConfig
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
-from roots_compress.errors import Location, Text, recipe_key
+from roots_compress.errors import Location, recipe_key
 
 StageConfig = Annotated[
     TrainConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
 ]
 
-ChoiceConfig = Annotated[DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")]
-
-
-def _members(union: Any) -> dict[str, type[StageSettings]]:
-    return {member.model_fields["kind"].default: member for member in get_args(get_args(union)[0])}
-
-
-STAGES, CHOICES = _members(StageConfig), _members(ChoiceConfig)
-"""The settings of each kind of stage, and of those that a search may choose."""
+STAGES: dict[str, type[StageSettings]] = {
+    member.model_fields["kind"].default: member for member in get_args(get_args(StageConfig)[0])
+}
+"""The settings of each kind of stage."""
+CHOICES = [kind for kind, settings in STAGES.items() if not settings.makes_model]
+"""The kinds that a search may choose: it starts from a model that is there."""
 
 BASELINE_NAME = "baseline"
 """Label of the untouched model's row; no stage may take it."""
@@ -63,7 +59,6 @@ class GatesConfig(Settings):
     """Smallest ratio of the baseline's bytes to the final graph's: 4.0 asks for a quarter of the size."""
     min_decode_speedup: PositiveFloat | None = None
     """Smallest ratio of the final graph's decode speed to the baseline's, both measured in the same run."""
-
     min_encode_speedup: PositiveFloat | None = None
     """Smallest ratio of the final encoder's speed to the baseline's, both measured in the same run."""
 
@@ -77,7 +72,7 @@ class SearchConfig(Settings):
 
     max_minutes: PositiveFloat
     """Minutes after which no further candidate is begun; a stage under way is finished."""
-    choices: Annotated[tuple[ChoiceConfig, ...], Field(strict=False, min_length=1, max_length=20)] = (
+    choices: Annotated[tuple[StageConfig, ...], Field(strict=False, min_length=1, max_length=20)] = (
         PruneConfig(kind="prune", name="prune-25", ratio=0.25),
         PruneConfig(kind="prune", name="prune-50", ratio=0.5),
         QuantizeConfig(kind="quantize", name="int8", scheme="int8"),
@@ -94,6 +89,7 @@ class Recipe(Settings):
     The stages form a chain: each takes the checkpoint the one before it made.
     """
 
+    recipe_only: ClassVar[str] = "name model export stages gates search"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?$", max_length=64)]
     """Names the run and, unless another folder is asked for, its folder under `runs/`."""
     model: PathSetting | None = None
@@ -129,7 +125,7 @@ class Recipe(Settings):
             *_name_faults(self),
             *_context_faults(self),
             *_search_faults(self),
-            *_cache_faults(self),
+            *_stage_faults(self),
         ]
         if faults:
             raise faults_at(faults, of_recipe=True)
@@ -145,26 +141,17 @@ def placed_stages(recipe: Recipe) -> Iterator[tuple[Location, StageConfig]]:
 
 
 def _origin_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
-    """A model must be named or made, and settings that only matter for making one must not be lost."""
+    """A model must be named or made."""
     if not recipe.stages:
         if recipe.model is None:
             yield ("stages",), "there is nothing to do: name a 'model', or begin with a stage of kind 'train'"
         return
-    if recipe.model is None and recipe.stages[0].kind != "train":
+    if recipe.model is None and not recipe.stages[0].makes_model:
         yield (
             ("model",),
             f"is required, because only a first stage of kind 'train' starts from nothing, and this recipe "
             f"begins with '{recipe.stages[0].kind}'; name a model here or with --model",
         )
-    for index, stage in enumerate(recipe.stages):
-        if not isinstance(stage, TrainConfig) or (index == 0 and recipe.model is None):
-            continue
-        for key in ("architecture", "tokenizer"):
-            if getattr(stage, key) != TrainConfig.model_fields[key].default:
-                yield (
-                    ("stages", index, key),
-                    "would have no effect, because this stage goes on training a model that exists already",
-                )
 
 
 def _order_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
@@ -190,7 +177,7 @@ def _name_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
                 (*place, "name"),
                 f"'{stage.name}' is already the name of {taken[stage.name]}; give this stage another 'name'",
             )
-        taken.setdefault(stage.name, dotted(place))
+        taken.setdefault(stage.name, recipe_key(*place))
 
 
 def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
@@ -198,12 +185,16 @@ def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     if recipe.search is None:
         return
     for index, stage in enumerate(recipe.stages):
-        if stage.kind != "train":
+        if not stage.makes_model:
             yield (
                 ("stages", index, "kind"),
                 f"'{stage.name}' ({stage.kind}) cannot stand before a search, which decides where it goes; "
                 "move it to search.choices",
             )
+    for index, choice in enumerate(recipe.search.choices):
+        if choice.makes_model:
+            place = ("search", "choices", index, "kind")
+            yield place, f"'{choice.kind}' is not one of {', '.join(CHOICES)}"
     if recipe.gates == GatesConfig():
         yield (
             ("search",),
@@ -211,23 +202,19 @@ def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         )
 
 
-def _cache_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
-    """A cache in int8 is read by ONNX Runtime's own operator alone."""
-    portable = recipe_key("export", "portable")
+def _stage_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Each stage knows what it cannot be told in this recipe."""
     for place, stage in placed_stages(recipe):
-        if recipe.export.portable and isinstance(stage, QuantizeConfig) and stage.cache == "int8":
-            yield (
-                (*place, "cache"),
-                Text("'int8' has no portable form; set ", portable, " to false, or this to float"),
-            )
+        begins = recipe.makes_model and place == ("stages", 0)
+        for key, text in stage.faults_in_recipe(makes_model=begins, portable=recipe.export.portable):
+            yield (*place, *key), text
 
 
 def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     """Where the recipe itself makes the model, its context length bounds every window."""
-    if recipe.model is not None or not recipe.stages or not isinstance(recipe.stages[0], TrainConfig):
+    limit = recipe.stages[0].new_context if recipe.makes_model and recipe.stages else None
+    if limit is None:
         return
-    architecture: ArchitectureConfig = recipe.stages[0].architecture
-    limit = architecture.max_position_embeddings
     placed = list(placed_stages(recipe))
     yield from context_faults(recipe, [limit] * (len(placed) + 1))
     for place, stage in placed:

@@ -14,8 +14,7 @@ from typing import NoReturn
 
 import yaml
 
-from roots_compress.configs.recipe.location import Location, dotted
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Location, recipe_key
 from roots_compress.io.atomic import read_regular
 from roots_compress.results import Json
 
@@ -53,7 +52,7 @@ class Document:
 
     def place(self, location: Location) -> str:
         """Return `FILE:LINE: KEY` of a value."""
-        return f"{self.source}:{self.line(location)}" + (f": {dotted(location)}" if location else "")
+        return f"{self.source}:{self.line(location)}" + (f": {recipe_key(*location)}" if location else "")
 
 
 def read_yaml(source: Path) -> Document:
