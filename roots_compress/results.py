@@ -134,9 +134,9 @@ class CandidateResult(_Figures):
     role: Literal["baseline", "candidate", "control"]
     """`control`: a recipe without what the search is about, to tell what that is worth."""
     bytes: Size
-    figures: dict[str, Positive]
-    """Milliseconds for a unit of the work that decides, at the longest context; the metric that decides, as a
-    ratio to the baseline's. By the task's names; in JSON they are keys of the candidate itself."""
+    figures: dict[str, Number]
+    """Milliseconds for a unit of the work that decides, at the longest context; the metric that decides,
+    against the baseline's. By the task's names; in JSON they are keys of the candidate itself."""
     on_front: bool
     """Whether no other is at least as good in all three figures, and better in one."""
     keeps_budgets: bool

@@ -16,11 +16,11 @@ from roots_compress.pipeline import stage_runner
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.runner import plan_recipe
 from roots_compress.pipeline.verify import verify_folder
-from roots_compress.report.choice import choice_line
 from roots_compress.report.html import html
 from roots_compress.report.text import caption, markdown
 from roots_compress.run.keys import CHOSEN
 from roots_compress.run.stages import read_stages
+from roots_compress.stages.quantize.products.caption import choice_caption
 from tests.chains import ARCHITECTURE, CALIBRATION, TRAIN, TRAINING, carry_out, recipe
 from tests.report import figures
 from tests.stages.quantize.choices import WEIGHTS_ONLY_WINS, integers_win, timings_give
@@ -132,7 +132,7 @@ LINE = (
 def test_every_report_says_what_was_chosen_and_what_the_other_would_give() -> None:
     stage = figures.stage(1, "quantize", notes={"choice": CHOICE})
     run = figures.run(figures.stage(), stage)
-    assert choice_line(stage) == LINE
+    assert choice_caption(stage.notes) == LINE
     assert f"quantize: {LINE}." in caption(run)
     assert LINE in markdown(run)
     assert LINE in html(run)
@@ -147,13 +147,13 @@ def test_every_report_says_what_was_chosen_and_what_the_other_would_give() -> No
     ],
 )
 def test_a_report_says_what_is_known(changes: dict[str, Any], said: str) -> None:
-    assert said in str(choice_line(figures.stage(1, "quantize", notes={"choice": {**CHOICE, **changes}})))
+    assert said in str(choice_caption({"choice": {**CHOICE, **changes}}))
 
 
 def test_a_report_of_an_unmeasured_processor_gives_no_figures() -> None:
     choice = {key: CHOICE[key] for key in ("workload", "expected_loss", "allowed_loss")}
     choice |= {"products": "float", "processor": "arm", "source": "no measurement of arm is shipped"}
-    line = choice_line(figures.stage(1, "quantize", notes={"choice": choice}))
+    line = choice_caption({"choice": choice})
     assert line == (
         "weights only chosen for arm, 512 tokens read and 128 written: no measurement of arm is shipped"
     )
@@ -161,7 +161,7 @@ def test_a_report_of_an_unmeasured_processor_gives_no_figures() -> None:
 
 @pytest.mark.parametrize("spoilt", [None, 3, [], {}, {**CHOICE, "products": "x"}, {**CHOICE, "bytes": 3}])
 def test_notes_that_hold_something_else_are_passed_over(spoilt: Any) -> None:
-    assert choice_line(figures.stage(1, "quantize", notes={"choice": spoilt})) is None
+    assert choice_caption({"choice": spoilt}) is None
 
 
 def test_validate_and_plan_time_nothing(

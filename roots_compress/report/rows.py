@@ -36,7 +36,8 @@ class Row:
     @property
     def compared(self) -> str:
         """The metric that decides, against the baseline's."""
-        return self.task.metric.compared(*quality_of(self.task, self.baseline, self.stage))
+        metric = self.task.metric
+        return metric.shown_compared(metric.compared(*quality_of(self.task, self.baseline, self.stage)))
 
 
 def rows_of(run: RunMetrics) -> tuple[Row, ...]:

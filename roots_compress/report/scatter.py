@@ -1,4 +1,7 @@
-"""The candidates of a search as points of a drawing: size to the right, quality upwards, on log scales."""
+"""The candidates of a search as points of a drawing: size to the right, the metric that decides upwards.
+
+Scales are logarithmic, but for a metric that compares by difference.
+"""
 
 from __future__ import annotations
 
@@ -51,30 +54,31 @@ class Scatter:
 def scatter(task: Task[Any], search: SearchResult) -> Scatter:
     """Return the drawing of a search; the front comes last, so that nothing hides it."""
     xs = _places([each.bytes / 1e6 for each in search.candidates], LEFT, WIDTH - RIGHT)
-    ratios = [each.figures[task.metric.ratio_name] for each in search.candidates]
+    metric = task.metric
+    compared = [each.figures[metric.compared_name] for each in search.candidates]
     times = [each.figures[task.workload.time_name] for each in search.candidates]
-    ys = _places(ratios, HEIGHT - BOTTOM, TOP)
+    ys = _places(compared, HEIGHT - BOTTOM, TOP, logarithmic=metric.relative)
     dots = [
         Dot(
             x,
             y,
             candidate_label(each.stages),
-            candidate_line(task, each.bytes, time, ratio),
+            candidate_line(task, each.bytes, time, value),
             each.on_front,
             each.stages == search.best,
         )
-        for each, x, y, time, ratio in zip(search.candidates, xs, ys, times, ratios, strict=True)
+        for each, x, y, time, value in zip(search.candidates, xs, ys, times, compared, strict=True)
     ]
     return Scatter(
         tuple(sorted(dots, key=lambda dot: (dot.best, dot.on_front))),
         _ends(xs, [f"{each.bytes / 1e6:.2f} MB" for each in search.candidates]),
-        _ends(ys, [f"{ratio:.3f}x" for ratio in ratios]),
+        _ends(ys, [metric.shown_compared(value) for value in compared]),
     )
 
 
-def _places(values: Sequence[float], low: float, high: float) -> list[float]:
-    """Return where values lie between two ends, on a logarithmic scale; in the middle where all are equal."""
-    logs = [math.log(value) for value in values]
+def _places(values: Sequence[float], low: float, high: float, *, logarithmic: bool = True) -> list[float]:
+    """Return where values lie between two ends of a scale; in the middle where all are equal."""
+    logs = [math.log(value) if logarithmic else value for value in values]
     least, span = min(logs), max(logs) - min(logs)
     return [low + (high - low) * ((each - least) / span if span else 0.5) for each in logs]
 

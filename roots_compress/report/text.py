@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from roots_compress.errors import printable
-from roots_compress.report.choice import choice_line
 from roots_compress.report.rows import Row, rows_of, speeds
 from roots_compress.results import CandidateResult, RunMetrics, SearchResult, StageResult, candidate_label
+from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Workload
 from roots_compress.tasks.registry import task_named
@@ -93,10 +93,12 @@ def search_headings(task: Task[Any]) -> tuple[str, ...]:
     return ("candidate", "MB", *costs, "Pareto", "budgets", "")
 
 
-def candidate_line(task: Task[Any], size: float, milliseconds: float, ratio: float) -> str:
+def candidate_line(task: Task[Any], size: float, milliseconds: float, compared: float) -> str:
     """Return a candidate's bytes, milliseconds and quality in a row, as people read them."""
-    time = f"{milliseconds:.3g} ms a {task.workload.unit}"
-    return f"{size / 1e6:.2f} MB, {time}, {ratio:.3f}x the {task.metric.heading}"
+    time, metric = f"{milliseconds:.3g} ms a {task.workload.unit}", task.metric
+    shown = metric.shown_compared(compared)
+    quality = f"{shown} the {metric.heading}" if metric.relative else f"{metric.heading} {shown}"
+    return f"{size / 1e6:.2f} MB, {time}, {quality}"
 
 
 def search_cells(task: Task[Any], candidate: CandidateResult, search: SearchResult) -> tuple[str, ...]:
@@ -106,7 +108,7 @@ def search_cells(task: Task[Any], candidate: CandidateResult, search: SearchResu
         candidate_label(candidate.stages),
         f"{candidate.bytes / 1e6:.2f}",
         f"{candidate.figures[task.workload.time_name]:.3g}",
-        f"{candidate.figures[task.metric.ratio_name]:.3f}x",
+        task.metric.shown_compared(candidate.figures[task.metric.compared_name]),
         "front" if candidate.on_front else "",
         "kept" if candidate.keeps_budgets else "missed",
         ", ".join(mark for mark, holds in marks.items() if holds),
@@ -133,8 +135,12 @@ def shown(text: str) -> str:
 
 def caption(run: RunMetrics) -> str:
     """Say how the figures were made."""
-    chosen = (f" {label(stage)}: {line}." for stage in run.stages if (line := choice_line(stage)))
-    return task_named(run.task).caption(run.protocol) + "".join(chosen)
+    said = task_named(run.task).caption(run.protocol)
+    for row in run.stages:
+        stage = stage_of_kind(row.kind)
+        if stage is not None and (decided := stage.caption(row.notes)):
+            said += f" {label(row)}: {decided}."
+    return said
 
 
 def markdown(run: RunMetrics) -> str:

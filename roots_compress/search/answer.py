@@ -27,7 +27,7 @@ def answer(
     search = space.recipe.search
     assert search is not None
     points = {candidate: outcome.point for candidate, outcome in outcomes_of(figures).items()}
-    budgets = budgets_of(task, space.recipe.gates, baseline_of(figures))
+    budgets = budgets_of(task, space.recipe.gates, *baseline_of(figures))
     on_front = front(points)
     rows = (
         CandidateResult(
@@ -36,7 +36,7 @@ def answer(
             bytes=figures[candidate].bytes,
             figures={
                 task.workload.time_name: point.milliseconds,
-                task.metric.ratio_name: task.metric.ratio_of(point.cost),
+                task.metric.compared_name: task.metric.of_cost(point.cost),
             },
             on_front=candidate in on_front,
             keeps_budgets=rank(point, budgets)[0] == 0,

@@ -30,15 +30,25 @@ class Budgets(NamedTuple):
     cost: float = math.inf
 
 
-def budgets_of(task: Task[Any], gates: GatesConfig, baseline: Point) -> Budgets:
-    """Return the budgets that a recipe's gates are, where the untouched model costs `baseline`."""
+def budgets_of(task: Task[Any], gates: GatesConfig, baseline: Point, quality: float) -> Budgets:
+    """Return the budgets that a recipe's gates are, where the untouched model costs `baseline`.
+
+    Args:
+        task: of the models.
+        gates: the recipe's.
+        baseline: of the untouched model.
+        quality: its value of the metric that decides.
+    """
     metric, workload, limits = task.metric, task.workload, gates.model_dump(exclude_none=True)
     smaller, faster = limits.get("min_size_ratio"), limits.get(f"min_{workload.phase}_speedup")
-    ratio = limits.get(f"{metric.bound}_ratio")
+    ratio, bound = limits.get(f"{metric.bound}_ratio"), limits.get(metric.bound)
     return Budgets(
         _least(limits.get("max_bytes"), baseline.bytes / smaller if smaller else None),
         _least(limits.get(f"max_{workload.time_name}"), baseline.milliseconds / faster if faster else None),
-        _least(metric.ratio_of(ratio) if ratio else None),
+        _least(
+            None if ratio is None else metric.cost(ratio),
+            None if bound is None else metric.cost(metric.compared(quality, bound)),
+        ),
     )
 
 

@@ -20,6 +20,8 @@ class Figures:
     milliseconds: float
     baseline_bytes: int
     baseline_milliseconds: float
+    baseline_quality: float
+    """Its value of the metric that decides."""
     seconds: float
     """What its last stage took, with export and measurement."""
 
@@ -31,7 +33,7 @@ def outcomes_of(figures: Mapping[Candidate, Figures]) -> dict[Candidate, Outcome
     is known of it is the ratio of the two; its milliseconds are that ratio times the median of all the
     baseline's.
     """
-    usual_ms = baseline_of(figures).milliseconds
+    usual_ms = baseline_of(figures)[0].milliseconds
     return {
         candidate: Outcome(
             Point(each.bytes, usual_ms * each.milliseconds / each.baseline_milliseconds, each.cost),
@@ -41,7 +43,8 @@ def outcomes_of(figures: Mapping[Candidate, Figures]) -> dict[Candidate, Outcome
     }
 
 
-def baseline_of(figures: Mapping[Candidate, Figures]) -> Point:
-    """Return the figures of the run's baseline; at least one candidate must have been tried."""
+def baseline_of(figures: Mapping[Candidate, Figures]) -> tuple[Point, float]:
+    """Return what the run's baseline costs, and its quality; at least one candidate must have been tried."""
     first = next(iter(figures.values()))
-    return Point(first.baseline_bytes, median(each.baseline_milliseconds for each in figures.values()), 1.0)
+    milliseconds = median(each.baseline_milliseconds for each in figures.values())
+    return Point(first.baseline_bytes, milliseconds, 1.0), first.baseline_quality

@@ -65,4 +65,4 @@ def plan_search(setting: Setting, folder: Path) -> Iterator[str]:
 
 
 def _line(task: Task[Any], point: Point) -> str:
-    return candidate_line(task, point.bytes, point.milliseconds, task.metric.ratio_of(point.cost))
+    return candidate_line(task, point.bytes, point.milliseconds, task.metric.of_cost(point.cost))

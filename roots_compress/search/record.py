@@ -15,7 +15,7 @@ from roots_compress.results import Json
 from roots_compress.search.figures import Figures
 
 NAME: Final = "search.json"
-SCHEMA = 2
+SCHEMA = 3
 _MAX_BYTES = 16 << 20
 
 
@@ -55,8 +55,8 @@ class Record:
 def _is_measured(figures: Figures) -> bool:
     """Return whether these can be figures: an edited file may hold anything, and a ratio divides by them."""
     return all(
-        type(value) in (int, float) and math.isfinite(value) and value > 0
-        for value in asdict(figures).values()
+        type(value) in (int, float) and math.isfinite(value) and (value > 0 or name == "baseline_quality")
+        for name, value in asdict(figures).items()
     )
 
 

@@ -95,7 +95,7 @@ def _explore(
                 space.candidates,
                 outcomes_of(figures),
                 failed,
-                budgets_of(setting.task, setting.recipe.gates, baseline_of(figures)),
+                budgets_of(setting.task, setting.recipe.gates, *baseline_of(figures)),
                 deadline - time.monotonic(),
             )
         else:
@@ -125,6 +125,7 @@ def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, c
     rows = make_rows(run, replace(setting, recipe=space.recipe_of(candidate)), console)
     baseline, last = pair = rows[0], rows[-1]
     metric, phase = setting.task.metric, setting.task.workload.phase
+    quality = quality_of(setting.task, baseline.result, last.result)
     with bar(console, "speed beside the baseline") as progress:
         speeds = measure_speed(
             {row.path.name: row.onnx for row in pair},
@@ -136,9 +137,10 @@ def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, c
         )
     return Figures(
         bytes=last.result.metrics.bytes,
-        cost=metric.cost(*quality_of(setting.task, baseline.result, last.result)),
+        cost=metric.cost(metric.compared(*quality)),
         milliseconds=1000 / speeds[last.path.name][phase][-1].median,
         baseline_bytes=baseline.result.metrics.bytes,
         baseline_milliseconds=1000 / speeds[baseline.path.name][phase][-1].median,
+        baseline_quality=quality[0],
         seconds=time.perf_counter() - start,
     )

@@ -172,6 +172,14 @@ class Stage(ABC, Generic[Config]):
         """
         return config
 
+    def caption(self, notes: Mapping[str, Json]) -> str | None:
+        """Return what reports say below their table of what a stage decided, without a full stop at its end.
+
+        Args:
+            notes: as a file of figures holds them, which may be anything.
+        """
+        return None
+
     @abstractmethod
     def run(self, config: Config, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
         """Make a checkpoint of another, which is left as it is.

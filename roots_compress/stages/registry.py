@@ -27,3 +27,11 @@ IMPLEMENTATIONS: dict[type[StageSettings], Stage[Any]] = {
 def stage_of(config: StageSettings) -> Stage[Any]:
     """Return the stage that answers for settings of its own class."""
     return IMPLEMENTATIONS[type(config)]
+
+
+def stage_of_kind(kind: str) -> Stage[Any] | None:
+    """Return the stage that makes rows of a kind; None for a baseline and what a newer version made."""
+    found = (
+        stage for config, stage in IMPLEMENTATIONS.items() if config.model_fields["kind"].default == kind
+    )
+    return next(found, None)

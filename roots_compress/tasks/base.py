@@ -136,9 +136,12 @@ class Task(ABC, Generic[Engine]):
 
     def candidate_faults(self, figures: Mapping[str, float]) -> Iterator[str]:
         """Yield which of this task's figures a candidate of a search lacks."""
-        for name in (self.workload.time_name, self.metric.ratio_name):
+        positive = {self.workload.time_name: True, self.metric.compared_name: self.metric.relative}
+        for name, is_positive in positive.items():
             if name not in figures:
                 yield f"{name} is missing, or is not a number"
+            elif is_positive and figures[name] <= 0:
+                yield f"{name} is {figures[name]}, not above 0"
 
     @property
     def gates(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,13 +26,18 @@ class Metric:
         """Return a value as tables show it."""
         return f"{value:.{self.digits}f}"
 
-    def compared(self, before: float, after: float) -> str:
-        """Return what tables show of a value beside the baseline's: `1.050x`, or `-0.012`."""
-        return f"{after / before:.3f}x" if self.relative else f"{after - before:+.{self.digits}f}"
+    def compared(self, before: float, after: float) -> float:
+        """Return a value against another: their ratio, or their difference."""
+        return after / before if self.relative else after - before
+
+    def shown_compared(self, compared: float) -> str:
+        """Return what tables show of that: `1.050x`, or `-0.012`."""
+        return f"{compared:.3f}x" if self.relative else f"{compared:+.{self.digits}f}"
 
     def change(self, before: float, after: float) -> str:
         """Return a change as sentences tell it: `perplexity +5.0%`, or `accuracy -0.012`."""
-        told = f"{after / before - 1:+.1%}" if self.relative else self.compared(before, after)
+        compared = self.compared(before, after)
+        told = f"{compared - 1:+.1%}" if self.relative else self.shown_compared(compared)
         return f"{self.heading} {told}"
 
     @property
@@ -40,21 +46,26 @@ class Metric:
         return f"{'max' if self.better == 'lower' else 'min'}_{self.name}"
 
     @property
-    def ratio_name(self) -> str:
-        """The key of the ratio to the baseline's value, in the figures of a search."""
-        return f"{self.name}_ratio"
+    def compared_name(self) -> str:
+        """The key of a value against the baseline's, in the figures of a search."""
+        return f"{self.name}_{'ratio' if self.relative else 'change'}"
 
     def improved(self, before: float, after: float) -> bool:
         """Return whether a value is better than another."""
         return after < before if self.better == "lower" else after > before
 
-    def cost(self, before: float, after: float) -> float:
-        """Return how many times worse a value is than another, below 1 where it is better."""
-        return self.ratio_of(after / before)
+    def cost(self, compared: float) -> float:
+        """Return how many times worse that makes a model, below 1 where it is better.
 
-    def ratio_of(self, cost: float) -> float:
-        """Return the ratio of values that a cost is for, or the cost that a ratio is."""
-        return cost if self.better == "lower" else 1 / cost
+        A difference counts as a ratio does by its logarithm: costs multiply where differences add up.
+        """
+        ratio = compared if self.relative else math.exp(compared)
+        return ratio if self.better == "lower" else 1 / ratio
+
+    def of_cost(self, cost: float) -> float:
+        """Return the ratio or the difference that has a cost."""
+        ratio = cost if self.better == "lower" else 1 / cost
+        return ratio if self.relative else math.log(ratio)
 
 
 @dataclass(frozen=True)

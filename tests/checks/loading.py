@@ -264,9 +264,9 @@ CHECKS = [
     ),
     Check(
         "settings of a new model stand where none is made",
-        "_origin_faults",
+        "TrainConfig.faults_in_recipe",
         lambda _: parse({"kind": "train", "architecture": {"hidden_size": 96}}),
-        guard="getattr(stage, key) != ...",
+        guard="getattr(self, key) != ...",
         without="False",
     ),
 ]

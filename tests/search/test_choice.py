@@ -76,6 +76,6 @@ def test_overruns_add_up_in_nats() -> None:
 
 def test_gates_are_budgets_and_the_stricter_of_two_holds() -> None:
     baseline = Point(1000, 8, 1.0)
-    assert budgets_of(CAUSAL_LM, GatesConfig(max_perplexity_ratio=1.3), baseline) == Budgets(cost=1.3)
+    assert budgets_of(CAUSAL_LM, GatesConfig(max_perplexity_ratio=1.3), baseline, 20.0) == Budgets(cost=1.3)
     gates = GatesConfig(max_bytes=300, min_size_ratio=4.0, max_decode_ms=3.0, min_decode_speedup=2.0)
-    assert budgets_of(CAUSAL_LM, gates, baseline) == Budgets(bytes=250, milliseconds=3.0)
+    assert budgets_of(CAUSAL_LM, gates, baseline, 20.0) == Budgets(bytes=250, milliseconds=3.0)

@@ -12,7 +12,7 @@ from roots_compress.search.figures import Figures
 from roots_compress.search.record import NAME, Record
 
 RECORD = Record(
-    {"a": Figures(100, 1.5, 2.0, 200, 3.0, 4.0), "b": Figures(50, 0.9, 1.0, 200, 3.5, 1.0)},
+    {"a": Figures(100, 1.5, 2.0, 200, 3.0, 9.0, 4.0), "b": Figures(50, 0.9, 1.0, 200, 3.5, 9.0, 1.0)},
     {"c": "no legal width", "d": "NaN"},
 )
 EVALUATION = EvaluationConfig()

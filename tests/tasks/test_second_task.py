@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -99,14 +100,16 @@ def test_every_form_tells_of_this_task_alone() -> None:
 
 
 def test_a_search_has_the_task_s_figures() -> None:
-    measured = {"label_ms": 5.0, "accuracy_ratio": 0.98}
+    measured = {"label_ms": 5.0, "accuracy_change": -0.02}
     search = SearchResult((CandidateResult((), "baseline", 8, measured, True, True),), (), {}, 0, 1.0)
     found = replace(RUN, search=search)
     assert RunMetrics.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert "| label ms | accuracy |" in markdown(found)
-    assert "0.00 MB, 5 ms a text, 0.980x the accuracy" in html(found)
-    budgets = budgets_of(LABELS, LabelGates(min_label_speedup=2.0), Point(8, 5.0, 1.0))
-    assert budgets == Budgets(milliseconds=2.5)
+    assert "0.00 MB, 5 ms a text, accuracy -0.020" in html(found)
+    gates = LabelGates(min_label_speedup=2.0, min_accuracy=0.85)
+    budgets = budgets_of(LABELS, gates, Point(8, 5.0, 1.0), 0.9)
+    assert budgets == Budgets(milliseconds=2.5, cost=pytest.approx(math.exp(0.05)))
+    assert LABELS.metric.of_cost(budgets.cost) == pytest.approx(-0.05)
 
 
 def test_a_verdict_goes_by_the_metric_s_direction() -> None:

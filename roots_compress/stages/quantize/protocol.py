@@ -13,6 +13,7 @@ from roots_compress.models.limits import require_fusible
 from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.quantize.products.caption import choice_caption
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -40,6 +41,10 @@ class QuantizeStage(Stage[QuantizeConfig]):
         """Count the weights by the scheme's width."""
         assert parameters is not None
         return least(parameters, parameters, width=STORED_BYTES[config.scheme])
+
+    def caption(self, notes: Mapping[str, Json]) -> str | None:
+        """Tell of the choice between integer products and weights only."""
+        return choice_caption(notes)
 
     def settled(self, config: QuantizeConfig, chosen: Mapping[str, Json]) -> QuantizeConfig:
         """Name the products that were chosen."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
-
-from roots_compress.results import StageResult
 
 FORMS = {"integer": "integer products", "float": "weights only"}
 
 
-def choice_line(stage: StageResult) -> str | None:
+def choice_caption(notes: Mapping[str, Any]) -> str | None:
     """Return a sentence on what was chosen, for what, and what the other would have given.
 
     None where nothing was chosen by timing, or the notes do not hold what they should.
     """
-    choice: Any = stage.notes.get("choice")
+    choice = notes.get("choice")
     try:
         return _line(choice) if isinstance(choice, dict) else None
     except (KeyError, TypeError, ValueError, AttributeError):
