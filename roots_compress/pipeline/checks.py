@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -22,13 +21,12 @@ from roots_compress.configs.recipe.schema import (
 )
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
-from roots_compress.data.windows import EvaluationWindows
-from roots_compress.errors import InputError, Location, RootsError, Text, located, recipe_key
+from roots_compress.errors import InputError, Location, RootsError, located, recipe_key
 from roots_compress.io.atomic import real_path
+from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.run.outputs import enclosing_run
 from roots_compress.stages.base import ModelInfo
 from roots_compress.stages.registry import stage_of
-from roots_compress.tasks.base import Task
 
 
 def check_chain(recipe: Recipe, info: ModelInfo) -> None:
@@ -98,19 +96,26 @@ def check_start(stage: StageConfig, place: Location, info: ModelInfo, text: Text
         raise
 
 
-def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFast, info: ModelInfo) -> None:
+def check_text(
+    recipe: Recipe,
+    text: TextSplit,
+    held_out: HeldOut,
+    tokenizer: PreTrainedTokenizerFast,
+    info: ModelInfo,
+) -> None:
     """Check that the text fills a window of each length that the recipe asks for.
 
     Args:
         recipe: what is to be done.
         text: what it is done with.
+        held_out: of that text.
         tokenizer: of the model the run begins with.
         info: that model; calibration windows longer than its context are cut to it.
 
     Raises:
         InputError: the held-out or the training text is too short.
     """
-    held_out_windows(recipe, text, tokenizer, info.task)
+    held_out.examples(tokenizer)
     lengths: list[tuple[int, Location]] = []
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
@@ -121,26 +126,6 @@ def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFa
     if lengths:
         longest, place = max(lengths, key=itemgetter(0))
         pack(text.train, tokenizer, longest, seed=recipe.seed, limit=1, key=recipe_key(*place))
-
-
-def held_out_windows(
-    recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFast, task: Task[Any]
-) -> EvaluationWindows:
-    """Return what a run's quality is measured on, in a tokenizer's tokens.
-
-    Raises:
-        InputError: the text is too short for it.
-    """
-    try:
-        return task.examples(text.held_out, tokenizer, recipe.evaluation)
-    except InputError as error:
-        if not recipe.data.eval:
-            error.where = recipe_key("data", "train")
-            fraction = recipe_key("data", "eval_fraction")
-            error.remedy = Text(
-                error.remedy or "", " Held out is ", fraction, f" of it, {recipe.data.eval_fraction}."
-            )
-        raise
 
 
 def check_cache_folders(recipe: Recipe, run: Path) -> None:

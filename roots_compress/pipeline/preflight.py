@@ -18,6 +18,7 @@ from roots_compress.data.fingerprint import text_sha256
 from roots_compress.errors import InputError, located, recipe_key
 from roots_compress.io.disk import FileHashes
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
+from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import refuse_inside
 from roots_compress.runtime.graph_folder import holds_graph
@@ -39,6 +40,8 @@ class Setting:
     text: TextSplit
     device: str
     threads: int
+    held_out: HeldOut
+    """What quality is measured on."""
     texts: dict[str, str]
     """sha256 of the training and the held-out text, which every stage reads."""
     task: Task[Any] = CAUSAL_LM
@@ -67,9 +70,10 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     if _may_lack_device(recipe):
         _resolve_device(recipe)
     text = load_text(recipe.data, seed=recipe.seed)
+    held_out = HeldOut(recipe, text, info.task)
     if info.tokenizer is not None:
         # Not before the text, unless a stage asked for it: reading that of a large GGUF file takes seconds.
-        check_text(recipe, text, info.tokenizer(), info)
+        check_text(recipe, text, held_out, info.tokenizer(), info)
         if recipe.stages:
             check_start(recipe.stages[0], ("stages", 0), info, text, seed=recipe.seed)
     return Setting(
@@ -78,6 +82,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
         device=_resolve_device(recipe),
         threads=recipe.evaluation.threads or default_threads(),
         task=info.task,
+        held_out=held_out,
         texts={"training text": text_sha256(text.train), "held-out text": text_sha256(text.held_out)},
     )
 

@@ -19,7 +19,7 @@ from roots_compress.errors import RootsError, StageError, Text, located, printab
 from roots_compress.evaluate.artifact import protocol_of
 from roots_compress.evaluate.speed import measure_speed
 from roots_compress.io.atomic import disk_errors
-from roots_compress.pipeline.checks import check_start, held_out_windows
+from roots_compress.pipeline.checks import check_start
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.steps import Step, keys_of, steps_of
@@ -215,7 +215,7 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
         protocol=protocol_of(
             task,
             evaluation,
-            held_out_windows(recipe, setting.text, load_tokenizer(rows[0].onnx), task),
+            setting.held_out.examples(load_tokenizer(rows[0].onnx)),
             max_context=min(contexts),
             threads=setting.threads,
             text=setting.text.description,

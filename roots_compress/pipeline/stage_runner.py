@@ -17,7 +17,7 @@ from roots_compress.evaluate.artifact import measure_quality
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.io.disk import free_disk
 from roots_compress.models.limits import Limits
-from roots_compress.pipeline.checks import check_chain, check_text, held_out_windows
+from roots_compress.pipeline.checks import check_chain, check_text
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.resources import needs_of, require_room
 from roots_compress.pipeline.steps import Step, inputs_of, steps_of
@@ -70,8 +70,7 @@ def make_stage(
     task = setting.task
     first = run.stages()[0].checkpoint if index else workspace.checkpoint
     examples = task.with_original(
-        held_out_windows(setting.recipe, setting.text, checkpoint.tokenizer, task),
-        lambda: load_checkpoint(first).model,
+        setting.held_out.examples(checkpoint.tokenizer), lambda: load_checkpoint(first).model
     )
     with bar(console, task.metric.heading) as progress:
         metrics = measure_quality(
@@ -177,5 +176,5 @@ def _carry_out(
     limits = Limits(shape.max_position_embeddings, shape.is_fusible)
     info = ModelInfo(limits, None, shape.vocab_size, lambda: new.tokenizer)
     check_chain(recipe, info)
-    check_text(recipe, setting.text, new.tokenizer, info)
+    check_text(recipe, setting.text, setting.held_out, new.tokenizer, info)
     return stage.run(config, new, context)

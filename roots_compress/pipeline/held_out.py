@@ -1,0 +1,48 @@
+"""What a run's quality is measured on: held-out text, cut once for each tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.data.documents import TextSplit
+from roots_compress.data.special_tokens import closing_ids
+from roots_compress.data.tokenizers import tokenizer_sha256
+from roots_compress.data.windows import EvaluationWindows
+from roots_compress.errors import InputError, Text, recipe_key
+from roots_compress.tasks.base import Task
+
+
+class HeldOut:
+    """The examples of a run; its stages as a rule share one tokenizer."""
+
+    def __init__(self, recipe: Recipe, text: TextSplit, task: Task[Any]) -> None:
+        self._recipe, self._text, self._task = recipe, text, task
+        self._cut: dict[Hashable, EvaluationWindows] = {}
+
+    def examples(self, tokenizer: PreTrainedTokenizerFast) -> EvaluationWindows:
+        """Return what the task measures quality on, in a tokenizer's tokens.
+
+        Raises:
+            InputError: the text is too short for it.
+        """
+        key = tokenizer_sha256(tokenizer), *closing_ids(tokenizer), tokenizer.pad_token_id
+        if key not in self._cut:
+            self._cut[key] = self._cut_anew(tokenizer)
+        return self._cut[key]
+
+    def _cut_anew(self, tokenizer: PreTrainedTokenizerFast) -> EvaluationWindows:
+        try:
+            return self._task.examples(self._text.held_out, tokenizer, self._recipe.evaluation)
+        except InputError as error:
+            data = self._recipe.data
+            if not data.eval:
+                error.where = recipe_key("data", "train")
+                fraction = recipe_key("data", "eval_fraction")
+                error.remedy = Text(
+                    error.remedy or "", " Held out is ", fraction, f" of it, {data.eval_fraction}."
+                )
+            raise
