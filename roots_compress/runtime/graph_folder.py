@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from roots_compress.errors import InputError
-from roots_compress.io.json_files import regular_file
-from roots_compress.runtime.session import EXPORT_AGAIN
+from roots_compress.io.json_files import read_json_object, regular_file
+from roots_compress.runtime.session import EXPORT_AGAIN, OURS
 
 GRAPH_NAME, GRAPH_SUFFIX = "model.onnx", ".onnx"
 GRAPH_PLACES = (GRAPH_NAME, f"onnx/{GRAPH_NAME}")
@@ -76,7 +76,7 @@ def _export_first(checkpoint: Path) -> str:
 
 
 def graph_files(folder: Path) -> tuple[Path, ...]:
-    """Return every file the graph needs to run, the graph itself first, after checking each.
+    """Return every file the graph needs to run, the graph itself first, after checking each and config.json.
 
     The graph is parsed without its external data. Data must be ordinary files in the graph's own folder, long
     enough for every tensor that points into them: links, absolute paths and paths that leave the folder could
@@ -106,7 +106,26 @@ def graph_files(folder: Path) -> tuple[Path, ...]:
         if tensor.data_location == TensorProto.EXTERNAL:
             location, end = _external_extent(tensor, graph)
             needed[location] = max(end, needed.get(location, 0))
+    _check_specification(graph.with_name("config.json"))
     return (graph, *(_data_file(graph, location, end) for location, end in sorted(needed.items())))
+
+
+def _check_specification(path: Path) -> None:
+    """Refuse a damaged specification of the model beside its graph; configs of others have none."""
+    config = read_json_object(path) if path.exists() else {}
+    ours = config.get(OURS, config if config.get("model_type") == OURS else None)
+    if ours is None:
+        return
+    from roots_compress.models.version1 import read_spec  # Not before it is needed.
+
+    try:
+        if not isinstance(ours, dict):
+            raise ValueError(f"{OURS} is {ours!r:.60}; it must be an object")
+        read_spec(ours)
+    except ValueError as error:
+        raise InputError(
+            f"the model's specification is damaged: {error}", where=path, remedy=EXPORT_AGAIN
+        ) from None
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:

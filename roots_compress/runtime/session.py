@@ -60,25 +60,26 @@ def read_config(path: Path) -> tuple[int, int]:
     """
     config = config_beside(path)
     config = config.get(OURS, config)
-    try:
-        if "embeddings" in config:
-            # Not as a specification: that takes pydantic, whose memory would count as serving's.
-            vocab_size, max_context = config["embeddings"]["vocabulary"], config["max_positions"]
-        else:
-            vocab_size, max_context = config["vocab_size"], config["max_position_embeddings"]
-    except (KeyError, TypeError) as error:
+    keys = ("vocab_size", "max_position_embeddings")
+    if isinstance(config, dict) and "embeddings" in config:
+        # Not as a specification: that takes pydantic, whose memory would count as serving's.
+        keys = ("embeddings.vocabulary", "max_positions")
+    found = [_number_at(config, key.split(".")) for key in keys]
+    if None in found:
         raise InputError(
-            "config.json does not give vocab_size and max_position_embeddings",
-            where=path,
-            remedy=EXPORT_AGAIN,
-        ) from error
-    if not all(type(value) is int and 0 < value <= LARGEST for value in (vocab_size, max_context)):
-        raise InputError(
-            f"vocab_size and max_position_embeddings must be whole numbers from 1 to {LARGEST}",
+            f"{keys[found.index(None)]} is not a whole number from 1 to {LARGEST}",
             where=path,
             remedy=EXPORT_AGAIN,
         )
+    vocab_size, max_context = found
     return vocab_size, max_context
+
+
+def _number_at(config: Any, keys: list[str]) -> Any:
+    """Return the number of a size at a key; None where there is none."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config if type(config) is int and 0 < config <= LARGEST else None
 
 
 def session_settings(instructions: str, *, spinning: bool = False) -> dict[str, str]:

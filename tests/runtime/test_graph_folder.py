@@ -146,7 +146,20 @@ def test_missing_config(folder: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"vocab_size": "7", "max_position_embeddings": 8}'])
 def test_unreadable_config(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8")
-    assert_refused(folder, "vocab_size and max_position_embeddings|not valid JSON|object is needed")
+    assert_refused(folder, "vocab_size is not a whole number|not valid JSON|object is needed")
+
+
+@pytest.mark.parametrize(
+    ("ours", "message"),
+    [
+        ({"embeddings": {"vocabulary": 7, "width": 4}, "max_positions": 8, "stacks": 3}, "stacks"),
+        ({"embeddings": {"vocabulary": 7}, "vocab_size": 7}, "vocab_size is a key of version 1"),
+        (3, "roots is 3; it must be an object"),
+    ],
+)
+def test_damaged_specification(folder: Path, ours: object, message: str) -> None:
+    (folder / "config.json").write_text(json.dumps({"roots": ours}), encoding="utf-8")
+    assert_refused(folder, f"the model's specification is damaged: .*{message}")
 
 
 def test_foreign_input_names(folder: Path) -> None:
