@@ -72,9 +72,7 @@ class Checkpoint:
 def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkpoint:
     """Load a ROOTS directory, a directory of a known family, or a GGUF file; the model is in eval mode.
 
-    Args:
-        source: where the checkpoint lies.
-        dtype: of the floating-point weights; None keeps a ROOTS checkpoint's float16, and else is float32.
+    Without a dtype, floating-point weights keep a ROOTS checkpoint's float16, and else become float32.
 
     Raises:
         InputError: the source is damaged, or not exactly the model that its configuration describes.

@@ -17,10 +17,6 @@ def source_sha256(source: Path, sha256: Callable[[Path], str] = file_sha256) -> 
     """Return the sha256 of a checkpoint: of one file, or of the names and contents of several.
 
     Several are the files of a directory, and the parts of a split GGUF model of which one is named.
-
-    Args:
-        source: a file or a directory.
-        sha256: returns a file's hash.
     """
     files = sorted(source.iterdir()) if source.is_dir() else part_files(source)
     if files == [source]:

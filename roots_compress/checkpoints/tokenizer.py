@@ -131,13 +131,7 @@ def _made_steady(document: dict[str, Any]) -> bool:
 
 
 def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of a folder that holds nothing but what was looked at.
-
-    Args:
-        folder: what is read.
-        source: only named.
-        by_class: as the class reads it that the folder or its family names; else tokenizer.json as it is.
-    """
+    """Return the tokenizer of a folder that holds nothing but what was looked at."""
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet_transformers():

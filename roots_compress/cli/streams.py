@@ -64,9 +64,6 @@ def run_on_streams(program: Callable[[], object]) -> NoReturn:
     drops what is written, and the program goes on. So does standard error where it is full or its reader is
     gone; where standard output is, the program ends with exit code 1, and a message unless it is the reader
     that left.
-
-    Args:
-        program: may raise SystemExit.
     """
     _fill_descriptors()
     output = _Stream(STDOUT, failing=True)

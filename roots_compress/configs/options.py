@@ -94,13 +94,7 @@ class FieldOption:
 
 
 def options_of(group: type[Settings], way: Location = (), default: Any = None) -> Iterator[FieldOption]:
-    """Yield the options of a group of settings and of the groups in it.
-
-    Args:
-        group: the settings.
-        way: to them, from the stage or the recipe.
-        default: of the group as a whole, where there is one.
-    """
+    """Yield the options of a group of settings and of the groups in it."""
     inner = inner_groups(group)
     for name, field in group.model_fields.items():
         if is_recipe_only(group, name):

@@ -52,13 +52,8 @@ def export_checkpoint(
     """Write a checkpoint's graph, configs and tokenizer to a new or empty folder, after checking the logits.
 
     The files appear all together or not at all. The same checkpoint always gives the same bytes.
-
-    Args:
-        checkpoint: what to export.
-        directory: the folder.
-        config: settings.
-        release: give up the checkpoint's weights before the graph is opened for the check, so that memory
-            holds one copy at a time; the checkpoint is of no more use then.
+    With `release`, the checkpoint gives up its weights before the graph is opened for the check, and is of no
+    more use then: memory holds one copy at a time.
 
     Raises:
         InputError: the folder holds something already.
@@ -84,11 +79,6 @@ def write_graph(
     model: RootsForCausalLM, directory: Path, *, portable: bool = False
 ) -> tuple[Path, tuple[str, ...]]:
     """Write a model's graph and configs, its logits unchecked and without a tokenizer: enough to time it.
-
-    Args:
-        model: in eval mode.
-        directory: an empty folder.
-        portable: as `ExportConfig.portable`.
 
     Returns:
         The graph's path, and what keeps another runtime from loading the folder.

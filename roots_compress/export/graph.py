@@ -38,9 +38,7 @@ DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
     """Return the model as a graph whose initializers share the model's memory.
 
-    Args:
-        model: the checkpoint.
-        portable: use ONNX Runtime's own operators only where the standard has none.
+    A portable one has ONNX Runtime's own operators only where the standard has none.
 
     Raises:
         InputError: the model caches in int8, and the graph is to have standard operators.

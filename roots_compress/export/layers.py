@@ -42,10 +42,7 @@ def _readings(spec: ModelSpec) -> Iterator[Reading]:
 def walk(matrices: Matrices, hidden_NW: ir.Value, attend: Attend) -> ir.Value:
     """Add all layers; return what is read of the residual stream after them, `NW`.
 
-    Args:
-        matrices: of the model.
-        hidden_NW: the stream before the first layer.
-        attend: adds an attention, by its specification and its module's name, for what it reads.
+    `attend` adds an attention by its specification and its module's name.
     """
     builder, spec = matrices.builder, matrices.config.spec
     readings = _readings(spec)

@@ -30,10 +30,7 @@ STATED_HEAD_SIZE = ("gemma",)
 def write_configs(model: RootsForCausalLM, directory: Path, *, shared_cache: bool) -> tuple[str, ...]:
     """Write both files; an encoder has no genai_config.json.
 
-    Args:
-        model: the checkpoint.
-        directory: the export folder.
-        shared_cache: whether the graph writes into the buffer that it is given as the past.
+    `shared_cache` says whether the graph writes into the buffer that it is given as the past.
 
     Returns:
         what keeps another runtime from loading the folder, a sentence each.

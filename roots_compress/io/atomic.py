@@ -124,11 +124,7 @@ def remove_folder(path: Path) -> None:
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Turn failures of the system that a library tells in words only into the OSError that they mean.
-
-    Args:
-        path: what is written in the block, named by the error.
-    """
+    """Turn failures of the system that a library tells in words only into the OSError that they mean."""
     try:
         yield
     except RootsError:
@@ -153,12 +149,7 @@ def _number_of(error: Exception, path: Path) -> int | None:
 
 @contextmanager
 def disk_errors(path: Path, kind: type[RootsError]) -> Iterator[None]:
-    """Turn a failure of the disk into an error that names the file and the cause.
-
-    Args:
-        path: the run's folder, named where the failure names no file.
-        kind: the error to raise.
-    """
+    """Turn a failure of the disk into an error that names the file and the cause."""
     try:
         yield
     except OSError as error:

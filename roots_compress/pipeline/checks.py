@@ -32,10 +32,6 @@ from roots_compress.stages.registry import stage_of
 def check_chain(recipe: Recipe, info: ModelInfo) -> None:
     """Ask every stage, in their order, whether it can be carried out on what the one before it makes.
 
-    Args:
-        recipe: what is to be done.
-        info: the model that the run begins with, or that its first stage is to train.
-
     Raises:
         InputError: a stage does not suit its model, windows are longer than a context, or a teacher is asked
             for more tokens than its vocabulary has.
@@ -78,13 +74,6 @@ def _check_contexts(recipe: Recipe, contexts: Sequence[int | None]) -> None:
 def check_start(stage: StageConfig, place: Location, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
     """Refuse at once what a stage would refuse by the text and the shape of the model it starts from.
 
-    Args:
-        stage: its settings.
-        place: where in the recipe they are.
-        info: the model it starts from, whose weights are not read.
-        text: what it calibrates on.
-        seed: the recipe's.
-
     Raises:
         InputError, GateMissedError: as the stage raises them.
     """
@@ -105,12 +94,7 @@ def check_text(
 ) -> None:
     """Check that the text fills a window of each length that the recipe asks for.
 
-    Args:
-        recipe: what is to be done.
-        text: what it is done with.
-        held_out: of that text.
-        tokenizer: of the model the run begins with.
-        info: that model; calibration windows longer than its context are cut to it.
+    Calibration windows longer than the model's context are cut to it.
 
     Raises:
         InputError: the held-out or the training text is too short.

@@ -53,10 +53,6 @@ class Setting:
 def prepare(recipe: Recipe, folder: Path) -> Setting:
     """Check all that can be checked before a stage runs, and read the text.
 
-    Args:
-        recipe: what is to be done.
-        folder: the run it is to be done in.
-
     Raises:
         InputError: the folder is in use, the device, the model, a student or the text is missing or cannot be
             used, or a ratio leaves the model no legal width.

@@ -54,12 +54,6 @@ def needs_of(stages: Sequence[StageConfig | None], parameters: float | None, *, 
 def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) -> None:
     """Refuse what cannot come about.
 
-    Args:
-        needs: what is needed.
-        disk: bytes that are free.
-        memory: bytes that are available; None where the system does not tell.
-        where: the run's folder.
-
     Raises:
         InputError: there is too little of either.
     """

@@ -64,13 +64,6 @@ def run_recipe(
 ) -> RunMetrics:
     """Carry a recipe out in a run folder, reusing the stages an earlier try has finished.
 
-    Args:
-        setting: what to do, as `prepare` returns it.
-        folder: the run; made where it does not exist.
-        fresh: delete the run that is there first.
-        console: where progress goes.
-        recipe_text: the recipe as the user wrote it, kept in the run.
-
     Raises:
         InputError: the request cannot be carried out. Where that shows before any stage is finished, a run
             that was begun for it is removed again; where `check_next_stage` sees it, a run is left as it was.
@@ -133,12 +126,7 @@ def finish(
 ) -> RunMetrics:
     """Time a run's rows together, and write down its figures and its report.
 
-    Args:
-        run: their folder.
-        rows: as `make_rows` returns them; stages after them are removed.
-        setting: what was asked for.
-        console: where progress goes.
-        search: how the recipe was found, where it was searched for.
+    Stages after the rows are removed. `search` says how the recipe was found.
     """
     if len(run.stages()) > len(rows):
         console.print(f"removing stages that the recipe no longer has, from {len(rows):02d} on")

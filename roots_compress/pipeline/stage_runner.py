@@ -44,15 +44,6 @@ def make_stage(
 ) -> CommittedStage:
     """Make a stage: carry it out, save, export, measure, commit.
 
-    Args:
-        run: its folder.
-        index: its place in the run.
-        step: what it does.
-        key: what it will be known by.
-        before: the stage it starts from; None for the first.
-        setting: of the whole run.
-        console: where progress goes.
-
     Raises:
         InputError: disk or memory are lacking, or the text does not suit the model that was made.
         StageError: the stage failed, or something it read was changed meanwhile. Nothing is committed.

@@ -150,10 +150,7 @@ def record_file(path: Path) -> FileRecord:
 def find_faults(stage: Path, manifest: Manifest, *, sha256: Callable[[Path], str] | None = None) -> list[str]:
     """Return what is wrong with a committed stage's files, one line each; an empty list means intact.
 
-    Args:
-        stage: its folder.
-        manifest: its manifest.
-        sha256: returns the hash of a file; None: compare sizes alone.
+    Without `sha256`, which hashes a file, sizes alone are compared.
     """
     try:
         found = list_files(stage)

@@ -30,10 +30,6 @@ def refuse_inside(output: Path, source: Path | None) -> None:
 
     Runs do not nest, and a stage that holds a file its manifest does not name is made again.
 
-    Args:
-        output: the folder to be written; a run itself may be one.
-        source: the model it is made from; None where none is read.
-
     Raises:
         InputError: it lies in its source or in a run.
     """
@@ -61,10 +57,7 @@ def enclosing_run(path: Path) -> Path | None:
 def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator[Path]:
     """Yield a folder to fill; when the block ends it becomes `path`, and when the block fails it goes.
 
-    Args:
-        path: the folder; its parents are made, and go as well where the block fails.
-        source: what it is made from.
-        size: about how many bytes its weights take; None where nobody knows.
+    Its parents are made, and go as well where the block fails. `size` is about what its weights take.
 
     Raises:
         InputError: `path` exists already, lies in its source or in a run, or cannot be made.

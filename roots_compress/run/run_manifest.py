@@ -21,13 +21,7 @@ _MAX_BYTES = 16 << 20
 
 
 def run_manifest_text(run: Path, files: Iterable[str], stages: Iterable[str]) -> str:
-    """Return the manifest of what is in a run's folder now.
-
-    Args:
-        run: the folder.
-        files: names of the files that describe the run.
-        stages: names of its stages' folders.
-    """
+    """Return the manifest of what is in a run's folder now."""
     names = [*files, *(f"{stage}/{MANIFEST_NAME}" for stage in stages)]
     records: dict[str, Json] = {name: dict(asdict(record_file(run / name))) for name in names}
     document: dict[str, Json] = {"schema": SCHEMA, "files": records}
@@ -35,13 +29,7 @@ def run_manifest_text(run: Path, files: Iterable[str], stages: Iterable[str]) ->
 
 
 def run_manifest_faults(run: Path, files: Iterable[str], stages: Iterable[str]) -> list[str]:
-    """Return what is wrong with a run's descriptions, one line each; an empty list means intact.
-
-    Args:
-        run: the folder.
-        files: names of the files that describe a run.
-        stages: names of the stages' folders that are there.
-    """
+    """Return what is wrong with a run's descriptions, one line each; an empty list means intact."""
     try:
         text = read_regular(run / MANIFEST_NAME, _MAX_BYTES).decode("ascii")
         expected = dict(json.loads(text)["content"]["files"])

@@ -77,12 +77,7 @@ def is_stage(folder: Path) -> bool:
 
 
 def verify(stage: CommittedStage, sha256: Callable[[Path], str] = file_sha256) -> list[str]:
-    """Compare every file of a stage with its hash; return what changed since the commit, one line each.
-
-    Args:
-        stage: as `read_stages` returns it.
-        sha256: returns the hash of a file.
-    """
+    """Compare every file of a stage with its hash; return what changed since the commit, one line each."""
     return find_faults(stage.path, stage.manifest, sha256=sha256)
 
 

@@ -70,9 +70,7 @@ class RunFolder:
     def open(cls, path: Path, *, fresh: bool = False) -> Self:
         """Open or make a run folder, take its lock, and tidy up after a process that died in it.
 
-        Args:
-            path: the folder; its parents are made.
-            fresh: delete the stages and descriptions of the run that is there. Nothing else is touched.
+        With `fresh`, delete the stages and descriptions of the run that is there, and nothing else.
 
         Raises:
             InputError: the folder holds something that is not a run, another process is writing to it, or

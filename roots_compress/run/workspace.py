@@ -92,12 +92,6 @@ class Workspace:
         Where it is the same stage made again, because files of it were damaged, and its checkpoint has come
         out the same, those after it stay.
 
-        Args:
-            result: its row; index, kind and name are those the workspace was begun with.
-            machine: what `run.machine.describe_machine` says.
-            inputs: sha256 of what it read from outside the run, by name.
-            chosen: what it chose by timing, if it did, for its key.
-
         Raises:
             StageError: the disk failed, a figure is not finite, or the folders hold links. What was
                 committed before is untouched.

@@ -57,12 +57,6 @@ class OnnxEncoder:
     ) -> OnnxEncoder:
         """Open a graph whose files have been checked by `graph_files`.
 
-        Args:
-            graph: the file.
-            output: the name of the output to serve.
-            threads: threads within an operator; None for as many as `default_threads` counts.
-            provider: where to run; `auto` takes a CUDA device where there is one.
-
         Raises:
             InputError: the graph is not an encoder with this output, or this machine lacks the provider.
         """

@@ -32,13 +32,7 @@ def adjusted(
 ) -> Logits:
     """Return the logits of a row's next token as the settings change them.
 
-    Args:
-        logits_V: of the model.
-        tokens: the row so far: its prompt and what was added to it.
-        settings: what to do.
-        prompt_length: tokens of the prompt.
-        max_length: tokens that the row has at most in the end.
-        stop_tokens: ids that end the row.
+    `tokens` is the row so far: its prompt and what was added to it. In the end it has `max_length` at most.
     """
     adjusted_V, ids = logits_V.copy(), np.asarray(tokens, dtype=np.int64)
     length, ends = len(tokens), list(stop_tokens)

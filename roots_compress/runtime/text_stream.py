@@ -31,10 +31,6 @@ class TextStream:
 
     The prompt's tokens are decoded with them, since a decoder treats the first token of a text otherwise than
     the others; what the prompt alone gives is left out. Special tokens are no text.
-
-    Args:
-        tokenizer: what decodes.
-        prompt: the tokens before the first.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt: Sequence[int]) -> None:

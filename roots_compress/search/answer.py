@@ -16,14 +16,7 @@ from roots_compress.tasks.base import Task
 def answer(
     task: Task[Any], space: Space, figures: Mapping[Candidate, Figures], failed: Mapping[Candidate, str]
 ) -> SearchResult:
-    """Return what a search has found.
-
-    Args:
-        task: of the model.
-        space: what was searched.
-        figures: of the candidates tried, the model as it is among them.
-        failed: why others could not be made.
-    """
+    """Return what a search has found."""
     search = space.recipe.search
     assert search is not None
     points = {candidate: outcome.point for candidate, outcome in outcomes_of(figures).items()}

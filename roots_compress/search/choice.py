@@ -31,14 +31,7 @@ class Budgets(NamedTuple):
 
 
 def budgets_of(task: Task[Any], gates: GatesConfig, baseline: Point, quality: float) -> Budgets:
-    """Return the budgets that a recipe's gates are, where the untouched model costs `baseline`.
-
-    Args:
-        task: of the models.
-        gates: the recipe's.
-        baseline: of the untouched model.
-        quality: its value of the metric that decides.
-    """
+    """Return the budgets that a recipe's gates are, where the untouched model costs `baseline`."""
     metric, workload, limits = task.metric, task.workload, gates.model_dump(exclude_none=True)
     smaller, faster = limits.get("min_size_ratio"), limits.get(f"min_{workload.phase}_speedup")
     ratio, bound = limits.get(f"{metric.bound}_ratio"), limits.get(metric.bound)

@@ -41,13 +41,6 @@ def run_search(
     The run ends as that of the best candidate, as if its recipe had been run, and holds two files more: that
     recipe, `best.yaml`, and what was measured, `search.json`.
 
-    Args:
-        setting: a recipe with a search, as `prepare` returns it.
-        folder: the run; made where it does not exist.
-        fresh: delete the run that is there first.
-        console: where progress goes.
-        recipe_text: the recipe as the user wrote it, kept in the run.
-
     Raises:
         InputError, StageError: the model as it is cannot be made or measured. Where a candidate cannot, the
             search goes on, and the answer says so.

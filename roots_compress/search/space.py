@@ -19,10 +19,6 @@ def candidates_of(kinds: Mapping[str, str], quantizing: Container[str]) -> tuple
 
     Short ones come first, and of equal length those that change least before they quantize; else the order is
     that of the choices.
-
-    Args:
-        kinds: the kind of each choice, by name.
-        quantizing: the kinds that quantize.
     """
     by_kind: dict[str, list[str]] = {}
     for name, kind in kinds.items():

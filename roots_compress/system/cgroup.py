@@ -38,9 +38,7 @@ class ControlGroups:
     def own(cls, proc: Path = PROC, mount: Path = MOUNT) -> ControlGroups:
         """Return this process's groups.
 
-        Args:
-            proc: the folder with the process's `cgroup` and `mountinfo`.
-            mount: where control groups are mounted by custom; mounts elsewhere are found in `mountinfo`.
+        Mounts elsewhere than at `mount` are found in `mountinfo`.
         """
         groups = dict(_groups(proc / "cgroup"))
         mounts = list(_mounts(proc / "mountinfo"))

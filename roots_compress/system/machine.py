@@ -160,12 +160,7 @@ def code_sha256() -> str:
 
 
 def describe_machine(*, threads: int, device: str) -> dict[str, Json]:
-    """Return what `metrics.json` and the manifests say of the machine.
-
-    Args:
-        threads: threads that computed the results.
-        device: `cpu` or `cuda`, as resolved.
-    """
+    """Return what `metrics.json` and the manifests say of the machine."""
     return {
         "platform": f"{platform.system()} {platform.release()}",
         "cpu": _own_cpu().get("model name") or platform.processor() or platform.machine(),

@@ -22,10 +22,6 @@ def available_memory(meminfo: Path = MEMINFO, groups: ControlGroups | None = Non
     """Return the bytes of memory and swap that are to be had, within the limits of a container.
 
     None where the system does not tell (it is not Linux).
-
-    Args:
-        meminfo: where the system tells.
-        groups: the control groups whose limits hold; None for this process's own.
     """
     try:
         fields = _fields(meminfo)

@@ -21,10 +21,6 @@ def default_threads(topology: Path = TOPOLOGY, groups: ControlGroups | None = No
 
     Two hardware threads of a core share its arithmetic units, so a second adds no speed to matrix products.
     A part of a core counts as one: half a core is one thread, one and a half are two.
-
-    Args:
-        topology: where the system describes its processors.
-        groups: the control groups whose limits hold; None for this process's own.
     """
     groups = groups or ControlGroups.own()
     cores, quota = physical_cores(topology, groups.allowed()), groups.cores()
@@ -35,10 +31,6 @@ def physical_cores(topology: Path = TOPOLOGY, allowed: set[int] | None = None) -
     """Return the distinct cores among the processors in this process's affinity.
 
     Where the system does not tell (it is not Linux), the logical processors are counted.
-
-    Args:
-        topology: where the system describes its processors.
-        allowed: processors beyond which none counts; None for no such bound.
     """
     if not hasattr(os, "sched_getaffinity"):
         return usable_cores()

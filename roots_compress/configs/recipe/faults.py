@@ -35,12 +35,7 @@ _BOUNDS = {
 
 
 def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
-    """Yield place and description of each fault.
-
-    Args:
-        error: what pydantic found.
-        values: what it was given.
-    """
+    """Yield place and description of each fault."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue  # There are enough, and what is wrong with them is among the other faults.

@@ -23,9 +23,8 @@ _MOST_FAULTS = 10
 def load_recipe(document: Document, *, model: Path | None = None) -> Recipe:
     """Return the recipe that a file holds. Whether the files it names exist is for `check_paths` to say.
 
-    Args:
-        document: the file, read. Relative paths inside it start from its folder.
-        model: the model to compress, in place of the recipe's own; relative to the current folder.
+    Relative paths in it start from its folder, and `model`, which takes the place of the recipe's own, from
+    the current one.
 
     Raises:
         InputError: it is no recipe. All faults are listed, each with its line.
@@ -101,11 +100,6 @@ def check_paths(recipe: Recipe, *, in_file: bool = False, model: Path | None = N
 
 def refuse_missing(path: Path, where: str, advice: str = "") -> None:
     """Refuse a path that is not there.
-
-    Args:
-        path: of a model or a text.
-        where: it was named.
-        advice: a sentence to precede what always holds.
 
     Raises:
         InputError: it does not exist, or cannot be looked for.

@@ -25,12 +25,7 @@ def recipe_json(recipe: Recipe) -> str:
 
 
 def recipe_yaml(recipe: Recipe, comment: str) -> str:
-    """Return a recipe as YAML: what differs from the defaults, and its paths as it holds them.
-
-    Args:
-        recipe: as loaded; its relative paths were made absolute.
-        comment: lines that stand above it.
-    """
+    """Return a recipe as YAML: what differs from the defaults, and its paths as it holds them."""
     head = "".join(f"# {line}".rstrip() + "\n" for line in printable(comment).splitlines())
     return head + yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=110)
 

@@ -48,12 +48,7 @@ def scale_of(range_GD: Tensor) -> Tensor:
 
 
 class CacheRanges:
-    """Largest magnitudes of the keys and values that passed, `GD` each.
-
-    Args:
-        spec: of the attention.
-        max_positions: that the model was made for.
-    """
+    """Largest magnitudes of the keys and values that passed, `GD` each."""
 
     def __init__(self, spec: Attention, max_positions: int) -> None:
         self._turned, self._factor = 0, 1.0
@@ -78,12 +73,7 @@ class CacheRanges:
 
 @contextmanager
 def observed_cache(block: AttentionBlock, max_positions: int) -> Iterator[CacheRanges]:
-    """Within the block, take in the keys and values of every run of an attention.
-
-    Args:
-        block: the attention.
-        max_positions: that the model was made for.
-    """
+    """Within the block, take in the keys and values of every run of an attention."""
     ranges = CacheRanges(block.spec, max_positions)
     block.cache_observer = ranges.see
     try:

@@ -36,13 +36,7 @@ class Compensation:
             self.factor_CC = _inverse_factor(ordered_CC, damping * self.energy_C.mean()).float()
 
     def round(self, weight_RC: Tensor, weight_format: Format, group_size: int) -> QuantizedMatrix:
-        """Round a matrix so that its outputs on the calibration inputs change little.
-
-        Args:
-            weight_RC: finite weights.
-            weight_format: the storage format.
-            group_size: columns that share a scale, in the grouped formats.
-        """
+        """Round a matrix so that its outputs on the calibration inputs change little."""
         grouped_RNS = group_columns(weight_RC, weight_format, group_size)
         grid = fit_grid(grouped_RNS, weight_format, self.energy_C)
         if self.factor_CC is None:

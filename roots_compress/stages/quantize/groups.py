@@ -31,11 +31,6 @@ def group_size_of(setting: GroupSetting, weight_format: Format, width: int) -> i
     `auto` gives 8-bit matrices groups of 128 where those take no more bytes than groups of 64. Where the last
     group has to be filled up, they may: an input of 576 would be stored as one of 640, and take as many
     products. Weights in 4 bits lose more in large groups, and keep 64.
-
-    Args:
-        setting: of the stage.
-        weight_format: of the matrix.
-        width: of its input.
     """
     if setting != "auto":
         return setting

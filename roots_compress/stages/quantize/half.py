@@ -17,9 +17,7 @@ LARGEST = 65504.0
 def half_precision(model: RootsForCausalLM, tokens_BT: Tensor) -> RootsForCausalLM:
     """Return a float16 copy of a model.
 
-    Args:
-        model: the model.
-        tokens_BT: calibration text, run in the model's own precision to see how large activations become.
+    The text is run in the model's own precision to see how large activations become.
 
     Raises:
         StageError: a weight, or a module's output on the text, is too large for float16.

@@ -65,13 +65,6 @@ def head_scale(
     Without a norm before the head nothing can divide its input. A scale that suits the head may spoil the
     rows that are looked up, so that both are rounded, and the divergence from the float model is measured at
     the end.
-
-    Args:
-        model: a float32 model.
-        windows: calibration text.
-        stream: of that text, past all layers.
-        group_size: columns that share a scale.
-        console: shows progress.
     """
     if model.head_norm is None:
         return None
@@ -121,12 +114,7 @@ def round_head(
 ) -> None:
     """Add the embedding, the head and the norm before it to what was rounded.
 
-    Args:
-        model: a float32 model; it is left as it is.
-        stream: it has passed all layers, quantized.
-        scale_W: what the head's input is divided by; None for nothing.
-        group_size: columns that share a scale.
-        rounded: the quantized layers.
+    The stream has passed all layers, quantized; the model is left as it is.
     """
     spec, table_VW = model.config.spec, _matrix(model, EMBEDDING)
     size = group_size_of(group_size, HEAD_FORMAT, table_VW.shape[1])

@@ -85,11 +85,7 @@ def bound_inputs(half: Half) -> Iterator[BoundInput]:
 class SeenInput:
     """What an input holds on calibration text: streamed statistics, and rows sampled evenly.
 
-    Args:
-        width: its channels.
-        stride: one row in so many is kept.
-        gram: whether to sum up its Gram matrix as well.
-        device: where to compute.
+    One row in `stride` is kept.
     """
 
     def __init__(self, width: int, *, stride: int = 1, gram: bool = False, device: str = "cpu") -> None:

@@ -76,14 +76,6 @@ def outlier_scales(
     A folded input gives the next ones what it gave before, so the model stays as it is, and what rounding
     costs can be known before anything is folded or rounded.
 
-    Args:
-        model: a float32 model on `device`.
-        windows: calibration text.
-        weight_format: of the matrices that read the inputs.
-        group_size: columns that share a scale.
-        device: where to compute.
-        console: shows progress.
-
     Returns:
         the scales by the full names of the inputs' first consumers, and the residual stream after the last
         layer.
@@ -155,16 +147,7 @@ def input_error(
     group_size: int,
     exact: Sequence[Tensor],
 ) -> float:
-    """Return the squared relative output errors of an input's matrices, added up, as if a scale were folded.
-
-    Args:
-        each: the input.
-        seen: what it holds as it is.
-        scale_C: what its input would be divided by; None for nothing.
-        weight_format: of its matrices.
-        group_size: columns that share a scale.
-        exact: as `exact_outputs` gives it.
-    """
+    """Return the sum of the squared relative output errors of an input's matrices, a scale being folded."""
     total = 0.0
     sample_SC = seen.sample
     divided_SC = sample_SC if scale_C is None else sample_SC / scale_C

@@ -48,15 +48,8 @@ def rounding_costs(
 ) -> dict[str, InputCost]:
     """Return each input's cost by its first consumer, such as `model.layers.0.mlp.down_proj`.
 
-    Args:
-        model: a float32 model on `device`.
-        windows: calibration text, of which the first few windows are read.
-        weight_format: `w4`, whose weights are rounded here, or `w8a8`, whose inputs are.
-        group_size: columns that share a scale.
-        scales: of the inputs that will be folded before they are rounded.
-        seed: draws the labels that make the gradients' second moment the Fisher information.
-        device: where to compute.
-        console: shows progress.
+    `w4` rounds weights, `w8a8` inputs; `scales` are folded before. The first few windows are read. `seed`
+    draws the labels that make the gradients' second moment the Fisher information.
     """
     input_of: dict[str, str] = {}
     change_of: dict[str, Change] = {}

@@ -113,11 +113,7 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
 def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, seed: int) -> PackedWindows:
     """Return the text to calibrate on, after checking that the settings suit the model.
 
-    Args:
-        config: the scheme and its settings.
-        checkpoint: its weights are not read: they need no storage.
-        text: its training part is read.
-        seed: draws the windows.
+    The model's weights are not read: they need no storage.
 
     Raises:
         InputError: the text is too short.

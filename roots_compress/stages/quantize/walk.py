@@ -73,14 +73,6 @@ def round_layers(
 ) -> tuple[Rounded, ResidualStream]:
     """Quantize every layer; the model is left as it is.
 
-    Args:
-        model: a float32 model on `device`.
-        windows: calibration text.
-        config: an int8 or int4 scheme.
-        plan: what to fold, and the format of each input.
-        device: where to compute.
-        console: shows progress.
-
     Returns:
         what was made, and the residual stream after the last quantized layer.
     """

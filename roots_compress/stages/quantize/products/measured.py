@@ -62,13 +62,7 @@ MEASURED: dict[str, Measured] = {
 
 
 def measured_times(processor: str, *, layer_weights: int, table_weights: int) -> FormTimes | None:
-    """Return what a model takes on a class of processors, or None where none of it was measured.
-
-    Args:
-        processor: its class.
-        layer_weights: in the projections of the model's layers.
-        table_weights: in its output head.
-    """
+    """Return what a model takes on a class of processors, or None where none of it was measured."""
     found = MEASURED.get(processor)
     if found is None:
         return None

@@ -43,13 +43,8 @@ def form_times(
 ) -> FormTimes | None:
     """Return the times to choose by; None where the processor was not measured.
 
-    Args:
-        config: the stage's settings.
-        model: the float model's.
-        work: the stage's folder for what an interrupted attempt left, and for graphs while they are timed.
-        chosen: what the same stage chose when it was made before, if it was.
-        portable: whether the model's graph will have standard operators only.
-        console: where progress goes.
+    `work` keeps them for an attempt begun anew, and holds graphs while they are timed; `chosen` is what the
+    same stage chose when it was made before.
 
     Raises:
         StageError: a model cannot be exported, or the measuring process failed.

@@ -91,13 +91,6 @@ def time_here(
 ) -> FormTimes:
     """Time a model of this config in both forms, batch 1, in turns.
 
-    Args:
-        config: the float model's.
-        settings: the stage's: workload, group size and cache.
-        folder: for graphs, while they are needed.
-        portable: whether the model's graph will have standard operators only.
-        console: where progress goes.
-
     Raises:
         StageError: a model cannot be exported, or the measuring process failed.
     """
