@@ -32,8 +32,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 docs: $(STAMP)  ## write the generated pages: recipe keys and command reference
-	$(BIN)/python -m roots_compress.configs.recipe.reference docs/recipes.md
-	$(BIN)/python -m roots_compress.cli.reference docs/commands.md
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,25 +1,41 @@
-"""The reference of every recipe key, made from the schema, so that it cannot drift from it.
+"""Writes the pages that are made from the code: the recipe's keys, and the commands.
 
-`python -m roots_compress.configs.recipe.reference docs/recipes.md` rewrites what is below the marker.
+`make docs` runs it. Tests compare the pages with what it gives, so that they cannot drift from the code.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+import typer
+
+from roots_compress.cli.app import app
 from roots_compress.configs.recipe.schema import STAGES, Recipe
 
-MARKER = (
-    "<!-- Made by `python -m roots_compress.configs.recipe.reference docs/recipes.md`; do not edit below. -->"
-)
+RECIPES, COMMANDS = (Path(__file__).with_name(name) for name in ("recipes.md", "commands.md"))
+MARKER = "<!-- Made by `make docs`; do not edit below. -->"
+
+HEAD = """\
+# Commands
+
+Written by `make docs` from the commands' own help; do not edit. The stage verbs chain: each appends a stage
+to the run (`--run`, by default `runs/current`) and goes on from its newest checkpoint. What stands in braces
+must be given, what stands in brackets may be.
+
+Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input, found before
+anything is written or, where only a stage can find it, with the stages before it finished and kept, 3 a gate
+or a stage's own budget was missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same
+command goes on).
+"""
 
 
-def reference() -> str:
-    """Return the Markdown that describes every key: its type, bounds, default and meaning."""
+def recipes_page() -> str:
+    """Return `recipes.md`: what is written by hand, and below the marker every key with its meaning."""
+    head, marker, _ = RECIPES.read_text(encoding="utf-8").partition(MARKER)
+    assert marker, f"{RECIPES} has no marker line"
     schema = Recipe.model_json_schema()
     definitions: dict[str, dict[str, Any]] = schema.get("$defs", {})
     kinds = {stage.__name__: kind for kind, stage in STAGES.items()}
@@ -27,19 +43,34 @@ def reference() -> str:
     titles |= {name: _title(name) for name in _in_order_of_use(schema, definitions) if name not in kinds}
     sections = [_section("The recipe", schema, definitions)]
     sections += [_section(title, definitions[name], definitions) for name, title in titles.items()]
-    return "\n".join(sections)
+    return f"{head}{MARKER}\n\n" + "\n".join(sections)
 
 
-def rewrite(path: Path) -> None:
-    """Bring the generated part of a file up to date, keeping the part above the marker.
+def commands_page() -> str:
+    """Return `commands.md`: every verb with its arguments and options."""
+    group: Any = typer.main.get_command(app)
+    sections = [HEAD]
+    for name, command in group.commands.items():
+        context = command.make_context(name, [], resilient_parsing=True)
+        summary = " ".join((command.help or "").split())
+        usage = " ".join(["roots-compress", name, *command.collect_usage_pieces(context)])
+        sections.append(f"\n## `{name}`\n\n{summary}\n\n    {usage}\n")
+        rows = [_row(parameter, context) for parameter in command.params if parameter.name != "help"]
+        if rows:
+            sections.append("\n| | |\n|---|---|\n" + "".join(rows))
+    return "".join(sections)
 
-    Raises:
-        ValueError: the file has no marker.
-    """
-    head, marker, _ = path.read_text(encoding="utf-8").partition(MARKER)
-    if not marker:
-        raise ValueError(f"{path} has no marker line")
-    path.write_text(f"{head}{MARKER}\n\n{reference()}", encoding="utf-8")
+
+def _row(parameter: Any, context: Any) -> str:
+    # Click's own help line: `--steps INTEGER`, `Optimizer steps.`
+    record = parameter.get_help_record(context)
+    names = record[0] if record else parameter.make_metavar(context)
+    text = (record[1] if record else "") or getattr(parameter, "help", "") or ""
+    return f"| `{_cell(names)}` | {_cell(text)} |\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _title(definition: str) -> str:
@@ -121,4 +152,5 @@ def _bounds(field: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    rewrite(Path(sys.argv[1]))
+    RECIPES.write_text(recipes_page(), encoding="utf-8")
+    COMMANDS.write_text(commands_page(), encoding="utf-8")

@@ -1,0 +1,31 @@
+"""The pages that are made from the code say what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from docs.generate import COMMANDS, RECIPES, commands_page, recipes_page
+from roots_compress.configs.recipe.loading import load_recipe
+from roots_compress.configs.recipe.yaml import read_yaml
+
+
+def test_the_pages_are_up_to_date() -> None:
+    assert RECIPES.read_text(encoding="utf-8") == recipes_page(), "run: make docs"
+    assert COMMANDS.read_text(encoding="utf-8") == commands_page(), "run: make docs"
+
+
+def test_every_option_of_a_verb_is_listed() -> None:
+    page = commands_page()
+    for option in ("--teacher", "--ratio", "--int8", "--eval-data", "--max-new-tokens", "--fresh"):
+        assert f"`{option}" in page
+
+
+def test_the_documents_example_is_a_recipe(tmp_path: Path) -> None:
+    example = re.search(r"```yaml\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    (tmp_path / "r.yaml").write_text(example[1])
+    assert [stage.kind for stage in load_recipe(read_yaml(tmp_path / "r.yaml")).stages] == [
+        "prune",
+        "quantize",
+    ]
