@@ -12,24 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.protocol import Tokens
+from roots_compress.runtime.prompts import check_ids
+from roots_compress.runtime.protocol import Served, Tokens
 from roots_compress.runtime.session import EXPORT_AGAIN, Provider, open_session, read_config, run_session
 
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class Encoder(Protocol):
+class Encoder(Served, Protocol):
     """A model without a cache."""
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of token ids that it takes."""
-        ...
-
-    @property
-    def max_context(self) -> int:
-        """The most tokens of a text."""
-        ...
 
     def encode(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> NDArray[np.float32]:
         """Return what the model makes of texts, one row each.
@@ -95,9 +86,4 @@ def check_texts(engine: Encoder, input_ids: Tokens) -> None:
             f"a text of {tokens} tokens is longer than the model's {engine.max_context}",
             remedy="Shorten the text.",
         )
-    low, high = int(input_ids.min()), int(input_ids.max())
-    if low < 0 or high >= engine.vocab_size:
-        raise InputError(
-            f"token id {low if low < 0 else high} is outside the model's vocabulary of {engine.vocab_size}",
-            remedy="Use the tokenizer the model was trained with.",
-        )
+    check_ids(engine, input_ids)

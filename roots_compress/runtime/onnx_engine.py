@@ -70,7 +70,7 @@ class OnnxEngine:
     ) -> None:
         self._session, self._graph = session, graph
         self._key_values = key_values
-        self._vocab_size, self._max_context = vocab_size, max_context
+        self.vocab_size, self.max_context = vocab_size, max_context
         self._prefill_chunk = prefill_chunk
         outputs = {output.name: output for output in session.get_outputs()}
         self._logits_dtype = ELEMENT_TYPES[outputs["logits"].type]
@@ -127,16 +127,6 @@ class OnnxEngine:
         return settings_of(self._session)
 
     @property
-    def vocab_size(self) -> int:
-        """V."""
-        return self._vocab_size
-
-    @property
-    def max_context(self) -> int:
-        """The most tokens a cache may hold."""
-        return self._max_context
-
-    @property
     def providers(self) -> tuple[str, ...]:
         """ONNX Runtime's providers that serve the graph, the preferred one first."""
         return tuple(self._session.get_providers())
@@ -155,7 +145,7 @@ class OnnxEngine:
         """Return the logits of every position, `(B, T, V)`, without a cache."""
         check_prompt(self, input_ids, attention_mask)
         cache = self._empty_cache(len(input_ids))
-        buffer = np.empty((*input_ids.shape, self._vocab_size), dtype=self._logits_dtype)
+        buffer = np.empty((*input_ids.shape, self.vocab_size), dtype=self._logits_dtype)
         self._run(input_ids, _mask(input_ids, attention_mask), cache, buffer)
         return buffer.astype(np.float32, copy=False)
 
@@ -173,7 +163,7 @@ class OnnxEngine:
             end = min(start + chunk, tokens)
             # A graph that others made may give the logits of every position only.
             kept = 1 if self._asks_for_last else end - start
-            buffer = np.empty((batch, kept, self._vocab_size), dtype=self._logits_dtype)
+            buffer = np.empty((batch, kept, self.vocab_size), dtype=self._logits_dtype)
             cache = self._run(input_ids[:, start:end], mask[:, :end], cache, buffer)
         return Step(buffer[:, -1].astype(np.float32), cache)
 
@@ -183,7 +173,7 @@ class OnnxEngine:
         check_context(self, cache.attention_mask.shape[1] + 1)
         input_ids = np.asarray(token_ids, dtype=np.int64)[:, None]
         mask = np.concatenate((cache.attention_mask, np.ones_like(input_ids)), axis=1)
-        buffer = np.empty((len(input_ids), 1, self._vocab_size), dtype=self._logits_dtype)
+        buffer = np.empty((len(input_ids), 1, self.vocab_size), dtype=self._logits_dtype)
         cache = self._run(input_ids, mask, cache, buffer)
         return Step(buffer[:, -1].astype(np.float32, copy=False), cache)
 
@@ -239,7 +229,7 @@ class OnnxEngine:
         held = cache.attention_mask.shape[1]
         if all(value.shape()[2] >= slots for value in cache.keys_values):
             return cache
-        capacity = min(slots + max(slots // 2, LEAST_SPARE_SLOTS), self._max_context)
+        capacity = min(slots + max(slots // 2, LEAST_SPARE_SLOTS), self.max_context)
         grown = []
         for kv, value in zip(self._key_values, cache.keys_values, strict=True):
             # Zeros take no memory before they are written.

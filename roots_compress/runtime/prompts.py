@@ -13,7 +13,7 @@ import numpy as np
 from roots_compress.errors import InputError, StageError
 
 if TYPE_CHECKING:
-    from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
+    from roots_compress.runtime.protocol import LanguageModel, Logits, Served, Tokens
 
 
 def left_pad(prompts: Sequence[Sequence[int]], *, pad: int = 0) -> tuple[Tokens, Tokens | None]:
@@ -57,12 +57,7 @@ def check_prompt(model: LanguageModel, input_ids: Tokens, attention_mask: Tokens
             remedy="Give at least one token, such as the tokenizer's BOS token.",
         )
     check_context(model, input_ids.shape[1])
-    low, high = int(input_ids.min()), int(input_ids.max())
-    if low < 0 or high >= model.vocab_size:
-        raise InputError(
-            f"token id {low if low < 0 else high} is outside the model's vocabulary of {model.vocab_size}",
-            remedy="Use the tokenizer the model was trained with.",
-        )
+    check_ids(model, input_ids)
     if attention_mask is None:
         return
     if attention_mask.shape != input_ids.shape:
@@ -71,6 +66,20 @@ def check_prompt(model: LanguageModel, input_ids: Tokens, attention_mask: Tokens
         raise InputError(
             "the mask hides the end of a prompt or has a gap",
             remedy="Pad on the left: zeros first, then ones.",
+        )
+
+
+def check_ids(model: Served, input_ids: Tokens) -> None:
+    """Refuse token ids that the model does not know.
+
+    Raises:
+        InputError: naming one, and the size of the vocabulary.
+    """
+    low, high = int(input_ids.min()), int(input_ids.max())
+    if low < 0 or high >= model.vocab_size:
+        raise InputError(
+            f"token id {low if low < 0 else high} is outside the model's vocabulary of {model.vocab_size}",
+            remedy="Use the tokenizer the model was trained with.",
         )
 
 

@@ -18,21 +18,25 @@ class Step(NamedTuple):
     cache: object
 
 
-class LanguageModel(Protocol):
-    """A causal language model with a KV cache. B batch, T tokens, V vocabulary.
-
-    `attention_mask` is `(B, T)`, 0 at left padding; None where nothing is padded.
-    """
+class Served(Protocol):
+    """What is asked of any engine; all else is between a task and its engines."""
 
     @property
     def vocab_size(self) -> int:
-        """V."""
+        """The number of token ids that the model takes."""
         ...
 
     @property
     def max_context(self) -> int:
-        """The most tokens a cache may hold."""
+        """The most tokens that the model reads at once."""
         ...
+
+
+class LanguageModel(Served, Protocol):
+    """A causal language model with a KV cache. B batch, T tokens, V vocabulary.
+
+    `attention_mask` is `(B, T)`, 0 at left padding; None where nothing is padded.
+    """
 
     def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:
         """Return the logits of every position, `(B, T, V)`, without a cache."""

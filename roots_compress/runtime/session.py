@@ -205,11 +205,8 @@ def run_bound(session: Any, binding: Any, graph: Path) -> None:
         InputError: an operator failed: the graph contradicts itself or config.json.
         StageError: memory ran out.
     """
-    try:
+    with _running(graph):
         session.run_with_iobinding(binding)
-    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
-        said = " ".join(str(error).split())[:500]
-        raise _refusal(f"cannot run the graph: {said}", error, graph) from error
 
 
 def run_session(session: Any, output: str, feeds: dict[str, Any], graph: Path) -> Any:
@@ -218,8 +215,14 @@ def run_session(session: Any, output: str, feeds: dict[str, Any], graph: Path) -
     Raises:
         InputError, StageError: as `run_bound` raises them.
     """
-    try:
+    with _running(graph):
         return session.run([output], feeds)[0]
+
+
+@contextmanager
+def _running(graph: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
         said = " ".join(str(error).split())[:500]
         raise _refusal(f"cannot run the graph: {said}", error, graph) from error

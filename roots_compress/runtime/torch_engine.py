@@ -27,16 +27,8 @@ class TorchEngine:
 
     def __init__(self, model: RootsForCausalLM) -> None:
         self._model = model.eval()
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-        return int(self._model.config.vocab_size)
-
-    @property
-    def max_context(self) -> int:
-        """The most tokens a cache may hold."""
-        return int(self._model.config.max_position_embeddings)
+        self.vocab_size = model.config.vocab_size
+        self.max_context = model.config.max_position_embeddings
 
     @torch.inference_mode()
     def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:

@@ -12,11 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roots_compress.runtime.protocol import Served
 from roots_compress.tasks.figures import Metric, Workload
 
 if TYPE_CHECKING:
@@ -31,20 +32,6 @@ if TYPE_CHECKING:
 Axes = dict[str, dict[int, str]]
 """Names of inputs or outputs in the graph's order, each with the names of its dynamic axes."""
 Outputs = NDArray[np.float32]
-
-
-class Served(Protocol):
-    """What is asked of any engine; all else is between a task and its engines."""
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of token ids that the model takes."""
-        ...
-
-    @property
-    def max_context(self) -> int:
-        """The most tokens that the model reads at once."""
-        ...
 
 
 Engine = TypeVar("Engine", bound=Served)
