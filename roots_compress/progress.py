@@ -19,7 +19,36 @@ Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
 
 
-class Phases:
+class _Shown:
+    """Long work as it is shown: a bar on a terminal, elsewhere a line after a silence."""
+
+    _bars: Bars | None = None
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._started = self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def _is_silent(self, now: float) -> bool:
+        """Whether nothing was said for long enough: the longer the work so far, the longer that is."""
+        return now - self._last >= max(LINE_SECONDS, (now - self._started) / 20)
+
+    def _say(self, line: str, now: float) -> None:
+        self._last = now
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class Phases(_Shown):
     """Shows work in several phases as one bar, and one estimate of the time left for the whole.
 
     What is left of the current phase is judged by its own pace, the phases to come by their costs and by the
@@ -32,27 +61,14 @@ class Phases:
     """
 
     def __init__(self, console: Console, label: str, costs: Mapping[str, float]) -> None:
-        self.console = console
+        super().__init__(console)
         self._label, self._costs = label, dict(costs)
-        self._silence = _Silence()
         self._phase: tuple[str, float] | None = None
-        self._bars: Bars | None = None
         if console.is_terminal:
             columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=24)
             left = TextColumn("{task.fields[left]} left", markup=False)
             self._bars = Bars(*columns, left, console=console, transient=True)
             self._task = self._bars.add_task(label, total=None, left="-:--")
-
-    def __enter__(self) -> Self:
-        if self._bars:
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars:
-            self._bars.stop()
 
     def begin(self, phase: str) -> None:
         """Note that a phase begins, one of those whose costs were given."""
@@ -69,37 +85,20 @@ class Phases:
         spent = before + self._costs[phase] * done / total
         left = (now - began) / max(done, 1) * (total - done)
         if spent > 0:
-            left += (now - self._silence.started) / spent * after
+            left += (now - self._started) / spent * after
         text = f"{self._label}: {phase} {done}/{total}"
         if self._bars:
             whole = sum(self._costs.values())
             self._bars.update(self._task, description=text, completed=spent, total=whole, left=_clock(left))
-        elif self._silence.lasted(now):
-            self._silence.broken(now)
-            line = f"{text}, {_clock(left)} left"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif self._is_silent(now):
+            self._say(f"{text}, {_clock(left)} left", now)
 
 
 Place = Console | Phases
 """Where progress is shown: on a bar of one's own, or as a phase of a whole."""
 
 
-class _Silence:
-    """When a line was printed last, and whether the next one is due."""
-
-    def __init__(self) -> None:
-        self.started = self._last = time.monotonic()
-
-    def lasted(self, now: float) -> bool:
-        """Whether nothing was said for long enough: the longer the work so far, the longer that is."""
-        return now - self._last >= max(LINE_SECONDS, (now - self.started) / 20)
-
-    def broken(self, now: float) -> None:
-        """Note that a line is printed."""
-        self._last = now
-
-
-class Display:
+class Display(_Shown):
     """Shows what is done of a whole, and the time left.
 
     Without a terminal a line is printed after 15 seconds of silence; the longer the work lasts, the longer
@@ -114,16 +113,13 @@ class Display:
     """
 
     def __init__(self, console: Place, label: str, *, done: int = 0, in_full: bool = False) -> None:
-        self._label, self._first, self._in_full = label, done, in_full
-        self._silence = _Silence()
-        self._done = done
+        super().__init__(console.console if isinstance(console, Phases) else console)
+        self._label, self._first, self._done, self._in_full = label, done, done, in_full
         self._last_tenth: int | None = None
-        self._bars: Bars | None = None
         self._whole = console if isinstance(console, Phases) else None
-        self._console = console.console if isinstance(console, Phases) else console
         if self._whole:
             self._whole.begin(label)
-        elif self._console.is_terminal:
+        elif self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
@@ -131,42 +127,28 @@ class Display:
                 TextColumn("{task.fields[note]}", markup=False),
                 TimeRemainingColumn(),
             )
-            self._bars = Bars(*columns, console=self._console, transient=not in_full)
+            self._bars = Bars(*columns, console=self.console, transient=not in_full)
             self._task = self._bars.add_task(label, total=None, completed=done, note="")
-
-    def __enter__(self) -> Self:
-        if self._bars:
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars:
-            self._bars.stop()
 
     def update(self, done: int, total: int, note: str = "") -> None:
         """Show that so much is done; the note is told beside it."""
         now, self._done = time.monotonic(), done
+        tenth = done * 10 // max(total, 1)
         if self._whole:
             self._whole.update(done, total)
         elif self._bars:
             self._bars.update(self._task, completed=done, total=total, note=note)
-        elif self._line_is_due(done, total, now):
-            self._silence.broken(now)
-            self._last_tenth = done * 10 // total
-            left = (now - self._silence.started) / max(done - self._first, 1) * (total - done)
+        elif self._is_silent(now) or (
+            self._in_full and (self._last_tenth is None or tenth > self._last_tenth)
+        ):
+            self._last_tenth = tenth
+            left = (now - self._started) / max(done - self._first, 1) * (total - done)
             parts = (f"{self._label}: {done}/{total}", *([note] if note else []), f"{_clock(left)} left")
-            self._console.print(", ".join(parts), markup=False, highlight=False, soft_wrap=True)
+            self._say(", ".join(parts), now)
 
     def advance(self, total: int) -> None:
         """Show that one more is done."""
         self.update(self._done + 1, total)
-
-    def _line_is_due(self, done: int, total: int, now: float) -> bool:
-        if self._in_full and (self._last_tenth is None or done * 10 // total > self._last_tenth):
-            return True
-        return self._silence.lasted(now)
 
 
 @contextmanager

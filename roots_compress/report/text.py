@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -9,7 +10,14 @@ from rich.table import Table
 
 from roots_compress.errors import printable
 from roots_compress.report.rows import Row, rows_of, speeds
-from roots_compress.results import CandidateResult, RunMetrics, SearchResult, StageResult, candidate_label
+from roots_compress.results import (
+    CandidateResult,
+    GateResult,
+    RunMetrics,
+    SearchResult,
+    StageResult,
+    candidate_label,
+)
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Workload
@@ -62,28 +70,24 @@ def speed_cell(stage: StageResult, workload: Workload) -> str:
 
 def table(run: RunMetrics) -> Table:
     """Return the run as a rich table."""
-    result = Table(title=shown(run.name), caption=shown(caption(run)), caption_justify="left")
-    for index, heading in enumerate(headings(task_named(run.task))):
-        result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows_of(run):
-        result.add_row(*(shown(cell) for cell in cells(row)))
-    return result
+    return _table(run.name, headings(task_named(run.task)), map(cells, rows_of(run)), caption(run))
 
 
 def tables(run: RunMetrics) -> tuple[Table, ...]:
-    """Return the run as a table and, where it was searched for, what was found as another."""
-    return (
-        (table(run),) if run.search is None else (table(run), search_table(task_named(run.task), run.search))
-    )
+    """Return the run as a table and, where it was searched for, the candidates by rising size as another."""
+    if run.search is None:
+        return (table(run),)
+    task, search = task_named(run.task), run.search
+    rows = (search_cells(task, candidate, search) for candidate in search.candidates)
+    return table(run), _table("Search", search_headings(task), rows, search_caption(search))
 
 
-def search_table(task: Task[Any], search: SearchResult) -> Table:
-    """Return the candidates of a search, by rising size."""
-    result = Table(title="Search", caption=shown(search_caption(search)), caption_justify="left")
-    for index, heading in enumerate(search_headings(task)):
+def _table(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> Table:
+    result = Table(title=shown(title), caption=shown(caption), caption_justify="left")
+    for index, heading in enumerate(titles):
         result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
-    for candidate in search.candidates:
-        result.add_row(*(shown(cell) for cell in search_cells(task, candidate, search)))
+    for row in rows:
+        result.add_row(*map(shown, row))
     return result
 
 
@@ -145,34 +149,36 @@ def caption(run: RunMetrics) -> str:
 
 def markdown(run: RunMetrics) -> str:
     """Return the run as a Markdown document."""
-    task = task_named(run.task)
-    titles = headings(task)
+    task, search = task_named(run.task), run.search
     lines = [
         f"# {_plain(run.name)}",
         "",
-        "| " + " | ".join(titles) + " |",
-        "|" + "---|" * len(titles),
-        *("| " + " | ".join(_plain(cell) for cell in cells(row)) + " |" for row in rows_of(run)),
+        *_markdown_table(headings(task), map(cells, rows_of(run))),
         "",
         _plain(caption(run)),
         "",
         *(f"- **{_plain(label(row.stage))}**: {_plain(row.verdict)}" for row in rows_of(run)),
     ]
     if run.gates:
-        lines += ["", "| gate | limit | value | |", "|---|---|---|---|"]
-        lines += [
-            f"| {_plain(gate.gate)} | {gate.limit:.4g} | {gate.value:.4g} "
-            f"| {'kept' if gate.passed else 'MISSED'} |"
-            for gate in run.gates
-        ]
-    if run.search:
-        titles = search_headings(task)
-        lines += ["", "## Search", "", "| " + " | ".join(titles) + " |"]
-        lines += ["|" + "---|" * len(titles)]
-        rows = (search_cells(task, candidate, run.search) for candidate in run.search.candidates)
-        lines += ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in rows]
-        lines += ["", _plain(search_caption(run.search))]
+        titles = ("gate", "limit", "value", "")
+        lines += ["", *_markdown_table(titles, map(gate_cells, run.gates))]
+    if search:
+        rows = (search_cells(task, candidate, search) for candidate in search.candidates)
+        lines += ["", "## Search", "", *_markdown_table(search_headings(task), rows)]
+        lines += ["", _plain(search_caption(search))]
     return "\n".join(lines) + "\n"
+
+
+def gate_cells(gate: GateResult) -> tuple[str, ...]:
+    """Return a gate's name, limit and value, and whether it was kept."""
+    return gate.gate, f"{gate.limit:.4g}", f"{gate.value:.4g}", "kept" if gate.passed else "MISSED"
+
+
+def _markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(titles) + " |"
+    yield "|" + "---|" * len(titles)
+    for row in rows:
+        yield "| " + " | ".join(map(_plain, row)) + " |"
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,7 @@ from roots_compress.report.compare import comparison
 from roots_compress.report.html import html
 from roots_compress.report.rows import rows_of
 from roots_compress.report.scatter import scatter
-from roots_compress.report.text import cells, headings, markdown, search_table, table, tables
+from roots_compress.report.text import cells, headings, markdown, table, tables
 from roots_compress.results import GateResult, RunMetrics
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.report.figures import PROTOCOL, SEARCH, candidate, run, stage
@@ -126,10 +126,10 @@ def test_a_search_says_when_no_candidate_keeps_the_budgets_and_what_failed() -> 
     missed = candidate("int8", keeps_budgets=False)
     search = replace(SEARCH, candidates=(missed,), best=("int8",), failed={"prune": HOSTILE + "\x1b[2J"})
     found = replace(RUN, search=search)
-    for text in (rendered(search_table(CAUSAL_LM, search)), markdown(found), html(found)):
+    for text in (rendered(tables(found)[1]), markdown(found), html(found)):
         assert "NO CANDIDATE KEEPS ALL BUDGETS" in " ".join(text.split())
         assert "prune failed" in " ".join(text.split())
-    assert "\x1b" not in rendered(search_table(CAUSAL_LM, search)) + markdown(found)
+    assert "\x1b" not in rendered(tables(found)[1]) + markdown(found)
     assert "<script>" not in markdown(found) + html(found)
 
 
