@@ -24,7 +24,7 @@ from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.io.gguf_file import read_gguf
 from roots_compress.io.gguf_header import GgufTensor
-from roots_compress.io.json_files import read_json_object
+from roots_compress.io.json_files import read_errors, read_json_object
 from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.limits import Limits, is_fusible
 from roots_compress.models.spec import ModelSpec
@@ -103,10 +103,8 @@ def inspect_source(source: Path) -> SourceInfo:
     Raises:
         InputError: it is none of these, is damaged, could run code, or holds a model ROOTS cannot express.
     """
-    try:
+    with read_errors(source):
         is_directory = source.is_dir()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=source) from None
     return _inspect_directory(source) if is_directory else _inspect_gguf(source)
 
 

@@ -25,25 +25,33 @@ def regular_file(path: Path) -> int:
         InputError: it is absent, unreadable, a directory, a loop of links, or a pipe or device, which could
             be read without end.
     """
-    try:
+    with read_errors(path):
         status = path.stat()
-    except FileNotFoundError:
-        raise InputError("no such file", where=path, remedy="Check the path.") from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path, remedy="Check the path.") from None
     if not stat.S_ISREG(status.st_mode):
         raise InputError("is not a regular file", where=path, remedy="Name an ordinary file.")
     return status.st_size
 
 
 @contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to read a path, in the block, into an InputError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError("no such file", where=path, remedy="Check the path.") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror or error}",
+            where=path,
+            remedy="Check the path, and whether it may be read.",
+        ) from None
+
+
+@contextmanager
 def readable(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading; the system's errors, in the block as well, become an InputError."""
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", where=path) from None
+    with read_errors(path), path.open("rb") as file:
+        yield file
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -59,11 +67,8 @@ def read_json(path: Path) -> Any:
     """Return what a JSON file holds; raises as `read_json_object` does, but for its not being an object."""
     if regular_file(path) > MAX_JSON_BYTES:
         raise InputError(f"is larger than {MAX_JSON_BYTES >> 20} MB, too large for JSON", where=path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path) from None
-    return _parsed(data, path)
+    with read_errors(path):
+        return _parsed(path.read_bytes(), path)
 
 
 def parse_json_object(data: bytes, where: str | Path) -> dict[str, Any]:

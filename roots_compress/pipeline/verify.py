@@ -15,6 +15,7 @@ from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import InputError, RootsError
 from roots_compress.export.parity import check_parity
 from roots_compress.io.atomic import read_regular, real_path
+from roots_compress.io.json_files import read_errors
 from roots_compress.pipeline.steps import steps_of
 from roots_compress.report.reading import read_figures
 from roots_compress.results import RunMetrics, StageResult
@@ -50,7 +51,9 @@ def verify_folder(folder: Path) -> Iterator[Finding]:
     Raises:
         InputError: the folder is none of these.
     """
-    if _holds_run(folder):
+    with read_errors(folder):
+        is_run = (folder / MARKER_NAME).is_file()
+    if is_run:
         yield from _verify_run(folder)
     elif (stage := _stage_around(folder)) is not None:
         yield _verify_stage_folder(stage)
@@ -62,15 +65,6 @@ def verify_folder(folder: Path) -> Iterator[Finding]:
             where=folder,
             remedy="Name a run's folder, a stage's folder in it, or a folder that holds model.onnx.",
         )
-
-
-def _holds_run(folder: Path) -> bool:
-    try:
-        return (folder / MARKER_NAME).is_file()
-    except OSError as error:  # such as a name too long for a file
-        raise InputError(
-            f"cannot be read: {error.strerror}", where=folder, remedy="Check the path."
-        ) from None
 
 
 def _stage_around(folder: Path) -> Path | None:

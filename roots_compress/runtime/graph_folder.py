@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from roots_compress.errors import InputError
-from roots_compress.io.json_files import read_json_object, regular_file
+from roots_compress.io.json_files import read_errors, read_json_object, regular_file
 from roots_compress.runtime.session import EXPORT_AGAIN, OURS
 
 GRAPH_NAME, GRAPH_SUFFIX = "model.onnx", ".onnx"
@@ -40,12 +40,10 @@ def find_graph(folder: Path) -> Path:
     Raises:
         InputError: there is no such folder, or it holds no graph that is an ordinary file.
     """
-    try:
+    with read_errors(folder):
         if _is_graph_file(folder):
             return folder
         is_folder, exists = folder.is_dir(), folder.exists()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=folder) from None
     if not is_folder:
         if exists and folder.suffix == ".gguf":
             raise InputError("is a checkpoint, not a graph", where=folder, remedy=_export_first(folder))
@@ -94,11 +92,10 @@ def graph_files(folder: Path) -> tuple[Path, ...]:
             remedy="Export it with its weights in a file beside it.",
         )
     try:
-        model = onnx.load(graph, load_external_data=False)
+        with read_errors(graph):
+            model = onnx.load(graph, load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise InputError("the graph is truncated or is not ONNX", where=graph, remedy=EXPORT_AGAIN) from error
-    except OSError as error:
-        raise InputError(f"the graph cannot be read: {error.strerror}", where=graph) from error
     if not model.graph.node:
         raise InputError("the graph has no nodes: it is empty or not ONNX", where=graph, remedy=EXPORT_AGAIN)
     needed: dict[PurePosixPath, int] = {}
