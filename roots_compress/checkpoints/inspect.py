@@ -132,7 +132,7 @@ def _inspect_directory(directory: Path) -> SourceInfo:
         raise InputError(
             f"has keys that no ROOTS model knows: {', '.join(unknown)[:200]}",
             where=config_path,
-            remedy="Was it edited by hand, or written by a newer version?",
+            remedy="Remove the keys, or use the version of roots-compress that wrote the file.",
         )
     else:
         spec = _roots_spec(config, config_path)
@@ -213,7 +213,9 @@ def _refuse_code(config: Mapping[str, Any], where: Path) -> None:
 def _model_type(config: Mapping[str, Any], where: Path) -> str:
     model_type, known = config.get("model_type"), [ROOTS, *FAMILIES]
     if not isinstance(model_type, str):
-        raise InputError("does not name its model_type", where=where, remedy=f"Known are {', '.join(known)}.")
+        raise InputError(
+            "does not name its model_type", where=where, remedy=f"Set it to one of {', '.join(known)}."
+        )
     if model_type not in known:
         raise InputError(
             f"model_type {model_type!r} is not supported{did_you_mean(model_type, known)}",

@@ -57,7 +57,7 @@ class LogitSettings(BaseModel):
         except ValidationError as error:
             key = str(error.errors()[0]["loc"][0])
             raise InputError(
-                f"{key} is {document[key]!r:.100}, which is no such setting",
+                f"{key} is {document[key]!r:.100}, which is not a valid value for it",
                 where=where,
                 remedy="Correct it, or copy the file again.",
             ) from None

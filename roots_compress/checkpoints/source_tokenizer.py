@@ -48,7 +48,7 @@ def as_written(
     _require_read(tokenizer, folder, source.path)
     if len(opening_ids(tokenizer)) > 1:
         raise InputError(
-            f"has a tokenizer that puts {len(opening_ids(tokenizer))} tokens before a text; one can be",
+            f"has a tokenizer that puts {len(opening_ids(tokenizer))} tokens before a text, not at most one",
             where=source.path,
             remedy="Set its post_processor in tokenizer.json to put one.",
         )

@@ -103,7 +103,11 @@ def _bring_files(source: Path, aside: Path) -> None:
         size = regular_file(path)
         document = read_json_object(path) if name in JSON_FILES else {}
         if name == TEMPLATE and size > MAX_TEMPLATE_BYTES:
-            raise InputError(f"has {size} bytes, too many for a chat template", where=path)
+            raise InputError(
+                f"has {size} bytes, too many for a chat template",
+                where=path,
+                remedy="Copy the file again, or leave it out.",
+            )
         if name == TOKENIZER and _made_steady(document):
             (aside / name).write_text(json.dumps(document), encoding="utf-8")
         else:

@@ -33,7 +33,10 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
         InputError: the family is unknown, the model does not fit it, or the directory is not empty.
     """
     if model_type not in FAMILIES:
-        raise InputError(f"no family is called {model_type!r}{did_you_mean(model_type, list(FAMILIES))}")
+        raise InputError(
+            f"no family is called {model_type!r}{did_you_mean(model_type, list(FAMILIES))}",
+            remedy=f"Name one of {', '.join(FAMILIES)}.",
+        )
     refuse_occupied(directory)
     family, model = FAMILIES[model_type], checkpoint.model
     config = family_config(model.config, model_type, model.dtype)

@@ -231,7 +231,7 @@ def generate(
         )
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(
-            f"must be above 0 and at most 1, not {top_p}", where="--top-p", remedy="0.9 is usual."
+            f"must be above 0 and at most 1, not {top_p}", where="--top-p", remedy="Give a value such as 0.9."
         )
     if not prompt:
         raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")

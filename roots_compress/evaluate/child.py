@@ -52,8 +52,8 @@ def measure(module: str, request: dict[str, Any], *, progress: Progress | None =
         raise StageError(
             f"the measuring process cannot be started: {error.strerror or error}",
             where=sys.executable or None,
-            remedy="It is this Python once more. Check that it may be run, and the limits on processes and"
-            " memory.",
+            remedy="It is a second process of this Python: check that the file may be executed, and the"
+            " limits on processes and memory.",
             transient=True,
         ) from error
     with process, _last_lines(process) as said:
@@ -69,7 +69,7 @@ def measure(module: str, request: dict[str, Any], *, progress: Progress | None =
         f"the measuring process {module} ended with {how}" + (f": {said[-1]}" if said else ""),
         remedy="Signal 9 means that memory ran out: close other programs, or measure a smaller model."
         if process.returncode == -9
-        else None,
+        else "Give the same command again. If it fails again, please report it.",
         transient=True,
     )
 

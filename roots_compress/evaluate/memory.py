@@ -62,7 +62,9 @@ def own_peak_rss_bytes() -> int:
     try:
         import resource
     except ImportError as error:
-        raise StageError("peak memory cannot be measured on this platform") from error
+        raise StageError(
+            "peak memory cannot be measured on this platform", remedy="Use Linux or macOS."
+        ) from error
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS reports bytes, the other systems KiB.
     return peak if sys.platform == "darwin" else peak * 1024

@@ -66,7 +66,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds; raises as `read_json_object` does, but for its not being an object."""
     if regular_file(path) > MAX_JSON_BYTES:
-        raise InputError(f"is larger than {MAX_JSON_BYTES >> 20} MB, too large for JSON", where=path)
+        raise InputError(
+            f"is larger than {MAX_JSON_BYTES >> 20} MB, too large for JSON",
+            where=path,
+            remedy="Check that it is the right file.",
+        )
     with read_errors(path):
         return _parsed(path.read_bytes(), path)
 

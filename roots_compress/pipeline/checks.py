@@ -134,7 +134,7 @@ def check_cache_folders(recipe: Recipe, run: Path) -> None:
             within = real_path(loss.cache).is_relative_to(real_path(run))
             if around := run if within else enclosing_run(loss.cache):
                 raise InputError(
-                    f"lies in {around}, where stages give way to others",
+                    f"lies in the run {around}, which may delete what is in its folder",
                     where=where,
-                    remedy="Name a folder outside, or leave the cache out: the run then keeps one itself.",
+                    remedy="Name a folder outside the run, or set no cache: the run then keeps one itself.",
                 )

@@ -70,6 +70,6 @@ def require_room(needs: Needs, *, disk: int, memory: int | None, where: Path) ->
             f"too little memory: the stages to be made need at least {amount(needs.memory)}, "
             f"and {amount(memory)} are available",
             where=where,
-            remedy="Close other programs, take a machine with more memory, or a smaller student.",
+            remedy="Close other programs, use a machine with more memory, or choose a smaller student.",
             transient=True,
         )

@@ -36,7 +36,7 @@ def refuse_foreign(path: Path) -> None:
             return
         except NotADirectoryError:
             raise InputError(
-                "output is a file, not a folder, or lies under one",
+                "is a file, or lies under one, and a run needs a folder",
                 where=path,
                 remedy="Choose another folder with --run.",
             ) from None

@@ -44,7 +44,7 @@ def refuse_inside(output: Path, source: Path | None) -> None:
         raise InputError(
             f"output lies in the run {run}",
             where=output,
-            remedy="Name a folder outside: runs do not nest, and a stage with a file too many is made again.",
+            remedy="Name a folder outside the run: an unknown file in a run makes its stage invalid.",
         )
 
 
@@ -100,7 +100,12 @@ def _unwritten(
     named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, Path)) else partial
     # What fills the folder may do so through one with a longer name, next to it.
     if not any(partial.name in part for part in named.parts):
-        return StageError(f"cannot be read or written: {cause}", where=named, transient=True)
+        return StageError(
+            f"cannot be read or written: {cause}",
+            where=named,
+            remedy="Check the path, its permissions and the room on its disk.",
+            transient=True,
+        )
     remedy = "Free some space, or name a folder on another disk."
     if error.errno in FULL and out_of_files:
         remedy = f"There no more files can be made: the disk has a limit on their number. {remedy}"

@@ -100,7 +100,11 @@ class Workspace:
         try:
             metrics = canonical_json({"schema": SCHEMA, **result.to_json()}) + "\n"
         except ValueError as error:
-            raise StageError("a figure of the stage is not a finite number", where=self._stage) from error
+            raise StageError(
+                "a figure of the stage is not a finite number",
+                where=self._stage,
+                remedy="Nothing was committed. Check the stage's settings: its model may be broken.",
+            ) from error
         with atomic.disk_errors(self._run, StageError):
             atomic.write_text(self._stage / METRICS_NAME, metrics)
             manifest = Manifest(

@@ -61,7 +61,10 @@ def check_prompt(model: LanguageModel, input_ids: Tokens, attention_mask: Tokens
     if attention_mask is None:
         return
     if attention_mask.shape != input_ids.shape:
-        raise InputError(f"the mask's shape {attention_mask.shape} is not the prompt's {input_ids.shape}")
+        raise InputError(
+            f"the mask's shape {attention_mask.shape} is not the prompt's {input_ids.shape}",
+            remedy="Give a mask with one entry for each token.",
+        )
     if not attention_mask[:, -1].all() or (np.diff(attention_mask, axis=1) < 0).any():
         raise InputError(
             "the mask hides the end of a prompt or has a gap",

@@ -313,7 +313,9 @@ def test_a_verb_cannot_change_how_the_run_is_measured(
 ) -> None:
     folder = tmp_path / "other"
     shutil.copytree(chain[1], folder)
-    with pytest.raises(InputError, match=r"evaluation\.windows: .* was begun with 4, not with 5"):
+    with pytest.raises(
+        InputError, match=r"evaluation\.windows: .* was started with 4; this command asks for 5"
+    ):
         grow(folder, DISTILL, source=None, fresh=False, settings={"evaluation": {"windows": 5}})
 
 

@@ -110,7 +110,7 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
         ) from None
     if recipe.search is not None:
         raise InputError(
-            "the run's recipe is being searched for, and the search has not ended",
+            "the search in this run has not ended, so that no stage can be added yet",
             where=folder,
             remedy="Finish it with: roots-compress run RECIPE, or name another folder with --run.",
         )
@@ -154,8 +154,8 @@ def _refuse_other_settings(recipe: Recipe, settings: Mapping[str, Any], folder: 
             held = current if inner is None else current[inner]
             if json.loads(json.dumps(wanted, default=str)) != held:
                 raise InputError(
-                    f"the run in {folder} was begun with {json.dumps(held)}, "
-                    f"not with {json.dumps(wanted, default=str)}",
+                    f"the run in {folder} was started with {json.dumps(held)}; this command asks for "
+                    f"{json.dumps(wanted, default=str)}",
                     where=recipe_key(*(key,) if inner is None else (key, inner)),
                     remedy="Leave the option out, or start another run with --run.",
                 )

@@ -106,9 +106,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
             unpacked += len(chunk)
             if compression and unpacked > most:
                 raise InputError(
-                    f"its {size:,} bytes unpack to more than {most:,}, as no text does",
+                    f"its {size:,} bytes unpack to more than {most:,}, which no text does",
                     where=path,
-                    remedy="Unpack it yourself if it is what it should be.",
+                    remedy="Unpack it yourself if you trust it, and name the unpacked file.",
                 )
             yield chunk
 
@@ -135,7 +135,9 @@ def _next_chunk(source: IO[bytes], path: Path, compression: str) -> bytes:
         if not compression or (isinstance(error, OSError) and error.errno):
             raise
         raise InputError(
-            f"the compressed file is damaged or cut short: {error}", where=path, remedy="Fetch it again."
+            f"the compressed file is damaged or cut short: {error}",
+            where=path,
+            remedy="Copy or download it again.",
         ) from error
 
 

@@ -110,8 +110,8 @@ def _check_axes(config: PruneConfig, spec: ModelSpec) -> None:
     if config.residual_ratio and (lacking or spec.stack.final_norm is None):
         place = f"of layer {lacking[0]}" if lacking else "after the last layer"
         raise InputError(
-            f"residual_ratio {config.residual_ratio} cannot be met: the norms {place} are not those of a "
-            "stream that every reader normalises for itself",
+            f"residual_ratio {config.residual_ratio} cannot be met: it needs a norm before each block "
+            f"and after the last layer, and the norms {place} are elsewhere",
             where=Key("residual_ratio"),
             remedy="Set residual_ratio to 0, and cut other axes.",
         )
