@@ -1,6 +1,6 @@
 """What the layers of a graph share: shapes, masks, rotary angles and blocks, computed once from the inputs.
 
-Shape legend as in `models/attention.py`: B batch, T queries, S keys, C blocks, d half the head dimension.
+Shape legend as in `models/attention.py`: B batch, T queries, S keys, C blocks.
 """
 
 from __future__ import annotations
@@ -12,21 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
+from roots_compress.export.rotations import CosSin, Rotations, Turning
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.ops.attention import BlockSparse, Rope
+from roots_compress.models.ops.attention import BlockSparse
 from roots_compress.models.quantized import has_int8_cache
-from roots_compress.models.rotary import rotary_frequencies
 
 Window = int | None
-Turning = tuple[Rope, int]
-"""Rotary positions, and the size of the heads."""
-
-
-class CosSin(NamedTuple):
-    """Cosines and sines of the rotary angles, `BTd`."""
-
-    cos: ir.Value
-    sin: ir.Value
 
 
 @dataclass(frozen=True)
@@ -93,7 +84,7 @@ class Shared:
         with builder.scope("frame"):
             self.shape_BT = builder.op("Shape", input_ids_BT)
             self._shape_BTx = builder.op("Concat", self.shape_BT, builder.integers(-1), axis=0)
-            self._spec = config.spec
+            self._rotations = Rotations(builder, config.spec)
             self.cos_sin: dict[Turning, CosSin] = {}
             self.compact: Compact | None = None
             if not builder.portable and builder.dtype == ir.DataType.FLOAT and config.is_fusible:
@@ -108,7 +99,10 @@ class Shared:
                 each: self.bias(self.visible_B1TS[each])
                 for each in dict.fromkeys((attention.window, attention.causal) for attention in whole)
             }
-            self.cos_sin = {turning: self._angles(turning, position_ids_BT) for turning in self._turnings()}
+            self.cos_sin = {
+                turning: self._rotations.angles(turning, position_ids_BT)
+                for turning in self._rotations.turnings()
+            }
             sparse = [(each.window, each.sparse) for each in attentions]
             self.blocks: dict[tuple[Window, int], Blocks] = {
                 each: self._blocks(*each)
@@ -167,7 +161,7 @@ class Shared:
         last_B = builder.op("Add", past_B, builder.op("Sub", tokens, one))
         position_N = builder.op("Reshape", position_ids_BT, builder.integers(-1))
         position_BT = builder.op("Reshape", builder.op("Gather", position_N, to_front_N), self.shape_BT)
-        tables = self._tables(position_N, slots_1, tokens_1)
+        tables = self._rotations.tables(position_N, slots_1, tokens_1)
         place = None
         if has_int8_cache(config):
             first_1 = builder.op("ReduceMax", past_B, builder.integers(0), keepdims=1)
@@ -181,35 +175,6 @@ class Shared:
             tables,
             place,
         )
-
-    def _turnings(self) -> list[Turning]:
-        """Return the rotary positions of all layers, each once."""
-        attentions = self._spec.attentions()
-        return list(dict.fromkeys((each.rope, each.head_dim) for each in attentions if each.rope is not None))
-
-    def _tables(self, position_N: ir.Value, slots_1: ir.Value, tokens_1: ir.Value) -> dict[Turning, CosSin]:
-        """Return tables of cosines and sines by position, filled in where new tokens stand.
-
-        The operator wants a row for each slot, and for as many positions as there are new tokens from the
-        first one's on; it reads those of the new tokens. Filled in whole, a table for the longest context
-        would outgrow the model, and one for the slots would cost a step some per cent of its time.
-        """
-        builder, turnings = self.builder, self._turnings()
-        if not turnings:
-            return {}
-        last_1 = builder.op("ReduceMax", position_N, keepdims=1)
-        rows_1 = builder.op("Max", slots_1, builder.op("Add", last_1, tokens_1))
-        place_N1 = builder.op("Unsqueeze", position_N, builder.integers(1))
-        tables: dict[Turning, CosSin] = {}
-        for turning in turnings:
-            cos_sin = self._angles(turning, position_N)
-            width = self._turned(turning) // 2
-            shape = builder.op("Concat", rows_1, builder.integers(width), axis=0)
-            empty_Pd = builder.op("ConstantOfShape", shape)
-            tables[turning] = CosSin(
-                *(builder.op("ScatterND", empty_Pd, place_N1, table_Nd) for table_Nd in cos_sin)
-            )
-        return tables
 
     def _place_slots(self, attention_mask_BS: ir.Value) -> None:
         builder = self.builder
@@ -235,37 +200,6 @@ class Shared:
         valid_B11S = builder.op("Unsqueeze", self._valid_BS, builder.integers(1, 2))
         itself_TS = builder.op("Equal", self._distance_TS, builder.integer(0))
         return builder.op("Or", builder.op("And", valid_B11S, allowed_TS), itself_TS)
-
-    def _turned(self, turning: Turning) -> int:
-        """Return how many channels of a head are turned."""
-        rope, head_dim = turning
-        return rope.rotary_dim or head_dim
-
-    def _angles(self, turning: Turning, positions: ir.Value) -> CosSin:
-        """Compute cosines and sines of positions of any shape: no table fills the file."""
-        builder = self.builder
-        rope, head_dim = turning
-        found = rotary_frequencies(rope, head_dim, self._spec.max_positions)
-        name = f"rotary_frequencies_{head_dim}"
-        if (others := [each for each in self._turnings() if each[1] == head_dim])[0] != turning:
-            name += f"_{others.index(turning)}"
-        frequency_d = builder.vector(name, found.short_d.numpy())
-        if found.long_d is not None:
-            assert found.length is not None
-            last = builder.op("ReduceMax", positions, keepdims=0)
-            is_long = builder.op("GreaterOrEqual", last, builder.integer(found.length))
-            long_d = builder.vector(name + "_long", found.long_d.numpy())
-            frequency_d = builder.op("Where", is_long, long_d, frequency_d)
-        column = builder.op("Unsqueeze", positions, builder.integers(-1))
-        angle = builder.op("Mul", builder.cast(column, ir.DataType.FLOAT), frequency_d)
-        return CosSin(*(self._scaled(builder.op(op, angle), found.factor) for op in ("Cos", "Sin")))
-
-    def _scaled(self, value: ir.Value, factor: float) -> ir.Value:
-        if factor != 1:
-            value = self.builder.op("Mul", value, self.builder.float32(factor))
-        return (
-            value if self.builder.dtype == ir.DataType.FLOAT else self.builder.cast(value, self.builder.dtype)
-        )
 
     def _blocks(self, window: Window, block_size: int) -> Blocks:
         builder = self.builder
