@@ -97,13 +97,6 @@ def with_own_text(
 ) -> PackedWindows:
     """Return calibration windows, and between them as many of the model's own as asked for.
 
-    Args:
-        windows: of text that was given.
-        checkpoint: the model, in evaluation mode on any device, and its tokenizer.
-        count: windows that the model writes, as long as those given; 0 for none.
-        seed: decides what it writes.
-        console: shows progress.
-
     Raises:
         StageError: the model predicts NaN.
     """

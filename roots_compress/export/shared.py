@@ -22,7 +22,7 @@ Window = int | None
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of keys for block attention; see `model.attention.Blocks`, whose rules these follow."""
+    """Blocks of keys for block attention; `models/attention.py` has the rules."""
 
     member_BCS: ir.Value
     """1 where a block holds a key, else 0."""

@@ -86,7 +86,7 @@ def session_settings(instructions: str, *, spinning: bool = False) -> dict[str, 
     """Return the entries of a session's configuration that suit a processor.
 
     Args:
-        instructions: its instruction set, as `run.machine.instruction_set` writes it.
+        instructions: its instruction set, as `system.machine.instruction_set` writes it.
         spinning: let threads spin between runs, as ONNX Runtime does by default. A step begins sooner so, but
             whatever else runs in this process or beside it is slowed.
     """

@@ -97,10 +97,6 @@ def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
 
     Checkpoints of one tokenizer are padded to different numbers of rows. What a teacher says of rows that its
     student lacks is left out, and its distribution is over the others.
-
-    Args:
-        teacher: float weights.
-        count: tokens to keep; where it has no more, it is returned as it is.
     """
     if count >= teacher.model.config.vocab_size:
         return teacher

@@ -19,11 +19,6 @@ from roots_compress.models.limits import Limits, is_fusible
 def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None) -> Limits:
     """Check a student's files and vocabulary against its teacher's, without loading weights.
 
-    Args:
-        path: a ROOTS config file (JSON), or a checkpoint.
-        tokenizer: the teacher's.
-        vocab_size: rows of the teacher's embedding; None where they are not known yet.
-
     Returns:
         What bounds the student's use.
 

@@ -75,11 +75,6 @@ def held_bytes(model: RootsForCausalLM, device: str) -> int:
 def input_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor]) -> Tensor:
     """Return the Gram matrix `CC` of what a projection reads, `BTC` for each batch.
 
-    Args:
-        name: of the projection, for errors.
-        projection: which reads it.
-        inputs: what it reads.
-
     Raises:
         StageError: an input is NaN or infinite.
     """
@@ -91,12 +86,6 @@ def input_gram(name: str, projection: nn.Linear, inputs: Iterable[Tensor]) -> Te
 
 def passed_gram(name: str, half: Half, projection: nn.Linear, stream: ResidualStream) -> Tensor:
     """Move the stream past a block as it is, and return the Gram matrix of what its projection read.
-
-    Args:
-        name: of the projection, for errors.
-        half: the block, which comes next on the stream.
-        projection: its last.
-        stream: the residual stream.
 
     Raises:
         StageError: an input is NaN or infinite.

@@ -72,12 +72,7 @@ class LayerwiseCutter:
     far as there is room, and run through the cut projection. Only gradients, which `taylor` asks for, are
     those of the uncut model.
 
-    Args:
-        model: cut in place; on the device.
-        windows: calibration text.
-        score: what decides which channels stay.
-        refitted: whether to refit the projection after each cut.
-        device: where to compute.
+    The model is cut in place.
     """
 
     def __init__(

@@ -56,11 +56,6 @@ def compensation(norm: StreamNorm, batches: Iterable[Tensor], kept: Sequence[int
 
     Least squares over all tokens and kept channels; no paper's, to our knowledge. For an RMS norm that is
     the mean over tokens of the root mean square of the kept channels over that of all.
-
-    Args:
-        norm: over all channels.
-        batches: the stream, `BTW` each.
-        kept: in rising order.
     """
     products = squares = 0.0
     for hidden_BTW in batches:

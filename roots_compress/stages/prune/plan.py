@@ -64,10 +64,6 @@ class Plan:
 def plan_ratios(config: PruneConfig, spec: ModelSpec) -> Plan:
     """Return the widths that the ratios ask for; needs nothing but the model's shape.
 
-    Args:
-        config: with a target its ratios are all 0.
-        spec: the model's.
-
     Raises:
         InputError: a ratio leaves no legal width, and the nearest ratio that does is named; or the model has
             nothing that a ratio cuts.

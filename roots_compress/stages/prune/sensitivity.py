@@ -151,13 +151,7 @@ def held_against_gradients(
     second order a change `D` of the weights costs the mean of `(g D x)^2 / 2` over tokens, with both of one
     token: the empirical curvature that K-FAC splits in two. One cut of each projection is judged so.
 
-    Args:
-        model: uncut, on the device.
-        costs: of `layer_costs`, on the same text.
-        windows: calibration text.
-        seed: draws the labels that make the gradients' second moment the Fisher information.
-        device: where to compute.
-        console: shows progress.
+    `seed` draws the labels that make the gradients' second moment the Fisher information.
 
     Raises:
         StageError: the loss is NaN or infinite.

@@ -99,11 +99,7 @@ def planned(
 ) -> tuple[Plan, PackedWindows]:
     """Return the legal widths that are asked for, and the text to calibrate on.
 
-    Args:
-        config: what to remove, and how.
-        checkpoint: its weights are not read: they need no storage.
-        text: its training documents are read.
-        seed: orders them.
+    The model's weights are not read: they need no storage.
 
     Raises:
         InputError: as `prune` does.

@@ -26,11 +26,6 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
     zeros. The projections that write to the residual stream are divided by the square root of the number of
     blocks, so that depth does not swell it (Radford et al. 2019, GPT-2).
 
-    Args:
-        config: the shape, and the tokenizer's settings.
-        text: its training part trains the tokenizer.
-        seed: draws the weights.
-
     Raises:
         InputError: the tokenizer's settings cannot be met.
     """

@@ -96,10 +96,6 @@ def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeMo
 
     With so few unknowns the non-negative least squares solution (Lawson and Hanson 1974) is found by solving
     for every subset of them and keeping the best whose parts are all non-negative.
-
-    Args:
-        models: what was timed.
-        milliseconds: a token of each.
     """
     times_M = np.asarray(milliseconds, dtype=np.float64)
     rows_MF = np.stack([_features(shapes) for shapes in models]) / times_M[:, None]

@@ -163,13 +163,7 @@ def _cheapest_each(
 
 
 def saved(layer: Layer, shape: LayerTarget | None, *, width: int) -> int:
-    """Return how many parameters a layer loses when it is cut to a shape (None: when it is dropped).
-
-    Args:
-        layer: uncut.
-        shape: what it keeps.
-        width: of the residual stream.
-    """
+    """Return how many parameters a layer loses when it is cut to a shape (None: when it is dropped)."""
     whole = parameters_of(layer, width)
     return whole if shape is None else whole - parameters_of(narrowed(layer, shape), width)
 

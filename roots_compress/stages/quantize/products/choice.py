@@ -40,7 +40,7 @@ class FormTimes:
     """What a model takes with either kind of products on one kind of processor."""
 
     processor: str
-    """Its class; see `run.machine.ProcessorClass`."""
+    """Its class; see `system.machine.ProcessorClass`."""
     source: str
     """How, where and when this was measured."""
     integer: TokenTimes
@@ -103,7 +103,7 @@ class Choice:
     allowed_loss: float | None = None
     """What it may cost; None: anything."""
     higher: Collection[str] = ()
-    """Sites whose inputs integer products would leave in floating point. The share is that of the others."""
+    """Inputs that integer products would leave in floating point. The share is that of the others."""
 
     def to_json(self) -> dict[str, Json]:
         """Return what a stage's notes and its key say of it."""
