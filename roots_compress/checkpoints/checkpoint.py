@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -54,7 +54,6 @@ FOR_SAMPLING = (
     "eta_cutoff",
 )
 FOR_BEAMS = ("early_stopping", "length_penalty", "num_return_sequences")
-MISMATCHED = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
 
 
 @dataclass(frozen=True)
@@ -191,11 +190,7 @@ def _assemble(
     state: dict[str, Tensor] = {}
     for name, tensor in tensors:
         if name not in expected:
-            raise InputError(
-                f"tensor for {name!r} has no place in the model that the configuration describes",
-                where=where,
-                remedy=MISMATCHED,
-            )
+            _refuse(f"tensor for {name!r} has no place in the model that the configuration describes", where)
         state[name] = _fitted(name, tensor, expected[name], dtype, where)
     head = state.pop(HEAD, None) if config.tie_word_embeddings else None
     if head is not None and EMBEDDING in state and not torch.equal(head, state[EMBEDDING]):
@@ -206,11 +201,7 @@ def _assemble(
         )
     tied = {HEAD} if config.tie_word_embeddings else set()
     if missing := sorted(expected.keys() - state.keys() - tied):
-        raise InputError(
-            f"lacks {len(missing)} of the model's tensors, the first of them {missing[0]!r}",
-            where=where,
-            remedy=MISMATCHED,
-        )
+        _refuse(f"lacks {len(missing)} of the model's tensors, the first of them {missing[0]!r}", where)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     model.config.dtype = model.dtype
@@ -220,22 +211,14 @@ def _assemble(
 def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None, where: Path) -> Tensor:
     """Return a tensor in the dtype it is to have, after checking its shape, kind and values."""
     if tensor.shape != place.shape:
-        raise InputError(
-            f"tensor for {name!r} has shape {tuple(tensor.shape)} where the configuration needs "
-            f"{tuple(place.shape)}",
-            where=where,
-            remedy=MISMATCHED,
-        )
+        shapes = f"shape {tuple(tensor.shape)} where the configuration needs {tuple(place.shape)}"
+        _refuse(f"tensor for {name!r} has {shapes}", where)
     if not place.is_floating_point():
         if tensor.dtype != place.dtype:
-            raise InputError(
-                f"tensor for {name!r} is {tensor.dtype}, not {place.dtype}", where=where, remedy=MISMATCHED
-            )
+            _refuse(f"tensor for {name!r} is {tensor.dtype}, not {place.dtype}", where)
         return tensor
     if not tensor.is_floating_point():
-        raise InputError(
-            f"tensor for {name!r} is {tensor.dtype}, not floating point", where=where, remedy=MISMATCHED
-        )
+        _refuse(f"tensor for {name!r} is {tensor.dtype}, not floating point", where)
     if not torch.isfinite(tensor).all():
         raise InputError(
             f"tensor for {name!r} holds NaN or infinite values",
@@ -244,6 +227,11 @@ def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None,
         )
     # float16 is what a stage may have chosen; graphs are made of it and of float32, and of nothing else.
     return tensor.to(dtype or (torch.float16 if tensor.dtype == torch.float16 else torch.float32))
+
+
+def _refuse(message: str, where: Path) -> NoReturn:
+    remedy = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
+    raise InputError(message, where=where, remedy=remedy)
 
 
 def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:

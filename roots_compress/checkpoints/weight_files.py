@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_json_object
@@ -83,7 +84,7 @@ def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
     index_path = directory / INDEX
     shard_of = read_json_object(index_path).get("weight_map")
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
-        raise InputError("has no weight_map from tensors to files", where=index_path, remedy=COPY_AGAIN)
+        _refuse("has no weight_map from tensors to files", index_path)
     tensors: dict[str, TensorEntry] = {}
     for shard in sorted(set(shard_of.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
@@ -94,20 +95,18 @@ def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
             )
         for name, entry in read_header(directory / shard).items():
             if name in tensors:
-                raise InputError(
-                    f"tensor {name!r} stands in {tensors[name].file.name} and again in {shard}",
-                    where=directory,
-                    remedy=COPY_AGAIN,
+                _refuse(
+                    f"tensor {name!r} stands in {tensors[name].file.name} and again in {shard}", directory
                 )
             tensors[name] = entry
     for name in sorted(tensors.keys() | shard_of.keys()):
         if name not in tensors or shard_of.get(name) != tensors[name].file.name:
-            raise InputError(
-                f"disagrees with its shards about tensor {name!r}",
-                where=index_path,
-                remedy=COPY_AGAIN,
-            )
+            _refuse(f"disagrees with its shards about tensor {name!r}", index_path)
     return tensors
+
+
+def _refuse(message: str, where: Path) -> NoReturn:
+    raise InputError(message, where=where, remedy=COPY_AGAIN)
 
 
 def unread_weights(directory: Path, tensors: Mapping[str, TensorEntry]) -> tuple[str, ...]:

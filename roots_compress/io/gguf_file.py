@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from roots_compress.errors import InputError
 from roots_compress.io.gguf_header import GgufHeader, GgufTensor, Numbers, Scalar, read_gguf_header
@@ -119,26 +120,18 @@ def _all_parts(path: Path, header: GgufHeader) -> dict[str, GgufTensor]:
             )
         other = read_gguf_header(part)
         if (_whole(other, "split.no", part, -1), _whole(other, "split.count", part, -1)) != (index, count):
-            raise InputError(
-                f"does not say that it is part {index + 1} of {count}",
-                where=part,
-                remedy="The parts belong to different models; copy them again.",
-            )
+            _refuse_parts(f"does not say that it is part {index + 1} of {count}", part)
         for name in other.tensors.keys() & tensors.keys():
-            raise InputError(
-                f"holds the tensor {name!r}, and {tensors[name].file.name} does too",
-                where=part,
-                remedy="The parts belong to different models; copy them again.",
-            )
+            _refuse_parts(f"holds the tensor {name!r}, and {tensors[name].file.name} does too", part)
         tensors |= other.tensors
     total = _whole(header, "split.tensors.count", path, len(tensors))
     if total != len(tensors):
-        raise InputError(
-            f"says that all parts hold {total} tensors, and they hold {len(tensors)}",
-            where=path,
-            remedy="The parts belong to different models; copy them again.",
-        )
+        _refuse_parts(f"says that all parts hold {total} tensors, and they hold {len(tensors)}", path)
     return tensors
+
+
+def _refuse_parts(message: str, where: Path) -> NoReturn:
+    raise InputError(message, where=where, remedy="The parts belong to different models; copy them again.")
 
 
 def _whole(header: GgufHeader, key: str, path: Path, default: int) -> int:

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from shlex import quote
+from typing import NoReturn
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -94,10 +95,10 @@ def graph_files(folder: Path) -> tuple[Path, ...]:
     try:
         with read_errors(graph):
             model = onnx.load(graph, load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise InputError("the graph is truncated or is not ONNX", where=graph, remedy=EXPORT_AGAIN) from error
+    except (DecodeError, ValueError):
+        _refuse("the graph is truncated or is not ONNX", graph)
     if not model.graph.node:
-        raise InputError("the graph has no nodes: it is empty or not ONNX", where=graph, remedy=EXPORT_AGAIN)
+        _refuse("the graph has no nodes: it is empty or not ONNX", graph)
     needed: dict[PurePosixPath, int] = {}
     for tensor in _tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -120,9 +121,7 @@ def _check_specification(path: Path) -> None:
             raise ValueError(f"{OURS} is {ours!r:.60}; it must be an object")
         read_spec(ours)
     except ValueError as error:
-        raise InputError(
-            f"the model's specification is damaged: {error}", where=path, remedy=EXPORT_AGAIN
-        ) from None
+        _refuse(f"the model's specification is damaged: {error}", path)
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -153,30 +152,24 @@ def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
         yield from _graph_tensors(graph)
 
 
+def _refuse(message: str, where: Path) -> NoReturn:
+    raise InputError(message, where=where, remedy=EXPORT_AGAIN) from None
+
+
 def _external_extent(tensor: TensorProto, graph: Path) -> tuple[PurePosixPath, int]:
     """Return the file a tensor's data lies in, and the byte after its last."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if len(entries) < len(tensor.external_data) or entries.keys() - EXTENT_KEYS:
-        raise InputError(
-            f"tensor {tensor.name!r} has external data with keys twice, or of no known meaning",
-            where=graph,
-            remedy=EXPORT_AGAIN,
-        )
+        _refuse(f"tensor {tensor.name!r} has external data with keys twice, or of no known meaning", graph)
     try:
         location = entries["location"]
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"tensor {tensor.name!r} has external data without a readable location, offset and length",
-            where=graph,
-            remedy=EXPORT_AGAIN,
-        ) from error
-    if offset < 0 or length < 0:
-        raise InputError(
-            f"tensor {tensor.name!r} has external data at a negative offset or of negative length",
-            where=graph,
-            remedy=EXPORT_AGAIN,
+    except (KeyError, ValueError):
+        _refuse(
+            f"tensor {tensor.name!r} has external data without a readable location, offset and length", graph
         )
+    if offset < 0 or length < 0:
+        _refuse(f"tensor {tensor.name!r} has external data at a negative offset or of negative length", graph)
     return PurePosixPath(location.replace("\\", "/")), offset + length
 
 
@@ -208,9 +201,5 @@ def _data_file(graph: Path, location: PurePosixPath, end: int) -> Path:
             remedy="Copy the data file itself beside the graph.",
         )
     if status.st_size < end:
-        raise InputError(
-            f"external data '{location}' is truncated: {status.st_size} bytes of at least {end}",
-            where=graph,
-            remedy=EXPORT_AGAIN,
-        )
+        _refuse(f"external data '{location}' is truncated: {status.st_size} bytes of at least {end}", graph)
     return path
