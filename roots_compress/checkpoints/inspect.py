@@ -26,7 +26,7 @@ from roots_compress.io.gguf_file import read_gguf
 from roots_compress.io.gguf_header import GgufTensor
 from roots_compress.io.json_files import read_errors, read_json_object
 from roots_compress.io.safetensors_header import TensorEntry
-from roots_compress.models.limits import Limits, is_fusible
+from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec
 
@@ -89,7 +89,7 @@ class SourceInfo:
     @property
     def limits(self) -> Limits:
         """What bounds the use of the model."""
-        return Limits(self.spec.max_positions, is_fusible(self.spec))
+        return Limits.of(self.spec)
 
     @property
     def vocab_size(self) -> int:

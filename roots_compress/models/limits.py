@@ -11,12 +11,17 @@ from roots_compress.models.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds the use of a model, so far as its files tell."""
+    """What bounds the use of a model, so far as it is known."""
 
     max_context: int | None
-    """Tokens that it can hold; None where the files do not say it as they should."""
+    """Tokens that it can hold; None where that is not known."""
     fusible: bool | None
-    """Whether ONNX Runtime's fused attention can express its own; None where the files do not say it."""
+    """Whether ONNX Runtime's fused attention can express its own; None where that is not known."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Limits:
+        """Return what bounds a model of a specification."""
+        return cls(spec.max_positions, is_fusible(spec))
 
 
 def is_fusible(spec: ModelSpec) -> bool:

@@ -39,10 +39,11 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
     placed = list(placed_stages(recipe))
     for place, stage in placed:
         for keys, loss in losses_of(stage):
-            if info.vocab_size is not None:
-                with located((*place, *keys), of_recipe=True):
-                    loss.require_vocabulary(info.vocab_size)
-    along = [info.limits.max_context] * (len(placed) + 1)
+            with located((*place, *keys), of_recipe=True):
+                loss.require_vocabulary(info.vocab_size)
+    first = info.limits.max_context
+    assert first is not None
+    along = [first] * (len(placed) + 1)
     _check_contexts(recipe, along)
     for index, (place, stage) in enumerate(placed):
         chosen = index >= len(recipe.stages)
@@ -50,22 +51,14 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
         before = replace(info, spec=None) if chosen else info
         with located(place, of_recipe=True):
             made = stage_of(stage).check(stage, before)
-        along[index + 1] = made.limits.max_context
+        along[index + 1] = made.limits.max_context or first
         info = info if chosen else made
     _check_contexts(recipe, along)
 
 
-def _check_contexts(recipe: Recipe, contexts: Sequence[int | None]) -> None:
-    """Refuse windows that are longer than a context.
-
-    Args:
-        recipe: what is to be done.
-        contexts: of the first model, and after each of `placed_stages`; None where it is not known.
-    """
-    first = contexts[0]
-    if first is None:
-        return  # Loading the model will say what is wrong with its configuration.
-    for location, text in context_faults(recipe, [each or first for each in contexts]):
+def _check_contexts(recipe: Recipe, contexts: Sequence[int]) -> None:
+    """Refuse windows that are longer than a context, of the first model or after a stage."""
+    for location, text in context_faults(recipe, contexts):
         raise InputError(
             text, where=recipe_key(*location), remedy="Lower it, or use a model with a longer context."
         )

@@ -164,8 +164,7 @@ def _carry_out(
     new = stage.make(config, context)
     # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
     shape = new.model.config
-    limits = Limits(shape.max_position_embeddings, shape.is_fusible)
-    info = ModelInfo(limits, None, shape.vocab_size, lambda: new.tokenizer)
+    info = ModelInfo(Limits.of(shape.spec), shape.vocab_size, tokenizer=lambda: new.tokenizer)
     check_chain(recipe, info)
     check_text(recipe, setting.text, setting.held_out, new.tokenizer, info)
     return stage.run(config, new, context)

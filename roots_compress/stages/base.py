@@ -40,10 +40,10 @@ class ModelInfo:
 
     limits: Limits
     """What bounds its use."""
+    vocab_size: int
+    """Rows of the embedding of the model that the run begins with."""
     spec: ModelSpec | None = None
     """What it is; None where that is not known."""
-    vocab_size: int | None = None
-    """Rows of the embedding of the model that the run begins with, where known."""
     tokenizer: Callable[[], PreTrainedTokenizerFast] | None = None
     """Loads the run's tokenizer, once; None where it is still to be made."""
     source: SourceInfo | None = None
@@ -57,12 +57,11 @@ class ModelInfo:
 
         def tokenizer() -> PreTrainedTokenizerFast:
             loaded = load_tokenizer(source)
-            if source.vocab_size is not None:
-                check_vocabulary(loaded, source.vocab_size, source.path)
+            check_vocabulary(loaded, source.vocab_size, source.path)
             return loaded
 
         task = task_of_spec(source.spec)
-        return cls(source.limits, source.spec, source.vocab_size, cache(tokenizer), source, task)
+        return cls(source.limits, source.vocab_size, source.spec, cache(tokenizer), source, task)
 
     def without_weights(self) -> Checkpoint:
         """Return the model of the files, its tensors without storage, with its tokenizer.

@@ -13,10 +13,10 @@ from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
-from roots_compress.models.limits import Limits, is_fusible
+from roots_compress.models.limits import Limits
 
 
-def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None) -> Limits:
+def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Limits:
     """Check a student's files and vocabulary against its teacher's, without loading weights.
 
     Returns:
@@ -30,14 +30,12 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
         from roots_compress.stages.distill.config_file import read_config
 
         spec = read_config(path, vocab_size).spec
-        if vocab_size is not None:
-            require_same_size(spec.embeddings.vocabulary, vocab_size, path)
-        return Limits(spec.max_positions, is_fusible(spec))
+        require_same_size(spec.embeddings.vocabulary, vocab_size, path)
+        return Limits.of(spec)
     source = inspect_source(path)
     refuse_quantized(source.quantized, path)
     student_tokenizer = load_tokenizer(source)
-    if source.vocab_size is not None:
-        check_vocabulary(student_tokenizer, source.vocab_size, path)
+    check_vocabulary(student_tokenizer, source.vocab_size, path)
     require_same_tokenizer(student_tokenizer, tokenizer, path)
     return source.limits
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from roots_compress.configs.train import TrainConfig
-from roots_compress.models.limits import Limits, is_fusible
+from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
@@ -22,7 +22,7 @@ class TrainStage(MakerStage[TrainConfig]):
     def planned(self, config: TrainConfig) -> ModelInfo:
         """Return the shape that the settings name."""
         spec = _planned_spec(config)
-        return ModelInfo(Limits(spec.max_positions, is_fusible(spec)), spec, config.tokenizer.vocab_size)
+        return ModelInfo(Limits.of(spec), config.tokenizer.vocab_size, spec)
 
     def check(self, config: TrainConfig, info: ModelInfo) -> ModelInfo:
         """Return the same shape with other weights."""
