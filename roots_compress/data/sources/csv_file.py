@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from roots_compress.data.sources.files import kind_of, lines_of
-from roots_compress.data.sources.records import candidates
+from roots_compress.data.sources.records import refuse_repeated
 from roots_compress.errors import InputError
 
 LONGEST_FIELD = (1 << 31) - 1
@@ -35,13 +34,7 @@ def csv_records(path: Path, text: str, text_column: str) -> Iterator[tuple[str, 
         return
     line, names = header
     names = names[: _width(names)]
-    for name, count in Counter(names).items():
-        if count > 1 and name in candidates(text_column):
-            raise InputError(
-                f"{count} columns are named '{name}'",
-                where=f"{path}:{line}",
-                remedy="Rename all but the one that holds the text.",
-            )
+    refuse_repeated(names, text_column, f"{path}:{line}")
     named_rows = False
     for number, (line, fields) in enumerate(rows, start=1):
         where = f"{path}:{line}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from roots_compress.data.sources.files import kind_of, read_bytes
-from roots_compress.data.sources.records import candidates
+from roots_compress.data.sources.records import candidates, refuse_repeated
 from roots_compress.errors import InputError
 
 BATCH_ROWS = 1024
@@ -36,14 +35,8 @@ def parquet_records(path: Path, text_column: str) -> Iterator[tuple[str, dict[st
             file = pyarrow.parquet.ParquetFile(source, page_checksum_verification=True)
             names = file.schema_arrow.names
             wanted = [name for name in dict.fromkeys(names) if name in candidates(text_column)]
-            for name in wanted:
-                if names.count(name) > 1:
-                    raise InputError(
-                        f"{names.count(name)} columns are named '{name}'",
-                        where=path,
-                        remedy="Rename all but the one that holds the text.",
-                    )
-            blank: dict[str, Any] = dict.fromkeys(Counter(names))
+            refuse_repeated(names, text_column, str(path))
+            blank: dict[str, Any] = dict.fromkeys(names)
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
                 for row in batch.to_pylist() if wanted else [{}] * batch.num_rows:
                     number += 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from roots_compress.data.documents import Document, Span
+from roots_compress.errors import InputError
 
 INSTRUCTION, CHAT = ("prompt", "response"), ("messages",)
 REPEATED: Final = object()
@@ -23,6 +25,21 @@ class RecordError(ValueError):
 def candidates(text_column: str) -> tuple[str, ...]:
     """Return the columns that a record's text may be in."""
     return (text_column, *INSTRUCTION, *CHAT)
+
+
+def refuse_repeated(columns: Sequence[str], text_column: str, where: str) -> None:
+    """Refuse a table in which a column that is read has the name of another.
+
+    Raises:
+        InputError: there is one.
+    """
+    for name, count in Counter(columns).items():
+        if count > 1 and name in candidates(text_column):
+            raise InputError(
+                f"{count} columns are named '{name}'",
+                where=where,
+                remedy="Rename all but the one that holds the text.",
+            )
 
 
 def record_document(record: Mapping[str, Any], text_column: str) -> Document | None:
