@@ -5,7 +5,7 @@ Speeds come last, in one pass over the graphs of all stages, because timings com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_json
 from roots_compress.errors import RootsError, StageError, Text, located, printable
 from roots_compress.evaluate.artifact import protocol_of
-from roots_compress.evaluate.speed import measure_speed
+from roots_compress.evaluate.speed import Speeds, measure_speed
 from roots_compress.io.atomic import disk_errors
 from roots_compress.pipeline.checks import check_start
 from roots_compress.pipeline.preflight import Setting
@@ -171,13 +171,13 @@ def _reuse_or_make(
         raise
 
 
-def _measure_together(rows: list[CommittedStage], setting: Setting, console: Console) -> RunMetrics:
-    """Time all graphs in one interleaved pass, and put the run's figures together."""
-    recipe = setting.recipe
-    evaluation = recipe.evaluation
-    task = setting.task
-    with bar(console, "speed of all stages") as progress:
-        speeds = measure_speed(
+def time_rows(
+    rows: Sequence[CommittedStage], setting: Setting, console: Console, label: str
+) -> dict[str, Speeds]:
+    """Return the speeds of the rows' graphs, timed in turns, by the names of the rows' folders."""
+    evaluation = setting.recipe.evaluation
+    with bar(console, label) as progress:
+        return measure_speed(
             {row.path.name: row.onnx for row in rows},
             contexts=evaluation.contexts,
             decode_tokens=evaluation.decode_tokens,
@@ -185,6 +185,12 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
             threads=setting.threads,
             progress=progress,
         )
+
+
+def _measure_together(rows: list[CommittedStage], setting: Setting, console: Console) -> RunMetrics:
+    """Time all graphs in one interleaved pass, and put the run's figures together."""
+    recipe, task = setting.recipe, setting.task
+    speeds = time_rows(rows, setting, console, "speed of all stages")
     stages = tuple(
         replace(
             row.result,
@@ -202,7 +208,7 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
         machine=describe_machine(threads=setting.threads, device=setting.device),
         protocol=protocol_of(
             task,
-            evaluation,
+            recipe.evaluation,
             setting.held_out.examples(load_tokenizer(rows[0].onnx)),
             max_context=min(contexts),
             threads=setting.threads,

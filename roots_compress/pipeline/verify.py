@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.export import ExportConfig
-from roots_compress.configs.recipe.growth import RESOLVED_NAME
-from roots_compress.configs.recipe.loading import parse_recipe
+from roots_compress.configs.recipe.growth import read_resolved
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import InputError, RootsError
 from roots_compress.export.parity import check_parity
-from roots_compress.io.atomic import read_regular, real_path
+from roots_compress.io.atomic import real_path
 from roots_compress.io.json_files import read_errors
 from roots_compress.pipeline.steps import steps_of
 from roots_compress.report.reading import read_figures
@@ -32,8 +30,6 @@ from roots_compress.run.stages import (
 from roots_compress.run.store import covered_files
 from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.tasks.registry import task_of_graph
-
-_MAX_RECIPE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -79,25 +75,15 @@ def _verify_run(run: Path) -> Iterator[Finding]:
     for reason in left_out:
         subject, _, fault = reason.partition(": ")
         yield Finding(subject, "", (fault,))
-    faults, recipe = (
-        list(run_manifest_faults(run, covered_files(run), [stage.path.name for stage in chain])),
-        None,
-    )
+    faults = list(run_manifest_faults(run, covered_files(run), [stage.path.name for stage in chain]))
     try:
-        recipe = _recipe_of(run)
-        faults += _contradictions(recipe, read_figures(run), chain)
+        if (recipe := read_resolved(run)) is not None:
+            faults += _contradictions(recipe, read_figures(run), chain)
     except RootsError as error:
         faults.append(f"{error.where}: {error.message}")
     yield Finding("recipe and figures", f"those of the {len(chain)} stages, unchanged", tuple(faults))
     for stage in chain:
         yield _verify_stage(stage)
-
-
-def _recipe_of(run: Path) -> Recipe:
-    try:
-        return parse_recipe(json.loads(read_regular(run / RESOLVED_NAME, _MAX_RECIPE_BYTES)))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"unreadable ({type(error).__name__})", where=run / RESOLVED_NAME) from error
 
 
 def _contradictions(recipe: Recipe, metrics: RunMetrics, chain: list[CommittedStage]) -> Iterator[str]:

@@ -15,10 +15,8 @@ from rich.console import Console
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_yaml
 from roots_compress.errors import RootsError, printable
-from roots_compress.evaluate.speed import measure_speed
 from roots_compress.pipeline.preflight import Setting
-from roots_compress.pipeline.runner import describe, finish, make_rows
-from roots_compress.progress import bar
+from roots_compress.pipeline.runner import describe, finish, make_rows, time_rows
 from roots_compress.report.rows import quality_of
 from roots_compress.results import RunMetrics, candidate_label
 from roots_compress.run.stages import CommittedStage
@@ -114,20 +112,11 @@ def _explore(
 def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, console: Console) -> Figures:
     """Make a candidate and measure it, its speed in turns with the baseline's."""
     start = time.perf_counter()
-    evaluation = setting.recipe.evaluation
     rows = make_rows(run, replace(setting, recipe=space.recipe_of(candidate)), console)
     baseline, last = pair = rows[0], rows[-1]
     metric, phase = setting.task.metric, setting.task.workload.phase
     quality = quality_of(setting.task, baseline.result, last.result)
-    with bar(console, "speed beside the baseline") as progress:
-        speeds = measure_speed(
-            {row.path.name: row.onnx for row in pair},
-            contexts=evaluation.contexts,
-            decode_tokens=evaluation.decode_tokens,
-            repeats=evaluation.repeats,
-            threads=setting.threads,
-            progress=progress,
-        )
+    speeds = time_rows(pair, setting, console, "speed beside the baseline")
     return Figures(
         bytes=last.result.metrics.bytes,
         cost=metric.cost(metric.compared(*quality)),

@@ -95,11 +95,14 @@ def evaluation_request(settings: Mapping[str, Any], model: Path) -> Recipe:
     return _parse({"name": "evaluation", "model": model, **settings})
 
 
-def _standing(folder: Path) -> tuple[Recipe, int] | None:
-    """Return the recipe of the run in a folder and how many of its stages are finished."""
+def read_resolved(folder: Path) -> Recipe | None:
+    """Return the recipe of the run in a folder; None where there is none.
+
+    Raises:
+        InputError: the file cannot be read, or is no recipe.
+    """
     try:
-        text = read_regular(folder / RESOLVED_NAME, _MAX_BYTES)
-        recipe = parse_recipe(json.loads(text))
+        return parse_recipe(json.loads(read_regular(folder / RESOLVED_NAME, _MAX_BYTES)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError, InputError) as error:
@@ -108,6 +111,13 @@ def _standing(folder: Path) -> tuple[Recipe, int] | None:
             where=folder / RESOLVED_NAME,
             remedy="Start the run anew with --fresh, or name another folder with --run.",
         ) from None
+
+
+def _standing(folder: Path) -> tuple[Recipe, int] | None:
+    """Return the recipe of the run in a folder and how many of its stages are finished."""
+    recipe = read_resolved(folder)
+    if recipe is None:
+        return None
     if recipe.search is not None:
         raise InputError(
             "the search in this run has not ended, so that no stage can be added yet",
