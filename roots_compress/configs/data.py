@@ -18,7 +18,7 @@ class DataConfig(Settings):
     """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not.
     Without any: the built-in corpus, Python's documentation."""
     eval: Annotated[PathListSetting, Option("--eval-data")] = ()
-    """Files and folders held out for perplexity. Without them a part of the training documents is."""
+    """Files and folders held out to measure quality on. Without them a part of the training documents is."""
     text_column: str = "text"
     """The column or key that holds the text in CSV, JSON and Parquet files."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05

@@ -14,11 +14,11 @@ class EvaluationConfig(Settings):
 
     recipe_only: ClassVar[str] = "contexts decode_tokens repeats"
     windows: PositiveInt = 24
-    """Windows of held-out text that perplexity is measured on."""
+    """Windows of held-out text that quality is measured on."""
     block_size: BlockSize = 512
     """Tokens in each window of held-out text; at most the model's context."""
     contexts: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (128, 512)
-    """Context lengths, in tokens, at which prefill and decode speed are measured."""
+    """Context lengths, in tokens, at which speed is measured."""
     decode_tokens: PositiveInt = 16
     """Tokens decoded in each timing."""
     repeats: PositiveInt = 5
