@@ -34,6 +34,8 @@ STAGES: dict[str, type[StageSettings]] = {
     member.model_fields["kind"].default: member for member in get_args(get_args(StageConfig)[0])
 }
 """The settings of each kind of stage."""
+MAKERS = " or ".join(f"'{kind}'" for kind, settings in STAGES.items() if settings.makes_model)
+"""The kinds that may begin a recipe without a model, in words."""
 CHOICES = [kind for kind, settings in STAGES.items() if not settings.makes_model]
 """The kinds that a search may choose: it starts from a model that is there."""
 
@@ -144,12 +146,15 @@ def _origin_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     """A model must be named or made."""
     if not recipe.stages:
         if recipe.model is None:
-            yield ("stages",), "there is nothing to do: name a 'model', or begin with a stage of kind 'train'"
+            yield (
+                ("stages",),
+                f"there is nothing to do: name a 'model', or begin with a stage of kind {MAKERS}",
+            )
         return
     if recipe.model is None and not recipe.stages[0].makes_model:
         yield (
             ("model",),
-            f"is required, because only a first stage of kind 'train' starts from nothing, and this recipe "
+            f"is required, because only a first stage of kind {MAKERS} starts from nothing, and this recipe "
             f"begins with '{recipe.stages[0].kind}'; name a model here or with --model",
         )
 
