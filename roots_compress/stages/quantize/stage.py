@@ -82,11 +82,9 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
             console=context.console,
         )
     nn.Module.to(model, device)
+    own = own_windows(config, model)
     try:
-        with Phases(
-            context.console, "quantize", _phases(config, windows, own_windows(config, model))
-        ) as phases:
-            own = own_windows(config, model)
+        with Phases(context.console, "quantize", _phases(config, windows, own)) as phases:
             windows = with_own_text(windows, checkpoint, own, seed=seed, console=phases)
 
             def plan_of(products: Products) -> RoundingPlan:
