@@ -108,7 +108,7 @@ def test_a_search_has_the_task_s_figures() -> None:
     assert "0.00 MB, 5 ms a text, accuracy -0.020" in html(found)
     gates = LabelGates(min_label_speedup=2.0, min_accuracy=0.85)
     budgets = budgets_of(LABELS, gates, Point(8, 5.0, 1.0), 0.9)
-    assert budgets == Budgets(milliseconds=2.5, cost=pytest.approx(math.exp(0.05)))
+    assert budgets == pytest.approx(Budgets(milliseconds=2.5, cost=math.exp(0.05)))
     assert LABELS.metric.of_cost(budgets.cost) == pytest.approx(-0.05)
 
 
