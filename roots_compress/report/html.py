@@ -103,7 +103,7 @@ def _chart(title: str, rows: tuple[Row, ...], values: list[float], form: str) ->
     return Chart(
         title,
         tuple(
-            Bar(label(row.stage), form.format(value), 100 * value / longest)
+            Bar(label(row.stage), form.format(value), max(0.0, 100 * value / longest))
             for row, value in zip(rows, values, strict=True)
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,22 @@ class Row:
     task: Task[Any]
     stage: StageResult
     baseline: StageResult
-    verdict: str
+    before: StageResult | None
+    """The stage before it; None for the first."""
+
+    @property
+    def paid(self) -> bool:
+        """Whether the stage is better in anything than the one before it."""
+        return self.before is None or any(better for better, _ in changes(self.task, self.before, self.stage))
+
+    @property
+    def verdict(self) -> str:
+        """What the stage gained and paid, in a few words, and whether it paid at all."""
+        if self.before is None:
+            return "the model that compression starts from" if self.stage.kind == "baseline" else ""
+        said = [text for _, text in changes(self.task, self.before, self.stage)]
+        said += [] if self.paid else ["DID NOT PAY: do not ship this stage"]
+        return f"against {self.before.name}: {', '.join(said)}"
 
     @property
     def times_smaller(self) -> float:
@@ -45,8 +61,7 @@ def rows_of(run: RunMetrics) -> tuple[Row, ...]:
     task = task_named(run.task)
     previous = (None, *run.stages[:-1])
     return tuple(
-        Row(task, stage, run.stages[0], verdict(task, before, stage))
-        for before, stage in zip(previous, run.stages, strict=False)
+        Row(task, stage, run.stages[0], before) for before, stage in zip(previous, run.stages, strict=False)
     )
 
 
@@ -73,22 +88,15 @@ def speedup(before: StageResult, after: StageResult, workload: Workload) -> floa
     return common[-1].median / old[common[-1].context] if common else float("nan")
 
 
-def verdict(task: Task[Any], before: StageResult | None, stage: StageResult) -> str:
-    """Say in a few words what a stage gained and paid, and whether it paid at all."""
-    if before is None:
-        return "the model that compression starts from" if stage.kind == "baseline" else ""
-    gains = []
+def changes(task: Task[Any], before: StageResult, stage: StageResult) -> Iterator[tuple[bool, str]]:
+    """Yield what a stage changed: whether for the better, and how much in words."""
     if stage.metrics.bytes < before.metrics.bytes:
-        gains.append(f"{before.metrics.bytes / stage.metrics.bytes:.2f}x smaller")
+        yield True, f"{before.metrics.bytes / stage.metrics.bytes:.2f}x smaller"
     for workload in task.workloads:
         factor = speedup(before, stage, workload)
         if factor > 1 + SPEED_NOISE:
-            gains.append(f"{workload.phase} {factor:.2f}x faster")
+            yield True, f"{workload.phase} {factor:.2f}x faster"
         elif factor < 1 - SPEED_NOISE:
-            gains.append(f"{workload.phase} {factor:.2f}x: SLOWER")
+            yield False, f"{workload.phase} {factor:.2f}x: SLOWER"
     values = quality_of(task, before, stage)
-    said = [*gains, task.metric.change(*values)]
-    gained = any("smaller" in gain or "faster" in gain for gain in gains)
-    if not gained and not task.metric.improved(*values):
-        said.append("DID NOT PAY: do not ship this stage")
-    return f"against {before.name}: {', '.join(said)}"
+    yield task.metric.improved(*values), task.metric.change(*values)
