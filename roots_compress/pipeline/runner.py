@@ -27,7 +27,7 @@ from roots_compress.progress import bar
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, SearchResult
-from roots_compress.run.keys import StageKey, asked_of, explain_change
+from roots_compress.run.keys import PARENT, StageKey, asked_of, explain_change
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.run.store import RunFolder
 from roots_compress.runtime.session import read_config
@@ -56,7 +56,7 @@ def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
     if setting.recipe.search is None:
         surplus = committed[len(steps_of(setting.recipe)) :]
         yield from (f"{stage.path.name}: to be removed: the recipe does not have it" for stage in surplus)
-    yield from (f"not usable: {reason}" for reason in left_out)
+    yield from (f"not usable: {name}: {why}" for name, why in left_out.items())
 
 
 def run_recipe(
@@ -145,7 +145,7 @@ def _reuse_or_make(
     title = f"{index:02d} {step.kind}"
     committed = chain[index] if index < len(chain) else None
     if committed is None:
-        reasons = [reason for reason in left_out if reason.startswith(f"{index:02d}-")]
+        reasons = [f"{name}: {why}" for name, why in left_out.items() if name.startswith(f"{index:02d}-")]
     else:
         reasons = _reasons(committed, key, setting.hashes.sha256)
         if not reasons:
@@ -225,6 +225,5 @@ def _reasons(stage: CommittedStage, key: StageKey, sha256: Callable[[Path], str]
     if stage.key.asked == key.asked:
         return verify(stage, sha256)
     # That the one before it changed is said there already.
-    changes = explain_change(asked_of(stage.key.ingredients), asked_of(key.ingredients))
-    own = [change for change in changes if not change.startswith("parent:")]
-    return own or ["the stage before it changed"]
+    old, new = ({**asked_of(each.ingredients), PARENT: None} for each in (stage.key, key))
+    return explain_change(old, new) or ["the stage before it changed"]

@@ -72,9 +72,8 @@ def _stage_around(folder: Path) -> Path | None:
 
 def _verify_run(run: Path) -> Iterator[Finding]:
     chain, left_out = read_stages(run)
-    for reason in left_out:
-        subject, _, fault = reason.partition(": ")
-        yield Finding(subject, "", (fault,))
+    for name, fault in left_out.items():
+        yield Finding(name, "", (fault,))
     faults = list(run_manifest_faults(run, covered_files(run), [stage.path.name for stage in chain]))
     try:
         if (recipe := read_resolved(run)) is not None:

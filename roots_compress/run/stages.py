@@ -81,26 +81,26 @@ def verify(stage: CommittedStage, sha256: Callable[[Path], str] = file_sha256) -
     return find_faults(stage.path, stage.manifest, sha256=sha256)
 
 
-def read_stages(run: Path) -> tuple[list[CommittedStage], list[str]]:
-    """Return a run's chain of committed stages, and why any other stage folder was left out.
+def read_stages(run: Path) -> tuple[list[CommittedStage], dict[str, str]]:
+    """Return a run's chain of committed stages, and why any other stage folder was left out, by its name.
 
     The chain begins at index 0 and goes on as long as each stage was made from the one before it. Sizes
     are compared, contents are not (`verify` does that). No lock is needed.
     """
     chain: list[CommittedStage] = []
-    left_out: list[str] = []
+    left_out: dict[str, str] = {}
     for folder in sorted(run.iterdir()) if os.path.isdir(run) else []:  # noqa: PTH112 (raises for no name)
         if not is_stage(folder):
             continue
         try:
             stage = read_stage(folder)
         except ManifestError as error:
-            left_out.append(f"{folder.name}: {error}")
+            left_out[folder.name] = str(error)
             continue
         if stage.index != len(chain):
-            left_out.append(f"{folder.name}: no usable stage {len(chain):02d} before it")
+            left_out[folder.name] = f"no usable stage {len(chain):02d} before it"
         elif stage.key.parent != (chain[-1].key.asked if chain else None):
-            left_out.append(f"{folder.name}: made from another stage {stage.index - 1:02d} than the one here")
+            left_out[folder.name] = f"made from another stage {stage.index - 1:02d} than the one here"
         else:
             chain.append(stage)
     return chain, left_out
@@ -114,7 +114,7 @@ def newest_checkpoint(run: Path) -> Path:
     """
     chain, left_out = read_stages(run)
     if not chain:
-        because = f": {left_out[0]}" if left_out else ""
+        because = "".join(f": {name}: {why}" for name, why in list(left_out.items())[:1])
         raise InputError(
             f"there is no finished stage to take a checkpoint from{because}",
             where=run,

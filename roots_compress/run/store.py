@@ -120,8 +120,9 @@ class RunFolder:
         chain, left_out = read_stages(self.path)
         chain = chain[:index]
         if len(chain) < index:
+            why = "; ".join(f"{name}: {fault}" for name, fault in left_out.items())
             raise StageError(
-                f"stage {index:02d} has lost a stage it builds on: {'; '.join(left_out) or 'it is gone'}",
+                f"stage {index:02d} has lost a stage it builds on: {why or 'it is gone'}",
                 where=self.path,
                 remedy="Give the same command again: what is missing is made again.",
                 transient=True,

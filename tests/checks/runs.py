@@ -55,7 +55,7 @@ def stage_of_another_run(folder: Path) -> None:
     (folder / "other" / "00-baseline").rename(folder / "one" / "00-baseline")
     _, left_out = read_stages(folder / "one")
     if left_out:
-        raise NoticedError(left_out[0])
+        raise NoticedError(*left_out.values())
 
 
 def fresh_on_a_foreign_folder(folder: Path) -> None:

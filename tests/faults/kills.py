@@ -38,7 +38,7 @@ class Kills:
 def artifacts_of(run: Path) -> dict[str, str]:
     """Return the sha256 of every artifact of a finished run by its path, after checking all of its hashes."""
     stages, left_out = read_stages(run)
-    assert left_out == []
+    assert left_out == {}
     assert run_manifest_faults(run, COVERED, [stage.path.name for stage in stages]) == []
     assert [fault for stage in stages for fault in verify(stage)] == []
     return _hashes(stages)
@@ -104,7 +104,7 @@ def _hashes(stages: Sequence[CommittedStage]) -> dict[str, str]:
 def _is_mixed(run: Path, expected: dict[str, str]) -> bool:
     """Whether what a kill left has a stage that is damaged or of other bytes."""
     stages, left_out = read_stages(run)
-    damaged = left_out or [fault for stage in stages for fault in verify(stage)]
+    damaged = list(left_out.values()) or [fault for stage in stages for fault in verify(stage)]
     return bool(damaged) or not _hashes(stages).items() <= expected.items()
 
 

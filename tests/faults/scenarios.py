@@ -52,7 +52,7 @@ def state_of(run: Path) -> State:
     """
     with RunFolder.open(run):
         stages = tuple(contents(run))
-    assert read_stages(run)[1] == []
+    assert read_stages(run)[1] == {}
     assert not [*run.glob(".*.replaced"), *run.glob(".*.discarded")]
     if (run / "manifest.json").exists():
         assert run_manifest_faults(run, COVERED, [name for name, _ in stages]) == []

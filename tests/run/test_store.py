@@ -25,7 +25,7 @@ def test_a_committed_stage_is_read_back(tmp_path: Path) -> None:
         prune = add_stage(run, "prune", "p")
     chain, left_out = read_stages(tmp_path / "run")
     assert chain == [baseline, prune]
-    assert left_out == []
+    assert left_out == {}
     assert chain[1].result == make_result(1, "prune", "prune")
     assert (chain[1].onnx / "model.onnx").read_text() == "ppp"
     assert chain[1].manifest.inputs == {"text": "ab" * 32}
@@ -184,7 +184,7 @@ def test_a_stage_made_from_another_parent_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "b" / "01-prune").rename(tmp_path / "a" / "01-prune")
     chain, left_out = read_stages(tmp_path / "a")
     assert len(chain) == 1
-    assert left_out == ["01-prune: made from another stage 00 than the one here"]
+    assert left_out == {"01-prune": "made from another stage 00 than the one here"}
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_lost_and_foreign_files_are_found_without_hashing(tmp_path: Path) -> Non
     (stage.path / "extra").write_text("?")
     assert read_stages(tmp_path) == (
         [],
-        ["00-baseline: extra is not in the manifest; onnx/model.onnx is missing"],
+        {"00-baseline": "extra is not in the manifest; onnx/model.onnx is missing"},
     )
 
 
@@ -359,7 +359,7 @@ def test_a_folder_of_the_users_with_a_stages_name_is_left_alone(tmp_path: Path) 
         own.mkdir()
         (own / "note.txt").write_text("mine")
         add_stage(run, "prune", "p")
-        assert read_stages(tmp_path)[1] == []
+        assert read_stages(tmp_path)[1] == {}
     with RunFolder.open(tmp_path, fresh=True) as run:
         assert run.stages() == []
     assert (own / "note.txt").read_text() == "mine"
