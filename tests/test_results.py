@@ -73,7 +73,7 @@ def test_keys_of_newer_writers_are_ignored(path: tuple[str | int, ...]) -> None:
         (("stages", 1, "decode_tokens_per_second", 0, "median"), 0, "decode_tokens_per_second[0].median: "),
         (("protocol", "contexts"), "128", "protocol.contexts: "),
         (("search", "candidates", 0, "role"), "other", "search.candidates[0].role: "),
-        (("search", "candidates", 0, "perplexity_ratio"), -1.0, "search.candidates[0].perplexity_ratio: "),
+        (("search", "candidates", 0, "perplexity_ratio"), -1.0, "search.candidates[0].perplexity_ratio is"),
     ],
 )
 def test_damage_is_told_by_file_and_key(

@@ -36,7 +36,7 @@ def refuse_foreign(path: Path) -> None:
             return
         except NotADirectoryError:
             raise InputError(
-                "is a file, or lies under one, and a run needs a folder",
+                "is a file, not a folder, or lies under one",
                 where=path,
                 remedy="Choose another folder with --run.",
             ) from None

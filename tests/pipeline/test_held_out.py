@@ -8,6 +8,7 @@ from typing import Any
 
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.data.sources.readers import read_documents
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.tasks.causal_lm import CausalLM
@@ -28,8 +29,8 @@ class Counting(CausalLM):
 
 
 def test_stages_that_share_a_tokenizer_share_what_is_cut(text_file: Path) -> None:
-    task, document = Counting(), Document.plain(text_file.read_text(encoding="utf-8"))
-    held_out = HeldOut(recipe(text_file, TRAIN), TextSplit((), (document,), "a text"), task)
+    task, documents = Counting(), tuple(read_documents(next(text_file.glob("*.txt")), "text"))
+    held_out = HeldOut(recipe(text_file, TRAIN), TextSplit((), documents, "a text"), task)
     first = held_out.examples(tiny_tokenizer())
     assert held_out.examples(tiny_tokenizer()) is first
     assert task.cuts == 1

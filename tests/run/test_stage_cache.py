@@ -144,7 +144,7 @@ def test_killed_between_two_moves_nothing_is_lost(
             with pytest.raises(KilledError):
                 run.restore(1, kept.key)
     monkeypatch.undo()
-    assert read_stages(tmp_path)[1] == []
+    assert read_stages(tmp_path)[1] == {}
     with RunFolder.open(tmp_path) as run:
         for stage in (kept, *others):
             standing = {each.key.sha256: each for each in run.stages()}
