@@ -159,7 +159,7 @@ CHECKS = [
     ),
     Check(
         "a token is outside the vocabulary",
-        "check_prompt",
+        "check_ids",
         negative_token,
         guard="if low < 0 or ...: ...",
     ),
