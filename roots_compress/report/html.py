@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from roots_compress.report.text import (
     cells,
     headings,
     label,
+    megabytes,
     search_caption,
     search_cells,
     search_headings,
@@ -86,10 +88,11 @@ def charts(task: Task[Any], rows: tuple[Row, ...]) -> tuple[Chart, ...]:
     """Return what a reader looks at first: size, speed at the longest context, and quality."""
     quality = list(quality_of(task, *(row.stage for row in rows)))
     speed = [_speed(row) for row in rows]
+    sizes = [row.stage.metrics.bytes for row in rows]
     return (
-        _chart("Size, MB", rows, [row.stage.metrics.bytes / 1e6 for row in rows], "{:.1f}"),
-        _chart(task.workload.title, rows, speed, "{:.0f}"),
-        _chart(task.metric.heading.capitalize(), rows, quality, f"{{:.{task.metric.digits - 1}f}}"),
+        _chart("Size, MB", rows, sizes, [megabytes(size) for size in sizes]),
+        _chart(task.workload.title, rows, speed, [f"{value:.0f}" for value in speed]),
+        _chart(task.metric.heading.capitalize(), rows, quality, list(map(task.metric.shown, quality))),
     )
 
 
@@ -98,13 +101,13 @@ def _speed(row: Row) -> float:
     return measured[-1].median if measured else 0.0
 
 
-def _chart(title: str, rows: tuple[Row, ...], values: list[float], form: str) -> Chart:
+def _chart(title: str, rows: tuple[Row, ...], values: Sequence[float], texts: Sequence[str]) -> Chart:
     longest = max(values, default=0.0) or 1.0
     return Chart(
         title,
         tuple(
-            Bar(label(row.stage), form.format(value), max(0.0, 100 * value / longest))
-            for row, value in zip(rows, values, strict=True)
+            Bar(label(row.stage), text, max(0.0, 100 * value / longest))
+            for row, value, text in zip(rows, values, texts, strict=True)
         ),
     )
 

@@ -48,7 +48,7 @@ def cells(row: Row) -> tuple[str, ...]:
     return (
         label(row.stage),
         f"{metrics.parameters:,}",
-        f"{metrics.bytes / 1e6:.1f}" if metrics.bytes >= 1e6 else f"{metrics.bytes / 1e6:.3f}",
+        megabytes(metrics.bytes),
         f"{row.times_smaller:.2f}x",
         *(first, row.compared, *others),
         *(speed_cell(row.stage, workload) for workload in task.workloads),
@@ -56,6 +56,11 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{metrics.peak_rss_bytes / 1e6:.0f}",
         f"{row.stage.seconds:.1f}",
     )
+
+
+def megabytes(count: int) -> str:
+    """Return bytes in megabytes: `24.0`, or `0.109` where there are few."""
+    return f"{count / 1e6:.1f}" if count >= 1e6 else f"{count / 1e6:.3f}"
 
 
 def label(stage: StageResult) -> str:

@@ -37,7 +37,7 @@ class Metric:
     def change(self, before: float, after: float) -> str:
         """Return a change as sentences tell it: `perplexity +5.0%`, or `accuracy -0.012`."""
         compared = self.compared(before, after)
-        told = f"{compared - 1:+.1%}" if self.relative else self.shown_compared(compared)
+        told = f"{round(compared - 1, 3) + 0.0:+.1%}" if self.relative else self.shown_compared(compared)
         return f"{self.heading} {told}"
 
     @property
