@@ -119,7 +119,7 @@ def _evaluate() -> Callable[..., None]:
             from roots_compress.evaluate.single import evaluate_artifact
             from roots_compress.progress import bar
 
-            with bar(stderr(), "perplexity") as progress:
+            with bar(stderr(), "quality") as progress:
                 task, quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
         figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in task.metrics)
         say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
@@ -127,7 +127,7 @@ def _evaluate() -> Callable[..., None]:
     return evaluate
 
 
-EVALUATE = Deferred("Measure perplexity and bits per byte of a checkpoint or a graph.", _evaluate)
+EVALUATE = Deferred("Measure the quality of a checkpoint or a graph: perplexity, or what its task has in place of it.", _evaluate)
 
 
 def bench(

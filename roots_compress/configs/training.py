@@ -54,7 +54,7 @@ class DistillLossConfig(Settings):
     """Cross-entropy with the text, plus what the student is to have in common with its teacher."""
 
     cross_entropy_weight: Annotated[float, Field(ge=0.0), Option("--ce-weight")] = 0.25
-    """Weight of the cross-entropy with the text's next token."""
+    """Weight of the cross-entropy with what the text says: the next token, a hidden one, or a label."""
     divergence_weight: Annotated[float, Field(ge=0.0)] = 0.75
     """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared."""
     divergence: Divergence = "forward_kl"
@@ -98,6 +98,20 @@ class DistillLossConfig(Settings):
                 where=Key("top_k"),
                 remedy="Lower it; 64 is usual." if size > 64 else f"Lower it to {size} or less.",
             )
+
+    def require_written_text(self) -> None:
+        """Refuse text that student or teacher are to write themselves, for models that write none.
+
+        Raises:
+            InputError: some is asked for.
+        """
+        for key, who in (("on_policy_ratio", "student"), ("teacher_text_ratio", "teacher")):
+            if getattr(self, key):
+                raise InputError(
+                    f"is {getattr(self, key)}, but the {who} reads whole texts and writes none",
+                    where=Key(key),
+                    remedy="Leave it out.",
+                )
 
     @model_validator(mode="after")
     def _must_fit_together(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import Document
 from roots_compress.data.encoding import Tokens, encode, first_characters, joined
 from roots_compress.data.special_tokens import missing_ending, missing_opening
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, or_shorter
+from roots_compress.data.windows import PackedWindows, following, or_shorter
 from roots_compress.errors import InputError, Key, Text, recipe_key
 
 BATCH_DOCUMENTS = 64
@@ -22,6 +22,7 @@ BLOCK_SIZE = Key("block_size")
 
 Ids = NDArray[np.int32]
 Flags = NDArray[np.bool_]
+Framing = Callable[[Ids, Flags, PreTrainedTokenizerFast], tuple[Ids, Flags]]
 
 
 def pack(
@@ -52,34 +53,46 @@ def pack(
         InputError: the documents fill less than one window.
     """
     rng = np.random.default_rng(seed)
-    shuffled = [documents[index] for index in rng.permutation(len(documents))]
     wanted = None if limit is None else limit * (block_size - 1) + 1
-    ids, scored, lengths = _tokenise(shuffled, tokenizer, wanted)
-    if len(ids) < block_size:
-        raise InputError(
-            f"the text has {len(ids)} tokens, fewer than one window of {block_size}",
-            where=recipe_key("data", "train"),
-            remedy=Text("Give more text", or_shorter(key, len(ids)), "."),
-        )
+    ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, _framed)
+    require_window(len(ids), block_size, key)
     scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.
     document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     chosen = rng.permutation((len(ids) - 1) // (block_size - 1))[:limit]
     token_NT = chosen[:, None] * (block_size - 1) + np.arange(block_size)
     input_ids_NT = ids[token_NT].astype(np.int64)
-    labels_NT = np.where(scored[token_NT], input_ids_NT, IGNORED_LABEL)
-    labels_NT[:, 0] = IGNORED_LABEL  # Scored by the window before, whose last token it is.
     document_NT = document_of_token[token_NT].astype(np.int64)
     return PackedWindows(
-        input_ids=input_ids_NT, labels=labels_NT, segment_ids=document_NT - document_NT[:, :1]
+        input_ids_NT, following(input_ids_NT, scored[token_NT]), document_NT - document_NT[:, :1]
     )
 
 
-def _tokenise(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, wanted: int | None
+def shuffled(documents: Sequence[Document], rng: np.random.Generator) -> list[Document]:
+    """Return the documents in an order that is drawn."""
+    return [documents[index] for index in rng.permutation(len(documents))]
+
+
+def require_window(tokens: int, block_size: int, key: Key) -> None:
+    """Refuse a text of fewer tokens than a window takes.
+
+    Raises:
+        InputError: naming both figures, and the key that sets the window's.
+    """
+    if tokens < block_size:
+        raise InputError(
+            f"the text has {tokens} tokens, fewer than one window of {block_size}",
+            where=recipe_key("data", "train"),
+            remedy=Text("Give more text", or_shorter(key, tokens), "."),
+        )
+
+
+def tokenised(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, wanted: int | None, framed: Framing
 ) -> tuple[Ids, Flags, NDArray[np.int64]]:
     """Return the documents' tokens one after another, which of them are scored, and each document's length.
 
-    Stops after the batch of documents that brings the tokens to `wanted`.
+    Stops after the batch of documents that brings the tokens to `wanted`. `framed` puts around a document's
+    tokens what opens and closes it.
     """
     ids: list[Ids] = []
     scored: list[Flags] = []
@@ -94,7 +107,7 @@ def _tokenise(
             tokens = joined(parts)
             if len(tokens.ids):
                 document_scored = _scored(batch[index], tokens, tokenizer)
-                document_ids, document_scored = _framed(tokens.ids, document_scored, tokenizer)
+                document_ids, document_scored = framed(tokens.ids, document_scored, tokenizer)
                 ids.append(document_ids)
                 scored.append(document_scored)
                 lengths.append(len(document_ids))

@@ -46,9 +46,11 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
     placed = list(placed_stages(recipe))
     for place, stage in placed:
         for keys, loss in losses_of(stage):
-            if info.vocab_size is not None:
-                with located((*place, *keys), of_recipe=True):
+            with located((*place, *keys), of_recipe=True):
+                if info.vocab_size is not None:
                     loss.require_vocabulary(info.vocab_size)
+                if not info.task.writes:
+                    loss.require_written_text()
     along = [info.limits.max_context] * (len(placed) + 1)
     _check_contexts(recipe, along)
     for index, (place, stage) in enumerate(placed):
@@ -112,13 +114,18 @@ def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFa
         InputError: the held-out or the training text is too short.
     """
     held_out_windows(recipe, text, tokenizer, info.task)
+    trained: list[tuple[int, Location]] = []
     lengths: list[tuple[int, Location]] = []
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
-            lengths.append((training.block_size, (*place, *keys, "block_size")))
+            trained.append((training.block_size, (*place, *keys)))
         for keys, calibration in groups_of(stage, CalibrationConfig):
             length = calibration.block_size
             lengths.append((min(length, info.limits.max_context or length), (*place, *keys, "block_size")))
+    if trained:
+        longest, place = max(trained, key=itemgetter(0))
+        with located(place, of_recipe=True):
+            info.task.training_windows(text.train, tokenizer, longest, seed=recipe.seed, limit=1)
     if lengths:
         longest, place = max(lengths, key=itemgetter(0))
         pack(text.train, tokenizer, longest, seed=recipe.seed, limit=1, key=dotted(place))

@@ -99,6 +99,8 @@ class Task(ABC, Generic[Engine]):
     """The first decides: reports compare by it, graph and checkpoint must agree in it, search weighs it."""
     workloads: ClassVar[tuple[Workload, ...]]
     """The last decides: reports give its gain, and targets in milliseconds are its."""
+    writes: ClassVar[bool] = False
+    """Whether models write text, token by token."""
     agreement: ClassVar[tuple[float, float]]
     """By how much the first metric may differ between graph and checkpoint, in float32 and where each side
     rounds on its own: of a relative metric, by how much its logarithm may."""

@@ -167,9 +167,9 @@ def test_seeds_give_different_orders() -> None:
 
 def test_windows_without_a_scored_token_are_left_out() -> None:
     packed = windows(3)
-    packed.labels[1] = -100
+    packed.targets[1] = -100
     assert np.array_equal(scored_windows(packed).input_ids, packed.input_ids[[0, 2]])
-    packed.labels[:] = -100
+    packed.targets[:] = -100
     with pytest.raises(InputError, match="no token to learn from"):
         scored_windows(packed)
 

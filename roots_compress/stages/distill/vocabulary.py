@@ -14,31 +14,39 @@ from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenize
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
 from roots_compress.models.limits import Limits, is_fusible
+from roots_compress.models.ops.heads import ClassificationHead
+from roots_compress.models.spec import Head
 
 
-def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None) -> Limits:
+def check_student(
+    path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int | None, head_kind: str
+) -> Limits:
     """Check a student's files and vocabulary against its teacher's, without loading weights.
 
     Args:
         path: a ROOTS config file (JSON), or a checkpoint.
         tokenizer: the teacher's.
         vocab_size: rows of the teacher's embedding; None where they are not known yet.
+        head_kind: of the teacher's head.
 
     Returns:
         What bounds the student's use.
 
     Raises:
-        InputError: the student is damaged or quantized, or its vocabulary is not the teacher's.
+        InputError: the student is damaged or quantized, or its vocabulary or kind of head is not the
+            teacher's.
     """
     if path.suffix == ".json":
         # It needs torch, which a run with a student of one's own shape needs in any case.
         from roots_compress.stages.distill.config_file import read_config
 
         spec = read_config(path, vocab_size).spec
+        require_same_head(spec.head.kind, head_kind, path)
         if vocab_size is not None:
             require_same_size(spec.embeddings.vocabulary, vocab_size, path)
         return Limits(spec.max_positions, is_fusible(spec))
     source = inspect_source(path)
+    require_same_head(source.spec.head.kind, head_kind, path)
     refuse_quantized(source.quantized, path)
     student_tokenizer = load_tokenizer(source)
     if source.vocab_size is not None:
@@ -55,6 +63,29 @@ def refuse_quantized(quantized: bool, path: Path) -> None:
             where=path,
             remedy="Name the checkpoint from before quantization.",
         )
+
+
+def require_same_head(student: str, teacher: str, path: Path) -> None:
+    """Raise an InputError where a student's head is of another kind than its teacher's."""
+    if student != teacher:
+        raise InputError(
+            f"the student's head is of the kind '{student}', the teacher's '{teacher}'",
+            where=path,
+            remedy="What they predict must mean the same: choose a student with the teacher's kind of head.",
+        )
+
+
+def require_same_labels(student: Head, teacher: Head, path: Path) -> None:
+    """Raise an InputError where a student gives texts another number of labels than its teacher."""
+    require_same_head(student.kind, teacher.kind, path)
+    if isinstance(student, ClassificationHead) and isinstance(teacher, ClassificationHead):
+        counts = student.labels, teacher.labels
+        if counts[0] != counts[1]:
+            raise InputError(
+                f"the student has {counts[0]} labels, the teacher {counts[1]}",
+                where=path,
+                remedy="Their labels must mean the same: give the student the teacher's.",
+            )
 
 
 def require_same_size(student: int, teacher: int, path: Path) -> None:

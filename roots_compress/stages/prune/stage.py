@@ -35,6 +35,7 @@ from roots_compress.stages.prune.targets.decode_time import DecodeTimer
 from roots_compress.stages.prune.targets.shapes import make_plan
 from roots_compress.stages.prune.targets.solvers import solvers
 from roots_compress.stages.prune.working_copy import part_with, sharing_copy
+from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teach import teach
 from roots_compress.training.low_rank import check_rank, low_rank_updates
 
@@ -271,6 +272,7 @@ def _recover(
             pruned.model,
             Checkpoint(original, pruned.tokenizer),
             context.text,
+            task_of_model(original).training_windows,
             config.loss,
             config.training,
             device=context.device,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.configs.training import DistillLossConfig
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import divergence
 from roots_compress.training.distillation.head import head_loss
@@ -57,8 +57,8 @@ class Distillation(Objective):
 
     def __init__(
         self,
-        teacher: RootsForCausalLM | TeacherCache,
-        student: RootsForCausalLM,
+        teacher: RootsWithHead | TeacherCache,
+        student: RootsWithHead,
         config: DistillLossConfig,
         *,
         seed: int,
@@ -66,7 +66,7 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        self.teacher: RootsForCausalLM | None = None
+        self.teacher: RootsWithHead | None = None
         self.cache: TeacherCache | None = None
         self.maps = nn.ModuleList()
         if isinstance(teacher, TeacherCache):
@@ -74,7 +74,7 @@ class Distillation(Objective):
             self.cache = teacher
             return
         # Rows beyond the teacher's are of no token: they fill a student's tables up to a round number.
-        assert teacher.config.vocab_size <= student.config.vocab_size
+        assert teacher.outcomes <= student.outcomes
         self.teacher = teacher.eval().requires_grad_(False)
         self.matches = matched_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
         widths = student.config.hidden_size, teacher.config.hidden_size
@@ -95,12 +95,13 @@ class Distillation(Objective):
             self.teacher.eval()
         return self
 
-    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the weighted loss of a batch, and its terms."""
         config = self.config
         sampled = self._may_write(batch)
         if sampled is not None:
-            rows = model.config.vocab_size if self.teacher is None else self.teacher.config.vocab_size
+            rows = model.outcomes if self.teacher is None else self.teacher.outcomes
+            assert isinstance(model, RootsForCausalLM), "no other model writes text"
             batch = sample_continuations(model, batch, sampled, vocab_size=rows)
         student = run(model, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0)
         teacher = self._run_teacher(batch)
@@ -139,7 +140,7 @@ class Distillation(Objective):
 
     def _head_terms(
         self,
-        model: RootsForCausalLM,
+        model: RootsWithHead,
         student: Signals,
         teacher: Signals | None,
         batch: Batch,
@@ -169,7 +170,7 @@ class Distillation(Objective):
         assert self.teacher is not None
         assert teacher is not None
         theirs = logits_of_teacher(self.teacher, teacher.final_NW)
-        rows = self.teacher.config.vocab_size
+        rows = self.teacher.outcomes
         return lambda logits_nV, part: log_probs_of_teacher(theirs.at(part), logits_nV[:, :rows], temperature)
 
     def _inner_terms(
@@ -200,11 +201,13 @@ class Distillation(Objective):
     def _relation_term(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """Return the divergence averaged over positions and over queries, keys and values."""
         assert self.teacher is not None
-        most = self.teacher.config.spec.attentions()[-1].heads
+        last = self.teacher.config.spec.attentions()[-1]
         means = []
         for student_BTC, teacher_BTC in zip(student.projections, teacher.projections, strict=True):
-            heads = relation_heads(student_BTC.shape[-1], teacher_BTC.shape[-1], most)
-            distance_BT = relation_divergence(student_BTC, teacher_BTC, batch.segment_ids_BT, heads)
+            heads = relation_heads(student_BTC.shape[-1], teacher_BTC.shape[-1], last.heads)
+            distance_BT = relation_divergence(
+                student_BTC, teacher_BTC, batch.segment_ids_BT, heads, causal=last.causal
+            )
             means.append(distance_BT[batch.scored_BT].mean())
         return torch.stack(means).mean()
 
