@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
-from roots_compress.data.packing import BLOCK_SIZE, Flags, Ids, require_window, shuffled, tokenised
-from roots_compress.data.special_tokens import closing_ids, opening_ids, require_mask
+from roots_compress.data.packing import BLOCK_SIZE, Flags, pack_texts
+from roots_compress.data.special_tokens import require_mask
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import Key
 
@@ -86,48 +86,24 @@ def pack_masked(
     limit: int | None = None,
     key: Key = BLOCK_SIZE,
 ) -> MaskedWindows:
-    """Pack documents into windows of `block_size` tokens, in an order drawn from `seed`, and hide tokens.
-
-    Every window opens and closes as the tokenizer opens and closes a text ([CLS] and [SEP]), and so does each
-    document in it. The tokens after the last full window are dropped. See `pack` for the arguments.
+    """Pack documents as `pack_texts` does, and hide tokens.
 
     Raises:
         InputError: the documents fill less than one window, or the tokenizer has no mask token.
     """
     mask_id = require_mask(tokenizer)
-    opening, closing = (np.array(ids(tokenizer), np.int32) for ids in (opening_ids, closing_ids))
-
-    def framed(ids: Ids, scored: Flags, _tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
-        around = np.full(len(opening), False), np.full(len(closing), False)
-        return np.concatenate((opening, ids, closing)), np.concatenate((around[0], scored, around[1]))
-
-    rng = np.random.default_rng(seed)
-    room = block_size - len(opening) - len(closing)
-    wanted = None if limit is None else limit * room + len(opening)
-    ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, framed)
-    # The first document is opened by its window, and a window may close in the middle of the last.
-    ids, scored = ids[len(opening) :], scored[len(opening) :]
-    require_window(len(ids) + len(opening) + len(closing) if len(ids) else 0, block_size, key)
-    document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)[len(opening) :]
-    chosen = rng.permutation(len(ids) // room)[:limit]
-    token_NR = chosen[:, None] * room + np.arange(room)
-    rows = len(chosen)
-    text_NT = np.concatenate(
-        (np.tile(opening, (rows, 1)), ids[token_NR], np.tile(closing, (rows, 1))), axis=1
-    ).astype(np.int64)
-    around = (0, 0), (len(opening), len(closing))
-    documents_NT = np.pad(document_of_token[token_NR], around, mode="edge")
+    packed = pack_texts(documents, tokenizer, block_size, seed=seed, limit=limit, key=key)
+    text_NT = packed.input_ids
     special = np.array(tokenizer.all_special_ids, dtype=np.int64)
-    maskable_NT = np.pad(scored[token_NR], around) & ~np.isin(text_NT, special)
-    others = np.setdiff1d(np.arange(len(tokenizer), dtype=np.int64), special)
-    masking = Masking(mask_id, others, seed)
+    maskable_NT = (packed.targets != IGNORED_LABEL) & ~np.isin(text_NT, special)
+    masking = Masking(mask_id, np.setdiff1d(np.arange(len(tokenizer), dtype=np.int64), special), seed)
     hidden = [
         masking.hidden(*each, 0, row) for row, each in enumerate(zip(text_NT, maskable_NT, strict=True))
     ]
     return MaskedWindows(
         input_ids=np.stack([read_T for read_T, _ in hidden]),
         targets=np.stack([targets_T for _, targets_T in hidden]),
-        segment_ids=documents_NT - documents_NT[:, :1],
+        segment_ids=packed.segment_ids,
         text=text_NT,
         maskable=maskable_NT,
         masking=masking,

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
 from roots_compress.data.encoding import Tokens, encode, first_characters, joined
-from roots_compress.data.special_tokens import missing_ending, missing_opening
-from roots_compress.data.windows import PackedWindows, following, or_shorter
+from roots_compress.data.special_tokens import closing_ids, missing_ending, missing_opening, opening_ids
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, following, or_shorter
 from roots_compress.errors import InputError, Key, Text, recipe_key
 
 BATCH_DOCUMENTS = 64
@@ -64,6 +64,49 @@ def pack(
     document_NT = document_of_token[token_NT].astype(np.int64)
     return PackedWindows(
         input_ids_NT, following(input_ids_NT, scored[token_NT]), document_NT - document_NT[:, :1]
+    )
+
+
+def pack_texts(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    block_size: int,
+    *,
+    seed: int,
+    limit: int | None = None,
+    key: Key = BLOCK_SIZE,
+) -> PackedWindows:
+    """Pack documents into windows as an encoder reads texts; targets are the tokens themselves.
+
+    Every window opens and closes as the tokenizer opens and closes a text ([CLS] and [SEP]), and so does each
+    document in it; what opens and closes is not scored. The tokens after the last full window are dropped.
+    Arguments are those of `pack`.
+
+    Raises:
+        InputError: the documents fill less than one window.
+    """
+    opening, closing = (np.array(ids(tokenizer), np.int32) for ids in (opening_ids, closing_ids))
+    edges = len(opening), len(closing)
+
+    def framed(ids: Ids, scored: Flags, _tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
+        return np.concatenate((opening, ids, closing)), np.pad(scored, edges)
+
+    rng = np.random.default_rng(seed)
+    room = block_size - sum(edges)
+    wanted = None if limit is None else limit * room + edges[0]
+    ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, framed)
+    # A window opens the first document, and closes the last wherever it is cut.
+    document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)[edges[0] :]
+    ids, scored = ids[edges[0] :], scored[edges[0] :]
+    require_window(len(ids) + sum(edges) if len(ids) else 0, block_size, key)
+    chosen = rng.permutation(len(ids) // room)[:limit]
+    token_NR = chosen[:, None] * room + np.arange(room)
+    around = [np.tile(each, (len(chosen), 1)) for each in (opening, closing)]
+    text_NT = np.concatenate((around[0], ids[token_NR], around[1]), axis=1).astype(np.int64)
+    scored_NT = np.pad(scored[token_NR], ((0, 0), edges))
+    document_NT = np.pad(document_of_token[token_NR], ((0, 0), edges), mode="edge")
+    return PackedWindows(
+        text_NT, np.where(scored_NT, text_NT, IGNORED_LABEL), document_NT - document_NT[:, :1]
     )
 
 

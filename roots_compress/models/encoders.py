@@ -52,7 +52,8 @@ class RootsForMaskedLM(RootsWithVocabulary):
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None]:
         """The vocabulary's matrix, and the bias of its logits."""
-        return super().head_matrix[0], self.transform.bias
+        assert self.lm_head is not None, "a quantized head has no gradient"
+        return self.lm_head.get_parameter("weight"), self.transform.bias
 
     def head_input(self, states_NW: Tensor) -> Tensor:
         """Return what the transform gives."""
@@ -136,22 +137,44 @@ class RootsForSequenceClassification(RootsWithHead):
 class RootsForEmbedding(RootsWithHead):
     """A ROOTS encoder that gives each text a vector."""
 
-    def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return the vector of each text, `BW`, from its final hidden states."""
+    @property
+    def head(self) -> EmbeddingHead:
+        """How a text's states become its vector."""
         head = self.config.spec.head
         assert isinstance(head, EmbeddingHead)
-        if head.pooling == "first":
+        return head
+
+    def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return the vector of each text, `BW`, from its final hidden states."""
+        if self.head.pooling == "first":
             vector_BW = hidden_BTW[:, 0]
         else:
             mask_BT1 = torch.ones_like(hidden_BTW[..., :1])
             if attention_mask is not None:
                 mask_BT1 = attention_mask[..., None].to(hidden_BTW.dtype)
             vector_BW = (hidden_BTW * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1e-9)
-        return F.normalize(vector_BW, dim=-1) if head.normalised else vector_BW
+        return self.sized(vector_BW)
 
-    def project(self, hidden_BTW: Tensor) -> Tensor:
-        """Return the vectors of texts without padding, `BW`."""
-        return self.pooled(hidden_BTW, None)
+    @property
+    def outcomes(self) -> int:
+        """The channels of a vector."""
+        return int(self.config.hidden_size)
+
+    def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
+        """Return at some positions the vectors of the texts that they are in, `NW`."""
+        own_BTT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]).to(hidden_BTW.dtype)
+        if self.head.pooling == "first":
+            own_BTT = F.one_hot(own_BTT.argmax(dim=-1), own_BTT.shape[-1]).to(hidden_BTW.dtype)
+        vectors_BTW = own_BTT @ hidden_BTW / own_BTT.sum(dim=-1, keepdim=True)
+        return self.sized(vectors_BTW[places_BT])
+
+    def sized(self, vectors_NW: Tensor) -> Tensor:
+        """Return vectors of length 1, where the head is to give such."""
+        return F.normalize(vectors_NW, dim=-1) if self.head.normalised else vectors_NW
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return vectors as they are."""
+        return states_NW
 
     def forward(
         self,

@@ -201,7 +201,7 @@ class RootsWithHead(RootsPreTrainedModel):
     def add_head(self, config: RootsConfig) -> None:
         """Add the head's modules."""
 
-    # The head is a function of states at positions: `bounded(head_input(states) @ weight.T)`.
+    # The head is a function of states at positions, `bounded(head_input(states) @ weight.T)`.
 
     @property
     def head_norm(self) -> str | None:
@@ -209,14 +209,27 @@ class RootsWithHead(RootsPreTrainedModel):
         return None
 
     @property
-    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
-        """The head's matrix `VW` in float weights, and the parameter of `bounded` or None: a bias `V`."""
-        raise NotImplementedError
+    def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
+        """The head's matrix `VW` in float weights, and the bias `V` of `bounded` where it has one.
+
+        None of a head that gives vectors: they are what `head_input` returns.
+        """
+        return None
 
     @property
     def outcomes(self) -> int:
-        """V: logits that the head gives at a position."""
+        """V: logits that the head gives at a position, or channels of a vector."""
         raise NotImplementedError
+
+    def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
+        """Return what the head works on at some positions, `NW`: their own final hidden states.
+
+        Args:
+            hidden_BTW: of packed windows.
+            places_BT: True at the positions.
+            segment_ids_BT: number of each position's text in its window.
+        """
+        return hidden_BTW[places_BT]
 
     def head_input(self, states_NW: Tensor) -> Tensor:
         """Return what the head's matrix reads, for final hidden states at any positions."""

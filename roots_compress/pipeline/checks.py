@@ -51,6 +51,8 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
                     loss.require_vocabulary(info.vocab_size)
                 if not info.task.writes:
                     loss.require_written_text()
+                if not info.task.predicts:
+                    loss.require_teacher()
     along = [info.limits.max_context] * (len(placed) + 1)
     _check_contexts(recipe, along)
     for index, (place, stage) in enumerate(placed):

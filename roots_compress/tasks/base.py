@@ -99,6 +99,9 @@ class Task(ABC, Generic[Engine]):
     """The first decides: reports compare by it, graph and checkpoint must agree in it, search weighs it."""
     workloads: ClassVar[tuple[Workload, ...]]
     """The last decides: reports give its gain, and targets in milliseconds are its."""
+    predicts: ClassVar[bool] = True
+    """Whether models give probabilities of what text or labels say; else there is nothing to train by, but a
+    teacher."""
     writes: ClassVar[bool] = False
     """Whether models write text, token by token."""
     agreement: ClassVar[tuple[float, float]]

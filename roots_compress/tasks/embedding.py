@@ -43,6 +43,7 @@ class SentenceEmbedding(EncoderTask):
     head_kind = "embedding"
     optimum_name = "feature-extraction"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("cosine", "cosine", "higher", digits=4, relative=False),)
+    predicts = False
     agreement = (1e-4, 0.05)
 
     def outputs(self, layers: int) -> Axes:
@@ -105,12 +106,17 @@ class SentenceEmbedding(EncoderTask):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Refuse: vectors have no labels in plain text."""
-        raise _untrained()
+        """Return windows of texts, at whose tokens a student is compared with its teacher."""
+        from roots_compress.data.packing import pack_texts
+
+        return pack_texts(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def objective(self) -> Objective:
         """Refuse: vectors have no labels in plain text."""
-        raise _untrained()
+        raise InputError(
+            "sentence embeddings have no labels in plain text to train with",
+            remedy="Use distill, or prune with recovery: they learn from a teacher's vectors.",
+        )
 
     def caption(self, protocol: Protocol) -> str:
         """Say what likeness and speed were measured on."""
@@ -119,13 +125,6 @@ class SentenceEmbedding(EncoderTask):
             f"paragraphs of at most {protocol.block_size} tokens of {protocol.text}. "
             f"{self.speed_caption(protocol)}"
         )
-
-
-def _untrained() -> InputError:
-    return InputError(
-        "sentence embeddings have no labels in plain text to train with",
-        remedy="Leave the stage out: prune and quantize need no labels.",
-    )
 
 
 def _cosines(left_NW: Outputs, right_NW: Outputs) -> NDArray[np.float64]:

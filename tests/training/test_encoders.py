@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from torch import Tensor
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.masking import CHOSEN, MaskedWindows, pack_masked
+from roots_compress.data.packing import pack_texts
 from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.distillation import head
 from roots_compress.training.distillation.objective import Distillation
@@ -139,6 +142,27 @@ def test_relations_are_with_all_tokens_of_the_text() -> None:
     first = Batch(batch.input_ids_BT, targets, batch.segment_ids_BT, batch.rows, 0)
     # The first token of a text sees itself only where attention is causal: its relations would be equal.
     assert relations(student, first) > 0.01
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_a_vector_s_divergence_is_the_angle_to_the_teacher_s(pooling: Literal["mean", "first"]) -> None:
+    teacher, student = (
+        tiny_encoder("embedding", seed, head=EmbeddingHead(pooling=pooling)) for seed in (0, 1)
+    )
+    packed = pack_texts(DOCUMENTS, encoder_tokenizer(), 32, seed=0)
+    batch = BatchOrder(packed, seed=0).at(range(len(packed.input_ids)), "cpu")
+    loss = Distillation(teacher, student, DistillLossConfig(), seed=0)(student, batch)
+    assert loss.parts.keys() == {"divergence"}
+    distances = []
+    for ids, segments, scored in zip(batch.input_ids_BT, batch.segment_ids_BT, batch.scored_BT, strict=True):
+        for segment in segments.unique():
+            text = ids[segments == segment][None]
+            vectors = [model(text).last_hidden_state[0] for model in (student, teacher)]
+            apart = 1 - torch.nn.functional.cosine_similarity(*vectors, dim=0)
+            distances += [apart] * int(scored[segments == segment].sum())
+    torch.testing.assert_close(loss.parts["divergence"], torch.stack(distances).mean().detach())
+    loss.total.backward()
+    assert student.get_parameter("model.embed_tokens.weight").grad is not None
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "classification"])

@@ -10,7 +10,6 @@ from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig, stude
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.errors import InputError, Key, Text
 from roots_compress.models.limits import Limits
-from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.distill.vocabulary import check_student
 from roots_compress.stages.estimates import Estimate, least
@@ -28,11 +27,6 @@ class DistillStage(Stage[DistillConfig]):
         Presets keep what bounds the teacher's use. What bounds a student from a file is not known until
         there is a tokenizer to compare its own with.
         """
-        if info.spec is not None and isinstance(info.spec.head, EmbeddingHead):
-            raise InputError(
-                "the teacher predicts nothing: it gives each text a vector",
-                remedy="Prune or quantize it instead.",
-            )
         path = student_path(config.student)
         if path is None:
             return replace(info, spec=None, source=None)

@@ -25,7 +25,7 @@ from roots_compress.stages.distill.config_file import read_config
 from roots_compress.stages.distill.inherit import inherit, spread
 from roots_compress.stages.distill.vocabulary import (
     refuse_quantized,
-    require_same_labels,
+    require_same_outputs,
     require_same_size,
     require_same_tokenizer,
 )
@@ -88,12 +88,12 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
     if path.suffix == ".json":
         config = read_config(path, shape.vocab_size, **{key: getattr(shape, key) for key in TOKEN_IDS})
         require_same_size(config.vocab_size, shape.vocab_size, path)
-        require_same_labels(config.spec.head, shape.spec.head, path)
+        require_same_outputs(config.spec, shape.spec, path)
         return _inheriting(config, teacher, seed=seed)
     checkpoint = load_checkpoint(path)
     require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)
     refuse_quantized(bool(checkpoint.model.config.quantization), path)
-    require_same_labels(checkpoint.model.config.spec.head, shape.spec.head, path)
+    require_same_outputs(checkpoint.model.config.spec, shape.spec, path)
     return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config.spec)})
 
 

@@ -14,8 +14,8 @@ from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenize
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
 from roots_compress.models.limits import Limits, is_fusible
-from roots_compress.models.ops.heads import ClassificationHead
-from roots_compress.models.spec import Head
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead
+from roots_compress.models.spec import ModelSpec
 
 
 def check_student(
@@ -75,17 +75,27 @@ def require_same_head(student: str, teacher: str, path: Path) -> None:
         )
 
 
-def require_same_labels(student: Head, teacher: Head, path: Path) -> None:
-    """Raise an InputError where a student gives texts another number of labels than its teacher."""
-    require_same_head(student.kind, teacher.kind, path)
-    if isinstance(student, ClassificationHead) and isinstance(teacher, ClassificationHead):
-        counts = student.labels, teacher.labels
-        if counts[0] != counts[1]:
-            raise InputError(
-                f"the student has {counts[0]} labels, the teacher {counts[1]}",
-                where=path,
-                remedy="Their labels must mean the same: give the student the teacher's.",
-            )
+def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> None:
+    """Raise an InputError where a student gives texts other labels or vectors than its teacher."""
+    require_same_head(student.head.kind, teacher.head.kind, path)
+    given, wanted = _outputs(student), _outputs(teacher)
+    if given != wanted:
+        raise InputError(
+            f"the student gives each text {given}, the teacher {wanted}",
+            where=path,
+            remedy="They must be comparable: give the student its teacher's.",
+        )
+
+
+def _outputs(spec: ModelSpec) -> str:
+    """Return what a head gives beside probabilities of tokens, in words."""
+    match spec.head:
+        case ClassificationHead(labels=labels):
+            return f"one of {labels} labels"
+        case EmbeddingHead(pooling=pooling):
+            return f"a vector of {spec.width} channels, pooled by '{pooling}'"
+        case _:
+            return "probabilities of tokens"
 
 
 def require_same_size(student: int, teacher: int, path: Path) -> None:

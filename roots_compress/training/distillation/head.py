@@ -46,7 +46,7 @@ def head_loss(
     """Return a weighted sum of terms of the logits, and the terms, each a mean over the positions.
 
     Args:
-        model: its head is applied, its matrix in the precision of autocast.
+        model: its head is applied, its matrix in the precision of autocast. Vectors count as logits.
         states_NW: final hidden states; N at least 1.
         term_sums: called once for each part of the positions, with gradients enabled.
         weights: one for each term.
@@ -55,6 +55,10 @@ def head_loss(
         the total, a scalar through which gradients reach hidden states and head; and the terms `L`, which
         carry none.
     """
+    if model.head_matrix is None:
+        sums = term_sums(model.head_input(states_NW), slice(0, len(states_NW)))
+        means_L = torch.stack([term / len(states_NW) for term in sums])
+        return (means_L * means_L.new_tensor(weights)).sum(), means_L.detach()
     weight_VW, bias_V = model.head_matrix
     hand_back_free_memory()
     read_NW = model.head_input(states_NW)

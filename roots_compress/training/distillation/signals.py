@@ -29,7 +29,7 @@ class Signals:
     """What one forward pass gives a loss to work on."""
 
     final_NW: Tensor
-    """Normed final hidden states at the scored positions."""
+    """What the head works on at the scored positions: normed final hidden states, or vectors of texts."""
     states: tuple[Tensor, ...]
     """Where asked for: the residual stream `NW` after each layer, at the scored positions."""
     projections: tuple[Tensor, ...]
@@ -47,7 +47,7 @@ def run(model: RootsWithHead, batch: Batch, *, states: bool = False, projections
         )
     scored_BT = batch.scored_BT
     return Signals(
-        output.last_hidden_state[scored_BT],
+        model.states_at(output.last_hidden_state, scored_BT, batch.segment_ids_BT),
         tuple(state_BTW[scored_BT] for state_BTW in (output.hidden_states or ())[1:]),
         tuple(outputs),
     )

@@ -70,6 +70,9 @@ def teach(
         InputError, StageError: as `with_teacher_text`, `cached_teacher` and `fit` raise them, keys beginning
             with `loss` and `training`; or the text is too short.
     """
+    if student.head_matrix is None:
+        with located(("loss",)):
+            loss.require_teacher()
     needed = windows_needed(training)
     given = max(1, round((1 - loss.teacher_text_ratio) * needed))
     windows = windows_of(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
