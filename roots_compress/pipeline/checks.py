@@ -22,7 +22,6 @@ from roots_compress.configs.recipe.schema import (
     training_of,
 )
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.packing import pack
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import InputError, RootsError, Text, located, recipe_key
 from roots_compress.io.atomic import real_path
@@ -117,20 +116,21 @@ def check_text(recipe: Recipe, text: TextSplit, tokenizer: PreTrainedTokenizerFa
     """
     held_out_windows(recipe, text, tokenizer, info.task)
     trained: list[tuple[int, Location]] = []
-    lengths: list[tuple[int, Location]] = []
+    calibrated: list[tuple[int, Location]] = []
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
             trained.append((training.block_size, (*place, *keys)))
         for keys, calibration in groups_of(stage, CalibrationConfig):
             length = calibration.block_size
-            lengths.append((min(length, info.limits.max_context or length), (*place, *keys, "block_size")))
-    if trained:
-        longest, place = max(trained, key=itemgetter(0))
-        with located(place, of_recipe=True):
-            info.task.training_windows(text.train, tokenizer, longest, seed=recipe.seed, limit=1)
-    if lengths:
-        longest, place = max(lengths, key=itemgetter(0))
-        pack(text.train, tokenizer, longest, seed=recipe.seed, limit=1, key=dotted(place))
+            calibrated.append((min(length, info.limits.max_context or length), (*place, *keys)))
+    for lengths, windows_of in (
+        (trained, info.task.training_windows),
+        (calibrated, info.task.calibration_windows),
+    ):
+        if lengths:
+            longest, place = max(lengths, key=itemgetter(0))
+            with located(place, of_recipe=True):
+                windows_of(text.train, tokenizer, longest, seed=recipe.seed, limit=1)
 
 
 def held_out_windows(
