@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import processors
+from torch import nn
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from roots_compress.families.bert import encoder_spec
@@ -43,10 +44,11 @@ def tiny_encoder(kind: str = "masked_lm", seed: int = 0, **numbers: Any) -> Root
         "tied": True,
     }
     model = make_model(RootsConfig(spec=encoder_spec(**{**fields, **numbers}))).eval()
-    return randomised(model, seed)
+    randomise(model, seed)
+    return model
 
 
-def randomised(model: Any, seed: int = 0) -> Any:
+def randomise(model: nn.Module, seed: int = 0) -> None:
     """Draw every parameter of a model on a scale at which its outputs spread."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -56,7 +58,6 @@ def randomised(model: Any, seed: int = 0) -> Any:
                 parameter.normal_(0.0, spread, generator=generator)
             else:
                 parameter.normal_(0.0 if name.endswith("bias") else 1.0, 0.2, generator=generator)
-    return model
 
 
 def encoder_tokenizer() -> PreTrainedTokenizerFast:
@@ -86,7 +87,8 @@ def bert_config(**changes: Any) -> BertConfig:
 
 def save_bert(folder: Path, kind: type[PreTrainedModel] = BertForMaskedLM, **changes: Any) -> PreTrainedModel:
     """Write transformers' model of the same shape and its tokenizer, and return the model."""
-    model: PreTrainedModel = randomised(kind(bert_config(**changes)).eval())
+    model: PreTrainedModel = kind(bert_config(**changes)).eval()
+    randomise(model)
     model.save_pretrained(folder)
     encoder_tokenizer().save_pretrained(folder)
     return model

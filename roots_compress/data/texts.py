@@ -36,7 +36,7 @@ class EvaluationTexts(EvaluationWindows):
         return int(self.mask.sum())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskedTexts(EvaluationTexts):
     """Texts in each of which some tokens are hidden in turn; P hidden tokens in all."""
 

@@ -157,8 +157,8 @@ def test_a_vector_s_divergence_is_the_angle_to_the_teacher_s(pooling: Literal["m
     for ids, segments, scored in zip(batch.input_ids_BT, batch.segment_ids_BT, batch.scored_BT, strict=True):
         for segment in segments.unique():
             text = ids[segments == segment][None]
-            vectors = [model(text).last_hidden_state[0] for model in (student, teacher)]
-            apart = 1 - torch.nn.functional.cosine_similarity(*vectors, dim=0)
+            mine, theirs = (model(text).last_hidden_state[0] for model in (student, teacher))
+            apart = 1 - F.cosine_similarity(mine, theirs, dim=0)
             distances += [apart] * int(scored[segments == segment].sum())
     torch.testing.assert_close(loss.parts["divergence"], torch.stack(distances).mean().detach())
     loss.total.backward()

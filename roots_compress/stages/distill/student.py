@@ -193,9 +193,9 @@ def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Stude
 
 def _generate_alike(student: RootsForCausalLM, teacher: RootsForCausalLM) -> None:
     """Give a student its teacher's settings of generation, but for the ids that its own config file names."""
-    settings = copy.deepcopy(teacher.generation_config)
-    if settings is None:
+    if not teacher.can_generate():
         return
+    settings = copy.deepcopy(teacher.generation_config)
     for name in TOKEN_IDS:
         own = getattr(student.config, name)
         if own != getattr(teacher.config, name):
