@@ -43,8 +43,8 @@ def tiny_encoder(kind: str = "masked_lm", seed: int = 0, **numbers: Any) -> Root
         "head": HEADS[kind],
         "tied": True,
     }
-    model = make_model(RootsConfig(spec=encoder_spec(**{**fields, **numbers}))).eval()
-    randomise(model, seed)
+    model = make_model(RootsConfig(spec=encoder_spec(**{**fields, **numbers})))
+    randomise(model.eval(), seed)
     return model
 
 

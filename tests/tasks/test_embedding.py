@@ -117,7 +117,7 @@ def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, t
                 "calibration": {"windows": 8, "block_size": 32},
                 "recovery": {
                     "loss": {"hidden_weight": 0.1},
-                    "training": {"steps": 40, "batch_size": 4, "block_size": 32, "learning_rate": 0.003},
+                    "training": {"steps": 15, "batch_size": 4, "block_size": 32, "learning_rate": 0.003},
                 },
             },
             {
