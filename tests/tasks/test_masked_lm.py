@@ -88,58 +88,60 @@ def test_graphs_give_the_source_s_logits(saved: tuple[Path, PreTrainedModel, Pat
         np.testing.assert_allclose(found[mask_BT.numpy().astype(bool)], expected, atol=1e-4)
 
 
-def test_verbs_chain(saved: tuple[Path, PreTrainedModel, Path], tmp_path: Path) -> None:
+def test_a_recipe_and_verbs_compress_it(saved: tuple[Path, PreTrainedModel, Path], tmp_path: Path) -> None:
     source, _, text = saved
-    run = tmp_path / "run"
-    common = ("--run", run, "--data", text, "--windows", "4", "--block-size", "32")
-    calibration = ("--set", "calibration.windows=8", "--set", "calibration.block_size=32")
-    roots("distill", "--teacher", source, "--student", "small", *common, "--top-k", "8", *TRAINING)
-    roots("prune", *common, "--ratio", "0.25", "--set", "multiple_of=4", *calibration)
-    roots("quantize", *common, "--int8", "--set", "products=float", *calibration)
-    report = roots("report", run)
-    assert "pseudo-perplexity" in report
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["task"] == "masked_lm"
-    assert [stage["kind"] for stage in metrics["stages"]] == ["baseline", "distill", "prune", "quantize"]
-    for stage in metrics["stages"]:
-        assert stage["pseudo_perplexity"] == pytest.approx(stage["torch_pseudo_perplexity"], rel=0.05)
-        assert stage["encode_tokens_per_second"]
-    quantized = run / "03-quantize"
-    assert "pseudo-perplexity" in roots("eval", quantized, "--eval-data", text, "--block-size", "32")
-    assert "encode" in roots("bench", quantized, "--contexts", "16", "--repeats", "1")
-    assert "it reads a whole text at once" in roots("generate", quantized, "--prompt", "x", code=2)
-
-
-def test_a_recipe_recovers_what_pruning_took(
-    saved: tuple[Path, PreTrainedModel, Path], tmp_path: Path
-) -> None:
-    source, _, text = saved
+    run, calibration = tmp_path / "run", {"windows": 8, "block_size": 32}
+    training = {"steps": 4, "batch_size": 2, "block_size": 24, "learning_rate": 1e-3}
+    recovery = {"loss": {"hidden_weight": 0.5, "relation_weight": 0.1}, "training": training}
     recipe = {
         "name": "tiny",
         "model": str(source),
         "data": {"train": [str(text)]},
         "evaluation": {"windows": 4, "block_size": 32, "contexts": [16], "repeats": 1},
         "stages": [
+            {"kind": "distill", "student": "small", "loss": {"top_k": 8}, "training": training},
             {
                 "kind": "prune",
                 "ratio": 0.25,
                 "multiple_of": 4,
-                "calibration": {"windows": 8, "block_size": 32},
-                "recovery": {
-                    "loss": {"hidden_weight": 0.5, "relation_weight": 0.1},
-                    "training": {"steps": 10, "batch_size": 4, "block_size": 32, "learning_rate": 0.003},
-                },
-            }
+                "calibration": calibration,
+                "recovery": recovery,
+            },
         ],
         "gates": {"max_pseudo_perplexity_ratio": 3.0},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(recipe))
-    roots("run", path, "--run", tmp_path / "run")
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    losses = metrics["stages"][1]["notes"]["recovery"]["losses"]
-    assert losses.keys() == {"cross_entropy", "divergence", "hidden", "relations"}
-    assert metrics["gates"][0]["name"] == "max_pseudo_perplexity_ratio"
+    roots("run", path, "--run", run)
+    sets = [f"calibration.{name}={value}" for name, value in calibration.items()]
+    roots(
+        "quantize",
+        "--run",
+        run,
+        "--int8",
+        "--weights-only",
+        *(part for each in sets for part in ("--set", each)),
+    )
+    assert "pseudo-perplexity" in roots("report", run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["task"] == "masked_lm"
+    assert [gate["gate"] for gate in metrics["gates"]] == ["max_pseudo_perplexity_ratio"]
+    baseline, distilled, pruned, quantized = metrics["stages"]
+    assert distilled["notes"]["teacher_layers"] == [0]
+    assert pruned["notes"]["recovery"]["losses"].keys() == {
+        "cross_entropy",
+        "divergence",
+        "hidden",
+        "relations",
+    }
+    assert quantized["bytes"] < pruned["bytes"] < distilled["bytes"] < baseline["bytes"]
+    for stage in metrics["stages"]:
+        assert stage["pseudo_perplexity"] == pytest.approx(stage["torch_pseudo_perplexity"], rel=0.05)
+        assert stage["encode_tokens_per_second"]
+    graph = run / "03-quantize"
+    assert "pseudo-perplexity" in roots("eval", graph, "--eval-data", text, "--block-size", "32")
+    assert "encode" in roots("bench", graph, "--context", "16", "--repeats", "1")
+    assert "it reads a whole text at once" in roots("generate", graph, "--prompt", "x", code=2)
 
 
 @pytest.mark.parametrize(
