@@ -127,7 +127,9 @@ def _evaluate() -> Callable[..., None]:
     return evaluate
 
 
-EVALUATE = Deferred("Measure the quality of a checkpoint or a graph: perplexity, or what its task has in place of it.", _evaluate)
+EVALUATE = Deferred(
+    "Measure a checkpoint's or a graph's quality: perplexity, or what its task has.", _evaluate
+)
 
 
 def bench(
