@@ -195,6 +195,7 @@ def cached_loop(arguments: argparse.Namespace, name: str, text: TextSplit, folde
         student,
         checkpoint,
         text,
+        pack,
         DistillLossConfig(top_k=TOP_K, cache=folder / "caches"),
         training,
         device="cpu",

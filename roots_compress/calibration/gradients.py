@@ -1,6 +1,7 @@
 """What linear layers read on calibration text, beside the gradient of the loss by what they give.
 
-Shape legend: N windows, T tokens in a window, I inputs and O outputs of a module.
+Shape legend: T tokens in a window, N positions that the head reads, I inputs and O outputs of a module, V
+logits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.calibration.activations import batches
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.drawing import drawn
 from roots_compress.models.modeling import RootsForCausalLM
@@ -35,15 +36,15 @@ def observe_gradients(
 ) -> None:
     """Run forward and backward over each window and show the observer every named module's gradients.
 
-    The loss is the cross-entropy summed over a window's tokens. The parameters get no gradients.
+    The loss is the cross-entropy summed over a window's positions. The parameters get no gradients.
 
     Args:
         model: on the device; its parameters' `requires_grad` is as before when this returns.
         windows: calibration text; one window at a time.
         names: of linear modules.
         observer: sees the modules of a window from the last to the first.
-        sampled: labels are drawn from the model's own predictions with this (on the CPU), which makes the
-            gradients' second moment the Fisher information; without it they are the text's.
+        sampled: targets are drawn from the model's own predictions with this (on the CPU), which makes the
+            gradients' second moment the Fisher information; without it they are the windows'.
         device: where to compute.
         progress: is told of every window that is done.
 
@@ -76,7 +77,7 @@ def observe_gradients(
         with torch.enable_grad():
             for number, (tokens, segments) in enumerate(batches(windows, 1, device)):
                 output = model(input_ids=tokens, segment_ids=segments, use_cache=False)
-                loss = _loss(output, torch.from_numpy(windows.labels[number]), sampled)
+                loss = _loss(output, torch.from_numpy(windows.targets[number]), sampled)
                 if not torch.isfinite(loss):
                     raise StageError(
                         f"the loss of calibration window {number} is NaN or infinite",
@@ -93,7 +94,7 @@ def observe_gradients(
             handle.remove()
 
 
-def _loss(output: Any, labels_T: Tensor, sampled: torch.Generator | None) -> Tensor:
+def _loss(output: Any, targets_T: Tensor, sampled: torch.Generator | None) -> Tensor:
     """Return the loss of a window.
 
     A vector in place of logits is taken as the mean of a Gaussian of variance 1: the gradient of a draw's
@@ -103,15 +104,9 @@ def _loss(output: Any, labels_T: Tensor, sampled: torch.Generator | None) -> Ten
         noise = torch.randn(output.last_hidden_state.shape, generator=sampled)
         loss: Tensor = (output.last_hidden_state.float() * noise.to(output.last_hidden_state.device)).sum()
         return loss
-    logits_TV = output.logits.flatten(0, -2).float()
-    labels_T = _labels(logits_TV, labels_T, sampled)
-    return F.cross_entropy(logits_TV, labels_T.to(logits_TV.device), reduction="sum")
-
-
-def _labels(logits_TV: Tensor, labels_T: Tensor, sampled: torch.Generator | None) -> Tensor:
-    """Return the token that each position is to predict: the text's next one, or one that is drawn."""
-    if sampled is not None:
-        return drawn(logits_TV.detach(), sampled).flatten()
-    following_T = labels_T.roll(-1)
-    following_T[-1] = IGNORED_LABEL
-    return following_T
+    # As many rows as positions; or one, where the first position alone is read.
+    logits_NV = output.logits.flatten(0, -2).float()
+    targets_N = (
+        targets_T[: len(logits_NV)] if sampled is None else drawn(logits_NV.detach(), sampled).flatten()
+    )
+    return F.cross_entropy(logits_NV, targets_N.to(logits_NV.device), reduction="sum")

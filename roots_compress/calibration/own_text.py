@@ -20,7 +20,7 @@ from torch import Tensor
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import opening_id
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.data.windows import PackedWindows, following
 from roots_compress.models.device import multiplies_bf16
 from roots_compress.models.drawing import drawn
 from roots_compress.models.modeling import RootsForCausalLM
@@ -87,9 +87,9 @@ def _continued(
 
 def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindows:
     """Return windows of a model's own text; what it did not write itself, their opening, is not scored."""
-    labels_NT = ids_NT.copy()
-    labels_NT[:, : 1 if bos is None else 2] = IGNORED_LABEL
-    return PackedWindows(ids_NT, labels_NT, np.zeros_like(ids_NT))
+    written_NT = np.ones_like(ids_NT, dtype=bool)
+    written_NT[:, : 1 if bos is None else 2] = False
+    return PackedWindows(ids_NT, following(ids_NT, written_NT), np.zeros_like(ids_NT))
 
 
 def with_own_text(
@@ -119,6 +119,6 @@ def concatenated(first: PackedWindows, second: PackedWindows) -> PackedWindows:
     """Return the windows of both, of equal length, one after the other."""
     return PackedWindows(
         np.concatenate((first.input_ids, second.input_ids)),
-        np.concatenate((first.labels, second.labels)),
+        np.concatenate((first.targets, second.targets)),
         np.concatenate((first.segment_ids, second.segment_ids)),
     )

@@ -71,9 +71,9 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> d
     if back != config.spec:
         raise _misfit(family, _difference(config.spec, back))
     return {
+        "architectures": [family.architecture],
         **written,
         "model_type": model_type,
-        "architectures": [family.architecture],
         "dtype": str(dtype).removeprefix("torch."),
         "transformers_version": transformers_version,
         **{name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},

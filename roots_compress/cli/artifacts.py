@@ -128,7 +128,7 @@ def _evaluate() -> Callable[..., None]:
 
 
 EVALUATE = Deferred(
-    "Measure the quality of a checkpoint or a graph on held-out text, such as its perplexity.", _evaluate
+    "Measure a checkpoint's or a graph's quality: perplexity, or what its task has.", _evaluate
 )
 
 

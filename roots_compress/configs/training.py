@@ -59,9 +59,11 @@ class DistillLossConfig(Settings):
 
     recipe_only: ClassVar[str] = "projection"
     cross_entropy_weight: Annotated[float, Field(ge=0.0), Option("--ce-weight")] = 0.25
-    """Weight of the cross-entropy with the text's next token."""
+    """Weight of the cross-entropy with what the text says: the next token, a hidden one, or a label.
+    Embeddings have none."""
     divergence_weight: Annotated[float, Field(ge=0.0)] = 0.75
-    """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared."""
+    """Weight of the divergence from the teacher's distribution, multiplied by the temperature squared; of
+    embeddings, of 1 less the cosine to the teacher's."""
     divergence: Divergence = "forward_kl"
     """`forward_kl`: KL(teacher || student); `reverse_kl`: KL(student || teacher); `jensen_shannon`: the mean
     KL of both to their mixture."""
@@ -102,6 +104,39 @@ class DistillLossConfig(Settings):
                 f"is {self.top_k}, and the teacher's vocabulary has {size} tokens",
                 where=Key("top_k"),
                 remedy="Lower it; 64 is usual." if size > 64 else f"Lower it to {size} or less.",
+            )
+
+    def require_written_text(self) -> None:
+        """Refuse text that student or teacher are to write themselves, for models that write none.
+
+        Raises:
+            InputError: some is asked for.
+        """
+        for key, who in (("on_policy_ratio", "student"), ("teacher_text_ratio", "teacher")):
+            if getattr(self, key):
+                raise InputError(
+                    f"is {getattr(self, key)}, but the {who} reads whole texts and writes none",
+                    where=Key(key),
+                    remedy="Leave it out.",
+                )
+
+    def require_teacher(self) -> None:
+        """Refuse what vectors do not have: probabilities to cache, and text that says what is right.
+
+        Raises:
+            InputError: the teacher's probabilities are asked for, or nothing of the teacher.
+        """
+        if self.top_k is not None:
+            raise InputError(
+                "caches probabilities, but the teacher gives vectors",
+                where=Key("top_k"),
+                remedy="Leave it out.",
+            )
+        if not (self.divergence_weight or self.hidden_weight or self.relation_weight):
+            raise InputError(
+                "is 0, as are the others, but only a teacher says what a vector is to be",
+                where=Key("divergence_weight"),
+                remedy="Raise it, or the weight of hidden states or relations.",
             )
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
 from roots_compress.data.encoding import Tokens, encode, first_characters, joined
-from roots_compress.data.special_tokens import missing_ending, missing_opening
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, or_shorter
+from roots_compress.data.special_tokens import closing_ids, missing_ending, missing_opening, opening_ids
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, following, or_shorter
 from roots_compress.errors import InputError, Key, Text, recipe_key
 
 BATCH_DOCUMENTS = 64
@@ -22,6 +22,7 @@ BLOCK_SIZE = Key("block_size")
 
 Ids = NDArray[np.int32]
 Flags = NDArray[np.bool_]
+Framing = Callable[[Ids, Flags, PreTrainedTokenizerFast], tuple[Ids, Flags]]
 
 
 def pack(
@@ -52,34 +53,89 @@ def pack(
         InputError: the documents fill less than one window.
     """
     rng = np.random.default_rng(seed)
-    shuffled = [documents[index] for index in rng.permutation(len(documents))]
     wanted = None if limit is None else limit * (block_size - 1) + 1
-    ids, scored, lengths = _tokenise(shuffled, tokenizer, wanted)
-    if len(ids) < block_size:
-        raise InputError(
-            f"the text has {len(ids)} tokens, fewer than one window of {block_size}",
-            where=recipe_key("data", "train"),
-            remedy=Text("Give more text", or_shorter(key, len(ids)), "."),
-        )
+    ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, _framed)
+    require_window(len(ids), block_size, key)
     scored[np.cumsum(lengths) - lengths] = False  # A document's first token: nothing before it foretells it.
     document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     chosen = rng.permutation((len(ids) - 1) // (block_size - 1))[:limit]
     token_NT = chosen[:, None] * (block_size - 1) + np.arange(block_size)
     input_ids_NT = ids[token_NT].astype(np.int64)
-    labels_NT = np.where(scored[token_NT], input_ids_NT, IGNORED_LABEL)
-    labels_NT[:, 0] = IGNORED_LABEL  # Scored by the window before, whose last token it is.
     document_NT = document_of_token[token_NT].astype(np.int64)
     return PackedWindows(
-        input_ids=input_ids_NT, labels=labels_NT, segment_ids=document_NT - document_NT[:, :1]
+        input_ids_NT, following(input_ids_NT, scored[token_NT]), document_NT - document_NT[:, :1]
     )
 
 
-def _tokenise(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, wanted: int | None
+def pack_texts(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    block_size: int,
+    *,
+    seed: int,
+    limit: int | None = None,
+    key: Key = BLOCK_SIZE,
+) -> PackedWindows:
+    """Pack documents into windows as an encoder reads texts; targets are the tokens themselves.
+
+    Every window opens and closes as the tokenizer opens and closes a text ([CLS] and [SEP]), and so does each
+    document in it; what opens and closes is not scored. The tokens after the last full window are dropped.
+    Arguments are those of `pack`.
+
+    Raises:
+        InputError: the documents fill less than one window.
+    """
+    opening, closing = (np.array(ids(tokenizer), np.int32) for ids in (opening_ids, closing_ids))
+    edges = len(opening), len(closing)
+
+    def framed(ids: Ids, scored: Flags, _tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
+        return np.concatenate((opening, ids, closing)), np.pad(scored, edges)
+
+    rng = np.random.default_rng(seed)
+    room = block_size - sum(edges)
+    wanted = None if limit is None else limit * room + edges[0]
+    ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, framed)
+    # A window opens the first document, and closes the last wherever it is cut.
+    document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)[edges[0] :]
+    ids, scored = ids[edges[0] :], scored[edges[0] :]
+    require_window(len(ids) + sum(edges) if len(ids) else 0, block_size, key)
+    chosen = rng.permutation(len(ids) // room)[:limit]
+    token_NR = chosen[:, None] * room + np.arange(room)
+    around = [np.tile(each, (len(chosen), 1)) for each in (opening, closing)]
+    text_NT = np.concatenate((around[0], ids[token_NR], around[1]), axis=1).astype(np.int64)
+    scored_NT = np.pad(scored[token_NR], ((0, 0), edges))
+    document_NT = np.pad(document_of_token[token_NR], ((0, 0), edges), mode="edge")
+    return PackedWindows(
+        text_NT, np.where(scored_NT, text_NT, IGNORED_LABEL), document_NT - document_NT[:, :1]
+    )
+
+
+def shuffled(documents: Sequence[Document], rng: np.random.Generator) -> list[Document]:
+    """Return the documents in an order that is drawn."""
+    return [documents[index] for index in rng.permutation(len(documents))]
+
+
+def require_window(tokens: int, block_size: int, key: Key) -> None:
+    """Refuse a text of fewer tokens than a window takes.
+
+    Raises:
+        InputError: naming both figures, and the key that sets the window's.
+    """
+    if tokens < block_size:
+        raise InputError(
+            f"the text has {tokens} tokens, fewer than one window of {block_size}",
+            where=recipe_key("data", "train"),
+            remedy=Text("Give more text", or_shorter(key, tokens), "."),
+        )
+
+
+def tokenised(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, wanted: int | None, framed: Framing
 ) -> tuple[Ids, Flags, NDArray[np.int64]]:
     """Return the documents' tokens one after another, which of them are scored, and each document's length.
 
-    Stops after the batch of documents that brings the tokens to `wanted`.
+    Stops after the batch of documents that brings the tokens to `wanted`. `framed` puts around a document's
+    tokens what opens and closes it.
     """
     ids: list[Ids] = []
     scored: list[Flags] = []
@@ -94,7 +150,7 @@ def _tokenise(
             tokens = joined(parts)
             if len(tokens.ids):
                 document_scored = _scored(batch[index], tokens, tokenizer)
-                document_ids, document_scored = _framed(tokens.ids, document_scored, tokenizer)
+                document_ids, document_scored = framed(tokens.ids, document_scored, tokenizer)
                 ids.append(document_ids)
                 scored.append(document_scored)
                 lengths.append(len(document_ids))

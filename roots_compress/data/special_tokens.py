@@ -18,6 +18,8 @@ from tokenizers.processors import ByteLevel, PostProcessor, TemplateProcessing
 from tokenizers.processors import Sequence as ProcessorSequence
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.errors import InputError
+
 TokenIds = int | Sequence[int] | None
 """A setting such as `eos_token_id`, as config.json and generation_config.json hold it."""
 Ids = Sequence[int] | NDArray[np.integer]
@@ -36,6 +38,20 @@ def opening_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
 def closing_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Return what the tokenizer itself puts after a text, which no reader of text here adds to a prompt."""
     return _added(tokenizer)[1]
+
+
+def require_mask(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the id of the token that stands for a hidden one.
+
+    Raises:
+        InputError: the tokenizer names none.
+    """
+    if tokenizer.mask_token_id is None:
+        raise InputError(
+            "the tokenizer has no mask token, which a masked language model reads in place of a hidden one",
+            remedy="Name it as mask_token in the model's tokenizer_config.json.",
+        )
+    return int(tokenizer.mask_token_id)
 
 
 def missing_opening(ids: Ids, tokenizer: PreTrainedTokenizerFast) -> list[int]:

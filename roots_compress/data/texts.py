@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import Document
 from roots_compress.data.encoding import encode
 from roots_compress.data.fingerprint import text_sha256
-from roots_compress.data.special_tokens import closing_ids, opening_ids
+from roots_compress.data.special_tokens import closing_ids, opening_ids, require_mask
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import InputError, recipe_key
@@ -34,6 +34,46 @@ class EvaluationTexts(EvaluationWindows):
     def scored_tokens(self) -> int:
         """Tokens of all texts."""
         return int(self.mask.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedTexts(EvaluationTexts):
+    """Texts in each of which some tokens are hidden in turn; P hidden tokens in all."""
+
+    hidden: NDArray[np.int64]
+    """`(P, 2)`: the text of each, ascending, and its position there."""
+    mask_id: int
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens that are hidden in turn."""
+        return len(self.hidden)
+
+
+def masked_texts(texts: EvaluationTexts, tokenizer: PreTrainedTokenizerFast, *, most: int) -> MaskedTexts:
+    """Choose the tokens that are hidden: of each text all but special ones, or so many at even distances.
+
+    Args:
+        texts: as `evaluation_texts` returns them.
+        tokenizer: the model's.
+        most: hidden tokens of a text.
+
+    Raises:
+        InputError: the tokenizer has no mask token, or no text has a token to hide.
+    """
+    ordinary_NT = texts.mask.astype(bool) & ~np.isin(texts.input_ids, tokenizer.all_special_ids)
+    hidden = []
+    for row, ordinary_T in enumerate(ordinary_NT):
+        places = np.flatnonzero(ordinary_T)
+        count = min(most, len(places))
+        hidden += [(row, places[index * len(places) // count]) for index in range(count)]
+    if not hidden:
+        raise InputError(
+            "the held-out text has special tokens only",
+            where=recipe_key("data", "eval"),
+            remedy="Give other text, or the model's own tokenizer.",
+        )
+    return MaskedTexts(**vars(texts), hidden=np.array(hidden, np.int64), mask_id=require_mask(tokenizer))
 
 
 def evaluation_texts(

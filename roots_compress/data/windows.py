@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +19,43 @@ def or_shorter(key: Key, tokens: int) -> str:
     return Text(", or set ", key, f" to {tokens} or less") if tokens >= LEAST_BLOCK_SIZE else ""
 
 
+def following(input_ids_NT: NDArray[np.int64], scored_NT: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return what a causal model is to say: at each position the token after it, where that one is scored."""
+    targets_NT = np.full_like(input_ids_NT, IGNORED_LABEL)
+    targets_NT[:, :-1] = np.where(scored_NT[:, 1:], input_ids_NT[:, 1:], IGNORED_LABEL)
+    return targets_NT
+
+
 @dataclass(frozen=True)
 class PackedWindows:
     """Fixed windows of packed documents; N windows of T tokens."""
 
     input_ids: NDArray[np.int64]
     """`(N, T)`."""
-    labels: NDArray[np.int64]
-    """`(N, T)`: the token itself, or -100 where unscored: prompts, the first of a document or window."""
+    targets: NDArray[np.int64]
+    """`(N, T)`: what a model is to say at each position, a token or a label; -100 where nothing is scored."""
     segment_ids: NDArray[np.int64]
     """`(N, T)`: number of the document within its window; tokens attend within their document only."""
 
     def __getitem__(self, chosen: slice | NDArray[np.bool_ | np.int64]) -> PackedWindows:
         """Return some of the windows."""
-        return PackedWindows(self.input_ids[chosen], self.labels[chosen], self.segment_ids[chosen])
+        return replace(self, **{name: array[chosen] for name, array in self.arrays().items()})
+
+    def arrays(self) -> dict[str, NDArray[np.int64]]:
+        """Return what there is of each position, by the names of the fields."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+    def in_epochs(self, rows: Sequence[int], epochs: Sequence[int]) -> PackedWindows:
+        """Return some of the windows, each as training reads it in an epoch, counted from 0: always alike."""
+        return self[np.array(rows, dtype=np.int64)]
+
+    def fixed(self) -> PackedWindows:
+        """Return the windows as the first epoch reads them, for every epoch."""
+        return self
 
     def beginning(self, tokens: int) -> PackedWindows:
         """Return the windows cut off after so many tokens; shorter ones stay as they are."""
-        first = np.s_[:, :tokens]
-        return PackedWindows(self.input_ids[first], self.labels[first], self.segment_ids[first])
+        return replace(self, **{name: array[:, :tokens] for name, array in self.arrays().items()})
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """ROOTS models that read a whole text at once: for masked tokens, for labels, and for embeddings.
 
-Shape legend: B batch, T tokens, W hidden size, V vocabulary, L labels.
+Shape legend: B batch, T tokens, N positions, W hidden size, V vocabulary, L labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,10 +29,10 @@ class MaskedLmTransform(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         self.activation = ACTIVATION_FUNCTIONS[spec.activation]
 
-    def forward(self, hidden_BTW: Tensor) -> Tensor:
-        """Return what the vocabulary's matrix reads, `BTW`."""
-        normed_BTW: Tensor = self.norm(self.activation(self.dense(hidden_BTW)))
-        return normed_BTW
+    def forward(self, states_NW: Tensor) -> Tensor:
+        """Return what the vocabulary's matrix reads, `NW`."""
+        normed_NW: Tensor = self.norm(self.activation(self.dense(states_NW)))
+        return normed_NW
 
 
 class RootsForMaskedLM(RootsWithVocabulary):
@@ -48,14 +49,20 @@ class RootsForMaskedLM(RootsWithVocabulary):
         """The transform's."""
         return "transform.norm"
 
-    def head_input(self, hidden_BTW: Tensor) -> Tensor:
-        """Return what the transform gives."""
-        read_BTW: Tensor = self.transform(hidden_BTW)
-        return read_BTW
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """The vocabulary's matrix, and the bias of its logits."""
+        assert self.lm_head is not None, "a quantized head has no gradient"
+        return self.lm_head.get_parameter("weight"), self.transform.bias
 
-    def bounded(self, logits_BTV: Tensor) -> Tensor:
+    def head_input(self, states_NW: Tensor) -> Tensor:
+        """Return what the transform gives."""
+        read_NW: Tensor = self.transform(states_NW)
+        return read_NW
+
+    def bounded(self, logits_NV: Tensor) -> Tensor:
         """Return the logits with their bias."""
-        return logits_BTV + self.transform.bias
+        return logits_NV + self.transform.bias
 
     def forward(
         self,
@@ -85,12 +92,30 @@ class RootsForSequenceClassification(RootsWithHead):
         assert isinstance(head, ClassificationHead)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.classifier = nn.Linear(config.hidden_size, head.labels)
-        self.activation = torch.tanh if head.activation == "tanh" else F.relu
+        self.activation: Callable[[Tensor], Tensor] = torch.tanh if head.activation == "tanh" else F.relu
 
-    def project(self, hidden_BTW: Tensor) -> Tensor:
-        """Return the logits `BL` of final hidden states."""
-        logits_BL: Tensor = self.classifier(self.activation(self.dense(hidden_BTW[:, 0])))
-        return logits_BL
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """The labels' matrix and bias."""
+        return self.classifier.weight, self.classifier.bias
+
+    @property
+    def outcomes(self) -> int:
+        """The labels."""
+        return int(self.classifier.out_features)
+
+    def head_input(self, states_NW: Tensor) -> Tensor:
+        """Return what the labels' matrix reads, for states of first tokens."""
+        return self.activation(self.dense(states_NW))
+
+    def bounded(self, logits_NV: Tensor) -> Tensor:
+        """Return the logits with their bias."""
+        return logits_NV + self.classifier.bias
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return the logits `NL` of final hidden states of first tokens."""
+        logits_NL: Tensor = self.classifier(self.head_input(states_NW))
+        return logits_NL
 
     def forward(
         self,
@@ -104,7 +129,7 @@ class RootsForSequenceClassification(RootsWithHead):
         hidden_BTW = self.model(
             input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
         ).last_hidden_state
-        logits_BL = self.project(hidden_BTW)
+        logits_BL = self.project(hidden_BTW[:, 0])
         loss = None if labels is None else F.cross_entropy(logits_BL.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits_BL)
 
@@ -112,22 +137,44 @@ class RootsForSequenceClassification(RootsWithHead):
 class RootsForEmbedding(RootsWithHead):
     """A ROOTS encoder that gives each text a vector."""
 
-    def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return the vector of each text, `BW`, from its final hidden states."""
+    @property
+    def head(self) -> EmbeddingHead:
+        """How a text's states become its vector."""
         head = self.config.spec.head
         assert isinstance(head, EmbeddingHead)
-        if head.pooling == "first":
+        return head
+
+    def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return the vector of each text, `BW`, from its final hidden states."""
+        if self.head.pooling == "first":
             vector_BW = hidden_BTW[:, 0]
         else:
             mask_BT1 = torch.ones_like(hidden_BTW[..., :1])
             if attention_mask is not None:
                 mask_BT1 = attention_mask[..., None].to(hidden_BTW.dtype)
             vector_BW = (hidden_BTW * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1e-9)
-        return F.normalize(vector_BW, dim=-1) if head.normalised else vector_BW
+        return self.sized(vector_BW)
 
-    def project(self, hidden_BTW: Tensor) -> Tensor:
-        """Return the vectors of texts without padding, `BW`."""
-        return self.pooled(hidden_BTW, None)
+    @property
+    def outcomes(self) -> int:
+        """The channels of a vector."""
+        return int(self.config.hidden_size)
+
+    def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
+        """Return at some positions the vectors of the texts that they are in, `NW`."""
+        own_BTT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]).to(hidden_BTW.dtype)
+        if self.head.pooling == "first":
+            own_BTT = F.one_hot(own_BTT.argmax(dim=-1), own_BTT.shape[-1]).to(hidden_BTW.dtype)
+        vectors_BTW = own_BTT @ hidden_BTW / own_BTT.sum(dim=-1, keepdim=True)
+        return self.sized(vectors_BTW[places_BT])
+
+    def sized(self, vectors_NW: Tensor) -> Tensor:
+        """Return vectors of length 1, where the head is to give such."""
+        return F.normalize(vectors_NW, dim=-1) if self.head.normalised else vectors_NW
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return vectors as they are."""
+        return states_NW
 
     def forward(
         self,

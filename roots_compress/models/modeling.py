@@ -201,21 +201,46 @@ class RootsWithHead(RootsPreTrainedModel):
     def add_head(self, config: RootsConfig) -> None:
         """Add the head's modules."""
 
+    # The head is a function of states at positions, `bounded(head_input(states) @ weight.T)`.
+
     @property
     def head_norm(self) -> str | None:
-        """The norm whose output the vocabulary's matrix reads, by name; None where there is none."""
+        """The norm whose output the head's matrix reads, by name; None where there is none."""
         return None
 
-    def head_input(self, hidden_BTW: Tensor) -> Tensor:
-        """Return what the vocabulary's matrix reads, for final hidden states."""
-        return hidden_BTW
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
+        """The head's matrix `VW` in float weights, and the bias `V` of `bounded` where it has one.
 
-    def bounded(self, logits_BTV: Tensor) -> Tensor:
-        """Return the logits for what the vocabulary's matrix gives."""
+        None of a head that gives vectors: they are what `head_input` returns.
+        """
+        return None
+
+    @property
+    def outcomes(self) -> int:
+        """V: logits that the head gives at a position, or channels of a vector."""
         raise NotImplementedError
 
-    def project(self, hidden_BTW: Tensor) -> Tensor:
-        """Return what the head makes of final hidden states."""
+    def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
+        """Return what the head works on at some positions, `NW`: their own final hidden states.
+
+        Args:
+            hidden_BTW: of packed windows.
+            places_BT: True at the positions.
+            segment_ids_BT: number of each position's text in its window.
+        """
+        return hidden_BTW[places_BT]
+
+    def head_input(self, states_NW: Tensor) -> Tensor:
+        """Return what the head's matrix reads, for final hidden states at any positions."""
+        return states_NW
+
+    def bounded(self, logits_NV: Tensor) -> Tensor:
+        """Return the logits for what the head's matrix gives."""
+        raise NotImplementedError
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return what the head makes of final hidden states at any positions."""
         raise NotImplementedError
 
 
@@ -237,10 +262,21 @@ class RootsWithVocabulary(RootsWithHead):
         """Return the vocabulary's matrix; None where the quantized embedding serves as one."""
         return self.lm_head
 
-    def project(self, hidden_BTW: Tensor) -> Tensor:
-        """Return the logits `BTV` of final hidden states."""
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """The vocabulary's matrix, without a bias."""
+        assert self.lm_head is not None, "a quantized head has no gradient"
+        return self.lm_head.get_parameter("weight"), None
+
+    @property
+    def outcomes(self) -> int:
+        """The tokens of the vocabulary."""
+        return int(self.config.vocab_size)
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return the logits `NV` of final hidden states."""
         head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
-        return self.bounded(head(self.head_input(hidden_BTW)))
+        return self.bounded(head(self.head_input(states_NW)))
 
 
 class RootsForCausalLM(RootsWithVocabulary, GenerationMixin):
@@ -251,12 +287,12 @@ class RootsForCausalLM(RootsWithVocabulary, GenerationMixin):
         """The norm after the last layer."""
         return None if self.config.spec.stack.final_norm is None else "model.norm"
 
-    def bounded(self, logits_BTV: Tensor) -> Tensor:
+    def bounded(self, logits_NV: Tensor) -> Tensor:
         """Return the logits for what the head's matrix gives: scaled, and capped."""
         spec = self.config.spec.head
         assert isinstance(spec, LmHead)
-        logits_BTV = logits_BTV * spec.scale if spec.scale != 1 else logits_BTV
-        return logits_BTV if spec.softcap is None else spec.softcap * torch.tanh(logits_BTV / spec.softcap)
+        logits_NV = logits_NV * spec.scale if spec.scale != 1 else logits_NV
+        return logits_NV if spec.softcap is None else spec.softcap * torch.tanh(logits_NV / spec.softcap)
 
     def forward(
         self,

@@ -20,7 +20,6 @@ from roots_compress.configs.recipe.schema import (
     training_of,
 )
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.packing import pack
 from roots_compress.errors import InputError, Location, RootsError, located, recipe_key
 from roots_compress.io.atomic import real_path
 from roots_compress.pipeline.held_out import HeldOut
@@ -41,6 +40,10 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
         for keys, loss in losses_of(stage):
             with located((*place, *keys), of_recipe=True):
                 loss.require_vocabulary(info.vocab_size)
+                if not info.task.writes:
+                    loss.require_written_text()
+                if not info.task.predicts:
+                    loss.require_teacher()
     first = info.limits.max_context
     assert first is not None
     along = [first] * (len(placed) + 1)
@@ -93,16 +96,22 @@ def check_text(
         InputError: the held-out or the training text is too short.
     """
     held_out.examples(tokenizer)
-    lengths: list[tuple[int, Location]] = []
+    trained: list[tuple[int, Location]] = []
+    calibrated: list[tuple[int, Location]] = []
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
-            lengths.append((training.block_size, (*place, *keys, "block_size")))
+            trained.append((training.block_size, (*place, *keys)))
         for keys, calibration in groups_of(stage, CalibrationConfig):
             length = calibration.block_size
-            lengths.append((min(length, info.limits.max_context or length), (*place, *keys, "block_size")))
-    if lengths:
-        longest, place = max(lengths, key=itemgetter(0))
-        pack(text.train, tokenizer, longest, seed=recipe.seed, limit=1, key=recipe_key(*place))
+            calibrated.append((min(length, info.limits.max_context or length), (*place, *keys)))
+    for lengths, windows_of in (
+        (trained, info.task.training_windows),
+        (calibrated, info.task.calibration_windows),
+    ):
+        if lengths:
+            longest, place = max(lengths, key=itemgetter(0))
+            with located(place, of_recipe=True):
+                windows_of(text.train, tokenizer, longest, seed=recipe.seed, limit=1)
 
 
 def check_cache_folders(recipe: Recipe, run: Path) -> None:

@@ -29,7 +29,8 @@ class HeldOut:
         Raises:
             InputError: the text is too short for it.
         """
-        key = tokenizer_sha256(tokenizer), *closing_ids(tokenizer), tokenizer.pad_token_id
+        special = tokenizer.pad_token_id, tokenizer.mask_token_id
+        key = tokenizer_sha256(tokenizer), *closing_ids(tokenizer), *special
         if key not in self._cut:
             self._cut[key] = self._cut_anew(tokenizer)
         return self._cut[key]

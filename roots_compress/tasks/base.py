@@ -86,6 +86,11 @@ class Task(ABC, Generic[Engine]):
     """The first decides: reports compare by it, graph and checkpoint must agree in it, search weighs it."""
     workloads: ClassVar[tuple[Workload, ...]]
     """The last decides: reports give its gain, and targets in milliseconds are its."""
+    predicts: ClassVar[bool] = True
+    """Whether models give probabilities of what text or labels say; else there is nothing to train by, but a
+    teacher."""
+    writes: ClassVar[bool] = False
+    """Whether models write text, token by token."""
     agreement: ClassVar[tuple[float, float]]
     """By how much the first metric may differ between graph and checkpoint, in float32 and where each side
     rounds on its own: of a relative metric, by how much its logarithm may."""
@@ -258,6 +263,16 @@ class Task(ABC, Generic[Engine]):
         Raises:
             InputError: the text is too short.
         """
+
+    def calibration_windows(
+        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
+    ) -> PackedWindows:
+        """Return windows to calibrate on: those to learn from, unless they need labels.
+
+        Raises:
+            InputError: the text is too short.
+        """
+        return self.training_windows(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     @abstractmethod
     def objective(self) -> Objective:

@@ -49,6 +49,7 @@ class CausalLM(Task[LanguageModel]):
         ),
         Workload("decode", "decode_tokens_per_second", "decode tok/s", "Decoding, tokens a second", "token"),
     )
+    writes = True
     # Nats a token. Rounding averages out over a text, but not over a few tokens.
     agreement = (1e-3, 0.1)
 
@@ -160,7 +161,7 @@ class CausalLM(Task[LanguageModel]):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return packed windows whose labels are their own tokens; see `pack`."""
+        """Return packed windows that have each token named from those before it; see `pack`."""
         from roots_compress.data.packing import pack
 
         return pack(documents, tokenizer, block_size, seed=seed, limit=limit)

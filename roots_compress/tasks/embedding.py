@@ -5,19 +5,18 @@ Shape legend: B batch, T tokens, N texts, W width of a vector.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.encoder import ENCODER_INPUTS, Encoder, OnnxEncoder
+from roots_compress.runtime.encoder import Encoder
 from roots_compress.runtime.prompts import check_finite
-from roots_compress.tasks.base import Axes, Outputs, ParityScript, ParityShape, Task
-from roots_compress.tasks.figures import Metric, Workload
+from roots_compress.tasks.base import Axes, Outputs, ParityScript
+from roots_compress.tasks.encoder import EncoderTask
+from roots_compress.tasks.figures import Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,52 +30,28 @@ if TYPE_CHECKING:
     from roots_compress.results import Protocol
     from roots_compress.training.objective import Objective
 
-OUTPUT = "sentence_embedding"
 ROWS = 8
 """Texts of a batch while quality is measured."""
-LONGEST_ROW, SHORTEST_ROW = 40, 7
-"""Tokens of the rows of a parity check; fewer where the model reads fewer."""
 
 
-class SentenceEmbedding(Task[Encoder]):
+class SentenceEmbedding(EncoderTask):
     """One vector for each text: its likeness to the original model's, and the speed of reading a text."""
 
     name = "sentence_embedding"
+    output = "sentence_embedding"
     heads: ClassVar[tuple[str, ...]] = ("ForEmbedding", "BertModel")
     head_kind = "embedding"
     optimum_name = "feature-extraction"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("cosine", "cosine", "higher", digits=4, relative=False),)
-    workloads: ClassVar[tuple[Workload, ...]] = (
-        Workload("encode", "encode_tokens_per_second", "encode tok/s", "Encoding, tokens a second", "token"),
-    )
+    predicts = False
     agreement = (1e-4, 0.05)
-
-    def inputs(self, layers: int) -> Axes:
-        """Return tokens, mask and token types."""
-        return {name: {0: "batch_size", 1: "sequence_length"} for name in ENCODER_INPUTS}
 
     def outputs(self, layers: int) -> Axes:
         """Return the last hidden states and the vectors."""
         return {
             "last_hidden_state": {0: "batch_size", 1: "sequence_length"},
-            OUTPUT: {0: "batch_size"},
+            self.output: {0: "batch_size"},
         }
-
-    def open_graph(
-        self, graph: Path, *, threads: int | None = None, provider: Literal["auto", "cpu", "cuda"] = "auto"
-    ) -> Encoder:
-        """Open an encoder with vectors; see `OnnxEncoder.open`."""
-        return OnnxEncoder.open(graph, OUTPUT, threads=threads, provider=provider)
-
-    def serve_model(self, model: RootsWithHead) -> Encoder:
-        """Return the checkpoint's own model as an engine."""
-        from roots_compress.runtime.torch_encoder import TorchEncoder
-
-        return TorchEncoder(model)
-
-    def require_sound(self, engine: Encoder) -> None:
-        """Encode two tokens, and check the vector."""
-        check_finite(engine.encode(np.zeros((1, 2), dtype=np.int64)))
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
@@ -120,34 +95,9 @@ class SentenceEmbedding(Task[Encoder]):
         check_finite(vectors_NW)
         return {"cosine": float(_cosines(vectors_NW, texts.original).mean())}
 
-    def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
-        """Return the lengths, none longer than the model reads; nothing is decoded."""
-        return sorted({min(context, longest) for context in contexts})
-
-    def run_workloads(
-        self, engine: Encoder, tokens_1T: NDArray[np.int64], length: int, decode_tokens: int
-    ) -> tuple[tuple[int, float], ...]:
-        """Encode one text of `length` tokens."""
-        began = time.perf_counter()
-        engine.encode(tokens_1T[:, :length])
-        return ((length, time.perf_counter() - began),)
-
-    def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
-        """Return one token, one row and a ragged batch."""
-        longest = min(LONGEST_ROW, longest)
-        return (
-            ParityShape("one token", 1, 1, 1),
-            ParityShape("one row", 1, longest, longest),
-            ParityShape("ragged batch", 3, longest, min(SHORTEST_ROW, longest)),
-        )
-
     def parity_output(self, engine: Encoder, script: ParityScript) -> Outputs:
         """Return the vectors, `(B, 1, W)`."""
         return engine.encode(script.input_ids, script.mask)[:, None]
-
-    def parity_runs(self, engine: Encoder, script: ParityScript) -> Iterator[tuple[str, Outputs, int]]:
-        """Run a script the only way there is."""
-        yield "whole", self.parity_output(engine, script), 0
 
     def parity_mask(self, script: ParityScript) -> NDArray[np.bool_]:
         """Return that every vector counts, `(B, 1)`."""
@@ -156,30 +106,25 @@ class SentenceEmbedding(Task[Encoder]):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Refuse: vectors have no labels in plain text."""
-        raise _untrained()
+        """Return windows of texts, at whose tokens a student is compared with its teacher."""
+        from roots_compress.data.packing import pack_texts
+
+        return pack_texts(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def objective(self) -> Objective:
         """Refuse: vectors have no labels in plain text."""
-        raise _untrained()
+        raise InputError(
+            "sentence embeddings have no labels in plain text to train with",
+            remedy="Use distill, or prune with recovery: they learn from a teacher's vectors.",
+        )
 
     def caption(self, protocol: Protocol) -> str:
         """Say what likeness and speed were measured on."""
-        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
-        threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
         return (
             f"Cosine: mean, to the baseline's embeddings, through the ONNX graph, of {protocol.windows} "
-            f"paragraphs of at most {protocol.block_size} tokens of {protocol.text}. Speed: batch 1, "
-            f"{threads}, medians of {protocol.repeats} interleaved repeats, for texts of {contexts} tokens. "
-            "Encode gain: over the baseline, at the longest of them."
+            f"paragraphs of at most {protocol.block_size} tokens of {protocol.text}. "
+            f"{self.speed_caption(protocol)}"
         )
-
-
-def _untrained() -> InputError:
-    return InputError(
-        "sentence embeddings have no labels in plain text to train with",
-        remedy="Leave the stage out: prune and quantize need no labels.",
-    )
 
 
 def _cosines(left_NW: Outputs, right_NW: Outputs) -> NDArray[np.float64]:

@@ -114,6 +114,21 @@ def negative_log_likelihood(logits_NV: Logits, targets_N: Tokens) -> float:
     return math.fsum(parts)
 
 
+def exponential(nats: float) -> float:
+    """Return the perplexity of a mean negative log-likelihood.
+
+    Raises:
+        StageError: it is beyond what a double holds.
+    """
+    try:
+        return math.exp(nats)
+    except OverflowError as error:
+        raise StageError(
+            f"a mean negative log-likelihood of {nats:.0f} nats gives no finite perplexity",
+            remedy="Compress less in the stage before, or let it recover.",
+        ) from error
+
+
 def _batches(input_ids_NT: Tokens, rows: int) -> Iterator[tuple[int, Tokens]]:
     """Yield `(B, T)` slices, each with the number of windows up to its end."""
     for start in range(0, len(input_ids_NT), rows):
@@ -142,12 +157,5 @@ def _check_windows(model: LanguageModel, windows: EvaluationWindows) -> None:
 
 
 def _summarise(nll_nats: float, windows: EvaluationWindows) -> Perplexity:
-    mean = nll_nats / windows.scored_tokens
-    try:
-        value = math.exp(mean)
-    except OverflowError as error:
-        raise StageError(
-            f"a mean negative log-likelihood of {mean:.0f} nats gives no finite perplexity",
-            remedy="Compress less in the stage before, or let it recover.",
-        ) from error
+    value = exponential(nll_nats / windows.scored_tokens)
     return Perplexity(value, nll_nats / (math.log(2) * windows.text_bytes), nll_nats)

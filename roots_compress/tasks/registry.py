@@ -11,12 +11,13 @@ from roots_compress.runtime.session import config_beside
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.causal_lm import CausalLM
 from roots_compress.tasks.embedding import SentenceEmbedding
+from roots_compress.tasks.masked_lm import MaskedLM
 
 if TYPE_CHECKING:
     from roots_compress.models.spec import ModelSpec
 
 CAUSAL_LM: Final = CausalLM()
-TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM, SentenceEmbedding())
+TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM, MaskedLM(), SentenceEmbedding())
 
 
 def task_named(name: str) -> Task[Any]:

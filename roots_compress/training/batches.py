@@ -22,7 +22,8 @@ class Batch:
     """Windows on the training device."""
 
     input_ids_BT: Tensor
-    labels_BT: Tensor
+    targets_BT: Tensor
+    """What the model is to say at each position; -100 where nothing is scored."""
     segment_ids_BT: Tensor
     rows: tuple[int, ...]
     """Which of the training's windows these are, counted among those with a scored token."""
@@ -31,15 +32,13 @@ class Batch:
 
     @property
     def scored_BT(self) -> Tensor:  # noqa: N802
-        """True at the positions whose next token is scored; False throughout the last column."""
-        scored_BT = torch.zeros_like(self.labels_BT, dtype=torch.bool)
-        scored_BT[:, :-1] = self.labels_BT[:, 1:] != IGNORED_LABEL
-        return scored_BT
+        """True at the positions that are scored."""
+        return self.targets_BT != IGNORED_LABEL
 
     @property
     def targets_N(self) -> Tensor:  # noqa: N802
-        """The token to predict at each scored position, in the order `scored_BT` selects them."""
-        return self.labels_BT[:, 1:][self.scored_BT[:, :-1]]
+        """What to say at each scored position, in the order `scored_BT` selects them."""
+        return self.targets_BT[self.scored_BT]
 
 
 class BatchOrder:
@@ -50,36 +49,35 @@ class BatchOrder:
     """
 
     def __init__(self, windows: PackedWindows, *, seed: int) -> None:
-        kept = scored_windows(windows)
-        self.tensors: dict[str, Tensor] = {
-            name: torch.from_numpy(np.ascontiguousarray(array))
-            for name, array in (
-                ("input_ids_BT", kept.input_ids),
-                ("labels_BT", kept.labels),
-                ("segment_ids_BT", kept.segment_ids),
-            )
-        }
+        self._windows = scored_windows(windows)
         self._seed = seed
         self._epoch = -1
         self._permutation: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self.tensors["input_ids_BT"])
+        return len(self._windows.input_ids)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All windows, as the first epoch reads them, by the names of a batch."""
+        return _tensors(self._windows)
 
     def take(self, first: int, count: int, device: str) -> Batch:
         """Return the windows numbered `first` to `first + count` since the start of training."""
-        return self.at([self._row(number) for number in range(first, first + count)], device, first=first)
-
-    def at(self, rows: Sequence[int], device: str, *, first: int = 0) -> Batch:
-        """Return windows by their place in the text."""
-        tensors = {name: tensor[list(rows)].to(device) for name, tensor in self.tensors.items()}
+        numbers = range(first, first + count)
+        rows, epochs = [self._row(number) for number in numbers], [number // len(self) for number in numbers]
+        tensors = _tensors(self._windows.in_epochs(rows, epochs), device)
         return Batch(**tensors, rows=tuple(rows), first=first)
+
+    def at(self, rows: Sequence[int], device: str) -> Batch:
+        """Return windows by their place in the text, as the first epoch reads them."""
+        tensors = _tensors(self._windows.in_epochs(rows, [0] * len(rows)), device)
+        return Batch(**tensors, rows=tuple(rows), first=0)
 
     @property
     def scored_counts(self) -> NDArray[np.int64]:
-        """How many positions of each window are scored."""
-        labels_BT = self.tensors["labels_BT"].numpy()
-        counts: NDArray[np.int64] = (labels_BT[:, 1:] != IGNORED_LABEL).sum(axis=1)
+        """How many positions of each window are scored, in every epoch."""
+        counts: NDArray[np.int64] = (self._windows.targets != IGNORED_LABEL).sum(axis=1)
         return counts
 
     def _row(self, number: int) -> int:
@@ -90,13 +88,24 @@ class BatchOrder:
         return int(self._permutation[position])
 
 
+def _tensors(windows: PackedWindows, device: str = "cpu") -> dict[str, Tensor]:
+    return {
+        f"{name}_BT": torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        for name, array in (
+            ("input_ids", windows.input_ids),
+            ("targets", windows.targets),
+            ("segment_ids", windows.segment_ids),
+        )
+    }
+
+
 def scored_windows(windows: PackedWindows) -> PackedWindows:
-    """Return the windows without those in which no token is scored; they teach nothing.
+    """Return the windows without those in which nothing is scored; they teach nothing.
 
     Raises:
         InputError: none is left.
     """
-    keep = (windows.labels[:, 1:] != IGNORED_LABEL).any(axis=1)
+    keep = (windows.targets != IGNORED_LABEL).any(axis=1)
     if not keep.any():
         raise InputError(
             "the training text has no token to learn from: every one is a prompt, padding or a first token",

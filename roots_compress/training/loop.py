@@ -17,7 +17,7 @@ from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError
 from roots_compress.models.device import Precision, resolve_precision
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.progress import Display
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch, BatchOrder
@@ -33,7 +33,7 @@ SMALLEST_LOSS_SCALE = 2.0**-10
 
 
 def fit(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     objective: Objective,
     config: TrainingConfig,
@@ -99,7 +99,7 @@ class _TrainingRun:
 
     def __init__(
         self,
-        model: RootsForCausalLM,
+        model: RootsWithHead,
         order: BatchOrder,
         objective: Objective,
         config: TrainingConfig,
@@ -262,7 +262,7 @@ def make_accelerator(device: str, precision: Precision) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=device == "cpu")
 
 
-def check_trainable(model: RootsForCausalLM, windows: PackedWindows) -> None:
+def check_trainable(model: RootsWithHead, windows: PackedWindows) -> None:
     """Check that `fit` can train a model on windows.
 
     Raises:

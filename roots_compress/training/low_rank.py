@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from roots_compress.errors import InputError, Key
 from roots_compress.models.blocks.base import Block
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 
 ALPHA = 16.0
 """The updates are scaled by this over their rank, so that a learning rate serves every rank."""
@@ -53,7 +53,7 @@ class LowRankLinear(nn.Linear):
 
 
 @contextmanager
-def low_rank_updates(model: RootsForCausalLM, rank: int, *, seed: int) -> Iterator[None]:
+def low_rank_updates(model: RootsWithHead, rank: int, *, seed: int) -> Iterator[None]:
     """Within the block only updates of a rank can be trained, one for every projection of the layers.
 
     Embedding, head, norms and biases are frozen. When the block ends well, the updates are merged into the
@@ -80,7 +80,7 @@ def low_rank_updates(model: RootsForCausalLM, rank: int, *, seed: int) -> Iterat
         model.requires_grad_(True)
 
 
-def check_rank(model: RootsForCausalLM, rank: int) -> None:
+def check_rank(model: RootsWithHead, rank: int) -> None:
     """Refuse a rank that a projection does not have.
 
     Raises:
@@ -95,7 +95,7 @@ def check_rank(model: RootsForCausalLM, rank: int) -> None:
         )
 
 
-def _projections(model: RootsForCausalLM) -> Iterator[tuple[Block, str, nn.Linear]]:
+def _projections(model: RootsWithHead) -> Iterator[tuple[Block, str, nn.Linear]]:
     """Yield every matrix of the layers, with the block that holds it and its name there."""
     for layer in model.model.layers:
         for half in layer.halves:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import log_probs_at
 from roots_compress.training.distillation.head import head_loss
@@ -33,7 +33,7 @@ class Objective(nn.Module):
     follow from the batch's place in training (`Batch.first`): an interrupted training goes on exactly.
     """
 
-    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the loss of a batch, differentiable in the model's parameters."""
         raise NotImplementedError
 
@@ -41,7 +41,7 @@ class Objective(nn.Module):
 class CrossEntropy(Objective):
     """The mean negative log-likelihood of each scored token given the tokens before it, in nats."""
 
-    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the cross-entropy of a batch."""
         targets_N = batch.targets_N
         hidden_BTW = model.model(

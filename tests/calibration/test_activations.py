@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from roots_compress.calibration.activations import InputStatistics, ResidualStream, batches, observed
-from roots_compress.data.windows import PackedWindows
+from roots_compress.data.windows import PackedWindows, following
 from roots_compress.errors import StageError
 from roots_compress.models.modeling import RootsForCausalLM
 from tests.specs import SPECS
@@ -24,7 +24,7 @@ def make_windows(count: int = 5, tokens: int = 12, *, documents: int = 2) -> Pac
     """Return random windows, each of `documents` equal segments."""
     ids = tiny_tokens(count, tokens).numpy()
     segments = np.broadcast_to(np.arange(tokens) * documents // tokens, ids.shape).astype(np.int64)
-    return PackedWindows(input_ids=ids, labels=ids.copy(), segment_ids=segments)
+    return PackedWindows(ids, following(ids, ids >= 0), segments)
 
 
 def all_inputs(model: RootsForCausalLM, windows: PackedWindows, names: Sequence[str]) -> dict[str, Tensor]:

@@ -22,8 +22,8 @@ def test_inputs_and_gradients_give_the_weights_gradients() -> None:
 
     observe_gradients(model, windows, NAMES, observer)
     tokens, segments = torch.from_numpy(windows.input_ids), torch.from_numpy(windows.segment_ids)
-    logits = model(tokens, segment_ids=segments).logits[:, :-1].flatten(0, 1)
-    F.cross_entropy(logits, torch.from_numpy(windows.labels)[:, 1:].flatten(), reduction="sum").backward()
+    logits = model(tokens, segment_ids=segments).logits.flatten(0, 1)
+    F.cross_entropy(logits, torch.from_numpy(windows.targets).flatten(), reduction="sum").backward()
     for name in NAMES:
         expected = model.get_parameter(f"{name}.weight").grad
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-4)

@@ -35,8 +35,8 @@ def test_windows_open_with_bos_and_differ() -> None:
 @pytest.mark.parametrize(("bos", "opening"), [(7, 2), (None, 1)])
 def test_what_the_model_did_not_write_is_not_scored(bos: int | None, opening: int) -> None:
     windows = written(tiny_model(), bos=bos)
-    assert (windows.labels[:, :opening] == IGNORED_LABEL).all()
-    assert np.array_equal(windows.labels[:, opening:], windows.input_ids[:, opening:])
+    assert (windows.targets[:, : opening - 1] == IGNORED_LABEL).all()
+    assert np.array_equal(windows.targets[:, opening - 1 : -1], windows.input_ids[:, opening:])
 
 
 def test_the_seed_decides() -> None:
@@ -71,6 +71,6 @@ def test_joined_windows_take_turns() -> None:
 
     both = joined(windows(0, 2, 4), windows(1, 3, 5, 6, 7))
     assert both.input_ids[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert both.labels[:, 0].tolist() == [10, 11, 12, 13, 14, 15, 16, 17]
+    assert both.targets[:, 0].tolist() == [10, 11, 12, 13, 14, 15, 16, 17]
     assert both.segment_ids[:, 2].tolist() == [20, 21, 22, 23, 24, 25, 26, 27]
     assert joined(windows(0), windows(1)).input_ids.shape == (2, 3)

@@ -25,7 +25,7 @@ from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.spec import Place
 from roots_compress.stages.base import StageContext
@@ -180,7 +180,7 @@ class Spoilt(CrossEntropy):
         super().__init__()
         self.fault = fault
 
-    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         loss = super().forward(model, batch)
         return Loss(loss.total + self.fault(model.get_parameter("model.norm.weight").sum()), loss.parts)
 

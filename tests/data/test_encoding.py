@@ -127,7 +127,7 @@ def test_windows_do_not_depend_on_the_pieces(monkeypatch: pytest.MonkeyPatch, ki
 
     def windows() -> Iterator[object]:
         packed = pack(documents, tokenizer, 32, seed=3)
-        yield from (packed.input_ids.tolist(), packed.labels.tolist(), packed.segment_ids.tolist())
+        yield from (packed.input_ids.tolist(), packed.targets.tolist(), packed.segment_ids.tolist())
         held_out = evaluation_windows(documents, tokenizer, block_size=16, limit=50)
         yield from (held_out.input_ids.tolist(), held_out.text_bytes)
 
@@ -160,7 +160,7 @@ def test_a_document_of_spans_is_encoded_as_one_text(kind: str, texts: tuple[str,
     offsets = plain.backend_tokenizer.encode(document.text, add_special_tokens=False).offsets
     spans = [index for index, text in enumerate(texts) for _ in text]
     flags = [spans[min(start, len(spans) - 1)] % 2 == 1 for start, _ in offsets]
-    assert (windows.labels[0, 1:] != IGNORED_LABEL).tolist() == flags[1:]
+    assert (windows.targets[0, :-1] != IGNORED_LABEL).tolist() == flags[1:]
 
 
 def test_trimmed_offsets_are_widened_by_the_spaces_of_their_token() -> None:

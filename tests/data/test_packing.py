@@ -26,16 +26,17 @@ def test_every_token_but_a_documents_first_is_scored_once(
     documents: Documents, tokenizer: PreTrainedTokenizerFast, block_size: int
 ) -> None:
     windows = pack(documents, tokenizer, block_size, seed=1)
-    scored = Counter(windows.labels[windows.labels != IGNORED_LABEL].tolist())
+    scored = Counter(windows.targets[windows.targets != IGNORED_LABEL].tolist())
     expected = Counter(token for document in documents for token in framed_ids(document, tokenizer)[1:])
     assert not scored - expected
     assert (expected - scored).total() < block_size  # The last partial window.
 
 
-def test_labels_are_the_tokens_themselves(documents: Documents, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_targets_are_the_following_tokens(documents: Documents, tokenizer: PreTrainedTokenizerFast) -> None:
     windows = pack(documents, tokenizer, 64, seed=1)
-    kept = windows.labels != IGNORED_LABEL
-    assert np.array_equal(windows.labels[kept], windows.input_ids[kept])
+    kept = windows.targets != IGNORED_LABEL
+    assert not kept[:, -1].any()
+    assert np.array_equal(windows.targets[kept], np.roll(windows.input_ids, -1, axis=1)[kept])
 
 
 def test_segments_are_the_documents(documents: Documents, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -56,7 +57,7 @@ def test_a_long_document_goes_on_in_the_next_window(tokenizer: PreTrainedTokeniz
     document = Document.plain("The lazy dog sleeps. " * 60)
     windows = pack([document], tokenizer, 32, seed=0)
     assert (windows.segment_ids == 0).all()
-    assert (windows.labels[:, 1:] != IGNORED_LABEL).all()
+    assert (windows.targets[:, :-1] != IGNORED_LABEL).all()
 
 
 def test_a_documents_first_token_is_not_scored_without_bos(
@@ -65,7 +66,7 @@ def test_a_documents_first_token_is_not_scored_without_bos(
     windows = pack(documents, bare_tokenizer, 64, seed=1)
     opening = np.diff(windows.segment_ids, axis=1) == 1
     assert opening.any()
-    assert (windows.labels[:, 1:][opening] == IGNORED_LABEL).all()
+    assert (windows.targets[:, :-1][opening] == IGNORED_LABEL).all()
 
 
 def test_prompts_are_read_but_not_scored(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -74,7 +75,8 @@ def test_prompts_are_read_but_not_scored(tokenizer: PreTrainedTokenizerFast) -> 
     answer = tokenizer("Answer!", add_special_tokens=False)["input_ids"]
     windows = pack([document], tokenizer, len(ids), seed=0)
     assert windows.input_ids[0].tolist() == ids
-    assert windows.labels[0][windows.labels[0] != IGNORED_LABEL].tolist() == [*answer, tokenizer.eos_token_id]
+    targets = windows.targets[0]
+    assert targets[targets != IGNORED_LABEL].tolist() == [*answer, tokenizer.eos_token_id]
 
 
 def test_markers_that_the_text_spells_out_are_not_doubled(tokenizer: PreTrainedTokenizerFast) -> None:

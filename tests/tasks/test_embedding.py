@@ -115,6 +115,10 @@ def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, t
                 "head_ratio": 0.25,
                 "multiple_of": 4,
                 "calibration": {"windows": 8, "block_size": 32},
+                "recovery": {
+                    "loss": {"hidden_weight": 0.1},
+                    "training": {"steps": 15, "batch_size": 4, "block_size": 32, "learning_rate": 0.003},
+                },
             },
             {
                 "kind": "quantize",
@@ -132,7 +136,8 @@ def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, t
     assert metrics["task"] == "sentence_embedding"
     baseline, pruned, quantized = metrics["stages"]
     assert baseline["cosine"] == pytest.approx(1, abs=1e-6)
-    assert 0.5 <= pruned["cosine"] < 1
+    assert pruned["notes"]["recovery"]["losses"].keys() == {"divergence", "hidden"}
+    assert 0.8 <= pruned["cosine"] < 1
     assert abs(quantized["cosine"] - pruned["cosine"]) < 0.02
     assert "encode_tokens_per_second" in quantized
     assert "cosine" in roots("report", run)
@@ -154,7 +159,9 @@ def test_what_needs_next_token_predictions_is_refused_by_its_option(source: Path
         (("prune", source, "--residual-ratio", "0.25"), "--residual-ratio"),
         (("prune", source, "--ratio", "0.25", "--per-layer"), "--per-layer"),
         (("prune", source, "--ratio", "0.25", "--score", "taylor"), "--score"),
-        (("distill", "--teacher", source, "--train-block-size", "32"), "next token"),
+        (("distill", "--teacher", source, "--train-block-size", "32", "--top-k", "8"), "--top-k"),
+        (("distill", "--teacher", source, "--divergence-weight", "0"), "--divergence-weight"),
+        (("train", source, "--train-block-size", "32"), "no labels for sentence_embedding"),
     ):
         assert named in roots(*options, "--run", run, "--block-size", "32", code=2)
     assert not run.exists()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from rich.console import Console
 
 from roots_compress.configs.training import DistillLossConfig, Divergence
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, following
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.distillation import head
@@ -43,12 +43,9 @@ def test_the_objective_is_the_weighted_mean_of_plain_terms() -> None:
     config = DistillLossConfig(cross_entropy_weight=0.3, divergence_weight=0.7, temperature=2.0)
     loss = Distillation(teacher, student, config, seed=0)(student, batch)
 
-    mask = batch.labels_BT[:, 1:] != IGNORED_LABEL
-    rows = [
-        m(batch.input_ids_BT, segment_ids=batch.segment_ids_BT).logits[:, :-1][mask]
-        for m in (student, teacher)
-    ]
-    cross_entropy = F.cross_entropy(rows[0], batch.labels_BT[:, 1:][mask])
+    mask = batch.targets_BT != IGNORED_LABEL
+    rows = [m(batch.input_ids_BT, segment_ids=batch.segment_ids_BT).logits[mask] for m in (student, teacher)]
+    cross_entropy = F.cross_entropy(rows[0], batch.targets_BT[mask])
     softened = [(row / 2).log_softmax(-1) for row in rows]
     kl = 4 * F.kl_div(softened[0], softened[1], log_target=True, reduction="batchmean")
     torch.testing.assert_close(loss.parts["cross_entropy"], cross_entropy.detach())
@@ -63,7 +60,7 @@ def test_padding_changes_nothing() -> None:
         return np.pad(array, ((0, 0), (0, 5)), constant_values=value)
 
     padded = PackedWindows(
-        pad(packed.input_ids, 2), pad(packed.labels, IGNORED_LABEL), pad(packed.segment_ids, 9)
+        pad(packed.input_ids, 2), pad(packed.targets, IGNORED_LABEL), pad(packed.segment_ids, 9)
     )
     plain, with_padding = (objective(student, as_batch(text)) for text in (packed, padded))
     for name, value in plain.parts.items():
@@ -133,12 +130,12 @@ def test_the_teachers_head_is_asked_once_a_block(monkeypatch: pytest.MonkeyPatch
 
 def test_a_prompt_is_not_scored() -> None:
     model, packed = tiny_model(), windows(unscored=0.0)
-    labels = packed.labels.copy()
-    labels[:, :8] = IGNORED_LABEL
-    scored = as_batch(replace(packed, labels=labels))
+    answers = np.zeros_like(packed.input_ids, dtype=bool)
+    answers[:, 8:] = True
+    scored = as_batch(replace(packed, targets=following(packed.input_ids, answers)))
     mean = CrossEntropy()(model, scored).total
-    logits_NV = model(scored.input_ids_BT, segment_ids=scored.segment_ids_BT).logits[:, 8:-1].flatten(0, 1)
-    torch.testing.assert_close(mean, F.cross_entropy(logits_NV, scored.input_ids_BT[:, 9:].flatten()))
+    logits_NV = model(scored.input_ids_BT, segment_ids=scored.segment_ids_BT).logits[:, 7:-1].flatten(0, 1)
+    torch.testing.assert_close(mean, F.cross_entropy(logits_NV, scored.input_ids_BT[:, 8:].flatten()))
 
 
 def ask(folder: Path, teacher: RootsForCausalLM, config: DistillLossConfig) -> TeacherCache:

@@ -16,7 +16,7 @@ from rich.console import Console
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import InputError, StageError
 from roots_compress.models.device import resolve_device, resolve_precision
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
 from roots_compress.training.batches import Batch, BatchOrder, scored_windows
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.loop import fit
@@ -104,7 +104,7 @@ class GradientKeeper(CrossEntropy):
         super().__init__()
         self.seen_scored: list[int] = []
 
-    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         self.seen_scored.append(int(batch.scored_BT.sum()))
         return super().forward(model, batch)
 
@@ -167,9 +167,9 @@ def test_seeds_give_different_orders() -> None:
 
 def test_windows_without_a_scored_token_are_left_out() -> None:
     packed = windows(3)
-    packed.labels[1] = -100
+    packed.targets[1] = -100
     assert np.array_equal(scored_windows(packed).input_ids, packed.input_ids[[0, 2]])
-    packed.labels[:] = -100
+    packed.targets[:] = -100
     with pytest.raises(InputError, match="no token to learn from"):
         scored_windows(packed)
 
@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path: Path) -> None:
 class ExplodingGradient(Objective):
     """A finite loss with an infinite slope."""
 
-    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         zero = model.model.norm.weight.sum() * 0.0
         return Loss(zero.sqrt(), {})
 

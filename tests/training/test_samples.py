@@ -19,7 +19,8 @@ def test_the_first_half_stays_and_the_second_alone_is_scored() -> None:
     sampled = sample_continuations(tiny_model(), batch, generator())
     assert torch.equal(sampled.input_ids_BT[:, :8], batch.input_ids_BT[:, :8])
     assert not torch.equal(sampled.input_ids_BT[:, 8:], batch.input_ids_BT[:, 8:])
-    assert (sampled.labels_BT[:, :8] == IGNORED_LABEL).all()
+    assert (sampled.targets_BT[:, :7] == IGNORED_LABEL).all()
+    assert (sampled.targets_BT[:, -1] == IGNORED_LABEL).all()
     assert (sampled.segment_ids_BT[:, 8:] == sampled.segment_ids_BT[:, 7:8]).all()
     assert sampled.input_ids_BT.shape == batch.input_ids_BT.shape
 
@@ -45,11 +46,11 @@ def test_what_follows_the_end_of_a_text_is_not_scored() -> None:
     model = tiny_model()
     model.generation_config.eos_token_id = list(range(100))
     sampled = sample_continuations(model, as_batch(windows(tokens=32)), generator())
-    for tokens, labels in zip(sampled.input_ids_BT[:, 16:], sampled.labels_BT[:, 16:], strict=True):
+    for tokens, targets in zip(sampled.input_ids_BT[:, 16:], sampled.targets_BT[:, 15:-1], strict=True):
         ends = (tokens < 100).nonzero().flatten().tolist()
         stop = ends[0] + 1 if ends else len(tokens)
-        assert torch.equal(labels[:stop], tokens[:stop])
-        assert (labels[stop:] == IGNORED_LABEL).all()
+        assert torch.equal(targets[:stop], tokens[:stop])
+        assert (targets[stop:] == IGNORED_LABEL).all()
 
 
 def test_samples_follow_the_students_distribution() -> None:
@@ -59,7 +60,7 @@ def test_samples_follow_the_students_distribution() -> None:
     model, rows = tiny_model(logit_scale=2.0), 4000
     many = type(many)(
         many.input_ids_BT.expand(rows, -1),
-        many.labels_BT.expand(rows, -1),
+        many.targets_BT.expand(rows, -1),
         many.segment_ids_BT.expand(rows, -1),
         rows=(),
         first=0,

@@ -60,7 +60,7 @@ def count_writing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_ratio_is_of_the_whole(tmp_path: Path, ratio: float, count: int) -> None:
     both = ask(tmp_path, ratio=ratio)
     assert both.input_ids.shape == (12 + count, 16)
-    for name in ("input_ids", "labels", "segment_ids"):
+    for name in ("input_ids", "targets", "segment_ids"):
         assert np.array_equal(getattr(both, name)[:12], getattr(GIVEN, name)), name
         assert getattr(both, name).shape == both.input_ids.shape
         assert getattr(both, name).dtype == getattr(GIVEN, name).dtype
@@ -74,8 +74,8 @@ def test_what_the_teacher_did_not_write_is_not_scored(tmp_path: Path) -> None:
     teacher = tiny_checkpoint()
     own = ask(tmp_path, teacher)[12:]
     assert (own.input_ids[:, 0] == teacher.tokenizer.bos_token_id).all()
-    assert (own.labels[:, :2] == IGNORED_LABEL).all()
-    assert np.array_equal(own.labels[:, 2:], own.input_ids[:, 2:])
+    assert (own.targets[:, [0, -1]] == IGNORED_LABEL).all()
+    assert np.array_equal(own.targets[:, 1:-1], own.input_ids[:, 2:])
     assert not own.segment_ids.any()
 
 
@@ -83,7 +83,7 @@ def test_it_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     written = count_writing(monkeypatch)
     first, second = ask(tmp_path), ask(tmp_path)
     assert written == [4]
-    for name in ("input_ids", "labels", "segment_ids"):
+    for name in ("input_ids", "targets", "segment_ids"):
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.data.windows import PackedWindows, following
 from roots_compress.training.batches import Batch, BatchOrder
 from tests.tiny import VOCAB_SIZE
 
@@ -15,10 +15,9 @@ def windows(count: int = 12, tokens: int = 16, *, seed: int = 0, unscored: float
     input_ids = generator.integers(3, VOCAB_SIZE, (count, tokens))
     segment_ids = np.zeros_like(input_ids)
     segment_ids[:, tokens // 2 :] = 1
-    labels = input_ids.copy()
-    labels[generator.random(labels.shape) < unscored] = IGNORED_LABEL
-    labels[:, [0, tokens // 2]] = IGNORED_LABEL
-    return PackedWindows(input_ids, labels, segment_ids)
+    scored = generator.random(input_ids.shape) >= unscored
+    scored[:, [0, tokens // 2]] = False
+    return PackedWindows(input_ids, following(input_ids, scored), segment_ids)
 
 
 def as_batch(packed: PackedWindows) -> Batch:

@@ -48,6 +48,8 @@ class GatesConfig(Settings):
 
     max_perplexity_ratio: PositiveFloat | None = None
     """Largest perplexity, as a multiple of the baseline's."""
+    max_pseudo_perplexity_ratio: PositiveFloat | None = None
+    """Largest pseudo-perplexity of a masked language model, as a multiple of the baseline's."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Smallest mean cosine of sentence embeddings to the baseline's."""
     max_bytes: PositiveInt | None = None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from roots_compress.models.blocks.base import Block, Half
 from roots_compress.models.layer import NORMS
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.models.ops.base import Axis, OpSpec
 from roots_compress.models.spec import ModelSpec
 
@@ -60,7 +60,7 @@ def spread(count: int, among: int) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def inherit(student: RootsForCausalLM, teacher: RootsForCausalLM) -> Inheritance:
+def inherit(student: RootsWithHead, teacher: RootsWithHead) -> Inheritance:
     """Copy into the student, in place, every teacher weight that has a place there.
 
     What does not fit is left as it is: all of a student whose residual stream is wider than its teacher's or
@@ -77,7 +77,7 @@ def inherit(student: RootsForCausalLM, teacher: RootsForCausalLM) -> Inheritance
     return Inheritance(layers, inherited, total - inherited)
 
 
-def _inherited(student: RootsForCausalLM, teacher: RootsForCausalLM, layers: tuple[int, ...]) -> Named:
+def _inherited(student: RootsWithHead, teacher: RootsWithHead, layers: tuple[int, ...]) -> Named:
     """Yield what the teacher's weights are in the student."""
     wanted, spec = student.config.spec, teacher.config.spec
     if wanted.width > spec.width or _norms(wanted) != _norms(spec):
@@ -161,7 +161,7 @@ def _norms(spec: ModelSpec) -> set[tuple[str, str]]:
     return {(place, norm.kind) for place, norm in norms if norm is not None}
 
 
-def _residual_energy(teacher: RootsForCausalLM) -> Tensor:
+def _residual_energy(teacher: RootsWithHead) -> Tensor:
     """Return, for each residual channel, the sum of squares of all weights that write to it."""
     energy: Tensor = _weight(teacher.model.embed_tokens).square().sum(dim=0)
     for layer in teacher.model.layers:

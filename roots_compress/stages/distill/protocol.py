@@ -10,7 +10,6 @@ from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig, stude
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.errors import InputError, Key, Text
 from roots_compress.models.limits import Limits
-from roots_compress.models.ops.heads import LmHead
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.distill.vocabulary import check_student
 from roots_compress.stages.estimates import Estimate, least
@@ -28,19 +27,13 @@ class DistillStage(Stage[DistillConfig]):
         Presets keep what bounds the teacher's use. What bounds a student from a file is not known until
         there is a tokenizer to compare its own with.
         """
-        if info.spec is not None and not isinstance(info.spec.head, LmHead):
-            raise InputError(
-                f"the teacher does not predict the next token, which distillation learns; its head is "
-                f"{info.spec.head.kind}",
-                remedy="Prune or quantize it instead.",
-            )
         path = student_path(config.student)
         if path is None:
             return replace(info, spec=None, source=None)
         if info.tokenizer is None:
             return replace(info, limits=Limits(None, None), spec=None, source=None)
         try:
-            limits = check_student(path, info.tokenizer(), info.vocab_size)
+            limits = check_student(path, info.tokenizer(), info.vocab_size, info.task.head_kind)
         except InputError as error:
             # The file alone would not say that it is the student, and not the model.
             error.message = Text(f"{error.where}: ", error.message)

@@ -7,6 +7,7 @@ from roots_compress.configs.distill import DistillConfig
 from roots_compress.errors import InputError
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.distill.student import make_student, with_first_tokens
+from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teach import teach
 
 
@@ -36,6 +37,7 @@ def distill(config: DistillConfig, teacher: Checkpoint, context: StageContext) -
         student.model,
         with_first_tokens(teacher, student.model.config.vocab_size),
         context.text,
+        task_of_model(student.model).training_windows,
         config.loss,
         config.training,
         device=context.device,

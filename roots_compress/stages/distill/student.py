@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -12,6 +13,7 @@ from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.checkpoints.generation_settings import TOKEN_IDS
 from roots_compress.configs.distill import student_path
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import make_model
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec, changed
@@ -23,6 +25,7 @@ from roots_compress.stages.distill.config_file import read_config
 from roots_compress.stages.distill.inherit import inherit, spread
 from roots_compress.stages.distill.vocabulary import (
     refuse_quantized,
+    require_same_outputs,
     require_same_size,
     require_same_tokenizer,
 )
@@ -33,7 +36,7 @@ NEAR_ENOUGH = 0.95
 """An MLP that would keep more than this fraction of its width keeps it all."""
 NARROWEST = 0.125
 
-TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight")
+TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight", "transform.bias")
 """Tensors with a row for each token."""
 
 
@@ -85,10 +88,12 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
     if path.suffix == ".json":
         config = read_config(path, shape.vocab_size, **{key: getattr(shape, key) for key in TOKEN_IDS})
         require_same_size(config.vocab_size, shape.vocab_size, path)
+        require_same_outputs(config.spec, shape.spec, path)
         return _inheriting(config, teacher, seed=seed)
     checkpoint = load_checkpoint(path)
     require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)
     refuse_quantized(bool(checkpoint.model.config.quantization), path)
+    require_same_outputs(checkpoint.model.config.spec, shape.spec, path)
     return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config.spec)})
 
 
@@ -103,7 +108,7 @@ def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
     config = copy.deepcopy(teacher.model.config)
     config.spec = config.spec.with_embeddings(vocabulary=count)
     with torch.device("meta"):
-        model = RootsForCausalLM(config)
+        model = cast(RootsForCausalLM, make_model(config))
     state = {
         name: tensor[:count] if name in TABLES else tensor
         for name, tensor in teacher.model.state_dict().items()
@@ -168,7 +173,7 @@ def shape_of(spec: ModelSpec) -> dict[str, Json]:
 def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Student:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = RootsForCausalLM(config)
+        model = cast(RootsForCausalLM, make_model(config))
     _generate_alike(model, teacher.model)
     taken = inherit(model, teacher.model)
     return Student(
@@ -184,6 +189,8 @@ def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Stude
 
 def _generate_alike(student: RootsForCausalLM, teacher: RootsForCausalLM) -> None:
     """Give a student its teacher's settings of generation, but for the ids that its own config file names."""
+    if not teacher.can_generate():
+        return
     settings = copy.deepcopy(teacher.generation_config)
     for name in TOKEN_IDS:
         own = getattr(student.config, name)

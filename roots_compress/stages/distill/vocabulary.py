@@ -14,25 +14,30 @@ from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenize
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
 from roots_compress.models.limits import Limits
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead
+from roots_compress.models.spec import ModelSpec
 
 
-def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Limits:
-    """Check a student's files and vocabulary against its teacher's, without loading weights.
+def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int, head_kind: str) -> Limits:
+    """Check a student's files, head and vocabulary against its teacher's, without loading weights.
 
     Returns:
         What bounds the student's use.
 
     Raises:
-        InputError: the student is damaged or quantized, or its vocabulary is not the teacher's.
+        InputError: the student is damaged or quantized, or its vocabulary or kind of head is not the
+            teacher's.
     """
     if path.suffix == ".json":
         # It needs torch, which a run with a student of one's own shape needs in any case.
         from roots_compress.stages.distill.config_file import read_config
 
         spec = read_config(path, vocab_size).spec
+        require_same_head(spec.head.kind, head_kind, path)
         require_same_size(spec.embeddings.vocabulary, vocab_size, path)
         return Limits.of(spec)
     source = inspect_source(path)
+    require_same_head(source.spec.head.kind, head_kind, path)
     refuse_quantized(source.quantized, path)
     student_tokenizer = load_tokenizer(source)
     check_vocabulary(student_tokenizer, source.vocab_size, path)
@@ -48,6 +53,39 @@ def refuse_quantized(quantized: bool, path: Path) -> None:
             where=path,
             remedy="Name the checkpoint from before quantization.",
         )
+
+
+def require_same_head(student: str, teacher: str, path: Path) -> None:
+    """Raise an InputError where a student's head is of another kind than its teacher's."""
+    if student != teacher:
+        raise InputError(
+            f"the student's head is of the kind '{student}', the teacher's '{teacher}'",
+            where=path,
+            remedy="What they predict must mean the same: choose a student with the teacher's kind of head.",
+        )
+
+
+def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> None:
+    """Raise an InputError where a student gives texts other labels or vectors than its teacher."""
+    require_same_head(student.head.kind, teacher.head.kind, path)
+    given, wanted = _outputs(student), _outputs(teacher)
+    if given != wanted:
+        raise InputError(
+            f"the student gives each text {given}, the teacher {wanted}",
+            where=path,
+            remedy="They must be comparable: give the student its teacher's.",
+        )
+
+
+def _outputs(spec: ModelSpec) -> str:
+    """Return what a head gives beside probabilities of tokens, in words."""
+    match spec.head:
+        case ClassificationHead(labels=labels):
+            return f"one of {labels} labels"
+        case EmbeddingHead(pooling=pooling):
+            return f"a vector of {spec.width} channels, pooled by '{pooling}'"
+        case _:
+            return "probabilities of tokens"
 
 
 def require_same_size(student: int, teacher: int, path: Path) -> None:

@@ -11,7 +11,6 @@ NEEDS = {
     "layer_ratio": "judges layers by next-token predictions",
     "residual_ratio": "fits the residual stream to the norms of a decoder",
     "target": "measures costs on next-token predictions",
-    "recovery": "trains on next-token predictions",
 }
 """Settings that need a model which predicts the next token, and what for."""
 

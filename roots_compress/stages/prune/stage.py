@@ -16,7 +16,6 @@ from roots_compress.calibration.own_text import with_own_text
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.prune import PruneConfig, RecoveryConfig
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, located
 from roots_compress.models.modeling import RootsForCausalLM
@@ -35,6 +34,7 @@ from roots_compress.stages.prune.targets.decode_time import DecodeTimer
 from roots_compress.stages.prune.targets.shapes import make_plan
 from roots_compress.stages.prune.targets.solvers import solvers
 from roots_compress.stages.prune.working_copy import part_with, sharing_copy
+from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teach import teach
 from roots_compress.training.low_rank import check_rank, low_rank_updates
 
@@ -132,7 +132,9 @@ def _calibration_windows(
 ) -> PackedWindows:
     settings = config.calibration
     block_size = min(settings.block_size, checkpoint.model.config.max_position_embeddings)
-    windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
+    windows = task_of_model(checkpoint.model).calibration_windows(
+        text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows
+    )
     count = len(windows.input_ids)
     tokens = (count + config.own_windows) * block_size
     short = [
@@ -267,6 +269,7 @@ def _recover(
             pruned.model,
             Checkpoint(original, pruned.tokenizer),
             context.text,
+            task_of_model(original).training_windows,
             config.loss,
             config.training,
             device=context.device,

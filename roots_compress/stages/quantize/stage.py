@@ -13,7 +13,6 @@ from roots_compress.calibration.own_text import with_own_text
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.quantize import Products, QuantizeConfig
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, Text
 from roots_compress.evaluate.size import stored_bytes
@@ -43,6 +42,7 @@ from roots_compress.stages.quantize.products.times import form_times, served_on
 from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
 from roots_compress.stages.quantize.sensitivity import rounding_costs
 from roots_compress.stages.quantize.walk import Rounded, round_layers
+from roots_compress.tasks.registry import task_of_model
 
 
 def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
@@ -120,7 +120,9 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
     model, settings = checkpoint.model, config.calibration
     check_budget(model, config)
     block_size = min(settings.block_size, model.config.max_position_embeddings)
-    windows = pack(text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows)
+    windows = task_of_model(checkpoint.model).calibration_windows(
+        text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows
+    )
     if config.compensate and config.scheme != "fp16":
         _check_calibration(model, windows, own_windows(config, model))
     return windows

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from roots_compress.configs.train import TrainConfig
+from roots_compress.errors import InputError
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
@@ -25,7 +26,16 @@ class TrainStage(MakerStage[TrainConfig]):
         return ModelInfo(Limits.of(spec), config.tokenizer.vocab_size, spec)
 
     def check(self, config: TrainConfig, info: ModelInfo) -> ModelInfo:
-        """Return the same shape with other weights."""
+        """Return the same shape with other weights.
+
+        Raises:
+            InputError: text does not say what the model is to give.
+        """
+        if not info.task.predicts:
+            raise InputError(
+                f"text has no labels for {info.task.name}",
+                remedy="Use distill, or prune with recovery: they learn from a teacher.",
+            )
         return replace(info, source=None)
 
     def estimate(self, config: TrainConfig, parameters: float | None, *, device: str) -> Estimate:

@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from roots_compress.models.device import as_multiplied
-from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.ops.heads import LmHead
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.training.memory import hand_back_free_memory
 
 PROJECTED = 1 << 23
@@ -34,18 +33,21 @@ SCORED = 1 << 21
 ROWS = 1 << 12
 """Rows of the head whose gradient is computed at a time."""
 
+Bounded = Callable[[Tensor], Tensor]
+"""Given what the head's matrix gives, the logits."""
+
 TermSums = Callable[[Tensor, slice], Sequence[Tensor]]
 """Given logits `nV`, in float32 or wider, and the positions they belong to: each term's sum over them."""
 
 
 def head_loss(
-    model: RootsForCausalLM, hidden_NW: Tensor, term_sums: TermSums, weights: Sequence[float]
+    model: RootsWithHead, states_NW: Tensor, term_sums: TermSums, weights: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     """Return a weighted sum of terms of the logits, and the terms, each a mean over the positions.
 
     Args:
-        model: its head is applied, in the precision of autocast.
-        hidden_NW: final hidden states; N at least 1.
+        model: its head is applied, its matrix in the precision of autocast. Vectors count as logits.
+        states_NW: final hidden states; N at least 1.
         term_sums: called once for each part of the positions, with gradients enabled.
         weights: one for each term.
 
@@ -53,12 +55,14 @@ def head_loss(
         the total, a scalar through which gradients reach hidden states and head; and the terms `L`, which
         carry none.
     """
-    head = model.lm_head
-    assert head is not None, "a quantized head has no gradient"
+    if model.head_matrix is None:
+        sums = term_sums(model.head_input(states_NW), slice(0, len(states_NW)))
+        means_L = torch.stack([term / len(states_NW) for term in sums])
+        return (means_L * means_L.new_tensor(weights)).sum(), means_L.detach()
+    weight_VW, bias_V = model.head_matrix
     hand_back_free_memory()
-    total, terms_L = _HeadLoss.apply(
-        hidden_NW, head.weight, model.config.spec.head, term_sums, tuple(weights)
-    )
+    read_NW = model.head_input(states_NW)
+    total, terms_L = _HeadLoss.apply(read_NW, weight_VW, bias_V, model.bounded, term_sums, tuple(weights))
     return total, terms_L
 
 
@@ -100,28 +104,34 @@ class _HeadLoss(torch.autograd.Function):
         ctx: Any,
         hidden_NW: Tensor,
         weight_VW: Tensor,
-        head: LmHead,
+        bias_V: Tensor | None,
+        bounded: Bounded,
         term_sums: TermSums,
         weights: tuple[float, ...],
     ) -> tuple[Tensor, Tensor]:
         hidden, weight = as_multiplied(hidden_NW), as_multiplied(weight_VW)
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden_NW = torch.empty_like(hidden) if wants_hidden else None
         # Summed up in the weights' own precision: bfloat16 would lose what later blocks add.
         grad_weight_VW = torch.zeros_like(weight_VW) if wants_weight else None
+        grad_bias_V = torch.zeros_like(bias_V) if wants_bias and bias_V is not None else None
         sums_L: list[Tensor] = []
         for block in chunks(len(hidden), len(weight), PROJECTED):
             # In place of the logits come their gradients.
             logits_nV = hidden[block] @ weight.T
             for rows in chunks(len(logits_nV), len(weight), SCORED):
                 part = slice(block.start + rows.start, block.start + rows.stop)
-                sums, logits_nV[rows] = _scored(logits_nV[rows], head, part, term_sums, weights)
+                wanted_V = bias_V if wants_bias else None
+                sums, gradients = _scored(logits_nV[rows], bounded, wanted_V, part, term_sums, weights)
                 sums_L.append(sums)
+                logits_nV[rows] = gradients[0]
+                if grad_bias_V is not None:
+                    grad_bias_V += gradients[1]
             if grad_hidden_NW is not None:
                 torch.mm(logits_nV, weight, out=grad_hidden_NW[block])
             if grad_weight_VW is not None:
                 _add_product(grad_weight_VW, logits_nV, hidden[block])
-        ctx.grads = grad_hidden_NW, grad_weight_VW
+        ctx.grads = grad_hidden_NW, grad_weight_VW, grad_bias_V
         ctx.positions = len(hidden)
         terms_L = torch.stack(sums_L).sum(dim=0) / len(hidden)
         ctx.mark_non_differentiable(terms_L)
@@ -134,26 +144,28 @@ class _HeadLoss(torch.autograd.Function):
         gradients, ctx.grads = ctx.grads, None
         assert gradients is not None, "a chunked loss can be differentiated once"
         hand_back_free_memory()  # what scoring left, before the layers' gradients are made
-        grad_hidden_NW, grad_weight_VW = gradients
         factor = grad_total / ctx.positions
         for gradient in gradients:
             if gradient is not None:
                 gradient.mul_(factor)
-        return grad_hidden_NW, grad_weight_VW, None, None, None
+        return *gradients, None, None, None
 
 
 def _scored(
-    logits_nV: Tensor, head: LmHead, part: slice, term_sums: TermSums, weights: tuple[float, ...]
-) -> tuple[Tensor, Tensor]:
-    """Return the sums of the terms `L`, and the gradient of their weighted sum in the given logits, `nV`."""
-    scaled_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32), copy=True)
-    scaled_nV = scaled_nV.mul_(head.scale).requires_grad_()
+    logits_nV: Tensor,
+    bounded: Bounded,
+    bias_V: Tensor | None,
+    part: slice,
+    term_sums: TermSums,
+    weights: tuple[float, ...],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the sums of the terms `L`, and the gradients of their weighted sum: in the logits, the bias."""
+    wide_nV = logits_nV.to(torch.promote_types(logits_nV.dtype, torch.float32), copy=True).requires_grad_()
     with torch.enable_grad():
-        capped_nV = scaled_nV if head.softcap is None else head.softcap * torch.tanh(scaled_nV / head.softcap)
-        terms = term_sums(capped_nV, part)
+        terms = term_sums(bounded(wide_nV), part)
         total = torch.stack([weight * term for weight, term in zip(weights, terms, strict=True)]).sum()
-    (grad_nV,) = torch.autograd.grad(total, scaled_nV)
-    return torch.stack([term.detach() for term in terms]), grad_nV.mul_(head.scale)
+    gradients = torch.autograd.grad(total, wide_nV if bias_V is None else (wide_nV, bias_V))
+    return torch.stack([term.detach() for term in terms]), gradients
 
 
 def _add_product(sum_VW: Tensor, grad_nV: Tensor, hidden_nW: Tensor) -> None:

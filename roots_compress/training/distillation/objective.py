@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.configs.training import DistillLossConfig
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
 from roots_compress.training.batches import Batch
-from roots_compress.training.distillation.divergence import divergence
+from roots_compress.training.distillation.divergence import cosine_distance, divergence
 from roots_compress.training.distillation.head import head_loss
 from roots_compress.training.distillation.samples import sample_continuations
 from roots_compress.training.distillation.signals import (
@@ -36,6 +36,8 @@ from roots_compress.training.objective import Loss, Objective, cross_entropy_sum
 
 Compared = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """Given the student's logits at a chunk of positions: the log-probabilities of student and teacher there."""
+Distance = Callable[[Tensor, slice], Tensor]
+"""Given the student's logits or vectors at a chunk of positions: how far from the teacher's, in sum."""
 
 
 class Distillation(Objective):
@@ -57,8 +59,8 @@ class Distillation(Objective):
 
     def __init__(
         self,
-        teacher: RootsForCausalLM | TeacherCache,
-        student: RootsForCausalLM,
+        teacher: RootsWithHead | TeacherCache,
+        student: RootsWithHead,
         config: DistillLossConfig,
         *,
         seed: int,
@@ -66,7 +68,7 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         self.config, self.seed = config, seed
-        self.teacher: RootsForCausalLM | None = None
+        self.teacher: RootsWithHead | None = None
         self.cache: TeacherCache | None = None
         self.maps = nn.ModuleList()
         if isinstance(teacher, TeacherCache):
@@ -74,7 +76,7 @@ class Distillation(Objective):
             self.cache = teacher
             return
         # Rows beyond the teacher's are of no token: they fill a student's tables up to a round number.
-        assert teacher.config.vocab_size <= student.config.vocab_size
+        assert teacher.outcomes <= student.outcomes
         self.teacher = teacher.eval().requires_grad_(False)
         self.matches = matched_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
         widths = student.config.hidden_size, teacher.config.hidden_size
@@ -95,17 +97,19 @@ class Distillation(Objective):
             self.teacher.eval()
         return self
 
-    def forward(self, model: RootsForCausalLM, batch: Batch) -> Loss:
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the weighted loss of a batch, and its terms."""
         config = self.config
         sampled = self._may_write(batch)
         if sampled is not None:
-            rows = model.config.vocab_size if self.teacher is None else self.teacher.config.vocab_size
+            rows = model.outcomes if self.teacher is None else self.teacher.outcomes
+            assert isinstance(model, RootsForCausalLM), "no other model writes text"
             batch = sample_continuations(model, batch, sampled, vocab_size=rows)
         student = run(model, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0)
         teacher = self._run_teacher(batch)
-        # What the student wrote is no text to be learnt by heart.
-        weights = {} if sampled else {"cross_entropy": config.cross_entropy_weight}
+        # What the student wrote is no text to be learnt by heart, and no text says what its vector is.
+        told = sampled is None and model.head_matrix is not None
+        weights = {"cross_entropy": config.cross_entropy_weight} if told else {}
         if config.divergence_weight:
             weights["divergence"] = config.divergence_weight
         total, parts = self._head_terms(model, student, teacher, batch, weights)
@@ -139,26 +143,41 @@ class Distillation(Objective):
 
     def _head_terms(
         self,
-        model: RootsForCausalLM,
+        model: RootsWithHead,
         student: Signals,
         teacher: Signals | None,
         batch: Batch,
         weights: dict[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of what is computed from logits, and its terms."""
-        config, targets_N = self.config, batch.targets_N
-        compared = self._compared(teacher, batch) if "divergence" in weights else None
+        if not weights:
+            return student.final_NW.new_zeros(()), {}
+        targets_N = batch.targets_N
+        distance = self._distance(teacher, batch) if "divergence" in weights else None
 
         def term_sums(logits_nV: Tensor, part: slice) -> list[Tensor]:
             sums = [cross_entropy_sum(logits_nV, targets_N[part])] if "cross_entropy" in weights else []
-            if compared is not None:
-                distances_n = divergence(*compared(logits_nV, part), config.divergence)
-                # T^2 keeps the gradient's size independent of the temperature (Hinton et al. 2015).
-                sums.append(distances_n.sum() * config.temperature**2)
+            if distance is not None:
+                sums.append(distance(logits_nV, part))
             return sums
 
         total, terms_L = head_loss(model, student.final_NW, term_sums, tuple(weights.values()))
         return total, dict(zip(weights, terms_L, strict=True))
+
+    def _distance(self, teacher: Signals | None, batch: Batch) -> Distance:
+        """Return what tells how far the student is from its teacher."""
+        if self.teacher is not None and self.teacher.head_matrix is None:
+            assert teacher is not None
+            vectors_NW = teacher.final_NW
+            return lambda student_nW, part: cosine_distance(student_nW, vectors_NW[part]).sum()
+        compared, config = self._compared(teacher, batch), self.config
+
+        def distance(logits_nV: Tensor, part: slice) -> Tensor:
+            distances_n = divergence(*compared(logits_nV, part), config.divergence)
+            # T^2 keeps the gradient's size independent of the temperature (Hinton et al. 2015).
+            return distances_n.sum() * config.temperature**2
+
+        return distance
 
     def _compared(self, teacher: Signals | None, batch: Batch) -> Compared:
         temperature = self.config.temperature
@@ -169,7 +188,7 @@ class Distillation(Objective):
         assert self.teacher is not None
         assert teacher is not None
         theirs = logits_of_teacher(self.teacher, teacher.final_NW)
-        rows = self.teacher.config.vocab_size
+        rows = self.teacher.outcomes
         return lambda logits_nV, part: log_probs_of_teacher(theirs.at(part), logits_nV[:, :rows], temperature)
 
     def _inner_terms(
@@ -200,11 +219,13 @@ class Distillation(Objective):
     def _relation_term(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """Return the divergence averaged over positions and over queries, keys and values."""
         assert self.teacher is not None
-        most = self.teacher.config.spec.attentions()[-1].heads
+        last = self.teacher.config.spec.attentions()[-1]
         means = []
         for student_BTC, teacher_BTC in zip(student.projections, teacher.projections, strict=True):
-            heads = relation_heads(student_BTC.shape[-1], teacher_BTC.shape[-1], most)
-            distance_BT = relation_divergence(student_BTC, teacher_BTC, batch.segment_ids_BT, heads)
+            heads = relation_heads(student_BTC.shape[-1], teacher_BTC.shape[-1], last.heads)
+            distance_BT = relation_divergence(
+                student_BTC, teacher_BTC, batch.segment_ids_BT, heads, causal=last.causal
+            )
             means.append(distance_BT[batch.scored_BT].mean())
         return torch.stack(means).mean()
 

@@ -48,10 +48,12 @@ def sample_continuations(
     sampled_BS = torch.cat(tokens, dim=1)
     ends = torch.tensor(_end_of_text(model), dtype=sampled_BS.dtype, device=sampled_BS.device)
     ended_BS = torch.isin(sampled_BS, ends).long()
-    labels_BS = sampled_BS.masked_fill(ended_BS.cumsum(dim=1) > ended_BS, IGNORED_LABEL)
+    targets_BT = torch.full_like(batch.input_ids_BT, IGNORED_LABEL)
+    after_end_BS = ended_BS.cumsum(dim=1) > ended_BS
+    targets_BT[:, given - 1 : -1] = sampled_BS.masked_fill(after_end_BS, IGNORED_LABEL)
     return Batch(
         input_ids_BT=torch.cat((prompt_BP, sampled_BS), dim=1),
-        labels_BT=torch.cat((torch.full_like(prompt_BP, IGNORED_LABEL), labels_BS), dim=1),
+        targets_BT=targets_BT,
         segment_ids_BT=torch.cat((segments_BP, segments_BP[:, -1:].expand_as(sampled_BS)), dim=1),
         rows=(),
         first=batch.first,

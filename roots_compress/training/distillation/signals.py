@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from roots_compress.models.attention import Visibility
 from roots_compress.models.blocks.attention import AttentionBlock
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.training.batches import Batch
 
 RIDGE = 1e-5
@@ -29,15 +29,15 @@ class Signals:
     """What one forward pass gives a loss to work on."""
 
     final_NW: Tensor
-    """Normed final hidden states at the scored positions."""
+    """What the head works on at the scored positions: normed final hidden states, or vectors of texts."""
     states: tuple[Tensor, ...]
     """Where asked for: the residual stream `NW` after each layer, at the scored positions."""
     projections: tuple[Tensor, ...]
     """Where asked for: queries, keys and values `BTC` of the last attention, before rotary positions."""
 
 
-def run(model: RootsForCausalLM, batch: Batch, *, states: bool = False, projections: bool = False) -> Signals:
-    """Run the decoder without its head."""
+def run(model: RootsWithHead, batch: Batch, *, states: bool = False, projections: bool = False) -> Signals:
+    """Run the model without its head."""
     with _outputs_of(_last_attention(model) if projections else ()) as outputs:
         output = model.model(
             input_ids=batch.input_ids_BT,
@@ -47,13 +47,13 @@ def run(model: RootsForCausalLM, batch: Batch, *, states: bool = False, projecti
         )
     scored_BT = batch.scored_BT
     return Signals(
-        output.last_hidden_state[scored_BT],
+        model.states_at(output.last_hidden_state, scored_BT, batch.segment_ids_BT),
         tuple(state_BTW[scored_BT] for state_BTW in (output.hidden_states or ())[1:]),
         tuple(outputs),
     )
 
 
-def _last_attention(model: RootsForCausalLM) -> list[nn.Linear]:
+def _last_attention(model: RootsWithHead) -> list[nn.Linear]:
     """Return the linear layers that make queries, keys and values of the last attention."""
     blocks = [half.block for layer in model.model.layers for half in layer.halves]
     return [block for block in blocks if isinstance(block, AttentionBlock)][-1].readers()
@@ -86,7 +86,7 @@ def relation_heads(student: int, teacher: int, most: int) -> int:
 
 
 def relation_divergence(
-    student_BTC: Tensor, teacher_BTC: Tensor, segment_ids_BT: Tensor, heads: int
+    student_BTC: Tensor, teacher_BTC: Tensor, segment_ids_BT: Tensor, heads: int, *, causal: bool = True
 ) -> Tensor:
     """Return KL(teacher || student) of the self-relations at each position, `BT`, averaged over heads.
 
@@ -98,12 +98,13 @@ def relation_divergence(
     Args:
         student_BTC: queries, keys or values; their width may differ from the teacher's.
         teacher_BTC: the same of the teacher.
-        segment_ids_BT: tokens see those before them in their own document.
+        segment_ids_BT: tokens see those of their own document.
         heads: A; divides both widths.
+        causal: whether tokens see those before them only.
     """
-    visible_B1TT = Visibility(
-        segment_ids_BT.shape[1], torch.ones_like(segment_ids_BT, dtype=torch.bool), None, segment_ids_BT
-    ).mask()
+    everywhere_BT = torch.ones_like(segment_ids_BT, dtype=torch.bool)
+    tokens = segment_ids_BT.shape[1]
+    visible_B1TT = Visibility(tokens, everywhere_BT, None, segment_ids_BT, causal).mask()
     rows = [
         checkpoint(_window_divergence, *row, heads, use_reentrant=False, preserve_rng_state=False)
         for row in zip(student_BTC, teacher_BTC, visible_B1TT, strict=True)

@@ -5,7 +5,7 @@ The one way in which `distill` and the recovery of `prune` learn from a teacher.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import TextSplit
-from roots_compress.data.packing import pack
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import located
 from roots_compress.models.device import autocast, resolve_precision
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.signals import least_squares_maps, matched_layers, run
@@ -30,14 +29,17 @@ from roots_compress.training.distillation.teacher_text import with_teacher_text
 from roots_compress.training.loop import check_trainable, fit, windows_needed
 from roots_compress.training.summary import FitSummary
 
+WindowMaker = Callable[..., PackedWindows]
+"""Makes windows to learn from, as `Task.training_windows` does."""
 MAP_TOKENS = 1 << 14
 """Tokens of text that fitted maps are fitted to, about; many times the width of a hidden state."""
 
 
 def teach(
-    student: RootsForCausalLM,
+    student: RootsWithHead,
     teacher: Checkpoint,
     text: TextSplit,
+    windows_of: WindowMaker,
     loss: DistillLossConfig,
     training: TrainingConfig,
     *,
@@ -54,6 +56,7 @@ def teach(
         student: float32 weights and the teacher's vocabulary.
         teacher: float weights; frozen while the student learns.
         text: its training part is read.
+        windows_of: makes windows of it, as the model's task does.
         loss: the objective, and whether the teacher is asked once or runs along.
         training: the training loop.
         device: as `resolve_device` returns it.
@@ -67,24 +70,30 @@ def teach(
         InputError, StageError: as `with_teacher_text`, `cached_teacher` and `fit` raise them, keys beginning
             with `loss` and `training`; or the text is too short.
     """
+    if student.head_matrix is None:
+        with located(("loss",)):
+            loss.require_teacher()
     needed = windows_needed(training)
     given = max(1, round((1 - loss.teacher_text_ratio) * needed))
-    windows = pack(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
+    windows = windows_of(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
     with located(("training",)):
         check_trainable(student, windows)
         precision = resolve_precision(training.precision, device)
-    windows = with_teacher_text(
-        windows,
-        teacher,
-        loss.teacher_text_ratio,
-        limit=needed - given,
-        device=device,
-        seed=seed,
-        work=work,
-        console=console,
-    )
-    source: RootsForCausalLM | TeacherCache = teacher.model
+    if loss.teacher_text_ratio:
+        windows = with_teacher_text(
+            windows,
+            teacher,
+            loss.teacher_text_ratio,
+            limit=needed - given,
+            device=device,
+            seed=seed,
+            work=work,
+            console=console,
+        )
+    source: RootsWithHead | TeacherCache = teacher.model
     if loss.top_k is not None and loss.divergence_weight:
+        # The teacher is asked once: what it says is of the windows as they were then.
+        windows = windows.fixed()
         with located(("loss",)):
             cache = cached_teacher(
                 teacher.model,
@@ -121,8 +130,8 @@ def teach(
 
 
 def fitted_maps(
-    student: RootsForCausalLM,
-    teacher: RootsForCausalLM,
+    student: RootsWithHead,
+    teacher: RootsWithHead,
     windows: PackedWindows,
     training: TrainingConfig,
     *,

@@ -16,7 +16,7 @@ from roots_compress.configs.training import DistillLossConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.device import Precision, autocast
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.progress import track
 from roots_compress.results import Json
 from roots_compress.system.machine import library_versions, own_instruction_set
@@ -32,7 +32,7 @@ BATCH_SIZE = 4
 
 
 def cached_teacher(
-    teacher: RootsForCausalLM,
+    teacher: RootsWithHead,
     windows: PackedWindows,
     config: DistillLossConfig,
     folder: Path,
@@ -63,7 +63,7 @@ def cached_teacher(
         StageError: the teacher's logits are not finite, or the disk failed.
     """
     assert config.top_k is not None
-    vocab_size = teacher.config.vocab_size
+    vocab_size = teacher.outcomes
     config.require_vocabulary(vocab_size)
     order = BatchOrder(windows, seed=seed)
     identity: dict[str, Json] = {
@@ -108,14 +108,14 @@ def _place(device: str) -> dict[str, Json]:
     }
 
 
-def logits_of_teacher(teacher: RootsForCausalLM, final_NU: Tensor) -> BlockByBlock:
+def logits_of_teacher(teacher: RootsWithHead, final_NU: Tensor) -> BlockByBlock:
     """Return what gives the logits of a teacher whose final hidden states are given."""
 
     @torch.no_grad()
     def project(block: slice) -> Tensor:
         return teacher.project(final_NU[block])
 
-    return BlockByBlock(project, len(final_NU), teacher.config.vocab_size)
+    return BlockByBlock(project, len(final_NU), teacher.outcomes)
 
 
 def log_probs_of_teacher(
@@ -134,7 +134,7 @@ def log_probs_of_cache(
 
 
 def _targets(
-    teacher: RootsForCausalLM, order: BatchOrder, part: Part, config: DistillLossConfig, device: str
+    teacher: RootsWithHead, order: BatchOrder, part: Part, config: DistillLossConfig, device: str
 ) -> tuple[Tensor, Tensor]:
     """Return what a part holds: tokens `Nk` and log-probabilities `NK`."""
     assert config.top_k is not None
@@ -143,7 +143,7 @@ def _targets(
     for first in range(part.first, part.stop, BATCH_SIZE):
         rows = range(first, min(first + BATCH_SIZE, part.stop))
         final_NU = run(teacher, order.at(rows, device)).final_NW
-        for piece in chunks(len(final_NU), teacher.config.vocab_size, PROJECTED):
+        for piece in chunks(len(final_NU), teacher.outcomes, PROJECTED):
             log_probs_nV = soften(teacher.project(final_NU[piece]), config.temperature)
             tokens_nk, log_probs_nK = top_k_with_tail(log_probs_nV, config.top_k)
             # One NaN or infinity among the logits makes every log-probability NaN.

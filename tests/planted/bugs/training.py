@@ -57,7 +57,13 @@ BUGS = (
         "distillation scales, directions and padding",
         "Positions that are not to be scored are compared with the teacher all the same.",
         FailingTest("test_a_prompt_is_not_scored"),
-        (Change("training.batches", "self.labels_BT[:, 1:] != IGNORED_LABEL", "True"),),
+        (
+            Change(
+                "data.windows",
+                "np.where(scored_NT[:, 1:], input_ids_NT[:, 1:], IGNORED_LABEL)",
+                "input_ids_NT[:, 1:]",
+            ),
+        ),
     ),
     Bug(
         "mean-of-means",

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from roots_compress.data.windows import PackedWindows
+from roots_compress.data.windows import PackedWindows, following
 from roots_compress.errors import StageError
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.spec import Place
@@ -28,7 +28,7 @@ WIDE = shape(kv_groups=2, queries=2, mlp_channels=48)
 
 def make_windows() -> PackedWindows:
     ids = tiny_tokens(12, 32).numpy()
-    return PackedWindows(input_ids=ids, labels=ids, segment_ids=ids * 0)
+    return PackedWindows(ids, following(ids, ids >= 0), ids * 0)
 
 
 def cut(

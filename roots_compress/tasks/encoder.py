@@ -1,0 +1,105 @@
+"""What the tasks of encoders share: models that read whole texts at once, without a cache.
+
+Shape legend: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from roots_compress.runtime.encoder import ENCODER_INPUTS, Encoder, OnnxEncoder
+from roots_compress.runtime.prompts import check_finite
+from roots_compress.tasks.base import Axes, Outputs, ParityScript, ParityShape, Task
+from roots_compress.tasks.figures import Workload
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from roots_compress.models.modeling import RootsWithHead
+    from roots_compress.results import Protocol
+
+BATCH = 8
+"""Texts that are read together in the workload of a batch."""
+TOGETHER = Workload(
+    "encode_batch",
+    "encode_batch_tokens_per_second",
+    f"{BATCH} texts tok/s",
+    f"Encoding {BATCH} texts at once, tokens a second",
+    "token",
+)
+ALONE = Workload("encode", "encode_tokens_per_second", "encode tok/s", "Encoding, tokens a second", "token")
+LONGEST_ROW, SHORTEST_ROW = 40, 7
+"""Tokens of the rows of a parity check; fewer where the model reads fewer."""
+
+
+class EncoderTask(Task[Encoder]):
+    """A task of models that read whole texts."""
+
+    output: ClassVar[str] = "logits"
+    """The output of the graph that is served."""
+    workloads: ClassVar[tuple[Workload, ...]] = (TOGETHER, ALONE)
+
+    def inputs(self, layers: int) -> Axes:
+        """Return tokens, mask and token types."""
+        return {name: {0: "batch_size", 1: "sequence_length"} for name in ENCODER_INPUTS}
+
+    def open_graph(
+        self, graph: Path, *, threads: int | None = None, provider: Literal["auto", "cpu", "cuda"] = "auto"
+    ) -> Encoder:
+        """Open an encoder with this task's output; see `OnnxEncoder.open`."""
+        return OnnxEncoder.open(graph, self.output, threads=threads, provider=provider)
+
+    def serve_model(self, model: RootsWithHead) -> Encoder:
+        """Return the checkpoint's own model as an engine."""
+        from roots_compress.runtime.torch_encoder import TorchEncoder
+
+        return TorchEncoder(model)
+
+    def require_sound(self, engine: Encoder) -> None:
+        """Encode two tokens, and check what comes out."""
+        check_finite(engine.encode(np.zeros((1, 2), dtype=np.int64)))
+
+    def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
+        """Return the lengths, none longer than the model reads; nothing is decoded."""
+        return sorted({min(context, longest) for context in contexts})
+
+    def run_workloads(
+        self, engine: Encoder, tokens_1T: NDArray[np.int64], length: int, decode_tokens: int
+    ) -> tuple[tuple[int, float], ...]:
+        """Encode texts of `length` tokens: several at once, or one."""
+        done = []
+        for workload in self.workloads:
+            rows = BATCH if workload is TOGETHER else 1
+            tokens_BT = np.repeat(tokens_1T[:, :length], rows, axis=0)
+            began = time.perf_counter()
+            engine.encode(tokens_BT)
+            done.append((rows * length, time.perf_counter() - began))
+        return tuple(done)
+
+    def parity_shapes(self, longest: int) -> tuple[ParityShape, ...]:
+        """Return one token, one row and a ragged batch."""
+        longest = min(LONGEST_ROW, longest)
+        return (
+            ParityShape("one token", 1, 1, 1),
+            ParityShape("one row", 1, longest, longest),
+            ParityShape("ragged batch", 3, longest, min(SHORTEST_ROW, longest)),
+        )
+
+    def parity_runs(self, engine: Encoder, script: ParityScript) -> Iterator[tuple[str, Outputs, int]]:
+        """Run a script the only way there is."""
+        yield "whole", self.parity_output(engine, script), 0
+
+    def speed_caption(self, protocol: Protocol) -> str:
+        """Say what speed was measured on."""
+        contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
+        threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
+        batches = f"one text, and {BATCH} at once" if TOGETHER in self.workloads else "one text"
+        return (
+            f"Speed: {batches}, {threads}, medians of {protocol.repeats} interleaved repeats, for texts of "
+            f"{contexts} tokens. Encode gain: over the baseline, for one text of the longest of them."
+        )

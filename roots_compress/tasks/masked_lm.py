@@ -1,0 +1,118 @@
+"""Masked language models: each token is predicted from all others of its text.
+
+Shape legend: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from roots_compress.runtime.encoder import Encoder
+from roots_compress.tasks.base import Axes, Outputs, ParityScript
+from roots_compress.tasks.encoder import ALONE, EncoderTask
+from roots_compress.tasks.figures import Metric, Workload
+from roots_compress.tasks.perplexity import LOGITS_BYTES, exponential, negative_log_likelihood
+
+if TYPE_CHECKING:
+    from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.data.documents import Document
+    from roots_compress.data.windows import EvaluationWindows, PackedWindows
+    from roots_compress.progress import Progress
+    from roots_compress.results import Protocol
+    from roots_compress.training.objective import Objective
+
+HIDDEN = 8
+"""Most tokens of a text that are hidden in turn: each takes a pass of its own."""
+
+
+class MaskedLM(EncoderTask):
+    """Prediction of hidden tokens: pseudo-perplexity, and the speed of reading a text."""
+
+    name = "masked_lm"
+    heads: ClassVar[tuple[str, ...]] = ("ForMaskedLM",)
+    head_kind = "masked_lm"
+    optimum_name = "fill-mask"
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("pseudo_perplexity", "pseudo-perplexity", "lower"),)
+    # Logits of a whole vocabulary for each token of several texts would be all that memory tells of.
+    workloads: ClassVar[tuple[Workload, ...]] = (ALONE,)
+    # Nats a token.
+    agreement = (1e-3, 0.1)
+
+    def outputs(self, layers: int) -> Axes:
+        """Return the logits of every position."""
+        return {self.output: {0: "batch_size", 1: "sequence_length"}}
+
+    def examples(
+        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
+    ) -> EvaluationWindows:
+        """Return paragraphs of held-out text, and which of their tokens are hidden in turn.
+
+        `windows` is how many paragraphs there are, and `block_size` the most tokens of each.
+
+        Raises:
+            InputError: there is no text, or no room for one, or the tokenizer has no mask token.
+        """
+        from roots_compress.data.texts import evaluation_texts, masked_texts
+
+        texts = evaluation_texts(documents, tokenizer, longest=config.block_size, limit=config.windows)
+        return masked_texts(texts, tokenizer, most=HIDDEN)
+
+    def quality(
+        self, engine: Encoder, examples: EvaluationWindows, *, progress: Progress | None = None
+    ) -> dict[str, float]:
+        """Return the pseudo-perplexity (Salazar et al. 2020, Masked Language Model Scoring).
+
+        It is the exponential of the mean negative log-probability of a token given all others of its text. Of
+        a text of more than `HIDDEN` tokens so many, at even distances, stand for all: a pass for each would
+        take time with the square of the length.
+
+        Raises:
+            InputError: a text does not fit the model.
+            StageError: a logit is not finite, or the figure beyond what a double holds.
+        """
+        from roots_compress.data.texts import MaskedTexts
+
+        assert isinstance(examples, MaskedTexts)
+        rows = max(1, LOGITS_BYTES // (4 * engine.vocab_size * examples.input_ids.shape[1]))
+        total = 0.0
+        for start in range(0, len(examples.hidden), rows):
+            text_B, place_B = examples.hidden[start : start + rows].T
+            tokens = int(examples.mask[text_B].sum(axis=1).max())
+            read_BT = examples.input_ids[text_B, :tokens]
+            every_B = np.arange(len(text_B))
+            targets_B = read_BT[every_B, place_B]
+            read_BT[every_B, place_B] = examples.mask_id
+            logits_BTV = engine.encode(read_BT, examples.mask[text_B, :tokens])
+            total += negative_log_likelihood(logits_BTV[every_B, place_B], targets_B)
+            if progress is not None:
+                progress(start + len(text_B), len(examples.hidden))
+        return {"pseudo_perplexity": exponential(total / examples.scored_tokens)}
+
+    def parity_output(self, engine: Encoder, script: ParityScript) -> Outputs:
+        """Return the logits of every position, `(B, T, V)`."""
+        return engine.encode(script.input_ids, script.mask)
+
+    def training_windows(
+        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
+    ) -> PackedWindows:
+        """Return windows that hide other tokens in every epoch; see `pack_masked`."""
+        from roots_compress.data.masking import pack_masked
+
+        return pack_masked(documents, tokenizer, block_size, seed=seed, limit=limit)
+
+    def objective(self) -> Objective:
+        """Return cross-entropy at the hidden tokens."""
+        from roots_compress.training.objective import CrossEntropy
+
+        return CrossEntropy()
+
+    def caption(self, protocol: Protocol) -> str:
+        """Say what pseudo-perplexity and speed were measured on."""
+        return (
+            f"Pseudo-perplexity through the ONNX graph: of {protocol.windows} paragraphs of at most "
+            f"{protocol.block_size} tokens of {protocol.text} {HIDDEN} tokens each, or all of a shorter one, "
+            f"hidden in turn. {self.speed_caption(protocol)}"
+        )
