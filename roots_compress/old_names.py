@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 NAMES = {
     "roots_compress.data.config": "roots_compress.configs.data",
@@ -28,7 +29,8 @@ class OldNames:
         """Return how to import one of the old names; None for any other."""
         if fullname not in NAMES:
             return None
-        return ModuleSpec(fullname, self, is_package=fullname == "roots_compress.model")
+        loader: Any = self  # By its methods: deriving it from importlib's own would take an import at start.
+        return ModuleSpec(fullname, loader, is_package=fullname == "roots_compress.model")
 
     def create_module(self, _spec: ModuleSpec) -> None:
         """Leave it to Python to make the empty one."""
