@@ -21,7 +21,7 @@ NAMES = {
 OK = 0
 QUICK = [
     *("--weights-only", "--set", "calibration.windows=2", "--set", "calibration.block_size=16"),
-    *("--set", "own_windows=0"),
+    *("--set", "own_windows=2"),
 ]
 """Nothing is timed, and little is read."""
 
@@ -62,7 +62,7 @@ def test_models_and_graphs_may_be_in_folders_of_any_name(
     shutil.copytree(model, odd / "model")
     shutil.copytree(graph, odd / "graph")
     shutil.copyfile(model.parent / "text.txt", odd / "text.txt")
-    text = ["--data", odd / "text.txt", "--windows", "2", "--block-size", "16"]
+    text: list[str | Path] = ["--data", odd / "text.txt", "--windows", "2", "--block-size", "16"]
     verbs: list[list[str | Path]] = [
         ["export", odd / "model", "--out", odd / "exported"],
         ["generate", odd / "graph", "-p", "The quick", "--max-new-tokens", "2"],
@@ -186,7 +186,7 @@ def test_no_room_for_temporary_files_names_their_folder(
 
     # A file of a page shows that the folder can be written to, as tempfile asks.
     small: tuple[Step, ...] = (("small_disk", place, options), ("temporary_files_in", place))
-    text = ["--data", model.parent / "text.txt", "--windows", "2", "--block-size", "16"]
+    text: list[str | Path] = ["--data", model.parent / "text.txt", "--windows", "2", "--block-size", "16"]
     verbs: list[list[str | Path]] = [
         ["generate", graph, "-p", "The"],
         ["import", model, "--out", tmp_path / "out"],
