@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.commands import Commands
+from tests.forked import share_with_children
 
 if TYPE_CHECKING:
     from roots_compress.configs.recipe.schema import Recipe
@@ -21,6 +22,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start as well.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off libraries and tests, in this process and in those that it forks."""
+    share_with_children()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """No test pulls the plug: those of lost power replay what was done in a model of a disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

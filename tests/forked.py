@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -9,6 +10,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
+
+
+def share_with_children() -> None:
+    """Keep the garbage collector off what there is: what it looks at in a forked child is copied."""
+    gc.collect()
+    gc.freeze()
 
 
 def be_the_command(

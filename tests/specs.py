@@ -1,44 +1,89 @@
-"""Specifications that version 1's fields do not reach: norms in other places, experts."""
+"""Specifications that version 1's fields do not reach: norms in other places, caps, experts, encoders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, LmHead, MaskedLmHead
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import ModelSpec, Norm, Sublayer
+from roots_compress.models.spec import Head, ModelSpec, Norm, Sublayer
 from tests.tiny import tiny_config
 
-NORM = Norm()
-EXPERTS = Moe(experts=4, chosen=2, channels=24)
+LAYER_NORM = Norm(kind="layer_norm")
+OVER_PROJECTIONS = QkNorm(over="projection")
 
 
 def spec_of(change: Callable[[Sublayer], Sublayer], **fields: Any) -> ModelSpec:
-    """Return the specification of a tiny model, every sublayer of it changed."""
+    """Return the tiny specification, each of its sublayers changed by a function."""
     spec = tiny_config(**fields).spec
     return spec.with_layers(tuple(tuple(map(change, layer)) for layer in spec.layers))
 
 
-def with_projection_norms(sublayer: Sublayer) -> Sublayer:
-    """Norm queries and keys over all heads at once."""
-    if isinstance(sublayer.op, Attention):
-        return changed(sublayer, op=changed(sublayer.op, qk_norm=QkNorm(over="projection")))
-    return sublayer
+def with_attention(kv_heads: int = 1, **changes: Any) -> ModelSpec:
+    """Return the tiny specification with other numbers of its attentions."""
+
+    def change(each: Sublayer) -> Sublayer:
+        if not isinstance(each.op, Attention):
+            return each
+        return changed(each, op=changed(each.op, kv_heads=kv_heads, **changes))
+
+    return spec_of(change)
 
 
-def with_experts(sublayer: Sublayer) -> Sublayer:
-    """Put a mixture of experts in the place of the feed-forward block."""
-    return sublayer if isinstance(sublayer.op, Attention) else changed(sublayer, op=EXPERTS)
+def with_experts(experts: int = 4, chosen: int = 2, channels: int = 24) -> ModelSpec:
+    """Return the tiny specification with a mixture of experts in place of each feed-forward block."""
+    moe = Moe(experts=experts, chosen=chosen, channels=channels)
+    return spec_of(lambda each: each if isinstance(each.op, Attention) else changed(each, op=moe))
+
+
+def gemma() -> ModelSpec:
+    """Return one with norms after its blocks too, and caps on logits."""
+    spec = spec_of(lambda each: changed(each, post_norm=each.pre_norm))
+    return changed(spec, head=LmHead(softcap=3.0))
+
+
+def bert(head: Head | None = None, *, tied: bool = True) -> ModelSpec:
+    """Return an encoder that normalises its embeddings, and the stream after each addition."""
+
+    def change(each: Sublayer) -> Sublayer:
+        op = changed(each.op, causal=False) if isinstance(each.op, Attention) else each.op
+        return changed(each, op=op, pre_norm=None, stream_norm=LAYER_NORM)
+
+    spec = spec_of(change).with_embeddings(norm=LAYER_NORM, token_types=2, positions=128)
+    stack = changed(spec.stack, final_norm=None)
+    return changed(spec, stacks={"encoder": stack}, head=head or EmbeddingHead(), tied=tied)
+
+
+def stream_norms() -> ModelSpec:
+    """Return a causal LM that normalises the stream after each addition, and nothing else."""
+    spec = spec_of(lambda each: changed(each, pre_norm=None, stream_norm=LAYER_NORM))
+    return changed(spec, stacks={"decoder": changed(spec.stack, final_norm=None)})
 
 
 SPECS: dict[str, dict[str, Any]] = {
-    "norms over the projection": {"spec": spec_of(with_projection_norms)},
-    "norms of outputs": {"spec": spec_of(lambda each: changed(each, post_norm=NORM))},
+    "norms over the projection": {"spec": with_attention(kv_heads=2, qk_norm=OVER_PROJECTIONS)},
+    "norms of outputs": {"spec": spec_of(lambda each: changed(each, post_norm=Norm()))},
     "norms of the stream": {
-        "spec": spec_of(lambda each: changed(each, pre_norm=None, stream_norm=NORM), attention_bias=True)
+        "spec": spec_of(lambda each: changed(each, pre_norm=None, stream_norm=Norm()), attention_bias=True)
     },
-    "experts": {"spec": spec_of(with_experts)},
+    "experts": {"spec": with_experts()},
 }
 """Arguments of `tiny_model`, by what is unlike other models."""
+KINDS: dict[str, ModelSpec] = {
+    "post-norms and a capped head": gemma(),
+    "stream norms": stream_norms(),
+    "experts": with_experts(),
+    "partial rotary, norms of whole projections": with_attention(
+        rope=Rope(rotary_dim=4), qk_norm=OVER_PROJECTIONS
+    ),
+}
+"""What each way to quantize must cope with."""
+ENCODERS: dict[str, ModelSpec] = {
+    "masked tokens": bert(MaskedLmHead()),
+    "masked tokens, untied": bert(MaskedLmHead(), tied=False),
+    "labels": bert(ClassificationHead(labels=3)),
+    "embeddings": bert(EmbeddingHead()),
+}

@@ -18,8 +18,7 @@ def test_an_old_name_is_the_module_of_today(old: str, new: str) -> None:
 
 def test_old_names_work_in_a_fresh_process() -> None:
     code = (
-        "from roots_compress.model.checkpoint import load_checkpoint as old;"
-        "import roots_compress.model.modeling;"
-        "from roots_compress.checkpoints.checkpoint import load_checkpoint; assert old is load_checkpoint"
+        "from roots_compress.data.config import DataConfig as old; import roots_compress.model;"
+        "from roots_compress.configs.data import DataConfig; assert old is DataConfig"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

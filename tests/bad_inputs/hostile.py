@@ -100,7 +100,7 @@ def remote_code(bench: Bench, mark: Path, name: str, value: dict[str, Any]) -> C
     (folder / "custom_generate").mkdir()
     (folder / "custom_generate" / "generate.py").write_text(code(mark))
     edit(folder, lambda document: document.update(value), name)
-    return (IMPORT, ("export", "model", "--out", "graph"), ("generate", "model", "-p", "x"))
+    return (IMPORT, ("generate", "model", "-p", "x"))
 
 
 def template(bench: Bench, mark: Path) -> Commands:

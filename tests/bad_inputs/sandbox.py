@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.bad_inputs.cases import USAGE, Bench, Generator, Request, seeded
 from tests.bad_inputs.hostile import HOSTILE, MARK
-from tests.forked import be_the_command
+from tests.forked import be_the_command, share_with_children
 
 MOST_CPU_SECONDS = 5.0
 """A refusal must take less; processor time, because the clock depends on what else the machine does."""
@@ -69,6 +69,11 @@ def warm_up() -> None:
     torch.set_num_threads(1)
 
     _ = transformers.AutoModelForCausalLM, transformers.AutoTokenizer
+    import roots_compress.cli.app
+    import roots_compress.pipeline.verify
+    import roots_compress.search.run  # noqa: F401
+
+    share_with_children()
 
 
 def check(generator: Generator, number: int, good: Path, folder: Path, *, seed: int) -> Verdict:

@@ -203,8 +203,8 @@ def test_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path) -> None
 
 
 def test_header_of_many_tensors_is_quick(tmp_path: Path) -> None:
-    header = {f"t{i}": entry([1], [4 * i, 4 * i + 4]) for i in range(100_000)}
-    assert len(read_header(header_file(tmp_path / "x.safetensors", header, bytes(400_000)))) == 100_000
+    header = {f"t{i}": entry([1], [4 * i, 4 * i + 4]) for i in range(20_000)}
+    assert len(read_header(header_file(tmp_path / "x.safetensors", header, bytes(80_000)))) == 20_000
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "loop", "directory"])

@@ -89,19 +89,17 @@ def test_a_line_ends_as_it_should_on_a_terminal(monkeypatch: pytest.MonkeyPatch)
     assert "".join(written) == "one\ntwo\nthree\ufffdfour\ufffd"
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
-def test_an_encoding_that_lacks_a_character_gets_an_escape(
-    encoding: str, graph: Path, tmp_path: Path
-) -> None:
+def test_an_encoding_that_lacks_a_character_gets_an_escape(graph: Path, tmp_path: Path) -> None:
     line = f"$ROOTS generate {graph} -p '日本' --max-new-tokens 1"
-    ended = shell(line, tmp_path, PYTHONIOENCODING=encoding)
+    ended = shell(line, tmp_path, PYTHONIOENCODING="cp1252")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("\\u65e5\\u672c")
 
 
 def test_a_prompt_of_utf8_is_read_in_the_c_locale(graph: Path, tmp_path: Path) -> None:
     line = f"$ROOTS generate {graph} -p '日本 é' --max-new-tokens 4"
-    assert shell(line, tmp_path, **C_LOCALE, PYTHONIOENCODING="utf-8").stdout == shell(line, tmp_path).stdout
+    written = shell(line, tmp_path, **C_LOCALE, PYTHONIOENCODING="utf-8").stdout
+    assert (0, written) == generate(graph, "-p", "日本 é", "--max-new-tokens", "4")
     ended = shell(f"$ROOTS generate {graph} -p $'\\xff'", tmp_path, **C_LOCALE)
     assert ended.returncode == 2
     assert "--prompt: is not UTF-8 text" in ended.stderr

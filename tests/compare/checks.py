@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.evaluation import evaluation_windows
+from roots_compress.data.special_tokens import stop_ids
 from roots_compress.export.exporter import export_checkpoint
+from roots_compress.runtime.generate import generate
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.text import load_tokenizer, stream_text
 from roots_compress.tasks.perplexity import perplexity
@@ -57,9 +59,14 @@ def assert_like_transformers(
     np.testing.assert_allclose(measured, own_perplexity(theirs, ids(text), bos), rtol=1e-4)
 
     tokenizer = load_tokenizer(folder / "graph")
-    for prompt in PROMPTS:
+    for number, prompt in enumerate(PROMPTS):
+        given = ids(prompt)
+        ends = stop_ids(None, None, tokenizer.eos_token_id)
+        steps = generate(engine, [given], max_new_tokens=NEW_TOKENS, stop_tokens=ends)
+        ours = [*given, *(token for (token,) in steps if token is not None)]
+        assert ours == (greedy if number == 0 else likeliest)(theirs, ours, len(given)), prompt
         written = "".join(stream_text(engine, tokenizer, prompt, max_new_tokens=NEW_TOKENS))
-        assert written == greedy_text(theirs, reference, ids(prompt)), prompt
+        assert written == text_of(ours, len(given), reference, ends), prompt
 
 
 def own_perplexity(model: PreTrainedModel, ids: Sequence[int], bos: int | None) -> float:
@@ -75,18 +82,28 @@ def own_perplexity(model: PreTrainedModel, ids: Sequence[int], bos: int | None) 
     return float(np.exp(np.mean(nats)))
 
 
-def greedy_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: list[int]) -> str:
-    """Return what transformers writes on from a prompt, without what ends it."""
-    given = torch.tensor([prompt])
-    greedy: Any = model.generate
-    written = greedy(
-        given, attention_mask=torch.ones_like(given), max_new_tokens=NEW_TOKENS, do_sample=False
-    )[0].tolist()
+def greedy(model: PreTrainedModel, tokens: list[int], prompt: int) -> list[int]:
+    """Return the first tokens, with what transformers' own loop makes of them."""
+    given = torch.tensor([tokens[:prompt]])
+    loop: Any = model.generate
+    made = loop(given, attention_mask=torch.ones_like(given), max_new_tokens=NEW_TOKENS, do_sample=False)
+    written: list[int] = made[0].tolist()
+    return written
+
+
+def likeliest(model: PreTrainedModel, tokens: list[int], prompt: int) -> list[int]:
+    """Return the first tokens, then the likeliest after each beginning: the loop's, if all are the same."""
+    with torch.no_grad():
+        best = model(torch.tensor([tokens[:-1]])).logits[0].argmax(dim=-1).tolist()
     end = model.generation_config.eos_token_id
-    ends = end if isinstance(end, list) else [end]
-    if written[-1] in ends:
-        written.pop()
-    before = str(tokenizer.decode(prompt, skip_special_tokens=True))
+    assert len(tokens) == prompt + NEW_TOKENS or tokens[-1] in (end if isinstance(end, list) else [end])
+    return [*tokens[:prompt], *best[prompt - 1 :]]
+
+
+def text_of(tokens: list[int], prompt: int, tokenizer: PreTrainedTokenizerFast, ends: Collection[int]) -> str:
+    """Return what follows the prompt, without what ends it."""
+    written = tokens[:-1] if tokens[-1] in ends else tokens
+    before = str(tokenizer.decode(tokens[:prompt], skip_special_tokens=True))
     after = str(tokenizer.decode(written, skip_special_tokens=True))
     assert after.startswith(before)
     return after[len(before) :]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -37,9 +39,19 @@ LINEAR = {"rope_type": "linear", "factor": 4.0}
 Changes = dict[str, Any]
 
 
-def edited(folder: Path, family: str, changes: Changes, **overrides: Any) -> Path:
+@cache
+def saved(family: str) -> dict[str, bytes]:
+    """Return the files of a saved model, by name."""
+    with TemporaryDirectory() as folder:
+        save_source(source_model(family), Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def edited(folder: Path, family: str, changes: Changes) -> Path:
     """Save a model, and change its config.json."""
-    save_source(source_model(family, **overrides), folder)
+    folder.mkdir(exist_ok=True)
+    for name, content in saved(family).items():
+        (folder / name).write_bytes(content)
     path = folder / "config.json"
     config = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not ABSENT}))

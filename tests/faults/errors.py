@@ -77,8 +77,13 @@ def check_errors(scenario: Scenario, folder: Path, *, every: int = 1) -> int:
     return len(cases)
 
 
-def check_lost_writes(scenario: Scenario, folder: Path) -> int:
+def check_lost_writes(scenario: Scenario, folder: Path, *, every: int = 1) -> int:
     """Lose each write of the store, whole and by half; return how many times.
+
+    Args:
+        scenario: what is done.
+        folder: an empty folder to do it in.
+        every: try only one in so many writes.
 
     Raises:
         AssertionError: as `check_errors` does.
@@ -89,7 +94,7 @@ def check_lost_writes(scenario: Scenario, folder: Path) -> int:
         number
         for number, operation in enumerate(operations)
         if operation.kind == "write" and operation.path.name not in STUB_FILES
-    ]
+    ][::every]
     for number in writes:
         for half in (False, True):
             where = f"{scenario.name}, {operations[number].path.name} lost at operation {number}"

@@ -16,15 +16,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from tests.forked import be, be_the_command
+from tests.forked import be, be_the_command, share_with_children
 
 
 def main() -> None:
     """Serve until standard input ends."""
     # What a command would import in its first seconds, so that kills fall on its work.
+    import roots_compress.cli.app
     import roots_compress.pipeline.runner
     import roots_compress.report.text  # noqa: F401
 
+    os.fsync = lambda fd: None  # A dead process loses no write that the system has taken.
+    share_with_children()
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

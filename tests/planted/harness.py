@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from tests.forked import stand_alone
+from tests.forked import share_with_children, stand_alone
 from tests.planted.bug import Bug, FailingTest, Guard
 from tests.symbols import ROOT, find_symbol
 
@@ -61,6 +61,7 @@ def warm_up() -> None:
     torch.set_num_threads(1)
     _ = transformers.AutoModelForCausalLM, transformers.LlamaConfig, transformers.PreTrainedTokenizerFast
     assert "roots_compress" not in sys.modules, "children would have the package as it is here"
+    share_with_children()
 
 
 def check(tests: Sequence[FailingTest], bug: Bug | None = None) -> Answer:

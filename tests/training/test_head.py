@@ -13,10 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.training.distillation import head
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.objective import CrossEntropy, Objective
-from tests.tiny import VOCAB_SIZE, tiny_model
+from tests.tiny import VOCAB_SIZE, tiny_config, tiny_model
 from tests.training.text import as_batch, windows
 
 PROJECTED, SCORED = 14 * VOCAB_SIZE, 4 * VOCAB_SIZE
@@ -44,9 +46,9 @@ def chunked(model: RootsForCausalLM, hidden: Tensor, targets: Tensor) -> tuple[T
 
 @pytest.mark.parametrize("projected", [1 << 24, PROJECTED])
 @pytest.mark.parametrize("scored", [1 << 24, SCORED])
-@pytest.mark.parametrize("logit_scale", [1.0, 0.25])
+@pytest.mark.parametrize("bounds", [LmHead(), LmHead(scale=0.25), LmHead(scale=0.5, softcap=0.7)], ids=str)
 def test_loss_and_gradients_equal_the_plain_ones(
-    monkeypatch: pytest.MonkeyPatch, projected: int, scored: int, logit_scale: float
+    monkeypatch: pytest.MonkeyPatch, projected: int, scored: int, bounds: LmHead
 ) -> None:
     cut_small(monkeypatch, projected, scored)
     monkeypatch.setattr(head, "ROWS", 64)
@@ -54,7 +56,7 @@ def test_loss_and_gradients_equal_the_plain_ones(
     targets = torch.randint(0, VOCAB_SIZE, (45,), generator=generator)
     results = []
     for compute in (plain, chunked):
-        model = tiny_model(logit_scale=logit_scale).double()
+        model = tiny_model(spec=changed(tiny_config().spec, head=bounds)).double()
         hidden = torch.randn(45, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         hidden.requires_grad_()
         total, terms = compute(model, hidden, targets)

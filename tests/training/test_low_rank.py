@@ -14,6 +14,7 @@ from roots_compress.errors import InputError
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.low_rank import ALPHA, LowRankLinear, check_rank, low_rank_updates
 from roots_compress.training.summary import FitSummary
+from tests.specs import SPECS
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 from tests.training.test_loop import settings, train
 
@@ -61,6 +62,18 @@ def test_every_projection_changes_by_the_rank_and_nothing_else_does(tmp_path: Pa
     assert {int(torch.linalg.matrix_rank(change, rtol=1e-4)) for change in found.values()} == {RANK}
     assert [name for name, _ in model.named_modules()] == names
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_every_expert_changes_by_the_rank_and_the_router_does_not(tmp_path: Path) -> None:
+    model = tiny_model(**SPECS["experts"])
+    train_low_rank(model, tmp_path, settings(steps=3))
+    found = changes(tiny_model(**SPECS["experts"]), model)
+    assert found.keys() == {
+        f"model.layers.{place.layer}.{place.name}.{name}.weight"
+        for place, op in model.config.spec.blocks()
+        for name in op.matrices(model.config.hidden_size)
+    }
+    assert {int(torch.linalg.matrix_rank(change, rtol=1e-4)) for change in found.values()} == {RANK}
 
 
 def test_what_comes_out_is_what_was_trained(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from roots_compress.models.quantized import CacheRounding
 from roots_compress.models.rotary import rotate
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.quantize.cache import MARGIN, observed_cache, rotated_range, scale_of
-from tests.stages.quantize.specs import with_attention
+from tests.specs import with_attention
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
 

@@ -25,7 +25,7 @@ from roots_compress.stages.quantize.outliers import (
     relative_error,
     smoothing_scale,
 )
-from tests.stages.quantize.specs import KINDS, with_experts
+from tests.specs import KINDS, with_experts
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 

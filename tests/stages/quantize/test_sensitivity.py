@@ -17,7 +17,7 @@ from roots_compress.stages.quantize.inputs import bound_inputs
 from roots_compress.stages.quantize.plan import InputCost
 from roots_compress.stages.quantize.rounding import quantize_matrix
 from roots_compress.stages.quantize.sensitivity import rounding_costs
-from tests.stages.quantize.specs import with_experts
+from tests.specs import with_experts
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_model
 

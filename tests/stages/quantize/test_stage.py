@@ -25,8 +25,8 @@ from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.stage import quantize
 from roots_compress.tasks.registry import TASKS
 from tests.faults.commands import Commands
+from tests.specs import ENCODERS, KINDS, with_experts
 from tests.stages.quantize.choices import integers_win
-from tests.stages.quantize.specs import ENCODERS, KINDS, with_experts
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 
 Scheme = Literal["int8", "int4", "fp16"]
@@ -276,8 +276,9 @@ def test_int4_keeps_the_dearest_inputs_in_eight_bits(tmp_path: Path) -> None:
     assert 0 < float(str(notes["share_in_4_bits"])) < 0.6
 
 
-@pytest.mark.parametrize("cache", ["float", "int8"])
-@pytest.mark.parametrize("overrides", [{}, {"tie_word_embeddings": False, "position": "learned"}])
+@pytest.mark.parametrize(
+    ("overrides", "cache"), [({}, "int8"), ({"tie_word_embeddings": False, "position": "learned"}, "float")]
+)
 def test_a_budget_is_met_and_used(tmp_path: Path, overrides: dict[str, Any], cache: str) -> None:
     checkpoint = tiny_checkpoint(layers=[tiny_layer(head_dim=16)] * 2, **overrides)
 

@@ -17,7 +17,7 @@ from roots_compress.results import Speed
 from roots_compress.stages.quantize.products import timing
 from roots_compress.stages.quantize.products.choice import FormTimes
 from roots_compress.stages.quantize.products.timing import Part, layer_weights, part_of, time_here
-from tests.stages.quantize.specs import with_experts
+from tests.specs import with_experts
 from tests.tiny import tiny_config, tiny_layer, tiny_model
 
 SETTINGS = QuantizeConfig(group_size=16)
