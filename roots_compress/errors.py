@@ -59,9 +59,8 @@ class Text(str):
 
     def __new__(cls, *pieces: str) -> Self:
         """Join the pieces."""
-        flat = [each for piece in pieces for each in (piece.pieces if isinstance(piece, Text) else (piece,))]
-        text = super().__new__(cls, "".join(flat))
-        text.pieces = tuple(flat)
+        text = super().__new__(cls, "".join(pieces))
+        text.pieces = pieces
         return text
 
 

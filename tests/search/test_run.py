@@ -30,20 +30,25 @@ from roots_compress.stages.quantize.products.choice import FormTimes
 from tests.chains import CALIBRATION, EVALUATION, TRAIN, TRAINING, carry_out
 from tests.stages.quantize.choices import INTEGERS_WIN, WEIGHTS_ONLY_WINS, timings_give
 
-CHOICES: list[dict[str, Any]] = [
-    {
-        "kind": "prune",
-        "name": "narrow",
-        "ratio": 0.5,
-        "own_windows": 0,
-        "multiple_of": 8,
-        "calibration": CALIBRATION,
-    },
-    {"kind": "distill", "name": "half", "student": "small", "training": TRAINING},
-    {"kind": "quantize", "name": "int8", "products": "integer", "calibration": CALIBRATION},
-]
-ALL = 1 + 1 + 3 + 4 + 2
-"""The model, the control without a teacher, singles, pairs (two with int8, and both orders), triples."""
+NARROW: dict[str, Any] = {
+    "kind": "prune",
+    "name": "narrow",
+    "ratio": 0.5,
+    "own_windows": 0,
+    "multiple_of": 8,
+    "calibration": CALIBRATION,
+}
+HALF: dict[str, Any] = {"kind": "distill", "name": "half", "student": "small", "training": TRAINING}
+INT8: dict[str, Any] = {
+    "kind": "quantize",
+    "name": "int8",
+    "products": "integer",
+    "calibration": CALIBRATION,
+}
+CHOICES = [HALF, INT8]
+ALL = 1 + 1 + 2 + 1
+"""The model, the control without a teacher, singles, a pair. More choices make more of the same: see
+`test_space.py`."""
 
 
 def searched(text: Path, *choices: dict[str, Any], minutes: float = 60.0, **gates: float) -> Recipe:
@@ -154,7 +159,7 @@ def test_the_best_recipe_runs_as_it_is_written(
 def test_the_best_recipe_has_the_products_that_won_and_gives_the_same_checkpoint(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, baseline: Path, found: FormTimes
 ) -> None:
-    chooses = {**CHOICES[2], "products": "auto", "workload": {"read": 400, "write": 80}, "group_size": 16}
+    chooses = {**INT8, "products": "auto", "workload": {"read": 400, "write": 80}, "group_size": 16}
     recipe = searched(text_file, chooses | {"activation_loss": 0.5}, max_bytes=1)
     timings_give(monkeypatch, found)
     metrics, _ = look(recipe, baseline)
@@ -183,25 +188,25 @@ def test_a_finished_search_is_not_made_again(
 
 def test_a_further_choice_reuses_what_there_is(text_file: Path, folder: Path) -> None:
     fp16 = {"kind": "quantize", "name": "fp16", "scheme": "fp16", "calibration": CALIBRATION}
-    recipe = searched(text_file, CHOICES[0], CHOICES[2], fp16)
+    recipe = searched(text_file, HALF, INT8, fp16)
     lines = list(plan_search(prepare(recipe, folder), folder))
     assert [line for line in lines if line.endswith("to be tried")] == [
         "fp16 (control): to be tried",
-        "narrow > fp16: to be tried",
+        "half > fp16: to be tried",
     ]
     metrics, output = look(recipe, folder)
     assert output.count("graph agrees") == 2
     assert metrics.search is not None
-    assert len(metrics.search.candidates) == 6
+    assert len(metrics.search.candidates) == 7
 
 
 def test_figures_that_are_lost_are_measured_again_from_the_stages(text_file: Path, folder: Path) -> None:
     (folder / "search.json").write_text("{", encoding="utf-8")
-    metrics, output = look(searched(text_file, CHOICES[0], CHOICES[2]), folder)
+    metrics, output = look(searched(text_file, HALF, INT8), folder)
     assert "graph agrees" not in output
     assert "taken back" in output
     assert metrics.search is not None
-    assert len(metrics.search.candidates) == 4
+    assert len(metrics.search.candidates) == ALL
 
 
 def test_without_time_the_answer_is_what_there_is(text_file: Path, baseline: Path) -> None:
@@ -213,9 +218,9 @@ def test_without_time_the_answer_is_what_there_is(text_file: Path, baseline: Pat
 
 
 def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(text_file: Path, folder: Path) -> None:
-    hopeless = {**CHOICES[0], "name": "hopeless", "ratio": 0.99}
-    too_large = {**CHOICES[2], "name": "too-large", "products": "auto", "scheme": "int4", "max_bytes": 1}
-    recipe = searched(text_file, hopeless, CHOICES[2], too_large)
+    hopeless = {**NARROW, "name": "hopeless", "ratio": 0.99}
+    too_large = {**INT8, "name": "too-large", "products": "auto", "scheme": "int4", "max_bytes": 1}
+    recipe = searched(text_file, hopeless, INT8, too_large)
     metrics, _ = look(recipe, folder)
     assert metrics.search is not None
     assert {row.stages for row in metrics.search.candidates} == {(), ("int8",)}
@@ -229,7 +234,7 @@ def test_a_candidate_that_cannot_be_made_is_named_and_the_others_go_on(text_file
     assert "left out" not in output, "it would fail for the same reason"
     lines = list(plan_search(prepare(recipe, folder), folder))
     assert any(line.startswith("hopeless: tried: ") and "no legal width" in line for line in lines)
-    _, other = look(searched(text_file, {**hopeless, "ratio": 0.98}, CHOICES[2]), folder)
+    _, other = look(searched(text_file, {**hopeless, "ratio": 0.98}, INT8), folder)
     assert "left out" in other, "it is another candidate"
 
 
@@ -269,7 +274,7 @@ def test_the_command_searches_and_ends_with_code_3_where_a_budget_is_missed(
     assert planned.exit_code == 0
     assert f"{ALL} candidates, {ALL} of them tried earlier; 60 minutes" in planned.stdout
     checked = CliRunner().invoke(app, ["validate", str(path)])
-    assert "train -> search of narrow, half, int8" in checked.stdout
+    assert "train -> search of half, int8" in checked.stdout
     result = CliRunner().invoke(app, ["run", str(path), "--run", str(folder)])
     assert result.exit_code == 3, result.stderr
     assert "1 of 2 gates missed: max_bytes is" in result.stderr
@@ -283,7 +288,7 @@ def test_the_command_searches_and_ends_with_code_3_where_a_budget_is_missed(
 def test_an_interrupted_search_goes_on_where_it_was_stopped(
     text_file: Path, monkeypatch: pytest.MonkeyPatch, baseline: Path
 ) -> None:
-    recipe, export, made = searched(text_file, CHOICES[0], CHOICES[2]), export_checkpoint, 0
+    recipe, export, made = searched(text_file, NARROW, INT8), export_checkpoint, 0
 
     def export_or_stop(*arguments: Any, **options: Any) -> ExportReport:
         nonlocal made
@@ -296,7 +301,7 @@ def test_an_interrupted_search_goes_on_where_it_was_stopped(
     with pytest.raises(KeyboardInterrupt):
         look(recipe, baseline)
     with pytest.raises(InputError, match="has not ended"):
-        grow(baseline, CHOICES[2], source=None, fresh=False, settings={})
+        grow(baseline, INT8, source=None, fresh=False, settings={})
     monkeypatch.undo()
     metrics, output = look(recipe, baseline)
     assert output.count("graph agrees") == 2, "one of three was made before"
@@ -305,7 +310,7 @@ def test_an_interrupted_search_goes_on_where_it_was_stopped(
 
 
 def test_fresh_takes_the_stage_cache_away(text_file: Path, folder: Path) -> None:
-    recipe = searched(text_file, CHOICES[2], minutes=1e-9)
+    recipe = searched(text_file, INT8, minutes=1e-9)
     metrics = run_search(prepare(recipe, folder), folder, fresh=True, console=Console(quiet=True))
     assert len(metrics.stages) == 1
     assert not list((folder / "shelf").iterdir())
