@@ -22,12 +22,15 @@ ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 class Encoder(Served, Protocol):
     """A model without a cache."""
 
-    def encode(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> NDArray[np.float32]:
+    def encode(
+        self, input_ids: Tokens, attention_mask: Tokens | None = None, token_types: Tokens | None = None
+    ) -> NDArray[np.float32]:
         """Return what the model makes of texts, one row each.
 
         Args:
             input_ids: `(B, T)`, padded on the right.
             attention_mask: `(B, T)`, 0 at padding; None where nothing is padded.
+            token_types: `(B, T)`, 1 in the second text of a pair; None where all are 0.
 
         Raises:
             InputError: there are more tokens than the model reads, or an id that it does not know.
@@ -65,11 +68,14 @@ class OnnxEncoder:
             )
         return cls(session, output, vocab_size, max_context, graph)
 
-    def encode(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> NDArray[np.float32]:
+    def encode(
+        self, input_ids: Tokens, attention_mask: Tokens | None = None, token_types: Tokens | None = None
+    ) -> NDArray[np.float32]:
         """Return the output; see `Encoder.encode`."""
         check_texts(self, input_ids)
         mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
-        feeds = dict(zip(ENCODER_INPUTS, (input_ids, mask, np.zeros_like(input_ids)), strict=True))
+        types = np.zeros_like(input_ids) if token_types is None else token_types
+        feeds = dict(zip(ENCODER_INPUTS, (input_ids, mask, types), strict=True))
         found: NDArray[np.float32] = run_session(self._session, self._output, feeds, self._graph)
         return found
 

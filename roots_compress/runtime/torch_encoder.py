@@ -20,13 +20,22 @@ class TorchEncoder:
         self.max_context = model.config.max_position_embeddings
 
     @torch.inference_mode()
-    def encode(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> NDArray[np.float32]:
+    def encode(
+        self, input_ids: Tokens, attention_mask: Tokens | None = None, token_types: Tokens | None = None
+    ) -> NDArray[np.float32]:
         """Return what the model's head gives; see `Encoder.encode`."""
         check_texts(self, input_ids)
-        ids_BT = torch.from_numpy(np.ascontiguousarray(input_ids)).to(self._model.device)
-        mask_BT = None
-        if attention_mask is not None:
-            mask_BT = torch.from_numpy(np.ascontiguousarray(attention_mask)).to(self._model.device)
-        given = self._model(ids_BT, attention_mask=mask_BT)
+        given = self._model(
+            self._tensor(input_ids),
+            attention_mask=self._tensor(attention_mask),
+            token_type_ids=self._tensor(token_types),
+        )
         found: NDArray[np.float32] = given[0].float().cpu().numpy()
         return found
+
+    def _tensor(self, numbers: Tokens | None) -> torch.Tensor | None:
+        return (
+            None
+            if numbers is None
+            else torch.from_numpy(np.ascontiguousarray(numbers)).to(self._model.device)
+        )

@@ -1,6 +1,6 @@
 """Sentence embeddings: one vector for each text, as near as can be to those of the original model.
 
-Shape legend: B batch, T tokens, N texts, W width of a vector.
+Shape legend: N texts, W width of a vector.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.encoder import Encoder
 from roots_compress.runtime.prompts import check_finite
-from roots_compress.tasks.base import Axes, Outputs, ParityScript
-from roots_compress.tasks.encoder import EncoderTask
+from roots_compress.tasks.base import Axes, Outputs
+from roots_compress.tasks.encoder import BY_TOKEN, EncoderTask, encoded, texts_of
 from roots_compress.tasks.figures import Metric
 
 if TYPE_CHECKING:
@@ -23,35 +22,29 @@ if TYPE_CHECKING:
 
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
-    from roots_compress.data.texts import EvaluationTexts
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.modeling import RootsWithHead
     from roots_compress.progress import Progress
     from roots_compress.results import Protocol
+    from roots_compress.runtime.encoder import Encoder
     from roots_compress.training.objective import Objective
-
-ROWS = 8
-"""Texts of a batch while quality is measured."""
 
 
 class SentenceEmbedding(EncoderTask):
     """One vector for each text: its likeness to the original model's, and the speed of reading a text."""
 
     name = "sentence_embedding"
-    output = "sentence_embedding"
     heads: ClassVar[tuple[str, ...]] = ("ForEmbedding", "BertModel")
     head_kind = "embedding"
     optimum_name = "feature-extraction"
+    output = "sentence_embedding"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("cosine", "cosine", "higher", digits=4, relative=False),)
     predicts = False
     agreement = (1e-4, 0.05)
 
     def outputs(self, layers: int) -> Axes:
         """Return the last hidden states and the vectors."""
-        return {
-            "last_hidden_state": {0: "batch_size", 1: "sequence_length"},
-            self.output: {0: "batch_size"},
-        }
+        return {"last_hidden_state": BY_TOKEN, **super().outputs(layers)}
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
@@ -72,8 +65,9 @@ class SentenceEmbedding(EncoderTask):
         self, examples: EvaluationWindows, original: Callable[[], RootsWithHead]
     ) -> EvaluationWindows:
         """Return the examples with the original model's vectors of them."""
-        texts = _texts(examples)
-        return replace(texts, original=_encoded(self.serve_model(original()), texts, None))
+        texts = texts_of(examples)
+        vectors = list(encoded(self.serve_model(original()), texts))
+        return replace(texts, original=np.concatenate(vectors))
 
     def quality(
         self, engine: Encoder, examples: EvaluationWindows, *, progress: Progress | None = None
@@ -84,24 +78,16 @@ class SentenceEmbedding(EncoderTask):
             InputError: the original model's vectors are not known, or a text does not fit the model.
             StageError: a vector is not finite.
         """
-        texts = _texts(examples)
+        texts = texts_of(examples)
         if texts.original is None:
             raise InputError(
                 "the quality of sentence embeddings is their likeness to the original model's, which is not "
                 "known of a model by itself",
                 remedy="Measure it within a run: `roots-compress quantize` and the other stages report it.",
             )
-        vectors_NW = _encoded(engine, texts, progress)
+        vectors_NW = np.concatenate(list(encoded(engine, texts, progress)))
         check_finite(vectors_NW)
         return {"cosine": float(_cosines(vectors_NW, texts.original).mean())}
-
-    def parity_output(self, engine: Encoder, script: ParityScript) -> Outputs:
-        """Return the vectors, `(B, 1, W)`."""
-        return engine.encode(script.input_ids, script.mask)[:, None]
-
-    def parity_mask(self, script: ParityScript) -> NDArray[np.bool_]:
-        """Return that every vector counts, `(B, 1)`."""
-        return np.ones((script.shape.batch, 1), dtype=bool)
 
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
@@ -132,22 +118,3 @@ def _cosines(left_NW: Outputs, right_NW: Outputs) -> NDArray[np.float64]:
     lengths_N = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     cosines_N: NDArray[np.float64] = (left * right).sum(axis=1) / np.maximum(lengths_N, 1e-12)
     return cosines_N
-
-
-def _texts(examples: EvaluationWindows) -> EvaluationTexts:
-    from roots_compress.data.texts import EvaluationTexts
-
-    assert isinstance(examples, EvaluationTexts)
-    return examples
-
-
-def _encoded(engine: Encoder, texts: EvaluationTexts, progress: Progress | None) -> Outputs:
-    """Return the vectors of texts, `NW`."""
-    parts, mask_NT = [], texts.mask
-    for start in range(0, len(mask_NT), ROWS):
-        mask_BT = mask_NT[start : start + ROWS]
-        longest = int(mask_BT.sum(axis=1).max())
-        parts.append(engine.encode(texts.input_ids[start : start + ROWS, :longest], mask_BT[:, :longest]))
-        if progress is not None:
-            progress(start + len(mask_BT), len(mask_NT))
-    return np.concatenate(parts)

@@ -1,6 +1,6 @@
-"""What the tasks of encoders share: models that read whole texts at once, without a cache.
+"""What the tasks of models that read a whole text at once have in common.
 
-Shape legend: B batch, T tokens.
+Shape legend: B batch, T tokens, N texts.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ import numpy as np
 
 from roots_compress.runtime.encoder import ENCODER_INPUTS, Encoder, OnnxEncoder
 from roots_compress.runtime.prompts import check_finite
+from roots_compress.runtime.protocol import Tokens
 from roots_compress.tasks.base import Axes, Outputs, ParityScript, ParityShape, Task
 from roots_compress.tasks.figures import Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from roots_compress.data.texts import EvaluationTexts
+    from roots_compress.data.windows import EvaluationWindows
     from roots_compress.models.modeling import RootsWithHead
+    from roots_compress.progress import Progress
     from roots_compress.results import Protocol
 
 BATCH = 8
-"""Texts that are read together in the workload of a batch."""
+"""Texts that are read together while quality is measured, and in the workload of a batch."""
 TOGETHER = Workload(
     "encode_batch",
     "encode_batch_tokens_per_second",
@@ -35,23 +39,31 @@ TOGETHER = Workload(
 ALONE = Workload("encode", "encode_tokens_per_second", "encode tok/s", "Encoding, tokens a second", "token")
 LONGEST_ROW, SHORTEST_ROW = 40, 7
 """Tokens of the rows of a parity check; fewer where the model reads fewer."""
+BY_TOKEN = {0: "batch_size", 1: "sequence_length"}
+"""Axes of what there is for each token."""
 
 
 class EncoderTask(Task[Encoder]):
-    """A task of models that read whole texts."""
+    """A task whose model reads a text once: one output is served, and the reading is timed."""
 
     output: ClassVar[str] = "logits"
-    """The output of the graph that is served."""
+    """The output of the graph that quality and parity are about."""
+    by_token: ClassVar[bool] = False
+    """Whether that output has a row for each token, `(B, T, ...)`, or one for each text, `(B, ...)`."""
     workloads: ClassVar[tuple[Workload, ...]] = (TOGETHER, ALONE)
 
     def inputs(self, layers: int) -> Axes:
         """Return tokens, mask and token types."""
-        return {name: {0: "batch_size", 1: "sequence_length"} for name in ENCODER_INPUTS}
+        return dict.fromkeys(ENCODER_INPUTS, BY_TOKEN)
+
+    def outputs(self, layers: int) -> Axes:
+        """Return the output that is served."""
+        return {self.output: BY_TOKEN if self.by_token else {0: "batch_size"}}
 
     def open_graph(
         self, graph: Path, *, threads: int | None = None, provider: Literal["auto", "cpu", "cuda"] = "auto"
     ) -> Encoder:
-        """Open an encoder with this task's output; see `OnnxEncoder.open`."""
+        """Open an encoder with the output; see `OnnxEncoder.open`."""
         return OnnxEncoder.open(graph, self.output, threads=threads, provider=provider)
 
     def serve_model(self, model: RootsWithHead) -> Encoder:
@@ -61,7 +73,7 @@ class EncoderTask(Task[Encoder]):
         return TorchEncoder(model)
 
     def require_sound(self, engine: Encoder) -> None:
-        """Encode two tokens, and check what comes out."""
+        """Read two tokens, and check the output."""
         check_finite(engine.encode(np.zeros((1, 2), dtype=np.int64)))
 
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
@@ -69,9 +81,9 @@ class EncoderTask(Task[Encoder]):
         return sorted({min(context, longest) for context in contexts})
 
     def run_workloads(
-        self, engine: Encoder, tokens_1T: NDArray[np.int64], length: int, decode_tokens: int
+        self, engine: Encoder, tokens_1T: Tokens, length: int, decode_tokens: int
     ) -> tuple[tuple[int, float], ...]:
-        """Encode texts of `length` tokens: several at once, or one."""
+        """Read texts of `length` tokens: several at once, or one."""
         done = []
         for workload in self.workloads:
             rows = BATCH if workload is TOGETHER else 1
@@ -90,9 +102,18 @@ class EncoderTask(Task[Encoder]):
             ParityShape("ragged batch", 3, longest, min(SHORTEST_ROW, longest)),
         )
 
+    def parity_output(self, engine: Encoder, script: ParityScript) -> Outputs:
+        """Return the output, `(B, T, ...)` or, where there is one row for each text, `(B, 1, ...)`."""
+        found = engine.encode(script.input_ids, script.mask, script.inputs["token_type_ids"])
+        return found if self.by_token else found[:, None]
+
     def parity_runs(self, engine: Encoder, script: ParityScript) -> Iterator[tuple[str, Outputs, int]]:
         """Run a script the only way there is."""
         yield "whole", self.parity_output(engine, script), 0
+
+    def parity_mask(self, script: ParityScript) -> NDArray[np.bool_]:
+        """Return which rows count: those of tokens, or every text's."""
+        return super().parity_mask(script) if self.by_token else np.ones((script.shape.batch, 1), dtype=bool)
 
     def speed_caption(self, protocol: Protocol) -> str:
         """Say what speed was measured on."""
@@ -103,3 +124,28 @@ class EncoderTask(Task[Encoder]):
             f"Speed: {batches}, {threads}, medians of {protocol.repeats} interleaved repeats, for texts of "
             f"{contexts} tokens. Encode gain: over the baseline, for one text of the longest of them."
         )
+
+
+def texts_of(examples: EvaluationWindows) -> EvaluationTexts:
+    """Return examples as the texts that they are."""
+    from roots_compress.data.texts import EvaluationTexts
+
+    assert isinstance(examples, EvaluationTexts)
+    return examples
+
+
+def encoded(engine: Encoder, texts: EvaluationTexts, progress: Progress | None = None) -> Iterator[Outputs]:
+    """Yield what a model makes of texts, some rows at a time, cut to the longest row's tokens.
+
+    Args:
+        engine: what runs.
+        texts: padded on the right.
+        progress: called with the texts read and their number.
+    """
+    mask_NT = texts.mask
+    for start in range(0, len(mask_NT), BATCH):
+        mask_BT = mask_NT[start : start + BATCH]
+        read = np.s_[start : start + BATCH, : int(mask_BT.sum(axis=1).max())]
+        yield engine.encode(texts.input_ids[read], mask_NT[read])
+        if progress is not None:
+            progress(start + len(mask_BT), len(mask_NT))

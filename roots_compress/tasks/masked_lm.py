@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.runtime.encoder import Encoder
-from roots_compress.tasks.base import Axes, Outputs, ParityScript
 from roots_compress.tasks.encoder import ALONE, EncoderTask
 from roots_compress.tasks.figures import Metric, Workload
 from roots_compress.tasks.perplexity import LOGITS_BYTES, exponential, negative_log_likelihood
@@ -35,15 +34,12 @@ class MaskedLM(EncoderTask):
     heads: ClassVar[tuple[str, ...]] = ("ForMaskedLM",)
     head_kind = "masked_lm"
     optimum_name = "fill-mask"
+    by_token = True
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("pseudo_perplexity", "pseudo-perplexity", "lower"),)
     # Logits of a whole vocabulary for each token of several texts would be all that memory tells of.
     workloads: ClassVar[tuple[Workload, ...]] = (ALONE,)
     # Nats a token.
     agreement = (1e-3, 0.1)
-
-    def outputs(self, layers: int) -> Axes:
-        """Return the logits of every position."""
-        return {self.output: {0: "batch_size", 1: "sequence_length"}}
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
@@ -90,10 +86,6 @@ class MaskedLM(EncoderTask):
             if progress is not None:
                 progress(start + len(text_B), len(examples.hidden))
         return {"pseudo_perplexity": exponential(total / examples.scored_tokens)}
-
-    def parity_output(self, engine: Encoder, script: ParityScript) -> Outputs:
-        """Return the logits of every position, `(B, T, V)`."""
-        return engine.encode(script.input_ids, script.mask)
 
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
