@@ -128,7 +128,7 @@ def _evaluate() -> Callable[..., None]:
 
 
 EVALUATE = Deferred(
-    "Measure a checkpoint's or a graph's quality: perplexity, or what its task has.", _evaluate
+    "Measure a checkpoint's or a graph's quality: perplexity, accuracy, or what else its task has.", _evaluate
 )
 
 
@@ -139,11 +139,14 @@ def bench(
     context: Annotated[
         list[int] | None,
         typer.Option(
-            "--context", min=1, metavar="TOKENS", help="Context length; repeatable. Default: 128, 512."
+            "--context",
+            min=1,
+            metavar="TOKENS",
+            help="Length of a context; repeatable. Default: 128, 512.",
         ),
     ] = None,
     decode_tokens: Annotated[
-        int, typer.Option("--decode-tokens", min=1, help="Tokens decoded in a timing.")
+        int, typer.Option("--decode-tokens", min=1, help="Tokens decoded in a timing, where models decode.")
     ] = 16,
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, help="Timings, interleaved between the graphs.")
@@ -152,10 +155,12 @@ def bench(
         int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help=THREADS_HELP)
     ] = None,
 ) -> None:
-    """Time prefill and decoding of several graphs, interleaved in one run."""
+    """Time graphs of one task, interleaved in one run: prefill and decoding, or an encoder's reading."""
     from roots_compress.evaluate.speed import measure_speed
     from roots_compress.progress import bar
+    from roots_compress.runtime.graph_folder import find_graph
     from roots_compress.system.threads import default_threads
+    from roots_compress.tasks.registry import task_of_graph
 
     if len({*graphs}) < len(graphs):
         twice = next(graph for index, graph in enumerate(graphs) if graph in graphs[:index])
@@ -169,7 +174,8 @@ def bench(
             threads=threads or default_threads(),
             progress=progress,
         )
-    stdout().print(_speed_table(results))
+    unit = task_of_graph(find_graph(graphs[0])).workload.unit
+    stdout().print(_speed_table(results, f"{unit}s"))
     measured = sorted(
         {speed.context for figures in results.values() for each in figures.values() for speed in each}
     )
@@ -178,12 +184,12 @@ def bench(
         say(f"{listed} tokens do not fit every model's context: {measured[-1]:,} were measured instead.")
 
 
-def _speed_table(results: Mapping[str, Speeds]) -> Table:
+def _speed_table(results: Mapping[str, Speeds], units: str) -> Table:
     """Return the speeds of graphs by name, each beside its ratio to the first graph's."""
     from rich.table import Table
 
-    table = Table(title="tokens a second, batch 1: median (low to high)")
-    for heading in ("graph", "phase", "context", "tokens/s", "ratio to the first"):
+    table = Table(title=f"{units} a second, batch 1: median (low to high)")
+    for heading in ("graph", "phase", "context", f"{units}/s", "ratio to the first"):
         table.add_column(heading, justify="left" if heading in ("graph", "phase") else "right")
     first = next(iter(results.values()))
     for name, figures in results.items():

@@ -14,13 +14,14 @@ class EvaluationConfig(Settings):
 
     recipe_only: ClassVar[str] = "contexts decode_tokens repeats"
     windows: PositiveInt = 24
-    """Windows of held-out text that quality is measured on."""
+    """Windows of held-out text that quality is measured on. A classifier reads as many texts as fill them,
+    an encoder of sentences as many paragraphs."""
     block_size: BlockSize = 512
-    """Tokens in each window of held-out text; at most the model's context."""
+    """Tokens in each window of held-out text, or the most of a text; at most the model's context."""
     contexts: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (128, 512)
-    """Context lengths, in tokens, at which speed is measured."""
+    """Lengths, in tokens, at which speed is measured: of the context, or of an encoder's text."""
     decode_tokens: PositiveInt = 16
-    """Tokens decoded in each timing."""
+    """Tokens decoded in each timing, where the model decodes."""
     repeats: PositiveInt = 5
     """Timings of each figure, interleaved between the stages compared."""
     threads: Threads | None = None
