@@ -21,6 +21,8 @@ class DataConfig(Settings):
     """Files and folders held out to measure quality on. Without them a part of the training documents is."""
     text_column: str = "text"
     """The column or key that holds the text in CSV, JSON and Parquet files."""
+    label_column: str = "label"
+    """The column or key that holds a text's label, its name or number, where the model is a classifier."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Fraction of the documents held out where `eval` names no files."""
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,38 +17,58 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.fingerprint import content_key, without_repeats
 from roots_compress.data.sources.files import SUFFIXES
 from roots_compress.data.sources.folders import Listing, first_names, list_folder
+from roots_compress.data.sources.labels import Labels
 from roots_compress.data.sources.readers import read_documents
-from roots_compress.errors import InputError, Key, Text, printable, recipe_key
+from roots_compress.errors import InputError, Text, printable, recipe_key
 from roots_compress.io.atomic import real_path
 
 # Where to cut the one document there is: the end of a paragraph, or else of a line, or of a word.
 BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")
 
 
-def load_text(config: DataConfig, *, seed: int) -> TextSplit:
+def load_text(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) -> TextSplit:
     """Read the text a run trains on, and hold out what it is judged by.
 
     Without `config.train` the built-in corpus is read. With `config.eval`, those files are held out whole;
     without it, `config.eval_fraction` of the documents is, drawn by `seed`. A single document is cut in two
     instead, its end held out. Documents that say the same are read once.
 
+    Args:
+        config: the settings.
+        seed: draws what is held out.
+        labels: names of the labels of which each text must have one; without any, texts have none.
+
     Raises:
-        InputError: a file cannot be read, holds no text, or is named twice; or held-out documents stand in
-            the training text as well.
+        InputError: a file cannot be read, holds no text, or is named twice; held-out documents stand in the
+            training text as well; or the label of a text is missing or is none of these.
     """
     _refuse_repeated_paths([*config.train, *config.eval])
     if config.train:
-        found, name = _read_paths(config.train, config.text_column, recipe_key("data", "train"))
+        found, name = _read_paths(config, "train", labels)
         documents = [document for part in found for document in part]
         train = without_repeats(documents)
         repeats = len(documents) - len(train)
         name += f" without {repeats:,} repeated documents" if repeats else ""
+    elif labels:
+        raise InputError(
+            "the built-in corpus has no labels, and a classifier's texts need one each",
+            where=recipe_key("data", "train"),
+            remedy=f"Name CSV, JSON or Parquet files with the columns '{config.text_column}' and "
+            f"'{config.label_column}'.",
+        )
     else:
         train, name = builtin_documents(), DESCRIPTION
+    if labels and len({document.label for document in train}) == 1:
+        only = labels[train[0].label or 0]
+        raise InputError(
+            f"every text has the label '{only}'",
+            where=recipe_key("data", "train"),
+            remedy="Give texts of two labels or more.",
+        )
     if config.eval:
-        held_out, names = _separate_documents(config, train)
+        held_out, names = _separate_documents(config, train, labels)
         origin = f"from {names}"
-    elif len(train) == 1:
+    elif len(train) == 1 and not labels:
         train, held_out = _cut_in_two(train[0], config)
         origin = "the end of the one document there is"
     else:
@@ -56,25 +77,29 @@ def load_text(config: DataConfig, *, seed: int) -> TextSplit:
     return TextSplit(train, held_out, f"{name}: {_amount(train)}; held out: {_amount(held_out)}, {origin}")
 
 
-def load_held_out(config: DataConfig, *, seed: int) -> TextSplit:
+def load_held_out(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) -> TextSplit:
     """Read the text that a model is measured on and not trained on: with `config.eval`, nothing else is read.
 
     Raises:
         InputError: as `load_text` does.
     """
     if not config.eval:
-        return load_text(config, seed=seed)
+        return load_text(config, seed=seed, labels=labels)
     _refuse_repeated_paths(config.eval)
-    held_out, names = _separate_documents(config, ())
+    held_out, names = _separate_documents(config, (), labels)
     return TextSplit((), held_out, f"{names}: {_amount(held_out)}")
 
 
-def _read_paths(paths: Sequence[Path], text_column: str, key: Key) -> tuple[list[list[Document]], str]:
+def _read_paths(
+    config: DataConfig, key: Literal["train", "eval"], labels: Sequence[str]
+) -> tuple[list[list[Document]], str]:
     """Return the documents of each file, or of the data files under a folder, and in words what was read.
 
     Raises:
         InputError: a file cannot be read, or there is no text in any of them.
     """
+    paths: tuple[Path, ...] = getattr(config, key)
+    known = Labels(config.label_column, tuple(labels)) if labels else None
     documents: list[list[Document]] = []
     files: list[str] = []
     folders: list[str] = []
@@ -82,10 +107,10 @@ def _read_paths(paths: Sequence[Path], text_column: str, key: Key) -> tuple[list
     for path in paths:
         listing = Listing(None, [path])
         if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it raises nothing for a name that is too long)
-            listing = list_folder(path, text_column)
+            listing = list_folder(path, config.text_column)
         documents.append([])
         for file in listing.files:
-            found = read_documents(file, text_column)
+            found = read_documents(file, config.text_column, known)
             documents[-1] += found
             if not found:
                 empty.append(file.name)
@@ -95,7 +120,7 @@ def _read_paths(paths: Sequence[Path], text_column: str, key: Key) -> tuple[list
         ends = f" in files ending in {', '.join(SUFFIXES)}" if one and os.path.isdir(paths[0]) else ""  # noqa: PTH112
         raise InputError(
             f"there is no text{ends}{listing.in_words() if one else ' in any of the files'}",
-            where=paths[0] if one else key,
+            where=paths[0] if one else recipe_key("data", key),
             remedy="Name a file that holds text.",
         )
     words = ", ".join([*([first_names(files)] if files else []), *folders])
@@ -122,9 +147,11 @@ def _refuse_repeated_paths(paths: Sequence[Path]) -> None:
         seen.add(resolved)
 
 
-def _separate_documents(config: DataConfig, train: Iterable[Document]) -> tuple[tuple[Document, ...], str]:
+def _separate_documents(
+    config: DataConfig, train: Iterable[Document], labels: Sequence[str]
+) -> tuple[tuple[Document, ...], str]:
     """Return the evaluation files' documents, none of which may be in the training text, and their names."""
-    found, names = _read_paths(config.eval, config.text_column, recipe_key("data", "eval"))
+    found, names = _read_paths(config, "eval", labels)
     trained = {content_key(document) for document in train}
     held_out: list[Document] = []
     for path, part in zip(config.eval, found, strict=True):

@@ -18,6 +18,8 @@ class Document:
     """One document: plain text, or instruction data whose prompts are read but not scored."""
 
     spans: tuple[Span, ...]
+    label: int | None = None
+    """The number of its label, where texts have labels."""
 
     @classmethod
     def plain(cls, text: str) -> Document:

@@ -11,7 +11,7 @@ CHUNK_CHARACTERS = 1 << 20
 
 
 def text_sha256(documents: Iterable[Document]) -> str:
-    """Return the sha256 of documents, in their order, with their boundaries and what of them is scored."""
+    """Return the sha256 of documents in their order, with boundaries, labels and what of them is scored."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(f"document {len(document.spans)}\n".encode())
@@ -19,6 +19,8 @@ def text_sha256(documents: Iterable[Document]) -> str:
             encoded = span.text.encode()
             digest.update(f"{len(encoded)} {span.scored:d}\n".encode())
             digest.update(encoded)
+        if document.label is not None:
+            digest.update(f"label {document.label}\n".encode())
     return digest.hexdigest()
 
 

@@ -1,10 +1,11 @@
-"""Held-out texts for encoders: paragraphs, each read by itself."""
+"""Texts for encoders, each read by itself."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,12 @@ from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.special_tokens import closing_ids, opening_ids, require_mask
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import EvaluationWindows
-from roots_compress.errors import InputError, recipe_key
+from roots_compress.errors import InputError, Key, recipe_key
 
 BLANK_LINE = re.compile(r"\n\s*\n")
+EVALUATED_LENGTH = recipe_key("evaluation", "block_size")
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -90,35 +94,76 @@ def evaluation_texts(
     Raises:
         InputError: there is no text, or no room for one between what opens and closes it.
     """
-    opening, closing = opening_ids(tokenizer), closing_ids(tokenizer)
-    room = longest - len(opening) - len(closing)
-    if room < 1:
-        raise InputError(
-            f"{longest} tokens have no room for text between what the tokenizer puts around it",
-            where=recipe_key("evaluation", "block_size"),
-            remedy="Raise it.",
-        )
     parts = (part for document in documents for part in BLANK_LINE.split(document.text))
     paragraphs = [part for part in parts if part.strip()]
     if not paragraphs:
         raise InputError(
             "the held-out text is empty", where=recipe_key("data", "eval"), remedy="Give some text."
         )
-    count = min(limit, len(paragraphs))
-    chosen = [paragraphs[index * len(paragraphs) // count] for index in range(count)]
-    read: list[list[int]] = [[] for _ in chosen]
-    for piece in encode(chosen, tokenizer, places=False):
+    chosen = evenly(paragraphs, limit)
+    rows = framed_texts(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
+    return EvaluationTexts(**padded(rows, longest, chosen, documents, tokenizer))
+
+
+def framed_texts(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
+) -> list[list[int]]:
+    """Return the tokens of texts, opened and closed as the tokenizer does it, each cut to so many.
+
+    Args:
+        texts: to be read, each by itself.
+        tokenizer: of the model.
+        longest: most tokens of a text.
+        key: of the setting that says so, for the message.
+
+    Raises:
+        InputError: there is no room for text between what opens and closes it.
+    """
+    opening, closing = opening_ids(tokenizer), closing_ids(tokenizer)
+    room = longest - len(opening) - len(closing)
+    if room < 1:
+        raise InputError(
+            f"{longest} tokens have no room for text between what the tokenizer puts around it",
+            where=key,
+            remedy="Raise it.",
+        )
+    read: list[list[int]] = [[] for _ in texts]
+    for piece in encode(texts, tokenizer, places=False):
         read[piece.number].extend(piece.tokens.ids.tolist())
-    input_ids = np.full((count, longest), tokenizer.pad_token_id or 0, dtype=np.int64)
+    return [[*opening, *ids[:room], *closing] for ids in read]
+
+
+def evenly(items: Sequence[Item], limit: int) -> list[Item]:
+    """Return at most so many items, at even distances."""
+    count = min(limit, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def padded(
+    rows: Sequence[list[int]],
+    longest: int,
+    chosen: Sequence[str],
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerFast,
+) -> dict[str, Any]:
+    """Return the fields of `EvaluationTexts`.
+
+    Args:
+        rows: the tokens of each text.
+        longest: the length to pad to.
+        chosen: the texts.
+        documents: the whole text that they are of.
+        tokenizer: that the tokens are of.
+    """
+    input_ids = np.full((len(rows), longest), tokenizer.pad_token_id or 0, dtype=np.int64)
     mask = np.zeros_like(input_ids)
-    for row, ids in enumerate(read):
-        text = [*opening, *ids[:room], *closing]
-        input_ids[row, : len(text)], mask[row, : len(text)] = text, 1
-    return EvaluationTexts(
-        input_ids=input_ids,
-        bos=bool(opening),
-        text_bytes=sum(len(text.encode()) for text in chosen),
-        text_sha256=text_sha256(documents),
-        tokenizer_sha256=tokenizer_sha256(tokenizer),
-        mask=mask,
-    )
+    for row, ids in enumerate(rows):
+        input_ids[row, : len(ids)], mask[row, : len(ids)] = ids, 1
+    return {
+        "input_ids": input_ids,
+        "bos": bool(opening_ids(tokenizer)),
+        "text_bytes": sum(len(text.encode()) for text in chosen),
+        "text_sha256": text_sha256(documents),
+        "tokenizer_sha256": tokenizer_sha256(tokenizer),
+        "mask": mask,
+    }

@@ -72,7 +72,8 @@ def read_head(switches: Switches, kinds: dict[str, str], activation: Activation,
     if known[0] == "classification":
         if switches.problem() not in (None, "single_label_classification"):
             switches.refuse("problem_type must be single_label_classification")
-        return ClassificationHead(labels=switches.labels())
+        labels, names = switches.labels()
+        return ClassificationHead(labels=labels, names=names)
     return EmbeddingHead()
 
 
@@ -120,7 +121,9 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         "architectures": [kinds.get(spec.head.kind, "BertModel")],
     }
     if isinstance(spec.head, ClassificationHead):
-        written["id2label"] = {str(label): f"LABEL_{label}" for label in range(spec.head.labels)}
+        names = spec.head.label_names
+        written["id2label"] = {str(number): name for number, name in enumerate(names)}
+        written["label2id"] = {name: number for number, name in enumerate(names)}
     return written
 
 

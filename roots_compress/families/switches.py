@@ -109,14 +109,19 @@ class Switches:
         named = self._config.get("architectures") or []
         return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
 
-    def labels(self) -> int:
-        """Return how many labels a classifier has: 2 where the configuration does not say it."""
+    def labels(self) -> tuple[int, tuple[str, ...] | None]:
+        """Return how many labels a classifier has, and their names, if any; 2 without a word of them."""
         named, count = self._config.get("id2label"), self._config.get("num_labels", 2)
-        if isinstance(named, dict) and named:
-            return len(named)
-        if type(count) is not int or not 1 <= count <= LARGEST:
-            self.refuse(f"num_labels is {shown(count)}; it must be a whole number from 1 to {LARGEST}")
-        return count
+        names: tuple[str, ...] | None = None
+        if named:
+            if not isinstance(named, dict) or set(named) != set(map(str, range(len(named)))):
+                self.refuse("id2label does not give names by the numbers of labels, from 0 on")
+            names = tuple(str(named[str(number)]) for number in range(len(named)))
+            count = len(names)
+        if type(count) is not int or not 2 <= count <= LARGEST:
+            self.refuse(f"num_labels is {shown(count)}; a classifier has from 2 to {LARGEST} labels")
+        is_named = names != tuple(f"LABEL_{number}" for number in range(len(names or ())))
+        return count, names if is_named else None
 
     def problem(self) -> str | None:
         """Return what kind of labels a classifier has, if the configuration says it."""

@@ -17,16 +17,17 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.errors import InputError, located, recipe_key
 from roots_compress.io.disk import FileHashes
+from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import refuse_inside
-from roots_compress.runtime.graph_folder import holds_graph
+from roots_compress.runtime.graph_folder import find_graph, holds_graph
 from roots_compress.stages.base import MakerStage, ModelInfo
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.registry import CAUSAL_LM
+from roots_compress.tasks.registry import CAUSAL_LM, spec_of_graph, task_of_graph
 
 OF_ANY_TASK = frozenset({"max_bytes", "min_size_ratio"})
 """Gates on what every model has."""
@@ -65,7 +66,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     check_chain(recipe, info)
     if _may_lack_device(recipe):
         _resolve_device(recipe)
-    text = load_text(recipe.data, seed=recipe.seed)
+    text = load_text(recipe.data, seed=recipe.seed, labels=_labels(info))
     held_out = HeldOut(recipe, text, info.task)
     if info.tokenizer is not None:
         # Not before the text, unless a stage asked for it: reading that of a large GGUF file takes seconds.
@@ -90,9 +91,24 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
         InputError: the model or the text is missing or cannot be used.
     """
     assert recipe.model is not None
-    if not holds_graph(recipe.model):
-        check_chain(recipe, _first_model(recipe))
-    return load_held_out(recipe.data, seed=recipe.seed)
+    if holds_graph(recipe.model):
+        graph = find_graph(recipe.model)
+        labels = task_of_graph(graph).labels(lambda: spec_of_graph(graph))
+    else:
+        info = _first_model(recipe)
+        check_chain(recipe, info)
+        labels = _labels(info)
+    return load_held_out(recipe.data, seed=recipe.seed, labels=labels)
+
+
+def _labels(info: ModelInfo) -> tuple[str, ...]:
+    """Return the names of a model's labels, if its texts have labels."""
+
+    def spec() -> ModelSpec:
+        assert info.spec is not None  # A model that is still to be made is no classifier.
+        return info.spec
+
+    return info.task.labels(spec)
 
 
 def _first_model(recipe: Recipe) -> ModelInfo:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.modeling import RootsWithHead
+    from roots_compress.models.spec import ModelSpec
     from roots_compress.progress import Progress
     from roots_compress.training.objective import Objective
 
@@ -178,6 +179,14 @@ class Task(ABC, Generic[Engine]):
         """
 
     # Quality.
+
+    def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
+        """Return the names of the labels of which each text must have one; none where texts have no labels.
+
+        Args:
+            spec: reads the specification of the models.
+        """
+        return ()
 
     @abstractmethod
     def examples(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from roots_compress.data.sources.files import kind_of, lines_of
@@ -17,11 +17,16 @@ QUOTES_REMEDY = (
 )
 
 
-def csv_records(path: Path, text: str, text_column: str) -> Iterator[tuple[str, dict[str, str]]]:
+def csv_records(path: Path, text: str, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield where each row begins, `FILE:LINE`, and its fields by the names of the header.
 
     Every field is text. A row is as long as the header; empty fields after its end are dropped, in the header
     too, and a blank row is none. Fields are separated by commas, in a file ending in `.tsv` by tabs.
+
+    Args:
+        path: the file.
+        text: what it holds.
+        columns: those that are read.
 
     Raises:
         InputError: a row is shorter or longer than the header, text follows a closing quote, a quote is never
@@ -34,7 +39,7 @@ def csv_records(path: Path, text: str, text_column: str) -> Iterator[tuple[str, 
         return
     line, names = header
     names = names[: _width(names)]
-    refuse_repeated(names, text_column, f"{path}:{line}")
+    refuse_repeated(names, columns, f"{path}:{line}")
     named_rows = False
     for number, (line, fields) in enumerate(rows, start=1):
         where = f"{path}:{line}"

@@ -1,23 +1,23 @@
-"""Parquet: only the columns that may hold text, some rows at a time."""
+"""Parquet: only the columns that are read, some rows at a time."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from roots_compress.data.sources.files import kind_of, read_bytes
-from roots_compress.data.sources.records import candidates, refuse_repeated
+from roots_compress.data.sources.records import refuse_repeated
 from roots_compress.errors import InputError
 
 BATCH_ROWS = 1024
 
 
-def parquet_records(path: Path, text_column: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def parquet_records(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield where each row is, `FILE: row NUMBER`, and its values by the names of their columns.
 
-    Values of columns that cannot hold the text are left out as None.
+    Values of other columns than these are left out as None.
 
     Raises:
         InputError: the file is no whole Parquet file, or a column that is read is named twice.
@@ -34,8 +34,8 @@ def parquet_records(path: Path, text_column: str) -> Iterator[tuple[str, dict[st
             source = io.BytesIO(read_bytes(path, is_text=False)) if compressed else opened
             file = pyarrow.parquet.ParquetFile(source, page_checksum_verification=True)
             names = file.schema_arrow.names
-            wanted = [name for name in dict.fromkeys(names) if name in candidates(text_column)]
-            refuse_repeated(names, text_column, str(path))
+            wanted = [name for name in dict.fromkeys(names) if name in columns]
+            refuse_repeated(names, columns, str(path))
             blank: dict[str, Any] = dict.fromkeys(names)
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
                 for row in batch.to_pylist() if wanted else [{}] * batch.num_rows:

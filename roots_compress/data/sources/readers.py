@@ -17,8 +17,9 @@ from roots_compress.data.sources.files import (
     read_text,
 )
 from roots_compress.data.sources.json_file import json_records, jsonl_records
+from roots_compress.data.sources.labels import Labels
 from roots_compress.data.sources.parquet_file import parquet_records
-from roots_compress.data.sources.records import RecordError, record_document
+from roots_compress.data.sources.records import RecordError, candidates, record_document
 from roots_compress.errors import InputError, Text, recipe_key
 
 COLUMN_REMEDY = Text(
@@ -26,8 +27,13 @@ COLUMN_REMEDY = Text(
 )
 
 
-def read_documents(path: Path, text_column: str) -> list[Document]:
+def read_documents(path: Path, text_column: str, labels: Labels | None = None) -> list[Document]:
     """Return the documents of one file that are not blank, in its order; a text file is one document.
+
+    Args:
+        path: the file.
+        text_column: the column that holds the text of a record.
+        labels: those that each record must have one of.
 
     Raises:
         InputError: the file is no regular file, of no known kind, or not what its suffix says.
@@ -48,21 +54,31 @@ def read_documents(path: Path, text_column: str) -> list[Document]:
             f"unpack archives, rename other plain text to .txt.",
         )
     try:
+        if suffix in TEXT_SUFFIXES and labels is not None:
+            raise InputError(
+                "a file of plain text holds no labels",
+                where=path,
+                remedy=f"Give CSV, JSON or Parquet with the columns '{text_column}' and '{labels.column}'.",
+            )
         if suffix in TEXT_SUFFIXES:
             text = read_text(path)
             return [Document.plain(text)] if text.strip() else []
-        return list(_documents(path, suffix, text_column))
+        return list(_documents(path, suffix, text_column, labels))
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _documents(path: Path, suffix: str, text_column: str) -> Iterator[Document]:
+def _documents(path: Path, suffix: str, text_column: str, labels: Labels | None) -> Iterator[Document]:
     """Yield the documents of a file's records; say where a record is that cannot be read."""
-    for where, record in _records(path, suffix, text_column):
+    columns = candidates(text_column) if labels is None else (text_column, labels.column)
+    for where, record in _records(path, suffix, columns):
         try:
-            document = record_document(record, text_column)
+            if labels is None:
+                document = record_document(record, text_column)
+            else:
+                document = labels.document(record, text_column)
         except RecordError as error:
-            remedy: str = COLUMN_REMEDY
+            remedy = error.remedy or COLUMN_REMEDY
             if suffix == ".csv" and (advice := separator_advice(list(record))):
                 remedy = advice
             raise InputError(str(error), where=where, remedy=remedy) from error
@@ -70,16 +86,16 @@ def _documents(path: Path, suffix: str, text_column: str) -> Iterator[Document]:
             yield document
 
 
-def _records(path: Path, suffix: str, text_column: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(path: Path, suffix: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Return a file's records, each with where it is."""
     if suffix == ".parquet":
-        return parquet_records(path, text_column)
+        return parquet_records(path, columns)
     text = read_text(path)
     if suffix in LINES_SUFFIXES:
         return jsonl_records(path, text)
     if suffix == ".json":
         return json_records(path, text)
-    return csv_records(path, text, text_column)
+    return csv_records(path, text, columns)
 
 
 def begins_with_record(path: Path, text_column: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from roots_compress.data.documents import Document, Span
@@ -19,7 +19,16 @@ OPEN_TURN, END_TURN = "<|im_start|>", "<|im_end|>"
 
 
 class RecordError(ValueError):
-    """A record that cannot become a document; the reader adds where it is."""
+    """A record that cannot become a document; the reader adds where it is.
+
+    Args:
+        message: what is wrong with it.
+        remedy: what to do; without it the reader says how to name the column of the text.
+    """
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 def candidates(text_column: str) -> tuple[str, ...]:
@@ -27,18 +36,18 @@ def candidates(text_column: str) -> tuple[str, ...]:
     return (text_column, *INSTRUCTION, *CHAT)
 
 
-def refuse_repeated(columns: Sequence[str], text_column: str, where: str) -> None:
+def refuse_repeated(columns: Sequence[str], read: Collection[str], where: str) -> None:
     """Refuse a table in which a column that is read has the name of another.
 
     Raises:
         InputError: there is one.
     """
     for name, count in Counter(columns).items():
-        if count > 1 and name in candidates(text_column):
+        if count > 1 and name in read:
             raise InputError(
                 f"{count} columns are named '{name}'",
                 where=where,
-                remedy="Rename all but the one that holds the text.",
+                remedy="Rename all but the one that is meant.",
             )
 
 
@@ -63,10 +72,10 @@ def record_document(record: Mapping[str, Any], text_column: str) -> Document | N
         if any(_is_blank(record[column]) for column in columns if column != "prompt"):
             continue
         if columns == INSTRUCTION:
-            return _answered(*(_text(record, column) for column in columns))
+            return _answered(*(record_text(record, column) for column in columns))
         if columns == CHAT:
             return _chat(record["messages"])
-        return Document.plain(_text(record, text_column))
+        return Document.plain(record_text(record, text_column))
     return None
 
 
@@ -91,7 +100,7 @@ def _chat(messages: object) -> Document | None:
     for message in messages:
         if not isinstance(message, Mapping):
             raise RecordError("a message is not an object with 'role' and 'content'")
-        role, content = _text(message, "role"), _text(message, "content")
+        role, content = record_text(message, "role"), record_text(message, "content")
         separator = "\n" if spans else ""
         spans.append(Span(f"{separator}{OPEN_TURN}{role}\n", False))
         spans.append(Span(f"{content}{END_TURN}", role == "assistant"))
@@ -100,8 +109,12 @@ def _chat(messages: object) -> Document | None:
     return Document(tuple(spans))
 
 
-def _text(record: Mapping[str, Any], key: str) -> str:
-    """Return a value that must be text; an absent or null one is blank."""
+def record_text(record: Mapping[str, Any], key: str) -> str:
+    """Return a value that must be text; an absent or null one is blank.
+
+    Raises:
+        RecordError: it is something else.
+    """
     value = record.get(key)
     if value is None:
         return ""

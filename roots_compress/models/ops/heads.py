@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import Counter
+from typing import Annotated, Literal, Self
 
-from roots_compress.models.ops.base import Count, Part, Positive
+from pydantic import Field, model_validator
+
+from roots_compress.models.ops.base import LARGEST, Part, Positive
 from roots_compress.models.ops.mlp import Activation
 
 
@@ -31,8 +34,26 @@ class ClassificationHead(Part):
     """Logits of labels: of the first token's state through a dense layer and its activation."""
 
     kind: Literal["classification"] = "classification"
-    labels: Count
+    labels: Annotated[int, Field(ge=2, le=LARGEST)]
     activation: Literal["tanh", "relu"] = "tanh"
+    names: tuple[str, ...] | None = None
+    """Of the labels, by their numbers; None where they have none."""
+
+    @model_validator(mode="after")
+    def _names_tell_labels_apart(self) -> Self:
+        if self.names is None:
+            return self
+        if len(self.names) != self.labels:
+            raise ValueError(f"names has {len(self.names)} names for {self.labels} labels")
+        for name, count in Counter(self.names).items():
+            if count > 1 or not name.strip():
+                raise ValueError(f"names has {name!r:.60}, which is blank or the name of two labels")
+        return self
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names, or those that transformers gives where there are none."""
+        return self.names or tuple(f"LABEL_{number}" for number in range(self.labels))
 
 
 class EmbeddingHead(Part):

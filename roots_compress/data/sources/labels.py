@@ -1,0 +1,70 @@
+"""Labelled records: a text, and the label that it is to be given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from roots_compress.data.documents import Document
+from roots_compress.data.sources.records import REPEATED, RecordError, record_text
+from roots_compress.errors import Text, did_you_mean, recipe_key
+
+WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+SHOWN = 20
+"""Labels that a message lists."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The column that holds a text's label, and the labels that a model knows."""
+
+    column: str
+    names: tuple[str, ...]
+    """By their numbers."""
+
+    def document(self, record: Mapping[str, Any], text_column: str) -> Document:
+        """Return a record's text with its label.
+
+        Raises:
+            RecordError: the text is missing or blank, or the label is missing or is none of the model's.
+        """
+        for column in (text_column, self.column):
+            if column not in record:
+                names = ", ".join(map(repr, record)) or "none"
+                raise RecordError(f"no column '{column}'; the columns are {names}", self._advice(column))
+        text = record_text(record, text_column)
+        if not text.strip():
+            raise RecordError(f"'{text_column}' is blank", "Give the record a text, or take it out.")
+        plain = Document.plain(text)
+        return Document(plain.spans, self._number(record[self.column]))
+
+    def _number(self, value: Any) -> int:
+        """Return the number of a label that is given by its name or number.
+
+        Where names are whole numbers themselves, as of stars, a number is a name.
+        """
+        if value is REPEATED:
+            raise RecordError(f"'{self.column}' is given twice")
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise RecordError(f"'{self.column}' is blank", "Give the record a label, or take it out.")
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise self._refusal(f"'{self.column}' is {value!r:.60}, a {type(value).__name__}")
+        name = str(value)
+        if name in self.names:
+            return self.names.index(name)
+        numbered = not any(map(WHOLE_NUMBER.fullmatch, self.names))
+        if numbered and WHOLE_NUMBER.fullmatch(name) and int(name) < len(self.names):
+            return int(name)
+        near = did_you_mean(name, list(self.names)) if isinstance(value, str) else ""
+        raise self._refusal(f"'{self.column}' is {value!r:.60}, which is no label of the model{near}")
+
+    def _refusal(self, message: str) -> RecordError:
+        listed = ", ".join(f"{number} {name}" for number, name in enumerate(self.names[:SHOWN]))
+        more = f" and {len(self.names) - SHOWN} more" if len(self.names) > SHOWN else ""
+        return RecordError(message, f"Give a label by its number or name: {listed}{more}.")
+
+    def _advice(self, column: str) -> Text:
+        key, what = ("label_column", "label") if column == self.column else ("text_column", "text")
+        return Text("Set ", recipe_key("data", key), f" to the name of the column that holds the {what}.")
