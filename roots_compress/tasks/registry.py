@@ -10,6 +10,7 @@ from roots_compress.errors import InputError
 from roots_compress.runtime.session import EXPORT_AGAIN, OURS, config_beside
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.causal_lm import CausalLM
+from roots_compress.tasks.classification import Classification
 from roots_compress.tasks.embedding import SentenceEmbedding
 from roots_compress.tasks.masked_lm import MaskedLM
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from roots_compress.models.spec import ModelSpec
 
 CAUSAL_LM: Final = CausalLM()
-TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM, MaskedLM(), SentenceEmbedding())
+TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM, MaskedLM(), Classification(), SentenceEmbedding())
 
 
 def task_named(name: str) -> Task[Any]:

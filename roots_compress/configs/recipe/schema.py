@@ -52,6 +52,10 @@ class GatesConfig(Settings):
     """Largest pseudo-perplexity of a masked language model, as a multiple of the baseline's."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Smallest mean cosine of sentence embeddings to the baseline's."""
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Smallest share of the held-out texts that a classifier gives their label."""
+    min_macro_f1: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Smallest mean F1 of a classifier's labels."""
     max_bytes: PositiveInt | None = None
     """Largest graph, in bytes: every file it needs to run."""
     max_decode_ms: PositiveFloat | None = None

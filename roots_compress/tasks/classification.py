@@ -1,0 +1,117 @@
+"""Sequence classification: each text gets one of the labels that the model knows.
+
+Shape legend: N texts, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from roots_compress.runtime.prompts import check_finite
+from roots_compress.tasks.encoder import EncoderTask, encoded
+from roots_compress.tasks.figures import Metric
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.data.documents import Document
+    from roots_compress.data.labelled import LabelledTexts
+    from roots_compress.data.windows import EvaluationWindows, PackedWindows
+    from roots_compress.models.spec import ModelSpec
+    from roots_compress.progress import Progress
+    from roots_compress.results import Protocol
+    from roots_compress.runtime.encoder import Encoder
+    from roots_compress.training.objective import Objective
+
+
+class Classification(EncoderTask):
+    """A label for each text: how many are right, and the speed of reading a text."""
+
+    name = "classification"
+    heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
+    head_kind = "classification"
+    optimum_name = "text-classification"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("accuracy", "accuracy", "higher", digits=4, relative=False, across_tokenizers=True),
+        Metric("macro_f1", "macro F1", "higher", digits=4, relative=False, across_tokenizers=True),
+    )
+    # Shares of the texts: those whose two best labels are nearly as likely may fall to either side.
+    agreement = (0.02, 0.1)
+
+    def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
+        """Return the names of the model's labels."""
+        from roots_compress.models.ops.heads import ClassificationHead
+
+        head = spec().head
+        assert isinstance(head, ClassificationHead)
+        return head.label_names
+
+    def examples(
+        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
+    ) -> EvaluationWindows:
+        """Return labelled texts, at even distances, as the tokenizer opens and closes them.
+
+        They are as many as fill `windows` windows of `block_size` tokens, which is also the most tokens of a
+        text; the rest of a longer one is left out.
+
+        Raises:
+            InputError: there is no room for a text.
+        """
+        from roots_compress.data.labelled import labelled_texts
+
+        tokens = config.windows * config.block_size
+        return labelled_texts(documents, tokenizer, longest=config.block_size, tokens=tokens)
+
+    def quality(
+        self, engine: Encoder, examples: EvaluationWindows, *, progress: Progress | None = None
+    ) -> dict[str, float]:
+        """Return the share of texts that get their label, and the mean of the labels' F1.
+
+        Raises:
+            InputError: a text does not fit the model.
+            StageError: a logit is not finite.
+        """
+        logits_NL = np.concatenate(list(encoded(engine, _labelled(examples), progress)))
+        check_finite(logits_NL)
+        given_N, right_N = logits_NL.argmax(axis=1), _labelled(examples).labels
+        return {"accuracy": float((given_N == right_N).mean()), "macro_f1": macro_f1(given_N, right_N)}
+
+    def training_windows(
+        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
+    ) -> PackedWindows:
+        """Return windows of whole texts, each to be given its label; see `pack_labelled`."""
+        from roots_compress.data.labelled import pack_labelled
+
+        return pack_labelled(documents, tokenizer, block_size, seed=seed, limit=limit)
+
+    def objective(self) -> Objective:
+        """Return cross-entropy."""
+        from roots_compress.training.objective import CrossEntropy
+
+        return CrossEntropy()
+
+    def caption(self, protocol: Protocol) -> str:
+        """Say what accuracy and speed were measured on."""
+        return (
+            f"Accuracy and macro F1 through the ONNX graph: {protocol.windows} texts of at most "
+            f"{protocol.block_size} tokens, of {protocol.text}. {self.speed_caption(protocol)}"
+        )
+
+
+def macro_f1(given_N: NDArray[np.int64], right_N: NDArray[np.int64]) -> float:
+    """Return the mean F1 of the labels that are given or right: 2 hits / (times given + times right)."""
+    count = int(max(given_N.max(), right_N.max())) + 1
+    hits_L = np.bincount(right_N[given_N == right_N], minlength=count)
+    times_L = np.bincount(given_N, minlength=count) + np.bincount(right_N, minlength=count)
+    return float((2 * hits_L[times_L > 0] / times_L[times_L > 0]).mean())
+
+
+def _labelled(examples: EvaluationWindows) -> LabelledTexts:
+    from roots_compress.data.labelled import LabelledTexts
+
+    assert isinstance(examples, LabelledTexts)
+    return examples

@@ -1,0 +1,167 @@
+"""Sequence classification from a labelled table to a report, with a tiny BERT and by the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+from typer.testing import CliRunner
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.write_back import write_back
+from roots_compress.cli.app import app
+from roots_compress.errors import InputError
+from roots_compress.models.ops.heads import ClassificationHead
+from roots_compress.tasks.classification import macro_f1
+from tests.tiny import VOCAB_SIZE, tiny_tokenizer, tiny_tokens
+
+NAMES = ("animal", "weather", "code")
+WORDS = (("fox", "dog"), ("rain", "wind"), ("def", "return"))
+"""Words that tell the labels apart: a text is about what it names."""
+
+
+def bert(**changes: Any) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    fields: dict[str, Any] = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "pad_token_id": 2,
+        "id2label": dict(enumerate(NAMES)),
+        "label2id": {name: number for number, name in enumerate(NAMES)},
+    }
+    model: BertForSequenceClassification = BertForSequenceClassification(BertConfig(**{**fields, **changes}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.02)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier")
+    bert().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a table of 300 texts of four words, of which one tells the label."""
+    draw = np.random.default_rng(0)
+    lines = []
+    for number in range(300):
+        label = number % 3
+        words = ["the", "quick", "brown", "jumps", "over", "a", "lazy", str(number)]
+        text = [str(word) for word in draw.permutation(words)[:3]]
+        text.insert(int(draw.integers(4)), WORDS[label][int(draw.integers(2))])
+        lines.append(f"{' '.join(text)},{NAMES[label] if number % 2 else label}")
+    path = tmp_path_factory.mktemp("table") / "texts.csv"
+    path.write_text("sentence,kind\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def roots(*arguments: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    said = " ".join((result.output + str(result.exception or "")).split())
+    assert (result.exit_code == 0) == (code == 0), said
+    return said
+
+
+def test_names_of_labels_outlast_import_export_and_the_way_back(source: Path, tmp_path: Path) -> None:
+    roots("import", source, "--out", tmp_path / "ours")
+    roots("export", tmp_path / "ours", "--out", tmp_path / "graph")
+    checkpoint = load_checkpoint(tmp_path / "ours")
+    assert checkpoint.model.config.spec.head == ClassificationHead(labels=3, names=NAMES)
+    write_back(checkpoint, "bert", tmp_path / "back")
+    for folder in ("graph", "back"):
+        config = json.loads((tmp_path / folder / "config.json").read_text())
+        assert config["architectures"] == ["BertForSequenceClassification"]
+        assert config["id2label"] == {str(number): name for number, name in enumerate(NAMES)}
+        assert config["label2id"] == {name: number for number, name in enumerate(NAMES)}
+    theirs = BertForSequenceClassification.from_pretrained(tmp_path / "back").eval()
+    ids_BT = tiny_tokens(2, 12)
+    with torch.no_grad():
+        expected_BL = bert()(ids_BT).logits
+        torch.testing.assert_close(theirs(ids_BT).logits, expected_BL, atol=1e-5, rtol=0)
+    session = ort.InferenceSession(tmp_path / "graph" / "model.onnx")
+    feeds = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
+    feeds["token_type_ids"] = torch.zeros_like(ids_BT)
+    (logits_BL,) = session.run(["logits"], {key: ids.numpy() for key, ids in feeds.items()})
+    np.testing.assert_allclose(logits_BL, expected_BL.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"id2label": {"0": "a", "2": "b"}}, "id2label does not give names by the numbers of labels"),
+        ({"id2label": {"0": "a", "1": "a"}}, "names has 'a', which is blank or the name of two labels"),
+        ({"id2label": {"0": "a"}}, "num_labels is 1; a classifier has from 2"),
+        ({"problem_type": "regression"}, "problem_type must be single_label_classification"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(
+    source: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    config = json.loads((source / "config.json").read_text())
+    for file in source.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(InputError, match=said):
+        load_checkpoint(tmp_path)
+
+
+def test_macro_f1_is_the_mean_over_labels() -> None:
+    # Hits, times given, times right. Label 0: 2, 3, 2. Label 1: 1, 1, 2. Label 2: never. Label 3: 1, 1, 1.
+    given, right = np.array([0, 0, 0, 1, 3]), np.array([0, 0, 1, 1, 3])
+    assert macro_f1(given, right) == pytest.approx((4 / 5 + 2 / 3 + 1) / 3)
+    assert macro_f1(np.array([0, 3]), np.array([3, 0])) == 0
+
+
+def settings(table: Path) -> list[str | Path]:
+    return ["--data", table, "--text-column", "sentence", "--label-column", "kind", "--block-size", "32"]
+
+
+def test_labels_are_read_by_the_model_s_names(source: Path, table: Path, tmp_path: Path) -> None:
+    said = roots("eval", source, *settings(table), "--windows", "100")
+    assert "accuracy 0." in said
+    assert "macro F1 0." in said
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("sentence,kind\na fox,animal\na def,prose\n")
+    refused = roots("eval", source, *settings(wrong), code=2)
+    assert f"{wrong}:3: 'kind' is 'prose', which is no label of the model" in refused
+    assert "0 animal, 1 weather, 2 code" in refused
+    refused = roots("eval", source, "--eval-data", table, "--block-size", "32", code=2)
+    assert "no column 'text'; the columns are 'sentence', 'kind' Set --text-column" in refused
+    refused = roots("quantize", source, "--run", tmp_path / "run", "--block-size", "32", code=2)
+    assert "the built-in corpus has no labels" in refused
+    assert not (tmp_path / "run").exists()
+
+
+def stages(run: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((run / "metrics.json").read_text())["stages"]
+    return found
+
+
+def test_training_by_verbs_teaches_the_labels_and_int8_keeps_them(
+    source: Path, table: Path, tmp_path: Path
+) -> None:
+    run, once = tmp_path / "run", ["--set", "training.warmup_ratio=0.1"]
+    learn = ["--steps", "60", "--batch-size", "4", "--train-block-size", "32", "--lr", "0.003", *once]
+    roots("train", source, *settings(table), "--windows", "20", *learn, "--run", run)
+    shown = roots("quantize", "--weights-only", "--set", "calibration.block_size=32", "--run", run)
+    assert "accuracy" in shown
+    untrained, trained, quantized = (stage["accuracy"] for stage in stages(run))
+    assert untrained < 0.6
+    assert trained > 0.95
+    assert quantized > 0.9
