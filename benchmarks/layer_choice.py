@@ -25,7 +25,12 @@ from roots_compress.data.packing import pack
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.stages.prune.scores import divergence
-from roots_compress.stages.prune.sensitivity import DROP_WINDOWS, layer_divergences, sampled_predictions
+from roots_compress.stages.prune.sensitivity import (
+    DROP_WINDOWS,
+    SCORED_EVERY,
+    layer_divergences,
+    predictions_at,
+)
 from roots_compress.system.threads import default_threads
 
 Loss = Callable[[Collection[int]], float]
@@ -60,13 +65,15 @@ def main() -> None:
 def loss_without(model: RootsForCausalLM, windows: PackedWindows) -> Loss:
     """Return a function of layers that gives the divergence from the whole model without them."""
     stream = ResidualStream(model, windows)
+    judged_NT = torch.zeros(windows.input_ids.shape, dtype=torch.bool)
+    judged_NT[:, ::SCORED_EVERY] = True
 
     def predictions(left_out: Collection[int]) -> torch.Tensor:
         fork = stream.fork()
         for index, layer in enumerate(model.model.layers):
             if index not in left_out:
                 fork.advance(layer, index)
-        return sampled_predictions(model, fork)
+        return predictions_at(judged_NT, model, fork)
 
     whole = predictions(())
     return lambda left_out: divergence(whole, predictions(left_out))

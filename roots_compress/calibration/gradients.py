@@ -77,7 +77,8 @@ def observe_gradients(
         with torch.enable_grad():
             for number, (tokens, segments) in enumerate(batches(windows, 1, device)):
                 output = model(input_ids=tokens, segment_ids=segments, use_cache=False)
-                loss = _loss(output, torch.from_numpy(windows.targets[number]), sampled)
+                read_T = model.reads(tokens, segments)[0].cpu()
+                loss = _loss(output, torch.from_numpy(windows.targets[number])[read_T], sampled)
                 if not torch.isfinite(loss):
                     raise StageError(
                         f"the loss of calibration window {number} is NaN or infinite",
@@ -94,8 +95,8 @@ def observe_gradients(
             handle.remove()
 
 
-def _loss(output: Any, targets_T: Tensor, sampled: torch.Generator | None) -> Tensor:
-    """Return the loss of a window.
+def _loss(output: Any, targets_N: Tensor, sampled: torch.Generator | None) -> Tensor:
+    """Return the loss of a window, for the targets at the positions that the head reads.
 
     A vector in place of logits is taken as the mean of a Gaussian of variance 1: the gradient of a draw's
     loss is the noise, which makes the second moment the Fisher information too.
@@ -104,9 +105,7 @@ def _loss(output: Any, targets_T: Tensor, sampled: torch.Generator | None) -> Te
         noise = torch.randn(output.last_hidden_state.shape, generator=sampled)
         loss: Tensor = (output.last_hidden_state.float() * noise.to(output.last_hidden_state.device)).sum()
         return loss
-    # As many rows as positions; or one, where the first position alone is read.
     logits_NV = output.logits.flatten(0, -2).float()
-    targets_N = (
-        targets_T[: len(logits_NV)] if sampled is None else drawn(logits_NV.detach(), sampled).flatten()
-    )
+    if sampled is not None:
+        targets_N = drawn(logits_NV.detach(), sampled).flatten()
     return F.cross_entropy(logits_NV, targets_N.to(logits_NV.device), reduction="sum")

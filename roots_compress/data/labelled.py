@@ -92,10 +92,9 @@ def pack_labelled(
         batch = [documents[index] for index in order[start : start + BATCH_DOCUMENTS]]
         rows = framed_texts([each.text for each in batch], tokenizer, block_size, key=BLOCK_SIZE)
         for row, document in zip(rows, batch, strict=True):
-            assert document.label is not None
             if 0 < (room := -len(ids) % block_size) < len(row):
                 put(row[:room], IGNORED_LABEL)
-            put(row, document.label)
+            put(row, IGNORED_LABEL if document.label is None else document.label)
     for row in cycle(rows):
         if not (room := -len(ids) % block_size):
             break

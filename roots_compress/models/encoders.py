@@ -104,6 +104,12 @@ class RootsForSequenceClassification(RootsWithHead):
         """The labels."""
         return int(self.classifier.out_features)
 
+    def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
+        """Return where texts begin, `BT`."""
+        if segment_ids_BT is None:
+            segment_ids_BT = torch.zeros_like(input_ids_BT)
+        return F.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], (1, 0), value=True)
+
     def head_input(self, states_NW: Tensor) -> Tensor:
         """Return what the labels' matrix reads, for states of first tokens."""
         return self.activation(self.dense(states_NW))
@@ -123,13 +129,19 @@ class RootsForSequenceClassification(RootsWithHead):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        segment_ids: Tensor | None = None,
         **others: Any,
     ) -> SequenceClassifierOutput:
-        """Return logits `BL`; with `labels` (`B`) the mean cross-entropy too."""
-        hidden_BTW = self.model(
-            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
-        ).last_hidden_state
-        logits_BL = self.project(hidden_BTW[:, 0])
+        """Return logits `BL`, of packed windows those of each text; with `labels` (`B`) the loss too."""
+        output = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            segment_ids=segment_ids,
+            **others,
+        )
+        hidden_BTW = output.last_hidden_state
+        logits_BL = self.project(hidden_BTW[self.reads(hidden_BTW[..., 0], segment_ids)])
         loss = None if labels is None else F.cross_entropy(logits_BL.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits_BL)
 

@@ -231,6 +231,10 @@ class RootsWithHead(RootsPreTrainedModel):
         """
         return hidden_BTW[places_BT]
 
+    def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
+        """Return at which positions of packed windows the head reads a state, `BT`: at all of them."""
+        return torch.ones_like(input_ids_BT, dtype=torch.bool)
+
     def head_input(self, states_NW: Tensor) -> Tensor:
         """Return what the head's matrix reads, for final hidden states at any positions."""
         return states_NW

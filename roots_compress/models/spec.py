@@ -185,7 +185,8 @@ class ModelSpec(Part):
         each = self.embeddings
         rows = each.vocabulary * (1 if self.tied else 2) + (each.positions or 0) + (each.token_types or 0)
         norm = 0 if each.norm is None else each.norm.parameters(self.width)
-        return rows * self.width + norm + self.body_parameters
+        head = self.head.parameters(self.width, each.vocabulary)
+        return rows * self.width + norm + self.body_parameters + head
 
     def blocks(self) -> Iterator[tuple[Place, OpSpec]]:
         """Yield every block and where it is, in the order in which they run."""

@@ -11,7 +11,15 @@ from roots_compress.models.ops.base import LARGEST, Part, Positive
 from roots_compress.models.ops.mlp import Activation
 
 
-class LmHead(Part):
+class HeadPart(Part):
+    """What any head answers."""
+
+    def parameters(self, width: int, vocabulary: int) -> int:
+        """Return how many numbers it holds, without a matrix as large as the embedding."""
+        return 0
+
+
+class LmHead(HeadPart):
     """Logits of the next token."""
 
     kind: Literal["lm"] = "lm"
@@ -21,7 +29,7 @@ class LmHead(Part):
     """c of `c * tanh(logit / c)`, after the factor."""
 
 
-class MaskedLmHead(Part):
+class MaskedLmHead(HeadPart):
     """Logits of the token at each place: of a dense layer, its activation and a layer norm, with a bias."""
 
     kind: Literal["masked_lm"] = "masked_lm"
@@ -29,8 +37,12 @@ class MaskedLmHead(Part):
     eps: Positive = 1e-12
     """Of the norm."""
 
+    def parameters(self, width: int, vocabulary: int) -> int:
+        """Count the dense layer, the norm and the bias."""
+        return width * (width + 1) + 2 * width + vocabulary
 
-class ClassificationHead(Part):
+
+class ClassificationHead(HeadPart):
     """Logits of labels: of the first token's state through a dense layer and its activation."""
 
     kind: Literal["classification"] = "classification"
@@ -50,13 +62,17 @@ class ClassificationHead(Part):
                 raise ValueError(f"names has {name!r:.60}, which is blank or the name of two labels")
         return self
 
+    def parameters(self, width: int, vocabulary: int) -> int:
+        """Count the dense layer and the labels' matrix, with their biases."""
+        return (width + self.labels) * (width + 1)
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """The names, or those that transformers gives where there are none."""
         return self.names or tuple(f"LABEL_{number}" for number in range(self.labels))
 
 
-class EmbeddingHead(Part):
+class EmbeddingHead(HeadPart):
     """One vector for each text: of the hidden states of its tokens."""
 
     kind: Literal["embedding"] = "embedding"

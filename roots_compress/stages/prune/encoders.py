@@ -1,37 +1,39 @@
-"""What pruning cannot do for a model that does not predict the next token."""
+"""What pruning cannot do for models that write no text, or that predict nothing."""
 
 from __future__ import annotations
 
 from roots_compress.configs.prune import PruneConfig
-from roots_compress.errors import InputError, Key
-from roots_compress.models.ops.heads import LmHead
+from roots_compress.errors import InputError, Key, Text
 from roots_compress.models.spec import ModelSpec
-
-NEEDS = {
-    "layer_ratio": "judges layers by next-token predictions",
-    "residual_ratio": "fits the residual stream to the norms of a decoder",
-    "target": "measures costs on next-token predictions",
-}
-"""Settings that need a model which predicts the next token, and what for."""
+from roots_compress.tasks.registry import task_of_spec
 
 
 def adapted(config: PruneConfig, spec: ModelSpec) -> PruneConfig:
-    """Return the settings as a model can follow them: one that predicts no next token writes no text.
+    """Return the settings as a model can follow them: one that writes no text is calibrated on given text.
 
     Raises:
-        InputError: a setting needs next-token predictions, and the model makes none.
+        InputError: a setting needs decoding, or predictions, which the model does not do.
     """
-    if isinstance(spec.head, LmHead):
+    task = task_of_spec(spec)
+    if task.writes:
         return config
-    asked = [key for key in NEEDS if getattr(config, key)]
-    if asked:
-        _refuse(asked[0], f"{NEEDS[asked[0]]}, which this model does not make", "Leave it out.")
-    if not config.uniform:
-        _refuse("uniform", "false measures costs on next-token predictions", "Leave it true.")
-    if config.score == "taylor":
-        _refuse("score", "taylor takes gradients of next-token predictions", "Use activation or obs.")
+    if config.target is not None and config.target.decode_ms is not None:
+        raise InputError(
+            "is the time of a decoded token, and the model decodes none",
+            where=Key("target", "decode_ms"),
+            remedy=Text("Give ", Key("target", "parameters"), " or ", Key("target", "bytes"), "."),
+        )
+    if not task.predicts:
+        for key, asked in (
+            ("layer_ratio", config.layer_ratio > 0),
+            ("target", config.target is not None),
+            ("uniform", not config.uniform),
+            ("score", config.score == "taylor"),
+        ):
+            if asked:
+                raise InputError(
+                    "goes by predictions, and the model makes none: it gives each text a vector",
+                    where=Key(key),
+                    remedy="Leave it out.",
+                )
     return config.model_copy(update={"own_windows": 0})
-
-
-def _refuse(key: str, reason: str, remedy: str) -> None:
-    raise InputError(f"{key} {reason}", where=Key(key), remedy=remedy)

@@ -1,4 +1,4 @@
-"""What each layer's shapes would cost, in nats of divergence per token, measured on the uncut model.
+"""What each layer's shapes would cost, in nats a prediction, measured on the uncut model.
 
 Shape legend: W hidden size, C input channels of a projection, T tokens of a window, V vocabulary.
 """
@@ -15,7 +15,7 @@ from roots_compress.calibration.activations import ResidualStream
 from roots_compress.calibration.gradients import observe_gradients
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.models.spec import Place
 from roots_compress.progress import Place as Console
 from roots_compress.progress import bar
@@ -32,9 +32,11 @@ TRIAL_WINDOWS = 32
 """Calibration windows for the trial cuts. What one costs is known to within a tenth by them, as a rule, where
 eight leave a fifth to a quarter (`benchmarks/shape_costs.py`, SmolLM2)."""
 DROP_WINDOWS = 4
-"""Calibration windows for the effect of dropping a layer: the model runs half once for each layer."""
+"""Calibration windows for the effect of dropping a layer: the model runs half once for each layer. There are
+more where heads read few positions of them, so that as many are judged."""
 SCORED_EVERY = 4
-"""Of those windows' tokens, one in this many is judged, at the cost of its logits over the vocabulary."""
+"""Of positions, one in this many is judged where heads read all, at the cost of its logits over the
+vocabulary."""
 FISHER_RIDGE = 1e-6
 TRIED_WIDTH = 3 / 4
 """Of single channels: the width at which their costs are compared with the gradients."""
@@ -47,12 +49,12 @@ class Trial:
     change_WC: Tensor
     """What leaves the weights: those of the channels that go, and what the refit changes in the others."""
     cost: float
-    """As estimated, in nats per token."""
+    """As estimated, in nats a prediction."""
 
 
 @dataclass(frozen=True)
 class BlockCosts:
-    """What the shapes of a block cost, in nats per token; blocks add up, as far as small costs do."""
+    """What the shapes of a block cost, in nats a prediction; blocks add up, as far as small costs do."""
 
     axes: tuple[str, ...]
     """Those that were measured."""
@@ -68,7 +70,7 @@ LayerCosts = Mapping[str, BlockCosts]
 
 @torch.no_grad()
 def layer_costs(
-    model: RootsForCausalLM, windows: PackedWindows, *, multiple_of: int, device: str
+    model: RootsWithHead, windows: PackedWindows, *, multiple_of: int, device: str
 ) -> Iterator[LayerCosts]:
     """Yield each layer's costs, every narrower shape refitted as the surgeon does it.
 
@@ -136,7 +138,7 @@ def _trial(projection: nn.Linear, gram_CC: Tensor, cut: Operation | None) -> Tri
 
 
 def held_against_gradients(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     costs: Sequence[LayerCosts],
     windows: PackedWindows,
     *,
@@ -160,12 +162,13 @@ def held_against_gradients(
     trials = {name: costs[place.layer][place.name].trial for place, name in names.items()}
     judged = {name: 0.0 for name, trial in trials.items() if trial is not None}
     windows = windows[:TRIAL_WINDOWS]
+    read = int(positions_read(model, windows).sum())
 
     def observer(name: str, inputs_TC: Tensor, gradient_TW: Tensor) -> None:
         trial = trials[name]
         assert trial is not None
         moved_T = ((inputs_TC @ trial.change_WC.T) * gradient_TW).sum(dim=-1)
-        judged[name] += float(moved_T.double().square().sum()) / (2 * windows.input_ids.size)
+        judged[name] += float(moved_T.double().square().sum()) / (2 * read)
 
     labels = torch.Generator().manual_seed(seed)
     with bar(console, "taking gradients") as progress:
@@ -185,7 +188,7 @@ def held_against_gradients(
     ]
 
 
-def output_fishers(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> dict[Place, Tensor]:
+def output_fishers(model: RootsWithHead, windows: PackedWindows, *, device: str) -> dict[Place, Tensor]:
     """Return the Fisher information of what every block's projection gives, `WW`, per token.
 
     The second moment of the gradients of the predictions' log-likelihood, at labels that the model itself
@@ -205,19 +208,25 @@ def output_fishers(model: RootsForCausalLM, windows: PackedWindows, *, device: s
 
 
 @torch.no_grad()
-def layer_divergences(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> list[float]:
-    """Return how far the predictions move when each layer alone is left out, in nats per token.
+def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: str) -> list[float]:
+    """Return how far the predictions move when each layer alone is left out, in nats for each.
 
     Layers are judged by the output without them, as in SLEB (Song et al. 2024, arXiv:2402.09025), there by
     the loss, and not by what they change in the stream (block influence, Men et al. 2024, arXiv:2403.03853).
     """
-    stream = ResidualStream(model, windows[:DROP_WINDOWS], device=device)
+    judged_NT = positions_read(model, windows)
+    if judged_NT.all():
+        judged_NT[:, torch.arange(judged_NT.shape[1]) % SCORED_EVERY > 0] = False
+    wanted = DROP_WINDOWS * -(-judged_NT.shape[1] // SCORED_EVERY)
+    count = int((judged_NT.sum(dim=1).cumsum(dim=0) < wanted).sum()) + 1
+    judged_NT = judged_NT[:count].to(device)
+    stream = ResidualStream(model, windows[:count], device=device)
     layers = list(model.model.layers)
 
     def run(fork: ResidualStream, start: int) -> Tensor:
         for layer in layers[start:]:
             fork.advance(layer)
-        return sampled_predictions(model, fork)
+        return predictions_at(judged_NT, model, fork)
 
     reference_RV = run(stream.fork(), 0)
     found = []
@@ -227,9 +236,15 @@ def layer_divergences(model: RootsForCausalLM, windows: PackedWindows, *, device
     return found
 
 
-def sampled_predictions(model: RootsForCausalLM, stream: ResidualStream) -> Tensor:
-    """Return the logits `RV` at one in `SCORED_EVERY` tokens of a stream that has passed the last layer."""
-    rows_RW = torch.cat([hidden_BTW[:, ::SCORED_EVERY].flatten(0, 1) for hidden_BTW in stream.hidden])
+def positions_read(model: RootsWithHead, windows: PackedWindows) -> Tensor:
+    """Return at which positions of windows the head reads a state, `NT`."""
+    return model.reads(torch.from_numpy(windows.input_ids), torch.from_numpy(windows.segment_ids))
+
+
+def predictions_at(judged_NT: Tensor, model: RootsWithHead, stream: ResidualStream) -> Tensor:
+    """Return the logits `RV` at some positions of a stream that has passed the last layer."""
+    places = judged_NT.to(stream.hidden[0].device).split([len(hidden_BTW) for hidden_BTW in stream.hidden])
+    rows_RW = torch.cat([hidden[judged] for hidden, judged in zip(stream.hidden, places, strict=True)])
     found_RV: Tensor = model.project(model.model.normed(rows_RW.to(stream.device)))
     return found_RV
 
