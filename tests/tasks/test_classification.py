@@ -153,15 +153,87 @@ def stages(run: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_training_by_verbs_teaches_the_labels_and_int8_keeps_them(
-    source: Path, table: Path, tmp_path: Path
-) -> None:
-    run, once = tmp_path / "run", ["--set", "training.warmup_ratio=0.1"]
-    learn = ["--steps", "60", "--batch-size", "4", "--train-block-size", "32", "--lr", "0.003", *once]
+@pytest.fixture(scope="module")
+def taught(source: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run in which the classifier is trained and then stored in 8 bits, by verbs."""
+    run = tmp_path_factory.mktemp("taught") / "run"
+    learn = ["--steps", "60", "--batch-size", "4", "--train-block-size", "32", "--lr", "0.003"]
     roots("train", source, *settings(table), "--windows", "20", *learn, "--run", run)
     shown = roots("quantize", "--weights-only", "--set", "calibration.block_size=32", "--run", run)
     assert "accuracy" in shown
-    untrained, trained, quantized = (stage["accuracy"] for stage in stages(run))
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(taught: Path) -> Path:
+    return taught / "01-train" / "checkpoint"
+
+
+def test_training_by_verbs_teaches_the_labels_and_int8_keeps_them(taught: Path) -> None:
+    untrained, learned, quantized = (stage["accuracy"] for stage in stages(taught))
     assert untrained < 0.6
-    assert trained > 0.95
+    assert learned > 0.95
     assert quantized > 0.9
+
+
+def chain(model: Path, table: Path, **changes: Any) -> dict[str, Any]:
+    calibration = {"windows": 16, "block_size": 32}
+    training = {"batch_size": 4, "block_size": 32, "learning_rate": 0.002}
+    recovery = {"training": {**training, "steps": 15}}
+    document: dict[str, Any] = {
+        "name": "labels",
+        "model": str(model),
+        "data": {"train": [str(table)], "text_column": "sentence", "label_column": "kind"},
+        "evaluation": {"windows": 20, "block_size": 32, "contexts": [16], "repeats": 1},
+        "stages": [
+            {"kind": "distill", "loss": {"hidden_weight": 0.5}, "training": {**training, "steps": 40}},
+            {
+                "kind": "prune",
+                "ratio": 0.25,
+                "head_ratio": 0.25,
+                "multiple_of": 4,
+                "calibration": calibration,
+                "recovery": recovery,
+            },
+            {"kind": "quantize", "scheme": "int8", "products": "float", "calibration": calibration},
+        ],
+        "gates": {"min_accuracy": 0.85, "min_macro_f1": 0.85, "min_size_ratio": 2.0},
+    }
+    return {**document, **changes}
+
+
+def test_a_recipe_takes_a_classifier_through_the_whole_chain(
+    trained: Path, table: Path, tmp_path: Path
+) -> None:
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(json.dumps(chain(trained, table)))
+    roots("run", recipe, "--run", run)
+    rows = stages(run)
+    assert [row["kind"] for row in rows] == ["baseline", "distill", "prune", "quantize"]
+    assert all(row["accuracy"] > 0.85 for row in rows)
+    assert rows[1]["parameters"] > rows[2]["parameters"]
+    for form in ("table", "markdown", "html", "json"):
+        said = roots("report", run, "--format", form)
+        assert "accuracy" in said or "macro_f1" in said, form
+        assert "perplexity" not in said, form
+    assert "accuracy" in roots("compare", run, run)
+    assert "accuracy" in roots("eval", run / "03-quantize", *settings(table)[2:], "--eval-data", table)
+    recipe.write_text(json.dumps(chain(trained, table, gates={"min_encode_speedup": 1000.0})))
+    assert "1 of 1 gates missed: min_encode_speedup" in roots("run", recipe, "--run", run, code=3)
+    recipe.write_text(json.dumps(chain(trained, table, gates={"max_perplexity_ratio": 1.1})))
+    refused = roots("run", recipe, "--run", run, code=2)
+    assert "models for classification do not have" in refused
+    assert "min_accuracy" in refused
+
+
+def test_a_search_takes_accuracy_for_a_budget(trained: Path, table: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    choice = {**chain(trained, table)["stages"][2], "name": "int8"}
+    search = {"max_minutes": 5, "choices": [choice]}
+    recipe.write_text(
+        json.dumps(chain(trained, table, stages=[], search=search, gates={"min_accuracy": 0.8}))
+    )
+    roots("run", recipe, "--run", tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["search"]
+    assert all(candidate["keeps_budgets"] for candidate in found["candidates"])
+    assert found["best"] == ["int8"]
