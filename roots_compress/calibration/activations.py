@@ -21,7 +21,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.blocks.base import Context, Half
 from roots_compress.models.layer import RootsLayer
-from roots_compress.models.modeling import RootsForCausalLM, RootsModel
+from roots_compress.models.modeling import RootsModel, RootsWithHead
 
 BATCH_SIZE = 4
 GRAM_STRIPES = 8
@@ -143,7 +143,7 @@ class ResidualStream:
 
     def __init__(
         self,
-        model: RootsForCausalLM,
+        model: RootsWithHead,
         windows: PackedWindows,
         *,
         device: str = "cpu",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,9 +44,9 @@ class EvaluationTexts(EvaluationWindows):
 class MaskedTexts(EvaluationTexts):
     """Texts in each of which some tokens are hidden in turn; P hidden tokens in all."""
 
-    hidden: NDArray[np.int64]
+    hidden: NDArray[np.int64] = field(kw_only=True)
     """`(P, 2)`: the text of each, ascending, and its position there."""
-    mask_id: int
+    mask_id: int = field(kw_only=True)
 
     @property
     def scored_tokens(self) -> int:

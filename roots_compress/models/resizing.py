@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from roots_compress.errors import InputError
 from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.models.ops.base import Axis
 from roots_compress.models.spec import Place
 
@@ -28,7 +28,7 @@ StreamNorm = nn.RMSNorm | nn.LayerNorm
 TRACED_TOKENS = 3
 
 
-def check_resizable(model: RootsForCausalLM) -> None:
+def check_resizable(model: RootsWithHead) -> None:
     """Refuse a model whose matrices cannot be cut.
 
     Raises:
@@ -41,7 +41,7 @@ def check_resizable(model: RootsForCausalLM) -> None:
         )
 
 
-def block_at(model: RootsForCausalLM, place: Place) -> Block:
+def block_at(model: RootsWithHead, place: Place) -> Block:
     """Return the block at a place."""
     block: Block = model.model.layers[place.layer].half_named(place.name).block
     return block
@@ -81,7 +81,7 @@ def group_of(block: Block, axis: Axis, units: Sequence[int] | None = None) -> tp
     return group
 
 
-def keep_units(model: RootsForCausalLM, place: Place, name: str, kept: Sequence[int]) -> None:
+def keep_units(model: RootsWithHead, place: Place, name: str, kept: Sequence[int]) -> None:
     """Cut all units of a block's axis but these.
 
     Raises:
@@ -106,7 +106,7 @@ def keep_units(model: RootsForCausalLM, place: Place, name: str, kept: Sequence[
     model.config.spec = model.config.spec.with_op(place, spec)
 
 
-def keep_layers(model: RootsForCausalLM, kept: Sequence[int]) -> None:
+def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:
     """Drop all layers but these, and number those that stay from 0, as their places in a KV cache are.
 
     Raises:
@@ -123,7 +123,7 @@ def keep_layers(model: RootsForCausalLM, kept: Sequence[int]) -> None:
                 half.block.layer_idx = index
 
 
-def residual_group(model: RootsForCausalLM, channels: Sequence[int] | None = None) -> tp.dependency.Group:
+def residual_group(model: RootsWithHead, channels: Sequence[int] | None = None) -> tp.dependency.Group:
     """Return the group of these channels of the residual stream (all without), rooted in the embedding."""
     embedding = model.model.embed_tokens
     norms = StreamNormPruner()
@@ -146,7 +146,7 @@ def residual_group(model: RootsForCausalLM, channels: Sequence[int] | None = Non
     return graph.get_pruning_group(embedding, tp.prune_embedding_out_channels, list(chosen))
 
 
-def keep_residual_channels(model: RootsForCausalLM, kept: Sequence[int]) -> None:
+def keep_residual_channels(model: RootsWithHead, kept: Sequence[int]) -> None:
     """Cut all channels of the residual stream but these, and with them the width of the embeddings.
 
     Raises:
@@ -195,7 +195,7 @@ def _cut_norms(block: Block, axis: Axis, kept: Sequence[int]) -> None:
             module.normalized_shape = (len(entries),)
 
 
-def _cut_untraced_readers(model: RootsForCausalLM, kept: Sequence[int]) -> None:
+def _cut_untraced_readers(model: RootsWithHead, kept: Sequence[int]) -> None:
     """Cut what reads the residual stream and is in no trace, such as a router."""
     for reader in (
         each for layer in model.model.layers for half in layer.halves for each in half.block.readers()
@@ -217,7 +217,7 @@ def _all_but(numbers: Sequence[int], count: int) -> list[int]:
     return [number for number in range(count) if number not in excluded]
 
 
-def _couple_stream(model: RootsForCausalLM, tokens_BT: Tensor) -> Tensor:
+def _couple_stream(model: RootsWithHead, tokens_BT: Tensor) -> Tensor:
     """Run the model with couplings in place of blocks: what reads and writes the stream, in its order."""
     decoder = model.model
     hidden_BTW = decoder.embed_tokens(tokens_BT)

@@ -39,11 +39,11 @@ def bert(**changes: Any) -> BertForSequenceClassification:
         "id2label": dict(enumerate(NAMES)),
         "label2id": {name: number for number, name in enumerate(NAMES)},
     }
-    model: BertForSequenceClassification = BertForSequenceClassification(BertConfig(**{**fields, **changes}))
+    model = BertForSequenceClassification(BertConfig(**{**fields, **changes})).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.02)
-    return model.eval()
+    return model
 
 
 @pytest.fixture(scope="module")
