@@ -181,11 +181,7 @@ class Task(ABC, Generic[Engine]):
     # Quality.
 
     def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
-        """Return the names of the labels of which each text must have one; none where texts have no labels.
-
-        Args:
-            spec: reads the specification of the models.
-        """
+        """Return the names of the labels that texts must have, by the models' specification; or none."""
         return ()
 
     @abstractmethod
