@@ -95,8 +95,8 @@ def changes(task: Task[Any], before: StageResult, stage: StageResult) -> Iterato
     for workload in task.workloads:
         factor = speedup(before, stage, workload)
         if factor > 1 + SPEED_NOISE:
-            yield True, f"{workload.phase} {factor:.2f}x faster"
+            yield True, f"{workload.words} {factor:.2f}x faster"
         elif factor < 1 - SPEED_NOISE:
-            yield False, f"{workload.phase} {factor:.2f}x: SLOWER"
+            yield False, f"{workload.words} {factor:.2f}x: SLOWER"
     values = quality_of(task, before, stage)
     yield task.metric.improved(*values), task.metric.change(*values)

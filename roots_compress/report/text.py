@@ -38,7 +38,7 @@ def headings(task: Task[Any]) -> tuple[str, ...]:
 
 def gain_heading(task: Task[Any]) -> str:
     """Return the heading of the gain in speed."""
-    return f"{task.workload.phase} gain"
+    return f"{task.workload.words} gain"
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def _table(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]], cap
 
 def search_headings(task: Task[Any]) -> tuple[str, ...]:
     """Return the headings of a search's table."""
-    costs = f"{task.workload.phase} ms", task.metric.heading
+    costs = f"{task.workload.words} ms", task.metric.heading
     return ("candidate", "MB", *costs, "Pareto", "budgets", "")
 
 

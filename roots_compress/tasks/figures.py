@@ -83,6 +83,11 @@ class Workload:
     """What the figure counts, in the singular: `token`."""
 
     @property
+    def words(self) -> str:
+        """What sentences and headings call the work."""
+        return self.phase.replace("_", " ")
+
+    @property
     def time_name(self) -> str:
         """The name of the milliseconds that a unit takes, in gates and in the figures of a search."""
         return f"{self.phase}_ms"
