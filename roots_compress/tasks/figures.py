@@ -32,7 +32,9 @@ class Metric:
 
     def shown_compared(self, compared: float) -> str:
         """Return what tables show of that: `1.050x`, or `-0.012`."""
-        return f"{compared:.3f}x" if self.relative else f"{compared:+.{self.digits}f}"
+        if self.relative:
+            return f"{compared:.3f}x"
+        return f"{round(compared, self.digits) + 0.0:+.{self.digits}f}"  # No `-0.000`.
 
     def change(self, before: float, after: float) -> str:
         """Return a change as sentences tell it: `perplexity +5.0%`, or `accuracy -0.012`."""
