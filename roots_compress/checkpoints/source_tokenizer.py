@@ -46,9 +46,9 @@ def as_written(
             token before a text.
     """
     _require_read(tokenizer, folder, source.path)
-    if len(opening_ids(tokenizer)) > 1:
+    if (count := len(opening_ids(tokenizer))) > 1:
         raise InputError(
-            f"has a tokenizer that puts {len(opening_ids(tokenizer))} tokens before a text, not at most one",
+            f"has a tokenizer that puts {count} tokens before a text; at most one is supported",
             where=source.path,
             remedy="Set its post_processor in tokenizer.json to put one.",
         )
