@@ -66,6 +66,26 @@ BUGS = (
         ),
     ),
     Bug(
+        "relations-look-back",
+        "distillation scales, directions and padding",
+        "Tokens of an encoder's text are related to those before them only.",
+        FailingTest("test_relations_are_with_all_tokens_of_the_text"),
+        (
+            Change(
+                "Distillation._relation_term",
+                "relation_divergence(..., causal=last.causal)",
+                "relation_divergence(student_BTC, teacher_BTC, batch.segment_ids_BT, heads)",
+            ),
+        ),
+    ),
+    Bug(
+        "same-mask",
+        "resuming repeats the data",
+        "Every epoch hides the tokens of the first.",
+        FailingTest("test_every_epoch_hides_other_tokens_and_any_place_can_be_read_again"),
+        (Change("data.masking", "(self.seed, epoch, row)", "(self.seed, row)"),),
+    ),
+    Bug(
         "mean-of-means",
         "accumulation scales wrongly",
         "Micro-batches weigh alike, however many tokens they score.",
