@@ -21,7 +21,7 @@ from roots_compress.runtime.torch_encoder import TorchEncoder
 from roots_compress.tasks import masked_lm
 from roots_compress.tasks.masked_lm import MaskedLM
 from tests.encoders import MASK_ID, encoder_tokenizer, save_bert, tiny_encoder
-from tests.tiny import TEXT, tiny_tokenizer, tiny_tokens
+from tests.tiny import TEXT, tiny_fields, tiny_tokenizer, tiny_tokens
 
 TASK = MaskedLM()
 TRAINING = ("--steps", "4", "--batch-size", "2", "--train-block-size", "24", "--lr", "1e-3")
@@ -171,3 +171,16 @@ def test_a_tokenizer_without_a_mask_is_refused(
     tiny_tokenizer().save_pretrained(tmp_path / "source")
     refused = roots("eval", tmp_path / "source", "--eval-data", text, "--block-size", "32", code=2)
     assert "has no mask token" in refused
+
+
+def test_a_student_must_predict_what_its_teacher_does(
+    saved: tuple[Path, PreTrainedModel, Path], tmp_path: Path
+) -> None:
+    source, _, text = saved
+    (tmp_path / "student.json").write_text(json.dumps(tiny_fields()))
+    refused = roots(
+        *("distill", "--teacher", source, "--student", tmp_path / "student.json", "--data", text),
+        *("--run", tmp_path / "run", "--block-size", "32", *TRAINING),
+        code=2,
+    )
+    assert "the student's head is of the kind 'lm', the teacher's 'masked_lm'" in refused

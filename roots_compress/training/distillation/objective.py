@@ -45,7 +45,8 @@ class Distillation(Objective):
 
     Only the terms with a weight above 0 are computed; without any of the teacher's it does not run. Where the
     widths differ, hidden states are compared through linear maps, one for each student layer, which are no
-    part of the student: trained along (Romero et al. 2015, FitNets), or given and left as they are.
+    part of the student: trained along (Romero et al. 2015, FitNets), or given and left as they are. Of models
+    that give vectors the divergence is 1 less their cosine, and there is no cross-entropy.
 
     Args:
         teacher: a model, put in eval mode and frozen here, whose tokens are the student's; or its cache on
