@@ -405,7 +405,7 @@ PLACE_FAULTS = [
         "--cache: ... short.txt is a file",
     ),
     (f"{DISTILL} --top-k 4 --cache " + "x" * 300 + f" {ON_TEXT}", "--cache: ... name too long"),
-    (f"{DISTILL} --top-k 4 --cache r/01-distill --run r {ON_TEXT}", "--cache: lies in r"),
+    (f"{DISTILL} --top-k 4 --cache r/01-distill --run r {ON_TEXT}", "--cache: lies in the run r"),
     ("report", "runs/current: there is no finished run here"),
     ("report {texts}/prose", "there is no finished run here"),
     ("compare {texts}/prose {texts}/void", "there is no finished run here"),
