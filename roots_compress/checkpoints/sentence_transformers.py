@@ -1,29 +1,36 @@
-"""How a folder of sentence-transformers makes a vector of a text: its modules, read from their JSON."""
+"""How a folder of sentence-transformers makes a vector of a text: its modules, in their JSON."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_json, read_json_object
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import EmbeddingHead
+from roots_compress.models.ops.heads import EmbeddingHead, MaskedLmHead
 from roots_compress.models.spec import ModelSpec
 
 MODULES: Final = "modules.json"
+SETTINGS: Final = tuple(
+    f"sentence_{name}_config.json" for name in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
+)
+"""Where the first module's settings may be."""
 POOLINGS: Final = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
 SUPPORTED = "Supported are a transformer, pooling of the mean or of the first token, and normalising."
 
 
 def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
-    """Return the specification with the pooling that a folder's modules name; as it is where it has none.
+    """Return the specification with the pooling and the longest text that a folder's modules name.
+
+    It is as it was where the folder has none. A masked model's head is not among a folder's modules.
 
     Raises:
         InputError: a module or a way to pool is beyond ROOTS, or a file is damaged.
     """
     path = directory / MODULES
-    if not isinstance(spec.head, EmbeddingHead) or not path.exists():
+    if not isinstance(spec.head, EmbeddingHead | MaskedLmHead) or not path.exists():
         return spec
     modules = [_module(entry, path) for entry in _entries(path)]
     kinds = [kind for kind, _ in modules]
@@ -33,8 +40,32 @@ def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
             where=path,
             remedy=SUPPORTED,
         )
-    pooling = _pooling(directory / modules[1][1] / "config.json")
-    return changed(spec, head=EmbeddingHead(pooling=pooling, normalised=len(kinds) == 3))
+    head = EmbeddingHead(
+        pooling=_pooling(directory / modules[1][1] / "config.json"), normalised=len(kinds) == 3
+    )
+    longest = min(_longest(directory, spec.max_positions), spec.max_positions)
+    return changed(spec, head=head, max_positions=longest, tied=True)
+
+
+def write_modules(spec: ModelSpec, directory: Path) -> None:
+    """Write what `with_pooling` reads, for a model that gives vectors; nothing for others."""
+    head = spec.head
+    if not isinstance(head, EmbeddingHead):
+        return
+    folders = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [
+        {"idx": index, "name": str(index), "path": folder, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, folder) in enumerate(folders.items())
+        if kind != "Normalize" or head.normalised
+    ]
+    pooling = {name: kind == head.pooling for name, kind in POOLINGS.items()}
+    (directory / folders["Pooling"]).mkdir()
+    for name, document in (
+        (MODULES, modules),
+        ("1_Pooling/config.json", {"word_embedding_dimension": spec.width, **pooling}),
+        (SETTINGS[0], {"max_seq_length": spec.max_positions, "do_lower_case": False}),
+    ):
+        (directory / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _entries(path: Path) -> list[Any]:
@@ -62,3 +93,27 @@ def _pooling(path: Path) -> Any:
             remedy=SUPPORTED,
         )
     return POOLINGS[asked[0]]
+
+
+def _longest(directory: Path, default: int) -> int:
+    """Return the longest text that the first module reads, in tokens."""
+    path = next((each for name in SETTINGS if (each := directory / name).exists()), None)
+    if path is None:
+        return default
+    settings = read_json_object(path)
+    if settings.get("do_lower_case") not in (None, False):
+        raise InputError(
+            "do_lower_case has texts put in small letters first, which ROOTS does not do",
+            where=path,
+            remedy="If the tokenizer does it anyway, set do_lower_case to false in a copy.",
+        )
+    longest = settings.get("max_seq_length")
+    if longest is None:
+        return default
+    if type(longest) is not int or longest < 1:
+        raise InputError(
+            f"max_seq_length is {longest!r:.100}; it must be a whole number of at least 1",
+            where=path,
+            remedy="Correct it, or copy the file again.",
+        )
+    return longest

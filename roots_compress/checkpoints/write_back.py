@@ -12,6 +12,7 @@ from transformers import __version__ as transformers_version
 
 from roots_compress.checkpoints.checkpoint import HEAD, Checkpoint, refuse_occupied
 from roots_compress.checkpoints.inspect import CONFIG
+from roots_compress.checkpoints.sentence_transformers import write_modules
 from roots_compress.checkpoints.tokenizer import save_tokenizer
 from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.errors import InputError, did_you_mean
@@ -20,6 +21,8 @@ from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.families.tensors import from_roots
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.models.spec import ModelSpec
 
 
@@ -49,6 +52,7 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, directory / WEIGHTS, metadata={"format": "pt"})
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_modules(model.config.spec, directory)
     if model.can_generate():
         model.generation_config.save_pretrained(directory)
     save_tokenizer(checkpoint.tokenizer, directory)
@@ -68,15 +72,22 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> d
         back = family.read_config(Switches(written, f"as {family.model_type}"))
     except (InputError, ValueError) as error:
         raise _misfit(family, str(error)) from error
+    if isinstance(config.spec.head, EmbeddingHead) and isinstance(back.head, EmbeddingHead):
+        # In other files: `write_modules`.
+        back = changed(back, head=config.spec.head, max_positions=config.spec.max_positions)
     if back != config.spec:
         raise _misfit(family, _difference(config.spec, back))
+    ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    for name, number in ids.items():
+        if written.get(name, number) != number:
+            raise _misfit(family, f"its {name} is {number}, and must be {written[name]}")
     return {
         "architectures": [family.architecture],
         **written,
         "model_type": model_type,
         "dtype": str(dtype).removeprefix("torch."),
         "transformers_version": transformers_version,
-        **{name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+        **ids,
     }
 
 

@@ -17,6 +17,7 @@ from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
 from roots_compress.models.spec import EMBEDDING, HEAD, Norm
+from roots_compress.runtime.encoder import TOKEN_TYPES
 
 
 def add_encoder(matrices: Matrices, names: RootsExporterConfig) -> None:
@@ -76,7 +77,8 @@ def _embedded(matrices: Matrices, inputs: dict[str, ir.Value]) -> ir.Value:
         if embeddings.scale != 1:
             hidden_NW = builder.op("Mul", hidden_NW, builder.floats(embeddings.scale))
         if embeddings.token_types is not None:
-            types_N = builder.op("Reshape", inputs["token_type_ids"], flat)
+            given = inputs.get(TOKEN_TYPES)
+            types_N = builder.integers(0) if given is None else builder.op("Reshape", given, flat)
             hidden_NW = builder.op("Add", hidden_NW, matrices.embedding("model.embed_token_types", types_N))
         if embeddings.positions is not None:
             count_BT = builder.op("CumSum", inputs["attention_mask"], builder.integer(1))

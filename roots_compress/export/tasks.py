@@ -38,7 +38,7 @@ class RaggedTextInputGenerator(DummyTextInputGenerator):
         spec = self.normalized_config.spec
         slots_T = torch.arange(self.sequence_length)
         if input_name == "token_type_ids":
-            return (slots_T % (spec.embeddings.token_types or 1)).repeat(self.batch_size, 1)
+            return (slots_T % spec.embeddings.token_types).repeat(self.batch_size, 1)
         lengths_B = torch.linspace(self.sequence_length, self.shortest, self.batch_size).long()
         if "encoder" in spec.stacks:
             return (slots_T < lengths_B[:, None]).long()
@@ -88,12 +88,12 @@ class RootsExporterConfig(ExporterConfig):
     @property
     def inputs(self) -> Axes:
         """Dynamic axes of each input, in the graph's order."""
-        return self.graph_task.inputs(self._normalized_config.num_layers)
+        return self.graph_task.inputs(self._normalized_config.spec)
 
     @property
     def outputs(self) -> Axes:
         """Dynamic axes of each output, in the graph's order."""
-        return self.graph_task.outputs(self._normalized_config.num_layers)
+        return self.graph_task.outputs(self._normalized_config.spec)
 
     def shape(self, name: str, *fixed: int) -> list[int | str]:
         """Return the shape of an input or output: dynamic axes by name, the others from `fixed`."""

@@ -80,6 +80,27 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class LastRows:
+    """A table whose first rows nothing reads.
+
+    Attributes:
+        unread: how many those are.
+    """
+
+    unread: int
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the rows that are read."""
+        return (tensor[self.unread :].contiguous(),)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the table, zeros in the rows that nothing reads."""
+        import torch
+
+        return torch.cat([torch.zeros_like(tensors[0][:1]).expand(self.unread, -1), tensors[0]])
+
+
+@dataclass(frozen=True)
 class Rule:
     """One source tensor, and the ROOTS tensors it becomes."""
 
@@ -100,6 +121,7 @@ class Family:
             family can express the model.
         rules: the place of each tensor that a model of this specification has.
         prefix: what stands before most names, and which some checkpoints leave out.
+        headed: what names begin with that never have the prefix.
         ignored: tensors that old checkpoints carry and nothing reads: `{}` is a layer's number.
         variants: small configurations, by what differs from the smallest, that tests compare with
             transformers' own classes.
@@ -111,6 +133,7 @@ class Family:
     write: Callable[[ModelSpec], dict[str, Any]]
     rules: Callable[[ModelSpec], Iterable[Rule]]
     prefix: str = "model."
+    headed: tuple[str, ...] = ("lm_head.",)
     ignored: tuple[str, ...] = ()
     variants: tuple[Mapping[str, Any], ...] = ({},)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from roots_compress.families import (
     bert,
+    distilbert,
     gemma,
     gemma2,
     gemma3,
@@ -14,10 +15,13 @@ from roots_compress.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    roberta,
+    xlm_roberta,
 )
 from roots_compress.families.base import Family
 
-FAMILIES: dict[str, Family] = {
-    module.FAMILY.model_type: module.FAMILY
-    for module in (llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, bert)
-}
+_MODULES = (
+    llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, bert, distilbert, roberta,
+    xlm_roberta,
+)  # fmt: skip
+FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

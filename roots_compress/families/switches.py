@@ -123,6 +123,10 @@ class Switches:
         is_named = names != tuple(f"LABEL_{number}" for number in range(len(names or ())))
         return count, names if is_named else None
 
+    def said(self, key: str, default: Any) -> Any:
+        """Return what a key says that is neutral in most families."""
+        return self._config.get(key, default)
+
     def problem(self) -> str | None:
         """Return what kind of labels a classifier has, if the configuration says it."""
         kind = self._config.get("problem_type")

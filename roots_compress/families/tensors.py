@@ -10,7 +10,7 @@ from torch import Tensor
 
 from roots_compress.errors import InputError
 from roots_compress.families.base import Family, Rule
-from roots_compress.models.spec import HEAD, ModelSpec
+from roots_compress.models.spec import ModelSpec
 
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
@@ -65,7 +65,7 @@ def from_roots(family: Family, spec: ModelSpec, state: Mapping[str, Tensor]) -> 
     for rule in family.rules(spec):
         if not all(target in state for target in rule.targets):
             continue
-        prefix = "" if rule.source.startswith(f"{HEAD}.") else family.prefix
+        prefix = "" if rule.source.startswith(family.headed) else family.prefix
         tensors = [state[target] for target in rule.targets]
         written[prefix + rule.source] = rule.transform.invert(tensors)
         used.update(rule.targets)

@@ -6,7 +6,7 @@ Shape legend: B batch, T tokens.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,18 @@ from roots_compress.runtime.prompts import check_ids
 from roots_compress.runtime.protocol import Served, Tokens
 from roots_compress.runtime.session import EXPORT_AGAIN, Provider, open_session, read_config, run_session
 
-ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+if TYPE_CHECKING:
+    from roots_compress.models.spec import ModelSpec
+
+TOKEN_TYPES: Final = "token_type_ids"
+ENCODER_INPUTS: Final = ("input_ids", "attention_mask", TOKEN_TYPES)
+
+
+def encoder_inputs(spec: ModelSpec) -> dict[str, dict[int, str]]:
+    """Return the inputs of an encoder's graph and their dynamic axes; token types only where they differ."""
+    differ = (spec.embeddings.token_types or 1) > 1
+    names = ENCODER_INPUTS if differ else ENCODER_INPUTS[:2]
+    return {name: {0: "batch_size", 1: "sequence_length"} for name in names}
 
 
 class Encoder(Served, Protocol):
@@ -43,6 +54,7 @@ class OnnxEncoder:
 
     def __init__(self, session: Any, output: str, vocab_size: int, max_context: int, graph: Path) -> None:
         self._session, self._output, self._graph = session, output, graph
+        self._takes_types = any(value.name == TOKEN_TYPES for value in session.get_inputs())
         self.vocab_size, self.max_context = vocab_size, max_context
 
     @classmethod
@@ -58,7 +70,7 @@ class OnnxEncoder:
         session = open_session(graph, threads=threads, provider=provider)
         inputs = {value.name for value in session.get_inputs()}
         outputs = {value.name for value in session.get_outputs()}
-        if inputs != set(ENCODER_INPUTS) or output not in outputs:
+        if inputs not in (set(ENCODER_INPUTS), set(ENCODER_INPUTS[:2])) or output not in outputs:
             raise InputError(
                 f"the graph's inputs {', '.join(sorted(inputs))[:200]} and outputs "
                 f"{', '.join(sorted(outputs))[:200]} are not an encoder's: "
@@ -74,8 +86,9 @@ class OnnxEncoder:
         """Return the output; see `Encoder.encode`."""
         check_texts(self, input_ids)
         mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
-        types = np.zeros_like(input_ids) if token_types is None else token_types
-        feeds = dict(zip(ENCODER_INPUTS, (input_ids, mask, types), strict=True))
+        feeds = {"input_ids": input_ids, "attention_mask": mask}
+        if self._takes_types:
+            feeds[TOKEN_TYPES] = np.zeros_like(input_ids) if token_types is None else token_types
         found: NDArray[np.float32] = run_session(self._session, self._output, feeds, self._graph)
         return found
 

@@ -147,12 +147,12 @@ class Task(ABC, Generic[Engine]):
     # The graph.
 
     @abstractmethod
-    def inputs(self, layers: int) -> Axes:
-        """Return the graph's inputs in optimum's names, caches included, for a model of so many layers."""
+    def inputs(self, spec: ModelSpec) -> Axes:
+        """Return the inputs of a model's graph in optimum's names, caches included."""
 
     @abstractmethod
-    def outputs(self, layers: int) -> Axes:
-        """Return the graph's outputs in optimum's names, caches included."""
+    def outputs(self, spec: ModelSpec) -> Axes:
+        """Return the outputs of a model's graph in optimum's names, caches included."""
 
     # Engines.
 

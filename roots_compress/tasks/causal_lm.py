@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.modeling import RootsWithHead
+    from roots_compress.models.spec import ModelSpec
     from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.training.objective import Objective
@@ -53,7 +54,7 @@ class CausalLM(Task[LanguageModel]):
     # Nats a token. Rounding averages out over a text, but not over a few tokens.
     agreement = (1e-3, 0.1)
 
-    def inputs(self, layers: int) -> Axes:
+    def inputs(self, spec: ModelSpec) -> Axes:
         """Return tokens, mask and positions, then the keys and values of every layer."""
         tokens = {0: "batch_size", 1: "sequence_length"}
         past = {0: "batch_size", 2: "past_sequence_length"}
@@ -61,16 +62,16 @@ class CausalLM(Task[LanguageModel]):
             "input_ids": tokens,
             "attention_mask": {0: "batch_size", 1: "total_sequence_length"},
             "position_ids": tokens,
-            **dict.fromkeys(_cache_names("past_key_values", layers), past),
+            **dict.fromkeys(_cache_names("past_key_values", len(spec.layers)), past),
         }
 
-    def outputs(self, layers: int) -> Axes:
+    def outputs(self, spec: ModelSpec) -> Axes:
         """Return the logits, then the keys and values of every layer."""
         present = {0: "batch_size", 2: "total_sequence_length"}
         return {
             # These inputs alone get the logits of all tokens; optimum reads the axis by this name.
             "logits": {0: "batch_size", 1: "sequence_length"},
-            **dict.fromkeys(_cache_names("present", layers), present),
+            **dict.fromkeys(_cache_names("present", len(spec.layers)), present),
         }
 
     def open_graph(

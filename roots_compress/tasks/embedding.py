@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.modeling import RootsWithHead
+    from roots_compress.models.spec import ModelSpec
     from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.runtime.encoder import Encoder
@@ -34,7 +35,7 @@ class SentenceEmbedding(EncoderTask):
     """One vector for each text: its likeness to the original model's, and the speed of reading a text."""
 
     name = "sentence_embedding"
-    heads: ClassVar[tuple[str, ...]] = ("ForEmbedding", "BertModel")
+    heads: ClassVar[tuple[str, ...]] = ("ForEmbedding", "BertModel", "RobertaModel")
     head_kind = "embedding"
     optimum_name = "feature-extraction"
     output = "sentence_embedding"
@@ -42,9 +43,9 @@ class SentenceEmbedding(EncoderTask):
     predicts = False
     agreement = (1e-4, 0.05)
 
-    def outputs(self, layers: int) -> Axes:
+    def outputs(self, spec: ModelSpec) -> Axes:
         """Return the last hidden states and the vectors."""
-        return {"last_hidden_state": BY_TOKEN, **super().outputs(layers)}
+        return {"last_hidden_state": BY_TOKEN, **super().outputs(spec)}
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from roots_compress.runtime.encoder import ENCODER_INPUTS, Encoder, OnnxEncoder
+from roots_compress.runtime.encoder import Encoder, OnnxEncoder, encoder_inputs
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import Tokens
 from roots_compress.tasks.base import Axes, Outputs, ParityScript, ParityShape, Task
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from roots_compress.data.texts import EvaluationTexts
     from roots_compress.data.windows import EvaluationWindows
     from roots_compress.models.modeling import RootsWithHead
+    from roots_compress.models.spec import ModelSpec
     from roots_compress.progress import Progress
     from roots_compress.results import Protocol
 
@@ -52,11 +53,11 @@ class EncoderTask(Task[Encoder]):
     """Whether that output has a row for each token, `(B, T, ...)`, or one for each text, `(B, ...)`."""
     workloads: ClassVar[tuple[Workload, ...]] = (TOGETHER, ALONE)
 
-    def inputs(self, layers: int) -> Axes:
-        """Return tokens, mask and token types."""
-        return dict.fromkeys(ENCODER_INPUTS, BY_TOKEN)
+    def inputs(self, spec: ModelSpec) -> Axes:
+        """Return tokens, mask and, where they differ, token types."""
+        return encoder_inputs(spec)
 
-    def outputs(self, layers: int) -> Axes:
+    def outputs(self, spec: ModelSpec) -> Axes:
         """Return the output that is served."""
         return {self.output: BY_TOKEN if self.by_token else {0: "batch_size"}}
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
@@ -67,6 +69,30 @@ def source_model(family: str, seed: int = 0, **overrides: Any) -> PreTrainedMode
             spread = 0.2 if parameter.ndim == 1 or "wte" in name or "embed" in name else 32**-0.5
             parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
     return model
+
+
+def encoder(family: str, changes: dict[str, Any]) -> PreTrainedModel:
+    """Return an encoder family's model of a variant, with random weights everywhere."""
+    fields = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "hidden_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "pad_token_id": 2,
+        **changes,
+    }
+    architecture = fields.pop("architectures")[0]
+    left_out = "intermediate_size" if family == "distilbert" else "hidden_dim"
+    del fields[left_out]
+    model: PreTrainedModel = getattr(transformers, architecture)(AutoConfig.for_model(family, **fields))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
 
 
 def save_source(model: PreTrainedModel, directory: Path, **save: Any) -> Path:

@@ -14,9 +14,13 @@ from typer.testing import CliRunner
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.write_back import write_back
 from roots_compress.cli.app import app
 from roots_compress.errors import InputError
+from roots_compress.families.registry import FAMILIES
 from roots_compress.models.ops.heads import EmbeddingHead
+from roots_compress.runtime.encoder import OnnxEncoder
+from tests.families.sources import encoder, save_source
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_tokenizer, tiny_tokens
 
 TRANSFORMER, POOLING, NORMALIZE = (
@@ -76,6 +80,29 @@ def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -
     describe(source, "mean", TRANSFORMER, POOLING, {"type": "a.Dense", "path": "2_Dense"})
     with pytest.raises(InputError, match="has the modules Transformer, Pooling, Dense"):
         inspect_source(source)
+
+
+def test_the_longest_text_of_a_folder_holds_and_is_written_back(source: Path, tmp_path: Path) -> None:
+    describe(source, "first", TRANSFORMER, POOLING)
+    settings = source / "sentence_bert_config.json"
+    settings.write_text(json.dumps({"max_seq_length": 24, "do_lower_case": False}))
+    roots("export", source, "--out", tmp_path / "graph")
+    assert OnnxEncoder.open(tmp_path / "graph" / "model.onnx", "sentence_embedding").max_context == 24
+    write_back(load_checkpoint(source), "bert", tmp_path / "back")
+    assert inspect_source(tmp_path / "back").spec == inspect_source(source).spec
+    for wrong in ({"max_seq_length": 0}, {"max_seq_length": 24, "do_lower_case": True}):
+        settings.write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=list(wrong)[-1]):
+            inspect_source(source)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "roberta"])
+def test_a_graph_takes_token_types_only_where_they_differ(family: str, tmp_path: Path) -> None:
+    changes = next(each for each in FAMILIES[family].variants if "Model" in each["architectures"][0])
+    save_source(encoder(family, dict(changes)), tmp_path / "source")
+    roots("export", tmp_path / "source", "--out", tmp_path / "graph")
+    inputs = ort.InferenceSession(tmp_path / "graph" / "model.onnx").get_inputs()
+    assert [each.name for each in inputs] == ["input_ids", "attention_mask"]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])

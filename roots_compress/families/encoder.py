@@ -1,0 +1,205 @@
+"""What encoders like BERT share: reading a configuration, writing it, and the place of each tensor.
+
+Norms follow each addition; positions are learned, and `architectures` names what a model is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from roots_compress.families.base import Copy, Rule, Transform
+from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.ops.mlp import Activation, Mlp
+from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack, Sublayer
+
+EPS = 1e-12
+Names = Mapping[str, str]
+"""A family's names by BERT's, where they differ."""
+
+
+def read_encoder(
+    switches: Switches,
+    kinds: Mapping[str, str],
+    *,
+    names: Names | None = None,
+    norm: Norm | None = None,
+    token_types: bool = True,
+    unread_positions: int = 0,
+    masked: Activation | None = None,
+    labels: Literal["tanh", "relu"] = "tanh",
+) -> ModelSpec:
+    """Read the configuration of an encoder of alike layers.
+
+    Args:
+        switches: the configuration; `finish` is left to the caller.
+        kinds: the family's classes, and what each is for; the last where the configuration names none.
+        names: the family's keys by BERT's.
+        norm: of all layers; None where `layer_norm_eps` says it.
+        token_types: whether there are any.
+        unread_positions: rows of the table of positions before the first that is read.
+        masked: the activation before the vocabulary's matrix; None for that of the layers.
+        labels: the activation before the labels' matrix.
+    """
+    key = {} if names is None else names
+
+    def number(name: str, default: int | None = None, **bounds: int) -> int:
+        return switches.number(key.get(name, name), default, **bounds)
+
+    width, heads = number("hidden_size"), number("num_attention_heads")
+    if width % heads:
+        switches.refuse(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    norm = norm or Norm(kind="layer_norm", eps=switches.positive("layer_norm_eps", EPS))
+    activation = switches.activation(key.get("hidden_act", "hidden_act"), "gelu")
+    switches.same("position_embedding_type", "absolute")
+    for dropout in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        switches.take(dropout)
+    rows = number("max_position_embeddings", 512)
+    positions = rows - unread_positions
+    if positions < 1:
+        switches.refuse(
+            f"max_position_embeddings is {rows}, of which the first {unread_positions} are unread"
+        )
+    attention = Attention(
+        heads=heads, kv_heads=heads, head_dim=width // heads, causal=False, bias=True, output_bias=True
+    )
+    channels = number("intermediate_size")
+    mlp = Mlp(channels=channels, activation=activation, gated=False, bias=True)
+    layer = (Sublayer(op=attention, stream_norm=norm), Sublayer(op=mlp, stream_norm=norm))
+    return ModelSpec(
+        stacks={"encoder": Stack(layers=(layer,) * number("num_hidden_layers", most=MOST_LAYERS))},
+        embeddings=Embeddings(
+            vocabulary=number("vocab_size"),
+            width=width,
+            positions=positions,
+            token_types=number("type_vocab_size", 2) if token_types else None,
+            norm=norm,
+        ),
+        head=_read_head(switches, kinds, MaskedLmHead(activation=masked or activation, eps=norm.eps), labels),
+        tied=switches.flag("tie_word_embeddings", True),
+        max_positions=positions,
+    )
+
+
+def _read_head(
+    switches: Switches, kinds: Mapping[str, str], masked: MaskedLmHead, labels: Literal["tanh", "relu"]
+) -> Head:
+    """Return what a model ends with, by its class."""
+    architectures = switches.architectures() or [next(reversed(list(kinds)))]
+    known = [kinds[name] for name in architectures if name in kinds]
+    if not known:
+        switches.refuse(f"architectures names {', '.join(architectures)}; supported are {', '.join(kinds)}")
+    if known[0] == "masked_lm":
+        return masked
+    if known[0] == "classification":
+        if switches.problem() not in (None, "single_label_classification"):
+            switches.refuse("problem_type must be single_label_classification")
+        count, names = switches.labels()
+        return ClassificationHead(labels=count, names=names, activation=labels)
+    return EmbeddingHead()
+
+
+def write_encoder(
+    spec: ModelSpec, kinds: Mapping[str, str], *, names: Names | None = None, unread_positions: int = 0
+) -> dict[str, Any]:
+    """Return an encoder's config.json; what the family cannot say is found by reading it back.
+
+    Args:
+        spec: of the model.
+        kinds: as `read_encoder` takes them.
+        names: the family's keys by BERT's.
+        unread_positions: as `read_encoder` takes them.
+    """
+    ops = [sublayer.op for sublayer in spec.layers[0]] if spec.layers else []
+    if len(ops) != 2 or not isinstance(ops[0], Attention) or not isinstance(ops[1], Mlp):
+        raise ValueError("its layers are not attention followed by a feed-forward block")
+    attention, mlp = ops
+    classes = {kind: name for name, kind in reversed(kinds.items())}
+    written: dict[str, Any] = {
+        "vocab_size": spec.embeddings.vocabulary,
+        "hidden_size": spec.width,
+        "num_hidden_layers": len(spec.layers),
+        "num_attention_heads": attention.heads,
+        "intermediate_size": mlp.channels,
+        "hidden_act": "gelu_new" if mlp.activation == "gelu_tanh" else mlp.activation,
+        "max_position_embeddings": (spec.embeddings.positions or 0) + unread_positions,
+        "type_vocab_size": spec.embeddings.token_types,
+        "layer_norm_eps": (spec.embeddings.norm or Norm()).eps,
+        "tie_word_embeddings": spec.tied,
+    }
+    written = {(names or {}).get(name, name): value for name, value in written.items()}
+    if isinstance(spec.head, ClassificationHead):
+        labels = spec.head.label_names
+        written["id2label"] = {str(number): name for number, name in enumerate(labels)}
+        written["label2id"] = {name: number for number, name in enumerate(labels)}
+    return {**written, "architectures": [classes.get(spec.head.kind, next(reversed(list(kinds))))]}
+
+
+def linear_rules(source: str, target: str) -> Iterator[Rule]:
+    """Yield the rules of a module that is stored as ours, its weight and its bias."""
+    return (Rule(f"{source}.{part}", (f"{target}.{part}",)) for part in ("weight", "bias"))
+
+
+BERT_LAYER: Names = {
+    "attention.self.query": "self_attn.q_proj",
+    "attention.self.key": "self_attn.k_proj",
+    "attention.self.value": "self_attn.v_proj",
+    "attention.output.dense": "self_attn.o_proj",
+    "attention.output.LayerNorm": "self_attn_stream_norm",
+    "intermediate.dense": "mlp.up_proj",
+    "output.dense": "mlp.down_proj",
+    "output.LayerNorm": "mlp_stream_norm",
+}
+"""Our names of a layer's modules, by BERT's."""
+
+
+def encoder_rules(
+    spec: ModelSpec,
+    *,
+    layers: str = "encoder.layer",
+    layer: Names = BERT_LAYER,
+    positions: Transform | None = None,
+) -> Iterator[Rule]:
+    """Yield the place of each tensor but the head's.
+
+    Args:
+        spec: of the model.
+        layers: the module of the layers.
+        layer: our names of a layer's modules, by the family's.
+        positions: what is done to the table of positions, if it is not stored as it is.
+    """
+    words, places = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
+    yield Rule(words, ("model.embed_tokens.weight",))
+    yield Rule(places, ("model.embed_positions.weight",), positions or Copy())
+    if spec.embeddings.token_types is not None:
+        yield Rule("embeddings.token_type_embeddings.weight", ("model.embed_token_types.weight",))
+    yield from linear_rules("embeddings.LayerNorm", "model.embed_norm")
+    for index in range(len(spec.layers)):
+        for theirs, ours in layer.items():
+            yield from linear_rules(f"{layers}.{index}.{theirs}", f"model.layers.{index}.{ours}")
+
+
+def head_rules(
+    spec: ModelSpec, *, transform: str, norm: str, decoder: str, bias: str, dense: str, classifier: str
+) -> Iterator[Rule]:
+    """Yield the place of each tensor of the head.
+
+    Args:
+        spec: of the model.
+        transform: the dense layer before the vocabulary's matrix, and `norm` the norm after it.
+        norm: see there.
+        decoder: the vocabulary's matrix.
+        bias: its bias, where the matrix is tied; else it is the matrix's own.
+        dense: the dense layer before the labels' matrix.
+        classifier: the labels' matrix.
+    """
+    if isinstance(spec.head, MaskedLmHead):
+        yield from linear_rules(transform, "transform.dense")
+        yield from linear_rules(norm, "transform.norm")
+        yield Rule(bias if spec.tied else f"{decoder}.bias", ("transform.bias",))
+        yield Rule(f"{decoder}.weight", ("lm_head.weight",))
+    if isinstance(spec.head, ClassificationHead):
+        yield from linear_rules(dense, "dense")
+        yield from linear_rules(classifier, "classifier")
