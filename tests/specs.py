@@ -33,9 +33,11 @@ def with_attention(kv_heads: int = 1, **changes: Any) -> ModelSpec:
     return spec_of(change)
 
 
-def with_experts(experts: int = 4, chosen: int = 2, channels: int = 24) -> ModelSpec:
+def with_experts(
+    experts: int = 4, chosen: int = 2, channels: int = 24, *, renormalise: bool = True
+) -> ModelSpec:
     """Return the tiny specification with a mixture of experts in place of each feed-forward block."""
-    moe = Moe(experts=experts, chosen=chosen, channels=channels)
+    moe = Moe(experts=experts, chosen=chosen, channels=channels, renormalise=renormalise)
     return spec_of(lambda each: each if isinstance(each.op, Attention) else changed(each, op=moe))
 
 

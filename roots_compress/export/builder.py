@@ -133,6 +133,27 @@ class GraphBuilder:
             self._initializers[name] = self._outer.initializer(stored)
         return self._initializers[name]
 
+    def stacked_weight(self, name: str, tensors: Sequence[Sequence[Tensor]]) -> ir.Value:
+        """Return an initializer `(stacks, rows, width)` made of tensors, as the file is written.
+
+        Args:
+            name: one that says what is stacked.
+            tensors: for each stack those whose rows take turns; all of one shape, `(rows, ...)`.
+        """
+        if name in self._initializers:
+            return self._initializers[name]
+        arrays = [[tensor.detach().numpy() for tensor in each] for each in tensors]
+        first = arrays[0][0]
+        shape = (len(arrays), len(first) * len(arrays[0]), first.size // len(first))
+
+        def make() -> ir.TensorProtocol:
+            return ir.tensor(np.stack([np.stack(each, axis=1) for each in arrays]).reshape(shape), name=name)
+
+        dtype = ir.DataType.from_numpy(first.dtype)
+        stored = ir.LazyTensor(make, dtype=dtype, shape=ir.Shape(shape), name=name)
+        self._initializers[name] = self._outer.initializer(stored)
+        return self._initializers[name]
+
     def floats(self, *values: float) -> ir.Value:
         """Return a constant of the activations' type: a scalar for one value, else a vector."""
         return self._constant(values, self.dtype)

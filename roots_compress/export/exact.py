@@ -8,20 +8,22 @@ graphs with their checkpoint can therefore not find a wrong scale. Without the r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
 from onnx import GraphProto, NodeProto, TensorProto
-from onnx.helper import make_node
+from onnx.helper import make_attribute, make_node
 
+from roots_compress.export.builder import MICROSOFT
 from roots_compress.export.ops.fused_attention import LEVELS
+from roots_compress.export.ops.moe import ROUTER_WEIGHTS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import changed
-from roots_compress.models.quantized import QuantizedEmbedding, QuantizedWeight
+from roots_compress.models.quantized import UINT8_ZERO_POINT, QuantizedEmbedding, QuantizedWeight
 from roots_compress.models.spec import HEAD
 
 SHAPING = ("Reshape", "Unsqueeze")
@@ -95,6 +97,8 @@ def _exact(node: NodeProto) -> list[NodeProto]:
             for attribute in node.attribute:
                 if attribute.name == "accuracy_level":
                     attribute.i = 0
+        case "QMoE":
+            return _float_experts(node)
         case "GroupQueryAttention":
             integers = {"kv_cache_bit_width", "k_quant_type", "v_quant_type"}
             kept = [attribute for attribute in node.attribute if attribute.name not in integers]
@@ -117,6 +121,39 @@ def _exact(node: NodeProto) -> list[NodeProto]:
                 make_node("Mul", [product, node.input[3]], list(node.output)),
             ]
     return [node]
+
+
+def _float_experts(node: NodeProto) -> list[NodeProto]:
+    """Return a mixture of the same experts in floats: in 8 bits the operator always rounds what it reads."""
+    values = {attribute.name: attribute.i for attribute in node.attribute}
+    if values["expert_weight_bits"] == 4:
+        next(each for each in node.attribute if each.name == "accuracy_level").i = 0
+        return [node]
+    nodes: list[NodeProto] = []
+
+    def made(operator: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{node.name}/{len(nodes)}"
+        nodes.append(make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(*numbers: int) -> str:
+        return made("Constant", value_ints=numbers)
+
+    zero = made("Constant", value_float=float(UINT8_ZERO_POINT))
+    weights = []
+    for levels, scales in ((2, 3), (5, 6)):
+        centred = made("Sub", made("Cast", node.input[levels], to=TensorProto.FLOAT), zero)
+        grouped = made("Reshape", centred, constant(0, 0, -1, values["block_size"]))
+        scaled = made("Mul", grouped, made("Unsqueeze", node.input[scales], constant(-1)))
+        weights.append(made("Reshape", scaled, constant(0, 0, -1)))
+    shared = ("k", "activation_type", "swiglu_fusion", "activation_alpha", "activation_beta")
+    inputs = [*node.input[:2], weights[0], "", weights[1]]
+    experts = make_node("MoE", inputs, list(node.output), domain=MICROSOFT)
+    experts.attribute.extend(each for each in node.attribute if each.name in shared)
+    # The experts' weights are given where they are not to be divided by their sum.
+    divided = len(node.input) <= ROUTER_WEIGHTS
+    experts.attribute.append(make_attribute("normalize_routing_weights", int(divided)))
+    return [*nodes, experts]
 
 
 def _divided(node: NodeProto) -> list[NodeProto]:

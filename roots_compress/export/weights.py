@@ -81,13 +81,24 @@ class Matrices:
 
     def joinable(self, modules: Sequence[str]) -> bool:
         """Return whether modules that read one activation are stored alike, so that one product serves."""
-        kinds = {(self._storage(name), name + ".bias" in self.state) for name in modules}
+        kinds = {(self.storage(name), name + ".bias" in self.state) for name in modules}
         return len(kinds) == 1
 
     def vector(self, name: str) -> ir.Value:
         """Return a plain tensor of the checkpoint, such as a norm's weight, by its full name."""
         module, _, part = name.rpartition(".")
         return self._joined((module,), part)
+
+    def stacked(self, name: str, modules: Sequence[Sequence[str]], part: str) -> ir.Value:
+        """Return one initializer over the same tensor of modules of equal shapes, `(stacks, rows, ...)`.
+
+        Args:
+            name: the initializer's.
+            modules: for each stack the modules whose rows take turns in it.
+            part: the tensor; weights in groups lie flat.
+        """
+        tensors = [[self.state[f"{module}.{part}"] for module in each] for each in modules]
+        return self.builder.stacked_weight(name, tensors)
 
     def embedding(self, module: str, tokens_N: ir.Value) -> ir.Value:
         """Return the rows of an embedding, `NK`, dequantized where it is stored quantized."""
@@ -239,7 +250,7 @@ class Matrices:
         """Return the input width of a quantized module, which its padded storage does not tell."""
         return self._shapes[module].width
 
-    def _storage(self, module: str) -> tuple[Format | None, int | None]:
+    def storage(self, module: str) -> tuple[Format | None, int | None]:
         """Return a module's format, and how many of its weights share a scale where they lie in groups."""
         weight_format = format_of(self.config, module)
         grouped = weight_format in ("w8", "w4")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
@@ -59,11 +58,5 @@ def with_int8_cache(model: RootsForCausalLM) -> RootsForCausalLM:
 def tiny_quantized(weight_format: Format, group_size: int = 16, **overrides: Any) -> RootsForCausalLM:
     """Return a tiny model whose every matrix, embedding and head included, is in one format."""
     model = tiny_model(**overrides)
-    formats: dict[str, Format] = {
-        name: weight_format
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Embedding) and "embed_positions" not in name
-    }
-    if model.config.tie_word_embeddings:
-        del formats["lm_head"]
+    formats = dict.fromkeys(model.config.spec.matrices(), weight_format)
     return quantized(model, formats, group_size)

@@ -20,6 +20,7 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedEmbedding
 from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
 from tests.export.quantized import tiny_quantized, with_int8_cache
+from tests.specs import with_experts
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 
@@ -92,6 +93,30 @@ def test_a_cache_in_int8_holds_what_the_checkpoint_rounds_to(tmp_path: Path, spl
         assert {value.data_type() for value in step.cache.keys_values} == {"tensor(int8)"}
         step = engine.decode(input_ids[:, position].numpy(), step.cache)
         np.testing.assert_allclose(step.logits, expected[:, position], atol=5e-4)
+
+
+@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize(("weight_format", "operator"), [(None, "MoE"), ("w8", "QMoE"), ("w4", "QMoE")])
+def test_experts_are_one_operator(
+    tmp_path: Path, weight_format: Format | None, operator: str, renormalise: bool
+) -> None:
+    spec = with_experts(channels=32, renormalise=renormalise)
+    model = tiny_quantized(weight_format, spec=spec) if weight_format else tiny_model(spec=spec)
+    graph = written(model, tmp_path)
+    assert [node.op_type for node in onnx.load(graph).graph.node].count(operator) == 2
+    assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
+    factor = f"model.layers.0.mlp.experts.gate_up_proj.weight{'_scale' if weight_format else ''}"
+    plant(graph, factor, 3.0)
+    with pytest.raises(StageError, match="differ from the checkpoint's"):
+        check_parity(model, graph, ExportConfig())
+
+
+def test_experts_that_no_operator_takes_all_run(tmp_path: Path) -> None:
+    mixed = with_experts(channels=24)  # No whole groups.
+    for model in (tiny_quantized("w4", spec=mixed), tiny_quantized("w8a8", spec=with_experts(channels=32))):
+        graph = written(model, tmp_path)
+        assert not {node.op_type for node in onnx.load(graph).graph.node} & {"MoE", "QMoE"}
+        assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
 
 
 def test_a_cache_in_int8_has_no_portable_form() -> None:

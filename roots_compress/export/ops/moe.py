@@ -1,6 +1,11 @@
-"""A mixture of experts as ONNX operators, in a plain form: every expert runs, and the router weighs them.
+"""A mixture of experts as ONNX operators.
 
-Shape legend: N tokens of all rows of the batch, W hidden size, E experts, K experts chosen for a token.
+ONNX Runtime's `MoE` and `QMoE` run a token's own experts only. On a CPU (1.31) they take experts whose gate
+has SiLU, the rows of gate and up by turns; `QMoE` takes the grouped formats, in groups of a size that divides
+both widths. Elsewhere, and in a portable graph, every expert runs on every token, and the router weighs them.
+
+Shape legend: N tokens of all rows of the batch, W hidden size, F channels, E experts, K experts chosen for a
+token.
 """
 
 from __future__ import annotations
@@ -8,13 +13,21 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from roots_compress.export.builder import MICROSOFT, Attribute
 from roots_compress.export.ops.mlp import activate
-from roots_compress.export.weights import Matrices
+from roots_compress.export.weights import ACCURACY_LEVEL, Matrices
 from roots_compress.models.ops.moe import Moe
+
+LEAST_GROUP = 16
+"""Values that share a scale in `QMoE`, which takes powers of two from here on."""
+ROUTER_WEIGHTS = 14
+"""The place of the experts' weights among the inputs of `QMoE`, the last."""
 
 
 def moe(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
     """Return the weighted sum of what the chosen experts give, `NW`."""
+    if _is_fusible(matrices, op, module):
+        return _fused(matrices, op, module, x_NW)
     builder = matrices.builder
     weights_NE = _routed(matrices, op, module, x_NW)
     total_NW: ir.Value | None = None
@@ -29,6 +42,67 @@ def moe(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
         total_NW = weighted_NW if total_NW is None else builder.op("Add", total_NW, weighted_NW)
     assert total_NW is not None
     return total_NW
+
+
+def _is_fusible(matrices: Matrices, op: Moe, module: str) -> bool:
+    """Return whether ONNX Runtime's operators express a block as it is stored."""
+    shapes = op.matrices(matrices.config.hidden_size)
+    (weight_format, size), *others = {matrices.storage(f"{module}.{name}") for name in shapes}
+    if matrices.builder.portable or op.activation != "silu" or others or weight_format == "w8a8":
+        return False
+    if size is None:
+        return True
+    whole = all(each.width % size == 0 for each in shapes.values())
+    return whole and size >= LEAST_GROUP and size & (size - 1) == 0
+
+
+def _fused(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
+    """Return the block as one operator, `NW`."""
+    builder = matrices.builder
+    weight_format, size = matrices.storage(f"{module}.experts.0.gate_proj")
+    logits_NE = matrices.linear(f"{module}.router", x_NW)
+    attributes: dict[str, Attribute] = {
+        "k": op.chosen,
+        "activation_type": "swiglu",
+        "swiglu_fusion": 1,
+        "activation_alpha": 1.0,
+        "activation_beta": 0.0,
+    }
+    if weight_format is None:
+        inputs = [x_NW, logits_NE, _first(matrices, op, module, "weight"), None]
+        inputs.append(_second(matrices, op, module, "weight"))
+        attributes["normalize_routing_weights"] = int(op.renormalise)
+        return builder.op("MoE", *inputs, domain=MICROSOFT, **attributes)
+    assert size is not None
+    attributes |= {
+        "expert_weight_bits": 8 if weight_format == "w8" else 4,
+        "block_size": size,
+        "accuracy_level": ACCURACY_LEVEL,
+        "weights_prepacked": 0,
+    }
+    parts = ("weight", "weight_scale")
+    inputs = [x_NW, logits_NE, *(_first(matrices, op, module, part) for part in parts), None]
+    inputs += [*(_second(matrices, op, module, part) for part in parts), None, None, None, None]
+    if weight_format == "w4":
+        zero = "weight_zero_point"
+        inputs += [_first(matrices, op, module, zero), _second(matrices, op, module, zero), None]
+    if not op.renormalise:
+        # By itself the operator weighs the chosen experts by the softmax over them alone.
+        inputs += [None] * (ROUTER_WEIGHTS - len(inputs))
+        inputs.append(builder.op("Softmax", logits_NE, axis=-1))
+    return builder.op("QMoE", *inputs, domain=MICROSOFT, **attributes)
+
+
+def _first(matrices: Matrices, op: Moe, module: str, part: str) -> ir.Value:
+    """Return a tensor of gates and ups, `(E, 2F, ...)`: a row of the gate, then the same of the other."""
+    names = [[f"{module}.{expert}.{name}" for name in ("gate_proj", "up_proj")] for expert in op.names()]
+    return matrices.stacked(f"{module}.experts.gate_up_proj.{part}", names, part)
+
+
+def _second(matrices: Matrices, op: Moe, module: str, part: str) -> ir.Value:
+    """Return a tensor of the last projections, `(E, W, ...)`."""
+    names = [[f"{module}.{expert}.down_proj"] for expert in op.names()]
+    return matrices.stacked(f"{module}.experts.down_proj.{part}", names, part)
 
 
 def _routed(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
