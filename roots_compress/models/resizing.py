@@ -10,7 +10,7 @@ what is found here; a test compares them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch_pruning as tp
@@ -57,16 +57,26 @@ def columns_of(axis: Axis, units: Sequence[int]) -> list[int]:
     return [unit * axis.size + offset for unit in units for offset in range(axis.size)]
 
 
-def group_of(block: Block, axis: Axis, units: Sequence[int] | None = None) -> tp.dependency.Group:
-    """Return torch-pruning's group of these units of an axis (all without), rooted in its projection."""
-    assert axis.projection is not None, f"{axis.name} has no projection"
-    root = block.linear(axis.projection)
+def group_of(
+    block: Block, axis: Axis, units: Sequence[int] | None = None, *, part: str | None = None
+) -> tp.dependency.Group:
+    """Return torch-pruning's group of these units of an axis (all without), rooted in its projection.
+
+    Args:
+        block: which has the axis.
+        axis: with a projection, or with parts.
+        units: their numbers.
+        part: of the axis, whose units they are.
+    """
+    projection = part or axis.projection
+    assert projection is not None, f"{axis.name} has no projection"
+    root = block.linear(projection)
     # The graph is read off autograd, also where the parameters are frozen.
     example_BTW = root.weight.new_zeros(1, TRACED_TOKENS, root.out_features, requires_grad=True)
     was_training = block.training
     with torch.enable_grad():
         graph = tp.DependencyGraph().build_dependency(
-            block,
+            block.holder(projection),
             example_inputs=example_BTW,
             forward_fn=lambda traced, x_BTW: traced.coupled(x_BTW, axis.name),
             verbose=False,
@@ -81,8 +91,16 @@ def group_of(block: Block, axis: Axis, units: Sequence[int] | None = None) -> tp
     return group
 
 
-def keep_units(model: RootsWithHead, place: Place, name: str, kept: Sequence[int]) -> None:
+def keep_units(
+    model: RootsWithHead, place: Place, name: str, kept: Sequence[int] | Mapping[str, Sequence[int]]
+) -> None:
     """Cut all units of a block's axis but these.
+
+    Args:
+        model: cut in place.
+        place: of the block.
+        name: of the axis.
+        kept: the units that stay; of an axis with parts perhaps those of each, equally many.
 
     Raises:
         InputError: the model is quantized.
@@ -90,20 +108,38 @@ def keep_units(model: RootsWithHead, place: Place, name: str, kept: Sequence[int
     check_resizable(model)
     block = block_at(model, place)
     axis = axis_of(block, name)
+    if axis.parts:
+        count = _keep_in_parts(block, axis, kept)
+    else:
+        assert not isinstance(kept, Mapping), f"{name} has no parts"
+        count = _keep_in_groups(block, axis, kept)
+    spec = block.spec.cut(name, count)
+    block.spec = spec
+    model.config.spec = model.config.spec.with_op(place, spec)
+
+
+def _keep_in_parts(block: Block, axis: Axis, kept: Sequence[int] | Mapping[str, Sequence[int]]) -> int:
+    by_part = kept if isinstance(kept, Mapping) else dict.fromkeys(axis.parts, kept)
+    counts = {len(units) for units in by_part.values()}
+    assert len(counts) == 1, f"the parts would keep {sorted(counts)} units of {axis.name}"
+    for part, units in by_part.items():
+        if removed := _complement(units, axis.units):
+            group_of(block, axis, removed, part=part).prune()
+    return counts.pop()
+
+
+def _keep_in_groups(block: Block, axis: Axis, kept: Sequence[int]) -> int:
     of_group = [0] * axis.groups
     for unit in kept:
         of_group[unit * axis.groups // axis.units] += 1
-    assert len(set(of_group)) == 1, f"the groups would keep {of_group} units of {name}"
+    assert len(set(of_group)) == 1, f"the groups would keep {of_group} units of {axis.name}"
     removed = _complement(kept, axis.units)
-    if removed:
-        if axis.projection is None:
-            block.drop(name, kept)
-        else:
-            group_of(block, axis, removed).prune()
-            _cut_norms(block, axis, kept)
-    spec = block.spec.cut(name, len(kept))
-    block.spec = spec
-    model.config.spec = model.config.spec.with_op(place, spec)
+    if removed and axis.projection is None:
+        block.drop(axis.name, kept)
+    elif removed:
+        group_of(block, axis, removed).prune()
+        _cut_norms(block, axis, kept)
+    return len(kept)
 
 
 def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:

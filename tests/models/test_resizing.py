@@ -80,11 +80,13 @@ def halved(axis: Axis) -> list[int]:
     return [unit for unit in range(axis.units) if unit % axis.each >= axis.each // 2]
 
 
-def traced(block: Block, axis: Axis, units: list[int]) -> dict[tuple[str, int], list[int]]:
+def traced(
+    block: Block, axis: Axis, units: list[int], part: str | None = None
+) -> dict[tuple[str, int], list[int]]:
     """Return which entries of which parameters of linear layers torch-pruning ties to these units."""
     names = {module: name for name, module in block.named_modules() if isinstance(module, nn.Linear)}
     found: dict[tuple[str, int], list[int]] = {}
-    for item, indices in group_of(block, axis, units):
+    for item, indices in group_of(block, axis, units, part=part):
         module = item.target.module
         if module not in names:
             continue
@@ -100,7 +102,7 @@ def test_the_axes_are_what_torch_pruning_traces(overrides: dict[str, Any]) -> No
     model = tiny_model(**overrides)
     seen = 0
     for _, block, axis in cuttable(model):
-        if axis.projection is None:
+        if axis.projection is None and not axis.parts:
             continue
         for units in ([axis.units - 1], halved(axis)):
             declared = {
@@ -110,7 +112,10 @@ def test_the_axes_are_what_torch_pruning_traces(overrides: dict[str, Any]) -> No
                 for each in axis.members
                 if "norm" not in each.parameter
             }
-            assert traced(block, axis, units) == declared
+            found: dict[tuple[str, int], list[int]] = {}
+            for part in axis.parts or (None,):
+                found |= traced(block, axis, units, part)
+            assert found == declared
             seen += 1
     assert seen
 

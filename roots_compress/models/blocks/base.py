@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,7 +41,15 @@ class Context:
     cache: Cache | None = None
 
 
-class Block(nn.Module):
+class Holder(nn.Module):
+    """A module whose channels can be traced."""
+
+    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+        """Return something in which channels meet as they do along an axis, for torch-pruning to trace."""
+        raise NotImplementedError
+
+
+class Block(Holder):
     """A block of a layer.
 
     Args:
@@ -75,12 +83,16 @@ class Block(nn.Module):
         """
         raise NotImplementedError
 
-    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
-        """Return something in which channels meet as they do along an axis, for torch-pruning to trace."""
+    def holder(self, projection: str) -> Holder:
+        """Return what the input channels of a linear layer meet other channels in: the block, or a part."""
+        return self
+
+    def read_by_parts(self, x_BTW: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield what each part of an axis reads, `NC`, times the factor on what it gives, by its name."""
         raise NotImplementedError
 
     def drop(self, axis: str, kept: Sequence[int]) -> None:
-        """Keep only these units of an axis that has no projection."""
+        """Keep only these units of an axis that has neither a projection nor parts."""
         raise NotImplementedError
 
     def routes(self, x_BTW: Tensor) -> Mapping[str, Route]:
@@ -92,7 +104,7 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def shares(self, x_BTW: Tensor, axis: str) -> tuple[Tensor, Tensor]:
-        """Return how much the units of an axis without a projection give, and to how many tokens, `U` both.
+        """Return how much the units of such an axis give, and to how many tokens, `U` both.
 
         A unit gives the norm of its output, times its weight in the block's, summed over its tokens.
         """

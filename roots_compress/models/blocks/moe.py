@@ -13,13 +13,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roots_compress.models.blocks.base import Block, Context, Route
+from roots_compress.models.blocks.base import Block, Context, Holder, Route
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
+from roots_compress.models.ops.mlp import Activation
 from roots_compress.models.ops.moe import EXPERT_LAYERS, Moe
 
 
-class Expert(nn.Module):
-    """The linear layers of one expert."""
+class Expert(Holder):
+    """A gated feed-forward block of its own."""
+
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        self._activation = activation
+
+    def forward(self, x_NW: Tensor) -> Tensor:
+        """Return what it gives, `NW`."""
+        out_NW: Tensor = self.down_proj(self.inner(x_NW))
+        return out_NW
+
+    def inner(self, x_NW: Tensor) -> Tensor:
+        """Return what its last projection reads, `NC` for C channels."""
+        inner_NC: Tensor = ACTIVATION_FUNCTIONS[self._activation](self.gate_proj(x_NW)) * self.up_proj(x_NW)
+        return inner_NC
+
+    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+        """Return its own forward: a channel is a column of down and a row of up and of gate."""
+        return self(x_BTW)
 
 
 class MoeBlock(Block):
@@ -30,7 +53,7 @@ class MoeBlock(Block):
     def add_holders(self, config: Any) -> None:
         """Add the router, and a module for each expert."""
         self.router = nn.Linear(config.hidden_size, self.spec.experts, bias=False)
-        self.experts = nn.ModuleList(Expert() for _ in range(self.spec.experts))
+        self.experts = nn.ModuleList(Expert(self.spec.activation) for _ in range(self.spec.experts))
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the weighted sum of the chosen experts' outputs, `BTW`."""
@@ -69,10 +92,21 @@ class MoeBlock(Block):
 
     def expert(self, number: int, x_NW: Tensor) -> Tensor:
         """Return what one expert gives, `NW`."""
-        each: Any = self.experts[number]
-        activation = ACTIVATION_FUNCTIONS[self.spec.activation]
-        out_NW: Tensor = each.down_proj(activation(each.gate_proj(x_NW)) * each.up_proj(x_NW))
+        out_NW: Tensor = self.experts[number](x_NW)
         return out_NW
+
+    def holder(self, projection: str) -> Holder:
+        """Return the expert that a linear layer is of."""
+        expert = self.get_submodule(projection.rpartition(".")[0])
+        assert isinstance(expert, Expert)
+        return expert
+
+    def read_by_parts(self, x_BTW: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield what each expert's last projection reads, times the weight of the expert, by its name."""
+        x_RW = x_BTW.flatten(0, -2)
+        for name, expert, route in zip(self.spec.names(), self.experts, self._routes(x_RW), strict=True):
+            assert isinstance(expert, Expert)
+            yield f"{name}.down_proj", expert.inner(x_RW[route.row_N]) * route.weight_N[:, None]
 
     def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
         """Return the sum of all experts' outputs; the router's channels would be taken for the stream's."""

@@ -65,6 +65,8 @@ class Axis:
         members: what is cut with each unit.
         projection: the linear layer whose input channels are the units', `size` each; it is refitted after a
             cut. None where there is none.
+        parts: linear layers whose input channels are the units', where each may keep others, equally many:
+            those of experts.
         groups: equal groups of consecutive units of which equally many must stay. Where axes of a block have
             one projection, each unit of one is a group of the next.
         least: units of each group that must stay.
@@ -76,6 +78,7 @@ class Axis:
     projection: str | None
     groups: int = 1
     least: int = 1
+    parts: tuple[str, ...] = ()
 
     @property
     def each(self) -> int:
@@ -84,11 +87,12 @@ class Axis:
 
     @property
     def size(self) -> int:
-        """Input channels of the projection that each unit has; 0 where there is no projection."""
+        """Input channels of the projection, or of each part, that a unit has; 0 where there is neither."""
+        read = self.projection or next(iter(self.parts), None)
         return sum(
             member.size
             for member in self.members
-            if member.parameter == f"{self.projection}.weight" and member.dimension == 1
+            if member.parameter == f"{read}.weight" and member.dimension == 1
         )
 
 

@@ -49,8 +49,17 @@ class Moe(OpSpec):
         }
 
     def axes(self) -> tuple[Axis, ...]:
-        """Return whole experts."""
-        return (Axis("experts", self.experts, (Member("router.weight", 0, 1),), None, least=self.chosen),)
+        """Return whole experts, and the channels of each: all experts keep equally many, and each its own."""
+        members = tuple(
+            Member(f"{expert}.{name}.weight", int(name == "down_proj"), 1)
+            for expert in self.names()
+            for name in EXPERT_LAYERS
+        )
+        parts = tuple(f"{expert}.down_proj" for expert in self.names())
+        return (
+            Axis("experts", self.experts, (Member("router.weight", 0, 1),), None, least=self.chosen),
+            Axis("expert_channels", self.channels, members, None, parts=parts),
+        )
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what each expert's gate and up read, and what its down does; the router reads as they do."""
@@ -69,13 +78,12 @@ class Moe(OpSpec):
         return super().parameters(width) + self.experts * width
 
     def cut(self, axis: str, units: int) -> Moe:
-        """Return it with so many experts."""
-        assert axis == "experts", axis
-        return changed(self, experts=units)
+        """Return it with so many experts, or with experts of so many channels."""
+        return changed(self, **{{"experts": "experts", "expert_channels": "channels"}[axis]: units})
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the experts' width and activation."""
-        return (self.kind, self.channels, self.activation)
+        """Return the experts' activation."""
+        return (self.kind, self.activation)
 
     @property
     def readers(self) -> tuple[str, ...]:

@@ -139,8 +139,12 @@ def _chosen(axis: Axis, weights: dict[str, Tensor], count: int) -> Tensor:
     """Return the most important units of an axis, ascending; equally many of each of its groups.
 
     A single channel counts by the product of the norms of all weights that enter and leave it, a head by the
-    energy of its output weights. Units without a projection, experts, are taken by number.
+    energy of its output weights, a channel of all experts by theirs. Units without a projection, experts, are
+    taken by number.
     """
+    if axis.parts:
+        energy_U = torch.stack([weights[f"{part}.weight"].square().sum(dim=0) for part in axis.parts])
+        return _largest(energy_U.sum(dim=0)[None], count)
     if axis.projection is None:
         return torch.arange(count)
     if axis.size == 1:

@@ -146,7 +146,7 @@ def _narrowed(op: OpSpec, keep: float) -> OpSpec:
     """Return a block with about this share of its channels or experts; attention is left as it is."""
     if isinstance(op, Attention):
         return op
-    (axis,) = op.axes()
+    axis = op.axes()[0]
     multiple, least = (1, op.chosen) if isinstance(op, Moe) else (MLP_MULTIPLE, MLP_MULTIPLE)
     narrowed = max(least, round(keep * axis.units / multiple) * multiple)
     return op.cut(axis.name, min(axis.units, narrowed))

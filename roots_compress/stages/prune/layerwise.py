@@ -14,7 +14,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor
 
-from roots_compress.calibration.activations import ResidualStream
+from roots_compress.calibration.activations import InputStatistics, ResidualStream
 from roots_compress.calibration.gradients import observe_gradients
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
@@ -22,14 +22,14 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import Axis
 from roots_compress.models.resizing import axis_of, columns_of, group_of, keep_units
 from roots_compress.models.spec import ModelSpec, Place
-from roots_compress.stages.prune.held_inputs import HeldInputs, held_bytes, input_gram
+from roots_compress.stages.prune.held_inputs import HeldInputs, checked_gram, held_bytes, input_gram
 from roots_compress.stages.prune.importance import (
     ActivationImportance,
     MagnitudeImportance,
     SurgeonImportance,
     TaylorImportance,
 )
-from roots_compress.stages.prune.plan import LayerTarget, Units, best_of_each
+from roots_compress.stages.prune.plan import LayerTarget, Units, best_of_each, best_units
 from roots_compress.stages.prune.refit import refit, relative_error
 from roots_compress.stages.prune.scores import pool
 
@@ -79,7 +79,7 @@ class LayerwiseCutter:
         self, model: RootsForCausalLM, windows: PackedWindows, *, score: Score, refitted: bool, device: str
     ) -> None:
         self.model, self.score, self.refitted = model, score, refitted
-        self.contributions: dict[Place, Tensor] = {}
+        self.contributions: dict[str, Tensor] = {}
         if score == "taylor":
             self.contributions = first_order_contributions(model, windows, device=device)
         self.stream = ResidualStream(model, windows, device=device)
@@ -108,7 +108,7 @@ class LayerwiseCutter:
         held = HeldInputs(held_bytes(self.model, self.stream.device))
         inputs = held.passing(self.stream.inner(half))
         gram_CC = input_gram(f"layer {place.layer}'s {place.name}.{name}", projection, inputs)
-        evidence = Evidence(gram_CC, self.contributions.get(place))
+        evidence = Evidence(gram_CC, self.contributions.get(full_name(place, name)))
         before_WC, columns = projection.weight.clone(), list(range(projection.in_features))
         for before in axes:
             axis, each = axis_of(half.block, before.name), kept[before.name]
@@ -130,9 +130,13 @@ class LayerwiseCutter:
         return relative_error(before_WC, projection.weight, gram_CC, columns)
 
     def _drop_units(self, place: Place, half: Half, axes: Sequence[Axis], kept: Units) -> float:
-        """Drop those units of a block that give least, where no projection can be refitted for them."""
+        """Cut a block whose units are not all input channels of one projection."""
         before = [given_BTW.cpu() for given_BTW in self.stream.contributions(half)]
-        for axis in axes:
+        for each in axes:
+            axis = axis_of(half.block, each.name)
+            if axis.parts:
+                self._cut_parts(place, half, axis, kept[axis.name])
+                continue
             scores_U = sum_of_weights = torch.zeros(axis.units, device=self.stream.device)
             for read_BTW in self.stream.read(half):
                 given_U, weights_U = half.block.shares(read_BTW, axis.name)
@@ -144,6 +148,32 @@ class LayerwiseCutter:
         lost = sum(float((new - old).square().sum()) for new, old in zip(after, before, strict=True))
         energy = sum(float(old.square().sum()) for old in before)
         return (lost / energy) ** 0.5 if energy else 0.0
+
+    def _cut_parts(self, place: Place, half: Half, axis: Axis, count: int) -> None:
+        """Keep so many units of each part of an axis, those that matter most to it, and refit the part.
+
+        A part that read nothing, an expert that no token chose, is judged by its weights.
+        """
+        block, device = half.block, self.stream.device
+        widths = {part: block.linear(part).in_features for part in axis.parts}
+        read = {part: InputStatistics(width, gram=True, device=device) for part, width in widths.items()}
+        for read_BTW in self.stream.read(half):
+            for part, inputs_NC in block.read_by_parts(read_BTW):
+                read[part].update(inputs_NC)
+        before, units, grams = {}, {}, {}
+        for part, statistics in read.items():
+            name = full_name(place, part)
+            gram_CC = grams[part] = checked_gram(name, statistics)
+            evidence = Evidence(gram_CC, self.contributions.get(name))
+            score = self.score if statistics.rows else "magnitude"
+            importance = make_importance(score, evidence, axis.units, kept=count)
+            scores_U = importance(group_of(block, axis, part=part))
+            before[part], units[part] = block.linear(part).weight.clone(), best_units(scores_U, count)
+        keep_units(self.model, place, axis.name, units)
+        if self.refitted:
+            for part, weight_WC in before.items():
+                fitted_WK = refit(weight_WC, grams[part], units[part], damping=DAMPING)
+                block.linear(part).weight.copy_(fitted_WK)
 
 
 def make_importance(
@@ -172,26 +202,32 @@ def make_importance(
 
 def first_order_contributions(
     model: RootsForCausalLM, windows: PackedWindows, *, device: str
-) -> dict[Place, Tensor]:
-    """Return `NC` for every block's projection: each input channel times the loss's gradient by it.
+) -> dict[str, Tensor]:
+    """Return `NC` for every projection that may be cut: each input channel times the loss's gradient by it.
 
     Summed over a window's tokens; float32, on the device.
     """
     found: dict[str, list[Tensor]] = {}
-    projections = cut_projections(model.config.spec)
+    spec = model.config.spec
+    names = list(cut_projections(spec).values())
+    for place, op in spec.blocks():
+        names += [full_name(place, part) for axis in op.axes() for part in axis.parts]
 
     def observer(name: str, inputs_TC: Tensor, gradient_TW: Tensor) -> None:
         weight_WC = model.get_parameter(f"{name}.weight")
         found.setdefault(name, []).append((inputs_TC * (gradient_TW @ weight_WC)).sum(dim=0).float())
 
-    observe_gradients(model, windows, projections.values(), observer, device=device)
-    return {place: torch.stack(found[name]) for place, name in projections.items()}
+    observe_gradients(model, windows, names, observer, device=device)
+    return {name: torch.stack(contributions) for name, contributions in found.items()}
 
 
 def cut_projections(spec: ModelSpec) -> dict[Place, str]:
     """Return the name of the projection of each block whose inputs may be cut, in the order they run."""
     return {
-        place: f"model.layers.{place.layer}.{place.name}.{op.projection}"
-        for place, op in spec.blocks()
-        if op.projection is not None
+        place: full_name(place, op.projection) for place, op in spec.blocks() if op.projection is not None
     }
+
+
+def full_name(place: Place, name: str) -> str:
+    """Return the name in the model of a linear layer of a block."""
+    return f"model.layers.{place.layer}.{place.name}.{name}"

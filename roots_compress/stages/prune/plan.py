@@ -39,6 +39,7 @@ AXES = {
     "kv_groups": Cut("head_ratio", "key/value group", "num_key_value_heads", "group"),
     "mlp_channels": Cut("ratio", "MLP channel", "intermediate_size", "channel"),
     "experts": Cut("expert_ratio", "expert", "num_experts", None),
+    "expert_channels": Cut("ratio", "MLP channel", "moe_intermediate_size", None),
 }
 """Every axis of a block, by its name."""
 MEASURED = tuple(axis for axis, cut in AXES.items() if cut.time is not None)
@@ -94,9 +95,10 @@ def plan_ratios(config: PruneConfig, spec: ModelSpec) -> Plan:
 
 def _check_axes(config: PruneConfig, spec: ModelSpec) -> None:
     present = {axis.name for _, op in spec.blocks() for axis in op.axes()}
+    ratios = {AXES[name].ratio for name in present}
     for name, cut in AXES.items():
-        if ratio_of(config, name) and name not in present:
-            others = " or ".join(AXES[each].ratio for each in AXES if each in present)
+        if ratio_of(config, name) and cut.ratio not in ratios:
+            others = " or ".join(dict.fromkeys(AXES[each].ratio for each in AXES if each in present))
             raise InputError(
                 f"{cut.ratio} {ratio_of(config, name)} cannot be met: the model has no {cut.unit}",
                 where=Key(cut.ratio),

@@ -202,7 +202,7 @@ def test_of_duplicate_heads_the_surgeon_keeps_one() -> None:
 def test_first_order_contributions_are_what_the_loss_loses_per_step_towards_zero() -> None:
     model, windows = tiny_model(), make_windows()
     found = first_order_contributions(model, windows, device="cpu")
-    assert found[Place(1, "mlp")].shape == (12, 48)
+    assert found["model.layers.1.mlp.down_proj"].shape == (12, 48)
     step = 1e-2
 
     @torch.no_grad()
@@ -217,7 +217,9 @@ def test_first_order_contributions_are_what_the_loss_loses_per_step_towards_zero
 
     for channel in (0, 17):
         slope = (losses(1 + step, channel) - losses(1 - step, channel)) / (2 * step)
-        torch.testing.assert_close(found[Place(1, "mlp")][:, channel].double(), slope, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(
+            found["model.layers.1.mlp.down_proj"][:, channel].double(), slope, rtol=1e-2, atol=1e-3
+        )
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
@@ -230,6 +232,25 @@ def test_the_refit_helps_wherever_the_norms_are(kind: str) -> None:
     assert distance(refitted, original) < distance(plain, original)
 
 
+@pytest.mark.parametrize("score", ["activation", "magnitude", "taylor", "obs"])
+def test_each_expert_keeps_the_channels_that_matter_to_it(score: Score) -> None:
+    """Other channels of each give nothing: without them the model is the same, whatever is refitted."""
+    original, model = tiny_model(**SPECS["experts"]), tiny_model(**SPECS["experts"])
+    for each in (original, model):
+        with torch.no_grad():
+            for layer in each.model.layers:
+                for number in range(4):
+                    gone = slice(number, number + 8)
+                    layer.mlp.linear(f"experts.{number}.down_proj").weight[:, gone] = 0
+                    for name in ("gate_proj", "up_proj"):
+                        layer.mlp.linear(f"experts.{number}.{name}").weight[gone] = 0
+    kept = {**WIDE, "mlp": {"experts": 4, "expert_channels": 16}}
+    errors = cut(model, [kept, kept], score=score)
+    assert [axis.units for axis in model.config.spec.op(Place(0, "mlp")).axes()] == [4, 16]
+    torch.testing.assert_close(logits(model), logits(original), atol=1e-4, rtol=1e-4)
+    assert all((error["mlp"] or 0) < 1e-4 for error in errors)
+
+
 def test_experts_that_give_least_go() -> None:
     original, model = tiny_model(**SPECS["experts"]), tiny_model(**SPECS["experts"])
     for each in (original, model):
@@ -237,7 +258,7 @@ def test_experts_that_give_least_go() -> None:
             for layer in each.model.layers:  # Two experts give nothing, however often they are chosen.
                 for number in (0, 2):
                     layer.mlp.linear(f"experts.{number}.down_proj").weight.zero_()
-    kept = {**WIDE, "mlp": {"experts": 2}}
+    kept = {**WIDE, "mlp": {"experts": 2, "expert_channels": 24}}
     errors = cut(model, [kept, kept])
     for layer, whole in zip(model.model.layers, original.model.layers, strict=True):
         for number, old in enumerate((1, 3)):

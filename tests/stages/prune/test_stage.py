@@ -416,12 +416,16 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         run(tmp_path, checkpoint)
 
 
-@pytest.mark.parametrize("axes", [{"expert_ratio": 0.5}, {"head_ratio": 0.5, "expert_ratio": 0.25}])
+AXES_OF_EXPERTS = [{"expert_ratio": 0.5}, {"head_ratio": 0.5, "expert_ratio": 0.25, "ratio": 0.3}]
+
+
+@pytest.mark.parametrize("axes", AXES_OF_EXPERTS)
 @pytest.mark.parametrize("uniform", [True, False])
 def test_experts_go_with_and_without_other_axes(axes: dict[str, Any], uniform: bool, tmp_path: Path) -> None:
     outcome = run(tmp_path, tiny_checkpoint(**SPECS["experts"]), uniform=uniform, **axes)
     left = int(4 * (1 - axes["expert_ratio"]))
     assert outcome.notes["num_experts_after"] == [left, left]
+    assert outcome.notes["moe_intermediate_size_after"] == [16, 16] if "ratio" in axes else [24, 24]
     assert outcome.notes["parameters_after"] == outcome.checkpoint.model.num_parameters()
     save_checkpoint(outcome.checkpoint, tmp_path / "checkpoint")
     torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(outcome.checkpoint))
@@ -438,7 +442,6 @@ def test_the_stream_narrows_wherever_blocks_norm_what_they_read(kind: str, tmp_p
     ("kind", "settings", "said"),
     [
         ("norms of the stream", {"residual_ratio": 0.25}, "the norms of layer 0 are not those of a stream"),
-        ("experts", {}, r"ratio 0\.25 cannot be met: the model has no MLP channel"),
         (
             "norms of outputs",
             {"expert_ratio": 0.5},
