@@ -71,6 +71,10 @@ class Block(Holder):
     def add_holders(self, config: Any) -> None:
         """Add what the block has before its linear layers, and what holds them."""
 
+    def forward(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return what the block gives; hooks see it."""
+        return self.contribution(x_BTW, context)
+
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return what the block gives for what it reads, `BTW`."""
         raise NotImplementedError
@@ -89,6 +93,10 @@ class Block(Holder):
 
     def read_by_parts(self, x_BTW: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield what each part of an axis reads, `NC`, times the factor on what it gives, by its name."""
+        raise NotImplementedError
+
+    def given_by(self, x_BTW: Tensor, axis: str, kept: Sequence[int]) -> Tensor:
+        """Return what the block would give with only these units of such an axis, in the shape of `x_BTW`."""
         raise NotImplementedError
 
     def drop(self, axis: str, kept: Sequence[int]) -> None:
@@ -156,7 +164,7 @@ class Half:
 
     def contribution(self, hidden_BTW: Tensor, context: Context) -> Tensor:
         """Return what is added to the residual stream, `BTW`."""
-        return self.given(self.block.contribution(self.read(hidden_BTW), context))
+        return self.given(self.block(self.read(hidden_BTW), context))
 
     def inner(self, hidden_BTW: Tensor, context: Context) -> Tensor:
         """Return what the block's last projection reads, `BTC`."""

@@ -57,9 +57,14 @@ class MoeBlock(Block):
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the weighted sum of the chosen experts' outputs, `BTW`."""
+        return self.given_by(x_BTW, "experts", range(self.spec.experts))
+
+    def given_by(self, x_BTW: Tensor, axis: str, kept: Sequence[int]) -> Tensor:
+        """Return the weighted sum of the outputs of the best of these experts."""
+        assert axis == "experts", axis
         x_RW = x_BTW.flatten(0, -2)
         out_RW = torch.zeros_like(x_RW)
-        for number, (row_N, weight_N) in enumerate(self._routes(x_RW)):
+        for number, (row_N, weight_N) in enumerate(self._routes(x_RW, kept)):
             given_NW = self.expert(number, x_RW[row_N]) * weight_N[:, None]
             out_RW.index_add_(0, row_N, given_NW.to(out_RW.dtype))
         return out_RW.view(x_BTW.shape)
@@ -75,16 +80,21 @@ class MoeBlock(Block):
             if any(f"{expert}.{name}" in names for name in EXPERT_LAYERS):
                 self.expert(number, x_BTW.flatten(0, -2))
 
-    def _routes(self, x_RW: Tensor) -> Iterator[Route]:
-        """Yield the rows of each expert."""
-        weights_RK, chosen_RK = self.routed(x_RW)
+    def _routes(self, x_RW: Tensor, kept: Sequence[int] | None = None) -> Iterator[Route]:
+        """Yield the rows of each expert; with `kept` as if there were these experts only."""
+        weights_RK, chosen_RK = self.routed(x_RW, kept)
         for number in range(self.spec.experts):
             row_N, rank_N = (chosen_RK == number).nonzero(as_tuple=True)
             yield Route(row_N, weights_RK[row_N, rank_N])
 
-    def routed(self, x_RW: Tensor) -> tuple[Tensor, Tensor]:
+    def routed(self, x_RW: Tensor, kept: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Return the weight and the number of each row's experts, `RK` both, the best first."""
-        chances_RE = F.softmax(self.router(x_RW), dim=-1, dtype=torch.float32)
+        logits_RE = self.router(x_RW)
+        if kept is not None and len(kept) < self.spec.experts:
+            gone_E = torch.ones(self.spec.experts, dtype=torch.bool, device=x_RW.device)
+            gone_E[list(kept)] = False
+            logits_RE = logits_RE.masked_fill(gone_E, -torch.inf)
+        chances_RE = F.softmax(logits_RE, dim=-1, dtype=torch.float32)
         weights_RK, chosen_RK = chances_RE.topk(self.spec.chosen, dim=-1)
         if self.spec.renormalise:
             weights_RK = weights_RK / weights_RK.sum(dim=-1, keepdim=True)

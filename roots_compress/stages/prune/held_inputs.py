@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from roots_compress.calibration.activations import InputStatistics, ResidualStream
 from roots_compress.models.blocks.base import Half
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.base import Axis
 
 HELD_SHARE = 0.5
 """Of the model's bytes: what may be held. Batches beyond it run through their block again."""
@@ -99,6 +100,31 @@ def passed_gram(name: str, half: Half, projection: nn.Linear, stream: ResidualSt
 
     stream.add(half, contributions())
     return checked_gram(name, statistics)
+
+
+def part_statistics(half: Half, stream: ResidualStream, axis: Axis) -> dict[str, InputStatistics]:
+    """Return the sums over what each part of an axis reads, Gram matrices among them, by its name.
+
+    Each row counts times the factor on what the part makes of it.
+    """
+    block = half.block
+    read = {
+        part: InputStatistics(block.linear(part).in_features, gram=True, device=stream.device)
+        for part in axis.parts
+    }
+    for read_BTW in stream.read(half):
+        for part, inputs_NC in block.read_by_parts(read_BTW):
+            read[part].update(inputs_NC)
+    return read
+
+
+def unit_order(half: Half, stream: ResidualStream, axis: Axis) -> Tensor:
+    """Return how much each unit of an axis without a projection gives for each of its tokens, `(units,)`."""
+    scores_U = tokens_U = torch.zeros(axis.units, device=stream.device)
+    for read_BTW in stream.read(half):
+        given_U, weights_U = half.block.shares(read_BTW, axis.name)
+        scores_U, tokens_U = scores_U + given_U, tokens_U + weights_U
+    return scores_U / tokens_U.clamp(min=1)
 
 
 def checked_gram(name: str, statistics: InputStatistics) -> Tensor:

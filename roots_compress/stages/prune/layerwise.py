@@ -14,7 +14,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor
 
-from roots_compress.calibration.activations import InputStatistics, ResidualStream
+from roots_compress.calibration.activations import ResidualStream
 from roots_compress.calibration.gradients import observe_gradients
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
@@ -22,7 +22,14 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import Axis
 from roots_compress.models.resizing import axis_of, columns_of, group_of, keep_units
 from roots_compress.models.spec import ModelSpec, Place
-from roots_compress.stages.prune.held_inputs import HeldInputs, checked_gram, held_bytes, input_gram
+from roots_compress.stages.prune.held_inputs import (
+    HeldInputs,
+    checked_gram,
+    held_bytes,
+    input_gram,
+    part_statistics,
+    unit_order,
+)
 from roots_compress.stages.prune.importance import (
     ActivationImportance,
     MagnitudeImportance,
@@ -136,13 +143,9 @@ class LayerwiseCutter:
             axis = axis_of(half.block, each.name)
             if axis.parts:
                 self._cut_parts(place, half, axis, kept[axis.name])
-                continue
-            scores_U = sum_of_weights = torch.zeros(axis.units, device=self.stream.device)
-            for read_BTW in self.stream.read(half):
-                given_U, weights_U = half.block.shares(read_BTW, axis.name)
-                scores_U, sum_of_weights = scores_U + given_U, sum_of_weights + weights_U
-            mean_U = scores_U / sum_of_weights.clamp(min=1)
-            keep_units(self.model, place, axis.name, best_of_each(mean_U, axis.groups, kept[axis.name]))
+            else:
+                scores_U = unit_order(half, self.stream, axis)
+                keep_units(self.model, place, axis.name, best_units(scores_U, kept[axis.name]))
         after = [given_BTW.cpu() for given_BTW in self.stream.contributions(half)]
         self.stream.add(half, (given_BTW.to(self.stream.device) for given_BTW in after))
         lost = sum(float((new - old).square().sum()) for new, old in zip(after, before, strict=True))
@@ -154,14 +157,9 @@ class LayerwiseCutter:
 
         A part that read nothing, an expert that no token chose, is judged by its weights.
         """
-        block, device = half.block, self.stream.device
-        widths = {part: block.linear(part).in_features for part in axis.parts}
-        read = {part: InputStatistics(width, gram=True, device=device) for part, width in widths.items()}
-        for read_BTW in self.stream.read(half):
-            for part, inputs_NC in block.read_by_parts(read_BTW):
-                read[part].update(inputs_NC)
+        block = half.block
         before, units, grams = {}, {}, {}
-        for part, statistics in read.items():
+        for part, statistics in part_statistics(half, self.stream, axis).items():
             name = full_name(place, part)
             gram_CC = grams[part] = checked_gram(name, statistics)
             evidence = Evidence(gram_CC, self.contributions.get(name))
@@ -228,6 +226,7 @@ def cut_projections(spec: ModelSpec) -> dict[Place, str]:
     }
 
 
-def full_name(place: Place, name: str) -> str:
-    """Return the name in the model of a linear layer of a block."""
-    return f"model.layers.{place.layer}.{place.name}.{name}"
+def full_name(place: Place, name: str | None = None) -> str:
+    """Return the name in the model of a block, or of a linear layer of it."""
+    block = f"model.layers.{place.layer}.{place.name}"
+    return f"{block}.{name}" if name else block

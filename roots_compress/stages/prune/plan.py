@@ -30,20 +30,18 @@ class Cut:
     """What it has in each group, for errors."""
     width: str
     """How the notes name its number of units."""
-    time: str | None
-    """How the notes name a unit's part in the time of a token; None where costs are not measured."""
+    time: str
+    """How the notes name a unit's part in the time of a token."""
 
 
 AXES = {
     "queries": Cut("query_ratio", "query head in each key/value group", "num_attention_heads", "head"),
     "kv_groups": Cut("head_ratio", "key/value group", "num_key_value_heads", "group"),
     "mlp_channels": Cut("ratio", "MLP channel", "intermediate_size", "channel"),
-    "experts": Cut("expert_ratio", "expert", "num_experts", None),
-    "expert_channels": Cut("ratio", "MLP channel", "moe_intermediate_size", None),
+    "experts": Cut("expert_ratio", "expert", "num_experts", "expert"),
+    "expert_channels": Cut("ratio", "MLP channel", "moe_intermediate_size", "expert_channel"),
 }
 """Every axis of a block, by its name."""
-MEASURED = tuple(axis for axis, cut in AXES.items() if cut.time is not None)
-"""Axes for which the costs of shapes are measured."""
 UNITS = {cut.ratio: cut.unit for cut in AXES.values()} | {"layer_ratio": "layer", "residual_ratio": "channel"}
 """What each ratio cuts, by its key."""
 
@@ -124,6 +122,11 @@ def ratio_of(config: PruneConfig, axis: str) -> float:
 def step(axis: Axis, multiple_of: int) -> int:
     """Return what the units that stay are a multiple of: of `multiple_of` where they are single channels."""
     return multiple_of if axis.size == 1 else 1
+
+
+def fewest(axis: Axis, multiple_of: int) -> int:
+    """Return how few units each group of an axis can keep."""
+    return min(max(step(axis, multiple_of), axis.least), axis.each)
 
 
 def shape_of(layer: Layer) -> LayerTarget:

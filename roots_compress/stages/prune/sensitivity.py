@@ -16,15 +16,16 @@ from roots_compress.calibration.gradients import observe_gradients
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
 from roots_compress.models.modeling import RootsWithHead
-from roots_compress.models.spec import Place
+from roots_compress.models.spec import ModelSpec, Place
 from roots_compress.progress import Place as Console
 from roots_compress.progress import bar
 from roots_compress.stages.prune.held_inputs import passed_gram
-from roots_compress.stages.prune.layerwise import DAMPING, cut_projections
-from roots_compress.stages.prune.plan import MEASURED, step
+from roots_compress.stages.prune.layerwise import DAMPING, full_name
+from roots_compress.stages.prune.plan import step
 from roots_compress.stages.prune.refit import refit
+from roots_compress.stages.prune.routed_costs import routed_costs
 from roots_compress.stages.prune.scores import divergence
-from roots_compress.stages.prune.surgeon import Operation, shapes
+from roots_compress.stages.prune.surgeon import Operation, Trial, shapes
 
 FISHER_WINDOWS = 8
 """Calibration windows for the Fisher information: its backward pass costs far more than a Gram matrix."""
@@ -40,16 +41,6 @@ vocabulary."""
 FISHER_RIDGE = 1e-6
 TRIED_WIDTH = 3 / 4
 """Of single channels: the width at which their costs are compared with the gradients."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One cut of a projection, which compares the costs of all its cuts with the gradients."""
-
-    change_WC: Tensor
-    """What leaves the weights: those of the channels that go, and what the refit changes in the others."""
-    cost: float
-    """As estimated, in nats a prediction."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +78,15 @@ def layer_costs(
     stream = ResidualStream(model, windows, device=device)
 
     def costs(place: Place, half: Half) -> BlockCosts:
-        name = half.block.spec.projection
+        name, tokens = half.block.spec.projection, windows.input_ids.size
         if name is None:
+            axes = tuple(axis.name for axis in half.block.spec.axes())
+            found = routed_costs(half, stream, _factor(fishers.pop(place)), tokens, multiple_of=multiple_of)
             stream.add(half, stream.contributions(half))
-            return BlockCosts((), {(): 0.0})
+            return BlockCosts(axes, *found)
         projection = half.block.linear(name)
         gram_CC = passed_gram(f"layer {place.layer}'s {place.name}.{name}", half, projection, stream)
-        gram_CC = gram_CC / (2 * windows.input_ids.size)
+        gram_CC = gram_CC / (2 * tokens)
         return block_costs(half, projection, gram_CC, fishers.pop(place), multiple_of=multiple_of)
 
     for index, layer in enumerate(model.model.layers):
@@ -112,7 +105,7 @@ def block_costs(
         fisher_WW: of its output, per token.
         multiple_of: what the number of single channels is a multiple of.
     """
-    axes = [axis for axis in half.block.spec.axes() if axis.name in MEASURED]
+    axes = half.block.spec.axes()
     weight_WC = _factor(fisher_WW).T @ projection.weight.double()
     operation = Operation.begin(weight_WC, gram_CC, axes[0].units, damping=DAMPING)
     costs: dict[tuple[int, ...], float] = {}
@@ -134,7 +127,8 @@ def _trial(projection: nn.Linear, gram_CC: Tensor, cut: Operation | None) -> Tri
     kept = (cut.units[:, None] * cut.size + torch.arange(cut.size, device=cut.units.device)).flatten()
     change_WC = projection.weight.detach().double()
     change_WC[:, kept] -= refit(projection.weight, gram_CC, kept.tolist(), damping=DAMPING)
-    return Trial(change_WC.float(), cut.lost)
+    change_WC = change_WC.float()
+    return Trial(lambda inputs_RC: inputs_RC @ change_WC.T, cut.lost)
 
 
 def held_against_gradients(
@@ -158,16 +152,17 @@ def held_against_gradients(
     Raises:
         StageError: the loss is NaN or infinite.
     """
-    names = cut_projections(model.config.spec)
+    names = judged_modules(model.config.spec)
     trials = {name: costs[place.layer][place.name].trial for place, name in names.items()}
     judged = {name: 0.0 for name, trial in trials.items() if trial is not None}
     windows = windows[:TRIAL_WINDOWS]
     read = int(positions_read(model, windows).sum())
 
+    @torch.no_grad()
     def observer(name: str, inputs_TC: Tensor, gradient_TW: Tensor) -> None:
         trial = trials[name]
         assert trial is not None
-        moved_T = ((inputs_TC @ trial.change_WC.T) * gradient_TW).sum(dim=-1)
+        moved_T = (trial.lost(inputs_TC) * gradient_TW).sum(dim=-1)
         judged[name] += float(moved_T.double().square().sum()) / (2 * read)
 
     labels = torch.Generator().manual_seed(seed)
@@ -189,13 +184,13 @@ def held_against_gradients(
 
 
 def output_fishers(model: RootsWithHead, windows: PackedWindows, *, device: str) -> dict[Place, Tensor]:
-    """Return the Fisher information of what every block's projection gives, `WW`, per token.
+    """Return the Fisher information of what every block gives, `WW`, per token.
 
     The second moment of the gradients of the predictions' log-likelihood, at labels that the model itself
     predicts (drawn with a fixed seed).
     """
     fishers: dict[str, Tensor] = {}
-    projections = cut_projections(model.config.spec)
+    modules = judged_modules(model.config.spec)
 
     def observer(name: str, _inputs: Tensor, gradient_TW: Tensor) -> None:
         gradient_TW = gradient_TW.double()
@@ -203,8 +198,19 @@ def output_fishers(model: RootsWithHead, windows: PackedWindows, *, device: str)
         fishers[name] = fishers[name] + moment_WW if name in fishers else moment_WW
 
     labels = torch.Generator().manual_seed(0)
-    observe_gradients(model, windows, projections.values(), observer, sampled=labels, device=device)
-    return {place: fishers[name] for place, name in projections.items()}
+    observe_gradients(model, windows, modules.values(), observer, sampled=labels, device=device)
+    return {place: fishers[name] for place, name in modules.items()}
+
+
+def judged_modules(spec: ModelSpec) -> dict[Place, str]:
+    """Return what gives the output of each block that can be cut: its projection, or the block itself."""
+    return {
+        place: full_name(place, op.projection)
+        if op.projection
+        else f"model.layers.{place.layer}.{place.name}"
+        for place, op in spec.blocks()
+        if op.axes()
+    }
 
 
 @torch.no_grad()

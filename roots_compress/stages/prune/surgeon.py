@@ -7,7 +7,7 @@ U units of S neighbouring channels each, B channels that leave together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -88,6 +88,16 @@ class Operation:
         costs_GS = self.costs().view(groups, -1)
         first_G = torch.arange(0, len(self.units), costs_GS.shape[1], device=costs_GS.device)
         return self.without((first_G[:, None] + costs_GS.argsort(dim=1, stable=True)[:, :count]).flatten())
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cut of a block, which compares the costs of all its cuts with the gradients."""
+
+    lost: Callable[[Tensor], Tensor]
+    """What the cut, refit and all, takes from the output, `RO`, for input rows."""
+    cost: float
+    """As estimated, in nats per token."""
 
 
 def removal_scores(operation: Operation, kept: int, *, at_once: int, groups: int = 1) -> Tensor:

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.data.windows import PackedWindows
+from roots_compress.models.blocks.base import Context
 from roots_compress.models.drawing import drawn
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.resizing import keep_layers
+from roots_compress.models.resizing import axis_of, keep_layers, keep_units
 from roots_compress.models.spec import Place
-from roots_compress.stages.prune.held_inputs import input_gram
+from roots_compress.stages.prune.held_inputs import input_gram, unit_order
 from roots_compress.stages.prune.layerwise import DAMPING
+from roots_compress.stages.prune.plan import best_units
 from roots_compress.stages.prune.refit import refit
 from roots_compress.stages.prune.sensitivity import (
     FISHER_WINDOWS,
@@ -25,6 +27,7 @@ from roots_compress.stages.prune.sensitivity import (
     layer_divergences,
     output_fishers,
 )
+from roots_compress.stages.prune.surgeon import Trial
 from tests.specs import SPECS
 from tests.stages.prune.shapes import costs_of
 from tests.stages.prune.test_layerwise import make_windows
@@ -123,6 +126,11 @@ def judged_by_autograd(model: RootsForCausalLM, windows: PackedWindows, name: st
     return total / windows.input_ids[:TRIAL_WINDOWS].size
 
 
+def change_of(trial: Trial, width: int) -> Tensor:
+    """Return what a trial takes from the weights of a projection of so many inputs."""
+    return trial.lost(torch.eye(width)).T
+
+
 def test_costs_are_scaled_to_what_the_gradients_say_of_one_cut() -> None:
     model, windows = tiny_model(), make_windows()
     estimated = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
@@ -133,7 +141,9 @@ def test_costs_are_scaled_to_what_the_gradients_say_of_one_cut() -> None:
             assert trial is not None
             assert trial.cost == old[tried]
             name = f"model.layers.{index}.{block}.{projection}"
-            expected = judged_by_autograd(model, windows, name, trial.change_WC)
+            expected = judged_by_autograd(
+                model, windows, name, change_of(trial, model.get_submodule(name).in_features)
+            )
             assert new[tried] == pytest.approx(expected, rel=1e-3)
             assert [new[shape] * old[tried] for shape in old] == pytest.approx(
                 [cost * new[tried] for cost in old.values()]
@@ -148,7 +158,8 @@ def test_the_trial_is_the_cut_that_the_layer_would_get() -> None:
     trial = first["mlp"].trial
     assert trial is not None
     weight = model.model.layers[0].mlp.down_proj.weight
-    left = (weight - trial.change_WC).abs().sum(dim=0) > 1e-6
+    change_WC = change_of(trial, 48)
+    left = (weight - change_WC).abs().sum(dim=0) > 1e-6
     assert int(left.sum()) == 36
     stream = ResidualStream(model, windows)
     attention, mlp = model.model.layers[0].halves
@@ -156,7 +167,7 @@ def test_the_trial_is_the_cut_that_the_layer_would_get() -> None:
     gram = input_gram("down", mlp.block.linear("down_proj"), stream.inner(mlp))
     kept = left.nonzero().flatten().tolist()
     expected = refit(weight, gram, kept, damping=DAMPING).float()
-    torch.testing.assert_close((weight - trial.change_WC)[:, kept], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close((weight - change_WC)[:, kept], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_what_cannot_be_cut_is_not_tried() -> None:
@@ -190,9 +201,33 @@ def test_a_dead_layer_costs_nothing() -> None:
     assert max(costs) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_shapes_of_experts_are_not_measured() -> None:
+def test_costs_of_experts_and_of_their_channels_rise_and_add_up() -> None:
     model, windows = tiny_model(**SPECS["experts"]), make_windows()
     costs = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
-    found = held_against_gradients(model, costs, windows, device="cpu", console=QUIET)
-    assert all(layer["mlp"].costs == {(): 0.0} for layer in found)
-    assert all(layer["self_attn"].costs[1, 1] > 0 for layer in found)
+    for layer in (costs, held_against_gradients(model, costs, windows, device="cpu", console=QUIET)):
+        for block in (each["mlp"] for each in layer):
+            assert block.axes == ("experts", "expert_channels")
+            assert set(block.costs) == {(count, width) for count in (4, 3, 2) for width in (24, 16, 8)}
+            assert 0 == block.costs[4, 24] < block.costs[3, 24] < block.costs[2, 24]
+            assert 0 < block.costs[4, 16] < block.costs[4, 8]
+            assert block.costs[3, 16] == pytest.approx(block.costs[3, 24] + block.costs[4, 16])
+
+
+@torch.no_grad()
+def test_the_trial_of_experts_is_what_the_block_would_lose() -> None:
+    model, windows = tiny_model(**SPECS["experts"]), make_windows()
+    costs = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
+    trial = costs[1]["mlp"].trial
+    assert trial is not None
+    assert trial.cost == costs[1]["mlp"].costs[3, 24]
+    stream = ResidualStream(model, windows)
+    stream.advance(model.model.layers[0])
+    attention, half = model.model.layers[1].halves
+    stream.add(attention, stream.contributions(attention))
+    read_BTW = next(stream.read(half))
+    axis = axis_of(half.block, "experts")
+    scores_U = unit_order(half, stream, axis)
+    whole_BTW = half.block(read_BTW, Context({}, {}))
+    lost_RW = trial.lost(read_BTW.flatten(0, 1))
+    keep_units(model, Place(1, "mlp"), "experts", best_units(scores_U, 3))
+    torch.testing.assert_close(lost_RW.view_as(whole_BTW), whole_BTW - half.block(read_BTW, Context({}, {})))

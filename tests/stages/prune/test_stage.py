@@ -424,11 +424,22 @@ AXES_OF_EXPERTS = [{"expert_ratio": 0.5}, {"head_ratio": 0.5, "expert_ratio": 0.
 def test_experts_go_with_and_without_other_axes(axes: dict[str, Any], uniform: bool, tmp_path: Path) -> None:
     outcome = run(tmp_path, tiny_checkpoint(**SPECS["experts"]), uniform=uniform, **axes)
     left = int(4 * (1 - axes["expert_ratio"]))
-    assert outcome.notes["num_experts_after"] == [left, left]
-    assert outcome.notes["moe_intermediate_size_after"] == [16, 16] if "ratio" in axes else [24, 24]
+    if uniform:  # Else what is saved is as much, and costs decide where.
+        assert outcome.notes["num_experts_after"] == [left, left]
+        channels = 16 if "ratio" in axes else 24
+        assert outcome.notes["moe_intermediate_size_after"] == [channels, channels]
     assert outcome.notes["parameters_after"] == outcome.checkpoint.model.num_parameters()
     save_checkpoint(outcome.checkpoint, tmp_path / "checkpoint")
     torch.testing.assert_close(logits(load_checkpoint(tmp_path / "checkpoint")), logits(outcome.checkpoint))
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_target_counts_experts_and_their_channels(uniform: bool, tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(**SPECS["experts"])
+    outcome = run(tmp_path, checkpoint, target={"parameters": 0.6}, uniform=uniform)
+    before, after = (each.model.config.spec for each in (checkpoint, outcome.checkpoint))
+    assert after.body_parameters <= 0.6 * before.body_parameters
+    assert len(after.layers) == 1 or outcome.notes["moe_intermediate_size_after"] != [24, 24]
 
 
 @pytest.mark.parametrize("kind", ["norms of outputs", "experts"])

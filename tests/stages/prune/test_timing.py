@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from roots_compress.models.spec import Layer
-from roots_compress.stages.prune.plan import MEASURED, LayerTarget, narrowed
+from roots_compress.stages.prune.plan import LayerTarget, narrowed
 from roots_compress.stages.prune.targets.meet_time import TimeModel, fit_times, meet_time, probes
 from roots_compress.stages.prune.targets.shapes import choose_shapes
+from tests.specs import SPECS
 from tests.stages.prune.shapes import costs_of, narrow, shape
 from tests.tiny import tiny_config, tiny_layer
 
@@ -22,7 +23,7 @@ FULL = [WHOLE] * 30
 
 
 def time_model(base: float, layer: float, head: float, group: float, channel: float) -> TimeModel:
-    return TimeModel(base, layer, dict(zip(MEASURED, (head, group, channel), strict=True)))
+    return TimeModel(base, layer, {"queries": head, "kv_groups": group, "mlp_channels": channel})
 
 
 def parts_of(times: TimeModel) -> list[float]:
@@ -51,6 +52,16 @@ def test_the_probes_tell_all_parts_apart() -> None:
     assert models[0] == FULL
     found = fit_times(models, [PLANTED.total(shapes) for shapes in models])
     assert parts_of(found) == pytest.approx(parts_of(PLANTED))
+
+
+def test_experts_and_their_channels_have_parts_of_their_own() -> None:
+    (layer, _) = SPECS["experts"]["spec"].layers
+    models = probes([layer] * 8, 8)
+    planted = TimeModel(
+        3.0, 0.05, {"queries": 0.02, "kv_groups": 0.03, "experts": 0.0, "expert_channels": 0.01}
+    )
+    found = fit_times(models, [planted.total(shapes) for shapes in models])
+    assert parts_of(found) == pytest.approx(parts_of(planted))
 
 
 def test_probes_of_the_narrowest_model_are_the_model_alone() -> None:

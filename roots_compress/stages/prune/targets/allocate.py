@@ -15,7 +15,7 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.spec import Layer
 from roots_compress.progress import Phases, track_made
 from roots_compress.results import Json
-from roots_compress.stages.prune.plan import MEASURED, LayerTarget, Plan, best_units, narrowed, ratio_of
+from roots_compress.stages.prune.plan import AXES, LayerTarget, Plan, best_units, narrowed, ratio_of
 from roots_compress.stages.prune.sensitivity import (
     LayerCosts,
     held_against_gradients,
@@ -30,8 +30,8 @@ from roots_compress.stages.prune.targets.shapes import choose_shapes, saved
 def measured_axes(config: PruneConfig) -> list[str]:
     """Return what of a layer is cut where measured costs say; empty where the plan's widths are final."""
     if config.target is not None:
-        return list(MEASURED)
-    return [] if config.uniform else [axis for axis in MEASURED if ratio_of(config, axis)]
+        return list(AXES)
+    return [] if config.uniform else [axis for axis in AXES if ratio_of(config, axis)]
 
 
 @dataclass(frozen=True)

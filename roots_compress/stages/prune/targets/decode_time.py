@@ -90,7 +90,7 @@ class DecodeTimer:
     def notes(self) -> dict[str, Json]:
         """Return what was measured, for a report."""
         times = self.times
-        units: dict[str, Json] = {str(AXES[axis].time): each for axis, each in times.units.items()}
+        units: dict[str, Json] = {AXES[axis].time: each for axis, each in times.units.items()}
         parts: dict[str, Json] = {"base": times.base, "layer": times.layer, **units}
         return {"before": self.whole_ms, "context": CONTEXT, "threads": self._threads, "parts": parts}
 

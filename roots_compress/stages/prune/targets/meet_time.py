@@ -2,8 +2,7 @@
 
 Decoding one token reads every weight once and starts every operator once. So its time is taken as the sum of
 a part for the model (embedding, head, the call itself), one for each layer, and one for each unit of every
-measured axis: each query head, each key/value group, each MLP channel. Experts take none: a token goes
-through as many of them, however many there are.
+axis: each query head, each key/value group, each MLP channel, each expert and each channel of all experts.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.models.spec import Layer
-from roots_compress.stages.prune.plan import MEASURED, narrowed, step
+from roots_compress.stages.prune.plan import AXES, fewest, narrowed, step
 
 Shapes = Sequence[Layer | None]
 """Of the layers of a model, in order; None: the layer is not there."""
@@ -61,11 +60,17 @@ class TimeModel:
 
 
 def units_of(layer: Layer) -> dict[str, int]:
-    """Return how many units of each measured axis a layer has."""
-    found = dict.fromkeys(MEASURED, 0)
-    for axis in (axis for sublayer in layer for axis in sublayer.op.axes() if axis.name in found):
-        found[axis.name] += axis.units
+    """Return how many units of each axis a layer has."""
+    found: dict[str, int] = {}
+    for axis in (axis for sublayer in layer for axis in sublayer.op.axes()):
+        found[axis.name] = found.get(axis.name, 0) + axis.units
     return found
+
+
+def _axes_of(models: Sequence[Shapes]) -> list[str]:
+    """Return the axes that any layer of these models has."""
+    present = {axis for shapes in models for layer in shapes if layer is not None for axis in units_of(layer)}
+    return [axis for axis in AXES if axis in present]
 
 
 def probes(full: Sequence[Layer], multiple_of: int) -> list[Shapes]:
@@ -74,7 +79,7 @@ def probes(full: Sequence[Layer], multiple_of: int) -> list[Shapes]:
     def halved(layer: Layer, name: str) -> Layer:
         target = {
             each.name: {
-                axis.name: max(axis.each // 2 // of * of, min(axis.each, of))
+                axis.name: max(axis.each // 2 // of * of, fewest(axis, multiple_of))
                 for axis in each.op.axes()
                 if axis.name == name
                 for of in [step(axis, multiple_of)]
@@ -86,7 +91,7 @@ def probes(full: Sequence[Layer], multiple_of: int) -> list[Shapes]:
     variants: list[Shapes] = [
         list(full),
         [each if index % 2 == 0 else None for index, each in enumerate(full)],
-        *([halved(layer, axis) for layer in full] for axis in MEASURED),
+        *([halved(layer, axis) for layer in full] for axis in _axes_of([full])),
     ]
     return [variant for index, variant in enumerate(variants) if variant not in variants[:index]]
 
@@ -98,7 +103,8 @@ def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeMo
     for every subset of them and keeping the best whose parts are all non-negative.
     """
     times_M = np.asarray(milliseconds, dtype=np.float64)
-    rows_MF = np.stack([_features(shapes) for shapes in models]) / times_M[:, None]
+    axes = _axes_of(models)
+    rows_MF = np.stack([_features(shapes, axes) for shapes in models]) / times_M[:, None]
     best, least = np.zeros(rows_MF.shape[1]), np.inf
     for count in range(1, len(best) + 1):
         for subset in combinations(range(len(best)), count):
@@ -109,7 +115,7 @@ def fit_times(models: Sequence[Shapes], milliseconds: Sequence[float]) -> TimeMo
                 best, least = np.zeros_like(best), error
                 best[list(subset)] = found
     base, layer, *units = best.tolist()
-    return TimeModel(base, layer, dict(zip(MEASURED, units, strict=True)))
+    return TimeModel(base, layer, dict(zip(axes, units, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -158,8 +164,8 @@ def meet_time(
     return min(tried, key=lambda each: each.milliseconds)
 
 
-def _features(shapes: Shapes) -> NDArray[np.float64]:
+def _features(shapes: Shapes, axes: Sequence[str]) -> NDArray[np.float64]:
     """Return how often each part of a `TimeModel` occurs in a model."""
     layers = [units_of(each) for each in shapes if each is not None]
-    units = [sum(layer[axis] for layer in layers) for axis in MEASURED]
+    units = [sum(layer.get(axis, 0) for layer in layers) for axis in axes]
     return np.array([1, len(layers), *units], dtype=np.float64)

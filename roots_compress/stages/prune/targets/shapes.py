@@ -12,13 +12,13 @@ from roots_compress.configs.prune import PruneConfig, TargetConfig
 from roots_compress.errors import InputError, Key
 from roots_compress.models.spec import Layer, ModelSpec
 from roots_compress.stages.prune.plan import (
-    MEASURED,
+    AXES,
     LayerTarget,
     Plan,
+    fewest,
     narrowed,
     plan_ratios,
     shape_of,
-    step,
 )
 from roots_compress.stages.prune.targets.solver import Option, cheapest, cheapest_equal
 
@@ -102,7 +102,7 @@ def choose_shapes(
     costs: Sequence[LayerCosts],
     needed: int,
     *,
-    axes: Collection[str] = MEASURED,
+    axes: Collection[str] = tuple(AXES),
     saves: Saves,
     divergences: Sequence[float] | None,
     uniform: bool,
@@ -175,14 +175,7 @@ def parameters_of(layer: Layer, width: int) -> int:
 
 def narrowest(layer: Layer, multiple_of: int) -> Layer:
     """Return the narrowest layer that a layer can become."""
-    target = {
-        each.name: {
-            axis.name: min(step(axis, multiple_of), axis.each)
-            for axis in each.op.axes()
-            if axis.name in MEASURED
-        }
-        for each in layer
-    }
+    target = {each.name: {axis.name: fewest(axis, multiple_of) for axis in each.op.axes()} for each in layer}
     return narrowed(layer, target)
 
 
