@@ -80,6 +80,29 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Stacked:
+    """Several tensors of one shape, stacked along a new first axis.
+
+    Attributes:
+        count: how many.
+    """
+
+    count: int
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the tensors; another number of them is returned whole, to be refused for its shape."""
+        if tensor.ndim != 3 or tensor.shape[0] != self.count:
+            return [tensor] * self.count
+        return [part.clone() for part in tensor]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the tensors stacked."""
+        import torch
+
+        return torch.stack(list(tensors))
+
+
+@dataclass(frozen=True)
 class LastRows:
     """A table whose first rows nothing reads.
 

@@ -17,6 +17,7 @@ from roots_compress.checkpoints.gguf import gguf_tensors
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.errors import InputError
 from roots_compress.families.gguf.positions import llama3_factors
+from roots_compress.families.registry import FAMILIES
 from roots_compress.io.gguf_file import READABLE
 from roots_compress.stages.prune.plan import shape_of
 from tests.families.gguf_files import gguf_arrays, gguf_model, write_gguf
@@ -46,6 +47,16 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {"attention_bias": True}),
     ("gpt2", {}),
     ("gpt2", {"n_inner": 40, "tie_word_embeddings": False}),
+    ("gemma", {"head_dim": 16}),
+    ("gemma2", {"sliding_window": 5, "query_pre_attn_scalar": 8}),
+    ("gemma2", {"sliding_window": 5, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0}),
+    ("gemma3_text", {"sliding_window": 5, "query_pre_attn_scalar": 8, "num_hidden_layers": 7}),
+    ("phi3", {"sliding_window": 7}),
+    ("phi3", {"partial_rotary_factor": 0.5, "num_key_value_heads": 1}),
+    ("phi3", dict(FAMILIES["phi3"].variants[5])),
+    ("phi3", dict(FAMILIES["phi3"].variants[6])),
+    ("qwen3_moe", {"norm_topk_prob": True}),
+    ("qwen3_moe", {"norm_topk_prob": True, "num_experts": 4, "head_dim": 16}),
 ]
 
 
@@ -215,6 +226,10 @@ TENSORS: list[tuple[str, str, int]] = [
     ("gpt2", "blk.0.attn_q.weight", 32),
     ("gpt2", "rope_freqs.weight", 4),
     ("gpt2", "blk.0.attn_q_norm.weight", 8),
+    ("gemma2", "blk.0.attn_q_norm.weight", 8),
+    ("phi3", "blk.0.ffn_gate.weight", 32),
+    ("phi3", "rope_freqs.weight", 4),
+    ("qwen3_moe", "blk.0.ffn_gate_inp.bias", 6),
 ]
 
 
@@ -283,6 +298,13 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"some_new_switch": 1}),
     ("qwen3", {"some_new_switch": "on"}),
     ("llama", {"rope.freq_base": float("nan")}),
+    ("gemma3_text", {"attention.sliding_window_pattern": [True]}),
+    ("gemma2", {"attn_logit_softcapping": -1.0}),
+    ("phi3", {"rope.scaling.type": "yarn"}),
+    ("phi3", {"rope.dimension_count": 16}),
+    ("qwen3_moe", {"expert_used_count": 9}),
+    ("qwen3_moe", {"expert_count": None}),
+    ("qwen3_moe", {"expert_gating_func": 2}),
 ]
 
 
@@ -312,7 +334,7 @@ KINDS: list[tuple[dict[str, Any], str]] = [
     ({"general.type": "vocab"}, "vocabulary"),
     ({"general.architecture": "controlvector"}, "control vector"),
     ({"general.architecture": "clip"}, "encoder"),
-    ({"general.architecture": "gemma3"}, "'gemma3'"),
+    ({"general.architecture": "gemma4"}, "'gemma4'"),
     ({"general.type": "something"}, "'something'"),
 ]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ ARCHITECTURES = {
     "qwen2": gguf.MODEL_ARCH.QWEN2,
     "qwen3": gguf.MODEL_ARCH.QWEN3,
     "gpt2": gguf.MODEL_ARCH.GPT2,
+    "gemma": gguf.MODEL_ARCH.GEMMA,
+    "gemma2": gguf.MODEL_ARCH.GEMMA2,
+    "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
+    "phi3": gguf.MODEL_ARCH.PHI3,
+    "qwen3_moe": gguf.MODEL_ARCH.QWEN3MOE,
 }
 Arrays = dict[str, NDArray[Any]]
 
@@ -47,10 +53,27 @@ def gguf_arrays(model: PreTrainedModel) -> Arrays:
         if config.model_type in ("llama", "mistral") and part in heads:
             halves = array.reshape(heads[part], 2, -1, *array.shape[1:])
             array = halves.swapaxes(1, 2).reshape(array.shape)
-        place = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        assert place is not None
-        arrays[place] = np.ascontiguousarray(array)
+        if config.model_type.startswith("gemma") and name.endswith("norm.weight"):
+            array = array + 1
+        for source, part_of in _unstacked(name, array):
+            place = names.get_name(source, try_suffixes=(".weight", ".bias"))
+            assert place is not None, source
+            arrays[place] = np.ascontiguousarray(part_of)
+    if config.model_type == "phi3" and "short_factor" in config.rope_parameters:
+        for length in ("short", "long"):
+            factors = np.array(config.rope_parameters[f"{length}_factor"], dtype=np.float32)
+            arrays[f"rope_factors_{length}.weight"] = factors
     return arrays
+
+
+def _unstacked(name: str, array: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield a tensor under the names that llama.cpp's table knows: gates and ups of experts apart."""
+    stem, _, last = name.rpartition(".")
+    if last == "gate_up_proj":
+        for part, half in zip(("gate_proj", "up_proj"), np.split(array, 2, axis=1), strict=True):
+            yield f"{stem}.{part}.weight", half
+    else:
+        yield (f"{name}.weight" if last == "down_proj" else name), array
 
 
 def gguf_settings(model: PreTrainedModel) -> dict[str, Any]:
@@ -70,17 +93,49 @@ def gguf_settings(model: PreTrainedModel) -> dict[str, Any]:
             "attention.layer_norm_epsilon": config.layer_norm_epsilon,
         }
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = config.rope_parameters
     return {
         **settings,
+        **_settings_of(config),
         "feed_forward_length": config.intermediate_size,
         "vocab_size": config.vocab_size,
         "attention.head_count_kv": config.num_key_value_heads,
         "attention.key_length": head_dim,
         "attention.value_length": head_dim,
         "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.dimension_count": head_dim,
-        "rope.freq_base": float(config.rope_parameters["rope_theta"]),
+        "rope.dimension_count": int(head_dim * (rope.get("partial_rotary_factor") or 1)),
+        "rope.freq_base": float(rope.get("full_attention", rope)["rope_theta"]),
     }
+
+
+def _settings_of(config: Any) -> dict[str, Any]:
+    """Return what only one architecture has."""
+    match config.model_type:
+        case "gemma2":
+            return {
+                "attention.sliding_window": config.sliding_window,
+                "attn_logit_softcapping": config.attn_logit_softcapping,
+                "final_logit_softcapping": config.final_logit_softcapping,
+            }
+        case "gemma3_text":
+            return {"attention.sliding_window": config.sliding_window}
+        case "phi3":
+            longrope = {}
+            if "short_factor" in config.rope_parameters:
+                original, context = config.original_max_position_embeddings, config.max_position_embeddings
+                factor = math.sqrt(1 + math.log(context / original) / math.log(original))
+                longrope = {
+                    "rope.scaling.original_context_length": original,
+                    "rope.scaling.attn_factor": factor if context > original else 1.0,
+                }
+            return {"attention.sliding_window": config.sliding_window or 0, **longrope}
+        case "qwen3_moe":
+            return {
+                "expert_count": config.num_experts,
+                "expert_used_count": config.num_experts_per_tok,
+                "expert_feed_forward_length": config.moe_intermediate_size,
+            }
+    return {}
 
 
 def write_gguf(

@@ -6,22 +6,35 @@ name: llama.cpp itself stops at a tensor that it does not use. Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from roots_compress.errors import InputError
-from roots_compress.families.base import Copy, Rows, Rule
-from roots_compress.families.decoder import pre_norm_layer
+from roots_compress.families.base import Copy, Rows, Rule, Stacked, Transform
+from roots_compress.families.gguf.layers import (
+    GEMMA_KEYS,
+    MOE_KEYS,
+    gemma2_layer,
+    gemma3_layer,
+    gemma_head,
+    gemma_layer,
+    gpt2_layer,
+    llama_layer,
+    phi3_layer,
+    qwen2_layer,
+    qwen3_layer,
+    qwen3_moe_layer,
+)
 from roots_compress.families.gguf.metadata import DIRECTORY, Metadata
-from roots_compress.families.gguf.positions import FREQUENCIES, ROTARY_KEYS, rope_parameters
+from roots_compress.families.gguf.positions import FREQUENCIES, LONGROPE_TENSORS, ROTARY_KEYS, rope_of
+from roots_compress.families.gguf.reading import WINDOW, Reading
 from roots_compress.io.gguf_file import GgufModel
-from roots_compress.models.ops.attention import Attention, QkNorm
-from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, first_fault
-from roots_compress.models.version1 import plain_rope
+from roots_compress.models.ops.heads import LmHead
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack, first_fault
 
 NORM_KEYS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
 KEYS = frozenset(
@@ -34,6 +47,10 @@ KEYS = frozenset(
 """Keys of every architecture, without its name before them."""
 
 
+EXPERT = "experts.*"
+"""In the place of each expert's name: the source stacks their tensors."""
+
+
 class Place(NamedTuple):
     """The names of one tensor, `{}` in the place of a layer's number."""
 
@@ -41,31 +58,47 @@ class Place(NamedTuple):
     targets: tuple[str, ...]
     """Several where the source holds them one after another."""
 
+    def targets_in(self, index: int, experts: Sequence[str]) -> tuple[str, ...]:
+        """Return the names in a layer, those of experts once for each."""
+        return tuple(
+            target.replace(EXPERT, expert).format(index)
+            for target in self.targets
+            for expert in (experts if EXPERT in target else ("",))
+        )
+
 
 @dataclass(frozen=True)
 class GgufFamily:
     """How one GGUF architecture maps to ROOTS."""
 
     architecture: str
+    layer: Callable[[Reading, int], Layer]
+    """Makes a layer, by its number."""
     places: tuple[Place, ...]
+    keys: frozenset[str] = frozenset()
+    """Further keys that are asked for."""
     rotary: bool = True
-    """Whether positions are; else they are learned, and the model is built as GPT-2 is."""
+    """Whether positions are; else they are learned, and norms have a bias."""
     paired_positions: bool = False
     """Whether rows of q and k that rotate together lie next to each other, as in Meta's own Llama files."""
-    always_biased: bool = False
-    """Whether there are no models without biases on q, k and v."""
-    qk_norm: bool = False
-
-    ignored = (FREQUENCIES,)
-    """The factors of frequencies are a part of the configuration."""
+    scaled: bool = False
+    """Whether embeddings are multiplied by the root of their width."""
+    head: Callable[[Reading], LmHead] = lambda _: LmHead()
+    ignored: tuple[str, ...] = (FREQUENCIES,)
+    """Tensors that are a part of the configuration: the factors of frequencies."""
 
     def rules(self, spec: ModelSpec) -> Iterator[Rule]:
         """Yield the place of each tensor that a model of this specification may have."""
         matrices = spec.matrices()
         for place, index in self.numbered(len(spec.layers)):
-            targets = tuple(target.format(index) for target in place.targets)
-            modules = [target.rpartition(".")[0] for target in targets]
-            transform = Rows(tuple(matrices[name].rows for name in modules)) if len(targets) > 1 else Copy()
+            op = spec.layers[index][-1].op
+            targets = place.targets_in(index, tuple(op.names()) if isinstance(op, Moe) else ())
+            transform: Transform = Copy()
+            if EXPERT in place.targets[0]:
+                transform = Stacked(len(targets))
+            elif len(targets) > 1:
+                modules = [target.rpartition(".")[0] for target in targets]
+                transform = Rows(tuple(matrices[name].rows for name in modules))
             yield Rule(place.source.format(index), targets, transform)
 
     def numbered(self, layers: int) -> Iterator[tuple[Place, int]]:
@@ -96,27 +129,75 @@ _LLAMA = {**_NORMS, **_QKV, **_OUTPUT, **_MLP}
 _GPT2 = {**_NORMS, **_OUTPUT, "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 
 
-def _fused(part: str) -> Place:
-    targets = tuple(f"model.layers.{{}}.{name}.{part}" for name in _QKV.values())
-    return Place(f"blk.{{}}.attn_qkv.{part}", targets)
+def _fused(source: str, modules: tuple[str, ...], part: str) -> Place:
+    return Place(f"blk.{{}}.{source}.{part}", tuple(f"model.layers.{{}}.{name}.{part}" for name in modules))
 
+
+_PHI3 = {**_NORMS, **_OUTPUT, "ffn_down": "mlp.down_proj"}
+_POST_NORMS = {"post_attention_norm": "self_attn_post_norm", "post_ffw_norm": "mlp_post_norm"}
+_EXPERTS = {
+    "ffn_gate_inp": "mlp.router",
+    "ffn_gate_exps": f"mlp.{EXPERT}.gate_proj",
+    "ffn_up_exps": f"mlp.{EXPERT}.up_proj",
+    "ffn_down_exps": f"mlp.{EXPERT}.down_proj",
+}
 
 GGUF_FAMILIES: dict[str, GgufFamily] = {
     family.architecture: family
     for family in (
-        GgufFamily("llama", tuple(_places(_LLAMA, biases=(*_QKV, *_OUTPUT, *_MLP))), paired_positions=True),
-        GgufFamily("qwen2", tuple(_places(_LLAMA, biases=tuple(_QKV))), always_biased=True),
-        GgufFamily("qwen3", tuple(_places({**_LLAMA, **_QK_NORMS}, biases=(*_QKV, *_OUTPUT))), qk_norm=True),
+        GgufFamily(
+            "llama",
+            llama_layer,
+            tuple(_places(_LLAMA, biases=(*_QKV, *_OUTPUT, *_MLP))),
+            paired_positions=True,
+        ),
+        GgufFamily("qwen2", qwen2_layer, tuple(_places(_LLAMA, biases=tuple(_QKV)))),
+        GgufFamily("qwen3", qwen3_layer, tuple(_places({**_LLAMA, **_QK_NORMS}, biases=(*_QKV, *_OUTPUT)))),
+        GgufFamily(
+            "qwen3moe",
+            qwen3_moe_layer,
+            tuple(_places({**_NORMS, **_QKV, **_OUTPUT, **_QK_NORMS, **_EXPERTS})),
+            keys=MOE_KEYS,
+        ),
+        GgufFamily("gemma", gemma_layer, tuple(_places(_LLAMA)), scaled=True),
+        GgufFamily(
+            "gemma2",
+            gemma2_layer,
+            tuple(_places({**_LLAMA, **_POST_NORMS})),
+            keys=GEMMA_KEYS,
+            scaled=True,
+            head=lambda reading: gemma_head(reading, 30.0),
+        ),
+        GgufFamily(
+            "gemma3",
+            gemma3_layer,
+            tuple(_places({**_LLAMA, **_POST_NORMS, **_QK_NORMS})),
+            keys=GEMMA_KEYS,
+            scaled=True,
+            head=lambda reading: gemma_head(reading, None),
+        ),
+        GgufFamily(
+            "phi3",
+            phi3_layer,
+            (
+                *_places(_PHI3),
+                _fused("attn_qkv", tuple(_QKV.values()), "weight"),
+                _fused("ffn_up", ("mlp.gate_proj", "mlp.up_proj"), "weight"),
+            ),
+            keys=frozenset({WINDOW}),
+            ignored=LONGROPE_TENSORS,
+        ),
         GgufFamily(
             "gpt2",
+            gpt2_layer,
             (
                 *_places(_GPT2, biases=tuple(_GPT2), position_embd="embed_positions"),
                 Place("output_norm.bias", ("model.norm.bias",)),
-                _fused("weight"),
-                _fused("bias"),
+                _fused("attn_qkv", tuple(_QKV.values()), "weight"),
+                _fused("attn_qkv", tuple(_QKV.values()), "bias"),
             ),
             rotary=False,
-            always_biased=True,
+            ignored=(),
         ),
     )
 }
@@ -130,61 +211,41 @@ def read_gguf_spec(model: GgufModel) -> ModelSpec:
         InputError: a key or a tensor is absent, unknown, impossible or beyond ROOTS; the message names it.
     """
     family = GGUF_FAMILIES[model.architecture]
-    metadata = Metadata(model, KEYS | (ROTARY_KEYS if family.rotary else frozenset()))
-    layers, width = metadata.layers, metadata.number("embedding_length")
-    _check_tensors(family, model, layers)
-
-    def has(*modules: str) -> bool:
-        return any(
-            f"blk.{index}.{module}.bias" in model.tensors for index in range(layers) for module in modules
-        )
-
+    metadata = Metadata(model, KEYS | family.keys | (ROTARY_KEYS if family.rotary else frozenset()))
+    width = metadata.number("embedding_length")
+    _check_tensors(family, model, metadata.layers)
     heads = metadata.numbers("attention.head_count")
-    groups = metadata.numbers("attention.head_count_kv", heads)
-    head_dim = metadata.head_size(width, heads[0])
-    channels = metadata.numbers("feed_forward_length")
     read, other = NORM_KEYS if family.rotary else NORM_KEYS[::-1]
     norm = Norm(kind="rms_norm" if family.rotary else "layer_norm", eps=metadata.positive(read))
     metadata.agree(other, norm.eps)
-    context = metadata.number("context_length")
-    rope = None
+    context, head_dim = metadata.number("context_length"), metadata.head_size(width, heads[0])
     try:
-        if family.rotary:
-            rope = plain_rope(rope_parameters(metadata, head_dim))
-        else:
+        if not family.rotary:
             metadata.rows("position_embd.weight", "context_length")
+        reading = Reading(
+            metadata,
+            width,
+            heads,
+            metadata.numbers("attention.head_count_kv", heads),
+            head_dim,
+            metadata.numbers("feed_forward_length"),
+            norm,
+            rope_of(metadata, head_dim, family.ignored) if family.rotary else None,
+        )
         spec = ModelSpec(
             stacks={
                 "decoder": Stack(
-                    layers=tuple(
-                        pre_norm_layer(
-                            Attention(
-                                heads=queries,
-                                kv_heads=pairs,
-                                head_dim=head_dim,
-                                rope=rope,
-                                qk_norm=QkNorm(eps=norm.eps) if family.qk_norm else None,
-                                bias=family.always_biased or has("attn_q", "attn_k", "attn_v"),
-                                output_bias=not family.rotary or has("attn_output"),
-                            ),
-                            Mlp(
-                                channels=count,
-                                activation="silu" if family.rotary else "gelu_tanh",
-                                gated=family.rotary,
-                                bias=not family.rotary or has("ffn_gate", "ffn_up", "ffn_down"),
-                            ),
-                            norm,
-                        )
-                        for queries, pairs, count in zip(heads, groups, channels, strict=True)
-                    ),
+                    layers=tuple(family.layer(reading, index) for index in range(metadata.layers)),
                     final_norm=norm,
                 )
             },
             embeddings=Embeddings(
                 vocabulary=metadata.rows("token_embd.weight", "vocab_size"),
                 width=width,
+                scale=width**0.5 if family.scaled else 1.0,
                 positions=None if family.rotary else context,
             ),
+            head=family.head(reading),
             tied="output.weight" not in model.tensors,
             max_positions=context,
         )
@@ -198,8 +259,7 @@ def read_gguf_spec(model: GgufModel) -> ModelSpec:
 def _check_tensors(family: GgufFamily, model: GgufModel, layers: int) -> None:
     """Refuse tensors that the architecture has no place for."""
     known = {place.source.format(index) for place, index in family.numbered(layers)}
-    if family.rotary:
-        known.add(FREQUENCIES)
+    known.update(family.ignored)
     for name in sorted(model.tensors.keys() - known):
         raise InputError(
             f"holds the tensor {name!r}, which no {family.architecture} model of {layers} layers has",

@@ -1,9 +1,10 @@
-"""Rotary positions of a GGUF model, in transformers' terms."""
+"""Rotary positions of a GGUF model."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from roots_compress.errors import InputError
 from roots_compress.families.gguf.metadata import DIRECTORY, Metadata, shortest
 from roots_compress.io.gguf_header import GgufTensor
+from roots_compress.models.ops.attention import LongRopeScaling, Rope
+from roots_compress.models.version1 import plain_rope
 
 FREQUENCIES = "rope_freqs.weight"
 """Factors that llama.cpp divides the frequencies by."""
@@ -32,28 +35,65 @@ ROTARY_KEYS = frozenset(
     }
 )  # fmt: skip
 """Keys of architectures with rotary positions, without the architecture's name before them."""
+SHORT, LONG = "rope_factors_short.weight", "rope_factors_long.weight"
+"""Factors of LongRoPE that llama.cpp divides the frequencies by."""
+ATTENTION_FACTOR = "rope.scaling.attn_factor"
+LONGROPE_TENSORS = (SHORT, LONG)
 
 
-def rope_parameters(metadata: Metadata, head_dim: int) -> dict[str, Any]:
-    """Return `rope_parameters` from the keys of rotary positions and the tensor of factors.
+def rope_of(metadata: Metadata, head_dim: int, tensors: tuple[str, ...]) -> Rope:
+    """Return the rotary positions that keys and tensors of factors say.
+
+    Args:
+        metadata: with the keys.
+        head_dim: of the heads.
+        tensors: names of the tensors of factors that the architecture has.
 
     Raises:
         InputError: heads are rotated in part, or positions are scaled in a way that ROOTS cannot express.
     """
-    turned = metadata.number("rope.dimension_count", head_dim)
-    if turned != head_dim:
+    turned, partial = metadata.number("rope.dimension_count", head_dim), LONG in tensors
+    if turned != head_dim and not partial:
         metadata.refuse(
             "rope.dimension_count", f"is {turned} of heads of {head_dim}; they must be rotated whole"
         )
     theta = metadata.positive("rope.freq_base", 10000.0)
+    if partial:
+        scaling = _longrope(metadata, turned)
+        return Rope(theta=theta, rotary_dim=turned if turned != head_dim else None, scaling=scaling)
     scaled = _scaling(metadata)
-    tensor = metadata.model.tensors.get(FREQUENCIES)
-    if tensor is not None:
-        factors = _factors_of_llama3(tensor, theta, head_dim)
+    if FREQUENCIES in metadata.model.tensors:
+        factors = _factors_of_llama3(metadata.model.tensors[FREQUENCIES], theta, head_dim)
         if factors and scaled:
-            _refuse_factors(tensor, "are given besides rope.scaling")
+            _refuse_factors(FREQUENCIES, metadata.model.path, "are given besides rope.scaling")
         scaled = scaled or factors
-    return {"rope_type": "default", "rope_theta": theta, **scaled}
+    return plain_rope({"rope_type": "default", "rope_theta": theta, **scaled})
+
+
+def _longrope(metadata: Metadata, turned: int) -> LongRopeScaling | None:
+    """Return the factors of LongRoPE; None where the file has none."""
+    tensors = metadata.model.tensors
+    for key in ("rope.scaling.factor", "rope.scale_linear"):
+        if metadata.get(key) not in (None, 0, 1):
+            metadata.refuse(key, f"is {metadata.get(key)!r:.100}, beside which ROOTS reads no LongRoPE")
+    if metadata.get("rope.scaling.type") not in (None, "none", "longrope"):
+        kind = metadata.get("rope.scaling.type")
+        metadata.refuse("rope.scaling.type", f"is {kind!r:.100}, which ROOTS does not read from GGUF")
+    given = [name for name in (SHORT, LONG) if name in tensors]
+    if not given:
+        return None
+    if len(given) < 2:
+        _refuse_factors(given[0], metadata.model.path, "are given alone")
+    short, long = (
+        tuple(map(shortest, _numbers(name, tensors[name], turned // 2).tolist())) for name in given
+    )
+    context = metadata.number("context_length")
+    return LongRopeScaling(
+        short_factor=short,
+        long_factor=long,
+        original_max_position_embeddings=metadata.number("rope.scaling.original_context_length", context),
+        attention_factor=metadata.positive(ATTENTION_FACTOR, 1.0),
+    )
 
 
 def _scaling(metadata: Metadata) -> dict[str, Any]:
@@ -80,19 +120,25 @@ def _scaling(metadata: Metadata) -> dict[str, Any]:
 
 def _factors_of_llama3(tensor: GgufTensor, theta: float, head_dim: int) -> dict[str, Any]:
     """Return the `llama3` scaling that these factors are of; an empty one where all of them are 1."""
-    if tensor.storage != "F32" or tensor.shape != (head_dim // 2,):
-        _refuse_factors(tensor, f"are not {head_dim // 2} numbers of 32 bits")
-    with tensor.file.open("rb") as file:
-        file.seek(tensor.start)
-        given = np.frombuffer(file.read(tensor.size), dtype="<f4").astype(np.float64)
-    if not np.isfinite(given).all() or given.min() <= 0:
-        _refuse_factors(tensor, "are not all above 0")
+    given = _numbers(FREQUENCIES, tensor, head_dim // 2)
     if np.all(given == 1):
         return {}
     factor = float(f"{given.max():.6g}")
     if not np.allclose(given, llama3_factors(factor, theta, head_dim), rtol=1e-5, atol=0):
-        _refuse_factors(tensor, "are not those of a published Llama")
+        _refuse_factors(FREQUENCIES, tensor.file, "are not those of a published Llama")
     return {"rope_type": "llama3", "factor": factor, **PUBLISHED_FACTORS}
+
+
+def _numbers(name: str, tensor: GgufTensor, count: int) -> NDArray[np.float64]:
+    """Return so many factors, all of them above 0."""
+    if tensor.storage != "F32" or tensor.shape != (count,):
+        _refuse_factors(name, tensor.file, f"are not {count} numbers of 32 bits")
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start)
+        given = np.frombuffer(file.read(tensor.size), dtype="<f4").astype(np.float64)
+    if not np.isfinite(given).all() or given.min() <= 0:
+        _refuse_factors(name, tensor.file, "are not all above 0")
+    return given
 
 
 def llama3_factors(factor: float, theta: float, head_dim: int) -> NDArray[np.float64]:
@@ -108,5 +154,5 @@ def llama3_factors(factor: float, theta: float, head_dim: int) -> NDArray[np.flo
     return factors
 
 
-def _refuse_factors(tensor: GgufTensor, reason: str) -> Any:
-    raise InputError(f"the factors in {FREQUENCIES!r} {reason}", where=tensor.file, remedy=DIRECTORY)
+def _refuse_factors(name: str, where: Path, reason: str) -> NoReturn:
+    raise InputError(f"the factors in {name!r} {reason}", where=where, remedy=DIRECTORY)

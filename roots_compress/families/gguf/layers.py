@@ -1,0 +1,107 @@
+"""The layers of each GGUF architecture, as llama.cpp builds them."""
+
+from __future__ import annotations
+
+from roots_compress.families.decoder import pre_norm_layer
+from roots_compress.families.gemma2 import four_norm_layer
+from roots_compress.families.gguf.reading import PATTERN, WINDOW, Reading
+from roots_compress.models.ops.attention import QkNorm, Rope
+from roots_compress.models.ops.heads import LmHead
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import Layer
+
+SCORE_CAP, LOGIT_CAP, SLIDING_THETA = (
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "rope.freq_base_swa",
+)
+GEMMA_KEYS = frozenset({WINDOW, PATTERN, SCORE_CAP, LOGIT_CAP, SLIDING_THETA})
+EXPERT_CHANNELS = "expert_feed_forward_length"
+MOE_KEYS = frozenset({"expert_count", "expert_used_count", EXPERT_CHANNELS})
+WIDE_GEMMAS = {"gemma2": 46, "gemma3": 62}
+"""Layers of the models with 27 billion weights, which alone scale scores by the width over the heads."""
+
+
+def llama_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Llama or Mistral."""
+    return pre_norm_layer(reading.attention(index), reading.mlp(index), reading.norm)
+
+
+def qwen2_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Qwen 2, whose queries, keys and values always have biases."""
+    return pre_norm_layer(reading.attention(index, bias=True), reading.mlp(index), reading.norm)
+
+
+def qwen3_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Qwen 3."""
+    normed = QkNorm(eps=reading.norm.eps)
+    return pre_norm_layer(reading.attention(index, qk_norm=normed), reading.mlp(index), reading.norm)
+
+
+def qwen3_moe_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Qwen3-MoE: llama.cpp always divides the chosen experts' weights by their sum."""
+    metadata = reading.metadata
+    moe = Moe(
+        experts=metadata.number("expert_count"),
+        chosen=metadata.number("expert_used_count"),
+        channels=metadata.number(EXPERT_CHANNELS),
+    )
+    normed = QkNorm(eps=reading.norm.eps)
+    return pre_norm_layer(reading.attention(index, qk_norm=normed), moe, reading.norm)
+
+
+def gemma_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Gemma."""
+    mlp = reading.mlp(index, activation="gelu_tanh")
+    return pre_norm_layer(reading.attention(index), mlp, reading.norm)
+
+
+def gemma2_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Gemma 2."""
+    attention = reading.attention(
+        index,
+        window=reading.windows(4096, 2)[index],
+        scale=_score_factor(reading),
+        softcap=reading.metadata.positive(SCORE_CAP, 50.0),
+    )
+    return four_norm_layer(attention, reading.mlp(index, activation="gelu_tanh"), reading.norm)
+
+
+def gemma3_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Gemma 3; those that slide have positions of their own, which nothing scales."""
+    window = reading.windows(None, 6)[index]
+    sliding = Rope(theta=reading.metadata.positive(SLIDING_THETA, 10000.0))
+    attention = reading.attention(
+        index,
+        window=window,
+        rope=reading.rope if window is None else sliding,
+        scale=_score_factor(reading),
+        qk_norm=QkNorm(eps=reading.norm.eps),
+    )
+    return four_norm_layer(attention, reading.mlp(index, activation="gelu_tanh"), reading.norm)
+
+
+def gemma_head(reading: Reading, default: float | None) -> LmHead:
+    """Return the head of Gemma 2 or 3: 0 stands for no cap."""
+    given = reading.metadata.get(LOGIT_CAP)
+    if given == 0 or (given is None and default is None):
+        return LmHead()
+    return LmHead(softcap=reading.metadata.positive(LOGIT_CAP, default))
+
+
+def phi3_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Phi-3, whose layers all slide if any does."""
+    window = reading.metadata.get(WINDOW) and reading.metadata.number(WINDOW)
+    return pre_norm_layer(reading.attention(index, window=window or None), reading.mlp(index), reading.norm)
+
+
+def gpt2_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of GPT-2, which has all biases."""
+    mlp = reading.mlp(index, activation="gelu_tanh", gated=False, bias=True)
+    return pre_norm_layer(reading.attention(index, bias=True), mlp, reading.norm)
+
+
+def _score_factor(reading: Reading) -> float:
+    """Return the factor on the scores, which no key says: the number of layers tells the models apart."""
+    wide = reading.layers == WIDE_GEMMAS[reading.metadata.model.architecture]
+    return float((reading.width / reading.heads[0] if wide else reading.head_dim) ** -0.5)
