@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roots_compress.errors import InputError
-from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.attention import Attention, LongRopeScaling
 from roots_compress.models.spec import ModelSpec
 
 
@@ -37,6 +37,13 @@ def _is_fusible(attention: Attention) -> bool:
     turned = 0 if attention.rope is None else attention.rope.rotary_dim or attention.head_dim
     plain = attention.source == "self" and attention.causal and attention.sparse is None
     return plain and attention.head_dim % 8 == 0 and turned % 16 == 0
+
+
+def longrope_length(spec: ModelSpec) -> int | None:
+    """Return how long a text is by which LongRoPE's other factors hold; None where there is none."""
+    scalings = (each.rope.scaling for each in spec.attentions() if each.rope is not None)
+    longropes = (scaling for scaling in scalings if isinstance(scaling, LongRopeScaling))
+    return min((scaling.original_max_position_embeddings for scaling in longropes), default=None)
 
 
 def require_fusible(fusible: bool, where: str | None = None) -> None:

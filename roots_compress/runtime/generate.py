@@ -109,7 +109,10 @@ def generate(
             running &= ~np.isin(tokens_B, list(stop_tokens))
             if not (remaining and running.any()):
                 return
-            step = model.decode(tokens_B, step.cache)
+            if model.renewed_after is not None and max(map(len, rows)) == model.renewed_after + 1:
+                step = model.prefill(*left_pad(rows))
+            else:
+                step = model.decode(tokens_B, step.cache)
 
     return steps()
 

@@ -33,6 +33,7 @@ from roots_compress.runtime.session import (
     Provider,
     open_session,
     read_config,
+    renewed_after,
     run_bound,
     settings_of,
 )
@@ -67,8 +68,11 @@ class OnnxEngine:
         max_context: int,
         prefill_chunk: int,
         graph: Path,
+        renewed_after: int | None = None,
     ) -> None:
         self._session, self._graph = session, graph
+        self.renewed_after = renewed_after
+        """See `LanguageModel.renewed_after`."""
         self._key_values = key_values
         self.vocab_size, self.max_context = vocab_size, max_context
         self._prefill_chunk = prefill_chunk
@@ -119,7 +123,8 @@ class OnnxEngine:
         session = open_session(graph, threads=threads, provider=provider, spinning=spinning)
         key_values = cached_tensors(session, graph)
         check_logits(session, vocab_size, graph)
-        return cls(session, key_values, vocab_size, max_context, prefill_chunk, graph)
+        renewed = renewed_after(graph.parent / "config.json")
+        return cls(session, key_values, vocab_size, max_context, prefill_chunk, graph, renewed)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -157,7 +162,9 @@ class OnnxEngine:
         chunk = tokens
         if self._shares_cache:
             cache = self._with_room(cache, tokens)
-            if batch == 1:  # The fused operator takes several new tokens after a past in a batch of one only.
+            # The fused operator takes several new tokens after a past in a batch of one only. Of a long text
+            # in pieces, the first would be turned as a short text is.
+            if batch == 1 and (self.renewed_after is None or tokens <= self.renewed_after):
                 chunk = self._prefill_chunk
         for start in range(0, tokens, chunk):
             end = min(start + chunk, tokens)

@@ -38,6 +38,14 @@ class LanguageModel(Served, Protocol):
     `attention_mask` is `(B, T)`, 0 at left padding; None where nothing is padded.
     """
 
+    @property
+    def renewed_after(self) -> int | None:
+        """Tokens after which a text must be read anew from its start; None: it never must.
+
+        LongRoPE turns all keys of a longer text by other factors than those that are cached.
+        """
+        ...
+
     def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:
         """Return the logits of every position, `(B, T, V)`, without a cache."""
         ...

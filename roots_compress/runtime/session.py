@@ -82,6 +82,26 @@ def _number_at(config: Any, keys: list[str]) -> Any:
     return config if type(config) is int and 0 < config <= LARGEST else None
 
 
+def renewed_after(path: Path) -> int | None:
+    """Return after how many tokens a text must be read anew, as a graph's config.json tells.
+
+    See `LanguageModel.renewed_after`.
+    """
+    config = config_beside(path)
+    return min(_longrope_lengths(config.get(OURS, config)), default=None)
+
+
+def _longrope_lengths(value: Any) -> Iterator[int]:
+    if isinstance(value, dict):
+        length = value.get("original_max_position_embeddings")
+        if value.get("kind") == "longrope" and type(length) is int:
+            yield length
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _longrope_lengths(each)
+
+
 def session_settings(instructions: str, *, spinning: bool = False) -> dict[str, str]:
     """Return the entries of a session's configuration that suit a processor.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
+from roots_compress.models.limits import longrope_length
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.prompts import check_context, check_prompt
 from roots_compress.runtime.protocol import Logits, Step, Tokens
@@ -29,6 +30,11 @@ class TorchEngine:
         self._model = model.eval()
         self.vocab_size = model.config.vocab_size
         self.max_context = model.config.max_position_embeddings
+
+    @property
+    def renewed_after(self) -> int | None:
+        """See `LanguageModel.renewed_after`."""
+        return longrope_length(self._model.config.spec)
 
     @torch.inference_mode()
     def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:

@@ -12,6 +12,8 @@ from roots_compress.runtime.protocol import Logits, Step, Tokens
 class BigramModel:
     """The logits of a token are its row of a table `(V, V)`; the cache is how many tokens were read."""
 
+    renewed_after: int | None = None
+
     def __init__(self, table_VV: NDArray[np.float32], max_context: int = 64) -> None:
         self.table_VV = table_VV.astype(np.float32)
         self.max_context = max_context
@@ -38,6 +40,7 @@ class UniformModel:
     """Gives every token the same logit."""
 
     max_context = 64
+    renewed_after: int | None = None
 
     def __init__(self, vocab_size: int, level: float) -> None:
         self.vocab_size, self.level = vocab_size, level
