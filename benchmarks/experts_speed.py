@@ -59,8 +59,6 @@ def model_of(spec: ModelSpec, weight_format: Format | None, size: int) -> RootsF
     model = RootsForCausalLM(RootsConfig(spec=spec, quantization=settings)).eval()
     others = {name: each for name, each in plain.state_dict().items() if "experts" not in name}
     state = model.state_dict() | others
-        name: each for name, each in plain.state_dict().items() if "experts" not in name
-    }
     for name, module in model.named_modules():
         if isinstance(module, QuantizedWeight):
             matrix = quantize_matrix(plain.get_parameter(f"{name}.weight"), weight_format, size)
@@ -74,8 +72,6 @@ def feeds_of(session: Any, tokens: int, past: int) -> dict[str, Any]:
     cache = np.zeros((1, HEADS // 2, past, HEAD_DIM), dtype=np.float32)
     pasts = [each.name for each in session.get_inputs() if each.name.startswith("past")]
     feeds: dict[str, Any] = dict.fromkeys(pasts, cache)
-        each.name: cache for each in session.get_inputs() if each.name.startswith("past")
-    }
     feeds["input_ids"] = np.arange(tokens)[None] % VOCABULARY
     feeds["attention_mask"] = np.ones((1, past + tokens), dtype=np.int64)
     feeds["position_ids"] = np.arange(past, past + tokens)[None]
