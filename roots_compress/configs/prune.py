@@ -65,8 +65,8 @@ class PruneConfig(StageSettings):
     name: StageName = "prune"
     """Label of the row in reports."""
     ratio: Ratio = 0.25
-    """Fraction of the MLP channels to remove, those of experts too. Beside another ratio or a target, 0 unless it
-    is given."""
+    """Fraction of the MLP channels to remove, those of experts too. Beside another ratio or a target it is 0
+    unless it is given."""
     head_ratio: Ratio = 0.0
     """Fraction of the key/value groups to remove, each with its query heads."""
     query_ratio: Ratio = 0.0

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from roots_compress.families.base import Copy, Rule, Transform
+from roots_compress.families.decoder import first_blocks
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
@@ -22,7 +23,7 @@ Names = Mapping[str, str]
 
 def read_encoder(
     switches: Switches,
-    kinds: Mapping[str, str],
+    kinds: dict[str, str],
     *,
     names: Names | None = None,
     norm: Norm | None = None,
@@ -84,10 +85,10 @@ def read_encoder(
 
 
 def _read_head(
-    switches: Switches, kinds: Mapping[str, str], masked: MaskedLmHead, labels: Literal["tanh", "relu"]
+    switches: Switches, kinds: dict[str, str], masked: MaskedLmHead, labels: Literal["tanh", "relu"]
 ) -> Head:
     """Return what a model ends with, by its class."""
-    architectures = switches.architectures() or [next(reversed(list(kinds)))]
+    architectures = switches.architectures() or [next(reversed(kinds))]
     known = [kinds[name] for name in architectures if name in kinds]
     if not known:
         switches.refuse(f"architectures names {', '.join(architectures)}; supported are {', '.join(kinds)}")
@@ -102,7 +103,7 @@ def _read_head(
 
 
 def write_encoder(
-    spec: ModelSpec, kinds: Mapping[str, str], *, names: Names | None = None, unread_positions: int = 0
+    spec: ModelSpec, kinds: dict[str, str], *, names: Names | None = None, unread_positions: int = 0
 ) -> dict[str, Any]:
     """Return an encoder's config.json; what the family cannot say is found by reading it back.
 
@@ -112,10 +113,7 @@ def write_encoder(
         names: the family's keys by BERT's.
         unread_positions: as `read_encoder` takes them.
     """
-    ops = [sublayer.op for sublayer in spec.layers[0]] if spec.layers else []
-    if len(ops) != 2 or not isinstance(ops[0], Attention) or not isinstance(ops[1], Mlp):
-        raise ValueError("its layers are not attention followed by a feed-forward block")
-    attention, mlp = ops
+    attention, mlp = first_blocks(spec)
     classes = {kind: name for name, kind in reversed(kinds.items())}
     written: dict[str, Any] = {
         "vocab_size": spec.embeddings.vocabulary,
@@ -134,7 +132,7 @@ def write_encoder(
         labels = spec.head.label_names
         written["id2label"] = {str(number): name for number, name in enumerate(labels)}
         written["label2id"] = {name: number for number, name in enumerate(labels)}
-    return {**written, "architectures": [classes.get(spec.head.kind, next(reversed(list(kinds))))]}
+    return {**written, "architectures": [classes.get(spec.head.kind, next(reversed(kinds)))]}
 
 
 def linear_rules(source: str, target: str) -> Iterator[Rule]:

@@ -92,7 +92,8 @@ def encoder(family: str, changes: dict[str, Any]) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def save_source(model: PreTrainedModel, directory: Path, **save: Any) -> Path:

@@ -24,8 +24,12 @@ LENGTH = 16
 def longrope() -> ModelSpec:
     """Return a tiny decoder whose factors change after 16 tokens, with heads that are fused."""
     spec = tiny_config(head_dim=16).spec
-    factors = {"short_factor": (1.0,) * 8, "long_factor": (7.0,) * 8}
-    scaling = LongRopeScaling(**factors, original_max_position_embeddings=LENGTH, attention_factor=1.2)
+    scaling = LongRopeScaling(
+        short_factor=(1.0,) * 8,
+        long_factor=(7.0,) * 8,
+        original_max_position_embeddings=LENGTH,
+        attention_factor=1.2,
+    )
     rope = Rope(theta=100.0, scaling=scaling)
     for place, op in list(spec.blocks()):
         if isinstance(op, Attention):

@@ -42,7 +42,7 @@ class Expert(Holder):
 
     def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
         """Return its own forward: a channel is a column of down and a row of up and of gate."""
-        return self(x_BTW)
+        return self.forward(x_BTW)
 
 
 class MoeBlock(Block):
