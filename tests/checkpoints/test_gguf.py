@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, without_weights
 from roots_compress.checkpoints.fingerprint import source_sha256
@@ -68,6 +68,25 @@ def test_logits_are_the_models_own(family: str, changes: dict[str, Any], tmp_pat
     info = inspect_source(path)
     assert without_weights(info).num_parameters() == load_checkpoint(path).model.num_parameters()
     assert info.limits.max_context == 64
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("gemma2", {"head_dim": 256, "sliding_window": 5}),
+        ("gemma3_text", {"head_dim": 256, "sliding_window": 5, "num_hidden_layers": 7}),
+        ("phi3", {"num_key_value_heads": 1}),
+        ("qwen3_moe", {"norm_topk_prob": True, "moe_intermediate_size": 768}),
+    ],
+    ids=str,
+)
+def test_transformers_reads_the_newer_families_alike(
+    family: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """What it does not read of a file (the factor on scores, experts' widths) has its defaults here."""
+    path = write_gguf(tmp_path / "m.gguf", gguf_model(family, **changes))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)
+    assert_same(path, theirs.eval())
 
 
 def test_biases_of_some_projections_are_read(tmp_path: Path) -> None:

@@ -102,15 +102,26 @@ def _check_axes(config: PruneConfig, spec: ModelSpec) -> None:
                 where=Key(cut.ratio),
                 remedy=f"Set {cut.ratio} to 0. This model has {others}, layer_ratio and residual_ratio.",
             )
-    lacking = [index for index, layer in enumerate(spec.layers) for each in layer if not each.is_pre_norm]
-    if config.residual_ratio and (lacking or spec.stack.final_norm is None):
-        place = f"of layer {lacking[0]}" if lacking else "after the last layer"
+    if config.residual_ratio and (reason := _fixed_stream(spec)):
         raise InputError(
-            f"residual_ratio {config.residual_ratio} cannot be met: it needs a norm before each block "
-            f"and after the last layer, and the norms {place} are elsewhere",
+            f"residual_ratio {config.residual_ratio} cannot be met: {reason}",
             where=Key("residual_ratio"),
             remedy="Set residual_ratio to 0, and cut other axes.",
         )
+
+
+def _fixed_stream(spec: ModelSpec) -> str | None:
+    """Return why the residual stream cannot be narrowed; None where every reader normalises it for itself."""
+    for index, layer in enumerate(spec.layers):
+        for each in layer:
+            if each.stream_norm is not None:
+                return (
+                    f"layer {index} normalises the stream itself after each addition; over fewer channels "
+                    "that norm changes all that follows, and no refit of what reads it makes up for that"
+                )
+            if each.pre_norm is None:
+                return f"a block of layer {index} reads the stream without a norm, whose gain could be fitted"
+    return None if spec.stack.final_norm else "no norm is after the last layer, whose gain could be fitted"
 
 
 def ratio_of(config: PruneConfig, axis: str) -> float:

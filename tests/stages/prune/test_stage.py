@@ -452,7 +452,11 @@ def test_the_stream_narrows_wherever_blocks_norm_what_they_read(kind: str, tmp_p
 @pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
-        ("norms of the stream", {"residual_ratio": 0.25}, "the norms of layer 0 are not those of a stream"),
+        (
+            "norms of the stream",
+            {"residual_ratio": 0.25},
+            "layer 0 normalises the stream itself",
+        ),
         (
             "norms of outputs",
             {"expert_ratio": 0.5},
