@@ -32,7 +32,7 @@ SHRUNKEN: dict[str, dict[str, Any]] = {
 
 def prune_of(family: str) -> dict[str, Any]:
     """Return a cut on every axis of a family's blocks, and of layers."""
-    mine = {"expert_ratio": 0.3} if family == "qwen3_moe" else {"ratio": 0.25}
+    mine = {"ratio": 0.25, **({"expert_ratio": 0.3} if family == "qwen3_moe" else {})}
     return {"kind": "prune", **SHRUNKEN["prune"], **AXES, **mine}
 
 
