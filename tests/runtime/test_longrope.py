@@ -16,14 +16,14 @@ from roots_compress.runtime.generate import generate
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.protocol import LanguageModel
 from roots_compress.runtime.torch_engine import TorchEngine
-from tests.tiny import tiny_config, tiny_model, tiny_tokens
+from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
 LENGTH = 16
 
 
 def longrope() -> ModelSpec:
     """Return a tiny decoder whose factors change after 16 tokens, with heads that are fused."""
-    spec = tiny_config(head_dim=16).spec
+    spec = tiny_config(layers=[tiny_layer(head_dim=16)] * 2).spec
     scaling = LongRopeScaling(
         short_factor=(1.0,) * 8,
         long_factor=(7.0,) * 8,

@@ -81,6 +81,17 @@ class Rope(Part):
     rotary_dim: Count | None = None
     """The head's first channels, which are turned; None for all."""
 
+    def check_factors(self, pairs: int) -> None:
+        """Refuse factors that are not one for each turned pair of channels.
+
+        Raises:
+            ValueError: there are more or fewer.
+        """
+        if isinstance(self.scaling, LongRopeScaling):
+            for name in ("short_factor", "long_factor"):
+                if (count := len(getattr(self.scaling, name))) != pairs:
+                    raise ValueError(f"rope.scaling.{name} has {count} numbers for {pairs} turned pairs")
+
     def parameters(self) -> dict[str, Any]:
         """Return it as transformers' `rope_parameters`; other keys without a value are left out."""
         found: dict[str, Any] = {"rope_type": "default", "rope_theta": self.theta}
@@ -153,6 +164,7 @@ class Attention(OpSpec):
             if turned % 2:
                 name = "rope.rotary_dim" if self.rope.rotary_dim else "head_dim"
                 raise ValueError(f"{name} {turned} is odd; rotary needs it even")
+            self.rope.check_factors(turned // 2)
         if self.softcap is not None and self.sparse is not None:
             raise ValueError("softcap is for dense attention only")
         return self
