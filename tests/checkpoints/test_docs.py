@@ -55,7 +55,7 @@ def test_table_of_sparse_attention_names_every_kind_and_its_keys() -> None:
 
 def test_table_of_families_is_complete() -> None:
     rows = [line for line in section("What can be imported").splitlines() if line.startswith("| `")][1:]
-    named = [re.findall(r"`(\w+)`", row) for row in rows]
+    named = [re.findall(r"`([\w-]+)`", row) for row in rows]
     assert [names[0] for names in named] == [family.model_type for family in FAMILIES.values()]
     assert all(family.architecture in names for family, names in zip(FAMILIES.values(), named, strict=True))
 

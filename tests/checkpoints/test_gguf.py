@@ -20,7 +20,7 @@ from roots_compress.families.gguf.positions import llama3_factors
 from roots_compress.families.registry import FAMILIES
 from roots_compress.io.gguf_file import READABLE
 from roots_compress.stages.prune.plan import shape_of
-from tests.families.gguf_files import gguf_arrays, gguf_model, write_gguf
+from tests.families.gguf_files import ARCHITECTURES, gguf_arrays, gguf_model, write_gguf
 from tests.stages.prune.shapes import shape
 from tests.tiny import tiny_tokens
 
@@ -84,7 +84,8 @@ def test_transformers_reads_the_newer_families_alike(
     family: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     """What it does not read of a file (the factor on scores, experts' widths) has its defaults here."""
-    path = write_gguf(tmp_path / "m.gguf", gguf_model(family, **changes))
+    general = {"tokenizer.ggml.padding_token_id": 2}
+    path = write_gguf(tmp_path / "m.gguf", gguf_model(family, **changes), general=general)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)
     assert_same(path, theirs.eval())
 
@@ -330,7 +331,8 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("family", "settings"), SETTINGS, ids=str)
 def test_a_key_beyond_us_is_refused_by_name(family: str, settings: dict[str, Any], tmp_path: Path) -> None:
     error = refusal(write_gguf(tmp_path / "m.gguf", gguf_model(family), settings=settings))
-    assert f"{family}.{list(settings)[-1]}" in error.message
+    architecture = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[family]]
+    assert f"{architecture}.{list(settings)[-1]}" in error.message
     assert error.remedy
 
 

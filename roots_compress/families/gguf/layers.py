@@ -41,9 +41,10 @@ def qwen3_layer(reading: Reading, index: int) -> Layer:
 def qwen3_moe_layer(reading: Reading, index: int) -> Layer:
     """Return a layer of Qwen3-MoE: llama.cpp always divides the chosen experts' weights by their sum."""
     metadata = reading.metadata
+    experts = metadata.number("expert_count")
     moe = Moe(
-        experts=metadata.number("expert_count"),
-        chosen=metadata.number("expert_used_count"),
+        experts=experts,
+        chosen=metadata.number("expert_used_count", most=experts),
         channels=metadata.number(EXPERT_CHANNELS),
     )
     normed = QkNorm(eps=reading.norm.eps)

@@ -57,6 +57,10 @@ def rope_of(metadata: Metadata, head_dim: int, tensors: tuple[str, ...]) -> Rope
         metadata.refuse(
             "rope.dimension_count", f"is {turned} of heads of {head_dim}; they must be rotated whole"
         )
+    if turned > head_dim or turned % 2:
+        metadata.refuse(
+            "rope.dimension_count", f"is {turned}; heads of {head_dim} turn an even number at most"
+        )
     theta = metadata.positive("rope.freq_base", 10000.0)
     if partial:
         scaling = _longrope(metadata, turned)
