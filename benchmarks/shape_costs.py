@@ -28,10 +28,10 @@ from roots_compress.data.packing import pack
 from roots_compress.stages.prune.sensitivity import (
     TRIAL_WINDOWS,
     LayerCosts,
-    Trial,
     held_against_gradients,
     layer_costs,
 )
+from roots_compress.stages.prune.surgeon import Trial
 from roots_compress.system.threads import default_threads
 
 QUIET = Console(quiet=True)
