@@ -10,7 +10,7 @@ from tokenizers import processors
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from roots_compress.families.bert import encoder_spec
+from roots_compress.families.encoder import encoder_spec
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.modeling import RootsWithHead

@@ -63,23 +63,48 @@ def read_encoder(
         switches.refuse(
             f"max_position_embeddings is {rows}, of which the first {unread_positions} are unread"
         )
+    return encoder_spec(
+        vocabulary=number("vocab_size"),
+        width=width,
+        layers=number("num_hidden_layers", most=MOST_LAYERS),
+        heads=heads,
+        channels=number("intermediate_size"),
+        activation=activation,
+        norm=norm,
+        positions=positions,
+        token_types=number("type_vocab_size", 2) if token_types else None,
+        head=_read_head(switches, kinds, MaskedLmHead(activation=masked or activation, eps=norm.eps), labels),
+        tied=switches.flag("tie_word_embeddings", True),
+    )
+
+
+def encoder_spec(
+    *,
+    vocabulary: int,
+    width: int,
+    layers: int,
+    heads: int,
+    channels: int,
+    activation: Activation,
+    norm: Norm,
+    positions: int,
+    token_types: int | None,
+    head: Head,
+    tied: bool,
+) -> ModelSpec:
+    """Return an encoder of alike layers with a norm after each addition to the stream."""
     attention = Attention(
         heads=heads, kv_heads=heads, head_dim=width // heads, causal=False, bias=True, output_bias=True
     )
-    channels = number("intermediate_size")
     mlp = Mlp(channels=channels, activation=activation, gated=False, bias=True)
     layer = (Sublayer(op=attention, stream_norm=norm), Sublayer(op=mlp, stream_norm=norm))
     return ModelSpec(
-        stacks={"encoder": Stack(layers=(layer,) * number("num_hidden_layers", most=MOST_LAYERS))},
+        stacks={"encoder": Stack(layers=(layer,) * layers)},
         embeddings=Embeddings(
-            vocabulary=number("vocab_size"),
-            width=width,
-            positions=positions,
-            token_types=number("type_vocab_size", 2) if token_types else None,
-            norm=norm,
+            vocabulary=vocabulary, width=width, positions=positions, token_types=token_types, norm=norm
         ),
-        head=_read_head(switches, kinds, MaskedLmHead(activation=masked or activation, eps=norm.eps), labels),
-        tied=switches.flag("tie_word_embeddings", True),
+        head=head,
+        tied=tied,
         max_positions=positions,
     )
 
