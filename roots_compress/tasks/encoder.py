@@ -105,7 +105,7 @@ class EncoderTask(Task[Encoder]):
 
     def parity_output(self, engine: Encoder, script: ParityScript) -> Outputs:
         """Return the output, `(B, T, ...)` or, where there is one row for each text, `(B, 1, ...)`."""
-        found = engine.encode(script.input_ids, script.mask, script.inputs["token_type_ids"])
+        found = engine.encode(script.input_ids, script.mask, script.inputs.get("token_type_ids"))
         return found if self.by_token else found[:, None]
 
     def parity_runs(self, engine: Encoder, script: ParityScript) -> Iterator[tuple[str, Outputs, int]]:
