@@ -82,18 +82,17 @@ def test_a_layer_counts_by_what_the_labels_move_without_it() -> None:
         assert divergence == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"ratio": 0.25, "score": "taylor"},
-        {"layer_ratio": 0.5},
-        {"ratio": 0.25, "head_ratio": 0.25, "uniform": False},
-        {"target": TargetConfig(parameters=0.6), "uniform": False},
-        {"ratio": 0.25, "recovery": RecoveryConfig(training=TrainingConfig(steps=2, block_size=32))},
-    ],
-    ids=["taylor", "layers", "per layer", "target", "recovery"],
-)
-@pytest.mark.parametrize("kind", ["classification", "masked_lm"])
+RECOVERY = RecoveryConfig(training=TrainingConfig(steps=2, block_size=32))
+CUTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "taylor": ("classification", {"ratio": 0.25, "score": "taylor"}),
+    "layers": ("classification", {"layer_ratio": 0.5}),
+    "per layer": ("masked_lm", {"ratio": 0.25, "head_ratio": 0.25, "uniform": False}),
+    "target": ("classification", {"target": TargetConfig(parameters=0.6), "uniform": False}),
+    "recovery": ("classification", {"ratio": 0.25, "recovery": RECOVERY}),
+}
+
+
+@pytest.mark.parametrize(("kind", "settings"), CUTS.values(), ids=CUTS.keys())
 def test_what_goes_by_predictions_goes_by_the_encoder_s(
     tmp_path: Path, kind: str, settings: dict[str, Any]
 ) -> None:
