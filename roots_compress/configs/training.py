@@ -93,15 +93,16 @@ class DistillLossConfig(Settings):
         """Whether something is asked for that a cache of distributions does not hold."""
         return self.hidden_weight > 0 or self.relation_weight > 0 or self.on_policy_ratio > 0
 
-    def require_vocabulary(self, size: int) -> None:
-        """Refuse to ask a teacher for more tokens than it knows.
+    def require_vocabulary(self, size: int, *, labels: bool = False) -> None:
+        """Refuse to ask a teacher for more tokens, or labels, than it knows.
 
         Raises:
-            InputError: `top_k` exceeds its vocabulary.
+            InputError: `top_k` exceeds their number.
         """
         if self.top_k is not None and self.top_k > size:
+            has = f"teacher has {size} labels" if labels else f"teacher's vocabulary has {size} tokens"
             raise InputError(
-                f"is {self.top_k}, and the teacher's vocabulary has {size} tokens",
+                f"is {self.top_k}, and the {has}",
                 where=Key("top_k"),
                 remedy="Lower it; 64 is usual." if size > 64 else f"Lower it to {size} or less.",
             )

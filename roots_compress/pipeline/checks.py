@@ -36,10 +36,11 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
             for more tokens than its vocabulary has.
     """
     placed = list(placed_stages(recipe))
+    labels = len(info.labels)
     for place, stage in placed:
         for keys, loss in losses_of(stage):
             with located((*place, *keys), of_recipe=True):
-                loss.require_vocabulary(info.vocab_size)
+                loss.require_vocabulary(labels or info.vocab_size, labels=labels > 0)
                 if not info.task.writes:
                     loss.require_written_text()
                 if not info.task.predicts:

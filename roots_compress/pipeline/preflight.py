@@ -17,7 +17,6 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.errors import InputError, located, recipe_key
 from roots_compress.io.disk import FileHashes
-from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.run.marker import refuse_foreign
@@ -66,7 +65,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     check_chain(recipe, info)
     if _may_lack_device(recipe):
         _resolve_device(recipe)
-    text = load_text(recipe.data, seed=recipe.seed, labels=_labels(info))
+    text = load_text(recipe.data, seed=recipe.seed, labels=info.labels)
     held_out = HeldOut(recipe, text, info.task)
     if info.tokenizer is not None:
         # Not before the text, unless a stage asked for it: reading that of a large GGUF file takes seconds.
@@ -97,18 +96,8 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
     else:
         info = _first_model(recipe)
         check_chain(recipe, info)
-        labels = _labels(info)
+        labels = info.labels
     return load_held_out(recipe.data, seed=recipe.seed, labels=labels)
-
-
-def _labels(info: ModelInfo) -> tuple[str, ...]:
-    """Return the names of a model's labels, if its texts have labels."""
-
-    def spec() -> ModelSpec:
-        assert info.spec is not None  # A model that is still to be made is no classifier.
-        return info.spec
-
-    return info.task.labels(spec)
 
 
 def _first_model(recipe: Recipe) -> ModelInfo:

@@ -63,6 +63,12 @@ class ModelInfo:
         task = task_of_spec(source.spec)
         return cls(source.limits, source.vocab_size, source.spec, cache(tokenizer), source, task)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of its labels, if it is a classifier."""
+        spec = self.spec
+        return () if spec is None else self.task.labels(lambda: spec)
+
     def without_weights(self) -> Checkpoint:
         """Return the model of the files, its tensors without storage, with its tokenizer.
 
