@@ -38,10 +38,11 @@ def run(
     checkpoint: Checkpoint,
     scheme: Scheme = "int8",
     *,
-    text: Document = DOCUMENT,
+    text: Document | tuple[Document, ...] = DOCUMENT,
     **settings: Any,
 ) -> StageOutcome:
-    split = TextSplit((text,), (text,), "a few lines")
+    documents = text if isinstance(text, tuple) else (text,)
+    split = TextSplit(documents, documents, "a few lines")
     small: dict[str, Any] = {} if scheme == "fp16" else {"group_size": 16, "own_windows": 0}
     if scheme == "int8":
         small["products"] = "integer"  # What a timing would choose is tested in test_choice.py.
@@ -166,7 +167,9 @@ def test_encoders_are_quantized_with_the_heads_that_they_have(
     checkpoint = tiny_checkpoint(spec=spec)
     checkpoint.tokenizer.mask_token = "<pad>"
     own: dict[str, Any] = {} if scheme == "fp16" else {"own_windows": 8}
-    quantized = run(tmp_path, checkpoint, scheme, **own).checkpoint
+    # A classifier reads of a text what fits a window.
+    lines = tuple(Document.plain(line) for line in DOCUMENT.text.splitlines())
+    quantized = run(tmp_path, checkpoint, scheme, text=lines, **own).checkpoint
     save_checkpoint(quantized, tmp_path / "saved")
     loaded = load_checkpoint(tmp_path / "saved").model
     outputs = []
