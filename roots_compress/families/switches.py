@@ -76,8 +76,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 NEVER_NULL = frozenset({"add_cross_attention", "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx"})
 LAYER_TYPES = {"full_attention": False, "attention": False, "sliding_attention": True}
 """Whether a layer's attention has a window, by transformers' names of it, old ones included."""
-
-
 MOST_LAYERS = 10_000
 
 
