@@ -54,7 +54,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(commands: Command
     run = tmp_path / "run"
     texts = f"--data {tmp_path}/text.txt --eval-data {tmp_path}/held.txt"
     sizes = "--block-size 32 --windows 4 --threads 1"
-    command = f"quantize {tmp_path}/model {texts} {sizes} --run {run}".split()
+    command = f"quantize {tmp_path}/model --weights-only {texts} {sizes} --run {run}".split()
 
     process = commands.start(*command)
     interrupt(commands, process, lambda: any("roots_compress.evaluate" in line for line in members(process)))

@@ -164,11 +164,11 @@ def unknown_key(bench: Bench) -> Request:
     """Add a switch to config.json that nobody here has heard of."""
     family = bench.random.choice(("llama", "gpt2", "ckpt"))
     key = bench.random.choice(
-        ("_attn_implementation", "attn_implementation", "_attn_implementation_internal", "use_kernels",
-         "experts_implementation", "num_experts", "custom_code", "attn_logit_softcapping", "auto_class",
+        ("_attn_implementation_internal", "use_kernels", "num_experts", "custom_code",
+         "attn_logit_softcapping", "auto_class",
          "_auto_class", "adapter_path", "trust_remote_code", "base_model_tp_plan", "attribute_map",
          "__class__",
-         "sub_configs", "peft_config", "_commit_hash", "query_pre_attn_scalar", "extra_files")
+         "sub_configs", "peft_config", "query_pre_attn_scalar", "extra_files")
     )  # fmt: skip
     value = bench.random.choice(("org/kernels", "evil.Code", {"a": "b"}, [1], 3, True))
     folder = bench.take(family)
@@ -205,9 +205,7 @@ def code(bench: Bench) -> Request:
     """Name code that transformers would run."""
     folder = bench.take(bench.random.choice(("llama", "ckpt")), "model")
     name = bench.random.choice((CONFIG, "tokenizer_config.json", "tokenizer.json"))
-    value: Any = bench.random.choice(
-        ({"AutoConfig": "evil.Config"}, {"AutoTokenizer": ["evil.T", None]}, [], None)
-    )
+    value = bench.random.choice(({"AutoConfig": "evil.Config"}, {"AutoTokenizer": ["evil.T", None]}))
     edit(folder, lambda document: document.update(auto_map=value), name)
     return met(bench, "model", name, "code")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from roots_compress.results import RunMetrics
 from tests.chains import CALIBRATION, DISTILL, QUANTIZE, TRAINING, carry_out, recipe, write_text
 from tests.families.sources import save_source, source_model
 
@@ -38,17 +40,24 @@ def prune_of(family: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The text, each family's model, and a run of each that has its baseline alone."""
     folder = tmp_path_factory.mktemp("families")
     write_text(folder / "text")
     for family, fields in FAMILIES.items():
         save_source(source_model(family, **fields), folder / family)
+        carry_out(recipe(folder / "text", model=str(folder / family)), folder / "runs" / family)
     return folder
+
+
+def run(models: Path, family: str, folder: Path, *stages: dict[str, Any], **more: Any) -> RunMetrics:
+    """Carry out stages after a family's baseline."""
+    shutil.copytree(models / "runs" / family, folder)
+    return carry_out(recipe(models / "text", *stages, model=str(models / family), **more), folder)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_chain(family: str, models: Path, tmp_path: Path) -> None:
-    wanted = recipe(models / "text", DISTILL, prune_of(family), QUANTIZE, model=str(models / family))
-    metrics = carry_out(wanted, tmp_path / "chain")
+    metrics = run(models, family, tmp_path / "run", DISTILL, prune_of(family), QUANTIZE)
     assert [row.kind for row in metrics.stages] == ["baseline", "distill", "prune", "quantize"]
     sizes = [row.metrics.bytes for row in metrics.stages]
     assert sizes == sorted(sizes, reverse=True)
@@ -57,7 +66,7 @@ def test_a_chain(family: str, models: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
 def test_int4(family: str, models: Path, tmp_path: Path) -> None:
     int4 = {"kind": "quantize", "scheme": "int4", **SHRUNKEN["quantize"]}
-    metrics = carry_out(recipe(models / "text", int4, model=str(models / family)), tmp_path / "int4")
+    metrics = run(models, family, tmp_path / "run", int4)
     assert metrics.stages[1].metrics.bytes < metrics.stages[0].metrics.bytes / 2
 
 
@@ -68,8 +77,7 @@ def test_a_recipe_that_comes_along(name: str, models: Path, tmp_path: Path) -> N
     for stage in stages:
         if "recovery" in stage:
             stage["recovery"] = {"training": TRAINING}
-    wanted = recipe(models / "text", *stages, model=str(models / RECIPES[name]), gates=given["gates"])
-    metrics = carry_out(wanted, tmp_path / "run")
+    metrics = run(models, RECIPES[name], tmp_path / "run", *stages, gates=given["gates"])
     first, last = metrics.stages[0].metrics, metrics.stages[-1].metrics
     assert [row.kind for row in metrics.stages] == ["baseline", *(stage["kind"] for stage in stages)]
     assert last.bytes < first.bytes / 2
