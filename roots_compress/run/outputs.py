@@ -73,6 +73,7 @@ def new_folder(path: Path, *, source: Path, size: int | None = None) -> Iterator
             )
         refuse_inside(path, source)
         made = make_folders(path.parent)
+        path.exists()  # In a folder that is there, a name that is too long is an error.
         partial.mkdir()
     except OSError as error:
         remove_empty(made)

@@ -102,7 +102,7 @@ def stage_numbers(bench: Bench) -> Request:
         (("prune", "ckpt", "--target-parameters", bench.random.choice(("0", "1", "2", "nan"))), "parameters"),
         (("prune", "ckpt", "--target-bytes", bench.random.choice(("0", "-1", "x"))), "bytes"),
         (("prune", "ckpt", "--target-parameters", "0.5", "--target-bytes", "9"), "target"),
-        (("quantize", "ckpt", "--int8", "--int4"), "exclude"),
+        (("quantize", "ckpt", "--int8", "--int4"), "already"),
         (("quantize", "ckpt", "--group-size", bench.random.choice(("0", "7", "33", "-32", "x"))), "group"),
         ((*distill, "--steps", bench.random.choice(("0", "-1", "x", "1.5"))), "steps"),
         ((*distill, "--lr", bench.random.choice(("0", "-1", "nan", "inf", "fast"))), "l"),

@@ -33,6 +33,13 @@ def test_a_new_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path: Path) -> None:
+    for place in (tmp_path / ("x" * 300), tmp_path / "new" / ("x" * 300)):
+        with pytest.raises(InputError, match="output cannot be made"):
+            new_folder(place, source=tmp_path / "source").__enter__()
+        assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
 def test_a_disk_that_fails_is_told_and_leaves_nothing(tmp_path: Path, number: int) -> None:
     place = tmp_path / "a" / "out"
