@@ -96,8 +96,8 @@ once = ...
         (
             Change(
                 "report.text",
-                "f'{metrics.bytes / 1e6:.1f}' if metrics.bytes >= 1e6 else ...",
-                "f'{metrics.bytes / 2**20:.1f}' if metrics.bytes >= 1e6 else f'{metrics.bytes / 2**20:.3f}'",
+                "f'{count / 1e6:.1f}' if count >= 1e6 else ...",
+                "f'{count / 2**20:.1f}' if count >= 1e6 else f'{count / 2**20:.3f}'",
             ),
         ),
     ),
