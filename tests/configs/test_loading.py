@@ -343,7 +343,7 @@ def test_the_recipes_that_come_along_are_valid(path: Path) -> None:
         assert "--model" in str(error)  # noqa: PT017 - such a recipe is about the user's own model
         recipe = load_recipe(document, model=ROOT)
     if "texts.csv" in path.read_text(encoding="utf-8"):
-        with pytest.raises(InputError, match="texts.csv' does not exist"):  # and about the user's own texts
+        with pytest.raises(InputError, match=r"texts\.csv' does not exist"):  # and about the user's own texts
             check_paths(recipe)
     else:
         check_paths(recipe)
