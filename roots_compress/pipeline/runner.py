@@ -28,8 +28,8 @@ from roots_compress.report.gates import judge
 from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.keys import PARENT, StageKey, asked_of, explain_change
+from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage, read_stages, verify
-from roots_compress.run.store import RunFolder
 from roots_compress.runtime.session import read_config
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.stages.base import ModelInfo

@@ -24,9 +24,9 @@ from roots_compress.pipeline.steps import Step, inputs_of, steps_of
 from roots_compress.progress import bar
 from roots_compress.results import StageResult
 from roots_compress.run.keys import StageKey, explain_change
+from roots_compress.run.run_folder import RunFolder
+from roots_compress.run.stage_commit import Workspace
 from roots_compress.run.stages import CommittedStage, verify
-from roots_compress.run.store import RunFolder
-from roots_compress.run.workspace import Workspace
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.machine import describe_machine

@@ -19,6 +19,7 @@ from roots_compress.report.reading import read_figures
 from roots_compress.results import RunMetrics, StageResult
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
 from roots_compress.run.marker import MARKER_NAME
+from roots_compress.run.run_folder import covered_files
 from roots_compress.run.run_manifest import run_manifest_faults
 from roots_compress.run.stages import (
     STAGE_FOLDER,
@@ -27,7 +28,6 @@ from roots_compress.run.stages import (
     read_stages,
     verify,
 )
-from roots_compress.run.store import covered_files
 from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.tasks.registry import task_of_graph
 

@@ -1,6 +1,6 @@
 """A run's folders while stages are replaced: committed ones, and those that are being made or deleted.
 
-Their names, `.NN-KIND.partial` and the like, are explained in `store.py`.
+Their names, `.NN-KIND.partial` and the like, are explained in `run_folder.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def set_aside(run: Path, indices: range) -> list[Path]:
     """Rename the stages at these indices out of the way, last first; return where they are now.
 
     Delete them in this order, the lowest index last. After a crash, a folder at the lowest index means that
-    the replacement was committed (`RunFolder` in `store.py` recovers by that).
+    the replacement was committed (`RunFolder` in `run_folder.py` recovers by that).
     """
     aside = []
     for folder in stage_folders(run, indices.start):

@@ -19,8 +19,8 @@ from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import describe, finish, make_rows, time_rows
 from roots_compress.report.rows import quality_of
 from roots_compress.results import RunMetrics, candidate_label
+from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage
-from roots_compress.run.store import RunFolder
 from roots_compress.search.answer import answer
 from roots_compress.search.choice import budgets_of
 from roots_compress.search.figures import Figures, baseline_of, outcomes_of

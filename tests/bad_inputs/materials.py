@@ -17,8 +17,8 @@ from roots_compress.configs.recipe.loading import parse_recipe, resolved
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.mlp import Mlp
+from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import stage_folder_name
-from roots_compress.run.store import RunFolder
 from tests.chains import write_text
 from tests.families.sources import save_source, source_model
 from tests.report import figures

@@ -10,9 +10,9 @@ from roots_compress.checkpoints import checkpoint as checkpoints
 from roots_compress.configs.recipe.schema import GatesConfig
 from roots_compress.errors import GateMissedError, StageError
 from roots_compress.report import gates
+from roots_compress.run.run_folder import RunFolder
+from roots_compress.run.stage_commit import Workspace
 from roots_compress.run.stages import newest_checkpoint, read_stages, verify
-from roots_compress.run.store import RunFolder
-from roots_compress.run.workspace import Workspace
 from tests.checks.removal import Check, NoticedError
 from tests.report import figures
 from tests.run.stubs import MACHINE, add_stage, make_key, make_result

@@ -27,8 +27,8 @@ from roots_compress.configs.recipe.loading import load_recipe
 from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.pipeline import runner, stage_runner
 from roots_compress.pipeline.preflight import prepare
-from roots_compress.run.store import RunFolder
-from roots_compress.run.workspace import Workspace
+from roots_compress.run.run_folder import RunFolder
+from roots_compress.run.stage_commit import Workspace
 from roots_compress.training import loop
 from tests.faults.quickstart import write_quickstart
 

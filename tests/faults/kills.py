@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from roots_compress.run.run_folder import COVERED
 from roots_compress.run.run_manifest import run_manifest_faults
 from roots_compress.run.stages import CommittedStage, read_stages, verify
-from roots_compress.run.store import COVERED
 from tests.faults.commands import Commands, Reach
 
 ARTIFACTS = ("checkpoint/", "onnx/")

@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 from roots_compress.run.manifest import ManifestError
+from roots_compress.run.run_folder import COVERED
 from roots_compress.run.run_manifest import run_manifest_faults
 from roots_compress.run.stages import STAGE_FOLDER, read_stage, verify
-from roots_compress.run.store import COVERED
 
 
 def check_bit_flips(run: Path, *, flips: int, rng: random.Random) -> int:

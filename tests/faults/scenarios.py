@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from roots_compress.run.folders import set_aside
+from roots_compress.run.run_folder import COVERED, RunFile, RunFolder
 from roots_compress.run.run_manifest import run_manifest_faults
+from roots_compress.run.stage_commit import Workspace
 from roots_compress.run.stages import read_stages
-from roots_compress.run.store import COVERED, RunFile, RunFolder
-from roots_compress.run.workspace import Workspace
 from tests.run.stubs import add_stage, contents, make_key
 
 State = tuple[tuple[tuple[str, str], ...], tuple[str | None, ...]]

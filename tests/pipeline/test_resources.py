@@ -18,7 +18,7 @@ from roots_compress.io.disk import free_disk
 from roots_compress.pipeline import stage_runner
 from roots_compress.pipeline.resources import Needs, needs_of, require_room
 from roots_compress.results import RunMetrics
-from roots_compress.run.store import RunFolder
+from roots_compress.run.run_folder import RunFolder
 from roots_compress.stages.train.protocol import TrainStage
 from tests.chains import DISTILL, TRAIN, carry_out, recipe
 

@@ -20,7 +20,7 @@ from roots_compress.pipeline.verify import verify_folder
 from roots_compress.results import RunMetrics
 from roots_compress.run.keys import canonical_json, with_sha256
 from roots_compress.run.manifest import record_file
-from roots_compress.run.store import RunFolder
+from roots_compress.run.run_folder import RunFolder
 from tests.run.stubs import MACHINE, make_key, make_result
 
 Chain = tuple[Recipe, Path, RunMetrics]

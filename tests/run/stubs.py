@@ -6,8 +6,8 @@ from pathlib import Path
 
 from roots_compress.results import Json, Metrics, Speed, StageKind, StageResult
 from roots_compress.run.keys import PARENT, StageKey, hash_json
+from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage
-from roots_compress.run.store import RunFolder
 
 MACHINE: dict[str, Json] = {"cpu": "test", "threads": 1}
 

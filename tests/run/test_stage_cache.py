@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from roots_compress.io import atomic
+from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import read_stages, verify
-from roots_compress.run.store import RunFolder
 from tests.run.stubs import MACHINE, add_stage, contents, make_key, make_result
 
 

@@ -14,8 +14,8 @@ from roots_compress.run.keys import StageKey
 from roots_compress.run.lock import OWNER_NAME, WriterLock
 from roots_compress.run.manifest import Manifest, ManifestError
 from roots_compress.run.marker import MARKER_NAME
+from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import newest_checkpoint, read_metrics, read_stages, verify
-from roots_compress.run.store import RunFolder
 from tests.run.stubs import MACHINE, add_stage, contents, make_key, make_result
 
 
@@ -316,7 +316,7 @@ def test_a_run_without_stages_has_no_newest_checkpoint(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from roots_compress.run.store import RunFolder
+from roots_compress.run.run_folder import RunFolder
 with RunFolder.open(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

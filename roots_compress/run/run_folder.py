@@ -40,13 +40,13 @@ from roots_compress.run.manifest import MANIFEST_NAME, ManifestError, read_manif
 from roots_compress.run.marker import MARKER_NAME, marker_text, refuse_foreign
 from roots_compress.run.run_manifest import run_manifest_text
 from roots_compress.run.stage_cache import StageCache
+from roots_compress.run.stage_commit import MAX_STAGES, Workspace
 from roots_compress.run.stages import (
     METRICS_NAME,
     CommittedStage,
     read_stages,
     stage_folder_name,
 )
-from roots_compress.run.workspace import MAX_STAGES, Workspace
 
 RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
 """The files that describe a run. `fresh` deletes these, a search's, the manifest, stages and cache."""

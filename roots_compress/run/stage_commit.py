@@ -1,6 +1,6 @@
 """A stage being made: its folders in the run, and the commit that publishes them.
 
-What a commit consists of, and what the run holds when it is killed on the way, is said in `store.py`.
+What a commit consists of, and what the run holds when it is killed on the way, is said in `run_folder.py`.
 """
 
 from __future__ import annotations
