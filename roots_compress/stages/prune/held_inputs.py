@@ -9,12 +9,12 @@ Shape legend: B windows in a batch, T tokens, W hidden size, C input channels, K
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from roots_compress.calibration.activations import InputStatistics, ResidualStream
+from roots_compress.calibration.activations import InputStatistics, ResidualStream, observed
 from roots_compress.models.blocks.base import Half
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.base import Axis
@@ -107,15 +107,32 @@ def part_statistics(half: Half, stream: ResidualStream, axis: Axis) -> dict[str,
 
     Each row counts times the factor on what the part makes of it.
     """
-    block = half.block
-    read = {
-        part: InputStatistics(block.linear(part).in_features, gram=True, device=stream.device)
-        for part in axis.parts
-    }
+    read = _empty_statistics(half, stream, axis.parts)
     for read_BTW in stream.read(half):
-        for part, inputs_NC in block.read_by_parts(read_BTW):
+        for part, inputs_NC in half.block.read_by_parts(read_BTW):
             read[part].update(inputs_NC)
     return read
+
+
+def unrouted_statistics(
+    half: Half, stream: ResidualStream, parts: Collection[str]
+) -> dict[str, InputStatistics]:
+    """Return the sums over what these parts would read if every row were theirs, by name."""
+    read = _empty_statistics(half, stream, parts)
+    linears = {part: half.block.linear(part) for part in parts}
+    with observed(linears, lambda part, inputs_RC: read[part].update(inputs_RC)):
+        for read_BTW in stream.read(half) if parts else ():
+            half.block.run_on_all(parts, read_BTW)
+    return read
+
+
+def _empty_statistics(
+    half: Half, stream: ResidualStream, parts: Collection[str]
+) -> dict[str, InputStatistics]:
+    return {
+        part: InputStatistics(half.block.linear(part).in_features, gram=True, device=stream.device)
+        for part in parts
+    }
 
 
 def unit_order(half: Half, stream: ResidualStream, axis: Axis) -> Tensor:

@@ -29,6 +29,7 @@ from roots_compress.stages.prune.held_inputs import (
     input_gram,
     part_statistics,
     unit_order,
+    unrouted_statistics,
 )
 from roots_compress.stages.prune.importance import (
     ActivationImportance,
@@ -37,7 +38,7 @@ from roots_compress.stages.prune.importance import (
     TaylorImportance,
 )
 from roots_compress.stages.prune.plan import LayerTarget, Units, best_of_each, best_units
-from roots_compress.stages.prune.refit import refit, relative_error
+from roots_compress.stages.prune.refit import refit, relative_error, rows_needed
 from roots_compress.stages.prune.scores import pool
 
 DAMPING = 1e-2
@@ -155,15 +156,18 @@ class LayerwiseCutter:
     def _cut_parts(self, place: Place, half: Half, axis: Axis, count: int) -> None:
         """Keep so many units of each part of an axis, those that matter most to it, and refit the part.
 
-        A part that read nothing, an expert that no token chose, is judged by its weights.
+        A part that read fewer rows than a refit needs, an expert that few tokens chose, is judged and
+        refitted on all rows. Its gradients are of its own rows only: `activation` takes `taylor`'s place.
         """
         block = half.block
         before, units, grams = {}, {}, {}
-        for part, statistics in part_statistics(half, self.stream, axis).items():
+        read = part_statistics(half, self.stream, axis)
+        few = [part for part, statistics in read.items() if statistics.rows < rows_needed(count * axis.size)]
+        for part, statistics in {**read, **unrouted_statistics(half, self.stream, few)}.items():
             name = full_name(place, part)
             gram_CC = grams[part] = checked_gram(name, statistics)
             evidence = Evidence(gram_CC, self.contributions.get(name))
-            score = self.score if statistics.rows else "magnitude"
+            score = "activation" if part in few and self.score == "taylor" else self.score
             importance = make_importance(score, evidence, axis.units, kept=count)
             scores_U = importance(group_of(block, axis, part=part))
             before[part], units[part] = block.linear(part).weight.clone(), best_units(scores_U, count)

@@ -27,7 +27,6 @@ from roots_compress.stages.prune.encoders import adapted
 from roots_compress.stages.prune.expected_cost import phases_of
 from roots_compress.stages.prune.layerwise import LayerErrors, LayerwiseCutter
 from roots_compress.stages.prune.plan import AXES, Plan, narrowed
-from roots_compress.stages.prune.refit import rows_needed
 from roots_compress.stages.prune.residual import cut_residual
 from roots_compress.stages.prune.targets.allocate import Allocation, allocate
 from roots_compress.stages.prune.targets.decode_time import DecodeTimer
@@ -137,13 +136,9 @@ def _calibration_windows(
     )
     count = len(windows.input_ids)
     tokens = (count + config.own_windows) * block_size
-    short = [
-        each
-        for each in solvers(config, checkpoint.model.config.spec, plan)
-        if tokens < rows_needed(each.widest)
-    ]
+    short = [each for each in solvers(config, checkpoint.model.config.spec, plan) if tokens < each.tokens]
     if short:
-        needed = rows_needed(max(each.widest for each in short))
+        needed = max(each.tokens for each in short)
         more = ceil(needed / block_size) - config.own_windows
         enough = f"Set calibration.windows to {more} or more"
         if count < settings.windows:

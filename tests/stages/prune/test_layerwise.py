@@ -18,7 +18,7 @@ from roots_compress.stages.prune.layerwise import (
     first_order_contributions,
 )
 from roots_compress.stages.prune.plan import LayerTarget, shape_of
-from tests.specs import SPECS
+from tests.specs import SPECS, with_experts
 from tests.stages.prune.shapes import shape
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
@@ -268,3 +268,19 @@ def test_experts_that_give_least_go() -> None:
             )
     assert all(error["self_attn"] is None and (error["mlp"] or 0) > 0 for error in errors)
     assert logits(model).isfinite().all()
+
+
+@torch.no_grad()
+def test_an_expert_that_no_token_chose_is_refitted_on_all_of_them() -> None:
+    model = tiny_model(spec=with_experts(experts=4, chosen=1, channels=24))
+    block = model.model.layers[0].mlp
+    block.router.weight[1:] = 0
+    block.router.weight[1] = -block.router.weight[0]
+    for name in ("gate_proj", "up_proj"):
+        weight = block.linear(f"experts.3.{name}").weight
+        weight[12:] = weight[:12]
+    rows = torch.randn(64, model.config.hidden_size)
+    before = block.expert(3, rows)
+    kept = {**WIDE, "mlp": {"experts": 4, "expert_channels": 12}}
+    cut(model, [kept, kept], score="obs")
+    assert float((block.expert(3, rows) - before).norm() / before.norm()) < 0.02

@@ -30,7 +30,7 @@ from roots_compress.stages.prune.stage import prune
 from roots_compress.stages.prune.targets import allocate, decode_time
 from roots_compress.stages.prune.targets.decode_time import DecodeTimer
 from roots_compress.stages.prune.targets.meet_time import NOISE
-from tests.specs import SPECS
+from tests.specs import SPECS, with_experts
 from tests.stages.prune.shapes import shape
 from tests.tiny import TEXT, tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
@@ -375,6 +375,13 @@ def test_what_needs_more_calibration_text_is_named_with_the_way_without(
     with pytest.raises(InputError, match=f"too few for {wanted_by}; the widest") as caught:
         run(tmp_path, tiny_checkpoint(), calibration=few, **settings)
     assert str(caught.value).endswith(f", raise own_windows, or {remedy}.")
+
+
+def test_experts_need_text_by_the_share_of_it_that_each_reads(tmp_path: Path) -> None:
+    few = CalibrationConfig(windows=8, block_size=16)
+    checkpoint = tiny_checkpoint(spec=with_experts(experts=8, chosen=1))
+    with pytest.raises(InputError, match="the widest projection needs 192 tokens"):
+        run(tmp_path, checkpoint, calibration=few, ratio=0.5, multiple_of=4)
 
 
 @pytest.mark.parametrize("ratio", ["layer_ratio", "residual_ratio"])

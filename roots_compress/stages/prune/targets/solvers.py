@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.prune.plan import Plan, narrowed_block, ratio_of
+from roots_compress.stages.prune.refit import rows_needed
 from roots_compress.stages.prune.targets.allocate import measured_axes
 
 
@@ -16,31 +18,39 @@ class Solver:
     """What solves equations of the calibration text."""
 
     name: str
-    widest: int
-    """Inputs of the widest projection that it solves for; 0 where there is none."""
+    tokens: int
+    """Of calibration text that the projection needs that needs most; 0 where it solves for none."""
     without: str
     """How to prune without it."""
 
 
 def solvers(config: PruneConfig, spec: ModelSpec, plan: Plan) -> Iterator[Solver]:
     """Yield what of a stage solves equations, with what it needs."""
-    widest = max(_cut_widths(config, spec, plan), default=0)
+    tokens = max(_tokens_of_cuts(config, spec, plan), default=0)
     if config.refit:
-        residual = plan.hidden_size if config.residual_ratio else 0
-        yield Solver("a stable least-squares refit", max(widest, residual), "set refit to false")
+        residual = rows_needed(plan.hidden_size) if config.residual_ratio else 0
+        yield Solver("a stable least-squares refit", max(tokens, residual), "set refit to false")
     if config.score == "obs":
-        yield Solver("the score obs", widest, "choose another score")
+        yield Solver("the score obs", tokens, "choose another score")
     if config.target is not None:
-        yield Solver("measuring what shapes cost", widest, "give ratios in place of the target")
+        yield Solver("measuring what shapes cost", tokens, "give ratios in place of the target")
     elif measured_axes(config):
-        yield Solver("measuring what widths cost", widest, "set uniform to true")
+        yield Solver("measuring what widths cost", tokens, "set uniform to true")
 
 
-def _cut_widths(config: PruneConfig, spec: ModelSpec, plan: Plan) -> Iterator[int]:
-    """Yield the input width of each projection whose inputs are to be cut, as it will or at most may be."""
+def _tokens_of_cuts(config: PruneConfig, spec: ModelSpec, plan: Plan) -> Iterator[int]:
+    """Yield the text that each projection needs whose inputs are to be cut, as they will or at most may be.
+
+    Experts read a share of it each.
+    """
     measured = bool(measured_axes(config))
     for place, op in spec.blocks():
-        axes = [axis for axis in op.axes() if axis.projection is not None]
+        axes = [axis for axis in op.axes() if axis.projection is not None or axis.parts]
         if axes and (config.target is not None or any(ratio_of(config, axis.name) for axis in axes)):
             left = op if measured else narrowed_block(op, plan.targets[place.layer][place.name])
-            yield left.matrices(spec.width)[str(op.projection)].width
+            read = {name for axis in axes for name in (axis.projection, *axis.parts)}
+            matrices = left.matrices(spec.width)
+            for each in left.inputs():
+                for name in each.consumers:
+                    if name in read:
+                        yield ceil(rows_needed(matrices[name].width) / each.share)
