@@ -55,6 +55,8 @@ def read_encoder(
     norm = norm or Norm(kind="layer_norm", eps=switches.positive("layer_norm_eps", EPS))
     activation = switches.activation(key.get("hidden_act", "hidden_act"), "gelu")
     switches.same("position_embedding_type", "absolute")
+    if switches.said("is_decoder", False):
+        switches.refuse("is_decoder is true; encoders read what comes later too")
     for dropout in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         switches.take(dropout)
     rows = number("max_position_embeddings", 512)

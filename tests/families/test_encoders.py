@@ -11,6 +11,7 @@ from torch import Tensor
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
+from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from tests.families.sources import encoder, save_source
 from tests.tiny import tiny_tokens
@@ -53,3 +54,9 @@ def _vectors(given: Tensor, mask_BT: Tensor, like: Tensor) -> Tensor:
         return given
     mean_BW = (given * mask_BT[..., None]).sum(dim=1) / mask_BT.sum(dim=1, keepdim=True)
     return torch.nn.functional.normalize(mean_BW)
+
+
+def test_a_bert_that_is_a_decoder_is_refused(tmp_path: Path) -> None:
+    theirs = encoder("bert", {"architectures": ["BertForMaskedLM"], "is_decoder": True})
+    with pytest.raises(InputError, match="is_decoder is true"):
+        load_checkpoint(save_source(theirs, tmp_path))
