@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from roots_compress.errors import InputError
 from roots_compress.families.base import Copy, Rows, Rule, Stacked, Transform
 from roots_compress.families.gguf.layers import (
-    GEMMA_KEYS,
+    GEMMA2_KEYS,
+    GEMMA3_KEYS,
     MOE_KEYS,
     gemma2_layer,
     gemma3_layer,
@@ -164,7 +165,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             "gemma2",
             gemma2_layer,
             tuple(_places({**_LLAMA, **_POST_NORMS})),
-            keys=GEMMA_KEYS,
+            keys=GEMMA2_KEYS,
             scaled=True,
             head=lambda reading: gemma_head(reading, 30.0),
         ),
@@ -172,7 +173,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
             "gemma3",
             gemma3_layer,
             tuple(_places({**_LLAMA, **_POST_NORMS, **_QK_NORMS})),
-            keys=GEMMA_KEYS,
+            keys=GEMMA3_KEYS,
             scaled=True,
             head=lambda reading: gemma_head(reading, None),
         ),

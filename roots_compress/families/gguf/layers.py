@@ -15,7 +15,9 @@ SCORE_CAP, LOGIT_CAP, SLIDING_THETA = (
     "final_logit_softcapping",
     "rope.freq_base_swa",
 )
-GEMMA_KEYS = frozenset({WINDOW, PATTERN, SCORE_CAP, LOGIT_CAP, SLIDING_THETA})
+GEMMA_KEYS = frozenset({WINDOW, PATTERN, LOGIT_CAP})
+GEMMA2_KEYS = GEMMA_KEYS | {SCORE_CAP}
+GEMMA3_KEYS = GEMMA_KEYS | {SLIDING_THETA}
 EXPERT_CHANNELS = "expert_feed_forward_length"
 MOE_KEYS = frozenset({"expert_count", "expert_used_count", EXPERT_CHANNELS})
 WIDE_GEMMAS = {"gemma2": 46, "gemma3": 62}

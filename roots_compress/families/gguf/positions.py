@@ -84,6 +84,7 @@ def _longrope(metadata: Metadata, turned: int) -> LongRopeScaling | None:
         kind = metadata.get("rope.scaling.type")
         metadata.refuse("rope.scaling.type", f"is {kind!r:.100}, which ROOTS does not read from GGUF")
     given = [name for name in (SHORT, LONG) if name in tensors]
+    _refuse_details(metadata, but=(ATTENTION_FACTOR,) if given else ())
     if not given:
         return None
     if len(given) < 2:
@@ -106,10 +107,7 @@ def _scaling(metadata: Metadata) -> dict[str, Any]:
     kind = "linear" if kind is None else kind
     if kind not in ("none", "linear", "yarn"):
         metadata.refuse("rope.scaling.type", f"is {kind!r:.100}, which ROOTS does not read from GGUF")
-    for name, neutral in YARN_DETAILS.items():
-        value = metadata.get(f"rope.scaling.{name}")
-        if value not in (None, neutral):
-            metadata.refuse(f"rope.scaling.{name}", f"is {value!r:.100}, which ROOTS does not read from GGUF")
+    _refuse_details(metadata)
     factors = [metadata.get(key) for key in ("rope.scaling.factor", "rope.scale_linear")]
     factor = next((value for value in factors if value is not None), 0)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
@@ -120,6 +118,14 @@ def _scaling(metadata: Metadata) -> dict[str, Any]:
         return {}
     scaling = {"rope_type": kind, "factor": shortest(factor)}
     return scaling if kind == "linear" else {**scaling, "original_max_position_embeddings": original}
+
+
+def _refuse_details(metadata: Metadata, *, but: tuple[str, ...] = ()) -> None:
+    """Refuse finer settings of YaRN that say something, but those that are read."""
+    for key, neutral in ((f"rope.scaling.{name}", neutral) for name, neutral in YARN_DETAILS.items()):
+        value = metadata.get(key)
+        if key not in but and value not in (None, neutral):
+            metadata.refuse(key, f"is {value!r:.100}, which ROOTS does not read from GGUF")
 
 
 def _factors_of_llama3(tensor: GgufTensor, theta: float, head_dim: int) -> dict[str, Any]:
