@@ -1,4 +1,4 @@
-"""Which stage answers for which settings: the one list of all stages."""
+"""What carries out each kind of stage; the kinds are those of the union in `configs/recipe/schema.py`."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ LayerTarget = Mapping[str, Units]
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What pruning says of an axis."""
+class AxisNames:
+    """How keys, errors and notes name an axis."""
 
     ratio: str
     """Its key in the recipe."""
@@ -35,11 +35,11 @@ class Cut:
 
 
 AXES = {
-    "queries": Cut("query_ratio", "query head in each key/value group", "num_attention_heads", "head"),
-    "kv_groups": Cut("head_ratio", "key/value group", "num_key_value_heads", "group"),
-    "mlp_channels": Cut("ratio", "MLP channel", "intermediate_size", "channel"),
-    "experts": Cut("expert_ratio", "expert", "num_experts", "expert"),
-    "expert_channels": Cut("ratio", "MLP channel", "moe_intermediate_size", "expert_channel"),
+    "queries": AxisNames("query_ratio", "query head in each key/value group", "num_attention_heads", "head"),
+    "kv_groups": AxisNames("head_ratio", "key/value group", "num_key_value_heads", "group"),
+    "mlp_channels": AxisNames("ratio", "MLP channel", "intermediate_size", "channel"),
+    "experts": AxisNames("expert_ratio", "expert", "num_experts", "expert"),
+    "expert_channels": AxisNames("ratio", "MLP channel", "moe_intermediate_size", "expert_channel"),
 }
 """Every axis of a block, by its name."""
 UNITS = {cut.ratio: cut.unit for cut in AXES.values()} | {"layer_ratio": "layer", "residual_ratio": "channel"}

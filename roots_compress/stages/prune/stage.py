@@ -39,7 +39,7 @@ from roots_compress.training.low_rank import check_rank, low_rank_updates
 
 
 @dataclass(frozen=True)
-class Cut:
+class Pruned:
     """What was done to a model."""
 
     dropped: list[int]
@@ -161,7 +161,7 @@ def _cut(
     *,
     device: str,
     console: Phases,
-) -> Cut:
+) -> Pruned:
     """Cut the model in place."""
     allocation = allocate(config, plan, model, windows, timer, device=device, console=console)
     targets = allocation.targets
@@ -175,7 +175,7 @@ def _cut(
     errors = list(track_made(cutter.cut(left), console, "pruning layers", total=len(left)))
     nn.Module.to(model, "cpu")
     dropped = [index for index in range(len(targets)) if index not in sources]
-    return Cut(dropped, errors, allocation, residual_errors)
+    return Pruned(dropped, errors, allocation, residual_errors)
 
 
 def _check_result(model: RootsForCausalLM, original: RootsForCausalLM, allocation: Allocation) -> None:
@@ -210,7 +210,7 @@ def _notes(
     original: RootsForCausalLM,
     model: RootsForCausalLM,
     windows: PackedWindows,
-    cut: Cut,
+    cut: Pruned,
 ) -> dict[str, Json]:
     notes: dict[str, Json] = {
         "parameters_before": original.num_parameters(),
@@ -238,7 +238,7 @@ def _notes(
     return notes
 
 
-def _gates(config: PruneConfig, cut: Cut) -> tuple[GateResult, ...]:
+def _gates(config: PruneConfig, cut: Pruned) -> tuple[GateResult, ...]:
     """Return whether a target in milliseconds was met, by the time of the shapes that were chosen."""
     timed = cut.allocation.decode_ms
     if timed is None:
