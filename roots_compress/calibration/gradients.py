@@ -95,6 +95,11 @@ def observe_gradients(
             handle.remove()
 
 
+def positions_read(model: RootsWithHead, windows: PackedWindows) -> Tensor:
+    """Return at which positions of windows the head predicts, `NT` of N windows."""
+    return model.reads(torch.from_numpy(windows.input_ids), torch.from_numpy(windows.segment_ids))
+
+
 def _loss(output: Any, targets_N: Tensor, sampled: torch.Generator | None) -> Tensor:
     """Return the loss of a window, for the targets at the positions that the head reads.
 

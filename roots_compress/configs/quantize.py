@@ -67,8 +67,9 @@ class QuantizeConfig(StageSettings):
     """int8 with products `auto`: the tokens read and written that are to take the least time."""
     activation_loss: Annotated[float, Field(ge=0.0)] | None = 0.005
     """int8 with products `auto` or `integer`: by how much quantizing inputs may raise the loss, in nats a
-    token. As few inputs as that takes stay in floating point, where prompts are read more slowly. null: any
-    loss, with every input in integers."""
+    prediction: one a text of classifiers and embeddings, one a token of others. As few inputs as that takes
+    stay in floating point, where prompts are read more slowly. null: any loss, with every input in
+    integers."""
     group_size: GroupSetting = "auto"
     """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
     bytes that do more good as 8-bit layers, and products are slower. `auto`: 64, and 128 for an 8-bit matrix
@@ -79,9 +80,9 @@ class QuantizeConfig(StageSettings):
     """int4 only: the most bytes that the stored weights may take. As many stay in 8 bits as fit, whatever
     `eight_bit_fraction` says."""
     max_loss: Annotated[float, Field(ge=0.0)] | None = None
-    """int4 only: by how much 4 bits may be expected to raise the loss, in nats a token (0.05 is 5% of
-    perplexity). As few layers stay in 8 bits as that takes, whatever `eight_bit_fraction` says. Expected is
-    what rounding to nearest costs; `compensate` takes part of it back."""
+    """int4 only: by how much 4 bits may be expected to raise the loss, in nats a prediction (0.05 is
+    5% of perplexity). As few layers stay in 8 bits as that takes, whatever `eight_bit_fraction` says.
+    Expected is what rounding to nearest costs; `compensate` takes part of it back."""
     fold: bool = True
     """Move outlier channels from activations into weights where that is exact."""
     compensate: bool = True

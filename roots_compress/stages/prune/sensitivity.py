@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.calibration.activations import ResidualStream
-from roots_compress.calibration.gradients import observe_gradients
+from roots_compress.calibration.gradients import observe_gradients, positions_read
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
 from roots_compress.models.modeling import RootsWithHead
@@ -240,11 +240,6 @@ def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: s
         found.append(divergence(reference_RV, run(stream.fork(), index + 1)))
         stream.advance(layer)
     return found
-
-
-def positions_read(model: RootsWithHead, windows: PackedWindows) -> Tensor:
-    """Return at which positions of windows the head reads a state, `NT`."""
-    return model.reads(torch.from_numpy(windows.input_ids), torch.from_numpy(windows.segment_ids))
 
 
 def predictions_at(judged_NT: Tensor, model: RootsWithHead, stream: ResidualStream) -> Tensor:

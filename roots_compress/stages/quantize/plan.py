@@ -24,7 +24,7 @@ class InputCost:
     """What rounding costs an input and its matrices, and what higher precision would take."""
 
     loss: float
-    """Expected increase of the model's loss, in nats per token."""
+    """Expected increase of the model's loss, in nats a prediction."""
     price: int
     """For 8 bits in place of 4: bytes. For an input in floating point: products a token."""
 
@@ -43,7 +43,7 @@ class RoundingPlan:
     higher: Collection[str]
     """Inputs whose matrices are kept in higher precision, as the usual format would cost too much."""
     expected_loss: float | None = None
-    """What the usual format is expected to cost the other inputs, in nats a token, where it was measured."""
+    """What the usual format is expected to cost the other inputs, in nats a prediction; None: unmeasured."""
     usual_share: float = 1.0
     """Of the layers' prices (see `InputCost`), those of the inputs in the usual format."""
 

@@ -3,9 +3,10 @@
 The loss grows by half the expected square of its gradient along a change: the Fisher information's view of
 small changes (Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting"; Li et al. 2021, "BRECQ"). The
 change is that of the outputs when its matrices are rounded to 4 bits, or its input to 8; each token
-counts by itself. An error relative to the outputs would not know where they lead: in SmolLM2 one down
-projection of thirty carries a quarter of the cost of all 120 inputs in 4 bits, and three of them a third of
-what quantizing inputs costs.
+counts by itself. Costs are in nats a prediction: a token's, or a text's where the head makes one for each.
+An error relative to the outputs would not know where they lead: in SmolLM2 one down projection of thirty
+carries a quarter of the cost of all 120 inputs in 4 bits, and three of them a third of what quantizing inputs
+costs.
 
 Shape legend: T tokens of a window, I inputs and O outputs of a matrix.
 """
@@ -18,10 +19,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from roots_compress.calibration.gradients import observe_gradients
+from roots_compress.calibration.gradients import observe_gradients, positions_read
 from roots_compress.configs.quantize import GroupSetting
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.models.quantized import Format, matrix_bytes, rounded_input
 from roots_compress.progress import Place, bar
 from roots_compress.stages.quantize.groups import group_size_of
@@ -36,7 +37,7 @@ WINDOWS = 8
 
 
 def rounding_costs(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     weight_format: Format,
     group_size: GroupSetting,
@@ -79,7 +80,8 @@ def rounding_costs(
     labels = torch.Generator().manual_seed(seed)
     with bar(console, "taking gradients") as progress:
         observe_gradients(model, few, input_of, observer, sampled=labels, device=device, progress=progress)
-    return {name: InputCost(losses[name] / few.input_ids.size, prices[name]) for name in prices}
+    predictions = int(positions_read(model, few).sum())
+    return {name: InputCost(losses[name] / predictions, prices[name]) for name in prices}
 
 
 def _rounded_weight(weight_OI: Tensor, scale_I: Tensor, group_size: GroupSetting) -> Change:

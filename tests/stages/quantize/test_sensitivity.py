@@ -11,13 +11,16 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.modeling import RootsWithHead
 from roots_compress.models.quantized import FORMATS, Format, QuantizedWeight, matrix_bytes, rounded_input
 from roots_compress.stages.quantize.inputs import bound_inputs
 from roots_compress.stages.quantize.plan import InputCost
 from roots_compress.stages.quantize.rounding import quantize_matrix
 from roots_compress.stages.quantize.sensitivity import rounding_costs
+from tests.encoders import tiny_encoder
 from tests.specs import with_experts
+from tests.stages.prune.test_encoders import texts_of
+from tests.stages.prune.test_encoders import windows as labelled_windows
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_model
 
@@ -27,7 +30,7 @@ NAME = "model.layers.1.mlp.down_proj"
 
 
 def costs(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     weight_format: Format,
     seed: int = 0,
@@ -67,6 +70,23 @@ def test_the_head_side_of_a_model_against_the_exact_divergence(weight_format: Fo
     after = model(input_ids=tokens).logits.log_softmax(-1)
     divergence = float(F.kl_div(after, before, log_target=True, reduction="sum")) / tokens.numel()
     assert 0.8 * divergence < predicted < 1.25 * divergence
+
+
+@torch.no_grad()
+def test_where_a_text_is_one_prediction_costs_are_per_text() -> None:
+    """They are the divergence that rounding one projection makes, of each text by itself."""
+    model, packed = tiny_encoder("classification"), labelled_windows()[:8]
+    predicted = sum(costs(model, packed, "w4", seed)[NAME].loss for seed in range(8)) / 8
+    texts = texts_of(packed)
+
+    def answers() -> Tensor:
+        return torch.cat([model(ids_1T).logits for ids_1T, _ in texts]).log_softmax(-1)
+
+    before = answers()
+    weight = model.get_parameter(f"{NAME}.weight")
+    weight.copy_(quantize_matrix(weight, "w4", 16, clip=False).dequantize())
+    divergence = float(F.kl_div(answers(), before, log_target=True, reduction="batchmean"))
+    assert 0.6 * divergence < predicted < 1.6 * divergence
 
 
 @pytest.mark.parametrize("weight_format", ["w4", "w8a8"])

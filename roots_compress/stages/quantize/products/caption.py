@@ -40,6 +40,6 @@ def _size(count: int) -> str:
 def _loss(choice: dict[str, Any]) -> str:
     expected, allowed = choice["expected_loss"], choice["allowed_loss"]
     if expected is None:
-        return "" if allowed is None else f"; integer products may cost {allowed:.3g} nats a token"
+        return "" if allowed is None else f"; integer products may cost {allowed:.3g} nats a prediction"
     of = "" if allowed is None else f" of {allowed:.3g} allowed"
-    return f"; integer products are expected to cost {expected:.3g} nats a token{of}"
+    return f"; integer products are expected to cost {expected:.3g} nats a prediction{of}"

@@ -99,7 +99,7 @@ class Choice:
     share: float = 1.0
     """Of the layers' weights, those that integer products would be taken for."""
     expected_loss: float | None = None
-    """What quantizing their inputs is expected to cost, in nats a token; None where it was not estimated."""
+    """What quantizing their inputs is expected to cost: nats a prediction; None where not estimated."""
     allowed_loss: float | None = None
     """What it may cost; None: anything."""
     higher: Collection[str] = ()
