@@ -83,7 +83,17 @@ class RootsForMaskedLM(RootsWithVocabulary):
         return MaskedLMOutput(loss=loss, logits=logits_BTV)
 
 
-class RootsForSequenceClassification(RootsWithHead):
+class RootsWithTextHead(RootsWithHead):
+    """A ROOTS encoder that answers once a text."""
+
+    def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
+        """Return where texts begin, `BT`."""
+        if segment_ids_BT is None:
+            segment_ids_BT = torch.zeros_like(input_ids_BT)
+        return F.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], (1, 0), value=True)
+
+
+class RootsForSequenceClassification(RootsWithTextHead):
     """A ROOTS encoder that gives each text a label."""
 
     def add_head(self, config: RootsConfig) -> None:
@@ -103,12 +113,6 @@ class RootsForSequenceClassification(RootsWithHead):
     def outcomes(self) -> int:
         """The labels."""
         return int(self.classifier.out_features)
-
-    def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
-        """Return where texts begin, `BT`."""
-        if segment_ids_BT is None:
-            segment_ids_BT = torch.zeros_like(input_ids_BT)
-        return F.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], (1, 0), value=True)
 
     def head_input(self, states_NW: Tensor) -> Tensor:
         """Return what the labels' matrix reads, for states of first tokens."""
@@ -146,7 +150,7 @@ class RootsForSequenceClassification(RootsWithHead):
         return SequenceClassifierOutput(loss=loss, logits=logits_BL)
 
 
-class RootsForEmbedding(RootsWithHead):
+class RootsForEmbedding(RootsWithTextHead):
     """A ROOTS encoder that gives each text a vector."""
 
     @property
@@ -193,13 +197,24 @@ class RootsForEmbedding(RootsWithHead):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
         **others: Any,
     ) -> BaseModelOutput:
-        """Return one vector for each text, `BW`, as `last_hidden_state`."""
-        hidden_BTW = self.model(
-            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
-        ).last_hidden_state
-        return BaseModelOutput(last_hidden_state=self.pooled(hidden_BTW, attention_mask))
+        """Return one vector for each text, `BW`, of packed windows too, as `last_hidden_state`."""
+        output = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            segment_ids=segment_ids,
+            **others,
+        )
+        hidden_BTW = output.last_hidden_state
+        if segment_ids is None:
+            vectors_BW = self.pooled(hidden_BTW, attention_mask)
+        else:
+            begins_BT = self.reads(hidden_BTW[..., 0], segment_ids)
+            vectors_BW = self.states_at(hidden_BTW, begins_BT, segment_ids)
+        return BaseModelOutput(last_hidden_state=vectors_BW)
 
 
 MODELS: dict[str, type[RootsWithHead]] = {

@@ -232,7 +232,10 @@ class RootsWithHead(RootsPreTrainedModel):
         return hidden_BTW[places_BT]
 
     def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
-        """Return at which positions of packed windows the head reads a state, `BT`: at all of them."""
+        """Return at which positions of packed windows the head predicts, `BT`: at all of them.
+
+        A head that answers once a text does so where the text begins.
+        """
         return torch.ones_like(input_ids_BT, dtype=torch.bool)
 
     def head_input(self, states_NW: Tensor) -> Tensor:

@@ -152,14 +152,17 @@ def test_a_vector_s_divergence_is_the_angle_to_the_teacher_s(pooling: Literal["m
     batch = BatchOrder(packed, seed=0).at(range(len(packed.input_ids)), "cpu")
     loss = Distillation(teacher, student, DistillLossConfig(), seed=0)(student, batch)
     assert loss.parts.keys() == {"divergence"}
-    distances = []
+    distances, vectors = [], []
     for ids, segments, scored in zip(batch.input_ids_BT, batch.segment_ids_BT, batch.scored_BT, strict=True):
         for segment in segments.unique():
             text = ids[segments == segment][None]
             mine, theirs = (model(text).last_hidden_state[0] for model in (student, teacher))
+            vectors.append(mine)
             apart = 1 - F.cosine_similarity(mine, theirs, dim=0)
             distances += [apart] * int(scored[segments == segment].sum())
     torch.testing.assert_close(loss.parts["divergence"], torch.stack(distances).mean().detach())
+    together = student(batch.input_ids_BT, segment_ids=batch.segment_ids_BT).last_hidden_state
+    torch.testing.assert_close(together, torch.stack(vectors))
     loss.total.backward()
     assert student.get_parameter("model.embed_tokens.weight").grad is not None
 

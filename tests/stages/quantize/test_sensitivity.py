@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead
 from roots_compress.models.quantized import FORMATS, Format, QuantizedWeight, matrix_bytes, rounded_input
 from roots_compress.stages.quantize.inputs import bound_inputs
 from roots_compress.stages.quantize.plan import InputCost
@@ -72,20 +73,28 @@ def test_the_head_side_of_a_model_against_the_exact_divergence(weight_format: Fo
     assert 0.8 * divergence < predicted < 1.25 * divergence
 
 
+@pytest.mark.parametrize("vectors", [False, True], ids=["labels", "vectors"])
 @torch.no_grad()
-def test_where_a_text_is_one_prediction_costs_are_per_text() -> None:
+def test_where_a_text_is_one_prediction_costs_are_per_text(vectors: bool) -> None:
     """They are the divergence that rounding one projection makes, of each text by itself."""
-    model, packed = tiny_encoder("classification"), labelled_windows()[:8]
+    head = EmbeddingHead(pooling="first") if vectors else ClassificationHead(labels=3)
+    model, packed = tiny_encoder(head.kind, head=head), labelled_windows()[:8]
     predicted = sum(costs(model, packed, "w4", seed)[NAME].loss for seed in range(8)) / 8
     texts = texts_of(packed)
 
     def answers() -> Tensor:
-        return torch.cat([model(ids_1T).logits for ids_1T, _ in texts]).log_softmax(-1)
+        outputs = [model(ids_1T) for ids_1T, _ in texts]
+        if vectors:
+            return torch.cat([output.last_hidden_state for output in outputs])
+        return torch.cat([output.logits for output in outputs]).log_softmax(-1)
 
     before = answers()
     weight = model.get_parameter(f"{NAME}.weight")
     weight.copy_(quantize_matrix(weight, "w4", 16, clip=False).dequantize())
-    divergence = float(F.kl_div(answers(), before, log_target=True, reduction="batchmean"))
+    after = answers()
+    divergence = float(F.kl_div(after, before, log_target=True, reduction="batchmean"))
+    if vectors:
+        divergence = float((after - before).square().sum(dim=1).mean()) / 2
     assert 0.6 * divergence < predicted < 1.6 * divergence
 
 
