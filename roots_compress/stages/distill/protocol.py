@@ -22,7 +22,7 @@ class DistillStage(Stage[DistillConfig]):
     """Makes a student of the model it is given."""
 
     def check(self, config: DistillConfig, info: ModelInfo) -> ModelInfo:
-        """Check a student that is a file or a checkpoint against the teacher's vocabulary.
+        """Check a student that is a file or a checkpoint against the teacher's vocabulary and labels.
 
         Presets keep what bounds the teacher's use. What bounds a student from a file is not known until
         there is a tokenizer to compare its own with.
@@ -33,7 +33,8 @@ class DistillStage(Stage[DistillConfig]):
         if info.tokenizer is None:
             return replace(info, limits=Limits(None, None), spec=None, source=None)
         try:
-            limits = check_student(path, info.tokenizer(), info.vocab_size, info.task.head_kind)
+            head = info.task.head_kind
+            limits = check_student(path, info.tokenizer(), info.vocab_size, head, info.spec)
         except InputError as error:
             # The file alone would not say that it is the student, and not the model.
             error.message = Text(f"{error.where}: ", error.message)

@@ -28,6 +28,7 @@ from roots_compress.stages.distill.vocabulary import (
     require_same_outputs,
     require_same_size,
     require_same_tokenizer,
+    with_names_of,
 )
 
 MLP_MULTIPLE = 32
@@ -78,7 +79,7 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
         seed: draws the weights that come from nowhere else.
 
     Raises:
-        InputError: the name is unknown, a file cannot be used, or the tokenizers differ.
+        InputError: the name is unknown, a file cannot be used, or the tokenizers or labels differ.
     """
     path, shape = student_path(student), teacher.model.config
     if path is None:
@@ -89,12 +90,15 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
         config = read_config(path, shape.vocab_size, **{key: getattr(shape, key) for key in TOKEN_IDS})
         require_same_size(config.vocab_size, shape.vocab_size, path)
         require_same_outputs(config.spec, shape.spec, path)
+        config.spec = with_names_of(config.spec, shape.spec)
         return _inheriting(config, teacher, seed=seed)
     checkpoint = load_checkpoint(path)
     require_same_tokenizer(checkpoint.tokenizer, teacher.tokenizer, path)
     refuse_quantized(bool(checkpoint.model.config.quantization), path)
-    require_same_outputs(checkpoint.model.config.spec, shape.spec, path)
-    return Student(checkpoint.model.float(), {"student_shape": shape_of(checkpoint.model.config.spec)})
+    config = checkpoint.model.config
+    require_same_outputs(config.spec, shape.spec, path)
+    config.spec = with_names_of(config.spec, shape.spec)
+    return Student(checkpoint.model.float(), {"student_shape": shape_of(config.spec)})
 
 
 def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:

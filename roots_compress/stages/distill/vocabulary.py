@@ -14,18 +14,32 @@ from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenize
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
 from roots_compress.models.limits import Limits
+from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead
 from roots_compress.models.spec import ModelSpec
 
 
-def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int, head_kind: str) -> Limits:
+def check_student(
+    path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    vocab_size: int,
+    head_kind: str,
+    teacher: ModelSpec | None = None,
+) -> Limits:
     """Check a student's files, head and vocabulary against its teacher's, without loading weights.
+
+    Args:
+        path: a ROOTS config file or a checkpoint.
+        tokenizer: the teacher's.
+        vocab_size: the teacher's.
+        head_kind: the teacher's.
+        teacher: its specification; where it is not known, the kind of head alone is compared.
 
     Returns:
         What bounds the student's use.
 
     Raises:
-        InputError: the student is damaged or quantized, or its vocabulary or kind of head is not the
+        InputError: the student is damaged or quantized, or its vocabulary or what it gives is not the
             teacher's.
     """
     if path.suffix == ".json":
@@ -34,10 +48,14 @@ def check_student(path: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
 
         spec = read_config(path, vocab_size).spec
         require_same_head(spec.head.kind, head_kind, path)
+        if teacher is not None:
+            require_same_outputs(spec, teacher, path)
         require_same_size(spec.embeddings.vocabulary, vocab_size, path)
         return Limits.of(spec)
     source = inspect_source(path)
     require_same_head(source.spec.head.kind, head_kind, path)
+    if teacher is not None:
+        require_same_outputs(source.spec, teacher, path)
     refuse_quantized(source.quantized, path)
     student_tokenizer = load_tokenizer(source)
     check_vocabulary(student_tokenizer, source.vocab_size, path)
@@ -75,6 +93,25 @@ def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> 
             where=path,
             remedy="They must be comparable: give the student its teacher's.",
         )
+    if not isinstance(teacher.head, ClassificationHead) or not isinstance(student.head, ClassificationHead):
+        return
+    for number, (own, name) in enumerate(
+        zip(student.head.names or (), teacher.head.label_names, strict=False)
+    ):
+        if own != name:
+            raise InputError(
+                f"the student's label {number} is '{own}', the teacher's '{name}'",
+                where=path,
+                remedy="Labels must mean the same: give the student its teacher's names, in their order.",
+            )
+
+
+def with_names_of(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:
+    """Return a student that gives its teacher's labels, with their names where it has none of its own."""
+    if not isinstance(teacher.head, ClassificationHead) or not isinstance(student.head, ClassificationHead):
+        return student
+    names = student.head.names or teacher.head.names
+    return changed(student, head=changed(student.head, names=names))
 
 
 def _outputs(spec: ModelSpec) -> str:

@@ -10,13 +10,17 @@ import pytest
 import torch
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from roots_compress.configs.distill import STUDENT_PRESETS
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig
 from roots_compress.errors import InputError
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.heads import ClassificationHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec, Place
 from roots_compress.models.version1 import spec_of
+from roots_compress.stages.base import ModelInfo
+from roots_compress.stages.distill.protocol import DistillStage
 from roots_compress.stages.distill.student import (
     PRESETS,
     layer_sizes,
@@ -24,6 +28,7 @@ from roots_compress.stages.distill.student import (
     preset_spec,
     with_first_tokens,
 )
+from tests.encoders import encoder_tokenizer, tiny_encoder
 from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 
 
@@ -169,3 +174,32 @@ def test_a_checkpoint_with_other_token_ids_is_refused(tmp_path: Path) -> None:
     save_checkpoint(Checkpoint(own.model, swapped), tmp_path / "student")
     with pytest.raises(InputError, match=r"student's tokenizer \(.*\) is not the teacher's"):
         make_student(str(tmp_path / "student"), tiny_checkpoint(), seed=0)
+
+
+def classifier(*names: str) -> Checkpoint:
+    head = ClassificationHead(labels=len(names) or 2, names=names or None)
+    return Checkpoint(tiny_encoder("classification", head=head), encoder_tokenizer())
+
+
+@pytest.mark.parametrize("suffix", ["config.json", ""])
+def test_a_students_labels_are_its_teachers_in_their_order(tmp_path: Path, suffix: str) -> None:
+    teacher = classifier("bad", "good")
+    save_checkpoint(teacher, tmp_path / "teacher")
+    info = ModelInfo.of(inspect_source(tmp_path / "teacher"))
+    for names, said in (
+        ((), ""),
+        (("bad", "good"), ""),
+        (("good", "bad"), "the student's label 0 is 'good', the teacher's 'bad'"),
+        (("bad", "fair", "good"), "the student gives each text one of 3 labels, the teacher one of 2 labels"),
+    ):
+        save_checkpoint(classifier(*names), folder := tmp_path / "-".join(("student", *names)))
+        student = str(folder / suffix)
+        if said:
+            with pytest.raises(InputError, match=said):
+                DistillStage().check(DistillConfig(student=student), info)
+            with pytest.raises(InputError, match=said):
+                make_student(student, teacher, seed=0)
+        else:
+            DistillStage().check(DistillConfig(student=student), info)
+            made = make_student(student, teacher, seed=0).model.config.spec
+            assert made.head == teacher.model.config.spec.head
