@@ -52,6 +52,15 @@ def test_where_names_are_numbers_a_number_is_a_name(tmp_path: Path) -> None:
         read(tmp_path / "b.jsonl", STARS)
 
 
+def test_a_number_that_names_could_mean_otherwise_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nx,1\n")
+    with pytest.raises(InputError, match="'label' is '1', which is no label of the model") as caught:
+        read(path, ("1 star", "2 stars"))
+    assert caught.value.remedy == "Give a label by its name: 1 star, 2 stars."
+    assert read(path, ("LABEL_0", "LABEL_1")) == read(path, ("level 0", "other")) == [("x", 1)]
+
+
 @pytest.mark.parametrize(
     ("record", "said", "advice"),
     [

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from roots_compress.data.documents import Document
 from roots_compress.data.sources.records import REPEATED, RecordError, record_text
 from roots_compress.errors import Text, did_you_mean, recipe_key
 
+DIGITS = re.compile("[0-9]+")
 WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 SHOWN = 20
 """Labels that a message lists."""
@@ -23,6 +25,13 @@ class Labels:
     column: str
     names: tuple[str, ...]
     """By their numbers."""
+
+    @cached_property
+    def numbered(self) -> bool:
+        """Whether a number means a label: not where names have digits that say another, as of stars."""
+        return all(
+            digits == str(number) for number, name in enumerate(self.names) for digits in DIGITS.findall(name)
+        )
 
     def document(self, record: Mapping[str, Any], text_column: str) -> Document:
         """Return a record's text with its label.
@@ -41,10 +50,7 @@ class Labels:
         return Document(plain.spans, self._number(record[self.column]))
 
     def _number(self, value: Any) -> int:
-        """Return the number of a label that is given by its name or number.
-
-        Where names are whole numbers themselves, as of stars, a number is a name.
-        """
+        """Return the number of a label that is given by its name, or where `numbered` by its number."""
         if value is REPEATED:
             raise RecordError(f"'{self.column}' is given twice")
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -54,16 +60,17 @@ class Labels:
         name = str(value)
         if name in self.names:
             return self.names.index(name)
-        numbered = not any(map(WHOLE_NUMBER.fullmatch, self.names))
-        if numbered and WHOLE_NUMBER.fullmatch(name) and int(name) < len(self.names):
+        if self.numbered and WHOLE_NUMBER.fullmatch(name) and int(name) < len(self.names):
             return int(name)
         near = did_you_mean(name, list(self.names)) if isinstance(value, str) else ""
         raise self._refusal(f"'{self.column}' is {value!r:.60}, which is no label of the model{near}")
 
     def _refusal(self, message: str) -> RecordError:
-        listed = ", ".join(f"{number} {name}" for number, name in enumerate(self.names[:SHOWN]))
+        shown = enumerate(self.names[:SHOWN])
+        listed = ", ".join(f"{number} {name}" if self.numbered else name for number, name in shown)
         more = f" and {len(self.names) - SHOWN} more" if len(self.names) > SHOWN else ""
-        return RecordError(message, f"Give a label by its number or name: {listed}{more}.")
+        by = "its number or name" if self.numbered else "its name"
+        return RecordError(message, f"Give a label by {by}: {listed}{more}.")
 
     def _advice(self, column: str) -> Text:
         key, what = ("label_column", "label") if column == self.column else ("text_column", "text")
