@@ -89,6 +89,17 @@ def test_a_record_that_has_no_right_label_is_refused_by_its_line(
     assert advice in (caught.value.remedy or "")
 
 
+def test_a_text_with_two_labels_is_refused_by_its_second_line(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text("text,label\na film,good\nfine,good\n")
+    second.write_text("text,label\na  film,1\na film,bad\n")
+    for config in (DataConfig(train=(first, second)), DataConfig(eval=(first, second))):
+        with pytest.raises(InputError) as caught:
+            load_held_out(config, seed=0, labels=MOODS)
+        assert caught.value.where == f"{second}:3"
+        assert caught.value.message == f"the text has the label 'bad', and 'good' in {first}:2"
+
+
 def test_labels_are_needed_where_texts_must_have_them(tmp_path: Path) -> None:
     plain, alike = tmp_path / "a.txt", tmp_path / "a.csv"
     plain.write_text("a text")

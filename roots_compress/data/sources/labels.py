@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from roots_compress.data.documents import Document
+from roots_compress.data.fingerprint import content_key
 from roots_compress.data.sources.records import REPEATED, RecordError, record_text
 from roots_compress.errors import Text, did_you_mean, recipe_key
 
@@ -25,6 +26,8 @@ class Labels:
     column: str
     names: tuple[str, ...]
     """By their numbers."""
+    seen: dict[bytes, tuple[int, str]] = field(default_factory=dict, compare=False, repr=False)
+    """The label of each text so far, and where that was said: it keeps its label in all files."""
 
     @cached_property
     def numbered(self) -> bool:
@@ -33,11 +36,17 @@ class Labels:
             digits == str(number) for number, name in enumerate(self.names) for digits in DIGITS.findall(name)
         )
 
-    def document(self, record: Mapping[str, Any], text_column: str) -> Document:
+    def document(self, record: Mapping[str, Any], text_column: str, where: str) -> Document:
         """Return a record's text with its label.
 
+        Args:
+            record: values by their columns.
+            text_column: the column of the text.
+            where: the record's file and line.
+
         Raises:
-            RecordError: the text is missing or blank, or the label is missing or is none of the model's.
+            RecordError: the text is missing or blank; the label is missing or is none of the model's, or the
+                text had another before.
         """
         for column in (text_column, self.column):
             if column not in record:
@@ -47,7 +56,14 @@ class Labels:
         if not text.strip():
             raise RecordError(f"'{text_column}' is blank", "Give the record a text, or take it out.")
         plain = Document.plain(text)
-        return Document(plain.spans, self._number(record[self.column]))
+        label = self._number(record[self.column])
+        first, there = self.seen.setdefault(content_key(plain), (label, where))
+        if label != first:
+            raise RecordError(
+                f"the text has the label '{self.names[label]}', and '{self.names[first]}' in {there}",
+                "Give the text one label, or take it out.",
+            )
+        return Document(plain.spans, label)
 
     def _number(self, value: Any) -> int:
         """Return the number of a label that is given by its name, or where `numbered` by its number."""

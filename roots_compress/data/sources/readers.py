@@ -76,7 +76,7 @@ def _documents(path: Path, suffix: str, text_column: str, labels: Labels | None)
             if labels is None:
                 document = record_document(record, text_column)
             else:
-                document = labels.document(record, text_column)
+                document = labels.document(record, text_column, where)
         except RecordError as error:
             remedy = error.remedy or COLUMN_REMEDY
             if suffix == ".csv" and (advice := separator_advice(list(record))):
