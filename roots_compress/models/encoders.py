@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
 
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
@@ -37,6 +38,8 @@ class MaskedLmTransform(nn.Module):
 
 class RootsForMaskedLM(RootsWithVocabulary):
     """A ROOTS encoder that predicts the token at each place."""
+
+    head_kind = "masked_lm"
 
     def add_head(self, config: RootsConfig) -> None:
         """Add the transform, then the vocabulary's matrix."""
@@ -96,6 +99,8 @@ class RootsWithTextHead(RootsWithHead):
 class RootsForSequenceClassification(RootsWithTextHead):
     """A ROOTS encoder that gives each text a label."""
 
+    head_kind = "classification"
+
     def add_head(self, config: RootsConfig) -> None:
         """Add the dense layer of the first token's state, and the labels' matrix."""
         head = config.spec.head
@@ -152,6 +157,8 @@ class RootsForSequenceClassification(RootsWithTextHead):
 
 class RootsForEmbedding(RootsWithTextHead):
     """A ROOTS encoder that gives each text a vector."""
+
+    head_kind = "embedding"
 
     @property
     def head(self) -> EmbeddingHead:
@@ -218,10 +225,8 @@ class RootsForEmbedding(RootsWithTextHead):
 
 
 MODELS: dict[str, type[RootsWithHead]] = {
-    "lm": RootsForCausalLM,
-    "masked_lm": RootsForMaskedLM,
-    "classification": RootsForSequenceClassification,
-    "embedding": RootsForEmbedding,
+    each.head_kind: each
+    for each in (RootsForCausalLM, RootsForMaskedLM, RootsForSequenceClassification, RootsForEmbedding)
 }
 """The class of model by the kind of its head."""
 
@@ -229,3 +234,7 @@ MODELS: dict[str, type[RootsWithHead]] = {
 def make_model(config: RootsConfig) -> RootsWithHead:
     """Return an untrained model of a configuration."""
     return MODELS[config.spec.head.kind](config)
+
+
+AutoModelForMaskedLM.register(RootsConfig, RootsForMaskedLM)
+AutoModelForSequenceClassification.register(RootsConfig, RootsForSequenceClassification)

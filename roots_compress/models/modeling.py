@@ -7,12 +7,12 @@ Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden siz
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
@@ -190,9 +190,23 @@ class RootsModel(RootsPreTrainedModel):
 
 
 class RootsWithHead(RootsPreTrainedModel):
-    """A ROOTS model with what it ends with."""
+    """A ROOTS model with what it ends with.
+
+    Raises:
+        ValueError: the configuration's head is of another kind.
+    """
+
+    head_kind: ClassVar[str]
+    """Of the heads (`models/ops/heads.py`) that the class is for."""
 
     def __init__(self, config: RootsConfig) -> None:
+        kind = config.spec.head.kind
+        if kind != self.head_kind:
+            # Its own weights would be left out, and random ones take their place.
+            raise ValueError(
+                f"{type(self).__name__} is for heads of the kind '{self.head_kind}', and the model's is of "
+                f"the kind '{kind}': load it by the class for that kind (docs/model.md lists them)"
+            )
         super().__init__(config)
         self.model = RootsModel(config)
         self.add_head(config)
@@ -289,6 +303,8 @@ class RootsWithVocabulary(RootsWithHead):
 class RootsForCausalLM(RootsWithVocabulary, GenerationMixin):
     """A ROOTS model that predicts the next token."""
 
+    head_kind = "lm"
+
     @property
     def head_norm(self) -> str | None:
         """The norm after the last layer."""
@@ -346,4 +362,5 @@ class RootsForCausalLM(RootsWithVocabulary, GenerationMixin):
 
 
 AutoConfig.register("roots", RootsConfig)
+AutoModel.register(RootsConfig, RootsModel)
 AutoModelForCausalLM.register(RootsConfig, RootsForCausalLM)

@@ -11,13 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.inspect import STORAGE_KEYS
 from roots_compress.errors import InputError
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.quantized import QuantizedWeight
+from tests.encoders import encoder_tokenizer, tiny_encoder
 from tests.faults.commands import Commands
 from tests.tiny import tiny_checkpoint, tiny_fields, tiny_layer, tiny_tokenizer, tiny_tokens
 
@@ -100,6 +106,29 @@ def test_transformers_reads_what_was_saved(kind: str, tmp_path: Path) -> None:
     model, report = loaded
     assert torch.equal(logits_of(model), logits_of(checkpoint.model))
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "auto"),
+    [
+        ("masked_lm", AutoModelForMaskedLM),
+        ("classification", AutoModelForSequenceClassification),
+        ("embedding", AutoModel),
+    ],
+)
+def test_transformers_reads_encoders_by_the_class_for_their_head(
+    kind: str, auto: Any, tmp_path: Path
+) -> None:
+    model = tiny_encoder(kind)
+    save_checkpoint(Checkpoint(model, encoder_tokenizer()), tmp_path)
+    loaded, report = auto.from_pretrained(tmp_path, output_loading_info=True)
+    ids_BT = tiny_tokens(2, 12)
+    wanted = model.model if auto is AutoModel else model
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(ids_BT)[0], wanted(ids_BT)[0])
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    with pytest.raises(ValueError, match=f"RootsForCausalLM is for heads .*, and the model's is .* '{kind}'"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("kind", MODELS)
