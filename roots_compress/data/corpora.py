@@ -50,12 +50,7 @@ def load_text(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) -> T
         repeats = len(documents) - len(train)
         name += f" without {repeats:,} repeated documents" if repeats else ""
     elif labels:
-        raise InputError(
-            "the built-in corpus has no labels, and a classifier's texts need one each",
-            where=recipe_key("data", "train"),
-            remedy=f"Name CSV, JSON or Parquet files with the columns '{config.text_column}' and "
-            f"'{config.label_column}'.",
-        )
+        raise _without_labels(config, "train")
     else:
         train, name = builtin_documents(), DESCRIPTION
     if labels and len({document.label for document in train}) == 1:
@@ -84,10 +79,23 @@ def load_held_out(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) 
         InputError: as `load_text` does.
     """
     if not config.eval:
+        if labels and not config.train:
+            # Of the files in `train` a part would be read.
+            raise _without_labels(config, "eval")
         return load_text(config, seed=seed, labels=labels)
     _refuse_repeated_paths(config.eval)
     held_out, names = _separate_documents(config, (), labels)
     return TextSplit((), held_out, f"{names}: {_amount(held_out)}")
+
+
+def _without_labels(config: DataConfig, key: Literal["train", "eval"]) -> InputError:
+    """Return the error of a run for labels without files; `key` is where they are to be named."""
+    return InputError(
+        "the built-in corpus has no labels, and a classifier's texts need one each",
+        where=recipe_key("data", key),
+        remedy=f"Name CSV, JSON or Parquet files with the columns '{config.text_column}' and "
+        f"'{config.label_column}'.",
+    )
 
 
 def _read_paths(

@@ -111,6 +111,9 @@ def test_labels_are_needed_where_texts_must_have_them(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=said):
             load_text(DataConfig(train=train), seed=0, labels=MOODS)
+    with pytest.raises(InputError, match="the built-in corpus has no labels") as caught:
+        load_held_out(DataConfig(), seed=0, labels=MOODS)
+    assert str(caught.value.where) == "data.eval"
     # What is only measured may be of one label.
     assert len(load_held_out(DataConfig(eval=(alike,)), seed=0, labels=MOODS).held_out) == 2
 
