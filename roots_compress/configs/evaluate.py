@@ -14,8 +14,8 @@ class EvaluationConfig(Settings):
 
     recipe_only: ClassVar[str] = "contexts decode_tokens repeats"
     windows: PositiveInt = 24
-    """Windows of held-out text that quality is measured on. A classifier reads as many texts as fill them,
-    an encoder of sentences as many paragraphs."""
+    """Windows of held-out text that quality is measured on. Encoders read as many paragraphs, classifiers
+    as many texts as fill the windows."""
     block_size: BlockSize = 512
     """Tokens in each window of held-out text, or the most of a text; at most the model's context."""
     contexts: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (128, 512)
