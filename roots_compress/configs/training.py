@@ -135,7 +135,7 @@ class DistillLossConfig(Settings):
             )
         if not (self.divergence_weight or self.hidden_weight or self.relation_weight):
             raise InputError(
-                "is 0, as are the others, but only a teacher says what a vector is to be",
+                "is 0, and so are the other teacher terms; embeddings learn from a teacher only",
                 where=Key("divergence_weight"),
                 remedy="Raise it, or the weight of hidden states or relations.",
             )

@@ -36,7 +36,7 @@ class MaskedLM(EncoderTask):
     optimum_name = "fill-mask"
     by_token = True
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("pseudo_perplexity", "pseudo-perplexity", "lower"),)
-    # Logits of a whole vocabulary for each token of several texts would be all that memory tells of.
+    # The logits would dominate the memory figure.
     workloads: ClassVar[tuple[Workload, ...]] = (ALONE,)
     # Nats a token.
     agreement = (1e-3, 0.1)

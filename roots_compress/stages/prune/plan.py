@@ -121,7 +121,7 @@ def _fixed_stream(spec: ModelSpec) -> str | None:
                 )
             if each.pre_norm is None:
                 return f"a block of layer {index} reads the stream without a norm, whose gain could be fitted"
-    return None if spec.stack.final_norm else "no norm is after the last layer, whose gain could be fitted"
+    return None if spec.stack.final_norm else "there is no final norm whose gain could be fitted"
 
 
 def ratio_of(config: PruneConfig, axis: str) -> float:
