@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +57,28 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
         return ours, ("optimum cannot load this graph: it would make a cache of floats, not of int8",)
     if len({(op.kv_heads, op.head_dim) for op in attentions}) > 1:
         return ours, ("optimum cannot load this graph: its layers' caches differ in shape",)
-    for model_type in FAMILIES:
-        try:
-            document = family_config(plain, model_type, dtype)
-        except InputError:
-            continue
-        width = attentions[0].head_dim
-        taken = config.hidden_size // attentions[0].heads
-        obstacles: tuple[str, ...] = ()
-        if width != taken and model_type not in STATED_HEAD_SIZE:
-            obstacles = (f"optimum cannot load this graph: it would take heads of {taken}, not {width}",)
-        return {**document, OURS: ours}, obstacles
-    return ours, ("optimum cannot load this graph: no family of transformers expresses the model",)
+    document = _in_familys_words(plain, dtype)
+    if document is None:
+        return ours, ("optimum cannot load this graph: no family of transformers expresses the model",)
+    width = attentions[0].head_dim
+    taken = config.hidden_size // attentions[0].heads
+    obstacles: tuple[str, ...] = ()
+    if width != taken and document["model_type"] not in STATED_HEAD_SIZE:
+        obstacles = (f"optimum cannot load this graph: it would take heads of {taken}, not {width}",)
+    return {**document, OURS: ours}, obstacles
+
+
+def _in_familys_words(config: RootsConfig, dtype: torch.dtype) -> dict[str, Any] | None:
+    """Return the config.json of a family that expresses a model; None where none does.
+
+    Of several, the first that fixes most ids of special tokens: a RoBERTa is a BERT but for its padding's.
+    """
+    fitting = []
+    for model_type, family in FAMILIES.items():
+        with suppress(InputError):
+            document = family_config(config, model_type, dtype)
+            fitting.append((len(family.write(config.spec).keys() & TOKEN_IDS), document))
+    return max(fitting, key=lambda each: each[0])[1] if fitting else None
 
 
 def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, Any]:

@@ -10,13 +10,16 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.export.runtimes import genai_config, served_config
+from roots_compress.families.registry import FAMILIES
 from roots_compress.models.version1 import read_spec
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from tests.export.quantized import tiny_quantized
 from tests.export.test_graph import SWITCHES
+from tests.families.sources import encoder, save_source
 from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_model
 
 
@@ -37,6 +40,15 @@ def test_a_model_that_a_family_expresses_is_described_in_its_words(
     assert (read.model_type, read.hidden_size, read.num_hidden_layers) == (model_type, config.hidden_size, 2)
     assert obstacles == ()
     assert read_spec(document["roots"]) == config.spec
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_an_encoder_is_described_in_its_own_familys_words(family: str, tmp_path: Path) -> None:
+    changes = dict(FAMILIES[family].variants[0])
+    theirs = encoder(family, changes)
+    config = load_checkpoint(save_source(theirs, tmp_path)).model.config
+    document, _obstacles = served_config(config, torch.float32)
+    assert (document["model_type"], document["architectures"]) == (family, changes["architectures"])
 
 
 def test_quantized_weights_do_not_show_in_the_familys_words() -> None:
