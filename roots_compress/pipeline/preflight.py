@@ -119,16 +119,20 @@ def _first_model(recipe: Recipe) -> ModelInfo:
 
 
 def _check_gates(recipe: Recipe, task: Task[Any]) -> None:
-    """Refuse a gate on a figure that the models' task does not have.
+    """Refuse a gate on a figure that the models' task does not have, or that a search does not weigh.
 
     Raises:
         InputError: there is such a one.
     """
+    possible = OF_ANY_TASK | (task.gates if recipe.search is None else task.budgets)
     for gate in recipe.gates.model_dump(exclude_none=True):
-        if gate not in task.gates | OF_ANY_TASK:
-            known = ", ".join(sorted((task.gates | OF_ANY_TASK) & type(recipe.gates).model_fields.keys()))
+        if gate not in possible:
+            known = ", ".join(sorted(possible & type(recipe.gates).model_fields.keys()))
+            fault = f"bounds a figure that models for {task.name} do not have"
+            if gate in task.gates:
+                fault = "is no budget that a search can weigh candidates by"
             raise InputError(
-                f"bounds a figure that models for {task.name} do not have",
+                fault,
                 where=recipe_key("gates", gate),
                 remedy=f"Use one of: {known}.",
             )

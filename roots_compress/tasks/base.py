@@ -139,10 +139,12 @@ class Task(ABC, Generic[Engine]):
     @property
     def gates(self) -> frozenset[str]:
         """The names of the gates that bound this task's figures."""
-        bounds = [metric.bound for metric in self.metrics]
-        bounds += [f"{metric.bound}_ratio" for metric in self.metrics if metric.relative]
-        bounds += [f"max_{workload.time_name}" for workload in self.workloads]
-        return frozenset((*bounds, *(f"min_{workload.phase}_speedup" for workload in self.workloads)))
+        return _gates(self.metrics, self.workloads)
+
+    @property
+    def budgets(self) -> frozenset[str]:
+        """Those of the gates that a search weighs: on the figures that decide."""
+        return _gates((self.metric,), (self.workload,))
 
     # The graph.
 
@@ -288,3 +290,10 @@ class Task(ABC, Generic[Engine]):
     @abstractmethod
     def caption(self, protocol: results.Protocol) -> str:
         """Say how the figures were made."""
+
+
+def _gates(metrics: Sequence[Metric], workloads: Sequence[Workload]) -> frozenset[str]:
+    bounds = [metric.bound for metric in metrics]
+    bounds += [f"{metric.bound}_ratio" for metric in metrics if metric.relative]
+    bounds += [f"max_{workload.time_name}" for workload in workloads]
+    return frozenset((*bounds, *(f"min_{workload.phase}_speedup" for workload in workloads)))

@@ -223,6 +223,11 @@ def test_a_search_takes_accuracy_for_a_budget(trained: Path, table: Path, tmp_pa
     choice = {**chain(trained, table)["stages"][2], "name": "int8"}
     search = {"max_minutes": 5, "choices": [choice]}
     gates = {"min_accuracy": 0.8, "max_bytes": 100_000}
+    unweighed = chain(trained, table, stages=[], search=search, gates={**gates, "min_macro_f1": 0.8})
+    recipe.write_text(json.dumps(unweighed))
+    refused = roots("run", recipe, "--run", tmp_path / "run", code=2)
+    assert "gates.min_macro_f1" in refused
+    assert "no budget that a search can weigh" in refused
     recipe.write_text(json.dumps(chain(trained, table, stages=[], search=search, gates=gates)))
     roots("run", recipe, "--run", tmp_path / "run")
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())["search"]
