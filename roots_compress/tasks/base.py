@@ -182,6 +182,10 @@ class Task(ABC, Generic[Engine]):
 
     # Quality.
 
+    def tokens_read(self, block_size: int) -> int:
+        """Return the tokens that a model reads of an example of `block_size` tokens."""
+        return block_size
+
     def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
         """Return the names of the labels that texts must have, by the models' specification; or none."""
         return ()

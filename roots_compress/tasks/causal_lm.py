@@ -92,6 +92,10 @@ class CausalLM(Task[LanguageModel]):
         """Read two tokens, and check the logits."""
         check_finite(engine.prefill(np.zeros((1, 2), dtype=np.int64)).logits)
 
+    def tokens_read(self, block_size: int) -> int:
+        """Return all but the last, which is only scored."""
+        return block_size - 1
+
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
     ) -> EvaluationWindows:

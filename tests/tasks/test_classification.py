@@ -23,6 +23,7 @@ from tests.encoders import save_bert
 from tests.tiny import tiny_tokens
 
 NAMES = ("animal", "weather", "code")
+COLUMNS = ["--text-column", "sentence", "--label-column", "kind"]
 WORDS = (("fox", "dog"), ("rain", "wind"), ("def", "return"))
 """Words that tell the labels apart: a text is about what it names."""
 
@@ -59,7 +60,9 @@ def roots(*arguments: str | Path, code: int = 0) -> str:
     return said
 
 
-def test_names_of_labels_outlast_import_export_and_the_way_back(source: Path, tmp_path: Path) -> None:
+def test_names_of_labels_outlast_import_export_and_the_way_back(
+    source: Path, table: Path, tmp_path: Path
+) -> None:
     roots("import", source, "--out", tmp_path / "ours")
     roots("export", tmp_path / "ours", "--out", tmp_path / "graph")
     checkpoint = load_checkpoint(tmp_path / "ours")
@@ -80,6 +83,9 @@ def test_names_of_labels_outlast_import_export_and_the_way_back(source: Path, tm
     feeds["token_type_ids"] = torch.zeros_like(ids_BT)
     (logits_BL,) = session.run(["logits"], {key: ids.numpy() for key, ids in feeds.items()})
     np.testing.assert_allclose(logits_BL, expected_BL.numpy(), atol=1e-5)
+    # It reads every token of a text, and holds 64.
+    beyond: list[str | Path] = ["--data", table, *COLUMNS, "--block-size", "65"]
+    assert "65 tokens do not fit its context of 64" in roots("eval", tmp_path / "graph", *beyond, code=2)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +117,7 @@ def test_macro_f1_is_the_mean_over_labels() -> None:
 
 
 def settings(table: Path) -> list[str | Path]:
-    columns = ["--text-column", "sentence", "--label-column", "kind"]
-    return ["--data", table, *columns, "--block-size", "32", "--threads", "1"]
+    return ["--data", table, *COLUMNS, "--block-size", "32", "--threads", "1"]
 
 
 def test_labels_are_read_by_the_model_s_names(source: Path, table: Path, tmp_path: Path) -> None:
