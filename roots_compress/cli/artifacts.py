@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from roots_compress.evaluate.speed import Speeds
+    from roots_compress.tasks.base import Task
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
 _UNDECODED = re.compile("[\ud800-\udfff]")
@@ -174,8 +175,7 @@ def bench(
             threads=threads or default_threads(),
             progress=progress,
         )
-    unit = task_of_graph(find_graph(graphs[0])).workload.unit
-    stdout().print(_speed_table(results, f"{unit}s"))
+    stdout().print(_speed_table(results, task_of_graph(find_graph(graphs[0]))))
     measured = sorted(
         {speed.context for figures in results.values() for each in figures.values() for speed in each}
     )
@@ -184,11 +184,13 @@ def bench(
         say(f"{listed} tokens do not fit every model's context: {measured[-1]:,} were measured instead.")
 
 
-def _speed_table(results: Mapping[str, Speeds], units: str) -> Table:
-    """Return the speeds of graphs by name, each beside its ratio to the first graph's."""
+def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
+    """Return the speeds of a task's graphs by name, each beside its ratio to the first graph's."""
     from rich.table import Table
 
-    table = Table(title=f"{units} a second, batch 1: median (low to high)")
+    units = f"{task.workload.unit}s"
+    words = {workload.phase: workload.words for workload in task.workloads}
+    table = Table(title=f"{units} a second: median (low to high)")
     for heading in ("graph", "phase", "context", f"{units}/s", "ratio to the first"):
         table.add_column(heading, justify="left" if heading in ("graph", "phase") else "right")
     first = next(iter(results.values()))
@@ -197,7 +199,7 @@ def _speed_table(results: Mapping[str, Speeds], units: str) -> Table:
             for speed, base in zip(own, first[phase], strict=True):
                 table.add_row(
                     escape(printable(name)),
-                    phase,
+                    words[phase],
                     str(speed.context),
                     f"{speed.median:.1f} ({speed.low:.1f} to {speed.high:.1f})",
                     f"{speed.median / base.median:.2f}x",

@@ -83,6 +83,9 @@ def test_names_of_labels_outlast_import_export_and_the_way_back(
     feeds["token_type_ids"] = torch.zeros_like(ids_BT)
     (logits_BL,) = session.run(["logits"], {key: ids.numpy() for key, ids in feeds.items()})
     np.testing.assert_allclose(logits_BL, expected_BL.numpy(), atol=1e-5)
+    timed = roots("bench", tmp_path / "graph", "--context", "16", "--repeats", "1")
+    assert "tokens a second: median" in timed
+    assert "encode batch" in timed
     # It reads every token of a text, and holds 64.
     beyond: list[str | Path] = ["--data", table, *COLUMNS, "--block-size", "65"]
     assert "65 tokens do not fit its context of 64" in roots("eval", tmp_path / "graph", *beyond, code=2)
