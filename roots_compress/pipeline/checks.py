@@ -97,22 +97,17 @@ def check_text(
         InputError: the held-out or the training text is too short.
     """
     held_out.examples(tokenizer)
-    trained: list[tuple[int, Location]] = []
-    calibrated: list[tuple[int, Location]] = []
+    asked: list[tuple[int, Location]] = []
     for place, stage in placed_stages(recipe):
         for keys, training in training_of(stage):
-            trained.append((training.block_size, (*place, *keys)))
+            asked.append((training.block_size, (*place, *keys)))
         for keys, calibration in groups_of(stage, CalibrationConfig):
             length = calibration.block_size
-            calibrated.append((min(length, info.limits.max_context or length), (*place, *keys)))
-    for lengths, windows_of in (
-        (trained, info.task.training_windows),
-        (calibrated, info.task.calibration_windows),
-    ):
-        if lengths:
-            longest, place = max(lengths, key=itemgetter(0))
-            with located(place, of_recipe=True):
-                windows_of(text.train, tokenizer, longest, seed=recipe.seed, limit=1)
+            asked.append((min(length, info.limits.max_context or length), (*place, *keys)))
+    if asked:
+        longest, place = max(asked, key=itemgetter(0))
+        with located(place, of_recipe=True):
+            info.task.training_windows(text.train, tokenizer, longest, seed=recipe.seed, limit=1)
 
 
 def check_cache_folders(recipe: Recipe, run: Path) -> None:

@@ -269,21 +269,11 @@ class Task(ABC, Generic[Engine]):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return windows to learn from.
+        """Return windows to learn from, and to calibrate on.
 
         Raises:
             InputError: the text is too short.
         """
-
-    def calibration_windows(
-        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
-    ) -> PackedWindows:
-        """Return windows to calibrate on: those to learn from, unless they need labels.
-
-        Raises:
-            InputError: the text is too short.
-        """
-        return self.training_windows(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     @abstractmethod
     def objective(self) -> Objective:

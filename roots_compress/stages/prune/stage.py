@@ -131,7 +131,7 @@ def _calibration_windows(
 ) -> PackedWindows:
     settings = config.calibration
     block_size = min(settings.block_size, checkpoint.model.config.max_position_embeddings)
-    windows = task_of_model(checkpoint.model).calibration_windows(
+    windows = task_of_model(checkpoint.model).training_windows(
         text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows
     )
     count = len(windows.input_ids)

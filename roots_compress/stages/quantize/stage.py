@@ -120,7 +120,7 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
     model, settings = checkpoint.model, config.calibration
     check_budget(model, config)
     block_size = min(settings.block_size, model.config.max_position_embeddings)
-    windows = task_of_model(checkpoint.model).calibration_windows(
+    windows = task_of_model(checkpoint.model).training_windows(
         text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows
     )
     if config.compensate and config.scheme != "fp16":
