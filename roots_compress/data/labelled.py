@@ -18,6 +18,9 @@ from roots_compress.data.packing import BATCH_DOCUMENTS, BLOCK_SIZE
 from roots_compress.data.texts import EVALUATED_LENGTH, EvaluationTexts, evenly, framed_texts, padded
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 
+BYTES_PER_TOKEN = 4
+"""Of UTF-8, about: of English in most tokenizers."""
+
 
 @dataclass(frozen=True)
 class LabelledTexts(EvaluationTexts):
@@ -32,19 +35,22 @@ def labelled_texts(
 ) -> LabelledTexts:
     """Return labelled texts at even distances, opened and closed as the tokenizer does it.
 
+    Which ones they are does not depend on the tokenizer, so that models with different ones are compared on
+    the same texts.
+
     Args:
         documents: each a text with a label.
         tokenizer: of the model.
         longest: most tokens of a text; the rest of a longer one is left out.
-        tokens: of all texts together, about; at least one text is returned.
+        tokens: of all texts together, at `BYTES_PER_TOKEN`; at least one text is returned.
 
     Raises:
         InputError: there is no room for text between what opens and closes it.
     """
-    rows = framed_texts([each.text for each in documents], tokenizer, longest, key=EVALUATED_LENGTH)
-    count = max(1, tokens * len(rows) // sum(map(len, rows)))
-    rows, chosen = evenly(rows, count), evenly(documents, count)
+    size = sum(min(len(each.text.encode()), longest * BYTES_PER_TOKEN) for each in documents)
+    chosen = evenly(documents, max(1, tokens * BYTES_PER_TOKEN * len(documents) // size))
     texts = [each.text for each in chosen]
+    rows = framed_texts(texts, tokenizer, longest, key=EVALUATED_LENGTH)
     return LabelledTexts(
         **padded(rows, longest, texts, documents, tokenizer),
         labels=np.array([each.label for each in chosen], dtype=np.int64),

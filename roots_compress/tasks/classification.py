@@ -55,8 +55,8 @@ class Classification(EncoderTask):
     ) -> EvaluationWindows:
         """Return labelled texts, at even distances, as the tokenizer opens and closes them.
 
-        They are as many as fill `windows` windows of `block_size` tokens, which is also the most tokens of a
-        text; the rest of a longer one is left out.
+        They are as many as fill `windows` windows of `block_size` tokens, at 4 bytes of text a token whatever
+        the tokenizer. A text has at most `block_size` tokens; the rest of a longer one is left out.
 
         Raises:
             InputError: there is no room for a text.
