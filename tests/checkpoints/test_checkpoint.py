@@ -119,7 +119,7 @@ def test_transformers_reads_what_was_saved(kind: str, tmp_path: Path) -> None:
 def test_transformers_reads_encoders_by_the_class_for_their_head(
     kind: str, auto: Any, tmp_path: Path
 ) -> None:
-    model = tiny_encoder(kind)
+    model: Any = tiny_encoder(kind)
     save_checkpoint(Checkpoint(model, encoder_tokenizer()), tmp_path)
     loaded, report = auto.from_pretrained(tmp_path, output_loading_info=True)
     ids_BT = tiny_tokens(2, 12)

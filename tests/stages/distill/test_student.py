@@ -178,7 +178,8 @@ def test_a_checkpoint_with_other_token_ids_is_refused(tmp_path: Path) -> None:
 
 def classifier(*names: str) -> Checkpoint:
     head = ClassificationHead(labels=len(names) or 2, names=names or None)
-    return Checkpoint(tiny_encoder("classification", head=head), encoder_tokenizer())
+    model: Any = tiny_encoder("classification", head=head)
+    return Checkpoint(model, encoder_tokenizer())
 
 
 @pytest.mark.parametrize("suffix", ["config.json", ""])
