@@ -48,6 +48,7 @@ def spec_of(arguments: argparse.Namespace) -> ModelSpec:
     )
 
 
+@torch.no_grad()
 def model_of(spec: ModelSpec, weight_format: Format | None, size: int) -> RootsForCausalLM:
     """Return a random model, its matrices in a format."""
     torch.manual_seed(0)
