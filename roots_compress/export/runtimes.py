@@ -16,6 +16,7 @@ from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.limits import longrope_length
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.runtime.graph_folder import GRAPH_NAME
@@ -34,9 +35,14 @@ def write_configs(model: RootsForCausalLM, directory: Path, *, shared_cache: boo
     `shared_cache` says whether the graph writes into the buffer that it is given as the past.
 
     Returns:
-        what keeps another runtime from loading the folder, a sentence each.
+        what keeps another runtime from loading the folder, or from the checkpoint's text, a sentence each.
     """
     document, obstacles = served_config(model.config, model.dtype)
+    if (length := longrope_length(model.config.spec)) is not None:
+        obstacles += (
+            f"optimum and onnxruntime-genai do not read a text anew that grows past {length} tokens: what "
+            "they write from there on is not the checkpoint's",
+        )
     _write(directory / CONFIG, document)
     if "decoder" in model.config.spec.stacks:
         _write(directory / GENAI_CONFIG, genai_config(model, shared_cache=shared_cache))

@@ -20,6 +20,7 @@ from roots_compress.models import attention
 from roots_compress.models.blocks.base import Context, Sees, make_norm
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.layer import RootsLayer
+from roots_compress.models.limits import longrope_length
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.quantized import QuantizedEmbedding, make_embedding, make_linear
 from roots_compress.models.rotary import cos_sin, rotary_frequencies
@@ -316,6 +317,15 @@ class RootsForCausalLM(RootsWithVocabulary, GenerationMixin):
         assert isinstance(spec, LmHead)
         logits_NV = logits_NV * spec.scale if spec.scale != 1 else logits_NV
         return logits_NV if spec.softcap is None else spec.softcap * torch.tanh(logits_NV / spec.softcap)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return what `forward` reads next: the whole text anew where LongRoPE's factors change."""
+        length, past = longrope_length(self.config.spec), kwargs.get("past_key_values")
+        held = 0 if past is None else past.get_seq_length()
+        if length is not None and 0 < held <= length < input_ids.shape[1]:
+            kwargs |= {"past_key_values": None, "next_sequence_length": None}
+        parent: Any = super()
+        return parent.prepare_inputs_for_generation(input_ids, *args, **kwargs)
 
     def forward(
         self,

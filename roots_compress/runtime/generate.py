@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.errors import InputError
 from roots_compress.runtime.logits import adjusted
-from roots_compress.runtime.prompts import check_context, check_finite, check_prompt, left_pad
+from roots_compress.runtime.prompts import advance, check_context, check_finite, check_prompt, left_pad
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
 LEAST_TEMPERATURE = 1e-6
@@ -109,10 +109,7 @@ def generate(
             running &= ~np.isin(tokens_B, list(stop_tokens))
             if not (remaining and running.any()):
                 return
-            if model.renewed_after is not None and max(map(len, rows)) == model.renewed_after + 1:
-                step = model.prefill(*left_pad(rows))
-            else:
-                step = model.decode(tokens_B, step.cache)
+            step = advance(model, step, tokens_B, max(map(len, rows)), lambda: left_pad(rows))
 
     return steps()
 

@@ -5,7 +5,7 @@ Shape legend: B batch, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,9 @@ import numpy as np
 from roots_compress.errors import InputError, StageError
 
 if TYPE_CHECKING:
-    from roots_compress.runtime.protocol import LanguageModel, Logits, Served, Tokens
+    from roots_compress.runtime.protocol import LanguageModel, Logits, Served, Step, Tokens
+
+    Text = tuple[Tokens, Tokens | None]
 
 
 def left_pad(prompts: Sequence[Sequence[int]], *, pad: int = 0) -> tuple[Tokens, Tokens | None]:
@@ -36,6 +38,23 @@ def left_pad(prompts: Sequence[Sequence[int]], *, pad: int = 0) -> tuple[Tokens,
         input_ids[row, longest - len(prompt) :] = prompt
         mask[row, longest - len(prompt) :] = 1
     return input_ids, None if min(lengths) == longest else mask
+
+
+def advance(
+    model: LanguageModel, step: Step, token_ids_B: Tokens, length: int, text: Callable[[], Text]
+) -> Step:
+    """Return the step after one more token per row: through the cache, or anew where the model asks for it.
+
+    Args:
+        model: any engine.
+        step: the one before; its cache must not be used again.
+        token_ids_B: the new tokens.
+        length: of the longest row, its new token included.
+        text: returns all tokens, the new ones included, and their mask.
+    """
+    if model.renewed_after is not None and length == model.renewed_after + 1:
+        return model.prefill(*text())
+    return model.decode(token_ids_B, step.cache)
 
 
 def positions(attention_mask: Tokens) -> Tokens:

@@ -88,18 +88,19 @@ def renewed_after(path: Path) -> int | None:
     See `LanguageModel.renewed_after`.
     """
     config = config_beside(path)
-    return min(_longrope_lengths(config.get(OURS, config)), default=None)
+    return min(_longrope_lengths(config.get(OURS, config), None), default=None)
 
 
-def _longrope_lengths(value: Any) -> Iterator[int]:
+def _longrope_lengths(value: Any, length: Any) -> Iterator[int]:
+    """Yield the lengths that a config gives, ours or transformers', which may say it further out."""
     if isinstance(value, dict):
-        length = value.get("original_max_position_embeddings")
-        if value.get("kind") == "longrope" and type(length) is int:
+        length = value.get("original_max_position_embeddings", length)
+        if "longrope" in [value.get(key) for key in ("kind", "rope_type", "type")] and type(length) is int:
             yield length
         value = list(value.values())
     if isinstance(value, list):
         for each in value:
-            yield from _longrope_lengths(each)
+            yield from _longrope_lengths(each, length)
 
 
 def session_settings(instructions: str, *, spinning: bool = False) -> dict[str, str]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.errors import InputError, StageError, Text, recipe_key
-from roots_compress.runtime.prompts import check_finite
+from roots_compress.runtime.prompts import advance, check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
 if TYPE_CHECKING:
@@ -90,10 +91,15 @@ def cached_perplexity(
         for position in range(1, batch_BT.shape[1]):
             total += negative_log_likelihood(step.logits, batch_BT[:, position])
             if position + 1 < batch_BT.shape[1]:
-                step = model.decode(batch_BT[:, position], step.cache)
+                read_BT = batch_BT[:, : position + 1]
+                step = advance(model, step, read_BT[:, -1], position + 1, partial(_unmasked, read_BT))
         if progress is not None:
             progress(done, len(windows.input_ids))
     return _summarise(total, windows)
+
+
+def _unmasked(input_ids: Tokens) -> tuple[Tokens, None]:
+    return input_ids, None
 
 
 def negative_log_likelihood(logits_NV: Logits, targets_N: Tokens) -> float:

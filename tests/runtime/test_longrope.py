@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from roots_compress.data.windows import EvaluationWindows
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.attention import Attention, LongRopeScaling, Rope
@@ -15,7 +19,9 @@ from roots_compress.models.spec import ModelSpec
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.protocol import LanguageModel
+from roots_compress.runtime.session import renewed_after
 from roots_compress.runtime.torch_engine import TorchEngine
+from roots_compress.tasks.perplexity import cached_perplexity, negative_log_likelihood
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
 LENGTH = 16
@@ -63,6 +69,42 @@ def test_tokens_are_those_of_the_whole_text(engine: LanguageModel, model: RootsF
     text = np.array([rows[0]])
     for end in range(12, 20):
         assert rows[0][end] == whole.logits(text[:, :end])[0, -1].argmax()
+
+
+def test_transformers_generates_the_same(model: RootsForCausalLM) -> None:
+    prompt = tiny_tokens(1, 12)
+    ours = [step[0] for step in generate(TorchEngine(model), prompt.tolist(), max_new_tokens=8)]
+    served: Any = model
+    mask = torch.ones_like(prompt)
+    theirs = served.generate(prompt, attention_mask=mask, max_new_tokens=8, do_sample=False, eos_token_id=-1)
+    assert theirs[0, 12:].tolist() == ours
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": LENGTH},
+        {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": LENGTH}},
+    ],
+    ids=["older", "newer"],
+)
+def test_the_length_of_a_foreign_graph_is_found(config: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert renewed_after(path) == LENGTH
+
+
+def test_perplexity_through_a_cache_reads_the_text_anew(
+    engine: LanguageModel, model: RootsForCausalLM
+) -> None:
+    text = tiny_tokens(1, LENGTH + 4).numpy()
+    step = TorchEngine(model).prefill(text[:, :1])
+    logits = [step.logits]
+    for end in range(2, LENGTH + 4):
+        logits.append(TorchEngine(model).prefill(text[:, :end]).logits)
+    expected = negative_log_likelihood(np.concatenate(logits), text[0, 1:])
+    windows = EvaluationWindows(text, bos=False, text_bytes=1, text_sha256="", tokenizer_sha256="")
+    assert cached_perplexity(engine, windows).nll_nats == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_long_prompt_is_read_as_one(engine: LanguageModel, model: RootsForCausalLM) -> None:
