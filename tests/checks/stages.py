@@ -96,7 +96,7 @@ def mask_only(folder: Path) -> None:
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
         with torch.no_grad():
             model.get_parameter("model.layers.0.mlp.up_proj.weight")[:12] = 0.0
-        return prune_stage.Cut([], UNCUT, Allocation([shape(2, 2, 48)] * 2))
+        return prune_stage.Pruned([], UNCUT, Allocation([shape(2, 2, 48)] * 2))
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)
@@ -107,7 +107,7 @@ def forget_a_layer(folder: Path) -> None:
 
     def cut(_config: Any, _plan: Any, model: RootsForCausalLM, *_rest: Any, **_more: Any) -> Any:
         keep_units(model, Place(0, "mlp"), "mlp_channels", range(36))
-        return prune_stage.Cut([], UNCUT, Allocation([shape(2, 2, 36)] * 2))
+        return prune_stage.Pruned([], UNCUT, Allocation([shape(2, 2, 36)] * 2))
 
     with patch.object(prune_stage, "_cut", cut):
         run_prune(tiny_checkpoint(), folder)
