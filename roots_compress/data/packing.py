@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import groupby, starmap
 from operator import attrgetter
 
 import numpy as np
@@ -79,8 +79,9 @@ def pack_texts(
     """Pack documents into windows as an encoder reads texts; targets are the tokens themselves.
 
     Every window opens and closes as the tokenizer opens and closes a text ([CLS] and [SEP]), and so does each
-    document in it; what opens and closes is not scored. The tokens after the last full window are dropped.
-    Arguments are those of `pack`.
+    document in it, once where their edges meet; what opens and closes is not scored. Where a document so ends
+    before its window, the window's first tokens fill it, as a text of their own that is not scored. Tokens
+    after the last full window are dropped. Arguments are those of `pack`.
 
     Raises:
         InputError: the documents fill less than one window.
@@ -93,21 +94,40 @@ def pack_texts(
 
     rng = np.random.default_rng(seed)
     room = block_size - sum(edges)
-    wanted = None if limit is None else limit * room + edges[0]
+    wanted = None if limit is None else limit * block_size
     ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, framed)
-    # A window opens the first document, and closes the last wherever it is cut.
-    document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)[edges[0] :]
-    ids, scored = ids[edges[0] :], scored[edges[0] :]
-    require_window(len(ids) + sum(edges) if len(ids) else 0, block_size, key)
-    chosen = rng.permutation(len(ids) // room)[:limit]
-    token_NR = chosen[:, None] * room + np.arange(room)
-    around = [np.tile(each, (len(chosen), 1)) for each in (opening, closing)]
-    text_NT = np.concatenate((around[0], ids[token_NR], around[1]), axis=1).astype(np.int64)
-    scored_NT = np.pad(scored[token_NR], ((0, 0), edges))
-    document_NT = np.pad(document_of_token[token_NR], ((0, 0), edges), mode="edge")
-    return PackedWindows(
-        text_NT, np.where(scored_NT, text_NT, IGNORED_LABEL), document_NT - document_NT[:, :1]
-    )
+    require_window(len(ids), block_size, key)
+    document_of_token = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+    is_text = np.concatenate([np.pad(np.full(length - sum(edges), True), edges) for length in lengths])
+    spans = _cut(is_text, room)
+    chosen = [spans[index] for index in rng.permutation(len(spans))[:limit]]
+
+    def window(start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        filled = room - (end - start)
+        text_T = np.concatenate((opening, ids[start:end], closing)).astype(np.int64)
+        scored_T = np.pad(scored[start:end], edges)
+        document_T = np.pad(document_of_token[start:end] - document_of_token[start], edges, mode="edge")
+        return (
+            np.pad(text_T, (0, filled), mode="wrap"),
+            np.pad(np.where(scored_T, text_T, IGNORED_LABEL), (0, filled), constant_values=IGNORED_LABEL),
+            np.pad(document_T, (0, filled), constant_values=document_T[-1] + 1),
+        )
+
+    return PackedWindows(*(np.stack(each) for each in zip(*starmap(window, chosen), strict=True)))
+
+
+def _cut(is_text: Flags, room: int) -> list[tuple[int, int]]:
+    """Return where windows begin and end: at most `room` tokens apart, and both at tokens of text."""
+    texts = np.flatnonzero(is_text)
+    spans: list[tuple[int, int]] = []
+    start = texts[0]
+    while start + room <= len(is_text):
+        following = np.searchsorted(texts, start + room)  # The first of the next window.
+        spans.append((int(start), int(texts[following - 1]) + 1))
+        if following == len(texts):
+            break
+        start = texts[following]
+    return spans
 
 
 def shuffled(documents: Sequence[Document], rng: np.random.Generator) -> list[Document]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -34,6 +35,29 @@ def masked_windows(seed: int = 0, block_size: int = 32) -> MaskedWindows:
 
 def all_of(windows: MaskedWindows) -> Batch:
     return BatchOrder(windows, seed=0).at(range(len(windows.input_ids)), "cpu")
+
+
+def test_edges_of_texts_and_windows_are_there_once() -> None:
+    tokenizer = encoder_tokenizer()
+    documents = [Document.plain(" ".join(["fox", "dog"] * (1 + number % 4))) for number in range(60)]
+    packed = pack_texts(documents, tokenizer, 16, seed=0)
+    special = np.isin(packed.input_ids, tokenizer.all_special_ids)
+    rows, places = np.nonzero(special[:, :-1] & special[:, 1:])
+    meeting = packed.input_ids[rows, places], packed.input_ids[rows, places + 1]
+    assert {*zip(*(each.tolist() for each in meeting), strict=True)} == {
+        (tokenizer.sep_token_id, tokenizer.cls_token_id)
+    }
+    scored = Counter(packed.targets[packed.targets != IGNORED_LABEL].tolist())
+    given = Counter(
+        token
+        for document in documents
+        for token in tokenizer(document.text, add_special_tokens=False)["input_ids"]
+    )
+    assert not scored - given
+    assert (given - scored).total() < 16  # After the last full window.
+    # Some windows are filled with their first tokens, unscored.
+    filled = packed.segment_ids == packed.segment_ids.max(axis=1, keepdims=True)
+    assert ((packed.targets == IGNORED_LABEL) | ~filled).all(axis=1).any()
 
 
 @torch.no_grad()
