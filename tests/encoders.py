@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTraine
 from roots_compress.families.encoder import encoder_spec
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
 from roots_compress.models.spec import Norm
 from tests.tiny import VOCAB_SIZE, tiny_tokenizer

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.blocks.base import Context, Half
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import RootsLayer
-from roots_compress.models.modeling import RootsModel, RootsWithHead
+from roots_compress.models.stack import RootsModel
 
 BATCH_SIZE = 4
 GRAM_STRIPES = 8

@@ -17,7 +17,7 @@ from roots_compress.calibration.activations import batches
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.drawing import drawn
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import Progress
 
 GradientObserver = Callable[[str, Tensor, Tensor], None]

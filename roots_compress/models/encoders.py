@@ -16,7 +16,8 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, Seque
 
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead, RootsWithVocabulary
+from roots_compress.models.heads import RootsWithHead, RootsWithVocabulary
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
 
 

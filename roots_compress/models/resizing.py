@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from roots_compress.errors import InputError
 from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.base import Axis
 from roots_compress.models.spec import Place
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
-    from roots_compress.models.modeling import RootsWithHead
+    from roots_compress.models.heads import RootsWithHead
     from roots_compress.models.spec import ModelSpec
     from roots_compress.progress import Progress
     from roots_compress.training.objective import Objective

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from roots_compress.data.texts import EvaluationTexts
     from roots_compress.data.windows import EvaluationWindows
-    from roots_compress.models.modeling import RootsWithHead
+    from roots_compress.models.heads import RootsWithHead
     from roots_compress.models.spec import ModelSpec
     from roots_compress.progress import Progress
     from roots_compress.results import Protocol

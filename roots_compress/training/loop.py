@@ -17,7 +17,7 @@ from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError
 from roots_compress.models.device import Precision, resolve_precision
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import Display
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch, BatchOrder

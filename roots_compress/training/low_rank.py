@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from roots_compress.errors import InputError, Key
 from roots_compress.models.blocks.base import Block
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 
 ALPHA = 16.0
 """The updates are scaled by this over their rank, so that a learning rate serves every rank."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import log_probs_at
 from roots_compress.training.distillation.head import head_loss

@@ -25,7 +25,8 @@ from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
-from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
+from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.spec import Place
 from roots_compress.stages.base import StageContext

@@ -17,7 +17,7 @@ from roots_compress.data.documents import Document
 from roots_compress.data.masking import CHOSEN, MaskedWindows, pack_masked
 from roots_compress.data.packing import pack_texts
 from roots_compress.data.windows import IGNORED_LABEL
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.distillation import head

@@ -16,7 +16,8 @@ from rich.console import Console
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import InputError, StageError
 from roots_compress.models.device import resolve_device, resolve_precision
-from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
+from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch, BatchOrder, scored_windows
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.loop import fit

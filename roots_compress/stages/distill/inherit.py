@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.models.blocks.base import Block, Half
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import NORMS
-from roots_compress.models.modeling import RootsWithHead
 from roots_compress.models.ops.base import Axis, OpSpec
 from roots_compress.models.spec import ModelSpec
 

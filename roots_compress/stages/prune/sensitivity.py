@@ -15,7 +15,7 @@ from roots_compress.calibration.activations import ResidualStream
 from roots_compress.calibration.gradients import observe_gradients, positions_read
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import ModelSpec, Place
 from roots_compress.progress import Place as Console
 from roots_compress.progress import bar

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from roots_compress.calibration.gradients import observe_gradients, positions_read
 from roots_compress.configs.quantize import GroupSetting
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, matrix_bytes, rounded_input
 from roots_compress.progress import Place, bar
 from roots_compress.stages.quantize.groups import group_size_of

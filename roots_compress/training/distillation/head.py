@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from roots_compress.models.device import as_multiplied
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.memory import hand_back_free_memory
 
 PROJECTED = 1 << 23

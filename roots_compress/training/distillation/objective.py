@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.configs.training import DistillLossConfig
-from roots_compress.models.modeling import RootsForCausalLM, RootsWithHead
+from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import cosine_distance, divergence
 from roots_compress.training.distillation.head import head_loss

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from roots_compress.models.attention import Visibility
 from roots_compress.models.blocks.attention import AttentionBlock
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.batches import Batch
 
 RIDGE = 1e-5

@@ -19,7 +19,7 @@ from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import located
 from roots_compress.models.device import autocast, resolve_precision
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.signals import least_squares_maps, matched_layers, run

@@ -16,7 +16,7 @@ from roots_compress.configs.training import DistillLossConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.device import Precision, autocast
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import track
 from roots_compress.results import Json
 from roots_compress.system.machine import library_versions, own_instruction_set

@@ -18,7 +18,7 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.labelled import pack_labelled
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.resizing import keep_layers
 from roots_compress.stages.prune.sensitivity import layer_divergences
 from tests.encoders import encoder_tokenizer, tiny_encoder

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.modeling import RootsWithHead
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead
 from roots_compress.models.quantized import FORMATS, Format, QuantizedWeight, matrix_bytes, rounded_input
 from roots_compress.stages.quantize.inputs import bound_inputs

@@ -1,0 +1,128 @@
+"""What all heads have in common, and those with a matrix over the vocabulary.
+
+A head is a function of states at positions, `bounded(head_input(states) @ weight.T)`. Losses and teachers
+use nothing else of it.
+
+Shape legend: B batch, T tokens, N positions, W hidden size, V outputs of the head.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.quantized import QuantizedEmbedding, make_linear
+from roots_compress.models.spec import HEAD
+from roots_compress.models.stack import RootsModel, RootsPreTrainedModel
+
+
+class RootsWithHead(RootsPreTrainedModel):
+    """A ROOTS model with what it ends with.
+
+    Raises:
+        ValueError: the configuration's head is of another kind.
+    """
+
+    head_kind: ClassVar[str]
+    """Of the heads (`models/ops/heads.py`) that the class is for."""
+
+    def __init__(self, config: RootsConfig) -> None:
+        kind = config.spec.head.kind
+        if kind != self.head_kind:
+            # Its own weights would be left out, and random ones take their place.
+            raise ValueError(
+                f"{type(self).__name__} is for heads of the kind '{self.head_kind}', and the model's is of "
+                f"the kind '{kind}': load it by the class for that kind (docs/model.md lists them)"
+            )
+        super().__init__(config)
+        self.model = RootsModel(config)
+        self.add_head(config)
+        self.post_init()
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the head's modules."""
+
+    @property
+    def head_norm(self) -> str | None:
+        """The norm whose output the head's matrix reads, by name; None where there is none."""
+        return None
+
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
+        """The head's matrix `VW` in float weights, and the bias `V` of `bounded` where it has one.
+
+        None of a head that gives vectors: they are what `head_input` returns.
+        """
+        return None
+
+    @property
+    def outcomes(self) -> int:
+        """V: logits that the head gives at a position, or channels of a vector."""
+        raise NotImplementedError
+
+    def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
+        """Return what the head works on at some positions, `NW`: their own final hidden states.
+
+        Args:
+            hidden_BTW: of packed windows.
+            places_BT: True at the positions.
+            segment_ids_BT: number of each position's text in its window.
+        """
+        return hidden_BTW[places_BT]
+
+    def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
+        """Return at which positions of packed windows the head predicts, `BT`: at all of them.
+
+        A head that answers once a text does so where the text begins.
+        """
+        return torch.ones_like(input_ids_BT, dtype=torch.bool)
+
+    def head_input(self, states_NW: Tensor) -> Tensor:
+        """Return what the head's matrix reads, for final hidden states at any positions."""
+        return states_NW
+
+    def bounded(self, logits_NV: Tensor) -> Tensor:
+        """Return the logits for what the head's matrix gives."""
+        raise NotImplementedError
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return what the head makes of final hidden states at any positions."""
+        raise NotImplementedError
+
+
+class RootsWithVocabulary(RootsWithHead):
+    """A ROOTS model whose head has a matrix as large as the embedding."""
+
+    _tied_weights_keys: dict[str, str] = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the vocabulary's matrix, or share the embedding's quantized table with the head."""
+        self.lm_head: nn.Module | None = None
+        if config.tie_word_embeddings and isinstance(self.model.embed_tokens, QuantizedEmbedding):
+            # A quantized table is shared with the head by use: it has no parameter that could be tied.
+            self._tied_weights_keys = {}
+        else:
+            self.lm_head = make_linear(config, HEAD, config.hidden_size, config.vocab_size, False)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the vocabulary's matrix; None where the quantized embedding serves as one."""
+        return self.lm_head
+
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """The vocabulary's matrix, without a bias."""
+        assert self.lm_head is not None, "a quantized head has no gradient"
+        return self.lm_head.get_parameter("weight"), None
+
+    @property
+    def outcomes(self) -> int:
+        """The tokens of the vocabulary."""
+        return int(self.config.vocab_size)
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return the logits `NV` of final hidden states."""
+        head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
+        return self.bounded(head(self.head_input(states_NW)))
