@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import processors
-from torch import nn
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from roots_compress.families.encoder import encoder_spec
@@ -16,7 +14,7 @@ from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
 from roots_compress.models.spec import Norm
-from tests.tiny import VOCAB_SIZE, tiny_tokenizer
+from tests.tiny import VOCAB_SIZE, randomise, tiny_tokenizer
 
 MASK_ID = VOCAB_SIZE
 """Of the token that stands for a hidden one, which comes after all others."""
@@ -46,18 +44,6 @@ def tiny_encoder(kind: str = "masked_lm", seed: int = 0, **numbers: Any) -> Root
     model = make_model(RootsConfig(spec=encoder_spec(**{**fields, **numbers})))
     randomise(model.eval(), seed)
     return model
-
-
-def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Draw every parameter of a model on a scale at which its outputs spread."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2:
-                spread = 0.5 if "embed" in name else parameter.shape[1] ** -0.5
-                parameter.normal_(0.0, spread, generator=generator)
-            else:
-                parameter.normal_(0.0 if name.endswith("bias") else 1.0, 0.2, generator=generator)
 
 
 def encoder_tokenizer() -> PreTrainedTokenizerFast:

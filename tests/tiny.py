@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -48,12 +49,8 @@ def tiny_config(**overrides: Any) -> RootsConfig:
     return RootsConfig(**tiny_fields(**overrides))
 
 
-def tiny_model(seed: int = 0, **overrides: Any) -> RootsForCausalLM:
-    """Return a model in eval mode whose every parameter is random.
-
-    Norms and biases too, so that leaving one out is seen; on a scale at which logits spread over units.
-    """
-    model = cast(RootsForCausalLM, make_model(tiny_config(**overrides)).eval())
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Draw every parameter of a model on a scale at which its outputs spread."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -61,8 +58,16 @@ def tiny_model(seed: int = 0, **overrides: Any) -> RootsForCausalLM:
                 spread = 0.5 if "embed" in name else parameter.shape[1] ** -0.5
                 parameter.normal_(0.0, spread, generator=generator)
             else:
-                centre = 0.0 if name.endswith("bias") else 1.0
-                parameter.normal_(centre, 0.2, generator=generator)
+                parameter.normal_(0.0 if name.endswith("bias") else 1.0, 0.2, generator=generator)
+
+
+def tiny_model(seed: int = 0, **overrides: Any) -> RootsForCausalLM:
+    """Return a model in eval mode whose every parameter is random.
+
+    Norms and biases too, so that leaving one out is seen; on a scale at which logits spread over units.
+    """
+    model = cast(RootsForCausalLM, make_model(tiny_config(**overrides)).eval())
+    randomise(model, seed)
     return model
 
 

@@ -11,15 +11,14 @@ import onnxruntime as ort
 import pytest
 import torch
 from transformers import BertForSequenceClassification
-from typer.testing import CliRunner
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
-from roots_compress.cli.app import app
 from roots_compress.errors import InputError
 from roots_compress.models.ops.heads import ClassificationHead
 from roots_compress.tasks.classification import macro_f1
 from tests.encoders import save_bert
+from tests.tasks.commands import roots
 from tests.tiny import tiny_tokens
 
 NAMES = ("animal", "weather", "code")
@@ -51,13 +50,6 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "texts.csv"
     path.write_text("sentence,kind\n" + "\n".join(lines) + "\n")
     return path
-
-
-def roots(*arguments: str | Path, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    said = " ".join((result.output + str(result.exception or "")).split())
-    assert (result.exit_code == 0) == (code == 0), said
-    return said
 
 
 def test_names_of_labels_outlast_import_export_and_the_way_back(

@@ -10,17 +10,16 @@ import onnxruntime as ort
 import pytest
 import torch
 from transformers import BertConfig, BertModel
-from typer.testing import CliRunner
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.write_back import write_back
-from roots_compress.cli.app import app
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.runtime.encoder import OnnxEncoder
 from tests.families.sources import encoder, save_source
+from tests.tasks.commands import graph_outputs, roots
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_tokenizer, tiny_tokens
 
 TRANSFORMER, POOLING, NORMALIZE = (
@@ -62,13 +61,6 @@ def describe(folder: Path, pooling: str, *modules: dict[str, str]) -> None:
     (folder / "1_Pooling").mkdir(exist_ok=True)
     name = {"mean": "mean_tokens", "first": "cls_token", "max": "max_tokens"}[pooling]
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{name}": True}))
-
-
-def roots(*arguments: str | Path, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    said = " ".join((result.output + str(result.exception or "")).split())
-    assert (result.exit_code == 0) == (code == 0), said
-    return said
 
 
 def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -> None:
@@ -119,11 +111,8 @@ def test_checkpoint_and_graphs_give_the_source_s_vectors(
         expected_BW = torch.nn.functional.normalize(mean_BW if pooling == "mean" else hidden_BTW[:, 0])
         ours = load_checkpoint(source).model(ids_BT, attention_mask=mask_BT)
     torch.testing.assert_close(ours.last_hidden_state, expected_BW, atol=1e-5, rtol=0)
-    for name, options in (("fused", ()), ("portable", ("--portable",))):
-        roots("export", source, "--out", tmp_path / name, *options)
-        session = ort.InferenceSession(tmp_path / name / "model.onnx")
-        feeds = {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": torch.zeros_like(ids_BT)}
-        (vectors_BW,) = session.run(["sentence_embedding"], {key: ids.numpy() for key, ids in feeds.items()})
+    feeds = {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": torch.zeros_like(ids_BT)}
+    for vectors_BW in graph_outputs(source, tmp_path, "sentence_embedding", feeds):
         np.testing.assert_allclose(vectors_BW, expected_BW.numpy(), atol=1e-5)
 
 

@@ -7,13 +7,10 @@ import math
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from transformers import PreTrainedModel
-from typer.testing import CliRunner
 
-from roots_compress.cli.app import app
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.texts import MaskedTexts
@@ -21,6 +18,7 @@ from roots_compress.runtime.torch_encoder import TorchEncoder
 from roots_compress.tasks import masked_lm
 from roots_compress.tasks.masked_lm import MaskedLM
 from tests.encoders import MASK_ID, encoder_tokenizer, save_bert, tiny_encoder
+from tests.tasks.commands import graph_outputs, roots
 from tests.tiny import TEXT, tiny_fields, tiny_tokenizer, tiny_tokens
 
 TASK = MaskedLM()
@@ -33,13 +31,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedMod
     text = folder / "text.txt"
     text.write_text("\n\n".join([TEXT] * 40))
     return folder / "source", save_bert(folder / "source"), text
-
-
-def roots(*arguments: str | Path, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    said = " ".join((result.output + str(result.exception or "")).split())
-    assert (result.exit_code == 0) == (code == 0), said
-    return said
 
 
 def examples(windows: int = 3, block_size: int = 16) -> MaskedTexts:
@@ -81,10 +72,7 @@ def test_graphs_give_the_source_s_logits(saved: tuple[Path, PreTrainedModel, Pat
     with torch.no_grad():
         expected = bert(ids_BT, attention_mask=mask_BT).logits[mask_BT.bool()].numpy()
     feeds = {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": torch.zeros_like(ids_BT)}
-    for name, options in (("fused", ()), ("portable", ("--portable",))):
-        roots("export", source, "--out", tmp_path / name, *options)
-        session = ort.InferenceSession(tmp_path / name / "model.onnx")
-        (found,) = session.run(["logits"], {key: ids.numpy() for key, ids in feeds.items()})
+    for found in graph_outputs(source, tmp_path, "logits", feeds):
         np.testing.assert_allclose(found[mask_BT.numpy().astype(bool)], expected, atol=1e-4)
 
 
