@@ -23,7 +23,7 @@ from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import PackedWindows, following
 from roots_compress.models.device import multiplies_bf16
 from roots_compress.models.drawing import drawn
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.preallocated_cache import preallocated_cache
 from roots_compress.progress import Display, Place
 
@@ -33,7 +33,7 @@ AT_ONCE = 64
 
 @torch.no_grad()
 def own_text(
-    model: RootsForCausalLM, windows: int, block_size: int, *, bos: int | None, seed: int, console: Place
+    model: RootsWithHead, windows: int, block_size: int, *, bos: int | None, seed: int, console: Place
 ) -> PackedWindows:
     """Return windows that each open with BOS and a token drawn evenly from the vocabulary.
 
@@ -67,7 +67,7 @@ def own_text(
 
 
 def _continued(
-    writer: RootsForCausalLM,
+    writer: RootsWithHead,
     opening_NP: Tensor,
     block_size: int,
     generator: torch.Generator,

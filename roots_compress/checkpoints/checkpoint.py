@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,7 +39,7 @@ from roots_compress.io.names import in_utf8
 from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.version1 import is_version1, renamed
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -64,7 +64,7 @@ class Checkpoint:
     the specification for it.
     """
 
-    model: RootsForCausalLM
+    model: RootsWithHead
     tokenizer: PreTrainedTokenizerFast
 
 
@@ -98,7 +98,7 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
     return Checkpoint(model.eval(), tokenizer)
 
 
-def without_weights(info: SourceInfo) -> RootsForCausalLM:
+def without_weights(info: SourceInfo) -> RootsWithHead:
     """Return the model that a checkpoint's configuration describes, its tensors without storage.
 
     Raises:
@@ -106,7 +106,7 @@ def without_weights(info: SourceInfo) -> RootsForCausalLM:
     """
     config = _roots_config(info) if info.kind == "roots" else RootsConfig(spec=info.spec)
     with torch.device("meta"):
-        model = cast(RootsForCausalLM, make_model(config))
+        model = make_model(config)
     model.tie_weights()
     return model
 
@@ -182,10 +182,10 @@ def _read_tensor(name: str, entry: TensorEntry) -> Tensor:
 
 def _assemble(
     config: RootsConfig, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None, where: Path
-) -> RootsForCausalLM:
+) -> RootsWithHead:
     """Return a model made of exactly these tensors."""
     with torch.device("meta"):
-        model = cast(RootsForCausalLM, make_model(config))
+        model = make_model(config)
     expected = model.state_dict()
     state: dict[str, Tensor] = {}
     for name, tensor in tensors:
@@ -234,7 +234,7 @@ def _refuse(message: str, where: Path) -> NoReturn:
     raise InputError(message, where=where, remedy=remedy)
 
 
-def _adopt_token_ids(model: RootsForCausalLM, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
+def _adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
     """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer."""
     said: dict[str, Any] = {}
     if info.kind != "gguf":

@@ -16,7 +16,7 @@ from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import StageError
 from roots_compress.evaluate.memory import peak_rss_bytes
 from roots_compress.evaluate.size import count_parameters, graph_bytes
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import Progress
 from roots_compress.results import Metrics, Protocol
 from roots_compress.runtime.graph_folder import graph_files
@@ -26,7 +26,7 @@ from roots_compress.tasks.registry import task_of_model
 
 def measure_quality(
     folder: Path,
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     examples: EvaluationWindows,
     config: EvaluationConfig,
     *,
@@ -77,7 +77,7 @@ def _require_agreement(
     task: Task[Any],
     through_graph: dict[str, float],
     through_torch: dict[str, float],
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     folder: Path,
 ) -> None:
     """Refuse figures that are not of one model.

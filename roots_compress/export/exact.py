@@ -8,7 +8,7 @@ graphs with their checkpoint can therefore not find a wrong scale. Without the r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from roots_compress.export.ops.fused_attention import LEVELS
 from roots_compress.export.ops.moe import ROUTER_WEIGHTS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.base import changed
 from roots_compress.models.quantized import UINT8_ZERO_POINT, QuantizedEmbedding, QuantizedWeight
 from roots_compress.models.spec import HEAD
@@ -32,7 +32,7 @@ FIRST_CACHE_SCALE = 12
 
 
 @torch.no_grad()
-def dequantized(model: RootsForCausalLM) -> RootsForCausalLM:
+def dequantized(model: RootsWithHead) -> RootsWithHead:
     """Return the model with plain weights: those that its quantized ones stand for."""
     spec = model.config.spec
     embedding = model.model.embed_tokens
@@ -52,7 +52,7 @@ def dequantized(model: RootsForCausalLM) -> RootsForCausalLM:
             state[f"{name}.weight"] = module.dequantize()
     # Made without storage, and given the tensors themselves: no second copy, no initialisation.
     with torch.device("meta"):
-        plain = cast(RootsForCausalLM, make_model(config).eval())
+        plain: RootsWithHead = make_model(config).eval()
     table_VW = state["model.embed_tokens.weight"]
     if lookup_scale_W is not None:
         state["model.embed_tokens.weight"] = table_VW * lookup_scale_W

@@ -19,7 +19,7 @@ from roots_compress.export.parity import ParityCase, check_parity
 from roots_compress.export.runtimes import write_configs
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import SHARED_CACHE
 
@@ -76,7 +76,7 @@ def export_checkpoint(
 
 
 def write_graph(
-    model: RootsForCausalLM, directory: Path, *, portable: bool = False
+    model: RootsWithHead, directory: Path, *, portable: bool = False
 ) -> tuple[Path, tuple[str, ...]]:
     """Write a model's graph and configs, its logits unchecked and without a tokenizer: enough to time it.
 
@@ -122,7 +122,7 @@ def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_L
     return path
 
 
-def _check_weights(graph: ir.Model, model: RootsForCausalLM, directory: Path) -> None:
+def _check_weights(graph: ir.Model, model: RootsWithHead, directory: Path) -> None:
     """Refuse a graph that stores a weight twice, as a tied table often is.
 
     Raises:

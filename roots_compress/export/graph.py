@@ -26,7 +26,7 @@ from roots_compress.export.ops.fused_attention import KeyValue
 from roots_compress.export.shared import Shared
 from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.export.weights import Matrices
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.spec import EMBEDDING, HEAD
@@ -35,7 +35,7 @@ from roots_compress.runtime.session import LOGITS_TO_KEEP, SHARED_CACHE
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 
 
-def build_graph(model: RootsForCausalLM, *, portable: bool = False) -> ir.Model:
+def build_graph(model: RootsWithHead, *, portable: bool = False) -> ir.Model:
     """Return the model as a graph whose initializers share the model's memory.
 
     A portable one has ONNX Runtime's own operators only where the standard has none.

@@ -25,7 +25,7 @@ from roots_compress.export.exact import dequantized, write_exact
 from roots_compress.export.tasks import exporter_config
 from roots_compress.io.temporary import temporary_folder
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.runtime.graph_folder import graph_files
 from roots_compress.tasks.base import Outputs, ParityScript, ParityShape, Task
 from roots_compress.tasks.registry import task_of_model
@@ -63,7 +63,7 @@ class ParityCase:
 
 
 def check_parity(
-    model: RootsForCausalLM, graph: Path, config: ExportConfig, *, release: bool = False
+    model: RootsWithHead, graph: Path, config: ExportConfig, *, release: bool = False
 ) -> tuple[ParityCase, ...]:
     """Compare a graph on disk with the model it was built from.
 
@@ -103,13 +103,13 @@ def check_parity(
     return tuple(cases)
 
 
-def make_scripts(model: RootsForCausalLM) -> tuple[ParityScript, ...]:
+def make_scripts(model: RootsWithHead) -> tuple[ParityScript, ...]:
     """Return what the comparisons of a model feed, a ragged batch last."""
     shapes = task_of_model(model).parity_shapes(model.config.max_position_embeddings)
     return tuple(_script(shape, model) for shape in shapes)
 
 
-def _tolerance(model: RootsForCausalLM, config: ExportConfig) -> tuple[float, bool]:
+def _tolerance(model: RootsWithHead, config: ExportConfig) -> tuple[float, bool]:
     """Return the tolerance of the graph as it ships, and whether its activations are rounded."""
     if model.config.quantization:
         return max(config.tolerance, INTEGER_TOLERANCE), True
@@ -119,7 +119,7 @@ def _tolerance(model: RootsForCausalLM, config: ExportConfig) -> tuple[float, bo
 
 
 def _references(
-    task: Task[Any], model: RootsForCausalLM, scripts: tuple[ParityScript, ...]
+    task: Task[Any], model: RootsWithHead, scripts: tuple[ParityScript, ...]
 ) -> tuple[list[Outputs], Outputs | None]:
     """Return the checkpoint's outputs of every script, and a quantized one's of the last without rounding.
 
@@ -175,7 +175,7 @@ def _exact_graph(graph: Path) -> Iterator[Path]:
         yield aside / exact.name
 
 
-def _script(shape: ParityShape, model: RootsForCausalLM) -> ParityScript:
+def _script(shape: ParityShape, model: RootsWithHead) -> ParityScript:
     assert isinstance(model.config, RootsConfig)
     state = random.getstate()
     with torch.random.fork_rng(devices=[]):

@@ -16,8 +16,8 @@ from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import longrope_length
-from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import OURS
@@ -29,7 +29,7 @@ MOST_SLOTS = 8192
 STATED_HEAD_SIZE = ("gemma",)
 
 
-def write_configs(model: RootsForCausalLM, directory: Path, *, shared_cache: bool) -> tuple[str, ...]:
+def write_configs(model: RootsWithHead, directory: Path, *, shared_cache: bool) -> tuple[str, ...]:
     """Write both files; an encoder has no genai_config.json.
 
     `shared_cache` says whether the graph writes into the buffer that it is given as the past.
@@ -87,7 +87,7 @@ def _in_familys_words(config: RootsConfig, dtype: torch.dtype) -> dict[str, Any]
     return max(fitting, key=lambda each: each[0])[1] if fitting else None
 
 
-def genai_config(model: RootsForCausalLM, *, shared_cache: bool) -> dict[str, Any]:
+def genai_config(model: RootsWithHead, *, shared_cache: bool) -> dict[str, Any]:
     """Return what onnxruntime-genai 0.18 reads to serve the graph.
 
     It takes the caches' shapes from the graph itself; older versions build all of them from the widths given

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import ModelSpec
 
 
@@ -30,7 +30,7 @@ def is_rotatable(spec: ModelSpec) -> bool:
 
 
 @torch.no_grad()
-def rotate_stream(model: RootsForCausalLM, axes_WW: Tensor) -> None:
+def rotate_stream(model: RootsWithHead, axes_WW: Tensor) -> None:
     """Express the residual stream in other axes, in place; the logits stay as they are.
 
     A head that is the embedding too has no place for the final norm's gain, which stays in the norm, averaged

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.data.documents import Document
 from roots_compress.data.evaluation import evaluation_windows
+from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks.perplexity import perplexity
 from tests.compare.checks import BLOCK, own_perplexity
@@ -72,6 +73,7 @@ def test_perplexity_of_a_numbered_list(source: Path, checkpoint: Checkpoint, voc
         source.parent, gguf_file=source.name, dtype=torch.float32, local_files_only=True
     ).eval()
     windows = evaluation_windows([Document.plain(LIST)], checkpoint.tokenizer, block_size=BLOCK, limit=1000)
+    assert isinstance(checkpoint.model, RootsForCausalLM)
     measured = perplexity(TorchEngine(checkpoint.model), windows).perplexity
     bos = vocabulary.bos if vocabulary.opens_with_bos else None
     np.testing.assert_allclose(measured, own_perplexity(theirs, vocabulary.ids(LIST), bos), rtol=1e-4)

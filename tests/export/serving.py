@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roots_compress.export.graph import build_graph
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.session import session_settings
 from roots_compress.system.machine import own_instruction_set
@@ -65,7 +66,7 @@ def serve(session: Any, input_ids: Tensor, mask: Tensor, splits: list[int]) -> N
     return np.concatenate(pieces, axis=1)
 
 
-def expected(model: RootsForCausalLM, input_ids: Tensor, mask: Tensor) -> NDArray[Any]:
+def expected(model: RootsWithHead, input_ids: Tensor, mask: Tensor) -> NDArray[Any]:
     """Return the checkpoint's logits `(B, T, V)` in one pass without a cache."""
     with torch.inference_mode():
         logits: NDArray[Any] = model(input_ids, attention_mask=mask, use_cache=False).logits.float().numpy()

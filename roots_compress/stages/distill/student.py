@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
@@ -14,7 +13,7 @@ from roots_compress.checkpoints.generation_settings import TOKEN_IDS
 from roots_compress.configs.distill import student_path
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.mlp import Mlp
@@ -62,7 +61,7 @@ PRESETS = {
 class Student:
     """A model to be trained, and where its shape and weights come from."""
 
-    model: RootsForCausalLM
+    model: RootsWithHead
     notes: dict[str, Json]
 
 
@@ -112,7 +111,7 @@ def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
     config = copy.deepcopy(teacher.model.config)
     config.spec = config.spec.with_embeddings(vocabulary=count)
     with torch.device("meta"):
-        model = cast(RootsForCausalLM, make_model(config))
+        model = make_model(config)
     state = {
         name: tensor[:count] if name in TABLES else tensor
         for name, tensor in teacher.model.state_dict().items()
@@ -177,7 +176,7 @@ def shape_of(spec: ModelSpec) -> dict[str, Json]:
 def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Student:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = cast(RootsForCausalLM, make_model(config))
+        model = make_model(config)
     _generate_alike(model, teacher.model)
     taken = inherit(model, teacher.model)
     return Student(
@@ -191,7 +190,7 @@ def _inheriting(config: RootsConfig, teacher: Checkpoint, *, seed: int) -> Stude
     )
 
 
-def _generate_alike(student: RootsForCausalLM, teacher: RootsForCausalLM) -> None:
+def _generate_alike(student: RootsWithHead, teacher: RootsWithHead) -> None:
     """Give a student its teacher's settings of generation, but for the ids that its own config file names."""
     if not teacher.can_generate():
         return

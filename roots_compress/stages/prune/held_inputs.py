@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from roots_compress.calibration.activations import InputStatistics, ResidualStream, observed
 from roots_compress.models.blocks.base import Half
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.base import Axis
 
 HELD_SHARE = 0.5
@@ -66,7 +66,7 @@ class HeldInputs:
         yield from anew(held)
 
 
-def held_bytes(model: RootsForCausalLM, device: str) -> int:
+def held_bytes(model: RootsWithHead, device: str) -> int:
     """Return how much may be held: nothing on a device whose memory is its own, and which is fast."""
     if device != "cpu":
         return 0

@@ -18,7 +18,7 @@ from roots_compress.calibration.activations import ResidualStream
 from roots_compress.calibration.gradients import observe_gradients
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.base import Axis
 from roots_compress.models.resizing import axis_of, columns_of, group_of, keep_units
 from roots_compress.models.spec import ModelSpec, Place
@@ -84,7 +84,7 @@ class LayerwiseCutter:
     """
 
     def __init__(
-        self, model: RootsForCausalLM, windows: PackedWindows, *, score: Score, refitted: bool, device: str
+        self, model: RootsWithHead, windows: PackedWindows, *, score: Score, refitted: bool, device: str
     ) -> None:
         self.model, self.score, self.refitted = model, score, refitted
         self.contributions: dict[str, Tensor] = {}
@@ -203,7 +203,7 @@ def make_importance(
 
 
 def first_order_contributions(
-    model: RootsForCausalLM, windows: PackedWindows, *, device: str
+    model: RootsWithHead, windows: PackedWindows, *, device: str
 ) -> dict[str, Tensor]:
     """Return `NC` for every projection that may be cut: each input channel times the loss's gradient by it.
 

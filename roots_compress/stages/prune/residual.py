@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from roots_compress.calibration.activations import InputStatistics, ResidualStream
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.resizing import StreamNorm, keep_residual_channels, residual_group
 from roots_compress.models.rotation import is_rotatable, rotate_stream
 from roots_compress.stages.prune.importance import EnergyImportance
@@ -59,7 +59,7 @@ class Reader:
 
 @torch.no_grad()
 def cut_residual(
-    model: RootsForCausalLM, windows: PackedWindows, width: int, *, refitted: bool, device: str
+    model: RootsWithHead, windows: PackedWindows, width: int, *, refitted: bool, device: str
 ) -> list[float]:
     """Cut the residual stream to a width, in place.
 
@@ -103,7 +103,7 @@ def cut_residual(
     return errors
 
 
-def walk(model: RootsForCausalLM, stream: ResidualStream) -> Iterator[Reader]:
+def walk(model: RootsWithHead, stream: ResidualStream) -> Iterator[Reader]:
     """Yield everything that reads the stream, in order, each when the stream is what it reads.
 
     What is changed in a reader takes effect on the stream from there on.
@@ -128,7 +128,7 @@ def _output_scale(
         yield half.post_norm, compensation(half.post_norm, plain, kept)
 
 
-def stream_moments(model: RootsForCausalLM, windows: PackedWindows, *, device: str) -> Tensor:
+def stream_moments(model: RootsWithHead, windows: PackedWindows, *, device: str) -> Tensor:
     """Return the second moments `WW` of the normed stream, summed over all places where it is read, float64.
 
     Without the norms' gains, which a rotation takes into the weights: so every place counts alike.
@@ -149,7 +149,7 @@ def stream_moments(model: RootsForCausalLM, windows: PackedWindows, *, device: s
     return moments_WW
 
 
-def mixable_channels(model: RootsForCausalLM) -> list[int]:
+def mixable_channels(model: RootsWithHead) -> list[int]:
     """Return the channels that may be mixed: all, or those that a tied head reads with nearly equal gain."""
     gain_W = model.model.norm.weight
     if not model.config.tie_word_embeddings:
@@ -202,7 +202,7 @@ def _fit_readers(reader: Reader, gram_ZZ: Tensor, kept: Sequence[int], *, refitt
     return relative_error(weight_OZ, weight_OK, gram_ZZ, columns)
 
 
-def _fit_head(model: RootsForCausalLM, norm: NarrowNorm, gram_ZZ: Tensor) -> None:
+def _fit_head(model: RootsWithHead, norm: NarrowNorm, gram_ZZ: Tensor) -> None:
     """Fit the head to the kept channels; where it is the embedding too, the norm's gain is fitted to it."""
     assert isinstance(model.lm_head, nn.Linear)
     head_VW, kept = model.lm_head.weight, norm.kept

@@ -18,7 +18,7 @@ from roots_compress.configs.prune import PruneConfig, RecoveryConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, located
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.resizing import check_resizable, keep_layers
 from roots_compress.progress import Phases, track_made
 from roots_compress.results import GateResult, Json
@@ -155,7 +155,7 @@ def _calibration_windows(
 def _cut(
     config: PruneConfig,
     plan: Plan,
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     timer: DecodeTimer | None,
     *,
@@ -178,7 +178,7 @@ def _cut(
     return Pruned(dropped, errors, allocation, residual_errors)
 
 
-def _check_result(model: RootsForCausalLM, original: RootsForCausalLM, allocation: Allocation) -> None:
+def _check_result(model: RootsWithHead, original: RootsWithHead, allocation: Allocation) -> None:
     """Refuse what must not leave this stage: weights that are not finite, or layers that are not as meant."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -207,8 +207,8 @@ def _check_result(model: RootsForCausalLM, original: RootsForCausalLM, allocatio
 
 
 def _notes(
-    original: RootsForCausalLM,
-    model: RootsForCausalLM,
+    original: RootsWithHead,
+    model: RootsWithHead,
     windows: PackedWindows,
     cut: Pruned,
 ) -> dict[str, Json]:
@@ -253,7 +253,7 @@ def _gates(config: PruneConfig, cut: Pruned) -> tuple[GateResult, ...]:
 def _recover(
     config: RecoveryConfig,
     pruned: Checkpoint,
-    original: RootsForCausalLM,
+    original: RootsWithHead,
     context: StageContext,
 ) -> dict[str, Json]:
     """Train the pruned model in place to give again what the original gives."""

@@ -7,10 +7,10 @@ import copy
 import torch
 from torch import nn
 
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 
 
-def sharing_copy(model: RootsForCausalLM) -> RootsForCausalLM:
+def sharing_copy(model: RootsWithHead) -> RootsWithHead:
     """Return a copy whose parameters are the model's own, each until it is replaced.
 
     A cut replaces the parameters that it cuts. What changes a parameter in place would change the model too:
@@ -20,7 +20,7 @@ def sharing_copy(model: RootsForCausalLM) -> RootsForCausalLM:
 
 
 @torch.no_grad()
-def part_with(model: RootsForCausalLM, twin: RootsForCausalLM) -> None:
+def part_with(model: RootsWithHead, twin: RootsWithHead) -> None:
     """Give a copy parameters apart from those of the model that it was made from; tied ones stay tied."""
     shared = {id(parameter) for parameter in twin.parameters()}
     apart: dict[int, nn.Parameter] = {}

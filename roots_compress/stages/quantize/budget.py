@@ -6,13 +6,13 @@ from typing import get_args
 
 from roots_compress.configs.quantize import GroupSetting, QuantizeConfig
 from roots_compress.errors import GateMissedError, Key
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, matrix_bytes
 from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.stages.quantize.groups import group_size_of
 
 
-def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
+def check_budget(model: RootsWithHead, config: QuantizeConfig) -> None:
     """Refuse a `max_bytes` that no choice of layers can meet.
 
     Raises:
@@ -28,7 +28,7 @@ def check_budget(model: RootsForCausalLM, config: QuantizeConfig) -> None:
         )
 
 
-def _other_groups(model: RootsForCausalLM, config: QuantizeConfig) -> str:
+def _other_groups(model: RootsWithHead, config: QuantizeConfig) -> str:
     """Return what to say of the group size that takes the fewest bytes; nothing where it is the one set.
 
     Larger groups have fewer scales, but pad the rows of narrow matrices further.
@@ -43,7 +43,7 @@ def _other_groups(model: RootsForCausalLM, config: QuantizeConfig) -> str:
     return f" set group_size to {best}, with which it takes {sizes[best]:,},"
 
 
-def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
+def least_bytes(model: RootsWithHead, config: QuantizeConfig) -> int:
     """Return the bytes of all tensors with the layers' matrices in 4 bits, and the table and head in 8."""
     stored, matrices, size = model.state_dict().keys(), model.config.spec.matrices(), 0
     # A tied table is one parameter, under its first name.
@@ -60,6 +60,6 @@ def least_bytes(model: RootsForCausalLM, config: QuantizeConfig) -> int:
     return size + (cache_step_bytes(model) if config.cache == "int8" else 0)
 
 
-def cache_step_bytes(model: RootsForCausalLM) -> int:
+def cache_step_bytes(model: RootsWithHead) -> int:
     """Return the bytes of an int8 cache's steps: a float32 for each channel of the keys and the values."""
     return sum(2 * 4 * each.kv_heads * each.head_dim for each in model.config.spec.attentions())

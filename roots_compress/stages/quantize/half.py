@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from roots_compress.errors import StageError
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 
 LARGEST = 65504.0
 """The largest finite float16."""
 
 
-def half_precision(model: RootsForCausalLM, tokens_BT: Tensor) -> RootsForCausalLM:
+def half_precision(model: RootsWithHead, tokens_BT: Tensor) -> RootsWithHead:
     """Return a float16 copy of a model.
 
     The text is run in the model's own precision to see how large activations become.

@@ -19,7 +19,7 @@ from torch import Tensor
 from roots_compress.calibration.activations import ResidualStream, batches
 from roots_compress.configs.quantize import GroupSetting
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, rounded_input
 from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.progress import Place, track
@@ -40,7 +40,7 @@ JUDGED_ROWS = 256
 
 
 @torch.no_grad()
-def head_input(model: RootsForCausalLM, stream: ResidualStream) -> SeenInput:
+def head_input(model: RootsWithHead, stream: ResidualStream) -> SeenInput:
     """Return what the output head reads of a stream that has passed all layers."""
     stride = max(1, sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden) // SAMPLED_ROWS)
     seen = SeenInput(model.config.hidden_size, stride=stride, device=stream.device)
@@ -53,7 +53,7 @@ def head_input(model: RootsForCausalLM, stream: ResidualStream) -> SeenInput:
 
 @torch.no_grad()
 def head_scale(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     stream: ResidualStream,
     group_size: GroupSetting,
@@ -92,7 +92,7 @@ def head_scale(
     return best
 
 
-def _final_states(model: RootsForCausalLM, windows: PackedWindows, table_VW: Tensor, device: str) -> Tensor:
+def _final_states(model: RootsWithHead, windows: PackedWindows, table_VW: Tensor, device: str) -> Tensor:
     """Return what the head reads, `RW` at some places, where these are the rows that are looked up."""
     states = []
     for tokens_BT, segments_BT in batches(windows, device=device):
@@ -106,7 +106,7 @@ def _final_states(model: RootsForCausalLM, windows: PackedWindows, table_VW: Ten
 
 @torch.no_grad()
 def round_head(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     stream: ResidualStream,
     scale_W: Tensor | None,
     group_size: GroupSetting,
@@ -141,5 +141,5 @@ def round_head(
     rounded.add(HEAD, head, output_error(sample_SW, head_VW, head))
 
 
-def _matrix(model: RootsForCausalLM, name: str) -> Tensor:
+def _matrix(model: RootsWithHead, name: str) -> Tensor:
     return model.get_submodule(name).get_parameter("weight").detach()

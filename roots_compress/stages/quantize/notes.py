@@ -6,7 +6,7 @@ from collections import Counter
 
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.evaluate.size import stored_bytes
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
 from roots_compress.results import Json
 from roots_compress.stages.quantize.groups import group_size_of
@@ -19,7 +19,7 @@ WORST_LISTED = 5
 
 
 def bytes_of_forms(
-    config: QuantizeConfig, model: RootsForCausalLM, quantized: RootsForCausalLM, choice: Choice
+    config: QuantizeConfig, model: RootsWithHead, quantized: RootsWithHead, choice: Choice
 ) -> dict[str, Json]:
     """Return what the model takes with what was chosen, and would take with the other.
 
@@ -43,8 +43,8 @@ def bytes_of_forms(
 
 def notes_of(
     config: QuantizeConfig,
-    model: RootsForCausalLM,
-    quantized: RootsForCausalLM,
+    model: RootsWithHead,
+    quantized: RootsWithHead,
     rounded: Rounded,
     plan: RoundingPlan,
 ) -> dict[str, Json]:

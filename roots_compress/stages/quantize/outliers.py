@@ -22,7 +22,7 @@ from torch import Tensor
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.configs.quantize import GroupSetting
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, rounded_input
 from roots_compress.progress import Place, track
 from roots_compress.stages.quantize.groups import group_size_of
@@ -63,7 +63,7 @@ def output_error(sample_SC: Tensor, weight_RC: Tensor, quantized: QuantizedMatri
 
 @torch.no_grad()
 def outlier_scales(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     weight_format: Format,
     group_size: GroupSetting,

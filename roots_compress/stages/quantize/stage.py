@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,8 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, Text
 from roots_compress.evaluate.size import stored_bytes
 from roots_compress.models.encoders import make_model
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import require_fusible
-from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.quantized import Format, QuantizedWeight
 from roots_compress.models.spec import HEAD
@@ -128,12 +127,12 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
     return windows
 
 
-def own_windows(config: QuantizeConfig, model: RootsForCausalLM) -> int:
+def own_windows(config: QuantizeConfig, model: RootsWithHead) -> int:
     """Return how many windows of calibration text the model is to write; none where it is not for that."""
     return config.own_windows if isinstance(model.config.spec.head, LmHead) else 0
 
 
-def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
+def _check_source(model: RootsWithHead, config: QuantizeConfig) -> None:
     if model.config.quantization:
         raise InputError(
             "the model is quantized already",
@@ -152,7 +151,7 @@ def _check_source(model: RootsForCausalLM, config: QuantizeConfig) -> None:
             raise StageError(f"{name} holds NaN or infinite weights", remedy="The checkpoint is broken.")
 
 
-def _check_calibration(model: RootsForCausalLM, windows: PackedWindows, own: int) -> None:
+def _check_calibration(model: RootsWithHead, windows: PackedWindows, own: int) -> None:
     """Refuse fewer tokens than a matrix has inputs: compensation would know nothing but these."""
     widest = max(matrix.width for matrix in model.config.spec.matrices().values())
     count, block_size = windows.input_ids.shape
@@ -189,7 +188,7 @@ def _phases(config: QuantizeConfig, windows: PackedWindows, own_count: int) -> d
 
 
 def _planned(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     config: QuantizeConfig,
     products: Products,
@@ -213,7 +212,7 @@ def _planned(
 
 def plan_by_costs(
     config: QuantizeConfig,
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     usual: Format,
     scales: Mapping[str, Tensor],
     costs: Mapping[str, InputCost],
@@ -232,7 +231,7 @@ def plan_by_costs(
     return RoundingPlan(usual, scales, higher, sum(cost.loss for cost in rest), share)
 
 
-def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig) -> RootsForCausalLM:
+def assemble(model: RootsWithHead, rounded: Rounded, settings: QuantizeConfig) -> RootsWithHead:
     """Return a new model, in eval mode on the CPU, of the quantized tensors and the rest of the old one's."""
     config = copy.deepcopy(model.config)
     config.quantization = {
@@ -240,7 +239,7 @@ def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig
         "formats": dict(sorted(rounded.formats.items())),
         **({"cache": settings.cache} if settings.cache == "int8" else {}),
     }
-    quantized = cast(RootsForCausalLM, make_model(config).eval())
+    quantized: RootsWithHead = make_model(config).eval()
     if model.can_generate():
         quantized.generation_config = copy.deepcopy(model.generation_config)
     old = model.state_dict()
@@ -249,7 +248,7 @@ def assemble(model: RootsForCausalLM, rounded: Rounded, settings: QuantizeConfig
     return quantized
 
 
-def _check_result(model: RootsForCausalLM, quantized: RootsForCausalLM, rounded: Rounded) -> None:
+def _check_result(model: RootsWithHead, quantized: RootsWithHead, rounded: Rounded) -> None:
     """Make sure that what was planned is what was made."""
     modules = {name for name, module in quantized.named_modules() if isinstance(module, QuantizedWeight)}
     matrices = model.config.spec.matrices().keys()

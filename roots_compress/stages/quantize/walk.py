@@ -17,8 +17,8 @@ from roots_compress.calibration.activations import ResidualStream
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.attention import AttentionBlock
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import RootsLayer
-from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedLinear
 from roots_compress.progress import Place, track
 from roots_compress.stages.quantize.cache import observed_cache
@@ -63,7 +63,7 @@ class Rounded:
 
 @torch.no_grad()
 def round_layers(
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     config: QuantizeConfig,
     plan: RoundingPlan,

@@ -96,7 +96,7 @@ CUTS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_what_goes_by_predictions_goes_by_the_encoder_s(
     tmp_path: Path, kind: str, settings: dict[str, Any]
 ) -> None:
-    checkpoint = Checkpoint(tiny_encoder(kind), encoder_tokenizer())  # type: ignore[arg-type]
+    checkpoint = Checkpoint(tiny_encoder(kind), encoder_tokenizer())
     text = TextSplit(DOCUMENTS * 4, (), "tiny")
     pruned = run(tmp_path, checkpoint, text, **settings).checkpoint.model
     assert pruned.num_parameters() < checkpoint.model.num_parameters()
@@ -106,7 +106,7 @@ def test_what_goes_by_predictions_goes_by_the_encoder_s(
 
 def test_what_an_encoder_does_not_do_is_refused_by_its_key(tmp_path: Path) -> None:
     text = TextSplit(DOCUMENTS, (), "tiny")
-    classifier = Checkpoint(tiny_encoder("classification"), encoder_tokenizer())  # type: ignore[arg-type]
+    classifier = Checkpoint(tiny_encoder("classification"), encoder_tokenizer())
     with pytest.raises(InputError, match="decodes none") as caught:
         run(tmp_path, classifier, text, target=TargetConfig(decode_ms=1.0))
     assert caught.value.where == "target.decode_ms"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.configs.quantize import QuantizeConfig
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.stages.quantize.head import head_input, head_scale, round_head
 from roots_compress.stages.quantize.outliers import energy_scales, relative_error
 from roots_compress.stages.quantize.stage import assemble
@@ -30,7 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def outlying(gain: float = 40.0, **switches: Any) -> RootsForCausalLM:
+def outlying(gain: float = 40.0, **switches: Any) -> RootsWithHead:
     """Return a model, two channels of whose final norm are so many times as large as the others."""
     model = tiny_model(**switches)
     with torch.no_grad():
@@ -38,14 +38,14 @@ def outlying(gain: float = 40.0, **switches: Any) -> RootsForCausalLM:
     return model
 
 
-def passed(model: RootsForCausalLM) -> ResidualStream:
+def passed(model: RootsWithHead) -> ResidualStream:
     stream = ResidualStream(model, random_windows())
     for layer in model.model.layers:
         stream.advance(layer)
     return stream
 
 
-def with_head_rounded(model: RootsForCausalLM, scale_W: Tensor | None) -> RootsForCausalLM:
+def with_head_rounded(model: RootsWithHead, scale_W: Tensor | None) -> RootsWithHead:
     """Return the model with nothing rounded but the table and the head."""
     rounded = Rounded()
     round_head(model, passed(model), scale_W, GROUP, rounded)
@@ -53,7 +53,7 @@ def with_head_rounded(model: RootsForCausalLM, scale_W: Tensor | None) -> RootsF
 
 
 @torch.no_grad()
-def logits(model: RootsForCausalLM) -> Tensor:
+def logits(model: RootsWithHead) -> Tensor:
     result: Tensor = model(input_ids=tiny_tokens(2, 20)).logits
     return result
 
@@ -80,7 +80,7 @@ def test_the_model_stays_what_it_is(switches: dict[str, Any], folded: bool) -> N
 
 
 @torch.no_grad()
-def divergence(model: RootsForCausalLM, found: RootsForCausalLM) -> float:
+def divergence(model: RootsWithHead, found: RootsWithHead) -> float:
     """Return the mean Kullback-Leibler divergence on the text that scales are chosen on, plainly."""
     windows = random_windows()
     tokens = torch.from_numpy(windows.input_ids)

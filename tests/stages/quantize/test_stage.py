@@ -18,7 +18,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.evaluate.size import stored_bytes
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import StageContext, StageOutcome
@@ -56,12 +56,12 @@ def run(
 
 
 @torch.no_grad()
-def logits(model: RootsForCausalLM) -> Tensor:
+def logits(model: RootsWithHead) -> Tensor:
     out: Tensor = model(input_ids=tiny_tokens()).logits
     return out.float()
 
 
-def distance(model: RootsForCausalLM, other: RootsForCausalLM) -> float:
+def distance(model: RootsWithHead, other: RootsWithHead) -> float:
     """Return the root mean square of the difference between two models' logits, relative to the first's."""
     target = logits(model)
     return float(((logits(other) - target).square().mean() / target.square().mean()).sqrt())

@@ -44,7 +44,7 @@ def test_a_new_model_has_the_shape_asked_for() -> None:
     assert (config.hidden_size, config.num_hidden_layers, config.max_position_embeddings) == (32, 2, 64)
     assert [axis.units for sublayer in config.spec.layers[1] for axis in sublayer.op.axes()][-1] == 48
     assert config.bos_token_id == checkpoint.tokenizer.bos_token_id is not None
-    assert checkpoint.model.lm_head.weight is checkpoint.model.model.embed_tokens.weight  # type: ignore[union-attr]
+    assert checkpoint.model.lm_head.weight is checkpoint.model.model.embed_tokens.weight
 
 
 def test_a_new_model_follows_from_the_seed() -> None:

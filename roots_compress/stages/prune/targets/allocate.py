@@ -11,7 +11,7 @@ from rich.console import Console
 
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.data.windows import PackedWindows
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import Layer
 from roots_compress.progress import Phases, track_made
 from roots_compress.results import Json
@@ -49,7 +49,7 @@ class Allocation:
 def allocate(
     config: PruneConfig,
     plan: Plan,
-    model: RootsForCausalLM,
+    model: RootsWithHead,
     windows: PackedWindows,
     timer: DecodeTimer | None,
     *,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from rich.console import Console
@@ -21,7 +20,7 @@ from roots_compress.evaluate.speed import measure_speed
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
-from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.quantized import Format, QuantizedWeight
@@ -172,7 +171,7 @@ def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
 
 def _random_model(
     config: RootsConfig, settings: QuantizeConfig, part: Part, weight_format: Format, room: int
-) -> RootsForCausalLM:
+) -> RootsWithHead:
     """Return a model of this config, its matrices quantized and filled from a fixed seed."""
     spec = _part_spec(config.spec, part, room)
     matrices = spec.matrices()
@@ -189,7 +188,7 @@ def _random_model(
     }
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        model = cast(RootsForCausalLM, make_model(RootsConfig(spec=spec, quantization=quantization)).eval())
+        model: RootsWithHead = make_model(RootsConfig(spec=spec, quantization=quantization)).eval()
     for module in model.modules():
         if isinstance(module, QuantizedWeight):
             low, high = (-127, 128) if module.weight.dtype == torch.int8 else (1, 256)
