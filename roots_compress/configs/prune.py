@@ -57,7 +57,7 @@ class TargetConfig(Settings):
 
 
 class PruneConfig(StageSettings):
-    """Remove whole channels, heads and layers, then refit what follows them."""
+    """Remove whole channels, heads, experts and layers, then refit what follows them."""
 
     recipe_only: ClassVar[str] = "multiple_of calibration own_windows"
     kind: Literal["prune"] = "prune"

@@ -31,7 +31,7 @@ class WorkloadConfig(Settings):
 
 
 class QuantizeConfig(StageSettings):
-    """Store weights, and where it holds up compute, in fewer bits."""
+    """Store weights in fewer bits, and multiply in them where quality allows."""
 
     quantizes: ClassVar[bool] = True
     recipe_only: ClassVar[str] = (

@@ -87,7 +87,7 @@ class ArchitectureConfig(Settings):
 
 
 class TrainConfig(StageSettings):
-    """Pre-train a ROOTS model by plain cross-entropy: a new one, or a checkpoint further.
+    """Train a new ROOTS model, or a checkpoint further, by cross-entropy on text or labels.
 
     As the first stage of a recipe without `model` it makes a new model and tokenizer, which become the
     run's baseline; later, or with a `model`, it goes on training the model it is given.

@@ -52,7 +52,7 @@ def labelled_texts(
     texts = [each.text for each in chosen]
     rows = framed_texts(texts, tokenizer, longest, key=EVALUATED_LENGTH)
     return LabelledTexts(
-        **padded(rows, longest, texts, documents, tokenizer),
+        **vars(padded(rows, longest, texts, documents, tokenizer)),
         labels=np.array([each.label for each in chosen], dtype=np.int64),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def evaluation_texts(
         )
     chosen = evenly(paragraphs, limit)
     rows = framed_texts(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
-    return EvaluationTexts(**padded(rows, longest, chosen, documents, tokenizer))
+    return padded(rows, longest, chosen, documents, tokenizer)
 
 
 def framed_texts(
@@ -145,8 +145,8 @@ def padded(
     chosen: Sequence[str],
     documents: Sequence[Document],
     tokenizer: PreTrainedTokenizerFast,
-) -> dict[str, Any]:
-    """Return the fields of `EvaluationTexts`.
+) -> EvaluationTexts:
+    """Return texts, each padded to one length.
 
     Args:
         rows: the tokens of each text.
@@ -159,11 +159,11 @@ def padded(
     mask = np.zeros_like(input_ids)
     for row, ids in enumerate(rows):
         input_ids[row, : len(ids)], mask[row, : len(ids)] = ids, 1
-    return {
-        "input_ids": input_ids,
-        "bos": bool(opening_ids(tokenizer)),
-        "text_bytes": sum(len(text.encode()) for text in chosen),
-        "text_sha256": text_sha256(documents),
-        "tokenizer_sha256": tokenizer_sha256(tokenizer),
-        "mask": mask,
-    }
+    return EvaluationTexts(
+        input_ids=input_ids,
+        bos=bool(opening_ids(tokenizer)),
+        text_bytes=sum(len(text.encode()) for text in chosen),
+        text_sha256=text_sha256(documents),
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        mask=mask,
+    )

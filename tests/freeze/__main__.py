@@ -6,7 +6,7 @@
 
 A record is made with one thread; two records compare only if they are of one machine. `--model NAME=PATH`
 adds a model that is on disk already, such as SmolLM2's GGUF file, whose width wants `--windows 80`; `--only
-NAME` takes single models.
+NAME` takes single models, and `--stage NAME` single stages (by their names in `record.STAGES`).
 `compare` ends with 1 where numbers differ. Where only names differ, it lists them and ends with 0. A model
 takes about 45 seconds of one core.
 """
@@ -34,6 +34,7 @@ def main() -> int:
     recorder.add_argument("out", type=Path)
     recorder.add_argument("--model", action="append", default=[], metavar="NAME=PATH")
     recorder.add_argument("--only", action="append", default=[], metavar="NAME")
+    recorder.add_argument("--stage", action="append", default=[], choices=STAGES, metavar="NAME")
     recorder.add_argument("--windows", type=int, help="of calibration text; more for a model of real width")
     comparer = actions.add_parser("compare")
     comparer.add_argument("old", type=Path)
@@ -47,7 +48,8 @@ def main() -> int:
         models |= {name: Path(path) for name, _, path in (given.partition("=") for given in asked.model)}
         wanted = {name: path for name, path in models.items() if not asked.only or name in asked.only}
         with tempfile.TemporaryDirectory() as work:
-            made = record(wanted, asked.folder / "text", Path(work), calibrated(STAGES, asked.windows))
+            stages = {name: STAGES[name] for name in asked.stage or STAGES}
+            made = record(wanted, asked.folder / "text", Path(work), calibrated(stages, asked.windows))
         asked.out.write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return 0
     numbers, names = differences(

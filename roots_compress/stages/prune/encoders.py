@@ -19,7 +19,7 @@ def adapted(config: PruneConfig, spec: ModelSpec) -> PruneConfig:
         return config
     if config.target is not None and config.target.decode_ms is not None:
         raise InputError(
-            "is the time of a decoded token, and the model decodes none",
+            "decode_ms is the time of a decoded token, and the model decodes none",
             where=Key("target", "decode_ms"),
             remedy=Text("Give ", Key("target", "parameters"), " or ", Key("target", "bytes"), "."),
         )
@@ -32,7 +32,7 @@ def adapted(config: PruneConfig, spec: ModelSpec) -> PruneConfig:
         ):
             if asked:
                 raise InputError(
-                    "goes by predictions, and the model makes none: it gives each text a vector",
+                    f"{key} needs predictions, and the model makes none: it gives each text a vector",
                     where=Key(key),
                     remedy="Leave it out.",
                 )

@@ -204,13 +204,7 @@ def output_fishers(model: RootsWithHead, windows: PackedWindows, *, device: str)
 
 def judged_modules(spec: ModelSpec) -> dict[Place, str]:
     """Return what gives the output of each block that can be cut: its projection, or the block itself."""
-    return {
-        place: full_name(place, op.projection)
-        if op.projection
-        else f"model.layers.{place.layer}.{place.name}"
-        for place, op in spec.blocks()
-        if op.axes()
-    }
+    return {place: full_name(place, op.projection) for place, op in spec.blocks() if op.axes()}
 
 
 @torch.no_grad()

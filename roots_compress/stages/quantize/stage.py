@@ -18,7 +18,6 @@ from roots_compress.evaluate.size import stored_bytes
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import require_fusible
-from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.quantized import Format, QuantizedWeight
 from roots_compress.models.spec import HEAD
 from roots_compress.progress import Phases, Place
@@ -129,7 +128,7 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
 
 def own_windows(config: QuantizeConfig, model: RootsWithHead) -> int:
     """Return how many windows of calibration text the model is to write; none where it is not for that."""
-    return config.own_windows if isinstance(model.config.spec.head, LmHead) else 0
+    return config.own_windows if task_of_model(model).writes else 0
 
 
 def _check_source(model: RootsWithHead, config: QuantizeConfig) -> None:
