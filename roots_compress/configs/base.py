@@ -79,9 +79,10 @@ class Settings(BaseModel):
 
     def from_folder(self, folder: Path) -> Self:
         """Return the settings with their relative paths starting from a folder."""
-        return self.model_copy(
-            update={key: _from_folder(folder, getattr(self, key)) for key in type(self).model_fields}
-        )
+        fields = {key: getattr(self, key) for key in type(self).model_fields}
+        placed = {key: _from_folder(folder, value) for key, value in fields.items()}
+        # The rest is left alone: what was not given is still known as such (`model_fields_set`).
+        return self.model_copy(update={key: new for key, new in placed.items() if new != fields[key]})
 
 
 def _from_folder(folder: Path, value: Any) -> Any:

@@ -52,6 +52,7 @@ def evaluate_artifact(
     threads = evaluation.threads or default_threads()
     task, engine, tokenizer = _open(path, threads)
     longest = engine.max_context
+    evaluation = evaluation.fitted(longest)
     if task.tokens_read(evaluation.block_size) > longest:
         raise InputError(
             f"windows of {evaluation.block_size} tokens do not fit its context of {longest}",

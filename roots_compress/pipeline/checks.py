@@ -28,8 +28,11 @@ from roots_compress.stages.base import ModelInfo
 from roots_compress.stages.registry import stage_of
 
 
-def check_chain(recipe: Recipe, info: ModelInfo) -> None:
+def check_chain(recipe: Recipe, info: ModelInfo) -> Recipe:
     """Ask every stage, in their order, whether it can be carried out on what the one before it makes.
+
+    Returns:
+        The recipe, its windows fitted to all these models where their length was not given.
 
     Raises:
         InputError: a stage does not suit its model, windows are longer than a context, or a teacher is asked
@@ -58,6 +61,7 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> None:
         along[index + 1] = made.limits.max_context or first
         info = info if chosen else made
     _check_contexts(recipe, along)
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.fitted(min(along))})
 
 
 def _check_contexts(recipe: Recipe, contexts: Sequence[int]) -> None:

@@ -62,7 +62,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     check_cache_folders(recipe, folder)
     info = _first_model(recipe)
     _check_gates(recipe, info.task)
-    check_chain(recipe, info)
+    recipe = check_chain(recipe, info)
     if _may_lack_device(recipe):
         _resolve_device(recipe)
     text = load_text(recipe.data, seed=recipe.seed, labels=info.labels)

@@ -265,7 +265,7 @@ OPTION_FAULTS = [
     ("quantize {models}/good --serve-on avx3", "--serve-on"),
     ("quantize {models}/good --device tpu", "--device ... 'tpu'"),
     ("quantize {models}/good --int9", "--int9"),
-    ("quantize {models}/good", "--block-size: is 512 tokens ... 128"),
+    ("quantize {models}/good --block-size 512", "--block-size: is 512 tokens ... 128"),
     ("train {models}/good --layers 3", "--layers: would have no effect"),
     ("generate {models}/good -p x --threads 99999", "--threads"),
     ("bench {models}/good --context 0", "--context"),
@@ -381,7 +381,7 @@ PLACE_FAULTS = [
     ("eval {texts}/short.txt", "not in GGUF format"),
     ("eval {models}/short-context --data nothere", "--data: ... nothere' does not exist"),
     ("eval {texts}/void", "without config.json"),
-    ("eval {models}/good", "--block-size: is 512 tokens ... 128"),
+    ("eval {models}/good --block-size 512", "--block-size: is 512 tokens ... 128"),
     ("eval {models}/good --block-size 32 --data {texts}/latin.txt", "not UTF-8"),
     ("bench absent", "there is no such folder"),
     ("bench {models}/good {models}/good", "named twice"),
@@ -484,7 +484,7 @@ def test_what_needs_no_weights_is_refused_in_under_5_seconds(
         f"quantize {{models}}/good {ON_TEXT} --run {{texts}}/prose",
         f"quantize {{models}}/good {ON_TEXT} --int8-cache",
         "quantize {models}/good --block-size 32 --data {texts}/latin.txt",
-        "eval {models}/good",
+        "eval {models}/good --block-size 512",
     )
     arguments = [command.format(models=models, texts=texts) for command in commands]
     # Processor time, which unlike the clock does not depend on what else the machine is doing.

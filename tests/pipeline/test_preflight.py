@@ -26,9 +26,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prepared(folder: Path, **keys: Any) -> None:
+def prepared(folder: Path, **keys: Any) -> Recipe:
     fields = {"data": {"train": [str(folder / "text.txt")]}, "evaluation": {"block_size": 32}, **keys}
-    prepare(Recipe.model_validate({"name": "t", **fields}), folder / "run")
+    recipe = Recipe.model_validate({"name": "t", **fields}).from_folder(folder)
+    return prepare(recipe, folder / "run").recipe
 
 
 def distilled(folder: Path, student: str) -> dict[str, Any]:
@@ -45,6 +46,15 @@ def test_a_model_is_asked_as_it_is_before_the_stage(folder: Path) -> None:
     prepared(folder, model=str(folder / "fusible"), stages=[{"kind": "prune"}, CACHED])
     with pytest.raises(InputError, match="cannot be cached in int8"):
         prepared(folder, model=str(folder / "fusible"), stages=[distilled(folder, "other"), CACHED])
+
+
+def test_windows_fit_into_the_shortest_context_unless_their_length_is_given(folder: Path) -> None:
+    save_checkpoint(tiny_checkpoint(layers=FUSIBLE, max_position_embeddings=64), folder / "short")
+    model = str(folder / "fusible")  # Of 128 tokens; windows have 512 by default.
+    for stages, fitted in (([], 128), ([distilled(folder, "short")], 64)):
+        assert prepared(folder, model=model, stages=stages, evaluation={}).evaluation.block_size == fitted
+        with pytest.raises(InputError, match="is 129 tokens, but the model's context"):
+            prepared(folder, model=model, stages=stages, evaluation={"block_size": 129})
 
 
 def test_a_model_from_scratch_is_known_from_the_recipe(folder: Path) -> None:

@@ -248,7 +248,8 @@ def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Lo
         recipe: what is to be done.
         contexts: the longest context of the model before the first stage, and after each of `placed_stages`.
     """
-    shortest, evaluation = min(contexts), recipe.evaluation
+    shortest = min(contexts)
+    evaluation = recipe.evaluation.fitted(shortest)
     if evaluation.block_size > shortest:
         yield ("evaluation", "block_size"), _too_long(evaluation.block_size, shortest)
     if evaluation.decode_tokens >= shortest:
