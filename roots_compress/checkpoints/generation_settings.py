@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from transformers import PreTrainedTokenizerFast
@@ -36,7 +36,7 @@ class GenerationSettings(LogitSettings):
     typical_p: float | None = None
     epsilon_cutoff: float | None = None
     eta_cutoff: float | None = None
-    num_beams: int | None = None
+    num_beams: Annotated[int, Field(ge=1)] | None = None
     num_return_sequences: int | None = None
     early_stopping: bool | Literal["never"] | None = None
     length_penalty: float | None = None
@@ -60,7 +60,6 @@ CARRIED = frozenset(field.alias or name for name, field in GenerationSettings.mo
 
 
 NOT_DONE: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1,),
     "encoder_repetition_penalty": (1,),
     "encoder_no_repeat_ngram_size": (0,),
     "guidance_scale": (1,),

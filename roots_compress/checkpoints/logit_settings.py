@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
@@ -46,7 +46,7 @@ class LogitSettings(BaseModel):
     """Tokens that do not come first."""
 
     @classmethod
-    def read(cls, document: Mapping[str, Any], where: Path) -> LogitSettings:
+    def read(cls, document: Mapping[str, Any], where: Path) -> Self:
         """Return the settings that a generation_config.json names.
 
         Raises:

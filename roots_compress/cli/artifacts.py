@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -227,6 +228,19 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option("--top-p", help="Sample within this probability mass.")
     ] = None,
+    beams: Annotated[
+        int | None,
+        typer.Option(
+            "--beams",
+            min=1,
+            help="Texts continued side by side, of which the likeliest is written. Default: as the folder's "
+            "generation_config.json asks, or 1.",
+        ),
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option("--length-penalty", help="With beams: above 0 favours longer texts. Default: 1."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help=THREADS_HELP)
@@ -243,10 +257,17 @@ def generate(
         raise InputError(
             f"must be above 0 and at most 1, not {top_p}", where="--top-p", remedy="Give a value such as 0.9."
         )
+    if beams is not None and beams > 1 and temperature:
+        raise InputError(
+            "beams search for the likeliest text, and a temperature draws one",
+            where="--beams",
+            remedy="Leave one of the two out.",
+        )
     if not prompt:
         raise InputError("the prompt is empty", remedy="Give it some text: --prompt 'Once upon a time'")
     prompt = _typed_text(prompt, "--prompt")
     from roots_compress.checkpoints.tokenizer import check_vocabulary
+    from roots_compress.runtime.beams import Beams
     from roots_compress.runtime.onnx_engine import OnnxEngine
     from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
     from roots_compress.system.threads import default_threads
@@ -257,6 +278,11 @@ def generate(
     if engine.caution is not None:
         tell(engine.caution)
     wishes = load_wishes(graph, tokenizer, engine.vocab_size)
+    search = wishes.beams if beams is None else replace(wishes.beams or Beams(), count=beams)
+    if search is not None and length_penalty is not None:
+        search = replace(search, length_penalty=length_penalty)
+    if temperature or (search is not None and search.count == 1):
+        search = None
     for wish in wishes.not_done:
         tell(f"not done: generation_config.json asks for {wish}, which would change the text")
     pieces = stream_text(
@@ -269,6 +295,7 @@ def generate(
         top_p=top_p,
         stop_tokens=wishes.stop_tokens,
         settings=wishes.settings,
+        beams=search,
         seed=seed,
     )
     write_pieces(chain([prompt], pieces, ["\n"]))

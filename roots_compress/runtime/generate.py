@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.errors import InputError
-from roots_compress.runtime.logits import adjusted
+from roots_compress.runtime.logits import UNCHANGED, adjusted_rows
 from roots_compress.runtime.prompts import advance, check_context, check_finite, check_prompt, left_pad
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
 LEAST_TEMPERATURE = 1e-6
 """Logits divided by less might overflow; the likeliest token is drawn long before."""
-UNCHANGED = LogitSettings()
-"""Logits as the model gives them."""
 
 
 def generate(
@@ -75,23 +73,15 @@ def generate(
     check_context(model, input_ids.shape[1] + max_new_tokens - 1)
     generator = np.random.default_rng(seed)
 
-    def changed(logits_BV: Logits) -> Logits:
-        return np.stack(
-            [
-                adjusted(
-                    logits_V,
-                    row,
-                    settings,
-                    prompt_length=len(prompt),
-                    max_length=len(prompt) + max_new_tokens,
-                    stop_tokens=stop_tokens,
-                )
-                for logits_V, row, prompt in zip(logits_BV, rows, prompts, strict=True)
-            ]
-        )
-
     def choose(logits_BV: Logits) -> Tokens:
-        logits_BV = logits_BV if settings == UNCHANGED else changed(logits_BV)
+        logits_BV = adjusted_rows(
+            logits_BV,
+            rows,
+            settings,
+            prompt_lengths=[len(prompt) for prompt in prompts],
+            max_new_tokens=max_new_tokens,
+            stop_tokens=stop_tokens,
+        )
         if temperature == 0:
             likeliest_B: Tokens = logits_BV.argmax(axis=-1)
             return likeliest_B

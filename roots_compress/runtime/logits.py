@@ -3,7 +3,7 @@
 The settings, their meaning and their order are those of transformers' `generate`, so that the same
 generation_config.json gives the same text.
 
-Shape legend: V vocabulary.
+Shape legend: B batch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,6 +19,35 @@ from roots_compress.runtime.protocol import Logits
 
 Ids = NDArray[np.int64]
 Biases = Iterable[tuple[Sequence[int], float]]
+UNCHANGED = LogitSettings()
+"""Logits as the model gives them."""
+
+
+def adjusted_rows(
+    logits_BV: Logits,
+    rows: Sequence[Sequence[int]],
+    settings: LogitSettings,
+    *,
+    prompt_lengths: Sequence[int],
+    max_new_tokens: int,
+    stop_tokens: Collection[int],
+) -> Logits:
+    """Return the logits of each row's next token as the settings change them; see `adjusted`."""
+    if settings == UNCHANGED:
+        return logits_BV
+    return np.stack(
+        [
+            adjusted(
+                logits_V,
+                row,
+                settings,
+                prompt_length=length,
+                max_length=length + max_new_tokens,
+                stop_tokens=stop_tokens,
+            )
+            for logits_V, row, length in zip(logits_BV, rows, prompt_lengths, strict=True)
+        ]
+    )
 
 
 def adjusted(

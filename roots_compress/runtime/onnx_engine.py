@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from roots_compress.runtime.decoder_graph import (
     ELEMENT_TYPES,
@@ -183,6 +184,15 @@ class OnnxEngine:
         buffer = np.empty((len(input_ids), 1, self.vocab_size), dtype=self._logits_dtype)
         cache = self._run(input_ids, mask, cache, buffer)
         return Step(buffer[:, -1].astype(np.float32, copy=False), cache)
+
+    def reordered(self, cache: object, rows: NDArray[np.int64]) -> OnnxCache:
+        """Return a cache of other rows; see `BeamModel.reordered`."""
+        assert isinstance(cache, OnnxCache)
+        if np.array_equal(rows, np.arange(len(cache.attention_mask))):
+            return cache
+        values = (np.ascontiguousarray(value.numpy()[rows]) for value in cache.keys_values)
+        moved = tuple(ort.OrtValue.ortvalue_from_numpy(value, self._device) for value in values)
+        return OnnxCache(moved, cache.attention_mask[rows])
 
     def _empty_cache(self, batch: int) -> OnnxCache:
         values = tuple(

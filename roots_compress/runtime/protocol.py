@@ -57,3 +57,11 @@ class LanguageModel(Served, Protocol):
     def decode(self, token_ids: Tokens, cache: object) -> Step:
         """Append one token per row, `(B,)`; the cache passed in must not be used again."""
         ...
+
+
+class BeamModel(LanguageModel, Protocol):
+    """A language model whose cache can go on with other rows, as beam search needs it."""
+
+    def reordered(self, cache: object, rows: NDArray[np.int64]) -> object:
+        """Return a cache whose row i is row `rows[i]` of another, which must not be used again."""
+        ...

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.checkpoints.generation_settings import NOT_DONE, folder_stop_ids, generation_document
+from roots_compress.checkpoints.generation_settings import (
+    NOT_DONE,
+    GenerationSettings,
+    folder_stop_ids,
+    generation_document,
+)
 from roots_compress.checkpoints.inspect import TOKENIZER
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.checkpoints.tokenizer import load_tokenizer_beside
 from roots_compress.data.special_tokens import opened, stop_ids
 from roots_compress.errors import InputError
-from roots_compress.runtime.generate import UNCHANGED, generate
+from roots_compress.runtime.beams import Beams, beam_search
+from roots_compress.runtime.generate import generate
 from roots_compress.runtime.graph_folder import find_graph
-from roots_compress.runtime.protocol import LanguageModel
+from roots_compress.runtime.logits import UNCHANGED
+from roots_compress.runtime.protocol import BeamModel
 from roots_compress.runtime.session import EXPORT_AGAIN
 from roots_compress.runtime.text_stream import TextStream
 
@@ -43,8 +51,10 @@ class Wishes:
     """Ids that end a text."""
     settings: LogitSettings
     """What is done to logits."""
+    beams: Beams | None
+    """How a likeliest text is searched for; None where the likeliest token is taken each time."""
     not_done: tuple[str, ...]
-    """What else would change the likeliest text, and only other runtimes do: `num_beams: 4`."""
+    """What else would change the likeliest text, and only other runtimes do: `guidance_scale: 4`."""
 
 
 def load_wishes(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Wishes:
@@ -55,6 +65,7 @@ def load_wishes(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
     """
     home = find_graph(folder).parent
     document, path = generation_document(home)
+    asked = GenerationSettings.read(document, path)
     settings = LogitSettings.read(document, path)
     settings.require_vocabulary(vocab_size, path)
     not_done = (
@@ -62,11 +73,21 @@ def load_wishes(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: in
         for key, idle in NOT_DONE.items()
         if document.get(key) not in (None, *idle)
     )
-    return Wishes(folder_stop_ids(home, tokenizer, vocab_size), settings, tuple(not_done))
+    stops = folder_stop_ids(home, tokenizer, vocab_size)
+    return Wishes(stops, settings, _beams(asked), tuple(not_done))
+
+
+def _beams(settings: GenerationSettings) -> Beams | None:
+    """Return the search that settings ask for."""
+    if (settings.num_beams or 1) == 1:
+        return None
+    asked = {"length_penalty": settings.length_penalty, "early_stopping": settings.early_stopping}
+    given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    return Beams(settings.num_beams or 1, **given)
 
 
 def stream_text(
-    model: LanguageModel,
+    model: BeamModel,
     tokenizer: PreTrainedTokenizerFast,
     prompt: str,
     *,
@@ -76,6 +97,7 @@ def stream_text(
     top_p: float | None = None,
     stop_tokens: Collection[int] | None = None,
     settings: LogitSettings = UNCHANGED,
+    beams: Beams | None = None,
     seed: int = 0,
 ) -> Iterator[str]:
     """Continue a prompt, yielding text as soon as no further token can change it.
@@ -84,7 +106,8 @@ def stream_text(
     tokens that the prompt spells out, as a chat template does, are read as such; BOS is put before it where
     the tokenizer adds one and the prompt does not spell it. Generation ends at `stop_tokens`, by default the
     tokenizer's EOS; they are not part of the text. Without `max_new_tokens` it ends after 64, or where the
-    context does. The other arguments and errors are those of `generate`.
+    context does. With `beams` the text is searched for, and comes as a whole. The other arguments and errors
+    are those of `generate` and of `beam_search`.
     """
     tokens = opened(tokenizer.encode(prompt, add_special_tokens=False), tokenizer)
     if stop_tokens is None:
@@ -92,17 +115,23 @@ def stream_text(
     if max_new_tokens is None:
         # A prompt as long as the context, or longer, is for `generate` to take or to refuse.
         max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, model.max_context - len(tokens) + 1))
-    steps = generate(
-        model,
-        [tokens],
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        stop_tokens=stop_tokens,
-        settings=settings,
-        seed=seed,
-    )
+    if beams is not None:
+        found = beam_search(
+            model, tokens, beams, max_new_tokens=max_new_tokens, stop_tokens=stop_tokens, settings=settings
+        )
+        steps: Iterator[Sequence[int | None]] = ([token] for token in found)
+    else:
+        steps = generate(
+            model,
+            [tokens],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop_tokens=stop_tokens,
+            settings=settings,
+            seed=seed,
+        )
 
     def pieces() -> Iterator[str]:
         stream = TextStream(tokenizer, tokens)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
@@ -58,6 +60,15 @@ class TorchEngine:
         if mask is not None:
             mask = torch.cat((mask, mask.new_ones((mask.shape[0], 1))), dim=1)
         return self._step(self._tensor(token_ids)[:, None], TorchCache(cache.keys_values, mask))
+
+    @torch.inference_mode()
+    def reordered(self, cache: object, rows: NDArray[np.int64]) -> TorchCache:
+        """Return a cache of other rows; see `BeamModel.reordered`."""
+        assert isinstance(cache, TorchCache)
+        row_N: Any = self._tensor(rows)  # transformers asks for a type that no function returns.
+        cache.keys_values.reorder_cache(row_N)
+        mask = cache.attention_mask
+        return TorchCache(cache.keys_values, None if mask is None else mask[row_N])
 
     def _step(self, input_ids: Tensor, cache: TorchCache) -> Step:
         output = self._model(

@@ -150,12 +150,12 @@ def test_a_checkpoint_is_not_taken_for_a_missing_graph(graph: Path, tmp_path: Pa
 
 
 def test_what_only_other_runtimes_do_is_said(graph: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(graph, tmp_path / "beams")
+    folder = shutil.copytree(graph, tmp_path / "guided")
     path = folder / "generation_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "num_beams": 4}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "guidance_scale": 4}))
     result = CliRunner().invoke(app, ["generate", str(folder), "-p", "The", "--max-new-tokens", "2"])
     assert result.exit_code == 0
-    assert "generation_config.json asks for num_beams: 4" in result.stderr
+    assert "generation_config.json asks for guidance_scale: 4" in result.stderr
     path.write_text(json.dumps({"repetition_penalty": "high"}))
     code, output = generate(folder, "-p", "The")
     assert code == 2

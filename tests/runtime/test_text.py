@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.data.special_tokens import open_with_nothing
 from roots_compress.errors import InputError
+from roots_compress.runtime.beams import Beams
 from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
 from tests.runtime.tokenizer_kinds import KINDS
 from tests.runtime.transformers_text import Ours, Theirs
@@ -111,7 +112,8 @@ def test_other_runtimes_are_told_and_what_only_they_do_is_named(tmp_path: Path) 
     assert wanted.items() <= kept.items()
     genai = json.loads((tmp_path / "ours" / "genai_config.json").read_text())
     assert genai["search"]["repetition_penalty"] == 1.4
-    assert ours.wishes.not_done == ("num_beams: 3", "stop_strings: ['\\n\\n']")
+    assert ours.wishes.not_done == ("stop_strings: ['\\n\\n']",)
+    assert ours.wishes.beams == Beams(3)
 
 
 def test_a_setting_that_is_none_is_refused_by_its_file(tmp_path: Path) -> None:
