@@ -15,6 +15,7 @@ from roots_compress.configs.export import ExportConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.evaluation import evaluation_windows
+from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.evaluate.size import count_parameters
 from roots_compress.export.exporter import export_checkpoint
@@ -33,7 +34,7 @@ def read_texts(
     texts: dict[str, Sequence[Document]] = {"held-out text": split.held_out}
     if other:
         texts["other text"] = [
-            document for path in other for document in read_documents(path, data.text_column)
+            document for path in other for document in read_documents(path, PlainTexts(data.text_column))
         ]
     return split, texts
 

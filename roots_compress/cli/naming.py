@@ -46,7 +46,10 @@ class Names:
         def name(key: Key) -> str:
             keys = tuple(part for part in key.path if isinstance(part, str))
             if keys[:1] != ("stages",):
-                return self._run.get(keys, f"{'.'.join(keys)} (of a recipe)")
+                group = self._run.get(keys[:-1])
+                return self._run.get(
+                    keys, f"{group} {keys[-1]}" if group else f"{'.'.join(keys)} (of a recipe)"
+                )
             of_verb = last_stage is None or key.path[1:2] in ((), (last_stage,))
             return self._of_stage(keys[1:], key.value) if of_verb else key
 

@@ -84,6 +84,8 @@ def _parameter(option: FieldOption) -> Parameter:
         kind = bool
     elif kind is bool:
         name = f"{name}/{name.replace('--', '--no-', 1)}"
+    elif option.by_name:
+        kind, shown = str, f"NAME={option.by_name}"
     elif option.choices:
         kind, shown = str, f"<{'|'.join(map(str, option.choices))}>"
     elif option.parts:
@@ -106,6 +108,8 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
         return option.value
     if option.choices:
         return next((choice for choice in option.choices if str(choice) == value), value)
+    if option.by_name:
+        return dict(_named(option, each) for each in value)
     if isinstance(value, list):
         return [_as_in_a_recipe(option, each) for each in value]
     if isinstance(value, Path):
@@ -120,3 +124,19 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
             )
         return {key: int(part) for key, part in zip(keys, parts, strict=True)}
     return value
+
+
+def _named(option: FieldOption, typed: str) -> tuple[str, str]:
+    """Return name and value of `prompt=question`.
+
+    Raises:
+        InputError: it has another form.
+    """
+    name, equals, value = typed.partition("=")
+    if not (name and equals and value):
+        raise InputError(
+            f"{typed[:60]!r} is not of the form NAME={option.by_name}",
+            where=option.name,
+            remedy=f"Names are: {', '.join(option.type.model_fields)}.",
+        )
+    return name, value

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt, Settings
 from roots_compress.configs.options import Option
+
+RecordKind = Literal["text", "labels", "pairs", "instructions"]
+"""What each record of the data holds: a text, a text and its label, a source and a target, or turns."""
+
+
+class FieldsConfig(Settings):
+    """Columns or keys that hold the texts of a record, where they have names that are not known.
+
+    One within an object is written with dots: `translation.de`.
+    """
+
+    source: str | None = None
+    """Of pairs: the text that is read."""
+    target: str | None = None
+    """Of pairs: the text that it is to become."""
+    prompt: str | None = None
+    """Of instructions: what is asked."""
+    response: str | None = None
+    """Of instructions: what is to be answered."""
+    context: str | None = None
+    """Of instructions: what the prompt is about; it follows the prompt after a blank line."""
+    system: str | None = None
+    """Of instructions: what is said before the conversation."""
+    messages: str | None = None
+    """Of instructions: a list of messages, each with a role and its content."""
 
 
 class DataConfig(Settings):
@@ -23,6 +48,9 @@ class DataConfig(Settings):
     """The column or key that holds the text in CSV, JSON and Parquet files."""
     label_column: str = "label"
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
+    fields: Annotated[FieldsConfig, Option("--field", by_name="COLUMN")] = FieldsConfig()
+    """Columns or keys that hold the texts of pairs (source, target) and of instructions (prompt, response,
+    context, system, messages), where their names are not known: `prompt: question`."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Fraction of the documents held out where `eval` names no files."""
 

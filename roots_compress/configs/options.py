@@ -28,6 +28,8 @@ class Option:
     sets: tuple[str, ...] = ()
     """Of a field that is a group: the one key in it that the option sets. Without it, all of them with colons
     between, `512:128`."""
+    by_name: str | None = None
+    """Of a group whose keys the option sets one by one, `--field prompt=question`: what a value is."""
     help: str | None = None
     """In place of what is written under the field."""
 
@@ -46,23 +48,25 @@ class FieldOption:
     description: str
     value: Any = None
     """Of a flag: what it sets."""
+    by_name: str | None = None
+    """Of a group whose keys are set one by one, `prompt=question`: what a value is."""
 
     @property
     def type(self) -> Any:
         """The type of one value that is typed: a plain one, or a group of settings."""
         kind = alternatives(self.annotation)[0]
-        return alternatives(get_args(kind)[0])[0] if self.is_list else kind
+        return alternatives(get_args(kind)[0])[0] if get_origin(kind) is tuple else kind
 
     @property
     def parts(self) -> list[str]:
         """The keys of a group that is typed as a whole, `512:128`."""
-        kind = self.type
+        kind = None if self.by_name else self.type
         return [*kind.model_fields] if isinstance(kind, type) and issubclass(kind, Settings) else []
 
     @property
     def is_list(self) -> bool:
         """Whether it may be typed again and again."""
-        return get_origin(alternatives(self.annotation)[0]) is tuple
+        return self.by_name is not None or get_origin(alternatives(self.annotation)[0]) is tuple
 
     @property
     def choices(self) -> list[Any]:
@@ -75,7 +79,7 @@ class FieldOption:
         words = [*self.description.split(), *(["Repeatable."] if self.is_list else [])]
         if self.value is not None:
             words += ["The default."] if self.value == self.default else []
-        elif self.default not in (None, ()):
+        elif self.default not in (None, ()) and not self.by_name:
             words.append(f"Default: {self.default_text}.")
         return " ".join(words)
 
@@ -118,6 +122,7 @@ def options_of(group: type[Settings], way: Location = (), default: Any = None) -
                 its_default,
                 option.help or descriptions(group)[name],
                 option.value,
+                option.by_name,
             )
 
 

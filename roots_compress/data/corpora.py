@@ -11,14 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from roots_compress.configs.data import DataConfig
+from roots_compress.configs.data import DataConfig, RecordKind
 from roots_compress.data.builtin import DESCRIPTION, builtin_documents
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.fingerprint import content_key, without_repeats
 from roots_compress.data.sources.files import SUFFIXES
 from roots_compress.data.sources.folders import Listing, first_names, list_folder
-from roots_compress.data.sources.labels import Labels
+from roots_compress.data.sources.kinds import records_of
 from roots_compress.data.sources.readers import read_documents
+from roots_compress.data.sources.records import Records
 from roots_compress.errors import InputError, Text, printable, recipe_key
 from roots_compress.io.atomic import real_path
 
@@ -26,7 +27,9 @@ from roots_compress.io.atomic import real_path
 BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")
 
 
-def load_text(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) -> TextSplit:
+def load_text(
+    config: DataConfig, *, seed: int, kind: RecordKind = "text", labels: Sequence[str] = ()
+) -> TextSplit:
     """Read the text a run trains on, and hold out what it is judged by.
 
     Without `config.train` the built-in corpus is read. With `config.eval`, those files are held out whole;
@@ -36,21 +39,23 @@ def load_text(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) -> T
     Args:
         config: the settings.
         seed: draws what is held out.
-        labels: names of the labels of which each text must have one; without any, texts have none.
+        kind: what each record holds.
+        labels: names of the labels, where each text must have one.
 
     Raises:
         InputError: a file cannot be read, holds no text, or is named twice; held-out documents stand in the
-            training text as well; or the label of a text is missing or is none of these.
+            training text as well; or a record does not hold what its kind asks for.
     """
+    records = records_of(kind, config, labels)
     _refuse_repeated_paths([*config.train, *config.eval])
     if config.train:
-        found, name = _read_paths(config, "train", labels)
+        found, name = _read_paths(config, "train", records)
         documents = [document for part in found for document in part]
         train = without_repeats(documents)
         repeats = len(documents) - len(train)
         name += f" without {repeats:,} repeated documents" if repeats else ""
-    elif labels:
-        raise _without_labels(config, "train")
+    elif records.texts_of_files is not None:
+        raise _unsuited(records, "train")
     else:
         train, name = builtin_documents(), DESCRIPTION
     if labels and len({document.label for document in train}) == 1:
@@ -61,9 +66,9 @@ def load_text(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) -> T
             remedy="Give texts of two labels or more.",
         )
     if config.eval:
-        held_out, names = _separate_documents(config, train, labels)
+        held_out, names = _separate_documents(config, train, records)
         origin = f"from {names}"
-    elif len(train) == 1 and not labels:
+    elif len(train) == 1:
         train, held_out = _cut_in_two(train[0], config)
         origin = "the end of the one document there is"
     else:
@@ -72,34 +77,36 @@ def load_text(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) -> T
     return TextSplit(train, held_out, f"{name}: {_amount(train)}; held out: {_amount(held_out)}, {origin}")
 
 
-def load_held_out(config: DataConfig, *, seed: int, labels: Sequence[str] = ()) -> TextSplit:
+def load_held_out(
+    config: DataConfig, *, seed: int, kind: RecordKind = "text", labels: Sequence[str] = ()
+) -> TextSplit:
     """Read the text that a model is measured on and not trained on: with `config.eval`, nothing else is read.
 
     Raises:
         InputError: as `load_text` does.
     """
+    records = records_of(kind, config, labels)
     if not config.eval:
-        if labels and not config.train:
+        if records.texts_of_files is not None and not config.train:
             # Of the files in `train` a part would be read.
-            raise _without_labels(config, "eval")
-        return load_text(config, seed=seed, labels=labels)
+            raise _unsuited(records, "eval")
+        return load_text(config, seed=seed, kind=kind, labels=labels)
     _refuse_repeated_paths(config.eval)
-    held_out, names = _separate_documents(config, (), labels)
+    held_out, names = _separate_documents(config, (), records)
     return TextSplit((), held_out, f"{names}: {_amount(held_out)}")
 
 
-def _without_labels(config: DataConfig, key: Literal["train", "eval"]) -> InputError:
-    """Return the error of a run for labels without files; `key` is where they are to be named."""
+def _unsuited(records: Records, key: Literal["train", "eval"]) -> InputError:
+    """Return the error of a run without files of its records; `key` is where they are to be named."""
     return InputError(
-        "the built-in corpus has no labels, and a classifier's texts need one each",
+        f"the built-in corpus {records.texts_of_files}",
         where=recipe_key("data", key),
-        remedy=f"Name CSV, JSON or Parquet files with the columns '{config.text_column}' and "
-        f"'{config.label_column}'.",
+        remedy=f"Name CSV, JSON or Parquet files of records with {records.needed}.",
     )
 
 
 def _read_paths(
-    config: DataConfig, key: Literal["train", "eval"], labels: Sequence[str]
+    config: DataConfig, key: Literal["train", "eval"], records: Records
 ) -> tuple[list[list[Document]], str]:
     """Return the documents of each file, or of the data files under a folder, and in words what was read.
 
@@ -107,7 +114,6 @@ def _read_paths(
         InputError: a file cannot be read, or there is no text in any of them.
     """
     paths: tuple[Path, ...] = getattr(config, key)
-    known = Labels(config.label_column, tuple(labels)) if labels else None
     documents: list[list[Document]] = []
     files: list[str] = []
     folders: list[str] = []
@@ -115,10 +121,10 @@ def _read_paths(
     for path in paths:
         listing = Listing(None, [path])
         if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it raises nothing for a name that is too long)
-            listing = list_folder(path, config.text_column)
+            listing = list_folder(path, records)
         documents.append([])
         for file in listing.files:
-            found = read_documents(file, config.text_column, known)
+            found = read_documents(file, records)
             documents[-1] += found
             if not found:
                 empty.append(file.name)
@@ -156,10 +162,10 @@ def _refuse_repeated_paths(paths: Sequence[Path]) -> None:
 
 
 def _separate_documents(
-    config: DataConfig, train: Iterable[Document], labels: Sequence[str]
+    config: DataConfig, train: Iterable[Document], records: Records
 ) -> tuple[tuple[Document, ...], str]:
     """Return the evaluation files' documents, none of which may be in the training text, and their names."""
-    found, names = _read_paths(config, "eval", labels)
+    found, names = _read_paths(config, "eval", records)
     trained = {content_key(document) for document in train}
     held_out: list[Document] = []
     for path, part in zip(config.eval, found, strict=True):

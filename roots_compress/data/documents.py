@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+SOURCE, TARGET = "source", "target"
+SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
+
 
 class Span(NamedTuple):
     """A stretch of a document, and whether its tokens are scored by the training loss."""
 
     text: str
     scored: bool
+    name: str = ""
+    """What its record calls it: `source`, `target`, or the role of a turn; '' for a stretch of plain text."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One document: plain text, or instruction data whose prompts are read but not scored."""
+    """One document: plain text, a pair of texts, or a conversation whose turns a chat format will join."""
 
     spans: tuple[Span, ...]
     label: int | None = None
@@ -27,9 +32,25 @@ class Document:
         return cls((Span(text, True),))
 
     @property
+    def is_chat(self) -> bool:
+        """Whether its spans are turns of a conversation, which become text in a chat format only."""
+        return self.spans[0].name in ROLES
+
+    @property
     def text(self) -> str:
-        """The whole text, prompts included."""
-        return "".join(span.text for span in self.spans)
+        """The whole text, prompts included; texts with names of their own are on lines of their own."""
+        return ("\n" if self.spans[0].name else "").join(span.text for span in self.spans)
+
+    def named(self, name: str) -> str:
+        """Return the text of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for span in self.spans:
+            if span.name == name:
+                return span.text
+        raise KeyError(name)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.documents import Document
 from roots_compress.data.encoding import bytes_of_tokens, encode, marks_beginnings
 from roots_compress.data.fingerprint import text_sha256
@@ -83,6 +84,7 @@ def _token_stream(
     Each document is tokenised with the blank line after it. A tokenizer that marks the beginning of a text,
     as with a space, gets all of them as the one text that they are: only the first begins it.
     """
+    documents = rendered(documents)
     texts = [document.text + DOCUMENT_SEPARATOR for document in documents[:-1]]
     texts += [document.text for document in documents[-1:]]
     if len(texts) > 1 and marks_beginnings(tokenizer):

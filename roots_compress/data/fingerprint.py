@@ -11,13 +11,14 @@ CHUNK_CHARACTERS = 1 << 20
 
 
 def text_sha256(documents: Iterable[Document]) -> str:
-    """Return the sha256 of documents in their order, with boundaries, labels and what of them is scored."""
+    """Return the sha256 of documents in their order, with boundaries, labels, names and what is scored."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(f"document {len(document.spans)}\n".encode())
         for span in document.spans:
             encoded = span.text.encode()
-            digest.update(f"{len(encoded)} {span.scored:d}\n".encode())
+            name = f" {span.name}" if span.name else ""
+            digest.update(f"{len(encoded)} {span.scored:d}{name}\n".encode())
             digest.update(encoded)
         if document.label is not None:
             digest.update(f"label {document.label}\n".encode())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.documents import Document
 from roots_compress.data.encoding import Tokens, encode, first_characters, joined
 from roots_compress.data.special_tokens import closing_ids, missing_ending, missing_opening, opening_ids
@@ -163,7 +164,7 @@ def tokenised(
     for start in range(0, len(documents), BATCH_DOCUMENTS):
         if wanted is not None and sum(lengths) >= wanted:
             break
-        batch = documents[start : start + BATCH_DOCUMENTS]
+        batch = rendered(documents[start : start + BATCH_DOCUMENTS])
         mixed = any(span.scored != document.spans[0].scored for document in batch for span in document.spans)
         pieces = encode((document.text for document in batch), tokenizer, places=mixed)
         for index, parts in groupby(pieces, key=attrgetter("number")):

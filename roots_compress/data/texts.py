@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.documents import Document
 from roots_compress.data.encoding import encode
 from roots_compress.data.fingerprint import text_sha256
@@ -94,7 +95,7 @@ def evaluation_texts(
     Raises:
         InputError: there is no text, or no room for one between what opens and closes it.
     """
-    parts = (part for document in documents for part in BLANK_LINE.split(document.text))
+    parts = (part for document in rendered(documents) for part in BLANK_LINE.split(document.text))
     paragraphs = [part for part in parts if part.strip()]
     if not paragraphs:
         raise InputError(

@@ -15,6 +15,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.configs.data import TokenizerConfig
+from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.documents import Document
 from roots_compress.data.pieces import cut_places
 from roots_compress.data.special_tokens import open_with_bos, opening_id
@@ -59,7 +60,7 @@ def train_tokenizer(documents: Iterable[Document], config: TokenizerConfig) -> P
         show_progress=False,
     )
     # Cut where the pre-tokenizer cuts, a long text gives the same words, and takes less memory at a time.
-    texts = (piece for document in documents for piece in _pieces(document.text))
+    texts = (piece for document in rendered(documents) for piece in _pieces(document.text))
     interruptible(lambda: tokenizer.train_from_iterator(texts, trainer))
     trained = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -65,7 +65,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     recipe = check_chain(recipe, info)
     if _may_lack_device(recipe):
         _resolve_device(recipe)
-    text = load_text(recipe.data, seed=recipe.seed, labels=info.labels)
+    text = load_text(recipe.data, seed=recipe.seed, kind=info.task.records, labels=info.labels)
     held_out = HeldOut(recipe, text, info.task)
     if info.tokenizer is not None:
         # Not before the text, unless a stage asked for it: reading that of a large GGUF file takes seconds.
@@ -92,12 +92,13 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
     assert recipe.model is not None
     if holds_graph(recipe.model):
         graph = find_graph(recipe.model)
-        labels = task_of_graph(graph).labels(lambda: spec_of_graph(graph))
+        task = task_of_graph(graph)
+        labels = task.labels(lambda: spec_of_graph(graph))
     else:
         info = _first_model(recipe)
         check_chain(recipe, info)
-        labels = info.labels
-    return load_held_out(recipe.data, seed=recipe.seed, labels=labels)
+        task, labels = info.task, info.labels
+    return load_held_out(recipe.data, seed=recipe.seed, kind=task.records, labels=labels)
 
 
 def _first_model(recipe: Recipe) -> ModelInfo:

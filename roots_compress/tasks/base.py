@@ -22,6 +22,7 @@ from roots_compress.tasks.figures import Metric, Workload
 
 if TYPE_CHECKING:
     from roots_compress import results
+    from roots_compress.configs.data import RecordKind
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
@@ -87,6 +88,8 @@ class Task(ABC, Generic[Engine]):
     """The first decides: reports compare by it, graph and checkpoint must agree in it, search weighs it."""
     workloads: ClassVar[tuple[Workload, ...]]
     """The last decides: reports give its gain, and targets in milliseconds are its."""
+    records: ClassVar[RecordKind] = "text"
+    """What each record of the data holds."""
     predicts: ClassVar[bool] = True
     """Whether models give probabilities of what text or labels say; else there is nothing to train by, but a
     teacher."""

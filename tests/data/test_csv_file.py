@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError
 
@@ -14,7 +15,7 @@ from roots_compress.errors import InputError
 def texts(folder: Path, content: str | bytes, column: str = "text", name: str = "a.csv") -> list[str]:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [document.text for document in read_documents(path, column)]
+    return [document.text for document in read_documents(path, PlainTexts(column))]
 
 
 @pytest.mark.parametrize(

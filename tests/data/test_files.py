@@ -34,14 +34,14 @@ CONTENTS = {
 def test_a_compressed_file_reads_like_what_it_holds(tmp_path: Path, packing: str, suffix: str) -> None:
     path = tmp_path / f"a{suffix}{packing.upper()}"
     path.write_bytes(PACKERS[packing](CONTENTS[suffix]))
-    assert [document.text for document in read_documents(path, "text")] == ["one\ntwo\n"]
+    assert [document.text for document in read_documents(path)] == ["one\ntwo\n"]
 
 
 @pytest.mark.parametrize("packing", PACKERS)
 def test_parts_one_after_another_are_one_file(tmp_path: Path, packing: str) -> None:
     path = tmp_path / f"a.txt{packing}"
     path.write_bytes(PACKERS[packing](b"one ") + PACKERS[packing](b"two"))
-    assert [document.text for document in read_documents(path, "text")] == ["one two"]
+    assert [document.text for document in read_documents(path)] == ["one two"]
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -49,7 +49,7 @@ def test_parquet_may_be_compressed_as_a_file(tmp_path: Path, packing: str) -> No
     pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
     path = tmp_path / f"b.parquet{packing}"
     path.write_bytes(PACKERS[packing]((tmp_path / "a.parquet").read_bytes()))
-    assert [document.text for document in read_documents(path, "text")] == ["a", "b"]
+    assert [document.text for document in read_documents(path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -57,9 +57,9 @@ def test_parquet_may_be_compressed_as_a_file(tmp_path: Path, packing: str) -> No
 def test_a_compressed_file_may_be_empty(tmp_path: Path, packing: str, content: bytes) -> None:
     path = tmp_path / f"a.txt{packing}"
     path.write_bytes(PACKERS[packing](content))
-    assert read_documents(path, "text") == []
+    assert read_documents(path) == []
     path.write_bytes(b"")
-    assert read_documents(path, "text") == []
+    assert read_documents(path) == []
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -70,7 +70,7 @@ def test_a_damaged_one_is_refused_by_name(tmp_path: Path, packing: str, damage: 
     path = tmp_path / f"a.txt{packing}"
     path.write_bytes(damaged)
     with pytest.raises(InputError, match="damaged or cut short") as caught:
-        read_documents(path, "text")
+        read_documents(path)
     assert caught.value.where == str(path)
 
 
@@ -79,7 +79,7 @@ def test_what_unpacks_to_far_more_than_text_does_is_refused(tmp_path: Path, pack
     path = tmp_path / f"a.txt{packing}"
     path.write_bytes(PACKERS[packing](b"a" * (1 << 27)))
     with pytest.raises(InputError, match=r"unpack to more than 67,108,864"):
-        read_documents(path, "text")
+        read_documents(path)
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -93,7 +93,7 @@ def test_errors_in_a_compressed_file_name_its_line(tmp_path: Path, packing: str)
         path = tmp_path / (name + packing)
         path.write_bytes(PACKERS[packing](content))
         with pytest.raises(InputError, match=message):
-            read_documents(path, "text")
+            read_documents(path)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_errors_in_a_compressed_file_name_its_line(tmp_path: Path, packing: str)
 def test_archives_and_other_kinds_are_refused(tmp_path: Path, name: str, ending: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"text"))
     with pytest.raises(InputError, match=f"'{ending}'") as caught:
-        read_documents(tmp_path / name, "text")
+        read_documents(tmp_path / name)
     assert ".jsonl" in str(caught.value.remedy)
 
 
@@ -110,5 +110,5 @@ def test_archives_and_other_kinds_are_refused(tmp_path: Path, name: str, ending:
 def test_other_encodings_are_refused(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.txt").write_bytes("some words\n".encode(encoding))
     with pytest.raises(InputError, match=r"UTF-16|zero byte|is not UTF-8") as caught:
-        read_documents(tmp_path / "a.txt", "text")
+        read_documents(tmp_path / "a.txt")
     assert caught.value.remedy == "Save the file as UTF-8 text."

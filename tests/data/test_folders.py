@@ -14,6 +14,7 @@ from roots_compress.configs.data import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.sources.files import FREE_BYTES
 from roots_compress.data.sources.folders import list_folder
+from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.errors import InputError
 
 
@@ -26,7 +27,7 @@ def fill(folder: Path, *names: str) -> Path:
 
 
 def listed(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
-    listing = list_folder(folder, "text")
+    listing = list_folder(folder, PlainTexts())
     return [str(path.relative_to(folder)) for path in listing.files], listing.passed_over
 
 
@@ -63,7 +64,7 @@ def test_what_is_no_data_is_passed_over_and_said(tmp_path: Path, name: str, why:
 
 def test_many_are_counted_and_the_first_named(tmp_path: Path) -> None:
     fill(tmp_path, *(f"{number:02}.txt" for number in range(12)), *(f"{number}.py" for number in range(5)))
-    words = list_folder(tmp_path, "text").in_words()
+    words = list_folder(tmp_path, PlainTexts()).in_words()
     read, _, passed_over = words.partition("; ")
     assert read == " (12 files: 00.txt, 01.txt, 02.txt and 9 more"
     assert passed_over == "passed over: 5 ending in .py (0.py, 1.py, 2.py and 2 more))"
@@ -132,7 +133,7 @@ def test_json_that_the_system_does_not_read_is_an_error(
 
     monkeypatch.setattr(Path, "open", refusing)
     with pytest.raises(InputError, match="cannot be read: Permission denied") as caught:
-        list_folder(tmp_path, "text")
+        list_folder(tmp_path, PlainTexts())
     assert caught.value.where == str(tmp_path / name)
 
 

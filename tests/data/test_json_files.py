@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError
 
@@ -33,7 +34,7 @@ RECORDS: list[tuple[dict[str, Any], list[str]]] = [
 def test_the_values_that_are_there_decide(tmp_path: Path, record: dict[str, Any], right: list[str]) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(record))
-    assert [document.text for document in read_documents(path, "text")] == right
+    assert [document.text for document in rendered(read_documents(path))] == right
 
 
 def test_a_table_may_mix_them(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_table_may_mix_them(tmp_path: Path) -> None:
     pq.write_table(
         pa.Table.from_pylist([{n: row.get(n) for n in names} for row in rows]), tmp_path / "a.parquet"
     )
-    got = [document.text for document in read_documents(tmp_path / "a.parquet", "text")]
+    got = [document.text for document in rendered(read_documents(tmp_path / "a.parquet"))]
     assert got == ["p\nr", "p\nr", "t", CHAT_TEXT, CHAT_TEXT, "r"]
 
 
@@ -62,7 +63,7 @@ def test_a_table_may_mix_them(tmp_path: Path) -> None:
 def test_other_values_do_not_matter(tmp_path: Path, other: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"text": "t", "other": {other}}}\n{{"other": 3, "text": "u", "more": {other}}}\n')
-    assert [document.text for document in read_documents(path, "text")] == ["t", "u"]
+    assert [document.text for document in read_documents(path)] == ["t", "u"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_key_given_twice_is_refused(tmp_path: Path, line: str, key: str) -> No
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "good", "x": 1, "x": 2}\n' + line)
     with pytest.raises(InputError, match=f"'{key}' is given twice") as caught:
-        read_documents(path, "text")
+        read_documents(path)
     assert caught.value.where == f"{path}:2"
 
 
@@ -94,13 +95,13 @@ def test_a_key_given_twice_is_refused(tmp_path: Path, line: str, key: str) -> No
 )
 def test_a_json_file_holds_an_array_or_a_sequence(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    assert [document.text for document in read_documents(tmp_path / "a.json", "text")] == ["a", "b"]
+    assert [document.text for document in read_documents(tmp_path / "a.json")] == ["a", "b"]
 
 
 @pytest.mark.parametrize("content", ["", " \n", "[]", "[ \n ]"])
 def test_a_json_file_may_be_empty(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    assert read_documents(tmp_path / "a.json", "text") == []
+    assert read_documents(tmp_path / "a.json") == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_a_bad_json_file_is_named_with_its_line(
     path = tmp_path / "a.json"
     path.write_text(content)
     with pytest.raises(InputError, match=message) as caught:
-        read_documents(path, "text")
+        read_documents(path)
     assert caught.value.where == f"{path}:{line}"
 
 
@@ -142,7 +143,7 @@ def test_parquet_spells_text_in_several_ways(tmp_path: Path, column: pa.Array) -
     pq.write_table(
         pa.table({"text": column, "other": other, "wide": [10**15, None, 1]}), tmp_path / "a.parquet"
     )
-    assert [document.text for document in read_documents(tmp_path / "a.parquet", "text")] == ["a", "b"]
+    assert [document.text for document in read_documents(tmp_path / "a.parquet")] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -157,22 +158,22 @@ def test_parquet_spells_text_in_several_ways(tmp_path: Path, column: pa.Array) -
 def test_a_parquet_column_that_is_no_text_is_refused(tmp_path: Path, column: pa.Array, message: str) -> None:
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match=message):
-        read_documents(tmp_path / "a.parquet", "text")
+        read_documents(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize("schema", [[], [("n", pa.int64())], [("text", pa.null())], [("text", pa.string())]])
 def test_a_parquet_shard_may_be_empty(tmp_path: Path, schema: list[tuple[str, pa.DataType]]) -> None:
     pq.write_table(pa.schema(schema).empty_table(), tmp_path / "a.parquet")
-    assert read_documents(tmp_path / "a.parquet", "text") == []
+    assert read_documents(tmp_path / "a.parquet") == []
 
 
 def test_a_parquet_column_of_nulls_is_blank(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": pa.nulls(3)}), tmp_path / "a.parquet")
-    assert read_documents(tmp_path / "a.parquet", "text") == []
+    assert read_documents(tmp_path / "a.parquet") == []
 
 
 def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(InputError, match="2 columns are named 'text'"):
-        read_documents(tmp_path / "a.parquet", "text")
+        read_documents(tmp_path / "a.parquet")

@@ -28,7 +28,7 @@ STARS = ("1", "2", "3")
 
 
 def read(path: Path, names: tuple[str, ...] = MOODS) -> list[tuple[str, int | None]]:
-    return [(each.text, each.label) for each in read_documents(path, "text", Labels("label", names))]
+    return [(each.text, each.label) for each in read_documents(path, Labels("text", "label", names))]
 
 
 def test_names_and_numbers_in_every_format(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_text_with_two_labels_is_refused_by_its_second_line(tmp_path: Path) ->
     second.write_text("text,label\na  film,1\na film,bad\n")
     for config in (DataConfig(train=(first, second)), DataConfig(eval=(first, second))):
         with pytest.raises(InputError) as caught:
-            load_held_out(config, seed=0, labels=MOODS)
+            load_held_out(config, seed=0, kind="labels", labels=MOODS)
         assert caught.value.where == f"{second}:3"
         assert caught.value.message == f"the text has the label 'bad', and 'good' in {first}:2"
 
@@ -106,27 +106,27 @@ def test_labels_are_needed_where_texts_must_have_them(tmp_path: Path) -> None:
     plain.write_text("a text")
     alike.write_text("text,label\none,good\ntwo,1\n")
     for train, said in (
-        ((), "the built-in corpus has no labels"),
+        ((), "the built-in corpus holds no labels"),
         ((plain,), "a file of plain text holds no labels"),
         ((alike,), "every text has the label 'good'"),
     ):
         with pytest.raises(InputError, match=said):
-            load_text(DataConfig(train=train), seed=0, labels=MOODS)
-    with pytest.raises(InputError, match="the built-in corpus has no labels") as caught:
-        load_held_out(DataConfig(), seed=0, labels=MOODS)
+            load_text(DataConfig(train=train), seed=0, kind="labels", labels=MOODS)
+    with pytest.raises(InputError, match="the built-in corpus holds no labels") as caught:
+        load_held_out(DataConfig(), seed=0, kind="labels", labels=MOODS)
     assert str(caught.value.where) == "data.eval"
     # What is only measured may be of one label.
-    assert len(load_held_out(DataConfig(eval=(alike,)), seed=0, labels=MOODS).held_out) == 2
+    assert len(load_held_out(DataConfig(eval=(alike,)), seed=0, kind="labels", labels=MOODS).held_out) == 2
 
 
 def test_held_out_texts_keep_their_labels_and_are_drawn_by_the_seed(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("body,mood\n" + "".join(f"text {n},{MOODS[n % 2]}\n" for n in range(40)))
     config = DataConfig(train=(path,), text_column="body", label_column="mood", eval_fraction=0.2)
-    split = load_text(config, seed=3, labels=MOODS)
+    split = load_text(config, seed=3, kind="labels", labels=MOODS)
     assert len(split.held_out) == 8
     assert all(each.label == int(each.text[5:]) % 2 for each in (*split.train, *split.held_out))
-    assert load_text(config, seed=3, labels=MOODS) == split
+    assert load_text(config, seed=3, kind="labels", labels=MOODS) == split
     other = [Document(each.spans, 0) for each in split.held_out]
     assert text_sha256(other) != text_sha256(split.held_out)
 

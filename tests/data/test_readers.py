@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.documents import Document, Span
+from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError
 
@@ -45,7 +47,7 @@ def parquet(path: Path, **columns: Any) -> Path:
 
 
 def texts(path: Path, column: str = "text") -> list[str]:
-    return [document.text for document in read_documents(path, column)]
+    return [document.text for document in read_documents(path, PlainTexts(column))]
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".md", ".RST"])
@@ -75,7 +77,7 @@ def test_a_path_is_not_a_pattern(tmp_path: Path) -> None:
 def test_parquet_reads_text_and_chats(tmp_path: Path) -> None:
     assert texts(parquet(tmp_path / "text.parquet", id=[1, 2, 3], text=["a", None, "c"])) == ["a", "c"]
     chats = parquet(tmp_path / "chat.parquet", messages=[CHAT])
-    assert read_documents(chats, "text") == [Document(CHAT_SPANS)]
+    assert rendered(read_documents(chats)) == [Document(CHAT_SPANS)]
 
 
 def test_jsonl_skips_blank_lines_and_records(tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_only_the_response_is_scored(tmp_path: Path) -> None:
     path = jsonl(
         tmp_path / "a.jsonl", {"prompt": "2 + 2?", "response": "4"}, {"prompt": "Say ", "response": "hi"}
     )
-    assert read_documents(path, "text") == [
+    assert read_documents(path) == [
         Document((Span("2 + 2?\n", False), Span("4", True))),
         Document((Span("Say ", False), Span("hi", True))),
     ]
@@ -97,7 +99,7 @@ def test_only_the_response_is_scored(tmp_path: Path) -> None:
 
 def test_only_assistant_turns_and_their_ends_are_scored(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", {"messages": CHAT})
-    assert read_documents(path, "text") == [Document(CHAT_SPANS)]
+    assert rendered(read_documents(path)) == [Document(CHAT_SPANS)]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_only_assistant_turns_and_their_ends_are_scored(tmp_path: Path) -> None:
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path / "a.jsonl", '{"text": "good"}\n' + line + "\n")
     with pytest.raises(InputError, match=message) as caught:
-        read_documents(path, "text")
+        read_documents(path)
     assert caught.value.where == f"{path}:2"
     assert caught.value.remedy
 
@@ -130,7 +132,7 @@ def test_a_missing_column_names_those_there_are(tmp_path: Path, name: str) -> No
     path = write(tmp_path / "a.csv", "title,body\na,b\n")
     parquet(tmp_path / "a.parquet", title=["a"], body=["b"])
     with pytest.raises(InputError, match="the columns are 'title', 'body'") as caught:
-        read_documents(path.with_name(name), "text")
+        read_documents(path.with_name(name))
     assert "data.text_column" in str(caught.value)
 
 
@@ -154,7 +156,7 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(
 ) -> None:
     path = write(tmp_path / name, content)
     with pytest.raises(InputError, match=message) as caught:
-        read_documents(path, "text")
+        read_documents(path)
     assert str(path) in str(caught.value)
     assert caught.value.remedy
 
@@ -163,7 +165,7 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(
 def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.txt")
     with pytest.raises(InputError, match="not a regular file"):
-        read_documents(tmp_path / "a.txt", "text")
+        read_documents(tmp_path / "a.txt")
 
 
 def test_reading_a_table_uses_no_network_and_leaves_the_home_alone(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_reading_a_table_uses_no_network_and_leaves_the_home_alone(tmp_path: Pat
         "sys.addaudithook(lambda event, _: calls.append(event) if event.startswith('socket.') else None)\n"
         "from pathlib import Path\n"
         "from roots_compress.data.sources.readers import read_documents\n"
-        f"for name in ('a.csv', 'a.parquet'): read_documents(Path({str(tmp_path)!r}) / name, 'text')\n"
+        f"for name in ('a.csv', 'a.parquet'): read_documents(Path({str(tmp_path)!r}) / name)\n"
         "print([call for call in calls if call in ('socket.connect', 'socket.getaddrinfo', 'socket.bind')])\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

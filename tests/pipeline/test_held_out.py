@@ -29,7 +29,7 @@ class Counting(CausalLM):
 
 
 def test_stages_that_share_a_tokenizer_share_what_is_cut(text_file: Path) -> None:
-    task, documents = Counting(), tuple(read_documents(next(text_file.glob("*.txt")), "text"))
+    task, documents = Counting(), tuple(read_documents(next(text_file.glob("*.txt"))))
     held_out = HeldOut(recipe(text_file, TRAIN), TextSplit((), documents, "a text"), task)
     first = held_out.examples(tiny_tokenizer())
     assert held_out.examples(tiny_tokenizer()) is first

@@ -127,7 +127,7 @@ def test_labels_are_read_by_the_model_s_names(source: Path, table: Path, tmp_pat
     refused = roots("eval", source, "--eval-data", table, "--block-size", "32", code=2)
     assert "no column 'text'; the columns are 'sentence', 'kind' Set --text-column" in refused
     refused = roots("quantize", source, "--run", tmp_path / "run", "--block-size", "32", code=2)
-    assert "the built-in corpus has no labels" in refused
+    assert "the built-in corpus holds no labels" in refused
     options = [*settings(table), "--train-block-size", "32", "--top-k", "4", "--run", tmp_path / "run"]
     assert "--top-k: is 4, and the teacher has 3 labels" in roots(
         "distill", "--teacher", source, *options, code=2

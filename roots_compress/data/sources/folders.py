@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from roots_compress.data.sources.files import is_data, kind_of
 from roots_compress.data.sources.readers import begins_with_record
+from roots_compress.data.sources.records import Records
 from roots_compress.errors import InputError, printable
 
 ABOUT_DATA = frozenset(
@@ -56,7 +57,7 @@ def first_names(names: list[str]) -> str:
     return ", ".join(map(printable, names[:SHOWN])) + rest
 
 
-def list_folder(folder: Path, text_column: str) -> Listing:
+def list_folder(folder: Path, records: Records) -> Listing:
     """Return the data files under a folder; links are followed, and each file is read once.
 
     Not data are: files and folders whose names begin with a dot, files about the data such as README.md,
@@ -69,7 +70,7 @@ def list_folder(folder: Path, text_column: str) -> Listing:
     seen: set[tuple[int, int]] = set()
     for path in _all_files(folder, listing, seen):
         name = str(path.relative_to(folder))
-        why = _reason_to_pass_over(path, text_column)
+        why = _reason_to_pass_over(path, records)
         if not why and not _is_new(path, seen):
             why = "linked twice"
         if why:
@@ -117,7 +118,7 @@ def _shown(parent: Path, names: Iterable[str], folder: Path, listing: Listing) -
             yield parent / name
 
 
-def _reason_to_pass_over(path: Path, text_column: str) -> str:
+def _reason_to_pass_over(path: Path, records: Records) -> str:
     """Return why a file is not read; '' where it is."""
     suffix, compression = kind_of(path)
     if path.name.partition(".")[0].lower() in ABOUT_DATA:
@@ -135,7 +136,7 @@ def _reason_to_pass_over(path: Path, text_column: str) -> str:
         raise InputError(
             f"the file cannot be read: {error.strerror}", where=path, remedy="Make it readable, or move it."
         ) from error
-    if suffix == ".json" and not begins_with_record(path, text_column):
+    if suffix == ".json" and not begins_with_record(path, records):
         return "without records"
     return ""
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from roots_compress.data.documents import Document
 from roots_compress.data.fingerprint import content_key
-from roots_compress.data.sources.records import REPEATED, RecordError, record_text
+from roots_compress.data.sources.records import REPEATED, Record, RecordError, Records, listed, text_of
 from roots_compress.errors import Text, did_you_mean, recipe_key
 
 DIGITS = re.compile("[0-9]+")
@@ -20,10 +19,13 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The column that holds a text's label, and the labels that a model knows."""
+class Labels(Records):
+    """A text, and the label that it has of those that a model knows."""
 
+    texts_of_files: ClassVar[str | None] = "holds no labels"
+    text_column: str
     column: str
+    """Holds the label."""
     names: tuple[str, ...]
     """By their numbers."""
     seen: dict[bytes, tuple[int, str]] = field(default_factory=dict, compare=False, repr=False)
@@ -36,25 +38,31 @@ class Labels:
             digits == str(number) for number, name in enumerate(self.names) for digits in DIGITS.findall(name)
         )
 
-    def document(self, record: Mapping[str, Any], text_column: str, where: str) -> Document:
-        """Return a record's text with its label.
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of the text and of the label."""
+        return self.text_column, self.column
 
-        Args:
-            record: values by their columns.
-            text_column: the column of the text.
-            where: the record's file and line.
+    @property
+    def needed(self) -> str:
+        """Both columns."""
+        return f"the columns '{self.text_column}' and '{self.column}'"
+
+    def document(self, record: Record, where: str) -> Document:
+        """Return a record's text with its label.
 
         Raises:
             RecordError: the text is missing or blank; the label is missing or is none of the model's, or the
                 text had another before.
         """
-        for column in (text_column, self.column):
+        for column in self.columns:
             if column not in record:
-                names = ", ".join(map(repr, record)) or "none"
-                raise RecordError(f"no column '{column}'; the columns are {names}", self._advice(column))
-        text = record_text(record, text_column)
+                raise RecordError(
+                    f"no column '{column}'; the columns are {listed(record)}", self._advice(column)
+                )
+        text = text_of(record[self.text_column], self.text_column, self._advice(self.text_column))
         if not text.strip():
-            raise RecordError(f"'{text_column}' is blank", "Give the record a text, or take it out.")
+            raise RecordError(f"'{self.text_column}' is blank", "Give the record a text, or take it out.")
         plain = Document.plain(text)
         label = self._number(record[self.column])
         first, there = self.seen.setdefault(content_key(plain), (label, where))
@@ -68,7 +76,7 @@ class Labels:
     def _number(self, value: Any) -> int:
         """Return the number of a label that is given by its name, or where `numbered` by its number."""
         if value is REPEATED:
-            raise RecordError(f"'{self.column}' is given twice")
+            raise RecordError(f"'{self.column}' is given twice", "Take one of them out.")
         if value is None or (isinstance(value, str) and not value.strip()):
             raise RecordError(f"'{self.column}' is blank", "Give the record a label, or take it out.")
         if isinstance(value, bool) or not isinstance(value, int | str):

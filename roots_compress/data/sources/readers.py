@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from roots_compress.data.documents import Document
 from roots_compress.data.sources.csv_file import csv_records, separator_advice
@@ -17,23 +16,20 @@ from roots_compress.data.sources.files import (
     read_text,
 )
 from roots_compress.data.sources.json_file import json_records, jsonl_records
-from roots_compress.data.sources.labels import Labels
 from roots_compress.data.sources.parquet_file import parquet_records
-from roots_compress.data.sources.records import RecordError, candidates, record_document
-from roots_compress.errors import InputError, Text, recipe_key
+from roots_compress.data.sources.plain import PlainTexts
+from roots_compress.data.sources.records import Record, RecordError, Records
+from roots_compress.errors import InputError
 
-COLUMN_REMEDY = Text(
-    "Set ", recipe_key("data", "text_column"), " to the name of the column that holds the text."
-)
+TEXTS = PlainTexts()
 
 
-def read_documents(path: Path, text_column: str, labels: Labels | None = None) -> list[Document]:
+def read_documents(path: Path, records: Records = TEXTS) -> list[Document]:
     """Return the documents of one file that are not blank, in its order; a text file is one document.
 
     Args:
         path: the file.
-        text_column: the column that holds the text of a record.
-        labels: those that each record must have one of.
+        records: what each record holds.
 
     Raises:
         InputError: the file is no regular file, of no known kind, or not what its suffix says.
@@ -54,31 +50,27 @@ def read_documents(path: Path, text_column: str, labels: Labels | None = None) -
             f"unpack archives, rename other plain text to .txt.",
         )
     try:
-        if suffix in TEXT_SUFFIXES and labels is not None:
+        if suffix in TEXT_SUFFIXES and records.texts_of_files is not None:
             raise InputError(
-                "a file of plain text holds no labels",
+                f"a file of plain text {records.texts_of_files}",
                 where=path,
-                remedy=f"Give CSV, JSON or Parquet with the columns '{text_column}' and '{labels.column}'.",
+                remedy=f"Give CSV, JSON or Parquet records with {records.needed}.",
             )
         if suffix in TEXT_SUFFIXES:
             text = read_text(path)
             return [Document.plain(text)] if text.strip() else []
-        return list(_documents(path, suffix, text_column, labels))
+        return list(_documents(path, suffix, records))
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _documents(path: Path, suffix: str, text_column: str, labels: Labels | None) -> Iterator[Document]:
+def _documents(path: Path, suffix: str, records: Records) -> Iterator[Document]:
     """Yield the documents of a file's records; say where a record is that cannot be read."""
-    columns = candidates(text_column) if labels is None else (text_column, labels.column)
-    for where, record in _records(path, suffix, columns):
+    for where, record in _records(path, suffix, records.columns):
         try:
-            if labels is None:
-                document = record_document(record, text_column)
-            else:
-                document = labels.document(record, text_column, where)
+            document = records.document(record, where)
         except RecordError as error:
-            remedy = error.remedy or COLUMN_REMEDY
+            remedy = error.remedy
             if suffix == ".csv" and (advice := separator_advice(list(record))):
                 remedy = advice
             raise InputError(str(error), where=where, remedy=remedy) from error
@@ -86,7 +78,7 @@ def _documents(path: Path, suffix: str, text_column: str, labels: Labels | None)
             yield document
 
 
-def _records(path: Path, suffix: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(path: Path, suffix: str, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """Return a file's records, each with where it is."""
     if suffix == ".parquet":
         return parquet_records(path, columns)
@@ -98,8 +90,8 @@ def _records(path: Path, suffix: str, columns: tuple[str, ...]) -> Iterator[tupl
     return csv_records(path, text, columns)
 
 
-def begins_with_record(path: Path, text_column: str) -> bool:
-    """Return whether a JSON file begins with a record that may hold text, as a file of settings does not.
+def begins_with_record(path: Path, records: Records) -> bool:
+    """Return whether a JSON file begins with a record that is read, as a file of settings does not.
 
     Raises:
         InputError: the file cannot be read, or is damaged or no UTF-8 text, so that nobody can tell.
@@ -110,11 +102,9 @@ def begins_with_record(path: Path, text_column: str) -> bool:
         raise _unreadable(path, error) from error
     try:
         first = next(json_records(path, text), None)
-        if first is not None:
-            record_document(first[1], text_column)
-    except (InputError, RecordError):
+    except InputError:
         return False
-    return first is not None
+    return first is not None and records.recognised(first[1])
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:

@@ -1,21 +1,19 @@
-"""Records to documents: a row of a table or a line of JSON, as text or as instruction data."""
+"""Records to documents: a row of a table, or an object of a JSON file."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
-from roots_compress.data.documents import Document, Span
-from roots_compress.errors import InputError
+from roots_compress.data.documents import Document
+from roots_compress.errors import InputError, Text, recipe_key
 
-INSTRUCTION, CHAT = ("prompt", "response"), ("messages",)
 REPEATED: Final = object()
 """The value of a key that a JSON object gives twice."""
-
-# ChatML, which Qwen and SmolLM2 among others are trained on. A tokenizer's own chat template is never
-# rendered: it is a program, and comes with a checkpoint that nobody may have read.
-OPEN_TURN, END_TURN = "<|im_start|>", "<|im_end|>"
+Record = Mapping[str, Any]
 
 
 class RecordError(ValueError):
@@ -23,17 +21,45 @@ class RecordError(ValueError):
 
     Args:
         message: what is wrong with it.
-        remedy: what to do; without it the reader says how to name the column of the text.
+        remedy: what to do.
     """
 
-    def __init__(self, message: str, remedy: str | None = None) -> None:
+    def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
         self.remedy = remedy
 
 
-def candidates(text_column: str) -> tuple[str, ...]:
-    """Return the columns that a record's text may be in."""
-    return (text_column, *INSTRUCTION, *CHAT)
+class Records(ABC):
+    """What the records of a run hold, and the document that each becomes."""
+
+    texts_of_files: ClassVar[str | None] = None
+    """Why a file of plain text does not serve; None where it is a document."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The columns that may be read, by which large tables are read in part."""
+
+    @property
+    @abstractmethod
+    def needed(self) -> str:
+        """What a record needs, in words: `the columns 'text' and 'label'`."""
+
+    def recognised(self, record: Record) -> bool:
+        """Return whether a record may be one of these: settings in a JSON file, for example, are not."""
+        return any(column in record for column in self.columns)
+
+    @abstractmethod
+    def document(self, record: Record, where: str) -> Document | None:
+        """Return the document a record holds, or None where it is a blank text.
+
+        Args:
+            record: values by their columns.
+            where: the record's file and line.
+
+        Raises:
+            RecordError: it does not hold what a record needs.
+        """
 
 
 def refuse_repeated(columns: Sequence[str], read: Collection[str], where: str) -> None:
@@ -51,79 +77,129 @@ def refuse_repeated(columns: Sequence[str], read: Collection[str], where: str) -
             )
 
 
-def record_document(record: Mapping[str, Any], text_column: str) -> Document | None:
-    """Return the document a record holds, or None where its text is blank.
-
-    The record holds `text_column`, or a `prompt` and the `response` to it, or `messages`, a list of
-    `{"role", "content"}`. The first of these that is there and not blank is read: tables that mix them have a
-    column for each. Of the latter two the response alone, or what the assistant says, is scored.
-
-    Raises:
-        RecordError: it holds none of these, or not as text.
-    """
-    forms = [columns for columns in ((text_column,), INSTRUCTION, CHAT) if set(columns) <= set(record)]
-    if not forms:
-        names = ", ".join(map(repr, record)) or "none"
-        raise RecordError(
-            f"no column '{text_column}', no 'prompt' with 'response', and no 'messages'; "
-            f"the columns are {names}"
-        )
-    for columns in forms:
-        if any(_is_blank(record[column]) for column in columns if column != "prompt"):
-            continue
-        if columns == INSTRUCTION:
-            return _answered(*(record_text(record, column) for column in columns))
-        if columns == CHAT:
-            return _chat(record["messages"])
-        return Document.plain(record_text(record, text_column))
-    return None
+def listed(record: Record) -> str:
+    """Return the names of a record's columns, for a message."""
+    return ", ".join(map(repr, record)) or "none"
 
 
-def _is_blank(value: object) -> bool:
+def is_blank(value: object) -> bool:
     """Return whether a value holds nothing: null, or text of nothing but space."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _answered(prompt: str, response: str) -> Document:
-    """Return a prompt and its response as they are, a line end between them where no space is."""
-    parted = not prompt or prompt[-1].isspace() or response[:1].isspace()
-    return Document((Span(prompt if parted else prompt + "\n", False), Span(response, True)))
+def text_of(value: object, name: str, remedy: str) -> str:
+    """Return a value that must be text; null is blank.
 
-
-def _chat(messages: object) -> Document | None:
-    """Return a conversation in ChatML; of each assistant turn its content and its end are scored."""
-    if messages is REPEATED:
-        raise RecordError("'messages' is given twice")
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise RecordError("'messages' is not a list of messages")
-    spans: list[Span] = []
-    for message in messages:
-        if not isinstance(message, Mapping):
-            raise RecordError("a message is not an object with 'role' and 'content'")
-        role, content = record_text(message, "role"), record_text(message, "content")
-        separator = "\n" if spans else ""
-        spans.append(Span(f"{separator}{OPEN_TURN}{role}\n", False))
-        spans.append(Span(f"{content}{END_TURN}", role == "assistant"))
-    if not any(span.scored for span in spans):
-        raise RecordError("'messages' has no turn of the role 'assistant', so nothing of it could be scored")
-    return Document(tuple(spans))
-
-
-def record_text(record: Mapping[str, Any], key: str) -> str:
-    """Return a value that must be text; an absent or null one is blank.
+    Args:
+        value: what a record holds.
+        name: its column.
+        remedy: what to do where it is something else.
 
     Raises:
-        RecordError: it is something else.
+        RecordError: it is.
     """
-    value = record.get(key)
     if value is None:
         return ""
     if value is REPEATED:
-        raise RecordError(f"'{key}' is given twice")
+        raise RecordError(f"'{name}' is given twice", "Take one of them out.")
     if not isinstance(value, str):
-        raise RecordError(f"'{key}' is {type(value).__name__}, not text")
+        raise RecordError(f"'{name}' is {type(value).__name__}, not text", remedy)
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise RecordError(f"'{key}' holds half a surrogate pair, which is no character") from error
+        raise RecordError(f"'{name}' holds half a surrogate pair, which is no character", remedy) from error
     return value
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Texts that a record has by names, and the columns that may hold each.
+
+    A column is where a user's own files have it, or one of those that public sets are known for. One within
+    an object is written with dots: `translation.de`.
+    """
+
+    given: Mapping[str, str]
+    """The user's columns, by the names of the texts."""
+    known: Mapping[str, tuple[str, ...]]
+    """Those of public sets, in the order in which they are looked for."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that may be read."""
+        names = [name for text in self.known for name in self._candidates(text)]
+        return tuple(dict.fromkeys(part for name in names for part in (name, name.partition(".")[0])))
+
+    def find(self, record: Record, name: str, taken: Collection[str | None] = ()) -> str | None:
+        """Return the column that holds a text; None where the record has none.
+
+        Args:
+            record: values by their columns.
+            name: of the text.
+            taken: columns that hold another text.
+
+        Raises:
+            RecordError: the user named a column, and the record does not have it.
+        """
+        for column in self._candidates(name):
+            if column not in taken and _holds(record, column):
+                return column
+        if name in self.given:
+            remedy = Text("Set ", recipe_key("data", "fields", name), " to the column that is meant.")
+            raise RecordError(f"no column '{self.given[name]}'; the columns are {listed(record)}", remedy)
+        return None
+
+    def require(self, record: Record, name: str, taken: Collection[str | None] = ()) -> str:
+        """Return the column that holds a text, as `find` does.
+
+        Raises:
+            RecordError: the record has none.
+        """
+        column = self.find(record, name, taken)
+        if column is None:
+            tried = ", ".join(map(repr, self._candidates(name)))
+            remedy = Text(
+                "Set ", recipe_key("data", "fields", name), f" to the column that holds the {name}."
+            )
+            raise RecordError(
+                f"no column holds the {name}: none is called {tried}; the columns are {listed(record)}",
+                remedy,
+            )
+        return column
+
+    def text(self, record: Record, name: str, column: str) -> str:
+        """Return the text of a name, which must not be blank.
+
+        Raises:
+            RecordError: it is blank, or no text.
+        """
+        key = recipe_key("data", "fields", name)
+        text = text_of(
+            value_of(record, column), column, Text("Set ", key, f" to a column with text, the {name}.")
+        )
+        if not text.strip():
+            raise RecordError(
+                f"the {name} ('{column}') is blank", f"Give the record a {name}, or take it out."
+            )
+        return text
+
+    def _candidates(self, name: str) -> tuple[str, ...]:
+        return (self.given[name],) if name in self.given else self.known[name]
+
+
+def value_of(record: Record, column: str) -> Any:
+    """Return what a column holds that the record has; one with dots may be within objects."""
+    if column in record:
+        return record[column]
+    value: Any = record
+    for part in column.split("."):
+        value = value[part]
+    return value
+
+
+def _holds(record: Record, column: str) -> bool:
+    try:
+        value_of(record, column)
+    except (KeyError, TypeError):
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Conversations as text: the formats of turns that models are trained on."""

@@ -1,0 +1,68 @@
+"""Records of instructions and what is to be answered, in the forms of public sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from roots_compress.data.documents import ASSISTANT, SYSTEM, USER, Document, Span
+from roots_compress.data.sources.messages import MESSAGES, conversation
+from roots_compress.data.sources.records import Fields, Record, Records, is_blank, value_of
+
+PROMPT, RESPONSE, CONTEXT = "prompt", "response", "context"
+KNOWN = {
+    MESSAGES: ("messages", "conversations", "conversation"),
+    SYSTEM: ("system", "system_prompt"),
+    PROMPT: ("prompt", "instruction", "question", "query", "problem", "input"),
+    CONTEXT: ("context", "input"),
+    RESPONSE: ("response", "output", "answer", "completion", "solution"),
+}
+"""Alpaca: instruction, input, output. Dolly: instruction, context, response. ShareGPT: conversations."""
+
+
+@dataclass(frozen=True)
+class Instructions(Records):
+    """A conversation in `messages`, or a `prompt` and its `response`, with what `context` and `system` add.
+
+    Prompt and response may be lists of messages as well.
+    """
+
+    texts_of_files: ClassVar[str | None] = "holds no instructions with their responses"
+    fields: Fields
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that may hold any part of them."""
+        return self.fields.columns
+
+    @property
+    def needed(self) -> str:
+        """Either form."""
+        return "a 'prompt' and a 'response', or 'messages'"
+
+    def document(self, record: Record, where: str) -> Document:
+        """Return the conversation, of which the assistant's turns are scored."""
+        fields = self.fields
+        messages = fields.find(record, MESSAGES)
+        if messages is not None and not is_blank(value_of(record, messages)):
+            return conversation(value_of(record, messages), messages)
+        prompt = fields.require(record, PROMPT)
+        response = fields.require(record, RESPONSE, (prompt,))
+        asked, answered = value_of(record, prompt), value_of(record, response)
+        if _is_list(asked) and _is_list(answered):
+            return conversation([*asked, *answered], response)
+        text = fields.text(record, PROMPT, prompt)
+        answer = Span(fields.text(record, RESPONSE, response), True, ASSISTANT)
+        context = fields.find(record, CONTEXT, (prompt, response))
+        if context is not None and not is_blank(value_of(record, context)):
+            text = f"{text}\n\n{fields.text(record, CONTEXT, context)}"
+        spans = [Span(text, False, USER), answer]
+        system = fields.find(record, SYSTEM)
+        if system is not None and not is_blank(value_of(record, system)):
+            spans.insert(0, Span(fields.text(record, SYSTEM, system), False, SYSTEM))
+        return Document(tuple(spans))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)

@@ -1,0 +1,69 @@
+"""Conversations as records hold them: lists of messages, each with who says it and what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from roots_compress.data.documents import ASSISTANT, ROLES, SYSTEM, USER, Document, Span
+from roots_compress.data.sources.records import REPEATED, RecordError, text_of
+
+MESSAGES = "messages"
+ROLE_OF: Final = {
+    **{role: role for role in ROLES},
+    "human": USER,
+    "gpt": ASSISTANT,
+    "model": ASSISTANT,
+}
+"""The role that each name means, ShareGPT's and Gemma's among them."""
+KEYS = (("role", "content"), ("from", "value"))
+"""What messages call a role and what is said: as OpenAI does, and as ShareGPT does."""
+FORM = "Write a message as {'role': 'user', 'content': 'What is said.'}."
+
+
+def conversation(messages: object, name: str) -> Document:
+    """Return a conversation, of which the assistant's turns are scored.
+
+    Args:
+        messages: a list of objects with `role` and `content`, or with `from` and `value`.
+        name: of the column, for messages.
+
+    Raises:
+        RecordError: it is no such list, a role is unknown, or the assistant says nothing.
+    """
+    if messages is REPEATED:
+        raise RecordError(f"'{name}' is given twice", "Take one of them out.")
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise RecordError(f"'{name}' is not a list of messages", FORM)
+    spans = tuple(_turn(message, number) for number, message in enumerate(messages, start=1))
+    for number, span in enumerate(spans, start=1):
+        if span.name == SYSTEM and number > 1:
+            raise RecordError(
+                f"message {number} has the role 'system'", "Put what the system says before all turns."
+            )
+    if not any(span.scored for span in spans):
+        raise RecordError(
+            f"'{name}' has no turn of the role 'assistant', so nothing of it could be scored",
+            "Give the conversation an answer, or take it out.",
+        )
+    return Document(spans)
+
+
+def _turn(message: Any, number: int) -> Span:
+    """Return a message as a turn of its role."""
+    if not isinstance(message, Mapping):
+        raise RecordError("a message is not an object with 'role' and 'content'", FORM)
+    role_key, content_key = next((keys for keys in KEYS if set(keys) <= set(message)), KEYS[0])
+    said = text_of(message.get(role_key), role_key, FORM)
+    content = text_of(message.get(content_key), content_key, FORM)
+    role = ROLE_OF.get(said.lower())
+    if role is None:
+        raise RecordError(
+            f"message {number} has the role '{said:.40}', which is unknown",
+            f"Write one of: {', '.join(ROLE_OF)}.",
+        )
+    if role == ASSISTANT and not content.strip():
+        raise RecordError(
+            f"message {number}, the assistant's, is blank", "Give it an answer, or take the record out."
+        )
+    return Span(content, role == ASSISTANT, role)
