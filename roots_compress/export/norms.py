@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from roots_compress.export.builder import MICROSOFT, GraphBuilder
+from roots_compress.export.builder import GraphBuilder
 from roots_compress.export.weights import Matrices
 from roots_compress.models.spec import Norm
 
@@ -30,17 +30,5 @@ def add_norm(
     matrices: Matrices, spec: Norm, module: str, hidden_NW: ir.Value, change_NW: ir.Value
 ) -> tuple[ir.Value, ir.Value]:
     """Add a block's contribution to the residual stream; return the stream and its norm, both `NW`."""
-    builder = matrices.builder
-    if builder.portable or builder.dtype != ir.DataType.FLOAT:
-        hidden_NW = builder.op("Add", hidden_NW, change_NW)
-        return hidden_NW, norm(matrices, spec, module, hidden_NW)
-    inputs = [hidden_NW, change_NW, matrices.vector(module + ".weight")]
-    if spec.kind == "rms_norm":
-        operator = "SkipSimplifiedLayerNormalization"
-    else:
-        operator = "SkipLayerNormalization"
-        inputs.append(matrices.vector(module + ".bias"))
-    normed_NW, _mean, _deviation, hidden_NW = builder.op_outputs(
-        operator, inputs, 4, domain=MICROSOFT, epsilon=spec.eps
-    )
-    return hidden_NW, normed_NW
+    hidden_NW = matrices.builder.op("Add", hidden_NW, change_NW)
+    return hidden_NW, norm(matrices, spec, module, hidden_NW)
