@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from roots_compress.models.ops.attention import Attention, QkNorm, Rope
+from roots_compress.families.seq2seq import decoder_layer, encoder_layer
+from roots_compress.models.ops.attention import Attention, QkNorm, Relative, Rope
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, LmHead, MaskedLmHead
+from roots_compress.models.ops.heads import (
+    ClassificationHead,
+    EmbeddingHead,
+    LmHead,
+    MaskedLmHead,
+    Seq2SeqHead,
+)
+from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import Head, ModelSpec, Norm, Sublayer
-from tests.tiny import tiny_config
+from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack, Sublayer
+from tests.tiny import VOCAB_SIZE, tiny_config
 
 LAYER_NORM = Norm(kind="layer_norm")
 OVER_PROJECTIONS = QkNorm(over="projection")
@@ -89,3 +97,28 @@ ENCODERS: dict[str, ModelSpec] = {
     "labels": bert(ClassificationHead(labels=3)),
     "embeddings": bert(EmbeddingHead()),
 }
+
+
+def seq2seq(*, bias: bool = False, tied: bool = True) -> ModelSpec:
+    """Return an encoder and a decoder of two layers each, with distances in place of positions."""
+    norm, relative = Norm(), Relative(buckets=8, max_distance=20)
+    attention = Attention(heads=4, kv_heads=4, head_dim=8, scale=0.5, relative=relative, causal=False)
+    cross = changed(attention, relative=None, source="cross", kv_heads=2, bias=bias)
+    mlp = Mlp(channels=48, activation="relu", gated=bias)
+    return ModelSpec(
+        stacks={
+            "encoder": Stack(layers=(encoder_layer(attention, mlp, norm),) * 2, final_norm=norm),
+            "decoder": Stack(
+                layers=(decoder_layer(changed(attention, causal=True), cross, mlp, norm),) * 2,
+                final_norm=norm,
+            ),
+        },
+        embeddings=Embeddings(vocabulary=VOCAB_SIZE, width=32),
+        head=Seq2SeqHead(start=2, bias=bias, scale=0.5),
+        tied=tied,
+        max_positions=128,
+    )
+
+
+SEQ2SEQ: dict[str, ModelSpec] = {"tied": seq2seq(), "untied, biases": seq2seq(bias=True, tied=False)}
+"""An encoder and a decoder together."""

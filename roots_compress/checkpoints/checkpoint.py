@@ -250,6 +250,8 @@ def _adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, i
         decided = as_setting(stop_ids(generation, config, ours))
         setattr(model.generation_config, name, decided)
         setattr(model.config, name, decided if config is None or config == [] else config)
+    if (start := model.config.decoder_start_token_id) is not None:
+        model.generation_config.decoder_start_token_id = start
 
 
 def _consistent(said: Mapping[str, Any]) -> GenerationConfig:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from roots_compress.families.switches import Switches
-from roots_compress.models.spec import ModelSpec, first_fault
+from roots_compress.models.ops.base import first_fault
+from roots_compress.models.spec import ModelSpec
 
 Tensor = Any
 """A torch tensor; torch is not imported here."""

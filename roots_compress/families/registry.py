@@ -16,12 +16,13 @@ from roots_compress.families import (
     qwen3,
     qwen3_moe,
     roberta,
+    t5,
     xlm_roberta,
 )
 from roots_compress.families.base import Family
 
 _MODULES = (
     llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, bert, distilbert, roberta,
-    xlm_roberta,
+    xlm_roberta, t5,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

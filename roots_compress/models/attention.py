@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from roots_compress.models.relative import Distances
+
 # Sparse attention works on as many queries at a time as keep its largest tensor at about this many elements.
 ELEMENT_BUDGET = 1 << 24
 
@@ -114,6 +116,7 @@ class View:
         """Whether queries see all keys, or all up to their own."""
         self._mask_B1TS: Tensor | None = None
         self._blocks: dict[int, Blocks] = {}
+        self.distances = Distances(visibility.queries, visibility.key_valid_BS, causal=visibility.causal)
 
     def mask(self) -> Tensor:
         """Return `visible_B1TS`, True where a query may attend to a key."""
@@ -143,12 +146,16 @@ def dense_attention(
 ) -> Tensor:
     """Softmax attention over every visible key; without a mask over all, or, if causal, over T = S or T = 1.
 
+    In place of a mask there may be what is added to the scores, `BHTS`: minus infinity where nothing is seen.
+
     Returns:
         `BHTD`, in the dtype of the query.
     """
     heads, groups = query_BHTD.shape[1], key_BGSD.shape[1]
     if query_BHTD.shape[2] == 1 and heads != groups:
         # All heads of a group see the same keys: as so many queries of one head they read them once.
+        if visible_B1TS is not None and visible_B1TS.shape[1] == heads:
+            visible_B1TS = visible_B1TS.reshape(len(visible_B1TS), groups, heads // groups, -1)
         grouped_BGHD = query_BHTD.reshape(len(query_BHTD), groups, heads // groups, -1)
         grouped_BGHD = F.scaled_dot_product_attention(
             grouped_BGHD, key_BGSD, value_BGSD, attn_mask=visible_B1TS, scale=scale

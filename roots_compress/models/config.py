@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from roots_compress.models import version1
 from roots_compress.models.limits import is_fusible
 from roots_compress.models.ops.base import LARGEST
+from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.quantized import CACHE_FORMATS, FORMATS
 from roots_compress.models.spec import ModelSpec
 
@@ -57,6 +58,7 @@ class RootsConfig(PreTrainedConfig):
         self.initializer_range, self.use_cache = initializer_range, use_cache
         self.pad_token_id, self.bos_token_id, self.eos_token_id = pad_token_id, bos_token_id, eos_token_id
         super().__init__(**others)
+        self.is_encoder_decoder = spec.source is not None
         _check_token_ids(self)
         self.validate_quantization()
 
@@ -77,13 +79,18 @@ class RootsConfig(PreTrainedConfig):
 
     @property
     def num_hidden_layers(self) -> int:
-        """Number of layers, under the name transformers' caches read."""
-        return len(self.spec.layers)
+        """Layers of the stack that the head reads, under the name transformers' caches read."""
+        return len(self.spec.stack.layers)
 
     @property
     def tie_word_embeddings(self) -> bool:
         """Whether the head's matrix is the embedding's, under the name transformers reads."""
         return self.spec.tied
+
+    @property
+    def decoder_start_token_id(self) -> int | None:
+        """The token that a decoder after an encoder begins with, under the name transformers reads."""
+        return self.spec.head.start if isinstance(self.spec.head, Seq2SeqHead) else None
 
     @property
     def is_fusible(self) -> bool:
@@ -94,6 +101,9 @@ class RootsConfig(PreTrainedConfig):
         """Return what config.json holds."""
         found: dict[str, Any] = super().to_dict()
         del found["spec"]
+        # What the specification says, under transformers' names.
+        for name in ("is_encoder_decoder", "decoder_start_token_id"):
+            found.pop(name, None)
         return {"version": VERSION, **self.spec.to_json(), **found}
 
     def validate_quantization(self) -> None:

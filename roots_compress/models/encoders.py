@@ -19,6 +19,7 @@ from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead, RootsWithVocabulary
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 
 
 class MaskedLmTransform(nn.Module):
@@ -227,7 +228,13 @@ class RootsForEmbedding(RootsWithTextHead):
 
 MODELS: dict[str, type[RootsWithHead]] = {
     each.head_kind: each
-    for each in (RootsForCausalLM, RootsForMaskedLM, RootsForSequenceClassification, RootsForEmbedding)
+    for each in (
+        RootsForCausalLM,
+        RootsForMaskedLM,
+        RootsForSequenceClassification,
+        RootsForEmbedding,
+        RootsForSeq2SeqLM,
+    )
 }
 """The class of model by the kind of its head."""
 

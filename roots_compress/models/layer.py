@@ -12,13 +12,18 @@ from roots_compress.models.blocks.mlp import MlpBlock
 from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Op
+from roots_compress.models.spec import Op, Place
 
 NORMS = ("pre_norm", "post_norm", "stream_norm")
 
 
 class RootsLayer(nn.Module):
-    """A layer of a stack. Its modules are `BLOCK`, `BLOCK_pre_norm` and so on, for each block's name."""
+    """A layer of a stack. Its modules are `BLOCK`, `BLOCK_pre_norm` and so on, for each block's name.
+
+    Args:
+        config: the model's.
+        index: its number, in the order in which layers run.
+    """
 
     def __init__(self, config: Any, index: int) -> None:
         super().__init__()
@@ -29,7 +34,7 @@ class RootsLayer(nn.Module):
             for norm in NORMS:
                 # What reads comes before what is read, so that parameters are in the order in which they run.
                 if norm == "post_norm":
-                    self.add_module(name, make_block(sublayer.op, config, index, name))
+                    self.add_module(name, make_block(sublayer.op, config, Place(index, name)))
                 spec = getattr(sublayer, norm)
                 if spec is not None:
                     self.add_module(f"{name}_{norm}", make_norm(spec, config.hidden_size))
@@ -52,16 +57,18 @@ class RootsLayer(nn.Module):
         return hidden_BTW
 
 
-def make_block(op: Op, config: Any, layer: int, name: str) -> Block:
+def make_block(op: Op, config: Any, place: Place) -> Block:
     """Return the module of a block.
 
     Args:
         op: its specification.
         config: the model's.
-        layer: number of its layer.
-        name: its own, in the layer.
+        place: where it is.
     """
-    path = f"model.layers.{layer}.{name}"
+    path, spec = config.spec.path(place), config.spec
     if isinstance(op, Attention):
-        return AttentionBlock(op, config, path, layer)
+        # The stack that the head reads has a KV cache.
+        return AttentionBlock(
+            op, config, path, place.layer - (spec.begins if place.layer >= spec.begins else 0)
+        )
     return MlpBlock(op, config, path) if isinstance(op, Mlp) else MoeBlock(op, config, path)

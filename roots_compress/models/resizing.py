@@ -43,7 +43,7 @@ def check_resizable(model: RootsWithHead) -> None:
 
 def block_at(model: RootsWithHead, place: Place) -> Block:
     """Return the block at a place."""
-    block: Block = model.model.layers[place.layer].half_named(place.name).block
+    block: Block = model.model.all_layers()[place.layer].half_named(place.name).block
     return block
 
 
@@ -138,7 +138,7 @@ def _keep_in_groups(block: Block, axis: Axis, kept: Sequence[int]) -> int:
         block.drop(axis.name, kept)
     elif removed:
         group_of(block, axis, removed).prune()
-        _cut_norms(block, axis, kept)
+        _cut_untraced(block, axis, kept)
     return len(kept)
 
 
@@ -149,14 +149,17 @@ def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:
         InputError: the model is quantized.
     """
     check_resizable(model)
-    _complement(kept, len(model.model.layers))
-    spec = model.config.spec
-    model.model.layers = nn.ModuleList(model.model.layers[index] for index in kept)
-    model.config.spec = spec.with_layers(tuple(spec.layers[index] for index in kept))
-    for index, layer in enumerate(model.model.layers):
-        for half in layer.halves:
-            if isinstance(half.block, AttentionBlock):
-                half.block.layer_idx = index
+    layers, spec = model.model.all_layers(), model.config.spec
+    _complement(kept, len(layers))
+    for part, first, end in list(model.model.parts_and_layers()):
+        stay = [index for index in kept if first <= index < end]
+        assert stay, "a stack would have no layer left"
+        part.layers = nn.ModuleList(layers[index] for index in stay)
+        for number, layer in enumerate(part.layers):
+            for half in layer.halves:
+                if isinstance(half.block, AttentionBlock):
+                    half.block.layer_idx = number
+    model.config.spec = spec.with_chosen(kept)
 
 
 def residual_group(model: RootsWithHead, channels: Sequence[int] | None = None) -> tp.dependency.Group:
@@ -221,20 +224,23 @@ class StreamNormPruner(tp.pruner.function.BasePruningFunc):
     get_in_channels = get_out_channels
 
 
-def _cut_norms(block: Block, axis: Axis, kept: Sequence[int]) -> None:
-    """Cut the norms that run along an axis, which no trace follows."""
+def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
+    """Cut what runs along an axis and no trace follows: norms, and tables of distances."""
     for member in axis.members:
         module = block.get_submodule(member.parameter.rpartition(".")[0])
+        entries = [unit * member.size + offset for unit in kept for offset in range(member.size)]
         if isinstance(module, nn.RMSNorm):
-            entries = [unit * member.size + offset for unit in kept for offset in range(member.size)]
             module.weight = nn.Parameter(module.weight.detach()[entries])
             module.normalized_shape = (len(entries),)
+        elif isinstance(module, nn.Embedding):
+            module.weight = nn.Parameter(module.weight.detach()[:, entries])
+            module.embedding_dim = len(entries)
 
 
 def _cut_untraced_readers(model: RootsWithHead, kept: Sequence[int]) -> None:
     """Cut what reads the residual stream and is in no trace, such as a router."""
     for reader in (
-        each for layer in model.model.layers for half in layer.halves for each in half.block.readers()
+        each for layer in model.model.all_layers() for half in layer.halves for each in half.block.readers()
     ):
         if reader.in_features > len(kept):
             reader.weight = nn.Parameter(reader.weight.detach()[:, list(kept)])
@@ -255,12 +261,16 @@ def _all_but(numbers: Sequence[int], count: int) -> list[int]:
 
 def _couple_stream(model: RootsWithHead, tokens_BT: Tensor) -> Tensor:
     """Run the model with couplings in place of blocks: what reads and writes the stream, in its order."""
-    decoder = model.model
-    hidden_BTW = decoder.embed_tokens(tokens_BT)
-    if model.config.spec.embeddings.positions is not None:
-        hidden_BTW = hidden_BTW + decoder.embed_positions(tokens_BT)
-    for layer in decoder.layers:
-        for half in layer.halves:
-            given_BTW = half.given(half.block.coupled(half.read(hidden_BTW), half.block.spec.axes()[0].name))
-            hidden_BTW = half.add(hidden_BTW, given_BTW)
-    return model.project(decoder.normed(hidden_BTW))
+    normed_BTW: Tensor | None = None
+    for part in model.model.parts():
+        hidden_BTW = model.model.embed_tokens(tokens_BT)
+        if model.config.spec.embeddings.positions is not None:
+            hidden_BTW = hidden_BTW + part.embed_positions(tokens_BT)
+        for layer in part.layers:
+            for half in layer.halves:
+                axis, block = half.block.spec.axes()[0].name, half.block
+                given_BTW = half.given(block.coupled(half.read(hidden_BTW), axis, normed_BTW))
+                hidden_BTW = half.add(hidden_BTW, given_BTW)
+        normed_BTW = part.normed(hidden_BTW)
+    assert normed_BTW is not None
+    return model.project(normed_BTW)

@@ -1,7 +1,8 @@
 """What a model is: a specification of blocks, typed, frozen and torch-free.
 
-`config.json` of a checkpoint is its JSON (version 2). A model is one or two stacks of layers; a layer is a
-sequence of sublayers; a sublayer adds what its block gives to the residual stream:
+`config.json` of a checkpoint is its JSON (version 2). A model is one stack of layers, or an encoder and a
+decoder that reads what it gives; layers are numbered in the order in which they run, the encoder's first. A
+layer is a sequence of sublayers; a sublayer adds what its block gives to the residual stream:
 
     x + post_norm(block(pre_norm(x)))       then stream_norm of the sum, where there is one
 
@@ -12,18 +13,26 @@ model can be are here and in `ops/`; whatever else has to know a switch asks the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.base import Count, Matrix, OpSpec, Part, Positive, changed
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, LmHead, MaskedLmHead
+from roots_compress.models.ops.base import Count, Matrix, OpSpec, Part, Positive, changed, first_fault, plain
+from roots_compress.models.ops.heads import (
+    ClassificationHead,
+    EmbeddingHead,
+    LmHead,
+    MaskedLmHead,
+    Seq2SeqHead,
+)
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 
-Head = Annotated[LmHead | MaskedLmHead | ClassificationHead | EmbeddingHead, Field(discriminator="kind")]
+Head = Annotated[
+    LmHead | MaskedLmHead | ClassificationHead | EmbeddingHead | Seq2SeqHead, Field(discriminator="kind")
+]
 Op = Annotated[Attention | Mlp | Moe, Field(discriminator="kind")]
 
 
@@ -86,7 +95,10 @@ class Stack(Part):
 
 
 class Embeddings(Part):
-    """What a stack begins with: tokens, and positions and token types where they are learned."""
+    """What a stack begins with: tokens, and positions and token types where they are learned.
+
+    An encoder and a decoder share the tokens' table. Each has a table of positions, and a norm, of its own.
+    """
 
     vocabulary: Count
     width: Count
@@ -103,6 +115,7 @@ class Place(NamedTuple):
     """Where a block is."""
 
     layer: int
+    """Number of its layer, in the order in which they run."""
     name: str
 
 
@@ -118,9 +131,21 @@ class ModelSpec(Part):
     """Positions that the model was made for."""
 
     @model_validator(mode="after")
-    def _has_a_stack(self) -> Self:
+    def _stacks_fit(self) -> Self:
         if not self.stacks:
             raise ValueError("stacks is empty: a model has a decoder, an encoder, or both")
+        both = self.source is not None
+        if both != isinstance(self.head, Seq2SeqHead):
+            raise ValueError(
+                "an encoder and a decoder together have the head 'seq2seq_lm', and no other model has"
+            )
+        for place, op in self.blocks():
+            if (
+                isinstance(op, Attention)
+                and op.source == "cross"
+                and not (both and place.layer >= self.begins)
+            ):
+                raise ValueError("cross-attention is for a decoder that reads an encoder's output")
         return self
 
     @classmethod
@@ -137,14 +162,28 @@ class ModelSpec(Part):
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON values; fields that have their defaults are left out."""
-        values: dict[str, Any] = _plain(self)
+        values: dict[str, Any] = plain(self)
         return values
 
     @property
     def stack(self) -> Stack:
-        """The only stack of a model that has one."""
-        (stack,) = self.stacks.values()
-        return stack
+        """The stack whose output the head reads: the only one, or the decoder."""
+        return self.stacks["decoder" if "decoder" in self.stacks else "encoder"]
+
+    @property
+    def source(self) -> Stack | None:
+        """The encoder whose output the decoder's cross-attention reads; None of a model of one stack."""
+        return self.stacks["encoder"] if len(self.stacks) == 2 else None
+
+    @property
+    def begins(self) -> int:
+        """The number of the first layer of `stack`: how many layers the encoder before it has."""
+        return 0 if self.source is None else len(self.source.layers)
+
+    @property
+    def running(self) -> tuple[Stack, ...]:
+        """The stacks in the order in which they run."""
+        return (self.stack,) if self.source is None else (self.source, self.stack)
 
     @property
     def lm_head(self) -> LmHead:
@@ -160,12 +199,22 @@ class ModelSpec(Part):
     @property
     def predicts_tokens(self) -> bool:
         """Whether the head has a matrix as large as the embedding."""
-        return isinstance(self.head, LmHead | MaskedLmHead)
+        return isinstance(self.head, LmHead | MaskedLmHead | Seq2SeqHead)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Of the only stack."""
-        return self.stack.layers
+        """All layers, in the order in which they run."""
+        return tuple(layer for stack in self.running for layer in stack.layers)
+
+    def layer_path(self, index: int) -> str:
+        """Return the name of a layer's module, which its tensors' names begin with."""
+        if index < self.begins:
+            return f"{ENCODER}.layers.{index}"
+        return f"model.layers.{index - self.begins}"
+
+    def path(self, place: Place) -> str:
+        """Return the name of a block's module."""
+        return f"{self.layer_path(place.layer)}.{place.name}"
 
     @property
     def width(self) -> int:
@@ -174,19 +223,20 @@ class ModelSpec(Part):
 
     @property
     def body_parameters(self) -> int:
-        """Numbers in the layers and in the norm after them."""
-        norm = self.stack.final_norm
+        """Numbers in the layers and in the norms after them."""
+        norms = [stack.final_norm for stack in self.running if stack.final_norm is not None]
         found = sum(sublayer.parameters(self.width) for layer in self.layers for sublayer in layer)
-        return found + (0 if norm is None else norm.parameters(self.width))
+        return found + sum(norm.parameters(self.width) for norm in norms)
 
     @property
     def parameters(self) -> int:
         """Numbers in the whole model; a matrix that is shared counts once."""
         each = self.embeddings
-        rows = each.vocabulary * (1 if self.tied else 2) + (each.positions or 0) + (each.token_types or 0)
+        rows = (each.positions or 0) + (each.token_types or 0)
         norm = 0 if each.norm is None else each.norm.parameters(self.width)
-        head = self.head.parameters(self.width, each.vocabulary)
-        return rows * self.width + norm + self.body_parameters + head
+        begins = len(self.stacks) * (rows * self.width + norm)
+        tables = each.vocabulary * (1 if self.tied else 2) * self.width
+        return tables + begins + self.body_parameters + self.head.parameters(self.width, each.vocabulary)
 
     def blocks(self) -> Iterator[tuple[Place, OpSpec]]:
         """Yield every block and where it is, in the order in which they run."""
@@ -209,14 +259,27 @@ class ModelSpec(Part):
         if self.predicts_tokens and not self.tied:
             found[HEAD] = table
         for place, op in self.blocks():
-            prefix = f"model.layers.{place.layer}.{place.name}."
-            found |= {prefix + name: matrix for name, matrix in op.matrices(self.width).items()}
+            found |= {f"{self.path(place)}.{name}": each for name, each in op.matrices(self.width).items()}
         return found
 
-    def with_layers(self, layers: tuple[Layer, ...]) -> ModelSpec:
-        """Return the specification with other layers in its only stack."""
-        ((name, stack),) = self.stacks.items()
-        return changed(self, stacks={name: changed(stack, layers=layers)})
+    def with_layers(self, layers: tuple[Layer, ...], *, begins: int | None = None) -> ModelSpec:
+        """Return the specification with other layers.
+
+        Args:
+            layers: in the order in which they run.
+            begins: how many of them are those of the encoder before a decoder; as many as now if None.
+        """
+        first = self.begins if begins is None else begins
+        stacks = {
+            name: changed(stack, layers=layers[first:] if stack is self.stack else layers[:first])
+            for name, stack in self.stacks.items()
+        }
+        return changed(self, stacks=stacks)
+
+    def with_chosen(self, layers: Sequence[int]) -> ModelSpec:
+        """Return the specification with only these layers, by their numbers in rising order."""
+        chosen = tuple(self.layers[index] for index in layers)
+        return self.with_layers(chosen, begins=sum(index < self.begins for index in layers))
 
     def with_op(self, place: Place, op: OpSpec) -> ModelSpec:
         """Return the specification with another block at a place."""
@@ -230,35 +293,5 @@ class ModelSpec(Part):
         return changed(self, embeddings=changed(self.embeddings, **changes))
 
 
-KINDS = ("attention", "mlp", "moe", "lm", "masked_lm", "classification", "embedding")
-"""Steps of a place that pydantic adds for unions."""
-EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
-"""The modules of the token embedding and of the output head."""
-
-
-def first_fault(error: ValidationError) -> str:
-    """Return the first thing that is wrong, with the key where it is."""
-    fault = error.errors(include_url=False)[0]
-    place = ".".join(str(step) for step in fault["loc"] if step not in KINDS)
-    if fault["type"] == "value_error":
-        return f"{place}: {fault['ctx']['error']}" if place else str(fault["ctx"]["error"])
-    if fault["type"] == "extra_forbidden":
-        return f"{place} is a key that no specification has"
-    if fault["type"] == "missing":
-        return f"{place} is missing"
-    return f"{place} is {fault['input']!r:.100}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
-
-
-def _plain(value: Any) -> Any:
-    """Return a part as JSON values: its kind, and what differs from the defaults."""
-    if isinstance(value, Part):
-        return {
-            name: _plain(getattr(value, name))
-            for name, field in type(value).model_fields.items()
-            if name == "kind" or field.is_required() or getattr(value, name) != field.default
-        }
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return value
+EMBEDDING, HEAD, ENCODER = "model.embed_tokens", "lm_head", "model.encoder"
+"""The modules of the token embedding, of the output head, and of the encoder before a decoder."""

@@ -7,22 +7,27 @@ Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden siz
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from roots_compress.models import attention
 from roots_compress.models.blocks.base import Context, Sees, make_norm
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.device import as_multiplied
 from roots_compress.models.layer import RootsLayer
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.heads import START, Seq2SeqHead
+from roots_compress.models.places import positions_of, valid_slots
 from roots_compress.models.quantized import make_embedding
+from roots_compress.models.relative import Source
 from roots_compress.models.rotary import cos_sin, rotary_frequencies
-from roots_compress.models.spec import EMBEDDING
+from roots_compress.models.spec import EMBEDDING, Stack
 
 
 class RootsPreTrainedModel(PreTrainedModel):
@@ -36,22 +41,66 @@ class RootsPreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
 
-class RootsModel(RootsPreTrainedModel):
-    """Embeddings, layers and the final norm."""
+class StackParts(nn.Module):
+    """What a stack has of its own: a table of places, norms and layers; the tokens' table is the model's."""
+
+    config: RootsConfig
+
+    def add_parts(self, spec: Stack) -> None:
+        """Add the modules.
+
+        Args:
+            spec: of the stack.
+        """
+        whole = self.config.spec
+        if whole.embeddings.positions is not None:
+            self.embed_positions = nn.Embedding(whole.embeddings.positions, whole.width)
+        if whole.embeddings.token_types is not None:
+            self.embed_token_types = nn.Embedding(whole.embeddings.token_types, whole.width)
+        if whole.embeddings.norm is not None:
+            self.embed_norm = make_norm(whole.embeddings.norm, whole.width)
+        first = 0 if spec is whole.source else whole.begins
+        numbers = range(first, first + len(spec.layers))
+        self.layers = nn.ModuleList(RootsLayer(self.config, index) for index in numbers)
+        if spec.final_norm is not None:
+            self.norm = make_norm(spec.final_norm, whole.width)
+
+    def embedded(self, embeds_BTW: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Return the residual stream before the first layer."""
+        embeddings = self.config.spec.embeddings
+        hidden_BTW = embeds_BTW * embeddings.scale if embeddings.scale != 1 else embeds_BTW
+        if embeddings.token_types is not None:
+            types_BT = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
+            hidden_BTW = hidden_BTW + self.embed_token_types(types_BT)
+        if embeddings.positions is not None:
+            hidden_BTW = hidden_BTW + self.embed_positions(position_ids)
+        return hidden_BTW if embeddings.norm is None else self.embed_norm(hidden_BTW)
+
+    def normed(self, hidden_BTW: Tensor) -> Tensor:
+        """Return what reads the stack's output, for the stream after the last layer."""
+        norm = getattr(self, "norm", None)
+        return hidden_BTW if norm is None else norm(hidden_BTW)
+
+
+class RootsEncoder(StackParts):
+    """The encoder before a decoder."""
+
+    def __init__(self, config: RootsConfig) -> None:
+        super().__init__()
+        self.config = config
+        assert config.spec.source is not None
+        self.add_parts(config.spec.source)
+
+
+class RootsModel(RootsPreTrainedModel, StackParts):
+    """Embeddings, layers and the final norm of the stack that the head reads; and the encoder before it."""
 
     def __init__(self, config: RootsConfig) -> None:
         super().__init__(config)
         spec = config.spec
         self.embed_tokens = make_embedding(config, EMBEDDING)
-        if spec.embeddings.positions is not None:
-            self.embed_positions = nn.Embedding(spec.embeddings.positions, spec.width)
-        if spec.embeddings.token_types is not None:
-            self.embed_token_types = nn.Embedding(spec.embeddings.token_types, spec.width)
-        if spec.embeddings.norm is not None:
-            self.embed_norm = make_norm(spec.embeddings.norm, spec.width)
-        self.layers = nn.ModuleList(RootsLayer(config, index) for index in range(len(spec.layers)))
-        if spec.stack.final_norm is not None:
-            self.norm = make_norm(spec.stack.final_norm, spec.width)
+        self.encoder = RootsEncoder(config) if spec.source is not None else None
+        self.add_parts(spec.stack)
         # Kept outside the state dict, and in float32 whatever the weights' dtype.
         self._rotary = {
             (each.rope, each.head_dim): rotary_frequencies(each.rope, each.head_dim, spec.max_positions)
@@ -64,6 +113,21 @@ class RootsModel(RootsPreTrainedModel):
         """Return the token embedding."""
         return self.embed_tokens
 
+    def parts(self) -> tuple[StackParts, ...]:
+        """Return the stacks in the order in which they run."""
+        return (self,) if self.encoder is None else (self.encoder, self)
+
+    def parts_and_layers(self) -> Iterator[tuple[StackParts, int, int]]:
+        """Yield each stack with the numbers of its first layer and of the one after its last."""
+        first = 0
+        for part in self.parts():
+            yield part, first, first + len(part.layers)
+            first += len(part.layers)
+
+    def all_layers(self) -> list[RootsLayer]:
+        """Return the layers of all stacks, in the order in which they run."""
+        return [layer for part in self.parts() for layer in part.layers if isinstance(layer, RootsLayer)]
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -75,9 +139,17 @@ class RootsModel(RootsPreTrainedModel):
         segment_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         token_type_ids: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        decoder_segment_ids: Tensor | None = None,
+        encoder_states: Tensor | None = None,
         **_: Any,
     ) -> BaseModelOutputWithPast:
-        """Run the stack.
+        """Run the stack; where an encoder is before it, that first.
+
+        Without an encoder the first arguments are the stack's. With one, `input_ids`, `attention_mask`,
+        `segment_ids` and `inputs_embeds` are the encoder's, and those that begin with `decoder` are the
+        decoder's, as the cache is.
 
         Args:
             input_ids: `BT` tokens.
@@ -88,87 +160,116 @@ class RootsModel(RootsPreTrainedModel):
             use_cache: whether to return keys and values for decoding; by default where nothing is trained.
             segment_ids: `BT` document numbers of packed windows; tokens attend within their document
                 only, and positions restart at each. Not together with a cache.
-            output_hidden_states: also return the residual stream after the embedding and after each layer.
+            output_hidden_states: also return the residual stream after the embedding and after each layer of
+                the stack that the head reads.
             token_type_ids: `BT`; all 0 where absent.
+            decoder_input_ids: `BT` tokens; `START` stands for the token that the decoder begins with.
+            decoder_attention_mask: as `attention_mask`.
+            decoder_segment_ids: as `segment_ids`; tokens see the encoder's documents of the same number.
+            encoder_states: the encoder's output `BSW`, which is then not run.
         """
+        source, segments, mask = None, segment_ids, attention_mask
+        if self.encoder is not None:
+            if encoder_states is None:
+                encoder_states = self.encode(
+                    input_ids,
+                    attention_mask=attention_mask,
+                    segment_ids=segment_ids,
+                    inputs_embeds=inputs_embeds,
+                )
+            segments, mask, inputs_embeds = decoder_segment_ids, decoder_attention_mask, None
+            assert decoder_input_ids is not None
+            input_ids = self.started(decoder_input_ids)
         embeds_BTW = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        batch, tokens, _width = embeds_BTW.shape
         if use_cache is None:
             caches = "decoder" in self.config.spec.stacks and self.config.use_cache
-            use_cache = caches and not self.training and segment_ids is None
+            use_cache = caches and not self.training and segments is None
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache()
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if segment_ids is not None and past:
-            raise ValueError("segment_ids are for packed training windows and cannot go on from a cache")
-
-        valid_BS = self._valid(batch, past + tokens, attention_mask, embeds_BTW.device)
-        positions_BS = self._positions(valid_BS, segment_ids)
-        if position_ids is None:
-            position_ids = positions_BS[:, past:]
-        hidden_BTW = self._embedded(embeds_BTW, position_ids, token_type_ids)
-        masked = attention_mask is not None or segment_ids is not None
-        context = Context(
-            self._views(tokens, valid_BS, positions_BS, segment_ids, masked=masked),
-            {key: cos_sin(frequencies, position_ids) for key, frequencies in self._rotary.items()},
+            if encoder_states is not None:
+                past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
+        if encoder_states is not None:
+            valid_BS = None if attention_mask is None else attention_mask.bool()
+            states_BSW = as_multiplied(encoder_states)
+            source = Source.of(states_BSW, valid_BS, segment_ids, decoder_segment_ids, past_key_values)
+        states: list[Tensor] = []
+        last_BTW = self._run(
+            self,
+            embeds_BTW,
+            mask,
+            segments,
+            position_ids,
             past_key_values,
+            source,
+            token_type_ids,
+            states if output_hidden_states else None,
         )
-        states = [hidden_BTW]
-        for layer in self.layers:
-            hidden_BTW = layer(hidden_BTW, context)
-            if output_hidden_states:
-                states.append(hidden_BTW)
         return BaseModelOutputWithPast(
-            last_hidden_state=self.normed(hidden_BTW),
+            last_hidden_state=last_BTW,
             past_key_values=past_key_values,
             hidden_states=tuple(states) if output_hidden_states else None,
         )
 
-    def normed(self, hidden_BTW: Tensor) -> Tensor:
-        """Return what the head reads, for the stream after the last layer."""
-        norm = self.config.spec.stack.final_norm
-        normed_BTW: Tensor = hidden_BTW if norm is None else self.norm(hidden_BTW)
-        return normed_BTW
+    def encode(
+        self,
+        input_ids: Tensor | None,
+        *,
+        attention_mask: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output of the encoder before a decoder, `BSW`; see `forward`."""
+        assert self.encoder is not None
+        embeds_BSW = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        return self._run(self.encoder, embeds_BSW, attention_mask, segment_ids, None, None, None, None, None)
 
-    @staticmethod
-    def _valid(batch: int, slots: int, attention_mask: Tensor | None, device: torch.device) -> Tensor:
-        """Return `valid_BS`, False at padding.
+    def started(self, decoder_input_ids: Tensor) -> Tensor:
+        """Return a decoder's tokens with the model's own start token where `START` is."""
+        head = self.config.spec.head
+        assert isinstance(head, Seq2SeqHead)
+        return decoder_input_ids.masked_fill(decoder_input_ids == START, head.start)
 
-        Raises:
-            ValueError: the mask does not cover the cached tokens and the new ones.
-        """
-        if attention_mask is None:
-            return torch.ones((1, slots), dtype=torch.bool, device=device).expand(batch, -1)
-        if attention_mask.shape != (batch, slots):
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}; with the cached tokens it must be "
-                f"{(batch, slots)}"
-            )
-        return attention_mask.bool()
-
-    @staticmethod
-    def _positions(valid_BS: Tensor, segment_ids: Tensor | None) -> Tensor:
-        """Return the position of each slot within its document, padding not counted."""
-        count_BS = valid_BS.long().cumsum(dim=1)
-        if segment_ids is None:
-            return (count_BS - 1).clamp(min=0)
-        starts_BS = F.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)
-        before_BS = torch.where(starts_BS, count_BS - valid_BS.long(), 0).cummax(dim=1).values
-        return (count_BS - before_BS - 1).clamp(min=0)
-
-    def _embedded(self, embeds_BTW: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Return the residual stream before the first layer."""
-        embeddings = self.config.spec.embeddings
-        hidden_BTW = embeds_BTW * embeddings.scale if embeddings.scale != 1 else embeds_BTW
-        if embeddings.token_types is not None:
-            types_BT = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
-            hidden_BTW = hidden_BTW + self.embed_token_types(types_BT)
-        if embeddings.positions is not None:
-            hidden_BTW = hidden_BTW + self.embed_positions(position_ids)
-        return hidden_BTW if embeddings.norm is None else self.embed_norm(hidden_BTW)
+    def _run(
+        self,
+        part: StackParts,
+        embeds_BTW: Tensor,
+        attention_mask: Tensor | None,
+        segment_ids: Tensor | None,
+        position_ids: Tensor | None,
+        cache: Cache | None,
+        source: Source | None,
+        token_type_ids: Tensor | None,
+        states: list[Tensor] | None,
+    ) -> Tensor:
+        """Return the normed output of a stack, `BTW`; its residual stream goes into `states`."""
+        batch, tokens, _width = embeds_BTW.shape
+        past = cache.get_seq_length() if cache is not None else 0
+        if segment_ids is not None and past:
+            raise ValueError("segment_ids are for packed training windows and cannot go on from a cache")
+        valid_BS = valid_slots(batch, past + tokens, attention_mask, embeds_BTW.device)
+        positions_BS = positions_of(valid_BS, segment_ids)
+        if position_ids is None:
+            position_ids = positions_BS[:, past:]
+        hidden_BTW = part.embedded(embeds_BTW, position_ids, token_type_ids)
+        masked = attention_mask is not None or segment_ids is not None
+        seen = self.config.spec.source if part is self.encoder else self.config.spec.stack
+        assert seen is not None
+        context = Context(
+            self._views(seen, tokens, valid_BS, positions_BS, segment_ids, masked=masked),
+            {key: cos_sin(frequencies, position_ids) for key, frequencies in self._rotary.items()},
+            cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache,
+            source,
+        )
+        states = [] if states is None else states
+        states.append(hidden_BTW)
+        for layer in part.layers:
+            hidden_BTW = layer(hidden_BTW, context)
+            states.append(hidden_BTW)
+        return part.normed(hidden_BTW)
 
     def _views(
         self,
+        stack: Stack,
         tokens: int,
         valid_BS: Tensor,
         positions_BS: Tensor,
@@ -176,8 +277,13 @@ class RootsModel(RootsPreTrainedModel):
         *,
         masked: bool,
     ) -> dict[Sees, attention.View]:
-        """Return which keys queries see, for every window of the model."""
-        sees = {(each.window, each.causal) for each in self.config.spec.attentions()}
+        """Return which keys of a stack its queries see, for every window of it."""
+        ops = (sublayer.op for layer in stack.layers for sublayer in layer)
+        sees = {
+            (each.window, each.causal)
+            for each in ops
+            if isinstance(each, Attention) and each.source == "self"
+        }
         return {
             (window, causal): attention.View(
                 attention.Visibility(tokens, valid_BS, window, segment_ids, causal),

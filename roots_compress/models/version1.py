@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from roots_compress.models.ops.attention import Attention, BlockSparse, QkNorm, Rope, TopM
-from roots_compress.models.ops.base import LARGEST
+from roots_compress.models.ops.base import LARGEST, first_fault
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import (
@@ -22,7 +22,6 @@ from roots_compress.models.spec import (
     Norm,
     Stack,
     Sublayer,
-    first_fault,
 )
 
 Fields = Mapping[str, Any]

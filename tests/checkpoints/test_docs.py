@@ -9,7 +9,7 @@ import pytest
 
 from roots_compress.families.gguf.families import GGUF_FAMILIES
 from roots_compress.families.registry import FAMILIES
-from roots_compress.models.ops.attention import Attention, BlockSparse, Rope, TopM
+from roots_compress.models.ops.attention import Attention, BlockSparse, Relative, Rope, TopM
 from roots_compress.models.ops.base import Part
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
@@ -22,6 +22,7 @@ PARTS: dict[str, type[Part]] = {
     "sublayer": Sublayer,
     "norm": Norm,
     "`attention`": Attention,
+    "relative": Relative,
     "rope": Rope,
     "`mlp`": Mlp,
     "`moe`": Moe,

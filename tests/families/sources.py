@@ -10,6 +10,7 @@ import transformers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -37,6 +38,11 @@ CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "gemma3_text": Gemma3TextConfig,
     "phi3": Phi3Config,
     "qwen3_moe": Qwen3MoeConfig,
+}
+
+
+SEQ2SEQ_FIELDS: dict[str, dict[str, Any]] = {
+    "t5": {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
 }
 
 
@@ -89,6 +95,28 @@ def encoder(family: str, changes: dict[str, Any]) -> PreTrainedModel:
     del fields[left_out]
     model: PreTrainedModel = getattr(transformers, architecture)(AutoConfig.for_model(family, **fields))
     generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    model.eval()
+    return model
+
+
+def seq2seq(family: str, changes: dict[str, Any]) -> PreTrainedModel:
+    """Return an encoder-decoder family's model of a variant, with random weights everywhere."""
+    fields: dict[str, Any] = {
+        "vocab_size": VOCAB_SIZE,
+        "pad_token_id": 2,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    fields |= {"decoder_start_token_id": 2, "d_model": 32, **SEQ2SEQ_FIELDS[family], **changes}
+    model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(family, **fields))
+    generator = torch.Generator().manual_seed(0)
+    if changes.get("tie_word_embeddings") is False:
+        # transformers ties what a configuration alone describes, and not what a file holds twice.
+        model.get_output_embeddings().weight = torch.nn.Parameter(torch.zeros(VOCAB_SIZE, 32))
+        model.config.tie_word_embeddings = False
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)

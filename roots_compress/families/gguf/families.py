@@ -33,9 +33,10 @@ from roots_compress.families.gguf.metadata import DIRECTORY, Metadata
 from roots_compress.families.gguf.positions import FREQUENCIES, LONGROPE_TENSORS, ROTARY_KEYS, rope_of
 from roots_compress.families.gguf.reading import WINDOW, Reading
 from roots_compress.io.gguf_file import GgufModel
+from roots_compress.models.ops.base import first_fault
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack, first_fault
+from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack
 
 NORM_KEYS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
 KEYS = frozenset(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from roots_compress.models import attention
@@ -19,7 +20,7 @@ from roots_compress.models.rotary import rotate
 
 
 class AttentionBlock(Block):
-    """Self-attention with grouped key/value heads."""
+    """Attention with grouped key/value heads, to its own stack or to an encoder's output."""
 
     spec: Attention
     q_proj: nn.Module
@@ -35,6 +36,8 @@ class AttentionBlock(Block):
             whole = spec.qk_norm.over == "projection"
             self.q_norm = nn.RMSNorm(spec.head_dim * (spec.heads if whole else 1), eps=spec.qk_norm.eps)
             self.k_norm = nn.RMSNorm(spec.head_dim * (spec.kv_heads if whole else 1), eps=spec.qk_norm.eps)
+        if spec.relative is not None:
+            self.relative = nn.Embedding(spec.relative.buckets, spec.heads)
         self.cache_observer: Callable[[Tensor, Tensor], None] | None = None
         """Called with keys and values, `BTGD` each, as a cache is to keep them but for rotary positions."""
         self.cache_rounding = CacheRounding(spec.kv_heads, spec.head_dim) if has_int8_cache(config) else None
@@ -47,6 +50,8 @@ class AttentionBlock(Block):
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return what the output projection reads, `(B, T, H * D)`: the heads' contexts side by side."""
         spec, (batch, tokens, _) = self.spec, x_BTW.shape
+        if spec.source == "cross":
+            return self._crossed(x_BTW, context)
         query, key, value = self.q_proj(x_BTW), self.k_proj(x_BTW), self.v_proj(x_BTW)
         if spec.qk_norm is not None and spec.qk_norm.over == "projection":
             query, key = self.q_norm(query), self.k_norm(key)
@@ -68,7 +73,29 @@ class AttentionBlock(Block):
         context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec.window, spec.causal])
         return context_BHTD.transpose(1, 2).reshape(batch, tokens, -1)
 
-    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+    def _crossed(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return what the output projection reads where keys and values are the encoder's."""
+        spec, source = self.spec, context.source
+        assert source is not None
+        kept = source.cache
+        query_BHTD = self.q_proj(x_BTW).unflatten(-1, (spec.heads, spec.head_dim)).transpose(1, 2)
+        if kept is not None and kept.is_updated.get(self.layer_idx):
+            layer: Any = kept.cross_attention_cache.layers[self.layer_idx]
+            key_BGSD, value_BGSD = layer.keys, layer.values
+        else:
+            key_BGSD, value_BGSD = (
+                linear(source.states_BSW).unflatten(-1, (spec.kv_heads, spec.head_dim)).transpose(1, 2)
+                for linear in (self.k_proj, self.v_proj)
+            )
+            if kept is not None:
+                kept.cross_attention_cache.update(key_BGSD, value_BGSD, self.layer_idx)
+                kept.is_updated[self.layer_idx] = True
+        context_BHTD = attention.dense_attention(
+            query_BHTD, key_BGSD, value_BGSD, source.visible_B1TS, spec.factor, causal=False
+        )
+        return context_BHTD.transpose(1, 2).flatten(2)
+
+    def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
         """Join channels head by head, without what mixes them inside a head only.
 
         Along `queries` each query channel meets the column of the output projection that its head's context
@@ -78,7 +105,9 @@ class AttentionBlock(Block):
         if axis == "queries":
             out_BTW = self.o_proj(self.q_proj(x_BTW))
             return out_BTW
-        query, key, value = self.q_proj(x_BTW), self.k_proj(x_BTW), self.v_proj(x_BTW)
+        if source_BTW is None or self.spec.source == "self":
+            source_BTW = x_BTW
+        query, key, value = self.q_proj(x_BTW), self.k_proj(source_BTW), self.v_proj(source_BTW)
         out_BTW = self.o_proj(query * self._repeated(key) * self._repeated(value))
         return out_BTW
 
@@ -110,6 +139,12 @@ class AttentionBlock(Block):
             return attention.capped_attention(
                 query_BHTD, key_BGSD, value_BGSD, view.mask(), scale, spec.softcap
             )
-        return attention.dense_attention(
-            query_BHTD, key_BGSD, value_BGSD, view.needed_mask(), scale, causal=spec.causal
-        )
+        seen = view.needed_mask() if spec.relative is None else self._by_distance(query_BHTD, view)
+        return attention.dense_attention(query_BHTD, key_BGSD, value_BGSD, seen, scale, causal=spec.causal)
+
+    def _by_distance(self, query_BHTD: Tensor, view: attention.View) -> Tensor:
+        """Return what the distances of keys add to the scores, `BHTS`: minus infinity where none is seen."""
+        assert self.spec.relative is not None
+        added_HTS = self.relative(view.distances.buckets(self.spec.relative)).permute(2, 0, 1)
+        added_BHTS: Tensor = added_HTS.to(query_BHTD.dtype).masked_fill(~view.mask(), -torch.inf)
+        return added_BHTS

@@ -14,6 +14,7 @@ from roots_compress.models.device import as_multiplied
 from roots_compress.models.ops.attention import Rope
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.quantized import make_linear
+from roots_compress.models.relative import Source
 from roots_compress.models.rotary import CosSin
 from roots_compress.models.spec import Norm
 
@@ -39,13 +40,21 @@ class Context:
     angles: Mapping[tuple[Rope, int], CosSin]
     """Cosines and sines, by the rotary positions and the size of the heads."""
     cache: Cache | None = None
+    source: Source | None = None
+    """What cross-attention reads; of a decoder that does not read an encoder's output, None."""
 
 
 class Holder(nn.Module):
     """A module whose channels can be traced."""
 
-    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
-        """Return something in which channels meet as they do along an axis, for torch-pruning to trace."""
+    def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
+        """Return something in which channels meet as they do along an axis, for torch-pruning to trace.
+
+        Args:
+            x_BTW: what the block reads.
+            axis: the axis's name.
+            source_BTW: what cross-attention reads besides; the same again if None.
+        """
         raise NotImplementedError
 
 
@@ -121,6 +130,10 @@ class Block(Holder):
     def readers(self) -> list[nn.Linear]:
         """Return the linear layers that read what the block reads."""
         return [self.linear(name) for name in self.spec.readers]
+
+    def source_readers(self) -> list[nn.Linear]:
+        """Return the linear layers that read the encoder's output."""
+        return [self.linear(name) for name in self.spec.source_readers]
 
     def writers(self) -> list[nn.Linear]:
         """Return the linear layers whose outputs are what the block gives."""

@@ -37,6 +37,6 @@ class MlpBlock(Block):
         activation = ACTIVATION_FUNCTIONS[self.spec.activation]
         return activation(self.gate_proj(x_BTW)) * up_BTC if self.spec.gated else activation(up_BTC)
 
-    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+    def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
         """Return the block's own forward: a channel is a column of down and a row of up and of gate."""
         return self.contribution(x_BTW, Context({}, {}))

@@ -40,7 +40,7 @@ class Expert(Holder):
         inner_NC: Tensor = ACTIVATION_FUNCTIONS[self._activation](self.gate_proj(x_NW)) * self.up_proj(x_NW)
         return inner_NC
 
-    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+    def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
         """Return its own forward: a channel is a column of down and a row of up and of gate."""
         return self.forward(x_BTW)
 
@@ -118,7 +118,7 @@ class MoeBlock(Block):
             assert isinstance(expert, Expert)
             yield f"{name}.down_proj", expert.inner(x_RW[route.row_N]) * route.weight_N[:, None]
 
-    def coupled(self, x_BTW: Tensor, axis: str) -> Tensor:
+    def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
         """Return the sum of all experts' outputs; the router's channels would be taken for the stream's."""
         return torch.stack([self.expert(number, x_BTW) for number in range(self.spec.experts)]).sum(dim=0)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from roots_compress.models.ops.base import (
+    LARGEST,
     Axis,
     Count,
     Input,
@@ -127,6 +128,19 @@ class QkNorm(Part):
     eps: Positive = 1e-6
 
 
+class Relative(Part):
+    """A learned addition to the scores by the distance of key and query (Raffel et al. 2020, T5).
+
+    Each head has a number for each bucket of distances: one distance a bucket up to half of them, then
+    buckets that grow with the logarithm. Attention that is not causal has half of the buckets for keys after
+    the query.
+    """
+
+    buckets: Annotated[int, Field(ge=4, le=LARGEST)] = 32
+    max_distance: Count = 128
+    """From here on all distances are in the last bucket."""
+
+
 class Attention(OpSpec):
     """Attention with grouped key/value heads."""
 
@@ -135,6 +149,7 @@ class Attention(OpSpec):
     kv_heads: Count
     head_dim: Count
     rope: Rope | None = None
+    relative: Relative | None = None
     window: Count | None = None
     """Keys visible to a query, itself included; None for all."""
     causal: bool = True
@@ -167,6 +182,18 @@ class Attention(OpSpec):
             self.rope.check_factors(turned // 2)
         if self.softcap is not None and self.sparse is not None:
             raise ValueError("softcap is for dense attention only")
+        if self.relative is not None:
+            if self.sparse is not None or self.softcap is not None:
+                raise ValueError("relative is for dense attention without a softcap only")
+            exact = self.relative.buckets // (2 if self.causal else 4)
+            if self.relative.max_distance <= exact:
+                raise ValueError(
+                    f"relative.max_distance must be above {exact}, the distances of a bucket each"
+                )
+        if self.source == "cross":
+            others = (self.rope, self.relative, self.window, self.sparse, self.softcap, self.qk_norm)
+            if self.causal or any(each is not None for each in others):
+                raise ValueError("cross-attention is dense, and has causal false and no positions or window")
         return self
 
     @property
@@ -195,6 +222,8 @@ class Attention(OpSpec):
         norms: tuple[Member, ...] = ()
         if self.qk_norm is not None and self.qk_norm.over == "projection":
             norms = (Member("q_norm.weight", 0, group), Member("k_norm.weight", 0, head))
+        if self.relative is not None:
+            norms = (*norms, Member("relative.weight", 1, self.queries))
         groups = (
             *weight_and_bias("q_proj", group, bias=self.bias),
             *weight_and_bias("k_proj", head, bias=self.bias),
@@ -205,7 +234,8 @@ class Attention(OpSpec):
         queries = (
             *weight_and_bias("q_proj", head, bias=self.bias),
             Member("o_proj.weight", 1, head),
-            *(Member(norm.parameter, 0, head) for norm in norms[:1]),
+            *(Member("q_norm.weight", 0, head) for each in norms if each.parameter == "q_norm.weight"),
+            *(Member("relative.weight", 1, 1) for each in norms if each.parameter == "relative.weight"),
         )
         return (
             Axis("kv_groups", self.kv_heads, groups, "o_proj"),
@@ -215,14 +245,17 @@ class Attention(OpSpec):
     def inputs(self) -> tuple[Input, ...]:
         """Return what queries, keys and values read, and what the output projection does."""
         values = Input(("o_proj",), ("v_proj",), repeats=self.queries, head_dim=self.head_dim, writes=True)
+        if self.source == "cross":
+            return (Input(("q_proj",), of_stream=True), Input(("k_proj", "v_proj"), of_source=True), values)
         return (Input(("q_proj", "k_proj", "v_proj"), of_stream=True), values)
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds, the norms' gains among them."""
+        """Return how many numbers it holds, the norms' gains and the distances' table among them."""
         norms = 0
         if self.qk_norm is not None:
             norms = self.head_dim * (2 if self.qk_norm.over == "head" else self.heads + self.kv_heads)
-        return super().parameters(width) + norms
+        table = 0 if self.relative is None else self.relative.buckets * self.heads
+        return super().parameters(width) + norms + table
 
     def cut(self, axis: str, units: int) -> Attention:
         """Return it with so many key/value groups, each as it is, or so many query heads in all."""
@@ -232,6 +265,7 @@ class Attention(OpSpec):
         return changed(self, heads=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the size of the heads, the channels that positions turn, and the norms."""
+        """Return the source, the size of the heads, the channels that positions turn, and the norms."""
         turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
-        return (self.kind, self.head_dim, turned, None if self.qk_norm is None else self.qk_norm.over)
+        norm = None if self.qk_norm is None else self.qk_norm.over
+        return (self.kind, self.source, self.head_dim, turned, norm, self.relative)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 LARGEST = 2**31 - 1
 """The largest width or length that a specification may name; tensors have no longer axes."""
@@ -105,6 +105,8 @@ class Input:
         producers: linear layers of the block whose outputs make the input's channels, so that a scale can be
             folded into them; none where no scale can be.
         of_stream: whether it is what the block reads, so that the norm before the block makes its channels.
+        of_source: whether it is the encoder's output, which the cross-attention of all layers reads, so that
+            no scale of one block can be folded into what makes it.
         repeats: how often the producers' channels are repeated in the input, head by head (grouped values).
         head_dim: channels in a head; without meaning where nothing is repeated.
         writes: whether the consumers' outputs are what the block gives.
@@ -114,6 +116,7 @@ class Input:
     consumers: tuple[str, ...]
     producers: tuple[str, ...] = ()
     of_stream: bool = False
+    of_source: bool = False
     repeats: int = 1
     head_dim: int = 1
     writes: bool = False
@@ -164,6 +167,11 @@ class OpSpec(Part):
         return tuple(name for each in self.inputs() if each.of_stream for name in each.consumers)
 
     @property
+    def source_readers(self) -> tuple[str, ...]:
+        """The linear layers that read the encoder's output."""
+        return tuple(name for each in self.inputs() if each.of_source for name in each.consumers)
+
+    @property
     def writers(self) -> tuple[str, ...]:
         """The linear layers whose outputs are what the block gives."""
         return tuple(name for each in self.inputs() if each.writes for name in each.consumers)
@@ -173,3 +181,35 @@ def weight_and_bias(name: str, size: int, *, bias: bool) -> tuple[Member, ...]:
     """Return the rows of a linear layer as members of an axis, those of its bias included."""
     weight = Member(f"{name}.weight", 0, size)
     return (weight, Member(f"{name}.bias", 0, size)) if bias else (weight,)
+
+
+KINDS = ("attention", "mlp", "moe", "lm", "masked_lm", "classification", "embedding", "seq2seq_lm")
+"""Steps of a place that pydantic adds for unions."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong, with the key where it is."""
+    fault = error.errors(include_url=False)[0]
+    place = ".".join(str(step) for step in fault["loc"] if step not in KINDS)
+    if fault["type"] == "value_error":
+        return f"{place}: {fault['ctx']['error']}" if place else str(fault["ctx"]["error"])
+    if fault["type"] == "extra_forbidden":
+        return f"{place} is a key that no specification has"
+    if fault["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place} is {fault['input']!r:.100}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
+def plain(value: Any) -> Any:
+    """Return a part as JSON values: its kind, and what differs from the defaults."""
+    if isinstance(value, Part):
+        return {
+            name: plain(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if name == "kind" or field.is_required() or getattr(value, name) != field.default
+        }
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    return value

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from roots_compress.models.ops.base import LARGEST, Part, Positive
 from roots_compress.models.ops.mlp import Activation
 
+START = -1
+"""In a decoder's tokens: the one that it begins with, which is the model's own and no tokenizer's."""
+
 
 class HeadPart(Part):
     """What any head answers."""
@@ -27,6 +30,22 @@ class LmHead(HeadPart):
     """Factor on the logits."""
     softcap: Positive | None = None
     """c of `c * tanh(logit / c)`, after the factor."""
+
+
+class Seq2SeqHead(HeadPart):
+    """Logits of the next token of a text, given another: of a decoder that reads an encoder's output."""
+
+    kind: Literal["seq2seq_lm"] = "seq2seq_lm"
+    start: Annotated[int, Field(ge=0, le=LARGEST)]
+    """The token that the decoder begins with."""
+    scale: Positive = 1.0
+    """Factor on what the matrix gives."""
+    bias: bool = False
+    """Whether the logits have one."""
+
+    def parameters(self, width: int, vocabulary: int) -> int:
+        """Count the bias."""
+        return vocabulary if self.bias else 0
 
 
 class MaskedLmHead(HeadPart):

@@ -1,0 +1,98 @@
+"""What attention sees of places: distances in buckets, and an encoder's output.
+
+Shape legend: B batch, T queries, S keys, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, EncoderDecoderCache
+
+from roots_compress.models.ops.attention import Relative
+
+
+class Distances:
+    """The distances of keys from queries, made when they are first asked for.
+
+    The distances of one document are those of its slots, however many are packed into a window.
+
+    Args:
+        queries: T; they are the last of the keys.
+        key_valid_BS: for the number of keys.
+        causal: whether no query sees a key after it.
+    """
+
+    def __init__(self, queries: int, key_valid_BS: Tensor, *, causal: bool) -> None:
+        self._queries, self._key_valid_BS, self._causal = queries, key_valid_BS, causal
+        self._buckets: dict[Relative, Tensor] = {}
+
+    def buckets(self, relative: Relative) -> Tensor:
+        """Return the bucket of each distance, `TS`."""
+        if relative not in self._buckets:
+            slots_S = torch.arange(self._key_valid_BS.shape[1], device=self._key_valid_BS.device)
+            distance_TS = slots_S[None, :] - slots_S[-self._queries :, None]
+            self._buckets[relative] = bucket_of(distance_TS, relative, causal=self._causal)
+        return self._buckets[relative]
+
+
+def bucket_of(distance_TS: Tensor, relative: Relative, *, causal: bool) -> Tensor:
+    """Return the buckets of distances of keys from queries, above 0 where the key comes later."""
+    count, first_TS = relative.buckets, torch.zeros_like(distance_TS)
+    away_TS = (-distance_TS).clamp(min=0)
+    if not causal:
+        count //= 2
+        first_TS = (distance_TS > 0).long() * count
+        away_TS = distance_TS.abs()
+    exact = count // 2
+    reach = math.log(relative.max_distance / exact)
+    far_TS = torch.log(away_TS.clamp(min=1).float() / exact) / reach * (count - exact)
+    far_TS = (exact + far_TS.long()).clamp(max=count - 1)
+    return first_TS + torch.where(away_TS < exact, away_TS, far_TS)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What cross-attention reads: an encoder's output, and which of it each query sees."""
+
+    states_BSW: Tensor
+    """After the encoder's final norm."""
+    visible_B1TS: Tensor | None
+    """True where a query may attend to a key; None where all see all."""
+    cache: EncoderDecoderCache | None = None
+    """Keeps its keys and values once they were made."""
+
+    @classmethod
+    def of(
+        cls,
+        states_BSW: Tensor,
+        valid_BS: Tensor | None,
+        segments_BS: Tensor | None,
+        own_segments_BT: Tensor | None,
+        cache: Cache | None = None,
+    ) -> Source:
+        """Return the source of queries.
+
+        A query that would see nothing sees everything, so that no softmax is over nothing.
+
+        Args:
+            states_BSW: the encoder's output.
+            valid_BS: False at padding; None where there is none.
+            segments_BS: the number of each slot's document, where several are packed.
+            own_segments_BT: that of each query's; it sees the document of the same number only.
+            cache: of the decoder.
+        """
+        kept = cache if isinstance(cache, EncoderDecoderCache) else None
+        if valid_BS is None and segments_BS is None:
+            return cls(states_BSW, None, kept)
+        visible_BTS = torch.ones_like(states_BSW[:, None, :, 0], dtype=torch.bool)
+        if valid_BS is not None:
+            visible_BTS = visible_BTS & valid_BS[:, None]
+        if segments_BS is not None:
+            assert own_segments_BT is not None, "a packed encoder's decoder is packed too"
+            visible_BTS = visible_BTS & (own_segments_BT[:, :, None] == segments_BS[:, None])
+        visible_BTS = visible_BTS | ~visible_BTS.any(dim=-1, keepdim=True)
+        return cls(states_BSW, visible_BTS[:, None], kept)

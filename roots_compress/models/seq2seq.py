@@ -1,0 +1,149 @@
+"""The ROOTS encoder-decoder, as transformers loads, runs and saves it.
+
+Shape legend: B batch, S tokens of the source, T of the target, N positions, W hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM, GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.heads import RootsWithVocabulary
+from roots_compress.models.ops.heads import START, Seq2SeqHead
+
+
+class EncoderForGeneration(nn.Module):
+    """The encoder of a model as transformers' generation calls it, with the model's own embedding."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, model: RootsForSeq2SeqLM) -> None:
+        super().__init__()
+        # Not registered: the modules are the model's.
+        self._encode = model.encode
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutput:
+        """Return the encoder's output."""
+        return BaseModelOutput(last_hidden_state=self._encode(input_ids, attention_mask))
+
+
+class RootsForSeq2SeqLM(RootsWithVocabulary, GenerationMixin):
+    """A ROOTS encoder, and a decoder that predicts the next token of another text from what it gives."""
+
+    head_kind = "seq2seq_lm"
+
+    def __init__(self, config: RootsConfig) -> None:
+        super().__init__(config)
+        assert self.generation_config is not None
+        self.generation_config.decoder_start_token_id = self.head.start
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the vocabulary's matrix, and the logits' bias."""
+        super().add_head(config)
+        if self.head.bias:
+            self.logits_bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    @property
+    def head(self) -> Seq2SeqHead:
+        """What is made of the decoder's output."""
+        head = self.config.spec.head
+        assert isinstance(head, Seq2SeqHead)
+        return head
+
+    @property
+    def head_norm(self) -> str | None:
+        """The norm after the decoder's last layer."""
+        return None if self.config.spec.stack.final_norm is None else "model.norm"
+
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """The vocabulary's matrix, and the bias of its logits."""
+        return super().head_matrix[0], self.logits_bias if self.head.bias else None
+
+    def bounded(self, logits_NV: Tensor) -> Tensor:
+        """Return the logits for what the head's matrix gives: scaled, and with their bias."""
+        head = self.head
+        logits_NV = logits_NV * head.scale if head.scale != 1 else logits_NV
+        return logits_NV + self.logits_bias if head.bias else logits_NV
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the encoder's output for sources, `BSW`."""
+        states_BSW: Tensor = self.model.encode(input_ids, attention_mask=attention_mask)
+        return states_BSW
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Return the encoder, for transformers' generation."""
+        return EncoderForGeneration(self)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """Return what the decoder reads for labels: the start token, then all labels but the last."""
+        pad = self.config.pad_token_id or 0
+        started = F.pad(labels[:, :-1], (1, 0), value=START)
+        read_BT: Tensor = self.model.started(started.masked_fill(started == -100, pad))
+        return read_BT
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        segment_ids: Tensor | None = None,
+        decoder_segment_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        **_: Any,
+    ) -> Seq2SeqLMOutput:
+        """Return the logits `BTV` of the target's tokens.
+
+        Args:
+            input_ids: `BS`, the source.
+            attention_mask: `BS`, 0 at padding.
+            decoder_input_ids: `BT`, the target from its start token on.
+            decoder_attention_mask: `BT`, with cached tokens before them, 0 at padding.
+            encoder_outputs: the encoder's, first `BSW`; it is then not run.
+            past_key_values: keys and values of earlier tokens and of the source; extended in place.
+            labels: `BT`, what is to be said, -100 where nothing is scored: gives the mean cross-entropy,
+                and what the decoder reads where `decoder_input_ids` are absent.
+            use_cache: whether to return keys and values.
+            segment_ids: `BS` numbers of packed sources.
+            decoder_segment_ids: `BT` those of their targets.
+            output_hidden_states: also return the decoder's residual stream.
+        """
+        if decoder_input_ids is None and labels is not None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            past_key_values=past_key_values,
+            encoder_states=None if encoder_outputs is None else encoder_outputs[0],
+            use_cache=use_cache,
+            segment_ids=segment_ids,
+            decoder_segment_ids=decoder_segment_ids,
+            output_hidden_states=output_hidden_states,
+        )
+        logits_BTV = self.project(output.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), labels.flatten())
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits_BTV,
+            past_key_values=output.past_key_values,
+            decoder_hidden_states=output.hidden_states,
+        )
+
+
+AutoModelForSeq2SeqLM.register(RootsConfig, RootsForSeq2SeqLM)
