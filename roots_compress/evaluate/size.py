@@ -11,7 +11,7 @@ from roots_compress.runtime.graph_folder import graph_files
 
 
 def graph_bytes(folder: Path) -> int:
-    """Return the bytes of every file the graph needs to run: `model.onnx` and its external data.
+    """Return the bytes of every file the graph needs to run: itself, graphs beside it, and external data.
 
     The tokenizer and the JSON files beside it are not counted: they are the same for every stage of a run.
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
-from roots_compress.export.layers import walk
+from roots_compress.export.layers import Part, parts_of, walk
 from roots_compress.export.norms import norm
 from roots_compress.export.ops.attention import encoder_attention
 from roots_compress.export.ops.mlp import activate
-from roots_compress.export.tasks import RootsExporterConfig
+from roots_compress.export.relative import Distances
+from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
@@ -20,19 +21,13 @@ from roots_compress.models.spec import EMBEDDING, HEAD, Norm
 from roots_compress.runtime.encoder import TOKEN_TYPES
 
 
-def add_encoder(matrices: Matrices, names: RootsExporterConfig) -> None:
+def add_encoder(matrices: Matrices, names: Names) -> None:
     """Add the inputs, the layers, the head and the outputs of an encoder."""
     builder, spec = matrices.builder, matrices.config.spec
     inputs = {name: builder.input(name, ir.DataType.INT64, names.shape(name)) for name in names.inputs}
     mask_BT = inputs["attention_mask"]
-    shape_BT = builder.op("Shape", inputs["input_ids"])
-    shape_BTx = builder.op("Concat", shape_BT, builder.integers(-1), axis=0)
-    bias_B1TT = _bias(builder, mask_BT)
-
-    def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
-        return encoder_attention(matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B1TT)
-
-    hidden_NW = walk(matrices, _embedded(matrices, inputs), attend)
+    shape_BTx = _shape(builder, inputs)
+    hidden_NW = _states(matrices, parts_of(spec)[-1], inputs, shape_BTx)
     with builder.scope("head"):
         if isinstance(spec.head, MaskedLmHead):
             logits_BTV = builder.op("Reshape", _token_logits(matrices, spec.head, hidden_NW), shape_BTx)
@@ -49,26 +44,50 @@ def add_encoder(matrices: Matrices, names: RootsExporterConfig) -> None:
     _output(matrices, names, "sentence_embedding", vector_BW, spec.width)
 
 
-def _output(matrices: Matrices, names: RootsExporterConfig, name: str, value: ir.Value, width: int) -> None:
+def add_states(matrices: Matrices, part: Part, inputs: dict[str, ir.Value]) -> ir.Value:
+    """Add the layers of an encoder; return what is read of its stream after them, `BTW`."""
+    shape_BTx = _shape(matrices.builder, inputs)
+    return matrices.builder.op("Reshape", _states(matrices, part, inputs, shape_BTx), shape_BTx)
+
+
+def _shape(builder: GraphBuilder, inputs: dict[str, ir.Value]) -> ir.Value:
+    """Return batch, tokens, and -1 for what is left."""
+    return builder.op("Concat", builder.op("Shape", inputs["input_ids"]), builder.integers(-1), axis=0)
+
+
+def _states(matrices: Matrices, part: Part, inputs: dict[str, ir.Value], shape_BTx: ir.Value) -> ir.Value:
+    builder, mask_BT = matrices.builder, inputs["attention_mask"]
+    tokens_1 = builder.op("Shape", mask_BT, start=1)
+    bias_B1TT = seen_bias(builder, mask_BT, tokens_1)
+    distances = Distances(matrices, tokens_1, tokens_1)
+
+    def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
+        added_1HTT = distances.added(op, module)
+        return encoder_attention(matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B1TT, added_1HTT)
+
+    return walk(matrices, part, _embedded(matrices, part.module, inputs), attend)
+
+
+def _output(matrices: Matrices, names: Names, name: str, value: ir.Value, width: int) -> None:
     builder = matrices.builder
     if builder.dtype != ir.DataType.FLOAT:
         value = builder.cast(value, ir.DataType.FLOAT)
     builder.output(name, value, ir.DataType.FLOAT, names.shape(name, width))
 
 
-def _bias(builder: GraphBuilder, mask_BT: ir.Value) -> ir.Value:
-    """Return what is added to scores, `B1TT`: 0 at tokens, a large negative number at padding."""
+def seen_bias(builder: GraphBuilder, mask_BS: ir.Value, queries_1: ir.Value) -> ir.Value:
+    """Return what is added to scores, `B1TS`: 0 at tokens, a large negative number at padding."""
     lowest = -1e4  # As ONNX Runtime's own attention masks; float16 holds it.
-    seen_BT = builder.cast(mask_BT, ir.DataType.BOOL)
-    bias_BT = builder.op("Where", seen_BT, builder.floats(0.0), builder.floats(lowest))
-    bias_B11T = builder.op("Unsqueeze", bias_BT, builder.integers(1, 2))
+    seen_BS = builder.cast(mask_BS, ir.DataType.BOOL)
+    bias_BS = builder.op("Where", seen_BS, builder.floats(0.0), builder.floats(lowest))
+    bias_B11S = builder.op("Unsqueeze", bias_BS, builder.integers(1, 2))
     # ONNX Runtime's operator takes no mask that all queries share.
-    batch, tokens = builder.op("Shape", mask_BT, end=1), builder.op("Shape", mask_BT, start=1)
-    shape_B1TT = builder.op("Concat", batch, builder.integers(1), tokens, tokens, axis=0)
-    return builder.op("Expand", bias_B11T, shape_B1TT)
+    batch, keys = builder.op("Shape", mask_BS, end=1), builder.op("Shape", mask_BS, start=1)
+    shape_B1TS = builder.op("Concat", batch, builder.integers(1), queries_1, keys, axis=0)
+    return builder.op("Expand", bias_B11S, shape_B1TS)
 
 
-def _embedded(matrices: Matrices, inputs: dict[str, ir.Value]) -> ir.Value:
+def _embedded(matrices: Matrices, module: str, inputs: dict[str, ir.Value]) -> ir.Value:
     """Return the residual stream before the first layer, `NW`; padding takes no position."""
     builder, embeddings = matrices.builder, matrices.config.spec.embeddings
     flat = builder.integers(-1)
@@ -79,16 +98,20 @@ def _embedded(matrices: Matrices, inputs: dict[str, ir.Value]) -> ir.Value:
         if embeddings.token_types is not None:
             given = inputs.get(TOKEN_TYPES)
             types_N = builder.integers(0) if given is None else builder.op("Reshape", given, flat)
-            hidden_NW = builder.op("Add", hidden_NW, matrices.embedding("model.embed_token_types", types_N))
+            hidden_NW = builder.op(
+                "Add", hidden_NW, matrices.embedding(f"{module}.embed_token_types", types_N)
+            )
         if embeddings.positions is not None:
             count_BT = builder.op("CumSum", inputs["attention_mask"], builder.integer(1))
             position_BT = builder.op(
                 "Max", builder.op("Sub", count_BT, builder.integer(1)), builder.integer(0)
             )
             position_N = builder.op("Reshape", position_BT, flat)
-            hidden_NW = builder.op("Add", hidden_NW, matrices.embedding("model.embed_positions", position_N))
+            hidden_NW = builder.op(
+                "Add", hidden_NW, matrices.embedding(f"{module}.embed_positions", position_N)
+            )
         if embeddings.norm is not None:
-            hidden_NW = norm(matrices, embeddings.norm, "model.embed_norm", hidden_NW)
+            hidden_NW = norm(matrices, embeddings.norm, f"{module}.embed_norm", hidden_NW)
     return hidden_NW
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from roots_compress.checkpoints.tokenizer import save_tokenizer
 from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
 from roots_compress.evaluate.size import graph_bytes, stored_bytes
-from roots_compress.export.graph import build_graph
+from roots_compress.export.graph import build_graphs
 from roots_compress.export.parity import ParityCase, check_parity
 from roots_compress.export.runtimes import write_configs
 from roots_compress.io.atomic import system_errors
@@ -86,51 +88,93 @@ def write_graph(
     Raises:
         StageError: the graph is not valid ONNX, or holds more weights than the model.
     """
-    graph = build_graph(model, portable=portable)
-    _check_weights(graph, model, directory)
-    path = save_graph(graph, directory)
-    return path, write_configs(model, directory, shared_cache=SHARED_CACHE in graph.metadata_props)
+    graphs = build_graphs(model, portable=portable)
+    _check_weights(graphs.values(), model, directory)
+    path = save_graphs(graphs, directory)
+    shared_cache = any(SHARED_CACHE in graph.metadata_props for graph in graphs.values())
+    return path, write_configs(model, directory, shared_cache=shared_cache)
 
 
 def save_graph(graph: ir.Model, directory: Path, *, inline_limit: int = INLINE_LIMIT_BYTES) -> Path:
-    """Write a graph, its weights beside it where they are large, and return the graph's path.
+    """Write one graph; see `save_graphs`."""
+    return save_graphs({GRAPH_NAME: graph}, directory, inline_limit=inline_limit)
 
-    Weights are written one at a time from the memory they lie in.
+
+def save_graphs(
+    graphs: Mapping[str, ir.Model], directory: Path, *, inline_limit: int = INLINE_LIMIT_BYTES
+) -> Path:
+    """Write graphs by their files' names, and return the path of the first.
+
+    Weights go beside them where they are large, or where several graphs share them: each once, one at a time
+    from the memory it lies in.
 
     Raises:
-        StageError: the file does not pass the ONNX checker.
+        StageError: a file does not pass the ONNX checker.
     """
-    path = directory / GRAPH_NAME
-    weights = (value.const_value for value in graph.graph.initializers.values())
-    external = sum(tensor.nbytes for tensor in weights if tensor is not None) > inline_limit
-    with system_errors(path):
-        ir.save(
-            graph,
-            path,
-            external_data=DATA_NAME if external else None,
-            size_threshold_bytes=SMALLEST_EXTERNAL_BYTES,
+    weights = _weights(graphs.values())
+    external = len(graphs) > 1 or sum(tensor.nbytes for tensor in weights.values()) > inline_limit
+    large = [name for name, tensor in weights.items() if external and tensor.nbytes > SMALLEST_EXTERNAL_BYTES]
+    paths = [directory / name for name in graphs]
+    with system_errors(paths[0]):
+        written = (
+            ir.external_data.convert_tensors_to_external(
+                [weights[name] for name in large], directory, DATA_NAME
+            )
+            if large
+            else []
         )
+        for path, graph in zip(paths, graphs.values(), strict=True):
+            with _stored(graph, dict(zip(large, written, strict=True))):
+                ir.save(graph, path)
+    for path in paths:
+        _check_valid(path)
+    return paths[0]
+
+
+def _weights(graphs: Iterable[ir.Model]) -> dict[str, ir.TensorProtocol]:
+    """Return the initializers of graphs by name; those of one name are one weight."""
+    weights: dict[str, ir.TensorProtocol] = {}
+    for graph in graphs:
+        for name, value in graph.graph.initializers.items():
+            if value.const_value is not None:
+                weights.setdefault(name, value.const_value)
+    return weights
+
+
+@contextmanager
+def _stored(graph: ir.Model, tensors: Mapping[str, ir.TensorProtocol]) -> Iterator[None]:
+    """Have initializers point to where they are stored, inside the block."""
+    values = [graph.graph.initializers[name] for name in tensors if name in graph.graph.initializers]
+    own = [value.const_value for value in values]
+    for value in values:
+        value.const_value = tensors[value.name or ""]
     try:
-        with in_utf8(directory) as folder:
-            onnx.checker.check_model(str(folder / GRAPH_NAME), full_check=True)
+        yield
+    finally:
+        for value, tensor in zip(values, own, strict=True):
+            value.const_value = tensor
+
+
+def _check_valid(path: Path) -> None:
+    try:
+        with in_utf8(path.parent) as folder:
+            onnx.checker.check_model(str(folder / path.name), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise StageError(
             f"the exporter made a graph that is not valid ONNX: {error}",
             where=path,
             remedy="Nothing was exported. This is a fault of the exporter; please report it.",
         ) from error
-    return path
 
 
-def _check_weights(graph: ir.Model, model: RootsWithHead, directory: Path) -> None:
-    """Refuse a graph that stores a weight twice, as a tied table often is.
+def _check_weights(graphs: Iterable[ir.Model], model: RootsWithHead, directory: Path) -> None:
+    """Refuse graphs that store a weight twice, as a tied table often is.
 
     Raises:
-        StageError: its weights take more bytes than the checkpoint's.
+        StageError: their weights take more bytes than the checkpoint's.
     """
-    tensors = (value.const_value for value in graph.graph.initializers.values())
-    sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
-    # The graph's own constants are smaller than any weight that matters.
+    sizes = [tensor.nbytes for tensor in _weights(graphs).values()]
+    # The graphs' own constants are smaller than any weight that matters.
     held, stored = sum(size for size in sizes if size >= SMALLEST_EXTERNAL_BYTES), stored_bytes(model)
     if held > stored:
         raise StageError(

@@ -1,8 +1,9 @@
 """A ROOTS model as an ONNX graph, built operator by operator from its config and weights.
 
 Nothing is traced, so layers may differ in width, quantized weights enter as they are stored, and the same
-checkpoint always gives the same bytes. A decoder with its cache is here, an encoder in `encoder.py`; the walk
-over the layers is in `layers.py`, and `ops/`, `norms.py` and `weights.py` say which operators a step becomes.
+checkpoint always gives the same bytes. A decoder with its cache is here, an encoder in `encoder.py`, the two
+together in `seq2seq.py`; the walk over the layers is in `layers.py`, and `ops/`, `norms.py` and `weights.py`
+say which operators a step becomes.
 
 Shape legend: B batch, T new tokens, S all tokens, K newest tokens that get logits, N = B * T, M = B * K, W
 hidden size, V vocabulary.
@@ -20,43 +21,63 @@ from roots_compress import __version__
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.builder import IR_VERSION, GraphBuilder
 from roots_compress.export.encoder import add_encoder
-from roots_compress.export.layers import walk
+from roots_compress.export.layers import parts_of, walk
 from roots_compress.export.ops.attention import self_attention
 from roots_compress.export.ops.fused_attention import KeyValue
+from roots_compress.export.seq2seq import PARTS
 from roots_compress.export.shared import Shared
-from roots_compress.export.tasks import RootsExporterConfig, exporter_config
+from roots_compress.export.tasks import Names, exporter_config
 from roots_compress.export.weights import Matrices
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.spec import EMBEDDING, HEAD
+from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import LOGITS_TO_KEEP, SHARED_CACHE
 
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 
 
-def build_graph(model: RootsWithHead, *, portable: bool = False) -> ir.Model:
-    """Return the model as a graph whose initializers share the model's memory.
+def build_graphs(model: RootsWithHead, *, portable: bool = False) -> dict[str, ir.Model]:
+    """Return the model as graphs by their files' names, whose initializers share the model's memory.
 
-    A portable one has ONNX Runtime's own operators only where the standard has none.
+    There is one graph, or that of a decoder and then that of the encoder which it reads. Portable ones have
+    ONNX Runtime's own operators only where the standard has none.
 
     Raises:
         InputError: the model caches in int8, and the graph is to have standard operators.
         StageError: the weights are of a type that graphs are not made of.
     """
-    dtype, config = next(model.parameters()).dtype, model.config
+    dtype, config, state = next(model.parameters()).dtype, model.config, model.state_dict()
     if dtype not in DTYPES:
         raise StageError(
             f"the checkpoint's weights are {dtype}, and graphs are made of float32 and float16",
             remedy="Convert the checkpoint to float32 first.",
         )
-    builder = GraphBuilder(DTYPES[dtype], portable=portable)
-    matrices = Matrices(builder, config, model.state_dict())
-    names = exporter_config(config, half=dtype == torch.float16)
+
+    def begun() -> Matrices:
+        return Matrices(GraphBuilder(DTYPES[dtype], portable=portable), config, state)
+
+    graphs: dict[str, ir.Model] = {}
+    if config.spec.source is not None:
+        for name, add in PARTS.items():
+            matrices = begun()
+            add(matrices)
+            graphs[name] = _described(matrices.builder, shared_cache=False)
+        return graphs
+    matrices, shared_cache = begun(), False
+    names = exporter_config(config, half=dtype == torch.float16).names
     if "decoder" in config.spec.stacks:
-        return _described(builder, shared_cache=_decoder(matrices, names))
-    add_encoder(matrices, names)
-    return _described(builder, shared_cache=False)
+        shared_cache = _decoder(matrices, names)
+    else:
+        add_encoder(matrices, names)
+    return {GRAPH_NAME: _described(matrices.builder, shared_cache=shared_cache)}
+
+
+def build_graph(model: RootsWithHead, *, portable: bool = False) -> ir.Model:
+    """Return a model of one graph as that graph; see `build_graphs`."""
+    (graph,) = build_graphs(model, portable=portable).values()
+    return graph
 
 
 def _described(builder: GraphBuilder, *, shared_cache: bool) -> ir.Model:
@@ -69,7 +90,7 @@ def _described(builder: GraphBuilder, *, shared_cache: bool) -> ir.Model:
     )
 
 
-def _decoder(matrices: Matrices, names: RootsExporterConfig) -> bool:
+def _decoder(matrices: Matrices, names: Names) -> bool:
     """Add a decoder with a cache; return whether its cache may be one buffer for past and present."""
     builder, config = matrices.builder, matrices.config
     if has_int8_cache(config) and (builder.portable or not config.is_fusible):
@@ -95,7 +116,7 @@ def _decoder(matrices: Matrices, names: RootsExporterConfig) -> bool:
         presents.append(present)
         return given_NW
 
-    normed_NW = walk(matrices, hidden_NW, attend)
+    normed_NW = walk(matrices, parts_of(config.spec)[-1], hidden_NW, attend)
     with builder.scope("head"):
         logits_BKV = _logits(matrices, shared.back(normed_NW), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
@@ -103,9 +124,7 @@ def _decoder(matrices: Matrices, names: RootsExporterConfig) -> bool:
     return shared.compact is not None
 
 
-def _past(
-    builder: GraphBuilder, names: RootsExporterConfig, index: int, op: Attention, cached: ir.DataType
-) -> KeyValue:
+def _past(builder: GraphBuilder, names: Names, index: int, op: Attention, cached: ir.DataType) -> KeyValue:
     widths = op.kv_heads, op.head_dim
     key, value = (
         builder.input(name, cached, names.shape(name, *widths))
@@ -151,7 +170,7 @@ def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) 
 
 def _name_presents(
     builder: GraphBuilder,
-    names: RootsExporterConfig,
+    names: Names,
     attentions: Sequence[Attention],
     presents: list[KeyValue],
     cached: ir.DataType,

@@ -16,9 +16,22 @@ from roots_compress.export.ops.moe import moe
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import ModelSpec, Norm, Sublayer
+from roots_compress.models.spec import ENCODER, ModelSpec, Norm, Stack, Sublayer
 
 Attend = Callable[[Attention, str, ir.Value], ir.Value]
+
+
+class Part(NamedTuple):
+    """A stack, and the module that holds it."""
+
+    stack: Stack
+    module: str
+
+
+def parts_of(spec: ModelSpec) -> tuple[Part, ...]:
+    """Return the stacks of a model in the order in which they run."""
+    own = Part(spec.stack, "model")
+    return (own,) if spec.source is None else (Part(spec.source, ENCODER), own)
 
 
 class Reading(NamedTuple):
@@ -29,31 +42,29 @@ class Reading(NamedTuple):
     module: str
 
 
-def _readings(spec: ModelSpec) -> Iterator[Reading]:
+def _readings(part: Part) -> Iterator[Reading]:
     """Yield the norm before each block, then the final norm."""
-    for index, layer in enumerate(spec.layers):
+    for index, layer in enumerate(part.stack.layers):
         for sublayer in layer:
-            yield Reading(
-                f"layers.{index}", sublayer.pre_norm, f"model.layers.{index}.{sublayer.name}_pre_norm"
-            )
-    yield Reading("", spec.stack.final_norm, "model.norm")
+            scope = f"layers.{index}"
+            yield Reading(scope, sublayer.pre_norm, f"{part.module}.{scope}.{sublayer.name}_pre_norm")
+    yield Reading("", part.stack.final_norm, f"{part.module}.norm")
 
 
-def walk(matrices: Matrices, hidden_NW: ir.Value, attend: Attend) -> ir.Value:
-    """Add all layers; return what is read of the residual stream after them, `NW`.
+def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, attend: Attend) -> ir.Value:
+    """Add all layers of a stack; return what is read of the residual stream after them, `NW`.
 
     `attend` adds an attention by its specification and its module's name.
     """
-    builder, spec = matrices.builder, matrices.config.spec
-    readings = _readings(spec)
+    builder, readings = matrices.builder, _readings(part)
     first = next(readings)
     read_NW = hidden_NW
     if first.spec is not None:
         with builder.scope(first.scope):
             read_NW = norm(matrices, first.spec, first.module, hidden_NW)
-    for index, layer in enumerate(spec.layers):
+    for index, layer in enumerate(part.stack.layers):
         for sublayer in layer:
-            module = f"model.layers.{index}.{sublayer.name}"
+            module = f"{part.module}.layers.{index}.{sublayer.name}"
             following = next(readings)
             with builder.scope(f"layers.{index}"):
                 with builder.scope(sublayer.op.kind):

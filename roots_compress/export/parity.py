@@ -26,7 +26,7 @@ from roots_compress.export.tasks import exporter_config
 from roots_compress.io.temporary import temporary_folder
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.runtime.graph_folder import graph_files
+from roots_compress.runtime.graph_folder import GRAPH_SUFFIX, graph_files
 from roots_compress.tasks.base import Outputs, ParityScript, ParityShape, Task
 from roots_compress.tasks.registry import task_of_model
 
@@ -36,6 +36,8 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 HALF_TOLERANCE = 0.05
 # One integer level more or less, where a float was close to a tie, grows through the layers that follow.
 INTEGER_TOLERANCE = 0.25
+EXACT = ".exact-"
+"""Begins the names of graphs without rounding."""
 
 
 @dataclass(frozen=True)
@@ -153,26 +155,33 @@ def _exact_graph(graph: Path) -> Iterator[Path]:
     """Yield the path of a graph without rounding, which goes when the block ends.
 
     It lies beside the graph whose data it shares or, where nothing can be written there, with a copy of that.
+    So do the graphs that it needs beside it.
     """
-    exact = graph.with_name(f".exact-{graph.name}")
+    files = graph_files(graph)
+    graphs = [file for file in files if file.suffix == GRAPH_SUFFIX]
+    exact = [each.with_name(f"{EXACT}{each.name}") for each in graphs]
     try:
-        write_exact(graph, exact)
+        for each, target in zip(graphs, exact, strict=True):
+            write_exact(each, target)
     except OSError as error:
-        with suppress(OSError):
-            exact.unlink()
+        for target in exact:
+            with suppress(OSError):
+                target.unlink()
         if error.errno not in READ_ONLY:
             raise
     else:
         try:
-            yield exact
+            yield exact[0]
         finally:
-            exact.unlink(missing_ok=True)
+            for target in exact:
+                target.unlink(missing_ok=True)
         return
     with temporary_folder() as aside:
-        for file in (*graph_files(graph.parent), graph.with_name(CONFIG)):
+        for file in (*files, graph.with_name(CONFIG)):
             shutil.copyfile(file, aside / file.name)
-        write_exact(aside / graph.name, aside / exact.name)
-        yield aside / exact.name
+        for target in exact:
+            write_exact(aside / target.name.removeprefix(EXACT), aside / target.name)
+        yield aside / exact[0].name
 
 
 def _script(shape: ParityShape, model: RootsWithHead) -> ParityScript:

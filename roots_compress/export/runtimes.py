@@ -20,6 +20,7 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import longrope_length
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.runtime.graph_folder import GRAPH_NAME
+from roots_compress.runtime.seq2seq_graph import cached_attentions
 from roots_compress.runtime.session import OURS
 
 GENAI_CONFIG = "genai_config.json"
@@ -30,7 +31,7 @@ STATED_HEAD_SIZE = ("gemma",)
 
 
 def write_configs(model: RootsWithHead, directory: Path, *, shared_cache: bool) -> tuple[str, ...]:
-    """Write both files; an encoder has no genai_config.json.
+    """Write both files; only a decoder by itself has a genai_config.json.
 
     `shared_cache` says whether the graph writes into the buffer that it is given as the past.
 
@@ -44,7 +45,7 @@ def write_configs(model: RootsWithHead, directory: Path, *, shared_cache: bool) 
             "they write from there on is not the checkpoint's",
         )
     _write(directory / CONFIG, document)
-    if "decoder" in model.config.spec.stacks:
+    if [*model.config.spec.stacks] == ["decoder"]:
         _write(directory / GENAI_CONFIG, genai_config(model, shared_cache=shared_cache))
     return obstacles
 
@@ -58,7 +59,7 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
     """
     ours = config.to_dict()
     plain = RootsConfig(spec=config.spec, **{name: getattr(config, name) for name in TOKEN_IDS})
-    attentions = config.spec.attentions()
+    attentions = [op for _name, op in cached_attentions(config.spec)]
     if has_int8_cache(config):
         return ours, ("optimum cannot load this graph: it would make a cache of floats, not of int8",)
     if len({(op.kv_heads, op.head_dim) for op in attentions}) > 1:

@@ -5,6 +5,7 @@ Optimum's own runtime classes, and every other tool that reads its folders, feed
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
@@ -20,8 +21,11 @@ from roots_compress.tasks.registry import TASKS, task_of_spec
 class RaggedTextInputGenerator(DummyTextInputGenerator):
     """Dummy tokens, and a mask whose rows have lengths from `shortest` to all of the tokens.
 
-    Decoders read rows padded on the left, encoders rows padded on the right.
+    Decoders read rows padded on the left, encoders rows padded on the right. What a decoder reads after an
+    encoder's text is not padded.
     """
+
+    SUPPORTED_INPUT_NAMES = (*DummyTextInputGenerator.SUPPORTED_INPUT_NAMES, "decoder_input_ids")
 
     def __init__(
         self, task: str, normalized_config: NormalizedTextConfig, shortest: int = 1, **shape: Any
@@ -33,8 +37,8 @@ class RaggedTextInputGenerator(DummyTextInputGenerator):
         self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
     ) -> Any:
         """Return one input, `(B, T)`: the tokens, the mask, the positions that follow from it, or types."""
-        if input_name == "input_ids":
-            return super().generate(input_name, framework, int_dtype, float_dtype)
+        if input_name in ("input_ids", "decoder_input_ids"):
+            return super().generate("input_ids", framework, int_dtype, float_dtype)
         spec = self.normalized_config.spec
         slots_T = torch.arange(self.sequence_length)
         if input_name == "token_type_ids":
@@ -71,6 +75,20 @@ class LayerwisePastKeyValuesGenerator(DummyPastKeyValuesGenerator):
         return self.random_float_tensor(shape, min_value=-1, framework=framework, dtype=float_dtype)
 
 
+@dataclass(frozen=True)
+class Names:
+    """Names and dynamic axes of a graph's inputs and outputs, in the graph's order."""
+
+    inputs: Axes
+    outputs: Axes
+
+    def shape(self, name: str, *fixed: int) -> list[int | str]:
+        """Return the shape of an input or output: dynamic axes by name, the others from `fixed`."""
+        axes = {**self.inputs, **self.outputs}[name]
+        sizes = iter(fixed)
+        return [axes[axis] if axis in axes else next(sizes) for axis in range(len(axes) + len(fixed))]
+
+
 class RootsExporterConfig(ExporterConfig):
     """Names and dynamic axes of a ROOTS graph's inputs and outputs, and dummy inputs of every shape."""
 
@@ -95,11 +113,10 @@ class RootsExporterConfig(ExporterConfig):
         """Dynamic axes of each output, in the graph's order."""
         return self.graph_task.outputs(self._normalized_config.spec)
 
-    def shape(self, name: str, *fixed: int) -> list[int | str]:
-        """Return the shape of an input or output: dynamic axes by name, the others from `fixed`."""
-        axes = {**self.inputs, **self.outputs}[name]
-        sizes = iter(fixed)
-        return [axes[axis] if axis in axes else next(sizes) for axis in range(len(axes) + len(fixed))]
+    @property
+    def names(self) -> Names:
+        """Both, as a graph takes them."""
+        return Names(self.inputs, self.outputs)
 
 
 for _task in TASKS:

@@ -13,7 +13,8 @@ values in a group. Activations are flat, `NK`: every operator here works on matr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +75,17 @@ class Matrices:
         if weight_format == "w8a8":
             return self._integer_product(names, x_NK, bias)
         return self._grouped_product(names, x_NK, bias, bits=8 if weight_format == "w8" else 4)
+
+    @contextmanager
+    def body(self, name: str) -> Iterator[ir.Graph]:
+        """Record what is made inside as the body of an `If`, which shares no activation with another body."""
+        outside = self._quantized, self._zero_points_of_rows
+        self._quantized, self._zero_points_of_rows = {}, None
+        try:
+            with self.builder.body(name) as body:
+                yield body
+        finally:
+            self._quantized, self._zero_points_of_rows = outside
 
     def change_rows(self) -> None:
         """Say that the activations that follow have another number of rows than those before."""

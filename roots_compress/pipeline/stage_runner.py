@@ -27,6 +27,7 @@ from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stage_commit import Workspace
 from roots_compress.run.stages import CommittedStage, verify
+from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.machine import describe_machine
@@ -82,7 +83,7 @@ def make_stage(
         name=step.name,
         seconds=seconds,
         metrics=metrics,
-        onnx=workspace.final_onnx,
+        onnx=f"{workspace.final_onnx}/{find_graph(workspace.onnx).name}",
         notes={**outcome.notes, "parity": {case.name: case.difference for case in parity.parity}},
         gates=outcome.gates,
     )

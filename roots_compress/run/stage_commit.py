@@ -48,8 +48,8 @@ class Workspace:
         """Where the stage's checkpoint goes."""
         self.onnx = self._stage / "onnx"
         """Where the stage's graph goes."""
-        self.final_onnx = f"{self._final.name}/onnx/model.onnx"
-        """The graph's path in the run once committed, as `StageResult.onnx` holds it."""
+        self.final_onnx = f"{self._final.name}/onnx"
+        """That folder's path in the run once committed."""
 
     @property
     def was_committed(self) -> bool:

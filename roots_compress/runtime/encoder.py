@@ -93,7 +93,7 @@ class OnnxEncoder:
         return found
 
 
-def check_texts(engine: Encoder, input_ids: Tokens) -> None:
+def check_texts(engine: Served, input_ids: Tokens) -> None:
     """Refuse texts that a model cannot read.
 
     Raises:

@@ -14,10 +14,13 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_errors, read_json_object, regular_file
+from roots_compress.runtime.seq2seq_graph import DECODER_GRAPH, ENCODER_GRAPH
 from roots_compress.runtime.session import EXPORT_AGAIN, OURS
 
 GRAPH_NAME, GRAPH_SUFFIX = "model.onnx", ".onnx"
-GRAPH_PLACES = (GRAPH_NAME, f"onnx/{GRAPH_NAME}")
+SERVED_BY: dict[str, tuple[str, ...]] = {GRAPH_NAME: (), DECODER_GRAPH: (ENCODER_GRAPH,)}
+"""By the file of the graph that an artifact is named by, those of the graphs that it needs beside it."""
+GRAPH_PLACES = tuple(place + name for place in ("", "onnx/") for name in SERVED_BY)
 MAX_GRAPH_BYTES = 2**31 - 1
 EXTENT_KEYS = {"location", "offset", "length", "checksum"}
 """What ONNX knows of external data."""
@@ -36,14 +39,14 @@ def holds_graph(folder: Path) -> bool:
 def find_graph(folder: Path) -> Path:
     """Return the graph of an export folder, or of a run's stage folder (`onnx/` in it).
 
-    A graph's own file may be named, too.
+    Of several graphs it is the one that the others serve. A graph's own file may be named, too.
 
     Raises:
         InputError: there is no such folder, or it holds no graph that is an ordinary file.
     """
     with read_errors(folder):
         if _is_graph_file(folder):
-            return folder
+            return _served(folder)
         is_folder, exists = folder.is_dir(), folder.exists()
     if not is_folder:
         if exists and folder.suffix == ".gguf":
@@ -56,7 +59,8 @@ def find_graph(folder: Path) -> Path:
     for name in GRAPH_PLACES:
         if (folder / name).is_file():
             return folder / name
-    stages = sorted(folder.glob(f"[!.]*/onnx/{GRAPH_NAME}"))  # as in a run, whose newest stage may be meant
+    # As in a run, whose newest stage may be meant.
+    stages = sorted(path for name in SERVED_BY for path in folder.glob(f"[!.]*/onnx/{name}"))
     if stages:
         remedy = f"Name a stage of the run, such as {stages[-1].parent.parent}."
     elif any(folder.glob("*.safetensors")):
@@ -70,6 +74,14 @@ def _is_graph_file(path: Path) -> bool:
     return path.suffix == GRAPH_SUFFIX and path.is_file()
 
 
+def _served(graph: Path) -> Path:
+    """Return the graph that a graph serves: itself, unless it lies beside such a one."""
+    for name, others in SERVED_BY.items():
+        if graph.name in others and (served := graph.with_name(name)).is_file():
+            return served
+    return graph
+
+
 def _export_first(checkpoint: Path) -> str:
     return f"Export the checkpoint first: roots-compress export {quote(str(checkpoint))} --out GRAPH"
 
@@ -77,14 +89,30 @@ def _export_first(checkpoint: Path) -> str:
 def graph_files(folder: Path) -> tuple[Path, ...]:
     """Return every file the graph needs to run, the graph itself first, after checking each and config.json.
 
-    The graph is parsed without its external data. Data must be ordinary files in the graph's own folder, long
-    enough for every tensor that points into them: links, absolute paths and paths that leave the folder could
-    make a downloaded graph read any file of this machine.
+    The graphs that it needs beside it are among them. Each is parsed without its external data. Data must be
+    ordinary files in the graph's own folder, long enough for every tensor that points into them: links,
+    absolute paths and paths out of the folder could make a downloaded graph read any file of this machine.
 
     Raises:
-        InputError: no graph, one that does not parse, or external data that is missing, short or outside.
+        InputError: no graph, or only one of two, one that does not parse, or external data that is missing,
+            short or outside.
     """
     graph = find_graph(folder)
+    graphs = (graph, *(graph.with_name(name) for name in SERVED_BY.get(graph.name, ())))
+    ends: dict[PurePosixPath, int] = {}
+    for each in graphs:
+        for location, end in _needed(each).items():
+            ends[location] = max(end, ends.get(location, 0))
+    _check_specification(graph.with_name("config.json"))
+    return (*graphs, *(_data_file(graph, location, end) for location, end in sorted(ends.items())))
+
+
+def _needed(graph: Path) -> dict[PurePosixPath, int]:
+    """Check a graph's own file; return the files of its external data, and how long each must be."""
+    if not (graph.exists() or graph.is_symlink()):
+        raise InputError(
+            "the graph is missing, and the one beside it needs it", where=graph, remedy=EXPORT_AGAIN
+        )
     size = regular_file(graph)
     if size > MAX_GRAPH_BYTES:
         raise InputError(
@@ -104,8 +132,7 @@ def graph_files(folder: Path) -> tuple[Path, ...]:
         if tensor.data_location == TensorProto.EXTERNAL:
             location, end = _external_extent(tensor, graph)
             needed[location] = max(end, needed.get(location, 0))
-    _check_specification(graph.with_name("config.json"))
-    return (graph, *(_data_file(graph, location, end) for location, end in sorted(needed.items())))
+    return needed
 
 
 def _check_specification(path: Path) -> None:

@@ -91,6 +91,23 @@ def check_prompt(model: LanguageModel, input_ids: Tokens, attention_mask: Tokens
         )
 
 
+def check_targets(
+    model: LanguageModel, input_ids: Tokens, attention_mask: Tokens | None, *, sources: int
+) -> None:
+    """Refuse targets that a decoder cannot go on from: as `check_prompt`, and padding of any kind.
+
+    Raises:
+        InputError: what is wrong with them, or that they are not as many as the sources.
+    """
+    check_prompt(model, input_ids, attention_mask)
+    if len(input_ids) != sources:
+        raise InputError(
+            f"there are {len(input_ids)} targets and {sources} sources", remedy="Give one of each for a row."
+        )
+    if attention_mask is not None and not attention_mask.all():
+        raise InputError("the targets differ in length", remedy="Give targets of one length.")
+
+
 def check_ids(model: Served, input_ids: Tokens) -> None:
     """Refuse token ids that the model does not know.
 

@@ -65,3 +65,24 @@ class BeamModel(LanguageModel, Protocol):
     def reordered(self, cache: object, rows: NDArray[np.int64]) -> object:
         """Return a cache whose row i is row `rows[i]` of another, which must not be used again."""
         ...
+
+
+class Seq2SeqModel(Served, Protocol):
+    """An encoder-decoder. When it has read sources, its decoder is a language model that answers them."""
+
+    @property
+    def start(self) -> int:
+        """The token that each target begins with."""
+        ...
+
+    def read(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> BeamModel:
+        """Return the decoder of these sources, one row each; its prompts have as many rows.
+
+        Args:
+            input_ids: `(B, S)`, padded on the right.
+            attention_mask: `(B, S)`, 0 at padding; None where nothing is padded.
+
+        Raises:
+            InputError: there are more tokens than the model reads, or an id that it does not know.
+        """
+        ...

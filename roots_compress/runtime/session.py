@@ -75,6 +75,25 @@ def read_config(path: Path) -> tuple[int, int]:
     return vocab_size, max_context
 
 
+def read_start(path: Path) -> int:
+    """Return the token that each target of an encoder-decoder begins with.
+
+    Raises:
+        InputError: the file is missing, or names none.
+    """
+    config = config_beside(path)
+    ours = config.get(OURS, config)
+    head = ours.get("head") if isinstance(ours, dict) else None
+    start = head.get("start") if isinstance(head, dict) else config.get("decoder_start_token_id")
+    if type(start) is not int or not 0 <= start <= LARGEST:
+        raise InputError(
+            "no token is named that a target begins with (decoder_start_token_id)",
+            where=path,
+            remedy=EXPORT_AGAIN,
+        )
+    return start
+
+
 def _number_at(config: Any, keys: list[str]) -> Any:
     """Return the number of a size at a key; None where there is none."""
     for key in keys:

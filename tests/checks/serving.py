@@ -14,7 +14,7 @@ from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
 from roots_compress.evaluate import artifact
 from roots_compress.export import exporter, parity
-from roots_compress.export.graph import build_graph
+from roots_compress.export.graph import build_graphs
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime import graph_folder
 from roots_compress.runtime.onnx_engine import OnnxEngine
@@ -50,7 +50,7 @@ def table_twice(folder: Path) -> None:
     tied = tiny_checkpoint()
     untied = tiny_model(tie_word_embeddings=False)
     untied.load_state_dict(tied.model.state_dict())
-    with patch.object(exporter, "build_graph", lambda _model, **forms: build_graph(untied, **forms)):
+    with patch.object(exporter, "build_graphs", lambda _model, **forms: build_graphs(untied, **forms)):
         exporter.export_checkpoint(tied, folder / "onnx", ExportConfig())
 
 

@@ -70,6 +70,7 @@ def encoder_attention(
     shape_BTx: ir.Value,
     mask_BT: ir.Value,
     bias_B1TT: ir.Value,
+    added_1HTT: ir.Value | None = None,
 ) -> ir.Value:
     """Return what an attention over a whole text gives, `NW`.
 
@@ -81,6 +82,7 @@ def encoder_attention(
         shape_BTx: batch, tokens, and -1 for what is left.
         mask_BT: 1 at tokens.
         bias_B1TT: 0 at tokens, lowest at padding.
+        added_1HTT: what distances add to the scores.
     """
     assert not op.causal, "an encoder's attention is causal"
     assert op.window is None, "an encoder's attention has a window"
@@ -89,13 +91,13 @@ def encoder_attention(
     query, key, value = (
         builder.op("Reshape", matrices.linear(f"{module}.{part}_proj", x_NW), shape_BTx) for part in "qkv"
     )
-    if builder.portable or builder.dtype != ir.DataType.FLOAT:
+    if builder.portable or builder.dtype != ir.DataType.FLOAT or op.heads != op.kv_heads:
         context_BTx = builder.op(
             "Attention",
             query,
             key,
             value,
-            bias_B1TT,
+            bias_B1TT if added_1HTT is None else builder.op("Add", bias_B1TT, added_1HTT),
             scale=op.factor,
             q_num_heads=op.heads,
             kv_num_heads=op.kv_heads,
@@ -109,6 +111,7 @@ def encoder_attention(
             value,
             None,
             seen_BT,
+            *(() if added_1HTT is None else (added_1HTT,)),
             domain=MICROSOFT,
             num_heads=op.heads,
             scale=op.factor,
@@ -136,10 +139,10 @@ def _standard(
         )
     if op.sparse is None:
         return _dense(builder, query_BTx, key_BTx, value_BTx, shared.bias_B1TS[sees], past, heads)
-    query_BHTD = _split(builder, query_BTx, op.heads, op.head_dim)
+    query_BHTD = split_heads(builder, query_BTx, op.heads, op.head_dim)
     present = KeyValue(
         *(
-            builder.op("Concat", cached, _split(builder, new_BTx, op.kv_heads, op.head_dim), axis=2)
+            builder.op("Concat", cached, split_heads(builder, new_BTx, op.kv_heads, op.head_dim), axis=2)
             for cached, new_BTx in zip(past, (key_BTx, value_BTx), strict=True)
         )
     )
@@ -166,7 +169,7 @@ def _query_norm(
     return builder.op("Reshape", normed, builder.integers(-1, heads * width))
 
 
-def _split(builder: GraphBuilder, x_BTx: ir.Value, heads: int, width: int) -> ir.Value:
+def split_heads(builder: GraphBuilder, x_BTx: ir.Value, heads: int, width: int) -> ir.Value:
     """Return `(B, heads, T, width)`."""
     split = builder.op("Reshape", x_BTx, builder.integers(0, 0, heads, width))
     return builder.op("Transpose", split, perm=[0, 2, 1, 3])
