@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
-from roots_compress.data.sources.files import kind_of, lines_of
+from roots_compress.data.sources.files import kind_of
 from roots_compress.data.sources.records import refuse_repeated
 from roots_compress.errors import InputError
 
@@ -17,7 +18,9 @@ QUOTES_REMEDY = (
 )
 
 
-def csv_records(path: Path, text: str, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def csv_records(
+    path: Path, lines: Iterable[str], columns: Collection[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield where each row begins, `FILE:LINE`, and its fields by the names of the header.
 
     Every field is text. A row is as long as the header; empty fields after its end are dropped, in the header
@@ -25,7 +28,7 @@ def csv_records(path: Path, text: str, columns: Collection[str]) -> Iterator[tup
 
     Args:
         path: the file.
-        text: what it holds.
+        lines: what it holds, each line with its end.
         columns: those that are read.
 
     Raises:
@@ -33,7 +36,9 @@ def csv_records(path: Path, text: str, columns: Collection[str]) -> Iterator[tup
             closed, or a column that is read is named twice.
     """
     separator = "\t" if kind_of(path)[0] == ".tsv" else ","
-    rows = _rows(path, text, separator)
+    rest = iter(lines)
+    opening = list(islice(rest, 2))
+    rows = _rows(path, opening, rest, separator)
     header = next(rows, None)
     if header is None:
         return
@@ -43,7 +48,7 @@ def csv_records(path: Path, text: str, columns: Collection[str]) -> Iterator[tup
     named_rows = False
     for number, (line, fields) in enumerate(rows, start=1):
         where = f"{path}:{line}"
-        if number == 1 and _begins_named_rows(fields, names, text):
+        if number == 1 and _begins_named_rows(fields, names, opening):
             named_rows, names = True, ["", *names]
         if named_rows and fields[0] != str(number):
             raise InputError(
@@ -72,9 +77,11 @@ def separator_advice(columns: list[str]) -> str:
     return ""
 
 
-def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    path: Path, opening: list[str], rest: Iterator[str], separator: str
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the line that each row begins in, and its fields; blank rows are left out."""
-    reader = csv.reader(lines_of(text), delimiter=separator, strict=True)
+    reader = csv.reader(chain(opening, rest), delimiter=separator, strict=True)
     limit = csv.field_size_limit(LONGEST_FIELD)
     try:
         while True:
@@ -85,7 +92,7 @@ def _rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str
                 return
             except csv.Error as error:
                 place = f" in line {reader.line_num}" if reader.line_num > line else ""
-                header = [text[: text.find("\n")]] if line == 1 else []
+                header = [opening[0].removesuffix("\n")] if line == 1 else []
                 raise InputError(
                     f"the file is malformed: {_cause(str(error), place)}",
                     where=f"{path}:{line}",
@@ -111,10 +118,10 @@ def _width(fields: list[str]) -> int:
     return next((index for index in range(len(fields), 0, -1) if fields[index - 1]), 0)
 
 
-def _begins_named_rows(fields: list[str], names: list[str], text: str) -> bool:
+def _begins_named_rows(fields: list[str], names: list[str], opening: list[str]) -> bool:
     """Return whether the first row opens with its number in quotes, for which the header has no name.
 
     R writes tables so; a column of text with a comma in it opens with no number in quotes.
     """
-    opens = text.startswith('"1"', text.find("\n") + 1)
+    opens = opening[-1].startswith('"1"')
     return opens and fields[0] == "1" and _width(fields) == len(names) + 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
-from typing import IO, NoReturn, cast
+from typing import IO, cast
 
 from roots_compress.errors import InputError
 
@@ -22,6 +24,7 @@ CHUNK_BYTES = 1 << 20
 FREE_BYTES, MOST_EXPANSION = 1 << 26, 200
 """A compressed file may unpack to 64 MB, or to 200 times its size: text that says anything shrinks less."""
 REMEDY = "Save the file as UTF-8 text."
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def kind_of(path: Path) -> tuple[str, str]:
@@ -52,13 +55,8 @@ def read_bytes(path: Path, *, is_text: bool) -> bytes:
             does, or more than fits in memory.
         OSError: the system refuses.
     """
-    chunks: list[bytes] = []
     try:
-        for chunk in _chunks(path):
-            chunks.append(chunk)
-            if is_text and b"\0" in chunk:
-                _refuse_zero(chunks, path)
-        return b"".join(chunks)
+        return b"".join(_text_chunks(path) if is_text else _chunks(path))
     except MemoryError as error:
         raise InputError(
             f"{path.stat().st_size} bytes of text do not fit in memory", where=path, remedy="Split it."
@@ -76,13 +74,37 @@ def read_text(path: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise InputError("the text is UTF-16, not UTF-8", where=path, remedy=REMEDY) from error
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"byte {raw[error.start]:#04x} is not UTF-8", where=f"{path}:{line}", remedy=REMEDY
-        ) from error
+        raise _not_utf8(error, path, 0) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    r"""Yield the lines of a file's text with their ends, as `read_text` gives them; only `\n` ends one.
+
+    The memory that it takes is that of the longest line.
+
+    Raises:
+        InputError, OSError: as `read_text` does, where the fault is reached.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    lines_before, held = 0, ""  # `held` is a carriage return whose line feed may follow.
+    begun: list[str] = []  # The line that no end was found of yet.
+    for chunk in chain(_text_chunks(path), [b""]):
+        try:
+            text = held + decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(error, path, lines_before) from error
+        lines_before += chunk.count(b"\n")
+        held = "\r" if chunk and text.endswith("\r") else ""
+        if "\r" in text:
+            text = text.removesuffix(held).replace("\r\n", "\n").replace("\r", "\n")
+        for line in lines_of(text):
+            begun.append(line)
+            if line.endswith("\n"):
+                yield "".join(begun)
+                begun.clear()
+    if begun:
+        yield "".join(begun)
 
 
 def lines_of(text: str) -> Iterator[str]:
@@ -141,10 +163,24 @@ def _next_chunk(source: IO[bytes], path: Path, compression: str) -> bytes:
         ) from error
 
 
-def _refuse_zero(chunks: list[bytes], path: Path) -> NoReturn:
-    """Refuse text whose last chunk holds a zero byte."""
-    if chunks[0].startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError("the text is UTF-16, not UTF-8", where=path, remedy=REMEDY)
-    last = chunks[-1]
-    line = sum(chunk.count(b"\n") for chunk in chunks[:-1]) + last.count(b"\n", 0, last.index(b"\0")) + 1
-    raise InputError("a zero byte: this is not text", where=f"{path}:{line}", remedy=REMEDY)
+def _text_chunks(path: Path) -> Iterator[bytes]:
+    """Yield what a file holds in pieces, as long as these have no zero byte."""
+    first, lines = b"", 1
+    for chunk in _chunks(path):
+        first = first or chunk[:2]
+        if b"\0" in chunk:
+            if first in UTF16_MARKS:
+                raise InputError("the text is UTF-16, not UTF-8", where=path, remedy=REMEDY)
+            line = lines + chunk.count(b"\n", 0, chunk.index(b"\0"))
+            raise InputError("a zero byte: this is not text", where=f"{path}:{line}", remedy=REMEDY)
+        lines += chunk.count(b"\n")
+        yield chunk
+
+
+def _not_utf8(error: UnicodeDecodeError, path: Path, lines_before: int) -> InputError:
+    """Return what is told of bytes that are not UTF-8; `lines_before` are those before what was decoded."""
+    raw = error.object
+    if lines_before == 0 and raw.startswith(UTF16_MARKS):
+        return InputError("the text is UTF-16, not UTF-8", where=path, remedy=REMEDY)
+    line = lines_before + raw.count(b"\n", 0, error.start) + 1
+    return InputError(f"byte {raw[error.start]:#04x} is not UTF-8", where=f"{path}:{line}", remedy=REMEDY)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from roots_compress.data.sources.files import lines_of
 from roots_compress.data.sources.records import REPEATED
 from roots_compress.errors import InputError
 
@@ -18,14 +17,14 @@ LONGEST_NUMBER = 4000
 """Digits of a whole number that Python reads; longer ones, of no use here, are read as floats."""
 
 
-def jsonl_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def jsonl_records(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield where each record of a file with one JSON object on each line is, `FILE:LINE`, and the record.
 
     Raises:
         InputError: a line is no JSON object.
     """
     decoder = _decoder()
-    for number, line in enumerate(lines_of(text), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{path}:{number}"
             try:

@@ -14,6 +14,7 @@ from roots_compress.data.sources.files import (
     TEXT_SUFFIXES,
     kind_of,
     read_text,
+    text_lines,
 )
 from roots_compress.data.sources.json_file import json_records, jsonl_records
 from roots_compress.data.sources.parquet_file import parquet_records
@@ -25,7 +26,14 @@ TEXTS = PlainTexts()
 
 
 def read_documents(path: Path, records: Records = TEXTS) -> list[Document]:
-    """Return the documents of one file that are not blank, in its order; a text file is one document.
+    """Return the documents of one file; arguments and errors are those of `stream_documents`."""
+    return [document for _, document in stream_documents(path, records)]
+
+
+def stream_documents(path: Path, records: Records = TEXTS) -> Iterator[tuple[str, Document]]:
+    """Yield the documents of one file that are not blank, in its order, each with where it is.
+
+    A text file is one document. Records are read one after another; a `.json` file is read whole.
 
     Args:
         path: the file.
@@ -58,13 +66,15 @@ def read_documents(path: Path, records: Records = TEXTS) -> list[Document]:
             )
         if suffix in TEXT_SUFFIXES:
             text = read_text(path)
-            return [Document.plain(text)] if text.strip() else []
-        return list(_documents(path, suffix, records))
+            if text.strip():
+                yield str(path), Document.plain(text)
+            return
+        yield from _documents(path, suffix, records)
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _documents(path: Path, suffix: str, records: Records) -> Iterator[Document]:
+def _documents(path: Path, suffix: str, records: Records) -> Iterator[tuple[str, Document]]:
     """Yield the documents of a file's records; say where a record is that cannot be read."""
     for where, record in _records(path, suffix, records.columns):
         try:
@@ -75,19 +85,18 @@ def _documents(path: Path, suffix: str, records: Records) -> Iterator[Document]:
                 remedy = advice
             raise InputError(str(error), where=where, remedy=remedy) from error
         if document is not None:
-            yield document
+            yield where, document
 
 
 def _records(path: Path, suffix: str, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """Return a file's records, each with where it is."""
     if suffix == ".parquet":
         return parquet_records(path, columns)
-    text = read_text(path)
     if suffix in LINES_SUFFIXES:
-        return jsonl_records(path, text)
+        return jsonl_records(path, text_lines(path))
     if suffix == ".json":
-        return json_records(path, text)
-    return csv_records(path, text, columns)
+        return json_records(path, read_text(path))
+    return csv_records(path, text_lines(path), columns)
 
 
 def begins_with_record(path: Path, records: Records) -> bool:
