@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: the recipe's keys, and the commands.
+"""Writes the pages that are made from the code: the keys of recipes and of corpora, and the commands.
 
 `make docs` runs it. Tests compare the pages with what it gives, so that they cannot drift from the code.
 """
@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from roots_compress.cli.app import app
+from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.configs.recipe.schema import STAGES, Recipe
 
-RECIPES, COMMANDS = (Path(__file__).with_name(name) for name in ("recipes.md", "commands.md"))
+RECIPES, COMMANDS, DATA = (
+    Path(__file__).with_name(name) for name in ("recipes.md", "commands.md", "data.md")
+)
 MARKER = "<!-- Made by `make docs`; do not edit below. -->"
 
 HEAD = """\
@@ -48,9 +53,8 @@ def recipes_page() -> str:
 
 def commands_page() -> str:
     """Return `commands.md`: every verb with its arguments and options."""
-    group: Any = typer.main.get_command(app)
     sections = [HEAD]
-    for name, command in group.commands.items():
+    for name, command in _verbs(typer.main.get_command(app)):
         context = command.make_context(name, [], resilient_parsing=True)
         summary = " ".join((command.help or "").split())
         usage = " ".join(["roots-compress", name, *command.collect_usage_pieces(context)])
@@ -59,6 +63,29 @@ def commands_page() -> str:
         if rows:
             sections.append("\n| | |\n|---|---|\n" + "".join(rows))
     return "".join(sections)
+
+
+def data_page() -> str:
+    """Return `data.md`: what is written by hand, and below the marker every key of a corpus's settings."""
+    head, marker, _ = DATA.read_text(encoding="utf-8").partition(MARKER)
+    assert marker, f"{DATA} has no marker line"
+    schema = PrepareConfig.model_json_schema()
+    definitions: dict[str, dict[str, Any]] = schema["$defs"]
+    sections = [_section("The settings of a corpus", schema, definitions)]
+    sections += [
+        _section(_title(name), definitions[name], definitions)
+        for name in _in_order_of_use(schema, definitions)
+    ]
+    return f"{head}{MARKER}\n\n" + "\n".join(sections)
+
+
+def _verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every verb as it is typed, those of a group with the group's name before them."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from _verbs(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def _row(parameter: Any, context: Any) -> str:
@@ -154,3 +181,4 @@ def _bounds(field: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
     RECIPES.write_text(recipes_page(), encoding="utf-8")
     COMMANDS.write_text(commands_page(), encoding="utf-8")
+    DATA.write_text(data_page(), encoding="utf-8")

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from roots_compress import __version__
-from roots_compress.cli import artifacts, recipes, reports, stages
+from roots_compress.cli import artifacts, data, recipes, reports, stages
 from roots_compress.cli.console import show_error, told_warnings, write
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.streams import run_on_streams
@@ -109,6 +109,9 @@ for panel, verbs in VERBS.items():
             verb.add_to(app, name, panel)
         else:
             app.command(name, rich_help_panel=panel)(verb)
+
+
+app.add_typer(data.app, name="data", rich_help_panel="Data")
 
 
 def main() -> None:

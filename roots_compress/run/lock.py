@@ -18,9 +18,15 @@ class WriterLock:
 
     Links are not followed (filelock opens with `O_NOFOLLOW`). The holder's process id is in a file
     next to the lock, only so that a refused process can name it.
+
+    Args:
+        folder: is locked; exists.
+        what: the folder is, for the message.
+        option: names another.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, what: str = "run", option: str = "--run") -> None:
+        self._what, self._option = what, option
         self._owner = folder / OWNER_NAME
         self._folder = folder
         self._lock = FileLock(folder / LOCK_NAME, timeout=0, thread_local=False)
@@ -36,9 +42,9 @@ class WriterLock:
             self._lock.acquire()
         except Timeout:
             raise InputError(
-                f"another process is writing to this run{self._holder()}",
+                f"another process is writing to this {self._what}{self._holder()}",
                 where=self._folder,
-                remedy="Wait for it to end, stop it, or choose another folder with --run.",
+                remedy=f"Wait for it to end, stop it, or choose another folder with {self._option}.",
             ) from None
         try:
             self._owner.unlink(missing_ok=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from itertools import zip_longest
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from roots_compress.configs.base import Settings, choices_of, inner_groups
+from roots_compress.configs.base import Settings, alternatives, choices_of, inner_groups
 from roots_compress.configs.recipe.schema import CHOICES, STAGES, GatesConfig, Recipe
 from roots_compress.errors import Key, Location, did_you_mean, with_keys
 
@@ -34,12 +35,16 @@ _BOUNDS = {
 }
 
 
-def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
-    """Yield place and description of each fault."""
+def faults_of(
+    error: ValidationError, values: Mapping[str, Any], top: type[Settings] = Recipe
+) -> Iterator[tuple[Location, str]]:
+    """Yield place and description of each fault in values that were read as settings `top`."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue  # There are enough, and what is wrong with them is among the other faults.
-        location = detail["loc"] if detail["type"] == "recipe" else _without_kind(detail["loc"])
+        location = detail["loc"]
+        if top is Recipe and detail["type"] != "recipe":
+            location = _without_kind(location)
         if detail["type"] == "union_tag_invalid":
             kind, known = str(detail["ctx"]["tag"]), list(STAGES) if location[0] == "stages" else CHOICES
             choice = ", ".join(known)
@@ -50,7 +55,7 @@ def faults_of(error: ValidationError, values: Mapping[str, Any]) -> Iterator[tup
         elif detail["type"] == "union_tag_not_found":
             yield location, f"must have a 'kind', one of {', '.join(STAGES)}"
         else:
-            yield location, _describe(detail, location, values)
+            yield location, _describe(detail, location, values, top)
 
 
 def _without_kind(loc: Location) -> Location:
@@ -66,10 +71,12 @@ def _length_to_stage(location: Location) -> int:
     return 3 if location[:2] == ("search", "choices") else 0
 
 
-def _describe(detail: ErrorDetails, location: Location, values: Mapping[str, Any]) -> str:
+def _describe(
+    detail: ErrorDetails, location: Location, values: Mapping[str, Any], top: type[Settings]
+) -> str:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind == "extra_forbidden":
-        return f"unknown key{_nearest_key(location, values)}"
+        return f"unknown key{_nearest_key(location, values, top)}"
     if kind == "missing":
         return "is required"
     if kind in _WANTED:
@@ -82,7 +89,7 @@ def _describe(detail: ErrorDetails, location: Location, values: Mapping[str, Any
     if kind == "too_long":
         return f"must have at most {context['max_length']}, not {len(value)}"
     if kind == "literal_error":
-        group = _group_at(location[:-1], values)
+        group = _group_at(location[:-1], values, top)
         *others, last = choices_of(group.model_fields[str(location[-1])].annotation)
         choice = f"{', '.join(map(repr, others))} or {last!r}" if others else repr(last)
         near = did_you_mean(str(value), [str(each) for each in (*others, last)])
@@ -114,16 +121,16 @@ def _shown(value: object) -> str:
             return repr(value)[:60]
 
 
-def _nearest_key(location: Location, values: Mapping[str, Any]) -> str:
+def _nearest_key(location: Location, values: Mapping[str, Any], top: type[Settings]) -> str:
     """Return where an unknown key may have been meant to stand."""
     key = str(location[-1])
-    group = _group_at(location[:-1], values)
+    group = _group_at(location[:-1], values, top)
     deeper = _deeper(key, group)
     if deeper:
         return f" (did you mean '{deeper}'?)"
-    if key in GatesConfig.model_fields:
+    if top is Recipe and key in GatesConfig.model_fields:
         return " (bounds belong under 'gates', at the top of the recipe)"
-    if key in Recipe.model_fields:
+    if top is Recipe and key in Recipe.model_fields:
         return f" ('{key}' belongs at the top of the recipe)"
     near = did_you_mean(key, list(group.model_fields))
     if near:
@@ -140,15 +147,18 @@ def _deeper(key: str, group: type[Settings]) -> str | None:
     return None
 
 
-def _group_at(location: Location, values: Mapping[str, Any]) -> type[Settings]:
-    """Return the settings that a location inside the recipe holds."""
-    group: type[Settings] = Recipe
-    length = _length_to_stage(location)
+def _group_at(location: Location, values: Mapping[str, Any], top: type[Settings]) -> type[Settings]:
+    """Return the settings that a location inside the top ones holds."""
+    group = top
+    length = _length_to_stage(location) if top is Recipe else 0
     if length:
         stage: Any = values
         for part in location[:length]:
             stage = stage[part]
         group, location = STAGES[stage["kind"]], location[length:]
-    for part in location:
-        group = inner_groups(group)[str(part)]
+    for part, index in zip_longest(location, location[1:]):
+        if isinstance(index, int):
+            group = get_args(alternatives(group.model_fields[str(part)].annotation)[0])[0]
+        elif isinstance(part, str):
+            group = inner_groups(group)[part]
     return group

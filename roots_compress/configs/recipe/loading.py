@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from roots_compress.configs.base import Group
 from roots_compress.configs.recipe.faults import faults_of
 from roots_compress.configs.recipe.schema import Recipe, placed_stages
 from roots_compress.configs.recipe.yaml import Document
@@ -55,15 +56,21 @@ def parse_recipe(values: Mapping[str, Any], document: Document | None = None) ->
     Raises:
         InputError: the values are no recipe.
     """
+    return parse_settings(Recipe, values, document, remedy="docs/recipes.md describes every key.")
+
+
+def parse_settings(
+    kind: type[Group], values: Mapping[str, Any], document: Document | None, *, remedy: str
+) -> Group:
+    """Return the settings that plain values describe; arguments and errors are those of `parse_recipe`."""
     try:
-        return Recipe.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
-        faults = list(faults_of(error, values))
+        faults = list(faults_of(error, values, kind))
     if document is not None:
         faults.sort(key=lambda fault: document.line(fault[0]))
         faults = [(at, with_keys(text, partial(_within_stage, at))) for at, text in faults]
     places = [document.place(at) if document else recipe_key(*at) for at, _ in faults]
-    remedy = "docs/recipes.md describes every key."
     if len(faults) == 1:
         raise InputError(faults[0][1], where=places[0], remedy=remedy)
     lines = [Text("\n  ", where, ": ", text) for where, (_, text) in zip(places, faults, strict=True)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from roots_compress.data.sources.files import is_data, kind_of
+from roots_compress.data.sources.prepared import checked_shards, read_datasheet
 from roots_compress.data.sources.readers import begins_with_record
 from roots_compress.data.sources.records import Records
 from roots_compress.errors import InputError, printable
@@ -61,12 +62,17 @@ def list_folder(folder: Path, records: Records) -> Listing:
     """Return the data files under a folder; links are followed, and each file is read once.
 
     Not data are: files and folders whose names begin with a dot, files about the data such as README.md,
-    files of other kinds, and JSON files that do not begin with a record, as settings do not.
+    files of other kinds, and JSON files that do not begin with a record, as settings do not. Of a corpus that
+    `data prepare` made the shards are read, which its datasheet names.
 
     Raises:
-        InputError: a folder or file in it cannot be looked at; without it the text would be another.
+        InputError: a folder or file in it cannot be looked at, without it the text would be another; or a
+            shard is missing, or is not the one that was written.
     """
     listing = Listing(folder)
+    if (datasheet := read_datasheet(folder)) is not None:
+        listing.files = checked_shards(folder, datasheet)
+        return listing
     seen: set[tuple[int, int]] = set()
     for path in _all_files(folder, listing, seen):
         name = str(path.relative_to(folder))

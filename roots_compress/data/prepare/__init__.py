@@ -1,0 +1,1 @@
+"""Corpora made of sources: filtered, without duplicates, mixed and shuffled into shards."""

@@ -1,0 +1,116 @@
+"""What a document is removed for by itself: length, symbols, repetition (Rae et al. 2021, Gopher)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roots_compress.configs.prepare import LengthConfig, RepetitionConfig, SymbolsConfig
+from roots_compress.data.prepare.words import Hashes, growing_runs
+
+BULLETS = ("-", "*", "\N{BULLET}", "\N{TRIANGULAR BULLET}", "\N{HYPHEN BULLET}", "\N{MIDDLE DOT}")
+ELLIPSES = ("...", "\N{HORIZONTAL ELLIPSIS}")
+STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
+
+
+class Removal(NamedTuple):
+    """Why a document is removed: the key of the bound that it breaks, and what it has of what is bounded."""
+
+    reason: str
+    value: float | None
+
+
+def length_fault(words: Sequence[str], bounds: LengthConfig) -> Removal | None:
+    """Return which bound on length a document breaks; `words` are parted by space."""
+    count = len(words)
+    if count < bounds.min_words:
+        return Removal("length.min_words", count)
+    if count > bounds.max_words:
+        return Removal("length.max_words", count)
+    mean = sum(map(len, words)) / max(count, 1)
+    if mean < bounds.min_word_characters:
+        return Removal("length.min_word_characters", mean)
+    if mean > bounds.max_word_characters:
+        return Removal("length.max_word_characters", mean)
+    return None
+
+
+def symbols_fault(text: str, words: Sequence[str], bounds: SymbolsConfig) -> Removal | None:
+    """Return which bound on symbols a document breaks."""
+    count = max(len(words), 1)
+    for symbols in (text.count("#"), sum(text.count(mark) for mark in ELLIPSES)):
+        if symbols / count > bounds.max_symbols:
+            return Removal("symbols.max_symbols", symbols / count)
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
+    bullets = sum(line.startswith(BULLETS) for line in lines) / max(len(lines), 1)
+    if bullets > bounds.max_bullet_lines:
+        return Removal("symbols.max_bullet_lines", bullets)
+    open_ends = sum(line.endswith(ELLIPSES) for line in lines) / max(len(lines), 1)
+    if open_ends > bounds.max_ellipsis_lines:
+        return Removal("symbols.max_ellipsis_lines", open_ends)
+    alphabetic = sum(word.isalpha() or any(map(str.isalpha, word)) for word in words) / count
+    if alphabetic < bounds.min_alphabetic_words:
+        return Removal("symbols.min_alphabetic_words", alphabetic)
+    if bounds.min_stop_words:
+        found = sum(word.lower() in STOP_WORDS for word in words)
+        if found < bounds.min_stop_words:
+            return Removal("symbols.min_stop_words", found)
+    return None
+
+
+def repetition_fault(
+    text: str, words: Sequence[str], word_hashes: Hashes, bounds: RepetitionConfig
+) -> Removal | None:
+    """Return which bound on repetition a document breaks; `words` are plain, as duplicates are looked for."""
+    for unit, separator in (("paragraph", "\n\n"), ("line", "\n")):
+        parts = [part for part in map(str.strip, text.split(separator)) if part]
+        share, characters = _repeated_parts(parts)
+        for key, value in ((f"max_{unit}s", share), (f"max_{unit}_characters", characters)):
+            if value > getattr(bounds, key):
+                return Removal(f"repetition.{key}", value)
+    widths = np.fromiter(map(len, words), np.int64, len(words))
+    for key, value, bound in _repeated_runs(word_hashes, widths, bounds):
+        if value > bound:
+            return Removal(f"repetition.{key}", value)
+    return None
+
+
+def _repeated_parts(parts: Sequence[str]) -> tuple[float, float]:
+    """Return the share of parts that were there before, and that of their characters."""
+    seen: set[str] = set()
+    repeated = characters = total = 0
+    for part in parts:
+        total += len(part)
+        if part in seen:
+            repeated += 1
+            characters += len(part)
+        seen.add(part)
+    return repeated / max(len(parts), 1), characters / max(total, 1)
+
+
+def _repeated_runs(
+    word_hashes: Hashes, widths: NDArray[np.int64], bounds: RepetitionConfig
+) -> Iterator[tuple[str, float, float]]:
+    """Yield key, share of characters and bound: of the most frequent runs, and of runs that came before."""
+    total = max(int(widths.sum()), 1)
+    edges = np.concatenate(([0], np.cumsum(widths)))
+    for length, found in growing_runs(word_hashes, 10):
+        if length == 1:
+            continue
+        _, first, counts = np.unique(found, return_index=True, return_counts=True)
+        if len(first) == len(found):  # No run of this length is repeated, so no longer one is.
+            return
+        if length <= 4:
+            spans = (edges[first + length] - edges[first])[counts > 1] * counts[counts > 1]
+            yield "max_top_ngrams", int(spans.max()) / total, bounds.max_top_ngrams[length - 2]
+        else:
+            later = np.ones(len(found), np.bool_)
+            later[first] = False
+            change = np.zeros(len(widths) + 1, np.int64)
+            np.add.at(change, np.flatnonzero(later), 1)
+            np.add.at(change, np.flatnonzero(later) + length, -1)
+            covered = np.cumsum(change[:-1]) > 0
+            yield "max_ngrams", int(widths[covered].sum()) / total, bounds.max_ngrams[length - 5]

@@ -1,0 +1,96 @@
+"""A folder of growing files that a killed program goes on from.
+
+Files are only appended to. A commit syncs them, and then notes how long each is and how far the work is. Who
+opens the folder again cuts the files to these lengths and goes on from there. So the same work ends in the
+same bytes, wherever it was killed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from roots_compress.io.atomic import sync_directory, sync_file, write_text
+from roots_compress.io.json_files import read_json_object
+from roots_compress.run.keys import canonical_json
+
+Position = dict[str, Any]
+"""How far the work is, as JSON."""
+STATE_NAME = "state.json"
+MOST_BUFFERED = 1 << 24
+"""Bytes held in memory before it is time to commit."""
+
+
+class Journal:
+    """Growing files in a folder, and how far the work on them is.
+
+    Args:
+        folder: exists; what an earlier try left in it is cut to its last commit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / STATE_NAME
+        found = read_json_object(path) if path.exists() else {}
+        self._lengths: dict[str, int] = found.get("files", {})
+        self.position: Position = found.get("position", {})
+        """How far the work was at the last commit; empty if there was none."""
+        self._buffers: dict[str, bytearray] = {}
+        self._buffered = 0
+        for name, length in self._lengths.items():
+            with (folder / name).open("r+b") as file:
+                file.truncate(length)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to commit."""
+        return self._buffered >= MOST_BUFFERED
+
+    def append(self, name: str, data: bytes | memoryview) -> None:
+        """Add to a file; it is written by the next commit."""
+        self._buffers.setdefault(name, bytearray()).extend(data)
+        self._buffered += len(data)
+
+    def length(self, name: str) -> int:
+        """Return a file's bytes, those included that are not yet written."""
+        return self._lengths.get(name, 0) + len(self._buffers.get(name, b""))
+
+    def commit(self, position: Position) -> None:
+        """Write what was added, and then how far the work is."""
+        made = False
+        for name, data in self._buffers.items():
+            path = self.folder / name
+            made |= name not in self._lengths
+            # Not appended: an earlier try may have left more after the last commit.
+            with path.open("r+b" if path.exists() else "xb") as file:
+                file.seek(self._lengths.get(name, 0))
+                file.write(data)
+                file.truncate()
+                file.flush()
+                os.fsync(file.fileno())
+            self._lengths[name] = file_length = self._lengths.get(name, 0) + len(data)
+            assert path.stat().st_size == file_length
+        self._buffers.clear()
+        self._buffered = 0
+        if made:
+            sync_directory(self.folder)
+        self._write(position)
+
+    def changed(self, name: str, position: Position) -> None:
+        """Commit what was changed within a file that does not grow."""
+        sync_file(self.folder / name)
+        self._write(position)
+
+    def remove(self, names: list[str], position: Position) -> None:
+        """Forget files and delete them."""
+        for name in names:
+            self._lengths.pop(name, None)
+        self._write(position)
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _write(self, position: Position) -> None:
+        self.position = position
+        state: Position = {"files": dict(self._lengths), "position": position}
+        write_text(self.folder / STATE_NAME, canonical_json(state) + "\n")

@@ -1,0 +1,325 @@
+"""Make a corpus of sources: read and examine, find duplicates, mix and shuffle, write shards and a datasheet.
+
+Each pass goes on from where a killed program left it, in a hidden folder next to the corpus, and needs the
+same memory for any amount of text. Only the hashes of held-out texts are in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from roots_compress.configs.prepare import PrepareConfig, name_of
+from roots_compress.data.prepare.datasheet import (
+    corpus_json,
+    markdown,
+    reasons,
+    removed,
+    settings_json,
+    source_json,
+)
+from roots_compress.data.prepare.duplicates import Marks, mark_alike
+from roots_compress.data.prepare.journal import Journal
+from roots_compress.data.prepare.mixing import repeats
+from roots_compress.data.prepare.reading import (
+    DIGEST_VALUES,
+    DIGESTS,
+    ENTRY,
+    EXACT_KEYS,
+    INDEX,
+    REMOVED,
+    SIGNATURES,
+    TEXTS,
+    Examiner,
+    Reading,
+    SourceFiles,
+    counters,
+    held_out_runs,
+    near_keys,
+)
+from roots_compress.data.prepare.writing import BUCKET_BYTES, Buckets, kept_bytes, write_shards
+from roots_compress.data.sources.folders import list_folder
+from roots_compress.data.sources.prepared import DATASHEET, checked_shards, read_datasheet
+from roots_compress.data.sources.readers import stream_documents
+from roots_compress.errors import InputError, Text, recipe_key
+from roots_compress.io.atomic import make_folders, move_folder, remove_folder, sync_tree, write_text
+from roots_compress.io.disk import FileHashes
+from roots_compress.io.json_files import read_json_object, regular_file
+from roots_compress.progress import Place, bar, track
+from roots_compress.results import Json
+from roots_compress.run.keys import canonical_json, explain_change, hash_json
+from roots_compress.run.lock import WriterLock
+from roots_compress.run.outputs import refuse_inside
+from roots_compress.system.machine import code_sha256, library_versions
+
+KEY, MARKS, SCRATCH, CORPUS = "key.json", "marks", "scratch", "corpus"
+REMOVED_NAME = "removed.log.zst"
+COPY_BYTES = 1 << 20
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a corpus is made from: files as they are now."""
+
+    sources: tuple[SourceFiles, ...]
+    held_out: SourceFiles
+    hashes: FileHashes
+
+    @property
+    def all(self) -> tuple[SourceFiles, ...]:
+        """The sources, and the held-out text."""
+        return (*self.sources, self.held_out)
+
+    def described(self, source: SourceFiles) -> list[dict[str, Json]]:
+        """Return name, bytes and sha256 of a source's files."""
+        return [
+            {"name": name, "bytes": size, "sha256": self.hashes.sha256(path)}
+            for name, path, size in source.files
+        ]
+
+
+def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str, Any], bool]:
+    """Make a corpus, or go on with one.
+
+    Args:
+        config: the settings.
+        out: the corpus's folder. It appears whole; one of the same settings and sources is checked.
+        console: where progress is shown.
+
+    Returns:
+        The datasheet, and whether the corpus was there already.
+
+    Raises:
+        InputError: a source cannot be read, nothing is left of it, or `out` holds something else.
+        StageError: the disk fails.
+    """
+    for source in config.sources:
+        refuse_inside(out, source.path)
+    files = _find(config, console)
+    described = {each.name: files.described(each) for each in files.all}
+    key: dict[str, Json] = {"settings": settings_json(config), "files": described}  # type: ignore[dict-item]
+    work = out.parent / f".{out.name}.partial"
+    if out.exists() or out.is_symlink():
+        found = _existing(out, key)
+        remove_folder(work)  # An earlier try was killed after its last step.
+        return found, True
+    make_folders(work)
+    lock = WriterLock(work, "corpus", "--out")
+    lock.acquire()
+    try:
+        datasheet = _prepare(config, out, work, files, key, console)
+    finally:
+        lock.release()
+    remove_folder(work)
+    return datasheet, False
+
+
+def _existing(out: Path, key: dict[str, Json]) -> dict[str, Any]:
+    """Return the datasheet of a corpus that is there; refuse anything else."""
+    datasheet = read_datasheet(out) if out.is_dir() else None
+    if datasheet is None:
+        raise InputError("output exists already", where=out, remedy="Name a new folder, or remove this one.")
+    if datasheet.get("key") != hash_json(key):
+        raise InputError(
+            "a corpus of other settings or sources is there already",
+            where=out,
+            remedy="Name a new folder, or remove this one.",
+        )
+    checked_shards(out, datasheet)
+    return datasheet
+
+
+def _find(config: PrepareConfig, console: Place) -> Files:
+    """Return the files of all sources, each hashed once."""
+    column, held_out = config.text_column, config.decontamination.held_out
+    sources = [
+        SourceFiles(name_of(source), tuple(_files_of(source.path, column))) for source in config.ordered
+    ]
+    held = SourceFiles("held out", tuple(each for path in held_out for each in _files_of(path, column)))
+    hashes = FileHashes()
+    paths = [path for each in (*sources, held) for _, path, _ in each.files]
+    for path in track(paths, console, "hash sources"):
+        hashes.sha256(path)
+    return Files(tuple(sources), held, hashes)
+
+
+def _files_of(path: Path, text_column: str) -> Iterator[tuple[str, Path, int]]:
+    """Yield name, path and bytes of the data files that a path names.
+
+    Raises:
+        InputError: there is none, or one cannot be read.
+    """
+    found = list_folder(path, text_column).files if path.is_dir() else [path]
+    if not found:
+        raise InputError("the folder has no data files", where=path, remedy="Name a folder that has some.")
+    for file in found:
+        size = regular_file(file)
+        yield (str(file.relative_to(path)) if path.is_dir() else file.name), file, size
+
+
+def _prepare(
+    config: PrepareConfig, out: Path, work: Path, files: Files, key: dict[str, Json], console: Place
+) -> dict[str, Any]:
+    journal = _open(work, key, console)
+    sources = files.sources
+    held_out, short = held_out_runs(_texts(files.held_out, config.text_column), config.decontamination.ngram)
+    examiner = Examiner(config, held_out)
+    if journal.position.get("pass", "read") == "read":
+        total = max(1, sum(size for each in sources for _, _, size in each.files) // MEGABYTE)
+        with bar(console, "read and examine (MB)") as progress:
+            Reading(journal, sources, config, examiner).run(lambda done: progress(done // MEGABYTE, total))
+        _check_unchanged(files, key)
+    names = [each.name for each in sources]
+    counts = counters(journal.position["counts"], len(names))
+    documents = journal.length(INDEX) // ENTRY.itemsize
+    if journal.position["pass"] == "duplicates":
+        _refuse_empty(documents, counts, work)
+        _mark(config, journal, documents, examiner.minhash.bands, console)
+    if journal.position["pass"] == "mix":
+        _mix(config, journal, documents, names, console)
+    mixed = counters(journal.position["mixed"], len(names))
+    averages, buckets = journal.position["averages"], journal.position["buckets"]
+    (work / CORPUS).mkdir(exist_ok=True)
+    with bar(console, "write shards") as progress:
+        shards = write_shards(journal, config, names, buckets, work / CORPUS, progress)
+    if not shards:
+        raise InputError(
+            "the mixture holds no document: none of the few there are was drawn",
+            where=recipe_key("sources"),
+            remedy=Text("Raise ", recipe_key("max_repeats"), ", or give weights that are less far apart."),
+        )
+    sheets = [
+        source_json(source, files.described(each), first + second, average)
+        for source, each, first, second, average in zip(
+            config.ordered, sources, counts, mixed, averages, strict=True
+        )
+    ]
+    total_counts = sum((*counts, *mixed), Counter[str]())
+    held: dict[str, Json] = {
+        "files": files.described(files.held_out),  # type: ignore[dict-item]
+        "runs": len(held_out),
+        "texts_too_short": short,
+    }
+    datasheet = corpus_json(config, hash_json(key), sheets, held, shards, total_counts)
+    _finish(work, datasheet, out)
+    return datasheet
+
+
+def _open(work: Path, key: dict[str, Json], console: Place) -> Journal:
+    """Return the journal of an earlier try with the same settings, sources and code, or a new one."""
+    whole: dict[str, Json] = {**key, "code": code_sha256(), "versions": dict(library_versions())}
+    path = work / KEY
+    if path.exists():
+        earlier = read_json_object(path)
+        if hash_json(earlier) == hash_json(whole):
+            return Journal(work)
+        changes = "; ".join(explain_change(earlier, whole)[:3])
+        _console(console).print(f"begins anew: {changes}", markup=False, highlight=False, soft_wrap=True)
+    for each in work.iterdir():
+        if each.is_dir():
+            remove_folder(each)
+        elif not each.name.startswith("."):
+            each.unlink()
+    write_text(path, canonical_json(whole))
+    return Journal(work)
+
+
+def _console(place: Place) -> Any:
+    return getattr(place, "console", place)
+
+
+def _texts(source: SourceFiles, text_column: str) -> Iterator[str]:
+    for _, path, _ in source.files:
+        for _, document in stream_documents(path, text_column):
+            yield document.text
+
+
+def _check_unchanged(files: Files, key: dict[str, Json]) -> None:
+    """Refuse sources that changed while they were read."""
+    if {each.name: files.described(each) for each in files.all} != key["files"]:
+        raise InputError(
+            "a source changed while it was read",
+            where=recipe_key("sources"),
+            remedy="Give the same command again when its files stay as they are.",
+        )
+
+
+def _refuse_empty(documents: int, counts: Sequence[Counter[str]], work: Path) -> None:
+    if documents:
+        return
+    whole = sum(counts, Counter[str]())
+    found = reasons(removed(whole))
+    shutil.rmtree(work, ignore_errors=True)
+    raise InputError(
+        f"no document is left of {whole['read']:,}" + (f"; removed: {found}" if found else ""),
+        where=recipe_key("sources"),
+        remedy="Loosen these bounds, or name other sources." if found else "Name sources that hold text.",
+    )
+
+
+def _mark(config: PrepareConfig, journal: Journal, documents: int, bands: int, console: Place) -> None:
+    """Find duplicates by one kind of key after another; the journal is then at the next pass."""
+    near = range(bands if config.duplicates.near else 0)
+    passes = [(EXACT_KEYS, DIGESTS, DIGEST_VALUES, 1.0)] if config.duplicates.exact else []
+    width, threshold = config.duplicates.hashes, config.duplicates.threshold
+    passes += [(near_keys(band), SIGNATURES, width, threshold) for band in near]
+    folder, counts = journal.folder, journal.position["counts"]
+    first: int = journal.position["band"]
+    with Marks(folder / MARKS, documents) as marks, bar(console, "find duplicates") as progress:
+        for number, (keys, signatures, values, least) in enumerate(passes[first:], start=first):
+            mark_alike(
+                folder / keys,
+                folder / signatures,
+                marks,
+                width=values,
+                threshold=least,
+                exact=keys == EXACT_KEYS,
+                scratch=folder / SCRATCH,
+            )
+            journal.changed(MARKS, {"pass": "duplicates", "band": number + 1, "counts": counts})
+            progress(number + 1, len(passes))
+        sizes = kept_bytes(folder / INDEX, marks, len(config.sources))
+    averages = repeats(sizes, [source.weight for source in config.ordered], config.max_repeats)
+    mixture = sum(size * average for size, average in zip(sizes, averages, strict=True))
+    buckets = max(1, math.ceil(mixture / BUCKET_BYTES))
+    position: dict[str, Json] = {
+        "pass": "mix",
+        "counts": counts,
+        "averages": list(averages),
+        "buckets": buckets,
+    }
+    journal.remove([name for keys, signatures, _, _ in passes for name in (keys, signatures)], position)
+
+
+def _mix(config: PrepareConfig, journal: Journal, documents: int, names: list[str], console: Place) -> None:
+    averages, buckets = journal.position["averages"], journal.position["buckets"]
+    with Marks(journal.folder / MARKS, documents) as marks, bar(console, "mix and shuffle") as progress:
+        mixed = Buckets(journal, config, names, averages, buckets).run(marks, progress)
+    position = {**journal.position, "pass": "write", "mixed": mixed}
+    journal.commit(position)
+    journal.remove([TEXTS, INDEX], position)
+
+
+def _finish(work: Path, datasheet: dict[str, Any], out: Path) -> None:
+    """Write what is said of the corpus beside its shards, and give it its name."""
+    corpus = work / CORPUS
+    wanted = {str(each["name"]) for each in datasheet["shards"]}
+    for path in corpus.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+    with pyarrow.CompressedOutputStream(pyarrow.OSFile(str(corpus / REMOVED_NAME), "wb"), "zstd") as target:
+        if (work / REMOVED).exists():
+            with (work / REMOVED).open("rb") as source:
+                shutil.copyfileobj(source, target, COPY_BYTES)
+    write_text(corpus / DATASHEET, canonical_json(datasheet) + "\n")
+    write_text(corpus / "README.md", markdown(datasheet, out.name))
+    sync_tree(corpus)
+    move_folder(corpus, out)

@@ -1,0 +1,214 @@
+"""`data prepare` from end to end: what is removed and why, what is written, and what a killed one ends in."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from rich.console import Console
+
+from roots_compress.configs.data import DataConfig
+from roots_compress.configs.prepare import PrepareConfig
+from roots_compress.data.corpora import load_text
+from roots_compress.data.prepare import journal, writing
+from roots_compress.data.prepare.prepare import prepare
+from roots_compress.errors import InputError
+from tests.cli.test_commands import assert_refused, roots_compress
+from tests.data.prepare.texts import contents, jsonl, prose
+
+
+def made(out: Path, **settings: Any) -> dict[str, Any]:
+    return prepare(PrepareConfig.model_validate(settings), out, Console(quiet=True))[0]
+
+
+def rows(out: Path) -> list[tuple[str, str]]:
+    """Return text and source of each document, in the order of the shards."""
+    found: list[tuple[str, str]] = []
+    for shard in json.loads((out / "datasheet.json").read_text())["shards"]:
+        table = pyarrow.parquet.read_table(out / shard["name"])
+        found += zip(table["text"].to_pylist(), table["source"].to_pylist(), strict=True)
+    return found
+
+
+def removals(out: Path) -> list[dict[str, Any]]:
+    with pyarrow.CompressedInputStream(pyarrow.OSFile(str(out / "removed.log.zst")), "zstd") as log:
+        return [json.loads(line) for line in log.read().decode().splitlines()]
+
+
+def test_a_corpus_of_two_sources_through_the_command_line(tmp_path: Path) -> None:
+    texts = [prose(seed) for seed in range(20)]
+    near = texts[3].replace(texts[3].split()[60], "other")
+    jsonl(tmp_path / "good.jsonl", [*texts, texts[0] + " "])
+    jsonl(
+        tmp_path / "web.jsonl",
+        [near, texts[5].replace(" ", "  "), "too short", prose(99), "cafe\u0301 " + prose(98)],
+    )
+    (tmp_path / "corpus.yaml").write_text(
+        "sources:\n- {path: web.jsonl, name: web}\n- {path: good.jsonl, name: good, priority: 1}\n"
+    )
+    out = tmp_path / "out"
+    result = roots_compress("data", "prepare", "--recipe", tmp_path / "corpus.yaml", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "22 documents" in result.output
+    assert "2 by duplicates.exact" in result.output
+    kept = rows(out)
+    assert sorted(text for text, _ in kept) == sorted([*texts, prose(99), "caf\u00e9 " + prose(98)])
+    assert [text for text, _ in kept[:20]] != texts, "the order is the sources'"
+    assert {source for text, source in kept if text in texts} == {"good"}
+    assert [(each["place"], each["reason"], each.get("of")) for each in removals(out)] == [
+        ("web.jsonl:3", "length.min_words", None),
+        ("good.jsonl:21", "duplicates.exact", "good.jsonl:1"),
+        ("web.jsonl:1", "duplicates.near", "good.jsonl:4"),
+        ("web.jsonl:2", "duplicates.exact", "good.jsonl:6"),
+    ]
+    # A run reads the shards, and nothing else that is in the folder.
+    read = load_text(DataConfig(train=(out,)), seed=0)
+    assert {document.text for document in (*read.train, *read.held_out)} == {text for text, _ in kept}
+    again = roots_compress("data", "prepare", "--recipe", tmp_path / "corpus.yaml", "--out", out)
+    assert "as it was made" in again.output
+    other = roots_compress("data", "prepare", tmp_path / "good.jsonl", "--out", out)
+    assert_refused(other, "a corpus of other settings or sources is there already")
+
+
+@pytest.mark.parametrize("change", ["missing", "changed"])
+def test_a_shard_that_is_not_what_was_written_is_refused(tmp_path: Path, change: str) -> None:
+    source = jsonl(tmp_path / "a.jsonl", map(prose, range(8)))
+    made(tmp_path / "out", sources=[{"path": source}], shard_bytes=2048)
+    shard = tmp_path / "out" / "part-00001.parquet"
+    if change == "missing":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1] + b"\0")
+    for attempt in (
+        lambda: load_text(DataConfig(train=(tmp_path / "out",)), seed=0),
+        lambda: made(tmp_path / "out", sources=[{"path": source}], shard_bytes=2048),
+    ):
+        with pytest.raises(InputError, match="shard.*missing" if change == "missing" else "changed since"):
+            attempt()
+
+
+def test_a_corpus_killed_at_any_commit_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out = jsonl(tmp_path / "held.jsonl", [prose(2)])
+    sources = [
+        {"path": jsonl(tmp_path / "a.jsonl", [prose(seed % 25) for seed in range(30)]), "weight": 2.0},
+        {"path": jsonl(tmp_path / "b.jsonl", [prose(seed) for seed in range(20, 50)]), "weight": 1.0},
+    ]
+    settings = {
+        "sources": sources,
+        "decontamination": {"held_out": [held_out]},
+        "max_repeats": 3.0,
+        "shard_bytes": 4096,
+    }
+    monkeypatch.setattr(journal, "MOST_BUFFERED", 9000)
+    monkeypatch.setattr(writing, "BUCKET_BYTES", 5000)
+    made(tmp_path / "whole", **settings)
+    write, calls = journal.Journal._write, 0
+
+    def dying(self: journal.Journal, position: dict[str, Any]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 2:  # Before what was appended is noted, and after it.
+            raise KeyboardInterrupt
+        write(self, position)
+
+    monkeypatch.setattr(journal.Journal, "_write", dying)
+    deaths = 0
+    while not (tmp_path / "out").exists():
+        with suppress(KeyboardInterrupt):
+            made(tmp_path / "out", **settings)
+            break
+        deaths += 1
+        assert not (tmp_path / "out").exists()
+    assert deaths > 15
+    whole, resumed = contents(tmp_path / "whole"), contents(tmp_path / "out")
+    assert whole.pop("README.md").decode().replace("# whole", "# out") == resumed.pop("README.md").decode()
+    assert whole == resumed
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_sources_are_mixed_by_their_weights(tmp_path: Path) -> None:
+    a = jsonl(tmp_path / "a.jsonl", [prose(seed) for seed in range(100)])
+    b = jsonl(tmp_path / "b.jsonl", [prose(seed) for seed in range(100, 400)])
+    sources = [{"path": a, "weight": 1.0}, {"path": b, "weight": 1.0}]
+    once = made(tmp_path / "once", sources=sources)
+    assert [each["repeats"] for each in once["sources"]] == pytest.approx([1, 1 / 3], abs=0.01)
+    assert once["sources"][0]["documents"] == 100
+    assert once["sources"][1]["documents"] == pytest.approx(100, abs=25)
+    assert once["removed"]["mixture"] == 300 - once["sources"][1]["documents"]
+    repeated = made(tmp_path / "repeated", sources=sources, max_repeats=2.0)
+    assert repeated["sources"][0]["documents"] == 200
+    texts = [text for text, source in rows(tmp_path / "repeated") if source == "a.jsonl"]
+    assert texts[:100] != texts[100:]
+    assert len(set(texts)) == 100
+
+
+def test_what_holds_held_out_text_is_removed(tmp_path: Path) -> None:
+    words = prose(1000).split()
+    inner = " ".join(words[40:53]).upper()
+    source = jsonl(
+        tmp_path / "a.jsonl",
+        [prose(0), prose(1) + " " + inner + ", and on", prose(2) + " " + " ".join(words[40:52])],
+    )
+    (tmp_path / "held.txt").write_text(" ".join(words))
+    sheet = made(
+        tmp_path / "out", sources=[{"path": source}], decontamination={"held_out": [tmp_path / "held.txt"]}
+    )
+    assert [each["place"] for each in removals(tmp_path / "out")] == ["a.jsonl:2"]
+    assert sheet["removed"] == {"decontamination.held_out": 1}
+
+
+def test_nothing_left_is_said_with_what_removed_it(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", ["one two", "three", "# " * 80])
+    result = roots_compress("data", "prepare", source, "--out", tmp_path / "out")
+    assert_refused(
+        result, "SRC: no document is left of 3", "2 by length.min_words", "1 by length.min_word_characters"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_languages_are_told(tmp_path: Path) -> None:
+    english = "The old man who lived in the small house by the river had never seen the sea in his life. " * 6
+    german = (
+        "Der alte Mann, der in dem kleinen Haus am Fluss wohnte, hatte das Meer in seinem Leben nie gesehen. "
+        * 6
+    )
+    source = jsonl(tmp_path / "a.jsonl", [english, german])
+    arguments = (
+        "data",
+        "prepare",
+        source,
+        "--out",
+        tmp_path / "out",
+        "--language",
+        "en",
+        "--set",
+        "repetition.max_ngrams=[1,1,1,1,1,1]",
+        "--set",
+        "repetition.max_top_ngrams=[1,1,1]",
+    )
+    result = roots_compress(*arguments)
+    try:
+        import py3langid
+    except ImportError:
+        assert_refused(result, "--language", "py3langid, which is not installed")
+        return
+    assert py3langid.__version__
+    assert result.exit_code == 0, result.output
+    assert [(each["place"], each["reason"]) for each in removals(tmp_path / "out")] == [
+        ("a.jsonl:2", "language.keep")
+    ]
+
+
+def test_json_lines_are_written_in_the_sources_order(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "a.jsonl", map(prose, range(6)))
+    made(tmp_path / "out", sources=[{"path": source}], format="jsonl", shuffle=False, shard_bytes=2048)
+    assert len(list((tmp_path / "out").glob("*.jsonl.zst"))) == 2
+    made(tmp_path / "again", sources=[{"path": tmp_path / "out"}], shuffle=False)
+    assert [text for text, _ in rows(tmp_path / "again")] == [prose(seed) for seed in range(6)]
