@@ -25,7 +25,8 @@ def _prepare() -> Callable[..., None]:
     from roots_compress.configs.prepare import PrepareConfig
 
     options = list(options_of(PrepareConfig))
-    names = {option.key: option.name for option in options} | {("sources",): "SRC"}
+    names = {option.key: option.name for option in options}
+    names[("data", "text_column")] = names[("text_column",)]  # As readers name it.
 
     @with_options(of_corpus=options)
     def verb(
@@ -63,7 +64,7 @@ def _prepare() -> Callable[..., None]:
 
         def name(key: Key) -> str:
             keys = tuple(part for part in key.path if isinstance(part, str))
-            return names.get(keys, key)
+            return "SRC" if keys[:1] == ("sources",) and recipe is None else names.get(keys, key)
 
         with changing_keys(name):
             config = load_corpus(recipe, given)

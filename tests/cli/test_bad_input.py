@@ -234,7 +234,7 @@ def test_a_vocabulary_that_came_out_smaller_than_asked_for(
 OPTION_FAULTS = [
     ("prune {models}/good --ratio 1.5", "error: --ratio: must be below 1"),
     ("data prepare --out out", "error: SRC: is required"),
-    ("data prepare absent --out out", "error: SRC: '... does not exist"),
+    ("data prepare absent --out out", "error: SRC: ... does not exist"),
     ("data prepare {texts}/prose --out out --near-threshold 2", "error: --near-threshold: must be at most 1"),
     ("data prepare {texts}/prose --out out --set repetition.max_line=1", "did you mean 'max_lines'"),
     ("data prepare {texts}/void --out out", "void: ... has no data files"),

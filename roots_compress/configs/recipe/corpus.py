@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from roots_compress.configs.prepare import PrepareConfig
-from roots_compress.configs.recipe.loading import parse_settings, refuse_missing
+from roots_compress.configs.recipe.loading import naming_lines, parse_settings, refuse_missing
 from roots_compress.configs.recipe.yaml import Document, read_yaml
 from roots_compress.errors import InputError, recipe_key
 
@@ -29,10 +30,11 @@ def load_corpus(recipe: Path | None, given: dict[str, Any]) -> PrepareConfig:
     else:
         config = parse_settings(PrepareConfig, _joined(document, given), document, remedy=REMEDY)
         config = config.from_folder(document.source.absolute().parent)
-    for index, source in enumerate(config.sources):
-        refuse_missing(source.path, recipe_key("sources", index, "path"))
-    for path in config.decontamination.held_out:
-        refuse_missing(path, recipe_key("decontamination", "held_out"))
+    with naming_lines(document) if document else nullcontext():
+        for index, source in enumerate(config.sources):
+            refuse_missing(source.path, recipe_key("sources", index, "path"))
+        for path in config.decontamination.held_out:
+            refuse_missing(path, recipe_key("decontamination", "held_out"))
     return config
 
 

@@ -46,6 +46,7 @@ from roots_compress.data.prepare.reading import (
 )
 from roots_compress.data.prepare.writing import BUCKET_BYTES, Buckets, kept_bytes, write_shards
 from roots_compress.data.sources.folders import list_folder
+from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.prepared import DATASHEET, checked_shards, read_datasheet
 from roots_compress.data.sources.readers import stream_documents
 from roots_compress.errors import InputError, Text, recipe_key
@@ -114,11 +115,18 @@ def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str,
     make_folders(work)
     lock = WriterLock(work, "corpus", "--out")
     lock.acquire()
+    is_over = True
     try:
         datasheet = _prepare(config, out, work, files, key, console)
+    except InputError:
+        raise  # No work on such sources can be gone on with.
+    except BaseException:
+        is_over = False
+        raise
     finally:
         lock.release()
-    remove_folder(work)
+        if is_over:
+            remove_folder(work)
     return datasheet, False
 
 
@@ -157,7 +165,7 @@ def _files_of(path: Path, text_column: str) -> Iterator[tuple[str, Path, int]]:
     Raises:
         InputError: there is none, or one cannot be read.
     """
-    found = list_folder(path, text_column).files if path.is_dir() else [path]
+    found = list_folder(path, PlainTexts(text_column)).files if path.is_dir() else [path]
     if not found:
         raise InputError("the folder has no data files", where=path, remedy="Name a folder that has some.")
     for file in found:
@@ -181,7 +189,7 @@ def _prepare(
     counts = counters(journal.position["counts"], len(names))
     documents = journal.length(INDEX) // ENTRY.itemsize
     if journal.position["pass"] == "duplicates":
-        _refuse_empty(documents, counts, work)
+        _refuse_empty(documents, counts)
         _mark(config, journal, documents, examiner.minhash.bands, console)
     if journal.position["pass"] == "mix":
         _mix(config, journal, documents, names, console)
@@ -238,7 +246,7 @@ def _console(place: Place) -> Any:
 
 def _texts(source: SourceFiles, text_column: str) -> Iterator[str]:
     for _, path, _ in source.files:
-        for _, document in stream_documents(path, text_column):
+        for _, document in stream_documents(path, PlainTexts(text_column)):
             yield document.text
 
 
@@ -252,12 +260,11 @@ def _check_unchanged(files: Files, key: dict[str, Json]) -> None:
         )
 
 
-def _refuse_empty(documents: int, counts: Sequence[Counter[str]], work: Path) -> None:
+def _refuse_empty(documents: int, counts: Sequence[Counter[str]]) -> None:
     if documents:
         return
     whole = sum(counts, Counter[str]())
     found = reasons(removed(whole))
-    shutil.rmtree(work, ignore_errors=True)
     raise InputError(
         f"no document is left of {whole['read']:,}" + (f"; removed: {found}" if found else ""),
         where=recipe_key("sources"),

@@ -20,6 +20,7 @@ from roots_compress.data.prepare.journal import Journal
 from roots_compress.data.prepare.language import Languages
 from roots_compress.data.prepare.minhash import MinHash
 from roots_compress.data.prepare.words import Hashes, WordHashes, plain_words, runs
+from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.readers import stream_documents
 from roots_compress.errors import InputError
 from roots_compress.results import Json
@@ -136,7 +137,9 @@ class Reading:
     def _file(self, at: tuple[int, int], name: str, path: Path, skipped: int, told: Told) -> None:
         """Read a file's documents from one on; `at` says which file it is."""
         read, (source, file) = 0, at
-        for record, (where, document) in enumerate(stream_documents(path, self.config.text_column)):
+        for record, (where, document) in enumerate(
+            stream_documents(path, PlainTexts(self.config.text_column))
+        ):
             read += len(document.text)
             if record < skipped:
                 continue
