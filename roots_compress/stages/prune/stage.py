@@ -129,9 +129,9 @@ def _timed(
 def _calibration_windows(
     config: PruneConfig, checkpoint: Checkpoint, text: TextSplit, plan: Plan, *, seed: int
 ) -> PackedWindows:
-    settings = config.calibration
+    settings, task = config.calibration, task_of_model(checkpoint.model)
     block_size = min(settings.block_size, checkpoint.model.config.max_position_embeddings)
-    windows = task_of_model(checkpoint.model).training_windows(
+    windows = task.training_windows(
         text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows
     )
     count = len(windows.input_ids)
@@ -143,11 +143,12 @@ def _calibration_windows(
         enough = f"Set calibration.windows to {more} or more"
         if count < settings.windows:
             enough = f"The text has no more: give {more * block_size} tokens of it"
+        own = "raise own_windows, " if task.writes else ""
         raise InputError(
             f"{count + config.own_windows} calibration windows of {block_size} tokens are too few for "
             f"{' and '.join(each.name for each in short)}; the widest projection needs {needed} tokens",
             where=Key("calibration"),
-            remedy=f"{enough}, raise own_windows, or {' and '.join(each.without for each in short)}.",
+            remedy=f"{enough}, {own}or {' and '.join(each.without for each in short)}.",
         )
     return windows
 

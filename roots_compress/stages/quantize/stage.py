@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from roots_compress.calibration.own_text import with_own_text
 from roots_compress.checkpoints.checkpoint import Checkpoint
-from roots_compress.configs.quantize import Products, QuantizeConfig
+from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, Text
@@ -61,6 +61,7 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
     """
     model, device, seed = checkpoint.model, context.device, context.seed
     _check_source(model, config)
+    config = adapted(config, model)
     windows = planned(config, checkpoint, context.text, seed=seed)
     if config.scheme == "fp16":
         halved = half_precision(model, torch.from_numpy(windows.input_ids[:1]))
@@ -80,10 +81,9 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
             console=context.console,
         )
     nn.Module.to(model, device)
-    own = own_windows(config, model)
     try:
-        with Phases(context.console, "quantize", _phases(config, windows, own)) as phases:
-            windows = with_own_text(windows, checkpoint, own, seed=seed, console=phases)
+        with Phases(context.console, "quantize", _phases(config, windows)) as phases:
+            windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=phases)
 
             def plan_of(products: Products) -> RoundingPlan:
                 return _planned(model, windows, config, products, seed=seed, device=device, console=phases)
@@ -115,20 +115,25 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
         InputError: the text is too short.
         GateMissedError: `max_bytes` is less than the model takes with all layers in 4 bits.
     """
-    model, settings = checkpoint.model, config.calibration
+    model = checkpoint.model
+    config, task = adapted(config, model), task_of_model(model)
+    settings = config.calibration
     check_budget(model, config)
     block_size = min(settings.block_size, model.config.max_position_embeddings)
-    windows = task_of_model(checkpoint.model).training_windows(
+    windows = task.training_windows(
         text.train, checkpoint.tokenizer, block_size, seed=seed, limit=settings.windows
     )
     if config.compensate and config.scheme != "fp16":
-        _check_calibration(model, windows, own_windows(config, model))
+        _check_calibration(model, windows, config.own_windows, writes=task.writes)
     return windows
 
 
-def own_windows(config: QuantizeConfig, model: RootsWithHead) -> int:
-    """Return how many windows of calibration text the model is to write; none where it is not for that."""
-    return config.own_windows if task_of_model(model).writes else 0
+def adapted(config: QuantizeConfig, model: RootsWithHead) -> QuantizeConfig:
+    """Return the settings as a model can follow them: one that writes no text reads up to its context."""
+    if task_of_model(model).writes:
+        return config
+    read = min(config.workload.read, model.config.max_position_embeddings)
+    return config.model_copy(update={"own_windows": 0, "workload": WorkloadConfig(read=read, write=0)})
 
 
 def _check_source(model: RootsWithHead, config: QuantizeConfig) -> None:
@@ -150,21 +155,20 @@ def _check_source(model: RootsWithHead, config: QuantizeConfig) -> None:
             raise StageError(f"{name} holds NaN or infinite weights", remedy="The checkpoint is broken.")
 
 
-def _check_calibration(model: RootsWithHead, windows: PackedWindows, own: int) -> None:
+def _check_calibration(model: RootsWithHead, windows: PackedWindows, own: int, *, writes: bool) -> None:
     """Refuse fewer tokens than a matrix has inputs: compensation would know nothing but these."""
     widest = max(matrix.width for matrix in model.config.spec.matrices().values())
     count, block_size = windows.input_ids.shape
     tokens, needed = (count + own) * block_size, -(-widest // block_size)
+    among = ", the model's own among them" if writes else ""
     if tokens < widest:
         raise InputError(
             f"{tokens} tokens of calibration text are too few for matrices of {widest} inputs",
             where=Key("calibration"),
             remedy=Text(
-                f"{needed} windows of {block_size} tokens are needed, the model's own among them: give more "
-                "text, raise ",
+                f"{needed} windows of {block_size} tokens are needed{among}: give more text, raise ",
                 Key("calibration", "windows"),
-                " or ",
-                Key("own_windows"),
+                *((" or ", Key("own_windows")) if writes else ()),
                 ", or set ",
                 Key("compensate"),
                 " to false.",
@@ -172,10 +176,10 @@ def _check_calibration(model: RootsWithHead, windows: PackedWindows, own: int) -
         )
 
 
-def _phases(config: QuantizeConfig, windows: PackedWindows, own_count: int) -> dict[str, float]:
+def _phases(config: QuantizeConfig, windows: PackedWindows) -> dict[str, float]:
     """Return what each phase is expected to cost, in forward passes of a token, by timing SmolLM2's."""
     given, block_size = windows.input_ids.shape
-    own = own_count * block_size
+    own = config.own_windows * block_size
     tokens = given * block_size + own
     costs = {"writing text": 3.5 * own}
     if config.fold:

@@ -23,8 +23,8 @@ def choice_caption(notes: Mapping[str, Any]) -> str | None:
 def _line(choice: dict[str, Any]) -> str:
     chosen, work = choice["products"], choice["workload"]
     other = "float" if chosen == "integer" else "integer"
-    said = f"{FORMS[chosen]} chosen for {choice['processor']}, {work['read']:,} tokens read and "
-    said += f"{work['write']:,} written: "
+    written = f" and {work['write']:,} written" if work["write"] else ""
+    said = f"{FORMS[chosen]} chosen for {choice['processor']}, {work['read']:,} tokens read{written}: "
     if "milliseconds" not in choice:
         return f"{said}{choice['source']}"
     took, would = choice["milliseconds"][chosen], choice["milliseconds"][other]
