@@ -95,10 +95,10 @@ class GraphBuilder:
         self.graph.inputs.append(value)
         return value
 
-    def optional_input(self, name: str, default: int) -> ir.Value:
-        """Add an int64 scalar input that need not be fed: an initializer of the same name is its default."""
-        value = self.input(name, ir.DataType.INT64, ())
-        value.const_value = ir.tensor(np.array(default, dtype=np.int64), name=name)
+    def optional_input(self, name: str, default: Array, shape: Sequence[int | str] = ()) -> ir.Value:
+        """Add an input that need not be fed: an initializer of the same name is its default."""
+        value = self.input(name, ir.DataType.from_numpy(default.dtype), shape)
+        value.const_value = ir.tensor(default, name=name)
         self.graph.register_initializer(value)
         return value
 

@@ -33,8 +33,11 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.runtime.graph_folder import GRAPH_NAME
-from roots_compress.runtime.session import LOGITS_TO_KEEP, SHARED_CACHE
+from roots_compress.runtime.session import LOGITS_TO_KEEP, PREFILL_PIECE, PRESENT_MEANS, SHARED_CACHE
 
+# With more queries at a time, more of them share the copy of a block; more than these gain nothing, and
+# layers of dense attention beside hold the scores of a piece.
+BLOCK_SPARSE_PIECE = 512
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 
 
@@ -63,15 +66,15 @@ def build_graphs(model: RootsWithHead, *, portable: bool = False) -> dict[str, i
         for name, add in PARTS.items():
             matrices = begun()
             add(matrices)
-            graphs[name] = _described(matrices.builder, shared_cache=False)
+            graphs[name] = _described(matrices.builder, {})
         return graphs
-    matrices, shared_cache = begun(), False
+    matrices, metadata = begun(), dict[str, str]()
     names = exporter_config(config, half=dtype == torch.float16).names
     if "decoder" in config.spec.stacks:
-        shared_cache = _decoder(matrices, names)
+        metadata = _decoder(matrices, names)
     else:
         add_encoder(matrices, names)
-    return {GRAPH_NAME: _described(matrices.builder, shared_cache=shared_cache)}
+    return {GRAPH_NAME: _described(matrices.builder, metadata)}
 
 
 def build_graph(model: RootsWithHead, *, portable: bool = False) -> ir.Model:
@@ -80,18 +83,18 @@ def build_graph(model: RootsWithHead, *, portable: bool = False) -> ir.Model:
     return graph
 
 
-def _described(builder: GraphBuilder, *, shared_cache: bool) -> ir.Model:
+def _described(builder: GraphBuilder, metadata: dict[str, str]) -> ir.Model:
     return ir.Model(
         builder.graph,
         ir_version=IR_VERSION,
         producer_name="roots-compress",
         producer_version=__version__,
-        metadata_props={SHARED_CACHE: "1"} if shared_cache else {},
+        metadata_props=metadata,
     )
 
 
-def _decoder(matrices: Matrices, names: Names) -> bool:
-    """Add a decoder with a cache; return whether its cache may be one buffer for past and present."""
+def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
+    """Add a decoder with a cache; return what is said of how to run it."""
     builder, config = matrices.builder, matrices.config
     if has_int8_cache(config) and (builder.portable or not config.is_fusible):
         raise InputError(
@@ -105,8 +108,8 @@ def _decoder(matrices: Matrices, names: Names) -> bool:
     cached = ir.DataType.INT8 if has_int8_cache(config) else builder.dtype
     attentions = config.spec.attentions()
     pasts = [_past(builder, names, index, op, cached) for index, op in enumerate(attentions)]
-    logits_to_keep = builder.optional_input(LOGITS_TO_KEEP, 0)
-    shared = Shared(builder, config, input_ids, attention_mask, position_ids)
+    logits_to_keep = builder.optional_input(LOGITS_TO_KEEP, np.array(0, dtype=np.int64))
+    shared = Shared(builder, config, input_ids, attention_mask, position_ids, pasts[0].key)
 
     hidden_NW = _embed(matrices, shared, input_ids, position_ids)
     remaining, presents = iter(pasts), list[KeyValue]()
@@ -121,7 +124,12 @@ def _decoder(matrices: Matrices, names: Names) -> bool:
         logits_BKV = _logits(matrices, shared.back(normed_NW), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
     _name_presents(builder, names, attentions, presents, cached)
-    return shared.compact is not None
+    for name, (means_BGCD, shape) in shared.block_means.items():
+        builder.output(PRESENT_MEANS + name, means_BGCD, builder.dtype, shape)
+    if shared.compact is None:
+        return {}
+    piece = {PREFILL_PIECE: str(BLOCK_SPARSE_PIECE)} if shared.block_means else {}
+    return {SHARED_CACHE: "1", **piece}
 
 
 def _past(builder: GraphBuilder, names: Names, index: int, op: Attention, cached: ir.DataType) -> KeyValue:

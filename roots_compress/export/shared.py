@@ -5,31 +5,22 @@ Shape legend as in `models/attention.py`: B batch, T queries, S keys, C blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
+from roots_compress.export.blocks import Blocks, Slots
 from roots_compress.export.builder import GraphBuilder
 from roots_compress.export.rotations import CosSin, Rotations, Turning
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.ops.attention import BlockSparse
+from roots_compress.models.limits import is_compact
+from roots_compress.models.ops.attention import Attention, BlockSparse
 from roots_compress.models.quantized import has_int8_cache
 
 Window = int | None
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Blocks of keys for block attention; `models/attention.py` has the rules."""
-
-    member_BCS: ir.Value
-    """1 where a block holds a key, else 0."""
-    open_B1TC: ir.Value
-    """Blocks a query may choose: those before its own, whole inside its window."""
-    own_B1TC: ir.Value
-    """The block a query stands in."""
 
 
 class Place(NamedTuple):
@@ -57,6 +48,8 @@ class Compact:
     """Which flat token stands at each place once the rows are turned."""
     back_N: ir.Value
     """The inverse."""
+    past_B: ir.Value
+    """Tokens of each row that the caches hold."""
     last_B: ir.Value
     """int32: the slot of each row's last new token, padding included."""
     slots: ir.Value
@@ -79,37 +72,35 @@ class Shared:
         input_ids_BT: ir.Value,
         attention_mask_BS: ir.Value,
         position_ids_BT: ir.Value,
+        past_BGPD: ir.Value,
     ) -> None:
         self.builder = builder
+        self._cache_index: dict[int, ir.Value] = {}
+        self.block_means: dict[str, tuple[ir.Value, list[int | str]]] = {}
+        """Mean keys that block-sparse layers give beside their caches, and their shapes, by layer."""
         with builder.scope("frame"):
             self.shape_BT = builder.op("Shape", input_ids_BT)
             self._shape_BTx = builder.op("Concat", self.shape_BT, builder.integers(-1), axis=0)
             self._rotations = Rotations(builder, config.spec)
             self.cos_sin: dict[Turning, CosSin] = {}
             self.compact: Compact | None = None
-            if not builder.portable and builder.dtype == ir.DataType.FLOAT and config.is_fusible:
-                self.compact = self._compact(config, attention_mask_BS, position_ids_BT)
+            attentions = config.spec.attentions()
+            if not builder.portable and builder.dtype == ir.DataType.FLOAT and is_compact(config.spec):
+                compact = self.compact = self._compact(config, attention_mask_BS, position_ids_BT)
+                self._add_blocks(
+                    attentions,
+                    lambda: self._compact_slots(compact, builder.op("Shape", past_BGPD, start=2, end=3)),
+                )
                 return
             self._place_slots(attention_mask_BS)
-            attentions = config.spec.attentions()
-            sees = dict.fromkeys((each.window, each.causal) for each in attentions)
-            self.visible_B1TS = {each: self._visible(*each) for each in sees}
             whole = [each for each in attentions if not isinstance(each.sparse, BlockSparse)]
-            self.bias_B1TS = {
-                each: self.bias(self.visible_B1TS[each])
-                for each in dict.fromkeys((attention.window, attention.causal) for attention in whole)
-            }
+            sees = dict.fromkeys((each.window, each.causal) for each in whole)
+            self.bias_B1TS = {each: self.bias(self._visible(*each)) for each in sees}
             self.cos_sin = {
                 turning: self._rotations.angles(turning, position_ids_BT)
                 for turning in self._rotations.turnings()
             }
-            sparse = [(each.window, each.sparse) for each in attentions]
-            self.blocks: dict[tuple[Window, int], Blocks] = {
-                each: self._blocks(*each)
-                for each in dict.fromkeys(
-                    (window, how.size) for window, how in sparse if isinstance(how, BlockSparse)
-                )
-            }
+            self._add_blocks(attentions, self._standard_slots)
 
     def rows(self, flat: ir.Value) -> ir.Value:
         """Give a flat activation `(N, x)` its batch and token axes back, `BTx`."""
@@ -169,6 +160,7 @@ class Shared:
         return Compact(
             to_front_N,
             back_N,
+            past_B,
             builder.cast(last_B, ir.DataType.INT32),
             builder.cast(builder.op("Squeeze", slots_1), ir.DataType.INT32),
             position_BT,
@@ -201,38 +193,52 @@ class Shared:
         itself_TS = builder.op("Equal", self._distance_TS, builder.integer(0))
         return builder.op("Or", builder.op("And", valid_B11S, allowed_TS), itself_TS)
 
-    def _blocks(self, window: Window, block_size: int) -> Blocks:
+    def _standard_slots(self) -> Slots:
+        """Return where tokens stand in caches that grow by concatenation."""
         builder = self.builder
         ones_BS = builder.cast(self._valid_BS, ir.DataType.INT64)
         count_BS = builder.op("CumSum", ones_BS, builder.integer(1))
         position_BS = builder.op("Max", builder.op("Sub", count_BS, builder.integer(1)), builder.integer(0))
-        block_BS = builder.op("Div", position_BS, builder.integer(block_size))
-        last = builder.op("ReduceMax", block_BS, keepdims=0)
-        number_C = builder.op(
-            "Range", builder.integer(0), builder.op("Add", last, builder.integer(1)), builder.integer(1)
-        )
-        number_C1 = builder.op("Unsqueeze", number_C, builder.integers(1))
+        query_slot_T = builder.op("Squeeze", self._query_slot_T1, builder.integers(1))
+        position_BT = builder.op("Gather", position_BS, query_slot_T, axis=1)
+        slot_BT = builder.op("Expand", query_slot_T, builder.op("Shape", position_BT))
+        slots = builder.op("Squeeze", builder.op("Shape", self._valid_BS, start=1))
+        return Slots(slots, position_BT, slot_BT, None, self._valid_BS, position_BS)
 
-        inside_BCS = builder.op("Equal", builder.op("Unsqueeze", block_BS, builder.integers(1)), number_C1)
-        valid_B1S = builder.op("Unsqueeze", self._valid_BS, builder.integers(1))
-        inside_BCS = builder.op("And", inside_BCS, valid_B1S)
-        own_BT = builder.op(
-            "Gather", block_BS, builder.op("Squeeze", self._query_slot_T1, builder.integers(1)), axis=1
+    def _compact_slots(self, compact: Compact, past_slots_1: ir.Value) -> Slots:
+        """Return where tokens stand in caches that are written into: in the slots of their positions."""
+        builder = self.builder
+        tokens = builder.op("Squeeze", builder.op("Shape", compact.position_ids_BT, start=1))
+        place_T = builder.op("Range", builder.integer(0), tokens, builder.integer(1))
+        past_B1 = builder.op("Unsqueeze", compact.past_B, builder.integers(1))
+        position_BT = builder.op("Add", past_B1, place_T)
+        slots = builder.cast(compact.slots, ir.DataType.INT64)
+        capacity = builder.op("Max", builder.op("Squeeze", past_slots_1), slots)
+        last_B1 = builder.op(
+            "Unsqueeze", builder.cast(compact.last_B, ir.DataType.INT64), builder.integers(1)
         )
-        own_B1T1 = builder.op("Unsqueeze", own_BT, builder.integers(1, 3))
-        open_B1TC = builder.op("Less", number_C, own_B1T1)
-        if window is not None:
-            last_BC = builder.op(
-                "ReduceMax",
-                builder.op("Where", inside_BCS, self._slot_S, builder.integer(-1)),
-                builder.integers(2),
-                keepdims=0,
+        return Slots(capacity, position_BT, position_BT, last_B1, past_B=compact.past_B)
+
+    def cache_index(self, kv_heads: int) -> ir.Value:
+        """Return where each new token goes in a compact cache of so many heads, `(B, G, T, 3)`."""
+        if kv_heads not in self._cache_index:
+            builder = self.builder
+            slot_B1T1 = builder.op("Unsqueeze", self.slots.slot_BT, builder.integers(1, 3))
+            batch = builder.op("Squeeze", builder.op("Shape", slot_B1T1, end=1))
+            row_B = builder.op("Range", builder.integer(0), batch, builder.integer(1))
+            row_B111 = builder.op("Reshape", row_B, builder.integers(-1, 1, 1, 1))
+            head_G11 = builder.vector(
+                f"heads_{kv_heads}", np.arange(kv_heads, dtype=np.int64).reshape(-1, 1, 1)
             )
-            last_B11C = builder.op("Unsqueeze", last_BC, builder.integers(1, 2))
-            age_B1TC = builder.op("Sub", self._query_slot_T1, last_B11C)
-            open_B1TC = builder.op("And", open_B1TC, builder.op("Less", age_B1TC, builder.integer(window)))
-        return Blocks(
-            member_BCS=builder.cast(inside_BCS, builder.dtype),
-            open_B1TC=open_B1TC,
-            own_B1TC=builder.op("Equal", number_C, own_B1T1),
+            shape = builder.op("Add", builder.op("Shape", slot_B1T1), builder.integers(0, kv_heads - 1, 0, 0))
+            parts = (builder.op("Expand", each, shape) for each in (row_B111, head_G11, slot_B1T1))
+            self._cache_index[kv_heads] = builder.op("Concat", *parts, axis=3)
+        return self._cache_index[kv_heads]
+
+    def _add_blocks(self, attentions: Sequence[Attention], slots: Callable[[], Slots]) -> None:
+        kinds = dict.fromkeys(
+            (each.window, each.sparse.size) for each in attentions if isinstance(each.sparse, BlockSparse)
         )
+        if kinds:
+            self.slots = slots()
+            self.blocks = {each: Blocks(self.builder, self.slots, *each) for each in kinds}

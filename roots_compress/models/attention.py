@@ -1,8 +1,8 @@
-"""Attention of a ROOTS model: dense, top-m and block-sparse, as pure functions of tensors.
+"""Attention of a ROOTS model: what queries see, dense and top-m attention, as pure functions of tensors.
 
 Shape legend: B batch, H query heads, G key/value heads (G divides H), T queries, S keys (cached ones first,
-so the T queries are the last T of the S slots), D head dimension, C blocks, P keys in a block, K blocks
-chosen, N = K * P keys gathered, t queries worked on at a time.
+so the T queries are the last T of the S slots), D head dimension, C blocks, P keys in a block, M keys
+chosen, t queries worked on at a time. `block_attention.py` has the block-sparse form.
 
 Every query sees at least itself, padding included, so that no softmax is over nothing.
 """
@@ -62,6 +62,8 @@ class Blocks:
     """Number of the block that each query stands in."""
     open_BTC: Tensor
     """Blocks a query may choose: complete ones of its document that lie before its own, inside its window."""
+    in_order: bool
+    """Whether each key stands in the slot of its position, in every row."""
 
     @classmethod
     def of(cls, visibility: Visibility, positions_BS: Tensor, block_size: int) -> Blocks:
@@ -92,7 +94,8 @@ class Blocks:
             segment_BC = visibility.segments_BS.gather(1, table_BCP[..., 0].clamp(min=0))
             own_BT1 = visibility.segments_BS[:, -visibility.queries :, None]
             open_BTC = open_BTC & (segment_BC[:, None, :] == own_BT1)
-        return cls(table_BCP.clamp(min=0), table_BCP >= 0, own_BT, open_BTC)
+        in_order = bool((valid_BS & (positions_BS == slot_BS)).all())
+        return cls(table_BCP.clamp(min=0), table_BCP >= 0, own_BT, open_BTC, in_order)
 
 
 class View:
@@ -186,7 +189,7 @@ def capped_attention(
     Gemma 2 (Riviere et al. 2024, arXiv:2408.00118).
     """
     batch, heads, queries, _ = query_BHTD.shape
-    key_BHSD, value_BHSD = _repeat_heads(key_BGSD, heads), _repeat_heads(value_BGSD, heads)
+    key_BHSD, value_BHSD = repeat_heads(key_BGSD, heads), repeat_heads(value_BGSD, heads)
     step = max(1, ELEMENT_BUDGET // (batch * heads * key_BGSD.shape[2]))
     outputs = []
     for start in range(0, queries, step):
@@ -211,7 +214,7 @@ def top_m_attention(
     if slots <= top_m:
         return dense_attention(query_BHTD, key_BGSD, value_BGSD, visible_B1TS, scale)
     batch, heads, queries, _ = query_BHTD.shape
-    key_BHSD, value_BHSD = _repeat_heads(key_BGSD, heads), _repeat_heads(value_BGSD, heads)
+    key_BHSD, value_BHSD = repeat_heads(key_BGSD, heads), repeat_heads(value_BGSD, heads)
     step = max(1, ELEMENT_BUDGET // (batch * heads * slots))
     outputs = []
     for start in range(0, queries, step):
@@ -225,73 +228,6 @@ def top_m_attention(
     return torch.cat(outputs, dim=2)
 
 
-def block_attention(
-    query_BHTD: Tensor,
-    key_BGSD: Tensor,
-    value_BGSD: Tensor,
-    visibility: Visibility,
-    blocks: Blocks,
-    scale: float,
-    num_blocks: int,
-) -> Tensor:
-    """Score whole blocks of keys first, then attend only to the visible keys of the chosen blocks.
-
-    A query always attends to its own block, and to the `num_blocks - 1` earlier ones whose mean key has the
-    largest product with it. Earlier blocks are complete, so a token's choice is the same in prefill and in
-    token-by-token decoding. With S keys and blocks near sqrt(S) long the cost is O(T * sqrt(S)) for a fixed
-    number of blocks, in time and in memory: no tensor here is T by S.
-    """
-    batch, heads, queries, width = query_BHTD.shape
-    _, count, block_size = blocks.slots_BCP.shape
-    if count <= num_blocks:
-        return dense_attention(query_BHTD, key_BGSD, value_BGSD, visibility.mask(), scale)
-    chosen_BHTK = _choose_blocks(query_BHTD, key_BGSD, blocks, num_blocks)
-    rows_B111 = torch.arange(batch, device=chosen_BHTK.device)[:, None, None, None]
-    step = max(1, ELEMENT_BUDGET // (batch * heads * num_blocks * block_size * width))
-    outputs = []
-    for start in range(0, queries, step):
-        chosen_BHtK = chosen_BHTK[:, :, start : start + step]
-        slots_BHtN = blocks.slots_BCP[rows_B111, chosen_BHtK].flatten(-2)
-        # The own block stands first and again wherever fewer than `num_blocks` are open: count its keys once.
-        once_BHtK = chosen_BHtK != chosen_BHtK[..., :1]
-        once_BHtK[..., 0] = True
-        seen_BHtN = (blocks.filled_BCP[rows_B111, chosen_BHtK] & once_BHtK[..., None]).flatten(-2)
-        first = key_BGSD.shape[2] - queries + start
-        query_slot_t1 = torch.arange(first, first + chosen_BHtK.shape[2], device=slots_BHtN.device)[:, None]
-        seen_BHtN = seen_BHtN & (slots_BHtN <= query_slot_t1)
-        if visibility.window is not None:
-            seen_BHtN = seen_BHtN & (query_slot_t1 - slots_BHtN < visibility.window)
-
-        query_BHt1D = query_BHTD[:, :, start : start + step].unsqueeze(-2) * scale
-        scores_BHtN = (query_BHt1D @ _gather_slots(key_BGSD, slots_BHtN).mT).squeeze(-2)
-        # Not minus infinity: a padding query may see no key of its block, and must not become NaN.
-        scores_BHtN = scores_BHtN.masked_fill(~seen_BHtN, torch.finfo(scores_BHtN.dtype).min)
-        weights_BHtN = scores_BHtN.softmax(dim=-1, dtype=torch.float32).to(query_BHTD.dtype)
-        outputs.append((weights_BHtN.unsqueeze(-2) @ _gather_slots(value_BGSD, slots_BHtN)).squeeze(-2))
-    return torch.cat(outputs, dim=2)
-
-
-def _choose_blocks(query_BHTD: Tensor, key_BGSD: Tensor, blocks: Blocks, num_blocks: int) -> Tensor:
-    """Return `BHTK`: each query's own block first, then its best open ones, or its own again."""
-    filled_BGCP1 = blocks.filled_BCP[:, None, ..., None]
-    keys_BGCPD = _gather_slots(key_BGSD, blocks.slots_BCP[:, None].expand(-1, key_BGSD.shape[1], -1, -1))
-    # Only complete blocks are ever open, so the mean of incomplete ones need not be right, only finite.
-    mean_BGCD = (keys_BGCPD * filled_BGCP1).mean(dim=-2)
-    scores_BHTC = query_BHTD @ _repeat_heads(mean_BGCD, query_BHTD.shape[1]).mT
-    own_BHT1 = blocks.own_BT[:, None, :, None].expand(-1, query_BHTD.shape[1], -1, -1)
-    best = scores_BHTC.masked_fill(~blocks.open_BTC[:, None], -torch.inf).topk(num_blocks - 1, dim=-1)
-    return torch.cat((own_BHT1, torch.where(best.values == -torch.inf, own_BHT1, best.indices)), dim=-1)
-
-
-def _repeat_heads(tensor_BGSD: Tensor, heads: int) -> Tensor:
+def repeat_heads(tensor_BGSD: Tensor, heads: int) -> Tensor:
+    """Return each key/value head once for every query head of its group, `BHSD`."""
     return tensor_BGSD.repeat_interleave(heads // tensor_BGSD.shape[1], dim=1)
-
-
-def _gather_slots(tensor_BGSD: Tensor, slots_BHxN: Tensor) -> Tensor:
-    """Return the keys or values at the given slots, `(B, H, x, N, D)`; H is a multiple of G."""
-    batch, heads = slots_BHxN.shape[:2]
-    row_B111 = torch.arange(batch, device=slots_BHxN.device)[:, None, None, None]
-    group_H11 = torch.arange(heads, device=slots_BHxN.device)[:, None, None] // (
-        heads // tensor_BGSD.shape[1]
-    )
-    return tensor_BGSD[row_B111, group_H11, slots_BHxN]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roots_compress.errors import InputError
-from roots_compress.models.ops.attention import Attention, LongRopeScaling
+from roots_compress.models.ops.attention import Attention, BlockSparse, LongRopeScaling
+from roots_compress.models.ops.base import changed
 from roots_compress.models.spec import ModelSpec
 
 
@@ -37,6 +38,14 @@ def _is_fusible(attention: Attention) -> bool:
     turned = 0 if attention.rope is None else attention.rope.rotary_dim or attention.head_dim
     plain = attention.source == "self" and attention.causal and attention.sparse is None
     return plain and attention.relative is None and attention.head_dim % 8 == 0 and turned % 16 == 0
+
+
+def is_compact(spec: ModelSpec) -> bool:
+    """Return whether a graph's caches may be buffers that each step writes into: dense or block attention."""
+    return all(
+        _is_fusible(changed(each, sparse=None) if isinstance(each.sparse, BlockSparse) else each)
+        for each in spec.attentions()
+    )
 
 
 def longrope_length(spec: ModelSpec) -> int | None:

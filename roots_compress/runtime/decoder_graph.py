@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.session import EXPORT_AGAIN
+from roots_compress.runtime.session import EXPORT_AGAIN, PAST_MEANS, PRESENT_MEANS
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
 PAST, PRESENT = "past_key_values.", "present."
@@ -46,6 +46,7 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
             remedy="Name a graph of a causal language model.",
         )
     expected_outputs = {"logits", *(PRESENT + name.removeprefix(PAST) for name in pasts)}
+    expected_outputs |= {means.present for means in block_means(session)}
     if set(inputs) != {*TOKEN_INPUTS, *pasts} or set(outputs) != expected_outputs:
         raise InputError(
             f"the graph's inputs {_names(inputs)} and outputs {_names(outputs)} are not a decoder's with a KV"
@@ -76,6 +77,21 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
             dtype=CACHE_TYPES[inputs[name].type],
         )
         for name in pasts
+    )
+
+
+def block_means(session: Any) -> tuple[KeyValue, ...]:
+    """Return the mean keys that block-sparse layers give, and take if they are fed."""
+    return tuple(
+        KeyValue(
+            past=value.name,
+            present=PRESENT_MEANS + value.name.removeprefix(PAST_MEANS),
+            heads=value.shape[1],
+            width=value.shape[3],
+            dtype=ELEMENT_TYPES[value.type],
+        )
+        for value in session.get_overridable_initializers()
+        if value.name.startswith(PAST_MEANS)
     )
 
 

@@ -22,6 +22,7 @@ from roots_compress.runtime.decoder_graph import (
     ELEMENT_TYPES,
     TOKEN_INPUTS,
     KeyValue,
+    block_means,
     cached_tensors,
     check_logits,
 )
@@ -30,6 +31,7 @@ from roots_compress.runtime.protocol import Logits, Step, Tokens
 from roots_compress.runtime.session import (
     CUDA,
     LOGITS_TO_KEEP,
+    PREFILL_PIECE,
     SHARED_CACHE,
     Provider,
     open_session,
@@ -56,6 +58,8 @@ class OnnxCache:
 
     keys_values: tuple[Any, ...]
     attention_mask: Tokens
+    block_means: tuple[Any, ...] = ()
+    """Mean keys of complete blocks, of block-sparse layers."""
 
 
 class OnnxEngine:
@@ -82,6 +86,7 @@ class OnnxEngine:
         self._device = "cuda" if CUDA in session.get_providers() else "cpu"
         optional = [value.name for value in session.get_overridable_initializers()]
         self._asks_for_last = LOGITS_TO_KEEP in optional
+        self._block_means = block_means(session)
         self._binding = session.io_binding()
         self._bound_buffers: tuple[Any, ...] | None = None
         self._shares_cache = SHARED_CACHE in session.get_modelmeta().custom_metadata_map
@@ -112,18 +117,22 @@ class OnnxEngine:
         *,
         threads: int | None = None,
         provider: Provider = "auto",
-        prefill_chunk: int = PREFILL_CHUNK,
+        prefill_chunk: int | None = None,
         spinning: bool = False,
     ) -> OnnxEngine:
         """Open a graph whose files have been checked by `graph_files`; otherwise as `load`.
 
-        A single prompt is read `prefill_chunk` tokens at a time, where the graph allows it. `spinning` lets
-        threads spin between steps, for a process that does nothing else on a machine of its own.
+        A single prompt is read `prefill_chunk` tokens at a time, where the graph allows it; by default as
+        many as the graph says. `spinning` lets threads spin between steps, for a process that does nothing
+        else on a machine of its own.
         """
         vocab_size, max_context = read_config(graph.parent / "config.json")
         session = open_session(graph, threads=threads, provider=provider, spinning=spinning)
         key_values = cached_tensors(session, graph)
         check_logits(session, vocab_size, graph)
+        if prefill_chunk is None:
+            metadata = session.get_modelmeta().custom_metadata_map
+            prefill_chunk = int(metadata.get(PREFILL_PIECE, PREFILL_CHUNK))
         renewed = renewed_after(graph.parent / "config.json")
         return cls(session, key_values, vocab_size, max_context, prefill_chunk, graph, renewed)
 
@@ -195,11 +204,12 @@ class OnnxEngine:
         return OnnxCache(moved, cache.attention_mask[rows])
 
     def _empty_cache(self, batch: int) -> OnnxCache:
-        values = tuple(
-            ort.OrtValue.ortvalue_from_shape_and_type([batch, kv.heads, 0, kv.width], kv.dtype, self._device)
-            for kv in self._key_values
+        empty, device = ort.OrtValue.ortvalue_from_shape_and_type, self._device
+        values, means = (
+            tuple(empty([batch, kv.heads, 0, kv.width], kv.dtype, device) for kv in each)
+            for each in (self._key_values, self._block_means)
         )
-        return OnnxCache(values, np.empty((batch, 0), dtype=np.int64))
+        return OnnxCache(values, np.empty((batch, 0), dtype=np.int64), means)
 
     def _run(
         self, input_ids: Tokens, mask: Tokens, cache: OnnxCache, logits: np.ndarray[Any, Any]
@@ -235,8 +245,13 @@ class OnnxEngine:
                 self._binding.bind_ortvalue_input(kv.past, buffer)
                 self._binding.bind_ortvalue_output(kv.present, buffer)
             self._bound_buffers = buffers
+        # Bound after all others, and so the last of the outputs.
+        for kv, past in zip(self._block_means, cache.block_means, strict=True):
+            self._binding.bind_ortvalue_input(kv.past, past)
+            self._binding.bind_output(kv.present, self._device)
         run_bound(self._session, self._binding, self._graph)
-        return OnnxCache(buffers, mask)
+        means = self._binding.get_outputs()[1 + len(buffers) :]
+        return OnnxCache(buffers, mask, tuple(means))
 
     def _with_room(self, cache: OnnxCache, slots: int) -> OnnxCache:
         """Return the cache, in longer copies of its buffers where they are too short for so many slots.
@@ -254,7 +269,7 @@ class OnnxEngine:
             if held:
                 buffer[:, :, :held] = value.numpy()[:, :, :held]
             grown.append(ort.OrtValue.ortvalue_from_numpy(buffer))
-        return OnnxCache(tuple(grown), cache.attention_mask)
+        return OnnxCache(tuple(grown), cache.attention_mask, cache.block_means)
 
 
 def _mask(input_ids: Tokens, attention_mask: Tokens | None) -> Tokens:

@@ -22,8 +22,12 @@ Provider = Literal["auto", "cpu", "cuda"]
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 # Need not be fed: how many of the newest positions get logits; by default, 0, all do.
 LOGITS_TO_KEEP = "logits_to_keep"
+# Mean keys of the blocks of a block-sparse layer: an input that need not be fed, and an output.
+PAST_MEANS, PRESENT_MEANS = "past_block_means.", "present_block_means."
 # Stands in the metadata of graphs that take a past longer than what it holds, and write into it in place.
 SHARED_CACHE = "roots_shared_cache"
+# In the metadata of graphs that read a prompt faster in longer pieces than others do: tokens of a piece.
+PREFILL_PIECE = "roots_prefill_piece"
 # Of a config.json in another family's words, the key that the ROOTS config stands under.
 OURS = "roots"
 EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."

@@ -50,7 +50,8 @@ def serve(session: Any, input_ids: Tensor, mask: Tensor, splits: list[int]) -> N
         for value in session.get_inputs()
         if value.name.startswith("past_key_values")
     }
-    names = [output.name for output in session.get_outputs()]
+    outputs = [output.name for output in session.get_outputs()]
+    names = [name for name in outputs if name == "logits" or name.startswith("present.")]
     pieces, start = [], 0
     for end in [*splits, input_ids.shape[1]]:
         feed = {
@@ -59,9 +60,9 @@ def serve(session: Any, input_ids: Tensor, mask: Tensor, splits: list[int]) -> N
             "position_ids": positions[:, start:end].numpy(),
             **pasts,
         }
-        outputs = dict(zip(names, session.run(names, feed), strict=True))
-        pieces.append(outputs.pop("logits"))
-        pasts = {name.replace("present", "past_key_values"): value for name, value in outputs.items()}
+        given = dict(zip(names, session.run(names, feed), strict=True))
+        pieces.append(given.pop("logits"))
+        pasts = {name.replace("present", "past_key_values"): value for name, value in given.items()}
         start = end
     return np.concatenate(pieces, axis=1)
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from roots_compress.models import attention
+from roots_compress.models import block_attention as block_attention_module
 from roots_compress.models.attention import (
     Blocks,
     Visibility,
-    block_attention,
     dense_attention,
     top_m_attention,
 )
+from roots_compress.models.block_attention import block_attention
 
 SCALE = 0.37
 
@@ -190,6 +191,7 @@ def test_working_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         block_attention(*heads, sight, blocks, SCALE, 2),
     ]
     monkeypatch.setattr(attention, "ELEMENT_BUDGET", 1)
+    monkeypatch.setattr(block_attention_module, "ELEMENT_BUDGET", 1)
     chunked = [
         top_m_attention(*heads, sight.mask(), SCALE, 4),
         block_attention(*heads, sight, blocks, SCALE, 2),

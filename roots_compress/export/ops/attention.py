@@ -1,28 +1,34 @@
-"""Self-attention as ONNX operators: fused, and by standard operators dense, top-m and block-sparse.
+"""Self-attention as ONNX operators: fused, and by standard operators dense and top-m.
+
+Block-sparse attention is in `block_attention.py`; here are its caches.
 
 Shape legend as in `models/attention.py`: B batch, N tokens of all rows, T queries, S keys (cached ones
-first), H query heads, G key/value heads, R = H / G, D head dimension, C blocks, M keys chosen, K blocks
-chosen.
+first), H query heads, G key/value heads, R = H / G, D head dimension, M keys chosen.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from roots_compress.export.builder import MICROSOFT, GraphBuilder
 from roots_compress.export.norms import rms_norm
+from roots_compress.export.ops.block_attention import block_attention, grouped_product
 from roots_compress.export.ops.fused_attention import (
     CacheScales,
     Heads,
     KeyValue,
+    Packed,
     capped,
     fused_attention,
     turned,
+    turned_parts,
 )
-from roots_compress.export.shared import Blocks, Shared
+from roots_compress.export.shared import Compact, Shared
 from roots_compress.export.weights import Matrices
-from roots_compress.models.ops.attention import Attention, QkNorm, TopM
+from roots_compress.models.ops.attention import Attention, BlockSparse, QkNorm
 from roots_compress.models.quantized import has_int8_cache
+from roots_compress.runtime.session import PAST_MEANS
 
 
 def self_attention(
@@ -44,20 +50,21 @@ def self_attention(
             *(matrices.vector(f"{module}.cache_rounding.{part}_scale") for part in ("key", "value"))
         )
     if shared.compact is not None and norm is None and matrices.joinable(projections):
-        packed_BTx = shared.rows(matrices.linear(projections, x_NW))
-        context_BTx, present = fused_attention(
-            builder, shared.compact, (packed_BTx, None, None), past, heads, scales
-        )
+        rows: Packed = shared.rows(matrices.linear(projections, x_NW)), None, None
     else:
         query, key, value = (matrices.linear(name, x_NW) for name in projections)
         if norm is not None:
             query = _query_norm(matrices, norm, f"{module}.q_norm", query, op.heads, op.head_dim)
             key = _query_norm(matrices, norm, f"{module}.k_norm", key, op.kv_heads, op.head_dim)
         rows = shared.rows(query), shared.rows(key), shared.rows(value)
-        if shared.compact is not None:
-            context_BTx, present = fused_attention(builder, shared.compact, rows, past, heads, scales)
-        else:
-            context_BTx, present = _standard(builder, shared, op, rows, past, heads)
+    if shared.compact is None:
+        context_BTx, present = _standard(builder, shared, op, rows, past, heads)
+    elif isinstance(op.sparse, BlockSparse):
+        context_BTx, present = _block_sparse(
+            builder, shared, shared.compact, op.sparse, module, rows, past, heads
+        )
+    else:
+        context_BTx, present = fused_attention(builder, shared.compact, rows, past, heads, scales)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
     return matrices.linear(f"{module}.o_proj", context_Nx), present
 
@@ -124,12 +131,14 @@ def _standard(
     builder: GraphBuilder,
     shared: Shared,
     op: Attention,
-    query_key_value_BTx: tuple[ir.Value, ir.Value, ir.Value],
+    query_key_value_BTx: Packed,
     past: KeyValue,
     heads: Heads,
 ) -> tuple[ir.Value, KeyValue]:
     """Attend by standard operators, densely or sparsely, over a cache that grows by concatenation."""
     query_BTx, key_BTx, value_BTx = query_key_value_BTx
+    assert key_BTx is not None
+    assert value_BTx is not None
     sees = op.window, op.causal
     if op.rope is not None:
         angles = shared.cos_sin[op.rope, op.head_dim]
@@ -146,15 +155,66 @@ def _standard(
             for cached, new_BTx in zip(past, (key_BTx, value_BTx), strict=True)
         )
     )
-    if isinstance(op.sparse, TopM):
-        context_BHTD = _top_m(builder, query_BHTD, present, shared.bias_B1TS[sees], heads, op.sparse.keys)
-    else:
+    if isinstance(op.sparse, BlockSparse):
+        scaled_BHTD = builder.op("Mul", query_BHTD, builder.floats(heads.scale))
         blocks = shared.blocks[op.window, op.sparse.size]
-        chosen_BHTS = _chosen_keys(builder, query_BHTD, present.key, blocks, heads, op.sparse.blocks)
-        visible_BHTS = builder.op("And", shared.visible_B1TS[sees], chosen_BHTS)
-        bias_BHTS = shared.bias(visible_BHTS)
-        context_BHTD = builder.op("Attention", query_BHTD, *present, bias_BHTS, scale=heads.scale)
+        context_BTx, _means = block_attention(
+            builder, blocks, scaled_BHTD, present, None, heads, op.sparse.blocks
+        )
+        return context_BTx, present
+    context_BHTD = _top_m(builder, query_BHTD, present, shared.bias_B1TS[sees], heads, op.sparse.keys)
     return builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3]), present
+
+
+def _block_sparse(
+    builder: GraphBuilder,
+    shared: Shared,
+    compact: Compact,
+    sparse: BlockSparse,
+    module: str,
+    packed: Packed,
+    past: KeyValue,
+    heads: Heads,
+) -> tuple[ir.Value, KeyValue]:
+    """Attend to blocks of keys over a cache that may be one buffer, which the new tokens are written into."""
+    query_BTx, *new = turned_parts(builder, compact, packed, heads)
+    new_BGTD = [split(builder, each_BTx, heads.key_value, heads.width) for each_BTx in new]
+    index_BGT3 = shared.cache_index(heads.key_value)
+    slots_1, axis = builder.op("Unsqueeze", shared.slots.capacity, builder.integers(0)), builder.integers(2)
+    held_1 = builder.op("Shape", past.key, start=2, end=3)
+    fits = builder.op("Squeeze", builder.op("Equal", held_1, slots_1))
+    presents: list[list[ir.Value]] = []
+    with builder.body("in_place") as in_place:
+        presents.append([])
+        for cached, each in zip(past, new_BGTD, strict=True):
+            presents[-1].append(builder.op("ScatterND", cached, index_BGT3, each))
+    with builder.body("grown") as grown:
+        presents.append([])
+        for cached, each in zip(past, new_BGTD, strict=True):
+            shape = builder.op("Shape", each)
+            missing_1 = builder.op("Sub", slots_1, held_1)
+            wide_4 = builder.op("ScatterElements", shape, axis, missing_1, axis=0)
+            whole = builder.op("Concat", cached, builder.op("ConstantOfShape", wide_4), axis=2)
+            presents[-1].append(builder.op("ScatterND", whole, index_BGT3, each))
+    for body, values in zip((in_place, grown), presents, strict=True):
+        for value in values:
+            value.type = ir.TensorType(builder.dtype)
+        body.outputs.extend(values)
+    present = KeyValue(*builder.op_outputs("If", (fits,), 2, then_branch=in_place, else_branch=grown))
+    names: list[int | str] = ["batch_size", heads.key_value, "blocks", heads.width]
+    given = np.zeros((1, heads.key_value, 0, heads.width), dtype=builder.dtype.numpy())
+    means = builder.optional_input(PAST_MEANS + module, given, names)
+    context_BTx, means_BGCD = block_attention(
+        builder,
+        shared.blocks[heads.window, sparse.size],
+        split(builder, query_BTx, heads.query, heads.width),
+        present,
+        means,
+        heads,
+        sparse.blocks,
+    )
+    shared.block_means[module] = means_BGCD, names
+    return context_BTx, present
 
 
 def _query_norm(
@@ -196,31 +256,6 @@ def _dense(
     return context_BTx, KeyValue(key_BGSD, value_BGSD)
 
 
-def _grouped_product(
-    builder: GraphBuilder, left_BHTx: ir.Value, right_BGxy: ir.Value, heads: Heads
-) -> ir.Value:
-    """Return `BHTy`, the product of each query head with its group's matrix, which is not repeated for it.
-
-    The R query heads of a group stand beside one another, so their T rows are joined to R * T rows.
-    """
-    grouped = left_BHTx
-    if heads.query != heads.key_value:
-        rows = builder.op("Shape", left_BHTx, start=3)
-        shape = builder.op("Concat", builder.integers(0, heads.key_value, -1), rows, axis=0)
-        grouped = builder.op("Reshape", left_BHTx, shape)
-    product = builder.op("MatMul", grouped, right_BGxy)
-    if heads.query == heads.key_value:
-        return product
-    shape = builder.op(
-        "Concat",
-        builder.integers(0, heads.query),
-        builder.op("Shape", left_BHTx, start=2, end=3),
-        builder.integers(-1),
-        axis=0,
-    )
-    return builder.op("Reshape", product, shape)
-
-
 def _top_m(
     builder: GraphBuilder,
     query_BHTD: ir.Value,
@@ -232,41 +267,11 @@ def _top_m(
     """Attend to the `top_m` highest-scoring visible keys of each query and head; see `top_m_attention`."""
     key_BGDS = builder.op("Transpose", present.key, perm=[0, 1, 3, 2])
     scaled_BHTD = builder.op("Mul", query_BHTD, builder.floats(heads.scale))
-    scores_BHTS = builder.op("Add", _grouped_product(builder, scaled_BHTD, key_BGDS, heads), bias_B1TS)
+    scores_BHTS = builder.op("Add", grouped_product(builder, scaled_BHTD, key_BGDS, heads), bias_B1TS)
     keys = builder.op("Min", builder.op("Shape", scores_BHTS, start=3), builder.integers(top_m))
     best_BHTM, index_BHTM = builder.op_outputs("TopK", (scores_BHTS, keys), 2, axis=-1)
     weights_BHTM = builder.op("Softmax", best_BHTM, axis=-1)
     nothing_BHTS = builder.op("Sub", bias_B1TS, bias_B1TS)
     nothing_BHTS = builder.op("Expand", nothing_BHTS, builder.op("Shape", scores_BHTS))
     weights_BHTS = builder.op("ScatterElements", nothing_BHTS, index_BHTM, weights_BHTM, axis=-1)
-    return _grouped_product(builder, weights_BHTS, present.value, heads)
-
-
-def _chosen_keys(
-    builder: GraphBuilder,
-    query_BHTD: ir.Value,
-    key_BGSD: ir.Value,
-    blocks: Blocks,
-    heads: Heads,
-    num_blocks: int,
-) -> ir.Value:
-    """Return True at the keys of each query's own block and of its best open ones, `BHTS`.
-
-    Only complete blocks are open, and a sum of keys ranks those as their mean does.
-    """
-    member_B1CS = builder.op("Unsqueeze", blocks.member_BCS, builder.integers(1))
-    total_BGCD = builder.op("MatMul", member_B1CS, key_BGSD)
-    total_BGDC = builder.op("Transpose", total_BGCD, perm=[0, 1, 3, 2])
-    scores_BHTC = _grouped_product(builder, query_BHTD, total_BGDC, heads)
-    lowest = builder.floats(float("-inf"))
-    ranked_BHTC = builder.op("Where", blocks.open_B1TC, scores_BHTC, lowest)
-    count = builder.op("Min", builder.op("Shape", ranked_BHTC, start=3), builder.integers(num_blocks - 1))
-    best_BHTK, index_BHTK = builder.op_outputs("TopK", (ranked_BHTC, count), 2, axis=-1)
-    # What is not open may fill up the count; it must not be marked.
-    marks_BHTK = builder.cast(builder.op("Greater", best_BHTK, lowest), builder.dtype)
-    own_BHTC = builder.op(
-        "Expand", builder.cast(blocks.own_B1TC, builder.dtype), builder.op("Shape", ranked_BHTC)
-    )
-    marks_BHTC = builder.op("ScatterElements", own_BHTC, index_BHTK, marks_BHTK, axis=-1, reduction="max")
-    hits_BHTS = builder.op("MatMul", marks_BHTC, member_B1CS)
-    return builder.op("Greater", hits_BHTS, builder.floats(0.0))
+    return grouped_product(builder, weights_BHTS, present.value, heads)

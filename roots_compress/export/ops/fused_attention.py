@@ -147,7 +147,7 @@ def _in_floats(
     """
     assert compact.place is not None
     first_1, end_1, _is_step = compact.place
-    query_BTx, *new = _turned(builder, compact, packed, heads)
+    query_BTx, *new = turned_parts(builder, compact, packed, heads)
     read, floats, presents = [], [], []
     begin, axis, far = builder.integers(0), builder.integers(2), builder.integers(END)
     for x_BTx, cached_BGSD, scale_GD in zip(new, past, scales, strict=True):
@@ -176,7 +176,7 @@ def _in_floats(
     return context_BTx, KeyValue(*presents)
 
 
-def _turned(
+def turned_parts(
     builder: GraphBuilder, compact: Compact, packed: Packed, heads: Heads
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Return queries, keys and values apart, `BTx`, rotary positions applied to the first two."""

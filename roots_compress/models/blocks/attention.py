@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from roots_compress.models import attention
+from roots_compress.models.block_attention import block_attention
 from roots_compress.models.blocks.base import Block, Context
 from roots_compress.models.ops.attention import Attention, BlockSparse
 from roots_compress.models.quantized import CacheRounding, has_int8_cache
@@ -128,7 +129,7 @@ class AttentionBlock(Block):
         spec, scale = self.spec, self.spec.factor
         if isinstance(spec.sparse, BlockSparse):
             blocks = view.blocks(spec.sparse.size)
-            return attention.block_attention(
+            return block_attention(
                 query_BHTD, key_BGSD, value_BGSD, view.visibility, blocks, scale, spec.sparse.blocks
             )
         if spec.sparse is not None:
