@@ -178,7 +178,7 @@ def _block_sparse(
 ) -> tuple[ir.Value, KeyValue]:
     """Attend to blocks of keys over a cache that may be one buffer, which the new tokens are written into."""
     query_BTx, *new = turned_parts(builder, compact, packed, heads)
-    new_BGTD = [split(builder, each_BTx, heads.key_value, heads.width) for each_BTx in new]
+    new_BGTD = [split_heads(builder, each_BTx, heads.key_value, heads.width) for each_BTx in new]
     index_BGT3 = shared.cache_index(heads.key_value)
     slots_1, axis = builder.op("Unsqueeze", shared.slots.capacity, builder.integers(0)), builder.integers(2)
     held_1 = builder.op("Shape", past.key, start=2, end=3)
@@ -207,7 +207,7 @@ def _block_sparse(
     context_BTx, means_BGCD = block_attention(
         builder,
         shared.blocks[heads.window, sparse.size],
-        split(builder, query_BTx, heads.query, heads.width),
+        split_heads(builder, query_BTx, heads.query, heads.width),
         present,
         means,
         heads,
