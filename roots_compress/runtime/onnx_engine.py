@@ -199,9 +199,14 @@ class OnnxEngine:
         assert isinstance(cache, OnnxCache)
         if np.array_equal(rows, np.arange(len(cache.attention_mask))):
             return cache
-        values = (np.ascontiguousarray(value.numpy()[rows]) for value in cache.keys_values)
-        moved = tuple(ort.OrtValue.ortvalue_from_numpy(value, self._device) for value in values)
-        return OnnxCache(moved, cache.attention_mask[rows])
+        moved, means = (
+            tuple(
+                ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[rows]), self._device)
+                for value in values
+            )
+            for values in (cache.keys_values, cache.block_means)
+        )
+        return OnnxCache(moved, cache.attention_mask[rows], means)
 
     def _empty_cache(self, batch: int) -> OnnxCache:
         empty, device = ort.OrtValue.ortvalue_from_shape_and_type, self._device

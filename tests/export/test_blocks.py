@@ -71,3 +71,15 @@ def test_dense_layers_beside_block_sparse_ones_share_their_caches(tmp_path: Path
         with torch.no_grad():
             reference = model(input_ids=torch.tensor(row)[None]).logits[0, -1].numpy()
         np.testing.assert_allclose(step.logits[0], reference, atol=1e-4)
+
+
+def test_rows_of_a_cache_change_places_with_their_means(tmp_path: Path) -> None:
+    model = tiny_model(**BLOCKS["block"])
+    model.config.save_pretrained(tmp_path)
+    engine = OnnxEngine.open(save_graph(build_graph(model), tmp_path), threads=1, provider="cpu")
+    input_ids = tiny_tokens(2, 40).numpy()
+    step = engine.prefill(input_ids[:, :39])
+    swapped = engine.decode(input_ids[::-1, 39], engine.reordered(step.cache, np.array([1, 0])))
+    with torch.no_grad():
+        reference = model(input_ids=torch.tensor(input_ids)).logits[:, -1].numpy()
+    np.testing.assert_allclose(swapped.logits, reference[::-1], atol=1e-4)
