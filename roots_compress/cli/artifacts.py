@@ -122,7 +122,9 @@ def _evaluate() -> Callable[..., None]:
             from roots_compress.progress import bar
 
             with bar(stderr(), "quality") as progress:
-                task, quality, protocol = evaluate_artifact(path, split, recipe.evaluation, progress=progress)
+                task, quality, protocol = evaluate_artifact(
+                    path, split, recipe.evaluation, recipe.data.records, progress=progress
+                )
         figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in task.metrics)
         say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
 

@@ -164,6 +164,8 @@ class StageSettings(Settings):
     """How the verb is told the checkpoint that it starts from, where that is not its argument."""
     makes_model: ClassVar[bool] = False
     """Whether it can start from nothing."""
+    tunes: ClassVar[bool] = False
+    """Whether it tunes a model to give what the records of its task say is right."""
     quantizes: ClassVar[bool] = False
     """Whether it leaves quantized weights, which no stage can change."""
     recipe_only: ClassVar[str] = "kind name"

@@ -35,10 +35,33 @@ class FieldsConfig(Settings):
     """Of instructions: a list of messages, each with a role and its content."""
 
 
+class TurnConfig(Settings):
+    """What stands around a turn of a conversation."""
+
+    prefix: str = ""
+    """Before what is said."""
+    suffix: str = ""
+    """After it. An end-of-text token follows an assistant's turn, where the tokenizer has one and this does
+    not say so."""
+
+
+class ChatConfig(Settings):
+    """A chat format in plain fields."""
+
+    system: TurnConfig = TurnConfig()
+    """Around what is said before the conversation."""
+    user: TurnConfig = TurnConfig()
+    """Around what the user says."""
+    assistant: TurnConfig = TurnConfig()
+    """Around what is answered: an answer begins after the prefix."""
+    separator: str = ""
+    """Between turns."""
+
+
 class DataConfig(Settings):
     """Training and held-out text. With no path the built-in corpus is used: Python's own documentation."""
 
-    recipe_only: ClassVar[str] = "eval_fraction"
+    recipe_only: ClassVar[str] = "chat eval_fraction"
     train: Annotated[PathListSetting, Option("--data")] = ()
     """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not.
     Without any: the built-in corpus, Python's documentation."""
@@ -48,6 +71,12 @@ class DataConfig(Settings):
     """The column or key that holds the text in CSV, JSON and Parquet files."""
     label_column: str = "label"
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
+    records: RecordKind | None = None
+    """What each record holds. Without it, what the model and the stages ask for: one that tunes a model to
+    answer asks for instructions. With it, a run without such a stage reads instructions too."""
+    chat: ChatConfig | None = None
+    """The format in which conversations are read. Without it, the model's own chat template, or ChatML where
+    it has none."""
     fields: Annotated[FieldsConfig, Option("--field", by_name="COLUMN")] = FieldsConfig()
     """Columns or keys that hold the texts of pairs (source, target) and of instructions (prompt, response,
     context, system, messages), where their names are not known: `prompt: question`."""

@@ -71,8 +71,14 @@ def _text(node: ast.expr | None) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
-def _module_docstrings(stdlib: Path) -> Iterator[str]:
-    """Yield the documentation of each module that belongs to Python itself, not what is installed in it."""
+def documented_modules() -> Iterator[tuple[str, ast.Module]]:
+    """Yield the name and the syntax tree of each module that belongs to Python itself, by their names."""
+    for name, (_, tree) in _modules(Path(sysconfig.get_path("stdlib"))):
+        yield name, tree
+
+
+def _modules(stdlib: Path) -> Iterator[tuple[str, tuple[list[str], ast.Module]]]:
+    """Yield the lines and the tree of each module that belongs to Python, not what is installed in it."""
     modules: dict[str, Path] = {}
     for name in sorted(sys.stdlib_module_names - SKIPPED):
         modules[name] = stdlib / f"{name}.py"
@@ -83,10 +89,15 @@ def _module_docstrings(stdlib: Path) -> Iterator[str]:
     for name in sorted(modules):
         parsed = _parse(modules[name])
         if parsed is not None:
-            lines, tree = parsed
-            sections = list(_sections(tree, lines, depth=0))
-            if sections:
-                yield "\n\n".join([f"module {name}", *sections])
+            yield name, parsed
+
+
+def _module_docstrings(stdlib: Path) -> Iterator[str]:
+    """Yield the documentation of each module."""
+    for name, (lines, tree) in _modules(stdlib):
+        sections = list(_sections(tree, lines, depth=0))
+        if sections:
+            yield "\n\n".join([f"module {name}", *sections])
 
 
 def _parse(path: Path) -> tuple[list[str], ast.Module] | None:
@@ -105,7 +116,7 @@ def _sections(node: Documented, lines: list[str], *, depth: int) -> Iterator[str
     """Yield each definition that has a docstring, or holds one that has: its header and docstring."""
     inner: list[str] = []
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        for definition in _definitions(node.body):
+        for definition in definitions(node.body):
             inner += _sections(definition, lines, depth=depth + 1)
     text = [(INDENT * depth + line).rstrip() for line in (ast.get_docstring(node) or "").splitlines()]
     if not isinstance(node, ast.Module) and (text or inner):
@@ -121,11 +132,11 @@ def _header(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, lines: 
     return " ".join(line for line in header if line and not line.startswith("#"))
 
 
-def _definitions(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+def definitions(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
     """Yield the definitions of a body, those under `if` and `try` included."""
     for statement in body:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield statement
         elif isinstance(statement, ast.If | ast.Try):
-            yield from _definitions(statement.body)
-            yield from _definitions(statement.orelse)
+            yield from definitions(statement.body)
+            yield from definitions(statement.orelse)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal
@@ -12,8 +13,9 @@ from typing import Literal
 import numpy as np
 
 from roots_compress.configs.data import DataConfig, RecordKind
-from roots_compress.data.builtin import DESCRIPTION, builtin_documents
-from roots_compress.data.documents import Document, TextSplit
+from roots_compress.data import builtin, builtin_instructions
+from roots_compress.data.chat.formats import ChatFormat, Turn
+from roots_compress.data.documents import ROLES, Document, TextSplit
 from roots_compress.data.fingerprint import content_key, without_repeats
 from roots_compress.data.sources.files import SUFFIXES
 from roots_compress.data.sources.folders import Listing, first_names, list_folder
@@ -25,6 +27,12 @@ from roots_compress.io.atomic import real_path
 
 # Where to cut the one document there is: the end of a paragraph, or else of a line, or of a word.
 BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")
+
+BUILTIN: dict[RecordKind, tuple[Callable[[], tuple[Document, ...]], str]] = {
+    "text": (builtin.builtin_documents, builtin.DESCRIPTION),
+    "instructions": (builtin_instructions.builtin_instructions, builtin_instructions.DESCRIPTION),
+}
+"""What is read where no files are named, and what it is in words."""
 
 
 def load_text(
@@ -50,14 +58,15 @@ def load_text(
     _refuse_repeated_paths([*config.train, *config.eval])
     if config.train:
         found, name = _read_paths(config, "train", records)
-        documents = [document for part in found for document in part]
-        train = without_repeats(documents)
-        repeats = len(documents) - len(train)
+        read = [document for part in found for document in part]
+        train = without_repeats(read)
+        repeats = len(read) - len(train)
         name += f" without {repeats:,} repeated documents" if repeats else ""
-    elif records.texts_of_files is not None:
-        raise _unsuited(records, "train")
+    elif kind in BUILTIN:
+        documents, name = BUILTIN[kind]
+        train = documents()
     else:
-        train, name = builtin_documents(), DESCRIPTION
+        raise _unsuited(records, "train")
     if labels and len({document.label for document in train}) == 1:
         only = labels[train[0].label or 0]
         raise InputError(
@@ -74,7 +83,8 @@ def load_text(
     else:
         train, held_out = _split(train, config.eval_fraction, seed)
         origin = f"{config.eval_fraction:.1%} of the documents, drawn by seed {seed}"
-    return TextSplit(train, held_out, f"{name}: {_amount(train)}; held out: {_amount(held_out)}, {origin}")
+    description = f"{name}: {_amount(train)}; held out: {_amount(held_out)}, {origin}"
+    return TextSplit(_in_format(train, config), _in_format(held_out, config), description)
 
 
 def load_held_out(
@@ -87,13 +97,23 @@ def load_held_out(
     """
     records = records_of(kind, config, labels)
     if not config.eval:
-        if records.texts_of_files is not None and not config.train:
+        if kind not in BUILTIN and not config.train:
             # Of the files in `train` a part would be read.
             raise _unsuited(records, "eval")
         return load_text(config, seed=seed, kind=kind, labels=labels)
     _refuse_repeated_paths(config.eval)
     held_out, names = _separate_documents(config, (), records)
-    return TextSplit((), held_out, f"{names}: {_amount(held_out)}")
+    return TextSplit((), _in_format(held_out, config), f"{names}: {_amount(held_out)}")
+
+
+def _in_format(documents: tuple[Document, ...], config: DataConfig) -> tuple[Document, ...]:
+    """Return the documents, conversations with the chat format that the settings give in plain fields."""
+    if config.chat is None:
+        return documents
+    given = {role: getattr(config.chat, role) for role in ROLES}
+    turns = {role: Turn(turn.prefix, turn.suffix) for role, turn in given.items()}
+    chat = ChatFormat(turns, config.chat.separator)
+    return tuple(replace(each, format=chat) if each.is_chat else each for each in documents)
 
 
 def _unsuited(records: Records, key: Literal["train", "eval"]) -> InputError:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from roots_compress.data.chat.formats import ChatFormat
 
 SOURCE, TARGET = "source", "target"
 SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
@@ -25,6 +28,8 @@ class Document:
     spans: tuple[Span, ...]
     label: int | None = None
     """The number of its label, where texts have labels."""
+    format: ChatFormat | None = None
+    """Of a conversation: the run's own chat format; None where the model's serves."""
 
     @classmethod
     def plain(cls, text: str) -> Document:

@@ -20,6 +20,8 @@ def text_sha256(documents: Iterable[Document]) -> str:
             name = f" {span.name}" if span.name else ""
             digest.update(f"{len(encoded)} {span.scored:d}{name}\n".encode())
             digest.update(encoded)
+        if document.format is not None:
+            digest.update(f"format {document.format.template}\n".encode())
         if document.label is not None:
             digest.update(f"label {document.label}\n".encode())
     return digest.hexdigest()

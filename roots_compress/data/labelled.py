@@ -15,11 +15,15 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document
 from roots_compress.data.packing import BATCH_DOCUMENTS, BLOCK_SIZE
-from roots_compress.data.texts import EVALUATED_LENGTH, EvaluationTexts, evenly, framed_texts, padded
+from roots_compress.data.texts import (
+    BYTES_PER_TOKEN,
+    EVALUATED_LENGTH,
+    EvaluationTexts,
+    evenly,
+    framed_texts,
+    padded,
+)
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
-
-BYTES_PER_TOKEN = 4
-"""Of UTF-8, about: of English in most tokenizers."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import InputError, Key, recipe_key
 
 BLANK_LINE = re.compile(r"\n\s*\n")
+BYTES_PER_TOKEN = 4
+"""Of UTF-8, about: of English in most tokenizers."""
 EVALUATED_LENGTH = recipe_key("evaluation", "block_size")
 
 Item = TypeVar("Item")
@@ -95,7 +97,7 @@ def evaluation_texts(
     Raises:
         InputError: there is no text, or no room for one between what opens and closes it.
     """
-    parts = (part for document in rendered(documents) for part in BLANK_LINE.split(document.text))
+    parts = (part for document in rendered(documents, tokenizer) for part in BLANK_LINE.split(document.text))
     paragraphs = [part for part in parts if part.strip()]
     if not paragraphs:
         raise InputError(

@@ -21,10 +21,10 @@ from roots_compress.progress import Progress
 from roots_compress.results import Metrics, Protocol
 from roots_compress.runtime.graph_folder import graph_files
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.registry import task_of_model
 
 
 def measure_quality(
+    task: Task[Any],
     folder: Path,
     model: RootsWithHead,
     examples: EvaluationWindows,
@@ -36,6 +36,7 @@ def measure_quality(
     """Measure a graph and the checkpoint it came from; speeds are left for later.
 
     Args:
+        task: what the run's models are for.
         folder: the graph.
         model: the checkpoint's model.
         examples: what quality is measured on.
@@ -48,7 +49,7 @@ def measure_quality(
         StageError: the model gives outputs that are not finite, graph and checkpoint do not agree in quality,
             or a measuring process failed.
     """
-    count, task = len(examples.input_ids), task_of_model(model)
+    count = len(examples.input_ids)
 
     def report(before: int) -> Progress:
         return lambda done, _total: progress(before + done, 2 * count) if progress is not None else None

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.tokenizer import check_vocabulary
+from roots_compress.configs.data import RecordKind
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.errors import InputError
@@ -35,6 +36,7 @@ def evaluate_artifact(
     path: Path,
     text: TextSplit,
     evaluation: EvaluationConfig,
+    records: RecordKind | None = None,
     *,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -44,6 +46,7 @@ def evaluate_artifact(
         path: a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
         text: its held-out part is what quality is measured on.
         evaluation: windows and threads.
+        records: what the text's records hold, where it is not what the model's own task reads.
         progress: called with the examples measured and their number.
 
     Raises:
@@ -51,6 +54,7 @@ def evaluate_artifact(
     """
     threads = evaluation.threads or default_threads()
     task, engine, tokenizer = _open(path, threads)
+    task = task if records is None else task.for_records(records)
     longest = engine.max_context
     evaluation = evaluation.fitted(longest)
     if task.tokens_read(evaluation.block_size) > longest:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.data.chat.rendering import template_of
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.special_tokens import closing_ids
 from roots_compress.data.tokenizers import tokenizer_sha256
@@ -30,7 +31,7 @@ class HeldOut:
             InputError: the text is too short for it.
         """
         special = tokenizer.pad_token_id, tokenizer.mask_token_id
-        key = tokenizer_sha256(tokenizer), *closing_ids(tokenizer), *special
+        key = tokenizer_sha256(tokenizer), *closing_ids(tokenizer), *special, template_of(tokenizer)
         if key not in self._cut:
             self._cut[key] = self._cut_anew(tokenizer)
         return self._cut[key]

@@ -6,7 +6,7 @@ that takes seconds to import, torch above all, is imported for a request that is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
     assert recipe.model is not None
     if holds_graph(recipe.model):
         graph = find_graph(recipe.model)
-        task = task_of_graph(graph)
+        task = task_for(recipe, task_of_graph(graph))
         labels = task.labels(lambda: spec_of_graph(graph))
     else:
         info = _first_model(recipe)
@@ -101,8 +101,32 @@ def prepare_evaluation(recipe: Recipe) -> TextSplit:
     return load_held_out(recipe.data, seed=recipe.seed, kind=task.records, labels=labels)
 
 
+def task_for(recipe: Recipe, task: Task[Any]) -> Task[Any]:
+    """Return what a run's models are for: their own task, or the one for the records that the run reads.
+
+    Raises:
+        InputError: its models do nothing with such records, or cannot be tuned.
+    """
+    kind = recipe.data.records
+    for place, stage in placed_stages(recipe):
+        if stage.tunes:
+            if task.tuned_on is None:
+                raise InputError(
+                    f"nothing tells models for {task.name} what is right",
+                    where=recipe_key(*place, "kind"),
+                    remedy="Use distill: it learns from a teacher.",
+                )
+            kind = kind or task.tuned_on
+    return task if kind is None else task.for_records(kind)
+
+
 def _first_model(recipe: Recipe) -> ModelInfo:
     """Return what is known of the model that the run begins with, or that its first stage makes."""
+    info = _shape_of_first(recipe)
+    return replace(info, task=task_for(recipe, info.task))
+
+
+def _shape_of_first(recipe: Recipe) -> ModelInfo:
     if recipe.model is None:
         first = recipe.stages[0]
         maker = stage_of(first)

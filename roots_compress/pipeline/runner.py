@@ -92,6 +92,7 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
         asked = index == 0 or step.place == ("stages", 0)
         if not asked and step.config is not None and not verify(committed[index - 1], setting.hashes.sha256):
             info = ModelInfo.of(inspect_source(committed[index - 1].checkpoint))
+            info = replace(info, task=setting.task)
             check_start(step.config, step.place, info, setting.text, seed=setting.recipe.seed)
         return
 

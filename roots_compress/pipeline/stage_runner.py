@@ -66,6 +66,7 @@ def make_stage(
     )
     with bar(console, task.metric.heading) as progress:
         metrics = measure_quality(
+            task,
             workspace.onnx,
             checkpoint.model,
             examples,
@@ -165,7 +166,9 @@ def _carry_out(
     new = stage.make(config, context)
     # Its tokenizer is known only now: what `prepare` checks of other models is checked before training.
     shape = new.model.config
-    info = ModelInfo(Limits.of(shape.spec), shape.vocab_size, tokenizer=lambda: new.tokenizer)
+    info = ModelInfo(
+        Limits.of(shape.spec), shape.vocab_size, tokenizer=lambda: new.tokenizer, task=setting.task
+    )
     check_chain(recipe, info)
     check_text(recipe, setting.text, setting.held_out, new.tokenizer, info)
     return stage.run(config, new, context)

@@ -23,6 +23,8 @@ from roots_compress.report.text import (
     search_headings,
 )
 from roots_compress.results import CandidateResult, RunMetrics, SearchResult
+from roots_compress.stages.base import Exchange
+from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_named
 
@@ -64,9 +66,15 @@ def html(run: RunMetrics) -> str:
         protocol=_pretty(asdict(run.protocol)),
         machine=_pretty(run.machine),
         metric=task.metric.heading,
+        exchanges=[(label(row.stage), exchanges) for row in rows if (exchanges := _exchanges(row))],
         search=_search(task, run.search) if run.search else None,
     )
     return printable(page)
+
+
+def _exchanges(row: Row) -> list[Exchange]:
+    stage = stage_of_kind(row.stage.kind)
+    return [] if stage is None else stage.exchanges(row.stage.notes)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,15 @@ class StageOutcome:
     """The stage's own bounds, and whether they were kept; named by their keys in the stage's settings."""
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt and what was answered to it, for a report."""
+
+    prompt: str
+    answers: Mapping[str, str]
+    """By who gave them, in the order to show them."""
+
+
 class Stage(ABC, Generic[Config]):
     """One kind of stage. Its settings are a member of the recipe's union, and `registry.py` joins the two.
 
@@ -184,6 +193,14 @@ class Stage(ABC, Generic[Config]):
             notes: as a file of figures holds them, which may be anything.
         """
         return None
+
+    def exchanges(self, notes: Mapping[str, Json]) -> list[Exchange]:
+        """Return prompts with the answers that reports show side by side.
+
+        Args:
+            notes: as a file of figures holds them, which may be anything.
+        """
+        return []
 
     @abstractmethod
     def run(self, config: Config, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:

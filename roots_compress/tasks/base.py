@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from roots_compress.errors import InputError, recipe_key
 from roots_compress.runtime.protocol import Served
 from roots_compress.tasks.figures import Metric, Workload
 
@@ -90,6 +91,8 @@ class Task(ABC, Generic[Engine]):
     """The last decides: reports give its gain, and targets in milliseconds are its."""
     records: ClassVar[RecordKind] = "text"
     """What each record of the data holds."""
+    tuned_on: ClassVar[RecordKind | None] = None
+    """What it holds where a stage tunes the models to answer; None where nothing tells them what is right."""
     predicts: ClassVar[bool] = True
     """Whether models give probabilities of what text or labels say; else there is nothing to train by, but a
     teacher."""
@@ -148,6 +151,20 @@ class Task(ABC, Generic[Engine]):
     def budgets(self) -> frozenset[str]:
         """Those of the gates that a search weighs: on the figures that decide."""
         return _gates((self.metric,), (self.workload,))
+
+    def for_records(self, kind: RecordKind) -> Task[Any]:
+        """Return the task of the same models where records of another kind are read.
+
+        Raises:
+            InputError: the models do nothing with them.
+        """
+        if kind != self.records:
+            raise InputError(
+                f"reads records of {kind}, but models for {self.name} read {self.records}",
+                where=recipe_key("data", "records"),
+                remedy="Leave it out, or name a model that reads them.",
+            )
+        return self
 
     # The graph.
 

@@ -18,6 +18,7 @@ from roots_compress.tasks.figures import Metric, Workload
 from roots_compress.tasks.perplexity import perplexity
 
 if TYPE_CHECKING:
+    from roots_compress.configs.data import RecordKind
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
@@ -51,8 +52,15 @@ class CausalLM(Task[LanguageModel]):
         Workload("decode", "decode_tokens_per_second", "decode tok/s", "Decoding, tokens a second", "token"),
     )
     writes = True
+    tuned_on = "instructions"
     # Nats a token. Rounding averages out over a text, but not over a few tokens.
     agreement = (1e-3, 0.1)
+
+    def for_records(self, kind: RecordKind) -> Task[Any]:
+        """Return this task, or that of answering where records are instructions."""
+        from roots_compress.tasks.answering import Answering
+
+        return Answering() if kind == Answering.records else super().for_records(kind)
 
     def inputs(self, spec: ModelSpec) -> Axes:
         """Return tokens, mask and positions, then the keys and values of every layer."""
@@ -166,7 +174,14 @@ class CausalLM(Task[LanguageModel]):
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
-        """Return packed windows that have each token named from those before it; see `pack`."""
+        """Return packed windows that have each token named from those before it.
+
+        Conversations are packed whole, their answers alone are scored; see `pack_conversations` and `pack`.
+        """
+        if documents and all(document.is_chat for document in documents):
+            from roots_compress.data.conversations import pack_conversations
+
+            return pack_conversations(documents, tokenizer, block_size, seed=seed, limit=limit)
         from roots_compress.data.packing import pack
 
         return pack(documents, tokenizer, block_size, seed=seed, limit=limit)
@@ -177,14 +192,20 @@ class CausalLM(Task[LanguageModel]):
 
         return CrossEntropy()
 
-    def caption(self, protocol: Protocol) -> str:
-        """Say what perplexity and speeds were measured on."""
+    def quality_caption(self, protocol: Protocol) -> str:
+        """Say what perplexity was measured on."""
         opened = "opened with BOS" if protocol.bos else "without BOS"
+        return (
+            f"Perplexity through the ONNX graph: {protocol.windows} windows of {protocol.block_size} tokens, "
+            f"{opened}, of {protocol.text}."
+        )
+
+    def caption(self, protocol: Protocol) -> str:
+        """Say what quality and speeds were measured on."""
         contexts = " / ".join(str(context) for context in sorted(protocol.contexts))
         threads = f"{protocol.threads} thread{'s' if protocol.threads > 1 else ''}"
         return (
-            f"Perplexity through the ONNX graph: {protocol.windows} windows of {protocol.block_size} tokens, "
-            f"{opened}, of {protocol.text}. Speed: batch 1, {threads}, medians of "
+            f"{self.quality_caption(protocol)} Speed: batch 1, {threads}, medians of "
             f"{protocol.repeats} interleaved repeats, at contexts of {contexts} tokens. Decode gain: over "
             "the baseline, at the longest of them."
         )

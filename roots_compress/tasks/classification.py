@@ -36,6 +36,7 @@ class Classification(EncoderTask):
     head_kind = "classification"
     optimum_name = "text-classification"
     records = "labels"
+    tuned_on = "labels"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy", "higher", digits=4, relative=False, across_tokenizers=True),
         Metric("macro_f1", "macro F1", "higher", digits=4, relative=False, across_tokenizers=True),

@@ -22,6 +22,7 @@ from roots_compress.runtime.prompts import advance, check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
 if TYPE_CHECKING:
+    from roots_compress.data.conversations import Responses
     from roots_compress.data.windows import EvaluationWindows
     from roots_compress.progress import Progress
 
@@ -74,6 +75,30 @@ def perplexity(
         if progress is not None:
             progress(done, len(windows.input_ids))
     return _summarise(total, windows)
+
+
+def response_perplexity(
+    model: LanguageModel, conversations: Responses, *, progress: Progress | None = None
+) -> Perplexity:
+    """Score the answers of conversations, each given all that stands before it.
+
+    Raises:
+        InputError: the conversations do not fit the model's context or vocabulary.
+        StageError: a logit is not finite, or the perplexity is beyond what a double holds.
+    """
+    _check_windows(model, conversations)
+    rows = max(1, LOGITS_BYTES // (4 * model.vocab_size * conversations.input_ids.shape[1]))
+    total = 0.0
+    for done, batch_BT in _batches(conversations.input_ids, rows):
+        scored_BT = conversations.scored[done - len(batch_BT) : done]
+        longest = int(np.flatnonzero(scored_BT.any(axis=0))[-1]) + 1
+        # What follows the last answer of a row is padding, which nothing before it sees.
+        logits_BTV = model.logits(batch_BT[:, : longest - 1])
+        chosen_BT = scored_BT[:, 1:longest]
+        total += negative_log_likelihood(logits_BTV[chosen_BT], batch_BT[:, 1:longest][chosen_BT])
+        if progress is not None:
+            progress(done, len(conversations.input_ids))
+    return _summarise(total, conversations)
 
 
 def cached_perplexity(

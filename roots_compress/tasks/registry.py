@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from roots_compress.errors import InputError
 from roots_compress.runtime.session import EXPORT_AGAIN, OURS, config_beside
+from roots_compress.tasks.answering import Answering
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.causal_lm import CausalLM
 from roots_compress.tasks.classification import Classification
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
     from roots_compress.models.spec import ModelSpec
 
 CAUSAL_LM: Final = CausalLM()
-TASKS: Final[tuple[Task[Any], ...]] = (CAUSAL_LM, MaskedLM(), Classification(), SentenceEmbedding())
+TASKS: Final[tuple[Task[Any], ...]] = (
+    CAUSAL_LM,
+    Answering(),
+    MaskedLM(),
+    Classification(),
+    SentenceEmbedding(),
+)
 
 
 def task_named(name: str) -> Task[Any]:

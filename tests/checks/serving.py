@@ -21,6 +21,7 @@ from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.prompts import left_pad
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks import perplexity as perplexities
+from roots_compress.tasks.registry import CAUSAL_LM
 from tests.checks.removal import Check
 from tests.evaluate.models import BigramModel, random_windows
 from tests.export.quantized import tiny_quantized
@@ -58,7 +59,9 @@ def graph_of_another(folder: Path) -> None:
     """Measure a checkpoint beside the graph of another."""
     exporter.export_checkpoint(tiny_checkpoint(), folder / "onnx", ExportConfig())
     config = EvaluationConfig(windows=3, block_size=16, contexts=(4,), decode_tokens=2, repeats=3)
-    artifact.measure_quality(folder, tiny_model(1), random_windows(3, 16, VOCAB_SIZE), config, threads=1)
+    artifact.measure_quality(
+        CAUSAL_LM, folder, tiny_model(1), random_windows(3, 16, VOCAB_SIZE), config, threads=1
+    )
 
 
 def link_elsewhere(data: Path) -> None:

@@ -27,6 +27,7 @@ def test_graph_and_checkpoint_are_measured_alike(tmp_path: Path) -> None:
     export_checkpoint(checkpoint, folder, ExportConfig())
     steps: list[tuple[int, int]] = []
     metrics = measure_quality(
+        CAUSAL_LM,
         tmp_path,
         checkpoint.model,
         WINDOWS,

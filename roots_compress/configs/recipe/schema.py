@@ -24,10 +24,11 @@ from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.configs.train import TrainConfig
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.configs.tune import TuneConfig
 from roots_compress.errors import Location, recipe_key
 
 StageConfig = Annotated[
-    TrainConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
+    TrainConfig | TuneConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
 ]
 
 STAGES: dict[str, type[StageSettings]] = {
@@ -48,6 +49,10 @@ class GatesConfig(Settings):
 
     max_perplexity_ratio: PositiveFloat | None = None
     """Largest perplexity, as a multiple of the baseline's."""
+    max_response_perplexity: PositiveFloat | None = None
+    """Largest perplexity of the answers to held-out instructions."""
+    max_response_perplexity_ratio: PositiveFloat | None = None
+    """The same, as a multiple of the baseline's: 0.7 asks that it falls by 30 %."""
     max_pseudo_perplexity_ratio: PositiveFloat | None = None
     """Largest pseudo-perplexity of a masked language model, as a multiple of the baseline's."""
     min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None

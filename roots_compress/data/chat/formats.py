@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from roots_compress.data.documents import ROLES, Document, Span
+from roots_compress.data.documents import ASSISTANT, ROLES, Document, Span
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """What stands around a turn."""
 
     prefix: str
@@ -24,15 +25,48 @@ class ChatFormat:
     """By role."""
     separator: str = ""
 
+    def ending(self, end: str | None) -> ChatFormat:
+        """Return the format with an end-of-text token after each answer, unless it is there already."""
+        prefix, suffix = self.turns[ASSISTANT]
+        if not end or end in suffix:
+            return self
+        return replace(self, turns={**self.turns, ASSISTANT: Turn(prefix, suffix + end)})
+
+    def prompt(self, turns: Iterable[Span]) -> str:
+        """Return the text of turns and the beginning of an answer."""
+        texts = [self.turns[turn.name].prefix + turn.text + self.turns[turn.name].suffix for turn in turns]
+        return self.separator.join([*texts, self.turns[ASSISTANT].prefix])
+
+    @property
+    def template(self) -> str:
+        """The same as a template of Jinja, which a checkpoint keeps."""
+        parts = "".join(
+            f"{{% {'elif' if number else 'if'} message['role'] == {json.dumps(role)} %}}"
+            f"{{{{ {json.dumps(turn.prefix, ensure_ascii=False)} + message['content'] + "
+            f"{json.dumps(turn.suffix, ensure_ascii=False)} }}}}"
+            for number, (role, turn) in enumerate(self.turns.items())
+        )
+        between, opening = (
+            json.dumps(text, ensure_ascii=False) for text in (self.separator, self.turns[ASSISTANT].prefix)
+        )
+        return (
+            f"{{% for message in messages %}}{{% if not loop.first %}}{{{{ {between} }}}}{{% endif %}}"
+            f"{parts}{{% endif %}}{{% endfor %}}"
+            f"{{% if add_generation_prompt %}}{{{{ {between} + {opening} }}}}{{% endif %}}"
+        )
+
     def rendered(self, document: Document) -> Document:
         """Return a conversation as plain text. Of a scored turn what is said and its suffix are scored."""
         spans: list[Span] = []
         for text, scored, role in document.spans:
             turn = self.turns[role]
             separator = self.separator if spans else ""
+            # Space after the end of a turn that is marked by more than space tells nothing.
+            told = text + (turn.suffix.rstrip() if scored and turn.suffix.strip() else turn.suffix)
             spans.append(Span(separator + turn.prefix, False))
-            spans.append(Span(text + turn.suffix, scored))
-        return Document(tuple(spans))
+            spans.append(Span(told, scored))
+            spans.append(Span((text + turn.suffix)[len(told) :], False))
+        return Document(tuple(span for span in spans if span.text))
 
 
 CHATML = ChatFormat({role: Turn(f"<|im_start|>{role}\n", "<|im_end|>") for role in ROLES}, "\n")

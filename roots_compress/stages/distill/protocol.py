@@ -11,7 +11,7 @@ from roots_compress.configs.training import DistillLossConfig
 from roots_compress.errors import InputError, Key, Text
 from roots_compress.models.limits import Limits
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
-from roots_compress.stages.distill.vocabulary import check_student
+from roots_compress.stages.distill.checks import check_student
 from roots_compress.stages.estimates import Estimate, least
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.errors import InputError
 from roots_compress.stages.base import StageContext, StageOutcome
-from roots_compress.stages.distill.student import make_student, with_first_tokens
+from roots_compress.stages.distill.student import make_student
 from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teach import teach
+from roots_compress.training.distillation.teacher import with_first_tokens
 
 
 def distill(config: DistillConfig, teacher: Checkpoint, context: StageContext) -> StageOutcome:

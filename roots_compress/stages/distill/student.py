@@ -18,11 +18,11 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import EMBEDDING, HEAD, ModelSpec
+from roots_compress.models.spec import ModelSpec
 from roots_compress.results import Json
 from roots_compress.stages.distill.config_file import read_config
 from roots_compress.stages.distill.inherit import inherit, spread
-from roots_compress.stages.distill.vocabulary import (
+from roots_compress.training.distillation.vocabulary import (
     refuse_quantized,
     require_same_outputs,
     require_same_size,
@@ -35,9 +35,6 @@ MLP_MULTIPLE = 32
 NEAR_ENOUGH = 0.95
 """An MLP that would keep more than this fraction of its width keeps it all."""
 NARROWEST = 0.125
-
-TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight", "transform.bias")
-"""Tensors with a row for each token."""
 
 
 @dataclass(frozen=True)
@@ -98,28 +95,6 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
     require_same_outputs(config.spec, shape.spec, path)
     config.spec = with_names_of(config.spec, shape.spec)
     return Student(checkpoint.model.float(), {"student_shape": shape_of(config.spec)})
-
-
-def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
-    """Return a teacher whose tables hold only the first tokens, the weights shared with the one given.
-
-    Checkpoints of one tokenizer are padded to different numbers of rows. What a teacher says of rows that its
-    student lacks is left out, and its distribution is over the others.
-    """
-    if count >= teacher.model.config.vocab_size:
-        return teacher
-    config = copy.deepcopy(teacher.model.config)
-    config.spec = config.spec.with_embeddings(vocabulary=count)
-    with torch.device("meta"):
-        model = make_model(config)
-    state = {
-        name: tensor[:count] if name in TABLES else tensor
-        for name, tensor in teacher.model.state_dict().items()
-    }
-    model.load_state_dict(state, assign=True)
-    model.tie_weights()
-    model.generation_config = teacher.model.generation_config
-    return Checkpoint(model.eval(), teacher.tokenizer)
 
 
 def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:

@@ -18,7 +18,7 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import cosine_distance, divergence
 from roots_compress.training.distillation.head import head_loss
-from roots_compress.training.distillation.samples import sample_continuations
+from roots_compress.training.distillation.samples import sample_answers, sample_continuations
 from roots_compress.training.distillation.signals import (
     Signals,
     hidden_distance,
@@ -57,6 +57,7 @@ class Distillation(Objective):
         config: the weights, and which divergence.
         seed: initialises learned maps, and decides what an on-policy student writes.
         maps: fitted ones, `UW` for each student layer.
+        answers: whether the student on policy writes answers of conversations, and not the rest of windows.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class Distillation(Objective):
         *,
         seed: int,
         maps: Sequence[Tensor] = (),
+        answers: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.answers = config, seed, answers
         self.teacher: RootsWithHead | None = None
         self.cache: TeacherCache | None = None
         self.maps = nn.ModuleList()
@@ -106,7 +108,8 @@ class Distillation(Objective):
         if sampled is not None:
             rows = model.outcomes if self.teacher is None else self.teacher.outcomes
             assert isinstance(model, RootsForCausalLM), "no other model writes text"
-            batch = sample_continuations(model, batch, sampled, vocab_size=rows)
+            sample = sample_answers if self.answers else sample_continuations
+            batch = sample(model, batch, sampled, vocab_size=rows)
         student = run(model, batch, states=config.hidden_weight > 0, projections=config.relation_weight > 0)
         teacher = self._run_teacher(batch)
         # What the student wrote is no text to be learnt by heart, and no text says what its vector is.

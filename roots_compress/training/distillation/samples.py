@@ -6,6 +6,7 @@ Shape legend: B windows, T tokens in a window, P of them given, V vocabulary.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from roots_compress.data.special_tokens import stop_ids
@@ -32,7 +33,63 @@ def sample_continuations(
         vocab_size: draws among so many tokens, the first ones; None for all.
     """
     given = batch.input_ids_BT.shape[1] // 2
-    prompt_BP, segments_BP = batch.input_ids_BT[:, :given], batch.segment_ids_BT[:, :given]
+    return _continued(
+        model,
+        batch,
+        batch.input_ids_BT[:, :given],
+        batch.segment_ids_BT[:, :given],
+        generator,
+        vocab_size=vocab_size,
+    )
+
+
+@torch.no_grad()
+def sample_answers(
+    model: RootsForCausalLM, batch: Batch, generator: torch.Generator, *, vocab_size: int | None = None
+) -> Batch:
+    """Return windows of one prompt each, and the answer to it that is drawn from the model and alone scored.
+
+    Of each window's answers one is drawn. What stands before it in its conversation is given, up to half of
+    the window's length, and ends in the middle of all rows alike; what fills a row before it is hidden.
+
+    Args:
+        model: the student.
+        batch: windows of conversations.
+        generator: on the batch's device; decides which answer, and the draws.
+        vocab_size: draws among so many tokens, the first ones; None for all.
+    """
+    most = batch.input_ids_BT.shape[1] // 2
+    scored_BT = batch.scored_BT
+    # The first scored position of an answer reads the last token of its prompt.
+    opens_BT = scored_BT & ~F.pad(scored_BT[:, :-1], (1, 0))
+    ends_B = torch.multinomial(opens_BT.float(), 1, generator=generator)
+    places_BP = ends_B + torch.arange(1 - most, 1, device=ends_B.device)
+    there_BP = places_BP >= 0
+    places_BP = places_BP.clamp(min=0)
+    prompt_BP, segments_BP = (
+        each_BT.gather(1, places_BP) for each_BT in (batch.input_ids_BT, batch.segment_ids_BT)
+    )
+    return _continued(
+        model,
+        batch,
+        prompt_BP,
+        segments_BP.masked_fill(~there_BP, -1),
+        generator,
+        vocab_size=vocab_size,
+    )
+
+
+def _continued(
+    model: RootsForCausalLM,
+    batch: Batch,
+    prompt_BP: Tensor,
+    segments_BP: Tensor,
+    generator: torch.Generator,
+    *,
+    vocab_size: int | None,
+) -> Batch:
+    """Return windows that go on from what is given, in the document that stands at its end."""
+    given = prompt_BP.shape[1]
     # The documents before are hidden as padding is, so positions restart with the document as in training.
     mask_BS = (segments_BP == segments_BP[:, -1:]).long()
     tokens: list[Tensor] = []

@@ -49,6 +49,7 @@ def teach(
     console: Console,
     label: str,
     release_teacher: bool = False,
+    answers: bool = False,
 ) -> FitSummary:
     """Train a student in place on the training text, or its teacher's own, by what its teacher says of it.
 
@@ -64,6 +65,7 @@ def teach(
         work: an existing folder for resumable state, the teacher's text, and a cache that has no other place.
         console: where progress goes.
         label: names the training there.
+        answers: whether the windows hold conversations, whose answers a student on policy writes itself.
         release_teacher: once all targets are cached, drop the teacher's weights from memory, for good.
 
     Raises:
@@ -117,7 +119,7 @@ def teach(
             return fit(
                 student,
                 windows,
-                Distillation(source, student, loss, seed=seed, maps=maps),
+                Distillation(source, student, loss, seed=seed, maps=maps, answers=answers),
                 training,
                 device=device,
                 seed=seed,

@@ -6,17 +6,21 @@ C outcomes of any kind.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.device import Precision, autocast
+from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.progress import track
 from roots_compress.results import Json
 from roots_compress.system.machine import library_versions, own_instruction_set
@@ -27,8 +31,32 @@ from roots_compress.training.distillation.signals import run
 from roots_compress.training.distillation.teacher_cache import Part, TeacherCache, TopK
 from roots_compress.training.state import fingerprint_of
 
+TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight", "transform.bias")
+"""Tensors with a row for each token."""
 BATCH_SIZE = 4
 """Windows that a teacher reads at a time while its cache is made."""
+
+
+def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
+    """Return a teacher whose tables hold only the first tokens, the weights shared with the one given.
+
+    Checkpoints of one tokenizer are padded to different numbers of rows. What a teacher says of rows that its
+    student lacks is left out, and its distribution is over the others.
+    """
+    if count >= teacher.model.config.vocab_size:
+        return teacher
+    config = copy.deepcopy(teacher.model.config)
+    config.spec = config.spec.with_embeddings(vocabulary=count)
+    with torch.device("meta"):
+        model = make_model(config)
+    state = {
+        name: tensor[:count] if name in TABLES else tensor
+        for name, tensor in teacher.model.state_dict().items()
+    }
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    model.generation_config = teacher.model.generation_config
+    return Checkpoint(model.eval(), teacher.tokenizer)
 
 
 def cached_teacher(

@@ -140,8 +140,9 @@ path = directory / TOKENIZER_CONFIG
         (
             Change(
                 "pipeline.stage_runner",
-                "metrics = measure_quality(workspace.onnx, ...)",
+                "metrics = measure_quality(task, ...)",
                 """metrics = measure_quality(
+    task,
     workspace.onnx if before is None else before.onnx,
     checkpoint.model,
     examples,

@@ -26,8 +26,8 @@ from roots_compress.stages.distill.student import (
     layer_sizes,
     make_student,
     preset_spec,
-    with_first_tokens,
 )
+from roots_compress.training.distillation.teacher import with_first_tokens
 from tests.encoders import encoder_tokenizer, tiny_encoder
 from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
 

@@ -1,0 +1,50 @@
+"""Settings of the `tune` stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from roots_compress.configs.base import PathSetting, StageName, StageSettings
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.errors import InputError, Key, Location, Text
+
+
+class TuneConfig(StageSettings):
+    """Tune a model to answer instructions, or to give texts their labels, by itself or from a teacher.
+
+    Of conversations the answers alone are learnt from, each with all that stands before it. Where the data
+    names no files, questions about Python's standard library and their answers are read.
+    """
+
+    tunes: ClassVar[bool] = True
+    recipe_only: ClassVar[str] = "answer_tokens"
+    kind: Literal["tune"] = "tune"
+    """Names the stage."""
+    name: StageName = "tune"
+    """Label of the row in reports."""
+    teacher: PathSetting | None = None
+    """A checkpoint with the model's tokenizer to learn from too: a larger model, tuned on the same data.
+    Without one, the data alone says what is right."""
+    loss: DistillLossConfig = DistillLossConfig()
+    """The objective, where there is a teacher."""
+    training: TrainingConfig = TrainingConfig()
+    """The training loop."""
+    answers: Annotated[int, Field(ge=0, le=20)] = 3
+    """Held-out prompts whose answers the report shows: the model's before and after, and its teacher's."""
+    answer_tokens: Annotated[int, Field(ge=1, le=1024)] = 48
+    """The most tokens of such an answer."""
+
+    def check_paths(self) -> None:
+        """Refuse a teacher that is not there."""
+        if self.teacher is not None and not self.teacher.exists():
+            raise InputError(
+                f"'{self.teacher}' does not exist", where=Key("teacher"), remedy="Name a checkpoint on disk."
+            )
+
+    def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
+        """Refuse an objective that only a teacher gives a meaning to, where there is none."""
+        if self.teacher is None and self.loss != DistillLossConfig():
+            yield ("loss",), Text("would have no effect without a ", Key("teacher"))

@@ -1,0 +1,217 @@
+"""Conversations as models read them: whole ones packed into windows to train on, and one by one to be judged.
+
+Shape legend: N windows or conversations, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.data.chat.rendering import rendered
+from roots_compress.data.documents import Document
+from roots_compress.data.encoding import bytes_of_tokens, encode, joined
+from roots_compress.data.fingerprint import text_sha256
+from roots_compress.data.packing import BATCH_DOCUMENTS, Flags, Ids, shuffled, tokenised
+from roots_compress.data.special_tokens import missing_opening, opening_ids
+from roots_compress.data.texts import BYTES_PER_TOKEN, evenly
+from roots_compress.data.tokenizers import tokenizer_sha256
+from roots_compress.data.windows import IGNORED_LABEL, EvaluationWindows, PackedWindows, following
+from roots_compress.errors import InputError, Text, recipe_key
+
+OPEN_WINDOWS = 16
+"""Windows that wait for a conversation that fits; more would leave less of them empty, and hold more."""
+
+
+@dataclass(frozen=True)
+class PackedConversations(PackedWindows):
+    """Windows of whole conversations, of which the answers are scored."""
+
+    conversations: int = 0
+    """Conversations in them."""
+    cut: int = 0
+    """Those that are longer than a window: their end is left out."""
+    left_out: int = 0
+    """Conversations in which no answer begins within a window's length; they are in none."""
+
+
+@dataclass(frozen=True)
+class Responses(EvaluationWindows):
+    """Held-out conversations padded on the right to one length, of which the answers are scored."""
+
+    scored: NDArray[np.bool_] = field(kw_only=True)
+    """`(N, T)`."""
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens of the answers."""
+        return int(self.scored.sum())
+
+
+def pack_conversations(
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    block_size: int,
+    *,
+    seed: int,
+    limit: int | None = None,
+) -> PackedConversations:
+    """Pack whole conversations into windows of `block_size` tokens, in an order drawn from `seed`.
+
+    Each conversation goes into the fullest of a few windows that have room for it. What room is left is
+    filled with the window's first tokens, as a text of their own that is not scored: padding would enter
+    calibration statistics as if it were text.
+
+    Args:
+        documents: conversations.
+        tokenizer: of the model; its template serves where they have no format.
+        block_size: tokens in a window.
+        seed: decides the order.
+        limit: the most windows to return; no more conversations are tokenised than these need.
+
+    Raises:
+        InputError: no answer begins within a window, or the conversations cannot be rendered.
+    """
+    order = shuffled(documents, np.random.default_rng(seed))
+    closed: list[list[tuple[Ids, Flags]]] = []
+    opened: list[list[tuple[Ids, Flags]]] = []
+    packed = cut = left_out = 0
+    for start in range(0, len(order), BATCH_DOCUMENTS):
+        if limit is not None and len(closed) >= limit:
+            break
+        for ids_T, scored_T in _framed(order[start : start + BATCH_DOCUMENTS], tokenizer):
+            cut += len(ids_T) > block_size
+            if not scored_T[:block_size].any():
+                left_out += 1
+                continue
+            packed += 1
+            _place((ids_T[:block_size], scored_T[:block_size]), opened, block_size)
+            if len(opened) > OPEN_WINDOWS:
+                opened.sort(key=_filled)
+                closed.append(opened.pop())
+    closed += sorted(opened, key=_filled, reverse=True)
+    if not closed:
+        raise InputError(
+            f"in none of the {len(order)} conversations does an answer begin within {block_size} tokens",
+            where=recipe_key("data", "train"),
+            remedy="Raise the block size, or give shorter conversations.",
+        )
+    ids, targets, segments = zip(*(_window(each, block_size) for each in closed[:limit]), strict=True)
+    return PackedConversations(
+        np.stack(ids),
+        np.stack(targets),
+        np.stack(segments),
+        conversations=packed,
+        cut=cut,
+        left_out=left_out,
+    )
+
+
+def responses(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, longest: int, tokens: int
+) -> Responses:
+    """Return held-out conversations at even distances, of which the answers are scored.
+
+    Which ones they are does not depend on the tokenizer.
+
+    Args:
+        documents: conversations.
+        tokenizer: of the model.
+        longest: most tokens of a conversation; the rest of a longer one is left out.
+        tokens: of all together, at `BYTES_PER_TOKEN`; at least one is returned.
+
+    Raises:
+        InputError: in none of them does an answer begin within that length.
+    """
+    size = sum(min(len(each.text.encode()), longest * BYTES_PER_TOKEN) for each in documents)
+    chosen = evenly(documents, max(1, tokens * BYTES_PER_TOKEN * len(documents) // size))
+    texts = [document.text for document in rendered(chosen, tokenizer)]
+    sizes = [_token_bytes(text, tokenizer) for text in texts]
+    rows = [
+        (ids[:longest], scored[:longest], size)
+        for (ids, scored), size in zip(_framed(chosen, tokenizer), sizes, strict=True)
+    ]
+    rows = [row for row in rows if row[1].any()]
+    if not rows:
+        raise InputError(
+            f"in no held-out conversation does an answer begin within {longest} tokens",
+            where=recipe_key("data", "eval"),
+            remedy=Text("Raise ", recipe_key("evaluation", "block_size"), ", or give shorter conversations."),
+        )
+    width = max(len(ids) for ids, _, _ in rows)
+    input_ids = np.full((len(rows), width), tokenizer.pad_token_id or 0, dtype=np.int64)
+    scored_NT = np.zeros_like(input_ids, dtype=np.bool_)
+    text_bytes = 0
+    for row, (ids, scored, token_bytes) in enumerate(rows):
+        input_ids[row, : len(ids)], scored_NT[row, : len(ids)] = ids, scored
+        text_bytes += int(token_bytes[: len(ids)][scored].sum())
+    return Responses(
+        input_ids=input_ids,
+        bos=bool(opening_ids(tokenizer)),
+        text_bytes=text_bytes,
+        text_sha256=text_sha256(documents),
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        scored=scored_NT,
+    )
+
+
+def _framed(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Ids, Flags]]:
+    """Yield each conversation's tokens up to the last that is scored, opened as the tokenizer opens texts."""
+
+    def framed(ids: Ids, scored: Flags, _tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
+        before = missing_opening(ids, tokenizer)
+        length = len(scored) - int(scored[::-1].argmax())
+        ids = np.concatenate((np.array(before, np.int32), ids[:length]))
+        scored = np.concatenate((np.full(len(before), False), scored[:length]))
+        scored[0] = False  # Nothing before it foretells it.
+        return ids, scored
+
+    all_ids, all_scored, lengths = tokenised(documents, tokenizer, None, framed)
+    ends = np.cumsum(lengths)
+    for start, end in zip(ends - lengths, ends, strict=True):
+        yield all_ids[start:end], all_scored[start:end]
+
+
+def _filled(window: Sequence[tuple[Ids, Flags]]) -> int:
+    return sum(len(ids) for ids, _ in window)
+
+
+def _place(conversation: tuple[Ids, Flags], windows: list[list[tuple[Ids, Flags]]], block_size: int) -> None:
+    """Put a conversation into the fullest window that has room for it, or into a new one."""
+    room = [window for window in windows if _filled(window) + len(conversation[0]) <= block_size]
+    if room:
+        max(room, key=_filled).append(conversation)
+    else:
+        windows.append([conversation])
+
+
+def _window(
+    conversations: Sequence[tuple[Ids, Flags]], block_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the tokens, targets and numbers of conversations in a window."""
+    ids = np.concatenate([ids for ids, _ in conversations]).astype(np.int64)
+    scored = np.concatenate([scored for _, scored in conversations])
+    segments = np.repeat(np.arange(len(conversations)), [len(ids) for ids, _ in conversations])
+    empty = (0, block_size - len(ids))
+    return (
+        np.pad(ids, empty, mode="wrap"),
+        np.pad(following(ids[None], scored[None])[0], empty, constant_values=IGNORED_LABEL),
+        np.pad(segments, empty, constant_values=len(conversations)),
+    )
+
+
+def _token_bytes(text: str, tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int64]:
+    """Return the UTF-8 bytes that each token of a text stands for: none for what opens it."""
+    pieces = list(encode([text], tokenizer))
+    counts: list[NDArray[np.int64]] = [
+        np.zeros(len(missing_opening(joined(pieces).ids, tokenizer)), np.int64)
+    ]
+    carried = 0
+    for piece in pieces:
+        token_bytes, carried = bytes_of_tokens(text, piece, carried)
+        counts.append(token_bytes)
+    return np.concatenate(counts)

@@ -1,0 +1,101 @@
+"""The `tune` stage as the pipeline sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
+from roots_compress.configs.tune import TuneConfig
+from roots_compress.errors import InputError, Key, Text
+from roots_compress.results import Json
+from roots_compress.stages.base import Exchange, ModelInfo, Stage, StageContext, StageOutcome
+from roots_compress.stages.estimates import Estimate, least
+from roots_compress.training.distillation.vocabulary import (
+    refuse_quantized,
+    require_same_head,
+    require_same_outputs,
+    require_same_tokenizer,
+)
+
+if TYPE_CHECKING:
+    from roots_compress.checkpoints.checkpoint import Checkpoint
+
+ANSWERERS = ("expected", "before", "teacher", "after")
+"""Who answers a held-out prompt, in the order in which reports show it."""
+
+
+class TuneStage(Stage[TuneConfig]):
+    """Trains a model on answers; the shape stays."""
+
+    def check(self, config: TuneConfig, info: ModelInfo) -> ModelInfo:
+        """Check the teacher's files against the model, and return the same shape with other weights."""
+        if config.teacher is not None:
+            try:
+                _check_teacher(config, config.teacher, info)
+            except InputError as error:
+                # The file alone would not say that it is the teacher, and not the model.
+                error.message = Text(f"{error.where}: ", error.message)
+                error.where = Key("teacher")
+                raise
+        return replace(info, source=None)
+
+    def estimate(self, config: TuneConfig, parameters: float | None, *, device: str) -> Estimate:
+        """Count the training of all weights."""
+        assert parameters is not None
+        return least(parameters, parameters, trained_on=device)
+
+    def inputs(self, config: TuneConfig) -> dict[str, Path]:
+        """Return the teacher."""
+        return {} if config.teacher is None else {"teacher": config.teacher}
+
+    def caption(self, notes: Mapping[str, Json]) -> str | None:
+        """Say how many conversations were too long for a window."""
+        read, cut, left_out = (notes.get(key) for key in ("conversations", "cut", "left_out"))
+        if not (isinstance(read, int) and isinstance(cut, int) and isinstance(left_out, int)) or not cut:
+            return None
+        gone = f", and {left_out:,} have no answer before that and were left out" if left_out else ""
+        return f"{cut:,} of {read + left_out:,} conversations are longer than a window and were cut{gone}"
+
+    def exchanges(self, notes: Mapping[str, Json]) -> list[Exchange]:
+        """Return the held-out prompts and their answers."""
+        answers = notes.get("answers")
+        return [
+            Exchange(str(each.get("prompt")), {who: str(each[who]) for who in ANSWERERS if who in each})
+            for each in (answers if isinstance(answers, list) else [])
+            if isinstance(each, dict)
+        ]
+
+    def run(self, config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
+        """Train on the answers, and on what a teacher says of them."""
+        from roots_compress.stages.tune.stage import tune
+
+        return tune(config, checkpoint, context)
+
+
+def _check_teacher(config: TuneConfig, path: Path, info: ModelInfo) -> None:
+    """Refuse a teacher that says nothing of the model's tokens.
+
+    Raises:
+        InputError: its files are damaged, quantized, or of another tokenizer or head; or its context is
+            shorter than the training's windows.
+    """
+    source = inspect_source(path)
+    refuse_quantized(source.quantized, path)
+    if info.spec is not None:
+        require_same_head(info.spec.head.kind, source.spec.head.kind, path)
+        require_same_outputs(info.spec, source.spec, path)
+    longest = source.limits.max_context
+    if longest is not None and config.training.block_size > longest:
+        raise InputError(
+            f"reads {longest} tokens, and the training's windows have {config.training.block_size}",
+            where=path,
+            remedy="Shorten the windows, or choose a teacher with a longer context.",
+        )
+    if info.tokenizer is not None:
+        tokenizer = load_tokenizer(source)
+        check_vocabulary(tokenizer, source.vocab_size, path)
+        require_same_tokenizer(info.tokenizer(), tokenizer, path)

@@ -1,0 +1,141 @@
+"""The `tune` stage: training on answers, and held-out prompts answered before and after."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.configs.tune import TuneConfig
+from roots_compress.data.chat.rendering import own_format
+from roots_compress.data.conversations import PackedConversations
+from roots_compress.data.documents import Document
+from roots_compress.data.windows import PackedWindows
+from roots_compress.errors import located
+from roots_compress.results import Json
+from roots_compress.stages.base import StageContext, StageOutcome
+from roots_compress.stages.tune.answers import answers_of, chosen, expected
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.registry import task_of_model
+from roots_compress.training.distillation.teach import teach
+from roots_compress.training.distillation.teacher import with_first_tokens
+from roots_compress.training.distillation.vocabulary import require_same_tokenizer
+from roots_compress.training.loop import fit, windows_needed
+from roots_compress.training.summary import FitSummary
+
+
+def tune(config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
+    """Train a model on the answers of the training text; the given checkpoint is left as it is.
+
+    The tuned checkpoint's tokenizer keeps the chat format that it was tuned in as its template.
+
+    Args:
+        config: the training, the teacher and what is shown.
+        checkpoint: where training starts; float weights.
+        context: its training text is learnt from; its held-out text gives the prompts that are shown.
+
+    Raises:
+        InputError: no answer begins within a window, the teacher's tokenizer is another, or as `fit` does.
+        StageError: as `fit` raises it.
+    """
+    tokenizer = _with_template(checkpoint.tokenizer, context.text.train)
+    tuned = Checkpoint(copy.deepcopy(checkpoint.model).float(), tokenizer)
+    teacher = None
+    if config.teacher is not None:
+        loaded = load_checkpoint(config.teacher)
+        require_same_tokenizer(tokenizer, loaded.tokenizer, config.teacher)
+        teacher = with_first_tokens(
+            Checkpoint(loaded.model.float(), tokenizer), tuned.model.config.vocab_size
+        )
+    shown = chosen(context.text.held_out, config.answers)
+    told = {"expected": expected(shown), "before": answers_of(checkpoint, shown, config.answer_tokens)}
+    if teacher is not None:
+        told["teacher"] = answers_of(teacher, shown, config.answer_tokens)
+    windows = _Windows(task_of_model(tuned.model))
+    summary = _learn(tuned, teacher, windows, config, context)
+    told["after"] = answers_of(tuned, shown, config.answer_tokens)
+    answers: list[Json] = [
+        {"prompt": document.spans[0].text, **{who: texts[number] for who, texts in told.items()}}
+        for number, document in enumerate(shown)
+    ]
+    return StageOutcome(tuned, {**windows.counts, **summary.to_json(), "answers": answers})
+
+
+class _Windows:
+    """Makes windows as a task does, and notes how many conversations went into them.
+
+    Args:
+        task: what the model is for.
+    """
+
+    def __init__(self, task: Task[Any]) -> None:
+        self._task = task
+        self.counts: dict[str, Json] = {}
+
+    def __call__(
+        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
+    ) -> PackedWindows:
+        """Return the task's windows."""
+        windows = self._task.training_windows(documents, tokenizer, block_size, seed=seed, limit=limit)
+        if isinstance(windows, PackedConversations):
+            self.counts = {name: getattr(windows, name) for name in ("conversations", "cut", "left_out")}
+        return windows
+
+
+def _learn(
+    tuned: Checkpoint,
+    teacher: Checkpoint | None,
+    windows: _Windows,
+    config: TuneConfig,
+    context: StageContext,
+) -> FitSummary:
+    """Train the model in place."""
+    if teacher is not None:
+        return teach(
+            tuned.model,
+            teacher,
+            context.text,
+            windows,
+            config.loss,
+            config.training,
+            device=context.device,
+            seed=context.seed,
+            work=context.work,
+            console=context.console,
+            label=config.name,
+            answers=bool(context.text.train) and context.text.train[0].is_chat,
+        )
+    read = windows(
+        context.text.train,
+        tuned.tokenizer,
+        config.training.block_size,
+        seed=context.seed,
+        limit=windows_needed(config.training),
+    )
+    with located(("training",)):
+        return fit(
+            tuned.model,
+            read,
+            task_of_model(tuned.model).objective(),
+            config.training,
+            device=context.device,
+            seed=context.seed,
+            work=context.work,
+            console=context.console,
+            label=config.name,
+        )
+
+
+def _with_template(
+    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document]
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer whose template is the chat format that conversations are read in."""
+    own = own_format(documents[0], tokenizer) if documents and documents[0].is_chat else None
+    if own is None:
+        return tokenizer
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = own.template
+    return changed

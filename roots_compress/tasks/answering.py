@@ -1,0 +1,65 @@
+"""Answering instructions: the same models as those that write text, judged by what they make of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from roots_compress.tasks.causal_lm import CausalLM
+from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.perplexity import response_perplexity
+
+if TYPE_CHECKING:
+    from roots_compress.configs.data import RecordKind
+    from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.data.documents import Document
+    from roots_compress.data.windows import EvaluationWindows
+    from roots_compress.progress import Progress
+    from roots_compress.results import Protocol
+    from roots_compress.runtime.protocol import LanguageModel
+    from roots_compress.tasks.base import Task
+
+
+class Answering(CausalLM):
+    """Next-token prediction in conversations: the perplexity of the answers, and a decoder's speeds.
+
+    A run reads instructions because a setting or a stage asks for it: no model is made for this task alone.
+    """
+
+    name = "answering"
+    heads: ClassVar[tuple[str, ...]] = ()
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("response_perplexity", "response perplexity", "lower"),
+        Metric("response_bits_per_byte", "response bits/byte", "lower", digits=4, across_tokenizers=True),
+    )
+    records = "instructions"
+
+    def for_records(self, kind: RecordKind) -> Task[Any]:
+        """Return this task, where records are instructions."""
+        return self if kind == self.records else super().for_records(kind)
+
+    def examples(
+        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
+    ) -> EvaluationWindows:
+        """Return held-out conversations, as many as fill the windows; see `responses`."""
+        from roots_compress.data.conversations import responses
+
+        tokens = config.windows * config.block_size
+        return responses(documents, tokenizer, longest=config.block_size, tokens=tokens)
+
+    def quality(
+        self, engine: LanguageModel, examples: EvaluationWindows, *, progress: Progress | None = None
+    ) -> dict[str, float]:
+        """Return the perplexity of the answers and their bits per byte; see `response_perplexity`."""
+        from roots_compress.data.conversations import Responses
+
+        assert isinstance(examples, Responses)
+        paid = response_perplexity(engine, examples, progress=progress)
+        return {"response_perplexity": paid.perplexity, "response_bits_per_byte": paid.bits_per_byte}
+
+    def quality_caption(self, protocol: Protocol) -> str:
+        """Say what the perplexity of answers was measured on."""
+        return (
+            f"Perplexity of the answers through the ONNX graph: {protocol.tokens:,} tokens of "
+            f"{protocol.windows} conversations of at most {protocol.block_size} tokens, of {protocol.text}."
+        )

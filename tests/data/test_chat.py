@@ -1,0 +1,168 @@
+"""Chat formats and templates: rendered as transformers does, and harmless whatever a checkpoint holds."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.data.chat.formats import CHATML, ChatFormat, Turn
+from roots_compress.data.chat.rendering import prompt_of, rendered
+from roots_compress.data.documents import Document, Span
+from roots_compress.errors import InputError
+from tests.tiny import tiny_tokenizer
+
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+LLAMA2 = (
+    "{% if messages[0].role == 'system' %}"
+    "{% set system = messages[0].content %}{% set turns = messages[1:] %}"
+    "{% else %}{% set system = false %}{% set turns = messages %}{% endif %}{% for m in turns %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('turns must alternate') }}{% endif %}"
+    "{% if loop.first and system %}{% set said = '<<SYS>>\n' ~ system ~ '\n<</SYS>>\n\n' ~ m.content %}"
+    "{% else %}{% set said = m.content %}{% endif %}"
+    "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + said.strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+GEMMA = (
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{% set role = 'model' %}"
+    "{% else %}{% set role = m['role'] %}{% endif %}"
+    "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+DEFAULT_SYSTEM = (
+    "{% for m in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+GENERATION = (
+    "{%- set ns = namespace(count=0) -%}{%- for m in messages %}{%- set ns.count = ns.count + 1 %}"
+    "{%- if m.role == 'assistant' %}{% generation %}A{{ ns.count }}: {{ m.content }}</s>{% endgeneration %}"
+    "{%- else %}{{ m.role|upper }}: {{ m.content|tojson }} {% endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}A{{ ns.count + 1 }}: {% endif %}"
+)
+THINKS = (  # An answer is opened in a way that is gone once it is there.
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant><think>{% endif %}"
+)
+TEMPLATES = {
+    "chatml": CHATML.template,
+    "llama3": LLAMA3,
+    "llama2": LLAMA2,
+    "gemma": GEMMA,
+    "smollm2": DEFAULT_SYSTEM,
+    "generation": GENERATION,
+    "thinks": THINKS,
+}
+
+ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "llama2": " </s>", "gemma": "<end_of_turn>"}
+ENDS |= {"smollm2": "<|im_end|>", "generation": "</s>", "thinks": "</assistant>"}
+
+
+def tokenizer(template: str | None) -> PreTrainedTokenizerFast:
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"x": 0}, unk_token="x")), bos_token="<s>", eos_token="</s>"
+    )
+    made.chat_template = template
+    return made
+
+
+def chat(*turns: tuple[str, str]) -> Document:
+    return Document(tuple(Span(text, role == "assistant", role) for role, text in turns))
+
+
+TWO = (("user", "What is 2 + 2?"), ("assistant", '4, I "think".'), ("user", "And 3?"), ("assistant", "9"))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("system", [False, True])
+def test_templates_are_rendered_as_transformers_does(name: str, system: bool) -> None:
+    turns = (("system", "Be brief."), *TWO) if system else TWO
+    made, document = tokenizer(TEMPLATES[name]), chat(*turns)
+    messages = [{"role": role, "content": text} for role, text in turns]
+    if name == "gemma" and system:
+        with pytest.raises(InputError, match="refuses a conversation: no system role"):
+            rendered([document], made)
+        return
+    (found,) = rendered([document], made)
+    assert found.text == made.apply_chat_template(messages, tokenize=False)
+    answers = [span.text for span in found.spans if span.scored]
+    assert [answer.strip() for answer in answers] == [text + ENDS[name] for text in ('4, I "think".', "9")]
+    opening = made.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+    assert prompt_of(document, len(turns) - 1, made) == opening
+
+
+def flags(document: Document) -> list[tuple[str, bool]]:
+    return [(letter, span.scored) for span in document.spans for letter in span.text]
+
+
+def test_a_format_in_plain_fields_is_the_template_that_is_made_of_it() -> None:
+    said = ChatFormat(
+        {"system": Turn("", "\n"), "user": Turn("Q: ", "\n"), "assistant": Turn('"A": ', "\n")}, "--\n"
+    )
+    for own in (said, CHATML):
+        document = Document(chat(("system", "s"), *TWO).spans, format=own)
+        plain = rendered([document], tokenizer(None))
+        template = own.ending("</s>").template
+        assert flags(rendered([Document(document.spans)], tokenizer(template))[0]) == flags(plain[0])
+        assert prompt_of(document, 2, tokenizer(None)) == prompt_of(
+            Document(document.spans), 2, tokenizer(template)
+        )
+
+
+GROWS = "{% set ns = namespace(s='ab') %}{% for i in range(100) %}{% set ns.s = STEP %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ messages.__class__.__mro__ }}", "the attribute '__class__' of list"),
+        ("{{ messages[0]['__class__'] }}", "the attribute '__class__' of dict"),
+        ("{{ ''.join.__self__ }}", "the attribute '__self__'"),
+        ("{{ self._TemplateReference__context }}", "the attribute '_TemplateReference__context'"),
+        ("{{ messages | attr('__class__') }}", "the filter 'attr'"),
+        ("{{ messages.append(1) }}", "the attribute 'append' of list"),
+        ("{{ '{0.__class__}'.format(messages) }}", "the attribute 'format' of str"),
+        ("{{ '%99999s' % 1 }}", "the operator '%'"),
+        ("{% include 'x' %}", "the statement 'include'"),
+        ("{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}", "a recursive loop"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "the operator '**'"),
+        ("{% for i in range(60000) %}{% for j in range(60000) %}{% endfor %}{% endfor %}", "rounds of loops"),
+        ("{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "macros that call themselves"),
+        ("{{ 'a' * 1000000000 }}", "a text of more than"),
+        (GROWS.replace("STEP", "ns.s ~ ns.s"), "a text of more than"),
+        (GROWS.replace("STEP", "ns.s + ns.s"), "a text of more than"),
+        (GROWS.replace("STEP", "ns.s.replace('b', ns.s)"), "a text of more than"),
+        (GROWS.replace("STEP", "[ns.s, ns.s] | join(ns.s)"), "a text of more than"),
+        ("{{ lipsum.__globals__ }}", "'lipsum' is undefined"),
+        ("{% if", "cannot be rendered"),
+    ],
+)
+def test_what_a_template_may_not_ask_for_is_refused_by_name_and_at_once(template: str, said: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(InputError) as caught:
+        rendered([chat(*TWO)], tokenizer(template))
+    assert said in caught.value.message
+    assert "data.chat" in (caught.value.remedy or "")
+    assert time.perf_counter() - began < 2
+
+
+def test_answers_that_cannot_be_told_from_the_rest_are_refused() -> None:
+    backwards = "{% for m in messages | reverse %}{{ m.content }}{% endfor %}"
+    with pytest.raises(InputError, match="answers cannot be told from the rest"):
+        rendered([chat(*TWO)], tokenizer(backwards))
+
+
+def test_a_tokenizer_without_template_reads_chatml() -> None:
+    (found,) = rendered([chat(*TWO[:2])], tiny_tokenizer())
+    assert found.text.startswith("<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n4")
