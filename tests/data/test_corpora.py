@@ -172,7 +172,7 @@ def test_of_one_model_only_the_text_that_it_is_measured_on_is_read(
     def not_needed() -> NoReturn:
         raise AssertionError("the built-in corpus was gathered")
 
-    monkeypatch.setattr(corpora, "builtin_documents", not_needed)
+    monkeypatch.setitem(corpora.BUILTIN, "text", (not_needed, ""))
     mine = tmp_path / "mine.txt"
     for config in (DataConfig(eval=(mine,)), DataConfig(train=(mine,), eval=(mine,))):
         split = load_held_out(config, seed=0)

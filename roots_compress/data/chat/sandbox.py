@@ -193,7 +193,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             self._require(len(made))
         return made
 
-    def concat(self, data: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(self, data: Iterable[str]) -> str:
         """Return what a block or a macro writes."""
         return self.joined(data)
 
