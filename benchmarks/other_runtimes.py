@@ -1,10 +1,11 @@
-"""Load an exported folder in other runtimes, and hold their greedy tokens against this project's engine.
+"""Load an exported folder in other runtimes, and hold their tokens against this project's engine.
 
     python -m benchmarks.other_runtimes FOLDER [--tokens 32] [--environments DIR]
 
 Builds an environment with optimum-onnx and one with onnxruntime-genai (kept and used again). In each the
 folder is loaded as it is, without this package, and several prompts are gone on from: one by one, and as a
-batch of different lengths. Exit code 1: a runtime refused the folder, or gave other tokens.
+batch of different lengths. An encoder-decoder answers them, in optimum alone, and by a search with beams too.
+Exit code 1: a runtime refused the folder, or gave other tokens.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ from benchmarks.peers.environments import (
 )
 from benchmarks.peers.measuring import needed_options
 from roots_compress.errors import InputError, RootsError
-from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.runtime.beams import Beams, beam_search
+from roots_compress.runtime.generate import generate as generated
+from roots_compress.runtime.graph_folder import find_graph, graph_files
 from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
+from roots_compress.runtime.seq2seq_graph import DECODER_GRAPH
 from roots_compress.runtime.session import NO_FLASH_ATTENTION
 from roots_compress.system.machine import own_instruction_set
 
 SCRIPTS = {"optimum-onnx": "generate_optimum.py", "onnxruntime-genai": "generate_genai.py"}
+SEQ2SEQ_SCRIPTS = {"optimum-onnx": "generate_optimum_seq2seq.py"}
 DEFAULT_FOLDER = Path.home() / ".cache" / "roots-compress" / "peers" / "environments"
 PROMPT_LENGTHS = (7, 3, 12)
 
@@ -55,6 +61,17 @@ def greedy(engine: OnnxEngine, prompt: list[int], count: int, stops: set[int]) -
     return tokens
 
 
+def answers(engine: OnnxSeq2Seq, sources: Tokens, count: int, stops: set[int]) -> dict[str, Tokens]:
+    """Return what is generated for each source: the likeliest token each time, and by four beams."""
+    read = [engine.read(np.array([source])) for source in sources]
+    steps = [generated(each, [[engine.start]], max_new_tokens=count, stop_tokens=stops) for each in read]
+    alone = [[token for (token,) in each if token is not None] for each in steps]
+    found = [
+        beam_search(each, [engine.start], Beams(4), max_new_tokens=count, stop_tokens=stops) for each in read
+    ]
+    return {"single": alone, "batch": alone, "beams": found}
+
+
 def stop_tokens(folder: Path) -> set[int]:
     """Return the tokens at which the other runtimes stop, from `generation_config.json`."""
     path = folder / "generation_config.json"
@@ -62,19 +79,20 @@ def stop_tokens(folder: Path) -> set[int]:
     return set() if stops is None else {stops} if isinstance(stops, int) else set(stops)
 
 
-def generate(name: str, folder: Path, prompts: Tokens, count: int, environments: Path) -> dict[str, Tokens]:
-    """Return a runtime's tokens: `single` and `batch`.
+def generate(
+    name: str, script: str, folder: Path, prompts: Tokens, count: int, environments: Path
+) -> dict[str, Tokens]:
+    """Return a runtime's tokens by how they were generated: `single`, `batch`.
 
     Raises:
         PeerError: its environment cannot be made, or it refuses the folder.
     """
     python = prepare_environment(ENVIRONMENTS[name], environments, environments / f"{name}.log")
-    script = Path(__file__).parent / "runtimes" / SCRIPTS[name]
     answer = subprocess.run(
         # What docs/quantization.md asks of every runtime on such a processor.
         [
             str(python),
-            str(script),
+            str(Path(__file__).parent / "runtimes" / script),
             str(folder),
             str(count),
             json.dumps(needed_options(own_instruction_set())),
@@ -114,8 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     try:
-        folder = find_graph(options.folder).parent.resolve()
-        engine = OnnxEngine.load(folder, provider="cpu")
+        graph = find_graph(options.folder).resolve()
+        folder, is_seq2seq = graph.parent, graph.name == DECODER_GRAPH
+        graph_files(graph)
+        engine = (OnnxSeq2Seq if is_seq2seq else OnnxEngine).open(graph, provider="cpu")
         if not 1 <= options.tokens <= engine.max_context - max(PROMPT_LENGTHS):
             raise InputError(f"--tokens {options.tokens} does not fit a context of {engine.max_context}")
     except RootsError as error:
@@ -123,19 +143,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     prompts = prompts_for(engine.vocab_size)
     stops = stop_tokens(folder)
-    wanted = [greedy(engine, prompt, options.tokens, stops) for prompt in prompts]
-    failed = False
-    for name in [options.only] if options.only else SCRIPTS:
+    if isinstance(engine, OnnxSeq2Seq):
+        wanted = answers(engine, prompts, options.tokens, stops)
+    else:
+        alone = [greedy(engine, prompt, options.tokens, stops) for prompt in prompts]
+        wanted = {"single": alone, "batch": alone}
+    scripts, failed = SEQ2SEQ_SCRIPTS if is_seq2seq else SCRIPTS, False
+    for name in [options.only] if options.only else scripts:
         try:
-            given = generate(name, folder, prompts, options.tokens, options.environments.resolve())
+            given = generate(
+                name, scripts[name], folder, prompts, options.tokens, options.environments.resolve()
+            )
         except PeerError as error:
             console.print(f"{name}: refused: {error}", style="red", markup=False)
             failed = True
             continue
         for kind, tokens in given.items():
-            same, of = agreement(wanted, tokens)
+            same, of = agreement(wanted[kind], tokens)
             failed |= same != of
-            console.print(f"{name}, {kind}: {same} of {of} greedy tokens are equal", markup=False)
+            console.print(f"{name}, {kind}: {same} of {of} tokens are equal", markup=False)
     return int(failed)
 
 

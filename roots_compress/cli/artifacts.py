@@ -212,7 +212,7 @@ def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
 
 def generate(
     graph: GraphArgument,
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to go on from.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to go on from, or to answer.")],
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -248,7 +248,7 @@ def generate(
         int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help=THREADS_HELP)
     ] = None,
 ) -> None:
-    """Write on from a prompt with an exported graph."""
+    """Write on from a prompt with an exported graph, or answer it with an encoder-decoder's."""
     if temperature == 0 and (top_k is not None or top_p is not None):
         raise InputError(
             "the likeliest token is taken each time, so that there is nothing to sample from",
@@ -270,12 +270,11 @@ def generate(
     prompt = _typed_text(prompt, "--prompt")
     from roots_compress.checkpoints.tokenizer import check_vocabulary
     from roots_compress.runtime.beams import Beams
-    from roots_compress.runtime.onnx_engine import OnnxEngine
-    from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
+    from roots_compress.runtime.text import load_tokenizer, load_wishes, open_writer, stream_text
     from roots_compress.system.threads import default_threads
 
     tokenizer = load_tokenizer(graph)
-    engine = OnnxEngine.load(graph, threads=threads or default_threads())
+    engine = open_writer(graph, threads=threads or default_threads())
     check_vocabulary(tokenizer, engine.vocab_size, graph)
     if engine.caution is not None:
         tell(engine.caution)
@@ -300,7 +299,7 @@ def generate(
         beams=search,
         seed=seed,
     )
-    write_pieces(chain([prompt], pieces, ["\n"]))
+    write_pieces(chain([prompt] if engine.continues else [], pieces, ["\n"]))
 
 
 def _typed_text(text: str, option: str) -> str:

@@ -10,9 +10,10 @@ import onnx_ir as ir
 from roots_compress.export.builder import GraphBuilder
 from roots_compress.export.layers import Part, parts_of, walk
 from roots_compress.export.norms import norm
-from roots_compress.export.ops.attention import encoder_attention
+from roots_compress.export.ops.encoder_attention import encoder_attention
 from roots_compress.export.ops.mlp import activate
 from roots_compress.export.relative import Distances
+from roots_compress.export.rotations import Angles
 from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
@@ -60,12 +61,21 @@ def _states(matrices: Matrices, part: Part, inputs: dict[str, ir.Value], shape_B
     tokens_1 = builder.op("Shape", mask_BT, start=1)
     bias_B1TT = seen_bias(builder, mask_BT, tokens_1)
     distances = Distances(matrices, tokens_1, tokens_1)
+    angles = Angles(builder, matrices.config.spec, lambda: _positions(builder, mask_BT))
 
     def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
-        added_1HTT = distances.added(op, module)
-        return encoder_attention(matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B1TT, added_1HTT)
+        added_1HTT, turned_by = distances.added(op, module), angles.of(op)
+        return encoder_attention(
+            matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B1TT, added_1HTT, turned_by
+        )
 
     return walk(matrices, part, _embedded(matrices, part.module, inputs), attend)
+
+
+def _positions(builder: GraphBuilder, mask_BT: ir.Value) -> ir.Value:
+    """Return the position of each token, `BT`; padding takes none."""
+    count_BT = builder.op("CumSum", mask_BT, builder.integer(1))
+    return builder.op("Max", builder.op("Sub", count_BT, builder.integer(1)), builder.integer(0))
 
 
 def _output(matrices: Matrices, names: Names, name: str, value: ir.Value, width: int) -> None:
@@ -102,11 +112,7 @@ def _embedded(matrices: Matrices, module: str, inputs: dict[str, ir.Value]) -> i
                 "Add", hidden_NW, matrices.embedding(f"{module}.embed_token_types", types_N)
             )
         if embeddings.positions is not None:
-            count_BT = builder.op("CumSum", inputs["attention_mask"], builder.integer(1))
-            position_BT = builder.op(
-                "Max", builder.op("Sub", count_BT, builder.integer(1)), builder.integer(0)
-            )
-            position_N = builder.op("Reshape", position_BT, flat)
+            position_N = builder.op("Reshape", _positions(builder, inputs["attention_mask"]), flat)
             hidden_NW = builder.op(
                 "Add", hidden_NW, matrices.embedding(f"{module}.embed_positions", position_N)
             )

@@ -144,14 +144,14 @@ def _compare_exactly(
     task: Task[Any], expected: Outputs, graph: Path, script: ParityScript, config: ExportConfig
 ) -> ParityCase:
     """Compare a quantized graph, its rounding of activations taken out, with the dequantized checkpoint."""
-    with _exact_graph(graph) as exact:
+    with exact_graph(graph) as exact:
         actual = task.parity_output(task.open_graph(exact, provider="cpu"), script)
     name, mask = f"{script.shape.name}, activations not rounded", task.parity_mask(script)
     return _measure(name, expected[mask], actual[mask], config.tolerance, rounded=False)
 
 
 @contextmanager
-def _exact_graph(graph: Path) -> Iterator[Path]:
+def exact_graph(graph: Path) -> Iterator[Path]:
     """Yield the path of a graph without rounding, which goes when the block ends.
 
     It lies beside the graph whose data it shares or, where nothing can be written there, with a copy of that.

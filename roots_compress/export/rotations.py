@@ -5,12 +5,13 @@ Shape legend: B batch, T queries, N tokens of all rows, P positions, d half the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
-from roots_compress.models.ops.attention import Rope
+from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.rotary import rotary_frequencies
 from roots_compress.models.spec import ModelSpec
 
@@ -86,3 +87,26 @@ class Rotations:
         return (
             value if self.builder.dtype == ir.DataType.FLOAT else self.builder.cast(value, self.builder.dtype)
         )
+
+
+class Angles:
+    """The angles of tokens at given positions, computed where an attention first asks for them.
+
+    Args:
+        builder: of the graph.
+        spec: of the model.
+        position_BT: makes the tokens' positions.
+    """
+
+    def __init__(self, builder: GraphBuilder, spec: ModelSpec, position_BT: Callable[[], ir.Value]) -> None:
+        self._rotations, self._position_BT = Rotations(builder, spec), position_BT
+        self._made: dict[Turning, CosSin] = {}
+
+    def of(self, op: Attention) -> CosSin | None:
+        """Return what queries and keys of an attention are turned by; None where they are not."""
+        if op.rope is None:
+            return None
+        turning = op.rope, op.head_dim
+        if turning not in self._made:
+            self._made[turning] = self._rotations.angles(turning, self._position_BT())
+        return self._made[turning]

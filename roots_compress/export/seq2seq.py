@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from roots_compress.export.builder import GraphBuilder
 from roots_compress.export.encoder import add_states, seen_bias
 from roots_compress.export.layers import parts_of, walk
 from roots_compress.export.norms import norm
 from roots_compress.export.ops.fused_attention import KeyValue
 from roots_compress.export.ops.source_attention import SourceInputs, cached_attention, cross_attention
 from roots_compress.export.relative import Distances
+from roots_compress.export.rotations import Angles
 from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
@@ -69,6 +71,7 @@ def add_target_decoder(matrices: Matrices) -> None:
         ),
     )
     distances = Distances(matrices, tokens_1, builder.op("Add", past_1, tokens_1))
+    angles = Angles(builder, spec, lambda: _places(builder, input_ids, past_1, tokens_1))
     remaining, presents = iter(pasts.items()), dict[str, KeyValue]()
 
     def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
@@ -76,9 +79,9 @@ def add_target_decoder(matrices: Matrices) -> None:
         if op.source == "cross":
             given_NW, presents[name] = cross_attention(matrices, op, module, x_NW, shape_BTx, source, past)
         else:
-            added_1HTS = distances.added(op, module)
+            added_1HTS, turned_by = distances.added(op, module), angles.of(op)
             given_NW, presents[name] = cached_attention(
-                matrices, op, module, x_NW, shape_BTx, added_1HTS, past
+                matrices, op, module, x_NW, shape_BTx, added_1HTS, turned_by, past
             )
         return given_NW
 
@@ -110,6 +113,14 @@ def _past(matrices: Matrices, names: Names, name: str, op: Attention) -> KeyValu
     )
 
 
+def _places(builder: GraphBuilder, input_ids: ir.Value, past_1: ir.Value, tokens_1: ir.Value) -> ir.Value:
+    """Return the position of each new token, `BT`."""
+    first = builder.op("Squeeze", past_1)
+    end = builder.op("Squeeze", builder.op("Add", past_1, tokens_1))
+    place_T = builder.op("Range", first, end, builder.integer(1))
+    return builder.op("Expand", place_T, builder.op("Shape", input_ids))
+
+
 def _embedded(matrices: Matrices, input_ids: ir.Value, past_1: ir.Value, tokens_1: ir.Value) -> ir.Value:
     """Return the residual stream before the first layer, `NW`."""
     builder, embeddings = matrices.builder, matrices.config.spec.embeddings
@@ -119,11 +130,7 @@ def _embedded(matrices: Matrices, input_ids: ir.Value, past_1: ir.Value, tokens_
         if embeddings.scale != 1:
             hidden_NW = builder.op("Mul", hidden_NW, builder.floats(embeddings.scale))
         if embeddings.positions is not None:
-            first = builder.op("Squeeze", past_1)
-            end = builder.op("Squeeze", builder.op("Add", past_1, tokens_1))
-            place_T = builder.op("Range", first, end, builder.integer(1))
-            place_BT = builder.op("Expand", place_T, builder.op("Shape", input_ids))
-            place_N = builder.op("Reshape", place_BT, flat)
+            place_N = builder.op("Reshape", _places(builder, input_ids, past_1, tokens_1), flat)
             hidden_NW = builder.op("Add", hidden_NW, matrices.embedding("model.embed_positions", place_N))
         if embeddings.norm is not None:
             hidden_NW = norm(matrices, embeddings.norm, "model.embed_norm", hidden_NW)

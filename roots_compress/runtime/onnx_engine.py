@@ -10,6 +10,7 @@ Shape legend: B batch, T new tokens, S all tokens (cached and new), V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from roots_compress.runtime.prompts import check_context, check_prompt, position
 from roots_compress.runtime.protocol import Logits, Step, Tokens
 from roots_compress.runtime.session import (
     CUDA,
+    HALF_ON_CPU,
     LOGITS_TO_KEEP,
     PREFILL_PIECE,
     SHARED_CACHE,
@@ -64,6 +66,9 @@ class OnnxCache:
 
 class OnnxEngine:
     """Serves a graph folder. One call at a time: an engine is not to be shared between threads."""
+
+    continues = True
+    """See `Writer.continues`."""
 
     def __init__(
         self,
@@ -150,11 +155,12 @@ class OnnxEngine:
     def caution(self) -> str | None:
         """Why this graph runs slowly where it was opened; None where there is no reason."""
         if self._device == "cpu" and any(kv.dtype == np.float16 for kv in self._key_values):
-            return (
-                "this float16 graph runs on a CPU, more slowly than float32 would: ONNX Runtime converts"
-                " around nearly every operator. Use a CUDA device, or export in float32 or int8."
-            )
+            return HALF_ON_CPU
         return None
+
+    def begin(self, tokens: Sequence[int]) -> tuple[OnnxEngine, list[int]]:
+        """Return itself and the prompt; see `Writer.begin`."""
+        return self, list(tokens)
 
     def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:
         """Return the logits of every position, `(B, T, V)`, without a cache."""

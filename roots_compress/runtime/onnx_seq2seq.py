@@ -8,6 +8,7 @@ Shape legend: B batch, S tokens of a source, T new tokens, W hidden size, V voca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from roots_compress.errors import InputError
 from roots_compress.runtime.decoder_graph import ELEMENT_TYPES, check_logits
 from roots_compress.runtime.encoder import check_texts
-from roots_compress.runtime.prompts import check_context, check_targets
+from roots_compress.runtime.prompts import check_context, check_targets, left_pad
 from roots_compress.runtime.protocol import Logits, Step, Tokens
 from roots_compress.runtime.seq2seq_graph import (
     DECODER_GRAPH,
@@ -32,6 +33,7 @@ from roots_compress.runtime.seq2seq_graph import (
 from roots_compress.runtime.session import (
     CUDA,
     EXPORT_AGAIN,
+    HALF_ON_CPU,
     Provider,
     open_session,
     read_config,
@@ -54,6 +56,9 @@ class Seq2SeqCache:
 
 class OnnxSeq2Seq:
     """Serves a folder with an encoder's and a decoder's graph. One call at a time, from one thread."""
+
+    continues = False
+    """See `Writer.continues`."""
 
     def __init__(
         self,
@@ -92,6 +97,17 @@ class OnnxSeq2Seq:
                 remedy=EXPORT_AGAIN,
             )
         return cls(encoder, decoder, key_values, (vocab_size, max_context, read_start(config)), graph)
+
+    @property
+    def caution(self) -> str | None:
+        """Why this graph runs slowly where it was opened; None where there is no reason."""
+        is_half = any(kv.dtype == np.float16 for kv in self.key_values)
+        return HALF_ON_CPU if is_half and self.device == "cpu" else None
+
+    def begin(self, tokens: Sequence[int]) -> tuple[OnnxTargets, list[int]]:
+        """Read a source; see `Writer.begin`."""
+        input_ids, _mask = left_pad([tokens])
+        return self.read(input_ids), [self.start]
 
     def read(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> OnnxTargets:
         """Run the encoder; see `Seq2SeqModel.read`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -64,6 +65,23 @@ class BeamModel(LanguageModel, Protocol):
 
     def reordered(self, cache: object, rows: NDArray[np.int64]) -> object:
         """Return a cache whose row i is row `rows[i]` of another, which must not be used again."""
+        ...
+
+
+class Writer(Served, Protocol):
+    """What writes text for a prompt."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether its text goes on from the prompt's; else it answers it."""
+        ...
+
+    def begin(self, tokens: Sequence[int]) -> tuple[BeamModel, list[int]]:
+        """Return a language model and the tokens that it goes on from, for those of a prompt.
+
+        Raises:
+            InputError: the prompt has no token or too many, or one that the model does not know.
+        """
         ...
 
 

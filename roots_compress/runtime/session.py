@@ -40,6 +40,10 @@ EXACT_INTEGER_SUMS = ("session.x64quantprecision", "1")
 # Lets threads rest as soon as a run is over, where they would go on spinning for the next one.
 REST_AFTER_RUN = ("session.force_spinning_stop", "1")
 LARGEST = 2**31 - 1
+HALF_ON_CPU = (
+    "this float16 graph runs on a CPU, more slowly than float32 would: ONNX Runtime converts around nearly"
+    " every operator. Use a CUDA device, or export in float32 or int8."
+)
 # ONNX Runtime's own scale: 2 shows warnings, its default; 4 only what ends the process.
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
 

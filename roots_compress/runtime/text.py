@@ -18,13 +18,16 @@ from roots_compress.checkpoints.generation_settings import (
 from roots_compress.checkpoints.inspect import TOKENIZER
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.checkpoints.tokenizer import load_tokenizer_beside
-from roots_compress.data.special_tokens import opened, stop_ids
+from roots_compress.data.special_tokens import closing_ids, missing_ending, opened, opening_ids, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.runtime.graph_folder import find_graph, graph_files
 from roots_compress.runtime.logits import UNCHANGED
-from roots_compress.runtime.protocol import BeamModel
+from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
+from roots_compress.runtime.protocol import Writer
+from roots_compress.runtime.seq2seq_graph import DECODER_GRAPH
 from roots_compress.runtime.session import EXPORT_AGAIN
 from roots_compress.runtime.text_stream import TextStream
 
@@ -86,8 +89,29 @@ def _beams(settings: GenerationSettings) -> Beams | None:
     return Beams(settings.num_beams or 1, **given)
 
 
+def open_writer(folder: Path, *, threads: int | None = None) -> OnnxEngine | OnnxSeq2Seq:
+    """Check a graph's files and open it to write: a decoder, or an encoder with a decoder.
+
+    Raises:
+        InputError: a file is missing or damaged, or the graph is none of these.
+    """
+    graph, *_others = graph_files(folder)
+    return (OnnxSeq2Seq if graph.name == DECODER_GRAPH else OnnxEngine).open(graph, threads=threads)
+
+
+def _prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, continues: bool) -> list[int]:
+    """Return a prompt's tokens as a model reads them that goes on from them, or that answers them."""
+    ids = tokenizer.encode(prompt, add_special_tokens=False)
+    if continues:
+        return opened(ids, tokenizer)
+    # What closes no text opens none either: BOS would stand there for nothing.
+    if closing := closing_ids(tokenizer):
+        return [*opening_ids(tokenizer), *ids, *closing]
+    return [*ids, *missing_ending(ids, tokenizer)]
+
+
 def stream_text(
-    model: BeamModel,
+    writer: Writer,
     tokenizer: PreTrainedTokenizerFast,
     prompt: str,
     *,
@@ -100,7 +124,7 @@ def stream_text(
     beams: Beams | None = None,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Continue a prompt, yielding text as soon as no further token can change it.
+    """Continue or answer a prompt, yielding text as soon as no further token can change it.
 
     The pieces together are what decoding prompt and new tokens at once gives behind the prompt. Special
     tokens that the prompt spells out, as a chat template does, are read as such; BOS is put before it where
@@ -109,7 +133,7 @@ def stream_text(
     context does. With `beams` the text is searched for, and comes as a whole. The other arguments and errors
     are those of `generate` and of `beam_search`.
     """
-    tokens = opened(tokenizer.encode(prompt, add_special_tokens=False), tokenizer)
+    model, tokens = writer.begin(_prompt_ids(prompt, tokenizer, continues=writer.continues))
     if stop_tokens is None:
         stop_tokens = stop_ids(None, None, tokenizer.eos_token_id)
     if max_new_tokens is None:

@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from roots_compress.checkpoints.checkpoint import save_checkpoint
+from roots_compress.checkpoints.tokenizer import save_tokenizer
 from roots_compress.cli import console
 from roots_compress.cli.app import app
 from roots_compress.configs.export import ExportConfig
-from roots_compress.export.exporter import export_checkpoint
+from roots_compress.export.exporter import export_checkpoint, write_graph
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import make_model
 from tests.cli.shells import ROOT, shell
-from tests.tiny import tiny_checkpoint
+from tests.specs import seq2seq
+from tests.tiny import randomise, tiny_checkpoint, tiny_tokenizer
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """Python decodes arguments as ASCII here, and keeps other bytes as they are."""
@@ -180,3 +185,20 @@ def test_nothing_is_said_of_a_cleanup_that_is_not_done(graph: Path, tmp_path: Pa
 
 def test_the_module_is_the_command(tmp_path: Path) -> None:
     assert shell("$ROOTS --version", tmp_path).stdout.strip()[0].isdigit()
+
+
+def test_an_encoder_decoder_answers_the_prompt(tmp_path: Path) -> None:
+    tokenizer, folder = tiny_tokenizer(), tmp_path / "onnx"
+    folder.mkdir()
+    model = make_model(RootsConfig(spec=seq2seq(), pad_token_id=2, eos_token_id=1)).eval()
+    randomise(model)
+    write_graph(model, folder)
+    save_tokenizer(tokenizer, folder)
+    theirs: Any = model
+    source = torch.tensor([[*tokenizer.encode("The quick", add_special_tokens=False), 1]])
+    for option, beams in (("1", 1), ("3", 3)):
+        ids = theirs.generate(source, max_new_tokens=9, do_sample=False, num_beams=beams, length_penalty=0.5)
+        answer = tokenizer.decode(ids[0], skip_special_tokens=True)
+        for named in (tmp_path, folder / "encoder_model.onnx"):
+            given = ("-p", "The quick", "--max-new-tokens", "9", "--beams", option, "--length-penalty", "0.5")
+            assert generate(named, *given) == (0, f"{answer}\n")

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedEmbedding, QuantizedWeight
 from roots_compress.stages.quantize.cache import observed_cache
 from roots_compress.stages.quantize.rounding import quantize_matrix
 from tests.tiny import tiny_model, tiny_tokens
 
+Model = TypeVar("Model", bound=RootsWithHead)
+
 
 def quantized(
-    model: RootsForCausalLM,
+    model: Model,
     formats: dict[str, Format],
     group_size: int = 16,
     group_sizes: dict[str, int] | None = None,
-) -> RootsForCausalLM:
+) -> Model:
     """Return the model with the named modules in the given formats."""
     others = {"group_sizes": group_sizes} if group_sizes else {}
     settings = {"group_size": group_size, "formats": formats, **others}
     fields = {**model.config.to_dict(), "quantization": settings}
-    result: RootsForCausalLM = RootsForCausalLM(RootsConfig.from_dict(fields)).eval()
+    result = type(model)(RootsConfig.from_dict(fields)).eval()
     plain, state = model.state_dict(), result.state_dict()
     for name in state:
         if name in plain and state[name].shape == plain[name].shape:
@@ -38,7 +41,7 @@ def quantized(
             # Not what suits the table, but what shows if left out; powers of two, which round nothing.
             state[f"{name}.lookup_scale"] = 2.0 ** (torch.arange(module.width) % 3 - 1)
     result.load_state_dict(state)
-    return result
+    return cast(Model, result)
 
 
 def with_int8_cache(model: RootsForCausalLM) -> RootsForCausalLM:

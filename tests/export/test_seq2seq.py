@@ -11,9 +11,14 @@ import pytest
 import torch
 
 from roots_compress.errors import InputError
+from roots_compress.export.exact import dequantized
 from roots_compress.export.exporter import write_graph
+from roots_compress.export.parity import exact_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
+from roots_compress.models.ops.attention import Attention, QkNorm, Rope
+from roots_compress.models.ops.base import changed
+from roots_compress.models.quantized import Format
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 from roots_compress.models.spec import ModelSpec, Place
@@ -22,6 +27,7 @@ from roots_compress.runtime.generate import generate
 from roots_compress.runtime.graph_folder import graph_files
 from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
 from roots_compress.runtime.torch_seq2seq import TorchSeq2Seq
+from tests.export.quantized import quantized
 from tests.specs import SEQ2SEQ, seq2seq
 from tests.tiny import randomise, tiny_tokens
 
@@ -42,15 +48,25 @@ def model_of(spec: ModelSpec, *, cut: bool = False) -> RootsForSeq2SeqLM:
     return model
 
 
+def turned() -> ModelSpec:
+    """Return a model with rotary positions, normed queries and keys, and grouped ones in both stacks."""
+    spec = seq2seq()
+    for place, op in spec.blocks():
+        if isinstance(op, Attention) and op.source == "self":
+            other = changed(op, relative=None, rope=Rope(), qk_norm=QkNorm(), kv_heads=2)
+            spec = spec.with_op(place, other)
+    return spec
+
+
 def served(model: RootsForSeq2SeqLM, folder: Path, *, portable: bool = False) -> OnnxSeq2Seq:
     graph, _ = write_graph(model, folder, portable=portable)
     return OnnxSeq2Seq.open(graph, threads=1, provider="cpu")
 
 
 @pytest.mark.parametrize("form", ["float32", "float16", "portable"])
-@pytest.mark.parametrize("kind", [*SEQ2SEQ, "cut"])
+@pytest.mark.parametrize("kind", [*SEQ2SEQ, "cut", "rotary"])
 def test_graphs_equal_the_checkpoint(kind: str, form: str, tmp_path: Path) -> None:
-    spec = SEQ2SEQ.get(kind, seq2seq())
+    spec = turned() if kind == "rotary" else SEQ2SEQ.get(kind, seq2seq())
     model = model_of(spec, cut=kind == "cut")
     expected = TorchSeq2Seq(model).read(SOURCES, MASK).logits(TARGETS)
     model = model.half() if form == "float16" else model
@@ -60,6 +76,24 @@ def test_graphs_equal_the_checkpoint(kind: str, form: str, tmp_path: Path) -> No
     step = targets.prefill(TARGETS[:, :2])
     for place in range(2, 9):
         np.testing.assert_allclose(step.logits, expected[:, place - 1], rtol=0, **bound)
+        step = targets.decode(TARGETS[:, place], step.cache)
+
+
+@pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
+@pytest.mark.parametrize("weight_format", ["w8a8", "w8", "w4"])
+def test_quantized_weights_of_both_stacks_serve(
+    weight_format: Format, portable: bool, tmp_path: Path
+) -> None:
+    plain = model_of(seq2seq())
+    model = quantized(plain, dict.fromkeys(plain.config.spec.matrices(), weight_format))
+    expected = TorchSeq2Seq(cast(RootsForSeq2SeqLM, dequantized(model))).read(SOURCES, MASK).logits(TARGETS)
+    with exact_graph(write_graph(model, tmp_path, portable=portable)[0]) as graph:
+        targets = OnnxSeq2Seq.open(graph, threads=1, provider="cpu").read(SOURCES, MASK)
+    step = targets.prefill(TARGETS[:, :2])
+    for place in range(2, 9):
+        np.testing.assert_allclose(
+            step.logits, expected[:, place - 1], rtol=0, atol=1e-4 * np.abs(expected).max()
+        )
         step = targets.decode(TARGETS[:, place], step.cache)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from roots_compress.export.builder import MICROSOFT, GraphBuilder
+from roots_compress.export.builder import GraphBuilder
 from roots_compress.export.norms import rms_norm
 from roots_compress.export.ops.block_attention import block_attention, grouped_product
 from roots_compress.export.ops.fused_attention import (
@@ -54,8 +54,8 @@ def self_attention(
     else:
         query, key, value = (matrices.linear(name, x_NW) for name in projections)
         if norm is not None:
-            query = _query_norm(matrices, norm, f"{module}.q_norm", query, op.heads, op.head_dim)
-            key = _query_norm(matrices, norm, f"{module}.k_norm", key, op.kv_heads, op.head_dim)
+            query = query_norm(matrices, norm, f"{module}.q_norm", query, op.heads, op.head_dim)
+            key = query_norm(matrices, norm, f"{module}.k_norm", key, op.kv_heads, op.head_dim)
         rows = shared.rows(query), shared.rows(key), shared.rows(value)
     if shared.compact is None:
         context_BTx, present = _standard(builder, shared, op, rows, past, heads)
@@ -67,64 +67,6 @@ def self_attention(
         context_BTx, present = fused_attention(builder, shared.compact, rows, past, heads, scales)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
     return matrices.linear(f"{module}.o_proj", context_Nx), present
-
-
-def encoder_attention(
-    matrices: Matrices,
-    op: Attention,
-    module: str,
-    x_NW: ir.Value,
-    shape_BTx: ir.Value,
-    mask_BT: ir.Value,
-    bias_B1TT: ir.Value,
-    added_1HTT: ir.Value | None = None,
-) -> ir.Value:
-    """Return what an attention over a whole text gives, `NW`.
-
-    Args:
-        matrices: of the model.
-        op: sees every token, and has no rotary positions.
-        module: its name.
-        x_NW: what it reads.
-        shape_BTx: batch, tokens, and -1 for what is left.
-        mask_BT: 1 at tokens.
-        bias_B1TT: 0 at tokens, lowest at padding.
-        added_1HTT: what distances add to the scores.
-    """
-    assert not op.causal, "an encoder's attention is causal"
-    assert op.window is None, "an encoder's attention has a window"
-    assert op.rope is None, "an encoder's attention has rotary positions"
-    builder = matrices.builder
-    query, key, value = (
-        builder.op("Reshape", matrices.linear(f"{module}.{part}_proj", x_NW), shape_BTx) for part in "qkv"
-    )
-    if builder.portable or builder.dtype != ir.DataType.FLOAT or op.heads != op.kv_heads:
-        context_BTx = builder.op(
-            "Attention",
-            query,
-            key,
-            value,
-            bias_B1TT if added_1HTT is None else builder.op("Add", bias_B1TT, added_1HTT),
-            scale=op.factor,
-            q_num_heads=op.heads,
-            kv_num_heads=op.kv_heads,
-        )
-    else:
-        seen_BT = builder.cast(mask_BT, ir.DataType.INT32)
-        context_BTx = builder.op(
-            "MultiHeadAttention",
-            query,
-            key,
-            value,
-            None,
-            seen_BT,
-            *(() if added_1HTT is None else (added_1HTT,)),
-            domain=MICROSOFT,
-            num_heads=op.heads,
-            scale=op.factor,
-        )
-    context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
-    return matrices.linear(f"{module}.o_proj", context_Nx)
 
 
 def _standard(
@@ -217,7 +159,7 @@ def _block_sparse(
     return context_BTx, present
 
 
-def _query_norm(
+def query_norm(
     matrices: Matrices, norm: QkNorm, module: str, x_Nx: ir.Value, heads: int, width: int
 ) -> ir.Value:
     """Return queries or keys normed over each head, or over all heads of a token at once."""

@@ -12,7 +12,9 @@ import onnx_ir as ir
 
 from roots_compress.export.builder import MICROSOFT
 from roots_compress.export.ops.attention import split_heads
+from roots_compress.export.ops.encoder_attention import projected
 from roots_compress.export.ops.fused_attention import KeyValue
+from roots_compress.export.rotations import CosSin
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
 
@@ -40,25 +42,25 @@ def cached_attention(
     x_NW: ir.Value,
     shape_BTx: ir.Value,
     added_1HTS: ir.Value | None,
+    angles: CosSin | None,
     past: KeyValue,
 ) -> tuple[ir.Value, KeyValue]:
     """Return what a decoder's self-attention gives, `NW`, and all keys and values.
 
     Args:
         matrices: of the model.
-        op: causal, and without a window or rotary positions.
+        op: causal, and without a window.
         module: its name.
         x_NW: what it reads.
         shape_BTx: batch, new tokens, and -1 for what is left.
         added_1HTS: what distances add to the scores.
+        angles: what queries and keys are turned by.
         past: cached keys and values.
     """
     assert op.causal, "a decoder's attention to itself is not causal"
     _check_plain(op)
     builder = matrices.builder
-    query, key, value = (
-        builder.op("Reshape", matrices.linear(f"{module}.{part}_proj", x_NW), shape_BTx) for part in "qkv"
-    )
+    query, key, value = projected(matrices, op, module, x_NW, shape_BTx, angles)
     if _is_fused(matrices, op):
         inputs = (query, key, value, None, None, added_1HTS, *past)
         context_BTx, *present = builder.op_outputs(
@@ -80,7 +82,7 @@ def cached_attention(
             kv_num_heads=op.kv_heads,
             is_causal=1,
         )
-    return _projected(matrices, op, module, context_BTx), KeyValue(*present)
+    return _out(matrices, op, module, context_BTx), KeyValue(*present)
 
 
 def cross_attention(
@@ -126,7 +128,7 @@ def cross_attention(
     context_BTx, *present = builder.op_outputs(
         "If", (source.is_cached,), 3, then_branch=cached, else_branch=read
     )
-    return _projected(matrices, op, module, context_BTx), KeyValue(*present)
+    return _out(matrices, op, module, context_BTx), KeyValue(*present)
 
 
 def _attended(
@@ -151,7 +153,7 @@ def _attended(
     return builder.op("Reshape", context_BTHD, builder.integers(0, 0, op.heads * op.head_dim))
 
 
-def _projected(matrices: Matrices, op: Attention, module: str, context_BTx: ir.Value) -> ir.Value:
+def _out(matrices: Matrices, op: Attention, module: str, context_BTx: ir.Value) -> ir.Value:
     builder = matrices.builder
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
     return matrices.linear(f"{module}.o_proj", context_Nx)
@@ -165,10 +167,8 @@ def _is_fused(matrices: Matrices, op: Attention) -> bool:
 
 def _check_plain(op: Attention) -> None:
     assert op.window is None, "the attention has a window"
-    assert op.rope is None, "the attention has rotary positions"
     assert op.sparse is None, "the attention is sparse"
     assert op.softcap is None, "the attention's scores are bounded"
-    assert op.qk_norm is None, "the attention norms queries and keys"
 
 
 def _give(body: ir.Graph, dtype: ir.DataType, *values: ir.Value) -> None:

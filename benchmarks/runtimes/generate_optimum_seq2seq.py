@@ -1,0 +1,48 @@
+"""Tokens from optimum's `ORTModelForSeq2SeqLM`: `generate_optimum_seq2seq.py FOLDER COUNT OPTIONS`.
+
+Sources come on stdin.
+
+It loads the folder as anyone would, with no code but optimum's, and of the session's settings only those
+given, as a JSON object. Prints JSON: the greedy tokens of each source by itself, those of all as one batch
+padded on the right, and what a search with four beams finds for each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import onnxruntime
+import torch
+from optimum.onnxruntime import ORTModelForSeq2SeqLM
+
+
+def main() -> None:
+    """Load, generate, print."""
+    folder, count = sys.argv[1], int(sys.argv[2])
+    sources: list[list[int]] = json.load(sys.stdin)
+    options = onnxruntime.SessionOptions()
+    for name, value in json.loads(sys.argv[3]).items():
+        options.add_session_config_entry(name, value)
+    model = ORTModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, session_options=options)
+
+    def generate(rows: list[list[int]], beams: int = 1) -> list[list[int]]:
+        longest = max(map(len, rows))
+        padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        tokens = model.generate(
+            padded, attention_mask=mask, max_new_tokens=count, do_sample=False, num_beams=beams
+        )
+        new: list[list[int]] = tokens[:, 1:].tolist()
+        return new
+
+    found = {
+        "single": [generate([source])[0] for source in sources],
+        "batch": generate(sources),
+        "beams": [generate([source], 4)[0] for source in sources],
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""An encoder's attention as ONNX operators, and what it shares with a decoder that reads an encoder's output.
+
+Shape legend: B batch, T tokens, N tokens of all rows, H query heads, x heads * D.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from roots_compress.export.builder import MICROSOFT
+from roots_compress.export.ops.attention import query_norm
+from roots_compress.export.ops.fused_attention import turned
+from roots_compress.export.rotations import CosSin
+from roots_compress.export.weights import Matrices
+from roots_compress.models.ops.attention import Attention
+
+
+def encoder_attention(
+    matrices: Matrices,
+    op: Attention,
+    module: str,
+    x_NW: ir.Value,
+    shape_BTx: ir.Value,
+    mask_BT: ir.Value,
+    bias_B1TT: ir.Value,
+    added_1HTT: ir.Value | None,
+    angles: CosSin | None,
+) -> ir.Value:
+    """Return what an attention over a whole text gives, `NW`.
+
+    Args:
+        matrices: of the model.
+        op: sees every token.
+        module: its name.
+        x_NW: what it reads.
+        shape_BTx: batch, tokens, and -1 for what is left.
+        mask_BT: 1 at tokens.
+        bias_B1TT: 0 at tokens, lowest at padding.
+        added_1HTT: what distances add to the scores.
+        angles: what queries and keys are turned by.
+    """
+    assert not op.causal, "an encoder's attention is causal"
+    assert op.window is None, "an encoder's attention has a window"
+    builder = matrices.builder
+    query, key, value = projected(matrices, op, module, x_NW, shape_BTx, angles)
+    if builder.portable or builder.dtype != ir.DataType.FLOAT or op.heads != op.kv_heads:
+        context_BTx = builder.op(
+            "Attention",
+            query,
+            key,
+            value,
+            bias_B1TT if added_1HTT is None else builder.op("Add", bias_B1TT, added_1HTT),
+            scale=op.factor,
+            q_num_heads=op.heads,
+            kv_num_heads=op.kv_heads,
+        )
+    else:
+        seen_BT = builder.cast(mask_BT, ir.DataType.INT32)
+        context_BTx = builder.op(
+            "MultiHeadAttention",
+            query,
+            key,
+            value,
+            None,
+            seen_BT,
+            *(() if added_1HTT is None else (added_1HTT,)),
+            domain=MICROSOFT,
+            num_heads=op.heads,
+            scale=op.factor,
+        )
+    context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
+    return matrices.linear(f"{module}.o_proj", context_Nx)
+
+
+def projected(
+    matrices: Matrices,
+    op: Attention,
+    module: str,
+    x_NW: ir.Value,
+    shape_BTx: ir.Value,
+    angles: CosSin | None,
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return queries, keys and values, `BTx`, normed and turned."""
+    builder = matrices.builder
+    query, key, value = (matrices.linear(f"{module}.{part}_proj", x_NW) for part in "qkv")
+    if op.qk_norm is not None:
+        query = query_norm(matrices, op.qk_norm, f"{module}.q_norm", query, op.heads, op.head_dim)
+        key = query_norm(matrices, op.qk_norm, f"{module}.k_norm", key, op.kv_heads, op.head_dim)
+    query, key, value = (builder.op("Reshape", each, shape_BTx) for each in (query, key, value))
+    if angles is not None:
+        assert op.rope is not None
+        query, key = (
+            builder.op("RotaryEmbedding", x_BTx, *angles, num_heads=count, **turned(op.rope))
+            for x_BTx, count in ((query, op.heads), (key, op.kv_heads))
+        )
+    return query, key, value
