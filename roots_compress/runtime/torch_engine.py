@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ class TorchCache:
 class TorchEngine:
     """Serves a model in evaluation mode, on the device and in the dtype it has; logits are float32."""
 
+    continues = True
+    """See `Writer.continues`."""
+
     def __init__(self, model: RootsForCausalLM) -> None:
         self._model = model.eval()
         self.vocab_size = model.config.vocab_size
@@ -37,6 +41,10 @@ class TorchEngine:
     def renewed_after(self) -> int | None:
         """See `LanguageModel.renewed_after`."""
         return longrope_length(self._model.config.spec)
+
+    def begin(self, tokens: Sequence[int]) -> tuple[TorchEngine, list[int]]:
+        """Return itself and the prompt; see `Writer.begin`."""
+        return self, list(tokens)
 
     @torch.inference_mode()
     def logits(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Logits:

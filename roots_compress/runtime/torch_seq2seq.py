@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 from roots_compress.runtime.encoder import check_texts
-from roots_compress.runtime.prompts import check_context, check_targets
+from roots_compress.runtime.prompts import check_context, check_targets, left_pad
 from roots_compress.runtime.protocol import Logits, Step, Tokens
 
 
@@ -29,11 +30,19 @@ class TorchSeq2SeqCache:
 class TorchSeq2Seq:
     """Serves a model in evaluation mode, on the device and in the dtype it has; logits are float32."""
 
+    continues = False
+    """See `Writer.continues`."""
+
     def __init__(self, model: RootsForSeq2SeqLM) -> None:
         self.model = model.eval()
         self.vocab_size = model.config.vocab_size
         self.max_context = model.config.max_position_embeddings
         self.start = model.head.start
+
+    def begin(self, tokens: Sequence[int]) -> tuple[TorchTargets, list[int]]:
+        """Read a source; see `Writer.begin`."""
+        input_ids, _mask = left_pad([tokens])
+        return self.read(input_ids), [self.start]
 
     @torch.inference_mode()
     def read(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> TorchTargets:
