@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,21 @@ from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import EvaluationWindows, or_shorter
-from roots_compress.errors import InputError, Text, recipe_key
+from roots_compress.errors import InputError, Key, Text, recipe_key
 
 DOCUMENT_SEPARATOR = "\n\n"
 """Joins the documents: a blank line is text in every tokenizer, so that its bytes can be counted."""
 
 
 def evaluation_windows(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, *, block_size: int, limit: int
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    block_size: int,
+    limit: int,
+    part: Literal["eval", "train"] = "eval",
 ) -> EvaluationWindows:
-    """Cut held-out text into windows of `block_size` tokens.
+    """Cut text, held out or for training, into windows of `block_size` tokens.
 
     The documents are joined by blank lines into one stream of tokens, cut every `block_size - 1` tokens.
     Where the tokenizer adds BOS to a text, each piece is opened with it, or with the one that the text spells
@@ -44,12 +50,15 @@ def evaluation_windows(
     starts = _starts(ids, bos, stride)
     available = len(starts)
     if available < 1:
+        name, key = "training", Key("calibration", "block_size")
+        if part == "eval":
+            name, key = "held-out", recipe_key("evaluation", "block_size")
         # A window opens with a token of the text's own, or with BOS beside them all.
         tokens = len(ids) + (bos is not None and ids[:1].tolist() != [bos])
         raise InputError(
-            f"the held-out text has {len(ids)} tokens, fewer than one window of {block_size}",
-            where=recipe_key("data", "eval"),
-            remedy=Text("Give more text", or_shorter(recipe_key("evaluation", "block_size"), tokens), "."),
+            f"the {name} text has {len(ids)} tokens, fewer than one window of {block_size}",
+            where=recipe_key("data", part),
+            remedy=Text("Give more text", or_shorter(key, tokens), "."),
         )
     count = min(limit, available)
     chosen = np.arange(count) * available // count

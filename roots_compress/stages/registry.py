@@ -8,12 +8,14 @@ from roots_compress.configs.base import StageSettings
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.sparsify import SparsifyConfig
 from roots_compress.configs.train import TrainConfig
 from roots_compress.configs.tune import TuneConfig
 from roots_compress.stages.base import Stage
 from roots_compress.stages.distill.protocol import DistillStage
 from roots_compress.stages.prune.protocol import PruneStage
 from roots_compress.stages.quantize.protocol import QuantizeStage
+from roots_compress.stages.sparsify.protocol import SparsifyStage
 from roots_compress.stages.train.protocol import TrainStage
 from roots_compress.stages.tune.protocol import TuneStage
 
@@ -22,6 +24,7 @@ IMPLEMENTATIONS: dict[type[StageSettings], Stage[Any]] = {
     TuneConfig: TuneStage(),
     DistillConfig: DistillStage(),
     PruneConfig: PruneStage(),
+    SparsifyConfig: SparsifyStage(),
     QuantizeConfig: QuantizeStage(),
 }
 """Each member of the recipe's union of stages has an entry."""

@@ -22,13 +22,15 @@ from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.sparsify import SparsifyConfig
 from roots_compress.configs.train import TrainConfig
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.configs.tune import TuneConfig
 from roots_compress.errors import Location, recipe_key
 
 StageConfig = Annotated[
-    TrainConfig | TuneConfig | DistillConfig | PruneConfig | QuantizeConfig, Field(discriminator="kind")
+    TrainConfig | TuneConfig | DistillConfig | PruneConfig | SparsifyConfig | QuantizeConfig,
+    Field(discriminator="kind"),
 ]
 
 STAGES: dict[str, type[StageSettings]] = {

@@ -20,6 +20,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, located
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.resizing import check_resizable, keep_layers
+from roots_compress.models.working_copy import part_with, sharing_copy
 from roots_compress.progress import Phases, track_made
 from roots_compress.results import GateResult, Json
 from roots_compress.stages.base import StageContext, StageOutcome
@@ -32,7 +33,6 @@ from roots_compress.stages.prune.targets.allocate import Allocation, allocate
 from roots_compress.stages.prune.targets.decode_time import DecodeTimer
 from roots_compress.stages.prune.targets.shapes import make_plan
 from roots_compress.stages.prune.targets.solvers import solvers
-from roots_compress.stages.prune.working_copy import part_with, sharing_copy
 from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teach import teach
 from roots_compress.training.low_rank import check_rank, low_rank_updates

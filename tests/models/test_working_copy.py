@@ -7,7 +7,7 @@ import torch
 
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.spec import Place
-from roots_compress.stages.prune.working_copy import part_with, sharing_copy
+from roots_compress.models.working_copy import part_with, sharing_copy
 from tests.tiny import tiny_model
 
 

@@ -1,0 +1,66 @@
+"""The `sparsify` stage as the pipeline sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from roots_compress.configs.sparsify import SparsifyConfig
+from roots_compress.data.documents import TextSplit
+from roots_compress.models.limits import Limits
+from roots_compress.results import Json
+from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
+from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.sparsify.plan import make_plan
+
+if TYPE_CHECKING:
+    from roots_compress.checkpoints.checkpoint import Checkpoint
+
+
+class SparsifyStage(Stage[SparsifyConfig]):
+    """Gives a dense model attention to blocks of keys."""
+
+    def check(self, config: SparsifyConfig, info: ModelInfo) -> ModelInfo:
+        """Refuse a model whose attention cannot be by blocks, and numbers that do not suit it."""
+        if info.spec is not None:
+            make_plan(config, info.spec)
+        positions = config.max_positions or info.limits.max_context
+        # Where the number of blocks is chosen, every layer may stay dense.
+        fusible = info.limits.fusible and (False if config.blocks is not None else None)
+        return replace(info, limits=Limits(positions, fusible), spec=None, source=None)
+
+    def check_start(self, config: SparsifyConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
+        """Refuse a quantized model, and text that is too short."""
+        from roots_compress.stages.sparsify.stage import planned
+
+        planned(config, info.without_weights(), text)
+
+    def estimate(self, config: SparsifyConfig, parameters: float | None, *, device: str) -> Estimate:
+        """Count the training, where there is one."""
+        assert parameters is not None
+        return least(parameters, parameters, trained_on=None if config.adaptation is None else device)
+
+    def caption(self, notes: Mapping[str, Json]) -> str | None:
+        """Say how many blocks the layers got, and what they cost."""
+        blocks, before, after = (
+            notes.get(key) for key in ("blocks", "dense_perplexity", "sparse_perplexity")
+        )
+        if not (isinstance(blocks, list) and isinstance(before, float) and isinstance(after, float)):
+            return None
+        given = [each for each in blocks if isinstance(each, int)]
+        if not given:
+            return "Every layer stays dense: the bound on perplexity allows no fewer blocks"
+        few, many = min(given), max(given)
+        number = f"{few}" if few == many else f"{few} to {many}"
+        lost = f"{after / before - 1:+.1%}"
+        return (
+            f"Of {notes.get('window_blocks')} blocks of {notes.get('size')} keys, a query reads {number} in"
+            f" {len(given)} of {len(blocks)} layers; perplexity on long training text {lost}"
+        )
+
+    def run(self, config: SparsifyConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
+        """Measure, choose and adapt."""
+        from roots_compress.stages.sparsify.stage import sparsify
+
+        return sparsify(config, checkpoint, context)

@@ -1,0 +1,1 @@
+"""Tests of block attention for dense checkpoints."""
