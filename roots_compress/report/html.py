@@ -18,6 +18,7 @@ from roots_compress.report.text import (
     headings,
     label,
     megabytes,
+    positions,
     search_caption,
     search_cells,
     search_headings,
@@ -66,6 +67,7 @@ def html(run: RunMetrics) -> str:
         protocol=_pretty(asdict(run.protocol)),
         machine=_pretty(run.machine),
         metric=task.metric.heading,
+        positions=positions(run),
         exchanges=[(label(row.stage), exchanges) for row in rows if (exchanges := _exchanges(row))],
         search=_search(task, run.search) if run.search else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich.markup import escape
@@ -21,6 +22,7 @@ from roots_compress.results import (
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Workload
+from roots_compress.tasks.perplexity import STARTS
 from roots_compress.tasks.registry import task_named
 
 
@@ -164,6 +166,10 @@ def markdown(run: RunMetrics) -> str:
         "",
         *(f"- **{_plain(label(row.stage))}**: {_plain(row.verdict)}" for row in rows_of(run)),
     ]
+    titles, by_position = positions(run)
+    if by_position:
+        lines += ["", f"## {task.metric.heading.capitalize()} by position", ""]
+        lines += _markdown_table(titles, by_position)
     if run.gates:
         titles = ("gate", "limit", "value", "")
         lines += ["", *_markdown_table(titles, map(gate_cells, run.gates))]
@@ -172,6 +178,20 @@ def markdown(run: RunMetrics) -> str:
         lines += ["", "## Search", "", *_markdown_table(search_headings(task), rows)]
         lines += ["", _plain(search_caption(search))]
     return "\n".join(lines) + "\n"
+
+
+def positions(run: RunMetrics) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return headings and rows of a table of the first metric by position in windows; no rows if unknown."""
+    metric, rows = task_named(run.task).metric, rows_of(run)
+    measured = [row.stage.metrics.quality for row in rows]
+    there = [start for start in STARTS if any(metric.from_position(start) in each for each in measured)]
+    titles = [f"{start} to {end - 1}" for start, end in pairwise([*there, run.protocol.block_size])]
+    values = (
+        [metric.shown(each[key]) if (key := metric.from_position(start)) in each else "" for start in there]
+        for each in measured
+    )
+    found = [(label(row.stage), *shown) for row, shown in zip(rows, values, strict=True)]
+    return ("stage", *titles), found if there else []
 
 
 def gate_cells(gate: GateResult) -> tuple[str, ...]:

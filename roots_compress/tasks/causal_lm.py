@@ -115,9 +115,14 @@ class CausalLM(Task[LanguageModel]):
     def quality(
         self, engine: LanguageModel, examples: EvaluationWindows, *, progress: Progress | None = None
     ) -> dict[str, float]:
-        """Return perplexity and bits per byte; see `perplexity`."""
+        """Return perplexity, bits per byte, and perplexity by position; see `perplexity`."""
         paid = perplexity(engine, examples, progress=progress)
-        return {"perplexity": paid.perplexity, "bits_per_byte": paid.bits_per_byte}
+        parts = {self.metric.from_position(start): value for start, value in paid.by_position.items()}
+        return {
+            "perplexity": paid.perplexity,
+            "bits_per_byte": paid.bits_per_byte,
+            **(parts if len(parts) > 1 else {}),
+        }
 
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
         """Return the lengths that leave room for the tokens decoded after them.

@@ -42,6 +42,10 @@ class Metric:
         told = f"{round(compared - 1, 3) + 0.0:+.1%}" if self.relative else self.shown_compared(compared)
         return f"{self.heading} {told}"
 
+    def from_position(self, start: int) -> str:
+        """Return the key of its value over the tokens of windows from a position on, up to the next such."""
+        return f"{self.name}_from_{start}"
+
     @property
     def bound(self) -> str:
         """The name of a gate on a value; with `_ratio` after it, of one on the ratio to the baseline's."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # Logits held at a time, unless a single window has more; and the part of them that is widened to float64.
 LOGITS_BYTES = 1 << 27
+STARTS = (1, *(1 << power for power in range(6, 31)))
+"""Where the parts of a window begin whose perplexities are told apart; each is as long as all before it."""
 WIDENED_BYTES = 1 << 25
 
 
@@ -41,6 +44,8 @@ class Perplexity:
     """The total, in bits for each UTF-8 byte of the text: comparable between tokenizers."""
     nll_nats: float
     """The total negative log-likelihood."""
+    by_position: dict[int, float] = field(default_factory=dict)
+    """The perplexity of the tokens from each of `STARTS` to before the next, counted within a window."""
 
 
 def perplexity(
@@ -65,16 +70,21 @@ def perplexity(
     _check_windows(model, windows)
     tokens = windows.input_ids.shape[1]
     rows = batch_size or max(1, LOGITS_BYTES // (4 * model.vocab_size * (tokens - 1)))
-    total = 0.0
+    total, nats_T = 0.0, np.zeros(tokens)
     for done, batch_BT in _batches(windows.input_ids, rows):
         # The last token is scored and predicts nothing that is.
         logits_BTV = model.logits(batch_BT[:, :-1])
-        total += negative_log_likelihood(
-            logits_BTV.reshape(-1, model.vocab_size), batch_BT[:, 1:].reshape(-1)
-        )
+        parts = list(_nats(logits_BTV.reshape(-1, model.vocab_size), batch_BT[:, 1:].reshape(-1)))
+        total += math.fsum(float(part_n.sum()) for part_n in parts)
+        nats_T[1:] += np.concatenate(parts).reshape(len(batch_BT), -1).sum(axis=0)
         if progress is not None:
             progress(done, len(windows.input_ids))
-    return _summarise(total, windows)
+    means_T = nats_T / len(windows.input_ids)
+    starts = [start for start in STARTS if start < tokens]
+    by_position = {
+        start: exponential(float(means_T[start:end].mean())) for start, end in pairwise([*starts, tokens])
+    }
+    return replace(_summarise(total, windows), by_position=by_position)
 
 
 def response_perplexity(
@@ -133,16 +143,19 @@ def negative_log_likelihood(logits_NV: Logits, targets_N: Tokens) -> float:
     Raises:
         StageError: a logit is not finite.
     """
+    return math.fsum(float(part_n.sum()) for part_n in _nats(logits_NV, targets_N))
+
+
+def _nats(logits_NV: Logits, targets_N: Tokens) -> Iterator[NDArray[np.float64]]:
+    """Yield the negative log-probabilities of a part of the rows after the other; see above."""
     check_finite(logits_NV)
     rows = max(1, WIDENED_BYTES // (8 * logits_NV.shape[1]))
-    parts = []
     for start in range(0, len(logits_NV), rows):
         wide_nV: NDArray[np.float64] = logits_NV[start : start + rows].astype(np.float64)
         wide_nV -= wide_nV.max(axis=1, keepdims=True)
         target_n = np.take_along_axis(wide_nV, targets_N[start : start + rows, None], axis=1)[:, 0]
         np.exp(wide_nV, out=wide_nV)
-        parts.append(float((np.log(wide_nV.sum(axis=1)) - target_n).sum()))
-    return math.fsum(parts)
+        yield np.log(wide_nV.sum(axis=1)) - target_n
 
 
 def exponential(nats: float) -> float:

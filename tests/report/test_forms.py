@@ -68,6 +68,18 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     assert not [line for line in text.splitlines() if line.startswith("~")]
 
 
+def test_perplexity_by_position_is_a_table_where_it_was_measured() -> None:
+    parts = {"perplexity_from_1": 30.0, "perplexity_from_64": 12.5}
+    whole = run(stage(), stage(1, "prune"))
+    first = whole.stages[0]
+    measured = replace(first.metrics, quality={**first.metrics.quality, **parts})
+    shown = replace(whole, stages=(replace(first, metrics=measured), *whole.stages[1:]))
+    assert "| baseline | 30.000 | 12.500 |" in markdown(shown)
+    assert "| stage | 1 to 63 | 64 to" in markdown(shown)
+    assert "<td>12.500</td>" in html(shown)
+    assert "by position" not in markdown(whole) + html(whole)
+
+
 def test_markdown_shows_gates() -> None:
     text = markdown(replace(RUN, gates=(GateResult("max_bytes", 1.0, 2.0, False),)))
     assert r"| max\_bytes | 1 | 2 | MISSED |" in text

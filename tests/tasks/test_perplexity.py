@@ -40,6 +40,19 @@ def test_a_bigram_model_scores_its_closed_form() -> None:
     assert result.bits_per_byte == pytest.approx(expected / math.log(2) / 41, rel=1e-6)
 
 
+def test_positions_are_told_apart_by_where_they_stand_in_a_window() -> None:
+    windows = random_windows(count=3, tokens=200)
+    table = np.log(np.random.default_rng(0).dirichlet(np.ones(7), size=7))
+    ids = windows.input_ids
+    nats_NT = -table[ids[:, :-1], ids[:, 1:]]
+    model = BigramModel(table)
+    model.max_context = 200
+    found = perplexity(model, windows).by_position
+    for start, end in ((1, 64), (64, 128), (128, 200)):
+        assert found[start] == pytest.approx(math.exp(nats_NT[:, start - 1 : end - 1].mean()), rel=1e-6)
+    assert len(found) == 3
+
+
 def test_precision_does_not_fade_over_many_tokens() -> None:
     table = np.log(np.random.default_rng(0).dirichlet(np.ones(7), size=7)).astype(np.float32)
     windows = random_windows(count=400, tokens=60)
