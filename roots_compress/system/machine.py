@@ -23,6 +23,7 @@ LIBRARIES = (
     "tokenizers",
     "sentencepiece",
     "safetensors",
+    "jinja2",
     "accelerate",
     "torch-pruning",
     "optimum",

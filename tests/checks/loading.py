@@ -243,10 +243,10 @@ CHECKS = [
     ),
     Check(
         "a recipe's key is unknown",
-        "parse_recipe",
+        "parse_settings",
         lambda _: parse(sead=1),
         guard="dict(values)",
-        without="{key: values[key] for key in values if key in Recipe.model_fields}",
+        without="{key: values[key] for key in values if key in kind.model_fields}",
     ),
     Check(
         "a stage comes after quantization",

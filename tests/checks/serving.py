@@ -156,7 +156,7 @@ CHECKS = [
     ),
     Check(
         "a graph serves one batch size only",
-        "cached_tensors",
+        "decoder_graph.cached_tensors",
         fixed_batch,
         guard="if wrong: ...",
     ),

@@ -272,6 +272,8 @@ OPTION_FAULTS = [
     ("quantize {models}/good --int9", "--int9"),
     ("quantize {models}/good --block-size 512", "--block-size: is 512 tokens ... 128"),
     ("train {models}/good --layers 3", "--layers: would have no effect"),
+    ("tune {models}/good --field answer=a", "--field"),
+    ("sparsify {models}/good --blocks 0", "--blocks: must be at least 1, not 0"),
     ("generate {models}/good -p x --threads 99999", "--threads"),
     ("bench {models}/good --context 0", "--context"),
     (f"{DISTILL} --cache x", "--cache: needs --top-k"),

@@ -76,7 +76,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ),
         (
             f"{SEARCH}  choices:\n  - kind: train",
-            "r.yaml:7: search.choices[0].kind: 'train' is not one of distill, prune, quantize",
+            "r.yaml:7: search.choices[0].kind: 'train' is not one of tune, distill, prune",
         ),
         (
             f"{SEARCH}  choices: [{{kind: prune}}, {{kind: prune, ratio: 0.5}}]\ngates: {{max_bytes: 9}}",
@@ -120,7 +120,7 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
             "r.yaml:5: stages[0].calibration.zzz: unknown key; the keys here are windows, block_size",
         ),
         # Kinds of stages.
-        (f"{MINIMAL}  - kind: prun", "r.yaml:4: stages[0].kind: 'prun' is not one of train, distill, prune"),
+        (f"{MINIMAL}  - kind: prun", "r.yaml:4: stages[0].kind: 'prun' is not one of train, tune, distill"),
         (f"{MINIMAL}  - kind: prun", "(did you mean 'prune'?)"),
         (f"{MINIMAL}  - ratio: 0.5", "r.yaml:4: stages[0]: must have a 'kind'"),
         (f"{MINIMAL}  - prune", "r.yaml:4: stages[0]: must be a group of keys, not text 'prune'"),

@@ -47,9 +47,9 @@ projection.weight[:, gone] = 0
         FailingTest("test_dropped_layers_leave_the_others_renumbered_for_the_cache"),
         (
             Change(
-                "models.resizing",
-                "tuple(spec.layers[index] for index in kept)",
-                "spec.layers[: len(kept)]",
+                "ModelSpec.with_chosen",
+                "tuple(self.layers[index] for index in layers)",
+                "self.layers[: len(layers)]",
             ),
         ),
     ),
@@ -61,8 +61,8 @@ projection.weight[:, gone] = 0
         (
             Change(
                 "models.resizing",
-                "half.block.layer_idx = index",
-                "half.block.layer_idx = max(half.block.layer_idx, index)",
+                "half.block.layer_idx = number",
+                "half.block.layer_idx = max(half.block.layer_idx, number)",
             ),
         ),
     ),

@@ -100,7 +100,7 @@ context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec
         "norm-epsilon",
         "the model computes something else",
         "An imported model keeps the usual epsilon of its norms, not its own.",
-        FailingTest("test_logits_equal_transformers"),
+        FailingTest("test_families.test_logits_equal_transformers"),
         (Change("make_norm", "nn.RMSNorm(width, eps=...)", "nn.RMSNorm(width, eps=1e-5)"),),
     ),
     Bug(
@@ -110,7 +110,7 @@ context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec
         FailingTest("test_top_m_equals_brute_force"),
         (
             Change(
-                "_repeat_heads",
+                "repeat_heads",
                 "tensor_BGSD.repeat_interleave(...)",
                 "tensor_BGSD.repeat(1, heads // tensor_BGSD.shape[1], 1, 1)",
             ),

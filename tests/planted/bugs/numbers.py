@@ -17,7 +17,7 @@ BUGS = (
         "a mask overflows float16",
         "A padding query that sees no key of its block gets minus infinity everywhere.",
         FailingTest("test_float16_batch_with_a_fully_padded_row_is_finite"),
-        (Change("models.attention", "torch.finfo(scores_BHtN.dtype).min", "-torch.inf"),),
+        (Change("block_attention._attend", "torch.finfo(query_BHtD.dtype).min", "-torch.inf"),),
     ),
     Bug(
         "late-scale",
