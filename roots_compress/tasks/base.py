@@ -51,6 +51,9 @@ class ParityShape:
     """Tokens of the shortest row."""
     decoded: int = 0
     """Tokens at the end that a task with a cache feeds one at a time."""
+    chosen: bool = False
+    """Whether it is there for blocks of keys that scores choose: of two scores that are nearly equal,
+    rounding may prefer either."""
 
 
 @dataclass(frozen=True)
