@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isqrt
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -75,12 +76,19 @@ class ArchitectureConfig(Settings):
     """Dense or sparse attention."""
 
     @model_validator(mode="after")
-    def _heads_must_divide(self) -> Self:
+    def _must_fit_together(self) -> Self:
         if self.num_attention_heads % self.num_key_value_heads:
             fault = (
                 f"({self.num_key_value_heads}) must divide num_attention_heads ({self.num_attention_heads})"
             )
             raise faults_at([((), f"num_key_value_heads {fault}")])
+        sparse, positions = self.attention, self.max_position_embeddings
+        size = sparse.block_size or isqrt(positions)
+        if sparse.kind == "block" and sparse.num_blocks > (there := -(-positions // size)):
+            fault = (
+                f"is {sparse.num_blocks}; a context of {positions} tokens has {there} blocks of {size} keys"
+            )
+            raise faults_at([(("attention", "num_blocks"), fault)])
         if self.position == "rotary" and self.head_dim % 2:
             raise faults_at([((), f"head_dim ({self.head_dim}) must be even for rotary positions")])
         return self

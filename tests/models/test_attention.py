@@ -199,6 +199,26 @@ def test_working_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(chunked, whole, atol=1e-6, rtol=0)
 
 
+def test_gradients_are_those_of_attention_under_a_mask_of_the_chosen_blocks() -> None:
+    valid, _window, segments = LAYOUTS["left padding"]
+    query, key, value = (each.requires_grad_() for each in random_heads(2, 4, 2, 19, 19))
+    sight = Visibility(19, torch.tensor(valid))
+    blocks = Blocks.of(sight, positions_of(valid, segments), 3)
+    means = block_attention_module._mean_keys(key, blocks).repeat_interleave(2, dim=1)
+    chosen_BHTK = block_attention_module._chosen(query, means, blocks, slice(0, 19), 3)
+    member_BCS = torch.zeros(2, blocks.slots_BCP.shape[1], 19)
+    member_BCS = member_BCS.scatter_add(2, blocks.slots_BCP, blocks.filled_BCP.float())
+    picked_BHTS = member_BCS[torch.arange(2)[:, None, None, None], chosen_BHTK].amax(dim=3) > 0
+    seen_BHTS = (picked_BHTS & sight.mask()) | torch.eye(19, dtype=torch.bool)
+    outputs = (
+        block_attention(query, key, value, sight, blocks, SCALE, 3),
+        dense_attention(query, key, value, seen_BHTS, SCALE),
+    )
+    losses = (each.transpose(1, 2)[torch.tensor(valid)].square().sum() for each in outputs)
+    ours, masked = (torch.autograd.grad(loss, (query, key, value)) for loss in losses)
+    torch.testing.assert_close(ours, masked, atol=1e-4, rtol=1e-4)
+
+
 def test_block_attention_never_holds_a_square_tensor() -> None:
     """Its largest tensor grows as tokens times square root: here far below tokens squared."""
     tokens, block_size = 1024, 32
