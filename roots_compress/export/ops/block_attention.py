@@ -136,15 +136,13 @@ def _step(
     heads: Heads,
 ) -> ir.Value:
     """Return what single tokens read, `BTHD`, T being 1."""
-    size = builder.integer(blocks.size)
     rows_BHTKP = builder.op("Gather", caches.rows, picks.block_BHTK)
-    first_BHTK1 = builder.op("Unsqueeze", builder.op("Mul", picks.number_BHTK, size), builder.integers(4))
-    position, slot = (
-        builder.op("Unsqueeze", each, builder.integers(1, 3, 4))
-        for each in (blocks.slots.position_BT, blocks.slots.slot_BT)
-    )
-    slots = builder.op("Mod", rows_BHTKP, blocks.slots.capacity)
-    seen = seen_keys(builder, blocks, first_BHTK1, slots, position, slot)
+    number_BHTK1 = builder.op("Unsqueeze", picks.number_BHTK, builder.integers(4))
+
+    def place(each_BT: ir.Value) -> ir.Value:
+        return builder.op("Unsqueeze", each_BT, builder.integers(1, 3, 4))
+
+    seen = seen_keys(builder, blocks, number_BHTK1, rows_BHTKP, place)
     kept = builder.op("Not", builder.op("Unsqueeze", picks.lost_BHTK, builder.integers(4)))
     seen = builder.op("And", seen, kept)
     joined = builder.integers(0, 0, -1, heads.width)

@@ -8,6 +8,7 @@ block, K blocks chosen, N = B * H * T * K pairs, J tiles, M pairs in a tile, y r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -42,16 +43,26 @@ class Caches(NamedTuple):
 def seen_keys(
     builder: GraphBuilder,
     blocks: Blocks,
-    first_position: ir.Value,
-    slots: ir.Value,
-    query_position: ir.Value,
-    query_slot: ir.Value,
+    number: ir.Value,
+    rows: ir.Value,
+    place: Callable[[ir.Value], ir.Value],
 ) -> ir.Value:
-    """Return which of a block's keys a query sees: those up to its own position, inside its window."""
-    seen = builder.op("LessOrEqual", builder.op("Add", first_position, blocks.offset_P), query_position)
+    """Return which of a block's keys a query sees: those up to its own position, inside its window.
+
+    Args:
+        builder: of the graph.
+        blocks: of the keys.
+        number: of each block in its row; the last axis is for its keys.
+        rows: where the keys lie in the caches.
+        place: gives each query its own of what is known of the tokens, `BT`, laid out as the keys are.
+    """
+    first = builder.op("Mul", number, builder.integer(blocks.size))
+    position = builder.op("Add", first, blocks.offset_P)
+    seen = builder.op("LessOrEqual", position, place(blocks.slots.position_BT))
     if blocks.window is None:
         return seen
-    age = builder.op("Sub", query_slot, slots)
+    slot = builder.op("Mod", rows, blocks.slots.capacity)
+    age = builder.op("Sub", place(blocks.slots.slot_BT), slot)
     return builder.op("And", seen, builder.op("Less", age, builder.integer(blocks.window)))
 
 
@@ -113,6 +124,16 @@ def _tiles(builder: GraphBuilder, blocks: Blocks, picks: Picks, caches: Caches) 
     return Tiles(builder.op("Gather", block_N, first_J), pair_JM, of_pair_N, masked_1)
 
 
+class Parts(NamedTuple):
+    """What the pairs of some tiles give; j are these tiles."""
+
+    best_jM: ir.Value
+    """The largest score."""
+    largest_jM: ir.Value
+    """The largest weight, which is that score's: one over the sum of a pair's exponentials."""
+    read_jMD: ir.Value
+
+
 def prompt(
     builder: GraphBuilder,
     blocks: Blocks,
@@ -122,31 +143,32 @@ def prompt(
     heads: Heads,
 ) -> ir.Value:
     """Return what the tokens of prompts read, `BTHD`."""
-    last = builder.integers(-1)
+    last, begin, far = builder.integers(-1), builder.integers(0), builder.integers(FAR)
     tiles = _tiles(builder, blocks, picks, caches)
     chosen_1 = builder.op("Shape", picks.block_BHTK, start=3)
     query_JM = builder.op("Div", tiles.pair_JM, chosen_1)
-    rows_JP = builder.op("Gather", caches.rows, tiles.block_J)
-    query_yD = builder.op("Reshape", query_BHTD, builder.integers(-1, heads.width))
-    query_JMD = builder.op("Gather", query_yD, query_JM)
-    keys_JDP = builder.op("Transpose", builder.op("Gather", caches.keys, rows_JP), perm=[0, 2, 1])
-    scores_JMP = builder.op("MatMul", query_JMD, keys_JDP)
-    scores_JMP = _masked(builder, blocks, query_BHTD, tiles, query_JM, rows_JP, heads, scores_JMP)
-    weights_JMP = builder.op("Softmax", scores_JMP, axis=-1)
-    read_JMD = builder.op("MatMul", weights_JMP, builder.op("Gather", caches.values, rows_JP))
+    ranges = [(tiles.masked_1, far, True)]
+    if blocks.window is None:
+        ranges.insert(0, (begin, tiles.masked_1, False))
+    parts = []
+    for first_1, end_1, masked in ranges:
+        query_jM, block_j = (builder.op("Slice", each, first_1, end_1) for each in (query_JM, tiles.block_J))
+        seen_jMP = None
+        if masked:
+            seen_jMP = _seen_in_tiles(builder, blocks, query_BHTD, query_jM, block_j, caches, heads)
+        parts.append(_read(builder, query_BHTD, query_jM, block_j, caches, heads, seen_jMP))
+    best_JM, largest_JM, read_JMD = (
+        each[0] if len(each) == 1 else builder.op("Concat", *each, axis=0)
+        for each in zip(*parts, strict=True)
+    )
 
-    # The largest weight is that of the largest score: one over the sum of a pair's exponentials.
     best_BHTK, largest_BHTK = (
         builder.op(
             "Reshape",
-            builder.op(
-                "Gather",
-                builder.op("Reshape", builder.op("ReduceMax", each, builder.integers(2)), last),
-                tiles.place_N,
-            ),
+            builder.op("Gather", builder.op("Reshape", each, last), tiles.place_N),
             builder.op("Shape", picks.block_BHTK),
         )
-        for each in (scores_JMP, weights_JMP)
+        for each in (best_JM, largest_JM)
     )
     best_BHTK = builder.op("Where", picks.lost_BHTK, lowest(builder), best_BHTK)
     most_BHT1 = builder.op("ReduceMax", best_BHTK, last, keepdims=1)
@@ -164,22 +186,41 @@ def prompt(
     return builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3])
 
 
-def _masked(
+def _read(
+    builder: GraphBuilder,
+    query_BHTD: ir.Value,
+    query_jM: ir.Value,
+    block_j: ir.Value,
+    caches: Caches,
+    heads: Heads,
+    seen_jMP: ir.Value | None,
+) -> Parts:
+    """Return what queries read of a block each; all of its keys without a mask."""
+    rows_jP = builder.op("Gather", caches.rows, block_j)
+    query_yD = builder.op("Reshape", query_BHTD, builder.integers(-1, heads.width))
+    query_jMD = builder.op("Gather", query_yD, query_jM)
+    keys_jDP = builder.op("Transpose", builder.op("Gather", caches.keys, rows_jP), perm=[0, 2, 1])
+    scores_jMP = builder.op("MatMul", query_jMD, keys_jDP)
+    if seen_jMP is not None:
+        scores_jMP = builder.op("Where", seen_jMP, scores_jMP, lowest(builder))
+    weights_jMP = builder.op("Softmax", scores_jMP, axis=-1)
+    read_jMD = builder.op("MatMul", weights_jMP, builder.op("Gather", caches.values, rows_jP))
+    best_jM, largest_jM = (
+        builder.op("ReduceMax", each, builder.integers(2), keepdims=0) for each in (scores_jMP, weights_jMP)
+    )
+    return Parts(best_jM, largest_jM, read_jMD)
+
+
+def _seen_in_tiles(
     builder: GraphBuilder,
     blocks: Blocks,
     query_BHTD: ir.Value,
-    tiles: Tiles,
-    query_JM: ir.Value,
-    rows_JP: ir.Value,
+    query_jM: ir.Value,
+    block_j: ir.Value,
+    caches: Caches,
     heads: Heads,
-    scores_JMP: ir.Value,
 ) -> ir.Value:
-    """Return the scores, the lowest number where a query does not see a key; j are the tiles with a mask."""
-    far = builder.integers(FAR)
-    query_jM, rows_jP, block_j, scores_jMP = (
-        builder.op("Slice", each, tiles.masked_1, far)
-        for each in (query_JM, rows_JP, tiles.block_J, scores_JMP)
-    )
+    """Return which keys the queries of tiles see, `jMP`."""
     tokens_1 = builder.op("Shape", query_BHTD, start=2, end=3)
     per_row_1 = builder.op("Mul", tokens_1, builder.integers(heads.query))
     token_jM = builder.op(
@@ -187,31 +228,14 @@ def _masked(
         builder.op("Mul", builder.op("Div", query_jM, per_row_1), tokens_1),
         builder.op("Mod", query_jM, tokens_1),
     )
-    position_jM1, slot_jM1 = (
-        builder.op(
-            "Unsqueeze",
-            builder.op("Gather", builder.op("Reshape", each, builder.integers(-1)), token_jM),
-            builder.integers(2),
-        )
-        for each in (blocks.slots.position_BT, blocks.slots.slot_BT)
-    )
-    number_j = builder.op("Mod", block_j, blocks.count)
-    first_j11 = builder.op(
-        "Unsqueeze", builder.op("Mul", number_j, builder.integer(blocks.size)), builder.integers(1, 2)
-    )
-    slots_j1P = builder.op(
-        "Unsqueeze", builder.op("Mod", rows_jP, blocks.slots.capacity), builder.integers(1)
-    )
-    seen_jMP = seen_keys(builder, blocks, first_j11, slots_j1P, position_jM1, slot_jM1)
-    scores_jMP = builder.op("Where", seen_jMP, scores_jMP, lowest(builder))
-    if blocks.window is not None:
-        return scores_jMP
-    first = builder.op("Squeeze", tiles.masked_1)
-    end = builder.op("Squeeze", builder.op("Shape", query_JM, end=1))
-    place_j = builder.op("Range", first, end, builder.integer(1))
-    return builder.op(
-        "ScatterND", scores_JMP, builder.op("Unsqueeze", place_j, builder.integers(1)), scores_jMP
-    )
+
+    def place(each_BT: ir.Value) -> ir.Value:
+        flat = builder.op("Reshape", each_BT, builder.integers(-1))
+        return builder.op("Unsqueeze", builder.op("Gather", flat, token_jM), builder.integers(2))
+
+    number_j11 = builder.op("Unsqueeze", builder.op("Mod", block_j, blocks.count), builder.integers(1, 2))
+    rows_j1P = builder.op("Unsqueeze", builder.op("Gather", caches.rows, block_j), builder.integers(1))
+    return seen_keys(builder, blocks, number_j11, rows_j1P, place)
 
 
 def lowest(builder: GraphBuilder) -> ir.Value:
