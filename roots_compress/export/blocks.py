@@ -102,19 +102,17 @@ class Blocks:
 
     def _slot_of(self, position_N: ir.Value, length: ir.Value) -> ir.Value:
         """Return the slot of each position in each row, `BN`."""
-        builder, slots = self.builder, self.slots
-        if slots.last_B1 is not None:
-            return builder.op("Min", position_N, slots.last_B1)
-        assert slots.valid_BS is not None
-        assert slots.key_position_BS is not None
+        builder, known = self.builder, self.slots
+        if known.last_B1 is not None:
+            return builder.op("Min", position_N, known.last_B1)
+        assert known.valid_BS is not None
+        assert known.key_position_BS is not None
         # Padding is written to a spare place at the end, which is cut off again.
         length_1 = builder.op("Reshape", length, builder.integers(1))
-        place_BS = builder.op("Where", slots.valid_BS, slots.key_position_BS, length)
+        place_BS = builder.op("Where", known.valid_BS, known.key_position_BS, length)
         shape_BS = builder.op("Shape", place_BS)
-        slot_S = builder.op(
-            "Range", builder.integer(0), builder.op("Squeeze", builder.op("Shape", place_BS, start=1)),
-            builder.integer(1),
-        )  # fmt: skip
+        slots = builder.op("Squeeze", builder.op("Shape", place_BS, start=1))
+        slot_S = builder.op("Range", builder.integer(0), slots, builder.integer(1))
         slot_BS = builder.op("Expand", slot_S, shape_BS)
         batch_1 = builder.op("Shape", place_BS, end=1)
         wide_2 = builder.op("Concat", batch_1, builder.op("Add", length_1, builder.integers(1)), axis=0)

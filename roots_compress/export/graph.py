@@ -35,9 +35,9 @@ from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import LOGITS_TO_KEEP, PREFILL_PIECE, PRESENT_MEANS, SHARED_CACHE
 
-# With more queries at a time, more of them share the copy of a block; more than these gain nothing, and
-# layers of dense attention beside hold the scores of a piece.
-BLOCK_SPARSE_PIECE = 512
+# Tokens of a prompt that are read at a time where all layers are block-sparse, and where some are: more of
+# them share the copy of a block. Dense layers hold the scores of a piece with all that came before it.
+SPARSE_PIECE, MIXED_PIECE = 512, 256
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 
 
@@ -128,8 +128,11 @@ def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
         builder.output(PRESENT_MEANS + name, means_BGCD, builder.dtype, shape)
     if shared.compact is None:
         return {}
-    piece = {PREFILL_PIECE: str(BLOCK_SPARSE_PIECE)} if shared.block_means else {}
-    return {SHARED_CACHE: "1", **piece}
+    found = {SHARED_CACHE: "1"}
+    if shared.block_means:
+        piece = SPARSE_PIECE if len(shared.block_means) == len(attentions) else MIXED_PIECE
+        found[PREFILL_PIECE] = str(piece)
+    return found
 
 
 def _past(builder: GraphBuilder, names: Names, index: int, op: Attention, cached: ir.DataType) -> KeyValue:
