@@ -65,6 +65,11 @@ class Blocks:
     in_order: bool
     """Whether each key stands in the slot of its position, in every row."""
 
+    @property
+    def count(self) -> int:
+        """C."""
+        return self.slots_BCP.shape[1]
+
     @classmethod
     def of(cls, visibility: Visibility, positions_BS: Tensor, block_size: int) -> Blocks:
         """Cut at every multiple of `block_size`.

@@ -129,10 +129,11 @@ class AttentionBlock(Block):
         spec, scale = self.spec, self.spec.factor
         if isinstance(spec.sparse, BlockSparse):
             blocks = view.blocks(spec.sparse.size)
-            return block_attention(
-                query_BHTD, key_BGSD, value_BGSD, view.visibility, blocks, scale, spec.sparse.blocks
-            )
-        if spec.sparse is not None:
+            if blocks.count > spec.sparse.blocks:
+                return block_attention(
+                    query_BHTD, key_BGSD, value_BGSD, view.visibility, blocks, scale, spec.sparse.blocks
+                )
+        elif spec.sparse is not None:
             return attention.top_m_attention(
                 query_BHTD, key_BGSD, value_BGSD, view.mask(), scale, spec.sparse.keys
             )
