@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError, StageError
 from roots_compress.system.background import end_at_second_signal, left_behind
+from roots_compress.system.launched import Launched, launched
 from roots_compress.system.memory import memory_errors
 from roots_compress.system.threads import bound_libraries
 from roots_compress.training.interrupts import ENDINGS
@@ -121,12 +124,27 @@ def main() -> None:
             signal.signal(number, _interrupt)
     bound_libraries()
     end_at_second_signal(ENDINGS)
+    here = launched()
     try:
-        run_on_streams(app)
+        run_on_streams(app if here is None else partial(_one_of_several, here))
     except SystemExit as ending:
         if left_behind():
             os._exit(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
         raise
+
+
+def _one_of_several(here: Launched) -> None:
+    """Run the verb in process 0 of those that a launcher started; the others serve it until it ends."""
+    from roots_compress.training.parallel.launch import end_followers, follow
+
+    if here.rank:
+        with suppress(Interrupted):  # process 0 tells
+            follow()
+        return
+    try:
+        app()
+    finally:
+        end_followers()
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

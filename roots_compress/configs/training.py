@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -23,8 +24,10 @@ class TrainingConfig(Settings):
 
     recipe_only: ClassVar[str] = (
         "accumulation final_learning_rate_ratio warmup_ratio weight_decay beta2 max_grad_norm precision "
-        "checkpoint_every"
+        "checkpoint_every strategy activation_checkpointing"
     )
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"processes", "strategy", "activation_checkpointing"})
+    """Settings that say how the work is done, and not what comes of it: a training goes on with others."""
     steps: PositiveInt = 300
     """Optimizer steps."""
     batch_size: PositiveInt = 4
@@ -49,6 +52,47 @@ class TrainingConfig(Settings):
     """Autocast precision; weights stay float32. `auto`: bf16 where the GPU or CPU has matrix units for it."""
     checkpoint_every: PositiveInt = 100
     """Steps between resumable checkpoints of the training state."""
+    processes: PositiveInt | None = None
+    """Processes that train together, each with its part of every step's windows. Without it, those that
+    torchrun started; one, where it started none."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """What each of several processes holds. `ddp`: all weights; `fsdp`: a part of weights, gradients,
+    optimizer state and teacher."""
+    activation_checkpointing: bool = False
+    """Keep only the input of each layer for the backward pass, and compute the rest again: less memory, a
+    third more time."""
+
+    def sharing_fault(self, processes: int) -> str:
+        """Return why so many processes cannot share a step evenly, and what could."""
+        windows = self.batch_size * self.accumulation
+        fitting = [
+            n
+            for n in range(1, windows + 1)
+            if parts_of_micro_batch(n, self.batch_size, self.accumulation) is not None
+        ]
+        below = max(n for n in fitting if n < processes)
+        above = min((n for n in fitting if n > processes), default=None)
+        near = f"{below}" if above is None else f"{below} or {above}"
+        cut = processes // gcd(processes, self.accumulation)
+        batch = -(-self.batch_size // cut) * cut
+        return (
+            f"{processes} processes cannot share the {windows} windows of a step (batch_size "
+            f"{self.batch_size} x accumulation {self.accumulation}) evenly; use {near} processes, or a "
+            f"batch_size of {batch}"
+        )
+
+    @model_validator(mode="after")
+    def _must_share_evenly(self) -> Self:
+        processes = self.processes or 1
+        if parts_of_micro_batch(processes, self.batch_size, self.accumulation) is None:
+            raise faults_at([(("processes",), self.sharing_fault(processes))])
+        return self
+
+
+def parts_of_micro_batch(processes: int, batch_size: int, accumulation: int) -> int | None:
+    """Return into how many parts processes must cut each micro-batch to share a step; None: unevenly only."""
+    parts = processes // gcd(processes, accumulation)
+    return None if batch_size % parts else parts
 
 
 Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]

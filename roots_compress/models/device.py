@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from roots_compress.errors import InputError, Key, recipe_key
+from roots_compress.errors import InputError, recipe_key
 
 Precision = Literal["no", "bf16", "fp16"]
-"""Autocast precision under the names accelerate uses; `no` computes in float32."""
+"""Autocast precision; `no` computes in float32."""
 
 
 def resolve_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
@@ -32,19 +32,9 @@ def resolve_device(setting: Literal["auto", "cpu", "cuda"]) -> str:
 
 
 def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: str) -> Precision:
-    """Return the autocast precision for a device; weights and optimizer state stay float32 in each.
-
-    Raises:
-        InputError: fp16 is asked for on a CPU, where there is no gradient scaling.
-    """
+    """Return the autocast precision for a device; weights and optimizer state stay float32 in each."""
     if setting == "auto":
         return "bf16" if multiplies_bf16(device) else "no"
-    if setting == "fp16" and device == "cpu":
-        raise InputError(
-            "fp16 training needs a GPU: its gradients are scaled there, and on a CPU they would vanish",
-            where=Key("precision"),
-            remedy="Use the precision auto, bf16 or fp32.",
-        )
     return "no" if setting == "fp32" else setting
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block, Context, Half, make_norm
@@ -27,6 +29,8 @@ class RootsLayer(nn.Module):
 
     def __init__(self, config: Any, index: int) -> None:
         super().__init__()
+        self.recomputed = False
+        """Whether its inner values are computed again for the backward pass instead of being kept."""
         sublayers = config.spec.layers[index]
         self.names = [sublayer.name for sublayer in sublayers]
         for sublayer in sublayers:
@@ -52,6 +56,14 @@ class RootsLayer(nn.Module):
 
     def forward(self, hidden_BTW: Tensor, context: Context) -> Tensor:
         """Return the residual stream after this layer, `BTW`."""
+        if self.recomputed and torch.is_grad_enabled():
+            recomputed_BTW: Tensor = checkpoint(
+                self._run, hidden_BTW, context, use_reentrant=False, preserve_rng_state=False
+            )
+            return recomputed_BTW
+        return self._run(hidden_BTW, context)
+
+    def _run(self, hidden_BTW: Tensor, context: Context) -> Tensor:
         for half in self.halves:
             hidden_BTW = half.add(hidden_BTW, half.contribution(hidden_BTW, context))
         return hidden_BTW

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from roots_compress.checkpoints.fingerprint import source_sha256
-from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig, losses_of
+from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig, losses_of, training_of
 from roots_compress.errors import Location
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.results import Json, StageKind
@@ -33,7 +33,8 @@ class Step:
     def settings(self) -> dict[str, Json]:
         """The settings that the result depends on, as a stage key holds them.
 
-        They are neither the label nor the folder in which a teacher's cache is kept.
+        They are neither the label, nor the folder in which a teacher's cache is kept, nor how the work is
+        divided among processes.
         """
         if self.config is None:
             return {"kind": "import"}
@@ -43,6 +44,12 @@ class Step:
             for key in keys:
                 group = group[str(key)]
             del group["cache"]
+        for keys, training in training_of(self.config):
+            group = settings
+            for key in keys:
+                group = group[str(key)]
+            for name in training.unkeyed:
+                del group[name]
         return settings
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -74,7 +75,11 @@ class BatchOrder:
         tensors = _tensors(self._windows.in_epochs(rows, [0] * len(rows)), device)
         return Batch(**tensors, rows=tuple(rows), first=0)
 
-    @property
+    def scored(self, first: int, count: int) -> int:
+        """Return how many positions are scored in the windows that `take` returns."""
+        return int(self.scored_counts[[self._row(number) for number in range(first, first + count)]].sum())
+
+    @cached_property
     def scored_counts(self) -> NDArray[np.int64]:
         """How many positions of each window are scored, in every epoch."""
         counts: NDArray[np.int64] = (self._windows.targets != IGNORED_LABEL).sum(axis=1)

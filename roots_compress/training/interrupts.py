@@ -13,17 +13,19 @@ ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[list[int]]:
     """Hold the first of `ENDINGS` back until the block is done, then deliver it; a second one ends at once.
+
+    Yields a list that a signal is put into when it comes.
 
     A `KeyboardInterrupt` half way through an optimizer step would leave some weights updated and others not.
     Python runs its signal handlers in the main thread, so elsewhere there is nothing to hold back. Nor is
     there where a signal has no handler of Python's: it is ignored, or was the first, and another shall kill.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
 
     def hold(number: int, _frame: FrameType | None) -> None:
         if held:
@@ -35,7 +37,7 @@ def uninterrupted() -> Iterator[None]:
         number: signal.signal(number, hold) for number in ENDINGS if callable(signal.getsignal(number))
     }
     try:
-        yield
+        yield held
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

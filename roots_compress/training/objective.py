@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.results import Json
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import log_probs_at
 from roots_compress.training.distillation.head import head_loss
@@ -32,6 +33,13 @@ class Objective(nn.Module):
     of scored positions, which makes accumulated gradients those of one large batch. Whatever is random must
     follow from the batch's place in training (`Batch.first`): an interrupted training goes on exactly.
     """
+
+    whole_micro_batches: bool = False
+    """Whether a micro-batch must not be cut between processes."""
+
+    def read_files(self) -> Json:
+        """Return what tells the files that are read while training from others: processes compare it."""
+        return None
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the loss of a batch, differentiable in the model's parameters."""

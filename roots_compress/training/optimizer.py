@@ -10,11 +10,9 @@ from roots_compress.configs.training import TrainingConfig
 BETA1 = 0.9
 
 
-def trainable(model: nn.Module, objective: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters to train by name, the model's first; tied ones appear once."""
-    named = {f"model.{name}": p for name, p in model.named_parameters()}
-    named.update({f"objective.{name}": p for name, p in objective.named_parameters()})
-    return {name: p for name, p in named.items() if p.requires_grad}
+def trainable(step: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a training step to train by name, the model's first; tied ones appear once."""
+    return {name: p for name, p in step.named_parameters() if p.requires_grad}
 
 
 def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:

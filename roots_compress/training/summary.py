@@ -23,6 +23,10 @@ class FitSummary:
     """The objective at the end, averaged over about the last 20 steps."""
     parts: dict[str, float]
     """The objective's unweighted terms, averaged alike."""
+    loss_scale: dict[str, Json] | None = None
+    """In half precision: the loss scale at the end, and the steps left out because gradients overflowed."""
+    processes: dict[str, Json] | None = None
+    """Of several processes: how many, by which strategy, and the bytes that each held."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -38,6 +42,8 @@ class FitSummary:
             "tokens_per_second": round(self.tokens_per_second, 1),
             "loss": self.loss,
             "losses": dict(self.parts),
+            **({} if self.loss_scale is None else self.loss_scale),
+            **({} if self.processes is None else {"processes": self.processes}),
         }
 
 
@@ -48,6 +54,8 @@ class Tally:
     tokens: int = 0
     seconds: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+    """Steps left out because gradients overflowed at the loss scale."""
 
     def add(self, losses: dict[str, float], *, step: int, tokens: int, seconds: float) -> None:
         """Count one step in; the first steps are averaged evenly, so that no start value lingers."""

@@ -24,6 +24,7 @@ from roots_compress.training.loop import fit
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from roots_compress.training.optimizer import make_optimizer, trainable
 from roots_compress.training.schedule import learning_rate
+from roots_compress.training.step import TrainingStep
 from roots_compress.training.summary import FitSummary
 from tests.tiny import tiny_layer, tiny_model
 from tests.training.text import windows
@@ -140,7 +141,7 @@ def test_the_schedule_rises_linearly_and_falls_to_its_floor() -> None:
 
 
 def test_only_matrices_decay() -> None:
-    parameters = trainable(tiny_model(attention_bias=True), CrossEntropy())
+    parameters = trainable(TrainingStep(tiny_model(attention_bias=True), CrossEntropy()))
     groups = make_optimizer(parameters, settings(weight_decay=0.3)).param_groups
     decayed = {id(p) for group in groups if group["weight_decay"] == 0.3 for p in group["params"]}
     assert decayed == {id(p) for p in parameters.values() if p.ndim == 2}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.results import Json
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import cosine_distance, divergence
 from roots_compress.training.distillation.head import head_loss
@@ -72,6 +73,7 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         self.config, self.seed, self.answers = config, seed, answers
+        self.whole_micro_batches = config.on_policy_ratio > 0
         self.teacher: RootsWithHead | None = None
         self.cache: TeacherCache | None = None
         self.maps = nn.ModuleList()
@@ -93,6 +95,10 @@ class Distillation(Objective):
         """Name the settings and the cache, which tell one distillation's saved state from another's."""
         settings = self.config.model_dump(mode="json", exclude={"cache"})
         return f"{settings}, seed={self.seed}, cache={self.cache and self.cache.sha256}"
+
+    def read_files(self) -> Json:
+        """Return the hashes of the teacher's cache as this process finds it."""
+        return None if self.cache is None else self.cache.found()
 
     def train(self, mode: bool = True) -> Distillation:
         """Change the mode of the maps; the teacher stays in eval mode."""

@@ -114,6 +114,15 @@ class TeacherCache:
         """Return the parts that are absent or damaged; every file is read and hashed for it."""
         return [part for part in self.parts if not self._holds(part)]
 
+    def found(self) -> dict[str, Json]:
+        """Return the hash of each part's file as it is now; None of one that is not there."""
+        paths = {part.name: self.folder / part.name for part in self.parts}
+        return {name: file_sha256(path) if path.is_file() else None for name, path in paths.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but open files, which another process opens for itself."""
+        return {**vars(self), "_open": {}}
+
     def missing_bytes(self) -> int:
         """Return how much is still to be written, headers aside."""
         return sum(self._positions(part) for part in self.missing()) * self.position_bytes

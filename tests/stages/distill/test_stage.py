@@ -22,7 +22,7 @@ from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.distill.stage import distill
 from roots_compress.training.distillation import teacher_text
 from roots_compress.training.distillation.teacher_cache import TeacherCache
-from roots_compress.training.loop import _TrainingRun
+from roots_compress.training.running import TrainingRun
 from tests.tiny import TEXT as SENTENCES
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokenizer
 
@@ -224,15 +224,15 @@ def test_a_training_on_the_teachers_text_goes_on_with_the_same_text(
     plain = run(tmp_path / "without", teacher(), without).checkpoint.model.state_dict()
     assert any(not torch.equal(expected[name], plain[name]) for name in expected)
 
-    advance, calls = _TrainingRun.advance, iter(range(100))
+    advance, calls = TrainingRun.advance, iter(range(100))
 
-    def stop(training: _TrainingRun) -> None:
+    def stop(training: TrainingRun) -> None:
         if next(calls) == 3:
             raise KeyboardInterrupt
         advance(training)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_TrainingRun, "advance", stop)
+        patch.setattr(TrainingRun, "advance", stop)
         with pytest.raises(KeyboardInterrupt):
             run(broken, teacher(), config)
     with monkeypatch.context() as patch:

@@ -1,0 +1,1 @@
+"""Training by several processes: who they are, what each reads, and where the weights lie."""

@@ -1,0 +1,87 @@
+"""The processes that a training starts itself, on its own machine, by PyTorch's launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Self
+
+from roots_compress.training.interrupts import ENDINGS
+
+
+class Followers:
+    """Processes 1 and up of a team; within a `with` block they run.
+
+    Args:
+        size: of the team, this process counted.
+        port: of the store on this machine through which they hear of their work.
+    """
+
+    def __init__(self, size: int, port: int) -> None:
+        self._size, self._port = size, port
+
+    def __enter__(self) -> Self:
+        from torch.multiprocessing.spawn import start_processes
+
+        # A fresh interpreter: a forked copy of a process with threads may hang.
+        context = start_processes(
+            _follow, (self._size, self._port), self._size - 1, join=False, daemon=True, start_method="spawn"
+        )
+        assert context is not None
+        self._processes = context.processes
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            if kind is None:
+                process.join(timeout=LEAVING_SECONDS)
+            if process.is_alive():
+                process.kill()
+            process.join()
+
+    def ended(self) -> str | None:
+        """Return how a process ended that should not have; None where all are there."""
+        for rank, process in enumerate(self._processes, 1):
+            if process.exitcode is not None:
+                code = process.exitcode
+                how = (
+                    f"was killed by {signal.Signals(-code).name}"
+                    if code < 0
+                    else f"left with exit code {code}"
+                )
+                return f"process {rank} of {self._size} {how}"
+        return None
+
+
+LEAVING_SECONDS = 10.0
+"""How long a process that has nothing more to do may take to leave."""
+
+
+def _follow(index: int, size: int, port: int) -> None:
+    """Run as process `index + 1`."""
+    from torch._C._distributed_c10d import TCPStore
+
+    from roots_compress.training.parallel.launch import OWN, serve
+
+    _leave_signals_to(os.getppid())
+    sys.stdin = None
+    store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
+    serve(store, OWN, index + 1, size, index + 1, size)
+
+
+def _leave_signals_to(parent: int) -> None:
+    """Let signals that end a run be heard by the process that leads, unless it is gone.
+
+    A terminal sends Ctrl-C to all. In a step such a signal is held back, and all stop after it together.
+    """
+
+    def heard(_number: int, _frame: FrameType | None) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    for number in ENDINGS:
+        signal.signal(number, heard)

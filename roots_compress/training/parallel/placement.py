@@ -1,0 +1,185 @@
+"""Where weights, gradients and optimizer state lie: all in each process, or a part in each.
+
+Every method but `Placement` itself's constructor is called by all processes of a team at once, in the same
+order: the others send or get what the method needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from roots_compress.models.layer import RootsLayer
+from roots_compress.training.batches import Batch, BatchOrder
+from roots_compress.training.parallel.team import Team
+from roots_compress.training.step import TrainingStep, emptied
+
+
+class Placement:
+    """One process that holds everything.
+
+    Args:
+        step: with weights in process 0; elsewhere a twin of it on the meta device.
+        team: this process and the others.
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, step: TrainingStep, team: Team, device: str) -> None:
+        self.team, self.device = team, device
+        self.original = step
+        self.step = step.to(device) if team.leads else step.twin(device)
+        self.call: Callable[..., tuple[Tensor, dict[str, Tensor]]] = self.step
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Return the context of a backward pass after which another one of the same step follows."""
+        return nullcontext()
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Return a parameter, or a tensor of its optimizer state, as if one process held it."""
+        return tensor
+
+    def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
+        """Return what this process holds of a tensor that process 0 has.
+
+        Args:
+            whole: the tensor, in process 0.
+            like: one of the same shape as this process holds it.
+        """
+        assert whole is not None
+        return whole.to(self.device)
+
+    def held_bytes(self, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+        """Return the bytes that this process holds of weights to train, frozen ones and optimizer state."""
+        held = {"trained": 0, "frozen": 0, "optimizer": 0}
+        for parameter in self.step.parameters():
+            held["trained" if parameter.requires_grad else "frozen"] += local(parameter).nbytes
+        for state in optimizer.state.values():
+            held["optimizer"] += sum(local(value).nbytes for value in state.values())
+        return held
+
+    def finish(self) -> None:
+        """Bring trained weights home to the modules of process 0."""
+
+
+class Replicas(Placement):
+    """Each process holds everything, and gradients are averaged (DistributedDataParallel, Li et al. 2020)."""
+
+    def __init__(self, step: TrainingStep, team: Team, device: str, first: Batch) -> None:
+        super().__init__(step, team, device)
+        # A parameter that no process uses keeps no gradient, as it does in one process: the optimizer then
+        # leaves it as it is. To look for such in every step takes time, and torch warns where there is none.
+        unused = team.from_leader(team.leads and self._leaves_some_unused(first))
+        # Its constructor sends all weights of process 0 to the others.
+        self.wrapped = nn.parallel.DistributedDataParallel(self.step, find_unused_parameters=unused)
+        self.call = self.wrapped
+
+    def _leaves_some_unused(self, batch: Batch) -> bool:
+        """Whether the loss depends on some trained parameters not at all."""
+        if self.step.objective.whole_micro_batches:
+            return True  # batches are not all alike
+        trained = [parameter for parameter in self.step.parameters() if parameter.requires_grad]
+        total, _ = self.step(batch)
+        return None in torch.autograd.grad(total, trained, allow_unused=True)
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Return the context in which gradients stay in this process."""
+        context: AbstractContextManager[None] = self.wrapped.no_sync()
+        return context
+
+    def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
+        """Return the tensor."""
+        return sent(whole, like, self.device)
+
+
+class Shards(Placement):
+    """Each process holds a part of every parameter (fully_shard of PyTorch; ZeRO-3, Rajbhandari et al. 2020).
+
+    A layer's weights are gathered where it runs and given up after it; embeddings and heads, which losses
+    read, are kept for the length of a step.
+    """
+
+    def __init__(self, step: TrainingStep, team: Team, device: str) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        self.team, self.device = team, device
+        self.original, self.step = step, step.twin("meta")
+        self.mesh = init_device_mesh(device, (team.size,))
+        made: dict[int, Tensor] = {}
+        abstract = self.step.tensors()  # alive until all are made, so that their numbers stay their own
+        # One layer at a time, so that no process ever holds a model.
+        for module in [each for each in self.step.modules() if isinstance(each, RootsLayer)] + [self.step]:
+            _fill(module, device, made)
+            fully_shard(module, mesh=self.mesh)
+        del abstract
+        self.call = self.step
+        wholes = dict(step.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.step.named_parameters():
+                whole = wholes[name].detach() if team.leads else None
+                local(parameter).copy_(local(self.placed(whole, parameter)))
+        buffers = dict(step.named_buffers())
+        for name, buffer in self.step.named_buffers():
+            buffer.copy_(sent(buffers[name] if team.leads else None, buffer, device))
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Return the tensor, gathered from all processes."""
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+    def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
+        """Return this process's part, as a distributed tensor."""
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        if not isinstance(like, DTensor):
+            return sent(whole, like, self.device)
+        full = torch.empty(like.shape, dtype=like.dtype, device=self.device) if whole is None else whole
+        return distribute_tensor(full.to(self.device), self.mesh, like.placements)
+
+    def finish(self) -> None:
+        """Gather each parameter, and copy it into process 0's module."""
+        wholes = dict(self.original.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.step.named_parameters():
+                if not parameter.requires_grad:
+                    continue
+                whole = self.whole(parameter.detach())
+                if self.team.leads:
+                    wholes[name].copy_(whole)
+
+
+def placement(step: TrainingStep, team: Team, device: str, strategy: str, order: BatchOrder) -> Placement:
+    """Return where a team keeps a step's tensors."""
+    if team.size == 1:
+        return Placement(step, team, device)
+    if strategy == "fsdp":
+        return Shards(step, team, device)
+    return Replicas(step, team, device, order.at([0], device))
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process holds."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part.detach()
+
+
+def sent(whole: Tensor | None, like: Tensor, device: str) -> Tensor:
+    """Return a tensor of process 0 in every process."""
+    import torch.distributed as dist
+
+    tensor = emptied(like, device) if whole is None else whole.detach().to(device)
+    dist.broadcast(tensor, src=0)
+    return tensor
+
+
+def _fill(module: nn.Module, device: str, made: dict[int, Tensor]) -> None:
+    """Give storage to what is on the meta device in a module; tied parameters get one together."""
+    for each in module.modules():
+        holders: tuple[dict[str, Any], ...] = (each._parameters, each._buffers)
+        for holder in holders:
+            for name, tensor in holder.items():
+                if tensor is not None and tensor.is_meta:
+                    holder[name] = made.setdefault(id(tensor), emptied(tensor, device))

@@ -1,0 +1,242 @@
+"""Several processes learn what one does, each holds its part, and a training goes on with another number."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed import DistError
+
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.errors import InputError, StageError
+from roots_compress.models.heads import RootsWithHead
+from roots_compress.results import Json
+from roots_compress.training.batches import Batch, BatchOrder
+from roots_compress.training.distillation.objective import Distillation
+from roots_compress.training.loop import fit
+from roots_compress.training.objective import CrossEntropy, Loss, Objective
+from roots_compress.training.parallel.launch import team_of
+from roots_compress.training.parallel.shares import team_size, windows_of
+from roots_compress.training.parallel.team import require_same
+from roots_compress.training.summary import FitSummary, Tally
+from tests.tiny import tiny_model
+from tests.training.test_loop import quiet, settings
+from tests.training.text import windows
+
+STEPS = 50
+
+
+def taught(
+    work: Path, record: list[dict[str, float]] | None = None, model_seed: int = 1, **overrides: Any
+) -> tuple[dict[str, torch.Tensor], FitSummary]:
+    """Distil a tiny student; return its weights and the summary, and record the losses of each step."""
+    work.mkdir(exist_ok=True)
+    student = tiny_model(model_seed)
+    objective = Distillation(tiny_model(0), student, DistillLossConfig(hidden_weight=0.1), seed=0)
+    console = quiet()
+    with pytest.MonkeyPatch.context() as patch:
+        if record is not None:
+            add = Tally.add
+
+            def recorded(tally: Tally, losses: dict[str, float], **rest: Any) -> None:
+                record.append(losses)
+                add(tally, losses, **rest)
+
+            patch.setattr(Tally, "add", recorded)
+        config = settings(**{"steps": STEPS, **overrides})
+        summary = fit(student, windows(), objective, config, device="cpu", seed=0, work=work, console=console)
+    return {name: value.clone() for name, value in student.state_dict().items()}, summary
+
+
+def furthest(left: list[dict[str, float]], right: list[dict[str, float]]) -> float:
+    assert [each.keys() for each in left] == [each.keys() for each in right]
+    return max(abs(a[name] - b[name]) for a, b in zip(left, right, strict=True) for name in a)
+
+
+def assert_close(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    for name, value in left.items():
+        torch.testing.assert_close(value, right[name], rtol=0, atol=2e-5, msg=name)
+
+
+@pytest.fixture(scope="module")
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def alone(
+    tmp_path_factory: pytest.TempPathFactory, threads: None
+) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], FitSummary]:
+    """The same training by one process."""
+    losses: list[dict[str, float]] = []
+    return (losses, *taught(tmp_path_factory.mktemp("alone"), losses))
+
+
+@pytest.fixture(scope="module")
+def two(threads: None) -> Iterator[None]:
+    """Keep two processes for the tests of this module: to start them takes longest."""
+    with team_of(2, device="cpu", label="tests"):
+        yield
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_learn_what_one_does(
+    tmp_path: Path,
+    strategy: str,
+    alone: tuple[list[dict[str, float]], dict[str, torch.Tensor], FitSummary],
+    two: None,
+) -> None:
+    losses: list[dict[str, float]] = []
+    weights, summary = taught(tmp_path, losses, processes=2, strategy=strategy)
+    assert len(losses) == STEPS
+    assert furthest(losses, alone[0]) < 1e-5
+    assert_close(weights, alone[1])
+    assert summary.tokens == alone[2].tokens
+    assert summary.processes is not None
+    held = summary.processes["held_bytes"]
+    assert isinstance(held, list)
+    whole = sum(
+        value.nbytes for name, value in tiny_model(1).state_dict().items() if name != "lm_head.weight"
+    )
+    for each in held:
+        assert isinstance(each, dict)
+        share = 2 if strategy == "fsdp" else 1
+        assert each["trained"] == whole // share
+        assert each["frozen"] == whole // share
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_training_goes_on_with_another_number_of_processes(
+    tmp_path: Path,
+    strategy: str,
+    alone: tuple[list[dict[str, float]], dict[str, torch.Tensor], FitSummary],
+    two: None,
+) -> None:
+    first: list[dict[str, float]] = []
+    stopped(tmp_path, 20, first, strategy=strategy)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000020"]
+    rest: list[dict[str, float]] = []
+    weights, _ = taught(tmp_path, rest)
+    assert (len(first), len(rest)) == (20, STEPS - 20)
+    assert furthest(first + rest, alone[0]) < 1e-5
+    assert_close(weights, alone[1])
+
+
+def test_a_training_goes_on_with_the_same_number_to_the_bit(tmp_path: Path, two: None) -> None:
+    straight, _ = taught(tmp_path / "straight", processes=2, steps=12)
+    stopped(tmp_path / "stopped", 5, steps=12)
+    resumed, _ = taught(tmp_path / "stopped", processes=2, steps=12)
+    assert [name for name in straight if not torch.equal(straight[name], resumed[name])] == []
+
+
+def stopped(work: Path, steps: int, record: list[dict[str, float]] | None = None, **overrides: Any) -> None:
+    """Train by two processes, until the first is sent Ctrl-C: they stop together after some steps."""
+    add = Tally.add
+
+    def stopping(tally: Tally, losses: dict[str, float], *, step: int, **rest: Any) -> None:
+        add(tally, losses, step=step, **rest)
+        if step == after - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tally, "add", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            taught(work, record, processes=2, **overrides)
+
+
+def test_any_number_of_processes_reads_the_same_windows() -> None:
+    for batch_size, accumulation in ((12, 1), (4, 3), (1, 12), (6, 2)):
+        config = settings(batch_size=batch_size, accumulation=accumulation)
+        for size in (1, 2, 3, 4, 6, 12):
+            read = [windows_of(config, 5, rank=rank, size=size) for rank in range(size)]
+            assert sorted(w for parts in read for part in parts for w in part) == list(range(60, 72))
+            assert all(len(part) <= batch_size for parts in read for part in parts)
+            assert len({sum(len(part) for part in parts) for parts in read}) == 1
+
+
+def test_a_number_of_processes_that_cannot_share_a_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="use 2 or 4 processes, or a batch_size of 6") as caught:
+        TrainingConfig(processes=3, batch_size=4)
+    assert "3 processes cannot share the 4 windows of a step" in str(caught.value)
+    with pytest.raises(InputError, match="must stay whole"):
+        team_size(TrainingConfig(processes=2, batch_size=4), whole=True)
+    assert team_size(TrainingConfig(processes=2, batch_size=4, accumulation=2), whole=True) == 2
+
+
+def test_processes_that_see_different_things_are_refused() -> None:
+    same: dict[str, Json] = {"text": "a" * 64}
+    require_same("data", [same, same])
+    with pytest.raises(InputError, match="process 2 of 3 has other data than process 0: text: aaaaaaaaaaaa"):
+        require_same("data", [same, same, {"text": "b" * 64}])
+
+
+class OwnFiles(CrossEntropy):
+    """An objective of which each process reads other files."""
+
+    def read_files(self) -> Json:
+        return os.getpid()
+
+
+class Dying(CrossEntropy):
+    """An objective that ends a process that does not lead, in the midst of training."""
+
+    def __init__(self, leader: int) -> None:
+        super().__init__()
+        self.leader = leader
+
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
+        if os.getpid() != self.leader and batch.first >= 4 * 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(model, batch)
+
+
+def train_by(objective: Objective, work: Path, processes: int) -> FitSummary:
+    config = settings(steps=12, processes=processes, checkpoint_every=5)
+    return fit(tiny_model(), windows(), objective, config, device="cpu", seed=0, work=work, console=quiet())
+
+
+@pytest.mark.slow
+def test_other_files_are_refused_before_the_first_step(tmp_path: Path, threads: None) -> None:
+    with pytest.raises(InputError, match="process 1 of 2 has other data than process 0: files"):
+        train_by(OwnFiles(), tmp_path, 2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_and_the_training_goes_on(tmp_path: Path, threads: None) -> None:
+    started = time.monotonic()
+    with pytest.raises(StageError, match="process 1 of 2 was killed by SIGKILL") as caught:
+        train_by(Dying(os.getpid()), tmp_path, 2)
+    assert time.monotonic() - started < 60
+    assert "goes on from the last saved state" in str(caught.value.remedy)
+    assert not isinstance(caught.value, DistError)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+    assert train_by(CrossEntropy(), tmp_path, 2).steps == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_four_processes_learn_what_one_does(
+    tmp_path: Path,
+    strategy: str,
+    alone: tuple[list[dict[str, float]], dict[str, torch.Tensor], FitSummary],
+) -> None:
+    losses: list[dict[str, float]] = []
+    weights, summary = taught(tmp_path, losses, processes=4, strategy=strategy)
+    assert furthest(losses, alone[0]) < 1e-5
+    assert_close(weights, alone[1])
+    assert summary.processes is not None
+
+
+def test_the_positions_of_a_step_are_counted_without_reading_it() -> None:
+    order = BatchOrder(windows(), seed=3)
+    assert order.scored(8, 10) == int(order.take(8, 10, "cpu").scored_BT.sum())
