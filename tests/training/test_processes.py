@@ -138,7 +138,7 @@ def test_a_training_goes_on_with_the_same_number_to_the_bit(tmp_path: Path, two:
     assert [name for name in straight if not torch.equal(straight[name], resumed[name])] == []
 
 
-def stopped(work: Path, steps: int, record: list[dict[str, float]] | None = None, **overrides: Any) -> None:
+def stopped(work: Path, after: int, record: list[dict[str, float]] | None = None, **overrides: Any) -> None:
     """Train by two processes, until the first is sent Ctrl-C: they stop together after some steps."""
     add = Tally.add
 
