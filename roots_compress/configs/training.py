@@ -26,8 +26,8 @@ class TrainingConfig(Settings):
         "accumulation final_learning_rate_ratio warmup_ratio weight_decay beta2 max_grad_norm precision "
         "checkpoint_every strategy activation_checkpointing"
     )
+    # How the work is done, and not what comes of it: a training goes on with others.
     unkeyed: ClassVar[frozenset[str]] = frozenset({"processes", "strategy", "activation_checkpointing"})
-    """Settings that say how the work is done, and not what comes of it: a training goes on with others."""
     steps: PositiveInt = 300
     """Optimizer steps."""
     batch_size: PositiveInt = 4

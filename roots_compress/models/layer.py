@@ -69,6 +69,16 @@ class RootsLayer(nn.Module):
         return hidden_BTW
 
 
+def recompute(model: nn.Module, wanted: bool) -> None:
+    """Have the layers of a model compute their inner values again for the backward pass, or keep them.
+
+    Activation checkpointing (Chen et al. 2016, arXiv:1604.06174): of each layer only the input is kept.
+    """
+    for layer in model.modules():
+        if isinstance(layer, RootsLayer):
+            layer.recomputed = wanted
+
+
 def make_block(op: Op, config: Any, place: Place) -> Block:
     """Return the module of a block.
 

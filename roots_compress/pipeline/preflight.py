@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.configs.recipe.schema import Recipe, placed_stages, training_of
+from roots_compress.configs.recipe.schema import Recipe, losses_of, placed_stages, training_of
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
@@ -27,6 +27,7 @@ from roots_compress.stages.registry import stage_of
 from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import CAUSAL_LM, spec_of_graph, task_of_graph
+from roots_compress.training.parallel.shares import team_size
 
 OF_ANY_TASK = frozenset({"max_bytes", "min_size_ratio"})
 """Gates on what every model has."""
@@ -63,8 +64,9 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     info = _first_model(recipe)
     _check_gates(recipe, info.task)
     recipe = check_chain(recipe, info)
-    if _may_lack_device(recipe):
-        _resolve_device(recipe)
+    _check_processes(recipe)
+    if recipe.device == "cuda":
+        _resolve_device(recipe)  # whether there is one takes torch to find out
     text = load_text(recipe.data, seed=recipe.seed, kind=info.task.records, labels=info.labels)
     held_out = HeldOut(recipe, text, info.task)
     if info.tokenizer is not None:
@@ -163,20 +165,22 @@ def _check_gates(recipe: Recipe, task: Task[Any]) -> None:
             )
 
 
-def _may_lack_device(recipe: Recipe) -> bool:
-    """Whether the recipe asks for what only a GPU has; whether there is one takes torch to find out."""
-    placed = placed_stages(recipe)
-    precisions = {training.precision for _, stage in placed for _, training in training_of(stage)}
-    return recipe.device == "cuda" or "fp16" in precisions
+def _check_processes(recipe: Recipe) -> None:
+    """Refuse processes that cannot share a training's steps evenly, or that torchrun did not start.
+
+    Raises:
+        InputError: some training asks for such ones.
+    """
+    for place, stage in placed_stages(recipe):
+        losses = {keys[:-1]: loss for keys, loss in losses_of(stage)}
+        for keys, training in training_of(stage):
+            loss = losses.get(keys[:-1])
+            with located((*place, *keys), of_recipe=True):
+                team_size(training, whole=loss is not None and loss.on_policy_ratio > 0)
 
 
 def _resolve_device(recipe: Recipe) -> str:
-    """Return the device that stages compute on, after checking that it has the precisions they ask for."""
-    from roots_compress.models.device import resolve_device, resolve_precision
+    """Return the device that stages compute on."""
+    from roots_compress.models.device import resolve_device
 
-    device = resolve_device(recipe.device)
-    for place, stage in placed_stages(recipe):
-        for keys, training in training_of(stage):
-            with located((*place, *keys), of_recipe=True):
-                resolve_precision(training.precision, device)
-    return device
+    return resolve_device(recipe.device)

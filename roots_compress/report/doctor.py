@@ -29,7 +29,6 @@ PURPOSE = {
     "optimum": f"{STAGES}, export, verify",
     "onnx": f"{STAGES}, import, export, eval, verify, generate",
     "onnx-ir": f"{STAGES}, export, verify",
-    "accelerate": STAGES,
     "pyarrow": "Parquet and zstd-compressed text",
     "gguf": f"{STAGES}, import, export, eval, verify, generate",
     "sentencepiece": "checkpoints whose only tokenizer is a tokenizer.model",

@@ -24,7 +24,6 @@ LIBRARIES = (
     "sentencepiece",
     "safetensors",
     "jinja2",
-    "accelerate",
     "torch-pruning",
     "optimum",
     "onnx",

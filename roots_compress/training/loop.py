@@ -14,6 +14,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key
 from roots_compress.models.device import resolve_precision
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.layer import recompute
 from roots_compress.progress import Display
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.objective import Objective
@@ -72,8 +73,7 @@ def fit(
             run = TrainingRun(team, step, lesson, work=work, say=partial(_say, console, label))
             return _train(run, console, label)
     finally:
-        for layer in model.model.layers:
-            layer.recomputed = False
+        recompute(model, False)
         model.eval().to("cpu")
         objective.to("cpu")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import StageError
 from roots_compress.models.device import Precision, autocast
-from roots_compress.models.layer import RootsLayer
+from roots_compress.models.layer import recompute
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.interrupts import uninterrupted
@@ -91,8 +91,7 @@ class TrainingRun:
         self._states.find(step, {**lesson.facts(), "objective": repr(step.objective)}, self.order.tensors)
         torch.manual_seed(lesson.seed)
         step.train()
-        for layer in (each for each in step.model.modules() if isinstance(each, RootsLayer)):
-            layer.recomputed = self.config.activation_checkpointing
+        recompute(step.model, self.config.activation_checkpointing)
         self.placement = placement(step, team, self.device, self.config.strategy, self.order)
         self.parameters = trainable(self.placement.step)
         self.adamw = make_optimizer(self.parameters, self.config)

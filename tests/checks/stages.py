@@ -317,7 +317,7 @@ CHECKS = [
     ),
     Check(
         "a gradient is NaN",
-        "_TrainingRun.advance",
+        "TrainingRun.advance",
         lambda folder: train(folder, objective=Spoilt(lambda weight: (weight * 0).sqrt())),
         StageError,
         guard="self._require(math.isfinite(norm), ...)",

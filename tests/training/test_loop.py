@@ -23,6 +23,7 @@ from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.loop import fit
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from roots_compress.training.optimizer import make_optimizer, trainable
+from roots_compress.training.running import LOSS_SCALE
 from roots_compress.training.schedule import learning_rate
 from roots_compress.training.step import TrainingStep
 from roots_compress.training.summary import FitSummary
@@ -221,10 +222,40 @@ def test_cuda_where_there_is_none_is_an_input_error(monkeypatch: pytest.MonkeyPa
         resolve_device("cuda")
 
 
-def test_fp16_on_a_cpu_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="fp16 training needs a GPU"):
-        resolve_precision("fp16", "cpu")
+class Steep(CrossEntropy):
+    """Cross-entropy whose gradients in half precision overflow at the scale at which training begins."""
+
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
+        loss = super().forward(model, batch)
+        return Loss(loss.total * 64, loss.parts)
+
+
+def test_half_precision_leaves_out_steps_that_overflow_and_lowers_the_loss_scale(tmp_path: Path) -> None:
+    model, unchanged = tiny_model(), tiny_model()
+    first = train(model, tmp_path, settings(steps=1, precision="fp16"), Steep())
+    assert first.loss_scale == {"loss_scale": LOSS_SCALE / 2, "skipped_steps": 1}
+    assert all(
+        torch.equal(left, right)
+        for left, right in zip(model.state_dict().values(), unchanged.state_dict().values(), strict=True)
+    )
+    summaries = {}
+    for precision in ("fp16", "fp32"):
+        work = tmp_path / precision
+        work.mkdir()
+        summaries[precision] = train(
+            tiny_model(), work, settings(steps=40, precision=precision, max_grad_norm=64.0), Steep()
+        )
+    scale = summaries["fp16"].loss_scale
+    assert scale is not None
+    assert isinstance(scale["skipped_steps"], int)
+    assert 1 <= scale["skipped_steps"] <= 10
+    assert summaries["fp16"].parts["cross_entropy"] < 0.9 * first.parts["cross_entropy"]
+    assert summaries["fp32"].loss_scale is None
+
+
+def test_resolved_precisions() -> None:
     assert resolve_precision("fp32", "cpu") == "no"
+    assert resolve_precision("fp16", "cpu") == "fp16"
 
 
 def test_progress_is_readable_without_a_terminal(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.interrupts import uninterrupted
 from roots_compress.training.summary import FitSummary
 from tests.tiny import tiny_layer, tiny_model
-from tests.training.test_loop import quiet, settings, train
+from tests.training.test_loop import Steep, quiet, settings, train
 
 STEPS = 10
 
@@ -36,7 +37,7 @@ def press_ctrl_c(model: RootsForCausalLM, after: int) -> None:
     model.model.register_forward_pre_hook(hook)
 
 
-def config(**overrides: int) -> TrainingConfig:
+def config(**overrides: Any) -> TrainingConfig:
     return settings(steps=STEPS, checkpoint_every=100, accumulation=2, **overrides)
 
 
@@ -79,6 +80,21 @@ def test_a_resumed_training_is_bit_identical(
         straight[1].parts,
         straight[1].tokens,
     )
+
+
+def test_the_loss_scale_is_resumed(tmp_path: Path) -> None:
+    half = config(precision="fp16")
+    straight, resumed = tiny_model(), tiny_model()
+    (tmp_path / "straight").mkdir()
+    train(straight, tmp_path / "straight", half, Steep())
+    press_ctrl_c(resumed, after=11)
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, tmp_path, half, Steep())
+    resumed = tiny_model()
+    summary = train(resumed, tmp_path, half, Steep())
+    assert summary.loss_scale is not None
+    assert summary.loss_scale["skipped_steps"] in range(1, 9)
+    assert_identical(weights(resumed), weights(straight))
 
 
 def test_several_interruptions_change_nothing(

@@ -64,8 +64,12 @@ def team_of(size: int, *, device: str, label: str) -> Iterator[Team]:
         InputError: there are fewer GPUs than processes on this machine, or processes run other code.
         StageError: a process could not start, or was lost in the block.
     """
-    if size == 1 or _open:
-        yield ALONE if size == 1 else _open[0]
+    if size == 1:
+        yield ALONE
+        return
+    if _open:
+        assert _open[0].size == size
+        yield _open[0]
         return
     import torch
 

@@ -90,7 +90,7 @@ BUGS = (
         "accumulation scales wrongly",
         "Micro-batches weigh alike, however many tokens they score.",
         FailingTest("test_accumulated_micro_batches_equal_one_batch"),
-        (Change("training.loop", "count / sum(scored)", "1 / len(scored)"),),
+        (Change("training.running", "count / everything", "1 / len(counts)"),),
     ),
     Bug(
         "same-epoch",
@@ -111,16 +111,20 @@ BUGS = (
         "A resumed training reads from the first window again.",
         FailingTest("test_a_resumed_training_is_bit_identical"),
         (
-            Change("_TrainingRun", "self.step * size * count", "(self.step - self.resumed) * size * count"),
             Change(
-                "_TrainingRun.__init__",
-                "self.parameters = trainable(...)",
-                "self.resumed = 0\nself.parameters = trainable(model, objective)",
+                "TrainingRun._micro_batches",
+                "windows_of(self.config, self.step, ...)",
+                "windows_of(self.config, self.step - self.resumed, rank=self.team.rank, size=self.team.size)",
             ),
             Change(
-                "_TrainingRun",
-                "self.step = self.saved_step = state.step",
-                "self.step = self.saved_step = self.resumed = state.step",
+                "TrainingRun.__init__",
+                "self.parameters = trainable(...)",
+                "self.resumed = 0\nself.parameters = trainable(self.placement.step)",
+            ),
+            Change(
+                "TrainingRun._resume",
+                "self.saved_step = self.step",
+                "self.saved_step = self.resumed = self.step",
             ),
         ),
     ),
