@@ -18,6 +18,8 @@ from roots_compress.configs.base import (
 from roots_compress.configs.options import Option
 from roots_compress.errors import InputError, Key, Location, Text
 
+Strategy = Literal["ddp", "fsdp"]
+
 
 class TrainingConfig(Settings):
     """How a model is optimised: AdamW, linear warm-up, cosine decay."""
@@ -55,7 +57,7 @@ class TrainingConfig(Settings):
     processes: PositiveInt | None = None
     """Processes that train together, each with its part of every step's windows. Without it, those that
     torchrun started; one, where it started none."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
+    strategy: Strategy = "ddp"
     """What each of several processes holds. `ddp`: all weights; `fsdp`: a part of weights, gradients,
     optimizer state and teacher."""
     activation_checkpointing: bool = False

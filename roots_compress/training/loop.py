@@ -21,6 +21,7 @@ from roots_compress.training.objective import Objective
 from roots_compress.training.parallel.launch import call, team_of
 from roots_compress.training.parallel.shares import team_size
 from roots_compress.training.parallel.team import Team
+from roots_compress.training.parallel.twins import twin
 from roots_compress.training.running import Lesson, TrainingRun
 from roots_compress.training.step import TrainingStep
 from roots_compress.training.summary import FitSummary
@@ -69,7 +70,7 @@ def fit(
     try:
         with team_of(size, device=device, label=label) as team:
             if team.size > 1:
-                call(team, follow_training, step.twin("meta"), lesson)
+                call(team, follow_training, twin(step, "meta"), lesson)
             run = TrainingRun(team, step, lesson, work=work, say=partial(_say, console, label))
             return _train(run, console, label)
     finally:

@@ -80,6 +80,9 @@ class TrainingRun:
         self.team, self.order, self.config = team, lesson.order, lesson.config
         self.device, self.precision = lesson.device, lesson.precision
         self.step, self.saved_step, self.tally = 0, 0, Tally()
+        self._held: list[int] = []
+        self._ending = False
+        """Whether a process was sent a signal to end."""
         team.require_same(
             "data",
             {
@@ -93,7 +96,7 @@ class TrainingRun:
         step.train()
         recompute(step.model, self.config.activation_checkpointing)
         self.placement = placement(step, team, self.device, self.config.strategy, self.order)
-        self.parameters = trainable(self.placement.step)
+        self.parameters = trainable(self.placement.module)
         self.adamw = make_optimizer(self.parameters, self.config)
         self.scaler = torch.amp.GradScaler(
             self.device, init_scale=LOSS_SCALE, enabled=self.precision == "fp16"
@@ -116,16 +119,13 @@ class TrainingRun:
         """
         # One process may be interrupted within a step. Several must stop after the same one: a signal is held
         # back, the others hear of it with the next step's losses, and all save the state together.
-        held: list[int] = []
-        with uninterrupted() if self.team.size > 1 else nullcontext(held) as held:
-            while self.step < self.config.steps:
-                ending = self.advance(ending=bool(held))
+        with uninterrupted() if self.team.size > 1 else nullcontext(self._held) as self._held:
+            while self.step < self.config.steps and not self._ending:
+                self.advance()
                 tell()
                 last = self.step == self.config.steps
-                if self.step % self.config.checkpoint_every == 0 or last or ending:
+                if self.step % self.config.checkpoint_every == 0 or last or self._ending:
                     self.save()
-                if ending and not last:
-                    break
         if self.step < self.config.steps and self.team.leads:
             raise StageError(
                 f"another process was told to end at step {self.step} of {self.config.steps}",
@@ -134,18 +134,11 @@ class TrainingRun:
             )
         return self.step == self.config.steps
 
-    def advance(self, *, ending: bool = False) -> bool:
-        """Do one optimizer step.
-
-        Args:
-            ending: whether this process was asked to end.
-
-        Returns:
-            whether any process was.
-        """
+    def advance(self) -> None:
+        """Do one optimizer step."""
         started = time.perf_counter()
         hand_back_free_memory()
-        losses, tokens, ending = self._backward(ending)
+        losses, tokens = self._backward()
         self._require(math.isfinite(losses["total"]), f"the loss became {losses['total']}")
         self.scaler.unscale_(self.adamw)
         norms = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
@@ -164,14 +157,9 @@ class TrainingRun:
             self.step += 1
             self.tally.add(losses, step=self.step, tokens=tokens, seconds=time.perf_counter() - started)
             self.tally.skipped_steps += float(self.scaler.get_scale()) < scale
-        return ending
 
-    def _backward(self, ending: bool) -> tuple[dict[str, float], int, bool]:
-        """Accumulate the gradients of one step.
-
-        Returns:
-            the mean losses and the tokens read of all processes, and whether one is to end.
-        """
+    def _backward(self) -> tuple[dict[str, float], int]:
+        """Accumulate the gradients of one step; return the mean losses and the tokens that all read."""
         # A step that Ctrl-C broke off may have left gradients behind.
         self.adamw.zero_grad()
         batches = self._micro_batches()
@@ -192,13 +180,14 @@ class TrainingRun:
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value
                 shares[name] = shares.get(name, 0.0) + share
         tokens = sum(b.input_ids_BT.numel() for b in batches)
-        return self._together({name: float(value) for name, value in sums.items()}, shares, tokens, ending)
+        return self._together({name: float(value) for name, value in sums.items()}, shares, tokens)
 
     def _together(
-        self, sums: dict[str, float], shares: dict[str, float], tokens: int, ending: bool
-    ) -> tuple[dict[str, float], int, bool]:
-        """Put what the processes found together: the same everywhere."""
-        found = self.team.gather((sums, shares, tokens, ending))
+        self, sums: dict[str, float], shares: dict[str, float], tokens: int
+    ) -> tuple[dict[str, float], int]:
+        """Put what the processes found together: the same everywhere. Hear whether one is to end."""
+        found = self.team.gather((sums, shares, tokens, bool(self._held)))
+        self._ending = any(each[3] for each in found)
         names = dict.fromkeys(name for each in found for name in each[0])
         # A term that some batches do not have is a mean over those that do.
         losses = {
@@ -206,7 +195,7 @@ class TrainingRun:
             / sum(each[1].get(name, 0.0) for each in found)
             for name in names
         }
-        return losses, sum(each[2] for each in found), any(each[3] for each in found)
+        return losses, sum(each[2] for each in found)
 
     def _micro_batches(self) -> list[Batch]:
         parts = windows_of(self.config, self.step, rank=self.team.rank, size=self.team.size)

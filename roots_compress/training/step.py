@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
-import torch
 from torch import Tensor, nn
 
 from roots_compress.models.heads import RootsWithHead
@@ -26,20 +23,3 @@ class TrainingStep(nn.Module):
         """Return the loss of a batch and its terms, in containers that wrappers look into."""
         loss = self.objective(self.model, batch)
         return loss.total, loss.parts
-
-    def twin(self, device: str) -> TrainingStep:
-        """Return a step of the same modules, its tensors without content on a device; `meta` has no storage.
-
-        Tied parameters stay tied.
-        """
-        return copy.deepcopy(self, {id(tensor): emptied(tensor, device) for tensor in self.tensors()})
-
-    def tensors(self) -> list[Tensor]:
-        """Return parameters and buffers, tied ones once."""
-        return [*self.parameters(), *self.buffers()]
-
-
-def emptied(tensor: Tensor, device: str) -> Tensor:
-    """Return a tensor or parameter of the same kind and shape, without content."""
-    empty = torch.empty_like(tensor, device=device, requires_grad=False)
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty

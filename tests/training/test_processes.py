@@ -11,11 +11,13 @@ from typing import Any, cast
 import pytest
 import torch
 
-from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.configs.training import DistillLossConfig, Strategy, TrainingConfig
 from roots_compress.errors import InputError
 from roots_compress.results import Json
 from roots_compress.training.batches import BatchOrder
+from roots_compress.training.distillation import teacher_cache
 from roots_compress.training.distillation.objective import Distillation
+from roots_compress.training.distillation.teacher import cached_teacher
 from roots_compress.training.loop import fit
 from roots_compress.training.parallel.launch import team_of
 from roots_compress.training.parallel.shares import team_size, windows_of
@@ -110,6 +112,32 @@ def test_two_processes_learn_what_one_does(
         share = 2 if strategy == "fsdp" else 1
         assert each["trained"] == whole // share
         assert each["frozen"] == whole // share
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_teacher_is_asked_by_all_processes_and_one_writes(
+    tmp_path: Path, strategy: Strategy, monkeypatch: pytest.MonkeyPatch, two: None
+) -> None:
+    monkeypatch.setattr(teacher_cache, "PART_POSITIONS", 70)  # five windows a part, three parts
+    caches = [
+        cached_teacher(
+            tiny_model(),
+            windows(),
+            DistillLossConfig(top_k=8),
+            tmp_path / str(processes),
+            tokenizer_sha256="t" * 64,
+            precision="no",
+            device="cpu",
+            seed=0,
+            console=quiet(),
+            processes=processes,
+            strategy=strategy,
+        )
+        for processes in (1, 2)
+    ]
+    assert len(caches[0].parts) == 3
+    assert caches[1].missing() == []
+    assert caches[1].found() == caches[0].found()
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

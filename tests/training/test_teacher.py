@@ -19,8 +19,8 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
-from roots_compress.training.distillation import teacher as teacher_module
 from roots_compress.training.distillation import teacher_cache
+from roots_compress.training.distillation.asking import BATCH_SIZE
 from roots_compress.training.distillation.teacher import cached_teacher
 from roots_compress.training.distillation.teacher_cache import TeacherCache
 from tests.tiny import VOCAB_SIZE, tiny_model
@@ -246,4 +246,4 @@ def test_the_teacher_reads_few_windows_at_a_time(tmp_path: Path, monkeypatch: py
     model = tiny_model()
     seen = forward_passes(model)
     ask(tmp_path, model)
-    assert max(seen) == teacher_module.BATCH_SIZE
+    assert max(seen) == BATCH_SIZE

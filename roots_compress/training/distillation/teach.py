@@ -21,12 +21,14 @@ from roots_compress.errors import located
 from roots_compress.models.device import autocast, resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.batches import BatchOrder
+from roots_compress.training.distillation.asking import BATCH_SIZE
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.signals import least_squares_maps, matched_layers, run
-from roots_compress.training.distillation.teacher import BATCH_SIZE, cached_teacher
+from roots_compress.training.distillation.teacher import cached_teacher
 from roots_compress.training.distillation.teacher_cache import TeacherCache
 from roots_compress.training.distillation.teacher_text import with_teacher_text
 from roots_compress.training.loop import check_trainable, fit, windows_needed
+from roots_compress.training.parallel.shares import team_size
 from roots_compress.training.summary import FitSummary
 
 WindowMaker = Callable[..., PackedWindows]
@@ -81,6 +83,7 @@ def teach(
     with located(("training",)):
         check_trainable(student, windows)
         precision = resolve_precision(training.precision, device)
+        processes = team_size(training, whole=loss.on_policy_ratio > 0)
     if loss.teacher_text_ratio:
         windows = with_teacher_text(
             windows,
@@ -107,6 +110,8 @@ def teach(
                 device=device,
                 seed=seed,
                 console=console,
+                processes=processes,
+                strategy=training.strategy,
             )
         if release_teacher:
             nn.Module.to(teacher.model, "meta")

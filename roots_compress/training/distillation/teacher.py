@@ -14,27 +14,26 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
-from roots_compress.configs.training import DistillLossConfig
+from roots_compress.configs.training import DistillLossConfig, Strategy
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import StageError
-from roots_compress.models.device import Precision, autocast
+from roots_compress.models.device import Precision
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import EMBEDDING, HEAD
-from roots_compress.progress import track
+from roots_compress.progress import track_made
 from roots_compress.results import Json
 from roots_compress.system.machine import library_versions, own_instruction_set
 from roots_compress.training.batches import BatchOrder
-from roots_compress.training.distillation.divergence import at_tokens_with_tail, soften, top_k_with_tail
-from roots_compress.training.distillation.head import PROJECTED, BlockByBlock, chunks
-from roots_compress.training.distillation.signals import run
-from roots_compress.training.distillation.teacher_cache import Part, TeacherCache, TopK
+from roots_compress.training.distillation.asking import Asked, Questions, answer
+from roots_compress.training.distillation.divergence import at_tokens_with_tail, soften
+from roots_compress.training.distillation.head import BlockByBlock
+from roots_compress.training.distillation.teacher_cache import TeacherCache, TopK
+from roots_compress.training.parallel.launch import call, team_of
+from roots_compress.training.parallel.twins import twin
 from roots_compress.training.state import fingerprint_of
 
 TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight", "transform.bias")
 """Tensors with a row for each token."""
-BATCH_SIZE = 4
-"""Windows that a teacher reads at a time while its cache is made."""
 
 
 def with_first_tokens(teacher: Checkpoint, count: int) -> Checkpoint:
@@ -70,6 +69,8 @@ def cached_teacher(
     device: str,
     seed: int,
     console: Console,
+    processes: int = 1,
+    strategy: Strategy = "ddp",
 ) -> TeacherCache:
     """Return the teacher's targets for every scored position of the windows, all of them on disk.
 
@@ -85,6 +86,8 @@ def cached_teacher(
         device: where it runs.
         seed: of the training; it changes no target.
         console: where the size and the progress are told.
+        processes: that ask a teacher each; they change no target but for rounding.
+        strategy: whether each of them holds the whole teacher or a part.
 
     Raises:
         InputError: `top_k` exceeds the vocabulary, the disk has no room, or as `TeacherCache` raises it.
@@ -116,11 +119,18 @@ def cached_teacher(
     )
     with cache.writing():
         missing = cache.missing()
-        nn.Module.to(teacher, device).eval()
+        asked = Asked(teacher.eval(), config)
+        questions = Questions(order, tuple(missing), device, precision, strategy)
         try:
-            for part in track(missing, console, "asking the teacher"):
-                with torch.no_grad(), autocast(device, precision):
-                    cache.write(part, *_targets(teacher, order, part, config, device))
+            with team_of(processes, device=device, label="asking the teacher") as team:
+                if team.size > 1:
+                    call(team, answer, twin(asked, "meta"), questions)
+                with torch.no_grad():
+                    answers = questions.answered(team, asked)
+                    for part, targets in track_made(
+                        answers, console, "asking the teacher", total=len(missing)
+                    ):
+                        cache.write(part, *targets)
         finally:
             nn.Module.to(teacher, "cpu")
     return cache
@@ -159,31 +169,6 @@ def log_probs_of_cache(
     """Return the log-probabilities `nK` of student and teacher."""
     log_student_nK = at_tokens_with_tail(student_logits_nV, cached.tokens_Nk[part], temperature)
     return log_student_nK, cached.log_probs_NK[part]
-
-
-def _targets(
-    teacher: RootsWithHead, order: BatchOrder, part: Part, config: DistillLossConfig, device: str
-) -> tuple[Tensor, Tensor]:
-    """Return what a part holds: tokens `Nk` and log-probabilities `NK`."""
-    assert config.top_k is not None
-    tokens: list[Tensor] = []
-    log_probs: list[Tensor] = []
-    for first in range(part.first, part.stop, BATCH_SIZE):
-        rows = range(first, min(first + BATCH_SIZE, part.stop))
-        final_NU = run(teacher, order.at(rows, device)).final_NW
-        for piece in chunks(len(final_NU), teacher.outcomes, PROJECTED):
-            log_probs_nV = soften(teacher.project(final_NU[piece]), config.temperature)
-            tokens_nk, log_probs_nK = top_k_with_tail(log_probs_nV, config.top_k)
-            # One NaN or infinity among the logits makes every log-probability NaN.
-            if not log_probs_nK.isfinite().all():
-                raise StageError(
-                    f"the teacher's logits are NaN or infinite in training windows {rows.start} to "
-                    f"{rows.stop - 1}",
-                    remedy="Check the teacher's weights; with fp16, use precision: bf16 or fp32.",
-                )
-            tokens.append(tokens_nk)
-            log_probs.append(log_probs_nK)
-    return torch.cat(tokens), torch.cat(log_probs)
 
 
 def _say(console: Console, text: str) -> None:

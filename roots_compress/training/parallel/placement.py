@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from roots_compress.models.layer import RootsLayer
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.parallel.team import Team
-from roots_compress.training.step import TrainingStep, emptied
+from roots_compress.training.parallel.twins import emptied, tensors_of, twin
+from roots_compress.training.step import TrainingStep
 
 
 class Placement:
     """One process that holds everything.
 
     Args:
-        step: with weights in process 0; elsewhere a twin of it on the meta device.
+        module: with weights in process 0; elsewhere a twin of it on the meta device.
         team: this process and the others.
         device: `cpu` or `cuda`.
     """
 
-    def __init__(self, step: TrainingStep, team: Team, device: str) -> None:
+    def __init__(self, module: nn.Module, team: Team, device: str) -> None:
         self.team, self.device = team, device
-        self.original = step
-        self.step = step.to(device) if team.leads else step.twin(device)
-        self.call: Callable[..., tuple[Tensor, dict[str, Tensor]]] = self.step
+        self.module = module.to(device) if team.leads else twin(module, device)
+        self.call: Callable[..., Any] = self.module
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Return the context of a backward pass after which another one of the same step follows."""
@@ -55,7 +55,7 @@ class Placement:
     def held_bytes(self, optimizer: torch.optim.Optimizer) -> dict[str, int]:
         """Return the bytes that this process holds of weights to train, frozen ones and optimizer state."""
         held = {"trained": 0, "frozen": 0, "optimizer": 0}
-        for parameter in self.step.parameters():
+        for parameter in self.module.parameters():
             held["trained" if parameter.requires_grad else "frozen"] += local(parameter).nbytes
         for state in optimizer.state.values():
             held["optimizer"] += sum(local(value).nbytes for value in state.values())
@@ -65,34 +65,50 @@ class Placement:
         """Bring trained weights home to the modules of process 0."""
 
 
-class Replicas(Placement):
-    """Each process holds everything, and gradients are averaged (DistributedDataParallel, Li et al. 2020)."""
+class Copies(Placement):
+    """Each process holds everything."""
+
+    def __init__(self, module: nn.Module, team: Team, device: str) -> None:
+        super().__init__(module, team, device)
+        for tensor in tensors_of(self.module):
+            tensor.data.copy_(sent(tensor.data if team.leads else None, tensor.data, device))
+
+    def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
+        """Return the tensor."""
+        return sent(whole, like, self.device)
+
+
+class Replicas(Copies):
+    """Each process holds everything, and gradients are averaged (DistributedDataParallel, Li et al. 2020).
+
+    Args:
+        step: to train.
+        team: this process and the others.
+        device: `cpu` or `cuda`.
+        first: a batch, to see whether the loss depends on all that is trained.
+    """
 
     def __init__(self, step: TrainingStep, team: Team, device: str, first: Batch) -> None:
         super().__init__(step, team, device)
         # A parameter that no process uses keeps no gradient, as it does in one process: the optimizer then
         # leaves it as it is. To look for such in every step takes time, and torch warns where there is none.
-        unused = team.from_leader(team.leads and self._leaves_some_unused(first))
-        # Its constructor sends all weights of process 0 to the others.
-        self.wrapped = nn.parallel.DistributedDataParallel(self.step, find_unused_parameters=unused)
+        # Where micro-batches must stay whole, they are not all alike.
+        unused = step.objective.whole_micro_batches or self._leaves_some_unused(first)
+        self.wrapped = nn.parallel.DistributedDataParallel(
+            self.module, find_unused_parameters=unused, init_sync=False
+        )
         self.call = self.wrapped
 
     def _leaves_some_unused(self, batch: Batch) -> bool:
         """Whether the loss depends on some trained parameters not at all."""
-        if self.step.objective.whole_micro_batches:
-            return True  # batches are not all alike
-        trained = [parameter for parameter in self.step.parameters() if parameter.requires_grad]
-        total, _ = self.step(batch)
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        total, _ = self.module(batch)
         return None in torch.autograd.grad(total, trained, allow_unused=True)
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Return the context in which gradients stay in this process."""
         context: AbstractContextManager[None] = self.wrapped.no_sync()
         return context
-
-    def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
-        """Return the tensor."""
-        return sent(whole, like, self.device)
 
 
 class Shards(Placement):
@@ -102,28 +118,29 @@ class Shards(Placement):
     read, are kept for the length of a step.
     """
 
-    def __init__(self, step: TrainingStep, team: Team, device: str) -> None:
+    def __init__(self, module: nn.Module, team: Team, device: str) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         self.team, self.device = team, device
-        self.original, self.step = step, step.twin("meta")
+        self._original, self.module = module, twin(module, "meta")
         self.mesh = init_device_mesh(device, (team.size,))
         made: dict[int, Tensor] = {}
-        abstract = self.step.tensors()  # alive until all are made, so that their numbers stay their own
+        abstract = tensors_of(self.module)  # alive until all are made, so that their numbers stay their own
         # One layer at a time, so that no process ever holds a model.
-        for module in [each for each in self.step.modules() if isinstance(each, RootsLayer)] + [self.step]:
-            _fill(module, device, made)
-            fully_shard(module, mesh=self.mesh)
+        layers = [each for each in self.module.modules() if isinstance(each, RootsLayer)]
+        for part in (*layers, self.module):
+            _fill(part, device, made)
+            fully_shard(part, mesh=self.mesh)
         del abstract
-        self.call = self.step
-        wholes = dict(step.named_parameters())
+        self.call = self.module
+        wholes = dict(module.named_parameters())
         with torch.no_grad():
-            for name, parameter in self.step.named_parameters():
+            for name, parameter in self.module.named_parameters():
                 whole = wholes[name].detach() if team.leads else None
                 local(parameter).copy_(local(self.placed(whole, parameter)))
-        buffers = dict(step.named_buffers())
-        for name, buffer in self.step.named_buffers():
+        buffers = dict(module.named_buffers())
+        for name, buffer in self.module.named_buffers():
             buffer.copy_(sent(buffers[name] if team.leads else None, buffer, device))
 
     def whole(self, tensor: Tensor) -> Tensor:
@@ -141,9 +158,9 @@ class Shards(Placement):
 
     def finish(self) -> None:
         """Gather each parameter, and copy it into process 0's module."""
-        wholes = dict(self.original.named_parameters())
+        wholes = dict(self._original.named_parameters())
         with torch.no_grad():
-            for name, parameter in self.step.named_parameters():
+            for name, parameter in self.module.named_parameters():
                 if not parameter.requires_grad:
                     continue
                 whole = self.whole(parameter.detach())

@@ -42,6 +42,16 @@ class Team:
         dist.all_gather_object(values, value)
         return values
 
+    def to_leader(self, value: Value) -> list[Value]:
+        """Return the value of each process, in their order, to process 0; nothing to the others."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] | None = [None] * self.size if self.leads else None
+        dist.gather_object(value, values, dst=0)
+        return values or []
+
     def from_leader(self, value: Value | None = None) -> Value:
         """Return the value that process 0 gave."""
         values: list[Any] = [value]

@@ -119,7 +119,7 @@ BUGS = (
             Change(
                 "TrainingRun.__init__",
                 "self.parameters = trainable(...)",
-                "self.resumed = 0\nself.parameters = trainable(self.placement.step)",
+                "self.resumed = 0\nself.parameters = trainable(self.placement.module)",
             ),
             Change(
                 "TrainingRun._resume",
