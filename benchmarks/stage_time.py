@@ -29,9 +29,9 @@ from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.spec import HEAD
+from roots_compress.models.working_copy import part_with, sharing_copy
 from roots_compress.stages.prune import stage as prune_stage
 from roots_compress.stages.prune.layerwise import LayerwiseCutter
-from roots_compress.stages.prune.working_copy import part_with, sharing_copy
 from roots_compress.stages.quantize import stage as quantize_stage
 from roots_compress.stages.quantize.head import head_scale, round_head
 from roots_compress.stages.quantize.outliers import outlier_scales
