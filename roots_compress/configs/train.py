@@ -112,6 +112,9 @@ class TrainConfig(StageSettings):
     """Tokenizer of a model made from scratch."""
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
+    text: Literal["run", "builtin"] = "run"
+    """What is learnt from: `run`, its own text; `builtin`, the built-in corpus, whatever that is. A run that
+    reads instructions can so begin with a model that has read Python's documentation, and tune it."""
 
     @property
     def new_context(self) -> int:

@@ -130,7 +130,8 @@ class DistillLossConfig(Settings):
     relation_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the divergence between the attention relations (queries, keys, values) of the last layers."""
     on_policy_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Fraction of the batches whose second half the student writes itself, for the teacher to correct."""
+    """Fraction of the batches whose second half the student writes itself, for the teacher to correct; of
+    conversations it writes an answer to one of a window's prompts."""
     teacher_text_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Fraction of the training windows that the teacher writes itself, before training, for want of text."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from roots_compress.configs.data import DataConfig
 from roots_compress.configs.train import TrainConfig
+from roots_compress.data.corpora import load_text
 from roots_compress.errors import InputError
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
@@ -48,13 +50,21 @@ class TrainStage(MakerStage[TrainConfig]):
         """Draw the weights, and train the tokenizer on the text."""
         from roots_compress.stages.train.stage import new_model
 
-        return new_model(config, context.text, seed=context.seed)
+        return new_model(config, _read(config, context).text, seed=context.seed)
 
     def run(self, config: TrainConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
         """Train by cross-entropy with the text."""
         from roots_compress.stages.train.stage import train
 
-        return train(config, checkpoint, context)
+        return train(config, checkpoint, _read(config, context))
+
+
+def _read(config: TrainConfig, context: StageContext) -> StageContext:
+    """Return the context with the text that the stage learns from."""
+    if config.text == "run":
+        return context
+    text = load_text(DataConfig(), seed=context.seed)
+    return replace(context, text=replace(context.text, train=(*text.train, *text.held_out)))
 
 
 def _planned_spec(config: TrainConfig) -> ModelSpec:

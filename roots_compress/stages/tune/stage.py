@@ -106,7 +106,6 @@ def _learn(
             work=context.work,
             console=context.console,
             label=config.name,
-            answers=bool(context.text.train) and context.text.train[0].is_chat,
         )
     read = windows(
         context.text.train,

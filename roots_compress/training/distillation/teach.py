@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.data.conversations import PackedConversations
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import PackedWindows
@@ -51,7 +52,6 @@ def teach(
     console: Console,
     label: str,
     release_teacher: bool = False,
-    answers: bool = False,
 ) -> FitSummary:
     """Train a student in place on the training text, or its teacher's own, by what its teacher says of it.
 
@@ -67,7 +67,6 @@ def teach(
         work: an existing folder for resumable state, the teacher's text, and a cache that has no other place.
         console: where progress goes.
         label: names the training there.
-        answers: whether the windows hold conversations, whose answers a student on policy writes itself.
         release_teacher: once all targets are cached, drop the teacher's weights from memory, for good.
 
     Raises:
@@ -80,6 +79,7 @@ def teach(
     needed = windows_needed(training)
     given = max(1, round((1 - loss.teacher_text_ratio) * needed))
     windows = windows_of(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
+    answers = isinstance(windows, PackedConversations)
     with located(("training",)):
         check_trainable(student, windows)
         precision = resolve_precision(training.precision, device)
