@@ -6,9 +6,10 @@ every tensor must have a place, the right shape, and finite values; none may be 
 
 from __future__ import annotations
 
+import copy
 import errno
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +41,7 @@ from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.new_head import labelled
 from roots_compress.models.version1 import is_version1, renamed
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -109,6 +111,23 @@ def without_weights(info: SourceInfo) -> RootsWithHead:
         model = make_model(config)
     model.tie_weights()
     return model
+
+
+def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, seed: int) -> Checkpoint:
+    """Return an encoder whose head gives way to a new one for labels, its layers those of the one given.
+
+    Args:
+        checkpoint: an encoder, whatever its head gives.
+        names: of the labels, by their numbers.
+        seed: draws the head's weights.
+    """
+    config = copy.deepcopy(checkpoint.model.config)
+    config.spec = labelled(config.spec, names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make_model(config)
+    model.model.load_state_dict(checkpoint.model.model.state_dict())
+    return Checkpoint(model.eval(), checkpoint.tokenizer)
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:

@@ -213,6 +213,10 @@ def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
 def generate(
     graph: GraphArgument,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to go on from, or to answer.")],
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Ask the prompt in the tokenizer's chat template; write the answer."),
+    ] = False,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -286,10 +290,14 @@ def generate(
         search = None
     for wish in wishes.not_done:
         tell(f"not done: generation_config.json asks for {wish}, which would change the text")
+    if chat:
+        from roots_compress.data.chat.rendering import question
+
+        asked = question(prompt, tokenizer)
     pieces = stream_text(
         engine,
         tokenizer,
-        prompt,
+        asked if chat else prompt,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -299,7 +307,7 @@ def generate(
         beams=search,
         seed=seed,
     )
-    write_pieces(chain([prompt] if engine.continues else [], pieces, ["\n"]))
+    write_pieces(chain([prompt] if engine.continues and not chat else [], pieces, ["\n"]))
 
 
 def _typed_text(text: str, option: str) -> str:

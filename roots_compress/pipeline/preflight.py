@@ -15,8 +15,9 @@ from roots_compress.configs.recipe.schema import Recipe, losses_of, placed_stage
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
-from roots_compress.errors import InputError, located, recipe_key
+from roots_compress.errors import InputError, Text, located, recipe_key
 from roots_compress.io.disk import FileHashes
+from roots_compress.models.new_head import labelled
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.run.marker import refuse_foreign
@@ -26,7 +27,7 @@ from roots_compress.stages.base import MakerStage, ModelInfo
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.registry import CAUSAL_LM, spec_of_graph, task_of_graph
+from roots_compress.tasks.registry import CAUSAL_LM, spec_of_graph, task_of_graph, task_of_spec
 from roots_compress.training.parallel.shares import team_size
 
 OF_ANY_TASK = frozenset({"max_bytes", "min_size_ratio"})
@@ -116,7 +117,11 @@ def task_for(recipe: Recipe, task: Task[Any]) -> Task[Any]:
                 raise InputError(
                     f"nothing tells models for {task.name} what is right",
                     where=recipe_key(*place, "kind"),
-                    remedy="Use distill: it learns from a teacher.",
+                    remedy=Text(
+                        "Name an encoder's labels in ",
+                        recipe_key("data", "labels"),
+                        ", or use distill: it learns from a teacher.",
+                    ),
                 )
             kind = kind or task.tuned_on
     return task if kind is None else task.for_records(kind)
@@ -125,7 +130,35 @@ def task_for(recipe: Recipe, task: Task[Any]) -> Task[Any]:
 def _first_model(recipe: Recipe) -> ModelInfo:
     """Return what is known of the model that the run begins with, or that its first stage makes."""
     info = _shape_of_first(recipe)
+    if recipe.data.labels:
+        info = _with_labels(recipe, info)
     return replace(info, task=task_for(recipe, info.task))
+
+
+def _with_labels(recipe: Recipe, info: ModelInfo) -> ModelInfo:
+    """Return what is known of an encoder whose head gives way to one for the labels of the settings.
+
+    Raises:
+        InputError: the model is no encoder or has labels of its own, or nothing would teach the new head.
+    """
+    where, spec = recipe_key("data", "labels"), info.spec
+    if spec is None or info.task.tuned_on is not None or [*spec.stacks] != ["encoder"]:
+        raise InputError(
+            f"models for {info.task.name} get no labels from the settings",
+            where=where,
+            remedy="Leave it out, or name an encoder without labels of its own.",
+        )
+    if not (recipe.stages and recipe.stages[0].tunes):
+        raise InputError(
+            "asks for a new head, and the first stage does not teach it",
+            where=where,
+            remedy="Begin with a stage of kind 'tune'.",
+        )
+    try:
+        spec = labelled(spec, recipe.data.labels)
+    except ValueError as error:
+        raise InputError(str(error), where=where, remedy="Name two labels or more, each once.") from None
+    return replace(info, spec=spec, task=task_of_spec(spec), source=None)
 
 
 def _shape_of_first(recipe: Recipe) -> ModelInfo:

@@ -10,7 +10,7 @@ import time
 
 from rich.console import Console
 
-from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint, with_label_head
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.errors import InputError, StageError
 from roots_compress.evaluate.artifact import measure_quality
@@ -149,7 +149,11 @@ def _carry_out(
     recipe, config = setting.recipe, step.config
     if config is None:
         assert recipe.model is not None
-        return StageOutcome(load_checkpoint(recipe.model), {"source": recipe.model.name})
+        checkpoint, notes = load_checkpoint(recipe.model), {"source": recipe.model.name}
+        if recipe.data.labels:
+            checkpoint = with_label_head(checkpoint, recipe.data.labels, seed=recipe.seed)
+            notes["head"] = "new, for the labels of the settings"
+        return StageOutcome(checkpoint, {**notes})
     context = StageContext(
         text=setting.text,
         device=setting.device,

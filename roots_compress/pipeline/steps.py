@@ -28,6 +28,8 @@ class Step:
     """None for a baseline that is imported rather than trained."""
     place: Location = ()
     """Where in the recipe the settings are; empty where they are in none."""
+    labels: tuple[str, ...] = ()
+    """Of a baseline that gets a new head: the labels that it is to tell apart."""
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -37,7 +39,7 @@ class Step:
         divided among processes.
         """
         if self.config is None:
-            return {"kind": "import"}
+            return {"kind": "import", **({"labels": list(self.labels)} if self.labels else {})}
         settings: dict[str, Any] = self.config.model_dump(mode="json", exclude={"name"})
         for keys, _ in losses_of(self.config):
             group = settings
@@ -59,7 +61,7 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
     if recipe.makes_model:
         steps[0] = replace(steps[0], kind="baseline", name=BASELINE_NAME)
     else:
-        steps.insert(0, Step("baseline", BASELINE_NAME, None))
+        steps.insert(0, Step("baseline", BASELINE_NAME, None, labels=recipe.data.labels))
     return tuple(steps)
 
 
@@ -85,6 +87,9 @@ def keys_of(setting: Setting) -> Iterator[tuple[Step, StageKey]]:
 def key_of(step: Step, parent: str | None, setting: Setting) -> StageKey:
     """Return the key of one row that follows the row that was asked for as `parent`; None for the first."""
     recipe = setting.recipe
+    evaluation = recipe.evaluation.model_dump(mode="json", exclude=TIMING_SETTINGS)
+    if not setting.task.heads:  # No model is made for such a task alone: what it reads decides.
+        evaluation["task"] = setting.task.name
     return stage_key(
         step.settings,
         parent=parent,
@@ -92,6 +97,6 @@ def key_of(step: Step, parent: str | None, setting: Setting) -> StageKey:
         device=setting.device,
         seed=recipe.seed,
         inputs=dict(inputs_of(step, setting)),
-        evaluation=recipe.evaluation.model_dump(mode="json", exclude=TIMING_SETTINGS),
+        evaluation=evaluation,
         export=recipe.export.model_dump(mode="json"),
     )

@@ -101,6 +101,8 @@ def test_tuning_lowers_the_response_perplexity_and_shows_answers(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
     )
     assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    said = roots("generate", tuned / "01-tune", "--chat", "--prompt", PAIRS[5][0], "--max-new-tokens", "12")
+    assert said.startswith("It says fox ")
     said = roots("eval", model, "--eval-data", data, *options(data)[2:-2], "--records", "instructions")
     assert "response perplexity" in said
     assert "perplexity" in roots(

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from transformers import BertForSequenceClassification
+from transformers import BertForMaskedLM, BertForSequenceClassification
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
@@ -133,6 +133,24 @@ def test_labels_are_read_by_the_model_s_names(source: Path, table: Path, tmp_pat
         "distill", "--teacher", source, *options, code=2
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_of_another_task_gets_a_head_for_labels_and_is_tuned(table: Path, tmp_path: Path) -> None:
+    save_bert(tmp_path / "masked", BertForMaskedLM)
+    labels = [option for name in NAMES for option in ("--label", name)]
+    learn = ["--steps", "60", "--batch-size", "4", "--train-block-size", "64", "--lr", "0.006"]
+    tune: list[str | Path] = ["tune", tmp_path / "masked", *settings(table), "--windows", "20", *learn]
+    refused = roots(*tune, "--run", tmp_path / "run", code=2)
+    assert "nothing tells models for masked_lm what is right" in refused
+    assert "--label" in refused
+    roots(*tune, *labels, "--run", tmp_path / "run")
+    untuned, tuned = (stage["accuracy"] for stage in stages(tmp_path / "run"))
+    assert untuned < 0.7
+    assert tuned > 0.9
+    refused = roots("quantize", tmp_path / "masked", *labels, "--run", tmp_path / "other", code=2)
+    assert "asks for a new head, and the first stage does not teach it" in refused
+    refused = roots(*tune, "--label", "animal", "--run", tmp_path / "other", code=2)
+    assert "are not two labels or more" in refused
 
 
 def stages(run: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from roots_compress.data.chat.formats import CHATML, ChatFormat
-from roots_compress.data.documents import Document, Span
+from roots_compress.data.documents import USER, Document, Span
 from roots_compress.errors import InputError, Text, recipe_key
 
 if TYPE_CHECKING:
@@ -43,6 +43,21 @@ def prompt_of(document: Document, turns: int, tokenizer: PreTrainedTokenizerFast
     if own is not None:
         return own.prompt(document.spans[:turns])
     return _Rendering(tokenizer).text(document.spans[:turns], opens_answer=True)
+
+
+def question(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return the prompt by which a user asks a model something, in the tokenizer's template.
+
+    Raises:
+        InputError: it has none, or as `rendered` raises it.
+    """
+    if template_of(tokenizer) is None:
+        raise InputError(
+            "the tokenizer has no chat template",
+            where=tokenizer.name_or_path or None,
+            remedy="Leave the chat out, or name a model that was tuned to answer.",
+        )
+    return prompt_of(Document((Span(text, False, USER),)), 1, tokenizer)
 
 
 def own_format(document: Document, tokenizer: PreTrainedTokenizerFast) -> ChatFormat | None:
