@@ -1,11 +1,11 @@
 """What tuning a student to answer gains, alone and from a teacher, on the same conversations.
 
     roots-compress run recipes/quickstart.yaml
-    python -m benchmarks.tuning runs/quickstart --out runs/tuning
+    python benchmarks/tuning.py runs/quickstart --out runs/tuning
 
-The quickstart's teacher is tuned first. Then its untuned student is tuned twice, on the same windows in the same
-order: on the answers alone, and with what the tuned teacher says of them too. Prints response perplexities on
-held-out questions of the built-in set, and one line of JSON.
+The quickstart's teacher is tuned first. Then its untuned student is tuned twice, on the same windows in the
+same order: on the answers alone, and with what the tuned teacher says of them too. Prints response perplexities
+on held-out questions of the built-in set, and one line of JSON.
 """
 
 from __future__ import annotations
