@@ -4,8 +4,8 @@
     python benchmarks/tuning.py runs/quickstart --out runs/tuning
 
 The quickstart's teacher is tuned first. Then its untuned student is tuned twice, on the same windows in the
-same order: on the answers alone, and with what the tuned teacher says of them too. Prints response perplexities
-on held-out questions of the built-in set, and one line of JSON.
+same order: on the answers alone, and with what the tuned teacher says of them too. It prints response
+perplexities on held-out questions of the built-in set, then one line of JSON.
 """
 
 from __future__ import annotations
