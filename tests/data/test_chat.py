@@ -157,6 +157,19 @@ def test_what_a_template_may_not_ask_for_is_refused_by_name_and_at_once(template
     assert time.perf_counter() - began < 2
 
 
+def test_the_space_before_an_answer_is_the_answers_as_tokenizers_join_it_with_the_first_word() -> None:
+    spaced = ChatFormat({role: Turn(f"{role}: ", "\n") for role in ("system", "user", "assistant")})
+    foreign = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    foreign += "{% if add_generation_prompt %}assistant: {% endif %}"
+    for document, made in (
+        (Document(chat(*TWO).spans, format=spaced), tokenizer(None)),
+        (chat(*TWO), tokenizer(foreign)),
+    ):
+        answers = [span.text for span in rendered([document], made)[0].spans if span.scored]
+        assert [answer.split(",")[0].rstrip("</s>\n") for answer in answers] == [" 4", " 9"]
+    assert prompt_of(Document(chat(*TWO).spans, format=spaced), 1, tokenizer(None)).endswith("\nassistant:")
+
+
 def test_answers_that_cannot_be_told_from_the_rest_are_refused() -> None:
     backwards = "{% for m in messages | reverse %}{{ m.content }}{% endfor %}"
     with pytest.raises(InputError, match="answers cannot be told from the rest"):

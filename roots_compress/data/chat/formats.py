@@ -35,7 +35,12 @@ class ChatFormat:
     def prompt(self, turns: Iterable[Span]) -> str:
         """Return the text of turns and the beginning of an answer."""
         texts = [self.turns[turn.name].prefix + turn.text + self.turns[turn.name].suffix for turn in turns]
-        return self.separator.join([*texts, self.turns[ASSISTANT].prefix])
+        return self.separator.join([*texts, self.opening])
+
+    @property
+    def opening(self) -> str:
+        """What an answer follows, without spaces at its end: tokenizers join those with the first word."""
+        return self.turns[ASSISTANT].prefix.rstrip(" ")
 
     @property
     def template(self) -> str:
@@ -46,9 +51,7 @@ class ChatFormat:
             f"{json.dumps(turn.suffix, ensure_ascii=False)} }}}}"
             for number, (role, turn) in enumerate(self.turns.items())
         )
-        between, opening = (
-            json.dumps(text, ensure_ascii=False) for text in (self.separator, self.turns[ASSISTANT].prefix)
-        )
+        between, opening = (json.dumps(text, ensure_ascii=False) for text in (self.separator, self.opening))
         return (
             f"{{% for message in messages %}}{{% if not loop.first %}}{{{{ {between} }}}}{{% endif %}}"
             f"{parts}{{% endif %}}{{% endfor %}}"
@@ -61,9 +64,11 @@ class ChatFormat:
         for text, scored, role in document.spans:
             turn = self.turns[role]
             separator = self.separator if spans else ""
+            opening = turn.prefix.rstrip(" ") if scored else turn.prefix
+            text = turn.prefix[len(opening) :] + text
             # Space after the end of a turn that is marked by more than space tells nothing.
             told = text + (turn.suffix.rstrip() if scored and turn.suffix.strip() else turn.suffix)
-            spans.append(Span(separator + turn.prefix, False))
+            spans.append(Span(separator + opening, False))
             spans.append(Span(told, scored))
             spans.append(Span((text + turn.suffix)[len(told) :], False))
         return Document(tuple(span for span in spans if span.text))

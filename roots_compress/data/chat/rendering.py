@@ -149,6 +149,7 @@ class _Rendering:
                 where=self._where,
                 remedy=REMEDY,
             )
-        start = at if start < 0 else start
+        # Spaces at the end of the opening are the answer's: tokenizers join them with its first word.
+        start = len(text[: at if start < 0 else start].rstrip(" "))
         mark = text[at + len(said) :]
         return start, len(text.rstrip()) if mark.strip() else len(text)
