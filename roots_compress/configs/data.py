@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt, Settings
+from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt, Settings, faults_at
 from roots_compress.configs.options import Option
 
 RecordKind = Literal["text", "labels", "pairs", "instructions"]
@@ -87,15 +87,42 @@ class DataConfig(Settings):
     """Fraction of the documents held out where `eval` names no files."""
 
 
-class TokenizerConfig(Settings):
-    """A byte-level BPE tokenizer, trained when a model is trained from scratch."""
+SMALLEST_BYTE_BPE = 260
+"""256 bytes, and some special tokens."""
+TokenName = Annotated[str, Field(min_length=1)]
 
-    vocab_size: Annotated[int, Field(ge=260, le=1_000_000)] = 4096
+
+class TokenizerConfig(Settings):
+    """A tokenizer, trained when a model is trained from scratch."""
+
+    recipe_only: ClassVar[str] = "bos_token eos_token pad_token mask_token unk_token"
+    kind: Annotated[Literal["byte_bpe", "wordpiece", "unigram", "word"], Option("--tokenizer")] = "byte_bpe"
+    """How a new model's tokenizer parts text: byte-level BPE, WordPiece, Unigram, or whole words."""
+    vocab_size: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
     """Entries of a new model's vocabulary, special tokens included."""
     min_frequency: PositiveInt = 2
-    """Pairs seen less often are not merged."""
+    """Pairs, or of a vocabulary of words those, that are seen less often are left out. Not of Unigram."""
+    lowercase: Annotated[bool, Option("--lowercase")] = False
+    """Whether a new model reads text in small letters."""
     special_tokens: Annotated[tuple[str, ...], Field(strict=False), Option("--special-token")] = ()
     """More special tokens. Every tokenizer gets BOS, EOS and padding tokens without being asked."""
+    bos_token: TokenName | None = None
+    """Opens a text. Default: <|bos|>; of WordPiece [CLS]."""
+    eos_token: TokenName | None = None
+    """Ends a text. Default: <|eos|>; of WordPiece [SEP]."""
+    pad_token: TokenName | None = None
+    """Fills up short texts. Default: <|pad|>; of WordPiece [PAD]."""
+    mask_token: TokenName | None = None
+    """Stands for a hidden token, in an encoder's tokenizer. Default: <|mask|>; of WordPiece [MASK]."""
+    unk_token: TokenName | None = None
+    """Stands for what has no token. Default: <|unk|>; of WordPiece [UNK]. Byte-level BPE needs none."""
+
+    @model_validator(mode="after")
+    def _bytes_must_fit(self) -> Self:
+        if self.kind == "byte_bpe" and self.vocab_size < SMALLEST_BYTE_BPE:
+            text = f"must be at least {SMALLEST_BYTE_BPE}, not {self.vocab_size}"
+            raise faults_at([(("vocab_size",), text)])
+        return self
 
 
 class CalibrationConfig(Settings):

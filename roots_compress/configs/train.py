@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import isqrt
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from roots_compress.configs.base import (
     PositiveFloat,
@@ -94,6 +94,27 @@ class ArchitectureConfig(Settings):
         return self
 
 
+class ObjectiveConfig(Settings):
+    """What an encoder is pre-trained by: a weighted sum of losses. A new model is then an encoder."""
+
+    mlm: PositiveFloat = 1.0
+    """Weight of the loss of hidden tokens: 15 % are chosen, 80 % of them hidden and 10 % replaced.
+    With an objective, a new model is an encoder."""
+    nsp: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the loss of telling whether the second part of a text follows the first: half do."""
+    rtd: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the loss of telling which tokens a small generator, trained along, has replaced."""
+    generator: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """Width of the generator, as a share of the model's."""
+
+
+DECODER_KEYS = (
+    "num_key_value_heads", "head_dim", "norm", "position", "rope_theta", "activation", "gated_mlp",
+    "attention_bias", "qk_norm", "tie_word_embeddings", "attention",
+)  # fmt: skip
+"""What an encoder does not follow: it has BERT's shape."""
+
+
 class TrainConfig(StageSettings):
     """Train a new ROOTS model, or a checkpoint further, by cross-entropy on text or labels.
 
@@ -110,6 +131,9 @@ class TrainConfig(StageSettings):
     """Shape of a model made from scratch."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Tokenizer of a model made from scratch."""
+    objective: ObjectiveConfig | None = None
+    """What an encoder is pre-trained by; without it, what the model's task is: the next token, hidden tokens
+    or labels. A new model is an encoder with it, and a decoder without it."""
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
     text: Literal["run", "builtin"] = "run"
@@ -127,3 +151,20 @@ class TrainConfig(StageSettings):
             if getattr(self, key) != type(self).model_fields[key].default:
                 because = "because this stage goes on training a model that exists already"
                 yield (key,), f"would have no effect, {because}"
+        if makes_model and self.objective is not None:
+            yield from self._faults_of_encoder()
+
+    def _faults_of_encoder(self) -> Iterator[tuple[Location, str]]:
+        shape = self.architecture
+        for key in DECODER_KEYS:
+            if getattr(shape, key) != ArchitectureConfig.model_fields[key].default:
+                yield (
+                    ("architecture", key),
+                    "would have no effect: with an objective a new model has BERT's shape",
+                )
+        if shape.hidden_size % shape.num_attention_heads:
+            heads = shape.num_attention_heads
+            yield (
+                ("architecture", "hidden_size"),
+                f"({shape.hidden_size}) must be a multiple of the {heads} heads",
+            )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,20 +92,26 @@ def pack_masked(
     Raises:
         InputError: the documents fill less than one window, or the tokenizer has no mask token.
     """
-    mask_id = require_mask(tokenizer)
+    require_mask(tokenizer)
     packed = pack_texts(documents, tokenizer, block_size, seed=seed, limit=limit, key=key)
+    return MaskedWindows(**hidden_in(packed, tokenizer, seed))
+
+
+def hidden_in(packed: PackedWindows, tokenizer: PreTrainedTokenizerFast, seed: int) -> dict[str, Any]:
+    """Return the fields of `MaskedWindows`, for windows whose targets are their own tokens."""
     text_NT = packed.input_ids
     special = np.array(tokenizer.all_special_ids, dtype=np.int64)
     maskable_NT = (packed.targets != IGNORED_LABEL) & ~np.isin(text_NT, special)
-    masking = Masking(mask_id, np.setdiff1d(np.arange(len(tokenizer), dtype=np.int64), special), seed)
+    ordinary = np.setdiff1d(np.arange(len(tokenizer), dtype=np.int64), special)
+    masking = Masking(require_mask(tokenizer), ordinary, seed)
     hidden = [
         masking.hidden(*each, 0, row) for row, each in enumerate(zip(text_NT, maskable_NT, strict=True))
     ]
-    return MaskedWindows(
-        input_ids=np.stack([read_T for read_T, _ in hidden]),
-        targets=np.stack([targets_T for _, targets_T in hidden]),
-        segment_ids=packed.segment_ids,
-        text=text_NT,
-        maskable=maskable_NT,
-        masking=masking,
-    )
+    return {
+        "input_ids": np.stack([read_T for read_T, _ in hidden]),
+        "targets": np.stack([targets_T for _, targets_T in hidden]),
+        "segment_ids": packed.segment_ids,
+        "text": text_NT,
+        "maskable": maskable_NT,
+        "masking": masking,
+    }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from roots_compress import results
     from roots_compress.configs.data import RecordKind
     from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.configs.train import ObjectiveConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.heads import RootsWithHead
@@ -301,6 +302,27 @@ class Task(ABC, Generic[Engine]):
     @abstractmethod
     def objective(self) -> Objective:
         """Return what plain training minimises."""
+
+    pretrains: ClassVar[bool] = False
+    """Whether `pretraining` is for models of this task."""
+
+    def pretraining(
+        self,
+        config: ObjectiveConfig,
+        spec: ModelSpec,
+        documents: Sequence[Document],
+        tokenizer: Any,
+        block_size: int,
+        *,
+        seed: int,
+        limit: int | None,
+    ) -> tuple[PackedWindows, Objective]:
+        """Return what a model is pre-trained on and by, where settings ask for several losses.
+
+        Raises:
+            InputError: the text is too short, or the model cannot be trained so.
+        """
+        raise NotImplementedError
 
     # Reports.
 

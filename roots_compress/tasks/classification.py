@@ -40,6 +40,7 @@ class Classification(EncoderTask):
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy", "higher", digits=4, relative=False, across_tokenizers=True),
         Metric("macro_f1", "macro F1", "higher", digits=4, relative=False, across_tokenizers=True),
+        Metric("mcc", "MCC", "higher", digits=4, relative=False, across_tokenizers=True),
     )
     # Shares of the texts: those whose two best labels are nearly as likely may fall to either side.
     agreement = (0.02, 0.1)
@@ -71,7 +72,7 @@ class Classification(EncoderTask):
     def quality(
         self, engine: Encoder, examples: EvaluationWindows, *, progress: Progress | None = None
     ) -> dict[str, float]:
-        """Return the share of texts that get their label, and the mean of the labels' F1.
+        """Return the share of texts that get their label, the mean of the labels' F1, and their correlation.
 
         Raises:
             InputError: a text does not fit the model.
@@ -80,7 +81,11 @@ class Classification(EncoderTask):
         logits_NL = np.concatenate(list(encoded(engine, _labelled(examples), progress)))
         check_finite(logits_NL)
         given_N, right_N = logits_NL.argmax(axis=1), _labelled(examples).labels
-        return {"accuracy": float((given_N == right_N).mean()), "macro_f1": macro_f1(given_N, right_N)}
+        return {
+            "accuracy": float((given_N == right_N).mean()),
+            "macro_f1": macro_f1(given_N, right_N),
+            "mcc": matthews(given_N, right_N),
+        }
 
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
@@ -99,8 +104,8 @@ class Classification(EncoderTask):
     def caption(self, protocol: Protocol) -> str:
         """Say what accuracy and speed were measured on."""
         return (
-            f"Accuracy and macro F1 through the ONNX graph: {protocol.windows} texts of at most "
-            f"{protocol.block_size} tokens, of {protocol.text}. {self.speed_caption(protocol)}"
+            f"Accuracy, macro F1 and Matthews correlation through the ONNX graph: {protocol.windows} texts "
+            f"of at most {protocol.block_size} tokens, of {protocol.text}. {self.speed_caption(protocol)}"
         )
 
 
@@ -110,6 +115,19 @@ def macro_f1(given_N: NDArray[np.int64], right_N: NDArray[np.int64]) -> float:
     hits_L = np.bincount(right_N[given_N == right_N], minlength=count)
     times_L = np.bincount(given_N, minlength=count) + np.bincount(right_N, minlength=count)
     return float((2 * hits_L[times_L > 0] / times_L[times_L > 0]).mean())
+
+
+def matthews(given_N: NDArray[np.int64], right_N: NDArray[np.int64]) -> float:
+    """Return the correlation of the labels given and right (Matthews 1975; of several, Gorodkin 2004).
+
+    It is 1 where all are right, and 0 for guesses; also where one of the two has a single label only.
+    """
+    count = int(max(given_N.max(), right_N.max())) + 1
+    given_L, right_L = (np.bincount(each, minlength=count).astype(np.float64) for each in (given_N, right_N))
+    texts, hits = float(len(right_N)), float((given_N == right_N).sum())
+    covariance = hits * texts - float(given_L @ right_L)
+    spread = (texts**2 - float(given_L @ given_L)) * (texts**2 - float(right_L @ right_L))
+    return covariance / spread**0.5 if spread > 0 else 0.0
 
 
 def _labelled(examples: EvaluationWindows) -> LabelledTexts:

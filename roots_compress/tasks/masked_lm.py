@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from roots_compress.errors import InputError, Key
 from roots_compress.runtime.encoder import Encoder
 from roots_compress.tasks.encoder import ALONE, EncoderTask
 from roots_compress.tasks.figures import Metric, Workload
@@ -17,8 +18,10 @@ from roots_compress.tasks.perplexity import LOGITS_BYTES, exponential, negative_
 
 if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.configs.train import ObjectiveConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
+    from roots_compress.models.spec import ModelSpec
     from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.training.objective import Objective
@@ -100,6 +103,40 @@ class MaskedLM(EncoderTask):
         from roots_compress.training.objective import CrossEntropy
 
         return CrossEntropy()
+
+    pretrains = True
+
+    def pretraining(
+        self,
+        config: ObjectiveConfig,
+        spec: ModelSpec,
+        documents: Sequence[Document],
+        tokenizer: Any,
+        block_size: int,
+        *,
+        seed: int,
+        limit: int | None,
+    ) -> tuple[PackedWindows, Objective]:
+        """Return windows that hide tokens, of pairs where they are asked for, and the weighted losses.
+
+        Raises:
+            InputError: the text is too short, or the model has one token type, and pairs need two.
+        """
+        from roots_compress.data.masking import MaskedWindows, pack_masked
+        from roots_compress.data.sentence_pairs import pack_sentence_pairs
+        from roots_compress.training.batches import scored_windows
+        from roots_compress.training.pretraining import Pretraining
+
+        if config.nsp and (spec.embeddings.token_types or 0) < 2:
+            raise InputError(
+                "pairs of text need two token types, and the model has fewer",
+                where=Key("objective", "nsp"),
+                remedy="Leave it out.",
+            )
+        pack = pack_sentence_pairs if config.nsp else pack_masked
+        windows = scored_windows(pack(documents, tokenizer, block_size, seed=seed, limit=limit))
+        assert isinstance(windows, MaskedWindows)
+        return windows, Pretraining(config, windows, spec, seed=seed)
 
     def caption(self, protocol: Protocol) -> str:
         """Say what pseudo-perplexity and speed were measured on."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from roots_compress.configs.data import DataConfig
 from roots_compress.configs.train import TrainConfig
 from roots_compress.data.corpora import load_text
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, Key
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
 from roots_compress.stages.train.architecture import architecture_spec
+from roots_compress.tasks.registry import task_of_spec
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ class TrainStage(MakerStage[TrainConfig]):
     def planned(self, config: TrainConfig) -> ModelInfo:
         """Return the shape that the settings name."""
         spec = _planned_spec(config)
-        return ModelInfo(Limits.of(spec), config.tokenizer.vocab_size, spec)
+        return ModelInfo(Limits.of(spec), config.tokenizer.vocab_size, spec, task=task_of_spec(spec))
 
     def check(self, config: TrainConfig, info: ModelInfo) -> ModelInfo:
         """Return the same shape with other weights.
@@ -37,6 +38,12 @@ class TrainStage(MakerStage[TrainConfig]):
             raise InputError(
                 f"text has no labels for {info.task.name}",
                 remedy="Use distill, or prune with recovery: they learn from a teacher.",
+            )
+        if config.objective is not None and not info.task.pretrains:
+            raise InputError(
+                f"an objective is for masked language models, and the model is one of {info.task.name}",
+                where=Key("objective"),
+                remedy="Leave it out: the model is then trained by its own task.",
             )
         return replace(info, source=None)
 
@@ -53,7 +60,7 @@ class TrainStage(MakerStage[TrainConfig]):
         return new_model(config, _read(config, context).text, seed=context.seed)
 
     def run(self, config: TrainConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
-        """Train by cross-entropy with the text."""
+        """Train by the task's objective, or by the losses that are asked for."""
         from roots_compress.stages.train.stage import train
 
         return train(config, checkpoint, _read(config, context))
@@ -69,4 +76,6 @@ def _read(config: TrainConfig, context: StageContext) -> StageContext:
 
 def _planned_spec(config: TrainConfig) -> ModelSpec:
     """Return the model from scratch, if its tokenizer finds all its entries."""
-    return architecture_spec(config.architecture, config.tokenizer.vocab_size)
+    return architecture_spec(
+        config.architecture, config.tokenizer.vocab_size, encoder=config.objective is not None
+    )

@@ -1,0 +1,142 @@
+"""Pre-training an encoder: hidden tokens, pairs of text, and replaced tokens, weighted together.
+
+Shape legend: B windows, T tokens in a window, N hidden positions of a batch, P positions of text, W hidden
+size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from roots_compress.configs.train import ObjectiveConfig
+from roots_compress.data.masking import MaskedWindows
+from roots_compress.data.sentence_pairs import SentencePairs
+from roots_compress.families.encoder import encoder_spec
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import RootsForMaskedLM
+from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import ModelSpec, Norm
+from roots_compress.training.batches import Batch
+from roots_compress.training.distillation.head import head_loss
+from roots_compress.training.objective import Loss, Objective, cross_entropy_sum
+
+PRIME = 1_000_003
+
+
+class Pretraining(Objective):
+    """A weighted sum of losses of an encoder.
+
+    Hidden tokens (Devlin et al. 2019, BERT): the cross-entropy of what was there. Pairs (the same): whether
+    the second part of a window follows the first, told from the first token's state. Replaced tokens (Clark
+    et al. 2020, ELECTRA): a small masked language model, trained along by its own loss, fills the hidden
+    places with what it draws; the encoder tells of each token whether it is another one than was there. Heads
+    of pairs and of replaced tokens, and the generator, are the objective's: they end with the training.
+
+    The losses of pairs and of replaced tokens are means over a batch's windows and text; accumulated batches
+    weigh them by their hidden tokens, of which windows of one length have nearly the same number.
+
+    Args:
+        config: the weights.
+        windows: in the order of a batch's rows, each with a token to say.
+        spec: of the model.
+        seed: draws the weights of heads and generator, and the replaced tokens.
+    """
+
+    def __init__(
+        self, config: ObjectiveConfig, windows: MaskedWindows, spec: ModelSpec, *, seed: int
+    ) -> None:
+        super().__init__()
+        self._weights, self._seed = config, seed
+        self._maskable_NT = torch.from_numpy(windows.maskable)
+        self._types_NT: Tensor | None = None
+        if isinstance(windows, SentencePairs):
+            self._types_NT = torch.from_numpy(windows.token_types)
+            self._follows_N = torch.from_numpy(windows.follows[:, 0])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if config.nsp:
+                dense = nn.Linear(spec.width, spec.width)
+                self.pairs = nn.Sequential(dense, nn.Tanh(), nn.Linear(spec.width, 2))
+            if config.rtd:
+                self.replaced = nn.Sequential(
+                    nn.Linear(spec.width, spec.width), nn.GELU(), nn.Linear(spec.width, 1)
+                )
+                self.generator = RootsForMaskedLM(RootsConfig(spec=generator_spec(spec, config.generator)))
+
+    def extra_repr(self) -> str:
+        """Say what a training depends on: weights and seed."""
+        return f"{self._weights!r}, seed={self._seed}"
+
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
+        """Return the losses of a batch, weighted together."""
+        rows = torch.tensor(batch.rows)
+        types_BT = None if self._types_NT is None else self._types_NT[rows].to(batch.input_ids_BT.device)
+        reading: dict[str, Any] = {"segment_ids": batch.segment_ids_BT, "token_type_ids": types_BT}
+        hidden_BTW = model.model(input_ids=batch.input_ids_BT, **reading).last_hidden_state
+        masked, cross_entropy = _token_loss(model, hidden_BTW, batch)
+        total, parts = self._weights.mlm * masked, {"cross_entropy": cross_entropy}
+        if self._weights.nsp:
+            follows_B = self._follows_N[rows].to(hidden_BTW.device)
+            pairs = F.cross_entropy(self.pairs(hidden_BTW[:, 0]).float(), follows_B)
+            total, parts["pairs"] = total + self._weights.nsp * pairs, pairs.detach()
+        if self._weights.rtd:
+            generated, parts["generator"], filled_BT = self._filled(batch, reading)
+            text_BT = torch.where(batch.scored_BT, batch.targets_BT, batch.input_ids_BT)
+            states_BTW = model.model(input_ids=filled_BT, **reading).last_hidden_state
+            places_BT = self._maskable_NT[rows].to(states_BTW.device)
+            is_other_P = (filled_BT != text_BT)[places_BT]
+            logits_P = self.replaced(states_BTW[places_BT])[:, 0].float()
+            replaced = F.binary_cross_entropy_with_logits(logits_P, is_other_P.float())
+            total, parts["replaced"] = total + generated + self._weights.rtd * replaced, replaced.detach()
+        return Loss(total, parts)
+
+    def _filled(self, batch: Batch, reading: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the generator's loss, with gradients and without, and the text that it filled, `BT`."""
+        hidden_BTW = self.generator.model(input_ids=batch.input_ids_BT, **reading).last_hidden_state
+        loss, shown = _token_loss(self.generator, hidden_BTW, batch)
+        with torch.no_grad():
+            logits_NV = self.generator.project(hidden_BTW[batch.scored_BT]).float()
+            # Drawn on the CPU, by the batch's place: a resumed training draws the same.
+            source = torch.Generator().manual_seed((self._seed * PRIME + batch.first) % (1 << 63))
+            noise_NV = torch.rand(logits_NV.shape, generator=source).clamp_min(1e-20).to(logits_NV.device)
+            drawn_N = (logits_NV - (-noise_NV.log()).log()).argmax(dim=-1)  # Gumbel's way to draw.
+            filled_BT = batch.input_ids_BT.clone()
+            filled_BT[batch.scored_BT] = drawn_N
+        return loss, shown, filled_BT
+
+
+def _token_loss(model: RootsWithHead, hidden_BTW: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the mean cross-entropy of hidden tokens, with gradients and without."""
+    targets_N = batch.targets_N
+
+    def term_sums(logits_nV: Tensor, part: slice) -> tuple[Tensor]:
+        return (cross_entropy_sum(logits_nV, targets_N[part]),)
+
+    total, terms_L = head_loss(model, hidden_BTW[batch.scored_BT], term_sums, (1.0,))
+    return total, terms_L[0]
+
+
+def generator_spec(spec: ModelSpec, share: float) -> ModelSpec:
+    """Return a masked language model of the same vocabulary, layers and places, of a share of the width."""
+    attention = spec.attentions()[0]
+    channels = max(op.channels for _, op in spec.blocks() if isinstance(op, Mlp))
+    heads = max(1, round(attention.heads * share))
+    assert spec.embeddings.positions is not None
+    return encoder_spec(
+        vocabulary=spec.embeddings.vocabulary,
+        width=heads * attention.head_dim,
+        layers=len(spec.layers),
+        heads=heads,
+        channels=max(1, round(channels * share)),
+        activation="gelu",
+        norm=spec.embeddings.norm or Norm(kind="layer_norm"),
+        positions=spec.embeddings.positions,
+        token_types=spec.embeddings.token_types,
+        head=spec.head,
+        tied=True,
+    )
