@@ -179,6 +179,11 @@ class StageSettings(Settings):
         """The longest context of the model that the stage makes from nothing; None where it makes none."""
         return None
 
+    @property
+    def decodes(self) -> bool:
+        """Whether the model that the stage makes from nothing writes token by token."""
+        return True
+
     def check_paths(self) -> None:
         """Refuse files that must be there and are not; none is opened.
 

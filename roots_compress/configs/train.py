@@ -145,6 +145,11 @@ class TrainConfig(StageSettings):
         """The longest context of the model that the settings describe."""
         return self.architecture.max_position_embeddings
 
+    @property
+    def decodes(self) -> bool:
+        """An encoder does not."""
+        return self.objective is None
+
     def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
         """Refuse settings that only a new model takes where there is a model already."""
         for key in () if makes_model else ("architecture", "tokenizer"):

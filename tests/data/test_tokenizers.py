@@ -51,6 +51,32 @@ def test_encoding_opens_a_text_with_bos_and_adds_nothing_else(tokenizer: PreTrai
     assert not set(text) & set(tokenizer.all_special_ids)
 
 
+@pytest.mark.parametrize("kind", ["byte_bpe", "wordpiece", "unigram", "word"])
+def test_every_kind_is_trained_for_an_encoder_and_the_same_again(documents: Documents, kind: str) -> None:
+    config = TokenizerConfig.model_validate(
+        {"kind": kind, "vocab_size": 320, "lowercase": True, "bos_token": "<s>", "mask_token": "<hidden>"}
+    )
+    trained = train_tokenizer(documents, config, encoder=True)
+    pair = trained("The quick fox", "and a dog")
+    assert (trained.cls_token, trained.mask_token, trained.bos_token) == ("<s>", "<hidden>", "<s>")
+    assert pair["input_ids"].count(trained.sep_token_id) == 2
+    assert set(pair["token_type_ids"]) == {0, 1}
+    assert trained("QUICK fox")["input_ids"] == trained("quick FOX")["input_ids"]
+    assert trained.decode(trained("quick fox")["input_ids"], skip_special_tokens=True).split() == [
+        "quick",
+        "fox",
+    ]
+    again = train_tokenizer(documents, config, encoder=True)
+    assert tokenizer_sha256(again) == tokenizer_sha256(trained)
+
+
+def test_words_that_are_seen_less_often_are_unknown() -> None:
+    texts = [Document.plain("one two two three three three")]
+    trained = train_tokenizer(texts, TokenizerConfig(kind="word", vocab_size=16, min_frequency=2))
+    assert {"two", "three"} < trained.get_vocab().keys()
+    assert trained.convert_ids_to_tokens(trained("one two")["input_ids"]) == ["<|bos|>", "<|unk|>", "two"]
+
+
 def test_training_again_gives_the_same_tokenizer(
     tokenizer: PreTrainedTokenizerFast, documents: Documents
 ) -> None:

@@ -16,7 +16,7 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.models.ops.heads import ClassificationHead
-from roots_compress.tasks.classification import macro_f1
+from roots_compress.tasks.classification import macro_f1, matthews
 from tests.encoders import save_bert
 from tests.tasks.commands import roots
 from tests.tiny import tiny_tokens
@@ -102,6 +102,15 @@ def test_labels_that_cannot_be_are_refused(
     (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
     with pytest.raises(InputError, match=said):
         load_checkpoint(tmp_path)
+
+
+def test_the_correlation_of_labels() -> None:
+    right = np.array([1, 1, 1, 0, 0, 0, 0, 0])
+    given = np.array([1, 1, 0, 1, 0, 0, 0, 0])  # 2 right of 3 ones, 4 right of 5 zeros.
+    assert matthews(given, right) == pytest.approx((2 * 4 - 1 * 1) / (3 * 3 * 5 * 5) ** 0.5)
+    assert matthews(right, right) == 1
+    assert matthews(np.zeros(8, np.int64), right) == 0
+    assert matthews(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 1])) == pytest.approx(0.7, abs=0.02)
 
 
 def test_macro_f1_is_the_mean_over_labels() -> None:

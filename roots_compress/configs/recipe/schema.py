@@ -240,7 +240,7 @@ def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
             if calibration.block_size > limit:
                 yield (*place, *keys, "block_size"), _too_long(calibration.block_size, limit)
     longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
-    if recipe.evaluation.decode_tokens < limit < longest:
+    if recipe.stages[0].decodes and recipe.evaluation.decode_tokens < limit < longest:
         yield (
             ("evaluation", "contexts"),
             f"the longest and the {recipe.evaluation.decode_tokens} tokens decoded after it take {longest} "
