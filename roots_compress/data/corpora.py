@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,11 +22,15 @@ from roots_compress.data.sources.folders import Listing, first_names, list_folde
 from roots_compress.data.sources.kinds import records_of
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.data.sources.records import Records
+from roots_compress.data.streamed import StreamedDocuments, streamed
 from roots_compress.errors import InputError, Text, printable, recipe_key
 from roots_compress.io.atomic import real_path
 
 # Where to cut the one document there is: the end of a paragraph, or else of a line, or of a word.
 BREAKS = (r"\n[ \t]*\n\s*", r"\n\s*", r"\s+")
+
+MOST_HELD_OUT = 10_000
+"""Documents of a corpus that is streamed which are held out: these are kept in memory."""
 
 BUILTIN: dict[RecordKind, tuple[Callable[[], tuple[Document, ...]], str]] = {
     "text": (builtin.builtin_documents, builtin.DESCRIPTION),
@@ -56,7 +60,11 @@ def load_text(
     """
     records = records_of(kind, config, labels)
     _refuse_repeated_paths([*config.train, *config.eval])
-    if config.train:
+    corpus = streamed(config.train) if kind == "text" and config.text_column == "text" else None
+    train: Sequence[Document]
+    if corpus is not None:
+        train, name = corpus[0], printable(config.train[0].name)
+    elif config.train:
         found, name = _read_paths(config, "train", records)
         read = [document for part in found for document in part]
         train = without_repeats(read)
@@ -77,6 +85,9 @@ def load_text(
     if config.eval:
         held_out, names = _separate_documents(config, train, records)
         origin = f"from {names}"
+    elif corpus is not None:
+        train, held_out = _end_held_out(*corpus, config)
+        origin = "the last documents"
     elif len(train) == 1:
         train, held_out = _cut_in_two(train[0], config)
         origin = "the end of the one document there is"
@@ -106,9 +117,9 @@ def load_held_out(
     return TextSplit((), _in_format(held_out, config), f"{names}: {_amount(held_out)}")
 
 
-def _in_format(documents: tuple[Document, ...], config: DataConfig) -> tuple[Document, ...]:
+def _in_format(documents: Sequence[Document], config: DataConfig) -> Sequence[Document]:
     """Return the documents, conversations with the chat format that the settings give in plain fields."""
-    if config.chat is None:
+    if config.chat is None or isinstance(documents, StreamedDocuments):
         return documents
     given = {role: getattr(config.chat, role) for role in ROLES}
     turns = {role: Turn(turn.prefix, turn.suffix) for role, turn in given.items()}
@@ -186,7 +197,8 @@ def _separate_documents(
 ) -> tuple[tuple[Document, ...], str]:
     """Return the evaluation files' documents, none of which may be in the training text, and their names."""
     found, names = _read_paths(config, "eval", records)
-    trained = {content_key(document) for document in train}
+    held = {content_key(document) for part in found for document in part}
+    trained = {key for key in map(content_key, train) if key in held}
     held_out: list[Document] = []
     for path, part in zip(config.eval, found, strict=True):
         documents = without_repeats(part)
@@ -201,8 +213,30 @@ def _separate_documents(
     return without_repeats(held_out), names
 
 
+def _end_held_out(
+    documents: StreamedDocuments, datasheet: dict[str, Any], config: DataConfig
+) -> tuple[StreamedDocuments, tuple[Document, ...]]:
+    """Hold out the last documents of a corpus, which are in a drawn order.
+
+    Raises:
+        InputError: a document may be in the corpus twice, or there is one alone.
+    """
+    count = min(MOST_HELD_OUT, max(1, round(len(documents) * config.eval_fraction)))
+    repeats = any(source["repeats"] > 1 for source in datasheet["sources"])
+    if repeats or not datasheet["settings"]["duplicates"]["exact"] or count == len(documents):
+        why = "has one document" if count == len(documents) else "may hold a document more than once"
+        raise InputError(
+            f"the corpus {why}, so no part of it can be held out",
+            where=config.train[0],
+            remedy=Text("Name held-out files in ", recipe_key("data", "eval"), "."),
+        )
+    held_out = tuple(documents[len(documents) - count :])
+    size = documents.text_bytes - sum(len(document.text.encode()) for document in held_out)
+    return documents.first(len(documents) - count, size), held_out
+
+
 def _split(
-    documents: tuple[Document, ...], fraction: float, seed: int
+    documents: Sequence[Document], fraction: float, seed: int
 ) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
     """Hold out a fraction of two or more documents, at least one; both sides keep their order."""
     count = max(1, round(len(documents) * fraction))
@@ -238,5 +272,8 @@ def _cut_in_two(document: Document, config: DataConfig) -> tuple[tuple[Document,
 
 def _amount(documents: Sequence[Document]) -> str:
     """Return the size of some text in words."""
-    size = sum(len(document.text.encode()) for document in documents)
+    if isinstance(documents, StreamedDocuments):
+        size = documents.text_bytes
+    else:
+        size = sum(len(document.text.encode()) for document in documents)
     return f"{len(documents):,} document{'s' if len(documents) > 1 else ''} ({size:,} bytes)"

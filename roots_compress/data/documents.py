@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,7 +63,7 @@ class Document:
 class TextSplit:
     """The text of a run: documents to train and calibrate on, and documents held out from every stage."""
 
-    train: tuple[Document, ...]
+    train: Sequence[Document]
     held_out: tuple[Document, ...]
     description: str
     """What the text is, in words for a report."""

@@ -6,12 +6,18 @@ import hashlib
 from collections.abc import Iterable
 
 from roots_compress.data.documents import Document
+from roots_compress.data.streamed import StreamedDocuments
 
 CHUNK_CHARACTERS = 1 << 20
 
 
 def text_sha256(documents: Iterable[Document]) -> str:
-    """Return the sha256 of documents in their order, with boundaries, labels, names and what is scored."""
+    """Return the sha256 of documents in their order, with boundaries, labels, names and what is scored.
+
+    Those that are streamed know their own, by the hashes of their shards.
+    """
+    if isinstance(documents, StreamedDocuments):
+        return documents.sha256
     digest = hashlib.sha256()
     for document in documents:
         digest.update(f"document {len(document.spans)}\n".encode())

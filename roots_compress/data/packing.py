@@ -14,6 +14,7 @@ from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.documents import Document
 from roots_compress.data.encoding import Tokens, encode, first_characters, joined
 from roots_compress.data.special_tokens import closing_ids, missing_ending, missing_opening, opening_ids
+from roots_compress.data.streamed import StreamedDocuments
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, following, or_shorter
 from roots_compress.errors import InputError, Key, Text, recipe_key
 
@@ -131,8 +132,10 @@ def _cut(is_text: Flags, room: int) -> list[tuple[int, int]]:
     return spans
 
 
-def shuffled(documents: Sequence[Document], rng: np.random.Generator) -> list[Document]:
-    """Return the documents in an order that is drawn."""
+def shuffled(documents: Sequence[Document], rng: np.random.Generator) -> Sequence[Document]:
+    """Return the documents in an order that is drawn; of those that are streamed, where to begin is drawn."""
+    if isinstance(documents, StreamedDocuments):
+        return documents.beginning_at(int(rng.integers(len(documents))))
     return [documents[index] for index in rng.permutation(len(documents))]
 
 

@@ -17,6 +17,7 @@ from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.prepare import journal, writing
 from roots_compress.data.prepare.prepare import prepare
+from roots_compress.data.streamed import StreamedDocuments
 from roots_compress.errors import InputError
 from tests.cli.test_commands import assert_refused, roots_compress
 from tests.data.prepare.texts import contents, jsonl, prose
@@ -69,6 +70,10 @@ def test_a_corpus_of_two_sources_through_the_command_line(tmp_path: Path) -> Non
     # A run reads the shards, and nothing else that is in the folder.
     read = load_text(DataConfig(train=(out,)), seed=0)
     assert {document.text for document in (*read.train, *read.held_out)} == {text for text, _ in kept}
+    assert isinstance(read.train, StreamedDocuments)
+    assert (len(read.train), len(read.held_out)) == (21, 1)
+    assert [read.train[number].text for number in (20, 0, -1)] == [kept[number][0] for number in (20, 0, 20)]
+    assert [each.text for each in read.train.beginning_at(19)[:3]] == [kept[at][0] for at in (19, 20, 0)]
     again = roots_compress("data", "prepare", "--recipe", tmp_path / "corpus.yaml", "--out", out)
     assert "as it was made" in again.output
     other = roots_compress("data", "prepare", tmp_path / "good.jsonl", "--out", out)
