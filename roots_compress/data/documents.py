@@ -64,6 +64,6 @@ class TextSplit:
     """The text of a run: documents to train and calibrate on, and documents held out from every stage."""
 
     train: Sequence[Document]
-    held_out: tuple[Document, ...]
+    held_out: Sequence[Document]
     description: str
     """What the text is, in words for a report."""

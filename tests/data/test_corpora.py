@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +28,7 @@ def numbered(folder: Path, count: int) -> Path:
     return folder
 
 
-def texts(documents: tuple[Document, ...]) -> list[str]:
+def texts(documents: Sequence[Document]) -> list[str]:
     return [document.text for document in documents]
 
 

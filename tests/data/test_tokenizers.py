@@ -62,10 +62,8 @@ def test_every_kind_is_trained_for_an_encoder_and_the_same_again(documents: Docu
     assert pair["input_ids"].count(trained.sep_token_id) == 2
     assert set(pair["token_type_ids"]) == {0, 1}
     assert trained("QUICK fox")["input_ids"] == trained("quick FOX")["input_ids"]
-    assert trained.decode(trained("quick fox")["input_ids"], skip_special_tokens=True).split() == [
-        "quick",
-        "fox",
-    ]
+    read = trained.decode(trained("quick fox")["input_ids"], skip_special_tokens=True)
+    assert str(read).split() == ["quick", "fox"]
     again = train_tokenizer(documents, config, encoder=True)
     assert tokenizer_sha256(again) == tokenizer_sha256(trained)
 

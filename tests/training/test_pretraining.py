@@ -148,8 +148,16 @@ def test_an_encoder_is_pre_trained_and_becomes_a_classifier_by_verbs(tmp_path: P
     (tmp_path / "t.csv").write_text("text,label\na quick fox,fox\na lazy dog,dog\nover the dog,dog\n")
     said = roots("eval", tmp_path / "classifier", "--eval-data", tmp_path / "t.csv", "--block-size", "32")
     assert "MCC" in said
-    command = ["train", tmp_path / "classifier", "--rtd", "1", "--train-block-size", "32"]
-    command += ["--data", tmp_path / "t.csv", "--run", tmp_path / "r", "--block-size", "32"]
-    refused = roots(*command, code=2)
+    options = [
+        "--rtd",
+        "1",
+        "--train-block-size",
+        "32",
+        "--block-size",
+        "32",
+        "--data",
+        str(tmp_path / "t.csv"),
+    ]
+    refused = roots("train", tmp_path / "classifier", *options, "--run", tmp_path / "r", code=2)
     assert "an objective is for masked language models, and the model is one of classification" in refused
     assert not np.isnan(json.loads((run / "metrics.json").read_text())["stages"][0]["pseudo_perplexity"])
