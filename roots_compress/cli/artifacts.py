@@ -39,17 +39,8 @@ def import_(
         Path, typer.Argument(metavar="SRC", help="A Hugging Face or ROOTS directory, or a GGUF file.")
     ],
     out: OutOption,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label",
-            metavar="NAME",
-            help="Make a classifier of an encoder, with an untrained head for these labels. Repeatable.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws that head.")] = 0,
 ) -> None:
-    """Bring a model of another family into a ROOTS checkpoint, or an encoder to labels."""
+    """Bring a model of another family into a ROOTS checkpoint."""
     from roots_compress.checkpoints.inspect import inspect_source
     from roots_compress.run.outputs import new_folder
 
@@ -59,10 +50,6 @@ def import_(
         from roots_compress.evaluate.size import count_parameters
 
         checkpoint = load_checkpoint(source)
-        if label:
-            from roots_compress.checkpoints.labels import with_labels
-
-            checkpoint = with_labels(checkpoint, label, seed=seed)
         save_checkpoint(checkpoint, partial)
     say(
         f"{out}: {count_parameters(checkpoint.model):,} parameters, "

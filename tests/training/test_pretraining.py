@@ -142,22 +142,31 @@ def test_an_encoder_is_pre_trained_and_becomes_a_classifier_by_verbs(tmp_path: P
     assert "pseudo-perplexity" in said
     encoder = run / "00-baseline" / "checkpoint"
     assert "<hidden>" in (encoder / "tokenizer.json").read_text()
-    refused = roots("import", encoder, "--out", tmp_path / "x", "--label", "one", code=2)
-    assert "--label: one: a classifier has two labels or more" in refused
-    roots("import", encoder, "--out", tmp_path / "classifier", "--label", "fox", "--label", "dog")
-    (tmp_path / "t.csv").write_text("text,label\na quick fox,fox\na lazy dog,dog\nover the dog,dog\n")
-    said = roots("eval", tmp_path / "classifier", "--eval-data", tmp_path / "t.csv", "--block-size", "32")
-    assert "MCC" in said
+    (tmp_path / "t.csv").write_text(
+        "text,label\n" + "a quick fox,fox\na lazy dog,dog\nover the dog,dog\n" * 9
+    )
+    (tmp_path / "e.csv").write_text("text,label\nfox,fox\ndog,dog\n")
     options = [
-        "--rtd",
-        "1",
-        "--train-block-size",
-        "32",
-        "--block-size",
-        "32",
         "--data",
         str(tmp_path / "t.csv"),
+        "--eval-data",
+        str(tmp_path / "e.csv"),
+        "--block-size",
+        "32",
     ]
-    refused = roots("train", tmp_path / "classifier", *options, "--run", tmp_path / "r", code=2)
+    options += [
+        "--train-block-size",
+        "32",
+        "--steps",
+        "2",
+        "--threads",
+        "1",
+        "--run",
+        str(tmp_path / "labels"),
+    ]
+    said = roots("tune", encoder, "--label", "fox", "--label", "dog", *options)
+    assert "MCC" in said
+    classifier = tmp_path / "labels" / "01-tune" / "checkpoint"
+    refused = roots("train", classifier, "--rtd", "1", *options[:-1], str(tmp_path / "r"), code=2)
     assert "an objective is for masked language models, and the model is one of classification" in refused
     assert not np.isnan(json.loads((run / "metrics.json").read_text())["stages"][0]["pseudo_perplexity"])
