@@ -10,8 +10,9 @@ C input channels of a module.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,15 +21,18 @@ from torch import Tensor, nn
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.blocks.base import Context, Half
+from roots_compress.models.device import as_multiplied
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import RootsLayer
-from roots_compress.models.stack import RootsModel
+from roots_compress.models.stack import StackParts
 
 BATCH_SIZE = 4
 GRAM_STRIPES = 8
 """Stripes of columns in which a Gram matrix is summed up, each from its own diagonal on: half and a little
 more of the products that the whole matrix takes."""
 NARROWEST_STRIPE = 64
+SEGMENTS = "segment_ids"
+"""What the names of arguments end in that say of what document tokens are."""
 Observer = Callable[[str, Tensor], None]
 """Called with a module's name and a batch of its input rows, `RC`."""
 
@@ -120,14 +124,20 @@ def observed(modules: Mapping[str, nn.Module], observer: Observer) -> Iterator[N
 
 def batches(
     windows: PackedWindows, batch_size: int = BATCH_SIZE, device: str | torch.device = "cpu"
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield `(tokens_BT, segments_BT)`; no segments where every window of the batch is one document."""
+) -> Iterator[dict[str, Tensor]]:
+    """Yield what a model reads, by the names of its arguments: its tokens, and of what document each is.
+
+    The documents are left out where every window of the batch is one.
+    """
     for start in range(0, windows.input_ids.shape[0], batch_size):
-        batch = windows[start : start + batch_size]
-        tokens = torch.from_numpy(batch.input_ids).to(device)
-        segments = torch.from_numpy(batch.segment_ids).to(device)
-        whole = bool((segments == segments[:, :1]).all())
-        yield tokens, None if whole else segments
+        arrays = windows[start : start + batch_size].inputs()
+        segments = [array for name, array in arrays.items() if name.endswith(SEGMENTS)]
+        whole = all((array == array[:, :1]).all() for array in segments)
+        yield {
+            name: torch.from_numpy(array).to(device)
+            for name, array in arrays.items()
+            if not (whole and name.endswith(SEGMENTS))
+        }
 
 
 class ResidualStream:
@@ -135,6 +145,9 @@ class ResidualStream:
 
     With it a stage can change a layer, see what it now gives, and go on from there. Each layer runs once
     or twice in all, where a full forward for every layer would cost the square of the depth.
+
+    An encoder's stream goes before its decoder's: as the first layer of the decoder is entered, what the
+    encoder gives by now is kept for cross-attention to read, and the stream is the decoder's.
 
     The stream rests on the CPU, `N * T * W * 4` bytes; batches visit `device` for their computation.
 
@@ -151,14 +164,42 @@ class ResidualStream:
         batch_size: int = BATCH_SIZE,
     ) -> None:
         self.device = device
-        self.hidden: list[Tensor] = []
-        self._contexts: list[Context] = []
-        recorders = [_Recorder() for _ in model.model.layers]
-        with torch.no_grad(), _layers_replaced(model.model, recorders):
-            for tokens, segments in batches(windows, batch_size, device):
-                model.model(input_ids=tokens, segment_ids=segments, use_cache=False)
-                self.hidden.append(recorders[0].hidden.float().cpu())
-                self._contexts.append(recorders[0].context)
+        self._model = model.model
+        parts = model.model.parts()
+        self._ahead: list[tuple[list[Tensor], list[Context]]] = [([], []) for _ in parts]
+        """Of each stack that is not entered yet: its stream, and what its blocks share."""
+        recorders = [_Recorder() for _ in parts]
+        with torch.no_grad(), _layers_replaced(parts, recorders):
+            for inputs in batches(windows, batch_size, device):
+                model.model(**inputs, use_cache=False)
+                for recorder, (hidden, contexts) in zip(recorders, self._ahead, strict=True):
+                    hidden.append(recorder.hidden.float().cpu())
+                    contexts.append(recorder.context)
+        self.hidden, self._contexts = self._ahead.pop(0)
+
+    def passing(self, layers: Iterable[RootsLayer]) -> Iterator[RootsLayer]:
+        """Yield the model's layers, or copies of them, the stream having entered the stack of each."""
+        for layer in layers:
+            self.enter(layer)
+            yield layer
+
+    def enter(self, layer: RootsLayer) -> None:
+        """Go on with the decoder's stream, where a layer is its and the stream is still the encoder's."""
+        if self._ahead and not layer.feeds_decoder:
+            self.finish()
+
+    def finish(self) -> None:
+        """Go on with the stream of the stack that the head reads."""
+        while self._ahead:
+            encoder = self._model.encoder
+            assert encoder is not None
+            given = [encoder.normed(hidden_BSW.to(self.device)) for hidden_BSW in self.hidden]
+            self.hidden, contexts = self._ahead.pop(0)
+            self._contexts = [
+                replace(context, source=replace(context.source, states_BSW=as_multiplied(states_BSW)))
+                for context, states_BSW in zip(contexts, given, strict=True)
+                if context.source is not None
+            ]
 
     def contributions(self, half: Half, *, first: int = 0) -> Iterator[Tensor]:
         """Yield what a block adds to each batch, `BTW` on the device; the stream stays as it is.
@@ -194,6 +235,7 @@ class ResidualStream:
 
     def advance(self, layer: RootsLayer) -> None:
         """Move the stream through a whole layer."""
+        self.enter(layer)
         for half in layer.halves:
             self.add(half, self.contributions(half))
 
@@ -205,11 +247,12 @@ class ResidualStream:
         """Return a stream that stands where this one does and moves on its own."""
         twin = copy.copy(self)
         twin.hidden = [hidden_BTW.clone() for hidden_BTW in self.hidden]
+        twin._ahead = [([each.clone() for each in hidden], contexts) for hidden, contexts in self._ahead]
         return twin
 
 
 class _Recorder(nn.Module):
-    """Stands in for a layer: keeps what the decoder hands it and passes the stream on unchanged."""
+    """Stands in for the layers of a stack: keeps what they are handed and passes the stream on unchanged."""
 
     hidden: Tensor
     context: Context
@@ -220,12 +263,15 @@ class _Recorder(nn.Module):
 
 
 @contextmanager
-def _layers_replaced(decoder: RootsModel, stand_ins: list[_Recorder]) -> Iterator[None]:
-    layers, was_training = decoder.layers, decoder.training
-    decoder.eval()
-    decoder.layers = nn.ModuleList(stand_ins)
+def _layers_replaced(parts: Sequence[StackParts], stand_ins: Sequence[_Recorder]) -> Iterator[None]:
+    layers, were_training = [part.layers for part in parts], [part.training for part in parts]
+    for part, stand_in in zip(parts, stand_ins, strict=True):
+        part.eval()
+        part.layers = nn.ModuleList([stand_in])
     try:
         yield
     finally:
-        decoder.layers = layers
-        decoder.train(was_training)
+        for part, own in zip(parts, layers, strict=True):
+            part.layers = own
+        for part, was_training in zip(parts, were_training, strict=True):
+            part.train(was_training)

@@ -75,9 +75,9 @@ def observe_gradients(
     model.eval()
     try:
         with torch.enable_grad():
-            for number, (tokens, segments) in enumerate(batches(windows, 1, device)):
-                output = model(input_ids=tokens, segment_ids=segments, use_cache=False)
-                read_T = model.reads(tokens, segments)[0].cpu()
+            for number, inputs_read in enumerate(batches(windows, 1, device)):
+                output = model(**inputs_read, use_cache=False)
+                read_T = positions_read(model, windows[number : number + 1])[0]
                 loss = _loss(output, torch.from_numpy(windows.targets[number])[read_T], sampled)
                 if not torch.isfinite(loss):
                     raise StageError(

@@ -125,7 +125,8 @@ def _evaluate() -> Callable[..., None]:
                 task, quality, protocol = evaluate_artifact(
                     path, split, recipe.evaluation, recipe.data.records, progress=progress
                 )
-        figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in task.metrics)
+        measured = (metric for metric in task.metrics if metric.name in quality)
+        figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in measured)
         say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
 
     return evaluate

@@ -45,7 +45,9 @@ class ArchitectureConfig(Settings):
     hidden_size: PositiveInt = 256
     """Width of a new model's residual stream."""
     num_layers: Annotated[PositiveInt, Option("--layers")] = 6
-    """Transformer layers of a new model."""
+    """Transformer layers of a new model, or of its decoder."""
+    encoder_layers: PositiveInt | None = None
+    """Layers of an encoder that the decoder reads: the model then writes a target for each source."""
     num_attention_heads: PositiveInt = 4
     """Query heads in each layer."""
     num_key_value_heads: PositiveInt = 2
@@ -58,8 +60,9 @@ class ArchitectureConfig(Settings):
     """The longest context."""
     norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
     """Normalisation before attention and MLP."""
-    position: Literal["rotary", "learned"] = "rotary"
-    """How positions enter."""
+    position: Literal["rotary", "learned", "relative"] = "rotary"
+    """How positions enter. `relative`: each head adds to its scores by the distance, as in T5; with
+    `encoder_layers` only."""
     rope_theta: PositiveFloat = 10000.0
     """Base of the rotary frequencies."""
     activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
@@ -89,6 +92,10 @@ class ArchitectureConfig(Settings):
                 f"is {sparse.num_blocks}; a context of {positions} tokens has {there} blocks of {size} keys"
             )
             raise faults_at([(("attention", "num_blocks"), fault)])
+        if self.position == "relative" and self.encoder_layers is None:
+            raise faults_at([(("position",), "relative is for a model with encoder_layers")])
+        if self.encoder_layers is not None and self.attention.kind != "dense":
+            raise faults_at([(("attention",), "must be dense with encoder_layers")])
         if self.position == "rotary" and self.head_dim % 2:
             raise faults_at([((), f"head_dim ({self.head_dim}) must be even for rotary positions")])
         return self
@@ -109,6 +116,7 @@ class ObjectiveConfig(Settings):
 
 
 DECODER_KEYS = (
+    "encoder_layers",
     "num_key_value_heads", "head_dim", "norm", "position", "rope_theta", "activation", "gated_mlp",
     "attention_bias", "qk_norm", "tie_word_embeddings", "attention",
 )  # fmt: skip

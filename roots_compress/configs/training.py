@@ -133,7 +133,8 @@ class DistillLossConfig(Settings):
     """Fraction of the batches whose second half the student writes itself, for the teacher to correct; of
     conversations it writes an answer to one of a window's prompts."""
     teacher_text_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Fraction of the training windows that the teacher writes itself, before training, for want of text."""
+    """Fraction of the training windows that the teacher writes itself, before training, for want of text; of
+    pairs, fraction whose targets it writes."""
 
     @property
     def needs_running_teacher(self) -> bool:
@@ -154,16 +155,20 @@ class DistillLossConfig(Settings):
                 remedy="Lower it; 64 is usual." if size > 64 else f"Lower it to {size} or less.",
             )
 
-    def require_written_text(self) -> None:
-        """Refuse text that student or teacher are to write themselves, for models that write none.
+    def require_written_text(self, *, targets: bool) -> None:
+        """Refuse text that student or teacher are to write themselves, for models that do not write it.
+
+        Args:
+            targets: whether the models write targets of sources, which a teacher can be asked for.
 
         Raises:
             InputError: some is asked for.
         """
+        does = "writes whole targets only" if targets else "reads whole texts and writes none"
         for key, who in (("on_policy_ratio", "student"), ("teacher_text_ratio", "teacher")):
-            if getattr(self, key):
+            if getattr(self, key) and not (targets and who == "teacher"):
                 raise InputError(
-                    f"is {getattr(self, key)}, but the {who} reads whole texts and writes none",
+                    f"is {getattr(self, key)}, but the {who} {does}",
                     where=Key(key),
                     remedy="Leave it out.",
                 )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from roots_compress.configs.data import DataConfig, RecordKind
-from roots_compress.data import builtin, builtin_instructions
+from roots_compress.data import builtin, builtin_instructions, builtin_pairs
 from roots_compress.data.chat.formats import ChatFormat, Turn
 from roots_compress.data.documents import ROLES, Document, TextSplit
 from roots_compress.data.fingerprint import content_key, without_repeats
@@ -34,6 +34,7 @@ MOST_HELD_OUT = 10_000
 
 BUILTIN: dict[RecordKind, tuple[Callable[[], tuple[Document, ...]], str]] = {
     "text": (builtin.builtin_documents, builtin.DESCRIPTION),
+    "pairs": (builtin_pairs.builtin_pairs, builtin_pairs.DESCRIPTION),
     "instructions": (builtin_instructions.builtin_instructions, builtin_instructions.DESCRIPTION),
 }
 """What is read where no files are named, and what it is in words."""

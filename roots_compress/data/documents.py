@@ -38,6 +38,11 @@ class Document:
         return cls((Span(text, True),))
 
     @property
+    def is_pair(self) -> bool:
+        """Whether it is a source and its target."""
+        return self.spans[0].name == SOURCE
+
+    @property
     def is_chat(self) -> bool:
         """Whether its spans are turns of a conversation, which become text in a chat format only."""
         return self.spans[0].name in ROLES

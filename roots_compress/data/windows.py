@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from roots_compress.configs.base import LEAST_BLOCK_SIZE
 from roots_compress.errors import Key, Text
 
 IGNORED_LABEL = -100
+START = -1
+"""In tokens of targets: the one that a decoder begins with, which is the model's own and no tokenizer's."""
 
 
 def or_shorter(key: Key, tokens: int) -> str:
@@ -24,6 +27,24 @@ def following(input_ids_NT: NDArray[np.int64], scored_NT: NDArray[np.bool_]) -> 
     targets_NT = np.full_like(input_ids_NT, IGNORED_LABEL)
     targets_NT[:, :-1] = np.where(scored_NT[:, 1:], input_ids_NT[:, 1:], IGNORED_LABEL)
     return targets_NT
+
+
+Array = TypeVar("Array")
+"""A numpy array, or a tensor."""
+
+
+def model_inputs(ids: Array, segments: Array, source: tuple[Array, Array] | None) -> dict[str, Array]:
+    """Return what a model reads of windows, by the names of its arguments.
+
+    Args:
+        ids: tokens of the stack that the head reads.
+        segments: of what document each is.
+        source: of pairs the same of their sources, which an encoder reads.
+    """
+    if source is None:
+        return {"input_ids": ids, "segment_ids": segments}
+    names = ("input_ids", "segment_ids", "decoder_input_ids", "decoder_segment_ids")
+    return dict(zip(names, (*source, ids, segments), strict=True))
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,15 @@ class PackedWindows:
     def arrays(self) -> dict[str, NDArray[np.int64]]:
         """Return what there is of each position, by the names of the fields."""
         return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+    @property
+    def source(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Tokens and segments, `(N, S)` each, of the sources of pairs; None of other windows."""
+        return None
+
+    def inputs(self) -> dict[str, NDArray[np.int64]]:
+        """Return what a model reads of the windows, by the names of its arguments."""
+        return model_inputs(self.input_ids, self.segment_ids, self.source)
 
     def in_epochs(self, rows: Sequence[int], epochs: Sequence[int]) -> PackedWindows:
         """Return some of the windows, each as training reads it in an epoch, counted from 0: always alike."""

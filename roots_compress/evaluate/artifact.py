@@ -59,6 +59,7 @@ def measure_quality(
     longest = task.lengths(config.contexts, decode_tokens=config.decode_tokens, longest=engine.max_context)[
         -1
     ]
+    written = task.written_quality(engine, examples)
     # The weights held here are not needed while the checkpoint and the child hold theirs.
     del engine
     through_torch = task.quality(task.serve_model(model), examples, progress=report(count))
@@ -66,7 +67,7 @@ def measure_quality(
     return Metrics(
         parameters=count_parameters(model),
         bytes=graph_bytes(folder),
-        quality={**through_graph, task.checkpoint_figure: through_torch[task.metric.name]},
+        quality={**through_graph, **written, task.checkpoint_figure: through_torch[task.metric.name]},
         timings={workload.figure: () for workload in task.workloads},
         peak_rss_bytes=peak_rss_bytes(
             folder, context=longest, decode_tokens=config.decode_tokens, threads=threads

@@ -67,7 +67,8 @@ def evaluate_artifact(
     protocol = protocol_of(
         task, evaluation, examples, max_context=longest, threads=threads, text=text.description
     )
-    return Evaluation(task, task.quality(engine, examples, progress=progress), protocol)
+    quality = task.quality(engine, examples, progress=progress)
+    return Evaluation(task, {**quality, **task.written_quality(engine, examples)}, protocol)
 
 
 def _open(path: Path, threads: int) -> tuple[Task[Any], Any, PreTrainedTokenizerFast]:

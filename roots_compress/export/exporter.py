@@ -173,8 +173,9 @@ def _check_weights(graphs: Iterable[ir.Model], model: RootsWithHead, directory: 
     Raises:
         StageError: their weights take more bytes than the checkpoint's.
     """
-    sizes = [tensor.nbytes for tensor in _weights(graphs).values()]
-    # The graphs' own constants are smaller than any weight that matters.
+    # No weight is of 64-bit integers, as tables of places are.
+    sizes = [each.nbytes for each in _weights(graphs).values() if each.dtype != ir.DataType.INT64]
+    # The graphs' other constants are smaller than any weight that matters.
     held, stored = sum(size for size in sizes if size >= SMALLEST_EXTERNAL_BYTES), stored_bytes(model)
     if held > stored:
         raise StageError(

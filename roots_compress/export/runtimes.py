@@ -44,7 +44,11 @@ def write_configs(model: RootsWithHead, directory: Path, *, shared_cache: bool) 
             f"optimum and onnxruntime-genai do not read a text anew that grows past {length} tokens: what "
             "they write from there on is not the checkpoint's",
         )
-    _write(directory / CONFIG, document)
+    # Of a model that no checkpoint was made of yet, transformers says no class; the graph's task goes by it.
+    _write(
+        directory / CONFIG,
+        {**document, "architectures": document.get("architectures") or [type(model).__name__]},
+    )
     if [*model.config.spec.stacks] == ["decoder"]:
         _write(directory / GENAI_CONFIG, genai_config(model, shared_cache=shared_cache))
     return obstacles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from roots_compress.families import (
+    bart,
     bert,
     distilbert,
     gemma,
@@ -23,6 +24,6 @@ from roots_compress.families.base import Family
 
 _MODULES = (
     llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, bert, distilbert, roberta,
-    xlm_roberta, t5,
+    xlm_roberta, t5, bart,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

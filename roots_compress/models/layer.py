@@ -32,6 +32,8 @@ class RootsLayer(nn.Module):
         self.recomputed = False
         """Whether its inner values are computed again for the backward pass instead of being kept."""
         sublayers = config.spec.layers[index]
+        self.feeds_decoder = index < config.spec.begins
+        """Whether it is of the encoder before a decoder."""
         self.names = [sublayer.name for sublayer in sublayers]
         for sublayer in sublayers:
             name = sublayer.name

@@ -24,7 +24,8 @@ def is_rotatable(spec: ModelSpec) -> bool:
     stays with its channels.
     """
     sublayers = [sublayer for layer in spec.layers for sublayer in layer]
-    norms = [spec.stack.final_norm, *(each.pre_norm if each.is_pre_norm else None for each in sublayers)]
+    norms = [stack.final_norm for stack in spec.running]
+    norms += [each.pre_norm if each.is_pre_norm else None for each in sublayers]
     others = [spec.embeddings.norm, *(each.post_norm for each in sublayers)]
     return not any(others) and all(norm is not None and norm.kind == "rms_norm" for norm in norms)
 
@@ -44,12 +45,16 @@ def rotate_stream(model: RootsWithHead, axes_WW: Tensor) -> None:
     assert is_rotatable(model.config.spec)
     decoder, tied = model.model, model.config.tie_word_embeddings
     axes_WW = axes_WW.double()
-    for half in (half for layer in decoder.layers for half in layer.halves):
+    crossing: list[nn.Linear] = []
+    for half in (half for layer in decoder.all_layers() for half in layer.halves):
+        crossing += half.block.source_readers()
         _turn_readers(half.pre_norm, half.block.readers(), axes_WW)
         for writer in half.block.writers():
             _set(writer.weight, axes_WW.T @ writer.weight.double())
             if writer.bias is not None:
                 _set(writer.bias, axes_WW.T @ writer.bias.double())
+    if decoder.encoder is not None:
+        _turn_readers(decoder.encoder.norm, crossing, axes_WW)
     if tied:
         _set(decoder.norm.weight, axes_WW.square().T @ decoder.norm.weight.double())
     else:
@@ -57,7 +62,7 @@ def rotate_stream(model: RootsWithHead, axes_WW: Tensor) -> None:
         _turn_readers(decoder.norm, [model.lm_head], axes_WW)
     tables = [decoder.embed_tokens]
     if model.config.spec.embeddings.positions is not None:
-        tables.append(decoder.embed_positions)
+        tables += [part.embed_positions for part in decoder.parts()]
     for table in tables:
         _set(table.weight, table.weight.double() @ axes_WW)
 

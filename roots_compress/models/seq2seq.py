@@ -14,9 +14,10 @@ from transformers import AutoModelForSeq2SeqLM, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from roots_compress.data.windows import START
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithVocabulary
-from roots_compress.models.ops.heads import START, Seq2SeqHead
+from roots_compress.models.ops.heads import Seq2SeqHead
 
 
 class EncoderForGeneration(nn.Module):

@@ -16,13 +16,14 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from roots_compress.data.windows import START
 from roots_compress.models import attention
 from roots_compress.models.blocks.base import Context, Sees, make_norm
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.device import as_multiplied
 from roots_compress.models.layer import RootsLayer
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.heads import START, Seq2SeqHead
+from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.places import positions_of, valid_slots
 from roots_compress.models.quantized import make_embedding
 from roots_compress.models.relative import Source

@@ -44,8 +44,8 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> Recipe:
         for keys, loss in losses_of(stage):
             with located((*place, *keys), of_recipe=True):
                 loss.require_vocabulary(labels or info.vocab_size, labels=labels > 0)
-                if not info.task.writes:
-                    loss.require_written_text()
+                if not info.task.writes_unasked:
+                    loss.require_written_text(targets=info.task.writes)
                 if not info.task.predicts:
                     loss.require_teacher()
     first = info.limits.max_context

@@ -66,7 +66,7 @@ def comparison(runs: Sequence[tuple[str, RunMetrics]]) -> tuple[Table, tuple[str
                 f"{figures.parameters:,}",
                 f"{figures.bytes / 1e6:.2f}",
                 *(
-                    metric.shown(figures.quality[metric.name])
+                    metric.shown_of(figures.quality)
                     if same_tokens or (same_text and metric.across_tokenizers)
                     else "n/a"
                     for metric in task.metrics

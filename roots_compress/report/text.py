@@ -46,7 +46,7 @@ def gain_heading(task: Task[Any]) -> str:
 def cells(row: Row) -> tuple[str, ...]:
     """Return one row's cells, in the order of `headings`."""
     metrics, task = row.stage.metrics, row.task
-    first, *others = (metric.shown(metrics.quality[metric.name]) for metric in task.metrics)
+    first, *others = (metric.shown_of(metrics.quality) for metric in task.metrics)
     return (
         label(row.stage),
         f"{metrics.parameters:,}",

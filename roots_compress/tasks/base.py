@@ -107,6 +107,11 @@ class Task(ABC, Generic[Engine]):
     rounds on its own: of a relative metric, by how much its logarithm may."""
 
     @property
+    def writes_unasked(self) -> bool:
+        """Whether models write text that answers no source, such as text to be calibrated on."""
+        return self.writes and self.records != "pairs"
+
+    @property
     def metric(self) -> Metric:
         """The metric that decides."""
         return self.metrics[0]
@@ -127,7 +132,8 @@ class Task(ABC, Generic[Engine]):
 
     def faults(self, metrics: results.Metrics) -> Iterator[str]:
         """Yield what a row of `metrics.json` lacks of this task's figures, each by its key."""
-        for name in (*(metric.name for metric in self.metrics), self.checkpoint_figure):
+        needed = (metric.name for metric in self.metrics if not metric.optional)
+        for name in (*needed, self.checkpoint_figure):
             if name not in metrics.quality:
                 yield f"{name} is missing, or is not a number"
         for metric in self.metrics:
@@ -245,6 +251,10 @@ class Task(ABC, Generic[Engine]):
             InputError: the examples do not fit the model.
             StageError: a figure is not finite.
         """
+
+    def written_quality(self, engine: Engine, examples: EvaluationWindows) -> dict[str, float]:
+        """Return the values of optional metrics that take writing text, which a graph alone is asked for."""
+        return {}
 
     # Speed and memory.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,10 +22,16 @@ class Metric:
     """Whether two values compare by their ratio, which is of positive ones only, or by their difference."""
     across_tokenizers: bool = False
     """Whether values compare between models with unlike tokenizers."""
+    optional: bool = False
+    """Whether a row may lack it: what measures it need not be installed."""
 
     def shown(self, value: float) -> str:
         """Return a value as tables show it."""
         return f"{value:.{self.digits}f}"
+
+    def shown_of(self, quality: Mapping[str, float]) -> str:
+        """Return what tables show of a row's figures; `n/a` where an optional one is not there."""
+        return "n/a" if self.optional and self.name not in quality else self.shown(quality[self.name])
 
     def compared(self, before: float, after: float) -> float:
         """Return a value against another: their ratio, or their difference."""

@@ -202,4 +202,9 @@ def _check_windows(model: LanguageModel, windows: EvaluationWindows) -> None:
 
 def _summarise(nll_nats: float, windows: EvaluationWindows) -> Perplexity:
     value = exponential(nll_nats / windows.scored_tokens)
-    return Perplexity(value, nll_nats / (math.log(2) * windows.text_bytes), nll_nats)
+    return Perplexity(value, bits_per_byte(nll_nats, windows.text_bytes), nll_nats)
+
+
+def bits_per_byte(nats: float, text_bytes: int) -> float:
+    """Return a negative log-likelihood in bits for each byte of the text that it is of."""
+    return nats / (math.log(2) * text_bytes)

@@ -14,6 +14,7 @@ from roots_compress.tasks.causal_lm import CausalLM
 from roots_compress.tasks.classification import Classification
 from roots_compress.tasks.embedding import SentenceEmbedding
 from roots_compress.tasks.masked_lm import MaskedLM
+from roots_compress.tasks.seq2seq_lm import Seq2SeqLM
 
 if TYPE_CHECKING:
     from roots_compress.models.spec import ModelSpec
@@ -25,6 +26,7 @@ TASKS: Final[tuple[Task[Any], ...]] = (
     MaskedLM(),
     Classification(),
     SentenceEmbedding(),
+    Seq2SeqLM(),
 )
 
 

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, model_inputs
 from roots_compress.errors import InputError, recipe_key
+
+SOURCE = "source_ids", "source_segment_ids"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,13 @@ class Batch:
     """Which of the training's windows these are, counted among those with a scored token."""
     first: int
     """How many windows training has read before these, over all epochs."""
+    source: tuple[Tensor, Tensor] | None = None
+    """Of pairs: tokens and segments of the sources, `BS` each."""
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What the model reads, by the names of its arguments."""
+        return model_inputs(self.input_ids_BT, self.segment_ids_BT, self.source)
 
     @property
     def scored_BT(self) -> Tensor:  # noqa: N802
@@ -61,19 +70,18 @@ class BatchOrder:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All windows, as the first epoch reads them, by the names of a batch."""
-        return _tensors(self._windows)
+        source = self._windows.source or ()
+        return {**_tensors(self._windows), **dict(zip(SOURCE, map(_tensor, source), strict=False))}
 
     def take(self, first: int, count: int, device: str) -> Batch:
         """Return the windows numbered `first` to `first + count` since the start of training."""
         numbers = range(first, first + count)
         rows, epochs = [self._row(number) for number in numbers], [number // len(self) for number in numbers]
-        tensors = _tensors(self._windows.in_epochs(rows, epochs), device)
-        return Batch(**tensors, rows=tuple(rows), first=first)
+        return _batch(self._windows.in_epochs(rows, epochs), rows, first, device)
 
     def at(self, rows: Sequence[int], device: str) -> Batch:
         """Return windows by their place in the text, as the first epoch reads them."""
-        tensors = _tensors(self._windows.in_epochs(rows, [0] * len(rows)), device)
-        return Batch(**tensors, rows=tuple(rows), first=0)
+        return _batch(self._windows.in_epochs(rows, [0] * len(rows)), rows, 0, device)
 
     def scored(self, first: int, count: int) -> int:
         """Return how many positions are scored in the windows that `take` returns."""
@@ -93,15 +101,25 @@ class BatchOrder:
         return int(self._permutation[position])
 
 
+def _batch(windows: PackedWindows, rows: Sequence[int], first: int, device: str) -> Batch:
+    source = windows.source
+    moved = None if source is None else (_tensor(source[0], device), _tensor(source[1], device))
+    return Batch(**_tensors(windows, device), rows=tuple(rows), first=first, source=moved)
+
+
 def _tensors(windows: PackedWindows, device: str = "cpu") -> dict[str, Tensor]:
     return {
-        f"{name}_BT": torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        f"{name}_BT": _tensor(array, device)
         for name, array in (
             ("input_ids", windows.input_ids),
             ("targets", windows.targets),
             ("segment_ids", windows.segment_ids),
         )
     }
+
+
+def _tensor(array: NDArray[np.int64], device: str = "cpu") -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def scored_windows(windows: PackedWindows) -> PackedWindows:

@@ -97,7 +97,7 @@ def check_rank(model: RootsWithHead, rank: int) -> None:
 
 def _projections(model: RootsWithHead) -> Iterator[tuple[Block, str, nn.Linear]]:
     """Yield every matrix of the layers, with the block that holds it and its name there."""
-    for layer in model.model.layers:
+    for layer in model.model.all_layers():
         for half in layer.halves:
             for name in half.block.spec.matrices(model.config.hidden_size):
                 yield half.block, name, half.block.linear(name)

@@ -52,9 +52,7 @@ class CrossEntropy(Objective):
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the cross-entropy of a batch."""
         targets_N = batch.targets_N
-        hidden_BTW = model.model(
-            input_ids=batch.input_ids_BT, segment_ids=batch.segment_ids_BT, use_cache=False
-        ).last_hidden_state
+        hidden_BTW = model.model(**batch.inputs, use_cache=False).last_hidden_state
 
         def term_sums(logits_nV: Tensor, part: slice) -> tuple[Tensor]:
             return (cross_entropy_sum(logits_nV, targets_N[part]),)

@@ -43,6 +43,16 @@ CONFIGS: dict[str, type[PreTrainedConfig]] = {
 
 SEQ2SEQ_FIELDS: dict[str, dict[str, Any]] = {
     "t5": {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+    "bart": {
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "max_position_embeddings": 64,
+        "forced_eos_token_id": None,
+    },
 }
 
 
@@ -111,6 +121,7 @@ def seq2seq(family: str, changes: dict[str, Any]) -> PreTrainedModel:
         "eos_token_id": 1,
     }
     fields |= {"decoder_start_token_id": 2, "d_model": 32, **SEQ2SEQ_FIELDS[family], **changes}
+    torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(family, **fields))
     generator = torch.Generator().manual_seed(0)
     if changes.get("tie_word_embeddings") is False:
@@ -120,6 +131,9 @@ def seq2seq(family: str, changes: dict[str, Any]) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        for name, buffer in model.named_buffers():
+            if name.endswith("bias"):
+                buffer.add_(torch.randn(buffer.shape, generator=generator) * 0.2)
     model.eval()
     return model
 

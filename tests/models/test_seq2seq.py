@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from roots_compress.data.windows import START
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import START, LmHead
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.resizing import axis_of, block_at, keep_layers, keep_residual_channels, keep_units
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 from roots_compress.models.spec import ModelSpec

@@ -63,6 +63,12 @@ class GatesConfig(Settings):
     """Smallest share of the held-out texts that a classifier gives their label."""
     min_macro_f1: Annotated[float, Field(ge=0, le=1)] | None = None
     """Smallest mean F1 of a classifier's labels."""
+    max_target_perplexity_ratio: PositiveFloat | None = None
+    """Largest perplexity of an encoder-decoder's targets, as a multiple of the baseline's."""
+    min_exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Smallest share of the held-out pairs whose target an encoder-decoder writes as it is."""
+    min_chrf: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Smallest chrF of what an encoder-decoder writes; sacrebleu must be installed."""
     max_bytes: PositiveInt | None = None
     """Largest graph, in bytes: every file it needs to run."""
     max_decode_ms: PositiveFloat | None = None

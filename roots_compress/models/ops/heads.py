@@ -10,9 +10,6 @@ from pydantic import Field, model_validator
 from roots_compress.models.ops.base import LARGEST, Part, Positive
 from roots_compress.models.ops.mlp import Activation
 
-START = -1
-"""In a decoder's tokens: the one that it begins with, which is the model's own and no tokenizer's."""
-
 
 class HeadPart(Part):
     """What any head answers."""

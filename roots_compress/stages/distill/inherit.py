@@ -19,7 +19,8 @@ from roots_compress.models.blocks.base import Block, Half
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import NORMS
 from roots_compress.models.ops.base import Axis, OpSpec
-from roots_compress.models.spec import ModelSpec
+from roots_compress.models.spec import ENCODER, ModelSpec
+from roots_compress.models.stack import StackParts
 
 Named = Iterator[tuple[str, Tensor]]
 """Parameters and their names in the student."""
@@ -66,7 +67,11 @@ def inherit(student: RootsWithHead, teacher: RootsWithHead) -> Inheritance:
     What does not fit is left as it is: all of a student whose residual stream is wider than its teacher's or
     has other norms; a block that is wider, or of another form (`OpSpec.form`).
     """
-    layers = spread(len(student.model.layers), len(teacher.model.layers))
+    layers = tuple(
+        first + index
+        for own, (_, first, end) in zip(student.model.parts(), teacher.model.parts_and_layers(), strict=True)
+        for index in spread(len(own.layers), end - first)
+    )
     parameters = dict(student.named_parameters())
     inherited = 0
     for name, value in _inherited(student, teacher, layers):
@@ -85,21 +90,25 @@ def _inherited(student: RootsWithHead, teacher: RootsWithHead, layers: tuple[int
     energy = _residual_energy(teacher)
     kept = _largest(energy[None], wanted.width)
     stream = _Stream(kept, float((energy[kept].mean() / energy.mean()).sqrt()))
-    for name, module in teacher.model.named_children():
-        if isinstance(module, nn.Embedding):
-            own = getattr(student.model, name, module)
-            yield f"model.{name}.weight", module.weight[: own.num_embeddings, kept]
-        elif not isinstance(module, nn.ModuleList):
-            yield from stream.of_norm(f"model.{name}", module)
+    for prefix in ("model", ENCODER) if teacher.model.encoder is not None else ("model",):
+        for name, module in teacher.get_submodule(prefix).named_children():
+            if isinstance(module, nn.Embedding):
+                rows = module.num_embeddings
+                if hasattr(own := student.get_submodule(prefix), name):
+                    rows = own.get_submodule(name).get_parameter("weight").shape[0]
+                yield f"{prefix}.{name}.weight", module.weight[:rows, kept]
+            elif not isinstance(module, nn.ModuleList | StackParts):
+                yield from stream.of_norm(f"{prefix}.{name}", module)
     for name, parameter in teacher.named_parameters(remove_duplicate=False):
         if not name.startswith("model."):
             # Of the head: what reads the stream. What also writes a stream of another width has no place.
             yield name, parameter[..., kept] if parameter.shape[-1] == spec.width else parameter
-    for number, layer in enumerate(layers):
-        halves = {half.name: half for half in teacher.model.layers[layer].halves}
-        for half in student.model.layers[number].halves:
+    theirs = teacher.model.all_layers()
+    for number, (layer, taken) in enumerate(zip(student.model.all_layers(), layers, strict=True)):
+        halves = {half.name: half for half in theirs[taken].halves}
+        for half in layer.halves:
             if half.name in halves:
-                prefix = f"model.layers.{number}.{half.name}"
+                prefix = f"{wanted.layer_path(number)}.{half.name}"
                 yield from _of_half(prefix, half.block.spec, halves[half.name], stream)
 
 
@@ -127,7 +136,7 @@ def _of_block(wanted: OpSpec, block: Block, residual: Tensor) -> dict[str, Tenso
             entries = (kept[:, None] * member.size + torch.arange(member.size)).flatten()
             weights[member.parameter] = weights[member.parameter].index_select(member.dimension, entries)
         spec = spec.cut(axis.name, goal.units)
-    for name in spec.readers:
+    for name in (*spec.readers, *spec.source_readers):
         weights[f"{name}.weight"] = weights[f"{name}.weight"][:, residual]
     for name in (f"{writer}.{part}" for writer in spec.writers for part in ("weight", "bias")):
         if name in weights:
@@ -161,14 +170,14 @@ def _chosen(axis: Axis, weights: dict[str, Tensor], count: int) -> Tensor:
 def _norms(spec: ModelSpec) -> set[tuple[str, str]]:
     """Return where the norms over the residual stream are, and of which kinds."""
     norms = [(place, getattr(each, place)) for layer in spec.layers for each in layer for place in NORMS]
-    norms.append(("final_norm", spec.stack.final_norm))
+    norms += [("final_norm", stack.final_norm) for stack in spec.running]
     return {(place, norm.kind) for place, norm in norms if norm is not None}
 
 
 def _residual_energy(teacher: RootsWithHead) -> Tensor:
     """Return, for each residual channel, the sum of squares of all weights that write to it."""
     energy: Tensor = _weight(teacher.model.embed_tokens).square().sum(dim=0)
-    for layer in teacher.model.layers:
+    for layer in teacher.model.all_layers():
         for half in layer.halves:
             for writer in half.block.writers():
                 written = writer.weight.square().sum(dim=1)

@@ -103,10 +103,11 @@ def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:
     Layers are left out first, at even depths; what is still too much is taken from the feed-forward blocks:
     from their channels, or from their experts.
     """
-    count = max(1, math.floor(len(teacher.layers) * preset.layers + 0.5))
-    student = teacher.with_layers(
-        tuple(teacher.layers[index] for index in spread(count, len(teacher.layers)))
-    )
+    chosen: list[int] = []
+    for stack, first in zip(teacher.running, (0, teacher.begins), strict=False):
+        count = max(1, math.floor(len(stack.layers) * preset.layers + 0.5))
+        chosen += (first + index for index in spread(count, len(stack.layers)))
+    student = teacher.with_chosen(chosen)
     target = preset.parameters * sum(layer_sizes(teacher))
     fixed, others = layer_sizes(student)
     keep = (target - fixed) / max(others, 1)

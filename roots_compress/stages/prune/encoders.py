@@ -1,4 +1,4 @@
-"""What pruning cannot do for models that write no text, or that predict nothing."""
+"""What pruning cannot do for models that write no text unasked, or that predict nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def adapted(config: PruneConfig, spec: ModelSpec) -> PruneConfig:
         InputError: a setting needs decoding, or predictions, which the model does not do.
     """
     task = task_of_spec(spec)
-    if task.writes:
+    if task.writes_unasked:
         return config
     if config.target is not None and config.target.decode_ms is not None:
         raise InputError(
-            "decode_ms is the time of a decoded token, and the model decodes none",
+            "decode_ms is the time of a token that a decoder without an encoder decodes, and this is none",
             where=Key("target", "decode_ms"),
             remedy=Text("Give ", Key("target", "parameters"), " or ", Key("target", "bytes"), "."),
         )

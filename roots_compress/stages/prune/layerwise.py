@@ -95,7 +95,8 @@ class LayerwiseCutter:
     @torch.no_grad()
     def cut(self, targets: Sequence[LayerTarget]) -> Iterator[LayerErrors]:
         """Cut the layers one after another, yielding the errors of each when it is done."""
-        for index, (layer, target) in enumerate(zip(self.model.model.layers, targets, strict=True)):
+        layers = self.stream.passing(self.model.model.all_layers())
+        for index, (layer, target) in enumerate(zip(layers, targets, strict=True)):
             yield {half.name: self._cut_block(index, half, target[half.name]) for half in layer.halves}
 
     def _cut_block(self, index: int, half: Half, kept: Units) -> float | None:
@@ -116,7 +117,8 @@ class LayerwiseCutter:
         held = HeldInputs(held_bytes(self.model, self.stream.device))
         inputs = held.passing(self.stream.inner(half))
         gram_CC = input_gram(f"layer {place.layer}'s {place.name}.{name}", projection, inputs)
-        evidence = Evidence(gram_CC, self.contributions.get(full_name(place, name)))
+        full = full_name(self.model.config.spec, place, name)
+        evidence = Evidence(gram_CC, self.contributions.get(full))
         before_WC, columns = projection.weight.clone(), list(range(projection.in_features))
         for before in axes:
             axis, each = axis_of(half.block, before.name), kept[before.name]
@@ -164,7 +166,7 @@ class LayerwiseCutter:
         read = part_statistics(half, self.stream, axis)
         few = [part for part, statistics in read.items() if statistics.rows < rows_needed(count * axis.size)]
         for part, statistics in {**read, **unrouted_statistics(half, self.stream, few)}.items():
-            name = full_name(place, part)
+            name = full_name(self.model.config.spec, place, part)
             gram_CC = grams[part] = checked_gram(name, statistics)
             evidence = Evidence(gram_CC, self.contributions.get(name))
             score = "activation" if part in few and self.score == "taylor" else self.score
@@ -213,7 +215,7 @@ def first_order_contributions(
     spec = model.config.spec
     names = list(cut_projections(spec).values())
     for place, op in spec.blocks():
-        names += [full_name(place, part) for axis in op.axes() for part in axis.parts]
+        names += [full_name(spec, place, part) for axis in op.axes() for part in axis.parts]
 
     def observer(name: str, inputs_TC: Tensor, gradient_TW: Tensor) -> None:
         weight_WC = model.get_parameter(f"{name}.weight")
@@ -226,11 +228,13 @@ def first_order_contributions(
 def cut_projections(spec: ModelSpec) -> dict[Place, str]:
     """Return the name of the projection of each block whose inputs may be cut, in the order they run."""
     return {
-        place: full_name(place, op.projection) for place, op in spec.blocks() if op.projection is not None
+        place: full_name(spec, place, op.projection)
+        for place, op in spec.blocks()
+        if op.projection is not None
     }
 
 
-def full_name(place: Place, name: str | None = None) -> str:
+def full_name(spec: ModelSpec, place: Place, name: str | None = None) -> str:
     """Return the name in the model of a block, or of a linear layer of it."""
-    block = f"model.layers.{place.layer}.{place.name}"
+    block = spec.path(place)
     return f"{block}.{name}" if name else block

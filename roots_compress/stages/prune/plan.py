@@ -48,9 +48,10 @@ UNITS = {cut.ratio: cut.unit for cut in AXES.values()} | {"layer_ratio": "layer"
 
 @dataclass(frozen=True)
 class Plan:
-    """Legal widths, known before anything is measured: those of each layer, and how many layers stay."""
+    """Legal widths, known before anything is measured, and how many layers stay."""
 
-    layers: int
+    layers: tuple[int, ...]
+    """Of each stack, in the order in which they run."""
     targets: tuple[LayerTarget, ...]
     """For every layer of the unpruned model, also those that will leave."""
     hidden_size: int
@@ -85,7 +86,9 @@ def plan_ratios(config: PruneConfig, spec: ModelSpec) -> Plan:
         for layer in spec.layers
     )
     return Plan(
-        kept_width(len(targets), config.layer_ratio, 1, key="layer_ratio"),
+        tuple(
+            kept_width(len(stack.layers), config.layer_ratio, 1, key="layer_ratio") for stack in spec.running
+        ),
         targets,
         kept_width(spec.width, config.residual_ratio, config.multiple_of, key="residual_ratio"),
     )
@@ -121,7 +124,8 @@ def _fixed_stream(spec: ModelSpec) -> str | None:
                 )
             if each.pre_norm is None:
                 return f"a block of layer {index} reads the stream without a norm, whose gain could be fitted"
-    return None if spec.stack.final_norm else "there is no final norm whose gain could be fitted"
+    normed = all(stack.final_norm for stack in spec.running)
+    return None if normed else "there is no final norm whose gain could be fitted"
 
 
 def ratio_of(config: PruneConfig, axis: str) -> float:

@@ -47,7 +47,8 @@ class Reader:
     label: str
     """Names it in errors."""
     half: Callable[[], Half] | None = None
-    """The block that they are of, with its norms as they are now; None for the head."""
+    """The block that they are of, with its norms as they are now; None for the head, and for all that reads
+    an encoder's output."""
 
     @property
     def norm(self) -> StreamNorm:
@@ -90,7 +91,9 @@ def cut_residual(
     for reader in walk(model, stream):
         norm, gram_ZZ = _narrow(reader, stream, kept)
         narrowed.append((reader, norm))
-        if reader.half is not None:
+        if reader.half is None and reader.owner is not model.model:
+            _fit_readers(reader, gram_ZZ, kept, refitted=refitted)
+        elif reader.half is not None:
             errors.append(_fit_readers(reader, gram_ZZ, kept, refitted=refitted))
             scales.extend(_output_scale(reader.half(), stream, kept))
         elif refitted:
@@ -108,7 +111,13 @@ def walk(model: RootsWithHead, stream: ResidualStream) -> Iterator[Reader]:
 
     What is changed in a reader takes effect on the stream from there on.
     """
-    for index, layer in enumerate(model.model.layers):
+    layers, encoder = model.model.all_layers(), model.model.encoder
+    for index, layer in enumerate(layers):
+        if encoder is not None and index == model.config.spec.begins:
+            crossing = (half.block for each in layers for half in each.halves)
+            readers = tuple(reader for block in crossing for reader in block.source_readers())
+            yield Reader(encoder, "norm", readers, "cross-attention")
+        stream.enter(layer)
         for name in layer.names:
             half: Callable[[], Half] = partial(layer.half_named, name)
             readers = tuple(half().block.readers())

@@ -89,7 +89,7 @@ def layer_costs(
         gram_CC = gram_CC / (2 * tokens)
         return block_costs(half, projection, gram_CC, fishers.pop(place), multiple_of=multiple_of)
 
-    for index, layer in enumerate(model.model.layers):
+    for index, layer in enumerate(stream.passing(model.model.all_layers())):
         yield {half.name: costs(Place(index, half.name), half) for half in layer.halves}
 
 
@@ -204,7 +204,7 @@ def output_fishers(model: RootsWithHead, windows: PackedWindows, *, device: str)
 
 def judged_modules(spec: ModelSpec) -> dict[Place, str]:
     """Return what gives the output of each block that can be cut: its projection, or the block itself."""
-    return {place: full_name(place, op.projection) for place, op in spec.blocks() if op.axes()}
+    return {place: full_name(spec, place, op.projection) for place, op in spec.blocks() if op.axes()}
 
 
 @torch.no_grad()
@@ -221,7 +221,7 @@ def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: s
     count = int((judged_NT.sum(dim=1).cumsum(dim=0) < wanted).sum()) + 1
     judged_NT = judged_NT[:count].to(device)
     stream = ResidualStream(model, windows[:count], device=device)
-    layers = list(model.model.layers)
+    layers = model.model.all_layers()
 
     def run(fork: ResidualStream, start: int) -> Tensor:
         for layer in layers[start:]:
@@ -238,6 +238,7 @@ def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: s
 
 def predictions_at(judged_NT: Tensor, model: RootsWithHead, stream: ResidualStream) -> Tensor:
     """Return the logits `RV` at some positions of a stream that has passed the last layer."""
+    stream.finish()
     places = judged_NT.to(stream.hidden[0].device).split([len(hidden_BTW) for hidden_BTW in stream.hidden])
     rows_RW = torch.cat([hidden[judged] for hidden, judged in zip(stream.hidden, places, strict=True)])
     found_RV: Tensor = model.project(model.model.normed(rows_RW.to(stream.device)))

@@ -195,7 +195,7 @@ def _check_result(model: RootsWithHead, original: RootsWithHead, allocation: All
         )
     planned = zip(original.config.spec.layers, allocation.targets, strict=True)
     shapes = [narrowed(layer, target) for layer, target in planned if target is not None]
-    for index, (layer, shape) in enumerate(zip(model.model.layers, shapes, strict=True)):
+    for index, (layer, shape) in enumerate(zip(model.model.all_layers(), shapes, strict=True)):
         for half, sublayer in zip(layer.halves, shape, strict=True):
             for name, matrix in sublayer.op.matrices(model.config.hidden_size).items():
                 found, meant = tuple(half.block.linear(name).weight.shape), (matrix.rows, matrix.width)

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
+from roots_compress.calibration.activations import batches
+from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
 from roots_compress.models.heads import RootsWithHead
 
@@ -14,7 +16,7 @@ LARGEST = 65504.0
 """The largest finite float16."""
 
 
-def half_precision(model: RootsWithHead, tokens_BT: Tensor) -> RootsWithHead:
+def half_precision(model: RootsWithHead, windows: PackedWindows) -> RootsWithHead:
     """Return a float16 copy of a model.
 
     The text is run in the model's own precision to see how large activations become.
@@ -36,7 +38,7 @@ def half_precision(model: RootsWithHead, tokens_BT: Tensor) -> RootsWithHead:
     ]
     try:
         with torch.no_grad():
-            model(input_ids=tokens_BT, use_cache=False)
+            model(**next(batches(windows, 1)), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -95,11 +95,14 @@ def head_scale(
 def _final_states(model: RootsWithHead, windows: PackedWindows, table_VW: Tensor, device: str) -> Tensor:
     """Return what the head reads, `RW` at some places, where these are the rows that are looked up."""
     states = []
-    for tokens_BT, segments_BT in batches(windows, device=device):
-        output = model.model(
-            inputs_embeds=F.embedding(tokens_BT, table_VW), segment_ids=segments_BT, use_cache=False
-        )
-        states.append(model.head_input(output.last_hidden_state).flatten(0, -2))
+    embedding = model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda _module, ids, _output: F.embedding(ids[0], table_VW))
+    try:
+        for inputs in batches(windows, device=device):
+            output = model.model(**inputs, use_cache=False)
+            states.append(model.head_input(output.last_hidden_state).flatten(0, -2))
+    finally:
+        handle.remove()
     states_NW = torch.cat(states)
     return states_NW[:: max(1, len(states_NW) // JUDGED_ROWS)]
 

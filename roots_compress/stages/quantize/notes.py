@@ -27,8 +27,8 @@ def bytes_of_forms(
     """
     size = other = stored_bytes(quantized)
     into: Format = "w8a8" if choice.products == "float" else "w8"
-    for index, layer in enumerate(model.model.layers):
-        prefix = f"model.layers.{index}."
+    for index, layer in enumerate(model.model.all_layers()):
+        prefix = f"{model.config.spec.layer_path(index)}."
         for each in (each for half in layer.halves for each in bound_inputs(half)):
             if prefix + each.name in choice.higher:
                 continue

@@ -85,8 +85,9 @@ def outlier_scales(
     """
     scales: dict[str, Tensor] = {}
     stream = ResidualStream(model, windows, device=device)
-    for index, layer in enumerate(track(model.model.layers, console, "looking for outliers")):
-        name = f"model.layers.{index}"
+    layers = track(model.model.all_layers(), console, "looking for outliers")
+    for index, layer in enumerate(stream.passing(layers)):
+        name = model.config.spec.layer_path(index)
         for half in layer.halves:
             inputs = observe(half, stream, name, gram=False, advance=True)
             for each, seen in zip(bound_inputs(half), inputs, strict=True):

@@ -55,8 +55,8 @@ def rounding_costs(
     input_of: dict[str, str] = {}
     change_of: dict[str, Change] = {}
     prices: dict[str, int] = defaultdict(int)
-    for index, layer in enumerate(model.model.layers):
-        prefix = f"model.layers.{index}."
+    for index, layer in enumerate(model.model.all_layers()):
+        prefix = f"{model.config.spec.layer_path(index)}."
         for each in (each for half in layer.halves for each in bound_inputs(half)):
             scale_C = scales.get(prefix + each.name)
             for name, linear in each.consumers.items():

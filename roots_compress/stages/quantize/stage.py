@@ -64,7 +64,7 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
     config = adapted(config, model)
     windows = planned(config, checkpoint, context.text, seed=seed)
     if config.scheme == "fp16":
-        halved = half_precision(model, torch.from_numpy(windows.input_ids[:1]))
+        halved = half_precision(model, windows)
         return StageOutcome(
             Checkpoint(halved, checkpoint.tokenizer),
             {"scheme": "fp16", "bytes": stored_bytes(halved), "bytes_before": stored_bytes(model)},
@@ -129,9 +129,16 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
 
 
 def adapted(config: QuantizeConfig, model: RootsWithHead) -> QuantizeConfig:
-    """Return the settings as a model can follow them: one that writes no text reads up to its context."""
-    if task_of_model(model).writes:
+    """Return the settings as a model can follow them.
+
+    One that writes no text unasked is calibrated on given text, and one that writes none reads up to its
+    context.
+    """
+    task = task_of_model(model)
+    if task.writes_unasked:
         return config
+    if task.writes:
+        return config.model_copy(update={"own_windows": 0})
     read = min(config.workload.read, model.config.max_position_embeddings)
     return config.model_copy(update={"own_windows": 0, "workload": WorkloadConfig(read=read, write=0)})
 

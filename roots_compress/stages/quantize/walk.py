@@ -78,9 +78,10 @@ def round_layers(
     """
     rounded = Rounded()
     stream = ResidualStream(model, windows, device=device)
-    for index, original in enumerate(track(model.model.layers, console, "quantizing layers")):
+    layers = track(model.model.all_layers(), console, "quantizing layers")
+    for index, original in enumerate(stream.passing(layers)):
         layer = copy.deepcopy(original)
-        prefix = f"model.layers.{index}."
+        prefix = f"{model.config.spec.layer_path(index)}."
         for half in layer.halves:
             inputs = list(bound_inputs(half))
             # All folding comes before any rounding: an input's producer is another's consumer.

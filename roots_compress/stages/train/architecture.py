@@ -6,17 +6,23 @@ from typing import Any
 
 from roots_compress.configs.train import ArchitectureConfig, SparseAttentionConfig
 from roots_compress.families.encoder import EPS, encoder_spec
-from roots_compress.models.ops.heads import MaskedLmHead
-from roots_compress.models.spec import ModelSpec, Norm
+from roots_compress.models.ops.attention import Attention, Relative
+from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.heads import MaskedLmHead, Seq2SeqHead
+from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack, Sublayer
 from roots_compress.models.version1 import LAYER_KEYS, spec_of
 
 
 def architecture_spec(
-    architecture: ArchitectureConfig, vocab_size: int, *, encoder: bool = False
+    architecture: ArchitectureConfig, vocab_size: int, *, encoder: bool = False, start: int = 0
 ) -> ModelSpec:
     """Return the specification of an architecture, with so many tokens in its vocabulary.
 
-    An encoder is a masked language model of BERT's shape.
+    Args:
+        architecture: the settings.
+        vocab_size: tokens.
+        encoder: whether it is a masked language model of BERT's shape.
+        start: the token that a decoder after an encoder begins with.
     """
     if encoder:
         return encoder_spec(
@@ -35,14 +41,39 @@ def architecture_spec(
     fields = architecture.model_dump()
     layer = {key: fields.pop(key) for key in LAYER_KEYS if key in fields}
     rope = {"rope_type": "default", "rope_theta": fields.pop("rope_theta")}
-    return spec_of(
+    encoder_layers = fields.pop("encoder_layers")
+    relative = architecture.position == "relative"
+    spec = spec_of(
         {
             **fields,
+            "position": "rotary" if relative else architecture.position,
             "vocab_size": vocab_size,
             "layers": [layer] * fields.pop("num_layers"),
-            "rope_parameters": rope if architecture.position == "rotary" else None,
+            "rope_parameters": None if architecture.position == "learned" else rope,
             "attention": _attention(architecture.attention),
         }
+    )
+    return spec if encoder_layers is None else _with_encoder(spec, encoder_layers, relative, start)
+
+
+def _with_encoder(spec: ModelSpec, count: int, relative: bool, start: int) -> ModelSpec:
+    """Return a decoder with an encoder of so many layers before it, whose output each of its layers reads."""
+    attention, mlp = spec.layers[0]
+    assert isinstance(attention.op, Attention)
+    own = changed(attention.op, rope=None, relative=Relative()) if relative else attention.op
+    cross = changed(own, rope=None, relative=None, qk_norm=None, causal=False, source="cross")
+
+    def layer(*ops: Attention) -> Layer:
+        return (*(Sublayer(op=op, pre_norm=attention.pre_norm) for op in ops), mlp)
+
+    norm = spec.stack.final_norm
+    return changed(
+        spec,
+        stacks={
+            "encoder": Stack(layers=(layer(changed(own, causal=False)),) * count, final_norm=norm),
+            "decoder": Stack(layers=(layer(own, cross),) * len(spec.layers), final_norm=norm),
+        },
+        head=Seq2SeqHead(start=start),
     )
 
 

@@ -33,7 +33,9 @@ def new_model(config: TrainConfig, text: TextSplit, *, seed: int) -> Checkpoint:
     encoder = config.objective is not None
     tokenizer = train_tokenizer(text.train, config.tokenizer, encoder=encoder)
     shape = RootsConfig(
-        spec=architecture_spec(config.architecture, len(tokenizer), encoder=encoder),
+        spec=architecture_spec(
+            config.architecture, len(tokenizer), encoder=encoder, start=tokenizer.bos_token_id or 0
+        ),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

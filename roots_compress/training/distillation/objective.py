@@ -230,7 +230,7 @@ class Distillation(Objective):
     def _relation_term(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         """Return the divergence averaged over positions and over queries, keys and values."""
         assert self.teacher is not None
-        last = self.teacher.config.spec.attentions()[-1]
+        last = [each for each in self.teacher.config.spec.attentions() if each.source == "self"][-1]
         means = []
         for student_BTC, teacher_BTC in zip(student.projections, teacher.projections, strict=True):
             heads = relation_heads(student_BTC.shape[-1], teacher_BTC.shape[-1], last.heads)

@@ -40,8 +40,7 @@ def run(model: RootsWithHead, batch: Batch, *, states: bool = False, projections
     """Run the model without its head."""
     with _outputs_of(_last_attention(model) if projections else ()) as outputs:
         output = model.model(
-            input_ids=batch.input_ids_BT,
-            segment_ids=batch.segment_ids_BT,
+            **batch.inputs,
             use_cache=False,
             output_hidden_states=states,
         )
@@ -54,9 +53,10 @@ def run(model: RootsWithHead, batch: Batch, *, states: bool = False, projections
 
 
 def _last_attention(model: RootsWithHead) -> list[nn.Linear]:
-    """Return the linear layers that make queries, keys and values of the last attention."""
+    """Return the linear layers that make queries, keys and values of the last attention to its own stack."""
     blocks = [half.block for layer in model.model.layers for half in layer.halves]
-    return [block for block in blocks if isinstance(block, AttentionBlock)][-1].readers()
+    attentions = [block for block in blocks if isinstance(block, AttentionBlock)]
+    return [block for block in attentions if block.spec.source == "self"][-1].readers()
 
 
 def matched_layers(student_layers: int, teacher_layers: int) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.signals import least_squares_maps, matched_layers, run
 from roots_compress.training.distillation.teacher import cached_teacher
 from roots_compress.training.distillation.teacher_cache import TeacherCache
+from roots_compress.training.distillation.teacher_targets import with_teacher_targets
 from roots_compress.training.distillation.teacher_text import with_teacher_text
 from roots_compress.training.loop import check_trainable, fit, windows_needed
 from roots_compress.training.parallel.shares import team_size
@@ -70,25 +71,40 @@ def teach(
         release_teacher: once all targets are cached, drop the teacher's weights from memory, for good.
 
     Raises:
-        InputError, StageError: as `with_teacher_text`, `cached_teacher` and `fit` raise them, keys beginning
-            with `loss` and `training`; or the text is too short.
+        InputError, StageError: as `with_teacher_text`, `with_teacher_targets`, `cached_teacher` and `fit`
+            raise them, keys beginning with `loss` and `training`; or the text is too short.
     """
     if student.head_matrix is None:
         with located(("loss",)):
             loss.require_teacher()
     needed = windows_needed(training)
-    given = max(1, round((1 - loss.teacher_text_ratio) * needed))
-    windows = windows_of(text.train, teacher.tokenizer, training.block_size, seed=seed, limit=given)
+    # Of pairs the teacher writes targets; of other text, whole windows.
+    written_ratio = 0.0 if text.train[0].is_pair else loss.teacher_text_ratio
+    documents = text.train
+    if written_ratio < loss.teacher_text_ratio:
+        documents = with_teacher_targets(
+            documents,
+            teacher,
+            loss.teacher_text_ratio,
+            block_size=training.block_size,
+            limit=needed,
+            device=device,
+            seed=seed,
+            work=work,
+            console=console,
+        )
+    given = max(1, round((1 - written_ratio) * needed))
+    windows = windows_of(documents, teacher.tokenizer, training.block_size, seed=seed, limit=given)
     answers = isinstance(windows, PackedConversations)
     with located(("training",)):
         check_trainable(student, windows)
         precision = resolve_precision(training.precision, device)
         processes = team_size(training, whole=loss.on_policy_ratio > 0)
-    if loss.teacher_text_ratio:
+    if written_ratio:
         windows = with_teacher_text(
             windows,
             teacher,
-            loss.teacher_text_ratio,
+            written_ratio,
             limit=needed - given,
             device=device,
             seed=seed,

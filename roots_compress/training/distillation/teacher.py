@@ -32,7 +32,7 @@ from roots_compress.training.parallel.launch import call, team_of
 from roots_compress.training.parallel.twins import twin
 from roots_compress.training.state import fingerprint_of
 
-TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight", "transform.bias")
+TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight", "transform.bias", "logits_bias")
 """Tensors with a row for each token."""
 
 

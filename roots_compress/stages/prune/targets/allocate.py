@@ -74,9 +74,13 @@ def allocate(
     layers, width = model.config.spec.layers, model.config.spec.width
     targets = list[LayerTarget | None](plan.targets)
     divergences = None
-    if plan.layers < len(layers) or config.target is not None:
+    if sum(plan.layers) < len(layers) or config.target is not None:
         divergences = layer_divergences(model, windows, device=device)
-        stays = best_units(torch.tensor(divergences), plan.layers)
+        stays = [
+            first + unit
+            for (_, first, end), count in zip(model.model.parts_and_layers(), plan.layers, strict=True)
+            for unit in best_units(torch.tensor(divergences[first:end]), count)
+        ]
         targets = [target if index in stays else None for index, target in enumerate(targets)]
     axes = measured_axes(config)
     if not axes:
@@ -99,7 +103,13 @@ def allocate(
     assert plan.needed is not None
     saves = partial(saved, width=width)
     chosen = choose_shapes(
-        layers, costs, plan.needed, saves=saves, divergences=divergences, uniform=config.uniform
+        layers,
+        costs,
+        plan.needed,
+        saves=saves,
+        divergences=divergences,
+        uniform=config.uniform,
+        begins=model.config.spec.begins,
     )
     return Allocation(*chosen)
 

@@ -65,9 +65,12 @@ def parameters_to_save(target: TargetConfig, spec: ModelSpec, *, multiple_of: in
             where=Key("target"),
             remedy="Ask for less, or leave the stage out.",
         )
-    # One layer has to stay, at its narrowest; which one is not known before the layers are measured.
+    # One layer of each stack has to stay, at its narrowest; which one is not known before they are measured.
     sizes = [parameters_of(layer, spec.width) for layer in spec.layers]
-    least = max(parameters_of(narrowest(layer, multiple_of), spec.width) for layer in spec.layers)
+    least = sum(
+        max(parameters_of(narrowest(layer, multiple_of), spec.width) for layer in stack.layers)
+        for stack in spec.running
+    )
     most = sum(sizes) - least
     if needed > most:
         smallest = (
@@ -106,6 +109,7 @@ def choose_shapes(
     saves: Saves,
     divergences: Sequence[float] | None,
     uniform: bool,
+    begins: int = 0,
 ) -> tuple[list[LayerTarget | None], float]:
     """Return each layer's shape (None: dropped), and what all of them cost in nats per token.
 
@@ -117,6 +121,7 @@ def choose_shapes(
         saves: what a layer saves by getting a shape (None: by being dropped).
         divergences: of dropping each layer; without them none is dropped.
         uniform: whether all layers that stay get the same shape.
+        begins: how many of the layers are those of an encoder before a decoder.
 
     Raises:
         ValueError: no choice saves enough.
@@ -133,7 +138,7 @@ def choose_shapes(
     if uniform:
         numbers = cheapest_equal(options, dropped, needed)
     else:
-        numbers = _cheapest_each(options, dropped, needed)
+        numbers = _cheapest_each(options, dropped, needed, begins)
     chosen = [
         None if number is None else of_layer[number] for of_layer, number in zip(shapes, numbers, strict=True)
     ]
@@ -145,15 +150,16 @@ def choose_shapes(
 
 
 def _cheapest_each(
-    options: Sequence[Sequence[Option]], dropped: Sequence[Option], needed: int
+    options: Sequence[Sequence[Option]], dropped: Sequence[Option], needed: int, begins: int
 ) -> list[int | None]:
     """Return the number of each layer's option, None for those that are dropped; `dropped` may be empty."""
     full = [list(layer) for layer in options]
     if dropped:
-        # The layer that would be missed most stays, so that one does.
-        missed = max(range(len(dropped)), key=lambda index: dropped[index].cost)
+        # The layer of each stack that would be missed most stays, so that one does.
+        stacks = [each for each in (range(begins), range(begins, len(dropped))) if len(each)]
+        missed = [max(stack, key=lambda index: dropped[index].cost) for stack in stacks]
         full = [
-            each if index == missed else [*each, loss]
+            each if index in missed else [*each, loss]
             for index, (each, loss) in enumerate(zip(full, dropped, strict=True))
         ]
     return [

@@ -52,7 +52,7 @@ class Part:
 
     def is_whole(self, config: RootsConfig) -> bool:
         """Return whether nothing is left out."""
-        return len(self.layers) == config.num_hidden_layers and self.rows == config.vocab_size
+        return len(self.layers) == len(config.spec.layers) and self.rows == config.vocab_size
 
 
 def part_of(config: RootsConfig) -> Part:
@@ -66,12 +66,21 @@ def part_of(config: RootsConfig) -> Part:
     taken = min(count, max(2, -(-LAYER_WEIGHTS * count // whole)))
     if rows < config.vocab_size:
         taken = max(2, taken)
-    return Part(tuple(index * count // taken for index in range(taken)), rows)
+    layers: list[int] = []
+    for stack in stack_layers(config.spec):
+        of_stack = taken if len(stack) == count else max(1, taken * len(stack) // count)
+        layers += [stack[index * len(stack) // of_stack] for index in range(of_stack)]
+    return Part(tuple(layers), rows)
+
+
+def stack_layers(spec: ModelSpec) -> list[range]:
+    """Return the numbers of the layers of each stack."""
+    return [each for each in (range(spec.begins), range(spec.begins, len(spec.layers))) if len(each)]
 
 
 def layer_weights(config: RootsConfig) -> list[int]:
     """Return the weights in the projections of each layer that one token is multiplied by."""
-    found = [0] * config.num_hidden_layers
+    found = [0] * len(config.spec.layers)
     for place, op in config.spec.blocks():
         matrices = op.matrices(config.spec.width)
         for each in op.inputs():
@@ -96,7 +105,9 @@ def time_here(
     threads, part, work = torch.get_num_threads(), part_of(config), settings.workload
     parts = dict.fromkeys(FORMATS, part)
     if not part.is_whole(config):
-        parts[_BASE] = Part(part.layers[: max(1, len(part.layers) // 4)], part.rows)
+        stacks = ([each for each in part.layers if each in stack] for stack in stack_layers(config.spec))
+        fewer = [index for taken in stacks for index in taken[: max(1, len(taken) // 4)]]
+        parts[_BASE] = Part(tuple(fewer), part.rows)
     room = min(config.max_position_embeddings, PROMPT + DECODE_TOKENS)
     decoded = max(1, min(DECODE_TOKENS, room // 2))
     shutil.rmtree(folder, ignore_errors=True)  # a killed attempt's
@@ -164,7 +175,8 @@ def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
 
     positions = None if spec.embeddings.positions is None else room
     layers = tuple(tuple(timed(each) for each in spec.layers[index]) for index in part.layers)
-    cut = spec.with_layers(layers).with_embeddings(vocabulary=part.rows, positions=positions)
+    begins = sum(index < spec.begins for index in part.layers)
+    cut = spec.with_layers(layers, begins=begins).with_embeddings(vocabulary=part.rows, positions=positions)
     # A table that is shared takes less room, and a product with it as long.
     return changed(cut, max_positions=room, tied=True)
 

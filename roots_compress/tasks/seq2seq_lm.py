@@ -1,0 +1,139 @@
+"""Sequence to sequence: a target is predicted token by token from its source.
+
+Shape legend: B batch, S tokens of a source, T tokens of a target, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from roots_compress.runtime.generate import generate
+from roots_compress.runtime.protocol import Seq2SeqModel, Tokens
+from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.perplexity import LOGITS_BYTES, bits_per_byte, exponential, negative_log_likelihood
+from roots_compress.tasks.references import METRICS, reference_figures
+from roots_compress.tasks.seq2seq import Seq2SeqTask
+
+if TYPE_CHECKING:
+    from roots_compress.configs.data import RecordKind
+    from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.data.documents import Document
+    from roots_compress.data.pairs import EvaluationPairs
+    from roots_compress.data.windows import EvaluationWindows, PackedWindows
+    from roots_compress.progress import Progress
+    from roots_compress.results import Protocol
+    from roots_compress.training.objective import Objective
+
+WRITTEN_AT_ONCE = 16
+"""Targets that are written side by side."""
+
+
+class Seq2SeqLM(Seq2SeqTask):
+    """A target for each source: the target's perplexity, and what is written against the reference."""
+
+    name = "seq2seq_lm"
+    records: ClassVar[RecordKind] = "pairs"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("target_perplexity", "target perplexity", "lower"),
+        Metric("bits_per_byte", "bits/byte", "lower", digits=4, across_tokenizers=True),
+        *METRICS,
+    )
+    # Nats a token.
+    agreement = (1e-3, 0.1)
+
+    def examples(
+        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
+    ) -> EvaluationWindows:
+        """Return held-out pairs: `windows` of them, each side of at most `block_size` tokens."""
+        from roots_compress.data.pairs import evaluation_pairs
+
+        return evaluation_pairs(documents, tokenizer, longest=config.block_size, limit=config.windows)
+
+    def quality(
+        self, engine: Seq2SeqModel, examples: EvaluationWindows, *, progress: Progress | None = None
+    ) -> dict[str, float]:
+        """Return the perplexity of the targets' tokens, their end included, and the targets' bits per byte.
+
+        Raises:
+            InputError: a pair does not fit the model.
+            StageError: a logit is not finite, or the perplexity beyond what a double holds.
+        """
+        pairs = _pairs(examples)
+        rows = max(1, LOGITS_BYTES // (4 * engine.vocab_size * pairs.targets.shape[1]))
+        total = 0.0
+        for start in range(0, len(pairs.targets), rows):
+            chosen = slice(start, start + rows)
+            scored_BT = pairs.scored[chosen]
+            tokens = int(scored_BT.sum(axis=1).max())
+            sources, mask = _sources(pairs, chosen)
+            logits_BTV = engine.read(sources, mask).logits(
+                pairs.decoder_tokens(engine.start)[chosen, :tokens]
+            )
+            scored_BT, targets_BT = scored_BT[:, :tokens], pairs.targets[chosen, :tokens]
+            total += negative_log_likelihood(logits_BTV[scored_BT], targets_BT[scored_BT])
+            if progress is not None:
+                progress(min(start + rows, len(pairs.targets)), len(pairs.targets))
+        return {
+            "target_perplexity": exponential(total / pairs.scored_tokens),
+            "bits_per_byte": bits_per_byte(total, pairs.text_bytes),
+        }
+
+    def written_quality(self, engine: Seq2SeqModel, examples: EvaluationWindows) -> dict[str, float]:
+        """Return how near what the model writes is to the references: the likeliest token each time."""
+        pairs = _pairs(examples)
+        longest = min(pairs.targets.shape[1] + 1, engine.max_context)
+        stops = [] if pairs.tokenizer.eos_token_id is None else [pairs.tokenizer.eos_token_id]
+        written: list[str] = []
+        for start in range(0, len(pairs.targets), WRITTEN_AT_ONCE):
+            sources, mask = _sources(pairs, slice(start, start + WRITTEN_AT_ONCE))
+            targets = engine.read(sources, mask)
+            prompts = [[engine.start]] * len(sources)
+            steps = generate(targets, prompts, max_new_tokens=longest, stop_tokens=stops)
+            rows = zip(*steps, strict=True)
+            written += [_decoded(pairs.tokenizer, row) for row in rows]
+        return reference_figures(written, pairs.references)
+
+    def training_windows(
+        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
+    ) -> PackedWindows:
+        """Return windows of packed pairs; see `pack_pairs`."""
+        from roots_compress.data.pairs import pack_pairs
+
+        return pack_pairs(documents, tokenizer, block_size, seed=seed, limit=limit)
+
+    def objective(self) -> Objective:
+        """Return cross-entropy with the targets."""
+        from roots_compress.training.objective import CrossEntropy
+
+        return CrossEntropy()
+
+    def caption(self, protocol: Protocol) -> str:
+        """Say what was measured on what."""
+        return (
+            f"Target perplexity through the ONNX graphs: {protocol.windows} pairs with {protocol.tokens} "
+            f"tokens of targets, of {protocol.text}. Exact match, chrF, BLEU and ROUGE-L: of the targets "
+            f"that the model writes for them, the likeliest token each time. {self.speed_caption(protocol)}"
+        )
+
+
+def _pairs(examples: EvaluationWindows) -> EvaluationPairs:
+    from roots_compress.data.pairs import EvaluationPairs
+
+    assert isinstance(examples, EvaluationPairs)
+    return examples
+
+
+def _sources(pairs: EvaluationPairs, chosen: slice) -> tuple[Tokens, Tokens]:
+    """Return some sources and their mask, cut to the longest."""
+    mask_BS = pairs.mask[chosen]
+    longest = int(mask_BS.sum(axis=1).max())
+    return pairs.input_ids[chosen, :longest], mask_BS[:, :longest]
+
+
+def _decoded(tokenizer: Any, row: Sequence[int | None]) -> str:
+    ids = np.array([token for token in row if token is not None], dtype=np.int64)
+    text: str = tokenizer.decode(ids, skip_special_tokens=True)
+    return text

@@ -1,0 +1,157 @@
+"""Sequence to sequence: its perplexity, and an imported T5 through the whole chain by the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.data.documents import SOURCE, TARGET, Document, Span
+from roots_compress.data.pairs import EvaluationPairs
+from roots_compress.tasks.references import reference_figures
+from roots_compress.tasks.seq2seq_lm import Seq2SeqLM
+from tests.families.sources import save_source, seq2seq
+from tests.tasks.commands import roots
+
+TASK = Seq2SeqLM()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "and",
+    "reads",
+    "one",
+    "model",
+    "after",
+    "another",
+]
+TEXTS = [(" ".join(WORDS[n : n + 3 + n % 4]), " ".join(WORDS[n : n + 3 + n % 4]).upper()) for n in range(9)]
+PAIRS = [Document((Span(source, False, SOURCE), Span(target, True, TARGET))) for source, target in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    changes = {"feed_forward_proj": "gated-gelu", "d_ff": 64, "pad_token_id": 2}
+    return save_source(seq2seq("t5", changes), tmp_path_factory.mktemp("t5") / "source")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = [{"source": f"{read} {n}", "target": f"{said} {n}"} for n in range(12) for read, said in TEXTS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_perplexity_is_of_each_token_of_the_targets(source: Path) -> None:
+    checkpoint = load_checkpoint(source)
+    engine = TASK.serve_model(checkpoint.model)
+    config = EvaluationConfig(windows=5, block_size=32)
+    pairs = TASK.examples(PAIRS, checkpoint.tokenizer, config)
+    assert isinstance(pairs, EvaluationPairs)
+    nats = 0.0
+    for read, mask, said in zip(pairs.input_ids, pairs.mask, pairs.targets, strict=True):
+        labels = torch.from_numpy(said[said >= 0])[None]
+        with torch.no_grad():
+            output = checkpoint.model(input_ids=torch.from_numpy(read[mask > 0])[None], labels=labels)
+        nats += float(F.cross_entropy(output.logits[0], labels[0], reduction="sum"))
+    found = TASK.quality(engine, pairs)
+    assert found["target_perplexity"] == pytest.approx(math.exp(nats / pairs.scored_tokens), rel=1e-5)
+    size = sum(len(each.encode()) for each in pairs.references)
+    assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+    assert 0 <= TASK.written_quality(engine, pairs)["exact_match"] <= 1
+
+
+def test_figures_against_references() -> None:
+    found = reference_figures(["A cat sat. ", "no"], ["A cat sat.", "A dog sat on the mat."])
+    assert found["exact_match"] == 0.5
+    if "chrf" in found:
+        assert 0 < found["bleu"] < 100 > found["chrf"] > 0
+    if "rouge_l" in found:
+        assert found["rouge_l"] == 0.5
+
+
+def test_a_t5_goes_through_every_stage(source: Path, data: Path, tmp_path: Path) -> None:
+    training = {"steps": 3, "batch_size": 2, "block_size": 32}
+    calibration = {"windows": 4, "block_size": 32}
+    recipe = {
+        "name": "t5",
+        "model": str(source),
+        "data": {"train": [str(data)]},
+        "evaluation": {
+            "windows": 4,
+            "block_size": 32,
+            "contexts": [16],
+            "decode_tokens": 4,
+            "repeats": 1,
+            "threads": 1,
+        },
+        "stages": [
+            {"kind": "train", "training": training},
+            {
+                "kind": "distill",
+                "student": "small",
+                "loss": {"top_k": 8, "teacher_text_ratio": 0.5},
+                "training": training,
+            },
+            {
+                "kind": "prune",
+                "ratio": 0.25,
+                "head_ratio": 0.25,
+                "residual_ratio": 0.25,
+                "multiple_of": 8,
+                "calibration": calibration,
+                "recovery": {"training": training, "loss": {"hidden_weight": 0.1}},
+            },
+        ],
+        "gates": {"max_target_perplexity_ratio": 3.0},
+    }
+    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text(json.dumps(recipe))
+    roots("run", path, "--run", run)
+    sets = [f"calibration.{name}={value}" for name, value in calibration.items()]
+    options = [part for each in (*sets, "group_size=16") for part in ("--set", each)]
+    roots("quantize", "--run", run, "--int4", *options)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["task"] == "seq2seq_lm"
+    baseline, trained, distilled, pruned, quantized = metrics["stages"]
+    assert distilled["notes"]["teacher_layers"] == [0, 2]
+    assert pruned["notes"]["num_key_value_heads_after"] == [3] * 3
+    assert quantized["bytes"] < pruned["bytes"] < distilled["bytes"] < baseline["bytes"]
+    assert trained["target_perplexity"] != baseline["target_perplexity"]
+    for stage in metrics["stages"]:
+        assert stage["target_perplexity"] == pytest.approx(stage["torch_target_perplexity"], rel=0.05)
+    assert "target perplexity" in roots(
+        "eval", run / "04-quantize", "--eval-data", data, "--block-size", "32"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--on-policy-ratio", "0.5"), "writes whole targets only"),
+        (("--data", "missing.jsonl"), "missing.jsonl:2"),
+    ],
+)
+def test_what_pairs_do_not_have_is_refused(
+    source: Path, data: Path, tmp_path: Path, options: tuple[str, str], said: str
+) -> None:
+    missing = tmp_path / "missing.jsonl"
+    missing.write_text('{"source": "a", "target": "b"}\n{"source": "c"}\n')
+    given = [str(missing) if each == missing.name else each for each in options]
+    if "--data" not in given:
+        given += ["--data", str(data)]
+    found = roots("distill", "--teacher", source, "--run", tmp_path / "run", *given, code=2)
+    assert said in found
