@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import roots_compress as roots_compress_package
 from tests.chains import DISTILL, EVALUATION, TRAIN, TRAINING
 from tests.cli.test_commands import roots_compress
 
@@ -92,6 +94,32 @@ def test_torchrun_ends_where_the_request_is_bad(tmp_path: Path, text_file: Path)
     assert process.returncode != 0
     assert "2 processes cannot share the 3 windows of a step" in output
     assert not (tmp_path / "run").exists()
+
+
+START = """
+import os, sys
+if os.environ["RANK"] == "1":
+    sys.path.insert(0, sys.argv.pop(1))
+else:
+    del sys.argv[1]
+from roots_compress.cli.app import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_processes_with_other_code_are_refused_before_the_first_step(tmp_path: Path, text_file: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(Path(roots_compress_package.__path__[0]), other / "roots_compress")
+    with (other / "roots_compress" / "training" / "loop.py").open("a") as file:
+        file.write("# changed\n")
+    (tmp_path / "start.py").write_text(START)
+    recipe, run = write_recipe(tmp_path, text_file), tmp_path / "run"
+    command = [*TORCHRUN, *map(str, (tmp_path / "start.py", other, "run", recipe))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    assert ended.returncode != 0
+    assert "process 1 of 2 has other code than process 0: code: " in ended.stderr
+    assert list(run.rglob("step-*")) == []
 
 
 @pytest.mark.slow

@@ -253,6 +253,26 @@ def test_half_precision_leaves_out_steps_that_overflow_and_lowers_the_loss_scale
     assert summaries["fp32"].loss_scale is None
 
 
+def test_layers_that_are_computed_again_keep_less_and_give_the_same(tmp_path: Path) -> None:
+    kept, weights = [], []
+    for wanted in (False, True):
+        model, sizes = tiny_model(), list[int]()
+
+        def keep(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.nbytes)
+            return tensor
+
+        (tmp_path / str(wanted)).mkdir()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            config = settings(steps=1, activation_checkpointing=wanted)
+            train(model, tmp_path / str(wanted), config)
+        kept.append(sum(sizes))
+        weights.append(model.state_dict())
+        assert not any(layer.recomputed for layer in model.model.layers)
+    assert kept[1] < 0.6 * kept[0]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
 def test_resolved_precisions() -> None:
     assert resolve_precision("fp32", "cpu") == "no"
     assert resolve_precision("fp16", "cpu") == "fp16"

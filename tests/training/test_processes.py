@@ -19,6 +19,7 @@ from roots_compress.training.distillation import teacher_cache
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.teacher import cached_teacher
 from roots_compress.training.loop import fit
+from roots_compress.training.low_rank import low_rank_updates
 from roots_compress.training.parallel.launch import team_of
 from roots_compress.training.parallel.shares import team_size, windows_of
 from roots_compress.training.parallel.team import require_same
@@ -162,6 +163,25 @@ def test_a_training_goes_on_with_the_same_number_to_the_bit(tmp_path: Path, two:
     stopped(tmp_path / "stopped", 5, steps=12)
     resumed, _ = taught(tmp_path / "stopped", processes=2, steps=12)
     assert [name for name in straight if not torch.equal(straight[name], resumed[name])] == []
+
+
+def test_parts_of_updates_of_low_rank_are_trained_with_the_rest_frozen(tmp_path: Path, two: None) -> None:
+    trained = []
+    for processes in (1, 2):
+        student = tiny_model(1)
+        work = tmp_path / str(processes)
+        work.mkdir()
+        config = settings(
+            steps=5, processes=processes, strategy="fsdp", activation_checkpointing=processes > 1
+        )
+        with low_rank_updates(student, 4, seed=0):
+            objective = Distillation(tiny_model(0), student, DistillLossConfig(relation_weight=1.0), seed=0)
+            fit(student, windows(), objective, config, device="cpu", seed=0, work=work, console=quiet())
+        trained.append(dict(student.state_dict()))
+    assert_close(trained[1], trained[0])
+    assert not torch.equal(
+        trained[1]["model.layers.0.mlp.up_proj.weight"], tiny_model(1).model.layers[0].mlp.up_proj.weight
+    )
 
 
 def stopped(work: Path, after: int, record: list[dict[str, float]] | None = None, **overrides: Any) -> None:

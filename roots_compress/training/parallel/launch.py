@@ -111,10 +111,8 @@ def follow() -> None:
     store = _launchers_store(here)
     while True:
         number = next(_sessions)
-        while not store.check([f"open/{number}"]):
-            if store.check(["end"]):
-                return
-            time.sleep(POLL_SECONDS)
+        if not _comes(store, f"open/{number}"):
+            return
         serve(store, number, here.rank, here.size, here.local_rank, here.local_size)
 
 
@@ -136,6 +134,8 @@ def serve(store: Store, number: int, rank: int, size: int, local_rank: int, loca
     opened = json.loads(store.get(f"open/{number}"))
     torch.set_num_threads(opened["threads"])
     store.set(f"here/{number}/{rank}", json.dumps(_code()))
+    if not _comes(store, f"agreed/{number}"):
+        return
     try:
         with _group(store, number, rank, size, opened["device"], local_size, local_rank=local_rank) as team:
             while message := team.from_leader(NOTHING):
@@ -214,6 +214,16 @@ def _await_all(store: Store, number: int, size: int, followers: Followers | None
             time.sleep(POLL_SECONDS)
     others = (json.loads(store.get(f"here/{number}/{rank}")) for rank in range(1, size))
     require_same("code", [_code(), *others])
+    store.set(f"agreed/{number}", "agreed")
+
+
+def _comes(store: Store, key: str) -> bool:
+    """Wait for a word of process 0; return whether it came before the last one."""
+    while not store.check([key]):
+        if store.check(["end"]):
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
 
 
 def _code() -> dict[str, Json]:

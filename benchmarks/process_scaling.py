@@ -1,0 +1,185 @@
+"""What several processes cost and save: time of a step, and bytes that each holds, beside the formulae.
+
+    python benchmarks/process_scaling.py --steps 20
+
+One process of one thread takes steps of a small model; then two processes of one thread each take the same
+steps. The ideal is half the time. What else there is to a step is timed in process 0: clipping and the
+optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. For memory
+the bytes that each process reports are set beside those of docs/scale.md. It prints Markdown, then a line of
+JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from roots_compress.configs.train import ArchitectureConfig
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.data.windows import PackedWindows, following
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.stages.train.architecture import architecture_spec
+from roots_compress.training.distillation.objective import Distillation
+from roots_compress.training.loop import fit
+from roots_compress.training.objective import CrossEntropy, Objective
+from roots_compress.training.parallel.team import Team
+from roots_compress.training.running import TrainingRun
+from roots_compress.training.summary import FitSummary
+
+VOCABULARY, TOKENS = 2048, 256
+
+
+def main() -> None:
+    """Measure, and print two tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--memory-only", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"memory": memory()}
+    print("\n| processes | strategy | bytes held by each | by the formula |\n|---|---|---|---|")
+    for row in found["memory"]:
+        print(f"| {row['processes']} | {row['strategy']} | {row['held']:,} | {row['formula']:,} |")
+    if not arguments.memory_only:
+        found["time"] = times(arguments.steps, arguments.batch_size)
+        print("\n| | seconds a step |\n|---|---|")
+        for name, seconds in found["time"].items():
+            print(f"| {name} | {seconds:.3f} |")
+        ideal = found["time"]["one process"] / 2
+        found["overhead"] = found["time"]["two processes, ddp"] / ideal - 1
+        print(f"\nover the ideal of {ideal:.3f} s: {found['overhead']:.1%}")
+    print(json.dumps(found))
+
+
+def held_bytes(trained: int, frozen: int, processes: int, strategy: str) -> int:
+    """Return the bytes of weights, moments and frozen weights that each process holds, in float32.
+
+    Args:
+        trained: parameters that are trained: 4 bytes each, and 8 of moments.
+        frozen: a teacher's parameters.
+        processes: that train.
+        strategy: with `ddp` each holds all of it.
+    """
+    return (12 * trained + 4 * frozen) // (processes if strategy == "fsdp" else 1)
+
+
+def memory() -> list[dict[str, Any]]:
+    """Return what processes hold that distil a student, as they report it and by the formula."""
+    rows = []
+    for processes, strategy in ((2, "ddp"), (2, "fsdp"), (4, "fsdp")):
+        student, teacher = model(2), model(4)
+        objective = Distillation(teacher, student, DistillLossConfig(), seed=0)
+        summary = train(student, objective, steps=1, batch_size=4, processes=processes, strategy=strategy)
+        assert summary.processes is not None
+        held: Any = summary.processes["held_bytes"]
+        most = max(sum(each.values()) for each in held)
+        sizes = [sum(p.numel() for p in each.parameters()) for each in (student, teacher)]
+        formula = held_bytes(sizes[0], sizes[1], processes, strategy)
+        rows.append({"processes": processes, "strategy": strategy, "held": most, "formula": formula})
+    return rows
+
+
+def times(steps: int, batch_size: int) -> dict[str, float]:
+    """Return the median seconds of a step, and of its parts in process 0."""
+    found = {}
+    for name, processes in (("one process", 1), ("two processes, ddp", 2)):
+        parts: dict[str, list[float]] = {"gather": [], "step": []}
+        with timed(Team, "gather", parts["gather"]), timed(TrainingRun, "advance", parts["step"]):
+            train(model(6), CrossEntropy(), steps=steps, batch_size=batch_size, processes=processes)
+        found[name] = statistics.median(parts["step"][2:])
+        if processes > 1:
+            found["of it: waiting for the other's losses"] = statistics.median(parts["gather"][3:-2])
+    parameters = [torch.nn.Parameter(p.detach().clone()) for p in model(6).parameters()]
+    optimizer = torch.optim.AdamW(parameters, fused=True)
+    taken = []
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        started = time.perf_counter()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        taken.append(time.perf_counter() - started)
+    found["of it: clipping and AdamW, by each process for all weights"] = statistics.median(taken)
+    return found
+
+
+class timed:  # noqa: N801
+    """Within the block, calls of a method are timed."""
+
+    def __init__(self, holder: type, name: str, seconds: list[float]) -> None:
+        self._holder, self._name, self._seconds = holder, name, seconds
+        self._method: Callable[..., Any] = getattr(holder, name)
+
+    def __enter__(self) -> None:
+        method, seconds = self._method, self._seconds
+
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            result = method(*arguments, **named)
+            seconds.append(time.perf_counter() - started)
+            return result
+
+        setattr(self._holder, self._name, wrapped)
+
+    def __exit__(self, *_: object) -> None:
+        setattr(self._holder, self._name, self._method)
+
+
+def model(layers: int) -> RootsForCausalLM:
+    """Return a model of the quickstart's width with random weights."""
+    architecture = ArchitectureConfig(
+        hidden_size=192,
+        num_layers=layers,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        intermediate_size=512,
+    )
+    torch.manual_seed(0)
+    return RootsForCausalLM(RootsConfig(spec=architecture_spec(architecture, VOCABULARY)))
+
+
+def train(
+    trained: RootsForCausalLM, objective: Objective, *, steps: int, batch_size: int, **settings: Any
+) -> FitSummary:
+    """Train on random tokens."""
+    ids = np.random.default_rng(0).integers(3, VOCABULARY, (64, TOKENS))
+    scored = np.ones(ids.shape, dtype=bool)
+    scored[:, 0] = False
+    windows = PackedWindows(ids, following(ids, scored), np.zeros_like(ids))
+    config = TrainingConfig(
+        steps=steps,
+        batch_size=batch_size,
+        block_size=TOKENS,
+        precision="fp32",
+        checkpoint_every=10**6,
+        **settings,
+    )
+    with tempfile.TemporaryDirectory() as work:
+        return fit(
+            trained,
+            windows,
+            objective,
+            config,
+            device="cpu",
+            seed=0,
+            work=Path(work),
+            console=Console(file=io.StringIO()),
+        )
+
+
+if __name__ == "__main__":
+    main()
