@@ -4,9 +4,9 @@
 
 One process of one thread takes steps of a small model; then two processes of one thread each take the same
 steps. The ideal is half the time. What else there is to a step is timed in process 0: clipping and the
-optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. For memory
-the bytes that each process reports are set beside those of docs/scale.md. It prints Markdown, then a line of
-JSON.
+optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. On a machine
+that does other work too, only processor times compare. For memory the bytes that each process reports are set
+beside those of docs/scale.md. It prints Markdown, then a line of JSON.
 """
 
 from __future__ import annotations
@@ -46,21 +46,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--memory-only", action="store_true")
+    parser.add_argument("--only", choices=["memory", "time"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"memory": memory()}
-    print("\n| processes | strategy | bytes held by each | by the formula |\n|---|---|---|---|")
-    for row in found["memory"]:
-        print(f"| {row['processes']} | {row['strategy']} | {row['held']:,} | {row['formula']:,} |")
-    if not arguments.memory_only:
+    found: dict[str, Any] = {}
+    if arguments.only != "time":
+        found["memory"] = memory()
+        print("\n| processes | strategy | bytes held by each | by the formula |\n|---|---|---|---|")
+        for row in found["memory"]:
+            print(f"| {row['processes']} | {row['strategy']} | {row['held']:,} | {row['formula']:,} |")
+    if arguments.only != "memory":
         found["time"] = times(arguments.steps, arguments.batch_size)
         print("\n| | seconds a step |\n|---|---|")
         for name, seconds in found["time"].items():
             print(f"| {name} | {seconds:.3f} |")
-        ideal = found["time"]["one process"] / 2
-        found["overhead"] = found["time"]["two processes, ddp"] / ideal - 1
-        print(f"\nover the ideal of {ideal:.3f} s: {found['overhead']:.1%}")
+        for kind in ("", ": processor time of process 0"):
+            ideal = found["time"][f"one process{kind}"] / 2
+            over = found["time"][f"two processes, ddp{kind}"] / ideal - 1
+            print(f"\nover the ideal of {ideal:.3f} s{kind}: {over:.1%}")
     print(json.dumps(found))
 
 
@@ -96,10 +99,15 @@ def times(steps: int, batch_size: int) -> dict[str, float]:
     """Return the median seconds of a step, and of its parts in process 0."""
     found = {}
     for name, processes in (("one process", 1), ("two processes, ddp", 2)):
-        parts: dict[str, list[float]] = {"gather": [], "step": []}
-        with timed(Team, "gather", parts["gather"]), timed(TrainingRun, "advance", parts["step"]):
+        parts: dict[str, list[float]] = {"gather": [], "step": [], "cpu": []}
+        with (
+            timed(Team, "gather", parts["gather"]),
+            timed(TrainingRun, "advance", parts["step"]),
+            timed(TrainingRun, "advance", parts["cpu"], time.process_time),
+        ):
             train(model(6), CrossEntropy(), steps=steps, batch_size=batch_size, processes=processes)
         found[name] = statistics.median(parts["step"][2:])
+        found[f"{name}: processor time of process 0"] = statistics.median(parts["cpu"][2:])
         if processes > 1:
             found["of it: waiting for the other's losses"] = statistics.median(parts["gather"][3:-2])
     parameters = [torch.nn.Parameter(p.detach().clone()) for p in model(6).parameters()]
@@ -119,17 +127,23 @@ def times(steps: int, batch_size: int) -> dict[str, float]:
 class timed:  # noqa: N801
     """Within the block, calls of a method are timed."""
 
-    def __init__(self, holder: type, name: str, seconds: list[float]) -> None:
-        self._holder, self._name, self._seconds = holder, name, seconds
+    def __init__(
+        self,
+        holder: type,
+        name: str,
+        seconds: list[float],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._holder, self._name, self._seconds, self._clock = holder, name, seconds, clock
         self._method: Callable[..., Any] = getattr(holder, name)
 
     def __enter__(self) -> None:
-        method, seconds = self._method, self._seconds
+        method, seconds, clock = self._method, self._seconds, self._clock
 
         def wrapped(*arguments: Any, **named: Any) -> Any:
-            started = time.perf_counter()
+            started = clock()
             result = method(*arguments, **named)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(clock() - started)
             return result
 
         setattr(self._holder, self._name, wrapped)

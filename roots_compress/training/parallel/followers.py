@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -64,13 +65,15 @@ LEAVING_SECONDS = 10.0
 def _follow(index: int, size: int, port: int) -> None:
     """Run as process `index + 1`."""
     from torch._C._distributed_c10d import TCPStore
+    from torch.distributed import DistError
 
     from roots_compress.training.parallel.launch import OWN, serve
 
     _leave_signals_to(os.getppid())
     sys.stdin = None
-    store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
-    serve(store, OWN, index + 1, size, index + 1, size)
+    with suppress(DistError):  # process 0 is gone
+        store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
+        serve(store, OWN, index + 1, size, index + 1, size)
 
 
 def _leave_signals_to(parent: int) -> None:
