@@ -4,9 +4,9 @@
 
 One process of one thread takes steps of a small model; then two processes of one thread each take the same
 steps. The ideal is half the time. What else there is to a step is timed in process 0: clipping and the
-optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. On a machine
-that does other work too, only processor times compare. For memory the bytes that each process reports are set
-beside those of docs/scale.md. It prints Markdown, then a line of JSON.
+optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. Only
+processor times compare on a machine that does other work too. For memory the bytes that each process reports
+are set beside those of docs/scale.md. It prints Markdown, then a line of JSON.
 """
 
 from __future__ import annotations
