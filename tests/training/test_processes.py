@@ -213,7 +213,7 @@ def test_a_number_of_processes_that_cannot_share_a_step_is_refused() -> None:
     with pytest.raises(ValueError, match="use 2 or 4 processes, or a batch_size of 6") as caught:
         TrainingConfig(processes=3, batch_size=4)
     assert "3 processes cannot share the 4 windows of a step" in str(caught.value)
-    with pytest.raises(InputError, match="must stay whole"):
+    with pytest.raises(InputError, match="needs them whole"):
         team_size(TrainingConfig(processes=2, batch_size=4), whole=True)
     assert team_size(TrainingConfig(processes=2, batch_size=4, accumulation=2), whole=True) == 2
 

@@ -36,7 +36,7 @@ def team_size(config: TrainingConfig, *, whole: bool = False) -> int:
         raise InputError(config.sharing_fault(size), where=Key("processes"))
     if whole and parts > 1:
         raise InputError(
-            f"{size} processes would cut micro-batches, and with on_policy_ratio they must stay whole",
+            f"{size} processes would cut micro-batches, and this training needs them whole",
             where=Key("processes"),
             remedy=f"Use an accumulation that {size} divides, with a lower batch_size.",
         )
