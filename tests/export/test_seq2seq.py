@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from roots_compress.errors import InputError
+from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.configs.export import ExportConfig
+from roots_compress.errors import InputError, StageError
 from roots_compress.export.exact import dequantized
-from roots_compress.export.exporter import write_graph
-from roots_compress.export.parity import exact_graph
+from roots_compress.export.exporter import export_checkpoint, write_graph
+from roots_compress.export.parity import check_parity, exact_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
@@ -29,7 +32,7 @@ from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
 from roots_compress.runtime.torch_seq2seq import TorchSeq2Seq
 from tests.export.quantized import quantized
 from tests.specs import SEQ2SEQ, seq2seq
-from tests.tiny import randomise, tiny_tokens
+from tests.tiny import randomise, tiny_tokenizer, tiny_tokens
 
 SOURCES = tiny_tokens(3, 17).numpy()
 LENGTHS = (17, 7, 12)
@@ -95,6 +98,33 @@ def test_quantized_weights_of_both_stacks_serve(
             step.logits, expected[:, place - 1], rtol=0, atol=1e-4 * np.abs(expected).max()
         )
         step = targets.decode(TARGETS[:, place], step.cache)
+
+
+@pytest.mark.parametrize("form", ["plain", "cut", "w8a8", "float16"])
+def test_an_export_is_compared_whole_and_through_both_caches(form: str, tmp_path: Path) -> None:
+    model = model_of(seq2seq(), cut=form == "cut")
+    if form == "w8a8":
+        model = quantized(model, dict.fromkeys(model.config.spec.matrices(), "w8a8"))
+    model = model.half() if form == "float16" else model
+    report = export_checkpoint(Checkpoint(model, tiny_tokenizer()), tmp_path / "graph", ExportConfig())
+    ways = {case.name.partition(", ")[2] for case in report.parity}
+    assert {"whole", "through both caches"} == ways - {"activations not rounded"}
+    assert ("activations not rounded" in ways) == (form == "w8a8")
+
+
+@pytest.mark.parametrize("pair", ["decoder.key", "encoder.value"])
+def test_caches_under_each_others_names_are_found(pair: str, tmp_path: Path) -> None:
+    model = model_of(seq2seq())
+    graph, _ = write_graph(model, tmp_path)
+    proto = onnx.load(graph, load_external_data=False)
+    names = [f"present.{layer}.{pair}" for layer in (0, 1)]
+    swap = dict(zip(names, names[::-1], strict=True))
+    for node in proto.graph.node:
+        for index, name in enumerate(node.output):
+            node.output[index] = swap.get(name, name)
+    onnx.save(proto, graph)
+    with pytest.raises(StageError, match="'one token, through both caches'"):
+        check_parity(model, graph, ExportConfig())
 
 
 def test_greedy_and_beams_equal_transformers(tmp_path: Path) -> None:
