@@ -74,7 +74,7 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
     width = attentions[0].head_dim
     taken = config.hidden_size // attentions[0].heads
     obstacles: tuple[str, ...] = ()
-    if width != taken and document["model_type"] not in STATED_HEAD_SIZE:
+    if config.spec.source is None and width != taken and document["model_type"] not in STATED_HEAD_SIZE:
         obstacles = (f"optimum cannot load this graph: it would take heads of {taken}, not {width}",)
     return {**document, OURS: ours}, obstacles
 

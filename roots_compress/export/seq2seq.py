@@ -104,13 +104,24 @@ PARTS: dict[str, Callable[[Matrices], None]] = {
 
 
 def _past(matrices: Matrices, names: Names, name: str, op: Attention) -> KeyValue:
-    builder = matrices.builder
-    return KeyValue(
-        *(
-            builder.input(full, builder.dtype, names.shape(full, op.kv_heads, op.head_dim))
-            for full in (f"{PAST}{name}.key", f"{PAST}{name}.value")
-        )
-    )
+    builder, sizes = matrices.builder, (op.kv_heads, op.head_dim)
+    # optimum makes the first, empty pasts for heads of the width over their number, whatever size they have.
+    is_guessed = sizes == (op.heads, matrices.config.spec.width // op.heads)
+    free = sizes if is_guessed else ("heads", "head_size")
+    pasts = [
+        builder.input(full, builder.dtype, names.shape(full, *free))
+        for full in (f"{PAST}{name}.key", f"{PAST}{name}.value")
+    ]
+    if not is_guessed:
+        pasts = [_of_sizes(builder, past, *sizes) for past in pasts]
+    return KeyValue(*pasts)
+
+
+def _of_sizes(builder: GraphBuilder, past_BxPy: ir.Value, heads: int, width: int) -> ir.Value:
+    """Return a past, `BGPD`, that may be given in another shape where it is empty."""
+    batch, tokens = (builder.op("Shape", past_BxPy, start=at, end=at + 1) for at in (0, 2))
+    shape = builder.op("Concat", batch, builder.integers(heads), tokens, builder.integers(width), axis=0)
+    return builder.op("Reshape", past_BxPy, shape, allowzero=1)
 
 
 def _places(builder: GraphBuilder, input_ids: ir.Value, past_1: ir.Value, tokens_1: ir.Value) -> ir.Value:

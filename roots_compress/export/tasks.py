@@ -82,7 +82,7 @@ class Names:
     inputs: Axes
     outputs: Axes
 
-    def shape(self, name: str, *fixed: int) -> list[int | str]:
+    def shape(self, name: str, *fixed: int | str) -> list[int | str]:
         """Return the shape of an input or output: dynamic axes by name, the others from `fixed`."""
         axes = {**self.inputs, **self.outputs}[name]
         sizes = iter(fixed)

@@ -103,12 +103,14 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
             where=graph,
             remedy=EXPORT_AGAIN,
         )
-    shapes = {name: inputs[name].shape for name in pasts}
-    for name, shape in shapes.items():
+    # An empty past may be given in another shape; what comes of it has the model's.
+    shapes = {value.name: value.shape for value in session.get_outputs()}
+    for name, present in zip(pasts, presents, strict=True):
+        shape = shapes[present]
         fixed = len(shape) == 4 and [isinstance(size, int) for size in shape] == [False, True, False, True]
         if not fixed or inputs[name].type not in ELEMENT_TYPES:
             raise InputError(
-                f"{name} of the graph has a type or shape that cannot be served: caches are float or float16,"
+                f"{present} of the graph has a type or shape that cannot be served: caches are float or half,"
                 " of shape (batch, heads, length, width)",
                 where=graph,
                 remedy=EXPORT_AGAIN,
@@ -117,8 +119,8 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
         KeyValue(
             past=name,
             present=present,
-            heads=shapes[name][1],
-            width=shapes[name][3],
+            heads=shapes[present][1],
+            width=shapes[present][3],
             dtype=ELEMENT_TYPES[inputs[name].type],
             of_source=".encoder." in name,
         )

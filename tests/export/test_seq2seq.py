@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
-from roots_compress.checkpoints.checkpoint import Checkpoint
+from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.exact import dequantized
@@ -31,6 +32,8 @@ from roots_compress.runtime.graph_folder import graph_files
 from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
 from roots_compress.runtime.torch_seq2seq import TorchSeq2Seq
 from tests.export.quantized import quantized
+from tests.families.sources import save_source
+from tests.families.sources import seq2seq as t5
 from tests.specs import SEQ2SEQ, seq2seq
 from tests.tiny import randomise, tiny_tokenizer, tiny_tokens
 
@@ -110,6 +113,23 @@ def test_an_export_is_compared_whole_and_through_both_caches(form: str, tmp_path
     ways = {case.name.partition(", ")[2] for case in report.parity}
     assert {"whole", "through both caches"} == ways - {"activations not rounded"}
     assert ("activations not rounded" in ways) == (form == "w8a8")
+
+
+def test_other_runtimes_may_guess_the_size_of_heads(tmp_path: Path) -> None:
+    theirs = t5("t5", {"num_heads": 2, "d_kv": 12})
+    checkpoint = load_checkpoint(save_source(theirs, tmp_path / "source"))
+    assert export_checkpoint(checkpoint, tmp_path / "graph", ExportConfig()).obstacles == ()
+    session = ort.InferenceSession(tmp_path / "graph" / "decoder_model_merged.onnx")
+    pasts = [value.name for value in session.get_inputs() if value.name.startswith("past")]
+    feeds: dict[str, Any] = dict.fromkeys(pasts, np.zeros((3, 2, 0, 16), dtype=np.float32))
+    feeds |= {"input_ids": TARGETS, "encoder_attention_mask": MASK}
+    engine = OnnxSeq2Seq.open(tmp_path / "graph" / "decoder_model_merged.onnx", threads=1, provider="cpu")
+    feeds["encoder_hidden_states"] = engine.encoder.run(None, {"input_ids": SOURCES, "attention_mask": MASK})[
+        0
+    ]
+    found, key, *_others = session.run(["logits", "present.0.decoder.key"], feeds)
+    assert key.shape == (3, 2, 9, 12)
+    np.testing.assert_allclose(found, engine.read(SOURCES, MASK).logits(TARGETS), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("pair", ["decoder.key", "encoder.value"])
