@@ -30,7 +30,7 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folde
 _UNDECODED = re.compile("[\ud800-\udfff]")
 THREADS_HELP = "Threads. Default: the physical cores available."
 GraphArgument = Annotated[
-    Path, typer.Argument(metavar="GRAPH", help="A folder with model.onnx, or a stage folder of a run.")
+    Path, typer.Argument(metavar="GRAPH", help="A folder with an ONNX graph, or a stage folder of a run.")
 ]
 
 
