@@ -176,7 +176,6 @@ def test_what_is_held_out_of_named_texts_is_whole_records(tmp_path: Path) -> Non
     assert (len(split.train), len(split.held_out)) == (16, 4)
     (tmp_path / "b.txt").write_text("plain")
     for train, said in (
-        ((), "the built-in corpus holds no pairs"),
         ((tmp_path / "b.txt",), "a file of plain text holds no pairs"),
         (
             (jsonl(tmp_path / "one.jsonl", {"source": "a", "target": "b"}),),
