@@ -6,6 +6,7 @@ order: the others send or get what the method needs.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -98,6 +99,11 @@ class Replicas(Copies):
             self.module, find_unused_parameters=unused, init_sync=False
         )
         self.call = self.wrapped
+        # This object, and errors whose frames hold it, may outlive the group's end. The reducer must not be
+        # the last to hold the group then: it is freed under Python's lock, and the group waits for a thread
+        # that may want this lock. Freed by Python, the group gives up the lock while it waits.
+        for part in (self.wrapped.reducer, self.wrapped.logger):
+            weakref.finalize(part, _held_until_here, self.wrapped.process_group)
 
     def _leaves_some_unused(self, batch: Batch) -> bool:
         """Whether the loss depends on some trained parameters not at all."""
@@ -190,6 +196,10 @@ def sent(whole: Tensor | None, like: Tensor, device: str) -> Tensor:
     tensor = emptied(like, device) if whole is None else whole.detach().to(device)
     dist.broadcast(tensor, src=0)
     return tensor
+
+
+def _held_until_here(_group: object) -> None:
+    """Let a process group go."""
 
 
 def _fill(module: nn.Module, device: str, made: dict[int, Tensor]) -> None:
