@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-real check format docs clean
+.PHONY: demo test test-slow test-real check format docs clean
 
 demo: $(STAMP)  ## train a small teacher, distil, prune, quantize it; print the table (about four minutes)
 	$(BIN)/roots-compress run recipes/quickstart.yaml --run runs/quickstart --fresh
@@ -16,7 +16,11 @@ demo: $(STAMP)  ## train a small teacher, distil, prune, quantize it; print the 
 # so that its fixtures are made once, and files go in order, so that the longest are not left for the end.
 test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## the offline test suite
-	$(BIN)/python -m pytest -m "not real_model" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not real_model and not slow" -n 2 --dist loadfile --no-loadscope-reorder
+
+# One after another: most of them start two or four processes each.
+test-slow: $(STAMP)  ## the offline tests of more than ten seconds each, among them those of several processes
+	$(BIN)/python -m pytest -m "slow and not real_model"
 
 test-real: $(STAMP)  ## the tests on real models: SmolLM2's GGUF file (ROOTS_SMOLLM2) and MiniLM's folder (ROOTS_MINILM)
 	$(BIN)/python -m pytest -m real_model
