@@ -40,7 +40,7 @@ class Classification(EncoderTask):
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy", "higher", digits=4, relative=False, across_tokenizers=True),
         Metric("macro_f1", "macro F1", "higher", digits=4, relative=False, across_tokenizers=True),
-        Metric("mcc", "MCC", "higher", digits=4, relative=False, across_tokenizers=True),
+        Metric("mcc", "MCC", "higher", digits=4, relative=False, across_tokenizers=True, optional=True),
     )
     # Shares of the texts: those whose two best labels are nearly as likely may fall to either side.
     agreement = (0.02, 0.1)

@@ -23,7 +23,7 @@ class Metric:
     across_tokenizers: bool = False
     """Whether values compare between models with unlike tokenizers."""
     optional: bool = False
-    """Whether a row may lack it: what measures it need not be installed."""
+    """Whether a row may lack it: what measures it need not be installed, or earlier versions had none."""
 
     def shown(self, value: float) -> str:
         """Return a value as tables show it."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from roots_compress.runtime.generate import generate
 from roots_compress.runtime.protocol import Seq2SeqModel, Tokens
 from roots_compress.tasks.figures import Metric
 from roots_compress.tasks.perplexity import LOGITS_BYTES, bits_per_byte, exponential, negative_log_likelihood
@@ -83,6 +82,8 @@ class Seq2SeqLM(Seq2SeqTask):
 
     def written_quality(self, engine: Seq2SeqModel, examples: EvaluationWindows) -> dict[str, float]:
         """Return how near what the model writes is to the references: the likeliest token each time."""
+        from roots_compress.runtime.generate import generate
+
         pairs = _pairs(examples)
         longest = min(pairs.targets.shape[1] + 1, engine.max_context)
         stops = [] if pairs.tokenizer.eos_token_id is None else [pairs.tokenizer.eos_token_id]

@@ -67,8 +67,8 @@ def test_streamed_statistics_equal_those_of_all_rows(batch_size: int, gram: bool
         torch.no_grad(),
         observed({DOWN: model.get_submodule(DOWN)}, lambda _, each: statistics.update(each)),
     ):
-        for tokens, segments in batches(windows, batch_size):
-            model(tokens, segment_ids=segments)
+        for read in batches(windows, batch_size):
+            model(**read)
     assert statistics.rows == rows.shape[0] == 60
     torch.testing.assert_close(statistics.squared_norms, rows.square().sum(0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(statistics.largest.double(), rows.abs().amax(0), rtol=1e-5, atol=1e-6)

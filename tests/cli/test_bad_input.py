@@ -151,10 +151,6 @@ def assert_says(said: str, words: str) -> None:
         ("stages:\n- kind: distill\n  student: smal", "r.yaml:7: stages[0].student ... 'small'"),
         ("device: cuda", "r.yaml:5: device: CUDA is asked for ... device cpu"),
         (
-            "stages:\n- kind: distill\n  training: {{precision: fp16, block_size: 32}}",
-            "r.yaml:7: stages[0].training.precision: fp16 ... bf16",
-        ),
-        (
             "stages:\n- kind: distill\n  training: {{block_size: 129}}",
             "r.yaml:7: stages[0].training.block_size: is 129 tokens ... 128 ... Lower it",
         ),

@@ -107,6 +107,6 @@ def test_what_goes_by_predictions_goes_by_the_encoder_s(
 def test_what_an_encoder_does_not_do_is_refused_by_its_key(tmp_path: Path) -> None:
     text = TextSplit(DOCUMENTS, (), "tiny")
     classifier = Checkpoint(tiny_encoder("classification"), encoder_tokenizer())
-    with pytest.raises(InputError, match="decodes none") as caught:
+    with pytest.raises(InputError, match="the time of a token that a decoder") as caught:
         run(tmp_path, classifier, text, target=TargetConfig(decode_ms=1.0))
     assert caught.value.where == "target.decode_ms"

@@ -310,7 +310,6 @@ def test_a_recovery_of_too_high_a_rank_is_refused_before_any_work(tmp_path: Path
     ("loss", "training", "key"),
     [
         ({}, {"block_size": 256}, "recovery.training.block_size"),
-        ({}, {"block_size": 32, "precision": "fp16"}, "recovery.training.precision"),
         ({"top_k": 3500}, {"block_size": 32}, "recovery.loss.top_k"),
     ],
 )
