@@ -1,12 +1,12 @@
-"""What several processes cost and save: time of a step, and bytes that each holds, beside the formulae.
+"""Compare training by several processes with one: the time of a step, and the memory of each process.
 
     python benchmarks/process_scaling.py --steps 20
 
 One process of one thread takes steps of a small model; then two processes of one thread each take the same
 steps. The ideal is half the time. What else there is to a step is timed in process 0: clipping and the
 optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. Only
-processor times compare on a machine that does other work too. For memory the bytes that each process reports
-are set beside those of docs/scale.md. It prints Markdown, then a line of JSON.
+processor times compare on a machine that does other work too. The script compares the
+bytes that each process reports with the formulae of docs/scale.md. It prints Markdown, then a line of JSON.
 """
 
 from __future__ import annotations

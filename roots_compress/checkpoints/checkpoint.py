@@ -114,7 +114,7 @@ def without_weights(info: SourceInfo) -> RootsWithHead:
 
 
 def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, seed: int) -> Checkpoint:
-    """Return an encoder whose head gives way to a new one for labels, its layers those of the one given.
+    """Return an encoder with the layers of the one given, and a new head for labels.
 
     Args:
         checkpoint: an encoder, whatever its head gives.

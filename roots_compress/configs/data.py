@@ -72,8 +72,8 @@ class DataConfig(Settings):
     label_column: str = "label"
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
     labels: Annotated[tuple[str, ...], Field(strict=False), Option("--label")] = ()
-    """Names of labels that an encoder without any is to tell apart: its head gives way to a new one, which
-    `tune` then teaches. A classifier has labels of its own."""
+    """Names of the labels for an encoder that has none. It gets a new head for them, which `tune` trains. A
+    classifier has labels of its own."""
     records: RecordKind | None = None
     """What each record holds. Without it, what the model and the stages ask for: one that tunes a model to
     answer asks for instructions. With it, a run without such a stage reads instructions too."""

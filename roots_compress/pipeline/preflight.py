@@ -136,7 +136,7 @@ def _first_model(recipe: Recipe) -> ModelInfo:
 
 
 def _with_labels(recipe: Recipe, info: ModelInfo) -> ModelInfo:
-    """Return what is known of an encoder whose head gives way to one for the labels of the settings.
+    """Return what is known of an encoder that gets a head for the labels of the settings.
 
     Raises:
         InputError: the model is no encoder or has labels of its own, or nothing would teach the new head.

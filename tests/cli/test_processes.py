@@ -132,7 +132,7 @@ def test_a_process_of_torchrun_that_is_killed_ends_all_and_the_run_goes_on(
     states = list[Path]()
     while not states and process.poll() is None:
         time.sleep(0.2)
-        states = list(run.glob("*/work/step-*")) + list(run.glob("*/*/step-*"))
+        states = list(run.rglob("step-*"))
     workers = children(process.pid)
     os.kill(workers[-1], signal.SIGKILL)
     killed = time.monotonic()
