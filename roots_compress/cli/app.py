@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from roots_compress import __version__
-from roots_compress.cli import artifacts, data, recipes, reports, stages
+from roots_compress.cli import artifacts, data, generation, recipes, reports, stages
 from roots_compress.cli.console import show_error, told_warnings, write
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.streams import run_on_streams
@@ -95,7 +95,7 @@ VERBS: dict[str, dict[str, Callable[..., None] | Deferred]] = {
         "export": artifacts.export,
         "eval": artifacts.EVALUATE,
         "bench": artifacts.bench,
-        "generate": artifacts.generate,
+        "generate": generation.generate,
     },
     "Results": {
         "report": reports.report,

@@ -14,6 +14,7 @@ import typer
 
 from roots_compress.configs.recipe.assignments import Assignment
 from roots_compress.errors import InputError
+from roots_compress.system.threads import MOST_THREADS
 
 if TYPE_CHECKING:
     from roots_compress.configs.options import FieldOption
@@ -22,6 +23,12 @@ DEFAULT_RUN = Path("runs/current")
 FRESH_HELP = "Delete the run that is in the folder first. A folder that is not a run is never touched."
 CHECKPOINT_HELP = "A ROOTS or Hugging Face directory, or a GGUF file. Default: the run's newest checkpoint."
 
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, max=MOST_THREADS, help="Threads. Default: the physical cores available."
+    ),
+]
 CheckpointArgument = Annotated[Path | None, typer.Argument(metavar="CKPT", help=CHECKPOINT_HELP)]
 RunOption = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run this stage belongs to.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)]
