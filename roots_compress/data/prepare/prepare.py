@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 
-from roots_compress.configs.prepare import PrepareConfig, name_of
+from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.data.prepare.datasheet import (
     corpus_json,
     markdown,
@@ -26,6 +25,7 @@ from roots_compress.data.prepare.datasheet import (
     source_json,
 )
 from roots_compress.data.prepare.duplicates import Marks, mark_alike
+from roots_compress.data.prepare.files import Files, find_files, texts_of
 from roots_compress.data.prepare.journal import Journal
 from roots_compress.data.prepare.mixing import repeats
 from roots_compress.data.prepare.reading import (
@@ -39,21 +39,16 @@ from roots_compress.data.prepare.reading import (
     TEXTS,
     Examiner,
     Reading,
-    SourceFiles,
     counters,
     held_out_runs,
     near_keys,
 )
 from roots_compress.data.prepare.writing import BUCKET_BYTES, Buckets, kept_bytes, write_shards
-from roots_compress.data.sources.folders import list_folder
-from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.prepared import DATASHEET, checked_shards, read_datasheet
-from roots_compress.data.sources.readers import stream_documents
 from roots_compress.errors import InputError, Text, recipe_key
 from roots_compress.io.atomic import make_folders, move_folder, remove_folder, sync_tree, write_text
-from roots_compress.io.disk import FileHashes
-from roots_compress.io.json_files import read_json_object, regular_file
-from roots_compress.progress import Place, bar, track
+from roots_compress.io.json_files import read_json_object
+from roots_compress.progress import Place, bar
 from roots_compress.results import Json
 from roots_compress.run.keys import canonical_json, explain_change, hash_json
 from roots_compress.run.lock import WriterLock
@@ -64,27 +59,6 @@ KEY, MARKS, SCRATCH, CORPUS = "key.json", "marks", "scratch", "corpus"
 REMOVED_NAME = "removed.log.zst"
 COPY_BYTES = 1 << 20
 MEGABYTE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a corpus is made from: files as they are now."""
-
-    sources: tuple[SourceFiles, ...]
-    held_out: SourceFiles
-    hashes: FileHashes
-
-    @property
-    def all(self) -> tuple[SourceFiles, ...]:
-        """The sources, and the held-out text."""
-        return (*self.sources, self.held_out)
-
-    def described(self, source: SourceFiles) -> list[dict[str, Json]]:
-        """Return name, bytes and sha256 of a source's files."""
-        return [
-            {"name": name, "bytes": size, "sha256": self.hashes.sha256(path)}
-            for name, path, size in source.files
-        ]
 
 
 def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str, Any], bool]:
@@ -104,7 +78,7 @@ def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str,
     """
     for source in config.sources:
         refuse_inside(out, source.path)
-    files = _find(config, console)
+    files = find_files(config, console)
     described = {each.name: files.described(each) for each in files.all}
     key: dict[str, Json] = {"settings": settings_json(config), "files": described}  # type: ignore[dict-item]
     work = out.parent / f".{out.name}.partial"
@@ -145,40 +119,14 @@ def _existing(out: Path, key: dict[str, Json]) -> dict[str, Any]:
     return datasheet
 
 
-def _find(config: PrepareConfig, console: Place) -> Files:
-    """Return the files of all sources, each hashed once."""
-    column, held_out = config.text_column, config.decontamination.held_out
-    sources = [
-        SourceFiles(name_of(source), tuple(_files_of(source.path, column))) for source in config.ordered
-    ]
-    held = SourceFiles("held out", tuple(each for path in held_out for each in _files_of(path, column)))
-    hashes = FileHashes()
-    paths = [path for each in (*sources, held) for _, path, _ in each.files]
-    for path in track(paths, console, "hash sources"):
-        hashes.sha256(path)
-    return Files(tuple(sources), held, hashes)
-
-
-def _files_of(path: Path, text_column: str) -> Iterator[tuple[str, Path, int]]:
-    """Yield name, path and bytes of the data files that a path names.
-
-    Raises:
-        InputError: there is none, or one cannot be read.
-    """
-    found = list_folder(path, PlainTexts(text_column)).files if path.is_dir() else [path]
-    if not found:
-        raise InputError("the folder has no data files", where=path, remedy="Name a folder that has some.")
-    for file in found:
-        size = regular_file(file)
-        yield (str(file.relative_to(path)) if path.is_dir() else file.name), file, size
-
-
 def _prepare(
     config: PrepareConfig, out: Path, work: Path, files: Files, key: dict[str, Json], console: Place
 ) -> dict[str, Any]:
     journal = _open(work, key, console)
     sources = files.sources
-    held_out, short = held_out_runs(_texts(files.held_out, config.text_column), config.decontamination.ngram)
+    held_out, short = held_out_runs(
+        texts_of(files.held_out, config.text_column), config.decontamination.ngram
+    )
     examiner = Examiner(config, held_out)
     if journal.position.get("pass", "read") == "read":
         total = max(1, sum(size for each in sources for _, _, size in each.files) // MEGABYTE)
@@ -242,12 +190,6 @@ def _open(work: Path, key: dict[str, Json], console: Place) -> Journal:
 
 def _console(place: Place) -> Any:
     return getattr(place, "console", place)
-
-
-def _texts(source: SourceFiles, text_column: str) -> Iterator[str]:
-    for _, path, _ in source.files:
-        for _, document in stream_documents(path, PlainTexts(text_column)):
-            yield document.text
 
 
 def _check_unchanged(files: Files, key: dict[str, Json]) -> None:
