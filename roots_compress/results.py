@@ -80,6 +80,38 @@ class Metrics(_Figures):
     timings: dict[str, tuple[Speed, ...]]
     """By the names of the task's workloads, an entry for each length; empty until a run's end."""
     peak_rss_bytes: Count
+    intervals: dict[str, tuple[Number, Number]] = field(default_factory=dict)
+    """Bounds that hold a metric with 95%, as far as the text that was drawn decides it, by their names."""
+    bytes_by_group: dict[str, Count] = field(default_factory=dict)
+    """What the graph's bytes are, by groups of tensors; together `bytes`."""
+
+
+@dataclass(frozen=True)
+class Sample(_Figures):
+    """What a model wrote after a held-out prompt."""
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Point(_Figures):
+    """One value of a curve."""
+
+    step: Count
+    value: Number
+
+
+@dataclass(frozen=True)
+class LayerError(_Figures):
+    """What a stage did to one weight, as its calibration measured it."""
+
+    name: str
+    """The parameter, as the checkpoint names it."""
+    error: Number
+    """The squared error of its outputs, against their square."""
+    higher_precision: bool = False
+    """Whether the stage kept it at a higher precision, because it costs too much otherwise."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +139,12 @@ class StageResult(_Figures):
     """What the stage decided: widths kept, formats chosen, losses reached."""
     gates: tuple[GateResult, ...] = ()
     """The stage's own bounds, by their keys in its settings, and whether they were kept."""
+    samples: tuple[Sample, ...] = ()
+    """Continuations of the same held-out prompts by each stage's graph; none where a task writes no text."""
+    curves: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    """What was followed while the stage trained, by its name (`loss`, say), by rising step."""
+    layer_errors: tuple[LayerError, ...] = ()
+    """What the stage's calibration measured of each weight that it changed, in the model's order."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as `metrics.json` holds it, every figure beside the stage's own keys."""

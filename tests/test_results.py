@@ -30,17 +30,19 @@ def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
 
 def test_a_row_s_figures_are_keys_of_its_own() -> None:
     assert list(DOCUMENT["stages"][0]) == [
-        *("index", "kind", "name", "seconds", "onnx", "notes", "gates", "parameters", "bytes"),
-        *("perplexity", "bits_per_byte", "torch_perplexity"),
+        *("index", "kind", "name", "seconds", "onnx", "notes", "gates", "samples", "curves", "layer_errors"),
+        *("parameters", "bytes", "perplexity", "bits_per_byte", "torch_perplexity"),
         *("prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss_bytes"),
+        *("intervals", "bytes_by_group"),
     ]
 
 
-def test_files_without_a_task_and_gates_of_stages_are_a_causal_lm_s() -> None:
+def test_files_without_a_task_and_what_came_later_are_a_causal_lm_s() -> None:
     old = copy.deepcopy(DOCUMENT)
     del old["task"]
     for row in old["stages"]:
-        del row["gates"]
+        for later in ("gates", "samples", "curves", "layer_errors", "intervals", "bytes_by_group"):
+            del row[later]
     assert RunMetrics.from_json(old) == RUN
 
 
