@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
@@ -35,11 +36,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)  ## write the generated pages: recipe keys and command reference
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(STAMP) $(DOCS_STAMP)  ## write the generated pages and build the site in site/, every link checked
 	$(BIN)/python -m docs.generate
+	$(BIN)/mkdocs build --quiet
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache
 
 # torch first and pinned: on Linux a plain `torch` may bring gigabytes of CUDA packages.
 $(STAMP): pyproject.toml constraints.txt
@@ -48,3 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .
 	touch $(STAMP)
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group docs
+	touch $(DOCS_STAMP)

@@ -89,7 +89,7 @@ def generate(
     """
     python = prepare_environment(ENVIRONMENTS[name], environments, environments / f"{name}.log")
     answer = subprocess.run(
-        # What docs/quantization.md asks of every runtime on such a processor.
+        # What docs/how/quantization.md asks of every runtime on such a processor.
         [
             str(python),
             str(Path(__file__).parent / "runtimes" / script),

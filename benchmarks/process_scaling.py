@@ -6,7 +6,8 @@ One process of one thread takes steps of a small model; then two processes of on
 steps. The ideal is half the time. What else there is to a step is timed in process 0: clipping and the
 optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. Only
 processor times compare on a machine that does other work too. The script compares the
-bytes that each process reports with the formulae of docs/scale.md. It prints Markdown, then a line of JSON.
+bytes that each process reports with the formulae of docs/guides/processes.md. It prints Markdown, then a
+line of JSON.
 """
 
 from __future__ import annotations

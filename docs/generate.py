@@ -18,9 +18,9 @@ from roots_compress.cli.app import app
 from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.configs.recipe.schema import STAGES, Recipe
 
-RECIPES, COMMANDS, DATA = (
-    Path(__file__).with_name(name) for name in ("recipes.md", "commands.md", "data.md")
-)
+PAGES = Path(__file__).parent
+RECIPES, COMMANDS = PAGES / "reference/recipes.md", PAGES / "reference/commands.md"
+DATA = PAGES / "guides/data.md"
 MARKER = "<!-- Made by `make docs`; do not edit below. -->"
 
 HEAD = """\

@@ -1,1 +1,1 @@
-"""What compression costs in perplexity: the tables of docs/quality.md."""
+"""What compression costs in perplexity: the tables of docs/figures/quality.md."""

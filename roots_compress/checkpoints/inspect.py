@@ -227,7 +227,7 @@ def _model_type(config: Mapping[str, Any], where: Path) -> str:
         raise InputError(
             f"model_type {model_type!r} is not supported{did_you_mean(model_type, known)}",
             where=where,
-            remedy=f"Supported are {', '.join(known)}; docs/extending.md says how a family is added.",
+            remedy=f"Supported are {', '.join(known)}; docs/how/extending.md says how a family is added.",
         )
     return model_type
 

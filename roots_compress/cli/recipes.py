@@ -28,7 +28,7 @@ RunFolderOption = Annotated[
 ]
 
 STARTER = """\
-# A recipe: what to do to a model, stage by stage. Every key is described in docs/recipes.md.
+# A recipe: what to do to a model, stage by stage. Every key is described in docs/reference/recipes.md.
 name: first
 model: path/to/checkpoint   # a ROOTS or Hugging Face directory, or a GGUF file
 stages:

@@ -46,7 +46,7 @@ def _describe(schema: dict[str, Any], group: type[Settings]) -> None:
 class Settings(BaseModel):
     """A frozen group of settings. Unknown keys, wrong types and numbers written as text are errors.
 
-    The string under each field is its documentation, in `docs/recipes.md` and in the help of verbs.
+    The string under each field is its documentation, in `docs/reference/recipes.md` and in the help of verbs.
     """
 
     # Built when first used, so that help does not wait for it.

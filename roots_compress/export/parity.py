@@ -32,8 +32,8 @@ from roots_compress.tasks.base import Outputs, ParityScript, ParityShape, Task
 from roots_compress.tasks.registry import task_of_model
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-# What rounding may move the logits by, root mean square; docs/export.md has the measurements. float16 rounds
-# at every operator, and torch and ONNX Runtime do it in different places.
+# What rounding may move the logits by, root mean square; docs/how/export.md has the measurements. float16
+# rounds at every operator, and torch and ONNX Runtime do it in different places.
 HALF_TOLERANCE = 0.05
 # One integer level more or less, where a float was close to a tie, grows through the layers that follow.
 INTEGER_TOLERANCE = 0.25

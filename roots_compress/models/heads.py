@@ -35,7 +35,8 @@ class RootsWithHead(RootsPreTrainedModel):
             # Its own weights would be left out, and random ones take their place.
             raise ValueError(
                 f"{type(self).__name__} is for heads of the kind '{self.head_kind}', and the model's is of "
-                f"the kind '{kind}': load it by the class for that kind (docs/model.md lists them)"
+                f"the kind '{kind}': load it by the class for that kind "
+                "(docs/reference/families.md lists them)"
             )
         super().__init__(config)
         self.model = RootsModel(config)

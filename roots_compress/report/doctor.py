@@ -19,7 +19,7 @@ from roots_compress.system.memory import available_memory
 from roots_compress.system.threads import default_threads
 
 SECURITY_FLOORS = {"transformers": "5.5", "torch": "2.10", "onnx": "1.21", "filelock": "3.20.3"}
-"""Oldest versions without a known way to run code from a file; see docs/decisions.md."""
+"""Oldest versions without a known way to run code from a file; see docs/log/decisions.md."""
 
 STAGES = "run, plan and the stage verbs"
 PURPOSE = {

@@ -234,7 +234,7 @@ def _plain_attention() -> Iterator[None]:
     """Have fused attention on a CPU multiply whole matrices of scores, unless the environment says otherwise.
 
     Its flash form, the default, saves the memory of one piece of a prompt's scores and reads prompts a tenth
-    to a third more slowly; a single token takes as long. docs/performance.md has the figures.
+    to a third more slowly; a single token takes as long. docs/figures/performance.md has the figures.
     """
     if NO_FLASH_ATTENTION in os.environ:
         yield

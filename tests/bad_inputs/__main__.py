@@ -5,7 +5,7 @@
 makes 2,000 malformed inputs, has the command line meet each, and prints one JSON line for each kind of
 input as it ends and one for each answer that was not as it should be; it leaves with exit code 1 where
 there was one.
-What was run so far stands in docs/reliability.md.
+What was run so far stands in docs/how/reliability.md.
 """
 
 from __future__ import annotations

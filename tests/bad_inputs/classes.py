@@ -55,7 +55,7 @@ NOT_APPLICABLE: dict[int, str] = {
     41: "not malformed: read in less than a second (tests/checkpoints/test_inspect.py)",
     60: "not malformed: nothing is padded with a token of the vocabulary, and text ends where it is told to",
     61: "not malformed: kept and never rendered (`template` in tests/bad_inputs/hostile.py)",
-    62: "not refused: see what is not covered in docs/reliability.md",
+    62: "not refused: see what is not covered in docs/how/reliability.md",
     73: "a cache of a teacher is believed by its hash; one that was changed is made again "
     "(tests/training/test_teacher.py)",
     95: "stages are not chosen by an option; an unknown kind is class 6, an unknown option class 89",

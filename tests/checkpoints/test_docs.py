@@ -1,4 +1,4 @@
-"""docs/model.md says what the code does."""
+"""docs/reference/families.md says what the code does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, Sublayer
 
-TEXT = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "families.md").read_text(encoding="utf-8")
 PARTS: dict[str, type[Part]] = {
     "model": ModelSpec,
     "stack": Stack,

@@ -459,7 +459,7 @@ def test_the_recipe_of_a_run_at_fault(
     said = refused("quantize")
     assert_says(said, f"runs/current/resolved.json: cannot be read as the recipe of a run: {words}")
     assert said.count("resolved.json") == 1
-    assert "docs/recipes.md" not in said
+    assert "docs/reference/recipes.md" not in said
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")

@@ -70,7 +70,7 @@ def assert_like_transformers(
 
 
 def own_perplexity(model: PreTrainedModel, ids: Sequence[int], bos: int | None) -> float:
-    """Return the perplexity of docs/evaluation.md's windows, by a computation that shares no code with it."""
+    """Return the perplexity of docs/how/evaluation.md's windows, by code that shares nothing with it."""
     stream = list(ids[1:]) if bos is not None else list(ids)
     nats: list[float] = []
     for start in range(0 if bos is not None else 1, len(stream) - BLOCK + 2, BLOCK - 1):

@@ -3,7 +3,7 @@
     python -m tests.faults --seed 0 --kills 200
 
 prints one JSON line for each part as it ends, and leaves with an AssertionError where something was lost.
-What was run so far stands in docs/reliability.md.
+What was run so far stands in docs/how/reliability.md.
 """
 
 from __future__ import annotations

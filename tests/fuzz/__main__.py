@@ -4,7 +4,7 @@
 
 prints one JSON line for each target, and leaves with exit code 1 where there was a finding. The input that
 made it lies in `fuzz-findings/`; once the reader is mended, it is moved to `tests/fuzz/findings/`, which the
-test suite reads. What was found so far stands in docs/reliability.md.
+test suite reads. What was found so far stands in docs/how/reliability.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 The first plants every bug in turn into a copy of the package, and prints by what it was caught; each check
 must pass on the clean copy as well. The second carries an ordinary chain out with so many seeds: not one
 guard may speak. Both leave with exit code 1 where something was not as it should be. What was found stands in
-docs/reliability.md.
+docs/how/reliability.md.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Assignment:
 
 
 def read_assignment(text: str) -> Assignment:
-    """Read `KEY=VALUE`: a key of the stage as `docs/recipes.md` has it, dots between groups, and its value.
+    """Read `KEY=VALUE`: a key of a stage (docs/reference/recipes.md), dots between groups, and its value.
 
     Raises:
         InputError: it is of another form. Whether there is such a key, the schema says.

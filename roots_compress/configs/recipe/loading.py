@@ -56,7 +56,7 @@ def parse_recipe(values: Mapping[str, Any], document: Document | None = None) ->
     Raises:
         InputError: the values are no recipe.
     """
-    return parse_settings(Recipe, values, document, remedy="docs/recipes.md describes every key.")
+    return parse_settings(Recipe, values, document, remedy="docs/reference/recipes.md describes every key.")
 
 
 def parse_settings(

@@ -88,7 +88,7 @@ class SearchConfig(Settings):
     """Try the choices in every order, and go on with what serves the gates best.
 
     A candidate takes at most one choice of each kind, one that quantizes last, after the recipe's `stages`.
-    The gates are the search's budgets. The run ends as the best candidate; see docs/search.md.
+    The gates are the search's budgets. The run ends as the best candidate; see docs/guides/search.md.
     """
 
     max_minutes: PositiveFloat

@@ -132,7 +132,7 @@ class _Loader(yaml.SafeLoader):
 
 def _refuse(source: Path, line: int, message: str) -> NoReturn:
     raise InputError(
-        message, where=f"{source}:{line}", remedy="See docs/recipes.md for what a recipe may hold."
+        message, where=f"{source}:{line}", remedy="See docs/reference/recipes.md for what a recipe may hold."
     )
 
 
