@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from roots_compress.errors import InputError
-from roots_compress.results import RunMetrics
+from roots_compress.results import Metrics, RunMetrics
 from roots_compress.run.stages import figures_error, read_metrics
+from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_named
 
 
@@ -22,9 +25,33 @@ def read_figures(run: Path) -> RunMetrics:
     except InputError as error:
         raise figures_error(run, error.message) from None
     for index, stage in enumerate(metrics.stages):
-        for fault in task.faults(stage.metrics):
+        for fault in _faults(task, stage.metrics):
             raise figures_error(run, f"stages[{index}].{fault}")
     for index, candidate in enumerate(metrics.search.candidates if metrics.search else ()):
-        for fault in task.candidate_faults(candidate.figures):
+        for fault in _candidate_faults(task, candidate.figures):
             raise figures_error(run, f"search.candidates[{index}].{fault}")
     return metrics
+
+
+def _faults(task: Task[Any], metrics: Metrics) -> Iterator[str]:
+    """Yield what a row lacks of its task's figures, each by its key."""
+    needed = (metric.name for metric in task.metrics if not metric.optional)
+    for name in (*needed, task.checkpoint_figure):
+        if name not in metrics.quality:
+            yield f"{name} is missing, or is not a number"
+    for metric in task.metrics:
+        if metric.relative and metrics.quality.get(metric.name, 1.0) <= 0:
+            yield f"{metric.name} is {metrics.quality[metric.name]}, not above 0"
+    for workload in task.workloads:
+        if workload.figure not in metrics.timings:
+            yield f"{workload.figure} is missing"
+
+
+def _candidate_faults(task: Task[Any], figures: Mapping[str, float]) -> Iterator[str]:
+    """Yield which of its task's figures a candidate of a search lacks."""
+    positive = {task.workload.time_name: True, task.metric.compared_name: task.metric.relative}
+    for name, is_positive in positive.items():
+        if name not in figures:
+            yield f"{name} is missing, or is not a number"
+        elif is_positive and figures[name] <= 0:
+            yield f"{name} is {figures[name]}, not above 0"

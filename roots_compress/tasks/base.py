@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.runtime.protocol import Served
-from roots_compress.tasks.figures import Metric, Workload
+from roots_compress.tasks.figures import Metric, Workload, gates_on
+from roots_compress.tasks.parity import ParityScript, ParityShape
 
 if TYPE_CHECKING:
     from roots_compress import results
@@ -39,40 +39,6 @@ Outputs = NDArray[np.float32]
 
 
 Engine = TypeVar("Engine", bound=Served)
-
-
-@dataclass(frozen=True)
-class ParityShape:
-    """One comparison of a graph with its checkpoint: rows padded on the left, and a part that is decoded."""
-
-    name: str
-    batch: int
-    tokens: int
-    shortest: int
-    """Tokens of the shortest row."""
-    decoded: int = 0
-    """Tokens at the end that a task with a cache feeds one at a time."""
-    chosen: bool = False
-    """Whether it is there for blocks of keys that scores choose: of two scores that are nearly equal,
-    rounding may prefer either."""
-
-
-@dataclass(frozen=True)
-class ParityScript:
-    """What a comparison feeds: a graph's inputs by name, each `(B, T)`, from optimum's generators."""
-
-    shape: ParityShape
-    inputs: Mapping[str, NDArray[np.int64]]
-
-    @property
-    def input_ids(self) -> NDArray[np.int64]:
-        """The tokens, `(B, T)`."""
-        return self.inputs["input_ids"]
-
-    @property
-    def mask(self) -> NDArray[np.int64]:
-        """1 where a token is, 0 at padding, `(B, T)`."""
-        return self.inputs["attention_mask"]
 
 
 class Task(ABC, Generic[Engine]):
@@ -130,37 +96,15 @@ class Task(ABC, Generic[Engine]):
         """Return the figure that decides, in words."""
         return f"{self.metric.heading} {self.metric.shown(quality[self.metric.name])}"
 
-    def faults(self, metrics: results.Metrics) -> Iterator[str]:
-        """Yield what a row of `metrics.json` lacks of this task's figures, each by its key."""
-        needed = (metric.name for metric in self.metrics if not metric.optional)
-        for name in (*needed, self.checkpoint_figure):
-            if name not in metrics.quality:
-                yield f"{name} is missing, or is not a number"
-        for metric in self.metrics:
-            if metric.relative and metrics.quality.get(metric.name, 1.0) <= 0:
-                yield f"{metric.name} is {metrics.quality[metric.name]}, not above 0"
-        for workload in self.workloads:
-            if workload.figure not in metrics.timings:
-                yield f"{workload.figure} is missing"
-
-    def candidate_faults(self, figures: Mapping[str, float]) -> Iterator[str]:
-        """Yield which of this task's figures a candidate of a search lacks."""
-        positive = {self.workload.time_name: True, self.metric.compared_name: self.metric.relative}
-        for name, is_positive in positive.items():
-            if name not in figures:
-                yield f"{name} is missing, or is not a number"
-            elif is_positive and figures[name] <= 0:
-                yield f"{name} is {figures[name]}, not above 0"
-
     @property
     def gates(self) -> frozenset[str]:
         """The names of the gates that bound this task's figures."""
-        return _gates(self.metrics, self.workloads)
+        return gates_on(self.metrics, self.workloads)
 
     @property
     def budgets(self) -> frozenset[str]:
         """Those of the gates that a search weighs: on the figures that decide."""
-        return _gates((self.metric,), (self.workload,))
+        return gates_on((self.metric,), (self.workload,))
 
     def for_records(self, kind: RecordKind) -> Task[Any]:
         """Return the task of the same models where records of another kind are read.
@@ -339,10 +283,3 @@ class Task(ABC, Generic[Engine]):
     @abstractmethod
     def caption(self, protocol: results.Protocol) -> str:
         """Say how the figures were made."""
-
-
-def _gates(metrics: Sequence[Metric], workloads: Sequence[Workload]) -> frozenset[str]:
-    bounds = [metric.bound for metric in metrics]
-    bounds += [f"{metric.bound}_ratio" for metric in metrics if metric.relative]
-    bounds += [f"max_{workload.time_name}" for workload in workloads]
-    return frozenset((*bounds, *(f"min_{workload.phase}_speedup" for workload in workloads)))

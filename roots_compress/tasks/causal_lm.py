@@ -13,8 +13,9 @@ from roots_compress.errors import InputError
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
-from roots_compress.tasks.base import Axes, ParityScript, ParityShape, Task
+from roots_compress.tasks.base import Axes, Task
 from roots_compress.tasks.figures import Metric, Workload
+from roots_compress.tasks.parity import ParityScript, ParityShape
 from roots_compress.tasks.perplexity import perplexity
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import numpy as np
 from roots_compress.runtime.encoder import Encoder, OnnxEncoder, encoder_inputs
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import Tokens
-from roots_compress.tasks.base import Axes, Outputs, ParityScript, ParityShape, Task
+from roots_compress.tasks.base import Axes, Outputs, Task
 from roots_compress.tasks.figures import Workload
+from roots_compress.tasks.parity import ParityScript, ParityShape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,3 +104,11 @@ class Workload:
     def time_name(self) -> str:
         """The name of the milliseconds that a unit takes, in gates and in the figures of a search."""
         return f"{self.phase}_ms"
+
+
+def gates_on(metrics: Sequence[Metric], workloads: Sequence[Workload]) -> frozenset[str]:
+    """Return the names of the gates that bound these figures."""
+    bounds = [metric.bound for metric in metrics]
+    bounds += [f"{metric.bound}_ratio" for metric in metrics if metric.relative]
+    bounds += [f"max_{workload.time_name}" for workload in workloads]
+    return frozenset((*bounds, *(f"min_{workload.phase}_speedup" for workload in workloads)))
