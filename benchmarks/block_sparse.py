@@ -23,7 +23,7 @@ import onnxruntime as ort
 import torch
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
-from roots_compress.evaluate.memory import peak_rss_bytes
+from roots_compress.evaluation.memory import peak_rss_bytes
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model

@@ -27,7 +27,7 @@ from roots_compress.configs.prune import PruneConfig, RecoveryConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.evaluation import evaluation_windows
-from roots_compress.evaluate.memory import own_peak_rss_bytes
+from roots_compress.evaluation.memory import own_peak_rss_bytes
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.stages.base import StageContext
 from roots_compress.stages.prune.stage import prune

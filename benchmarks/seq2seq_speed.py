@@ -22,7 +22,7 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
 import roots_compress.models.seq2seq  # noqa: F401  (transformers learns the class by it)
-from roots_compress.evaluate.size import graph_bytes
+from roots_compress.evaluation.size import graph_bytes
 from roots_compress.runtime.graph_folder import graph_files
 from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
 

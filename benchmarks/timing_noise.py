@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from roots_compress.evaluate.speed import measure_speed
+from roots_compress.evaluation.speed import measure_speed
 from roots_compress.system.threads import default_threads
 
 

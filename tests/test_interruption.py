@@ -57,7 +57,9 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(commands: Command
     command = f"quantize {tmp_path}/model --weights-only {texts} {sizes} --run {run}".split()
 
     process = commands.start(*command)
-    interrupt(commands, process, lambda: any("roots_compress.evaluate" in line for line in members(process)))
+    interrupt(
+        commands, process, lambda: any("roots_compress.evaluation" in line for line in members(process))
+    )
     assert read_stages(run)[0] == []
 
     process = commands.start(*command)

@@ -43,7 +43,7 @@ from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.documents import TextSplit
-from roots_compress.evaluate.speed import measure_speed
+from roots_compress.evaluation.speed import measure_speed
 from roots_compress.results import Json
 from roots_compress.stages.base import StageContext
 from roots_compress.stages.distill.stage import distill

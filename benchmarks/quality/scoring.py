@@ -17,7 +17,7 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.readers import read_documents
-from roots_compress.evaluate.size import count_parameters
+from roots_compress.evaluation.size import count_parameters
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.tasks.perplexity import perplexity

@@ -18,7 +18,7 @@ from roots_compress.errors import InputError, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from roots_compress.evaluate.speed import Speeds
+    from roots_compress.evaluation.speed import Speeds
     from roots_compress.tasks.base import Task
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
@@ -37,7 +37,7 @@ def import_(
     info = inspect_source(source)
     with new_folder(out, source=source, size=info.stored_bytes) as partial:
         from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-        from roots_compress.evaluate.size import count_parameters
+        from roots_compress.evaluation.size import count_parameters
 
         checkpoint = load_checkpoint(source)
         save_checkpoint(checkpoint, partial)
@@ -108,7 +108,7 @@ def _evaluate() -> Callable[..., None]:
             from roots_compress.pipeline.preflight import prepare_evaluation
 
             split = prepare_evaluation(recipe)
-            from roots_compress.evaluate.single import evaluate_artifact
+            from roots_compress.evaluation.single import evaluate_artifact
             from roots_compress.progress import bar
 
             with bar(stderr(), "quality") as progress:
@@ -149,7 +149,7 @@ def bench(
     threads: ThreadsOption = None,
 ) -> None:
     """Time graphs of one task, interleaved in one run: prefill and decoding, or an encoder's reading."""
-    from roots_compress.evaluate.speed import measure_speed
+    from roots_compress.evaluation.speed import measure_speed
     from roots_compress.progress import bar
     from roots_compress.runtime.graph_folder import find_graph
     from roots_compress.system.threads import default_threads

@@ -15,7 +15,7 @@ from roots_compress.checkpoints.checkpoint import Checkpoint, refuse_occupied
 from roots_compress.checkpoints.tokenizer import save_tokenizer
 from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
-from roots_compress.evaluate.size import graph_bytes, stored_bytes
+from roots_compress.evaluation.size import graph_bytes, stored_bytes
 from roots_compress.export.graph import build_graphs
 from roots_compress.export.parity import ParityCase, check_parity
 from roots_compress.export.runtimes import write_configs

@@ -16,8 +16,8 @@ from roots_compress.checkpoints.inspect import CONFIG, inspect_source
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_json
 from roots_compress.errors import RootsError, StageError, Text, located, printable
-from roots_compress.evaluate.artifact import protocol_of
-from roots_compress.evaluate.speed import Speeds, measure_speed
+from roots_compress.evaluation.artifact import protocol_of
+from roots_compress.evaluation.speed import Speeds, measure_speed
 from roots_compress.io.atomic import disk_errors
 from roots_compress.pipeline.checks import check_start
 from roots_compress.pipeline.preflight import Setting

@@ -13,7 +13,7 @@ from rich.console import Console
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint, with_label_head
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.errors import InputError, StageError
-from roots_compress.evaluate.artifact import measure_quality
+from roots_compress.evaluation.artifact import measure_quality
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.io.disk import free_disk
 from roots_compress.models.limits import Limits

@@ -12,7 +12,7 @@ import numpy as np
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import StageError
-from roots_compress.evaluate import artifact
+from roots_compress.evaluation import artifact
 from roots_compress.export import exporter, parity
 from roots_compress.export.graph import build_graphs
 from roots_compress.models.modeling import RootsForCausalLM
@@ -23,7 +23,7 @@ from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks import perplexity as perplexities
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.checks.removal import Check
-from tests.evaluate.models import BigramModel, random_windows
+from tests.evaluation.models import BigramModel, random_windows
 from tests.export.quantized import tiny_quantized
 from tests.export.test_parity import plant, swap_caches, written
 from tests.runtime.graphs import history_model, random_weights, write_graph

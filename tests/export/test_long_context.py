@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from roots_compress.configs.export import ExportConfig
-from roots_compress.evaluate.memory import peak_rss_bytes
+from roots_compress.evaluation.memory import peak_rss_bytes
 from roots_compress.export.exporter import save_graph
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import check_parity

@@ -70,6 +70,6 @@ def test_a_bug_is_planted_and_caught() -> None:
     ],
 )
 def test_a_change_must_fit_once(change: Change, message: str, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "roots_compress/evaluate", tmp_path / "roots_compress/evaluate")
+    shutil.copytree(ROOT / "roots_compress/evaluation", tmp_path / "roots_compress/evaluation")
     with pytest.raises(StaleSymbolError, match=message):
         change.make(tmp_path)

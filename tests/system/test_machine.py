@@ -110,7 +110,7 @@ def test_versions_are_those_installed() -> None:
 COMPUTING = (
     "data",
     "distill",
-    "evaluate",
+    "evaluation",
     "export",
     "model",
     "prune",

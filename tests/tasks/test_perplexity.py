@@ -14,7 +14,7 @@ from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks import perplexity as module
 from roots_compress.tasks.perplexity import cached_perplexity, perplexity
-from tests.evaluate.models import BigramModel, UniformModel, make_windows, random_windows
+from tests.evaluation.models import BigramModel, UniformModel, make_windows, random_windows
 from tests.runtime.graphs import VOCAB_SIZE as GRAPH_VOCAB_SIZE
 from tests.runtime.graphs import history_model, random_weights, write_graph
 from tests.tiny import tiny_model, tiny_tokens

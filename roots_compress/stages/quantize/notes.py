@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from roots_compress.configs.quantize import QuantizeConfig
-from roots_compress.evaluate.size import stored_bytes
+from roots_compress.evaluation.size import stored_bytes
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
 from roots_compress.results import Json

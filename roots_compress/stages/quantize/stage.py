@@ -14,7 +14,7 @@ from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadCo
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, Text
-from roots_compress.evaluate.size import stored_bytes
+from roots_compress.evaluation.size import stored_bytes
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import require_fusible

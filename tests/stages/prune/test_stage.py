@@ -20,8 +20,8 @@ from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.errors import InputError, StageError
-from roots_compress.evaluate.size import graph_bytes
-from roots_compress.evaluate.speed import Speeds
+from roots_compress.evaluation.size import graph_bytes
+from roots_compress.evaluation.speed import Speeds
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.results import Speed
 from roots_compress.stages.base import StageContext, StageOutcome

@@ -17,7 +17,7 @@ from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import GateMissedError, InputError, StageError
-from roots_compress.evaluate.size import stored_bytes
+from roots_compress.evaluation.size import stored_bytes
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.models.spec import ModelSpec

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from roots_compress.configs.quantize import QuantizeConfig
-from roots_compress.evaluate.speed import Speeds
+from roots_compress.evaluation.speed import Speeds
 from roots_compress.results import Speed
 from roots_compress.stages.quantize.products import timing
 from roots_compress.stages.quantize.products.choice import FormTimes

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 
 from roots_compress.errors import InputError, Key
-from roots_compress.evaluate.speed import measure_speed
+from roots_compress.evaluation.speed import measure_speed
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM

@@ -39,7 +39,7 @@ MEASURED: dict[str, Measured] = {
     "avx2": Measured(
         machine="an AMD EPYC with AVX2 alone",
         date="2026-11-28",
-        command="both graphs timed in turns by evaluate/speed.py, before 8-bit groups of 128",
+        command="both graphs timed in turns by evaluation/speed.py, before 8-bit groups of 128",
         integer=Rates(read=578.0, write=73.2),
         floating=Rates(read=310.0, write=75.5),
     ),

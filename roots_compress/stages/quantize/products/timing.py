@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from roots_compress.configs.quantize import QuantizeConfig
-from roots_compress.evaluate.speed import measure_speed
+from roots_compress.evaluation.speed import measure_speed
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model

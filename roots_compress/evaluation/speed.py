@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from roots_compress.errors import InputError
-from roots_compress.evaluate.child import measure, serve
+from roots_compress.evaluation.child import measure, serve
 from roots_compress.runtime.session import read_config
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_of_graph

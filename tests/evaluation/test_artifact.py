@@ -8,11 +8,11 @@ import pytest
 
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
-from roots_compress.evaluate.artifact import measure_quality, protocol_of
-from roots_compress.evaluate.size import graph_bytes
+from roots_compress.evaluation.artifact import measure_quality, protocol_of
+from roots_compress.evaluation.size import graph_bytes
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.tasks.registry import CAUSAL_LM
-from tests.evaluate.models import random_windows
+from tests.evaluation.models import random_windows
 from tests.tiny import VOCAB_SIZE, tiny_checkpoint, tiny_layer
 
 CONFIG = EvaluationConfig(windows=3, block_size=16, contexts=(4, 8), decode_tokens=2, repeats=3)

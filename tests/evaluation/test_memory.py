@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from roots_compress.errors import InputError
-from roots_compress.evaluate.memory import own_peak_rss_bytes, peak_rss_bytes
+from roots_compress.evaluation.memory import own_peak_rss_bytes, peak_rss_bytes
 from tests.runtime.graphs import history_model, random_weights, write_graph
 
 MIB = 1 << 20
@@ -60,6 +60,6 @@ def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["memory", "speed"])
 def test_the_measuring_process_loads_no_more_than_serving_needs(module: str) -> None:
     unwanted = "{'torch', 'transformers', 'onnx', 'rich', 'pydantic'}"
-    code = f"import sys, roots_compress.evaluate.{module}; print({unwanted} & sys.modules.keys())"
+    code = f"import sys, roots_compress.evaluation.{module}; print({unwanted} & sys.modules.keys())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"

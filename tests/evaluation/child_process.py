@@ -1,4 +1,4 @@
-"""The child of the tests of `roots_compress.evaluate.child`."""
+"""The child of the tests of `roots_compress.evaluation.child`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from roots_compress.errors import InputError
-from roots_compress.evaluate.child import serve
+from roots_compress.evaluation.child import serve
 
 
 def handle(request: dict[str, Any], progress: Callable[[int, int], None]) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from roots_compress.evaluate.size import count_parameters, graph_bytes
+from roots_compress.evaluation.size import count_parameters, graph_bytes
 from roots_compress.models.quantized import FORMATS, Format, QuantizedEmbedding, QuantizedLinear
 from tests.runtime.graphs import history_model, random_weights, write_graph
 from tests.tiny import tiny_model

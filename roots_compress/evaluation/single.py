@@ -14,7 +14,7 @@ from roots_compress.configs.data import RecordKind
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.errors import InputError
-from roots_compress.evaluate.artifact import protocol_of
+from roots_compress.evaluation.artifact import protocol_of
 from roots_compress.progress import Progress
 from roots_compress.results import Protocol
 from roots_compress.runtime.graph_folder import graph_files, holds_graph

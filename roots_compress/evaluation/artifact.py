@@ -14,8 +14,8 @@ import torch
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import StageError
-from roots_compress.evaluate.memory import peak_rss_bytes
-from roots_compress.evaluate.size import count_parameters, graph_bytes
+from roots_compress.evaluation.memory import peak_rss_bytes
+from roots_compress.evaluation.size import count_parameters, graph_bytes
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import Progress
 from roots_compress.results import Metrics, Protocol

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roots_compress.errors import StageError
-from roots_compress.evaluate.child import measure, serve
+from roots_compress.evaluation.child import measure, serve
 from roots_compress.tasks.registry import task_of_graph
 
 if TYPE_CHECKING:

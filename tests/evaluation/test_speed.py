@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from roots_compress.errors import InputError
-from roots_compress.evaluate import speed
-from roots_compress.evaluate.speed import measure_speed, summarise, time_models
+from roots_compress.evaluation import speed
+from roots_compress.evaluation.speed import measure_speed, summarise, time_models
 from roots_compress.results import Speed
 from roots_compress.runtime.protocol import Step, Tokens
 from roots_compress.tasks.registry import CAUSAL_LM
-from tests.evaluate.models import BigramModel
+from tests.evaluation.models import BigramModel
 from tests.runtime.graphs import history_model, random_weights, write_graph
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from roots_compress.errors import InputError, StageError
-from roots_compress.evaluate.child import measure
+from roots_compress.evaluation.child import measure
 
-CHILD = "tests.evaluate.child_process"
+CHILD = "tests.evaluation.child_process"
 
 
 @pytest.fixture(autouse=True)
