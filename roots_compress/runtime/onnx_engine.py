@@ -46,8 +46,8 @@ from roots_compress.runtime.session import (
 # A cache that must grow gets half as many slots again, and never fewer spare ones than this.
 LEAST_SPARE_SLOTS = 64
 # A prompt is read in pieces of so many tokens. A piece attends to itself and to what came before it: products
-# with what lies after are not even computed, and the memory of one piece is enough. docs/figures/performance.md
-# has the speeds.
+# with what lies after are not even computed, and the memory of one piece is enough. See docs/figures/
+# performance.md for the speeds.
 PREFILL_CHUNK = 128
 
 
