@@ -19,8 +19,7 @@ from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.configs.recipe.schema import STAGES, Recipe
 
 PAGES = Path(__file__).parent
-RECIPES, COMMANDS = PAGES / "reference/recipes.md", PAGES / "reference/commands.md"
-DATA = PAGES / "guides/data.md"
+RECIPES, COMMANDS, CORPUS = (PAGES / f"reference/{name}.md" for name in ("recipes", "commands", "corpus"))
 MARKER = "<!-- Made by `make docs`; do not edit below. -->"
 
 HEAD = """\
@@ -65,10 +64,10 @@ def commands_page() -> str:
     return "".join(sections)
 
 
-def data_page() -> str:
-    """Return `data.md`: what is written by hand, and below the marker every key of a corpus's settings."""
-    head, marker, _ = DATA.read_text(encoding="utf-8").partition(MARKER)
-    assert marker, f"{DATA} has no marker line"
+def corpus_page() -> str:
+    """Return `corpus.md`: what is written by hand, and below the marker every key of a corpus's settings."""
+    head, marker, _ = CORPUS.read_text(encoding="utf-8").partition(MARKER)
+    assert marker, f"{CORPUS} has no marker line"
     schema = PrepareConfig.model_json_schema()
     definitions: dict[str, dict[str, Any]] = schema["$defs"]
     sections = [_section("The settings of a corpus", schema, definitions)]
@@ -181,4 +180,4 @@ def _bounds(field: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
     RECIPES.write_text(recipes_page(), encoding="utf-8")
     COMMANDS.write_text(commands_page(), encoding="utf-8")
-    DATA.write_text(data_page(), encoding="utf-8")
+    CORPUS.write_text(corpus_page(), encoding="utf-8")

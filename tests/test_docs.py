@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from docs.generate import COMMANDS, DATA, RECIPES, commands_page, data_page, recipes_page
+from docs.generate import COMMANDS, CORPUS, RECIPES, commands_page, corpus_page, recipes_page
 from roots_compress.configs.recipe.loading import load_recipe
 from roots_compress.configs.recipe.yaml import read_yaml
 
@@ -13,7 +13,7 @@ from roots_compress.configs.recipe.yaml import read_yaml
 def test_the_pages_are_up_to_date() -> None:
     assert RECIPES.read_text(encoding="utf-8") == recipes_page(), "run: make docs"
     assert COMMANDS.read_text(encoding="utf-8") == commands_page(), "run: make docs"
-    assert DATA.read_text(encoding="utf-8") == data_page(), "run: make docs"
+    assert CORPUS.read_text(encoding="utf-8") == corpus_page(), "run: make docs"
 
 
 def test_every_option_of_a_verb_is_listed() -> None:

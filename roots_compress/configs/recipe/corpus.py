@@ -11,7 +11,7 @@ from roots_compress.configs.recipe.loading import naming_lines, parse_settings, 
 from roots_compress.configs.recipe.yaml import Document, read_yaml
 from roots_compress.errors import InputError, recipe_key
 
-REMEDY = "docs/guides/data.md describes every key."
+REMEDY = "docs/reference/corpus.md describes every key."
 
 
 def load_corpus(recipe: Path | None, given: dict[str, Any]) -> PrepareConfig:
