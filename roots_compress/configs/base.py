@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -98,6 +98,7 @@ def _from_folder(folder: Path, value: Any) -> Any:
 
 
 Group = TypeVar("Group", bound=Settings)
+Changed = TypeVar("Changed", bound=Settings)
 
 
 def groups_of(settings: Settings, kind: type[Group]) -> Iterator[tuple[tuple[str, ...], Group]]:
@@ -108,6 +109,13 @@ def groups_of(settings: Settings, kind: type[Group]) -> Iterator[tuple[tuple[str
             yield (key,), value
         elif isinstance(value, Settings):
             yield from (((key, *keys), group) for keys, group in groups_of(value, kind))
+
+
+def with_group(settings: Changed, keys: Sequence[str], group: Settings) -> Changed:
+    """Return settings with another inner group at the keys that lead to it."""
+    first, *rest = keys
+    inner = with_group(getattr(settings, first), rest, group) if rest else group
+    return settings.model_copy(update={first: inner})
 
 
 @cache

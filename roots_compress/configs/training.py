@@ -37,7 +37,7 @@ class TrainingConfig(Settings):
     accumulation: PositiveInt = 1
     """Micro-batches whose gradients are averaged before each optimizer step."""
     block_size: Annotated[BlockSize, Option("--train-block-size")] = 256
-    """Tokens in each training window."""
+    """Tokens in each training window. The default is lowered to a shorter context of the model."""
     learning_rate: Annotated[PositiveFloat, Option("--lr")] = 1e-3
     """Peak learning rate, after the warm-up."""
     final_learning_rate_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
@@ -63,6 +63,12 @@ class TrainingConfig(Settings):
     activation_checkpointing: bool = False
     """Keep only the input of each layer for the backward pass, and compute the rest again: less memory, a
     third more time."""
+
+    def fitted(self, context: int) -> Self:
+        """Return the settings with windows that fit into a context, unless their length was given."""
+        if self.block_size <= context or "block_size" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"block_size": context})
 
     def sharing_fault(self, processes: int) -> str:
         """Return why so many processes cannot share a step evenly, and what could."""

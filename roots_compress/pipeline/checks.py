@@ -9,16 +9,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.configs.base import groups_of
+from roots_compress.configs.base import groups_of, with_group
 from roots_compress.configs.data import CalibrationConfig
-from roots_compress.configs.recipe.schema import (
-    Recipe,
-    StageConfig,
-    context_faults,
-    losses_of,
-    placed_stages,
-    training_of,
-)
+from roots_compress.configs.recipe.schema import Recipe, StageConfig
+from roots_compress.configs.recipe.walk import losses_of, placed_stages, training_of
+from roots_compress.configs.recipe.windows import context_faults, read_along
 from roots_compress.data.documents import TextSplit
 from roots_compress.errors import InputError, Location, RootsError, located, recipe_key
 from roots_compress.io.atomic import real_path
@@ -61,7 +56,30 @@ def check_chain(recipe: Recipe, info: ModelInfo) -> Recipe:
         along[index + 1] = made.limits.max_context or first
         info = info if chosen else made
     _check_contexts(recipe, along)
-    return recipe.model_copy(update={"evaluation": recipe.evaluation.fitted(min(along))})
+    return _fitted(recipe, along)
+
+
+def _fitted(recipe: Recipe, contexts: Sequence[int]) -> Recipe:
+    """Return the recipe with windows that fit into its models' contexts, where their length was not given.
+
+    Args:
+        recipe: what is to be done.
+        contexts: as for `context_faults`.
+    """
+    placed = []
+    for index, (_, stage) in enumerate(placed_stages(recipe)):
+        limit = read_along(recipe, contexts, index)
+        for keys, training in training_of(stage):
+            stage = with_group(stage, keys, training.fitted(limit))
+        placed.append(stage)
+    stages, choices = tuple(placed[: len(recipe.stages)]), tuple(placed[len(recipe.stages) :])
+    return recipe.model_copy(
+        update={
+            "stages": stages,
+            "search": recipe.search and recipe.search.model_copy(update={"choices": choices}),
+            "evaluation": recipe.evaluation.fitted(min(contexts)),
+        }
+    )
 
 
 def _check_contexts(recipe: Recipe, contexts: Sequence[int]) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.configs.recipe.schema import Recipe, losses_of, placed_stages, training_of
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.recipe.walk import losses_of, placed_stages, training_of
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256

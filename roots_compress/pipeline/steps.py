@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from roots_compress.checkpoints.fingerprint import source_sha256
-from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig, losses_of, training_of
+from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig
+from roots_compress.configs.recipe.walk import losses_of, training_of
 from roots_compress.errors import Location
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.results import Json, StageKind

@@ -9,6 +9,7 @@ import pytest
 
 from roots_compress.checkpoints.checkpoint import save_checkpoint
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.recipe.walk import training_of
 from roots_compress.errors import InputError, RootsError
 from roots_compress.pipeline.preflight import prepare
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer
@@ -55,6 +56,17 @@ def test_windows_fit_into_the_shortest_context_unless_their_length_is_given(fold
         assert prepared(folder, model=model, stages=stages, evaluation={}).evaluation.block_size == fitted
         with pytest.raises(InputError, match="is 129 tokens, but the model's context"):
             prepared(folder, model=model, stages=stages, evaluation={"block_size": 129})
+    short = {"kind": "distill", "student": str(folder / "short")}  # Trains on windows of 256 by default.
+    for stages, index in (([{"kind": "train"}], 0), ([{"kind": "prune"}, short], 1)):
+        stage = prepared(folder, model=model, stages=stages).stages[index]
+        assert [training.block_size for _, training in training_of(stage)] == [64 if index else 128]
+
+
+def test_a_model_from_scratch_of_a_short_context_needs_no_lengths(folder: Path) -> None:
+    train = {"kind": "train", "architecture": {"max_position_embeddings": 64, "hidden_size": 32}}
+    recipe = prepared(folder, stages=[train, {"kind": "prune"}], evaluation={})
+    assert recipe.evaluation.block_size == 64
+    assert [training.block_size for _, training in training_of(recipe.stages[0])] == [64]
 
 
 def test_a_model_from_scratch_is_known_from_the_recipe(folder: Path) -> None:

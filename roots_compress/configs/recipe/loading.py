@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from roots_compress.configs.base import Group
 from roots_compress.configs.recipe.faults import faults_of
-from roots_compress.configs.recipe.schema import Recipe, placed_stages
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.recipe.walk import placed_stages
 from roots_compress.configs.recipe.yaml import Document
 from roots_compress.errors import InputError, Key, Location, RootsError, Text, located, recipe_key, with_keys
 

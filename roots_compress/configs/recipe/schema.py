@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -14,17 +14,17 @@ from roots_compress.configs.base import (
     Settings,
     StageSettings,
     faults_at,
-    groups_of,
 )
-from roots_compress.configs.data import CalibrationConfig, DataConfig
+from roots_compress.configs.data import DataConfig
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.recipe.walk import placed_stages
+from roots_compress.configs.recipe.windows import context_faults
 from roots_compress.configs.sparsify import SparsifyConfig
 from roots_compress.configs.train import TrainConfig
-from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.configs.tune import TuneConfig
 from roots_compress.errors import Location, recipe_key
 
@@ -153,14 +153,6 @@ class Recipe(Settings):
         return self
 
 
-def placed_stages(recipe: Recipe) -> Iterator[tuple[Location, StageConfig]]:
-    """Yield the stages that a recipe names, its search's choices last, each with its place."""
-    for index, stage in enumerate(recipe.stages):
-        yield ("stages", index), stage
-    for index, choice in enumerate(recipe.search.choices if recipe.search else ()):
-        yield ("search", "choices", index), choice
-
-
 def _origin_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
     """A model must be named or made."""
     if not recipe.stages:
@@ -235,59 +227,19 @@ def _stage_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
 
 
 def _context_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
-    """Where the recipe itself makes the model, its context length bounds every window."""
+    """Where the recipe itself makes the model, its context length bounds every window that is asked for.
+
+    Lengths that the recipe leaves out are fitted to the model later, and windows for calibration in any case.
+    """
     limit = recipe.stages[0].new_context if recipe.makes_model and recipe.stages else None
     if limit is None:
         return
-    placed = list(placed_stages(recipe))
-    yield from context_faults(recipe, [limit] * (len(placed) + 1))
-    for place, stage in placed:
-        for keys, calibration in groups_of(stage, CalibrationConfig):
-            if calibration.block_size > limit:
-                yield (*place, *keys, "block_size"), _too_long(calibration.block_size, limit)
+    yield from context_faults(recipe, [limit] * (len(list(placed_stages(recipe))) + 1))
     longest = max(recipe.evaluation.contexts) + recipe.evaluation.decode_tokens
-    if recipe.stages[0].decodes and recipe.evaluation.decode_tokens < limit < longest:
+    asked = "contexts" in recipe.evaluation.model_fields_set and recipe.stages[0].decodes
+    if asked and recipe.evaluation.decode_tokens < limit < longest:
         yield (
             ("evaluation", "contexts"),
             f"the longest and the {recipe.evaluation.decode_tokens} tokens decoded after it take {longest} "
             f"tokens, but the model's context (max_position_embeddings) is {limit}",
         )
-
-
-def context_faults(recipe: Recipe, contexts: Sequence[int]) -> Iterator[tuple[Location, str]]:
-    """Yield what asks for more tokens than a model can hold, by place and description.
-
-    Args:
-        recipe: what is to be done.
-        contexts: the longest context of the model before the first stage, and after each of `placed_stages`.
-    """
-    shortest = min(contexts)
-    evaluation = recipe.evaluation.fitted(shortest)
-    if evaluation.block_size > shortest:
-        yield ("evaluation", "block_size"), _too_long(evaluation.block_size, shortest)
-    if evaluation.decode_tokens >= shortest:
-        yield (
-            ("evaluation", "decode_tokens"),
-            f"{evaluation.decode_tokens} decoded tokens leave no room in the model's context "
-            f"(max_position_embeddings) of {shortest}",
-        )
-    for index, (place, stage) in enumerate(placed_stages(recipe)):
-        # A student and its teacher read the same windows. Choices follow the stages, not one another.
-        limit = min(contexts[min(index, len(recipe.stages))], contexts[index + 1])
-        for keys, training in training_of(stage):
-            if training.block_size > limit:
-                yield (*place, *keys, "block_size"), _too_long(training.block_size, limit)
-
-
-def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:
-    """Yield the training a stage does, if any, and where in the stage its settings stand."""
-    return groups_of(stage, TrainingConfig)
-
-
-def losses_of(stage: StageConfig) -> Iterator[tuple[Location, DistillLossConfig]]:
-    """Yield what a stage learns from a teacher, if anything, and where in the stage its settings stand."""
-    return groups_of(stage, DistillLossConfig)
-
-
-def _too_long(tokens: int, limit: int) -> str:
-    return f"is {tokens} tokens, but the model's context (max_position_embeddings) is {limit}"

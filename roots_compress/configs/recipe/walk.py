@@ -1,0 +1,31 @@
+"""Walks a recipe's stages and their groups of settings, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from roots_compress.configs.base import groups_of
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.errors import Location
+
+if TYPE_CHECKING:
+    from roots_compress.configs.recipe.schema import Recipe, StageConfig
+
+
+def placed_stages(recipe: Recipe) -> Iterator[tuple[Location, StageConfig]]:
+    """Yield the stages that a recipe names, its search's choices last, each with its place."""
+    for index, stage in enumerate(recipe.stages):
+        yield ("stages", index), stage
+    for index, choice in enumerate(recipe.search.choices if recipe.search else ()):
+        yield ("search", "choices", index), choice
+
+
+def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:
+    """Yield the training a stage does, if any, and where in the stage its settings stand."""
+    return groups_of(stage, TrainingConfig)
+
+
+def losses_of(stage: StageConfig) -> Iterator[tuple[Location, DistillLossConfig]]:
+    """Yield what a stage learns from a teacher, if anything, and where in the stage its settings stand."""
+    return groups_of(stage, DistillLossConfig)
