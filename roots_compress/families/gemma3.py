@@ -15,45 +15,15 @@ from roots_compress.families.gemma2 import (
     softcap,
     write_gemma,
 )
-from roots_compress.families.switches import Switches, shown
+from roots_compress.families.rope import FULL, SLIDING, ropes_by_type
+from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
-from roots_compress.models.version1 import plain_rope
 
-FULL, SLIDING = "full_attention", "sliding_attention"
-THETAS = {FULL: 1_000_000.0, SLIDING: 10_000.0}
-THETA_KEYS = {FULL: "rope_theta", SLIDING: "rope_local_base_freq"}
-"""Where configurations before transformers 5 have them."""
-ORIGINAL = "original_max_position_embeddings"
-
-
-def _ropes(switches: Switches, max_positions: int) -> dict[str, Rope]:
-    """Take the rotary positions of full and of sliding layers."""
-    given, scaling = switches.take("rope_parameters"), switches.take("rope_scaling")
-    for key, value in (("rope_parameters", given), ("rope_scaling", scaling)):
-        if value is not None and not isinstance(value, dict):
-            switches.refuse(f"{key} is {shown(value)}; it must be an object or null")
-    given = given or {}
-    if others := sorted(given.keys() - THETAS.keys()):
-        switches.refuse(f"rope_parameters has the key {others[0]!r}; its keys are {FULL} and {SLIDING}")
-    ropes = {}
-    for kind, theta in THETAS.items():
-        parameters = {**(given.get(kind) or {}), **((scaling or {}) if kind == FULL else {})}
-        named = parameters.pop("type", None)
-        rope_type = parameters.setdefault("rope_type", "default" if named is None else named)
-        if named not in (None, rope_type):
-            switches.refuse(f"rope_scaling has type {shown(named)} and rope_type {shown(rope_type)}")
-        parameters.setdefault("rope_theta", switches.positive(THETA_KEYS[kind], theta))
-        switches.take(THETA_KEYS[kind])
-        if rope_type in ("llama3", "yarn"):
-            parameters.setdefault(ORIGINAL, max_positions)
-        try:
-            ropes[kind] = plain_rope(parameters)
-        except ValueError as error:
-            switches.refuse(f"{kind}: {error}")
-    return ropes
+ROPES = {FULL: ("rope_theta", 1_000_000.0), SLIDING: ("rope_local_base_freq", 10_000.0)}
+"""Where configurations before transformers 5 have the base of the positions, and what it is without."""
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -63,7 +33,7 @@ def _read(switches: Switches) -> ModelSpec:
     windows = sliding_windows(switches, shape.layers, pattern)
     scale, bias = score_factor(switches), switches.flag("attention_bias", False)
     switches.take("attn_logit_softcapping")  # Read by no layer of transformers' Gemma 3.
-    ropes = _ropes(switches, shape.max_positions)
+    ropes = ropes_by_type(switches, shape.max_positions, ROPES)
     mlp = Mlp(channels=shape.channels, activation=shape.activation)
     layers = [
         four_norm_layer(
@@ -89,7 +59,7 @@ def _read(switches: Switches) -> ModelSpec:
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
     ropes = {FULL if each.window is None else SLIDING: each.rope for each in spec.attentions()}
-    rotary = {kind: (ropes.get(kind) or Rope(theta=theta)).parameters() for kind, theta in THETAS.items()}
+    rotary = {kind: (ropes.get(kind) or Rope(theta=theta)).parameters() for kind, (_, theta) in ROPES.items()}
     return {**write_gemma(spec), "rope_parameters": rotary}
 
 

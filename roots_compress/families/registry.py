@@ -10,13 +10,17 @@ from roots_compress.families import (
     gemma2,
     gemma3,
     gpt2,
+    granite,
     llama,
     mistral,
+    olmo2,
+    olmo3,
     phi3,
     qwen2,
     qwen3,
     qwen3_moe,
     roberta,
+    smollm3,
     t5,
     xlm_roberta,
 )
@@ -24,6 +28,6 @@ from roots_compress.families.base import Family
 
 _MODULES = (
     llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, bert, distilbert, roberta,
-    xlm_roberta, t5, bart,
+    xlm_roberta, t5, bart, smollm3, granite, olmo2, olmo3,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

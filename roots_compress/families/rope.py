@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from roots_compress.families.switches import Switches, is_positive, shown
@@ -14,6 +15,8 @@ NEEDED = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_f
 ORIGINAL = "original_max_position_embeddings"
 PARTIAL = "partial_rotary_factor"
 DEFAULT_THETA = 10000.0
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""transformers' names of what layers attend to."""
 BOTH = "rope_scaling and rope_parameters are both given, and say different things of the same positions"
 
 
@@ -34,7 +37,7 @@ def rope_of(switches: Switches, parameters: dict[str, Any], *, head_dim: int = 0
     return rope if partial == 1 else changed(rope, rotary_dim=int(head_dim * partial))
 
 
-def read_rope(switches: Switches, *, partial: bool = False) -> dict[str, Any]:
+def read_rope(switches: Switches, *, partial: bool = False, theta: float = DEFAULT_THETA) -> dict[str, Any]:
     """Take rotary positions: `rope_scaling` or `rope_parameters`, and what either leaves to the top.
 
     At the top are `rope_theta` and `partial_rotary_factor`, which apply where the object has none, and
@@ -43,11 +46,12 @@ def read_rope(switches: Switches, *, partial: bool = False) -> dict[str, Any]:
     Args:
         switches: the configuration.
         partial: whether the family's heads may be turned in part.
+        theta: the family's default.
 
     Raises:
         InputError: two spellings differ, or ROOTS cannot express what they say.
     """
-    top = {"rope_theta": switches.take("rope_theta", DEFAULT_THETA)}
+    top = {"rope_theta": switches.take("rope_theta", theta)}
     share = switches.take(PARTIAL)
     if share is not None:
         top[PARTIAL] = share
@@ -62,6 +66,48 @@ def read_rope(switches: Switches, *, partial: bool = False) -> dict[str, Any]:
     if len(read) == 2 and read[0] != read[1]:
         switches.refuse(BOTH)
     return read[0] if read else _completed(switches, "", {}, top, {}, partial)
+
+
+def ropes_by_type(
+    switches: Switches, max_positions: int, kinds: Mapping[str, tuple[str | None, float]]
+) -> dict[str, Rope]:
+    """Take the rotary positions of a family whose full and sliding layers have different ones.
+
+    `rope_parameters` holds an object for each; before transformers 5, `rope_scaling` was full attention's.
+
+    Args:
+        switches: the configuration.
+        max_positions: the model's context.
+        kinds: for each kind of layer the key at the top that may hold its base, if there is one, and the base
+            where nothing does.
+
+    Raises:
+        InputError: ROOTS cannot express what they say.
+    """
+    given, scaling = switches.take("rope_parameters"), switches.take("rope_scaling")
+    for key, value in (("rope_parameters", given), ("rope_scaling", scaling)):
+        if value is not None and not isinstance(value, dict):
+            switches.refuse(f"{key} is {shown(value)}; it must be an object or null")
+    given = given or {}
+    if others := sorted(given.keys() - kinds.keys()):
+        switches.refuse(f"rope_parameters has the key {others[0]!r}; its keys are {FULL} and {SLIDING}")
+    ropes = {}
+    for kind, (top, theta) in kinds.items():
+        parameters = {**(given.get(kind) or {}), **((scaling or {}) if kind == FULL else {})}
+        named = parameters.pop("type", None)
+        rope_type = parameters.setdefault("rope_type", "default" if named is None else named)
+        if named not in (None, rope_type):
+            switches.refuse(f"rope_scaling has type {shown(named)} and rope_type {shown(rope_type)}")
+        parameters.setdefault("rope_theta", theta if top is None else switches.positive(top, theta))
+        if top is not None:
+            switches.take(top)
+        if rope_type in ("llama3", "yarn"):
+            parameters.setdefault(ORIGINAL, max_positions)
+        try:
+            ropes[kind] = plain_rope(parameters)
+        except ValueError as error:
+            switches.refuse(f"{kind}: {error}")
+    return ropes
 
 
 def _completed(

@@ -15,14 +15,18 @@ from transformers import (
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
     Qwen3MoeConfig,
+    SmolLM3Config,
 )
 
 from tests.tiny import VOCAB_SIZE, tiny_tokenizer
@@ -38,6 +42,10 @@ CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "gemma3_text": Gemma3TextConfig,
     "phi3": Phi3Config,
     "qwen3_moe": Qwen3MoeConfig,
+    "smollm3": SmolLM3Config,
+    "granite": GraniteConfig,
+    "olmo2": Olmo2Config,
+    "olmo3": Olmo3Config,
 }
 
 

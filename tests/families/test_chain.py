@@ -21,7 +21,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma3_text": {**HEADS, **SLIDING},
     "phi3": {"hidden_size": 64, **HEADS},
     "qwen3_moe": {**HEADS, "norm_topk_prob": True},
+    "olmo3": {**HEADS, **SLIDING},
+    "smollm3": {**HEADS},
+    "granite": {
+        **HEADS,
+        "residual_multiplier": 0.22,
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.1,
+    },
 }
+LONG = {"smollm3", "granite"}
+"""What is new in them is in other families too, or in their logits."""
 AXES: dict[str, float] = {"head_ratio": 0.5, "query_ratio": 0.5, "layer_ratio": 0.5}
 RECIPES = {"gemma3": "gemma3_text", "phi3": "phi3", "qwen3-moe": "qwen3_moe"}
 """Recipes that come along, and the family that each is for."""
@@ -55,7 +65,10 @@ def run(models: Path, family: str, folder: Path, *stages: dict[str, Any], **more
     return carry_out(recipe(models / "text", *stages, model=str(models / family), **more), folder)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(each, marks=pytest.mark.slow if each in LONG else ()) for each in FAMILIES],
+)
 def test_a_chain(family: str, models: Path, tmp_path: Path) -> None:
     metrics = run(models, family, tmp_path / "run", DISTILL, prune_of(family), QUANTIZE)
     assert [row.kind for row in metrics.stages] == ["baseline", "distill", "prune", "quantize"]

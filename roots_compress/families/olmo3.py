@@ -1,0 +1,63 @@
+"""OLMo 3: OLMo 2 with windows in three layers of four, and scaled positions in the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import layer_types, write_decoder
+from roots_compress.families.olmo2 import olmo_rules, olmo_shape, olmo_spec
+from roots_compress.families.rope import FULL, SLIDING, ropes_by_type
+from roots_compress.families.switches import Switches
+from roots_compress.models.ops.attention import Rope
+from roots_compress.models.spec import ModelSpec
+
+THETA = 500_000.0
+WINDOW, PATTERN = 4096, 4
+
+
+def _read(switches: Switches) -> ModelSpec:
+    shape = olmo_shape(switches)
+    window = switches.optional_number("sliding_window", WINDOW)
+    slides = [bool((index + 1) % PATTERN) for index in range(shape.layers)]
+    windows = switches.typed_windows(window, shape.layers, slides)
+    # As transformers: a `rope_theta` beside the rest is that of full attention.
+    ropes = ropes_by_type(
+        switches, shape.max_positions, {FULL: ("rope_theta", THETA), SLIDING: (None, THETA)}
+    )
+    return olmo_spec(switches, shape, windows, [ropes[FULL if each is None else SLIDING] for each in windows])
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    attentions = spec.attentions()
+    ropes = {FULL if each.window is None else SLIDING: each.rope for each in attentions}
+    rotary = {kind: (ropes.get(kind) or Rope(theta=THETA)).parameters() for kind in (FULL, SLIDING)}
+    return {
+        **write_decoder(spec, attention_bias=True),
+        "rope_parameters": rotary,
+        # transformers wants one also where no layer slides.
+        "sliding_window": next((each.window for each in attentions if each.window), WINDOW),
+        "layer_types": layer_types(attentions),
+    }
+
+
+YARN = {
+    FULL: {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16},
+    SLIDING: {"rope_type": "default", "rope_theta": 1000.0},
+}
+FAMILY = Family(
+    "olmo3",
+    "Olmo3ForCausalLM",
+    _read,
+    _write,
+    olmo_rules,
+    variants=(
+        {"layer_types": [SLIDING, FULL], "sliding_window": 5},
+        {
+            "layer_types": [SLIDING, FULL],
+            "sliding_window": 6,
+            "rope_parameters": YARN,
+            "num_key_value_heads": 1,
+        },
+    ),
+)
