@@ -42,8 +42,11 @@ class Speed(_Figures):
 
     context: Count
     median: Positive
-    low: Number
-    high: Number
+    low: Positive
+    high: Positive
+    repeats: tuple[Positive, ...] = ()
+    """That of each repeat, in their order: graphs that are timed together take turns, so that the repeats of
+    one number belong together. None in files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,33 @@ class GateResult(_Figures):
 
     gate: str
     limit: Number
-    value: Number
+    value: Number | None
+    """None where it was not measured, or cannot be compared: `note` says why."""
     passed: bool
+    stage: str = ""
+    """The row that was bounded."""
+    against: str = ""
+    """What the row was compared with: another row, after a `/` one of a stored run. Empty where a figure was
+    bounded by itself."""
+    interval: tuple[Number, Number] | None = None
+    """What the repeats of a timing allow for the value. A gate is missed only where all of it is beyond."""
+    note: str = ""
+    """What a reader must know of the value: why there is none, or that the interval holds the limit."""
+
+    @property
+    def line(self) -> str:
+        """What was found, in a line: `min_decode_speedup is 1.96 (1.9 to 2.05) against baseline, limit 2`."""
+        if self.value is None:
+            return f"{self.gate} {self.note}, limit {figure(self.limit)}"
+        spread = f" ({figure(self.interval[0])} to {figure(self.interval[1])})" if self.interval else ""
+        against = f" against {self.against}" if self.against else ""
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.gate} is {figure(self.value)}{spread}{against}, limit {figure(self.limit)}{note}"
+
+
+def figure(value: float) -> str:
+    """Return a figure that may be of any size as people read it: `1,234,567`, or four digits of it."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)

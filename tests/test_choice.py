@@ -17,7 +17,8 @@ from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.runner import plan_recipe
 from roots_compress.pipeline.verify import verify_folder
 from roots_compress.report.html import html
-from roots_compress.report.text import caption, markdown
+from roots_compress.report.markdown import markdown
+from roots_compress.report.text import caption
 from roots_compress.run.keys import CHOSEN
 from roots_compress.run.stages import read_stages
 from roots_compress.stages.quantize.products.caption import choice_caption

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,13 @@ MOST_CHARACTERS = 4000
 def stdout() -> Console:
     """Return the console for tables: what a pipe should carry."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def rendered(items: Iterable[Any]) -> str:
+    """Return what `stdout` prints of tables into a pipe."""
+    text = io.StringIO()
+    Console(file=text, highlight=False, width=PIPED_WIDTH).print(*items)
+    return text.getvalue()
 
 
 def write(text: str) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from roots_compress.cli.console import say, stderr, stdout, tell
 from roots_compress.cli.options import FRESH_HELP
+from roots_compress.cli.outcome import JUnitOption, check_output, conclude
 from roots_compress.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ def run(
     model: ModelOption = None,
     folder: RunFolderOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
+    junit: JUnitOption = None,
 ) -> None:
     """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
+    check_output(junit)
     document = _read(recipe)
     setting, where = _prepared(document, model, folder)
     from roots_compress.configs.recipe.loading import naming_lines
     from roots_compress.pipeline.runner import run_recipe
-    from roots_compress.report.gates import require
     from roots_compress.report.text import tables
     from roots_compress.search.run import run_search
 
@@ -65,7 +67,7 @@ def run(
     if metrics.search is not None:
         tell(f"Best recipe: {where / 'best.yaml'}")
     tell(f"Report: {where / 'report.html'}")
-    require(metrics.gates, where=str(recipe))
+    conclude(metrics, where=recipe, junit=junit)
 
 
 def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOption = None) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roots_compress.cli.console import say, stdout, write
+from roots_compress.cli.console import rendered, say, stdout, tell, write
 from roots_compress.cli.options import DEFAULT_RUN
-from roots_compress.errors import InputError, RootsError
+from roots_compress.cli.outcome import check_output
+from roots_compress.errors import InputError, RootsError, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from roots_compress.results import RunMetrics
 
 
 class Format(StrEnum):
@@ -20,6 +29,23 @@ class Format(StrEnum):
     markdown = "markdown"
     html = "html"
     json = "json"
+    csv = "csv"
+    junit = "junit"
+
+
+class ComparisonFormat(StrEnum):
+    """How a comparison is written."""
+
+    table = "table"
+    markdown = "markdown"
+    json = "json"
+    csv = "csv"
+
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="Write it to a file, and not to standard output."),
+]
 
 
 def report(
@@ -30,10 +56,12 @@ def report(
         Path | None, typer.Option("--run", metavar="DIR", help="The same, as an option.")
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="How to show it.")] = Format.table,
+    output: OutputOption = None,
 ) -> None:
     """Show the figures of a run, stage by stage."""
     from roots_compress.report.reading import read_figures
 
+    check_output(output)
     if run and folder:
         raise InputError("a run is named twice", where="--run", remedy="Name it once, with --run or without.")
     metrics = read_figures(run or folder or DEFAULT_RUN)
@@ -41,38 +69,88 @@ def report(
         from roots_compress.report.rows import rows_of
         from roots_compress.report.text import label, tables
 
-        out = stdout()
-        out.print(*tables(metrics))
-        for row in rows_of(metrics):
-            say(f"{label(row.stage)}: {row.verdict}")
-    elif form is Format.markdown:
-        from roots_compress.report.text import markdown
-
-        write(markdown(metrics))
-    elif form is Format.html:
-        from roots_compress.report.html import html
-
-        write(html(metrics))
+        verdicts = [f"{label(row.stage)}: {row.verdict}" for row in rows_of(metrics)]
+        _show(tables(metrics), verdicts, output)
     else:
-        import json
+        _deliver(_written(metrics, form), output)
 
-        write(json.dumps(metrics.to_json(), indent=2) + "\n")
+
+def _written(metrics: RunMetrics, form: Format) -> str:
+    """Return a run's report in a form that is text."""
+    match form:
+        case Format.markdown:
+            from roots_compress.report.markdown import markdown
+
+            return markdown(metrics)
+        case Format.html:
+            from roots_compress.report.html import html
+
+            return html(metrics)
+        case Format.csv:
+            from roots_compress.report.spreadsheet import run_csv
+
+            return run_csv(metrics)
+        case Format.junit:
+            from roots_compress.report.junit import junit
+
+            return junit(metrics)
+        case _:
+            return json.dumps(metrics.to_json(), indent=2) + "\n"
+
+
+def _show(tables: Iterable[Table], lines: Iterable[str], output: Path | None) -> None:
+    """Print tables and lines, or write them to a file as a pipe would get them."""
+    if output is None:
+        stdout().print(*tables)
+        for line in lines:
+            say(line)
+        return
+    text = rendered(tables) + "".join(f"{printable(line)}\n" for line in lines)
+    _deliver(text, output)
+
+
+def _deliver(text: str, output: Path | None) -> None:
+    if output is None:
+        write(text)
+        return
+    from roots_compress.run.outputs import write_output
+
+    write_output(output, text)
+    tell(f"wrote {output}")
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of two runs or more.")],
+    form: Annotated[
+        ComparisonFormat, typer.Option("--format", help="How to show it.")
+    ] = ComparisonFormat.table,
+    output: OutputOption = None,
 ) -> None:
-    """Put runs side by side; what cannot be compared is left out and said."""
+    """Put runs side by side: what differs by more than noise, and which settings do; the rest is said."""
     from roots_compress.report.compare import comparison
-    from roots_compress.report.reading import read_figures
+    from roots_compress.report.reading import read_figures, read_settings
 
+    check_output(output)
     if len(runs) < 2:
         raise InputError("there is nothing to compare it with", where=runs[0], remedy="Name another run too.")
-    table, remarks = comparison([(str(run), read_figures(run)) for run in runs])
-    out = stdout()
-    out.print(table)
-    for remark in remarks:
-        say(remark)
+    compared = comparison(
+        [(str(run), read_figures(run)) for run in runs], [read_settings(run) for run in runs]
+    )
+    match form:
+        case ComparisonFormat.table:
+            from roots_compress.report.compare_text import lines, tables
+
+            _show(tables(compared), lines(compared), output)
+        case ComparisonFormat.markdown:
+            from roots_compress.report.compare_text import markdown
+
+            _deliver(markdown(compared), output)
+        case ComparisonFormat.csv:
+            from roots_compress.report.compare_text import csv
+
+            _deliver(csv(compared), output)
+        case _:
+            _deliver(json.dumps(asdict(compared), indent=2, allow_nan=False) + "\n", output)
 
 
 def verify(

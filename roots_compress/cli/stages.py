@@ -24,6 +24,7 @@ from roots_compress.cli.options import (
     SetOption,
     with_options,
 )
+from roots_compress.cli.outcome import conclude
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment, settings_of
 from roots_compress.configs.source import stage_summaries
 
@@ -78,12 +79,11 @@ def _append(
 
         setting = prepare(recipe, folder)
         from roots_compress.pipeline.runner import run_recipe
-        from roots_compress.report.gates import require
         from roots_compress.report.text import table
 
         metrics = run_recipe(setting, folder, fresh=fresh, console=stderr())
     stdout().print(table(metrics))
-    require(metrics.gates, where=str(folder))
+    conclude(metrics, where=folder)
 
 
 VERBS = {kind: Deferred(summary, partial(stage_verb, kind)) for kind, summary in stage_summaries().items()}

@@ -6,7 +6,7 @@ import ast
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
@@ -124,14 +124,15 @@ def descriptions(group: type[Settings]) -> dict[str, str]:
 
     pydantic can read these too, but as it makes a class, of which it takes most of the time.
     """
-    tree = class_in(sys.modules[group.__module__].__file__ or "", group.__name__)
     found = {}
-    for field, text in pairwise(tree.body):
+    bases = [each for each in reversed(group.__mro__) if issubclass(each, Settings)]
+    bodies = [class_in(sys.modules[each.__module__].__file__ or "", each.__name__).body for each in bases]
+    for field, text in chain.from_iterable(map(pairwise, bodies)):
         match field, text:
             case (
                 ast.AnnAssign(target=ast.Name(id=name)),
                 ast.Expr(value=ast.Constant(value=str() as description)),
-            ):
+            ) if name in group.model_fields:
                 found[name] = " ".join(description.split())
     return found
 
@@ -163,50 +164,6 @@ def inner_groups(group: type[Settings]) -> dict[str, type[Settings]]:
         for each in alternatives(field.annotation)
         if isinstance(each, type) and issubclass(each, Settings)
     }
-
-
-class StageSettings(Settings):
-    """Settings of a stage. Its first lines of documentation are those of its verb."""
-
-    checkpoint_option: ClassVar[str | None] = None
-    """How the verb is told the checkpoint that it starts from, where that is not its argument."""
-    makes_model: ClassVar[bool] = False
-    """Whether it can start from nothing."""
-    tunes: ClassVar[bool] = False
-    """Whether it tunes a model to give what the records of its task say is right."""
-    quantizes: ClassVar[bool] = False
-    """Whether it leaves quantized weights, which no stage can change."""
-    recipe_only: ClassVar[str] = "kind name"
-    kind: str
-    """Names the stage."""
-    name: StageName
-    """Label of the row in reports."""
-
-    @property
-    def new_context(self) -> int | None:
-        """The longest context of the model that the stage makes from nothing; None where it makes none."""
-        return None
-
-    @property
-    def decodes(self) -> bool:
-        """Whether the model that the stage makes from nothing writes token by token."""
-        return True
-
-    def check_paths(self) -> None:
-        """Refuse files that must be there and are not; none is opened.
-
-        Raises:
-            InputError: one is missing.
-        """
-
-    def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
-        """Yield which settings a recipe cannot have, each by its key and why.
-
-        Args:
-            makes_model: whether the stage begins the recipe and makes its model.
-            portable: whether graphs are to have standard operators only.
-        """
-        yield from ()
 
 
 # YAML has neither paths nor tuples: these two, and only these, are read from its strings and lists.

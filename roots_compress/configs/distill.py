@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from roots_compress.configs.base import StageName, StageSettings
+from roots_compress.configs.base import StageName
+from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import InputError, Key, did_you_mean
 

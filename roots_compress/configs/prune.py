@@ -6,17 +6,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.configs.base import (
-    PositiveFloat,
-    PositiveInt,
-    Ratio,
-    Settings,
-    StageName,
-    StageSettings,
-    faults_at,
-)
+from roots_compress.configs.base import PositiveFloat, PositiveInt, Ratio, Settings, StageName, faults_at
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.options import Option
+from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import Key, Text
 

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.configs.base import PositiveInt, Settings, StageName, StageSettings, faults_at
+from roots_compress.configs.base import PositiveInt, Settings, StageName, faults_at
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.options import Option
+from roots_compress.configs.stage import StageSettings
 from roots_compress.errors import Key, Location, Text, recipe_key
 
 GroupSetting = Literal["auto", 16, 32, 64, 128]

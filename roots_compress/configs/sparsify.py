@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from roots_compress.configs.base import PositiveInt, Settings, StageName, StageSettings
+from roots_compress.configs.base import PositiveInt, Settings, StageName
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.options import Option
+from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import Location
 

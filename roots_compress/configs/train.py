@@ -8,16 +8,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roots_compress.configs.base import (
-    PositiveFloat,
-    PositiveInt,
-    Settings,
-    StageName,
-    StageSettings,
-    faults_at,
-)
+from roots_compress.configs.base import PositiveFloat, PositiveInt, Settings, StageName, faults_at
 from roots_compress.configs.data import TokenizerConfig
 from roots_compress.configs.options import Option
+from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import Location
 

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from roots_compress.configs.base import PathSetting, StageName, StageSettings
+from roots_compress.configs.base import PathSetting, StageName
+from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import InputError, Key, Location, Text
 

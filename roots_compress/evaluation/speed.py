@@ -146,7 +146,7 @@ def summarise(task: Task[Any], timings: Sequence[Sequence[Timing]], contexts: Se
     for context, repeats in zip(contexts, timings, strict=True):
         for found, timed in zip(speeds.values(), zip(*repeats, strict=True), strict=True):
             rates = [amount / seconds for amount, seconds in timed]
-            found.append(Speed(context, median(rates), min(rates), max(rates)))
+            found.append(Speed(context, median(rates), min(rates), max(rates), tuple(rates)))
     return {phase: tuple(each) for phase, each in speeds.items()}
 
 

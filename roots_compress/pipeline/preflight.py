@@ -6,6 +6,7 @@ that takes seconds to import, torch above all, is imported for a request that is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from roots_compress.errors import InputError, Text, located, recipe_key
 from roots_compress.io.disk import FileHashes
 from roots_compress.models.new_head import labelled
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
+from roots_compress.pipeline.gates import check_gates, check_protocol, read_stored
 from roots_compress.pipeline.held_out import HeldOut
+from roots_compress.results import RunMetrics
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import refuse_inside
 from roots_compress.runtime.graph_folder import find_graph, holds_graph
@@ -30,9 +33,6 @@ from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import CAUSAL_LM, spec_of_graph, task_of_graph, task_of_spec
 from roots_compress.training.parallel.shares import team_size
-
-OF_ANY_TASK = frozenset({"max_bytes", "min_size_ratio"})
-"""Gates on what every model has."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Setting:
     """sha256 of the training and the held-out text, which every stage reads."""
     task: Task[Any] = CAUSAL_LM
     """What the run's models are for."""
+    stored: Mapping[Path, RunMetrics] = field(default_factory=dict)
+    """The stored runs that gates compare with, by their paths, read before anything is made."""
     hashes: FileHashes = field(default_factory=FileHashes)
     """Of the files that the run reads: its model, its students, and its stages of before."""
 
@@ -58,13 +60,15 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
 
     Raises:
         InputError: the folder is in use, the device, the model, a student or the text is missing or cannot be
-            used, or a ratio leaves the model no legal width.
+            used, a ratio leaves the model no legal width, or what gates compare with is not there.
     """
     refuse_foreign(folder)
     refuse_inside(folder, recipe.model)
     check_cache_folders(recipe, folder)
     info = _first_model(recipe)
-    _check_gates(recipe, info.task)
+    check_gates(recipe, info.task)
+    threads = recipe.evaluation.threads or default_threads()
+    stored = read_stored(recipe, folder, info.task, threads)
     recipe = check_chain(recipe, info)
     _check_processes(recipe)
     if recipe.device == "cuda":
@@ -74,14 +78,16 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
     if info.tokenizer is not None:
         # Not before the text, unless a stage asked for it: reading that of a large GGUF file takes seconds.
         check_text(recipe, text, held_out, info.tokenizer(), info)
+        check_protocol(recipe, info.task, stored, held_out.examples(info.tokenizer()))
         if recipe.stages:
             check_start(recipe.stages[0], ("stages", 0), info, text, seed=recipe.seed)
     return Setting(
         recipe=recipe,
         text=text,
         device=_resolve_device(recipe),
-        threads=recipe.evaluation.threads or default_threads(),
+        threads=threads,
         task=info.task,
+        stored=stored,
         held_out=held_out,
         texts={"training text": text_sha256(text.train), "held-out text": text_sha256(text.held_out)},
     )
@@ -177,26 +183,6 @@ def _shape_of_first(recipe: Recipe) -> ModelInfo:
             remedy="Name the checkpoint from before quantization.",
         )
     return ModelInfo.of(source)
-
-
-def _check_gates(recipe: Recipe, task: Task[Any]) -> None:
-    """Refuse a gate on a figure that the models' task does not have, or that a search does not weigh.
-
-    Raises:
-        InputError: there is such a one.
-    """
-    possible = OF_ANY_TASK | (task.gates if recipe.search is None else task.budgets)
-    for gate in recipe.gates.model_dump(exclude_none=True):
-        if gate not in possible:
-            known = ", ".join(sorted(possible & type(recipe.gates).model_fields.keys()))
-            fault = f"bounds a figure that models for {task.name} do not have"
-            if gate in task.gates:
-                fault = "is no budget that a search can weigh candidates by"
-            raise InputError(
-                fault,
-                where=recipe_key("gates", gate),
-                remedy=f"Use one of: {known}.",
-            )
 
 
 def _check_processes(recipe: Recipe) -> None:

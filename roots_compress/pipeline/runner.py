@@ -20,11 +20,12 @@ from roots_compress.evaluation.artifact import protocol_of
 from roots_compress.evaluation.speed import Speeds, measure_speed
 from roots_compress.io.atomic import disk_errors
 from roots_compress.pipeline.checks import check_start
+from roots_compress.pipeline.gates import check_protocol
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.steps import Step, keys_of, steps_of
 from roots_compress.progress import bar
-from roots_compress.report.gates import judge
+from roots_compress.report.gates import judge_recipe
 from roots_compress.report.html import html
 from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.keys import PARENT, StageKey, asked_of, explain_change
@@ -88,6 +89,9 @@ def check_next_stage(setting: Setting, folder: Path) -> None:
     committed, _ = read_stages(folder)
     for index, (step, key) in enumerate(keys_of(setting)):
         if index < len(committed) and committed[index].key.asked == key.asked:
+            if index == 0 and setting.stored:
+                examples = setting.held_out.examples(load_tokenizer(committed[0].onnx))
+                check_protocol(setting.recipe, setting.task, setting.stored, examples)
             continue
         asked = index == 0 or step.place == ("stages", 0)
         if not asked and step.config is not None and not verify(committed[index - 1], setting.hashes.sha256):
@@ -218,7 +222,7 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
         stages=stages,
         task=task.name,
     )
-    return replace(metrics, gates=judge(recipe.gates, metrics))
+    return replace(metrics, gates=judge_recipe(recipe, metrics, setting.stored))
 
 
 def _reasons(stage: CommittedStage, key: StageKey, sha256: Callable[[Path], str]) -> list[str]:

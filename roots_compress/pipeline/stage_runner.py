@@ -18,6 +18,7 @@ from roots_compress.export.exporter import export_checkpoint
 from roots_compress.io.disk import free_disk
 from roots_compress.models.limits import Limits
 from roots_compress.pipeline.checks import check_chain, check_text
+from roots_compress.pipeline.gates import check_protocol
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.resources import needs_of, require_room
 from roots_compress.pipeline.steps import Step, inputs_of, steps_of
@@ -175,4 +176,5 @@ def _carry_out(
     )
     check_chain(recipe, info)
     check_text(recipe, setting.text, setting.held_out, new.tokenizer, info)
+    check_protocol(recipe, setting.task, setting.stored, setting.held_out.examples(new.tokenizer))
     return stage.run(config, new, context)

@@ -9,6 +9,7 @@ from typing import Any
 from roots_compress.checkpoints.fingerprint import source_sha256
 from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe, StageConfig
 from roots_compress.configs.recipe.walk import losses_of, training_of
+from roots_compress.configs.stage import RESULT_FREE
 from roots_compress.errors import Location
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.results import Json, StageKind
@@ -36,12 +37,12 @@ class Step:
     def settings(self) -> dict[str, Json]:
         """The settings that the result depends on, as a stage key holds them.
 
-        They are neither the label, nor the folder in which a teacher's cache is kept, nor how the work is
-        divided among processes.
+        They are neither the label, nor the stage's gates, nor the folder in which a teacher's cache is kept,
+        nor how the work is divided among processes.
         """
         if self.config is None:
             return {"kind": "import", **({"labels": list(self.labels)} if self.labels else {})}
-        settings: dict[str, Any] = self.config.model_dump(mode="json", exclude={"name"})
+        settings: dict[str, Any] = self.config.model_dump(mode="json", exclude={*RESULT_FREE})
         for keys, _ in losses_of(self.config):
             group = settings
             for key in keys:

@@ -1,31 +1,148 @@
-"""Runs side by side. What cannot be compared is left out and said."""
+"""Runs side by side, as data: what differs by more than noise, and which settings do.
+
+What cannot be compared is left out and said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from rich.table import Table
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from roots_compress.errors import InputError
-from roots_compress.report.rows import rows_of
-from roots_compress.report.text import gain_heading, label, shown
-from roots_compress.results import Protocol, RunMetrics
+from roots_compress.report.comparability import Basis, basis_of
+from roots_compress.report.gates import unlike_machines
+from roots_compress.report.settings import SettingDifference, differing_settings
+from roots_compress.report.spread import Interval, speedup_of
+from roots_compress.report.text import label, megabytes
+from roots_compress.results import RunMetrics, StageResult
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.figures import Metric
 from roots_compress.tasks.registry import task_named
 
+QUALITY_ALONE = "intervals overlap, so on another text it may be the other way round"
 
-def comparison(runs: Sequence[tuple[str, RunMetrics]]) -> tuple[Table, tuple[str, ...]]:
-    """Return a table with every stage of every run, and remarks on what it leaves out.
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a row, with the interval that is known of it."""
+
+    value: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A figure that runs are compared by."""
+
+    key: str
+    """As in CSV and JSON: `bytes`, `perplexity`, `decode_speedup`."""
+    heading: str
+    kind: Literal["size", "quality", "speed", "memory"]
+    better: Literal["lower", "higher"]
+    metric: Metric | None = None
+    """Of quality."""
+
+    def shown(self, value: float) -> str:
+        """Return a value as tables show it."""
+        if self.metric is not None:
+            return self.metric.shown(value)
+        return f"{value:.2f}x" if self.kind == "speed" else f"{megabytes(round(value))} MB"
+
+    def change(self, before: float, after: float) -> str:
+        """Return how a value differs from another: `+5.0%`, or `-0.012`."""
+        if self.metric is not None and not self.metric.relative:
+            return self.metric.shown_compared(after - before)
+        return f"{round(after / before - 1, 3) + 0.0:+.1%}"
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """One stage of a run; figures by the keys of the axes, without those that do not compare."""
+
+    run: str
+    stage: str
+    parameters: int
+    figures: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the last row of a run differs from that of the first run in one figure."""
+
+    key: str
+    run: str
+    change: str
+    """`+5.0%`, or `-0.012` of a figure that compares by differences."""
+    verdict: Literal["better", "worse", "equal", "within noise"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side."""
+
+    task: str
+    runs: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    rows: tuple[ComparedRow, ...]
+    """Every stage of every run, in their order."""
+    differences: tuple[Difference, ...]
+    """Of each run but the first, by the axes that compare."""
+    sentences: tuple[str, ...]
+    """Which run is better for what, a sentence each."""
+    settings: tuple[SettingDifference, ...]
+    """The settings in which the recipes differ."""
+    remarks: tuple[str, ...]
+    """What does not compare, and why."""
+
+
+def comparison(
+    runs: Sequence[tuple[str, RunMetrics]], settings: Sequence[Mapping[str, Any] | None] = ()
+) -> Comparison:
+    """Return runs side by side.
 
     Figures of quality are compared only where text, windows and tokenizer agree; those that do not depend on
     the tokenizer, where text and windows do. Speeds are never compared across runs: each is given as a ratio
-    to its own run's baseline, which was timed interleaved with it.
+    to its own run's baseline, which was timed in turns with it.
 
     Args:
         runs: a name (its folder, say) and the figures of each run; at least one.
+        settings: the recipe of each with every default filled in, None where it is not known.
 
     Raises:
         InputError: the runs are not of one task.
     """
+    task = _common_task(runs)
+    (_, first), *others = runs
+    bases = [basis_of(first.protocol, run.protocol) for _, run in others]
+    reasons = dict.fromkeys(filter(None, (unlike_machines(first, run) for _, run in others)))
+    metrics = [metric for metric in task.metrics if all(basis.allows(metric) for basis in bases)]
+    axes = tuple(_axes(task, metrics))
+    rows = tuple(_row(task, axes, name, run, row) for name, run in runs for row in run.stages)
+    last = [next(row for row in reversed(rows) if row.run == name) for name, _ in runs]
+    comparable = [axis for axis in axes if axis.kind != "speed" or not reasons]
+    return Comparison(
+        task=task.name,
+        runs=tuple(name for name, _ in runs),
+        axes=axes,
+        rows=rows,
+        differences=tuple(_differences(comparable, last)),
+        sentences=tuple(sentence for axis in comparable for sentence in _sentences(axis, last)),
+        settings=differing_settings([each for each in settings if each is not None]),
+        remarks=(
+            *_remarks(task, bases),
+            *(f"Gains in speed {reason}." for reason in reasons),
+            "Speed is each row's gain over its own run's baseline; timings of different runs do not compare.",
+            *(
+                f"The settings of {name} are not known: it has no resolved.json."
+                for (name, _), each in zip(runs, settings, strict=False)
+                if each is None
+            ),
+        ),
+    )
+
+
+def _common_task(runs: Sequence[tuple[str, RunMetrics]]) -> Task[Any]:
     task = task_named(runs[0][1].task)
     for name, run in runs:
         if run.task != task.name:
@@ -34,51 +151,92 @@ def comparison(runs: Sequence[tuple[str, RunMetrics]]) -> tuple[Table, tuple[str
                 where=name,
                 remedy="Compare runs of one task.",
             )
-    first = runs[0][1].protocol
-    same_text = all(_same_text(first, run.protocol) for _, run in runs)
-    same_tokens = same_text and all(
-        run.protocol.tokenizer_sha256 == first.tokenizer_sha256 for _, run in runs
-    )
-    remarks = []
-    if not same_text:
-        remarks.append(
-            "The runs were evaluated on different text or windows: no quality figure is comparable."
-        )
-    elif not same_tokens:
-        unlike = [metric.heading for metric in task.metrics if not metric.across_tokenizers]
-        remarks.append(f"The runs have different tokenizers: {', '.join(unlike)} cannot be compared.")
-    gain = gain_heading(task)
-    remarks.append(
-        f"{gain.capitalize()} is over each run's own baseline; timings of different runs are not comparable."
-    )
-
-    table = Table(title="Comparison")
-    for heading in ("run", "stage"):
-        table.add_column(heading)
-    for heading in ("parameters", "MB", *(metric.heading for metric in task.metrics), gain):
-        table.add_column(heading, justify="right")
-    for name, run in runs:
-        for row in rows_of(run):
-            figures = row.stage.metrics
-            table.add_row(
-                shown(name),
-                shown(label(row.stage)),
-                f"{figures.parameters:,}",
-                f"{figures.bytes / 1e6:.2f}",
-                *(
-                    metric.shown_of(figures.quality)
-                    if same_tokens or (same_text and metric.across_tokenizers)
-                    else "n/a"
-                    for metric in task.metrics
-                ),
-                f"{row.speedup:.2f}x",
-            )
-    return table, tuple(remarks)
+    return task
 
 
-def _same_text(first: Protocol, other: Protocol) -> bool:
-    return first.text_sha256 == other.text_sha256 and (first.block_size, first.windows, first.bos) == (
-        other.block_size,
-        other.windows,
-        other.bos,
-    )
+def _axes(task: Task[Any], metrics: Sequence[Metric]) -> Iterator[Axis]:
+    yield Axis("bytes", "size", "size", "lower")
+    for metric in metrics:
+        yield Axis(metric.name, metric.heading, "quality", metric.better, metric)
+    for workload in task.workloads:
+        yield Axis(f"{workload.phase}_speedup", f"{workload.words} gain", "speed", "higher")
+    yield Axis("peak_rss_bytes", "peak memory", "memory", "lower")
+
+
+def _row(task: Task[Any], axes: Sequence[Axis], name: str, run: RunMetrics, row: StageResult) -> ComparedRow:
+    figures = {
+        "bytes": Figure(float(row.metrics.bytes)),
+        "peak_rss_bytes": Figure(float(row.metrics.peak_rss_bytes)),
+    }
+    for axis in axes:
+        if axis.metric is not None and axis.key in row.metrics.quality:
+            figures[axis.key] = Figure(row.metrics.quality[axis.key], row.metrics.intervals.get(axis.key))
+    for workload in task.workloads:
+        gain = speedup_of(run.stages[0], row, workload)
+        if gain is not None:
+            figures[f"{workload.phase}_speedup"] = Figure(gain.value, gain.interval)
+    return ComparedRow(name, label(row), row.metrics.parameters, figures)
+
+
+def _remarks(task: Task[Any], bases: Sequence[Basis]) -> Iterator[str]:
+    unlike = dict.fromkeys(words for basis in bases for words in basis.unlike)
+    if unlike:
+        yield f"Quality does not compare: {' and '.join(unlike)} differ."
+        return
+    if not all(basis.same_tokenizer for basis in bases):
+        without = [metric.heading for metric in task.metrics if not metric.across_tokenizers]
+        instead = [metric.heading for metric in task.metrics if metric.across_tokenizers]
+        advice = f"; compared are {', '.join(instead)}" if instead else ""
+        yield f"The tokenizers differ: {', '.join(without)} cannot be compared{advice}."
+
+
+def _apart(axis: Axis, one: Figure, other: Figure) -> bool:
+    """Whether two figures differ by more than is known of their noise."""
+    if one.interval is None or other.interval is None:
+        return one.value != other.value
+    return one.interval[0] > other.interval[1] or other.interval[0] > one.interval[1]
+
+
+def _differences(axes: Sequence[Axis], last: Sequence[ComparedRow]) -> Iterator[Difference]:
+    for row in last[1:]:
+        for axis in axes:
+            if axis.key not in row.figures or axis.key not in last[0].figures:
+                continue
+            before, after = last[0].figures[axis.key], row.figures[axis.key]
+            verdict: Literal["better", "worse", "equal", "within noise"] = "within noise"
+            if before.value == after.value:
+                verdict = "equal"
+            elif _apart(axis, before, after):
+                verdict = "better" if (after.value < before.value) == (axis.better == "lower") else "worse"
+            if before.value or (axis.metric is not None and not axis.metric.relative):
+                yield Difference(axis.key, row.run, axis.change(before.value, after.value), verdict)
+
+
+def _sentences(axis: Axis, last: Sequence[ComparedRow]) -> Iterator[str]:
+    """Yield which run is best by an axis; nothing where fewer than two have the figure."""
+    having = [row for row in last if axis.key in row.figures]
+    if len(having) < 2:
+        return
+    ordered = sorted(having, key=lambda row: row.figures[axis.key].value, reverse=axis.better == "higher")
+    best, second = ordered[:2]
+    mine, its = best.figures[axis.key], second.figures[axis.key]
+    words = axis.heading[:1].upper() + axis.heading[1:]
+    if mine.value == ordered[-1].figures[axis.key].value:
+        yield f"{words}: no difference, {axis.shown(mine.value)}."
+        return
+    told = f"{best.run} is best with {_told(axis, mine)}; {second.run} has {_told(axis, its)}"
+    if mine.value == its.value:
+        told = f"{best.run} and {second.run} are best with {_told(axis, mine)}"
+    elif not _apart(axis, mine, its):
+        if axis.kind != "quality":
+            told = f"{best.run} and {second.run} do not differ by more than the repeats do: "
+            told += f"{_told(axis, mine)} and {_told(axis, its)}"
+        else:
+            told += f"; the 95% {QUALITY_ALONE}"
+    yield f"{words}: {told}."
+
+
+def _told(axis: Axis, figure: Figure) -> str:
+    interval = figure.interval
+    spread = f" ({axis.shown(interval[0])} to {axis.shown(interval[1])})" if interval else ""
+    return f"{axis.shown(figure.value)}{spread}"

@@ -3,46 +3,200 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from roots_compress.configs.recipe.schema import GatesConfig
+from roots_compress.configs.gates import GatesConfig
+from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe
 from roots_compress.errors import GateMissedError
-from roots_compress.report.rows import milliseconds, speedup
+from roots_compress.report.comparability import NOT_MEASURED, basis_of
+from roots_compress.report.spread import Interval, Measured, relative, speedup_of, time_of
 from roots_compress.results import GateResult, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
+from roots_compress.tasks.figures import Metric, Workload
 from roots_compress.tasks.registry import task_named
 
+OF_ANY_TASK = frozenset({"max_bytes", "min_size_ratio", "max_peak_rss_bytes"})
+"""Gates on what every model has."""
+WEIGHED = frozenset({"max_bytes", "min_size_ratio"})
+"""Those of them that a search weighs."""
+NOT_TIMED = "was not timed at a length that both have"
+UNCERTAIN = "not certain: the interval holds the limit"
+MACHINE = ("cpu", "instruction_set", "threads")
+"""What of the machine must be the same for the gains of two runs to compare."""
 
-def judge(gates: GatesConfig, run: RunMetrics) -> tuple[GateResult, ...]:
-    """Return one result for each gate that the recipe sets, and for each bound of a stage's own.
 
-    The recipe's gates compare the final stage with the baseline.
+@dataclass(frozen=True)
+class Found:
+    """What a gate bounds, as it was measured."""
+
+    value: float | None
+    interval: Interval | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The row that is bounded, and the one it is compared with; each in its run."""
+
+    task: Task[Any]
+    run: RunMetrics
+    row: StageResult
+    other: RunMetrics
+    reference: StageResult
+
+    @property
+    def label(self) -> str:
+        """The reference as people read it: its name, after that of its run where that is another."""
+        return self.reference.name if self.other is self.run else f"{self.other.name}/{self.reference.name}"
+
+    def figures(self) -> dict[str, Callable[[], Found]]:
+        """Return how each gate's figure is found, by the gate's name."""
+        found: dict[str, Callable[[], Found]] = {
+            "max_bytes": lambda: Found(float(self.row.metrics.bytes)),
+            "min_size_ratio": lambda: Found(self.reference.metrics.bytes / self.row.metrics.bytes),
+            "max_peak_rss_bytes": lambda: Found(float(self.row.metrics.peak_rss_bytes)),
+        }
+        for metric in self.task.metrics:
+            found[metric.bound] = partial(self._value, metric)
+            found[metric.compared_bound] = partial(self._compared, metric)
+        for workload in self.task.workloads:
+            found[f"max_{workload.time_name}"] = partial(self._time, workload)
+            found[workload.speedup_bound] = partial(self._speedup, workload)
+        return found
+
+    def _value(self, metric: Metric) -> Found:
+        value = self.row.metrics.quality.get(metric.name)
+        return Found(value, note="" if value is not None else NOT_MEASURED)
+
+    def _compared(self, metric: Metric) -> Found:
+        basis = basis_of(self.other.protocol, self.run.protocol)
+        value, note = basis.compare(metric, self.reference.metrics.quality, self.row.metrics.quality)
+        return Found(value, note=note)
+
+    def _time(self, workload: Workload) -> Found:
+        return _timed(time_of(self.row, workload))
+
+    def _speedup(self, workload: Workload) -> Found:
+        if self.other is self.run:
+            return _timed(speedup_of(self.reference, self.row, workload))
+        if reason := unlike_machines(self.run, self.other):
+            return Found(None, note=reason)
+        now = speedup_of(self.run.stages[0], self.row, workload)
+        then = speedup_of(self.other.stages[0], self.reference, workload)
+        if now is None or then is None:
+            return Found(None, note=NOT_TIMED)
+        found = _timed(relative(now, then))
+        return replace(found, note="as gains over each run's own baseline")
+
+
+def _timed(measured: Measured | None) -> Found:
+    return Found(None, note=NOT_TIMED) if measured is None else Found(measured.value, measured.interval)
+
+
+def unlike_machines(run: RunMetrics, other: RunMetrics) -> str:
+    """Return why the gains in speed of two runs do not compare; nothing where they do."""
+    if run.stages[0].metrics.parameters != other.stages[0].metrics.parameters:
+        return "cannot be compared: the runs began with different models"
+    return machine_fault(run.machine, other.machine)
+
+
+def machine_fault(machine: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return why gains on two machines do not compare; nothing where they do."""
+    unlike = [key.replace("_", " ") for key in MACHINE if machine.get(key) != other.get(key)]
+    return f"cannot be compared: the runs' {' and '.join(unlike)} differ" if unlike else ""
+
+
+def judge_recipe(
+    recipe: Recipe, run: RunMetrics, stored: Mapping[Path, RunMetrics]
+) -> tuple[GateResult, ...]:
+    """Return one result for each gate: the recipe's, its stages', and those that stages' own settings are.
+
+    Args:
+        recipe: as the run carried it out.
+        run: its figures, speeds included.
+        stored: the runs that gates compare with, by their paths.
     """
-    measured = _measured(task_named(run.task), run.stages[0], run.stages[-1])
-    results = []
-    for gate, limit in gates.model_dump(exclude_none=True).items():
-        value = measured[gate]
-        # A figure that is not a number passes no gate.
-        passed = value <= limit if gate.startswith("max_") else value >= limit
-        results.append(GateResult(gate=gate, limit=float(limit), value=value, passed=passed))
-    own = ((stage.name, gate) for stage in run.stages for gate in stage.gates)
-    return (*results, *(replace(gate, gate=f"{name}.{gate.gate}") for name, gate in own))
+    results = [*judge(recipe.gates, run, stored=stored)]
+    made = run.stages[len(run.stages) - len(recipe.stages) :]
+    for stage, row in zip(recipe.stages, made, strict=True):
+        if stage.gates is not None:
+            found = judge(stage.gates, run, row, stored=stored)
+            results += [replace(gate, gate=f"{row.name}.{gate.gate}") for gate in found]
+    for row in run.stages:
+        results += [replace(gate, gate=f"{row.name}.{gate.gate}", stage=row.name) for gate in row.gates]
+    return tuple(results)
 
 
-def _measured(task: Task[Any], baseline: StageResult, final: StageResult) -> dict[str, float]:
-    """Return what each gate that a recipe may set bounds, by the gate's name."""
-    before, after = baseline.metrics, final.metrics
-    measured = {"max_bytes": float(after.bytes), "min_size_ratio": before.bytes / after.bytes}
-    for metric in task.metrics:
-        # An optional figure that was not taken keeps no gate.
-        measured[metric.bound] = after.quality.get(metric.name, math.nan)
-        if metric.relative:
-            measured[f"{metric.bound}_ratio"] = after.quality[metric.name] / before.quality[metric.name]
-    for workload in task.workloads:
-        measured[f"max_{workload.time_name}"] = milliseconds(final, workload)
-        measured[f"min_{workload.phase}_speedup"] = speedup(baseline, final, workload)
-    return measured
+def judge(
+    gates: GatesConfig,
+    run: RunMetrics,
+    row: StageResult | None = None,
+    *,
+    stored: Mapping[Path, RunMetrics] | None = None,
+) -> tuple[GateResult, ...]:
+    """Return one result for each gate that is set.
+
+    Args:
+        gates: the bounds.
+        run: the figures of the row's run.
+        row: the row that is bounded, and of a stored run compared with the row of its name. Without it, the
+            last of each.
+        stored: the runs that gates compare with, by their paths.
+    """
+    other = run if gates.stored is None else (stored or {})[gates.stored]
+    if gates.stored is None:
+        reference = row_named(run, gates.against or BASELINE_NAME) or run.stages[0]
+    else:
+        found = counterpart(other, row.name if row else None)
+        assert found is not None  # as the pipeline has checked
+        reference = found
+    pair = Pair(task_named(run.task), run, row or run.stages[-1], other, reference)
+    figures = pair.figures()
+    return tuple(
+        _judged(gate, float(limit), figures[gate](), pair, compared=gate in gates.comparing)
+        for gate, limit in gates.limits.items()
+    )
+
+
+def counterpart(stored: RunMetrics, name: str | None) -> StageResult | None:
+    """Return the row of a stored run that a row is compared with: of its name, or the last without one."""
+    return stored.stages[-1] if name is None else row_named(stored, name)
+
+
+def row_named(run: RunMetrics, name: str) -> StageResult | None:
+    """Return a run's row by its name; None where it has none."""
+    return next((row for row in run.stages if row.name == name), None)
+
+
+def _judged(gate: str, limit: float, found: Found, pair: Pair, *, compared: bool) -> GateResult:
+    """Return whether a bound was kept: by the best end of an interval, where there is one."""
+    if found.value is not None and not math.isfinite(found.value):
+        found = Found(None, note="is not a finite number")
+    value, note, is_most = found.value, found.note, gate.startswith("max_")
+    low, high = found.interval or (value, value)
+    best, worst = (low, high) if is_most else (high, low)
+    passed = _within(best, limit, is_most=is_most)
+    if passed and not _within(worst, limit, is_most=is_most):
+        note = "; ".join(filter(None, (note, UNCERTAIN)))
+    return GateResult(
+        gate=gate,
+        limit=limit,
+        value=value,
+        passed=passed,
+        stage=pair.row.name,
+        against=pair.label if compared else "",
+        interval=found.interval,
+        note=note,
+    )
+
+
+def _within(value: float | None, limit: float, *, is_most: bool) -> bool:
+    """Whether a value is within a limit; a figure that is not a number is within none."""
+    return value is not None and (value <= limit if is_most else value >= limit)
 
 
 def require(results: tuple[GateResult, ...], where: str) -> None:
@@ -53,9 +207,8 @@ def require(results: tuple[GateResult, ...], where: str) -> None:
     """
     missed = [gate for gate in results if not gate.passed]
     if missed:
-        listed = "; ".join(f"{gate.gate} is {gate.value:.4g}, limit {gate.limit:.4g}" for gate in missed)
         raise GateMissedError(
-            f"{len(missed)} of {len(results)} gates missed: {listed}",
+            f"{len(missed)} of {len(results)} gates missed: {'; '.join(gate.line for gate in missed)}",
             where=where,
             remedy="The run is complete and its report written; change the recipe's stages or its gates.",
         )

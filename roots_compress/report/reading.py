@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from roots_compress.configs.recipe.growth import RESOLVED_NAME
 from roots_compress.errors import InputError
+from roots_compress.io.json_files import read_json_object
 from roots_compress.results import Metrics, RunMetrics
-from roots_compress.run.stages import figures_error, read_metrics
+from roots_compress.run.stages import figures_error, figures_file, read_metrics
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_named
 
@@ -55,3 +57,13 @@ def _candidate_faults(task: Task[Any], figures: Mapping[str, float]) -> Iterator
             yield f"{name} is missing, or is not a number"
         elif is_positive and figures[name] <= 0:
             yield f"{name} is {figures[name]}, not above 0"
+
+
+def read_settings(run: Path) -> dict[str, Any] | None:
+    """Return the recipe of a run with every default filled in, as JSON; None where the run has none.
+
+    Raises:
+        InputError: the file cannot be read, or holds no object.
+    """
+    path = figures_file(run).with_name(RESOLVED_NAME)
+    return read_json_object(path) if path.exists() else None

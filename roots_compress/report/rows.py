@@ -47,13 +47,21 @@ class Row:
     @property
     def speedup(self) -> float:
         """The gain over the baseline in the workload that decides."""
-        return speedup(self.baseline, self.stage, self.task.workload)
+        return self.speedup_in(self.task.workload)
+
+    def speedup_in(self, workload: Workload) -> float:
+        """Return the gain over the baseline in a workload."""
+        return speedup(self.baseline, self.stage, workload)
+
+    @property
+    def compared_value(self) -> float:
+        """The metric that decides, against the baseline's: their ratio, or their difference."""
+        return self.task.metric.compared(*quality_of(self.task, self.baseline, self.stage))
 
     @property
     def compared(self) -> str:
-        """The metric that decides, against the baseline's."""
-        metric = self.task.metric
-        return metric.shown_compared(metric.compared(*quality_of(self.task, self.baseline, self.stage)))
+        """The same, as tables show it."""
+        return self.task.metric.shown_compared(self.compared_value)
 
 
 def rows_of(run: RunMetrics) -> tuple[Row, ...]:

@@ -1,8 +1,8 @@
-"""A run as a table for the terminal, and as Markdown."""
+"""A run as a table for the terminal, and the cells and sentences that other forms show too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from roots_compress.results import (
     SearchResult,
     StageResult,
     candidate_label,
+    figure,
 )
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
@@ -154,32 +155,6 @@ def caption(run: RunMetrics) -> str:
     return said
 
 
-def markdown(run: RunMetrics) -> str:
-    """Return the run as a Markdown document."""
-    task, search = task_named(run.task), run.search
-    lines = [
-        f"# {_plain(run.name)}",
-        "",
-        *_markdown_table(headings(task), map(cells, rows_of(run))),
-        "",
-        _plain(caption(run)),
-        "",
-        *(f"- **{_plain(label(row.stage))}**: {_plain(row.verdict)}" for row in rows_of(run)),
-    ]
-    titles, by_position = positions(run)
-    if by_position:
-        lines += ["", f"## {task.metric.heading.capitalize()} by position", ""]
-        lines += _markdown_table(titles, by_position)
-    if run.gates:
-        titles = ("gate", "limit", "value", "")
-        lines += ["", *_markdown_table(titles, map(gate_cells, run.gates))]
-    if search:
-        rows = (search_cells(task, candidate, search) for candidate in search.candidates)
-        lines += ["", "## Search", "", *_markdown_table(search_headings(task), rows)]
-        lines += ["", _plain(search_caption(search))]
-    return "\n".join(lines) + "\n"
-
-
 def positions(run: RunMetrics) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return headings and rows of a table of the first metric by position in windows; no rows if unknown."""
     metric, rows = task_named(run.task).metric, rows_of(run)
@@ -194,21 +169,13 @@ def positions(run: RunMetrics) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return ("stage", *titles), found if there else []
 
 
+GATE_HEADINGS = ("gate", "limit", "value", "against", "")
+
+
 def gate_cells(gate: GateResult) -> tuple[str, ...]:
-    """Return a gate's name, limit and value, and whether it was kept."""
-    return gate.gate, f"{gate.limit:.4g}", f"{gate.value:.4g}", "kept" if gate.passed else "MISSED"
-
-
-def _markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(titles) + " |"
-    yield "|" + "---|" * len(titles)
-    for row in rows:
-        yield "| " + " | ".join(map(_plain, row)) + " |"
-
-
-def _plain(text: str) -> str:
-    """Escape what Markdown or an HTML renderer would read as markup."""
-    escaped = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_~[]|":
-        escaped = escaped.replace(mark, "\\" + mark)
-    return " ".join(escaped.split())
+    """Return one gate's cells, in the order of `GATE_HEADINGS`."""
+    value = "" if gate.value is None else figure(gate.value)
+    if gate.interval:
+        value += f" ({' to '.join(map(figure, gate.interval))})"
+    said = "; ".join(filter(None, ("kept" if gate.passed else "MISSED", gate.note)))
+    return gate.gate, figure(gate.limit), value, gate.against, said

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 from roots_compress.errors import InputError, StageError
 from roots_compress.io.atomic import (
@@ -17,10 +20,18 @@ from roots_compress.io.atomic import (
     real_path,
     remove_empty,
     sync_tree,
+    write_text,
 )
 from roots_compress.io.disk import amount, free_disk, has_file_slots
+from roots_compress.run.manifest import MANIFEST_NAME
 from roots_compress.run.marker import MARKER_NAME
 
+RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
+"""The files that describe a run. `fresh` deletes these, a search's, the manifest, stages and cache."""
+SearchFile = Literal["search.json", "best.yaml"]
+"""The files that a search adds to them."""
+_OF_A_RUN = re.compile(r"\..*|\d\d-.*|shelf")
+"""What else belongs to a run: stages, finished and not, and the stage cache."""
 MOST_FILES = 16
 """At least as many as an output has, with its folders."""
 
@@ -51,6 +62,51 @@ def refuse_inside(output: Path, source: Path | None) -> None:
 def enclosing_run(path: Path) -> Path | None:
     """Return the run that a place lies in; None where it lies in none. A run does not lie in itself."""
     return next((each for each in real_path(path).parents if (each / MARKER_NAME).is_file()), None)
+
+
+def check_output_file(path: Path) -> None:
+    """Refuse a file that could not be written, before the work that it is to tell of. Nothing is left behind.
+
+    Beside a run's own files and stages there may be others; a file of the run may not be replaced.
+
+    Raises:
+        InputError: the system refuses it, there is something else than an ordinary file, or the run there
+            has the file for itself.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError("is not an ordinary file", where=path, remedy="Name a file.")
+        made = make_folders(path.parent)
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent):
+                path.exists()  # A name that is too long is an error.
+        finally:
+            remove_empty(made)
+    except OSError as error:
+        raise InputError(
+            f"cannot be written: {error.strerror or error}",
+            where=path,
+            remedy="Name a file in a folder that may be written to, on a disk with some room.",
+        ) from None
+    run = enclosing_run(path)
+    if run is not None:
+        first = real_path(path).relative_to(real_path(run)).parts[0]
+        if first in (*get_args(RunFile), *get_args(SearchFile), MANIFEST_NAME) or _OF_A_RUN.fullmatch(first):
+            raise InputError(
+                f"belongs to the run {run}",
+                where=path,
+                remedy="Give the file another name, outside the folders of the run's stages.",
+            )
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file that `check_output_file` has allowed, whole or not at all, and the folders it lacks.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    make_folders(path.parent)
+    write_text(path, text)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Self, get_args
 
 from roots_compress.errors import InputError, StageError
 from roots_compress.io import atomic
@@ -38,6 +38,7 @@ from roots_compress.run.keys import StageKey, asked_of, canonical_json
 from roots_compress.run.lock import LOCK_NAME, OWNER_NAME, WriterLock
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from roots_compress.run.marker import MARKER_NAME, marker_text, refuse_foreign
+from roots_compress.run.outputs import RunFile, SearchFile
 from roots_compress.run.run_manifest import run_manifest_text
 from roots_compress.run.stage_cache import StageCache
 from roots_compress.run.stage_commit import MAX_STAGES, Workspace
@@ -48,10 +49,6 @@ from roots_compress.run.stages import (
     stage_folder_name,
 )
 
-RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
-"""The files that describe a run. `fresh` deletes these, a search's, the manifest, stages and cache."""
-SearchFile = Literal["search.json", "best.yaml"]
-"""The files that a search adds to them."""
 COVERED = (MARKER_NAME, *get_args(RunFile))
 """What a run's manifest covers besides the stages and, after a search, its files."""
 

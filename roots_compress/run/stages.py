@@ -124,14 +124,14 @@ def newest_checkpoint(run: Path) -> Path:
 
 
 def read_metrics(run: Path) -> RunMetrics:
-    """Return a run's figures.
+    """Return a run's figures, from its folder or from a file of them that was kept.
 
     Raises:
         InputError: there are none, or the file does not hold what it should.
     """
-    path = run / METRICS_NAME
-    around = enclosing_run(run)
-    if around and STAGE_FOLDER.fullmatch(real_path(run).name) and not (run / MARKER_NAME).exists():
+    path = figures_file(run)
+    around, folder = enclosing_run(path), path.parent
+    if around and STAGE_FOLDER.fullmatch(real_path(folder).name) and not (folder / MARKER_NAME).exists():
         raise InputError("is a stage of a run", where=run, remedy=f"Name the run: {around}")
     try:
         return RunMetrics.from_json(json.loads(read_regular(path, _MAX_METRICS_BYTES)))
@@ -143,11 +143,17 @@ def read_metrics(run: Path) -> RunMetrics:
         raise figures_error(run, str(error)) from None
 
 
+def figures_file(run: Path) -> Path:
+    """Return the file of a run's figures: the path itself, unless it is a folder."""
+    is_file = run.suffix == ".json" and not os.path.isdir(run)  # noqa: PTH112 (raises for no name)
+    return run if is_file else run / METRICS_NAME
+
+
 def figures_error(run: Path, fault: str) -> InputError:
     """Return the error that says what is wrong with a run's figures."""
     return InputError(
         f"cannot be read as the figures of a run ({fault})",
-        where=run / METRICS_NAME,
+        where=figures_file(run),
         remedy="Give the run's command again: finished stages are kept, and the file is written anew.",
     )
 

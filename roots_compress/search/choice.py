@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from roots_compress.configs.recipe.schema import GatesConfig
+from roots_compress.configs.gates import GatesConfig
 from roots_compress.tasks.base import Task
 
 Key = TypeVar("Key")
@@ -32,14 +32,14 @@ class Budgets(NamedTuple):
 
 def budgets_of(task: Task[Any], gates: GatesConfig, baseline: Point, quality: float) -> Budgets:
     """Return the budgets that a recipe's gates are, where the untouched model costs `baseline`."""
-    metric, workload, limits = task.metric, task.workload, gates.model_dump(exclude_none=True)
-    smaller, faster = limits.get("min_size_ratio"), limits.get(f"min_{workload.phase}_speedup")
-    ratio, bound = limits.get(f"{metric.bound}_ratio"), limits.get(metric.bound)
+    metric, workload, limits = task.metric, task.workload, gates.limits
+    smaller, faster = limits.get("min_size_ratio"), limits.get(workload.speedup_bound)
+    compared, bound = limits.get(metric.compared_bound), limits.get(metric.bound)
     return Budgets(
         _least(limits.get("max_bytes"), baseline.bytes / smaller if smaller else None),
         _least(limits.get(f"max_{workload.time_name}"), baseline.milliseconds / faster if faster else None),
         _least(
-            None if ratio is None else metric.cost(ratio),
+            None if compared is None else metric.cost(compared),
             None if bound is None else metric.cost(metric.compared(quality, bound)),
         ),
     )

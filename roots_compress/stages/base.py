@@ -16,8 +16,8 @@ from rich.console import Console
 
 from roots_compress.checkpoints.inspect import SourceInfo
 from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
-from roots_compress.configs.base import StageSettings
 from roots_compress.configs.export import ExportConfig
+from roots_compress.configs.stage import StageSettings
 from roots_compress.data.documents import TextSplit
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from roots_compress.configs.base import StageSettings
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.configs.sparsify import SparsifyConfig
+from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.train import TrainConfig
 from roots_compress.configs.tune import TuneConfig
 from roots_compress.stages.base import Stage

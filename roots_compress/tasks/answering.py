@@ -29,7 +29,7 @@ class Answering(CausalLM):
     name = "answering"
     heads: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("response_perplexity", "response perplexity", "lower"),
+        Metric("response_perplexity", "response perplexity", "lower", logarithm="response_bits_per_byte"),
         Metric("response_bits_per_byte", "response bits/byte", "lower", digits=4, across_tokenizers=True),
     )
     records = "instructions"

@@ -43,7 +43,7 @@ class CausalLM(Task[LanguageModel]):
     head_kind = "lm"
     optimum_name = "text-generation-with-past"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("perplexity", "perplexity", "lower"),
+        Metric("perplexity", "perplexity", "lower", logarithm="bits_per_byte"),
         Metric("bits_per_byte", "bits/byte", "lower", digits=4, across_tokenizers=True),
     )
     workloads: ClassVar[tuple[Workload, ...]] = (

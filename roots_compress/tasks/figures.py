@@ -24,6 +24,11 @@ class Metric:
     """Whether values compare between models with unlike tokenizers."""
     optional: bool = False
     """Whether a row may lack it: what measures it need not be installed, or earlier versions had none."""
+    gate: str = ""
+    """Its name in gates, where that is not `name`."""
+    logarithm: str | None = None
+    """The metric that is proportional to this one's logarithm, text by text, and compares between models with
+    unlike tokenizers."""
 
     def shown(self, value: float) -> str:
         """Return a value as tables show it."""
@@ -55,8 +60,13 @@ class Metric:
 
     @property
     def bound(self) -> str:
-        """The name of a gate on a value; with `_ratio` after it, of one on the ratio to the baseline's."""
-        return f"{'max' if self.better == 'lower' else 'min'}_{self.name}"
+        """The name of a gate on a value."""
+        return f"{'max' if self.better == 'lower' else 'min'}_{self.gate or self.name}"
+
+    @property
+    def compared_bound(self) -> str:
+        """The name of a gate on a value against another row's."""
+        return f"{self.bound}_{'ratio' if self.relative else 'change'}"
 
     @property
     def compared_name(self) -> str:
@@ -105,10 +115,14 @@ class Workload:
         """The name of the milliseconds that a unit takes, in gates and in the figures of a search."""
         return f"{self.phase}_ms"
 
+    @property
+    def speedup_bound(self) -> str:
+        """The name of a gate on the speed, against another row's."""
+        return f"min_{self.phase}_speedup"
+
 
 def gates_on(metrics: Sequence[Metric], workloads: Sequence[Workload]) -> frozenset[str]:
     """Return the names of the gates that bound these figures."""
-    bounds = [metric.bound for metric in metrics]
-    bounds += [f"{metric.bound}_ratio" for metric in metrics if metric.relative]
-    bounds += [f"max_{workload.time_name}" for workload in workloads]
-    return frozenset((*bounds, *(f"min_{workload.phase}_speedup" for workload in workloads)))
+    bounds = [bound for metric in metrics for bound in (metric.bound, metric.compared_bound)]
+    bounds += [bound for work in workloads for bound in (f"max_{work.time_name}", work.speedup_bound)]
+    return frozenset(bounds)

@@ -27,7 +27,7 @@ def _take(document: Any, path: tuple[str | int, ...]) -> Any:
     return document
 
 
-DIVISORS = ("bytes", "perplexity", "median", "decode_ms", "perplexity_ratio")
+DIVISORS = ("bytes", "perplexity", "median", "low", "high", "decode_ms", "perplexity_ratio")
 """Figures that others are divided by."""
 FREE = {"machine", "notes", "gates", "task"}
 """What may hold anything, or nothing; without `task` they are a causal LM's."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from roots_compress.checkpoints import checkpoint as checkpoints
-from roots_compress.configs.recipe.schema import GatesConfig
+from roots_compress.configs.gates import GatesConfig
 from roots_compress.errors import GateMissedError, StageError
 from roots_compress.report import gates
 from roots_compress.run.run_folder import RunFolder
@@ -156,10 +156,10 @@ CHECKS = [
     ),
     Check(
         "a gated figure is NaN",
-        "gates.judge",
+        "gates._within",
         lambda _: judge(float("nan")),
         GateMissedError,
-        guard="value <= limit if ... else value >= limit",
-        without='not (value > limit if gate.startswith("max_") else value < limit)',
+        guard="value is not None and ...",
+        without="True",
     ),
 ]

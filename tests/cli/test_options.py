@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 from roots_compress.cli import stages
 from roots_compress.cli.app import app
 from roots_compress.cli.naming import Names
-from roots_compress.configs.base import Settings, StageSettings, inner_groups
+from roots_compress.configs.base import Settings, inner_groups
 from roots_compress.configs.options import Option, is_recipe_only, options_of
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment
 from roots_compress.configs.recipe.schema import STAGES, Recipe
 from roots_compress.configs.source import stage_summaries
+from roots_compress.configs.stage import StageSettings
 from roots_compress.errors import InputError, Key, Location, RootsError, Text, recipe_key
 
 OF_RUN = list(options_of(Recipe))

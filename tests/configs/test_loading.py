@@ -9,6 +9,7 @@ import pytest
 
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.distill import DistillConfig
+from roots_compress.configs.gates import GatesConfig
 from roots_compress.configs.prune import PruneConfig, RecoveryConfig
 from roots_compress.configs.recipe.loading import (
     check_paths,
@@ -17,7 +18,7 @@ from roots_compress.configs.recipe.loading import (
     parse_recipe,
     resolved,
 )
-from roots_compress.configs.recipe.schema import GatesConfig, Recipe
+from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import InputError
@@ -95,6 +96,27 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
             "name: a\nmodel: m\nsearch: {max_bytes: 1}",
             "search.max_bytes: unknown key (bounds belong under 'gates'",
         ),
+        (
+            f"{MINIMAL}  - kind: prune\n    gates: {{against: prune, max_perplexity_ratio: 2}}",
+            "stages[0].gates.against: 'prune' is not the name of an earlier stage, which are baseline",
+        ),
+        (
+            f"{MINIMAL}  - kind: prune\ngates: {{against: prnue, min_size_ratio: 2}}",
+            "gates.against: 'prnue' is not the name of an earlier stage",
+        ),
+        (
+            f"{MINIMAL}  - kind: prune\ngates: {{against: ./old, max_bytes: 2}}",
+            "gates.against: is given, but none of the gates here compares a row",
+        ),
+        (
+            f"{SEARCH}gates: {{against: ./old, min_size_ratio: 2}}",
+            "gates.against: a search compares its candidates with the baseline",
+        ),
+        (
+            f"{SEARCH}  choices: [{{kind: prune, gates: {{max_bytes: 9}}}}]",
+            "search.choices[0].gates: a search keeps the recipe's gates alone",
+        ),
+        (f"{MINIMAL}  - kind: prune\n    max_bytes: 3", "(did you mean 'gates.max_bytes'?)"),
         (
             f"{MINIMAL}  - kind: quantize\n    cache: int8\nexport: {{portable: true}}",
             "r.yaml:5: stages[0].cache: 'int8' has no portable form; set export.portable to false",

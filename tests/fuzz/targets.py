@@ -23,8 +23,9 @@ from roots_compress.configs.recipe.loading import check_paths, load_recipe, pars
 from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.errors import RootsError
 from roots_compress.report.html import html
+from roots_compress.report.markdown import markdown
 from roots_compress.report.reading import read_figures
-from roots_compress.report.text import markdown, tables
+from roots_compress.report.text import tables
 from roots_compress.run.keys import canonical_json, hash_json, with_sha256
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
 from roots_compress.run.stages import METRICS_NAME, read_stage

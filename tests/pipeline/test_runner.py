@@ -23,7 +23,7 @@ from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.cli.app import app
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.recipe.growth import grow
-from roots_compress.configs.recipe.loading import parse_recipe, resolved
+from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import GateMissedError, InputError, RootsError, StageError
 from roots_compress.export.exporter import ExportReport, export_checkpoint
@@ -56,12 +56,13 @@ def test_metrics_hold_every_figure_of_every_stage(chain: tuple[Recipe, Path, Run
         ):
             assert row[key] > 0, key
         for key in ("prefill_tokens_per_second", "decode_tokens_per_second"):
-            assert [set(speed) for speed in row[key]] == [{"context", "median", "low", "high"}]
+            assert [set(speed) for speed in row[key]] == [{"context", "median", "low", "high", "repeats"}]
         assert (folder / row["onnx"]).is_file()
         assert row["seconds"] > 0
-    assert document["gates"] == [
-        {"gate": "max_perplexity_ratio", "limit": 50.0, "value": pytest.approx(1, abs=0.9), "passed": True}
-    ]
+    (gate,) = document["gates"]
+    assert (gate["gate"], gate["limit"], gate["passed"]) == ("max_perplexity_ratio", 50.0, True)
+    assert (gate["stage"], gate["against"]) == ("quantize", "baseline")
+    assert gate["value"] == pytest.approx(1, abs=0.9)
     assert document["machine"]["versions"]["torch"]
     assert document["protocol"]["threads"] > 0
 
@@ -416,19 +417,6 @@ def test_an_interrupted_run_says_so_and_the_same_command_goes_on(
     assert read_metrics(folder).stages[0].notes["steps"] == 40
     assert "going on from step" in commands.said()
     assert "Traceback" not in commands.said()
-
-
-def test_a_missed_gate_ends_with_exit_code_3_and_a_whole_report(
-    chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
-) -> None:
-    shutil.copytree(chain[1], tmp_path / "run")
-    path = tmp_path / "gated.yaml"
-    path.write_text(json.dumps({**resolved(chain[0]), "gates": {"max_bytes": 1}}), encoding="utf-8")
-    outcome = CliRunner().invoke(app, ["run", str(path), "--run", str(tmp_path / "run")])
-    assert outcome.exit_code == 3, outcome.output
-    assert "max_bytes" in outcome.stderr
-    assert "quantize" in outcome.stdout
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["gates"][0]["passed"] is False
 
 
 def test_a_recipe_that_is_edited_meanwhile_is_kept_as_it_was_carried_out(

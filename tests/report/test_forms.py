@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from dataclasses import replace
 from io import StringIO
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
+from roots_compress.report import compare_text
 from roots_compress.report.compare import comparison
 from roots_compress.report.html import html
+from roots_compress.report.junit import junit
+from roots_compress.report.markdown import markdown
 from roots_compress.report.rows import rows_of
 from roots_compress.report.scatter import scatter
-from roots_compress.report.text import cells, headings, markdown, table, tables
+from roots_compress.report.spreadsheet import run_csv
+from roots_compress.report.text import cells, headings, table, tables
 from roots_compress.results import GateResult, RunMetrics
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.report.figures import PROTOCOL, SEARCH, candidate, run, stage
@@ -48,8 +55,10 @@ def test_the_table_shows_markup_in_names_as_text() -> None:
 
 def test_no_form_lets_a_name_drive_the_terminal() -> None:
     hostile = run(stage(name="a\x1b[2Jb"), name="\x1b]0;title\x07")
-    rich_forms = (table(hostile), comparison([("\x1b[2J", hostile)])[0])
-    for text in (markdown(hostile), *map(rendered, rich_forms)):
+    compared = comparison([("\x1b[2J", hostile)], [{"stages": [], "model": "\x1b"}])
+    rich_forms = (table(hostile), *compare_text.tables(compared))
+    plain_forms = (markdown(hostile), compare_text.markdown(compared), run_csv(hostile))
+    for text in (*plain_forms, compare_text.csv(compared), *map(rendered, rich_forms)):
         assert not {"\x1b", "\x07"} & set(text)
         assert "\N{REPLACEMENT CHARACTER}" in text
 
@@ -63,8 +72,10 @@ def test_markdown_escapes_what_would_be_markup() -> None:
         replace(run(row), name=hostile, gates=gates, search=search, protocol=replace(PROTOCOL, text=hostile))
     )
     escaped = r"&lt;script&gt;alert(1)&lt;/script&gt;\[bold\]\|\`x\`"
-    assert text.count(escaped) == text.count("alert(1)") == 8
-    assert not {"<", "\x1b"} & set(text)
+    assert text.count(escaped) == text.count("alert(1)") == 10
+    elements = {"<details>", "<summary>", "</summary>", "</details>"}
+    assert set(re.findall("<[^>]*>?", text)) == elements
+    assert "\x1b" not in text
     assert not [line for line in text.splitlines() if line.startswith("~")]
 
 
@@ -82,7 +93,42 @@ def test_perplexity_by_position_is_a_table_where_it_was_measured() -> None:
 
 def test_markdown_shows_gates() -> None:
     text = markdown(replace(RUN, gates=(GateResult("max_bytes", 1.0, 2.0, False),)))
-    assert r"| max\_bytes | 1 | 2 | MISSED |" in text
+    assert r"| max\_bytes | 1 | 2 |  | MISSED |" in text
+
+
+def test_markdown_opens_with_what_decides_and_folds_the_rest() -> None:
+    text = markdown(replace(RUN, gates=(GateResult("max_bytes", 1.0, None, False, note="is not there"),)))
+    title, decision, *_ = [line for line in text.splitlines() if line]
+    shown, folded = text.split("<details>")
+    assert title == "# demo"
+    assert "is not there" in decision
+    assert "| stage | MB | smaller | perplexity | ratio | decode gain |" in shown
+    assert "peak MB" in folded
+
+
+def test_a_spreadsheet_has_a_row_a_stage_and_reads_no_name_as_a_formula() -> None:
+    first, second = csv.DictReader(StringIO(run_csv(run(stage(name="=1+1"), stage(1, "quantize")))))
+    assert (first["name"], second["kind"]) == ("'=1+1", "quantize")
+    assert float(second["perplexity"]) == 20.0
+    assert float(second["decode_tokens_per_second_512_low"]) == 72.0
+    assert float(second["decode_speedup"]) == 1.0
+
+
+def test_junit_has_a_case_for_each_gate_and_says_what_was_missed() -> None:
+    missed = GateResult("max_kl", 0.1, None, False, stage="quantize", note="was not \x1b\ufffe<measured>")
+    kept = GateResult("max_bytes", 2e6, 1e6, True, stage="quantize")
+    suites = ElementTree.fromstring(junit(replace(RUN, gates=(missed, kept))).encode())
+    (suite,) = suites
+    for each in (suites, suite):
+        assert (each.tag, each.get("tests"), each.get("failures")) in (
+            ("testsuites", "2", "1"),
+            ("testsuite", "2", "1"),
+        )
+    first, second = suite
+    assert (first.get("classname"), first.get("name")) == ("demo.quantize", "max_kl")
+    assert [each.tag for each in (*first, *second)] == ["failure", "system-out"]
+    assert first[0].get("message") == first[0].text == "max_kl was not \ufffd\ufffd<measured>, limit 0.1"
+    assert second[0].text == "max_bytes is 1,000,000, limit 2,000,000"
 
 
 def test_html_escapes_names_and_notes() -> None:
@@ -143,29 +189,6 @@ def test_a_search_says_when_no_candidate_keeps_the_budgets_and_what_failed() -> 
         assert "prune failed" in " ".join(text.split())
     assert "\x1b" not in rendered(tables(found)[1]) + markdown(found)
     assert "<script>" not in markdown(found) + html(found)
-
-
-def compared(*runs: RunMetrics) -> tuple[str, str]:
-    result, remarks = comparison([(f"run{index}", each) for index, each in enumerate(runs)])
-    return rendered(result), " ".join(remarks)
-
-
-def test_runs_on_the_same_text_compare_perplexity() -> None:
-    text, _ = compared(RUN, RUN)
-    assert text.count("21.000") == 2
-
-
-def test_other_tokenizers_compare_bits_per_byte_alone() -> None:
-    text, remarks = compared(RUN, replace(RUN, protocol=replace(PROTOCOL, tokenizer_sha256="c" * 64)))
-    assert "21.000" not in text
-    assert "1.5000" in text
-    assert "different tokenizers" in remarks
-
-
-def test_other_texts_compare_no_quality() -> None:
-    text, remarks = compared(RUN, replace(RUN, protocol=replace(PROTOCOL, text_sha256="c" * 64)))
-    assert "1.5000" not in text
-    assert "different text" in remarks
 
 
 def test_metrics_survive_their_json_form() -> None:

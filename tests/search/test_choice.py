@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from roots_compress.configs.recipe.schema import GatesConfig
+from roots_compress.configs.gates import GatesConfig
 from roots_compress.search.choice import Budgets, Point, best, budgets_of, front, rank
 from roots_compress.tasks.registry import CAUSAL_LM
 

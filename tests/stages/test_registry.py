@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from roots_compress.configs.base import PathSetting, StageName, StageSettings
+from roots_compress.configs.base import PathSetting, StageName
 from roots_compress.configs.recipe.schema import STAGES, Recipe, StageConfig
+from roots_compress.configs.stage import StageSettings
 from roots_compress.errors import GateMissedError, InputError, Key
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.runner import plan_recipe

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from roots_compress.configs.recipe.schema import GatesConfig
+from roots_compress.configs.gates import GatesConfig
 from roots_compress.errors import InputError
+from roots_compress.report import compare_text
 from roots_compress.report.compare import comparison
 from roots_compress.report.gates import judge
 from roots_compress.report.html import html
+from roots_compress.report.markdown import markdown
 from roots_compress.report.reading import read_figures
 from roots_compress.report.rows import rows_of
-from roots_compress.report.text import cells, headings, markdown, table
+from roots_compress.report.text import cells, headings, table
 from roots_compress.results import CandidateResult, Protocol, RunMetrics, SearchResult, StageResult
 from roots_compress.search.choice import Budgets, Point, budgets_of
 from roots_compress.tasks import registry
@@ -92,7 +94,7 @@ def test_a_table_has_the_task_s_own_columns() -> None:
 
 def test_every_form_tells_of_this_task_alone() -> None:
     console = Console(width=200, record=True, file=StringIO())
-    console.print(table(RUN), comparison([("one", RUN), ("two", RUN)])[0])
+    console.print(table(RUN), *compare_text.tables(comparison([("one", RUN), ("two", RUN)])))
     for text in (console.export_text(), markdown(RUN), html(RUN)):
         assert "accuracy" in text
         assert "perplexity" not in text.replace("what perplexity and timings depend on", "")

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from roots_compress.configs.base import Settings, alternatives, choices_of, inner_groups
-from roots_compress.configs.recipe.schema import CHOICES, STAGES, GatesConfig, Recipe
+from roots_compress.configs.gates import GatesConfig
+from roots_compress.configs.recipe.schema import CHOICES, STAGES, Recipe
 from roots_compress.errors import Key, Location, did_you_mean, with_keys
 
 _WANTED = {

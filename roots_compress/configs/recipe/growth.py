@@ -13,6 +13,7 @@ from typing import Any
 
 from roots_compress.configs.recipe.loading import parse_recipe, refuse_missing, resolved
 from roots_compress.configs.recipe.schema import BASELINE_NAME, STAGES, Recipe, StageConfig
+from roots_compress.configs.stage import RESULT_FREE
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.io.atomic import read_regular, real_path
 from roots_compress.run.marker import refuse_foreign
@@ -189,7 +190,7 @@ def _command(verb: str, source: str | Path) -> str:
 
 
 def _unnamed(stage: StageConfig) -> dict[str, Any]:
-    return stage.model_dump(exclude={"name"})
+    return stage.model_dump(exclude={*RESULT_FREE})
 
 
 def _free_name(kind: str, kept: tuple[StageConfig, ...]) -> str:
@@ -208,11 +209,12 @@ def _name_of(folder: Path) -> str:
 
 
 def _renamed(recipe: Recipe, index: int, stage: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with a stage under the name that was given this time, if one was."""
-    if "name" not in stage:
+    """Return the recipe with the label and the gates that a stage was given this time, if it was."""
+    given = {key: stage[key] for key in RESULT_FREE if key in stage}
+    if not given:
         return recipe
     document = resolved(recipe)
-    document["stages"][index]["name"] = stage["name"]
+    document["stages"][index] |= given
     return _parse(document)
 
 

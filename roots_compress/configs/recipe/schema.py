@@ -7,26 +7,21 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from roots_compress.configs.base import (
-    PathSetting,
-    PositiveFloat,
-    PositiveInt,
-    Settings,
-    StageSettings,
-    faults_at,
-)
+from roots_compress.configs.base import PathSetting, PositiveFloat, Settings, faults_at
 from roots_compress.configs.data import DataConfig
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.export import ExportConfig
+from roots_compress.configs.gates import AGAINST, GatesConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.configs.recipe.walk import placed_stages
 from roots_compress.configs.recipe.windows import context_faults
 from roots_compress.configs.sparsify import SparsifyConfig
+from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.train import TrainConfig
 from roots_compress.configs.tune import TuneConfig
-from roots_compress.errors import Location, recipe_key
+from roots_compress.errors import Location, did_you_mean, recipe_key
 
 StageConfig = Annotated[
     TrainConfig | TuneConfig | DistillConfig | PruneConfig | SparsifyConfig | QuantizeConfig,
@@ -44,44 +39,6 @@ CHOICES = [kind for kind, settings in STAGES.items() if not settings.makes_model
 
 BASELINE_NAME = "baseline"
 """Label of the untouched model's row; no stage may take it."""
-
-
-class GatesConfig(Settings):
-    """Bounds on the final stage, judged against the baseline. A run that misses one exits with code 3."""
-
-    max_perplexity_ratio: PositiveFloat | None = None
-    """Largest perplexity, as a multiple of the baseline's."""
-    max_response_perplexity: PositiveFloat | None = None
-    """Largest perplexity of the answers to held-out instructions."""
-    max_response_perplexity_ratio: PositiveFloat | None = None
-    """The same, as a multiple of the baseline's: 0.7 asks that it falls by 30 %."""
-    max_pseudo_perplexity_ratio: PositiveFloat | None = None
-    """Largest pseudo-perplexity of a masked language model, as a multiple of the baseline's."""
-    min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Smallest mean cosine of sentence embeddings to the baseline's."""
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Smallest share of the held-out texts that a classifier gives their label."""
-    min_macro_f1: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Smallest mean F1 of a classifier's labels."""
-    max_target_perplexity_ratio: PositiveFloat | None = None
-    """Largest perplexity of an encoder-decoder's targets, as a multiple of the baseline's."""
-    min_exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Smallest share of the held-out pairs whose target an encoder-decoder writes as it is."""
-    min_chrf: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Smallest chrF of what an encoder-decoder writes; sacrebleu must be installed."""
-    max_bytes: PositiveInt | None = None
-    """Largest graph, in bytes: every file it needs to run."""
-    max_decode_ms: PositiveFloat | None = None
-    """Most milliseconds for a token decoded, on this machine, at the longest of the evaluation's contexts."""
-    max_encode_ms: PositiveFloat | None = None
-    """Most milliseconds for a token of a text that an encoder reads, at the longest of the evaluation's
-    contexts."""
-    min_size_ratio: PositiveFloat | None = None
-    """Smallest ratio of the baseline's bytes to the final graph's: 4.0 asks for a quarter of the size."""
-    min_decode_speedup: PositiveFloat | None = None
-    """Smallest ratio of the final graph's decode speed to the baseline's, both measured in the same run."""
-    min_encode_speedup: PositiveFloat | None = None
-    """Smallest ratio of the final encoder's speed to the baseline's, both measured in the same run."""
 
 
 class SearchConfig(Settings):
@@ -129,7 +86,7 @@ class Recipe(Settings):
     stages: Annotated[tuple[StageConfig, ...], Field(strict=False, max_length=99)] = ()
     """The stages, in order; each entry's `kind` says which. Without any, the model alone is measured."""
     gates: GatesConfig = GatesConfig()
-    """Bounds the final stage must keep."""
+    """Bounds that the final stage must keep. Any stage may have `gates` of its own."""
     search: SearchConfig | None = None
     """Search for the stages that serve the gates best, in place of a chain that is given."""
 
@@ -146,6 +103,7 @@ class Recipe(Settings):
             *_name_faults(self),
             *_context_faults(self),
             *_search_faults(self),
+            *_gate_faults(self),
             *_stage_faults(self),
         ]
         if faults:
@@ -211,11 +169,42 @@ def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         if choice.makes_model:
             place = ("search", "choices", index, "kind")
             yield place, f"'{choice.kind}' is not one of {', '.join(CHOICES)}"
-    if recipe.gates == GatesConfig():
+    if not recipe.gates.limits:
         yield (
             ("search",),
-            f"needs a budget: give at least one of the gates {', '.join(GatesConfig.model_fields)}",
+            "needs a budget: give at least one of the gates max_perplexity_ratio, min_decode_speedup, "
+            "max_bytes or another that fits the model",
         )
+
+
+def _gate_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
+    """Gates compare with a row that is there by then, and those of a search with the baseline."""
+    made = [BASELINE_NAME, *(stage.name for stage in recipe.stages)]
+    if recipe.makes_model:
+        del made[1:2]  # the first stage makes the baseline
+    placed: list[tuple[Location, GatesConfig, list[str]]] = [(("gates",), recipe.gates, made[:-1] or made)]
+    rows = len(made) - len(recipe.stages)
+    for index, stage in enumerate(recipe.stages):
+        if stage.gates is not None:
+            placed.append((("stages", index, "gates"), stage.gates, made[: max(rows + index, 1)]))
+    for place, gates, earlier in placed:
+        if gates.against is None:
+            continue
+        if not gates.comparing:
+            yield (*place, AGAINST), "is given, but none of the gates here compares a row with another"
+        elif recipe.search is not None:
+            yield (*place, AGAINST), "a search compares its candidates with the baseline; leave it out"
+        elif gates.stored is None and gates.against not in earlier:
+            yield (
+                (*place, AGAINST),
+                f"'{gates.against}' is not the name of an earlier stage, which are {', '.join(earlier)}"
+                f"{did_you_mean(gates.against, earlier)}; write a stored run's folder with a '/': "
+                f"./{gates.against}",
+            )
+    for index, choice in enumerate(recipe.search.choices if recipe.search else ()):
+        if choice.gates is not None:
+            place = ("search", "choices", index, "gates")
+            yield place, "a search keeps the recipe's gates alone; set them at the top of the recipe"
 
 
 def _stage_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:

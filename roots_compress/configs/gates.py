@@ -1,0 +1,152 @@
+"""Bounds on a row's figures, and what they compare it with."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from roots_compress.configs.base import PositiveFloat, PositiveInt, Settings
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(ge=0, le=100)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
+AGAINST = "against"
+COMPARING = ("_ratio", "_change", "_speedup")
+"""Names of gates end so where they compare a row with another."""
+
+
+class GatesConfig(Settings):
+    """Bounds on a row's figures. A run that misses one finishes, and exits with code 3.
+
+    `max_NAME` and `min_NAME` bound a figure itself. With `_ratio` or `_change` after it they bound the figure
+    divided by that of another row, or its difference from it. A gate on speed is missed only where its whole
+    interval is beyond the limit, and says so where the limit lies within. A figure that was not measured
+    keeps no gate.
+    """
+
+    against: Annotated[str, Field(min_length=1)] | None = None
+    """What ratios, changes and speedups compare with: `baseline`, which is the default, the name of an
+    earlier stage, or a stored run, as a path with a `/` to its folder or to its `metrics.json`. Of a stored
+    run it is the row of the same name, or, for the recipe's own gates, the last."""
+    max_perplexity_ratio: PositiveFloat | None = None
+    """Largest perplexity of a causal language model, as a multiple of the other row's."""
+    max_perplexity: PositiveFloat | None = None
+    """Largest perplexity of a causal language model."""
+    max_kl: PositiveFloat | None = None
+    """Largest mean KL divergence from the run's first model, in nats a token."""
+    max_kl_change: float | None = None
+    """Largest change of that mean KL divergence."""
+    max_kl_median: PositiveFloat | None = None
+    """Largest median of the KL divergence from the run's first model, in nats a token."""
+    max_kl_median_change: float | None = None
+    """Largest change of that median."""
+    max_kl_p99: PositiveFloat | None = None
+    """Largest 99th percentile of the KL divergence from the run's first model, in nats a token."""
+    max_kl_p99_change: float | None = None
+    """Largest change of that 99th percentile."""
+    min_same_top: Share | None = None
+    """Smallest share of tokens at which a model's first choice is that of the run's first model."""
+    min_same_top_change: float | None = None
+    """Smallest change of that share."""
+    max_bits_per_byte_ratio: PositiveFloat | None = None
+    """Largest bits per byte of text, as a multiple of the other row's. Tokenizers may differ."""
+    max_bits_per_byte: PositiveFloat | None = None
+    """Largest bits per byte of text."""
+    max_response_perplexity_ratio: PositiveFloat | None = None
+    """Largest perplexity of the answers to held-out instructions, as a multiple of the other row's: 0.7 asks
+    that it falls by 30 %."""
+    max_response_perplexity: PositiveFloat | None = None
+    """Largest perplexity of the answers to held-out instructions."""
+    max_response_bits_per_byte_ratio: PositiveFloat | None = None
+    """Largest bits per byte of these answers, as a multiple of the other row's."""
+    max_response_bits_per_byte: PositiveFloat | None = None
+    """Largest bits per byte of these answers."""
+    max_pseudo_perplexity_ratio: PositiveFloat | None = None
+    """Largest pseudo-perplexity of a masked language model, as a multiple of the other row's."""
+    max_pseudo_perplexity: PositiveFloat | None = None
+    """Largest pseudo-perplexity of a masked language model."""
+    min_cosine: Correlation | None = None
+    """Smallest mean cosine of sentence embeddings to those of the run's first model."""
+    min_cosine_change: float | None = None
+    """Smallest change of that cosine: -0.01 allows it to fall by so much."""
+    min_accuracy: Share | None = None
+    """Smallest share of the held-out texts that a classifier gives their label."""
+    min_accuracy_change: float | None = None
+    """Smallest change of the accuracy: -0.01 allows it to fall by one point of a hundred."""
+    min_macro_f1: Share | None = None
+    """Smallest mean F1 of a classifier's labels."""
+    min_macro_f1_change: float | None = None
+    """Smallest change of the mean F1."""
+    min_mcc: Correlation | None = None
+    """Smallest Matthews correlation of a classifier's labels."""
+    min_mcc_change: float | None = None
+    """Smallest change of the Matthews correlation."""
+    max_target_perplexity_ratio: PositiveFloat | None = None
+    """Largest perplexity of an encoder-decoder's targets, as a multiple of the other row's."""
+    max_target_perplexity: PositiveFloat | None = None
+    """Largest perplexity of an encoder-decoder's targets."""
+    min_exact_match: Share | None = None
+    """Smallest share of the held-out pairs whose target an encoder-decoder writes as it is."""
+    min_exact_match_change: float | None = None
+    """Smallest change of that share."""
+    min_chrf: Score | None = None
+    """Smallest chrF of what an encoder-decoder writes; sacrebleu must be installed."""
+    min_chrf_change: float | None = None
+    """Smallest change of chrF."""
+    min_bleu: Score | None = None
+    """Smallest BLEU of what an encoder-decoder writes; sacrebleu must be installed."""
+    min_bleu_change: float | None = None
+    """Smallest change of BLEU."""
+    min_rouge_l: Share | None = None
+    """Smallest ROUGE-L of what an encoder-decoder writes; rouge-score must be installed."""
+    min_rouge_l_change: float | None = None
+    """Smallest change of ROUGE-L."""
+    max_bytes: PositiveInt | None = None
+    """Largest graph, in bytes: every file it needs to run."""
+    min_size_ratio: PositiveFloat | None = None
+    """Smallest ratio of the other row's bytes to this one's: 4.0 asks for a quarter of the size."""
+    max_peak_rss_bytes: PositiveInt | None = None
+    """Largest peak of memory of a process that runs the graph, in bytes."""
+    min_decode_speedup: PositiveFloat | None = None
+    """Smallest ratio of the decode speed to the other row's. Rows of one run are timed in turns; with a
+    stored run each side is the gain over its own baseline."""
+    min_prefill_speedup: PositiveFloat | None = None
+    """Smallest ratio of the speed of reading a prompt to the other row's."""
+    min_encode_speedup: PositiveFloat | None = None
+    """Smallest ratio of an encoder's speed to the other row's, for one text."""
+    min_encode_batch_speedup: PositiveFloat | None = None
+    """Smallest ratio of an encoder's speed to the other row's, for a batch of texts."""
+    max_decode_ms: PositiveFloat | None = None
+    """Most milliseconds for a token decoded, on this machine, at the longest of the evaluation's contexts."""
+    max_prefill_ms: PositiveFloat | None = None
+    """Most milliseconds for a token of a prompt that is read, at the longest of the evaluation's contexts."""
+    max_encode_ms: PositiveFloat | None = None
+    """Most milliseconds for a token of a text that an encoder reads, at the longest of the evaluation's
+    contexts."""
+    max_encode_batch_ms: PositiveFloat | None = None
+    """Most milliseconds for a token of a batch of texts that an encoder reads."""
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The gates that are set, by their names."""
+        return self.model_dump(exclude_none=True, exclude={AGAINST})
+
+    @property
+    def comparing(self) -> tuple[str, ...]:
+        """The names of those that compare a row with another."""
+        return tuple(name for name in self.limits if name.endswith(COMPARING))
+
+    @property
+    def stored(self) -> Path | None:
+        """The stored run that the row is compared with; None where that is a row of the same run."""
+        return Path(self.against) if self.against and _is_path(self.against) else None
+
+    def from_folder(self, folder: Path) -> Self:
+        """Return the gates with a relative path to a stored run starting from a folder."""
+        return self if self.stored is None else self.model_copy(update={AGAINST: str(folder / self.stored)})
+
+
+def _is_path(against: str) -> bool:
+    return len(PurePath(against).parts) > 1 or "/" in against or against.endswith(".json")

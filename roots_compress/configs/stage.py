@@ -1,0 +1,59 @@
+"""The base of every stage's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from roots_compress.configs.base import Settings, StageName
+from roots_compress.configs.gates import GatesConfig
+from roots_compress.errors import Location
+
+RESULT_FREE = frozenset({"name", "gates"})
+"""Settings of a stage that change no result: its label, and its bounds."""
+
+
+class StageSettings(Settings):
+    """Settings of a stage. Its first lines of documentation are those of its verb."""
+
+    checkpoint_option: ClassVar[str | None] = None
+    """How the verb is told the checkpoint that it starts from, where that is not its argument."""
+    makes_model: ClassVar[bool] = False
+    """Whether it can start from nothing."""
+    tunes: ClassVar[bool] = False
+    """Whether it tunes a model to give what the records of its task say is right."""
+    quantizes: ClassVar[bool] = False
+    """Whether it leaves quantized weights, which no stage can change."""
+    recipe_only: ClassVar[str] = "kind name gates"
+    kind: str
+    """Names the stage."""
+    name: StageName
+    """Label of the row in reports."""
+    gates: GatesConfig | None = None
+    """Bounds that the stage must keep, judged when the run ends; see the recipe's `gates`."""
+
+    @property
+    def new_context(self) -> int | None:
+        """The longest context of the model that the stage makes from nothing; None where it makes none."""
+        return None
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the model that the stage makes from nothing writes token by token."""
+        return True
+
+    def check_paths(self) -> None:
+        """Refuse files that must be there and are not; none is opened.
+
+        Raises:
+            InputError: one is missing.
+        """
+
+    def faults_in_recipe(self, *, makes_model: bool, portable: bool) -> Iterator[tuple[Location, str]]:
+        """Yield which settings a recipe cannot have, each by its key and why.
+
+        Args:
+            makes_model: whether the stage begins the recipe and makes its model.
+            portable: whether graphs are to have standard operators only.
+        """
+        yield from ()

@@ -1,0 +1,144 @@
+"""What can be said of a recipe's gates before anything is made: whether their figures will be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from roots_compress.configs.gates import AGAINST, GatesConfig
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.data.windows import EvaluationWindows
+from roots_compress.errors import InputError, Location, recipe_key
+from roots_compress.io.atomic import real_path
+from roots_compress.report.comparability import basis_of
+from roots_compress.report.gates import OF_ANY_TASK, WEIGHED, counterpart, machine_fault
+from roots_compress.report.reading import read_figures
+from roots_compress.results import RunMetrics
+from roots_compress.system.machine import describe_machine
+from roots_compress.tasks.base import Task
+
+
+def placed_gates(recipe: Recipe) -> Iterator[tuple[Location, GatesConfig, str | None]]:
+    """Yield the groups of gates, each with its place and the stage's name; None for the run's last row."""
+    yield ("gates",), recipe.gates, None
+    for index, stage in enumerate(recipe.stages):
+        if stage.gates is not None:
+            yield ("stages", index, "gates"), stage.gates, stage.name
+
+
+def check_gates(recipe: Recipe, task: Task[Any]) -> None:
+    """Refuse a gate on a figure that the models' task does not have, or that a search does not weigh.
+
+    Raises:
+        InputError: there is such a one.
+    """
+    measured = OF_ANY_TASK | task.gates
+    for place, gates, stage in placed_gates(recipe):
+        weighed = recipe.search is not None and stage is None
+        possible = WEIGHED | task.budgets if weighed else measured
+        for gate in gates.limits:
+            if gate in possible:
+                continue
+            raise InputError(
+                "is no budget that a search can weigh candidates by"
+                if gate in measured
+                else f"bounds a figure that models for {task.name} do not have",
+                where=recipe_key(*place, gate),
+                remedy=f"Use one of: {', '.join(sorted(possible & type(gates).model_fields.keys()))}.",
+            )
+
+
+def read_stored(recipe: Recipe, folder: Path, task: Task[Any], threads: int) -> dict[Path, RunMetrics]:
+    """Return the stored runs that gates compare with, by their paths.
+
+    Args:
+        recipe: what is to be done.
+        folder: the run that is to be.
+        task: of its models.
+        threads: threads of its timings.
+
+    Raises:
+        InputError: one is not there or cannot be read, is the run itself or one of another task, lacks the
+            row, or was timed on another machine, where a gate on speed compares with it.
+    """
+    stored: dict[Path, RunMetrics] = {}
+    for place, gates, stage in placed_gates(recipe):
+        path = gates.stored
+        if path is None:
+            continue
+        where = recipe_key(*place, AGAINST)
+        if real_path(path).is_relative_to(real_path(folder)):
+            raise InputError(
+                "is the run itself, whose figures are written anew",
+                where=where,
+                remedy="Copy its metrics.json to a place outside, and name that.",
+            )
+        try:
+            run = read_figures(path)
+        except InputError as error:
+            error.message, error.where = f"{error.where}: {error.message}", where
+            error.remedy = (
+                "Name a finished run's folder, or its metrics.json. "
+                "Relative paths in a recipe start from its own folder."
+            )
+            raise
+        if run.task != task.name:
+            raise InputError(
+                f"{path} is a run for {run.task}, and this is one for {task.name}",
+                where=where,
+                remedy="Name a run of the same task.",
+            )
+        if counterpart(run, stage) is None:
+            names = ", ".join(row.name for row in run.stages)
+            raise InputError(
+                f"{path} has no stage '{stage}'; it has {names}",
+                where=where,
+                remedy="Give the stages of both runs the same names, or set the gates at the recipe's top.",
+            )
+        machine = describe_machine(threads=threads, device="cpu")
+        speedups = [work.speedup_bound for work in task.workloads if work.speedup_bound in gates.limits]
+        if speedups and (fault := machine_fault(machine, run.machine)):
+            raise InputError(
+                f"{path}: {fault}",
+                where=recipe_key(*place, speedups[0]),
+                remedy="Measure the stored run anew on this machine, or compare speed with the baseline.",
+            )
+        stored[path] = run
+    return stored
+
+
+def check_protocol(
+    recipe: Recipe, task: Task[Any], stored: Mapping[Path, RunMetrics], examples: EvaluationWindows
+) -> None:
+    """Refuse a gate that compares quality with a stored run that was measured otherwise.
+
+    Raises:
+        InputError: text or windows differ, or the tokenizers do and nothing is comparable between them.
+    """
+    count, block_size = examples.input_ids.shape
+    for place, gates, _ in placed_gates(recipe):
+        if gates.stored is None:
+            continue
+        theirs = stored[gates.stored].protocol
+        ours = replace(
+            theirs,
+            windows=count,
+            block_size=block_size,
+            bos=examples.bos,
+            text_sha256=examples.text_sha256,
+            tokenizer_sha256=examples.tokenizer_sha256,
+        )
+        basis = basis_of(theirs, ours)
+        for metric in task.metrics:
+            if metric.compared_bound not in gates.limits or basis.allows(metric):
+                continue
+            if basis.unlike or metric.logarithm is None:
+                unlike = " and ".join(basis.unlike or ("the tokenizers",))
+                raise InputError(
+                    f"cannot be compared with {gates.stored}: {unlike} differ",
+                    where=recipe_key(*place, metric.compared_bound),
+                    remedy="Measure both runs on the same held-out text, or bound the figure itself: "
+                    f"{metric.bound}.",
+                )

@@ -1,0 +1,90 @@
+"""A comparison of runs as tables for the terminal, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from roots_compress.report.compare import Axis, ComparedRow, Comparison
+from roots_compress.report.markdown import folded, markdown_table, plain
+from roots_compress.report.spreadsheet import csv_of
+from roots_compress.report.text import shown
+
+MISSING = "n/a"
+
+
+def tables(compared: Comparison) -> tuple[Table, ...]:
+    """Return the stages of all runs, how the last ones differ, and the settings that do."""
+    parts = [
+        ("Comparison", _headings(compared), _rows(compared)),
+        ("Differences of the last stages", *_differences(compared)),
+        ("Settings that differ", *_settings(compared)),
+    ]
+    found = []
+    for title, headings, rows in parts:
+        table = Table(title=title)
+        for index, heading in enumerate(headings):
+            table.add_column(shown(heading), justify="left" if index < 2 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*map(shown, row))
+        if table.row_count:
+            found.append(table)
+    return tuple(found)
+
+
+def lines(compared: Comparison) -> tuple[str, ...]:
+    """Return what is said below the tables: which run is better for what, and what does not compare."""
+    return compared.sentences + compared.remarks
+
+
+def markdown(compared: Comparison) -> str:
+    """Return a comparison as Markdown, what decides first and every stage below a fold."""
+    headings, rows = _differences(compared)
+    text = ["# Comparison", "", *(f"- {plain(sentence)}" for sentence in compared.sentences), ""]
+    text += [*markdown_table(headings, rows), ""]
+    titles, settings = _settings(compared)
+    if settings:
+        text += ["Settings that differ:", "", *markdown_table(titles, settings), ""]
+    text += [*(plain(remark) + "\n" for remark in compared.remarks)]
+    stages = markdown_table(_headings(compared), _rows(compared))
+    return "\n".join([*text, *folded("Every stage", stages)])
+
+
+def csv(compared: Comparison) -> str:
+    """Return a comparison as CSV: one row a stage, each figure with its interval where that is known."""
+    return csv_of(map(_flat, compared.rows))
+
+
+def _flat(row: ComparedRow) -> dict[str, str | float]:
+    flat: dict[str, str | float] = {"run": row.run, "stage": row.stage, "parameters": row.parameters}
+    for key, figure in row.figures.items():
+        flat[key] = figure.value
+        if figure.interval is not None:
+            flat[f"{key}_low"], flat[f"{key}_high"] = figure.interval
+    return flat
+
+
+def _headings(compared: Comparison) -> list[str]:
+    return ["run", "stage", "parameters", *(axis.heading for axis in compared.axes)]
+
+
+def _rows(compared: Comparison) -> Iterator[list[str]]:
+    for row in compared.rows:
+        figures = (_cell(axis, row) for axis in compared.axes)
+        yield [row.run, row.stage, f"{row.parameters:,}", *figures]
+
+
+def _cell(axis: Axis, row: ComparedRow) -> str:
+    return axis.shown(row.figures[axis.key].value) if axis.key in row.figures else MISSING
+
+
+def _differences(compared: Comparison) -> tuple[list[str], list[list[str]]]:
+    headings = {axis.key: axis.heading for axis in compared.axes}
+    rows = [[each.run, headings[each.key], each.change, each.verdict] for each in compared.differences]
+    return ["run", "figure", f"against {compared.runs[0]}", ""], rows
+
+
+def _settings(compared: Comparison) -> tuple[list[str], list[list[str]]]:
+    rows = [[each.key, *(value or "not set" for value in each.values)] for each in compared.settings]
+    return ["setting", *compared.runs], rows

@@ -1,0 +1,64 @@
+"""In which settings recipes differ, by key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LONGEST = 60
+"""Characters of a value that are shown."""
+STAGES, NAME = "stages", "name"
+
+
+@dataclass(frozen=True)
+class SettingDifference:
+    """A setting that is not the same in all recipes."""
+
+    key: str
+    """From the top of the recipe, a stage by its name: `stages[prune].ratio`."""
+    values: tuple[str, ...]
+    """As JSON, one for each recipe; empty where it does not have the setting."""
+
+
+def differing_settings(recipes: Sequence[Mapping[str, Any]]) -> tuple[SettingDifference, ...]:
+    """Return the settings in which recipes differ, their names left out.
+
+    Stages are matched by their names. Of one that not all recipes have, no setting is listed: that shows in
+    their order, which is listed as `stages`.
+    """
+    flat = [dict(_flatten({key: each for key, each in recipe.items() if key != NAME})) for recipe in recipes]
+    shared = [set(_stages(recipe)) for recipe in recipes]
+    everywhere = set.intersection(*shared) if shared else set()
+    keys = dict.fromkeys(key for each in flat for key in each)
+    found = []
+    if len({tuple(_stages(recipe)) for recipe in recipes}) > 1:
+        found.append(SettingDifference(STAGES, tuple(" > ".join(_stages(recipe)) for recipe in recipes)))
+    for key in keys:
+        stage = key.removeprefix(f"{STAGES}[").partition("]")[0] if key.startswith(f"{STAGES}[") else None
+        values = tuple(each.get(key, "") for each in flat)
+        if len(set(values)) > 1 and (stage is None or stage in everywhere):
+            found.append(SettingDifference(key, values))
+    return tuple(found)
+
+
+def _stages(recipe: Mapping[str, Any]) -> list[str]:
+    stages = recipe.get(STAGES)
+    rows = stages if isinstance(stages, list) else []
+    return [str(each[NAME]) for each in rows if isinstance(each, dict) and NAME in each]
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from _flatten(item, f"{prefix}{key}.")
+        elif (
+            isinstance(item, list) and item and all(isinstance(each, dict) and NAME in each for each in item)
+        ):
+            for each in item:
+                inner = {name: inside for name, inside in each.items() if name != NAME}
+                yield from _flatten(inner, f"{prefix}{key}[{each[NAME]}].")
+        else:
+            text = json.dumps(item, ensure_ascii=False)
+            yield f"{prefix}{key}", text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -1,0 +1,98 @@
+"""Runs side by side: what differs by more than noise, and what does not compare."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+from roots_compress.report import compare_text
+from roots_compress.report.compare import Comparison, comparison
+from roots_compress.results import RunMetrics
+from tests.report.figures import PROTOCOL, run, stage
+
+RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
+
+
+def compared(*runs: RunMetrics, settings: tuple[dict[str, Any] | None, ...] = ()) -> Comparison:
+    return comparison([(f"run{index}", each) for index, each in enumerate(runs)], settings)
+
+
+def verdicts(found: Comparison) -> dict[str, str]:
+    return {each.key: f"{each.verdict} {each.change}" for each in found.differences}
+
+
+def test_last_stages_are_compared_figure_by_figure() -> None:
+    other = run(stage(), stage(1, "quantize", size=1_000_000, perplexity=22.05, decode=(300.0, 240.0)))
+    found = compared(RUN, other)
+    assert verdicts(found) == {
+        "bytes": "better -50.0%",
+        "perplexity": "worse +5.0%",
+        "bits_per_byte": "equal +0.0%",
+        "prefill_speedup": "equal +0.0%",
+        "decode_speedup": "better +200.0%",
+        "peak_rss_bytes": "equal +0.0%",
+    }
+    assert "Size: run1 is best with 1.0 MB; run0 has 2.0 MB." in found.sentences
+    assert "Perplexity: run0 is best with 21.000; run1 has 22.050." in found.sentences
+    assert "Decode gain: run1 is best with 3.00x (2.45x to 3.67x); run0 has 1.00x (0.82x to 1.22x)." in (
+        found.sentences
+    )
+
+
+def test_a_difference_within_noise_is_no_difference() -> None:
+    nearly = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.2, decode=(110.0, 88.0)))
+    intervals = {"perplexity": (19.0, 23.0)}
+    runs = (
+        replace(each, stages=(first, replace(last, metrics=replace(last.metrics, intervals=intervals))))
+        for each in (RUN, nearly)
+        for first, last in [each.stages]
+    )
+    found = compared(*runs)
+    assert verdicts(found)["decode_speedup"] == "within noise +10.0%"
+    assert verdicts(found)["perplexity"] == "within noise +1.0%"
+    told = " ".join(found.sentences)
+    assert "Decode gain: run1 and run0 do not differ by more than the repeats do: 1.10x" in told
+    assert "on another text it may be the other way round" in told
+
+
+def test_other_tokenizers_compare_bits_per_byte_alone() -> None:
+    found = compared(RUN, replace(RUN, protocol=replace(PROTOCOL, tokenizer_sha256="c" * 64)))
+    assert "perplexity" not in verdicts(found)
+    assert "bits_per_byte" in verdicts(found)
+    assert "The tokenizers differ: perplexity cannot be compared; compared are bits/byte." in found.remarks
+
+
+def test_other_texts_compare_no_quality_and_other_machines_no_speed() -> None:
+    protocol = replace(PROTOCOL, text_sha256="c" * 64)
+    found = compared(RUN, replace(RUN, protocol=protocol, machine={"cpu": "y"}))
+    assert verdicts(found).keys() == {"bytes", "peak_rss_bytes"}
+    assert found.remarks[:2] == (
+        "Quality does not compare: the texts differ.",
+        "Gains in speed cannot be compared: the runs' cpu differ.",
+    )
+
+
+def test_settings_that_differ_are_listed_by_key_and_stage() -> None:
+    prune = {"kind": "prune", "name": "cut", "ratio": 0.25, "calibration": {"windows": 8}}
+    one = {"name": "a", "seed": 0, "stages": [prune]}
+    two = {"name": "b", "seed": 1, "stages": [{**prune, "ratio": 0.5}, {"kind": "quantize", "name": "q"}]}
+    found = compared(RUN, RUN, settings=(one, two))
+    assert [(each.key, each.values) for each in found.settings] == [
+        ("stages", ("cut", "cut > q")),
+        ("seed", ("0", "1")),
+        ("stages[cut].ratio", ("0.25", "0.5")),
+    ]
+    assert r"| stages\[cut\].ratio | 0.25 | 0.5 |" in compare_text.markdown(found)
+    unknown = compared(RUN, RUN, settings=(one, None))
+    assert any("The settings of run1 are not known" in remark for remark in unknown.remarks)
+
+
+def test_a_comparison_as_csv_has_a_row_for_each_stage_of_each_run() -> None:
+    rows = list(csv.DictReader(StringIO(compare_text.csv(compared(RUN, RUN)))))
+    assert [(row["run"], row["stage"]) for row in rows] == [
+        *(("run0", "baseline"), ("run0", "quantize")),
+        *(("run1", "baseline"), ("run1", "quantize")),
+    ]
+    assert float(rows[1]["decode_speedup_high"]) > float(rows[1]["decode_speedup"]) == 1.0
