@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from roots_compress.errors import printable
 from roots_compress.report.rows import Row, rows_of
@@ -49,13 +50,13 @@ def _verdict(run: RunMetrics) -> str:
     return f"All {len(run.gates)} gates kept" if run.gates else rows_of(run)[-1].verdict
 
 
-def _small(task: Task[object]) -> set[str]:
+def _small(task: Task[Any]) -> set[str]:
     """Return the headings of the columns that decide."""
     compared = headings(task)[headings(task).index(task.metric.heading) + 1]
     return {"stage", "MB", "smaller", task.metric.heading, compared, gain_heading(task)}
 
 
-def _chosen(task: Task[object], row: Row) -> list[str]:
+def _chosen(task: Task[Any], row: Row) -> list[str]:
     small = _small(task)
     return [cell for heading, cell in zip(headings(task), cells(row), strict=True) if heading in small]
 

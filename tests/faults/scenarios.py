@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from roots_compress.run.folders import set_aside
-from roots_compress.run.run_folder import COVERED, RunFile, RunFolder
+from roots_compress.run.outputs import RunFile
+from roots_compress.run.run_folder import COVERED, RunFolder
 from roots_compress.run.run_manifest import run_manifest_faults
 from roots_compress.run.stage_commit import Workspace
 from roots_compress.run.stages import read_stages

@@ -114,10 +114,25 @@ def test_a_spreadsheet_has_a_row_a_stage_and_reads_no_name_as_a_formula() -> Non
     assert float(second["decode_speedup"]) == 1.0
 
 
+JUNIT = {
+    "testsuites": ({"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+    "testsuite": ({"name", "tests", "failures", "errors", "time", "skipped"}, {"testcase"}),
+    "testcase": ({"name", "time", "classname"}, {"failure", "system-out"}),
+    "failure": ({"type", "message"}, set()),
+    "system-out": (set(), set()),
+}
+"""What Jenkins' schema (junit-10.xsd), which other readers keep to, allows of attributes and of elements."""
+
+
 def test_junit_has_a_case_for_each_gate_and_says_what_was_missed() -> None:
     missed = GateResult("max_kl", 0.1, None, False, stage="quantize", note="was not \x1b\ufffe<measured>")
     kept = GateResult("max_bytes", 2e6, 1e6, True, stage="quantize")
     suites = ElementTree.fromstring(junit(replace(RUN, gates=(missed, kept))).encode())
+    for each in suites.iter():
+        attributes, elements = JUNIT[each.tag]
+        assert {*each.keys()} <= attributes
+        assert {inner.tag for inner in each} <= elements
+        assert re.fullmatch(r"\d+(\.\d{1,3})?", each.get("time", "0"))
     (suite,) = suites
     for each in (suites, suite):
         assert (each.tag, each.get("tests"), each.get("failures")) in (

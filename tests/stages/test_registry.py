@@ -91,7 +91,7 @@ def test_a_stage_of_ones_own_goes_through_the_pipeline(
     found = metrics.stages[1].notes["large_weights"]
     assert isinstance(found, int)
     assert 0 < found < metrics.stages[1].metrics.parameters
-    assert metrics.gates == (GateResult("count.at_most", 1, found, passed=False),)
+    assert metrics.gates == (GateResult("count.at_most", 1, found, passed=False, stage="count"),)
     with pytest.raises(GateMissedError, match=r"count\.at_most"):
         require(metrics.gates, where=str(folder))
 
