@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
@@ -111,9 +111,9 @@ def groups_of(settings: Settings, kind: type[Group]) -> Iterator[tuple[tuple[str
             yield from (((key, *keys), group) for keys, group in groups_of(value, kind))
 
 
-def with_group(settings: Changed, keys: Sequence[str], group: Settings) -> Changed:
+def with_group(settings: Changed, keys: Location, group: Settings) -> Changed:
     """Return settings with another inner group at the keys that lead to it."""
-    first, *rest = keys
+    first, rest = str(keys[0]), keys[1:]
     inner = with_group(getattr(settings, first), rest, group) if rest else group
     return settings.model_copy(update={first: inner})
 
