@@ -42,6 +42,7 @@ def conclude(metrics: RunMetrics, *, where: Path, junit: Path | None = None) -> 
         GateMissedError: a gate was missed.
     """
     from roots_compress.report.gates import require
+    from roots_compress.report.text import gate_line
 
     if junit is not None:
         from roots_compress.report.junit import junit as xml
@@ -50,5 +51,5 @@ def conclude(metrics: RunMetrics, *, where: Path, junit: Path | None = None) -> 
         write_output(junit, xml(metrics))
     for gate in metrics.gates:
         if gate.passed:
-            tell(f"gate kept: {gate.line}")
+            tell(gate_line(gate))
     require(metrics.gates, where=str(where))

@@ -67,10 +67,10 @@ def report(
     metrics = read_figures(run or folder or DEFAULT_RUN)
     if form is Format.table:
         from roots_compress.report.rows import rows_of
-        from roots_compress.report.text import label, tables
+        from roots_compress.report.text import gate_line, label, tables
 
         verdicts = [f"{label(row.stage)}: {row.verdict}" for row in rows_of(metrics)]
-        _show(tables(metrics), verdicts, output)
+        _show(tables(metrics), [*verdicts, *map(gate_line, metrics.gates)], output)
     else:
         _deliver(_written(metrics, form), output)
 
@@ -128,14 +128,14 @@ def compare(
 ) -> None:
     """Put runs side by side: what differs by more than noise, and which settings do; the rest is said."""
     from roots_compress.report.compare import comparison
-    from roots_compress.report.reading import read_figures, read_settings
+    from roots_compress.report.reading import read_figures, read_settings, short_names
 
     check_output(output)
     if len(runs) < 2:
         raise InputError("there is nothing to compare it with", where=runs[0], remedy="Name another run too.")
-    compared = comparison(
-        [(str(run), read_figures(run)) for run in runs], [read_settings(run) for run in runs]
-    )
+    figures = [read_figures(run) for run in runs]
+    settings = [read_settings(run) for run in runs]
+    compared = comparison([*zip(short_names(runs), figures, strict=True)], settings)
     match form:
         case ComparisonFormat.table:
             from roots_compress.report.compare_text import lines, tables

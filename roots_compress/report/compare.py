@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from roots_compress.errors import InputError
 from roots_compress.report.comparability import Basis, basis_of
-from roots_compress.report.gates import unlike_machines
+from roots_compress.report.gates import gain_fault, workload_fault
 from roots_compress.report.settings import SettingDifference, differing_settings
 from roots_compress.report.spread import Interval, speedup_of
 from roots_compress.report.text import label, megabytes
@@ -20,6 +20,8 @@ from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Metric
 from roots_compress.tasks.registry import task_named
 
+MEMORY_NOISE = 0.02
+"""Peak memory of one graph differs by as much from one process to the next; less is no difference."""
 QUALITY_ALONE = "intervals overlap, so on another text it may be the other way round"
 
 
@@ -115,12 +117,20 @@ def comparison(
     task = _common_task(runs)
     (_, first), *others = runs
     bases = [basis_of(first.protocol, run.protocol) for _, run in others]
-    reasons = dict.fromkeys(filter(None, (unlike_machines(first, run) for _, run in others)))
+    faults = {
+        "speed": ("Gains in speed", [gain_fault(first, run) for _, run in others]),
+        "memory": ("Peak memory", [workload_fault(first.protocol, run.protocol) for _, run in others]),
+    }
+    reasons = {
+        kind: f"{words} {told[0]}."
+        for kind, (words, each) in faults.items()
+        if (told := [*filter(None, each)])
+    }
     metrics = [metric for metric in task.metrics if all(basis.allows(metric) for basis in bases)]
     axes = tuple(_axes(task, metrics))
     rows = tuple(_row(task, axes, name, run, row) for name, run in runs for row in run.stages)
     last = [next(row for row in reversed(rows) if row.run == name) for name, _ in runs]
-    comparable = [axis for axis in axes if axis.kind != "speed" or not reasons]
+    comparable = [axis for axis in axes if axis.kind not in reasons]
     return Comparison(
         task=task.name,
         runs=tuple(name for name, _ in runs),
@@ -131,7 +141,7 @@ def comparison(
         settings=differing_settings([each for each in settings if each is not None]),
         remarks=(
             *_remarks(task, bases),
-            *(f"Gains in speed {reason}." for reason in reasons),
+            *reasons.values(),
             "Speed is each row's gain over its own run's baseline; timings of different runs do not compare.",
             *(
                 f"The settings of {name} are not known: it has no resolved.json."
@@ -165,8 +175,8 @@ def _axes(task: Task[Any], metrics: Sequence[Metric]) -> Iterator[Axis]:
 
 def _row(task: Task[Any], axes: Sequence[Axis], name: str, run: RunMetrics, row: StageResult) -> ComparedRow:
     figures = {
-        "bytes": Figure(float(row.metrics.bytes)),
-        "peak_rss_bytes": Figure(float(row.metrics.peak_rss_bytes)),
+        "bytes": Figure(row.metrics.bytes),
+        "peak_rss_bytes": Figure(row.metrics.peak_rss_bytes),
     }
     for axis in axes:
         if axis.metric is not None and axis.key in row.metrics.quality:
@@ -192,6 +202,8 @@ def _remarks(task: Task[Any], bases: Sequence[Basis]) -> Iterator[str]:
 
 def _apart(axis: Axis, one: Figure, other: Figure) -> bool:
     """Whether two figures differ by more than is known of their noise."""
+    if axis.kind == "memory":
+        return abs(one.value - other.value) > MEMORY_NOISE * max(one.value, other.value)
     if one.interval is None or other.interval is None:
         return one.value != other.value
     return one.interval[0] > other.interval[1] or other.interval[0] > one.interval[1]
@@ -229,7 +241,8 @@ def _sentences(axis: Axis, last: Sequence[ComparedRow]) -> Iterator[str]:
         told = f"{best.run} and {second.run} are best with {_told(axis, mine)}"
     elif not _apart(axis, mine, its):
         if axis.kind != "quality":
-            told = f"{best.run} and {second.run} do not differ by more than the repeats do: "
+            noise = "the repeats do" if axis.kind == "speed" else "noise"
+            told = f"{best.run} and {second.run} do not differ by more than {noise}: "
             told += f"{_told(axis, mine)} and {_told(axis, its)}"
         else:
             told += f"; the 95% {QUALITY_ALONE}"

@@ -14,7 +14,7 @@ from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe
 from roots_compress.errors import GateMissedError
 from roots_compress.report.comparability import NOT_MEASURED, basis_of
 from roots_compress.report.spread import Interval, Measured, relative, speedup_of, time_of
-from roots_compress.results import GateResult, RunMetrics, StageResult
+from roots_compress.results import GateResult, Protocol, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Metric, Workload
 from roots_compress.tasks.registry import task_named
@@ -83,7 +83,7 @@ class Pair:
     def _speedup(self, workload: Workload) -> Found:
         if self.other is self.run:
             return _timed(speedup_of(self.reference, self.row, workload))
-        if reason := unlike_machines(self.run, self.other):
+        if reason := gain_fault(self.run, self.other):
             return Found(None, note=reason)
         now = speedup_of(self.run.stages[0], self.row, workload)
         then = speedup_of(self.other.stages[0], self.reference, workload)
@@ -97,11 +97,17 @@ def _timed(measured: Measured | None) -> Found:
     return Found(None, note=NOT_TIMED) if measured is None else Found(measured.value, measured.interval)
 
 
-def unlike_machines(run: RunMetrics, other: RunMetrics) -> str:
+def gain_fault(run: RunMetrics, other: RunMetrics) -> str:
     """Return why the gains in speed of two runs do not compare; nothing where they do."""
     if run.stages[0].metrics.parameters != other.stages[0].metrics.parameters:
         return "cannot be compared: the runs began with different models"
-    return machine_fault(run.machine, other.machine)
+    return workload_fault(run.protocol, other.protocol) or machine_fault(run.machine, other.machine)
+
+
+def workload_fault(protocol: Protocol, other: Protocol) -> str:
+    """Return why gains and peak memory were taken of other work; nothing where they were not."""
+    asked = ((max(each.contexts, default=0), each.decode_tokens) for each in (protocol, other))
+    return "" if len({*asked}) == 1 else "cannot be compared: the contexts or the decoded tokens differ"
 
 
 def machine_fault(machine: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from roots_compress.configs.recipe.growth import RESOLVED_NAME
+from roots_compress.configs.recipe.loading import parse_recipe, resolved
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_json_object
 from roots_compress.results import Metrics, RunMetrics
@@ -62,8 +63,27 @@ def _candidate_faults(task: Task[Any], figures: Mapping[str, float]) -> Iterator
 def read_settings(run: Path) -> dict[str, Any] | None:
     """Return the recipe of a run with every default filled in, as JSON; None where the run has none.
 
+    A recipe of another version that is none today is returned as it is.
+
     Raises:
         InputError: the file cannot be read, or holds no object.
     """
     path = figures_file(run).with_name(RESOLVED_NAME)
-    return read_json_object(path) if path.exists() else None
+    if not path.exists():
+        return None
+    document = read_json_object(path)
+    try:
+        return resolved(parse_recipe(document))
+    except InputError:
+        return document
+
+
+def short_names(runs: Sequence[Path]) -> list[str]:
+    """Return the shortest names by which runs are told apart: the ends of their folders' paths."""
+    parts = [figures_file(run).parent.absolute().parts for run in runs]
+    longest = max(map(len, parts))
+    for count in range(1, longest + 1):
+        names = [str(Path(*each[-count:])) for each in parts]
+        if len(set(names)) == len({*parts}):
+            return names
+    return [str(run) for run in runs]

@@ -52,7 +52,9 @@ def speedup_of(before: StageResult, after: StageResult, workload: Workload) -> M
         return None
     new, was = common[-1], old[common[-1].context]
     ratio = new.median / was.median
-    if new.repeats and len(new.repeats) == len(was.repeats):
+    if before is after:
+        low = high = ratio
+    elif new.repeats and len(new.repeats) == len(was.repeats):
         pairs = zip(new.repeats, was.repeats, strict=True)
         low, high = median_interval([mine / its for mine, its in pairs])
     else:

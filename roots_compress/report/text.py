@@ -169,6 +169,11 @@ def positions(run: RunMetrics) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return ("stage", *titles), found if there else []
 
 
+def gate_line(gate: GateResult) -> str:
+    """Return what came of a gate, in a line."""
+    return f"gate {'kept' if gate.passed else 'MISSED'}: {gate.line}"
+
+
 GATE_HEADINGS = ("gate", "limit", "value", "against", "")
 
 
