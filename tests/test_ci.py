@@ -73,6 +73,7 @@ class Job:
         return done.returncode
 
 
+@pytest.mark.slow
 def test_the_action_shows_a_missed_gate_and_fails_by_it(
     chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
 ) -> None:

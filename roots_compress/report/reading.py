@@ -27,6 +27,8 @@ def read_figures(run: Path) -> RunMetrics:
         task = task_named(metrics.task)
     except InputError as error:
         raise figures_error(run, error.message) from None
+    if not metrics.stages:
+        raise figures_error(run, "stages: there is none")
     for index, stage in enumerate(metrics.stages):
         for fault in _faults(task, stage.metrics):
             raise figures_error(run, f"stages[{index}].{fault}")
