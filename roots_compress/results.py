@@ -84,9 +84,13 @@ class Metrics(_Figures):
     """By the names of the task's workloads, an entry for each length; empty until a run's end."""
     peak_rss_bytes: Count
     intervals: dict[str, tuple[Number, Number]] = field(default_factory=dict)
-    """Bounds that hold a metric with 95%, as far as the text that was drawn decides it, by their names."""
+    """Bounds that hold a metric with 95%, as far as the text that was drawn decides it, by its name. A name
+    that ends in `_ratio`, or `_change`, means the first metric against the first row's."""
     bytes_by_group: dict[str, Count] = field(default_factory=dict)
     """What the graph's bytes are, by groups of tensors; together `bytes`."""
+    scores: tuple[tuple[Number, Count], ...] = ()
+    """The first metric by example: its sum over the example's scored places, and how many these are. Rows
+    with equal counts were measured on the same examples, and can be compared in pairs."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class LayerError(_Figures):
     """What a stage did to one weight, as its calibration measured it."""
 
     name: str
-    """The parameter, as the checkpoint names it."""
+    """The weight's module, or its block, as the checkpoint names it."""
     error: Number
     """The squared error of its outputs, against their square."""
     higher_precision: bool = False

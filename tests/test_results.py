@@ -33,7 +33,7 @@ def test_a_row_s_figures_are_keys_of_its_own() -> None:
         *("index", "kind", "name", "seconds", "onnx", "notes", "gates", "samples", "curves", "layer_errors"),
         *("parameters", "bytes", "perplexity", "bits_per_byte", "torch_perplexity"),
         *("prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss_bytes"),
-        *("intervals", "bytes_by_group"),
+        *("intervals", "bytes_by_group", "scores"),
     ]
 
 
@@ -41,7 +41,7 @@ def test_files_without_a_task_and_what_came_later_are_a_causal_lm_s() -> None:
     old = copy.deepcopy(DOCUMENT)
     del old["task"]
     for row in old["stages"]:
-        for later in ("gates", "samples", "curves", "layer_errors", "intervals", "bytes_by_group"):
+        for later in ("gates", "samples", "curves", "layer_errors", "intervals", "bytes_by_group", "scores"):
             del row[later]
     assert RunMetrics.from_json(old) == RUN
 

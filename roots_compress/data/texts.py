@@ -34,8 +34,6 @@ class EvaluationTexts(EvaluationWindows):
 
     mask: NDArray[np.int64]
     """`(N, T)`, 0 at padding."""
-    original: NDArray[np.float32] | None = None
-    """What the model that a run begins with makes of each, where a task compares with it."""
 
     @property
     def scored_tokens(self) -> int:

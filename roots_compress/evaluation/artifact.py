@@ -6,43 +6,66 @@ Speed is no property of one artifact: `measure_speed` times all of a run's toget
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import StageError
+from roots_compress.evaluation.intervals import interval, paired_interval, stored
 from roots_compress.evaluation.memory import peak_rss_bytes
-from roots_compress.evaluation.size import count_parameters, graph_bytes
+from roots_compress.evaluation.size import bytes_by_group, count_parameters, graph_bytes
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import Progress
-from roots_compress.results import Metrics, Protocol
+from roots_compress.results import Metrics, Protocol, Sample
 from roots_compress.runtime.graph_folder import graph_files
 from roots_compress.tasks.base import Task
+from roots_compress.tasks.predictions import Measured
+
+
+class First(NamedTuple):
+    """The first model of a run, as what comes after is compared with it."""
+
+    load: Callable[[], RootsWithHead]
+    """Loads its checkpoint's model."""
+    metrics: Metrics
 
 
 def measure_quality(
     task: Task[Any],
     folder: Path,
-    model: RootsWithHead,
+    load: Callable[[], RootsWithHead],
     examples: EvaluationWindows,
     config: EvaluationConfig,
     *,
     threads: int,
+    first: First | None = None,
+    sample: Callable[[Any], tuple[Sample, ...]] = lambda _: (),
     progress: Progress | None = None,
-) -> Metrics:
+) -> tuple[Metrics, tuple[Sample, ...]]:
     """Measure a graph and the checkpoint it came from; speeds are left for later.
+
+    Agreement is with the run's first model, as its checkpoint gives it: the first graph is compared with its
+    own checkpoint, which tells the least that rounding alone makes of it. No more than two models are in
+    memory at a time.
 
     Args:
         task: what the run's models are for.
         folder: the graph.
-        model: the checkpoint's model.
+        load: loads the checkpoint's model.
         examples: what quality is measured on.
         config: contexts and decoded tokens of the memory measurement; it takes the longest context that fits.
         threads: threads within an operator of the graph.
+        first: the run's first model; None where that is the one measured.
+        sample: has an engine of the graph write samples.
         progress: called with the examples measured, through graph and checkpoint, and twice their number.
+
+    Returns:
+        the figures, and the samples.
 
     Raises:
         InputError: the folder is not a whole graph, or the examples do not fit the model.
@@ -55,24 +78,51 @@ def measure_quality(
         return lambda done, _total: progress(before + done, 2 * count) if progress is not None else None
 
     engine = task.open_graph(graph_files(folder)[0], threads=threads, provider="cpu")
-    through_graph = task.quality(engine, examples, progress=report(0))
+    model = load() if first is None else first.load()
+    original = task.serve_model(model)
+    # Stages keep the tokenizer, but a vocabulary may be padded otherwise: then there is nothing to compare.
+    comparable = original if task.compares or original.vocab_size == engine.vocab_size else None
+    through_graph = task.measure(engine, examples, original=comparable, progress=report(0))
+    through_torch = through_graph.other
     longest = task.lengths(config.contexts, decode_tokens=config.decode_tokens, longest=engine.max_context)[
         -1
     ]
     written = task.written_quality(engine, examples)
+    samples = sample(engine)
     # The weights held here are not needed while the checkpoint and the child hold theirs.
     del engine
-    through_torch = task.quality(task.serve_model(model), examples, progress=report(count))
-    _require_agreement(task, through_graph, through_torch, model, folder)
-    return Metrics(
+    if first is not None:
+        kept = original if task.compares else None
+        del model, original, comparable
+        model = load()
+        measured = task.measure(task.serve_model(model), examples, original=kept, progress=report(count))
+        through_torch = measured.figures
+        del kept
+    _require_agreement(task, through_graph.figures, through_torch, model, folder)
+    metrics = Metrics(
         parameters=count_parameters(model),
         bytes=graph_bytes(folder),
-        quality={**through_graph, **written, task.checkpoint_figure: through_torch[task.metric.name]},
+        quality={**through_graph.figures, **written, task.checkpoint_figure: through_torch[task.metric.name]},
         timings={workload.figure: () for workload in task.workloads},
         peak_rss_bytes=peak_rss_bytes(
             folder, context=longest, decode_tokens=config.decode_tokens, threads=threads
         ),
+        bytes_by_group=bytes_by_group(folder, model),
+        scores=stored(through_graph.scores),
     )
+    return replace(metrics, intervals=_intervals(task, through_graph, metrics, first)), samples
+
+
+def _intervals(
+    task: Task[Any], measured: Measured, metrics: Metrics, first: First | None
+) -> dict[str, tuple[float, float]]:
+    """Return 95% intervals by name: of the first metric, of it against the first model's, and of mean KL."""
+    found = {task.metric.name: interval(measured.scores, task.of_mean)}
+    if first is not None:
+        found[task.metric.compared_name] = paired_interval(task, first.metrics, metrics)
+    if measured.divergence is not None:
+        found["kl_mean"] = interval(measured.divergence)
+    return {name: bounds for name, bounds in found.items() if bounds is not None}
 
 
 def _require_agreement(

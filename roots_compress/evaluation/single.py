@@ -9,10 +9,12 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.generation_settings import folder_stop_ids
 from roots_compress.checkpoints.tokenizer import check_vocabulary
 from roots_compress.configs.data import RecordKind
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import TextSplit
+from roots_compress.data.special_tokens import stop_ids
 from roots_compress.errors import InputError
 from roots_compress.evaluation.artifact import protocol_of
 from roots_compress.progress import Progress
@@ -53,7 +55,7 @@ def evaluate_artifact(
         InputError: the path is neither, or the text is too short.
     """
     threads = evaluation.threads or default_threads()
-    task, engine, tokenizer = _open(path, threads)
+    task, engine, tokenizer, _ = open_artifact(path, threads)
     task = task if records is None else task.for_records(records)
     longest = engine.max_context
     evaluation = evaluation.fitted(longest)
@@ -71,14 +73,33 @@ def evaluate_artifact(
     return Evaluation(task, {**quality, **task.written_quality(engine, examples)}, protocol)
 
 
-def _open(path: Path, threads: int) -> tuple[Task[Any], Any, PreTrainedTokenizerFast]:
+class Artifact(NamedTuple):
+    """A checkpoint or a graph, opened."""
+
+    task: Task[Any]
+    engine: Any
+    tokenizer: PreTrainedTokenizerFast
+    stop_tokens: tuple[int, ...]
+    """Ids that end a text that it writes."""
+
+
+def open_artifact(path: Path, threads: int) -> Artifact:
+    """Open a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
+
+    Raises:
+        InputError: the path is neither.
+    """
     if holds_graph(path):
         graph, tokenizer = graph_files(path)[0], load_tokenizer(path)
         task = task_of_graph(graph)
         engine = task.open_graph(graph, threads=threads)
         check_vocabulary(tokenizer, engine.vocab_size, path)
-        return task, engine, tokenizer
+        return Artifact(task, engine, tokenizer, folder_stop_ids(graph.parent, tokenizer, engine.vocab_size))
     torch.set_num_threads(threads)
     checkpoint = load_checkpoint(path)
-    task = task_of_model(checkpoint.model)
-    return task, task.serve_model(checkpoint.model), checkpoint.tokenizer
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    task = task_of_model(model)
+    settings = model.generation_config if model.can_generate() else None
+    named = None if settings is None else settings.eos_token_id
+    stops = stop_ids(named, model.config.eos_token_id, tokenizer.eos_token_id)
+    return Artifact(task, task.serve_model(model), tokenizer, stops)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import onnx
+from onnx import TensorProto
 from torch import nn
 
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedWeight
-from roots_compress.runtime.graph_folder import graph_files
+from roots_compress.runtime.graph_folder import GRAPH_SUFFIX, graph_files, tensors_of
+
+GROUPS = ("embeddings", "attention", "MLP", "experts", "norms", "head", "other")
+"""In the order in which reports show them."""
 
 
 def graph_bytes(folder: Path) -> int:
@@ -19,6 +26,56 @@ def graph_bytes(folder: Path) -> int:
         InputError: the folder is not a whole graph; see `graph_files`.
     """
     return sum(path.stat().st_size for path in graph_files(folder))
+
+
+def bytes_by_group(folder: Path, model: RootsWithHead) -> dict[str, int]:
+    """Return what the bytes of `graph_bytes` are, by groups of tensors.
+
+    `embeddings` are the tables of tokens, positions and token types, also where the head shares the first of
+    them; `attention`, `MLP` and `experts` the matrices, scales and biases of such blocks; `norms` all norms;
+    `head` what the model's head has of its own; `other` constants and the graphs' operators themselves.
+
+    Args:
+        folder: the graph's.
+        model: the checkpoint's.
+
+    Raises:
+        InputError: the folder is not a whole graph.
+    """
+    group_of = _groups(model)
+    files = graph_files(folder)
+    groups = dict.fromkeys(GROUPS, 0)
+    seen = set()
+    for graph in (path for path in files if path.suffix == GRAPH_SUFFIX):
+        for tensor in tensors_of(onnx.load(graph, load_external_data=False)):
+            size = len(tensor.raw_data) or tensor.ByteSize()
+            if tensor.data_location == TensorProto.EXTERNAL:
+                place = {entry.key: entry.value for entry in tensor.external_data}
+                # Two graphs may read one tensor.
+                extent = place["location"], place.get("offset", "0")
+                size = 0 if extent in seen else int(place.get("length", 0))
+                seen.add(extent)
+            groups[group_of(tensor.name)] += size
+    groups["other"] += graph_bytes(folder) - sum(groups.values())
+    return {name: size for name, size in groups.items() if size}
+
+
+def _groups(model: RootsWithHead) -> Callable[[str], str]:
+    """Return what tells the group of an initializer by its name, which begins with a parameter's."""
+    blocks = {f"{model.config.spec.path(place)}.": op.group for place, op in model.config.spec.blocks()}
+    heads = tuple({name.split(".")[0] for name in model.state_dict()} - {"model"})
+
+    def group_of(name: str) -> str:
+        *modules, _ = name.split(".")
+        if any("norm" in module for module in modules):
+            return "norms"
+        if any(module.startswith("embed_") for module in modules):
+            return "embeddings"
+        if heads and name.startswith(heads):
+            return "head"
+        return next((group for path, group in blocks.items() if name.startswith(path)), "other")
+
+    return group_of
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -7,13 +7,17 @@ resumed run and an undisturbed one do the same work. It is exported, checked and
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from rich.console import Console
+from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint, with_label_head
 from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.tokenizer import load_tokenizer
 from roots_compress.errors import InputError, StageError
-from roots_compress.evaluation.artifact import measure_quality
+from roots_compress.evaluation.artifact import First, measure_quality
+from roots_compress.evaluation.samples import held_out_prompts, written
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.io.disk import free_disk
 from roots_compress.models.limits import Limits
@@ -23,12 +27,13 @@ from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.resources import needs_of, require_room
 from roots_compress.pipeline.steps import Step, inputs_of, steps_of
 from roots_compress.progress import bar
-from roots_compress.results import StageResult
+from roots_compress.results import Sample, StageResult
 from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stage_commit import Workspace
 from roots_compress.run.stages import CommittedStage, verify
 from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.runtime.text import load_wishes
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.machine import describe_machine
@@ -59,20 +64,18 @@ def make_stage(
     save_checkpoint(outcome.checkpoint, workspace.checkpoint)
     parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
     # From here on what lies on the disk counts: it is what will be committed and what the next stage reads.
-    checkpoint = load_checkpoint(workspace.checkpoint)
+    tokenizer = load_tokenizer(inspect_source(workspace.checkpoint))
     task = setting.task
-    first = run.stages()[0].checkpoint if index else workspace.checkpoint
-    examples = task.with_original(
-        setting.held_out.examples(checkpoint.tokenizer), lambda: load_checkpoint(first).model
-    )
     with bar(console, task.metric.heading) as progress:
-        metrics = measure_quality(
+        metrics, samples = measure_quality(
             task,
             workspace.onnx,
-            checkpoint.model,
-            examples,
+            lambda: load_checkpoint(workspace.checkpoint).model,
+            setting.held_out.examples(tokenizer),
             setting.recipe.evaluation,
             threads=setting.threads,
+            first=_first(run) if index else None,
+            sample=lambda engine: _samples(engine, tokenizer, workspace, setting),
             progress=progress,
         )
     console.print(
@@ -88,6 +91,9 @@ def make_stage(
         onnx=f"{workspace.final_onnx}/{find_graph(workspace.onnx).name}",
         notes={**outcome.notes, "parity": {case.name: case.difference for case in parity.parity}},
         gates=outcome.gates,
+        samples=samples,
+        curves=outcome.curves,
+        layer_errors=outcome.layer_errors,
     )
     return workspace.commit(
         result,
@@ -95,6 +101,23 @@ def make_stage(
         inputs=_unchanged_inputs(step, key, before, setting),
         chosen=outcome.chosen,
     )
+
+
+def _first(run: RunFolder) -> First:
+    """Return the run's first model."""
+    row = run.stages()[0]
+    return First(lambda: load_checkpoint(row.checkpoint).model, row.result.metrics)
+
+
+def _samples(
+    engine: Any, tokenizer: PreTrainedTokenizerFast, workspace: Workspace, setting: Setting
+) -> tuple[Sample, ...]:
+    """Return what a graph writes after held-out prompts; nothing where models write none."""
+    if not setting.task.writes:
+        return ()
+    wishes = load_wishes(workspace.onnx, tokenizer, engine.vocab_size)
+    prompts = held_out_prompts(setting.text.held_out, tokenizer)
+    return written(engine, tokenizer, prompts, stop_tokens=wishes.stop_tokens, settings=wishes.settings)
 
 
 def _require_room(

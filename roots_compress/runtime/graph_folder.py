@@ -128,7 +128,7 @@ def _needed(graph: Path) -> dict[PurePosixPath, int]:
     if not model.graph.node:
         _refuse("the graph has no nodes: it is empty or not ONNX", graph)
     needed: dict[PurePosixPath, int] = {}
-    for tensor in _tensors(model):
+    for tensor in tensors_of(model):
         if tensor.data_location == TensorProto.EXTERNAL:
             location, end = _external_extent(tensor, graph)
             needed[location] = max(end, needed.get(location, 0))
@@ -151,7 +151,8 @@ def _check_specification(path: Path) -> None:
         _refuse(f"the model's specification is damaged: {error}", path)
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Yield every tensor of a graph, those in its operators and functions too."""
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         yield from _node_tensors(function.node)

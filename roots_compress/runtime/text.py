@@ -99,7 +99,7 @@ def open_writer(folder: Path, *, threads: int | None = None) -> OnnxEngine | Onn
     return (OnnxSeq2Seq if graph.name == DECODER_GRAPH else OnnxEngine).open(graph, threads=threads)
 
 
-def _prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, continues: bool) -> list[int]:
+def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, continues: bool) -> list[int]:
     """Return a prompt's tokens as a model reads them that goes on from them, or that answers them."""
     ids = tokenizer.encode(prompt, add_special_tokens=False)
     if continues:
@@ -133,7 +133,7 @@ def stream_text(
     context does. With `beams` the text is searched for, and comes as a whole. The other arguments and errors
     are those of `generate` and of `beam_search`.
     """
-    model, tokens = writer.begin(_prompt_ids(prompt, tokenizer, continues=writer.continues))
+    model, tokens = writer.begin(prompt_ids(prompt, tokenizer, continues=writer.continues))
     if stop_tokens is None:
         stop_tokens = stop_ids(None, None, tokenizer.eos_token_id)
     if max_new_tokens is None:

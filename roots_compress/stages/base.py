@@ -21,7 +21,7 @@ from roots_compress.configs.stage import StageSettings
 from roots_compress.data.documents import TextSplit
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
-from roots_compress.results import GateResult, Json
+from roots_compress.results import GateResult, Json, LayerError, Point
 from roots_compress.stages.estimates import Estimate, least
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import CAUSAL_LM, task_of_spec
@@ -113,6 +113,10 @@ class StageOutcome:
     """What was chosen by timing: it enters the stage's key, as another timing might choose otherwise."""
     gates: tuple[GateResult, ...] = ()
     """The stage's own bounds, and whether they were kept; named by their keys in the stage's settings."""
+    curves: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    """What was followed while the stage trained, by its name, by rising step."""
+    layer_errors: tuple[LayerError, ...] = ()
+    """What calibration measured of each weight that was changed, in the model's order."""
 
 
 @dataclass(frozen=True)

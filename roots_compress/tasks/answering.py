@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from roots_compress.tasks.causal_lm import CausalLM
 from roots_compress.tasks.figures import Metric
-from roots_compress.tasks.perplexity import response_perplexity
+from roots_compress.tasks.perplexity import paid, response_predictions
+from roots_compress.tasks.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
     from roots_compress.configs.data import RecordKind
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows
-    from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.runtime.protocol import LanguageModel
     from roots_compress.tasks.base import Task
@@ -47,15 +47,17 @@ class Answering(CausalLM):
         tokens = config.windows * config.block_size
         return responses(documents, tokenizer, longest=config.block_size, tokens=tokens)
 
-    def quality(
-        self, engine: LanguageModel, examples: EvaluationWindows, *, progress: Progress | None = None
-    ) -> dict[str, float]:
-        """Return the perplexity of the answers and their bits per byte; see `response_perplexity`."""
+    def predictions(self, engine: LanguageModel, examples: EvaluationWindows) -> Iterator[Predictions]:
+        """Yield what a model says of the answers; see `response_predictions`."""
         from roots_compress.data.conversations import Responses
 
         assert isinstance(examples, Responses)
-        paid = response_perplexity(engine, examples, progress=progress)
-        return {"response_perplexity": paid.perplexity, "response_bits_per_byte": paid.bits_per_byte}
+        return response_predictions(engine, examples)
+
+    def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
+        """Return the perplexity of the answers and their bits per byte."""
+        answers = paid(scored.total, examples)
+        return {"response_perplexity": answers.perplexity, "response_bits_per_byte": answers.bits_per_byte}
 
     def quality_caption(self, protocol: Protocol) -> str:
         """Say what the perplexity of answers was measured on."""

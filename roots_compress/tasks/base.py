@@ -8,6 +8,7 @@ Shape legend: B batch, T tokens, N windows.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.runtime.protocol import Served
-from roots_compress.tasks.figures import Metric, Workload, gates_on
+from roots_compress.tasks.figures import AGREEMENT, Metric, Workload, gates_on
 from roots_compress.tasks.parity import ParityScript, ParityShape
+from roots_compress.tasks.predictions import Measured, Predictions, Scored, Scores, score, score_both
 
 if TYPE_CHECKING:
     from roots_compress import results
@@ -66,6 +68,8 @@ class Task(ABC, Generic[Engine]):
     predicts: ClassVar[bool] = True
     """Whether models give probabilities of what text or labels say; else there is nothing to train by, but a
     teacher."""
+    compares: ClassVar[bool] = False
+    """Whether quality itself is likeness to the run's first model."""
     writes: ClassVar[bool] = False
     """Whether models write text, token by token."""
     agreement: ClassVar[tuple[float, float]]
@@ -81,6 +85,11 @@ class Task(ABC, Generic[Engine]):
     def metric(self) -> Metric:
         """The metric that decides."""
         return self.metrics[0]
+
+    @property
+    def agreement_metrics(self) -> tuple[Metric, ...]:
+        """Figures of likeness to the run's first model beside quality, which tables leave out."""
+        return AGREEMENT if self.predicts else ()
 
     @property
     def workload(self) -> Workload:
@@ -99,7 +108,7 @@ class Task(ABC, Generic[Engine]):
     @property
     def gates(self) -> frozenset[str]:
         """The names of the gates that bound this task's figures."""
-        return gates_on(self.metrics, self.workloads)
+        return gates_on((*self.metrics, *self.agreement_metrics), self.workloads)
 
     @property
     def budgets(self) -> frozenset[str]:
@@ -174,31 +183,84 @@ class Task(ABC, Generic[Engine]):
             InputError: the text is too short.
         """
 
-    def with_original(
-        self, examples: EvaluationWindows, original: Callable[[], RootsWithHead]
-    ) -> EvaluationWindows:
-        """Return the examples with what quality compares with, where that is a run's first model.
+    def predictions(self, engine: Engine, examples: EvaluationWindows) -> Iterator[Predictions]:
+        """Yield what a model that `predicts` says at the scored places, some examples at a time, in order.
+
+        Raises:
+            InputError: the examples do not fit the model.
+        """
+        raise NotImplementedError
+
+    def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
+        """Return the value of each metric of a model that `predicts`, in their order.
+
+        Raises:
+            StageError: a figure is not finite.
+        """
+        raise NotImplementedError
+
+    def scores(self, scored: Scored) -> Scores:
+        """Return what the first metric is made of, by example: the nats of its places."""
+        return Scores.by_example(scored.nats, scored.examples)
+
+    def of_mean(self, mean: float) -> float:
+        """Return the first metric of a mean over the places of all examples: the inverse of its logarithm."""
+        return math.exp(mean) if self.metric.relative else mean
+
+    def measure(
+        self,
+        engine: Engine,
+        examples: EvaluationWindows,
+        *,
+        original: Engine | None = None,
+        progress: Progress | None = None,
+    ) -> Measured:
+        """Measure quality and, beside another model, agreement: both read the examples in lockstep.
 
         Args:
+            engine: the model.
             examples: as `examples` returns them.
-            original: loads that model.
-        """
-        return examples
-
-    @abstractmethod
-    def quality(
-        self, engine: Engine, examples: EvaluationWindows, *, progress: Progress | None = None
-    ) -> dict[str, float]:
-        """Return the value of each metric, in their order.
+            original: the run's first model, with the same tokenizer, whose figures are measured too.
+            progress: called with the examples done and their number.
 
         Raises:
             InputError: the examples do not fit the model.
             StageError: a figure is not finite.
         """
+        parts, count = self.predictions(engine, examples), len(examples.input_ids)
+        if original is None:
+            scored = score(parts, count=count, progress=progress)
+            return Measured(self.figures(scored, examples), self.scores(scored))
+        others = self.predictions(original, examples)
+        scored, other, agreement = score_both(parts, others, count=count, progress=progress)
+        return Measured(
+            {**self.figures(scored, examples), **agreement.figures()},
+            self.scores(scored),
+            Scores.by_example(agreement.divergence, scored.examples),
+            self.figures(other, examples),
+        )
+
+    def quality(
+        self, engine: Engine, examples: EvaluationWindows, *, progress: Progress | None = None
+    ) -> dict[str, float]:
+        """Return the value of each metric of a model by itself, in their order; see `measure`."""
+        return self.measure(engine, examples, progress=progress).figures
 
     def written_quality(self, engine: Engine, examples: EvaluationWindows) -> dict[str, float]:
         """Return the values of optional metrics that take writing text, which a graph alone is asked for."""
         return {}
+
+    def continued(
+        self, engine: Engine, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the logits, `(T, V)`, of each continuation's T tokens after its context; the model `writes`.
+
+        A context loses its beginning where it does not fit.
+
+        Raises:
+            InputError: a continuation does not fit the model.
+        """
+        raise NotImplementedError
 
     # Speed and memory.
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from roots_compress.errors import InputError
 from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.prompts import check_finite
+from roots_compress.runtime.prompts import check_context, check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 from roots_compress.tasks.base import Axes, Task
 from roots_compress.tasks.figures import Metric, Workload
 from roots_compress.tasks.parity import ParityScript, ParityShape
-from roots_compress.tasks.perplexity import perplexity
+from roots_compress.tasks.perplexity import window_predictions, windows_perplexity
+from roots_compress.tasks.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
     from roots_compress.configs.data import RecordKind
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.heads import RootsWithHead
     from roots_compress.models.spec import ModelSpec
-    from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.training.objective import Objective
 
@@ -113,17 +113,41 @@ class CausalLM(Task[LanguageModel]):
 
         return evaluation_windows(documents, tokenizer, block_size=config.block_size, limit=config.windows)
 
-    def quality(
-        self, engine: LanguageModel, examples: EvaluationWindows, *, progress: Progress | None = None
-    ) -> dict[str, float]:
+    def predictions(self, engine: LanguageModel, examples: EvaluationWindows) -> Iterator[Predictions]:
+        """Yield what a model says of each token but a window's first; see `window_predictions`."""
+        return window_predictions(engine, examples)
+
+    def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
         """Return perplexity, bits per byte, and perplexity by position; see `perplexity`."""
-        paid = perplexity(engine, examples, progress=progress)
+        paid = windows_perplexity(scored, examples)
         parts = {self.metric.from_position(start): value for start, value in paid.by_position.items()}
         return {
             "perplexity": paid.perplexity,
             "bits_per_byte": paid.bits_per_byte,
             **(parts if len(parts) > 1 else {}),
         }
+
+    def continued(
+        self,
+        engine: LanguageModel,
+        contexts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+    ) -> Iterator[Logits]:
+        """Yield the logits of each continuation's tokens after its context, which has at least one token."""
+        for continuation in continuations:
+            check_context(engine, len(continuation))
+        # The last token predicts nothing that is asked for.
+        rows = [
+            [*context, *continuation[:-1]][-engine.max_context :]
+            for context, continuation in zip(contexts, continuations, strict=True)
+        ]
+        tokens_BT = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+        for number, row in enumerate(rows):
+            tokens_BT[number, : len(row)] = row
+        # What pads a row on the right is seen by nothing before it.
+        logits_BTV = engine.logits(tokens_BT)
+        for number, (row, continuation) in enumerate(zip(rows, continuations, strict=True)):
+            yield logits_BTV[number, len(row) - len(continuation) : len(row)]
 
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
         """Return the lengths that leave room for the tokens decoded after them.

@@ -5,14 +5,14 @@ Shape legend: N texts, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from roots_compress.runtime.prompts import check_finite
 from roots_compress.tasks.encoder import EncoderTask, encoded
 from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.predictions import Predictions, Scored, Scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from roots_compress.data.labelled import LabelledTexts
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.spec import ModelSpec
-    from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.runtime.encoder import Encoder
     from roots_compress.training.objective import Objective
@@ -69,18 +68,21 @@ class Classification(EncoderTask):
         tokens = config.windows * config.block_size
         return labelled_texts(documents, tokenizer, longest=config.block_size, tokens=tokens)
 
-    def quality(
-        self, engine: Encoder, examples: EvaluationWindows, *, progress: Progress | None = None
-    ) -> dict[str, float]:
-        """Return the share of texts that get their label, the mean of the labels' F1, and their correlation.
+    def predictions(self, engine: Encoder, examples: EvaluationWindows) -> Iterator[Predictions]:
+        """Yield what a model says of each text."""
+        texts, start = _labelled(examples), 0
+        for logits_BL in encoded(engine, texts):
+            numbers_B = np.arange(start, start + len(logits_BL))
+            yield Predictions(logits_BL, texts.labels[numbers_B], numbers_B)
+            start += len(logits_BL)
 
-        Raises:
-            InputError: a text does not fit the model.
-            StageError: a logit is not finite.
-        """
-        logits_NL = np.concatenate(list(encoded(engine, _labelled(examples), progress)))
-        check_finite(logits_NL)
-        given_N, right_N = logits_NL.argmax(axis=1), _labelled(examples).labels
+    def scores(self, scored: Scored) -> Scores:
+        """Return whether each text gets its label."""
+        return Scores.by_example(scored.given == scored.targets, scored.examples)
+
+    def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
+        """Return the share of texts that get their label, the labels' mean F1, and their correlation."""
+        given_N, right_N = scored.given, scored.targets
         return {
             "accuracy": float((given_N == right_N).mean()),
             "macro_f1": macro_f1(given_N, right_N),

@@ -5,8 +5,7 @@ Shape legend: N texts, W width of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from roots_compress.runtime.prompts import check_finite
 from roots_compress.tasks.base import Axes, Outputs
 from roots_compress.tasks.encoder import BY_TOKEN, EncoderTask, encoded, texts_of
 from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.predictions import Measured, Scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
-    from roots_compress.models.heads import RootsWithHead
     from roots_compress.models.spec import ModelSpec
     from roots_compress.progress import Progress
     from roots_compress.results import Protocol
@@ -41,6 +40,7 @@ class SentenceEmbedding(EncoderTask):
     output = "sentence_embedding"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("cosine", "cosine", "higher", digits=4, relative=False),)
     predicts = False
+    compares = True
     agreement = (1e-4, 0.05)
 
     def outputs(self, spec: ModelSpec) -> Axes:
@@ -62,25 +62,22 @@ class SentenceEmbedding(EncoderTask):
 
         return evaluation_texts(documents, tokenizer, longest=config.block_size, limit=config.windows)
 
-    def with_original(
-        self, examples: EvaluationWindows, original: Callable[[], RootsWithHead]
-    ) -> EvaluationWindows:
-        """Return the examples with the original model's vectors of them."""
-        texts = texts_of(examples)
-        vectors = list(encoded(self.serve_model(original()), texts))
-        return replace(texts, original=np.concatenate(vectors))
-
-    def quality(
-        self, engine: Encoder, examples: EvaluationWindows, *, progress: Progress | None = None
-    ) -> dict[str, float]:
+    def measure(
+        self,
+        engine: Encoder,
+        examples: EvaluationWindows,
+        *,
+        original: Encoder | None = None,
+        progress: Progress | None = None,
+    ) -> Measured:
         """Return the mean cosine of each text's vector to the original model's.
 
         Raises:
-            InputError: the original model's vectors are not known, or a text does not fit the model.
+            InputError: the original model is not known, or a text does not fit the model.
             StageError: a vector is not finite.
         """
         texts = texts_of(examples)
-        if texts.original is None:
+        if original is None:
             raise InputError(
                 "the quality of sentence embeddings is their likeness to the original model's, which is not "
                 "known of a model by itself",
@@ -88,7 +85,13 @@ class SentenceEmbedding(EncoderTask):
             )
         vectors_NW = np.concatenate(list(encoded(engine, texts, progress)))
         check_finite(vectors_NW)
-        return {"cosine": float(_cosines(vectors_NW, texts.original).mean())}
+        original_NW = np.concatenate(list(encoded(original, texts)))
+        cosines_N = _cosines(vectors_NW, original_NW)
+        return Measured(
+            {"cosine": float(cosines_N.mean())},
+            Scores(cosines_N, np.ones(len(cosines_N), dtype=np.int64)),
+            other={"cosine": float(_cosines(original_NW, original_NW).mean())},
+        )
 
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None

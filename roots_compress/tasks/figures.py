@@ -91,6 +91,16 @@ class Metric:
         return ratio if self.relative else math.log(ratio)
 
 
+AGREEMENT = (
+    Metric("kl_mean", "mean KL", "lower", digits=5, relative=False, optional=True),
+    Metric("kl_median", "median KL", "lower", digits=5, relative=False, optional=True),
+    Metric("kl_p99", "99% of KL", "lower", digits=4, relative=False, optional=True),
+    Metric("same_top", "same first choice", "higher", digits=4, relative=False, optional=True),
+)
+"""Likeness to the run's first model at each scored place, which may be a token or a text: the divergence
+KL(first || model) in nats, and the share of places where both have the same likeliest choice."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """One kind of work that is timed, at each length: a figure in units of it a second."""

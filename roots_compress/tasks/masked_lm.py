@@ -5,7 +5,7 @@ Shape legend: B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,8 @@ from roots_compress.errors import InputError, Key
 from roots_compress.runtime.encoder import Encoder
 from roots_compress.tasks.encoder import ALONE, EncoderTask
 from roots_compress.tasks.figures import Metric, Workload
-from roots_compress.tasks.perplexity import LOGITS_BYTES, exponential, negative_log_likelihood
+from roots_compress.tasks.perplexity import LOGITS_BYTES, exponential
+from roots_compress.tasks.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.spec import ModelSpec
-    from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.training.objective import Objective
 
@@ -59,24 +59,16 @@ class MaskedLM(EncoderTask):
         texts = evaluation_texts(documents, tokenizer, longest=config.block_size, limit=config.windows)
         return masked_texts(texts, tokenizer, most=HIDDEN)
 
-    def quality(
-        self, engine: Encoder, examples: EvaluationWindows, *, progress: Progress | None = None
-    ) -> dict[str, float]:
-        """Return the pseudo-perplexity (Salazar et al. 2020, Masked Language Model Scoring).
+    def predictions(self, engine: Encoder, examples: EvaluationWindows) -> Iterator[Predictions]:
+        """Yield what a model says of each hidden token, given all others of its text.
 
-        It is the exponential of the mean negative log-probability of a token given all others of its text. Of
-        a text of more than `HIDDEN` tokens so many, at even distances, stand for all: a pass for each would
-        take time with the square of the length.
-
-        Raises:
-            InputError: a text does not fit the model.
-            StageError: a logit is not finite, or the figure beyond what a double holds.
+        Of a text of more than `HIDDEN` tokens so many, at even distances, stand for all: a pass for each
+        would take time with the square of the length.
         """
         from roots_compress.data.texts import MaskedTexts
 
         assert isinstance(examples, MaskedTexts)
         rows = max(1, LOGITS_BYTES // (4 * engine.vocab_size * examples.input_ids.shape[1]))
-        total = 0.0
         for start in range(0, len(examples.hidden), rows):
             text_B, place_B = examples.hidden[start : start + rows].T
             tokens = int(examples.mask[text_B].sum(axis=1).max())
@@ -85,10 +77,14 @@ class MaskedLM(EncoderTask):
             targets_B = read_BT[every_B, place_B]
             read_BT[every_B, place_B] = examples.mask_id
             logits_BTV = engine.encode(read_BT, examples.mask[text_B, :tokens])
-            total += negative_log_likelihood(logits_BTV[every_B, place_B], targets_B)
-            if progress is not None:
-                progress(start + len(text_B), len(examples.hidden))
-        return {"pseudo_perplexity": exponential(total / examples.scored_tokens)}
+            yield Predictions(logits_BTV[every_B, place_B], targets_B, text_B)
+
+    def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
+        """Return the pseudo-perplexity (Salazar et al. 2020, Masked Language Model Scoring).
+
+        It is the exponential of the mean negative log-probability of a hidden token.
+        """
+        return {"pseudo_perplexity": exponential(scored.total / examples.scored_tokens)}
 
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None

@@ -16,22 +16,21 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from roots_compress.errors import InputError, StageError, Text, recipe_key
-from roots_compress.runtime.prompts import advance, check_finite
-from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
+from roots_compress.runtime.prompts import advance
+from roots_compress.runtime.protocol import LanguageModel, Tokens
+from roots_compress.tasks.predictions import Predictions, Scored, negative_log_likelihood, score
 
 if TYPE_CHECKING:
     from roots_compress.data.conversations import Responses
     from roots_compress.data.windows import EvaluationWindows
     from roots_compress.progress import Progress
 
-# Logits held at a time, unless a single window has more; and the part of them that is widened to float64.
 LOGITS_BYTES = 1 << 27
+"""Logits of one model held at a time, unless a single window has more."""
 STARTS = (1, *(1 << power for power in range(6, 31)))
 """Where the parts of a window begin whose perplexities are told apart; each is as long as all before it."""
-WIDENED_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -67,48 +66,65 @@ def perplexity(
         InputError: the windows do not fit the model's context or vocabulary, or score no token.
         StageError: a logit is not finite, or the perplexity is beyond what a double holds.
     """
+    parts = window_predictions(model, windows, batch_size=batch_size)
+    return windows_perplexity(score(parts, count=len(windows.input_ids), progress=progress), windows)
+
+
+def window_predictions(
+    model: LanguageModel, windows: EvaluationWindows, *, batch_size: int | None = None
+) -> Iterator[Predictions]:
+    """Yield what a model says of every token of windows but their first; see `perplexity`."""
     _check_windows(model, windows)
     tokens = windows.input_ids.shape[1]
     rows = batch_size or max(1, LOGITS_BYTES // (4 * model.vocab_size * (tokens - 1)))
-    total, nats_T = 0.0, np.zeros(tokens)
     for done, batch_BT in _batches(windows.input_ids, rows):
         # The last token is scored and predicts nothing that is.
         logits_BTV = model.logits(batch_BT[:, :-1])
-        parts = list(_nats(logits_BTV.reshape(-1, model.vocab_size), batch_BT[:, 1:].reshape(-1)))
-        total += math.fsum(float(part_n.sum()) for part_n in parts)
-        nats_T[1:] += np.concatenate(parts).reshape(len(batch_BT), -1).sum(axis=0)
-        if progress is not None:
-            progress(done, len(windows.input_ids))
-    means_T = nats_T / len(windows.input_ids)
+        examples_B = np.arange(done - len(batch_BT), done)
+        yield Predictions(
+            logits_BTV.reshape(-1, model.vocab_size),
+            batch_BT[:, 1:].reshape(-1),
+            examples_B.repeat(tokens - 1),
+        )
+
+
+def windows_perplexity(scored: Scored, windows: EvaluationWindows) -> Perplexity:
+    """Return what a model pays for windows, by what it says of `window_predictions`.
+
+    Raises:
+        StageError: the perplexity is beyond what a double holds.
+    """
+    count, tokens = windows.input_ids.shape
+    nats_T = np.zeros(tokens)
+    for part_n in scored.parts:
+        nats_T[1:] += part_n.reshape(-1, tokens - 1).sum(axis=0)
+    means_T = nats_T / count
     starts = [start for start in STARTS if start < tokens]
     by_position = {
         start: exponential(float(means_T[start:end].mean())) for start, end in pairwise([*starts, tokens])
     }
-    return replace(_summarise(total, windows), by_position=by_position)
+    return replace(paid(scored.total, windows), by_position=by_position)
 
 
-def response_perplexity(
-    model: LanguageModel, conversations: Responses, *, progress: Progress | None = None
-) -> Perplexity:
-    """Score the answers of conversations, each given all that stands before it.
+def response_predictions(model: LanguageModel, conversations: Responses) -> Iterator[Predictions]:
+    """Yield what a model says of the answers of conversations, each given all that stands before it.
 
     Raises:
         InputError: the conversations do not fit the model's context or vocabulary.
-        StageError: a logit is not finite, or the perplexity is beyond what a double holds.
     """
     _check_windows(model, conversations)
     rows = max(1, LOGITS_BYTES // (4 * model.vocab_size * conversations.input_ids.shape[1]))
-    total = 0.0
     for done, batch_BT in _batches(conversations.input_ids, rows):
         scored_BT = conversations.scored[done - len(batch_BT) : done]
         longest = int(np.flatnonzero(scored_BT.any(axis=0))[-1]) + 1
         # What follows the last answer of a row is padding, which nothing before it sees.
         logits_BTV = model.logits(batch_BT[:, : longest - 1])
         chosen_BT = scored_BT[:, 1:longest]
-        total += negative_log_likelihood(logits_BTV[chosen_BT], batch_BT[:, 1:longest][chosen_BT])
-        if progress is not None:
-            progress(done, len(conversations.input_ids))
-    return _summarise(total, conversations)
+        yield Predictions(
+            logits_BTV[chosen_BT],
+            batch_BT[:, 1:longest][chosen_BT],
+            done - len(batch_BT) + np.nonzero(chosen_BT)[0],
+        )
 
 
 def cached_perplexity(
@@ -130,32 +146,11 @@ def cached_perplexity(
                 step = advance(model, step, read_BT[:, -1], position + 1, partial(_unmasked, read_BT))
         if progress is not None:
             progress(done, len(windows.input_ids))
-    return _summarise(total, windows)
+    return paid(total, windows)
 
 
 def _unmasked(input_ids: Tokens) -> tuple[Tokens, None]:
     return input_ids, None
-
-
-def negative_log_likelihood(logits_NV: Logits, targets_N: Tokens) -> float:
-    """Return the summed negative log-probability, in nats, of each row's target under the row's softmax.
-
-    Raises:
-        StageError: a logit is not finite.
-    """
-    return math.fsum(float(part_n.sum()) for part_n in _nats(logits_NV, targets_N))
-
-
-def _nats(logits_NV: Logits, targets_N: Tokens) -> Iterator[NDArray[np.float64]]:
-    """Yield the negative log-probabilities of a part of the rows after the other; see above."""
-    check_finite(logits_NV)
-    rows = max(1, WIDENED_BYTES // (8 * logits_NV.shape[1]))
-    for start in range(0, len(logits_NV), rows):
-        wide_nV: NDArray[np.float64] = logits_NV[start : start + rows].astype(np.float64)
-        wide_nV -= wide_nV.max(axis=1, keepdims=True)
-        target_n = np.take_along_axis(wide_nV, targets_N[start : start + rows, None], axis=1)[:, 0]
-        np.exp(wide_nV, out=wide_nV)
-        yield np.log(wide_nV.sum(axis=1)) - target_n
 
 
 def exponential(nats: float) -> float:
@@ -200,7 +195,8 @@ def _check_windows(model: LanguageModel, windows: EvaluationWindows) -> None:
         )
 
 
-def _summarise(nll_nats: float, windows: EvaluationWindows) -> Perplexity:
+def paid(nll_nats: float, windows: EvaluationWindows) -> Perplexity:
+    """Return what a model pays for windows by its total negative log-likelihood."""
     value = exponential(nll_nats / windows.scored_tokens)
     return Perplexity(value, bits_per_byte(nll_nats, windows.text_bytes), nll_nats)
 

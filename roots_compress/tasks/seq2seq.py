@@ -77,6 +77,22 @@ class Seq2SeqTask(Task[Seq2SeqModel]):
         targets = engine.read(np.zeros((1, 2), dtype=np.int64))
         check_finite(targets.prefill(np.full((1, 1), engine.start)).logits)
 
+    def continued(
+        self, engine: Seq2SeqModel, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> Iterator[Logits]:
+        """Yield the logits of each target's tokens, given its source."""
+        sources = [context[-engine.max_context :] for context in contexts]
+        source_BS = np.zeros((len(sources), max(map(len, sources))), dtype=np.int64)
+        mask_BS = np.zeros_like(source_BS)
+        target_BT = np.zeros((len(sources), max(map(len, continuations))), dtype=np.int64)
+        target_BT[:, 0] = engine.start
+        for number, (source, target) in enumerate(zip(sources, continuations, strict=True)):
+            source_BS[number, : len(source)], mask_BS[number, : len(source)] = source, 1
+            target_BT[number, 1 : len(target)] = target[:-1]
+        logits_BTV = engine.read(source_BS, mask_BS).logits(target_BT)
+        for number, target in enumerate(continuations):
+            yield logits_BTV[number, : len(target)]
+
     def lengths(self, contexts: Sequence[int], *, decode_tokens: int, longest: int) -> list[int]:
         """Return the lengths of sources, none longer than the model reads.
 

@@ -5,14 +5,15 @@ Shape legend: B batch, S tokens of a source, T tokens of a target, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from roots_compress.runtime.protocol import Seq2SeqModel, Tokens
 from roots_compress.tasks.figures import Metric
-from roots_compress.tasks.perplexity import LOGITS_BYTES, bits_per_byte, exponential, negative_log_likelihood
+from roots_compress.tasks.perplexity import LOGITS_BYTES, bits_per_byte, exponential
+from roots_compress.tasks.predictions import Predictions, Scored
 from roots_compress.tasks.references import METRICS, reference_figures
 from roots_compress.tasks.seq2seq import Seq2SeqTask
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.pairs import EvaluationPairs
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
-    from roots_compress.progress import Progress
     from roots_compress.results import Protocol
     from roots_compress.training.objective import Objective
 
@@ -51,18 +51,10 @@ class Seq2SeqLM(Seq2SeqTask):
 
         return evaluation_pairs(documents, tokenizer, longest=config.block_size, limit=config.windows)
 
-    def quality(
-        self, engine: Seq2SeqModel, examples: EvaluationWindows, *, progress: Progress | None = None
-    ) -> dict[str, float]:
-        """Return the perplexity of the targets' tokens, their end included, and the targets' bits per byte.
-
-        Raises:
-            InputError: a pair does not fit the model.
-            StageError: a logit is not finite, or the perplexity beyond what a double holds.
-        """
+    def predictions(self, engine: Seq2SeqModel, examples: EvaluationWindows) -> Iterator[Predictions]:
+        """Yield what a model says of the targets' tokens, their end included."""
         pairs = _pairs(examples)
         rows = max(1, LOGITS_BYTES // (4 * engine.vocab_size * pairs.targets.shape[1]))
-        total = 0.0
         for start in range(0, len(pairs.targets), rows):
             chosen = slice(start, start + rows)
             scored_BT = pairs.scored[chosen]
@@ -72,12 +64,14 @@ class Seq2SeqLM(Seq2SeqTask):
                 pairs.decoder_tokens(engine.start)[chosen, :tokens]
             )
             scored_BT, targets_BT = scored_BT[:, :tokens], pairs.targets[chosen, :tokens]
-            total += negative_log_likelihood(logits_BTV[scored_BT], targets_BT[scored_BT])
-            if progress is not None:
-                progress(min(start + rows, len(pairs.targets)), len(pairs.targets))
+            numbers_n = start + np.nonzero(scored_BT)[0]
+            yield Predictions(logits_BTV[scored_BT], targets_BT[scored_BT], numbers_n)
+
+    def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
+        """Return the perplexity of the targets' tokens, and the targets' bits per byte."""
         return {
-            "target_perplexity": exponential(total / pairs.scored_tokens),
-            "bits_per_byte": bits_per_byte(total, pairs.text_bytes),
+            "target_perplexity": exponential(scored.total / examples.scored_tokens),
+            "bits_per_byte": bits_per_byte(scored.total, examples.text_bytes),
         }
 
     def written_quality(self, engine: Seq2SeqModel, examples: EvaluationWindows) -> dict[str, float]:

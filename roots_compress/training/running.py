@@ -156,6 +156,7 @@ class TrainingRun:
             self.adamw.zero_grad()
             self.step += 1
             self.tally.add(losses, step=self.step, tokens=tokens, seconds=time.perf_counter() - started)
+            self.tally.record(step=self.step, steps=self.config.steps)
             self.tally.skipped_steps += float(self.scaler.get_scale()) < scale
 
     def _backward(self) -> tuple[dict[str, float], int]:
@@ -257,4 +258,6 @@ class TrainingRun:
                 "held_bytes": [dict(each) for each in held],
             }
         total = losses.pop("total")
-        return FitSummary(self.step, self.tally.tokens, self.tally.seconds, total, losses, scale, processes)
+        tally = self.tally
+        curves = tally.points()
+        return FitSummary(self.step, tally.tokens, tally.seconds, total, losses, scale, curves, processes)

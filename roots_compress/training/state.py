@@ -28,7 +28,7 @@ from roots_compress.io.names import in_utf8
 from roots_compress.results import Json
 from roots_compress.run.keys import canonical_json, checked_content, with_sha256
 
-SCHEMA = 3
+SCHEMA = 4
 KEPT = 2
 TENSORS, FACTS = "state.safetensors", "state.json"
 _MAX_FACTS_BYTES = 1 << 20

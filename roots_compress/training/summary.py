@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from roots_compress.results import Json
+from roots_compress.results import Json, Point
 
+POINTS = 200
+"""The most points of a curve, besides its last."""
 SMOOTHING_STEPS = 20
 """Reported losses are averages that forget with this time constant."""
 
@@ -25,6 +27,8 @@ class FitSummary:
     """The objective's unweighted terms, averaged alike."""
     loss_scale: dict[str, Json] | None = None
     """In half precision: the loss scale at the end, and the steps left out because gradients overflowed."""
+    curves: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    """The averaged losses on the way: `loss`, and the terms by their names."""
     processes: dict[str, Json] | None = None
     """Of several processes: how many, by which strategy, and the bytes that each held."""
 
@@ -56,6 +60,8 @@ class Tally:
     losses: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
     """Steps left out because gradients overflowed at the loss scale."""
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)
+    """The averages on the way, each with its step."""
 
     def add(self, losses: dict[str, float], *, step: int, tokens: int, seconds: float) -> None:
         """Count one step in; the first steps are averaged evenly, so that no start value lingers."""
@@ -65,3 +71,16 @@ class Tally:
             self.losses[name] = before + weight * (value - before)
         self.tokens += tokens
         self.seconds += seconds
+
+    def record(self, *, step: int, steps: int) -> None:
+        """Keep the averages after a step for the curves, at `POINTS` steps of a training at most."""
+        if step % -(-steps // POINTS) == 0 or step == steps:
+            for name, value in self.losses.items():
+                self.curves.setdefault(name, []).append([step, value])
+
+    def points(self) -> dict[str, tuple[Point, ...]]:
+        """Return the curves, that of the objective as `loss`."""
+        return {
+            "loss" if name == "total" else name: tuple(Point(int(step), value) for step, value in curve)
+            for name, curve in self.curves.items()
+        }

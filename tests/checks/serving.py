@@ -60,7 +60,7 @@ def graph_of_another(folder: Path) -> None:
     exporter.export_checkpoint(tiny_checkpoint(), folder / "onnx", ExportConfig())
     config = EvaluationConfig(windows=3, block_size=16, contexts=(4,), decode_tokens=2, repeats=3)
     artifact.measure_quality(
-        CAUSAL_LM, folder, tiny_model(1), random_windows(3, 16, VOCAB_SIZE), config, threads=1
+        CAUSAL_LM, folder, lambda: tiny_model(1), random_windows(3, 16, VOCAB_SIZE), config, threads=1
     )
 
 

@@ -26,21 +26,28 @@ def test_graph_and_checkpoint_are_measured_alike(tmp_path: Path) -> None:
     folder = tmp_path / "onnx"
     export_checkpoint(checkpoint, folder, ExportConfig())
     steps: list[tuple[int, int]] = []
-    metrics = measure_quality(
+    metrics, _ = measure_quality(
         CAUSAL_LM,
         tmp_path,
-        checkpoint.model,
+        lambda: checkpoint.model,
         WINDOWS,
         CONFIG,
         threads=1,
         progress=lambda done, total: steps.append((done, total)),
     )
-    assert list(metrics.quality) == ["perplexity", "bits_per_byte", "torch_perplexity"]
+    agreement = ["kl_mean", "kl_median", "kl_p99", "same_top"]
+    assert list(metrics.quality) == ["perplexity", "bits_per_byte", *agreement, "torch_perplexity"]
+    assert metrics.quality["kl_p99"] < 1e-6  # a graph and its own checkpoint
+    assert metrics.quality["same_top"] == 1
     assert metrics.quality["perplexity"] == pytest.approx(metrics.quality["torch_perplexity"], rel=1e-4)
     assert metrics.parameters == sum(each.numel() for each in checkpoint.model.parameters())
-    assert metrics.bytes == graph_bytes(folder)
+    assert metrics.bytes == graph_bytes(folder) == sum(metrics.bytes_by_group.values())
+    assert list(metrics.bytes_by_group) == ["embeddings", "attention", "MLP", "norms", "other"]
+    assert metrics.bytes_by_group["embeddings"] == 4 * VOCAB_SIZE * 32
+    low, high = metrics.intervals["perplexity"]
+    assert low < metrics.quality["perplexity"] < high
     assert metrics.peak_rss_bytes > metrics.bytes
-    assert steps[-1] == (6, 6)
+    assert steps[-1] == (3, 6)
     assert metrics.timings == {"prefill_tokens_per_second": (), "decode_tokens_per_second": ()}
 
 

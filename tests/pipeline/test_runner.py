@@ -67,6 +67,33 @@ def test_metrics_hold_every_figure_of_every_stage(chain: tuple[Recipe, Path, Run
     assert document["protocol"]["threads"] > 0
 
 
+def test_rows_hold_what_a_report_shows(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    _, _, metrics = chain
+    baseline, distilled, pruned, quantized = metrics.stages
+    for row in metrics.stages:
+        assert sum(row.metrics.bytes_by_group.values()) == row.metrics.bytes
+        assert [sample.prompt for sample in row.samples] == [sample.prompt for sample in baseline.samples]
+        low, high = row.metrics.intervals["perplexity"]
+        assert low < row.metrics.quality["perplexity"] < high
+    assert all(sample.text for sample in baseline.samples)
+    assert baseline.metrics.quality["kl_mean"] < 1e-5 < quantized.metrics.quality["kl_mean"]
+    assert baseline.metrics.quality["same_top"] > 0.99 > quantized.metrics.quality["same_top"]
+    for row in (distilled, pruned, quantized):
+        low, high = row.metrics.intervals["perplexity_ratio"]
+        assert low <= row.metrics.quality["perplexity"] / baseline.metrics.quality["perplexity"] <= high
+    assert "perplexity_ratio" not in baseline.metrics.intervals
+    for row in (baseline, distilled):
+        assert row.curves["loss"][-1].value == row.notes["loss"]
+    blocks = {"self_attn", "mlp"}
+    assert {error.name.rpartition(".")[2] for error in pruned.layer_errors} <= blocks
+    matrices = {error.name: error.error for error in quantized.layer_errors}
+    assert "model.layers.0.mlp.down_proj" in matrices
+    assert all(0 < error < 0.1 for error in matrices.values())
+    worst = quantized.notes["largest_relative_errors"]
+    assert isinstance(worst, dict)
+    assert {name: matrices[name] ** 0.5 for name in worst} == pytest.approx(worst)
+
+
 def test_each_stage_is_smaller_than_the_one_before(chain: tuple[Recipe, Path, RunMetrics]) -> None:
     _, _, metrics = chain
     sizes = [stage.metrics.bytes for stage in metrics.stages]

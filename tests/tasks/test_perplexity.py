@@ -13,6 +13,7 @@ from roots_compress.errors import InputError, StageError
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks import perplexity as module
+from roots_compress.tasks import predictions
 from roots_compress.tasks.perplexity import cached_perplexity, perplexity
 from tests.evaluation.models import BigramModel, UniformModel, make_windows, random_windows
 from tests.runtime.graphs import VOCAB_SIZE as GRAPH_VOCAB_SIZE
@@ -67,7 +68,7 @@ def test_how_it_is_batched_and_chunked_does_not_matter(monkeypatch: pytest.Monke
     windows = random_windows()
     once = perplexity(model, windows, batch_size=5).nll_nats
     assert perplexity(model, windows, batch_size=2).nll_nats == pytest.approx(once, rel=1e-14)
-    monkeypatch.setattr(module, "WIDENED_BYTES", 8 * 7 * 3)
+    monkeypatch.setattr(predictions, "WIDENED_BYTES", 8 * 7 * 3)
     assert perplexity(model, windows, batch_size=5).nll_nats == pytest.approx(once, rel=1e-14)
 
 

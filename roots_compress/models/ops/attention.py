@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -145,6 +145,7 @@ class Attention(OpSpec):
     """Attention with grouped key/value heads."""
 
     kind: Literal["attention"] = "attention"
+    group: ClassVar[str] = "attention"
     heads: Count
     kv_heads: Count
     head_dim: Count

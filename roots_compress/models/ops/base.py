@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -127,6 +127,8 @@ class OpSpec(Part):
     """The base of every block's specification."""
 
     kind: str
+    group: ClassVar[str]
+    """What reports count its bytes as."""
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return the linear layers, in the order in which they run, by name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from roots_compress.models.ops.base import (
     Axis,
@@ -25,6 +25,7 @@ class Mlp(OpSpec):
     """A feed-forward block: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate."""
 
     kind: Literal["mlp"] = "mlp"
+    group: ClassVar[str] = "MLP"
     channels: Count
     activation: Activation = "silu"
     gated: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -21,6 +21,7 @@ class Moe(OpSpec):
     """
 
     kind: Literal["moe"] = "moe"
+    group: ClassVar[str] = "experts"
     experts: Count
     chosen: Count
     channels: Count

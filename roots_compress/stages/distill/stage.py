@@ -48,4 +48,8 @@ def distill(config: DistillConfig, teacher: Checkpoint, context: StageContext) -
         label=config.name,
         release_teacher=True,
     )
-    return StageOutcome(Checkpoint(student.model, teacher.tokenizer), {**student.notes, **summary.to_json()})
+    return StageOutcome(
+        Checkpoint(student.model, teacher.tokenizer),
+        {**student.notes, **summary.to_json()},
+        curves=summary.curves,
+    )

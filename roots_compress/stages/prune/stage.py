@@ -20,9 +20,10 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, located
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.resizing import check_resizable, keep_layers
+from roots_compress.models.spec import ModelSpec
 from roots_compress.models.working_copy import part_with, sharing_copy
 from roots_compress.progress import Phases, track_made
-from roots_compress.results import GateResult, Json
+from roots_compress.results import GateResult, Json, LayerError, Point
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.prune.encoders import adapted
 from roots_compress.stages.prune.expected_cost import phases_of
@@ -36,6 +37,7 @@ from roots_compress.stages.prune.targets.solvers import solvers
 from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teach import teach
 from roots_compress.training.low_rank import check_rank, low_rank_updates
+from roots_compress.training.summary import FitSummary
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,20 @@ def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) ->
         part_with(model, original)
         _check_result(model, original, cut.allocation)
         notes = _notes(original, model, windows, cut)
+        curves: dict[str, tuple[Point, ...]] = {}
         if config.recovery is not None:
             pruned = Checkpoint(model, checkpoint.tokenizer)
-            notes["recovery"] = _recover(config.recovery, pruned, original, context)
+            summary = _recover(config.recovery, pruned, original, context)
+            notes["recovery"], curves = summary.to_json(), summary.curves
     finally:
         original.requires_grad_(True)
-    return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes, gates=_gates(config, cut))
+    return StageOutcome(
+        Checkpoint(model, checkpoint.tokenizer),
+        notes,
+        gates=_gates(config, cut),
+        curves=curves,
+        layer_errors=_layer_errors(model.config.spec, cut),
+    )
 
 
 def planned(
@@ -239,6 +249,12 @@ def _notes(
     return notes
 
 
+def _layer_errors(spec: ModelSpec, cut: Pruned) -> tuple[LayerError, ...]:
+    """Return what each block that was cut lost of what it gave on the calibration text, refit included."""
+    found = ((spec.path(place), cut.errors[place.layer][place.name]) for place, _ in spec.blocks())
+    return tuple(LayerError(name, error**2) for name, error in found if error is not None)
+
+
 def _gates(config: PruneConfig, cut: Pruned) -> tuple[GateResult, ...]:
     """Return whether a target in milliseconds was met, by the time of the shapes that were chosen."""
     timed = cut.allocation.decode_ms
@@ -256,12 +272,12 @@ def _recover(
     pruned: Checkpoint,
     original: RootsWithHead,
     context: StageContext,
-) -> dict[str, Json]:
+) -> FitSummary:
     """Train the pruned model in place to give again what the original gives."""
     rank, seed = config.rank, context.seed
     updates = nullcontext() if rank is None else low_rank_updates(pruned.model, rank, seed=seed)
     with located(("recovery",)), updates:
-        summary = teach(
+        return teach(
             pruned.model,
             Checkpoint(original, pruned.tokenizer),
             context.text,
@@ -274,4 +290,3 @@ def _recover(
             console=context.console,
             label="recovery",
         )
-    return summary.to_json()

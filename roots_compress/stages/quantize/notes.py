@@ -8,7 +8,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.evaluation.size import stored_bytes
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, QuantizedLinear, QuantizedWeight, matrix_bytes
-from roots_compress.results import Json
+from roots_compress.results import Json, LayerError
 from roots_compress.stages.quantize.groups import group_size_of
 from roots_compress.stages.quantize.inputs import bound_inputs
 from roots_compress.stages.quantize.plan import RoundingPlan
@@ -39,6 +39,20 @@ def bytes_of_forms(
                     size_of = group_size_of(config.group_size, form, module.width)
                     other += sign * matrix_bytes(module.rows, module.width, form, size_of)
     return {choice.products: size, "integer" if choice.products == "float" else "float": other}
+
+
+def layer_errors(model: RootsWithHead, rounded: Rounded, plan: RoundingPlan) -> tuple[LayerError, ...]:
+    """Return what rounding did to each matrix: on the calibration text, its input's rounding included."""
+    spec, inputs = model.config.spec, dict[str, str]()
+    for index, layer in enumerate(model.model.all_layers()):
+        prefix = f"{spec.layer_path(index)}."
+        for each in (each for half in layer.halves for each in bound_inputs(half)):
+            inputs |= dict.fromkeys((prefix + name for name in each.consumers), prefix + each.name)
+    return tuple(
+        LayerError(name, rounded.errors[name] ** 2, inputs.get(name) in plan.higher)
+        for name in spec.matrices()
+        if name in rounded.errors
+    )
 
 
 def notes_of(

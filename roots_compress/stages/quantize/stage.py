@@ -26,7 +26,7 @@ from roots_compress.stages.quantize.budget import check_budget, least_bytes
 from roots_compress.stages.quantize.groups import stored_sizes
 from roots_compress.stages.quantize.half import half_precision
 from roots_compress.stages.quantize.head import head_scale, round_head
-from roots_compress.stages.quantize.notes import bytes_of_forms, notes_of
+from roots_compress.stages.quantize.notes import bytes_of_forms, layer_errors, notes_of
 from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import (
     InputCost,
@@ -100,10 +100,14 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
     quantized = assemble(model, rounded, config)
     _check_result(model, quantized, rounded)
     notes = notes_of(config, model, quantized, rounded, plan)
-    if choice is None:
-        return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes)
-    notes["choice"] = {**choice.to_json(), "bytes": bytes_of_forms(config, model, quantized, choice)}
-    return StageOutcome(Checkpoint(quantized, checkpoint.tokenizer), notes, choice.to_json())
+    if choice is not None:
+        notes["choice"] = {**choice.to_json(), "bytes": bytes_of_forms(config, model, quantized, choice)}
+    return StageOutcome(
+        Checkpoint(quantized, checkpoint.tokenizer),
+        notes,
+        None if choice is None else choice.to_json(),
+        layer_errors=layer_errors(model, rounded, plan),
+    )
 
 
 def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, seed: int) -> PackedWindows:

@@ -21,13 +21,14 @@ from roots_compress.models.ops.base import changed
 from roots_compress.models.resizing import block_at
 from roots_compress.models.working_copy import part_with, sharing_copy
 from roots_compress.progress import track
-from roots_compress.results import Json
+from roots_compress.results import Json, Point
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.sparsify.choice import Blocks, counts, first_within, succession
 from roots_compress.stages.sparsify.plan import Plan, make_plan
 from roots_compress.tasks.perplexity import perplexity
 from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teach import teach
+from roots_compress.training.summary import FitSummary
 
 
 def sparsify(config: SparsifyConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
@@ -48,11 +49,13 @@ def sparsify(config: SparsifyConfig, checkpoint: Checkpoint, context: StageConte
     model.config.spec = changed(model.config.spec, max_positions=plan.max_positions)
     meter = _Meter(model, plan, windows, context.device)
     notes = _choose(config, meter, context.console)
+    curves: dict[str, tuple[Point, ...]] = {}
     if config.adaptation is not None:
         part_with(model, dense)
-        notes["adaptation"] = _adapt(config.adaptation, model, checkpoint, context)
+        summary = _adapt(config.adaptation, model, checkpoint, context)
+        notes["adaptation"], curves = summary.to_json(), summary.curves
         notes["adapted_perplexity"] = math.exp(meter.measure())
-    return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes)
+    return StageOutcome(Checkpoint(model, checkpoint.tokenizer), notes, curves=curves)
 
 
 def planned(
@@ -148,10 +151,10 @@ def _choose(config: SparsifyConfig, meter: _Meter, console: Console) -> dict[str
 
 def _adapt(
     config: AdaptationConfig, model: RootsWithHead, dense: Checkpoint, context: StageContext
-) -> dict[str, Json]:
+) -> FitSummary:
     """Train the sparse model in place to give again what the dense one gives."""
     with located(("adaptation",)):
-        summary = teach(
+        return teach(
             model,
             dense,
             context.text,
@@ -164,4 +167,3 @@ def _adapt(
             console=context.console,
             label="adaptation",
         )
-    return summary.to_json()

@@ -86,4 +86,4 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
             console=context.console,
             label=config.name,
         )
-    return StageOutcome(Checkpoint(model, checkpoint.tokenizer), summary.to_json())
+    return StageOutcome(Checkpoint(model, checkpoint.tokenizer), summary.to_json(), curves=summary.curves)

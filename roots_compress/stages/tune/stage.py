@@ -61,7 +61,9 @@ def tune(config: TuneConfig, checkpoint: Checkpoint, context: StageContext) -> S
         {"prompt": document.spans[0].text, **{who: texts[number] for who, texts in told.items()}}
         for number, document in enumerate(shown)
     ]
-    return StageOutcome(tuned, {**windows.counts, **summary.to_json(), "answers": answers})
+    return StageOutcome(
+        tuned, {**windows.counts, **summary.to_json(), "answers": answers}, curves=summary.curves
+    )
 
 
 class _Windows:

@@ -140,14 +140,15 @@ path = directory / TOKENIZER_CONFIG
         (
             Change(
                 "pipeline.stage_runner",
-                "metrics = measure_quality(task, ...)",
-                """metrics = measure_quality(
+                "metrics, samples = measure_quality(task, ...)",
+                """metrics, samples = measure_quality(
     task,
     workspace.onnx if before is None else before.onnx,
-    checkpoint.model,
-    examples,
+    lambda: load_checkpoint(workspace.checkpoint).model,
+    setting.held_out.examples(tokenizer),
     setting.recipe.evaluation,
     threads=setting.threads,
+    first=_first(run) if index else None,
     progress=progress,
 )""",
             ),

@@ -1,0 +1,97 @@
+"""95% intervals of quality, as far as the text that was drawn decides it: of a row's, and of two rows' ratio.
+
+Shape legend: E examples, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roots_compress.results import Metrics
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.predictions import Scores
+
+RESAMPLES = 4000
+OUTSIDE = 0.05
+"""Share of the resampled values outside an interval, on both sides together, where examples are many."""
+Interval = tuple[float, float]
+
+
+def interval(scores: Scores, of_mean: Callable[[float], float] = float) -> Interval | None:
+    """Return the 95% interval of a figure by the bootstrap over its examples; None with fewer than two.
+
+    Examples are drawn again with replacement, `RESAMPLES` times from a fixed seed, and the figure is taken of
+    each draw (Efron 1979, "Bootstrap methods: another look at the jackknife"). The bounds are percentiles,
+    moved outwards where examples are few: plain ones would be too narrow (Hesterberg 2015, "What teachers
+    should know about the bootstrap", the expanded percentile interval).
+
+    Args:
+        scores: by example.
+        of_mean: the figure of a mean over all places; it must rise.
+    """
+    if len(scores.counts) < 2:
+        return None
+    drawn_RE = _draws(len(scores.counts))
+    low, high = _bounds((drawn_RE @ scores.sums) / (drawn_RE @ scores.counts), len(scores.counts))
+    return of_mean(low), of_mean(high)
+
+
+def paired_interval(task: Task[Any], before: Metrics, after: Metrics) -> Interval | None:
+    """Return the 95% interval of the first metric against another row's: of their ratio, or their difference.
+
+    Both rows are resampled with the same examples, so that what makes an example hard for both cancels out.
+    None where the rows were not measured on the same examples, or on fewer than two.
+
+    Args:
+        task: of both.
+        before: the row that is compared with.
+        after: the other one.
+    """
+    old, new = _scores(before), _scores(after)
+    if len(new.counts) < 2 or not np.array_equal(old.counts, new.counts):
+        return None
+    drawn_RE = _draws(len(new.counts))
+    low, high = _bounds((drawn_RE @ (new.sums - old.sums)) / (drawn_RE @ new.counts), len(new.counts))
+    return task.of_mean(low), task.of_mean(high)
+
+
+def stored(scores: Scores) -> tuple[tuple[float, int], ...]:
+    """Return scores as a row of figures holds them."""
+    return tuple(zip(scores.sums.tolist(), scores.counts.tolist(), strict=True))
+
+
+def _scores(metrics: Metrics) -> Scores:
+    sums, counts = zip(*metrics.scores, strict=True) if metrics.scores else ((), ())
+    return Scores(np.array(sums, dtype=np.float64), np.array(counts, dtype=np.int64))
+
+
+def _draws(count: int) -> NDArray[np.int64]:
+    """Return how often each example is drawn in each resample, `RE`."""
+    drawn_RE: NDArray[np.int64] = np.random.default_rng(0).multinomial(
+        count, np.full(count, 1 / count), size=RESAMPLES
+    )
+    return drawn_RE
+
+
+def _bounds(values_R: NDArray[np.float64], count: int) -> Interval:
+    """Return the percentiles of resampled values between which 95% of a new sample's would lie."""
+    spread = (count / (count - 1)) ** 0.5 * _student(count - 1)
+    outside = NormalDist().cdf(-spread)
+    low, high = np.quantile(values_R, (outside, 1 - outside))
+    return float(low), float(high)
+
+
+def _student(freedom: int) -> float:
+    """Return the upper 2.5% point of Student's t, by its expansion (Fisher and Cornish 1960)."""
+    z = NormalDist().inv_cdf(1 - OUTSIDE / 2)
+    terms: tuple[float, ...] = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1)))
