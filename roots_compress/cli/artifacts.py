@@ -18,6 +18,8 @@ from roots_compress.errors import InputError, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from roots_compress.configs.recipe.schema import Recipe
+    from roots_compress.data.documents import TextSplit
     from roots_compress.evaluation.speed import Speeds
     from roots_compress.tasks.base import Task
 
@@ -98,6 +100,18 @@ def _evaluate() -> Callable[..., None]:
             ),
         ],
         text: Sequence[Assignment],
+        tasks: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--tasks",
+                metavar="NAMES",
+                help="Measure skills instead: cloze, choice, tasks of lm-eval or their YAML files, with"
+                " commas between.",
+            ),
+        ] = None,
+        limit: Annotated[
+            int | None, typer.Option("--limit", min=1, help="The most questions of a task of lm-eval.")
+        ] = None,
     ) -> None:
         from roots_compress.configs.recipe.growth import evaluation_request
         from roots_compress.configs.recipe.loading import check_paths
@@ -108,6 +122,10 @@ def _evaluate() -> Callable[..., None]:
             from roots_compress.pipeline.preflight import prepare_evaluation
 
             split = prepare_evaluation(recipe)
+            if tasks is not None:
+                names = [name.strip() for each in tasks for name in each.split(",") if name.strip()]
+                _print_skills(path, names, split, recipe, limit)
+                return
             from roots_compress.evaluation.single import evaluate_artifact
             from roots_compress.progress import bar
 
@@ -120,6 +138,34 @@ def _evaluate() -> Callable[..., None]:
         say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
 
     return evaluate
+
+
+def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe, limit: int | None) -> None:
+    """Measure what a model can do, and print a table of it."""
+    from rich.table import Table
+
+    from roots_compress.evaluation.skills.measure import measure_skills
+    from roots_compress.progress import bar
+    from roots_compress.system.threads import default_threads
+
+    with bar(stderr(), "skills") as progress:
+        found = measure_skills(
+            path,
+            names,
+            text,
+            threads=recipe.evaluation.threads or default_threads(),
+            seed=recipe.seed,
+            limit=limit,
+            progress=progress,
+        )
+    table = Table()
+    for heading in ("task", "metric", "value", "standard error", "questions"):
+        table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")
+    for skill in found:
+        error = "" if skill.standard_error is None else f"{skill.standard_error:.4f}"
+        cells = (skill.task, skill.metric, f"{skill.value:.4f}", error, str(skill.items))
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    stdout().print(table)
 
 
 EVALUATE = Deferred(

@@ -1,0 +1,94 @@
+"""Skills of one artifact, by the names of checks and of lm-eval's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from roots_compress.data.documents import TextSplit
+from roots_compress.errors import InputError
+from roots_compress.evaluation.single import open_artifact
+from roots_compress.evaluation.skills.builtin import CHECKS
+from roots_compress.evaluation.skills.subject import Subject
+from roots_compress.progress import Progress
+
+EXTRA = 'pip install "roots-compress[skills]"'
+WHERE = "--tasks"
+
+
+class Skill(NamedTuple):
+    """A figure of a check or of a task."""
+
+    task: str
+    metric: str
+    value: float
+    standard_error: float | None
+    items: int
+    """Questions it was measured on."""
+
+
+def require_installed(names: Sequence[str]) -> None:
+    """Refuse names of tasks, as `--tasks` takes them, before a model is loaded.
+
+    Raises:
+        InputError: no task is named, or others than the checks are and lm-eval is not installed.
+    """
+    if not names:
+        raise InputError("no task is named", where=WHERE, remedy=f"Name some, such as {','.join(CHECKS)}.")
+    others = [name for name in names if name not in CHECKS]
+    if others and find_spec("lm_eval") is None:
+        raise InputError(
+            f"{', '.join(others):.200}: tasks of lm-eval, which is not installed",
+            where=WHERE,
+            remedy=f"{EXTRA}, or name {' or '.join(CHECKS)}, which are made of the held-out text.",
+        )
+
+
+def measure_skills(
+    path: Path,
+    names: Sequence[str],
+    text: TextSplit,
+    *,
+    threads: int,
+    seed: int,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> list[Skill]:
+    """Measure what a model can do.
+
+    Args:
+        path: a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
+        names: of the checks `cloze` and `choice`, of lm-eval's tasks, or paths of their YAML files.
+        text: its held-out part is what the checks are made of.
+        threads: threads to compute with.
+        seed: of what is drawn.
+        limit: the most questions of a task of lm-eval.
+        progress: called with the texts read and their number, anew for each task.
+
+    Raises:
+        InputError: as `require_installed` raises it; the model writes no text, a name is of no task, or its
+            data are not here.
+        StageError: a logit is not finite.
+    """
+    require_installed(names)
+    artifact = open_artifact(path, threads)
+    if not artifact.task.writes:
+        raise InputError(
+            f"is a model for {artifact.task.name}, which writes no text: tasks are for models that do",
+            where=path,
+            remedy=f"Leave {WHERE} out: its quality is measured by its own figures.",
+        )
+    subject = Subject(artifact.task, artifact.engine, artifact.tokenizer, artifact.stop_tokens)
+    found: list[Skill] = []
+    for name in (name for name in names if name in CHECKS):
+        share = CHECKS[name](subject, text.held_out, seed=seed, progress=progress)
+        found.append(Skill(name, "accuracy", *share))
+    if others := [name for name in names if name not in CHECKS]:
+        from roots_compress.evaluation.skills.harness import run_tasks
+
+        found += [
+            Skill(*each) for each in run_tasks(subject, others, seed=seed, limit=limit, progress=progress)
+        ]
+    return found

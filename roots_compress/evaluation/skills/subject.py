@@ -1,0 +1,156 @@
+"""A model whose skills are measured: the probability of texts after others, and what it writes.
+
+Shape legend: B texts read together, T tokens of a continuation, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.errors import InputError
+from roots_compress.progress import Progress
+from roots_compress.runtime.generate import generate
+from roots_compress.runtime.text import prompt_ids
+from roots_compress.runtime.text_stream import TextStream
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.perplexity import LOGITS_BYTES
+from roots_compress.tasks.predictions import negative_log_likelihood
+
+
+class Likelihood(NamedTuple):
+    """How likely a continuation is."""
+
+    log_probability: float
+    """Of all its tokens, in nats."""
+    is_greedy: bool
+    """Whether each of them is the likeliest."""
+
+
+class Asked(NamedTuple):
+    """Tokens whose probability after others is asked for."""
+
+    context: list[int]
+    """At least one."""
+    continuation: list[int]
+
+
+class Subject:
+    """A model that writes, with its tokenizer.
+
+    Args:
+        task: of the model.
+        engine: its graph or its checkpoint's own model.
+        tokenizer: its tokenizer.
+        stop_tokens: ids that end a text.
+    """
+
+    def __init__(
+        self, task: Task[Any], engine: Any, tokenizer: PreTrainedTokenizerFast, stop_tokens: Collection[int]
+    ) -> None:
+        self.task, self.engine, self.tokenizer, self.stop_tokens = task, engine, tokenizer, stop_tokens
+
+    @property
+    def opening(self) -> int:
+        """The token that is read where a context has none: BOS, or else EOS.
+
+        Raises:
+            InputError: the tokenizer has neither.
+        """
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        raise InputError(
+            "the tokenizer has neither BOS nor EOS, and a text without a context cannot be scored",
+            remedy="Name one of them in the model's tokenizer_config.json.",
+        )
+
+    def asked(self, context: str, continuation: str) -> Asked:
+        """Return the tokens of a continuation after a context.
+
+        Space between them belongs to the continuation. A model that goes on from a text reads both as one;
+        its tokens are told apart by their number, as lm-eval does it.
+        """
+        text = context.rstrip()
+        continuation = context[len(text) :] + continuation
+        if not self.engine.continues:
+            ids = self.tokenizer.encode(continuation, add_special_tokens=False)
+            return Asked(self.prompt(text), ids)
+        if not text:
+            ids = self.tokenizer.encode(continuation, add_special_tokens=False)
+            return Asked(ids[:1], ids[1:]) if ids[:1] == [self.opening] else Asked([self.opening], ids)
+        context_ids, ids = self.prompt(text), self.prompt(text + continuation)
+        return Asked(context_ids, ids[len(context_ids) :])
+
+    def prompt(self, text: str) -> list[int]:
+        """Return a text's tokens as the model reads them before it writes."""
+        return prompt_ids(text, self.tokenizer, continues=self.engine.continues)
+
+    def likelihoods(self, asked: Sequence[Asked], *, progress: Progress | None = None) -> list[Likelihood]:
+        """Return how likely each continuation is; contexts lose their beginning where they do not fit.
+
+        Args:
+            asked: any number of texts; those of like lengths are read together.
+            progress: called with the texts read and their number.
+
+        Raises:
+            InputError: a token is outside the vocabulary, or a continuation longer than the model's context.
+            StageError: a logit is not finite.
+        """
+        found: dict[int, Likelihood] = {}
+        order = sorted(range(len(asked)), key=lambda index: -sum(map(len, asked[index])))
+        while order:
+            longest = sum(map(len, asked[order[0]]))
+            rows = max(1, LOGITS_BYTES // (4 * self.engine.vocab_size * longest))
+            if getattr(self.engine, "renewed_after", None) is not None:
+                rows = 1  # The length of the longest text would turn the keys of all.
+            batch, order = order[:rows], order[rows:]
+            read = [asked[index] for index in batch]
+            for index, each, logits_TV in zip(batch, read, self._logits(read), strict=True):
+                targets_T = np.array(each.continuation, dtype=np.int64)
+                greedy = bool((logits_TV.argmax(axis=1) == targets_T).all())
+                found[index] = Likelihood(-negative_log_likelihood(logits_TV, targets_T), greedy)
+            if progress is not None:
+                progress(len(found), len(asked))
+        return [found[index] for index in range(len(asked))]
+
+    def _logits(self, asked: Sequence[Asked]) -> Iterator[Any]:
+        contexts, continuations = zip(*asked, strict=True)
+        return self.task.continued(self.engine, contexts, continuations)
+
+    def written(self, context: str, *, stops: Sequence[str], max_new_tokens: int, **choice: Any) -> str:
+        """Return what the model writes after a context, up to the first of some texts, which is left out.
+
+        Args:
+            context: its beginning is left out where it does not fit.
+            stops: texts that end it.
+            max_new_tokens: the most tokens.
+            choice: how tokens are chosen, as `generate` takes it; without any, the likeliest each time.
+
+        Raises:
+            InputError: an option is out of range.
+        """
+        ids = self.prompt(context) or [self.opening]
+        if self.engine.continues:
+            max_new_tokens = min(max_new_tokens, self.engine.max_context - 1)
+            ids = ids[-(self.engine.max_context - max_new_tokens) :]
+        else:
+            max_new_tokens = min(max_new_tokens, self.engine.max_context)
+            ids = ids[-self.engine.max_context :]
+        model, tokens = self.engine.begin(ids)
+        steps = generate(
+            model, [tokens], max_new_tokens=max_new_tokens, stop_tokens=self.stop_tokens, **choice
+        )
+        stream, text = TextStream(self.tokenizer, tokens), ""
+        for (token,) in steps:
+            if token is None or token in self.stop_tokens:
+                break
+            text += stream.push(token)
+            if any(stop in text for stop in stops):
+                break
+        text += stream.end()
+        ends = [text.find(stop) for stop in stops if stop in text]
+        return text[: min(ends)] if ends else text
