@@ -60,7 +60,7 @@ class Pair:
             "min_size_ratio": lambda: Found(self.reference.metrics.bytes / self.row.metrics.bytes),
             "max_peak_rss_bytes": lambda: Found(float(self.row.metrics.peak_rss_bytes)),
         }
-        for metric in self.task.metrics:
+        for metric in (*self.task.metrics, *self.task.agreement_metrics):
             found[metric.bound] = partial(self._value, metric)
             found[metric.compared_bound] = partial(self._compared, metric)
         for workload in self.task.workloads:

@@ -92,7 +92,7 @@ class Metric:
 
 
 AGREEMENT = (
-    Metric("kl_mean", "mean KL", "lower", digits=5, relative=False, optional=True),
+    Metric("kl_mean", "mean KL", "lower", digits=5, relative=False, optional=True, gate="kl"),
     Metric("kl_median", "median KL", "lower", digits=5, relative=False, optional=True),
     Metric("kl_p99", "99% of KL", "lower", digits=4, relative=False, optional=True),
     Metric("same_top", "same first choice", "higher", digits=4, relative=False, optional=True),
