@@ -13,6 +13,8 @@ from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import Key, Text
 
+Score = Literal["activation", "magnitude", "taylor", "obs"]
+
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 PER_LAYER = "Let widths differ: each layer gets what its measured cost says, in the same total."
 RECOVER = "Train this many optimizer steps after the cut, to match the unpruned model."
@@ -72,7 +74,7 @@ class PruneConfig(StageSettings):
     """Fraction of the residual stream's channels to remove, and with them of the embedding's width."""
     target: TargetConfig | None = None
     """In place of ratios: the shape that meets it at the least measured cost is chosen over all axes."""
-    score: Literal["activation", "magnitude", "taylor", "obs"] = "activation"
+    score: Score = "activation"
     """`activation`: weight norm times input norm on calibration text; `obs`: optimal brain surgeon, what the
     refit cannot make up for; `taylor`: first-order effect on the loss; `magnitude`: weight norm alone."""
     refit: bool = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 import torch_pruning as tp
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.calibration.gradients import observe_gradients
+from roots_compress.configs.prune import Score
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
 from roots_compress.models.heads import RootsWithHead
@@ -45,9 +46,6 @@ DAMPING = 1e-2
 """Ridge of the refit, relative to the kept channels' mean square."""
 LEAVE_AT_ONCE = 1 / 128
 """Fraction of a projection's units that the surgeon takes out before it judges the others again."""
-
-Score = Literal["activation", "magnitude", "taylor", "obs"]
-
 
 LayerErrors = Mapping[str, float | None]
 """By block: root mean square error of what it gives, relative to before the cut; None where it is uncut."""
