@@ -25,14 +25,13 @@ MARKER = "<!-- Made by `make docs`; do not edit below. -->"
 HEAD = """\
 # Commands
 
-Written by `make docs` from the commands' own help; do not edit. The stage verbs chain: each appends a stage
-to the run (`--run`, by default `runs/current`) and goes on from its newest checkpoint. What stands in braces
-must be given, what stands in brackets may be.
+You find here every command with its arguments and options, as its own help has them (`make docs` writes this
+page). The stage verbs chain: each appends a stage to the run (`--run`, by default `runs/current`) and goes on
+from its newest checkpoint. Arguments in braces are required; those in brackets are optional.
 
-Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input, found before
-anything is written or, where only a stage can find it, with the stages before it finished and kept, 3 a gate
-or a stage's own budget was missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same
-command goes on).
+Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input, 3 a gate or a stage's own budget was
+missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same command goes on). See
+[what a run holds](run.md#exit-codes).
 """
 
 
@@ -53,7 +52,7 @@ def recipes_page() -> str:
 def commands_page() -> str:
     """Return `commands.md`: every verb with its arguments and options."""
     sections = [HEAD]
-    for name, command in _verbs(typer.main.get_command(app)):
+    for name, command in verbs(typer.main.get_command(app)):
         context = command.make_context(name, [], resilient_parsing=True)
         summary = " ".join((command.help or "").split())
         usage = " ".join(["roots-compress", name, *command.collect_usage_pieces(context)])
@@ -78,11 +77,11 @@ def corpus_page() -> str:
     return f"{head}{MARKER}\n\n" + "\n".join(sections)
 
 
-def _verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+def verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every verb as it is typed, those of a group with the group's name before them."""
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
-            yield from _verbs(command, f"{before}{name} ")
+            yield from verbs(command, f"{before}{name} ")
         else:
             yield f"{before}{name}", command
 

@@ -1,9 +1,9 @@
 """Every code block of the README, the start page and the tutorials is run: shell, YAML, Python and diffs.
 
 A page is run from top to bottom in one folder, which holds stand-ins for what the reader brings: a tiny model
-and short text. `<!-- test: ... -->` before a block says what else differs from the page: lines `A => B` replace
-A by B, and `not run: REASON` leaves a block out. A block with a title is written to the file of that name. All
-else is the page's, but that evaluation by default reads two short windows and times once.
+and short text. `<!-- test: ... -->` before a block says what else differs from the page: lines `A => B`
+replace A by B, and `not run: REASON` leaves a block out. A block with a title is written to the file of that
+name. All else is the page's, but that evaluation by default reads two short windows and times once.
 """
 
 from __future__ import annotations
