@@ -33,6 +33,7 @@ Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input, 3 a ga
 missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same command goes on). See
 [what a run holds](run.md#exit-codes).
 """
+SHARED = "\nAnd the [options of every stage verb](#options-of-every-stage-verb).\n"
 
 
 def recipes_page() -> str:
@@ -51,16 +52,21 @@ def recipes_page() -> str:
 
 def commands_page() -> str:
     """Return `commands.md`: every verb with its arguments and options."""
+    commands = dict(verbs(typer.main.get_command(app)))
+    rows = {name: _rows(name, command) for name, command in commands.items()}
+    first, *others = (rows[kind] for kind in STAGES)
+    shared = [row for row in first if all(row in each for each in others)]
     sections = [HEAD]
-    for name, command in verbs(typer.main.get_command(app)):
+    for name, command in commands.items():
         context = command.make_context(name, [], resilient_parsing=True)
         summary = " ".join((command.help or "").split())
         usage = " ".join(["roots-compress", name, *command.collect_usage_pieces(context)])
         sections.append(f"\n## `{name}`\n\n{summary}\n\n    {usage}\n")
-        rows = [_row(parameter, context) for parameter in command.params if parameter.name != "help"]
-        if rows:
-            sections.append("\n| | |\n|---|---|\n" + "".join(rows))
-    return "".join(sections)
+        if name in STAGES:
+            sections.append(_table([row for row in rows[name] if row not in shared]) + SHARED)
+        elif rows[name]:
+            sections.append(_table(rows[name]))
+    return "".join([*sections, "\n## Options of every stage verb\n", _table(shared)])
 
 
 def corpus_page() -> str:
@@ -84,6 +90,16 @@ def verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
             yield from verbs(command, f"{before}{name} ")
         else:
             yield f"{before}{name}", command
+
+
+def _rows(name: str, command: Any) -> list[str]:
+    """Return a row of the table for each argument and option of a verb."""
+    context = command.make_context(name, [], resilient_parsing=True)
+    return [_row(parameter, context) for parameter in command.params if parameter.name != "help"]
+
+
+def _table(rows: list[str]) -> str:
+    return "\n| | |\n|---|---|\n" + "".join(rows)
 
 
 def _row(parameter: Any, context: Any) -> str:

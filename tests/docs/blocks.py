@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK = re.compile(
-    r"(?:<!-- test: (?P<comment>(?:(?!-->).)*?)-->\s*?\n)?"
+    r"(?:<!-- test:(?P<comment>(?:(?!-->).)*?)-->\s*?\n)?"
     r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )

