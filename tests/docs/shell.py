@@ -156,7 +156,7 @@ def _be(command: str, arguments: list[str], copy: str | None) -> None:
         # The changed copy takes the place of what the server has imported.
         for name in [name for name in sys.modules if name.partition(".")[0] == "roots_compress"]:
             del sys.modules[name]
-        AutoConfig.register = lambda *names: None  # type: ignore[assignment]
+        AutoConfig.register = lambda *names: None  # type: ignore[method-assign]
         sys.path.insert(0, copy)
     sys.argv = [command, *arguments]
     if command == "roots-compress":

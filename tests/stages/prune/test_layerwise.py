@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from roots_compress.configs.prune import Score
 from roots_compress.data.windows import PackedWindows, following
 from roots_compress.errors import StageError
 from roots_compress.models.modeling import RootsForCausalLM
@@ -14,7 +15,6 @@ from roots_compress.models.spec import Place
 from roots_compress.stages.prune.layerwise import (
     LayerErrors,
     LayerwiseCutter,
-    Score,
     first_order_contributions,
 )
 from roots_compress.stages.prune.plan import LayerTarget, shape_of
