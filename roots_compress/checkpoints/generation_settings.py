@@ -10,7 +10,7 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.inspect import CONFIG
-from roots_compress.checkpoints.logit_settings import LogitSettings
+from roots_compress.checkpoints.logit_settings import MOST_PENALTY, LogitSettings
 from roots_compress.data.special_tokens import TokenIds, stop_ids
 from roots_compress.io.json_files import read_json_object
 
@@ -39,7 +39,7 @@ class GenerationSettings(LogitSettings):
     num_beams: Annotated[int, Field(ge=1)] | None = None
     num_return_sequences: int | None = None
     early_stopping: bool | Literal["never"] | None = None
-    length_penalty: float | None = None
+    length_penalty: Annotated[float, Field(ge=-MOST_PENALTY, le=MOST_PENALTY)] | None = None
     encoder_repetition_penalty: float | None = None
     encoder_no_repeat_ngram_size: int | None = None
     guidance_scale: float | None = None

@@ -13,6 +13,8 @@ from roots_compress.errors import InputError
 TokenId = Annotated[int, Field(ge=0)]
 Sequence = Annotated[list[TokenId], Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
+MOST_PENALTY = 10.0
+"""Of beams for the length of texts, either way: their number of tokens to this power fits into float32."""
 
 
 class LogitSettings(BaseModel):

@@ -93,6 +93,12 @@ def generate(
         tell(engine.caution)
     wishes = load_wishes(graph, tokenizer, engine.vocab_size)
     search = wishes.beams if beams is None else replace(wishes.beams or Beams(), count=beams)
+    if length_penalty is not None and (temperature or search is None or search.count == 1):
+        raise InputError(
+            "compares beams, and one text alone is continued",
+            where="--length-penalty",
+            remedy="Give --beams 2 or more, and no --temperature.",
+        )
     if search is not None and length_penalty is not None:
         search = replace(search, length_penalty=length_penalty)
     if temperature or (search is not None and search.count == 1):

@@ -261,10 +261,11 @@ class RootsModel(RootsPreTrainedModel, StackParts):
             cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache,
             source,
         )
-        states = [] if states is None else states
-        states.append(hidden_BTW)
         for layer in part.layers:
+            if states is not None:  # Else each goes when the next is there: at 32k tokens they are gigabytes.
+                states.append(hidden_BTW)
             hidden_BTW = layer(hidden_BTW, context)
+        if states is not None:
             states.append(hidden_BTW)
         return part.normed(hidden_BTW)
 

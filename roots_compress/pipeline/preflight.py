@@ -130,7 +130,13 @@ def task_for(recipe: Recipe, task: Task[Any]) -> Task[Any]:
                         ", or use distill: it learns from a teacher.",
                     ),
                 )
-            kind = kind or task.tuned_on
+            if kind not in (None, task.tuned_on):
+                raise InputError(
+                    f"asks for records of {kind}, and '{stage.name}' (tune) learns from {task.tuned_on}",
+                    where=recipe_key("data", "records"),
+                    remedy="Leave it out, or use train: it learns from plain text.",
+                )
+            kind = task.tuned_on
     return task if kind is None else task.for_records(kind)
 
 

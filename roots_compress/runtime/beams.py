@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from roots_compress.checkpoints.logit_settings import LogitSettings
+from roots_compress.checkpoints.logit_settings import MOST_PENALTY, LogitSettings
 from roots_compress.errors import InputError
 from roots_compress.runtime.logits import UNCHANGED, adjusted_rows
 from roots_compress.runtime.prompts import advance, check_context, check_finite, check_prompt, left_pad
@@ -35,6 +35,14 @@ class Beams:
     early_stopping: bool | Literal["never"] = False
     """Whether the search ends as soon as `count` texts have ended. If not, it ends when none that runs can
     become better than these: judged by its present length or, with `never`, by the greatest it may have."""
+
+    def __post_init__(self) -> None:
+        if not -MOST_PENALTY <= self.length_penalty <= MOST_PENALTY:
+            raise InputError(
+                f"a length penalty must be from {-MOST_PENALTY:g} to {MOST_PENALTY:g}, "
+                f"not {self.length_penalty:g}",
+                remedy="Give a value such as 1 or 2.",
+            )
 
     def score(self, log_probability: float, tokens: int) -> float:
         """Return what texts are compared by."""

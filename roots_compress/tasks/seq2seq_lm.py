@@ -35,6 +35,7 @@ class Seq2SeqLM(Seq2SeqTask):
 
     name = "seq2seq_lm"
     records: ClassVar[RecordKind] = "pairs"
+    tuned_on = "pairs"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("target_perplexity", "target perplexity", "lower", logarithm="bits_per_byte"),
         Metric("bits_per_byte", "bits/byte", "lower", digits=4, across_tokenizers=True),

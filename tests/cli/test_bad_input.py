@@ -390,6 +390,7 @@ PLACE_FAULTS = [
     ("bench {models}/good {models}/good", "named twice"),
     ("generate {models}/good -p x --top-k 5", "--top-k: ... --temperature above 0"),
     ("generate {models}/good -p x --top-p 2", "--top-p"),
+    ("tune {models}/good --records text", "--records: ... learns from instructions"),
     ("report a --run b", "named twice"),
     ("compare {texts}/prose", "Name another run too"),
     ("quantize absent", "CKPT: 'absent' does not exist"),

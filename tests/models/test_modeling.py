@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -47,6 +48,22 @@ def generated(model: Any, tokens: Tensor, mask: Tensor, **settings: Any) -> Tens
 
 def assert_close(ours: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(ours, expected, atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_layer_s_output_goes_when_the_next_one_is_there() -> None:
+    """At 32k tokens those of all layers together are gigabytes."""
+    model = tiny_model(layers=[tiny_layer()] * 6)
+    outputs, alive = list[weakref.ref[Tensor]](), list[int]()
+
+    def note(_layer: object, _given: object, output: Tensor) -> None:
+        outputs.append(weakref.ref(output))
+        alive.append(sum(each() is not None for each in outputs))
+
+    for layer in model.model.layers:
+        layer.register_forward_hook(note)
+    model(tiny_tokens())
+    assert max(alive) <= 2
 
 
 @EVERY_MODEL

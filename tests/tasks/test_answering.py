@@ -128,7 +128,7 @@ def test_a_teacher_tuned_on_the_same_data_corrects_what_the_student_answers(
     [
         (("--divergence", "reverse_kl"), "would have no effect without a teacher"),
         (("--teacher", "nowhere"), "nowhere' does not exist"),
-        (("--records", "pairs"), "models for causal_lm read text"),
+        (("--records", "pairs"), "asks for records of pairs, and 'tune' (tune) learns from instructions"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(

@@ -99,7 +99,7 @@ def test_a_t5_goes_through_every_stage(source: Path, data: Path, tmp_path: Path)
             "threads": 1,
         },
         "stages": [
-            {"kind": "train", "training": training},
+            {"kind": "tune", "training": training, "answers": 2, "answer_tokens": 4, "teacher": str(source)},
             {
                 "kind": "distill",
                 "student": "small",
@@ -127,6 +127,8 @@ def test_a_t5_goes_through_every_stage(source: Path, data: Path, tmp_path: Path)
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["task"] == "seq2seq_lm"
     baseline, trained, distilled, pruned, quantized = metrics["stages"]
+    answers = trained["notes"]["answers"]
+    assert [set(each) for each in answers] == [{"prompt", "expected", "before", "teacher", "after"}] * 2
     assert distilled["notes"]["teacher_layers"] == [0, 2]
     assert pruned["notes"]["num_key_value_heads_after"] == [3] * 3
     assert quantized["bytes"] < pruned["bytes"] < distilled["bytes"] < baseline["bytes"]
