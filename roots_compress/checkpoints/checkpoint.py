@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import errno
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,7 +79,7 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
         InputError: the source is damaged, or not exactly the model that its configuration describes.
 
     Warns:
-        SourceWarning: a directory holds files of weights that are not read.
+        SourceWarning: a directory holds files of weights, or parts of a model, that are not read.
     """
     info = inspect_source(source)
     if info.unread:
@@ -87,6 +87,9 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
         warnings.warn(
             SourceWarning(f"{source}: not read, as transformers does not read them: {listed}"), stacklevel=2
         )
+    if info.left_out:
+        parts = ", ".join(info.left_out)
+        warnings.warn(SourceWarning(f"{source}: the text model alone is read, without {parts}"), stacklevel=2)
     with quiet_transformers():
         tokenizer = load_tokenizer(info)
         if info.kind == "roots":
@@ -95,7 +98,8 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
             dtype = dtype or torch.float32
             config, tensors = _imported(info)
         check_vocabulary(tokenizer, config.vocab_size, info.path)
-        model = _assemble(config, tensors, dtype, info.path)
+        zero = FAMILIES[info.model_type].zero if info.kind == "transformers" else ()
+        model = _assemble(config, tensors, dtype, info.path, zero)
         _adopt_token_ids(model, tokenizer, info)
     return Checkpoint(model.eval(), tokenizer)
 
@@ -183,7 +187,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
     tensors = to_roots(
         family.rules(info.spec),
         entries,
-        lambda name: _read_tensor(name, entries[name]),
+        lambda name: _read_tensor(info.stored_as.get(name, name), entries[name]),
         prefix=family.prefix,
         ignored=family.ignored,
         family=family.model_type,
@@ -200,9 +204,13 @@ def _read_tensor(name: str, entry: TensorEntry) -> Tensor:
 
 
 def _assemble(
-    config: RootsConfig, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None, where: Path
+    config: RootsConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    dtype: torch.dtype | None,
+    where: Path,
+    zero: Collection[str],
 ) -> RootsWithHead:
-    """Return a model made of exactly these tensors."""
+    """Return a model made of exactly these tensors, and of zeros for those named last that are not there."""
     with torch.device("meta"):
         model = make_model(config)
     expected = model.state_dict()
@@ -211,6 +219,9 @@ def _assemble(
         if name not in expected:
             _refuse(f"tensor for {name!r} has no place in the model that the configuration describes", where)
         state[name] = _fitted(name, tensor, expected[name], dtype, where)
+    for name in zero:
+        if name in expected and name not in state:
+            state[name] = torch.zeros(expected[name].shape, dtype=dtype)
     head = state.pop(HEAD, None) if config.tie_word_embeddings else None
     if head is not None and EMBEDDING in state and not torch.equal(head, state[EMBEDDING]):
         raise InputError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from roots_compress.checkpoints.sentence_transformers import with_pooling
+from roots_compress.checkpoints.text_part import is_outer, parts_of, text_config, text_names
 from roots_compress.checkpoints.weight_files import (
     COPY_AGAIN,
     directory_tensors,
@@ -74,6 +75,10 @@ class SourceInfo:
     """Every tensor of a GGUF model; empty for a directory."""
     unread: tuple[str, ...] = ()
     """Names of other files of weights in a directory, which transformers does not read either."""
+    stored_as: Mapping[str, str] = field(default_factory=dict)
+    """The names of tensors in the files, where those of `tensors` are others."""
+    left_out: tuple[str, ...] = ()
+    """Parts of the checkpoint that are no part of the text model, such as a vision tower."""
 
     @property
     def stored_bytes(self) -> int:
@@ -125,6 +130,8 @@ def _inspect_directory(directory: Path) -> SourceInfo:
         )
     config = read_json_object(config_path)
     _refuse_code(config, config_path)
+    is_nested = is_outer(config)
+    config = text_config(config, config_path) if is_nested else config
     model_type = _model_type(config, config_path)
     if model_type != ROOTS:
         spec = FAMILIES[model_type].read_config(Switches(config, config_path))
@@ -137,13 +144,25 @@ def _inspect_directory(directory: Path) -> SourceInfo:
         )
     else:
         spec = _roots_spec(config, config_path)
-    tensors = directory_tensors(directory)
+    stored = directory_tensors(directory)
+    names = text_names(stored) if is_nested else {name: name for name in stored}
+    tensors = {name: stored[theirs] for theirs, name in names.items()}
     _check_tokenizer_files(directory)
     kind: Kind = "roots" if model_type == ROOTS else "transformers"
     parameters = sum(math.prod(entry.shape) for entry in tensors.values())
     _check_extent(spec, len(tensors), parameters, config_path)
-    unread = unread_weights(directory, tensors)
-    return SourceInfo(directory, kind, model_type, parameters, config, spec, tensors, unread=unread)
+    return SourceInfo(
+        directory,
+        kind,
+        model_type,
+        parameters,
+        config,
+        spec,
+        tensors,
+        unread=unread_weights(directory, stored),
+        stored_as={name: theirs for theirs, name in names.items() if name != theirs},
+        left_out=tuple(parts_of(stored.keys() - names.keys())),
+    )
 
 
 def _advised(configs: Sequence[Path]) -> Path:

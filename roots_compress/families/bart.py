@@ -33,9 +33,15 @@ OLD = {
     "static_position_embeddings": False,
 }
 """Keys of old files, and what they say of every BART."""
+OF_TRAINING = (
+    "classif_dropout", "force_bos_token_to_be_generated", "replacing_rate", "save_step",
+    "student_decoder_layers", "student_encoder_layers",
+)  # fmt: skip
+"""Keys of published files that say how a model was trained, or what generation begins with."""
 
 
 def _read(switches: Switches) -> ModelSpec:
+    switches.require_writer()
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
     for key, value in OLD.items():
@@ -44,7 +50,8 @@ def _read(switches: Switches) -> ModelSpec:
     switches.same("tie_word_embeddings", True)
     for unread in ("dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std"):
         switches.take(unread)
-    switches.take("classif_dropout")
+    for bookkeeping in OF_TRAINING:
+        switches.take(bookkeeping)
     width = switches.number("d_model", 1024)
     activation = switches.activation("activation_function", "gelu")
     scaled = switches.flag("scale_embedding", False)
@@ -157,6 +164,7 @@ FAMILY = Family(
     _rules,
     headed=("lm_head.", "final_logits_bias"),
     ignored=("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
+    zero=("logits_bias",),  # A file of the class without a head has none.
     variants=(
         {},
         {"scale_embedding": True, "decoder_start_token_id": 0},

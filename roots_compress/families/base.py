@@ -104,6 +104,31 @@ class Stacked:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """One tensor that several of ours are copies of.
+
+    Attributes:
+        count: how many.
+    """
+
+    count: int
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the copies."""
+        return [tensor.clone() for _ in range(self.count)]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the tensor.
+
+        Raises:
+            ValueError: the copies have come to differ.
+        """
+        if any(each.shape != tensors[0].shape or not each.equal(tensors[0]) for each in tensors):
+            raise ValueError("tensors differ that the family's layers share")
+        return tensors[0]
+
+
+@dataclass(frozen=True)
 class LastRows:
     """A table whose first rows nothing reads.
 
@@ -147,6 +172,7 @@ class Family:
         prefix: what stands before most names, and which some checkpoints leave out.
         headed: what names begin with that never have the prefix.
         ignored: tensors that old checkpoints carry and nothing reads: `{}` is a layer's number.
+        zero: ROOTS tensors that are zeros where a source lacks them.
         variants: small configurations, by what differs from the smallest, that tests compare with
             transformers' own classes.
     """
@@ -159,6 +185,7 @@ class Family:
     prefix: str = "model."
     headed: tuple[str, ...] = ("lm_head.",)
     ignored: tuple[str, ...] = ()
+    zero: tuple[str, ...] = ()
     variants: tuple[Mapping[str, Any], ...] = ({},)
 
     def read_config(self, switches: Switches) -> ModelSpec:

@@ -68,6 +68,7 @@ def read_shape(
         activation_key: the key of the activation; its other spelling may only say the same.
         activation: the activation where none is named.
     """
+    switches.require_writer()
     width, layers = switches.number("hidden_size"), switches.number("num_hidden_layers", most=MOST_LAYERS)
     heads = switches.number("num_attention_heads")
     if whole_heads and width % heads:

@@ -22,6 +22,7 @@ SPELLINGS = {
 
 
 def _read(switches: Switches) -> ModelSpec:
+    switches.require_writer()
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
     width, heads = switches.number("n_embd"), switches.number("n_head")

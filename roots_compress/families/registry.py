@@ -13,6 +13,7 @@ from roots_compress.families import (
     granite,
     llama,
     mistral,
+    mpnet,
     olmo2,
     olmo3,
     phi3,
@@ -27,7 +28,7 @@ from roots_compress.families import (
 from roots_compress.families.base import Family
 
 _MODULES = (
-    llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, bert, distilbert, roberta,
-    xlm_roberta, t5, bart, smollm3, granite, olmo2, olmo3,
+    llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, smollm3, granite, olmo2,
+    olmo3, bert, distilbert, roberta, xlm_roberta, mpnet, t5, bart,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

@@ -6,6 +6,7 @@ for is an error. Torch-free.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,6 +78,8 @@ NEVER_NULL = frozenset({"add_cross_attention", "reorder_and_upcast_attn", "scale
 LAYER_TYPES = {"full_attention": False, "attention": False, "sliding_attention": True}
 """Whether a layer's attention has a window, by transformers' names of it, old ones included."""
 MOST_LAYERS = 10_000
+NO_WRITER = re.compile(r"For(?!CausalLM|ConditionalGeneration|PreTraining)[A-Z]\w*$|EncoderModel$")
+"""transformers' classes with another head than one for the next token, or with an encoder alone."""
 
 
 def shown(value: Any) -> str:
@@ -106,6 +109,16 @@ class Switches:
         """Return transformers' classes that the configuration names."""
         named = self._config.get("architectures") or []
         return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+
+    def require_writer(self) -> None:
+        """Refuse a class of the family that gives something else than the next token.
+
+        Raises:
+            InputError: the configuration names only such classes.
+        """
+        named = self.architectures()
+        if named and all(map(NO_WRITER.search, named)):
+            self.refuse(f"architectures names {', '.join(named):.120}, which does not write text")
 
     def labels(self) -> tuple[int, tuple[str, ...] | None]:
         """Return how many labels a classifier has, and their names, if any; 2 without a word of them."""

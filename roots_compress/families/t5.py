@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import Family, Rule, Tensor
+from roots_compress.families.base import Family, Rule, Shared
 from roots_compress.families.seq2seq import decoder_layer, encoder_layer, sides, start_token
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention, Relative
@@ -20,6 +19,7 @@ POSITIONS = 512
 
 
 def _read(switches: Switches) -> ModelSpec:
+    switches.require_writer()
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
     width, heads, head_dim = switches.number("d_model"), switches.number("num_heads"), switches.number("d_kv")
@@ -113,31 +113,6 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         "decoder_start_token_id": head.start,
         "is_encoder_decoder": True,
     }
-
-
-@dataclass(frozen=True)
-class Shared:
-    """One tensor that several of ours are copies of.
-
-    Attributes:
-        count: how many.
-    """
-
-    count: int
-
-    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the copies."""
-        return [tensor.clone() for _ in range(self.count)]
-
-    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the tensor.
-
-        Raises:
-            ValueError: the copies have come to differ.
-        """
-        if any(each.shape != tensors[0].shape or not each.equal(tensors[0]) for each in tensors):
-            raise ValueError("the layers' tables of distances differ, and T5's layers share one")
-        return tensors[0]
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:

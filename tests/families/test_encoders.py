@@ -18,7 +18,7 @@ from tests.tiny import tiny_tokens
 
 VARIANTS = [
     (family, dict(changes))
-    for family in ("bert", "distilbert", "roberta", "xlm-roberta")
+    for family in ("bert", "distilbert", "roberta", "xlm-roberta", "mpnet")
     for changes in FAMILIES[family].variants
 ]
 

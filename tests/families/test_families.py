@@ -168,6 +168,19 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("family", "named"),
+    [("llama", "LlamaForSequenceClassification"), ("gpt2", "GPT2ForTokenClassification")],
+)
+def test_a_class_with_another_head_is_refused_by_name(family: str, named: str, tmp_path: Path) -> None:
+    save_source(source_model(family), tmp_path)
+    edit_config(tmp_path, architectures=[named])
+    with pytest.raises(InputError, match=f"{named}, which does not write text"):
+        load_checkpoint(tmp_path)
+    edit_config(tmp_path, architectures=["LlamaModel"])
+    load_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize(("family", "changes"), REFUSED, ids=[f"{f}-{'-'.join(c)}" for f, c in REFUSED])
 def test_switches_beyond_roots_are_refused_by_name(
     family: str, changes: dict[str, Any], tmp_path: Path

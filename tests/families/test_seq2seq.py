@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
+from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.spec import Place
@@ -49,6 +51,41 @@ def test_beams_equal_those_of_transformers(family: str, tmp_path: Path) -> None:
         for each in (ours.model, theirs)
     )
     assert torch.equal(found, expected)
+
+
+OF_PUBLISHED_BARTS = {
+    "add_bias_logits": False, "classif_dropout": 0.0, "extra_pos_embeddings": 2, "save_step": 58,
+    "force_bos_token_to_be_generated": True, "forced_bos_token_id": 0, "normalize_before": False,
+    "replacing_rate": 0, "student_decoder_layers": None, "student_encoder_layers": None,
+    "task_specific_params": {"summarization": {"min_length": 56}}, "output_past": True, "prefix": " ",
+}  # fmt: skip
+
+
+def test_keys_of_published_barts_are_understood(tmp_path: Path) -> None:
+    save_source(seq2seq("bart", {}), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | OF_PUBLISHED_BARTS))
+    assert load_checkpoint(tmp_path).model.config.is_encoder_decoder
+
+
+def test_a_bart_without_a_head_is_one_whose_logits_have_no_bias(tmp_path: Path) -> None:
+    whole = seq2seq("bart", {})
+    whole.final_logits_bias.zero_()
+    ours = load_checkpoint(save_source(whole.model, tmp_path))
+    given = {"input_ids": tiny_tokens(2, 20), "decoder_input_ids": tiny_tokens(2, 11, seed=1)}
+    with torch.no_grad():
+        torch.testing.assert_close(ours.model(**given).logits, whole(**given).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "named"), [("bart", "BartForSequenceClassification"), ("t5", "T5EncoderModel")]
+)
+def test_a_class_that_writes_nothing_is_refused_by_name(family: str, named: str, tmp_path: Path) -> None:
+    save_source(seq2seq(family, {}), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [named]}))
+    with pytest.raises(InputError, match=f"{named}, which does not write text"):
+        load_checkpoint(tmp_path)
 
 
 def test_a_cut_layer_is_no_t5_any_more(tmp_path: Path) -> None:
