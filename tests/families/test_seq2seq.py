@@ -70,7 +70,8 @@ def test_keys_of_published_barts_are_understood(tmp_path: Path) -> None:
 
 def test_a_bart_without_a_head_is_one_whose_logits_have_no_bias(tmp_path: Path) -> None:
     whole = seq2seq("bart", {})
-    whole.final_logits_bias.zero_()
+    bias: Any = whole.final_logits_bias
+    bias.zero_()
     ours = load_checkpoint(save_source(whole.model, tmp_path))
     given = {"input_ids": tiny_tokens(2, 20), "decoder_input_ids": tiny_tokens(2, 11, seed=1)}
     with torch.no_grad():
