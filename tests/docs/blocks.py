@@ -35,7 +35,9 @@ class Block:
         return self.comment.startswith("slow")
 
     def tested_text(self) -> str:
-        """Return the text as it is run: each line `A => B` of the comment replaces A by B.
+        r"""Return the text as it is run: each line `A => B` of the comment replaces A by B.
+
+        In B, `\n` is a line end.
 
         Raises:
             AssertionError: the text holds no A.
@@ -45,7 +47,7 @@ class Block:
             before, arrow, after = line.partition(" => ")
             if arrow:
                 assert before in text, f"the block holds no {before!r}:\n{text}"
-                text = text.replace(before, after)
+                text = text.replace(before, after.replace("\\n", "\n"))
         return text
 
 
