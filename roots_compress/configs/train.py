@@ -108,6 +108,11 @@ class ObjectiveConfig(Settings):
     generator: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
     """Width of the generator, as a share of the model's."""
 
+    @property
+    def whole_micro_batches(self) -> bool:
+        """Whether a loss reads whole micro-batches, which processes then cannot divide."""
+        return self.nsp > 0 or self.rtd > 0
+
 
 DECODER_KEYS = (
     "encoder_layers",

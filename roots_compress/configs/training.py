@@ -143,6 +143,11 @@ class DistillLossConfig(Settings):
     pairs, fraction whose targets it writes."""
 
     @property
+    def whole_micro_batches(self) -> bool:
+        """Whether micro-batches are written by the student, which processes then cannot divide."""
+        return self.on_policy_ratio > 0
+
+    @property
     def needs_running_teacher(self) -> bool:
         """Whether something is asked for that a cache of distributions does not hold."""
         return self.hidden_weight > 0 or self.relation_weight > 0 or self.on_policy_ratio > 0

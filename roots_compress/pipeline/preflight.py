@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.configs.base import groups_of
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.walk import losses_of, placed_stages, training_of
+from roots_compress.configs.train import ObjectiveConfig
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
@@ -198,11 +200,11 @@ def _check_processes(recipe: Recipe) -> None:
         InputError: some training asks for such ones.
     """
     for place, stage in placed_stages(recipe):
-        losses = {keys[:-1]: loss for keys, loss in losses_of(stage)}
+        asked = (*losses_of(stage), *groups_of(stage, ObjectiveConfig))
+        whole = any(group.whole_micro_batches for _, group in asked)
         for keys, training in training_of(stage):
-            loss = losses.get(keys[:-1])
             with located((*place, *keys), of_recipe=True):
-                team_size(training, whole=loss is not None and loss.on_policy_ratio > 0)
+                team_size(training, whole=whole)
 
 
 def _resolve_device(recipe: Recipe) -> str:

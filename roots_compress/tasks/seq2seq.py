@@ -36,7 +36,7 @@ DECODED = 6
 class Seq2SeqTask(Task[Seq2SeqModel]):
     """A task whose model answers a source with a target: reading the one and decoding the other are timed."""
 
-    heads: ClassVar[tuple[str, ...]] = ("ForConditionalGeneration", "ForSeq2SeqLM", "MarianMTModel")
+    heads: ClassVar[tuple[str, ...]] = ("ForConditionalGeneration", "ForSeq2SeqLM")
     head_kind = "seq2seq_lm"
     optimum_name = "text2text-generation-with-past"
     workloads: ClassVar[tuple[Workload, ...]] = (

@@ -53,7 +53,7 @@ class Pretraining(Objective):
         super().__init__()
         self._weights, self._seed = config, seed
         # Means over windows, and draws for a batch, are those of whole micro-batches.
-        self.whole_micro_batches = config.nsp > 0 or config.rtd > 0
+        self.whole_micro_batches = config.whole_micro_batches
         self._maskable_NT = torch.from_numpy(windows.maskable)
         self._types_NT: Tensor | None = None
         if isinstance(windows, SentencePairs):

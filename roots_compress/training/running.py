@@ -139,14 +139,15 @@ class TrainingRun:
         started = time.perf_counter()
         hand_back_free_memory()
         losses, tokens = self._backward()
-        self._require(math.isfinite(losses["total"]), f"the loss became {losses['total']}")
+        if not self.scaler.is_enabled():
+            self._require(math.isfinite(losses["total"]), f"the loss became {losses['total']}")
         self.scaler.unscale_(self.adamw)
         norms = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
         norm, scale = float(self.placement.whole(norms)), float(self.scaler.get_scale())
         if not self.scaler.is_enabled():
             self._require(math.isfinite(norm), f"the gradient's norm became {norm}")
         else:
-            # An overflow is no failure here: the step is left out, and the scale halved until gradients fit.
+            # An overflow, of the loss too, is no failure here: the step is left out, and the scale halved.
             self._require(scale >= SMALLEST_LOSS_SCALE, f"gradients overflow even at a loss scale of {scale}")
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
@@ -258,6 +259,7 @@ class TrainingRun:
                 "held_bytes": [dict(each) for each in held],
             }
         total = losses.pop("total")
+        self._require(math.isfinite(total), f"the loss became {total} in every step")
         tally = self.tally
         curves = tally.points()
         return FitSummary(self.step, tally.tokens, tally.seconds, total, losses, scale, curves, processes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from roots_compress.results import Json, Point
@@ -64,11 +65,17 @@ class Tally:
     """The averages on the way, each with its step."""
 
     def add(self, losses: dict[str, float], *, step: int, tokens: int, seconds: float) -> None:
-        """Count one step in; the first steps are averaged evenly, so that no start value lingers."""
+        """Count one step in; the first steps are averaged evenly, so that no start value lingers.
+
+        A loss that overflowed, in a step that was left out, enters no average.
+        """
         weight = max(1 / SMOOTHING_STEPS, 1 / step)
         for name, value in losses.items():
             before = self.losses.get(name, value)
-            self.losses[name] = before + weight * (value - before)
+            if not math.isfinite(before):
+                self.losses[name] = value
+            elif math.isfinite(value):
+                self.losses[name] = before + weight * (value - before)
         self.tokens += tokens
         self.seconds += seconds
 
@@ -76,6 +83,8 @@ class Tally:
         """Keep the averages after a step for the curves, at `POINTS` steps of a training at most."""
         if step % -(-steps // POINTS) == 0 or step == steps:
             for name, value in self.losses.items():
+                if not math.isfinite(value):
+                    continue
                 self.curves.setdefault(name, []).append([step, value])
 
     def points(self) -> dict[str, tuple[Point, ...]]:

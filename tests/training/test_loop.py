@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,26 @@ def test_half_precision_leaves_out_steps_that_overflow_and_lowers_the_loss_scale
     assert 1 <= scale["skipped_steps"] <= 10
     assert summaries["fp16"].parts["cross_entropy"] < 0.9 * first.parts["cross_entropy"]
     assert summaries["fp32"].loss_scale is None
+
+
+class Overflowing(CrossEntropy):
+    """Cross-entropy that overflows itself in its first step."""
+
+    calls = 0
+
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
+        loss = super().forward(model, batch)
+        self.calls += 1
+        return Loss(loss.total * torch.inf, loss.parts) if self.calls == 1 else loss
+
+
+def test_a_loss_that_overflows_in_half_precision_is_a_step_left_out(tmp_path: Path) -> None:
+    summary = train(tiny_model(), tmp_path, settings(steps=3, precision="fp16"), Overflowing())
+    assert summary.loss_scale == {"loss_scale": LOSS_SCALE / 2, "skipped_steps": 1}
+    assert math.isfinite(summary.loss)
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(StageError, match="the loss became inf"):
+        train(tiny_model(), tmp_path / "plain", settings(steps=3, precision="fp32"), Overflowing())
 
 
 def test_layers_that_are_computed_again_keep_less_and_give_the_same(tmp_path: Path) -> None:

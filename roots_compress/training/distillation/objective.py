@@ -73,7 +73,7 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         self.config, self.seed, self.answers = config, seed, answers
-        self.whole_micro_batches = config.on_policy_ratio > 0
+        self.whole_micro_batches = config.whole_micro_batches
         self.teacher: RootsWithHead | None = None
         self.cache: TeacherCache | None = None
         self.maps = nn.ModuleList()

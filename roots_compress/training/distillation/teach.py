@@ -99,7 +99,7 @@ def teach(
     with located(("training",)):
         check_trainable(student, windows)
         precision = resolve_precision(training.precision, device)
-        processes = team_size(training, whole=loss.on_policy_ratio > 0)
+        processes = team_size(training, whole=loss.whole_micro_batches)
     if written_ratio:
         windows = with_teacher_text(
             windows,
