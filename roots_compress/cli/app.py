@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from roots_compress import __version__
-from roots_compress.cli import artifacts, data, generation, recipes, reports, stages
+from roots_compress.cli import artifacts, data, generation, recipes, reports, stages, start
 from roots_compress.cli.console import show_error, told_warnings, write
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.streams import run_on_streams
@@ -26,7 +26,7 @@ from roots_compress.system.memory import memory_errors
 from roots_compress.system.threads import bound_libraries
 from roots_compress.training.interrupts import ENDINGS
 
-EPILOG = "Start with: roots-compress distill --teacher CKPT --student small"
+EPILOG = "Start with: roots-compress compress CKPT --max-mb 100 --max-loss 5%"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -88,7 +88,8 @@ def common(
 
 
 VERBS: dict[str, dict[str, Callable[..., None] | Deferred]] = {
-    "Recipes": {"run": recipes.run, "plan": recipes.plan, "validate": recipes.validate, "init": recipes.init},
+    "Start": {"compress": start.COMPRESS, "init": start.INIT},
+    "Recipes": {"run": recipes.run, "plan": recipes.plan, "validate": recipes.validate},
     "Stages": {**stages.VERBS},
     "Models and graphs": {
         "import": artifacts.import_,

@@ -1,4 +1,4 @@
-"""The recipe verbs: run a recipe, say what it would do, check it, write a first one."""
+"""The recipe verbs: run a recipe, say what it would do, check it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 from roots_compress.cli.console import say, stderr, stdout, tell
 from roots_compress.cli.options import FRESH_HELP
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude
-from roots_compress.errors import InputError
 
 if TYPE_CHECKING:
     from roots_compress.configs.recipe.yaml import Document
@@ -27,21 +26,6 @@ RunFolderOption = Annotated[
         "--run", metavar="DIR", help="The run's folder. Default: runs/NAME, with the recipe's name."
     ),
 ]
-
-STARTER = """\
-# A recipe: what to do to a model, stage by stage. Every key is described in docs/reference/recipes.md.
-name: first
-model: path/to/checkpoint   # a ROOTS or Hugging Face directory, or a GGUF file
-stages:
-  - kind: distill           # a student of about half the parameters learns from the model
-    student: small
-  - kind: prune             # a quarter of its MLP channels go
-    ratio: 0.25
-  - kind: quantize          # 8-bit weights; which products, a timing decides
-    scheme: int8
-gates:                      # `run` leaves with exit code 3 when one is missed
-  max_perplexity_ratio: 1.5
-"""
 
 
 def run(
@@ -118,26 +102,3 @@ def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
     if loaded.search is not None:
         kinds.append(f"search of {', '.join(choice.name for choice in loaded.search.choices)}")
     say(f"{recipe}: valid: {loaded.name}: {' -> '.join(kinds) or 'evaluation only'}")
-
-
-def init(
-    path: Annotated[Path, typer.Argument(metavar="RECIPE", help="The file to write.")] = Path("recipe.yaml"),
-) -> None:
-    """Write a first recipe, to be edited."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            try:
-                file.write(STARTER)
-                file.flush()
-            except OSError:
-                path.unlink()  # an empty recipe would be in the way of the next try
-                raise
-    except FileExistsError:
-        raise InputError("the file exists already", where=path, remedy="Name another file.") from None
-    except OSError as error:
-        raise InputError(
-            f"cannot be written: {error.strerror or error}",
-            where=path,
-            remedy="Name a file in a writable folder, on a disk with some room.",
-        ) from None
-    say(f"wrote {path}; edit its `model`, then: roots-compress run {path}")

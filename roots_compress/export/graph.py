@@ -17,7 +17,6 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from roots_compress import __version__
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.builder import IR_VERSION, GraphBuilder
 from roots_compress.export.encoder import add_encoder
@@ -34,6 +33,7 @@ from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.spec import EMBEDDING, HEAD
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import LOGITS_TO_KEEP, PREFILL_PIECE, PRESENT_MEANS, SHARED_CACHE
+from roots_compress.version import VERSION
 
 # Tokens of a prompt that are read at a time where all layers are block-sparse, and where some are: more of
 # them share the copy of a block. Dense layers hold the scores of a piece with all that came before it.
@@ -88,7 +88,7 @@ def _described(builder: GraphBuilder, metadata: dict[str, str]) -> ir.Model:
         builder.graph,
         ir_version=IR_VERSION,
         producer_name="roots-compress",
-        producer_version=__version__,
+        producer_version=VERSION,
         metadata_props=metadata,
     )
 

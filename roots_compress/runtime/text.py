@@ -22,7 +22,7 @@ from roots_compress.data.special_tokens import closing_ids, missing_ending, open
 from roots_compress.errors import InputError
 from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.graph_folder import find_graph, graph_files
+from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.runtime.logits import UNCHANGED
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
@@ -61,12 +61,12 @@ class Wishes:
 
 
 def load_wishes(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size: int) -> Wishes:
-    """Return what generation_config.json, config.json and the tokenizer beside a graph ask.
+    """Return what generation_config.json, config.json and the tokenizer beside a graph or a checkpoint ask.
 
     Raises:
         InputError: one of the files cannot be read, or a setting is none.
     """
-    home = find_graph(folder).parent
+    home = find_graph(folder).parent if holds_graph(folder) else folder
     document, path = generation_document(home)
     asked = GenerationSettings.read(document, path)
     settings = LogitSettings.read(document, path)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from roots_compress.results import CandidateResult, SearchResult, candidate_label
-from roots_compress.search.choice import best, budgets_of, front, rank
+from roots_compress.search.choice import best, budgets_of, front, overrun
 from roots_compress.search.figures import Figures, baseline_of, outcomes_of
 from roots_compress.search.space import Candidate, Space
 from roots_compress.search.succession import ruled_out
@@ -32,14 +32,25 @@ def answer(
                 task.metric.compared_name: task.metric.of_cost(point.cost),
             },
             on_front=candidate in on_front,
-            keeps_budgets=rank(point, budgets)[0] == 0,
+            keeps_budgets=overrun(point, budgets) == 0,
         )
         for candidate, point in sorted(points.items(), key=lambda item: item[1])
     )
+    found = best(points, budgets)
+    ended = bool(space.listed)
+    if space.listed:
+        # Of those that keep the budgets, the one that loses least; where none does, the nearest of all.
+        found = min(
+            points,
+            key=lambda each: (overrun(points[each], budgets), each not in space.listed, points[each].cost),
+        )
+        ended = overrun(points[found], budgets) == 0
     return SearchResult(
         candidates=tuple(rows),
-        best=best(points, budgets),
+        best=found,
         failed={candidate_label(candidate): message for candidate, message in failed.items()},
-        untried=sum(each not in figures and not ruled_out(each, failed) for each in space.candidates),
+        untried=0
+        if ended
+        else sum(each not in figures and not ruled_out(each, failed) for each in space.candidates),
         max_minutes=search.max_minutes,
     )

@@ -59,11 +59,15 @@ def rank(point: Point, budgets: Budgets) -> tuple[float, float, float]:
     the best quality; but where quality has a budget and another figure has none, the least of those others
     (of their product, where both are free). Ties go to the least product of all three.
     """
-    overrun = sum(math.log(max(1.0, cost / most)) for cost, most in zip(point, budgets, strict=True))
     free = [math.log(cost) for cost, most in zip(point[:2], budgets[:2], strict=True) if math.isinf(most)]
     quality = math.log(point.cost)
     cost = quality if math.isinf(budgets.cost) or not free else sum(free)
-    return overrun, cost, sum(map(math.log, point))
+    return overrun(point, budgets), cost, sum(map(math.log, point))
+
+
+def overrun(point: Point, budgets: Budgets) -> float:
+    """Return how far budgets are overrun, in nats: log(cost / budget), summed; 0 where all are kept."""
+    return sum(math.log(max(1.0, cost / most)) for cost, most in zip(point, budgets, strict=True))
 
 
 def best(points: Mapping[Key, Point], budgets: Budgets) -> Key:

@@ -27,7 +27,7 @@ from roots_compress.search.figures import Figures, baseline_of, outcomes_of
 from roots_compress.search.plan import candidate_keys, known_of
 from roots_compress.search.record import NAME, Record
 from roots_compress.search.space import Candidate, Space
-from roots_compress.search.succession import next_candidate
+from roots_compress.search.succession import next_candidate, next_listed
 from roots_compress.stages.registry import stage_of
 
 
@@ -57,7 +57,10 @@ def run_search(
         describe(run, best, recipe_text)
         best_setting = replace(setting, recipe=best)
         rows = make_rows(run, best_setting, console)
-        run.write_text("best.yaml", recipe_yaml(_alone(best, rows), f"Found by {best.name}, {found}."))
+        alone = recipe_yaml(_alone(best, rows), f"Found by {best.name}, {found}.")
+        run.write_text("best.yaml", alone)
+        if recipe_text is None:  # No recipe was given: this one repeats what was found.
+            run.write_text("recipe.yaml", alone)
         return finish(run, rows, best_setting, console, result)
 
 
@@ -82,8 +85,10 @@ def _explore(
         console.print(f"{len(figures) + len(failed)} of {len(keys)} candidates were tried earlier")
     while True:
         if () in figures:
-            candidate = next_candidate(
-                space.candidates,
+            # Candidates in a given order are tried until one keeps the budgets.
+            follow = next_listed if space.listed else next_candidate
+            candidate = follow(
+                space.listed or space.candidates,
                 outcomes_of(figures),
                 failed,
                 budgets_of(setting.task, setting.recipe.gates, *baseline_of(figures)),

@@ -52,12 +52,17 @@ class Space:
     """Each after its own beginning; controls last."""
     controls: frozenset[Candidate]
     """The model quantized and nothing else, and the controls that stages name."""
+    listed: tuple[Candidate, ...] = ()
+    """Those that the recipe lists, in their order; none where every order is a candidate."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Space:
         """Return the space of a recipe that has a search."""
         assert recipe.search is not None
         choices = {choice.name: choice for choice in recipe.search.choices}
+        if listed := recipe.search.candidates:
+            parts = (candidate[:length] for candidate in listed for length in range(len(candidate) + 1))
+            return cls(recipe, choices, tuple(dict.fromkeys(parts)), frozenset(), listed)
         controls = controls_of(choices)
         quantizing = {name: choice.kind for name, choice in choices.items() if choice.quantizes}
         kinds = {name: choice.kind for name, choice in choices.items()}

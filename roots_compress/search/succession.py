@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from roots_compress.search.choice import Budgets, Point, rank
+from roots_compress.search.choice import Budgets, Point, overrun, rank
 from roots_compress.search.space import Candidate
 
 
@@ -57,6 +57,38 @@ def next_candidate(
         return None
     goal = min(goals, key=lambda each: rank(predict(each, outcomes, effects).point, budgets))
     return next(part for part in _beginnings(goal) if part not in outcomes)
+
+
+FAR = math.log(1.5)
+"""A listed candidate that is predicted to overrun its budgets by more, in nats, is not tried."""
+
+
+def next_listed(
+    listed: Sequence[Candidate],
+    outcomes: Mapping[Candidate, Outcome],
+    failed: Collection[Candidate],
+    budgets: Budgets,
+    seconds_left: float,
+) -> Candidate | None:
+    """Return what to make next of candidates in a given order; None once one of them keeps the budgets.
+
+    It is the shortest untried part of the first that neither has failed nor is predicted to miss by far.
+    What holds a choice that was never seen has no prediction, and is tried. Arguments are those of
+    `next_candidate`.
+    """
+    kept = any(overrun(outcomes[each].point, budgets) == 0 for each in listed if each in outcomes)
+    if kept or seconds_left <= 0:
+        return None
+    effects = effects_of(outcomes)
+    for candidate in listed:
+        if candidate in outcomes or ruled_out(candidate, failed):
+            continue
+        if all(name in effects for name in candidate):
+            predicted = predict(candidate, outcomes, effects)
+            if predicted.seconds > seconds_left or overrun(predicted.point, budgets) > FAR:
+                continue
+        return next(part for part in _beginnings(candidate) if part not in outcomes)
+    return None
 
 
 def effects_of(outcomes: Mapping[Candidate, Outcome]) -> dict[str, Outcome]:

@@ -61,7 +61,7 @@ ProcessorClass = Literal["avx2", "avx-vnni", "avx512-vnni", "amx", "arm", "other
 X86 = ("x86_64", "amd64", "i386", "i686", "x86")
 """What Python calls the architecture of x86 processors on Linux, macOS and Windows, in lower case."""
 
-_RESULT_FREE = ("cli", "report", "search")
+_RESULT_FREE = ("advice", "api.py", "cli", "report", "search")
 """Packages that only show results or choose among them; a change there does not change one."""
 
 

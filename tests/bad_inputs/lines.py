@@ -176,7 +176,7 @@ def unwritable(bench: Bench) -> Request:
     if verb == "quantize":
         return Request(("quantize", "ckpt", *ON_TEXT, "--run", place), "error")
     if verb == "init":
-        return Request(("init", place + "/r.yaml"), "error")
+        return Request(("init", "-o", place + "/r.yaml"), "error")
     return Request((verb, "ckpt", "--out", place), "error")
 
 

@@ -416,7 +416,9 @@ PLACE_FAULTS = [
     ("run {texts}/void", "it is a folder"),
     ("plan absent.yaml", "does not exist"),
     ("validate {texts}/latin.txt", "not UTF-8"),
-    ("init absent/recipe.yaml", "cannot be written"),
+    ("init -o absent/recipe.yaml", "cannot be written"),
+    ("init absent", "CKPT: 'absent' does not exist"),
+    ("compress absent --max-mb 1", "CKPT: 'absent' does not exist"),
 ]
 
 

@@ -74,7 +74,7 @@ def test_models_and_graphs_may_be_in_folders_of_any_name(
             ["eval", odd / "graph", *text],
             ["bench", odd / "graph", "--context", "8", "--repeats", "1", "--decode-tokens", "1"],
             ["verify", odd / "graph"],
-            ["init", odd / "recipe.yaml"],
+            ["init", odd / "model", "-o", odd / "recipe.yaml"],
         ]
     for arguments in verbs:
         code, said = command(commands, *arguments)
@@ -244,7 +244,7 @@ def test_a_recipe_without_room_leaves_no_empty_file(commands: Commands, tmp_path
         pytest.skip("mounts need root on Linux")
 
     full: tuple[Step, ...] = (("small_disk", place, "size=4k"), ("fill", place / "other", "4096"))
-    code, said = command(commands, "init", place / "recipe.yaml", prepare=full)
+    code, said = command(commands, "init", "-o", place / "recipe.yaml", prepare=full)
     assert code == 2, said
     assert "No space left on device" in said
 

@@ -41,6 +41,9 @@ BASELINE_NAME = "baseline"
 """Label of the untouched model's row; no stage may take it."""
 
 
+CandidateNames = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
 class SearchConfig(Settings):
     """Try the choices in every order, and go on with what serves the gates best.
 
@@ -59,6 +62,10 @@ class SearchConfig(Settings):
         DistillConfig(kind="distill", name="distill-small", student="small"),
     )
     """Stages to choose from, each as it would stand under `stages`, with a `name` of its own."""
+    candidates: Annotated[tuple[CandidateNames, ...], Field(strict=False, min_length=1)] | None = None
+    """The candidates to try, in this order, each a list of names of choices. The search then ends at the
+    first that keeps every gate, and passes over those that it predicts to miss one by far. Without this key,
+    every order of the choices is a candidate."""
 
 
 class Recipe(Settings):

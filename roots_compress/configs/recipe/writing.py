@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent as indent_lines
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -12,10 +15,13 @@ import yaml
 from roots_compress.configs.base import Settings
 from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
-from roots_compress.errors import printable
+from roots_compress.errors import Location, printable
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """What Python holds a byte of a path by that is not UTF-8; a file of UTF-8 cannot hold it as it is."""
+
+
+_FORM: Any = {"allow_unicode": True, "width": 1 << 20}
 
 
 def recipe_json(recipe: Recipe) -> str:
@@ -24,10 +30,36 @@ def recipe_json(recipe: Recipe) -> str:
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def recipe_yaml(recipe: Recipe, comment: str) -> str:
-    """Return a recipe as YAML: what differs from the defaults, and its paths as it holds them."""
-    head = "".join(f"# {line}".rstrip() + "\n" for line in printable(comment).splitlines())
-    return head + yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=110)
+def recipe_yaml(recipe: Recipe, comment: str, notes: Mapping[Location, str] = MappingProxyType({})) -> str:
+    """Return a recipe as YAML: what differs from the defaults, and its paths as it holds them.
+
+    Args:
+        recipe: what to write.
+        comment: what stands at the top.
+        notes: what stands above a key or an entry of a list, by the way to it.
+    """
+    return _comment(comment) + _block(_plain(recipe), (), notes)
+
+
+def _comment(text: str, indent: str = "") -> str:
+    return "".join(f"{indent}# {line}".rstrip() + "\n" for line in printable(text).splitlines())
+
+
+def _block(value: Any, place: Location, notes: Mapping[Location, str], indent: str = "") -> str:
+    """Return a group of keys, or a list of groups, as YAML with its notes."""
+    text = ""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        at = (*place, key)
+        text += _comment(notes.get(at, ""), indent)
+        if isinstance(value, list):
+            text += f"{indent}-{_block(inner, at, notes, indent + '  ')[len(indent) + 1 :]}"
+        elif inner and (isinstance(inner, dict) or (isinstance(inner, list) and isinstance(inner[0], dict))):
+            text += f"{indent}{key}:\n{_block(inner, at, notes, indent + '  ')}"
+        else:
+            flow = isinstance(inner, list)  # in one line
+            dumped = yaml.safe_dump(inner if flow else {key: inner}, default_flow_style=flow, **_FORM)
+            text += indent_lines(f"{key}: {dumped}" if flow else dumped, indent)
+    return text
 
 
 def _plain(value: Any, default: Any = None) -> Any:

@@ -1,0 +1,167 @@
+"""What may compress a model, ordered by what it is expected to lose.
+
+The order and the first choice go by what each stage cost and gained on models that were measured:
+SmolLM2-135M, MiniLM and the recipes' own (docs/figures/). Another model may differ: its own figures decide.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from roots_compress.advice.bounds import Bounds
+from roots_compress.advice.facts import Facts
+from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.distill import DistillConfig
+from roots_compress.configs.prune import PruneConfig, RecoveryConfig
+from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.configs.recipe.schema import StageConfig
+from roots_compress.configs.training import TrainingConfig
+from roots_compress.errors import RootsError
+from roots_compress.stages.registry import stage_of
+
+Names = tuple[str, ...]
+
+
+class Expected(NamedTuple):
+    """What a candidate is expected to be, as factors on the model's own figures."""
+
+    bytes: float
+    time: float
+    """Of the workload that decides."""
+    cost: float
+    """How many times worse the metric that decides gets."""
+
+    def after(self, other: Expected) -> Expected:
+        """Return what the two are one after the other: factors multiply."""
+        return Expected(*(a * b for a, b in zip(self, other, strict=True)))
+
+
+EXPECTED: Final = {
+    "int8": Expected(0.26, 0.55, 1.01),
+    "int4": Expected(0.195, 0.42, 1.04),
+    "prune-25": Expected(0.85, 0.87, 1.05),
+    "prune-50": Expected(0.70, 0.75, 1.25),
+    "half": Expected(0.60, 0.55, 1.40),
+}
+READING: Final = {"int8": Expected(0.26, 0.6, 1.01), "int4": Expected(0.195, 1.0, 1.04)}
+"""Of models that read only: 4-bit weights save no time where every product has many rows."""
+LISTED: Final[tuple[Names, ...]] = (
+    ("int8",),
+    ("int4",),
+    ("prune-25", "int8"),
+    ("prune-25", "int4"),
+    ("prune-50", "int8"),
+    ("prune-50", "int4"),
+    ("half", "int8"),
+    ("half", "int4"),
+    ("half", "prune-25", "int4"),
+)
+LEAST_INT4: Final = 0.17
+"""Of a model's bytes, those that 4-bit weights take where none stays in 8 bits but the tables."""
+FILE_SHARE: Final = 0.97
+"""Of the bytes that a graph may take, those that its weights may: the rest is the graph itself."""
+TRAINING_SHARE: Final = 6
+"""A recovery may take one part in so many of a search's time; training a student, two."""
+CALIBRATION: Final = CalibrationConfig()
+FLOPS_A_THREAD: Final = 25e9
+LEAST_STEPS, MOST_STEPS = 20, 200
+LEAST_STUDENT_STEPS = 100
+"""A student that learns for fewer steps is not worth making."""
+BATCH: Final = 4
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The stages to choose from, and the candidates made of them, the least expected loss first."""
+
+    choices: dict[str, StageConfig]
+    listed: tuple[Names, ...]
+    expected: dict[Names, Expected]
+
+    def first_within(self, bounds: Bounds, facts: Facts) -> tuple[Names, bool]:
+        """Return the first that is expected to keep bounds, or the nearest, and whether it is expected to."""
+
+        def overrun(names: Names) -> float:
+            expected = self.expected[names]
+            over = [
+                bounds.max_bytes and expected.bytes * facts.source.stored_bytes / bounds.max_bytes,
+                bounds.min_speedup and expected.time * bounds.min_speedup,
+                bounds.max_loss is not None and expected.cost / (1 + bounds.max_loss),
+            ]
+            return sum(math.log(max(1.0, each)) for each in over if each)
+
+        nearest = min(self.listed, key=overrun)
+        return nearest, overrun(nearest) == 0
+
+
+def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidates:
+    """Return what may compress a model; stages that leave it no legal shape are left out.
+
+    Args:
+        facts: the model and the machine.
+        bounds: what the result must keep. 4-bit weights spend what is left of the bytes on 8-bit layers.
+        minutes: how long the whole may take, of which training gets its part.
+    """
+    choices = _choices(facts, bounds, minutes)
+    choices = {name: each for name, each in choices.items() if _is_legal(each, facts)}
+    listed = [names for names in LISTED if choices.keys() >= {*names}]
+    if bounds.max_bytes is None and bounds.min_speedup is None and bounds.max_loss is not None:
+        # Nothing but the loss is bounded: the smallest model comes first.
+        listed = [names for names in (("int4",), ("int8",)) if choices.keys() >= {*names}]
+    effects = EXPECTED | ({} if facts.task.writes else READING)
+    if bounds.max_bytes is not None:
+        effects["int4"] = effects["int4"]._replace(bytes=LEAST_INT4)
+    expected = {}
+    for names in listed:
+        whole = Expected(1, 1, 1)
+        for name in names:
+            whole = whole.after(effects[name])
+        expected[names] = whole
+    used = {name for names in listed for name in names}
+    return Candidates({name: each for name, each in choices.items() if name in used}, tuple(listed), expected)
+
+
+def affordable_steps(facts: Facts, seconds: float, block_size: int) -> int:
+    """Return about how many optimizer steps a time allows: a teacher reads, and its copy learns."""
+    operations = (2 + 6) * facts.source.parameters * BATCH * block_size
+    return int(seconds * facts.machine.threads * FLOPS_A_THREAD / operations)
+
+
+def _choices(facts: Facts, bounds: Bounds, minutes: float) -> dict[str, StageConfig]:
+    window = min(256, facts.context)
+    share = 60 * minutes / TRAINING_SHARE
+    steps = min(max(affordable_steps(facts, share, window), LEAST_STEPS), MOST_STEPS)
+    training = TrainingConfig(steps=steps, batch_size=BATCH, block_size=window, learning_rate=2e-4)
+    recovery = RecoveryConfig(training=training)
+    loss = None if bounds.max_loss is None else round(math.log1p(bounds.max_loss), 4)
+    room = None if bounds.max_bytes is None else max(1, int(FILE_SHARE * bounds.max_bytes))
+    alone = bounds.max_bytes is None and bounds.min_speedup is None and loss is not None
+    student_steps = 3 * steps
+    choices: dict[str, StageConfig] = {
+        "int8": QuantizeConfig(kind="quantize", name="int8", scheme="int8", calibration=CALIBRATION),
+        "int4": QuantizeConfig(
+            kind="quantize",
+            name="int4",
+            scheme="int4",
+            max_bytes=room,
+            max_loss=loss if alone else None,
+            calibration=CALIBRATION,
+        ),
+        "prune-25": PruneConfig(kind="prune", name="prune-25", ratio=0.25, recovery=recovery),
+        "prune-50": PruneConfig(kind="prune", name="prune-50", ratio=0.5, recovery=recovery),
+    }
+    if affordable_steps(facts, 2 * share, window) >= LEAST_STUDENT_STEPS:
+        learning = training.model_copy(update={"steps": student_steps, "learning_rate": 1e-3})
+        choices["half"] = DistillConfig(kind="distill", name="half", student="small", training=learning)
+    return choices
+
+
+def _is_legal(stage: StageConfig, facts: Facts) -> bool:
+    """Whether a stage can start from the model itself."""
+    try:
+        stage_of(stage).check(stage, facts.info)
+    except RootsError:
+        return False
+    return True

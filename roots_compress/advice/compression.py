@@ -1,0 +1,107 @@
+"""One request from a checkpoint and bounds to a compressed model: planned, searched for, explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from roots_compress.advice.bounds import Bounds
+from roots_compress.advice.candidates import candidates_for
+from roots_compress.advice.explain import explain
+from roots_compress.advice.facts import look_at
+from roots_compress.advice.recipe import name_of, search_recipe
+from roots_compress.configs.recipe.growth import read_resolved
+from roots_compress.configs.recipe.loading import check_paths, refuse_missing
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.errors import InputError, recipe_key
+from roots_compress.io.atomic import real_path
+from roots_compress.pipeline.preflight import Setting, prepare
+from roots_compress.results import RunMetrics
+from roots_compress.search.run import run_search
+
+MINUTES = 60.0
+"""After so many no further candidate is begun, unless another number is asked for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be compressed, and to what."""
+
+    setting: Setting
+    bounds: Bounds
+    folder: Path
+    """Of the run."""
+
+    @property
+    def listed(self) -> tuple[tuple[str, ...], ...]:
+        """The candidates, in the order in which they are tried."""
+        search = self.setting.recipe.search
+        assert search is not None
+        return search.candidates or ()
+
+
+def request(
+    checkpoint: Path,
+    bounds: Bounds,
+    settings: Mapping[str, Any],
+    *,
+    folder: Path | None = None,
+    minutes: float = MINUTES,
+    fresh: bool = False,
+) -> Request:
+    """Look at a checkpoint, and check all that can be checked before it is compressed.
+
+    Args:
+        checkpoint: a ROOTS or Hugging Face directory, or a GGUF file.
+        bounds: what the result must keep.
+        settings: of the whole run (`data`, `evaluation`, `seed`, `device`), in a recipe's form.
+        folder: of the run; by default `runs/` and the checkpoint's name.
+        minutes: after so many no further candidate is begun.
+        fresh: whether a run that is there is to be deleted.
+
+    Raises:
+        InputError: the checkpoint is missing, is none, or is quantized; a setting does not suit it; or the
+            folder is in use.
+    """
+    refuse_missing(checkpoint, recipe_key("model"))
+    name = name_of(checkpoint)
+    where = folder or Path("runs") / name
+    _refuse_other_run(where, checkpoint, fresh=fresh)
+    facts = look_at(checkpoint, Path.cwd(), records=settings.get("data", {}).get("records"))
+    candidates = candidates_for(facts, bounds, minutes=minutes)
+    given = {"name": name, "model": real_path(checkpoint), **settings}
+    recipe = search_recipe(facts, candidates, bounds, given, minutes=minutes).from_folder(Path.cwd())
+    check_paths(recipe)
+    return Request(prepare(recipe, where), bounds, where)
+
+
+def carry_out(request: Request, *, fresh: bool = False, console: Console) -> tuple[RunMetrics, list[str]]:
+    """Search for the first candidate that keeps the bounds; return the run's figures and why it was chosen.
+
+    The run ends as the candidate's; its `recipe.yaml` repeats it.
+
+    Raises:
+        InputError, StageError: the model as it is cannot be made or measured.
+    """
+    metrics = run_search(request.setting, request.folder, fresh=fresh, console=console)
+    assert metrics.search is not None
+    return metrics, [*explain(request.setting.task, request.bounds, request.listed, metrics.search)]
+
+
+def _refuse_other_run(folder: Path, checkpoint: Path, *, fresh: bool) -> None:
+    """Refuse a folder in which another model is being compressed.
+
+    Raises:
+        InputError: it is.
+    """
+    there: Recipe | None = None if fresh else read_resolved(folder)
+    if there is not None and (there.model is None or real_path(there.model) != real_path(checkpoint)):
+        raise InputError(
+            f"the folder is in use by a run that began with {there.model or 'a model it trained'}",
+            where=folder,
+            remedy="Name another folder with --run, or start this one anew with --fresh.",
+        )

@@ -1,0 +1,86 @@
+"""What a compression came to, in plain sentences: what was tried, what was chosen, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from roots_compress.advice.bounds import Bounds, megabytes
+from roots_compress.results import CandidateResult, SearchResult, candidate_label
+from roots_compress.search.space import Candidate
+from roots_compress.tasks.base import Task
+
+
+def explain(
+    task: Task[Any], bounds: Bounds, listed: tuple[Candidate, ...], search: SearchResult
+) -> Iterator[str]:
+    """Yield the sentences.
+
+    Args:
+        task: of the models.
+        bounds: what was asked for.
+        listed: the candidates in the order in which they were to be tried.
+        search: what came of them.
+    """
+    rows = {row.stages: row for row in search.candidates}
+    baseline, best = rows[()], rows[search.best]
+    yield f"Asked for: {'; '.join(bounds.told(task))}."
+    for stages in listed:
+        label = candidate_label(stages)
+        if stages in rows:
+            row = rows[stages]
+            missed = "; ".join(misses(task, bounds, row, baseline))
+            verdict = f"misses: {missed}" if missed else "keeps them all"
+            yield f"{label}: {figures(task, row, baseline)}: {verdict}."
+        elif label in search.failed:
+            yield f"{label} could not be made: {search.failed[label].rstrip('.')}."
+    untried = [each for each in listed if each not in rows and candidate_label(each) not in search.failed]
+    names = ", ".join(map(candidate_label, untried))
+    if best.keeps_budgets:
+        yield f"Chosen: {candidate_label(best.stages)}, the first that keeps them all."
+        if untried:
+            yield f"Not tried, because more loss is expected of them: {names}."
+        return
+    missed = "; ".join(misses(task, bounds, best, baseline))
+    yield (
+        f"No candidate keeps all bounds. Nearest: {candidate_label(best.stages)}, with "
+        f"{figures(task, best, baseline)}. It misses: {missed}."
+    )
+    if untried:
+        yield f"Not tried, because they are predicted to miss by far or the time was over: {names}."
+
+
+def figures(task: Task[Any], row: CandidateResult, baseline: CandidateResult) -> str:
+    """Return a candidate's size, speed and quality beside the model's own."""
+    metric = task.metric
+    change = metric.change(1.0 if metric.relative else 0.0, row.figures[metric.compared_name])
+    return (
+        f"{megabytes(row.bytes)} ({baseline.bytes / row.bytes:.2f}x smaller), "
+        f"{_speedup(task, row, baseline):.2f}x as fast, {change}"
+    )
+
+
+def misses(task: Task[Any], bounds: Bounds, row: CandidateResult, baseline: CandidateResult) -> Iterator[str]:
+    """Yield each bound that a candidate misses, and by how much."""
+    if bounds.max_bytes is not None and row.bytes > bounds.max_bytes:
+        over = row.bytes / bounds.max_bytes
+        yield f"{megabytes(row.bytes)}, {over:.2f} times the {megabytes(bounds.max_bytes)} allowed"
+    speedup = _speedup(task, row, baseline)
+    if bounds.min_speedup is not None and speedup < bounds.min_speedup:
+        yield f"{speedup:.2f} times as fast, {bounds.min_speedup:g} times asked for"
+    if bounds.max_loss is not None:
+        metric = task.metric
+        # As the search weighs it: a loss as a factor, or as a difference.
+        cost = metric.cost(row.figures[metric.compared_name])
+        worse = 1 + bounds.max_loss if metric.better == "lower" else 1 - bounds.max_loss
+        allowed = worse if metric.relative else worse - 1
+        if cost > metric.cost(allowed):
+            start = 1.0 if metric.relative else 0.0
+            change = metric.change(start, row.figures[metric.compared_name])
+            limit = metric.change(start, allowed).removeprefix(f"{metric.heading} ")
+            yield f"{change}, {limit} allowed"
+
+
+def _speedup(task: Task[Any], row: CandidateResult, baseline: CandidateResult) -> float:
+    time = task.workload.time_name
+    return baseline.figures[time] / row.figures[time]

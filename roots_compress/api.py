@@ -1,0 +1,276 @@
+"""The Python interface: compress a model, load what came of it, evaluate it.
+
+    from roots_compress import compress, evaluate, load
+
+Settings are those of a recipe, as its own classes or as plain values: `data={"train": ["texts/"]}` is
+`DataConfig(train=("texts/",))`. Errors are of `roots_compress.errors`: they say what is wrong, where, and
+what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.advice.bounds import Bounds, bounds_of
+from roots_compress.advice.compression import MINUTES, carry_out, request
+from roots_compress.configs.base import Settings
+from roots_compress.configs.data import DataConfig
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.configs.recipe.growth import evaluation_request
+from roots_compress.configs.recipe.loading import check_paths
+from roots_compress.data.texts import framed_texts
+from roots_compress.errors import InputError, Key
+from roots_compress.evaluation.single import Evaluation, evaluate_artifact, open_artifact
+from roots_compress.pipeline.preflight import prepare_evaluation
+from roots_compress.results import RunMetrics
+from roots_compress.run.stages import read_stages
+from roots_compress.runtime.text import load_wishes, stream_text
+from roots_compress.system.memory import memory_errors
+from roots_compress.system.threads import default_threads
+from roots_compress.tasks.base import Task
+
+Group = Settings | Mapping[str, Any]
+"""Settings of a recipe: its own class, or keys and values."""
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What a compression came to."""
+
+    folder: Path
+    """Of the run: checkpoints, graphs, figures, report."""
+    metrics: RunMetrics
+    """Every figure, as `metrics.json` holds them."""
+    explanation: tuple[str, ...]
+    """What was tried, what was chosen and why, in sentences."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether every bound is kept."""
+        return all(gate.passed for gate in self.metrics.gates)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that was chosen."""
+        return read_stages(self.folder)[0][-1].checkpoint
+
+    @property
+    def graph(self) -> Path:
+        """The folder of its ONNX graph, with the tokenizer."""
+        return read_stages(self.folder)[0][-1].onnx
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe that repeats it."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The page with the figures."""
+        return self.folder / "report.html"
+
+
+def compress(
+    model: str | Path,
+    *,
+    max_mb: float | None = None,
+    min_speedup: float | None = None,
+    max_loss: float | None = None,
+    data: DataConfig | Mapping[str, Any] | None = None,
+    evaluation: EvaluationConfig | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    run: str | Path | None = None,
+    max_minutes: float = MINUTES,
+    fresh: bool = False,
+) -> Compressed:
+    """Compress a model within bounds: try what is expected to lose least first, and keep the first that fits.
+
+    Where nothing keeps the bounds, the nearest is kept, and `kept` of the result is False. The same call goes
+    on where it was stopped.
+
+    Args:
+        model: a ROOTS or Hugging Face directory, or a GGUF file.
+        max_mb: the largest graph, in millions of bytes.
+        min_speedup: the least gain over the model as it is, in its task's last workload.
+        max_loss: by how much quality may be worse: 0.05 is 5% of a perplexity, or 0.05 of an accuracy.
+        data: the text, as under `data` in a recipe; without it the built-in corpus.
+        evaluation: how every stage is measured, as under `evaluation` in a recipe.
+        seed: fixes every random choice.
+        device: `auto`, `cpu` or `cuda`.
+        run: the run's folder; by default `runs/` and the model's name.
+        max_minutes: after so many no further candidate is begun.
+        fresh: delete the run that is in the folder first.
+
+    Raises:
+        InputError: a bound, a setting or the model cannot be.
+        StageError: the model as it is cannot be made or measured.
+    """
+    bounds: Bounds = bounds_of(max_mb=max_mb, min_speedup=min_speedup, max_loss=max_loss)
+    settings = _settings(data=data, evaluation=evaluation) | {"seed": seed, "device": device}
+    folder = None if run is None else Path(run)
+    with memory_errors():
+        asked = request(Path(model), bounds, settings, folder=folder, minutes=max_minutes, fresh=fresh)
+        console = Console(stderr=True, quiet=True)
+        metrics, sentences = carry_out(asked, fresh=fresh, console=console)
+    return Compressed(asked.folder.absolute(), metrics, tuple(sentences))
+
+
+def evaluate(
+    path: str | Path,
+    *,
+    data: DataConfig | Mapping[str, Any] | None = None,
+    evaluation: EvaluationConfig | Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure the quality of a checkpoint or a graph by its task's metrics.
+
+    Args:
+        path: a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
+        data: the text, as under `data` in a recipe.
+        evaluation: windows and threads, as under `evaluation` in a recipe.
+        seed: draws the held-out documents, where no files are.
+
+    Returns:
+        the task, its figures by name, and the protocol by which they were measured.
+
+    Raises:
+        InputError: the path is neither, or the text does not suit it.
+    """
+    recipe = evaluation_request(_settings(data=data, evaluation=evaluation) | {"seed": seed}, Path(path))
+    recipe = recipe.from_folder(Path.cwd())
+    check_paths(recipe)
+    split = prepare_evaluation(recipe)
+    return evaluate_artifact(Path(path), split, recipe.evaluation, recipe.data.records)
+
+
+class Model:
+    """A checkpoint or a graph, opened: it writes text or encodes texts, as its task is.
+
+    Attributes:
+        task: what it is for.
+        tokenizer: its tokenizer.
+        engine: what runs it, on tokens: an engine of `roots_compress.runtime`.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self.path = path
+        opened = open_artifact(path, threads or default_threads())
+        self.task: Task[Any] = opened.task
+        self.engine: Any = opened.engine
+        self.tokenizer: PreTrainedTokenizerFast = opened.tokenizer
+        self._stop_tokens = opened.stop_tokens
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        chat: bool = False,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Yield the text that goes on from a prompt, or answers it, piece by piece.
+
+        Args:
+            prompt: the text.
+            chat: ask it in the tokenizer's chat template.
+            max_new_tokens: the most tokens to add; 64 by default, or what the context has room for.
+            temperature: 0 takes the likeliest token each time.
+            top_k: sample among so many likeliest tokens.
+            top_p: sample within this probability mass.
+            seed: of the sampling.
+
+        Raises:
+            InputError: the model writes no text, or a setting is out of range.
+        """
+        if not self.task.writes:
+            raise InputError(
+                f"models for {self.task.name} write no text", where=self.path, remedy="Use encode."
+            )
+        from roots_compress.data.chat.rendering import question
+
+        # A GGUF file has no settings of generation beside it.
+        wishes = load_wishes(
+            self.path if self.path.is_dir() else Path(), self.tokenizer, self.engine.vocab_size
+        )
+        return stream_text(
+            self.engine,
+            self.tokenizer,
+            question(prompt, self.tokenizer) if chat else prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop_tokens=wishes.stop_tokens,
+            settings=wishes.settings,
+            beams=None if temperature else wishes.beams,
+            seed=seed,
+        )
+
+    def generate(self, prompt: str, **settings: Any) -> str:
+        """Return the whole text; settings and errors are those of `stream`."""
+        return "".join(self.stream(prompt, **settings))
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return what an encoder makes of texts: embeddings `(N, W)`, or logits of labels `(N, L)`.
+
+        Of a masked language model they are logits of tokens, `(N, T, V)`, 0 behind the end of a text. A text
+        longer than the model reads is cut.
+
+        Raises:
+            InputError: the model writes text instead, or there is no text.
+        """
+        if self.task.writes:
+            raise InputError(
+                f"models for {self.task.name} write text", where=self.path, remedy="Use generate."
+            )
+        if not texts:
+            raise InputError("there is no text to encode", remedy="Give one or more.")
+        rows = framed_texts(texts, self.tokenizer, self.engine.max_context, key=Key("max_context"))
+        longest = max(map(len, rows))
+        made: list[NDArray[np.float32]] = []
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            ids_BT = np.zeros((len(batch), longest), dtype=np.int64)
+            mask_BT = np.zeros_like(ids_BT)
+            for index, row in enumerate(batch):
+                ids_BT[index, : len(row)], mask_BT[index, : len(row)] = row, 1
+            found = self.engine.encode(ids_BT, mask_BT)
+            made.append(np.where(mask_BT[..., None] > 0, found, 0) if found.ndim == 3 else found)
+        return np.concatenate(made)
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Model:
+    """Open a checkpoint, a graph's folder or a stage of a run (its graph), to write text or encode texts.
+
+    Args:
+        path: the folder, or a GGUF file.
+        threads: of the graph; by default the physical cores that can be used.
+
+    Raises:
+        InputError: it is none of these, or is damaged.
+    """
+    return Model(Path(path), threads=threads)
+
+
+def _settings(**groups: Group | None) -> dict[str, Any]:
+    """Return groups of settings in a recipe's form; those that were not given are left out."""
+    return {
+        name: group.model_dump(mode="json", exclude_unset=True)
+        if isinstance(group, Settings)
+        else dict(group)
+        for name, group in groups.items()
+        if group is not None
+    }
