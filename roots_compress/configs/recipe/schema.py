@@ -176,12 +176,26 @@ def _search_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
         if choice.makes_model:
             place = ("search", "choices", index, "kind")
             yield place, f"'{choice.kind}' is not one of {', '.join(CHOICES)}"
+    yield from _candidate_faults(recipe.search)
     if not recipe.gates.limits:
         yield (
             ("search",),
             "needs a budget: give at least one of the gates max_perplexity_ratio, min_decode_speedup, "
             "max_bytes or another that fits the model",
         )
+
+
+def _candidate_faults(search: SearchConfig) -> Iterator[tuple[Location, str]]:
+    """A candidate names choices, each kind at most once, and one that quantizes last."""
+    choices = {choice.name: choice for choice in search.choices}
+    for index, names in enumerate(search.candidates or ()):
+        place = ("search", "candidates", index)
+        if unknown := next((name for name in names if name not in choices), None):
+            yield place, f"'{unknown}' is no choice{did_you_mean(unknown, list(choices))}"
+        elif len({choices[name].kind for name in names}) < len(names):
+            yield place, "takes two choices of one kind; take at most one of each"
+        elif any(choices[name].quantizes for name in names[:-1]):
+            yield place, "goes on after quantization, and quantized weights cannot be changed; quantize last"
 
 
 def _gate_faults(recipe: Recipe) -> Iterator[tuple[Location, str]]:
