@@ -33,8 +33,8 @@ def _compress() -> Callable[..., None]:
 
     @with_options(of_run=options)
     def compress(
+        *,
         checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help=CHECKPOINT)],
-        of_run: Sequence[Assignment],
         max_mb: Annotated[
             float | None,
             typer.Option("--max-mb", metavar="MB", help="The largest graph, in millions of bytes."),
@@ -68,6 +68,7 @@ def _compress() -> Callable[..., None]:
         ] = None,
         fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
         junit: JUnitOption = None,
+        of_run: Sequence[Assignment],
     ) -> None:
         check_output(junit)
         from roots_compress.advice.bounds import bounds_of, read_percent
@@ -118,7 +119,7 @@ def _init() -> Callable[..., None]:
 
     @with_options(of_run=options)
     def init(
-        of_run: Sequence[Assignment],
+        *,
         checkpoint: Annotated[
             Path | None,
             typer.Argument(metavar="[CKPT]", help=f"{CHECKPOINT} Without it, name your model in the file."),
@@ -134,6 +135,7 @@ def _init() -> Callable[..., None]:
         path: Annotated[
             Path, typer.Option("--out", "-o", metavar="RECIPE", help="The file to write.")
         ] = Path("recipe.yaml"),
+        of_run: Sequence[Assignment],
     ) -> None:
         from roots_compress.advice.bounds import read_targets
 
