@@ -64,7 +64,8 @@ def report(
     check_output(output)
     if run and folder:
         raise InputError("a run is named twice", where="--run", remedy="Name it once, with --run or without.")
-    metrics = read_figures(run or folder or DEFAULT_RUN)
+    where = run or folder or DEFAULT_RUN
+    metrics = read_figures(where)
     if form is Format.table:
         from roots_compress.report.rows import rows_of
         from roots_compress.report.text import gate_line, label, tables
@@ -72,10 +73,10 @@ def report(
         verdicts = [f"{label(row.stage)}: {row.verdict}" for row in rows_of(metrics)]
         _show(tables(metrics), [*verdicts, *map(gate_line, metrics.gates)], output)
     else:
-        _deliver(_written(metrics, form), output)
+        _deliver(_written(where, metrics, form), output)
 
 
-def _written(metrics: RunMetrics, form: Format) -> str:
+def _written(run: Path, metrics: RunMetrics, form: Format) -> str:
     """Return a run's report in a form that is text."""
     match form:
         case Format.markdown:
@@ -84,8 +85,9 @@ def _written(metrics: RunMetrics, form: Format) -> str:
             return markdown(metrics)
         case Format.html:
             from roots_compress.report.html import html
+            from roots_compress.report.reading import read_recipe
 
-            return html(metrics)
+            return html(metrics, recipe=read_recipe(run))
         case Format.csv:
             from roots_compress.report.spreadsheet import run_csv
 

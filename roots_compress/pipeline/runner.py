@@ -27,6 +27,7 @@ from roots_compress.pipeline.steps import Step, keys_of, steps_of
 from roots_compress.progress import bar
 from roots_compress.report.gates import judge_recipe
 from roots_compress.report.html import html
+from roots_compress.report.reading import read_recipe
 from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.keys import PARENT, StageKey, asked_of, explain_change
 from roots_compress.run.run_folder import RunFolder
@@ -138,7 +139,7 @@ def finish(
         run.discard(len(rows))
     metrics = replace(_measure_together(rows, setting, console), search=search)
     run.write_metrics(metrics)
-    run.write_text("report.html", html(metrics))
+    run.write_text("report.html", html(metrics, recipe=read_recipe(run.path)))
     run.finish()
     return metrics
 

@@ -20,6 +20,7 @@ from roots_compress.report.text import (
     search_cells,
     search_headings,
 )
+from roots_compress.report.verdict import verdict
 from roots_compress.results import RunMetrics
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_named
@@ -33,7 +34,7 @@ def markdown(run: RunMetrics) -> str:
         [
             f"# {plain(run.name)}",
             "",
-            f"**{plain(_verdict(run))}**",
+            f"**{plain(verdict(run).sentence)}**",
             "",
             *markdown_table(kept, (_chosen(task, row) for row in rows)),
             "",
@@ -41,13 +42,6 @@ def markdown(run: RunMetrics) -> str:
             *folded("Every figure, and how it was made", _details(run)),
         ]
     )
-
-
-def _verdict(run: RunMetrics) -> str:
-    missed = [gate for gate in run.gates if not gate.passed]
-    if missed:
-        return f"{len(missed)} of {len(run.gates)} gates missed: {'; '.join(gate.line for gate in missed)}"
-    return f"All {len(run.gates)} gates kept" if run.gates else rows_of(run)[-1].verdict
 
 
 def _small(task: Task[Any]) -> set[str]:

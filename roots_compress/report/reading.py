@@ -9,11 +9,23 @@ from typing import Any
 from roots_compress.configs.recipe.growth import RESOLVED_NAME
 from roots_compress.configs.recipe.loading import parse_recipe, resolved
 from roots_compress.errors import InputError
+from roots_compress.io.atomic import read_regular
 from roots_compress.io.json_files import read_json_object
 from roots_compress.results import Metrics, RunMetrics
 from roots_compress.run.stages import figures_error, figures_file, read_metrics
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_named
+
+MAX_RECIPE_BYTES = 1 << 20
+"""A larger one is not shown."""
+
+
+def read_recipe(run: Path) -> str | None:
+    """Return the recipe that a run's folder holds; None where there is none that can be read."""
+    try:
+        return read_regular(run / "recipe.yaml", MAX_RECIPE_BYTES).decode()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def read_figures(run: Path) -> RunMetrics:

@@ -206,6 +206,15 @@ class Stage(ABC, Generic[Config]):
         """
         return []
 
+    def slower_because(self, notes: Mapping[str, Json], machine: Mapping[str, Json]) -> str | None:
+        """Return why the stage's graph may be slower than the one before it on a machine; None if unknown.
+
+        Args:
+            notes: as a file of figures holds them, which may be anything.
+            machine: likewise, as `describe_machine` returns it.
+        """
+        return None
+
     @abstractmethod
     def run(self, config: Config, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
         """Make a checkpoint of another, which is left as it is.

@@ -103,7 +103,7 @@ def test_every_form_tells_of_this_task_alone() -> None:
 
 def test_a_search_has_the_task_s_figures() -> None:
     measured = {"label_ms": 5.0, "accuracy_change": -0.02}
-    search = SearchResult((CandidateResult((), "baseline", 8, measured, True, True),), (), {}, 0, 1.0)
+    search = SearchResult((CandidateResult(("half",), "candidate", 8, measured, True, True),), (), {}, 0, 1.0)
     found = replace(RUN, search=search)
     assert RunMetrics.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert "| label ms | accuracy |" in markdown(found)

@@ -14,6 +14,7 @@ from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
 from roots_compress.stages.quantize.products.caption import choice_caption
+from roots_compress.system.machine import has_dot_products
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -45,6 +46,19 @@ class QuantizeStage(Stage[QuantizeConfig]):
     def caption(self, notes: Mapping[str, Json]) -> str | None:
         """Tell of the choice between integer products and weights only."""
         return choice_caption(notes)
+
+    def slower_because(self, notes: Mapping[str, Json], machine: Mapping[str, Json]) -> str | None:
+        """Name the instructions that integer products need and the processor lacks."""
+        formats, instructions = notes.get("formats"), machine.get("instruction_set")
+        if (
+            machine.get("device") != "cpu"
+            or not isinstance(formats, dict)
+            or not isinstance(instructions, str)
+        ):
+            return None
+        rounds_inputs = any(name.endswith("a8") for name in formats)
+        lacks = rounds_inputs and not has_dot_products(instructions)
+        return "this CPU lacks 8-bit dot products" if lacks else None
 
     def settled(self, config: QuantizeConfig, chosen: Mapping[str, Json]) -> QuantizeConfig:
         """Name the products that were chosen."""

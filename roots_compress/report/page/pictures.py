@@ -1,0 +1,251 @@
+"""The charts of a run's page, from its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from markupsafe import Markup
+
+from roots_compress.report.charts.bars import Part, Step, stacked, waterfall
+from roots_compress.report.charts.frame import NARROW, WIDE, Axis
+from roots_compress.report.charts.lines import Mark, Series, lines
+from roots_compress.report.charts.plane import Role, Spot, plane
+from roots_compress.report.charts.profile import profile
+from roots_compress.report.rows import milliseconds, quality_of, speeds
+from roots_compress.report.text import candidate_line, megabytes
+from roots_compress.report.verdict import numbered
+from roots_compress.results import CandidateResult, RunMetrics, Speed, StageResult, candidate_label
+from roots_compress.tasks.base import Task
+from roots_compress.tasks.figures import Metric
+
+LARGEST_ERRORS = 10
+"""Weights that are named, of each stage."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing at two widths, of which the page shows the one that fits."""
+
+    title: str
+    note: str
+    wide: Markup
+    narrow: Markup
+
+
+def _chart(title: str, note: str, draw: Callable[[int], Markup]) -> Chart:
+    return Chart(title, note, draw(WIDE), draw(NARROW))
+
+
+def stage_spots(task: Task[Any], stages: Iterable[StageResult], *, colour: int = 1) -> Iterator[Spot]:
+    """Yield each row by its megabytes and the metric that decides."""
+    for stage in stages:
+        (value,) = quality_of(task, stage)
+        name, size = numbered(stage), stage.metrics.bytes
+        bounds = stage.metrics.intervals.get(task.metric.name)
+        told = f"{name}: {megabytes(size)} MB, {task.metric.heading} {task.metric.shown(value)}"
+        yield Spot(name, size / 1e6, value, y_bounds=bounds, colour=colour, told=told)
+
+
+def quality_axis(metric: Metric) -> Axis:
+    """Return the axis of the metric that decides, with its direction."""
+    return Axis(f"{metric.heading} ({metric.better} is better)", logarithmic=metric.relative)
+
+
+def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
+    """Return quality against bytes, and against the time of the workload that decides where it was taken."""
+    stages, workload = list(stage_spots(task, run.stages)), task.workload
+    candidates = _others(run)
+    others = [_candidate_spot(task, run, each) for each in candidates]
+    size = Axis("megabytes, logarithmic", logarithmic=True)
+    note = "Full marks: no other model here is as good in both figures and better in one."
+    if others:
+        note += (
+            " Large marks are the run's stages, small ones candidates of the search, squares its controls."
+        )
+    charts = [_plane("Quality against size", note, task, stages + others, size)]
+    timed = [
+        replace(spot, x=milliseconds(stage, workload), x_bounds=_times(speeds(stage, workload)[-1])[1])
+        for spot, stage in zip(stages, run.stages, strict=True)
+        if speeds(stage, workload)
+    ]
+    if timed:
+        name = workload.time_name
+        timed += [replace(spot, x=each.figures[name]) for spot, each in zip(others, candidates, strict=True)]
+        time = Axis(f"{workload.words} milliseconds a {workload.unit}, logarithmic", logarithmic=True)
+        note = "At the longest context. Horizontal lines hold the fastest and the slowest repeat."
+        charts.append(_plane("Quality against time", note, task, timed, time))
+    return charts
+
+
+def _others(run: RunMetrics) -> list[CandidateResult]:
+    """Return the candidates of a search that are no stage of the run."""
+    search = run.search
+    if search is None:
+        return []
+    return [each for each in search.candidates if each.role != "baseline" and each.stages != search.best]
+
+
+def _plane(title: str, note: str, task: Task[Any], spots: list[Spot], x: Axis) -> Chart:
+    metric = task.metric
+    if any(spot.y_bounds for spot in spots):
+        note += f" Vertical lines are 95% intervals of {metric.heading}."
+
+    def draw(width: int) -> Markup:
+        lower = metric.better == "lower"
+        return plane(title, spots, x, quality_axis(metric), lower_is_better=lower, width=width)
+
+    return _chart(title, note, draw)
+
+
+def _candidate_spot(task: Task[Any], run: RunMetrics, candidate: CandidateResult) -> Spot:
+    """Return a candidate of a search, its quality from its relation to the first row's."""
+    (first,) = quality_of(task, run.stages[0])
+    compared = candidate.figures[task.metric.compared_name]
+    value = first * compared if task.metric.relative else first + compared
+    name = candidate_label(candidate.stages)
+    role: Role = "control" if candidate.role == "control" else "candidate"
+    time = candidate.figures[task.workload.time_name]
+    told = f"{name}: {candidate_line(task, candidate.bytes, time, compared)}"
+    return Spot(name, candidate.bytes / 1e6, value, role=role, told=told)
+
+
+def _times(speed: Speed) -> tuple[float, tuple[float, float] | None]:
+    """Return the milliseconds of a unit, and those of the fastest and the slowest repeat."""
+    bounds = (1000 / speed.high, 1000 / speed.low) if speed.low > 0 and speed.high > 0 else None
+    return 1000 / speed.median, bounds
+
+
+def latency(task: Task[Any], run: RunMetrics) -> list[Chart]:
+    """Return for each workload the milliseconds of a unit by length of context, a line for each row."""
+    charts = []
+    for workload in reversed(task.workloads):
+        series = []
+        for colour, stage in enumerate(run.stages):
+            marks = tuple(Mark(speed.context, *_times(speed)) for speed in speeds(stage, workload))
+            if marks:
+                series.append(Series(numbered(stage), marks, colour))
+        contexts = sorted({mark.x for each in series for mark in each.marks})
+        if not series:
+            continue
+        title = f"{workload.words.capitalize()}: milliseconds a {workload.unit}"
+        charts.append(_lines(title, series, contexts, f"ms a {workload.unit}"))
+    return charts
+
+
+def _lines(title: str, series: list[Series], contexts: list[float], unit: str) -> Chart:
+    x = Axis("tokens of context", logarithmic=min(contexts) > 0)
+    y = Axis(f"{unit} (lower is better)", from_zero=True)
+
+    def draw(width: int) -> Markup:
+        return lines(title, series, x, y, width=width, dots=True, named=contexts)
+
+    return _chart(title, "Medians; vertical lines hold the fastest and the slowest repeat.", draw)
+
+
+def curves(run: RunMetrics) -> list[Chart]:
+    """Return what each stage followed while it trained."""
+    charts = []
+    for stage in run.stages:
+        for name, points in stage.curves.items():
+            if points:
+                marks = tuple(Mark(point.step, point.value) for point in points)
+                charts.append(_curve(f"{numbered(stage)}: {name.replace('_', ' ')}", marks))
+    return charts
+
+
+def _curve(title: str, marks: tuple[Mark, ...]) -> Chart:
+    last = f"{marks[-1].y:.4g} at step {marks[-1].x:,.0f}, the last that was noted."
+
+    def draw(width: int) -> Markup:
+        return lines(title, [Series(title, marks, 1)], Axis("steps"), Axis(""), width=width, height=190)
+
+    return _chart(title, last, draw)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of a chart of bars."""
+
+    label: str
+    parts: tuple[Part, ...] | tuple[Step, ...]
+    amount: str
+
+
+def taken_off(run: RunMetrics) -> list[tuple[Step, str]]:
+    """Return the waterfall of bytes, each bar with what is said of it; nothing for a single row."""
+    totals = [float(stage.metrics.bytes) for stage in run.stages]
+    if len(totals) < 2:
+        return []
+    steps = waterfall([numbered(stage) for stage in run.stages], totals)
+    return [(step, _signed(step)) for step in steps]
+
+
+def _signed(step: Step) -> str:
+    shown = f"{megabytes(round(abs(step.value)))} MB"
+    return shown if step.kind == "total" else f"{'+' if step.value > 0 else '−'}{shown}"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Bytes by groups of tensors."""
+
+    names: list[str]
+    bars: list[tuple[str, list[Part], str]]
+    """Of each row its name, its parts and its total."""
+    table: list[tuple[str, list[str]]]
+    """Of each group the megabytes in each row, and their share of the last one."""
+
+
+def groups(run: RunMetrics) -> Groups | None:
+    """Return where the bytes of each row's graph are; None where no row says."""
+    stages = [stage for stage in run.stages if stage.metrics.bytes_by_group]
+    if not stages:
+        return None
+    names, parts = stacked([stage.metrics.bytes_by_group for stage in stages])
+    bars = [
+        (numbered(stage), row, f"{megabytes(stage.metrics.bytes)} MB")
+        for stage, row in zip(stages, parts, strict=True)
+    ]
+    table = []
+    for group in names:
+        values = [next((part.value for part in row if part.group == group), 0.0) for row in parts]
+        share = values[-1] / (sum(part.value for part in parts[-1]) or 1.0)
+        table.append((group, [*(megabytes(round(value)) for value in values), f"{share:.1%}"]))
+    return Groups(names, bars, table)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What a stage did to its weights."""
+
+    stage: str
+    largest: list[tuple[str, float, str, bool]]
+    """Name, length in percent, error, and whether it kept a higher precision."""
+    count: int
+    higher: int
+    chart: Chart
+
+
+def errors(run: RunMetrics) -> list[Errors]:
+    """Return the errors of each stage that measured them, with the largest named."""
+    found = []
+    for stage in run.stages:
+        measured = stage.layer_errors
+        if not measured:
+            continue
+        ordered = sorted(measured, key=lambda each: -each.error)[:LARGEST_ERRORS]
+        longest = max(ordered[0].error, 1e-300)
+        title = f"{numbered(stage)}: error of each weight"
+        higher = sum(each.higher_precision for each in measured)
+        largest = [
+            (each.name, max(0.0, 100 * each.error / longest), f"{each.error:.3g}", each.higher_precision)
+            for each in ordered
+        ]
+        note = "Squared error of its outputs on calibration text, against their square."
+        if higher:
+            note += " Orange: kept at a higher precision."
+        chart = _chart(title, note, lambda width, shown=measured: profile("", shown, width=width))  # type: ignore[misc]
+        found.append(Errors(numbered(stage), largest, len(measured), higher, chart))
+    return found

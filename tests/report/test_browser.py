@@ -1,0 +1,32 @@
+"""Pages as a browser shows them; left out where there is no Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.screenshots import browser, chromium, faults
+from roots_compress.report.html import html
+from tests.report.figures import full_run
+
+pytest.importorskip("playwright")
+pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
+
+
+def test_a_browser_finds_no_fault_in_a_report_and_sorts_its_tables(tmp_path: Path) -> None:
+    good, bad = tmp_path / "report.html", tmp_path / "bad.html"
+    page = html(full_run())
+    good.write_text(page)
+    bad.write_text(
+        page.replace("--soft: #55606b", "--soft: #aaaaaa").replace(
+            "<main>", '<main><div style="width:2000px">wide</div>'
+        )
+    )
+    with browser() as window:
+        assert list(faults(window, good)) == []
+        window.get_by_role("button", name="MB", exact=True).first.click()
+        assert window.locator("tbody th").first.inner_text() == "03-quantize"
+        found = " ".join(faults(window, bad, widths=[390]))
+    assert "390 light: contrast 2." in found
+    assert "wider than the window" in found

@@ -1,0 +1,139 @@
+"""The page of a run: what it shows, what it leaves out, and that nothing in it can act or ask."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from roots_compress.report.html import html
+from roots_compress.report.verdict import verdict
+from roots_compress.results import RunMetrics
+from tests.report.figures import SEARCH, candidate, full_run, run, stage
+
+HOSTILE = '</script><img src=x onerror="alert(1)">&{{ 7*7 }}\x1b[31m\u202e' + "long" * 2000
+RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
+SECTIONS = ("stages", "trade-off", "size", "quality", "speed", "training", "gates", "search", "repeat")
+
+
+def sections(page: str) -> list[str]:
+    return re.findall(r'<section id="([\w-]+)"', page)
+
+
+class Tags(HTMLParser):
+    """Collects the elements of a page, and checks that each is closed."""
+
+    VOID = ("meta", "link", "wbr")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def elements(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(page)
+    assert parser.open == []
+    return parser.seen
+
+
+def hostile(value: Any) -> Any:
+    """Return a document of figures with each name and text replaced."""
+    if isinstance(value, dict):
+        return {
+            key: each if key in ("task", "kind", "role") else hostile(each) for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [hostile(each) for each in value]
+    return HOSTILE if isinstance(value, str) else value
+
+
+def test_a_full_run_has_every_section_and_weighs_little() -> None:
+    page = html(replace(full_run(), search=SEARCH), recipe="name: x")
+    assert tuple(sections(page)) == SECTIONS
+    assert verdict(full_run()).reason in page
+    assert len(page) < 200_000
+    elements(page)
+
+
+def test_figures_that_are_not_there_leave_their_sections_out() -> None:
+    timeless = run(stage(decode=(), prefill=()))
+    page = html(timeless)
+    assert sections(page) == ["stages", "trade-off", "repeat"]
+    assert "The recipe" not in page
+    assert 'class="scroll"' in page
+
+
+def test_nothing_that_stands_in_a_file_becomes_markup() -> None:
+    document = hostile(json.loads(json.dumps(replace(full_run(), search=SEARCH).to_json())))
+    figures = replace(RunMetrics.from_json(document), name=HOSTILE)
+    tried = replace(candidate(HOSTILE), on_front=False)
+    figures = replace(figures, search=replace(SEARCH, candidates=(tried,), failed={HOSTILE: HOSTILE}))
+    figures = replace(
+        figures,
+        stages=tuple(replace(row, curves={HOSTILE: row.curves.get("loss", ())}) for row in figures.stages),
+    )
+    page = html(figures, recipe=HOSTILE)
+    seen = elements(page)
+    assert [tag for tag, _ in seen].count("script") == 1
+    assert "img" not in {tag for tag, _ in seen}
+    assert not [key for _, attributes in seen for key in attributes if key.startswith("on")]
+    assert "\x1b" not in page
+    assert "49" not in re.findall(r"&amp;(\S+)", page)
+
+
+def test_a_page_asks_for_nothing_and_runs_its_own_script_alone() -> None:
+    page = html(full_run())
+    assert not re.search(r"https?:|url\(|@import|\bsrc=", page)
+    script = page[page.index("<script>") + 8 : page.index("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert "default-src 'none'" in page
+
+
+def test_a_continuation_shows_where_it_departs_from_the_first_row() -> None:
+    page = html(full_run())
+    assert "<dd>to the sea, and nobody asks why.</dd>" in page
+    assert '<dd><span class="same">to the sea, and nobody </span>knows why.</dd>' in page
+
+
+def test_agreement_names_its_noise_floor() -> None:
+    page = html(full_run())
+    assert "00-baseline compares that model's graph with its own checkpoint" in page
+    assert "<td>94.00%</td>" in page
+
+
+def test_a_stage_that_did_not_pay_is_marked() -> None:
+    page = html(run(stage(), stage(1, "quantize", perplexity=40.0)))
+    assert '<li class="bad"><b>01-quantize</b>' in page
+    assert 'class="verdict hold"' in page
+
+
+def test_a_search_is_drawn_with_its_controls() -> None:
+    page = html(replace(RUN, search=SEARCH))
+    assert page.count('class="control') == 4, "two charts at two widths"
+    assert '<tr class="chosen"><th scope="row">prune &gt; int8</th>' in page
+
+
+@pytest.mark.parametrize("value", [1e-300, 1e299])
+def test_extreme_figures_are_drawn(value: float) -> None:
+    rows = (stage(), stage(1, "quantize", perplexity=value, decode=(value,), prefill=(value,)))
+    elements(html(run(*rows)))
