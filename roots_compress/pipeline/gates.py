@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from roots_compress.configs.gates import AGAINST, GatesConfig
+from roots_compress.configs.gates import AGAINST
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.recipe.walk import placed_gates
 from roots_compress.data.windows import EvaluationWindows
-from roots_compress.errors import InputError, Location, recipe_key
+from roots_compress.errors import InputError, recipe_key
 from roots_compress.io.atomic import real_path
 from roots_compress.report.comparability import basis_of
 from roots_compress.report.gates import OF_ANY_TASK, WEIGHED, counterpart, machine_fault
@@ -18,14 +19,6 @@ from roots_compress.report.reading import read_figures
 from roots_compress.results import RunMetrics
 from roots_compress.system.machine import describe_machine
 from roots_compress.tasks.base import Task
-
-
-def placed_gates(recipe: Recipe) -> Iterator[tuple[Location, GatesConfig, str | None]]:
-    """Yield the groups of gates, each with its place and the stage's name; None for the run's last row."""
-    yield ("gates",), recipe.gates, None
-    for index, stage in enumerate(recipe.stages):
-        if stage.gates is not None:
-            yield ("stages", index, "gates"), stage.gates, stage.name
 
 
 def check_gates(recipe: Recipe, task: Task[Any]) -> None:

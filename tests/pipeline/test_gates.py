@@ -68,7 +68,8 @@ def test_gates_are_kept_and_missed_per_stage_and_against_what_they_name(run: Run
 @pytest.mark.parametrize(
     ("against", "change", "said"),
     [
-        ("./gone", {}, "there is no finished run here"),
+        ("./gone", {}, "gone' does not exist"),
+        ("./", {}, "there is no finished run here"),
         ("./run", {}, "is the run itself"),
         ("./before.json", {"schema": 2}, "schema is 2, not 1"),
         ("./before.json", {"task": "masked_lm"}, "stages[0].pseudo_perplexity is missing"),

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from roots_compress.configs.base import Group
+from roots_compress.configs.gates import AGAINST
 from roots_compress.configs.recipe.faults import faults_of
 from roots_compress.configs.recipe.schema import Recipe
-from roots_compress.configs.recipe.walk import placed_stages
+from roots_compress.configs.recipe.walk import placed_gates, placed_stages
 from roots_compress.configs.recipe.yaml import Document
 from roots_compress.errors import InputError, Key, Location, RootsError, Text, located, recipe_key, with_keys
 
@@ -93,7 +94,7 @@ def check_paths(recipe: Recipe, *, in_file: bool = False, model: Path | None = N
         model: the model that was named on the command line in place of the recipe's own.
 
     Raises:
-        InputError: a model, a text or a student is missing.
+        InputError: a model, a text, a student or what gates compare with is missing.
     """
     advice = "Relative paths in a recipe start from its own folder. " if in_file else ""
     if recipe.model is not None:
@@ -101,6 +102,9 @@ def check_paths(recipe: Recipe, *, in_file: bool = False, model: Path | None = N
     for part in ("train", "eval"):
         for index, path in enumerate(getattr(recipe.data, part)):
             refuse_missing(path, recipe_key("data", part, index), advice)
+    for place, gates, _ in placed_gates(recipe):
+        if gates.stored is not None:
+            refuse_missing(gates.stored, recipe_key(*place, AGAINST), advice)
     for place, stage in placed_stages(recipe):
         with located(place, of_recipe=True):
             stage.check_paths()

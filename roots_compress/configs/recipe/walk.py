@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from roots_compress.configs.base import groups_of
+from roots_compress.configs.gates import GatesConfig
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import Location
 
@@ -19,6 +20,14 @@ def placed_stages(recipe: Recipe) -> Iterator[tuple[Location, StageConfig]]:
         yield ("stages", index), stage
     for index, choice in enumerate(recipe.search.choices if recipe.search else ()):
         yield ("search", "choices", index), choice
+
+
+def placed_gates(recipe: Recipe) -> Iterator[tuple[Location, GatesConfig, str | None]]:
+    """Yield the groups of gates, each with its place and the stage's name; None for the run's last row."""
+    yield ("gates",), recipe.gates, None
+    for index, stage in enumerate(recipe.stages):
+        if stage.gates is not None:
+            yield ("stages", index, "gates"), stage.gates, stage.name
 
 
 def training_of(stage: StageConfig) -> Iterator[tuple[Location, TrainingConfig]]:
