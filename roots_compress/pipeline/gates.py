@@ -124,7 +124,7 @@ def check_protocol(
             tokenizer_sha256=examples.tokenizer_sha256,
         )
         basis = basis_of(theirs, ours)
-        for metric in task.metrics:
+        for metric in (*task.metrics, *task.agreement_metrics):
             if metric.compared_bound not in gates.limits or basis.allows(metric):
                 continue
             if basis.unlike or metric.logarithm is None:

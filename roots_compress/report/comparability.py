@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from roots_compress.results import Protocol
 from roots_compress.tasks.figures import Metric
 
-NOT_MEASURED = "was not measured: what measures it is not installed, or the row is from an earlier version"
+NOT_MEASURED = (
+    "was not measured: what measures it is not installed or does not suit the model, or the row is from an "
+    "earlier version"
+)
 OTHER_TOKENIZER = "the tokenizers differ"
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from roots_compress.errors import InputError
 from roots_compress.report.comparability import Basis, basis_of
-from roots_compress.report.gates import gain_fault, workload_fault
+from roots_compress.report.gates import gain_fault, same_start, workload_fault
 from roots_compress.report.settings import SettingDifference, differing_settings
 from roots_compress.report.spread import Interval, speedup_of
 from roots_compress.report.text import label, megabytes
@@ -40,10 +40,10 @@ class Axis:
     key: str
     """As in CSV and JSON: `bytes`, `perplexity`, `decode_speedup`."""
     heading: str
-    kind: Literal["size", "quality", "speed", "memory"]
+    kind: Literal["size", "quality", "agreement", "speed", "memory"]
     better: Literal["lower", "higher"]
     metric: Metric | None = None
-    """Of quality."""
+    """Of quality, and of agreement with the run's first model."""
 
     def shown(self, value: float) -> str:
         """Return a value as tables show it."""
@@ -117,7 +117,10 @@ def comparison(
     task = _common_task(runs)
     (_, first), *others = runs
     bases = [basis_of(first.protocol, run.protocol) for _, run in others]
+    agreement = any(_agreement(task, run) for _, run in runs)
+    begun = [gain_fault(first, run) for _, run in others if agreement and not same_start(first, run)]
     faults = {
+        "agreement": ("Agreement with the first model", begun),
         "speed": ("Gains in speed", [gain_fault(first, run) for _, run in others]),
         "memory": ("Peak memory", [workload_fault(first.protocol, run.protocol) for _, run in others]),
     }
@@ -126,8 +129,11 @@ def comparison(
         for kind, (words, each) in faults.items()
         if (told := [*filter(None, each)])
     }
-    metrics = [metric for metric in task.metrics if all(basis.allows(metric) for basis in bases)]
-    axes = tuple(_axes(task, metrics))
+    axes = tuple(
+        axis
+        for axis in _axes(task, agreement)
+        if axis.metric is None or all(basis.allows(axis.metric) for basis in bases)
+    )
     rows = tuple(_row(task, axes, name, run, row) for name, run in runs for row in run.stages)
     last = [next(row for row in reversed(rows) if row.run == name) for name, _ in runs]
     comparable = [axis for axis in axes if axis.kind not in reasons]
@@ -137,7 +143,12 @@ def comparison(
         axes=axes,
         rows=rows,
         differences=tuple(_differences(comparable, last)),
-        sentences=tuple(sentence for axis in comparable for sentence in _sentences(axis, last)),
+        sentences=tuple(
+            sentence
+            for axis in comparable
+            if axis.kind != "agreement" or axis.metric == task.agreement_metrics[0]
+            for sentence in _sentences(axis, last)
+        ),
         settings=differing_settings([each for each in settings if each is not None]),
         remarks=(
             *_remarks(task, bases),
@@ -164,10 +175,17 @@ def _common_task(runs: Sequence[tuple[str, RunMetrics]]) -> Task[Any]:
     return task
 
 
-def _axes(task: Task[Any], metrics: Sequence[Metric]) -> Iterator[Axis]:
+def _agreement(task: Task[Any], run: RunMetrics) -> bool:
+    """Whether a run has figures of agreement with its first model."""
+    return any(metric.name in row.metrics.quality for metric in task.agreement_metrics for row in run.stages)
+
+
+def _axes(task: Task[Any], agreement: bool) -> Iterator[Axis]:
     yield Axis("bytes", "size", "size", "lower")
-    for metric in metrics:
+    for metric in task.metrics:
         yield Axis(metric.name, metric.heading, "quality", metric.better, metric)
+    for metric in task.agreement_metrics if agreement else ():
+        yield Axis(metric.name, metric.heading, "agreement", metric.better, metric)
     for workload in task.workloads:
         yield Axis(f"{workload.phase}_speedup", f"{workload.words} gain", "speed", "higher")
     yield Axis("peak_rss_bytes", "peak memory", "memory", "lower")
@@ -240,7 +258,7 @@ def _sentences(axis: Axis, last: Sequence[ComparedRow]) -> Iterator[str]:
     if mine.value == its.value:
         told = f"{best.run} and {second.run} are best with {_told(axis, mine)}"
     elif not _apart(axis, mine, its):
-        if axis.kind != "quality":
+        if axis.metric is None:
             noise = "the repeats do" if axis.kind == "speed" else "noise"
             told = f"{best.run} and {second.run} do not differ by more than {noise}: "
             told += f"{_told(axis, mine)} and {_told(axis, its)}"

@@ -66,12 +66,17 @@ def _flat(row: ComparedRow) -> dict[str, str | float]:
 
 
 def _headings(compared: Comparison) -> list[str]:
-    return ["run", "stage", "parameters", *(axis.heading for axis in compared.axes)]
+    return ["run", "stage", "parameters", *(axis.heading for axis in _columns(compared))]
+
+
+def _columns(compared: Comparison) -> list[Axis]:
+    """Return the figures of the table of all stages; those of agreement are among the differences alone."""
+    return [axis for axis in compared.axes if axis.kind != "agreement"]
 
 
 def _rows(compared: Comparison) -> Iterator[list[str]]:
     for row in compared.rows:
-        figures = (_cell(axis, row) for axis in compared.axes)
+        figures = (_cell(axis, row) for axis in _columns(compared))
         yield [row.run, row.stage, f"{row.parameters:,}", *figures]
 
 

@@ -97,9 +97,14 @@ def _timed(measured: Measured | None) -> Found:
     return Found(None, note=NOT_TIMED) if measured is None else Found(measured.value, measured.interval)
 
 
+def same_start(run: RunMetrics, other: RunMetrics) -> bool:
+    """Whether two runs began with models of one size, as far as their figures tell."""
+    return run.stages[0].metrics.parameters == other.stages[0].metrics.parameters
+
+
 def gain_fault(run: RunMetrics, other: RunMetrics) -> str:
     """Return why the gains in speed of two runs do not compare; nothing where they do."""
-    if run.stages[0].metrics.parameters != other.stages[0].metrics.parameters:
+    if not same_start(run, other):
         return "cannot be compared: the runs began with different models"
     return workload_fault(run.protocol, other.protocol) or machine_fault(run.machine, other.machine)
 

@@ -47,19 +47,20 @@ def test_gates_are_kept_and_missed_per_stage_and_against_what_they_name(run: Run
         gates={"against": "prune", "max_perplexity_ratio": 50.0, "min_size_ratio": 1.1, "max_bytes": 1},
         distill={"max_perplexity": 1e6, "max_peak_rss_bytes": 1},
         prune={"against": "./before.json", "max_perplexity_ratio": 1.01, "min_size_ratio": 0.99},
-        quantize={"min_decode_speedup": 1000.0, "min_prefill_speedup": 0.001},
+        quantize={"min_decode_speedup": 1000.0, "min_prefill_speedup": 0.001, "max_kl": 100.0},
     )
     assert code == 3
-    assert "3 of 9 gates missed: max_bytes is " in said
+    assert "3 of 10 gates missed: max_bytes is " in said
     assert "; distill.max_peak_rss_bytes is " in said
     assert "; quantize.min_decode_speedup is " in said
     assert "gate kept: min_size_ratio is " in said
+    assert "gate kept: quantize.max_kl is " in said
     assert "gate kept: prune.max_perplexity_ratio is 1 against tiny/prune, limit 1.01" in said
     judged = json.loads((run.folder / "run" / "metrics.json").read_text())["gates"]
     assert [gate["passed"] for gate in judged].count(False) == 3
     assert {gate["against"] for gate in judged} == {"", "prune", "tiny/prune", "baseline"}
     (suite,) = ElementTree.parse(report).getroot()
-    assert suite.attrib["tests"] == "9"
+    assert suite.attrib["tests"] == "10"
     failures = {case.attrib["name"]: failure for case in suite for failure in case.iter("failure")}
     assert [*failures] == ["max_bytes", "distill.max_peak_rss_bytes", "quantize.min_decode_speedup"]
     assert failures["max_bytes"].attrib["message"].endswith(", limit 1")

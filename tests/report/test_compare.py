@@ -57,6 +57,18 @@ def test_a_difference_within_noise_is_no_difference() -> None:
     assert "on another text it may be the other way round" in told
 
 
+def test_agreement_with_the_first_model_is_compared_where_it_was_measured() -> None:
+    def with_kl(value: float) -> RunMetrics:
+        first, last = RUN.stages
+        quality = {**last.metrics.quality, "kl_mean": value}
+        return replace(RUN, stages=(first, replace(last, metrics=replace(last.metrics, quality=quality))))
+
+    found = compared(with_kl(0.02), with_kl(0.01))
+    assert verdicts(found)["kl_mean"] == "better -0.01000"
+    assert "Mean KL: run1 is best with 0.01000; run0 has 0.02000." in found.sentences
+    assert "mean KL" not in " ".join(map(str, compare_text.tables(found)[0].columns))
+
+
 def test_other_tokenizers_compare_bits_per_byte_alone() -> None:
     found = compared(RUN, replace(RUN, protocol=replace(PROTOCOL, tokenizer_sha256="c" * 64)))
     assert "perplexity" not in verdicts(found)
