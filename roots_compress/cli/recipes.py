@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roots_compress.cli.console import say, stderr, stdout, tell
+from roots_compress.cli.console import say, show_error, stderr, stdout, tell
 from roots_compress.cli.options import FRESH_HELP
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude
+from roots_compress.errors import RootsError
 
 if TYPE_CHECKING:
     from roots_compress.configs.recipe.yaml import Document
@@ -26,6 +27,8 @@ RunFolderOption = Annotated[
         "--run", metavar="DIR", help="The run's folder. Default: runs/NAME, with the recipe's name."
     ),
 ]
+REHEARSE_HELP = "Only try every stage on two layers of random weights, in a temporary folder."
+PROBE_HELP = "Measure this machine for some seconds, to tell times and memory."
 
 
 def run(
@@ -34,11 +37,15 @@ def run(
     folder: RunFolderOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
     junit: JUnitOption = None,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help=REHEARSE_HELP)] = False,
 ) -> None:
     """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
     check_output(junit)
     document = _read(recipe)
     setting, where = _prepared(document, model, folder)
+    if rehearse:
+        _rehearse(document, setting)
+        return
     from roots_compress.configs.recipe.loading import naming_lines
     from roots_compress.pipeline.runner import run_recipe
     from roots_compress.report.text import tables
@@ -54,20 +61,54 @@ def run(
     conclude(metrics, where=recipe, junit=junit)
 
 
-def plan(recipe: RecipeArgument, model: ModelOption = None, folder: RunFolderOption = None) -> None:
-    """Say what `run` would do: which stages, and which of them an earlier try has finished."""
+def _rehearse(document: Document, setting: Setting) -> None:
+    """Tell how each stage goes in small; leave with the exit code of the first that fails."""
+    from roots_compress.configs.recipe.loading import naming_lines
+    from roots_compress.pipeline.rehearsal import rehearse
+
+    failures: list[RootsError] = []
+    for each in rehearse(setting, stderr()):
+        if each.error is None:
+            say(f"{each.label}: works ({each.seconds:.1f} s)")
+            continue
+        say(f"{each.label}: fails")
+        try:
+            with naming_lines(document):
+                raise each.error
+        except RootsError as error:
+            show_error(error)
+            failures.append(error)
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
+
+
+def plan(
+    recipe: RecipeArgument,
+    model: ModelOption = None,
+    folder: RunFolderOption = None,
+    measured: Annotated[bool, typer.Option("--probe/--no-probe", help=PROBE_HELP)] = True,
+) -> None:
+    """Say what `run` would make, reuse and take: shapes, bytes, time, memory and disk of each stage."""
     document = _read(recipe)
     setting, where = _prepared(document, model, folder)
     from roots_compress.configs.recipe.loading import naming_lines
+    from roots_compress.pipeline.forecast import forecast
+    from roots_compress.pipeline.forecast_table import shape_lines, summary_lines, table
     from roots_compress.pipeline.runner import plan_recipe
     from roots_compress.search.plan import plan_search
 
     with naming_lines(document):
         for line in plan_recipe(setting, where):
             say(line)
-    if setting.recipe.search is not None:
-        for line in plan_search(setting, where):
-            say(line)
+        if setting.recipe.search is not None:
+            for line in plan_search(setting, where):
+                say(line)
+        expected = forecast(setting, where, stderr(), measured=measured)
+    for line in shape_lines(expected):
+        say(line)
+    stdout().print(table(expected))
+    for line in summary_lines(expected):
+        say(line)
 
 
 def _read(recipe: Path) -> Document:

@@ -49,6 +49,8 @@ class Setting:
     """What quality is measured on."""
     texts: dict[str, str]
     """sha256 of the training and the held-out text, which every stage reads."""
+    first: ModelInfo
+    """What is known of the model that the run begins with, or that its first stage makes."""
     task: Task[Any] = CAUSAL_LM
     """What the run's models are for."""
     stored: Mapping[Path, RunMetrics] = field(default_factory=dict)
@@ -90,6 +92,7 @@ def prepare(recipe: Recipe, folder: Path) -> Setting:
         threads=threads,
         task=info.task,
         stored=stored,
+        first=info,
         held_out=held_out,
         texts={"training text": text_sha256(text.train), "held-out text": text_sha256(text.held_out)},
     )

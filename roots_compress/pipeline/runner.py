@@ -5,9 +5,10 @@ Speeds come last, in one pass over the graphs of all stages, because timings com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from rich.console import Console
@@ -23,13 +24,14 @@ from roots_compress.pipeline.checks import check_start
 from roots_compress.pipeline.gates import check_protocol
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.stage_runner import make_stage
+from roots_compress.pipeline.statuses import reasons_of, statuses_of
 from roots_compress.pipeline.steps import Step, keys_of, steps_of
 from roots_compress.progress import bar
 from roots_compress.report.gates import judge_recipe
 from roots_compress.report.html import html
 from roots_compress.report.reading import read_recipe
 from roots_compress.results import RunMetrics, SearchResult
-from roots_compress.run.keys import PARENT, StageKey, asked_of, explain_change
+from roots_compress.run.keys import StageKey
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage, read_stages, verify
 from roots_compress.runtime.session import read_config
@@ -47,14 +49,18 @@ def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
     """
     check_next_stage(setting, folder)
     committed, left_out = read_stages(folder)
-    for index, (step, key) in enumerate(keys_of(setting)):
-        label = f"{index:02d} {step.kind}" + (f" ({step.name})" if step.name != step.kind else "")
-        if index >= len(committed):
-            yield f"{label}: to be made"
-        elif reasons := _reasons(committed[index], key, setting.hashes.sha256):
-            yield f"{label}: to be made again: {'; '.join(reasons)}"
-        else:
-            yield f"{label}: finished, will be reused"
+    for status in statuses_of(setting, folder):
+        step = status.step
+        label = f"{status.index:02d} {step.kind}" + (f" ({step.name})" if step.name != step.kind else "")
+        match status.action:
+            case "make":
+                yield f"{label}: to be made"
+            case "again":
+                yield f"{label}: to be made again: {'; '.join(status.reasons)}"
+            case "reuse":
+                yield f"{label}: finished, will be reused"
+            case _ as never:
+                assert_never(never)
     if setting.recipe.search is None:
         surplus = committed[len(steps_of(setting.recipe)) :]
         yield from (f"{stage.path.name}: to be removed: the recipe does not have it" for stage in surplus)
@@ -153,7 +159,7 @@ def _reuse_or_make(
     if committed is None:
         reasons = [f"{name}: {why}" for name, why in left_out.items() if name.startswith(f"{index:02d}-")]
     else:
-        reasons = _reasons(committed, key, setting.hashes.sha256)
+        reasons = reasons_of(committed, key, setting.hashes.sha256)
         if not reasons:
             console.print(f"{title}: finished earlier, reused")
             return committed
@@ -224,12 +230,3 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, console: Con
         task=task.name,
     )
     return replace(metrics, gates=judge_recipe(recipe, metrics, setting.stored))
-
-
-def _reasons(stage: CommittedStage, key: StageKey, sha256: Callable[[Path], str]) -> list[str]:
-    """Say why a committed stage cannot be reused, every file of it hashed; nothing where it can."""
-    if stage.key.asked == key.asked:
-        return verify(stage, sha256)
-    # That the one before it changed is said there already.
-    old, new = ({**asked_of(each.ingredients), PARENT: None} for each in (stage.key, key))
-    return explain_change(old, new) or ["the stage before it changed"]

@@ -23,6 +23,7 @@ from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.results import GateResult, Json, LayerError, Point
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.expected import Expected, ExpectedModel, Small
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import CAUSAL_LM, task_of_spec
 
@@ -169,6 +170,23 @@ class Stage(ABC, Generic[Config]):
         """
         assert parameters is not None
         return least(parameters, parameters)
+
+    def expect(self, config: Config, before: ExpectedModel | None) -> Expected:
+        """Return what the stage is expected to make, and its work besides training.
+
+        `estimate` is a lower bound that refuses runs; this is the likeliest, and refuses none. It may import
+        torch.
+
+        Args:
+            config: its settings, which suit the model.
+            before: the model that it starts from; None where it makes one from nothing.
+        """
+        assert before is not None
+        return Expected(before)
+
+    def in_small(self, config: Config, small: Small) -> Config:
+        """Return settings by which the stage does the same on a model of few layers, with little work."""
+        return small.lessened(config)
 
     def inputs(self, config: Config) -> dict[str, Path]:
         """Return the files and checkpoints that the stage reads besides the run's text and model, by name."""

@@ -14,6 +14,7 @@ MORE_MEMORY = (
     "Close other programs, take a machine with more memory, or ask for less at a time: shorter contexts, a "
     "lower batch_size."
 )
+CLEAR_REFS = Path("/proc/self/clear_refs")
 _LACKING = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "Failed to allocate")
 """What torch and ONNX Runtime say, on a CPU and on a GPU, in exceptions that they raise for much else too."""
 

@@ -17,16 +17,19 @@ class _MallocInfo(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in _COUNTS.split()]
 
 
-def hand_back_free_memory() -> None:
+def hand_back_free_memory(*, least: int = MUCH) -> None:
     """Hand free memory back to the system, where the C library is glibc and keeps much of it.
 
     glibc keeps what is freed between blocks that are still in use. Weights given up, or the gradients of a
     step, leave hundreds of megabytes in that way, into which the next large tensors often do not fit. Small
     amounts stay: a page that is handed back and used again costs a fault.
+
+    Args:
+        least: free bytes that are worth it.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallinfo2"):
         return
     libc.mallinfo2.restype = _MallocInfo
-    if libc.mallinfo2().fordblks >= MUCH:
+    if libc.mallinfo2().fordblks >= least:
         libc.malloc_trim(0)

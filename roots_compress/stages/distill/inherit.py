@@ -21,6 +21,7 @@ from roots_compress.models.layer import NORMS
 from roots_compress.models.ops.base import Axis, OpSpec
 from roots_compress.models.spec import ENCODER, ModelSpec
 from roots_compress.models.stack import StackParts
+from roots_compress.stages.distill.presets import spread
 
 Named = Iterator[tuple[str, Tensor]]
 """Parameters and their names in the student."""
@@ -51,13 +52,6 @@ class _Stream:
         for name, parameter in norm.named_parameters():
             value = parameter[self.kept]
             yield f"{prefix}.{name}", value * self.gain if name == "weight" else value
-
-
-def spread(count: int, among: int) -> tuple[int, ...]:
-    """Return `count` indices spread evenly over `range(among)`, the first and the last included."""
-    if count == 1:
-        return (0,)
-    return tuple(round(index * (among - 1) / (count - 1)) for index in range(count))
 
 
 @torch.no_grad()

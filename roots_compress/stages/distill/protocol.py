@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.configs.distill import STUDENT_PRESETS, DistillConfig, student_path
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.errors import InputError, Key, Text
 from roots_compress.models.limits import Limits
+from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.distill.checks import check_student
+from roots_compress.stages.distill.presets import PRESETS, preset_spec
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.expected import Expected, ExpectedModel, Small
 
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -29,7 +33,9 @@ class DistillStage(Stage[DistillConfig]):
         """
         path = student_path(config.student)
         if path is None:
-            return replace(info, spec=None, source=None)
+            preset = PRESETS[config.student]
+            spec = None if info.spec is None else preset_spec(info.spec, preset)
+            return replace(info, spec=spec, source=None)
         if info.tokenizer is None:
             return replace(info, limits=Limits(None, None), spec=None, source=None)
         try:
@@ -47,12 +53,27 @@ class DistillStage(Stage[DistillConfig]):
 
     def estimate(self, config: DistillConfig, parameters: float | None, *, device: str) -> Estimate:
         """Count the training of the student. A preset keeps the embeddings, so its share is the least."""
-        from roots_compress.stages.distill.student import PRESETS
-
         assert parameters is not None
         preset = PRESETS.get(config.student)
         made = preset.parameters * parameters if preset else _student_parameters(Path(config.student))
         return least(parameters, made, trained_on=device)
+
+    def expect(self, config: DistillConfig, before: ExpectedModel | None) -> Expected:
+        """Return the student's shape."""
+        assert before is not None
+        path = student_path(config.student)
+        if path is None:
+            spec = preset_spec(before.spec, PRESETS[config.student])
+        else:
+            spec = _spec_of(path, before.spec.embeddings.vocabulary)
+        return Expected(ExpectedModel(spec, certain=before.certain or path is not None))
+
+    def in_small(self, config: DistillConfig, small: Small) -> DistillConfig:
+        """Let a student that is a checkpoint have few layers."""
+        less, path = small.lessened(config), student_path(config.student)
+        if path is None or path.suffix == ".json":
+            return less
+        return less.model_copy(update={"student": str(small.stand_in(path))})
 
     def inputs(self, config: DistillConfig) -> dict[str, Path]:
         """Return the student, where it is a file or a checkpoint."""
@@ -69,6 +90,15 @@ class DistillStage(Stage[DistillConfig]):
         from roots_compress.stages.distill.stage import distill
 
         return distill(config, checkpoint, context)
+
+
+def _spec_of(path: Path, vocabulary: int) -> ModelSpec:
+    """Return the shape of a student that is a file or a checkpoint."""
+    if path.suffix != ".json":
+        return inspect_source(path).spec
+    from roots_compress.stages.distill.config_file import read_config
+
+    return read_config(path, vocabulary).spec
 
 
 def _student_parameters(path: Path) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,14 +13,13 @@ from roots_compress.configs.distill import student_path
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
 from roots_compress.results import Json
 from roots_compress.stages.distill.config_file import read_config
-from roots_compress.stages.distill.inherit import inherit, spread
+from roots_compress.stages.distill.inherit import inherit
+from roots_compress.stages.distill.presets import PRESETS, preset_spec
 from roots_compress.training.distillation.vocabulary import (
     refuse_quantized,
     require_same_outputs,
@@ -29,29 +27,6 @@ from roots_compress.training.distillation.vocabulary import (
     require_same_tokenizer,
     with_names_of,
 )
-
-MLP_MULTIPLE = 32
-"""Narrowed MLPs keep to multiples of this, which suits matrix units and the groups of 4-bit formats."""
-NEAR_ENOUGH = 0.95
-"""An MLP that would keep more than this fraction of its width keeps it all."""
-NARROWEST = 0.125
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A student's share of its teacher."""
-
-    parameters: float
-    """Of the parameters in the layers: embeddings, and with them the vocabulary, stay as they are."""
-    layers: float
-    """Of the layers; the rest of the saving comes from narrower MLPs."""
-
-
-PRESETS = {
-    "tiny": Preset(parameters=0.25, layers=0.375),
-    "small": Preset(parameters=0.5, layers=0.5),
-    "medium": Preset(parameters=0.75, layers=0.75),
-}
 
 
 @dataclass(frozen=True)
@@ -95,49 +70,6 @@ def make_student(student: str, teacher: Checkpoint, *, seed: int) -> Student:
     require_same_outputs(config.spec, shape.spec, path)
     config.spec = with_names_of(config.spec, shape.spec)
     return Student(checkpoint.model.float(), {"student_shape": shape_of(config.spec)})
-
-
-def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:
-    """Return a student with about the given share of the teacher's layer parameters.
-
-    Layers are left out first, at even depths; what is still too much is taken from the feed-forward blocks:
-    from their channels, or from their experts.
-    """
-    chosen: list[int] = []
-    for stack, first in zip(teacher.running, (0, teacher.begins), strict=False):
-        count = max(1, math.floor(len(stack.layers) * preset.layers + 0.5))
-        chosen += (first + index for index in spread(count, len(stack.layers)))
-    student = teacher.with_chosen(chosen)
-    target = preset.parameters * sum(layer_sizes(teacher))
-    fixed, others = layer_sizes(student)
-    keep = (target - fixed) / max(others, 1)
-    if keep >= NEAR_ENOUGH:
-        return student
-    return student.with_layers(
-        tuple(
-            tuple(changed(each, op=_narrowed(each.op, max(keep, NARROWEST))) for each in layer)
-            for layer in student.layers
-        )
-    )
-
-
-def _narrowed(op: OpSpec, keep: float) -> OpSpec:
-    """Return a block with about this share of its channels or experts; attention is left as it is."""
-    if isinstance(op, Attention):
-        return op
-    axis = op.axes()[0]
-    multiple, least = (1, op.chosen) if isinstance(op, Moe) else (MLP_MULTIPLE, MLP_MULTIPLE)
-    narrowed = max(least, round(keep * axis.units / multiple) * multiple)
-    return op.cut(axis.name, min(axis.units, narrowed))
-
-
-def layer_sizes(spec: ModelSpec) -> tuple[int, int]:
-    """Return how many weights the matrices of the layers hold: those of attention, and all others."""
-    fixed = others = 0
-    for _, op in spec.blocks():
-        size = sum(matrix.rows * matrix.width for matrix in op.matrices(spec.width).values())
-        fixed, others = (fixed + size, others) if isinstance(op, Attention) else (fixed, others + size)
-    return fixed, others
 
 
 def shape_of(spec: ModelSpec) -> dict[str, Json]:

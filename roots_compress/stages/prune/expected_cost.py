@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from roots_compress.configs.prune import PruneConfig
-from roots_compress.data.windows import PackedWindows
 from roots_compress.stages.prune.sensitivity import FISHER_WINDOWS, TRIAL_WINDOWS
 from roots_compress.stages.prune.targets.allocate import measured_axes
 
@@ -14,9 +13,14 @@ TIMING = 5e4
 """Of five graphs; a choice is timed with the whole model."""
 
 
-def phases_of(config: PruneConfig, windows: PackedWindows) -> dict[str, float]:
-    """Return the cost of each phase, in the order of the phases, before the model writes its own text."""
-    given, block_size = windows.input_ids.shape
+def phases_of(config: PruneConfig, given: int, block_size: int) -> dict[str, float]:
+    """Return the cost of each phase, in the order of the phases.
+
+    Args:
+        config: the settings.
+        given: windows of calibration text, without those that the model writes.
+        block_size: tokens in each.
+    """
     own = config.own_windows * block_size
     tokens = given * block_size + own
     timed = config.target is not None and config.target.decode_ms is not None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from roots_compress.configs.prune import PruneConfig
+from roots_compress.configs.prune import PruneConfig, TargetConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import FLOAT_BYTES, Estimate, least
+from roots_compress.stages.expected import Expected, ExpectedModel, Small
 from roots_compress.stages.prune.encoders import adapted
+from roots_compress.stages.prune.planned_shape import planned_spec
 from roots_compress.stages.prune.targets.shapes import make_plan
 
 if TYPE_CHECKING:
@@ -23,10 +25,14 @@ class PruneStage(Stage[PruneConfig]):
     """Removes units of a model, and refits what follows them."""
 
     def check(self, config: PruneConfig, info: ModelInfo) -> ModelInfo:
-        """Refuse ratios, or a target, that leave the model no legal shape."""
+        """Refuse ratios, or a target, that leave the model no legal shape; ratios tell the shape."""
+        spec = None
         if info.spec is not None:
-            make_plan(adapted(config, info.spec), info.spec)
-        return replace(info, spec=None, source=None)
+            adapted_config = adapted(config, info.spec)
+            make_plan(adapted_config, info.spec)
+            if adapted_config.target is None and adapted_config.uniform:
+                spec = planned_spec(adapted_config, info.spec)
+        return replace(info, spec=spec, source=None)
 
     def check_start(self, config: PruneConfig, info: ModelInfo, text: TextSplit, *, seed: int) -> None:
         """Refuse ratios, a target, a rank or a calibration that cannot be."""
@@ -51,6 +57,37 @@ class PruneStage(Stage[PruneConfig]):
             working=max(estimate.working, timed),
             memory=max(estimate.memory, FLOAT_BYTES * parameters + timed),
         )
+
+    def expect(self, config: PruneConfig, before: ExpectedModel | None) -> Expected:
+        """Return the shape that ratios ask for, or the likeliest that meets a target."""
+        from roots_compress.stages.prune.expected_cost import phases_of
+
+        assert before is not None
+        spec = before.spec
+        config = adapted(config, spec)
+        length = min(config.calibration.block_size, spec.max_positions)
+        windows = config.calibration.windows
+        made = ExpectedModel(
+            planned_spec(config, spec), certain=config.target is None and config.uniform and before.certain
+        )
+        tokens = (windows + config.own_windows) * length
+        return Expected(
+            made,
+            passes=sum(phases_of(config, windows, length).values()),
+            held_bytes=FLOAT_BYTES * tokens * spec.width,
+        )
+
+    def in_small(self, config: PruneConfig, small: Small) -> PruneConfig:
+        """Let a share of the layers, and a target, be what a model of few layers can meet."""
+        less, changes = small.lessened(config), dict[str, object]()
+        if less.calibration.windows < config.calibration.windows:
+            changes["own_windows"] = min(1, config.own_windows)
+        if config.layer_ratio:
+            changes["layer_ratio"] = 0.5
+        if config.target is not None:
+            # Bytes and milliseconds are of the whole model.
+            changes["target"] = TargetConfig(parameters=config.target.parameters or 0.75)
+        return less.model_copy(update=changes)
 
     def run(self, config: PruneConfig, checkpoint: Checkpoint, context: StageContext) -> StageOutcome:
         """Cut, refit and recover."""

@@ -79,7 +79,7 @@ def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) ->
         nn.Module.to(model, device)
         own = Checkpoint(model, checkpoint.tokenizer)
         with (
-            Phases(context.console, "prune", phases_of(config, windows)) as phases,
+            Phases(context.console, "prune", phases_of(config, *windows.input_ids.shape)) as phases,
             _timed(config, checkpoint, context.work / "timing", phases) as timer,
         ):
             windows = with_own_text(windows, own, config.own_windows, seed=seed, console=phases)

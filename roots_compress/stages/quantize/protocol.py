@@ -13,6 +13,7 @@ from roots_compress.models.limits import require_fusible
 from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.expected import Expected, ExpectedModel, Small
 from roots_compress.stages.quantize.products.caption import choice_caption
 from roots_compress.system.machine import has_dot_products
 
@@ -42,6 +43,20 @@ class QuantizeStage(Stage[QuantizeConfig]):
         """Count the weights by the scheme's width."""
         assert parameters is not None
         return least(parameters, parameters, width=STORED_BYTES[config.scheme])
+
+    def expect(self, config: QuantizeConfig, before: ExpectedModel | None) -> Expected:
+        """Return the formats that the settings ask for; a timing is taken to go as on machines like this."""
+        from roots_compress.stages.quantize.expected import expected
+
+        assert before is not None
+        return expected(config, before)
+
+    def in_small(self, config: QuantizeConfig, small: Small) -> QuantizeConfig:
+        """Leave out a bound on the bytes of the whole model."""
+        less, changes = small.lessened(config), dict[str, object]()
+        if less.calibration.windows < config.calibration.windows:
+            changes["own_windows"] = min(1, config.own_windows)
+        return less.model_copy(update={**changes, "max_bytes": None})
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
         """Tell of the choice between integer products and weights only."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from roots_compress.calibration.own_text import with_own_text
 from roots_compress.checkpoints.checkpoint import Checkpoint
-from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadConfig
+from roots_compress.configs.quantize import Products, QuantizeConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, Text
@@ -23,6 +23,7 @@ from roots_compress.models.spec import HEAD
 from roots_compress.progress import Phases, Place
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.budget import check_budget, least_bytes
+from roots_compress.stages.quantize.expected import adapted, phases_of
 from roots_compress.stages.quantize.groups import stored_sizes
 from roots_compress.stages.quantize.half import half_precision
 from roots_compress.stages.quantize.head import head_scale, round_head
@@ -37,7 +38,6 @@ from roots_compress.stages.quantize.plan import (
 )
 from roots_compress.stages.quantize.products.choice import choose
 from roots_compress.stages.quantize.products.times import form_times, served_on
-from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
 from roots_compress.stages.quantize.sensitivity import rounding_costs
 from roots_compress.stages.quantize.walk import Rounded, round_layers
 from roots_compress.tasks.registry import task_of_model
@@ -61,7 +61,7 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
     """
     model, device, seed = checkpoint.model, context.device, context.seed
     _check_source(model, config)
-    config = adapted(config, model)
+    config = adapted(config, model.config.spec)
     windows = planned(config, checkpoint, context.text, seed=seed)
     if config.scheme == "fp16":
         halved = half_precision(model, windows)
@@ -82,7 +82,7 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
         )
     nn.Module.to(model, device)
     try:
-        with Phases(context.console, "quantize", _phases(config, windows)) as phases:
+        with Phases(context.console, "quantize", phases_of(config, *windows.input_ids.shape)) as phases:
             windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=phases)
 
             def plan_of(products: Products) -> RoundingPlan:
@@ -120,7 +120,7 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
         GateMissedError: `max_bytes` is less than the model takes with all layers in 4 bits.
     """
     model = checkpoint.model
-    config, task = adapted(config, model), task_of_model(model)
+    config, task = adapted(config, model.config.spec), task_of_model(model)
     settings = config.calibration
     check_budget(model, config)
     block_size = min(settings.block_size, model.config.max_position_embeddings)
@@ -130,21 +130,6 @@ def planned(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSplit, *, 
     if config.compensate and config.scheme != "fp16":
         _check_calibration(model, windows, config.own_windows, writes=task.writes)
     return windows
-
-
-def adapted(config: QuantizeConfig, model: RootsWithHead) -> QuantizeConfig:
-    """Return the settings as a model can follow them.
-
-    One that writes no text unasked is calibrated on given text, and one that writes none reads up to its
-    context.
-    """
-    task = task_of_model(model)
-    if task.writes_unasked:
-        return config
-    if task.writes:
-        return config.model_copy(update={"own_windows": 0})
-    read = min(config.workload.read, model.config.max_position_embeddings)
-    return config.model_copy(update={"own_windows": 0, "workload": WorkloadConfig(read=read, write=0)})
 
 
 def _check_source(model: RootsWithHead, config: QuantizeConfig) -> None:
@@ -185,20 +170,6 @@ def _check_calibration(model: RootsWithHead, windows: PackedWindows, own: int, *
                 " to false.",
             ),
         )
-
-
-def _phases(config: QuantizeConfig, windows: PackedWindows) -> dict[str, float]:
-    """Return what each phase is expected to cost, in forward passes of a token, by timing SmolLM2's."""
-    given, block_size = windows.input_ids.shape
-    own = config.own_windows * block_size
-    tokens = given * block_size + own
-    costs = {"writing text": 3.5 * own}
-    if config.fold:
-        # Beside the passes, what does not depend on the text: candidates are rounded and compared.
-        costs |= {"looking for outliers": 1.2 * tokens + 6e3, "looking for the head's outliers": 8e3}
-    if config.scheme != "int8" or (config.products != "float" and config.activation_loss is not None):
-        costs["taking gradients"] = 5.0 * FISHER_WINDOWS * block_size
-    return costs | {"quantizing layers": 3.5 * tokens + 1e4}
 
 
 def _planned(

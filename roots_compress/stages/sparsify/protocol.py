@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 from roots_compress.configs.sparsify import SparsifyConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.models.limits import Limits
+from roots_compress.models.ops.attention import BlockSparse
+from roots_compress.models.ops.base import changed
 from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.expected import Expected, ExpectedModel
 from roots_compress.stages.sparsify.plan import make_plan
 
 if TYPE_CHECKING:
@@ -40,6 +44,23 @@ class SparsifyStage(Stage[SparsifyConfig]):
         """Count the training, where there is one."""
         assert parameters is not None
         return least(parameters, parameters, trained_on=None if config.adaptation is None else device)
+
+    def expect(self, config: SparsifyConfig, before: ExpectedModel | None) -> Expected:
+        """Count the measurements: the dense model, each layer by itself, and those of the bisection."""
+        assert before is not None
+        plan = make_plan(config, before.spec)
+        layers, length = len(plan.places), min(config.calibration.block_size, plan.max_positions)
+        models = layers * max(1.0, math.log2(max(2, plan.blocks_of(length) / config.fewest)))
+        measured = 2 if config.blocks is not None else 2 + layers + math.ceil(math.log2(models + 1))
+        sparse = changed(before.spec, max_positions=plan.max_positions)
+        for place in plan.places:
+            op = sparse.op(place)
+            blocks = BlockSparse(size=plan.size, blocks=config.blocks or config.fewest)
+            sparse = sparse.with_op(place, changed(op, sparse=blocks))
+        return Expected(
+            replace(before, spec=sparse, certain=before.certain and config.blocks is not None),
+            passes=measured * config.calibration.windows * length,
+        )
 
     def caption(self, notes: Mapping[str, Json]) -> str | None:
         """Say how many blocks the layers got, and what they cost."""

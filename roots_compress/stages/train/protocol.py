@@ -13,6 +13,7 @@ from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.expected import Expected, ExpectedModel, Small, with_group
 from roots_compress.stages.train.architecture import architecture_spec
 from roots_compress.tasks.registry import task_of_spec
 
@@ -52,6 +53,18 @@ class TrainStage(MakerStage[TrainConfig]):
         if parameters is None:
             parameters = _planned_spec(config).parameters
         return least(parameters, parameters, trained_on=device)
+
+    def expect(self, config: TrainConfig, before: ExpectedModel | None) -> Expected:
+        """Return the model from scratch, or the one given."""
+        return Expected(ExpectedModel(_planned_spec(config)) if before is None else before)
+
+    def in_small(self, config: TrainConfig, small: Small) -> TrainConfig:
+        """Let a new model have few layers."""
+        shape = config.architecture
+        fewer = {"num_layers": min(shape.num_layers, small.layers)}
+        if shape.encoder_layers is not None:
+            fewer["encoder_layers"] = min(shape.encoder_layers, small.layers)
+        return with_group(small.lessened(config), ("architecture",), **fewer)
 
     def make(self, config: TrainConfig, context: StageContext) -> Checkpoint:
         """Draw the weights, and train the tokenizer on the text."""

@@ -14,6 +14,7 @@ from roots_compress.errors import InputError, Key, Text
 from roots_compress.results import Json
 from roots_compress.stages.base import Exchange, ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
+from roots_compress.stages.expected import Expected, ExpectedModel, Small
 from roots_compress.training.distillation.vocabulary import (
     refuse_quantized,
     require_same_head,
@@ -24,6 +25,8 @@ from roots_compress.training.distillation.vocabulary import (
 if TYPE_CHECKING:
     from roots_compress.checkpoints.checkpoint import Checkpoint
 
+DECODED = 8.0
+"""Of a token decoded by itself, in forward passes of a token among many."""
 ANSWERERS = ("expected", "before", "teacher", "after")
 """Who answers a held-out prompt, in the order in which reports show it."""
 
@@ -47,6 +50,19 @@ class TuneStage(Stage[TuneConfig]):
         """Count the training of all weights."""
         assert parameters is not None
         return least(parameters, parameters, trained_on=device)
+
+    def expect(self, config: TuneConfig, before: ExpectedModel | None) -> Expected:
+        """Count the answers that are shown, before and after."""
+        assert before is not None
+        answering = 2 if config.teacher is None else 3
+        return Expected(before, passes=DECODED * answering * config.answers * config.answer_tokens)
+
+    def in_small(self, config: TuneConfig, small: Small) -> TuneConfig:
+        """Let the teacher have few layers, and the answers few tokens."""
+        changes: dict[str, object] = {"answer_tokens": min(4, config.answer_tokens)}
+        if config.teacher is not None:
+            changes["teacher"] = small.stand_in(config.teacher)
+        return small.lessened(config).model_copy(update=changes)
 
     def inputs(self, config: TuneConfig) -> dict[str, Path]:
         """Return the teacher."""

@@ -9,7 +9,8 @@ import torch
 
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.spec import Place
-from roots_compress.stages.distill.inherit import inherit, spread
+from roots_compress.stages.distill.inherit import inherit
+from roots_compress.stages.distill.presets import spread
 from tests.specs import SPECS
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 

@@ -20,13 +20,9 @@ from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec, Place
 from roots_compress.models.version1 import spec_of
 from roots_compress.stages.base import ModelInfo
+from roots_compress.stages.distill.presets import PRESETS, layer_sizes, preset_spec
 from roots_compress.stages.distill.protocol import DistillStage
-from roots_compress.stages.distill.student import (
-    PRESETS,
-    layer_sizes,
-    make_student,
-    preset_spec,
-)
+from roots_compress.stages.distill.student import make_student
 from roots_compress.training.distillation.teacher import with_first_tokens
 from tests.encoders import encoder_tokenizer, tiny_encoder
 from tests.tiny import tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens

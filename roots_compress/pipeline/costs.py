@@ -1,0 +1,82 @@
+"""Costs of a run's work by weights, as a probe measures them. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from roots_compress.evaluate.speed import MIN_SECONDS
+from roots_compress.models.spec import ModelSpec
+from roots_compress.stages.expected import ExpectedModel
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cost by weights: what it is without any, and for each."""
+
+    base: float
+    slope: float
+
+    @classmethod
+    def through(cls, first: tuple[float, float], second: tuple[float, float]) -> Line:
+        """Return the line through two points; through one, or where more weights took less, a constant."""
+        (x, y), (more, higher) = first, second
+        slope = max(0.0, (higher - y) / (more - x)) if more > x else 0.0
+        return cls(higher - slope * more, slope)
+
+    def at(self, weights: float) -> float:
+        """Return the cost of so many weights."""
+        return max(0.0, self.base + self.slope * weights)
+
+
+@dataclass(frozen=True)
+class RowCosts:
+    """What every row takes besides its stage's work: to be saved, exported, checked, evaluated and timed."""
+
+    fixed: Line
+    """Seconds by the weights of the layers."""
+    example: Line
+    """Seconds of one held-out window by the weights that a token is multiplied by."""
+    workloads: dict[int, Line]
+    """Seconds of the workloads at each context, by the weights of the layers."""
+    opening: float
+    """Seconds until graphs are open to be timed."""
+    peak: Line
+    """Bytes of this process's memory by the bytes of a model's weights."""
+    graph: Line
+    """Bytes of a graph besides its weights, by its layers."""
+
+    def timing(self, weights: float, *, repeats: int) -> float:
+        """Return the seconds in which a row's workloads are timed."""
+        found = 0.0
+        for line in self.workloads.values():
+            once = max(line.at(weights), 1e-4)
+            found += 2 * once + repeats * once * max(1, -(-MIN_SECONDS // once))
+        return found
+
+
+@dataclass(frozen=True)
+class TrainingCosts:
+    """What a stage that trains takes."""
+
+    start: Line
+    """Seconds before and after the steps, by the weights of both models."""
+    step: Line
+    """Seconds of an optimizer step."""
+    peak: Line
+    """Bytes of this process's memory."""
+
+
+def body(spec: ModelSpec) -> float:
+    """Return the weights of a model's layers."""
+    return float(spec.body_parameters)
+
+
+def multiplied(spec: ModelSpec) -> float:
+    """Return the weights that a token of a text is multiplied by."""
+    head = spec.embeddings.vocabulary * spec.width if spec.predicts_tokens else 0
+    return float(spec.body_parameters + head)
+
+
+def trained(before: ExpectedModel, made: ExpectedModel) -> float:
+    """Return the weights that a step passes: those of a teacher, and thrice those of the model trained."""
+    return body(before.spec) + 3 * body(made.spec)

@@ -1,0 +1,302 @@
+"""What a run is expected to make and to take, before it starts: shapes, bytes, time, memory and disk.
+
+Shapes and bytes follow from the settings, stage by stage (`Stage.expect`). Time and memory follow from a
+probe of some seconds on this machine (`probe.py`). `resources.py` has lower bounds that refuse runs; what is
+here are expected values, and they refuse none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from rich.console import Console
+
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.configs.recipe.schema import StageConfig, placed_stages, training_of
+from roots_compress.errors import located
+from roots_compress.io.disk import free_disk
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import ModelSpec
+from roots_compress.pipeline.costs import RowCosts, body, multiplied, trained
+from roots_compress.pipeline.preflight import Setting
+from roots_compress.pipeline.probe import Probe, make_first
+from roots_compress.pipeline.statuses import Status, statuses_of
+from roots_compress.pipeline.weights import graph_overhead, weight_bytes
+from roots_compress.stages.estimates import FLOAT_BYTES
+from roots_compress.stages.expected import Expected, ExpectedModel
+from roots_compress.stages.registry import stage_of
+from roots_compress.system.memory import available_memory
+
+Range = tuple[int, int]
+"""The least and the most over the layers."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's numbers along its axes; those of blocks that it has not are None."""
+
+    layers: tuple[int, ...]
+    """Of each stack, in the order in which they run."""
+    width: int
+    """Of the residual stream."""
+    vocabulary: int
+    positions: int
+    heads: Range | None = None
+    kv_heads: Range | None = None
+    head_dim: Range | None = None
+    channels: Range | None = None
+    """Of feed-forward blocks, or of each expert."""
+    experts: Range | None = None
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Shape:
+        """Return the shape of a model."""
+        ops = [op for _, op in spec.blocks()]
+        attentions = [op for op in ops if isinstance(op, Attention)]
+        return cls(
+            layers=tuple(len(stack.layers) for stack in spec.running),
+            width=spec.width,
+            vocabulary=spec.embeddings.vocabulary,
+            positions=spec.max_positions,
+            heads=_range([op.heads for op in attentions]),
+            kv_heads=_range([op.kv_heads for op in attentions]),
+            head_dim=_range([op.head_dim for op in attentions]),
+            channels=_range([op.channels for op in ops if isinstance(op, Mlp | Moe)]),
+            experts=_range([op.experts for op in ops if isinstance(op, Moe)]),
+        )
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """One row of a run as it is expected to be."""
+
+    index: int
+    kind: str
+    name: str
+    action: Literal["make", "again", "reuse"]
+    reasons: tuple[str, ...]
+    """Why it is made again."""
+    shape: Shape
+    parameters: int
+    checkpoint_bytes: int
+    graph_bytes: int
+    certain: bool
+    """Whether shape and bytes follow from the settings; otherwise measuring or timing decides."""
+    work_seconds: float = 0.0
+    """Of the stage's own work."""
+    check_seconds: float = 0.0
+    """Of the checkpoint, the graph, its check and its figures."""
+    memory_bytes: int = 0
+    """The most that the run's process holds; 0 where nothing is to be made, or where it was not measured."""
+    working_bytes: int = 0
+    """Of disk, while the stage works."""
+
+    @property
+    def seconds(self) -> float:
+        """All that the row takes, but for the timing of all graphs at the end."""
+        return self.work_seconds + self.check_seconds
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run as it is expected to be."""
+
+    name: str
+    stages: tuple[StageForecast, ...]
+    search: tuple[StageForecast, ...]
+    """A search's choices, each as it would follow the stages."""
+    timing_seconds: float
+    """Of the timing of all graphs at the end."""
+    probe_seconds: float
+    """What measuring this machine took; 0 where it was not measured, and times are unknown."""
+    free_disk_bytes: int
+    available_memory_bytes: int | None
+    """None where the system does not tell."""
+
+    @property
+    def to_make(self) -> tuple[StageForecast, ...]:
+        """The rows that are not reused."""
+        return tuple(each for each in self.stages if each.action != "reuse")
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that a run takes from here; None where they are unknown."""
+        if not self.probe_seconds:
+            return None
+        return sum(each.seconds for each in self.to_make) + self.timing_seconds
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most that the run's process holds; 0 where it was not measured."""
+        return max((each.memory_bytes for each in self.to_make), default=0)
+
+    @property
+    def disk_bytes(self) -> int:
+        """The most that the run takes on the disk beyond what is there."""
+        kept = sum(each.checkpoint_bytes + each.graph_bytes for each in self.to_make)
+        return kept + max((each.working_bytes for each in self.to_make), default=0)
+
+
+def forecast(setting: Setting, folder: Path, console: Console, *, measured: bool = True) -> Forecast:
+    """Return what a run in a folder is expected to make and to take. Nothing is written into the folder.
+
+    Args:
+        setting: of the run.
+        folder: the run's.
+        console: where progress of the probe goes.
+        measured: whether to measure this machine, for some seconds; without it times and memory are unknown.
+
+    Raises:
+        InputError: a stage cannot be carried out on what the stages before it make.
+    """
+    began = time.monotonic()
+    statuses = statuses_of(setting, folder)
+    rows = _expected_rows(setting, statuses)
+    plain, chained = [_plain(row) for row in rows], len(statuses)
+    probed = measured and any(each.action != "reuse" for each in plain)
+    timing = 0.0
+    if probed:
+        with TemporaryDirectory(prefix="roots-compress-") as name:
+            plain, timing = _with_costs(setting, rows, plain, chained, Path(name).resolve(), console)
+    return Forecast(
+        name=setting.recipe.name,
+        stages=tuple(plain[:chained]),
+        search=tuple(plain[chained:]),
+        timing_seconds=timing,
+        probe_seconds=time.monotonic() - began if probed else 0.0,
+        free_disk_bytes=free_disk(folder),
+        available_memory_bytes=available_memory(),
+    )
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """A row, the model that its stage starts from, and what is expected of it."""
+
+    status: Status
+    before: ExpectedModel | None
+    expected: Expected
+    config: StageConfig | None
+
+
+def _expected_rows(setting: Setting, statuses: Sequence[Status]) -> list[_Expected]:
+    """Return what each row starts from and makes: what is finished as it is, the others as is expected."""
+    rows: list[_Expected] = []
+    before: ExpectedModel | None = None
+    for status in statuses:
+        config = status.step.config
+        if status.reused is not None:
+            source = inspect_source(status.reused.checkpoint)
+            found = ExpectedModel(source.spec, source.config.get("quantization"))
+            expected = Expected(found)
+        elif config is None:
+            assert setting.first.spec is not None
+            expected = Expected(ExpectedModel(setting.first.spec))
+        else:
+            with located(status.step.place, of_recipe=True):
+                expected = stage_of(config).expect(config, before)
+        rows.append(_Expected(status, before, expected, config))
+        before = expected.model
+    for place, choice in [*placed_stages(setting.recipe)][len(setting.recipe.stages) :]:
+        with located(place, of_recipe=True):
+            expected = stage_of(choice).expect(choice, before)
+        rows.append(_Expected(Status.of_choice(len(statuses), choice, place), before, expected, choice))
+    return rows
+
+
+def _plain(row: _Expected) -> StageForecast:
+    """Return a row's forecast without time and memory."""
+    status, model = row.status, row.expected.model
+    size = weight_bytes(model)
+    graph = status.reused.result.metrics.bytes if status.reused is not None else size
+    parameters = model.spec.parameters
+    working = 0.0
+    if row.config is not None and status.reused is None:
+        start = None if row.before is None else row.before.spec.parameters
+        working = stage_of(row.config).estimate(row.config, start, device="cpu").working
+    return StageForecast(
+        index=status.index,
+        kind=status.step.kind,
+        name=status.step.name,
+        action=status.action,
+        reasons=status.reasons,
+        shape=Shape.of(model.spec),
+        parameters=parameters,
+        checkpoint_bytes=size,
+        graph_bytes=graph,
+        certain=model.certain,
+        working_bytes=round(working),
+    )
+
+
+def _with_costs(
+    setting: Setting,
+    rows: list[_Expected],
+    plain: list[StageForecast],
+    chained: int,
+    folder: Path,
+    console: Console,
+) -> tuple[list[StageForecast], float]:
+    """Measure this machine; return the rows with what they take, and the seconds of the timing at the end."""
+    first, making, tokenizer = rows[0].expected.model, 0.0, setting.first.tokenizer
+    if tokenizer is None:
+        made, spec, making = make_first(setting, folder, console)
+        first = replace(first, spec=spec)
+    else:
+        made = tokenizer()
+    probe = Probe(setting, made, first, folder, console)
+    costs = probe.row()
+    passes = probe.pass_seconds()
+    found = []
+    for row, each in zip(rows, plain, strict=True):
+        if each.action == "reuse":
+            found.append(each)
+            continue
+        before, model = row.before or row.expected.model, row.expected.model
+        held = weight_bytes(before) + weight_bytes(model)
+        work = row.expected.passes * passes.at(multiplied(before.spec))
+        peak = costs.peak.base + held + row.expected.held_bytes
+        if row.config is None:
+            work = 0.0
+            peak = 0.0
+        elif [*training_of(row.config)]:
+            training = probe.training(row.config, before)
+            weights = trained(before, model)
+            steps = sum(each.steps for _, each in training_of(row.config))
+            work += training.start.at(weights) + steps * training.step.at(weights)
+            peak = max(peak, training.peak.at(weights))
+        if row.before is None and row.config is not None:
+            work += making
+        if model.quantization is None and model.weight_bytes == FLOAT_BYTES:
+            overhead = round(costs.graph.at(len(model.spec.layers)))
+        else:
+            overhead = graph_overhead(model, portable=setting.recipe.export.portable)
+        found.append(
+            replace(
+                each,
+                graph_bytes=each.graph_bytes + overhead,
+                work_seconds=work,
+                check_seconds=_checks(costs, model.spec, probe.examples),
+                memory_bytes=round(max(peak, costs.peak.at(each.checkpoint_bytes))),
+            )
+        )
+    timing = costs.opening + sum(
+        costs.timing(body(row.expected.model.spec), repeats=setting.recipe.evaluation.repeats)
+        for row in rows[:chained]
+    )
+    return found, timing
+
+
+def _checks(costs: RowCosts, spec: ModelSpec, examples: int) -> float:
+    return costs.fixed.at(body(spec)) + examples * costs.example.at(multiplied(spec))
+
+
+def _range(values: list[int]) -> Range | None:
+    return (min(values), max(values)) if values else None

@@ -1,0 +1,174 @@
+"""A whole recipe carried out in small, so that what would fail in its last stage is found at once.
+
+Every stage runs on two layers of random weights of the run's own shapes, with a few steps and little text:
+its work, its checkpoint, its graph and the parity check, its figures; at the end timing, report and gates. A
+stage that fails is left out, and the next one goes on from the stage before it, so that one rehearsal finds
+what is wrong with each. Everything is in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from rich.console import Console
+
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.configs.recipe.schema import StageConfig, placed_stages
+from roots_compress.errors import Location, RootsError, located
+from roots_compress.pipeline.held_out import HeldOut
+from roots_compress.pipeline.preflight import Setting
+from roots_compress.pipeline.runner import describe, finish
+from roots_compress.pipeline.stage_runner import make_stage
+from roots_compress.pipeline.stand_ins import with_few_layers, write_stand_in
+from roots_compress.pipeline.steps import keys_of
+from roots_compress.results import GateResult
+from roots_compress.run.run_folder import RunFolder
+from roots_compress.run.stages import CommittedStage
+from roots_compress.stages.expected import ExpectedModel, Small
+from roots_compress.stages.registry import stage_of
+from roots_compress.system.memory import memory_errors
+
+LAYERS, STEPS, WINDOWS, DECODED = 2, 2, 2, 4
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """How one stage, or what follows all of them, went in small."""
+
+    label: str
+    seconds: float
+    error: RootsError | None = None
+    """What the run would fail by; None where it works."""
+    gates: tuple[GateResult, ...] = ()
+    """As random weights keep them: that they can be judged is all this says."""
+
+
+def rehearse(setting: Setting, console: Console) -> Iterator[Rehearsed]:
+    """Carry a recipe out in small, and yield how each of its stages went, then its timing, report and gates.
+
+    A search's choices follow the stages one by one.
+    """
+    torch.set_num_threads(setting.threads)
+    with TemporaryDirectory(prefix="roots-compress-") as name:
+        folder = Path(name).resolve()
+        with RunFolder.open(folder / "run") as run:
+            yield from _Rehearsal(setting, run, folder / "models", console).carry_out()
+
+
+class _Rehearsal:
+    """One rehearsal under way.
+
+    Args:
+        setting: of the run.
+        run: an empty run in a temporary folder.
+        models: where stand-ins are written.
+        console: where the stages show progress.
+    """
+
+    def __init__(self, setting: Setting, run: RunFolder, models: Path, console: Console) -> None:
+        self._run, self._models, self._console = run, models, console
+        recipe = setting.recipe
+        self._stages = [*placed_stages(recipe)]
+        self._chained = len(recipe.stages)
+        self._whole: ExpectedModel | None = None
+        """What the next stage starts from in the run."""
+        self._cut: ExpectedModel | None = None
+        """What it starts from here."""
+        model = None
+        if recipe.model is not None:
+            assert setting.first.spec is not None
+            self._whole = ExpectedModel(setting.first.spec)
+            self._cut = ExpectedModel(with_few_layers(setting.first.spec, LAYERS))
+            model = self._stand_in(recipe.model)
+        small = recipe.model_copy(
+            update={
+                "model": model,
+                "stages": (),
+                "search": None,
+                "evaluation": _few_windows(recipe.evaluation),
+            }
+        )
+        self._setting = replace(setting, recipe=small, held_out=HeldOut(small, setting.text, setting.task))
+
+    def carry_out(self) -> Iterator[Rehearsed]:
+        """Yield how each stage goes."""
+        rows: list[CommittedStage] = []
+        if self._setting.recipe.model is not None:
+            yield self._timed("baseline", lambda: rows.append(self._make(self._setting, (), None)))
+            if not rows:
+                return
+        for number, (place, config) in enumerate(self._stages):
+            done = yield from self._stage(place, config, rows)
+            if done is None and not rows:
+                return  # Nothing begins the chain.
+            if done is not None and number < self._chained:
+                rows.append(done)
+        yield self._end(rows)
+
+    def _stage(
+        self, place: Location, config: StageConfig, rows: list[CommittedStage]
+    ) -> Generator[Rehearsed, None, CommittedStage | None]:
+        stage, made = stage_of(config), list[CommittedStage]()
+
+        def work() -> None:
+            with located(place, of_recipe=True):
+                whole = stage.expect(config, self._whole).model
+                spec = whole.spec if self._whole is None else self._whole.spec
+                cut = with_few_layers(spec, LAYERS) if self._cut is None else self._cut.spec
+                small = stage.in_small(config, Small(spec, cut, STEPS, LAYERS, self._stand_in))
+                cut_after = stage.expect(small, self._cut).model
+            recipe = self._setting.recipe
+            setting = replace(
+                self._setting, recipe=recipe.model_copy(update={"stages": (*recipe.stages, small)})
+            )
+            made.append(self._make(setting, place, rows[-1] if rows else None))
+            if place[0] == "stages":
+                self._setting, self._whole, self._cut = setting, whole, cut_after
+
+        yield self._timed(config.name, work)
+        return made[0] if made else None
+
+    def _make(self, setting: Setting, place: Location, before: CommittedStage | None) -> CommittedStage:
+        index = 0 if before is None else before.index + 1
+        *_, (step, key) = keys_of(setting)
+        with located(place, of_recipe=True):
+            step = replace(step, place=place)
+            return make_stage(self._run, index, step, key, before, setting, self._console)
+
+    def _end(self, rows: list[CommittedStage]) -> Rehearsed:
+        gates: list[GateResult] = []
+
+        def work() -> None:
+            describe(self._run, self._setting.recipe, None)
+            gates.extend(finish(self._run, rows, self._setting, self._console).gates)
+
+        return replace(self._timed("timing, report and gates", work), gates=tuple(gates))
+
+    def _timed(self, label: str, work: Callable[[], object]) -> Rehearsed:
+        start = time.perf_counter()
+        try:
+            with memory_errors():
+                work()
+        except RootsError as error:
+            return Rehearsed(label, time.perf_counter() - start, error)
+        return Rehearsed(label, time.perf_counter() - start)
+
+    def _stand_in(self, source: Path) -> Path:
+        self._models.mkdir(exist_ok=True)
+        folder = self._models / str(len([*self._models.iterdir()]))
+        return write_stand_in(source, folder, layers=LAYERS)
+
+
+def _few_windows(config: EvaluationConfig) -> EvaluationConfig:
+    return config.model_copy(
+        update={
+            "windows": min(config.windows, WINDOWS),
+            "decode_tokens": min(config.decode_tokens, DECODED),
+            "repeats": 1,
+        }
+    )

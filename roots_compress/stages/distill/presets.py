@@ -1,0 +1,84 @@
+"""The shapes of students that are a share of their teacher. Pure functions, torch-free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec, changed
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import ModelSpec
+
+MLP_MULTIPLE = 32
+"""Narrowed MLPs keep to multiples of this, which suits matrix units and the groups of 4-bit formats."""
+NEAR_ENOUGH = 0.95
+"""An MLP that would keep more than this fraction of its width keeps it all."""
+NARROWEST = 0.125
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A student's share of its teacher."""
+
+    parameters: float
+    """Of the parameters in the layers: embeddings, and with them the vocabulary, stay as they are."""
+    layers: float
+    """Of the layers; the rest of the saving comes from narrower MLPs."""
+
+
+PRESETS = {
+    "tiny": Preset(parameters=0.25, layers=0.375),
+    "small": Preset(parameters=0.5, layers=0.5),
+    "medium": Preset(parameters=0.75, layers=0.75),
+}
+
+
+def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:
+    """Return a student with about the given share of the teacher's layer parameters.
+
+    Layers are left out first, at even depths; what is still too much is taken from the feed-forward blocks:
+    from their channels, or from their experts.
+    """
+    chosen: list[int] = []
+    for stack, first in zip(teacher.running, (0, teacher.begins), strict=False):
+        count = max(1, math.floor(len(stack.layers) * preset.layers + 0.5))
+        chosen += (first + index for index in spread(count, len(stack.layers)))
+    student = teacher.with_chosen(chosen)
+    target = preset.parameters * sum(layer_sizes(teacher))
+    fixed, others = layer_sizes(student)
+    keep = (target - fixed) / max(others, 1)
+    if keep >= NEAR_ENOUGH:
+        return student
+    return student.with_layers(
+        tuple(
+            tuple(changed(each, op=_narrowed(each.op, max(keep, NARROWEST))) for each in layer)
+            for layer in student.layers
+        )
+    )
+
+
+def _narrowed(op: OpSpec, keep: float) -> OpSpec:
+    """Return a block with about this share of its channels or experts; attention is left as it is."""
+    if isinstance(op, Attention):
+        return op
+    axis = op.axes()[0]
+    multiple, least = (1, op.chosen) if isinstance(op, Moe) else (MLP_MULTIPLE, MLP_MULTIPLE)
+    narrowed = max(least, round(keep * axis.units / multiple) * multiple)
+    return op.cut(axis.name, min(axis.units, narrowed))
+
+
+def layer_sizes(spec: ModelSpec) -> tuple[int, int]:
+    """Return how many weights the matrices of the layers hold: those of attention, and all others."""
+    fixed = others = 0
+    for _, op in spec.blocks():
+        size = sum(matrix.rows * matrix.width for matrix in op.matrices(spec.width).values())
+        fixed, others = (fixed + size, others) if isinstance(op, Attention) else (fixed, others + size)
+    return fixed, others
+
+
+def spread(count: int, among: int) -> tuple[int, ...]:
+    """Return `count` indices spread evenly over `range(among)`, the first and the last included."""
+    if count == 1:
+        return (0,)
+    return tuple(round(index * (among - 1) / (count - 1)) for index in range(count))

@@ -1,0 +1,94 @@
+"""What a stage is expected to make, and how it is carried out in small to see whether it works.
+
+Both are answers of the stage protocol (`Stage.expect`, `Stage.in_small`). Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar
+
+from roots_compress.configs.base import Settings, StageSettings, groups_of
+from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.training import DistillLossConfig, TrainingConfig
+from roots_compress.errors import Location
+from roots_compress.models.spec import ModelSpec
+
+Config = TypeVar("Config", bound=StageSettings)
+AnySettings = TypeVar("AnySettings", bound=Settings)
+MORE_TOKENS = 2
+"""Calibration tokens in small for each input channel of the widest matrix: solvers need one and a little."""
+
+
+@dataclass(frozen=True)
+class ExpectedModel:
+    """A model that is not made yet."""
+
+    spec: ModelSpec
+    quantization: Mapping[str, Any] | None = None
+    """How matrices will be stored, as a checkpoint's config says it; None: unquantized."""
+    weight_bytes: int = 4
+    """Of each number that is not quantized."""
+    certain: bool = True
+    """Whether shape and storage follow from the settings. Otherwise measuring or timing decides, and these
+    are the likeliest."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a stage makes, and its work besides training."""
+
+    model: ExpectedModel
+    passes: float = 0.0
+    """In forward passes of one token through the model that it starts from."""
+    held_bytes: float = 0.0
+    """Bytes of memory besides the weights of that model and of the one made."""
+
+
+@dataclass(frozen=True)
+class Small:
+    """How much a stage does in small."""
+
+    whole: ModelSpec
+    """The model that the stage starts from in the run."""
+    cut: ModelSpec
+    """The one that it starts from in small: fewer layers."""
+    steps: int
+    """The most optimizer steps of a training."""
+    layers: int
+    """The most of a stack of a new model."""
+    stand_in: Callable[[Path], Path] = field(default=lambda path: path)
+    """Makes a checkpoint of few layers that can take the place of one that a setting names."""
+
+    def lessened(self, config: Config) -> Config:
+        """Return settings with few training steps and little calibration text, and no cache of the user's."""
+        tokens = MORE_TOKENS * max(
+            (
+                ceil(op.matrices(self.cut.width)[name].width / each.share)
+                for _, op in self.cut.blocks()
+                for each in op.inputs()
+                for name in each.consumers
+            ),
+            default=0,
+        )
+        for keys, training in groups_of(config, TrainingConfig):
+            config = with_group(config, keys, steps=min(training.steps, self.steps))
+        for keys, text in groups_of(config, CalibrationConfig):
+            length = min(text.block_size, self.cut.max_positions)
+            config = with_group(config, keys, windows=min(text.windows, max(2, ceil(tokens / length))))
+        for keys, _ in groups_of(config, DistillLossConfig):
+            config = with_group(config, keys, cache=None)
+        return config
+
+
+def with_group(settings: AnySettings, keys: Location, **changes: Any) -> AnySettings:
+    """Return settings with changes in the group that the keys lead to."""
+    if not keys:
+        return settings.model_copy(update=changes)
+    key, *rest = keys
+    return settings.model_copy(
+        update={str(key): with_group(getattr(settings, str(key)), tuple(rest), **changes)}
+    )

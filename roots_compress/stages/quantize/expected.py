@@ -1,0 +1,144 @@
+"""What a quantize stage is expected to make and to take, by its settings and the model's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadConfig
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.ops.base import Matrix
+from roots_compress.models.quantized import Format, matrix_bytes
+from roots_compress.models.spec import EMBEDDING, HEAD, ModelSpec
+from roots_compress.stages.expected import Expected, ExpectedModel
+from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
+from roots_compress.stages.quantize.plan import usual_format
+from roots_compress.stages.quantize.products.choice import integers_pay
+from roots_compress.stages.quantize.products.measured import measured_times
+from roots_compress.stages.quantize.products.timing import layer_weights
+from roots_compress.stages.quantize.sensitivity import WINDOWS as FISHER_WINDOWS
+from roots_compress.system.machine import own_instruction_set, processor_class
+from roots_compress.tasks.registry import task_of_spec
+
+HIGHER: Format = "w8"
+"""Of the tables, and of matrices that the usual format would cost too much."""
+TIMING = 2.5e4
+"""Both kinds of products timed, in forward passes of a token, by timing SmolLM2's."""
+WRITING, OUTLIERS, HEAD_OUTLIERS, GRADIENTS, ROUNDING = 3.5, (1.2, 6e3), 8e3, 5.0, (3.5, 1e4)
+"""Of a token, in forward passes of a token, by timing SmolLM2's; second, what does not depend on the text, as
+candidates are rounded and compared."""
+
+
+def adapted(config: QuantizeConfig, spec: ModelSpec) -> QuantizeConfig:
+    """Return the settings as a model can follow them.
+
+    One that writes no text unasked is calibrated on given text, and one that writes none reads up to its
+    context.
+    """
+    task = task_of_spec(spec)
+    if task.writes_unasked:
+        return config
+    if task.writes:
+        return config.model_copy(update={"own_windows": 0})
+    read = min(config.workload.read, spec.max_positions)
+    return config.model_copy(update={"own_windows": 0, "workload": WorkloadConfig(read=read, write=0)})
+
+
+def phases_of(config: QuantizeConfig, given: int, block_size: int) -> dict[str, float]:
+    """Return what each phase is expected to cost, in forward passes of a token.
+
+    Args:
+        config: the settings.
+        given: windows of calibration text, without those that the model writes.
+        block_size: tokens in each.
+    """
+    own = config.own_windows * block_size
+    tokens = given * block_size + own
+    costs = {"writing text": WRITING * own}
+    if config.fold:
+        each, once = OUTLIERS
+        costs |= {
+            "looking for outliers": each * tokens + once,
+            "looking for the head's outliers": HEAD_OUTLIERS,
+        }
+    if config.scheme != "int8" or (config.products != "float" and config.activation_loss is not None):
+        costs["taking gradients"] = GRADIENTS * FISHER_WINDOWS * block_size
+    each, once = ROUNDING
+    return costs | {"quantizing layers": each * tokens + once}
+
+
+def expected(config: QuantizeConfig, before: ExpectedModel) -> Expected:
+    """Return the formats that the settings ask for, and the work."""
+    spec = before.spec
+    config = adapted(config, spec)
+    length = min(config.calibration.block_size, spec.max_positions)
+    if config.scheme == "fp16":
+        halved = ExpectedModel(spec, weight_bytes=2, certain=before.certain)
+        return Expected(halved, passes=length)
+    timed = config.scheme == "int8" and config.products == "auto"
+    products = likely_products(config, spec)
+    formats = formats_of(config, spec, usual_format(config.scheme, products))
+    matrices = spec.matrices()
+    sizes = {
+        name: group_size_of(config.group_size, chosen, matrices[name].width)
+        for name, chosen in formats.items()
+        if chosen != "w8a8"
+    }
+    quantization: dict[str, Any] = {**stored_sizes(config.group_size, sizes), "formats": formats}
+    if config.cache == "int8":
+        quantization["cache"] = "int8"
+    windows = config.calibration.windows
+    tokens = (windows + config.own_windows) * length
+    certain = before.certain and not timed and config.max_loss is None
+    phases = phases_of(config.model_copy(update={"products": products}), windows, length)
+    return Expected(
+        ExpectedModel(spec, quantization, certain=certain),
+        passes=sum(phases.values()) + (TIMING if timed else 0.0),
+        held_bytes=2 * 4 * tokens * spec.width,  # The stream as it is, and as the rounded layers give it.
+    )
+
+
+def likely_products(config: QuantizeConfig, spec: ModelSpec) -> Products:
+    """Return which products a timing is likely to choose, by what was measured on this kind of processor."""
+    if config.products != "auto":
+        return config.products
+    processor = config.serve_on
+    times = measured_times(
+        processor_class(own_instruction_set()) if processor == "auto" else processor,
+        layer_weights=sum(layer_weights(RootsConfig(spec=spec))),
+        table_weights=spec.embeddings.vocabulary * spec.width,
+    )
+    return "integer" if times is not None and integers_pay(times, config.workload) else "float"
+
+
+def formats_of(config: QuantizeConfig, spec: ModelSpec, usual: Format) -> dict[str, Format]:
+    """Return the likely format of each matrix: in 4 bits, inputs spread evenly keep as many bytes as may."""
+    matrices = spec.matrices()
+    formats = {name: HIGHER if name in (EMBEDDING, HEAD) else usual for name in matrices}
+    if usual != "w4":
+        return formats
+    prices: dict[tuple[str, ...], int] = {}
+    for place, op in spec.blocks():
+        for each in op.inputs():
+            names = tuple(f"{spec.path(place)}.{name}" for name in each.consumers)
+            prices[names] = sum(
+                _bytes(config, matrices[name], HIGHER) - _bytes(config, matrices[name], usual)
+                for name in names
+            )
+    total = sum(prices.values())
+    share = config.eight_bit_fraction
+    if config.max_bytes is not None:
+        least = sum(_bytes(config, matrices[name], chosen) for name, chosen in formats.items())
+        rest = 4 * (spec.parameters - sum(each.rows * each.width for each in matrices.values()))
+        share = min(1.0, max(0.0, (config.max_bytes - least - rest) / max(1, total)))
+    seen = taken = 0
+    for names, price in prices.items():
+        seen += price
+        if taken + price <= share * seen:
+            taken += price
+            formats |= dict.fromkeys(names, HIGHER)
+    return formats
+
+
+def _bytes(config: QuantizeConfig, matrix: Matrix, chosen: Format) -> int:
+    size = group_size_of(config.group_size, chosen, matrix.width)
+    return matrix_bytes(matrix.rows, matrix.width, chosen, size)
