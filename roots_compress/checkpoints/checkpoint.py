@@ -110,9 +110,13 @@ def without_weights(info: SourceInfo) -> RootsWithHead:
     Raises:
         InputError: the configuration describes no model.
     """
-    config = _roots_config(info) if info.kind == "roots" else RootsConfig(spec=info.spec)
+    return model_without_weights(_roots_config(info) if info.kind == "roots" else RootsConfig(spec=info.spec))
+
+
+def model_without_weights(config: RootsConfig) -> RootsWithHead:
+    """Return the model of a configuration, in eval mode, its tensors without storage."""
     with torch.device("meta"):
-        model = make_model(config)
+        model: RootsWithHead = make_model(config).eval()
     model.tie_weights()
     return model
 

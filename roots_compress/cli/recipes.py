@@ -67,7 +67,7 @@ def _rehearse(document: Document, setting: Setting) -> None:
     from roots_compress.pipeline.rehearsal import rehearse
 
     failures: list[RootsError] = []
-    for each in rehearse(setting, stderr()):
+    for each in rehearse(setting):
         if each.error is None:
             say(f"{each.label}: works ({each.seconds:.1f} s)")
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from roots_compress.evaluate.speed import MIN_SECONDS
+from roots_compress.evaluation.speed import MIN_SECONDS
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.expected import ExpectedModel
 

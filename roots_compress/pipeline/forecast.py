@@ -17,60 +17,22 @@ from typing import Literal
 from rich.console import Console
 
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.configs.recipe.schema import StageConfig, placed_stages, training_of
-from roots_compress.errors import located
+from roots_compress.configs.recipe.schema import StageConfig
+from roots_compress.configs.recipe.walk import placed_stages, training_of
+from roots_compress.errors import Location, located
 from roots_compress.io.disk import free_disk
-from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.costs import RowCosts, body, multiplied, trained
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.probe import Probe, make_first
+from roots_compress.pipeline.shape import Shape
 from roots_compress.pipeline.statuses import Status, statuses_of
 from roots_compress.pipeline.weights import graph_overhead, weight_bytes
+from roots_compress.stages.base import ModelInfo
 from roots_compress.stages.estimates import FLOAT_BYTES
 from roots_compress.stages.expected import Expected, ExpectedModel
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import available_memory
-
-Range = tuple[int, int]
-"""The least and the most over the layers."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A model's numbers along its axes; those of blocks that it has not are None."""
-
-    layers: tuple[int, ...]
-    """Of each stack, in the order in which they run."""
-    width: int
-    """Of the residual stream."""
-    vocabulary: int
-    positions: int
-    heads: Range | None = None
-    kv_heads: Range | None = None
-    head_dim: Range | None = None
-    channels: Range | None = None
-    """Of feed-forward blocks, or of each expert."""
-    experts: Range | None = None
-
-    @classmethod
-    def of(cls, spec: ModelSpec) -> Shape:
-        """Return the shape of a model."""
-        ops = [op for _, op in spec.blocks()]
-        attentions = [op for op in ops if isinstance(op, Attention)]
-        return cls(
-            layers=tuple(len(stack.layers) for stack in spec.running),
-            width=spec.width,
-            vocabulary=spec.embeddings.vocabulary,
-            positions=spec.max_positions,
-            heads=_range([op.heads for op in attentions]),
-            kv_heads=_range([op.kv_heads for op in attentions]),
-            head_dim=_range([op.head_dim for op in attentions]),
-            channels=_range([op.channels for op in ops if isinstance(op, Mlp | Moe)]),
-            experts=_range([op.experts for op in ops if isinstance(op, Moe)]),
-        )
 
 
 @dataclass(frozen=True)
@@ -163,8 +125,11 @@ def forecast(setting: Setting, folder: Path, console: Console, *, measured: bool
     probed = measured and any(each.action != "reuse" for each in plain)
     timing = 0.0
     if probed:
+        console.print("measuring this machine with models of a few layers")
         with TemporaryDirectory(prefix="roots-compress-") as name:
-            plain, timing = _with_costs(setting, rows, plain, chained, Path(name).resolve(), console)
+            plain, timing = _with_costs(
+                setting, rows, plain, chained, Path(name).resolve(), Console(quiet=True)
+            )
     return Forecast(
         name=setting.recipe.name,
         stages=tuple(plain[:chained]),
@@ -200,15 +165,25 @@ def _expected_rows(setting: Setting, statuses: Sequence[Status]) -> list[_Expect
             assert setting.first.spec is not None
             expected = Expected(ExpectedModel(setting.first.spec))
         else:
-            with located(status.step.place, of_recipe=True):
-                expected = stage_of(config).expect(config, before)
+            expected = _foreseen(setting, config, status.step.place, before)
         rows.append(_Expected(status, before, expected, config))
         before = expected.model
     for place, choice in [*placed_stages(setting.recipe)][len(setting.recipe.stages) :]:
-        with located(place, of_recipe=True):
-            expected = stage_of(choice).expect(choice, before)
+        expected = _foreseen(setting, choice, place, before)
         rows.append(_Expected(Status.of_choice(len(statuses), choice, place), before, expected, choice))
     return rows
+
+
+def _foreseen(
+    setting: Setting, config: StageConfig, place: Location, before: ExpectedModel | None
+) -> Expected:
+    """Return what a stage is expected to make, after it was asked whether it can begin on such a model."""
+    stage, tokenizer = stage_of(config), setting.first.tokenizer
+    with located(place, of_recipe=True):
+        if before is not None and before.certain and tokenizer is not None:
+            info = ModelInfo.foreseen(before.spec, tokenizer, setting.task)
+            stage.check_start(config, info, setting.text, seed=setting.recipe.seed)
+        return stage.expect(config, before)
 
 
 def _plain(row: _Expected) -> StageForecast:
@@ -296,7 +271,3 @@ def _with_costs(
 
 def _checks(costs: RowCosts, spec: ModelSpec, examples: int) -> float:
     return costs.fixed.at(body(spec)) + examples * costs.example.at(multiplied(spec))
-
-
-def _range(values: list[int]) -> Range | None:
-    return (min(values), max(values)) if values else None

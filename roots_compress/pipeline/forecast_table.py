@@ -9,7 +9,8 @@ from rich.table import Table
 
 from roots_compress.errors import printable
 from roots_compress.io.disk import amount
-from roots_compress.pipeline.forecast import Forecast, Range, Shape, StageForecast
+from roots_compress.pipeline.forecast import Forecast, StageForecast
+from roots_compress.pipeline.shape import Range, Shape
 
 DOES = {"make": "make", "again": "make again", "reuse": "reuse"}
 HEADINGS = ("stage", "", "parameters", "graph", "work", "checks", "memory", "disk")

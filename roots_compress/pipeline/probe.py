@@ -22,8 +22,9 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.calibration.activations import BATCH_SIZE, batches
 from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from roots_compress.configs.recipe.schema import Recipe, StageConfig, training_of
-from roots_compress.evaluate.memory import own_peak_rss_bytes
+from roots_compress.configs.recipe.schema import Recipe, StageConfig
+from roots_compress.configs.recipe.walk import training_of
+from roots_compress.evaluation.memory import own_peak_rss_bytes
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.costs import Line, RowCosts, TrainingCosts, body, multiplied, trained
 from roots_compress.pipeline.held_out import HeldOut
@@ -157,9 +158,9 @@ class Probe:
             step = max(0.0, often - once) / done
             made = stage_of(config).expect(lessened, cut).model
             points.append((trained(cut, made), step, max(0.0, once - step), peak))
-        first, last = points[0], points[-1]
-        step, start, peak = (Line.through((first[0], first[i]), (last[0], last[i])) for i in (1, 2, 3))
-        return TrainingCosts(start, step, peak)
+        few, many = points[0], points[-1]
+        steps, starts, peaks = (Line.through((few[0], few[i]), (many[0], many[i])) for i in (1, 2, 3))
+        return TrainingCosts(start=starts, step=steps, peak=peaks)
 
     def _stage_seconds(self, config: StageConfig, cut: ExpectedModel) -> tuple[float, float]:
         checkpoint = stand_in(cut.spec, self._tokenizer)

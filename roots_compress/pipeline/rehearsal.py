@@ -16,9 +16,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
+from transformers import PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.checkpoints.tokenizer import load_tokenizer
 from roots_compress.configs.evaluate import EvaluationConfig
-from roots_compress.configs.recipe.schema import StageConfig, placed_stages
+from roots_compress.configs.recipe.schema import StageConfig
+from roots_compress.configs.recipe.walk import placed_stages
 from roots_compress.errors import Location, RootsError, located
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.pipeline.preflight import Setting
@@ -29,6 +33,7 @@ from roots_compress.pipeline.steps import keys_of
 from roots_compress.results import GateResult
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage
+from roots_compress.stages.base import ModelInfo
 from roots_compress.stages.expected import ExpectedModel, Small
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import memory_errors
@@ -48,7 +53,7 @@ class Rehearsed:
     """As random weights keep them: that they can be judged is all this says."""
 
 
-def rehearse(setting: Setting, console: Console) -> Iterator[Rehearsed]:
+def rehearse(setting: Setting) -> Iterator[Rehearsed]:
     """Carry a recipe out in small, and yield how each of its stages went, then its timing, report and gates.
 
     A search's choices follow the stages one by one.
@@ -57,7 +62,7 @@ def rehearse(setting: Setting, console: Console) -> Iterator[Rehearsed]:
     with TemporaryDirectory(prefix="roots-compress-") as name:
         folder = Path(name).resolve()
         with RunFolder.open(folder / "run") as run:
-            yield from _Rehearsal(setting, run, folder / "models", console).carry_out()
+            yield from _Rehearsal(setting, run, folder / "models").carry_out()
 
 
 class _Rehearsal:
@@ -67,11 +72,11 @@ class _Rehearsal:
         setting: of the run.
         run: an empty run in a temporary folder.
         models: where stand-ins are written.
-        console: where the stages show progress.
     """
 
-    def __init__(self, setting: Setting, run: RunFolder, models: Path, console: Console) -> None:
-        self._run, self._models, self._console = run, models, console
+    def __init__(self, setting: Setting, run: RunFolder, models: Path) -> None:
+        self._run, self._models = run, models
+        self._console = Console(quiet=True)  # Figures of random weights say nothing.
         recipe = setting.recipe
         self._stages = [*placed_stages(recipe)]
         self._chained = len(recipe.stages)
@@ -117,6 +122,9 @@ class _Rehearsal:
 
         def work() -> None:
             with located(place, of_recipe=True):
+                if self._whole is not None and self._whole.certain:
+                    info = ModelInfo.foreseen(self._whole.spec, self._tokenizer(rows[0]), self._setting.task)
+                    stage.check_start(config, info, self._setting.text, seed=self._setting.recipe.seed)
                 whole = stage.expect(config, self._whole).model
                 spec = whole.spec if self._whole is None else self._whole.spec
                 cut = with_few_layers(spec, LAYERS) if self._cut is None else self._cut.spec
@@ -132,6 +140,10 @@ class _Rehearsal:
 
         yield self._timed(config.name, work)
         return made[0] if made else None
+
+    def _tokenizer(self, first: CommittedStage) -> Callable[[], PreTrainedTokenizerFast]:
+        known = self._setting.first.tokenizer
+        return known or (lambda: load_tokenizer(inspect_source(first.checkpoint)))
 
     def _make(self, setting: Setting, place: Location, before: CommittedStage | None) -> CommittedStage:
         index = 0 if before is None else before.index + 1

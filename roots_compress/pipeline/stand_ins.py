@@ -28,8 +28,7 @@ def with_few_layers(spec: ModelSpec, count: int) -> ModelSpec:
 
 def _different(layers: tuple[Layer, ...], count: int) -> list[int]:
     """Return the numbers of at most so many layers: the first of each form, and then the others in turn."""
-    seen: set[Layer] = set()
-    firsts = [index for index, layer in enumerate(layers) if not (layer in seen or seen.add(layer))]
+    firsts = sorted(dict(zip(reversed(layers), reversed(range(len(layers))), strict=True)).values())
     others = [index for index in range(len(layers)) if index not in firsts]
     return sorted([*firsts, *others][:count])
 
@@ -39,8 +38,8 @@ def random_model(expected: ExpectedModel, *, seed: int = 0) -> RootsWithHead:
     config = RootsConfig(spec=expected.spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make_model(config)
-    return model.eval()
+        model: RootsWithHead = make_model(config).eval()
+    return model
 
 
 def stand_in(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> Checkpoint:

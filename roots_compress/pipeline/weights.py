@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from roots_compress.evaluate.size import graph_bytes
+from roots_compress.checkpoints.checkpoint import model_without_weights
+from roots_compress.evaluation.size import graph_bytes
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
@@ -24,8 +26,7 @@ DEPTHS = 1, 2
 
 def weight_bytes(model: ExpectedModel) -> int:
     """Return the bytes of all of a model's tensors, shared ones once."""
-    with torch.device("meta"):
-        return _bytes_of(_made(model))
+    return _bytes_of(_made(model, model_without_weights))
 
 
 def graph_overhead(model: ExpectedModel, *, portable: bool) -> int:
@@ -37,18 +38,18 @@ def graph_overhead(model: ExpectedModel, *, portable: bool) -> int:
     points = []
     for depth in DEPTHS:
         spec = with_few_layers(model.spec, depth)
-        made = _made(ExpectedModel(spec, _fitting(model, spec), model.weight_bytes))
+        made = _made(ExpectedModel(spec, _fitting(model, spec), model.weight_bytes), make_model)
         with TemporaryDirectory(prefix="roots-compress-") as name:
             write_graph(made, Path(name).resolve(), portable=portable)
             points.append((float(len(spec.layers)), float(graph_bytes(Path(name)) - _bytes_of(made))))
     return round(Line.through(points[0], points[1]).at(len(model.spec.layers)))
 
 
-def _made(model: ExpectedModel) -> RootsWithHead:
+def _made(model: ExpectedModel, make: Callable[[RootsConfig], RootsWithHead]) -> RootsWithHead:
     quantization = None if model.quantization is None else dict(model.quantization)
-    made = make_model(RootsConfig(spec=model.spec, quantization=quantization)).eval()
+    made = make(RootsConfig(spec=model.spec, quantization=quantization)).eval()
     made.tie_weights()
-    return made.half() if model.weight_bytes == torch.float16.itemsize else made
+    return made.to(torch.float16) if model.weight_bytes == torch.float16.itemsize else made
 
 
 def _bytes_of(model: RootsWithHead) -> int:

@@ -70,17 +70,27 @@ class ModelInfo:
         spec = self.spec
         return () if spec is None else self.task.labels(lambda: spec)
 
+    @classmethod
+    def foreseen(
+        cls, spec: ModelSpec, tokenizer: Callable[[], PreTrainedTokenizerFast], task: Task[Any]
+    ) -> Self:
+        """Return what is known of a model that an earlier stage is to make."""
+        return cls(Limits.of(spec), spec.embeddings.vocabulary, spec, tokenizer, task=task)
+
     def without_weights(self) -> Checkpoint:
-        """Return the model of the files, its tensors without storage, with its tokenizer.
+        """Return the model of the files, or of the shape, its tensors without storage, with its tokenizer.
 
         Raises:
             InputError: the files describe no model, or their tokenizer cannot be used.
         """
-        from roots_compress.checkpoints.checkpoint import Checkpoint, without_weights
+        from roots_compress.checkpoints.checkpoint import Checkpoint, model_without_weights, without_weights
+        from roots_compress.models.config import RootsConfig
 
-        assert self.source is not None
         assert self.tokenizer is not None
-        return Checkpoint(without_weights(self.source), self.tokenizer())
+        if self.source is not None:
+            return Checkpoint(without_weights(self.source), self.tokenizer())
+        assert self.spec is not None
+        return Checkpoint(model_without_weights(RootsConfig(spec=self.spec)), self.tokenizer())
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
-from roots_compress.configs.base import Settings, StageSettings, groups_of
+from roots_compress.configs.base import StageSettings, groups_of, with_group
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
-from roots_compress.errors import Location
 from roots_compress.models.spec import ModelSpec
 
 Config = TypeVar("Config", bound=StageSettings)
-AnySettings = TypeVar("AnySettings", bound=Settings)
 MORE_TOKENS = 2
 """Calibration tokens in small for each input channel of the widest matrix: solvers need one and a little."""
 
@@ -75,20 +73,12 @@ class Small:
             default=0,
         )
         for keys, training in groups_of(config, TrainingConfig):
-            config = with_group(config, keys, steps=min(training.steps, self.steps))
+            few = {"steps": min(training.steps, self.steps)}
+            config = with_group(config, keys, training.model_copy(update=few))
         for keys, text in groups_of(config, CalibrationConfig):
             length = min(text.block_size, self.cut.max_positions)
-            config = with_group(config, keys, windows=min(text.windows, max(2, ceil(tokens / length))))
-        for keys, _ in groups_of(config, DistillLossConfig):
-            config = with_group(config, keys, cache=None)
+            few = {"windows": min(text.windows, max(2, ceil(tokens / length)))}
+            config = with_group(config, keys, text.model_copy(update=few))
+        for keys, loss in groups_of(config, DistillLossConfig):
+            config = with_group(config, keys, loss.model_copy(update={"cache": None}))
         return config
-
-
-def with_group(settings: AnySettings, keys: Location, **changes: Any) -> AnySettings:
-    """Return settings with changes in the group that the keys lead to."""
-    if not keys:
-        return settings.model_copy(update=changes)
-    key, *rest = keys
-    return settings.model_copy(
-        update={str(key): with_group(getattr(settings, str(key)), tuple(rest), **changes)}
-    )

@@ -34,6 +34,15 @@ def available_memory(meminfo: Path = MEMINFO, groups: ControlGroups | None = Non
     return available if room is None else min(available, room)
 
 
+def forget_peak() -> bool:
+    """Have the system count this process's peak of memory from now on; return whether it does (Linux)."""
+    try:
+        CLEAR_REFS.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
 def _fields(path: Path) -> dict[str, int]:
     """Return the numbers in a file of lines such as `MemAvailable:   24000 kB`."""
     lines = path.read_text(encoding="ascii").splitlines()

@@ -13,7 +13,7 @@ from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
-from roots_compress.stages.expected import Expected, ExpectedModel, Small, with_group
+from roots_compress.stages.expected import Expected, ExpectedModel, Small
 from roots_compress.stages.train.architecture import architecture_spec
 from roots_compress.tasks.registry import task_of_spec
 
@@ -64,7 +64,7 @@ class TrainStage(MakerStage[TrainConfig]):
         fewer = {"num_layers": min(shape.num_layers, small.layers)}
         if shape.encoder_layers is not None:
             fewer["encoder_layers"] = min(shape.encoder_layers, small.layers)
-        return with_group(small.lessened(config), ("architecture",), **fewer)
+        return small.lessened(config).model_copy(update={"architecture": shape.model_copy(update=fewer)})
 
     def make(self, config: TrainConfig, context: StageContext) -> Checkpoint:
         """Draw the weights, and train the tokenizer on the text."""

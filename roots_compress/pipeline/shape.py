@@ -1,0 +1,52 @@
+"""A model's numbers along its axes, for people and programs to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import ModelSpec
+
+Range = tuple[int, int]
+"""The least and the most over the layers."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's numbers along its axes; those of blocks that it has not are None."""
+
+    layers: tuple[int, ...]
+    """Of each stack, in the order in which they run."""
+    width: int
+    """Of the residual stream."""
+    vocabulary: int
+    positions: int
+    heads: Range | None = None
+    kv_heads: Range | None = None
+    head_dim: Range | None = None
+    channels: Range | None = None
+    """Of feed-forward blocks, or of each expert."""
+    experts: Range | None = None
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Shape:
+        """Return the shape of a model."""
+        ops = [op for _, op in spec.blocks()]
+        attentions = [op for op in ops if isinstance(op, Attention)]
+        return cls(
+            layers=tuple(len(stack.layers) for stack in spec.running),
+            width=spec.width,
+            vocabulary=spec.embeddings.vocabulary,
+            positions=spec.max_positions,
+            heads=_range([op.heads for op in attentions]),
+            kv_heads=_range([op.kv_heads for op in attentions]),
+            head_dim=_range([op.head_dim for op in attentions]),
+            channels=_range([op.channels for op in ops if isinstance(op, Mlp | Moe)]),
+            experts=_range([op.experts for op in ops if isinstance(op, Moe)]),
+        )
+
+
+def _range(values: list[int]) -> Range | None:
+    return (min(values), max(values)) if values else None

@@ -1,0 +1,109 @@
+"""A run as it is foreseen: shapes, bytes and what is reused; and a recipe tried in small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from roots_compress.cli.app import app
+from roots_compress.configs.recipe.loading import resolved
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.pipeline.forecast import forecast
+from roots_compress.pipeline.preflight import prepare
+from roots_compress.results import RunMetrics
+from tests.chains import DISTILL, PRUNE, QUANTIZE, TRAIN, recipe
+
+QUIET = Console(stderr=True, quiet=True)
+
+
+def written(recipe: Recipe, folder: Path) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(resolved(recipe)), encoding="utf-8")  # JSON is YAML.
+    return path
+
+
+def command(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_shapes_and_bytes_are_those_of_the_run(
+    chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
+) -> None:
+    wanted, _, metrics = chain
+    expected = forecast(prepare(wanted, tmp_path / "run"), tmp_path / "run", QUIET)
+    assert [each.action for each in expected.stages] == ["make"] * 4
+    for each, row in zip(expected.stages, metrics.stages, strict=True):
+        assert each.parameters == row.metrics.parameters
+        assert each.graph_bytes == pytest.approx(row.metrics.bytes, rel=0.02)
+        assert each.certain
+        assert each.work_seconds >= 0
+        assert each.check_seconds > 0
+        assert each.memory_bytes > 100e6
+    assert [each.shape.layers for each in expected.stages] == [(4,), (2,), (2,), (2,)]
+    assert [each.shape.channels for each in expected.stages] == [(64, 64), (64, 64), (48, 48), (48, 48)]
+    assert expected.seconds is not None
+    assert expected.seconds > sum(each.seconds for each in expected.stages)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_finished_is_reused_and_takes_no_probe(chain: tuple[Recipe, Path, RunMetrics]) -> None:
+    wanted, folder, metrics = chain
+    expected = forecast(prepare(wanted, folder), folder, QUIET)
+    assert [each.action for each in expected.stages] == ["reuse"] * 4
+    assert [each.graph_bytes for each in expected.stages] == [row.metrics.bytes for row in metrics.stages]
+    assert expected.probe_seconds == 0
+    assert expected.to_make == ()
+
+
+def test_plan_tells_shapes_bytes_and_what_later_stages_cannot_do(text_file: Path, tmp_path: Path) -> None:
+    path = written(recipe(text_file, TRAIN, DISTILL, PRUNE, QUANTIZE), tmp_path)
+    result = command("plan", path, "--run", tmp_path / "run", "--no-probe")
+    assert result.exit_code == 0, result.output
+    assert "02 prune: 2 layers of width 32, 2 heads (1 key/value) of 16, 48 MLP channels" in result.stdout
+    assert "times and memory were not measured" in result.stdout
+    narrow = {**PRUNE, "ratio": 0.5, "multiple_of": 48, "name": "again"}
+    path = written(recipe(text_file, TRAIN, DISTILL, PRUNE, narrow), tmp_path)
+    refused = command("plan", path, "--run", tmp_path / "run", "--no-probe")
+    assert refused.exit_code == 2
+    assert "stages[3].ratio" in refused.stderr
+    assert "no multiple of 48 is below 48" in refused.stderr
+
+
+def test_a_rehearsal_finds_what_fails_in_a_later_stage(text_file: Path, tmp_path: Path) -> None:
+    few = {**PRUNE, "own_windows": 0, "calibration": {"windows": 1, "block_size": 8}}
+    path = written(recipe(text_file, TRAIN, DISTILL, few, QUANTIZE), tmp_path)
+    result = command("run", path, "--run", tmp_path / "run", "--rehearse")
+    assert result.exit_code == 2, result.output
+    said = [line.partition(" (")[0] for line in result.stdout.splitlines()]
+    assert said == [
+        "train: works",
+        "distill: works",
+        "prune: fails",
+        "quantize: works",
+        "timing, report and gates: works",
+    ]
+    assert "stages[2].calibration" in result.stderr
+    assert "calibration windows of 8 tokens are too few" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rehearsal_of_a_model_leaves_the_run_as_it_is(
+    chain: tuple[Recipe, Path, RunMetrics], text_file: Path, tmp_path: Path
+) -> None:
+    _, folder, _ = chain
+    target = {**PRUNE, "target": {"bytes": 100_000}, "layer_ratio": 0.0}
+    del target["ratio"]
+    gates = {"max_perplexity_ratio": 1e-6}
+    wanted = recipe(
+        text_file, target, QUANTIZE, model=str(folder / "00-baseline" / "checkpoint"), gates=gates
+    )
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    result = command("run", written(wanted, tmp_path), "--run", tmp_path / "run", "--rehearse")
+    assert result.exit_code == 0, result.output
+    assert "quantize: works" in result.stdout
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+    assert not (tmp_path / "run").exists()
