@@ -21,7 +21,7 @@ from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.evaluation.memory import own_peak_rss_bytes
 from roots_compress.pipeline.forecast import forecast
 from roots_compress.pipeline.preflight import prepare
-from roots_compress.pipeline.runner import finish
+from roots_compress.pipeline.runner import describe, finish
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.steps import keys_of
 from roots_compress.run.run_folder import RunFolder
@@ -60,6 +60,7 @@ def main() -> None:
                 _line(f"{row.name} work s", row.work_seconds, found.seconds)
                 _line(f"{row.name} checks s", row.check_seconds, seconds - found.seconds)
                 _line(f"{row.name} memory MB", row.memory_bytes / 1e6, peak / 1e6)
+            describe(run, recipe, None)
             began = time.perf_counter()
             finish(run, rows, setting, console)
             timing = time.perf_counter() - began

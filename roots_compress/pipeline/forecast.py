@@ -33,6 +33,7 @@ from roots_compress.stages.estimates import FLOAT_BYTES
 from roots_compress.stages.expected import Expected, ExpectedModel
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import available_memory
+from roots_compress.training.memory import MUCH as KEPT_FREE
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ def _with_costs(
                 graph_bytes=each.graph_bytes + overhead,
                 work_seconds=work,
                 check_seconds=_checks(costs, model.spec, probe.examples),
-                memory_bytes=round(max(peak, costs.peak.at(each.checkpoint_bytes))),
+                memory_bytes=round(KEPT_FREE + max(peak, costs.peak.at(each.checkpoint_bytes))),
             )
         )
     timing = costs.opening + sum(
