@@ -173,7 +173,7 @@ def test_validate_and_plan_time_nothing(
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(document))
     for command in ("validate", "plan"):
-        options = ["--run", str(tmp_path / "run")] if command == "plan" else []
+        options = ["--run", str(tmp_path / "run"), "--no-probe"] if command == "plan" else []
         result = CliRunner().invoke(app, [command, str(path), *options])
         assert result.exit_code == 0, result.output
     assert timed == []

@@ -145,7 +145,7 @@ class Probe:
 
     def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
         """Measure a stage that trains, on few layers, few steps and little calibration text."""
-        points = []
+        points: list[tuple[float, ...]] = []
         for depth in dict.fromkeys(min(depth, len(before.spec.layers)) for depth in self.depths):
             cut = ExpectedModel(with_few_layers(before.spec, depth))
             times = []
@@ -155,12 +155,14 @@ class Probe:
                 times.append(self._stage_seconds(lessened, cut))
             (once, _), (often, peak) = times
             done = max(1, _steps(lessened) - FEW_STEPS)
-            step = max(0.0, often - once) / done
+            each = max(0.0, often - once) / done
             made = stage_of(config).expect(lessened, cut).model
-            points.append((trained(cut, made), step, max(0.0, once - step), peak))
+            points.append((trained(cut, made), each, max(0.0, once - each), peak))
         few, many = points[0], points[-1]
-        steps, starts, peaks = (Line.through((few[0], few[i]), (many[0], many[i])) for i in (1, 2, 3))
-        return TrainingCosts(start=starts, step=steps, peak=peaks)
+        step, start, peak = (
+            Line.through((few[0], low), (many[0], high)) for low, high in zip(few[1:], many[1:], strict=True)
+        )
+        return TrainingCosts(start=start, step=step, peak=peak)
 
     def _stage_seconds(self, config: StageConfig, cut: ExpectedModel) -> tuple[float, float]:
         checkpoint = stand_in(cut.spec, self._tokenizer)

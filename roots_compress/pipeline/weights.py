@@ -49,7 +49,9 @@ def _made(model: ExpectedModel, make: Callable[[RootsConfig], RootsWithHead]) ->
     quantization = None if model.quantization is None else dict(model.quantization)
     made = make(RootsConfig(spec=model.spec, quantization=quantization)).eval()
     made.tie_weights()
-    return made.to(torch.float16) if model.weight_bytes == torch.float16.itemsize else made
+    if model.weight_bytes == torch.float16.itemsize:
+        made = made.to(dtype=torch.float16)
+    return made
 
 
 def _bytes_of(model: RootsWithHead) -> int:

@@ -11,8 +11,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
-from roots_compress.configs.base import StageSettings, groups_of, with_group
+from roots_compress.configs.base import groups_of, with_group
 from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.stage import StageSettings
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.models.spec import ModelSpec
 
