@@ -157,12 +157,11 @@ class Probe:
             done = max(1, _steps(lessened) - FEW_STEPS)
             each = max(0.0, often - once) / done
             made = stage_of(config).expect(lessened, cut).model
-            points.append((trained(cut, made), each, max(0.0, once - each), peak))
+            points.append((trained(cut, made), max(0.0, once - each), each, peak))
         few, many = points[0], points[-1]
-        step, start, peak = (
-            Line.through((few[0], low), (many[0], high)) for low, high in zip(few[1:], many[1:], strict=True)
+        return TrainingCosts(
+            *(Line.through((few[0], low), (many[0], up)) for low, up in zip(few[1:], many[1:], strict=True))
         )
-        return TrainingCosts(start=start, step=step, peak=peak)
 
     def _stage_seconds(self, config: StageConfig, cut: ExpectedModel) -> tuple[float, float]:
         checkpoint = stand_in(cut.spec, self._tokenizer)

@@ -47,10 +47,10 @@ def graph_overhead(model: ExpectedModel, *, portable: bool) -> int:
 
 def _made(model: ExpectedModel, make: Callable[[RootsConfig], RootsWithHead]) -> RootsWithHead:
     quantization = None if model.quantization is None else dict(model.quantization)
-    made = make(RootsConfig(spec=model.spec, quantization=quantization)).eval()
+    made: RootsWithHead = make(RootsConfig(spec=model.spec, quantization=quantization)).eval()
     made.tie_weights()
     if model.weight_bytes == torch.float16.itemsize:
-        made = made.to(dtype=torch.float16)
+        made.to(dtype=torch.float16)
     return made
 
 
