@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 
 from roots_compress.checkpoints.checkpoint import model_without_weights
 from roots_compress.evaluation.size import graph_bytes
@@ -50,7 +51,7 @@ def _made(model: ExpectedModel, make: Callable[[RootsConfig], RootsWithHead]) ->
     made: RootsWithHead = make(RootsConfig(spec=model.spec, quantization=quantization)).eval()
     made.tie_weights()
     if model.weight_bytes == torch.float16.itemsize:
-        made.to(dtype=torch.float16)
+        nn.Module.to(made, torch.float16)
     return made
 
 
