@@ -119,23 +119,30 @@ def _evaluate() -> Callable[..., None]:
         with Names("eval", "PATH", options).shown():
             recipe = evaluation_request(settings_of(text), path)
             check_paths(recipe)
+            if tasks is not None:
+                from roots_compress.evaluation.skills.names import require_known
+
+                tasks = [name.strip() for each in tasks for name in each.split(",") if name.strip()]
+                require_known(tasks)
             from roots_compress.pipeline.preflight import prepare_evaluation
 
             split = prepare_evaluation(recipe)
             if tasks is not None:
-                names = [name.strip() for each in tasks for name in each.split(",") if name.strip()]
-                _print_skills(path, names, split, recipe, limit)
+                _print_skills(path, tasks, split, recipe, limit)
                 return
             from roots_compress.evaluation.single import evaluate_artifact
             from roots_compress.progress import bar
 
             with bar(stderr(), "quality") as progress:
-                task, quality, protocol = evaluate_artifact(
+                task, quality, protocol, interval = evaluate_artifact(
                     path, split, recipe.evaluation, recipe.data.records, progress=progress
                 )
         measured = (metric for metric in task.metrics if metric.name in quality)
         figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in measured)
         say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
+        if interval is not None:
+            low, high = interval
+            say(f"95% interval of {task.metric.heading}: {low:.4f} to {high:.4f}, by which text was drawn")
 
     return evaluate
 

@@ -17,6 +17,7 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.special_tokens import stop_ids
 from roots_compress.errors import InputError
 from roots_compress.evaluation.artifact import protocol_of
+from roots_compress.evaluation.intervals import Interval, interval
 from roots_compress.progress import Progress
 from roots_compress.results import Protocol
 from roots_compress.runtime.graph_folder import graph_files, holds_graph
@@ -32,6 +33,8 @@ class Evaluation(NamedTuple):
     task: Task[Any]
     quality: dict[str, float]
     protocol: Protocol
+    interval: Interval | None
+    """Of the first metric, 95%; None of a single example."""
 
 
 def evaluate_artifact(
@@ -69,8 +72,9 @@ def evaluate_artifact(
     protocol = protocol_of(
         task, evaluation, examples, max_context=longest, threads=threads, text=text.description
     )
-    quality = task.quality(engine, examples, progress=progress)
-    return Evaluation(task, {**quality, **task.written_quality(engine, examples)}, protocol)
+    found = task.measure(engine, examples, progress=progress)
+    quality = {**found.figures, **task.written_quality(engine, examples)}
+    return Evaluation(task, quality, protocol, interval(found.scores, task.of_mean))
 
 
 class Artifact(NamedTuple):

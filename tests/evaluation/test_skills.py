@@ -88,7 +88,7 @@ def test_a_graph_s_skills_are_shown_and_others_refused(graph: Path, tmp_path: Pa
     assert re.search(r"cloze . accuracy . [01]\.\d{4} . [01]\.\d{4} . 6 .*choice . accuracy", shown), shown
     if find_spec("lm_eval") is None:
         refused = roots("eval", graph, "--tasks", "cloze,hellaswag", *text, code=2)
-        assert "hellaswag: tasks of lm-eval, which is not installed" in refused
+        assert "unknown task: hellaswag; lm-eval, which has many tasks, is not installed" in refused
     short = tmp_path / "short.txt"
     short.write_text("A few words. " * 20)
     refused = roots("eval", graph, "--tasks", "choice", "--eval-data", short, code=2)

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from roots_compress.data.documents import SOURCE, TARGET, Document
 from roots_compress.errors import InputError, recipe_key
+from roots_compress.evaluation.skills.names import OWN, WHERE
 from roots_compress.evaluation.skills.subject import Subject
 from roots_compress.progress import Progress
 
@@ -99,7 +100,7 @@ def cloze(subject: Subject, documents: Sequence[Document], *, seed: int, progres
     if not subject.engine.continues:
         raise InputError(
             "cloze is for models that continue a text, and this one answers a source",
-            where="--tasks",
+            where=WHERE,
             remedy="Name choice, or a task of lm-eval.",
         )
     items = _required(cloze_items(documents, seed=seed), "cloze")
@@ -123,8 +124,7 @@ def choice(subject: Subject, documents: Sequence[Document], *, seed: int, progre
     return Share.of(right)
 
 
-CHECKS: dict[str, Callable[..., Share]] = {"cloze": cloze, "choice": choice}
-"""By the names that `--tasks` takes."""
+CHECKS: dict[str, Callable[..., Share]] = dict(zip(OWN, (cloze, choice), strict=True))
 
 
 def _drawn(items: list[Drawn], seed: int) -> list[Drawn]:

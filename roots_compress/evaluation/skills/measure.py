@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +10,9 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.errors import InputError
 from roots_compress.evaluation.single import open_artifact
 from roots_compress.evaluation.skills.builtin import CHECKS
+from roots_compress.evaluation.skills.names import WHERE, require_known
 from roots_compress.evaluation.skills.subject import Subject
 from roots_compress.progress import Progress
-
-EXTRA = 'pip install "roots-compress[skills]"'
-WHERE = "--tasks"
 
 
 class Skill(NamedTuple):
@@ -27,23 +24,6 @@ class Skill(NamedTuple):
     standard_error: float | None
     items: int
     """Questions it was measured on."""
-
-
-def require_installed(names: Sequence[str]) -> None:
-    """Refuse names of tasks, as `--tasks` takes them, before a model is loaded.
-
-    Raises:
-        InputError: no task is named, or others than the checks are and lm-eval is not installed.
-    """
-    if not names:
-        raise InputError("no task is named", where=WHERE, remedy=f"Name some, such as {','.join(CHECKS)}.")
-    others = [name for name in names if name not in CHECKS]
-    if others and find_spec("lm_eval") is None:
-        raise InputError(
-            f"{', '.join(others):.200}: tasks of lm-eval, which is not installed",
-            where=WHERE,
-            remedy=f"{EXTRA}, or name {' or '.join(CHECKS)}, which are made of the held-out text.",
-        )
 
 
 def measure_skills(
@@ -68,11 +48,11 @@ def measure_skills(
         progress: called with the texts read and their number, anew for each task.
 
     Raises:
-        InputError: as `require_installed` raises it; the model writes no text, a name is of no task, or its
+        InputError: as `require_known` raises it; the model writes no text, a name is of no task, or its
             data are not here.
         StageError: a logit is not finite.
     """
-    require_installed(names)
+    require_known(names)
     artifact = open_artifact(path, threads)
     if not artifact.task.writes:
         raise InputError(
