@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Document:
     """The number of its label, where texts have labels."""
     format: ChatFormat | None = None
     """Of a conversation: the run's own chat format; None where the model's serves."""
+    where: str = field(default="", compare=False)
+    """Of a conversation: the file and line of its record."""
 
     @classmethod
     def plain(cls, text: str) -> Document:

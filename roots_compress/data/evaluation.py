@@ -93,7 +93,7 @@ def _token_stream(
     Each document is tokenised with the blank line after it. A tokenizer that marks the beginning of a text,
     as with a space, gets all of them as the one text that they are: only the first begins it.
     """
-    documents = rendered(documents, tokenizer)
+    documents = list(rendered(documents, tokenizer))
     texts = [document.text + DOCUMENT_SEPARATOR for document in documents[:-1]]
     texts += [document.text for document in documents[-1:]]
     if len(texts) > 1 and marks_beginnings(tokenizer):

@@ -167,7 +167,7 @@ def tokenised(
     for start in range(0, len(documents), BATCH_DOCUMENTS):
         if wanted is not None and sum(lengths) >= wanted:
             break
-        batch = rendered(documents[start : start + BATCH_DOCUMENTS], tokenizer)
+        batch = list(rendered(documents[start : start + BATCH_DOCUMENTS], tokenizer))
         mixed = any(span.scored != document.spans[0].scored for document in batch for span in document.spans)
         pieces = encode((document.text for document in batch), tokenizer, places=mixed)
         for index, parts in groupby(pieces, key=attrgetter("number")):

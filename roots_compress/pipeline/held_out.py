@@ -41,7 +41,7 @@ class HeldOut:
             return self._task.examples(self._text.held_out, tokenizer, self._recipe.evaluation)
         except InputError as error:
             data = self._recipe.data
-            if not data.eval:
+            if not data.eval and error.where == recipe_key("data", "eval"):
                 error.where = recipe_key("data", "train")
                 fraction = recipe_key("data", "eval_fraction")
                 error.remedy = Text(

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.chat.formats import CHATML, ChatFormat, Turn
 from roots_compress.data.chat.rendering import prompt_of, rendered
+from roots_compress.data.conversations import pack_conversations
 from roots_compress.data.documents import Document, Span
 from roots_compress.errors import InputError
 from tests.tiny import tiny_tokenizer
@@ -55,6 +56,19 @@ THINKS = (  # An answer is opened in a way that is gone once it is there.
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant><think>{% endif %}"
 )
+KEEPS_LAST_THOUGHT = (  # As Qwen3's: what the model thought is written after the last question only.
+    "{%- set ns = namespace(last=0) %}{%- for m in messages[::-1] %}"
+    "{%- if m.role == 'user' and not ns.last %}"
+    "{%- set ns.last = messages|length - loop.index0 %}{%- endif %}{%- endfor %}"
+    "{%- for m in messages %}{%- set said = m.content.split('</think>')[-1].lstrip('\n') %}"
+    "{%- set thought = '' %}{%- if '</think>' in m.content %}"
+    "{%- set thought = m.content.split('</think>')[0].split('<think>')[-1] %}{%- endif %}"
+    "{{- '<|im_start|>' + m.role + '\n' }}"
+    "{%- if m.role == 'assistant' and loop.index > ns.last %}"
+    "{{- '<think>\n' + thought.strip('\n') + '\n</think>\n\n' }}{%- endif %}"
+    "{{- said + '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
 TEMPLATES = {
     "chatml": CHATML.template,
     "llama3": LLAMA3,
@@ -77,8 +91,18 @@ def tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     return made
 
 
+def tiny_chat_tokenizer(template: str) -> PreTrainedTokenizerFast:
+    made = tiny_tokenizer()
+    made.chat_template = template
+    return made
+
+
 def chat(*turns: tuple[str, str]) -> Document:
     return Document(tuple(Span(text, role == "assistant", role) for role, text in turns))
+
+
+def scored(*documents: Document) -> list[str]:
+    return [span.text for document in documents for span in document.spans if span.scored]
 
 
 TWO = (("user", "What is 2 + 2?"), ("assistant", '4, I "think".'), ("user", "And 3?"), ("assistant", "9"))
@@ -92,12 +116,13 @@ def test_templates_are_rendered_as_transformers_does(name: str, system: bool) ->
     messages = [{"role": role, "content": text} for role, text in turns]
     if name == "gemma" and system:
         with pytest.raises(InputError, match="refuses a conversation: no system role"):
-            rendered([document], made)
+            list(rendered([document], made))
         return
     (found,) = rendered([document], made)
     assert found.text == made.apply_chat_template(messages, tokenize=False)
-    answers = [span.text for span in found.spans if span.scored]
-    assert [answer.strip() for answer in answers] == [text + ENDS[name] for text in ('4, I "think".', "9")]
+    assert [answer.strip() for answer in scored(found)] == [
+        text + ENDS[name] for text in ('4, I "think".', "9")
+    ]
     opening = made.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
     assert prompt_of(document, len(turns) - 1, made) == opening
 
@@ -112,9 +137,10 @@ def test_a_format_in_plain_fields_is_the_template_that_is_made_of_it() -> None:
     )
     for own in (said, CHATML):
         document = Document(chat(("system", "s"), *TWO).spans, format=own)
-        plain = rendered([document], tokenizer(None))
+        (plain,) = rendered([document], tokenizer(None))
         template = own.ending("</s>").template
-        assert flags(rendered([Document(document.spans)], tokenizer(template))[0]) == flags(plain[0])
+        (found,) = rendered([Document(document.spans)], tokenizer(template))
+        assert flags(found) == flags(plain)
         assert prompt_of(document, 2, tokenizer(None)) == prompt_of(
             Document(document.spans), 2, tokenizer(template)
         )
@@ -151,7 +177,7 @@ GROWS = "{% set ns = namespace(s='ab') %}{% for i in range(100) %}{% set ns.s = 
 def test_what_a_template_may_not_ask_for_is_refused_by_name_and_at_once(template: str, said: str) -> None:
     began = time.perf_counter()
     with pytest.raises(InputError) as caught:
-        rendered([chat(*TWO)], tokenizer(template))
+        list(rendered([chat(*TWO)], tokenizer(template)))
     assert said in caught.value.message
     assert "data.chat" in (caught.value.remedy or "")
     assert time.perf_counter() - began < 2
@@ -165,15 +191,40 @@ def test_the_space_before_an_answer_is_the_answers_as_tokenizers_join_it_with_th
         (Document(chat(*TWO).spans, format=spaced), tokenizer(None)),
         (chat(*TWO), tokenizer(foreign)),
     ):
-        answers = [span.text for span in rendered([document], made)[0].spans if span.scored]
+        answers = scored(*rendered([document], made))
         assert [answer.split(",")[0].rstrip("</s>\n") for answer in answers] == [" 4", " 9"]
     assert prompt_of(Document(chat(*TWO).spans, format=spaced), 1, tokenizer(None)).endswith("\nassistant:")
 
 
+def test_each_answer_is_a_text_of_its_own_where_earlier_ones_are_written_otherwise() -> None:
+    made = tokenizer(KEEPS_LAST_THOUGHT)
+    thought = "<think>\nwell\n</think>\n\n4"
+    turns = (("user", "n?"), ("assistant", thought), ("user", "And 3?"), ("assistant", "n"))
+    found = list(rendered([chat(*turns)], made))
+    assert scored(*found) == [thought + "<|im_end|>", "<think>\n\n</think>\n\nn<|im_end|>"]
+    for number, document in zip((2, 4), found, strict=True):
+        messages = [{"role": role, "content": text} for role, text in turns[:number]]
+        assert document.text + "\n" == made.apply_chat_template(messages, tokenize=False)
+    assert len(list(rendered([chat(*turns[:2])], made))) == 1
+    packed = pack_conversations([chat(*turns)] * 3, tiny_chat_tokenizer(KEEPS_LAST_THOUGHT), 256, seed=0)
+    assert packed.conversations == 6
+
+
 def test_answers_that_cannot_be_told_from_the_rest_are_refused() -> None:
-    backwards = "{% for m in messages | reverse %}{{ m.content }}{% endfor %}"
-    with pytest.raises(InputError, match="answers cannot be told from the rest"):
-        rendered([chat(*TWO)], tokenizer(backwards))
+    document = Document(chat(*TWO).spans, where="chats.jsonl:7")
+    for each in ("messages | reverse %}{{ m.content }}", "messages %}{{ m.content | upper }}"):
+        with pytest.raises(InputError, match="answers cannot be told from the rest") as caught:
+            list(rendered([document], tokenizer("{% for m in " + each + "{% endfor %}")))
+        assert caught.value.where == "chats.jsonl:7"
+
+
+@pytest.mark.parametrize("said", ["a", "t>", "<", "<t", "4 <think> 4"])
+@pytest.mark.parametrize("first", [(), (("user", "a"),)])
+def test_an_answer_is_found_although_the_marks_hold_it_too(
+    first: tuple[tuple[str, str], ...], said: str
+) -> None:
+    (found,) = rendered([chat(*first, ("assistant", said))], tokenizer(THINKS))
+    assert scored(found) == [f"{said}</assistant>"]
 
 
 def test_a_tokenizer_without_template_reads_chatml() -> None:

@@ -77,7 +77,7 @@ def test_a_path_is_not_a_pattern(tmp_path: Path) -> None:
 def test_parquet_reads_text_and_chats(tmp_path: Path) -> None:
     assert texts(parquet(tmp_path / "text.parquet", id=[1, 2, 3], text=["a", None, "c"])) == ["a", "c"]
     chats = parquet(tmp_path / "chat.parquet", messages=[CHAT])
-    assert rendered(read_documents(chats)) == [Document(CHAT_SPANS)]
+    assert list(rendered(read_documents(chats))) == [Document(CHAT_SPANS)]
 
 
 def test_jsonl_skips_blank_lines_and_records(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_only_the_response_is_scored(tmp_path: Path) -> None:
 
 def test_only_assistant_turns_and_their_ends_are_scored(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", {"messages": CHAT})
-    assert rendered(read_documents(path)) == [Document(CHAT_SPANS)]
+    assert list(rendered(read_documents(path))) == [Document(CHAT_SPANS)]
 
 
 @pytest.mark.parametrize(

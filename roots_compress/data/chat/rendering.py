@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from roots_compress.data.chat.formats import CHATML, ChatFormat
@@ -12,6 +13,8 @@ from roots_compress.errors import InputError, Text, recipe_key
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+OTHER_ANSWER = "\ue000"
+"""Text that no answer begins with: a character for private use."""
 REMEDY = Text(
     "Give the format in plain fields in ", recipe_key("data", "chat"), ", or repair the model's template."
 )
@@ -19,8 +22,11 @@ REMEDY = Text(
 
 def rendered(
     documents: Iterable[Document], tokenizer: PreTrainedTokenizerFast | None = None
-) -> list[Document]:
-    """Return the documents as plain text, conversations in their format; of these the answers are scored.
+) -> Iterator[Document]:
+    """Yield the documents as plain text, conversations in their format; of these the answers are scored.
+
+    A conversation is one text, or one an answer where the template writes earlier turns otherwise once others
+    follow.
 
     Args:
         documents: of any kind.
@@ -30,7 +36,15 @@ def rendered(
     Raises:
         InputError: the template is malformed, asks for what the sandbox forbids, or refuses a conversation.
     """
-    return [_rendered(document, tokenizer) if document.is_chat else document for document in documents]
+    for document in documents:
+        if not document.is_chat:
+            yield document
+        elif tokenizer is None:
+            yield (document.format or CHATML).rendered(document)
+        elif (own := own_format(document, tokenizer)) is not None:
+            yield own.rendered(document)
+        else:
+            yield from _Rendering(tokenizer).samples(document)
 
 
 def prompt_of(document: Document, turns: int, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -42,7 +56,7 @@ def prompt_of(document: Document, turns: int, tokenizer: PreTrainedTokenizerFast
     own = own_format(document, tokenizer)
     if own is not None:
         return own.prompt(document.spans[:turns])
-    return _Rendering(tokenizer).text(document.spans[:turns], opens_answer=True)
+    return _Rendering(tokenizer).text(document.spans[:turns], document.where, opens_answer=True)
 
 
 def question(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -74,24 +88,26 @@ def template_of(tokenizer: PreTrainedTokenizerFast | None) -> str | None:
     return template.get("default") if isinstance(template, dict) else template
 
 
-def _rendered(document: Document, tokenizer: PreTrainedTokenizerFast | None) -> Document:
-    if tokenizer is None:
-        return (document.format or CHATML).rendered(document)
-    own = own_format(document, tokenizer)
-    return _Rendering(tokenizer).document(document) if own is None else own.rendered(document)
-
-
 class _Rendering:
     """A model's template with what it may know of the tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         source = template_of(tokenizer)
         assert source is not None
-        self._source, self._where = source, tokenizer.name_or_path or None
+        self._source, self._name = source, tokenizer.name_or_path
         self._tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
 
-    def text(self, spans: Iterable[Span], *, opens_answer: bool) -> str:
+    @property
+    def _named(self) -> str:
+        return f" of {self._name}" if self._name else ""
+
+    def text(self, spans: Iterable[Span], where: str, *, opens_answer: bool) -> str:
         """Return the text of some turns.
+
+        Args:
+            spans: the turns.
+            where: the conversation's file and line, or '' where it has none.
+            opens_answer: whether the beginning of an answer follows them.
 
         Raises:
             InputError: the template asks for what the sandbox forbids, or refuses the conversation.
@@ -101,55 +117,73 @@ class _Rendering:
         from roots_compress.data.chat.sandbox import ForbiddenError, RefusedError, compiled
 
         messages = [{"role": span.name, "content": span.text} for span in spans]
+        place: str | None = where or self._name
         try:
             return compiled(self._source).render(messages, self._tokens, opens_answer=opens_answer)
         except ForbiddenError as error:
+            place = self._name
             message = f"the chat template asks for {error.message}, which the sandbox forbids"
         except RefusedError as error:
-            message = f"the chat template refuses a conversation: {error.message}"
+            message = f"the chat template{self._named} refuses a conversation: {error.message}"
         except TemplateError as error:
-            message = f"the chat template cannot be rendered: {error.message}"
-        raise InputError(message, where=self._where, remedy=REMEDY)
+            message = f"the chat template{self._named} cannot be rendered: {error.message}"
+        raise InputError(message, where=place or None, remedy=REMEDY)
 
-    def document(self, document: Document) -> Document:
-        """Return a conversation as text, in which the answers are told from all else.
+    def samples(self, document: Document) -> Iterator[Document]:
+        """Yield a conversation as text, in which the answers are told from all else.
 
         An answer is what the template adds to the turns before it and the beginning of an answer. Space after
-        the end of a turn that it marks by more than space is not scored.
+        the end of a turn that it marks by more than space is not scored. Where the template writes a turn
+        otherwise once others follow, as Qwen3's does with what a model thought, each answer is a text of its
+        own, after the turns before it.
 
         Raises:
-            InputError: as `text` does; or the text of the first turns changes with those that follow.
+            InputError: as `text` does; or the template changes an answer, or what is before it.
         """
-        turns = document.spans
-        whole = self.text(turns, opens_answer=False)
-        spans: list[Span] = []
-        done = 0
-        for number, turn in enumerate(turns):
-            if not turn.scored:
-                continue
-            start, end = self._place(whole, turns[: number + 1], opens=number > 0)
-            spans += [Span(whole[done:start], False), Span(whole[start:end], True)]
-            done = end
-        spans.append(Span(whole[done:], False))
-        return Document(tuple(span for span in spans if span.text))
+        turns, where = document.spans, document.where
+        places = [self._place(turns[: number + 1], where) for number, turn in enumerate(turns) if turn.scored]
+        whole = self.text(turns, where, opens_answer=False)
+        if not all(whole.startswith(text) for text, _, _ in places):
+            for text, start, end in places:
+                yield _marked(text[:end], [(start, end)])
+        else:
+            yield _marked(whole, [(start, end) for _, start, end in places])
 
-    def _place(self, whole: str, turns: tuple[Span, ...], *, opens: bool) -> tuple[int, int]:
-        """Return where the last of some turns, an answer, begins and ends in the text of all."""
-        text = self.text(turns, opens_answer=False)
-        said = turns[-1].text.strip()
-        start = -1
-        if opens and text.startswith(opening := self.text(turns[:-1], opens_answer=True)):
+    def _place(self, turns: tuple[Span, ...], where: str) -> tuple[str, int, int]:
+        """Return the text of some turns, and where the last of them, an answer, begins and ends in it."""
+        text = self.text(turns, where, opens_answer=False)
+        *before, answer = turns
+        said = answer.text.strip()
+        if before and text.startswith(opening := self.text(before, where, opens_answer=True)):
             start = len(opening)
-        # Some templates open an answer in a way that they leave out once it is there.
-        at = text.rfind(said)
-        if not whole.startswith(text) or at < max(start, 0):
+        else:
+            # Some templates open an answer in a way that they leave out once it is there. What another answer
+            # would leave as it is comes before it.
+            other = self.text([*before, answer._replace(text=OTHER_ANSWER)], where, opens_answer=False)
+            alike = (first == second for first, second in zip(text, other, strict=False))
+            start = sum(1 for _ in takewhile(bool, alike))
+            if before and not text.startswith(self.text(before, where, opens_answer=False)):
+                start = len(text)  # It is before what it answers.
+        at = text.find(said, start)
+        if at < 0:
             raise InputError(
-                "the chat template writes turns otherwise once others follow, so that answers cannot be told "
-                "from the rest",
-                where=self._where,
+                f"the chat template{self._named} changes answers, or writes turns otherwise once an answer "
+                "follows, so that answers cannot be told from the rest",
+                where=where or self._name or None,
                 remedy=REMEDY,
             )
         # Spaces at the end of the opening are the answer's: tokenizers join them with its first word.
-        start = len(text[: at if start < 0 else start].rstrip(" "))
+        start = len(text[:start].rstrip(" "))
         mark = text[at + len(said) :]
-        return start, len(text.rstrip()) if mark.strip() else len(text)
+        return text, start, len(text.rstrip()) if mark.strip() else len(text)
+
+
+def _marked(text: str, places: Sequence[tuple[int, int]]) -> Document:
+    """Return a text of which some places, in order, are scored."""
+    spans: list[Span] = []
+    done = 0
+    for start, end in places:
+        spans += [Span(text[done:start], False), Span(text[start:end], True)]
+        done = end
+    spans.append(Span(text[done:], False))
+    return Document(tuple(span for span in spans if span.text))
