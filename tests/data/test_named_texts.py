@@ -94,6 +94,33 @@ def test_columns_of_ones_own_are_named(tmp_path: Path) -> None:
     assert named == [Document((Span("s", False, "system"), *chat("q", "a").spans))]
 
 
+SAID = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": SAID},
+        {"messages": [{"role": "system", "content": "s"}, *SAID]},
+        {"prompt": SAID[:1], "response": SAID[1:]},
+    ],
+)
+def test_what_the_system_says_is_read_beside_messages_too(tmp_path: Path, record: dict[str, Any]) -> None:
+    (found,) = read(jsonl(tmp_path / "a.jsonl", {**record, "rule": "s"}), "instructions", system="rule")
+    assert found == Document((Span("s", False, "system"), *chat("q", "a").spans))
+    assert found.where == f"{tmp_path / 'a.jsonl'}:1"
+
+
+def test_any_role_may_speak_in_messages_that_are_read_as_text(tmp_path: Path) -> None:
+    more = [{"role": "tool", "content": "4"}, {"role": "assistant", "content": None, "tool_calls": []}]
+    (found,) = read(jsonl(tmp_path / "a.jsonl", {"messages": [*SAID, *more]}), "text")
+    assert found.text == "\n".join(
+        f"<|im_start|>{role}\n{said}<|im_end|>"
+        for role, said in (("user", "q"), ("assistant", "a"), ("tool", "4"), ("assistant", ""))
+    )
+    assert [span.text for span in found.spans if span.scored] == ["a<|im_end|>", "<|im_end|>"]
+
+
 @pytest.mark.parametrize(
     ("kind", "record", "said", "advice"),
     [
@@ -146,6 +173,12 @@ def test_columns_of_ones_own_are_named(tmp_path: Path) -> None:
             {"messages": [{"role": "assistant", "content": "a"}, {"role": "system", "content": "s"}]},
             "message 2 has the role 'system'",
             "before all turns",
+        ),
+        (
+            "instructions",
+            {"system": "t", "messages": [{"role": "system", "content": "s"}, *SAID]},
+            "the messages begin with the role 'system', and 'system' says something else",
+            "Take one of them out",
         ),
     ],
 )

@@ -74,5 +74,10 @@ class ChatFormat:
         return Document(tuple(span for span in spans if span.text))
 
 
-CHATML = ChatFormat({role: Turn(f"<|im_start|>{role}\n", "<|im_end|>") for role in ROLES}, "\n")
+def chatml(roles: Iterable[str]) -> ChatFormat:
+    """Return ChatML for turns of any roles."""
+    return ChatFormat({role: Turn(f"<|im_start|>{role}\n", "<|im_end|>") for role in roles}, "\n")
+
+
+CHATML = chatml(ROLES)
 """ChatML, which Qwen and SmolLM2 among others are trained on."""

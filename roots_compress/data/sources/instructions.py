@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from roots_compress.data.documents import ASSISTANT, SYSTEM, USER, Document, Span
 from roots_compress.data.sources.messages import MESSAGES, conversation
-from roots_compress.data.sources.records import Fields, Record, Records, is_blank, value_of
+from roots_compress.data.sources.records import Fields, Record, RecordError, Records, is_blank, value_of
 
 PROMPT, RESPONSE, CONTEXT = "prompt", "response", "context"
 KNOWN = {
@@ -43,25 +43,37 @@ class Instructions(Records):
 
     def document(self, record: Record, where: str) -> Document:
         """Return the conversation, of which the assistant's turns are scored."""
+        turns = self._turns(record)
+        column = self.fields.find(record, SYSTEM)
+        if column is not None and not is_blank(value_of(record, column)):
+            system = Span(self.fields.text(record, SYSTEM, column), False, SYSTEM)
+            if turns[0] == system:
+                return Document(turns, where=where)
+            if turns[0].name == SYSTEM:
+                raise RecordError(
+                    f"the messages begin with the role 'system', and '{column}' says something else",
+                    "Take one of them out.",
+                )
+            turns = (system, *turns)
+        return Document(turns, where=where)
+
+    def _turns(self, record: Record) -> tuple[Span, ...]:
+        """Return all but what `system` adds."""
         fields = self.fields
         messages = fields.find(record, MESSAGES)
         if messages is not None and not is_blank(value_of(record, messages)):
-            return conversation(value_of(record, messages), messages)
+            return conversation(value_of(record, messages), messages).spans
         prompt = fields.require(record, PROMPT)
         response = fields.require(record, RESPONSE, (prompt,))
         asked, answered = value_of(record, prompt), value_of(record, response)
         if _is_list(asked) and _is_list(answered):
-            return conversation([*asked, *answered], response)
+            return conversation([*asked, *answered], response).spans
         text = fields.text(record, PROMPT, prompt)
         answer = Span(fields.text(record, RESPONSE, response), True, ASSISTANT)
         context = fields.find(record, CONTEXT, (prompt, response))
         if context is not None and not is_blank(value_of(record, context)):
             text = f"{text}\n\n{fields.text(record, CONTEXT, context)}"
-        spans = [Span(text, False, USER), answer]
-        system = fields.find(record, SYSTEM)
-        if system is not None and not is_blank(value_of(record, system)):
-            spans.insert(0, Span(fields.text(record, SYSTEM, system), False, SYSTEM))
-        return Document(tuple(spans))
+        return Span(text, False, USER), answer
 
 
 def _is_list(value: object) -> bool:

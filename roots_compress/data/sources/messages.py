@@ -21,12 +21,13 @@ KEYS = (("role", "content"), ("from", "value"))
 FORM = "Write a message as {'role': 'user', 'content': 'What is said.'}."
 
 
-def conversation(messages: object, name: str) -> Document:
+def conversation(messages: object, name: str, *, free: bool = False) -> Document:
     """Return a conversation, of which the assistant's turns are scored.
 
     Args:
         messages: a list of objects with `role` and `content`, or with `from` and `value`.
         name: of the column, for messages.
+        free: whether any role may speak, the system at any time, and the assistant may say nothing.
 
     Raises:
         RecordError: it is no such list, a role is unknown, or the assistant says nothing.
@@ -35,9 +36,9 @@ def conversation(messages: object, name: str) -> Document:
         raise RecordError(f"'{name}' is given twice", "Take one of them out.")
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RecordError(f"'{name}' is not a list of messages", FORM)
-    spans = tuple(_turn(message, number) for number, message in enumerate(messages, start=1))
+    spans = tuple(_turn(message, number, free=free) for number, message in enumerate(messages, start=1))
     for number, span in enumerate(spans, start=1):
-        if span.name == SYSTEM and number > 1:
+        if span.name == SYSTEM and number > 1 and not free:
             raise RecordError(
                 f"message {number} has the role 'system'", "Put what the system says before all turns."
             )
@@ -49,20 +50,20 @@ def conversation(messages: object, name: str) -> Document:
     return Document(spans)
 
 
-def _turn(message: Any, number: int) -> Span:
+def _turn(message: Any, number: int, *, free: bool) -> Span:
     """Return a message as a turn of its role."""
     if not isinstance(message, Mapping):
         raise RecordError("a message is not an object with 'role' and 'content'", FORM)
     role_key, content_key = next((keys for keys in KEYS if set(keys) <= set(message)), KEYS[0])
     said = text_of(message.get(role_key), role_key, FORM)
     content = text_of(message.get(content_key), content_key, FORM)
-    role = ROLE_OF.get(said.lower())
+    role = ROLE_OF.get(said.lower(), said if free else None)
     if role is None:
         raise RecordError(
             f"message {number} has the role '{said:.40}', which is unknown",
             f"Write one of: {', '.join(ROLE_OF)}.",
         )
-    if role == ASSISTANT and not content.strip():
+    if role == ASSISTANT and not content.strip() and not free:
         raise RecordError(
             f"message {number}, the assistant's, is blank", "Give it an answer, or take the record out."
         )

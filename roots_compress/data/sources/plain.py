@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from roots_compress.data.documents import Document, Span
+from roots_compress.data.chat.formats import chatml
+from roots_compress.data.documents import ROLES, SYSTEM, Document, Span
 from roots_compress.data.sources.messages import MESSAGES, conversation
 from roots_compress.data.sources.records import Record, RecordError, Records, is_blank, listed, text_of
 from roots_compress.errors import Text, recipe_key
@@ -17,7 +18,7 @@ class PlainTexts(Records):
     """A text in the column of that name, or a `prompt` and the `response` to it, or `messages`.
 
     The first of these that is there and not blank is read: tables that mix them have a column for each. Of
-    the latter two the response alone, or what the assistant says, is scored.
+    the latter two the response alone, or what the assistant says, is scored. Messages may have any role.
     """
 
     column: str = "text"
@@ -56,10 +57,19 @@ class PlainTexts(Records):
             if any(is_blank(record[column]) for column in columns if column != "prompt"):
                 continue
             if columns == CHAT:
-                return conversation(record[MESSAGES], MESSAGES)
+                return _as_text(replace(conversation(record[MESSAGES], MESSAGES, free=True), where=where))
             texts = [text_of(record[column], column, remedy) for column in columns]
             return _answered(*texts) if columns == INSTRUCTION else Document.plain(*texts)
         return None
+
+
+def _as_text(found: Document) -> Document:
+    """Return a conversation; one that no chat format takes, as with what a tool says, in ChatML."""
+    roles = [turn.name for turn in found.spans]
+    said = all(turn.text.strip() for turn in found.spans if turn.scored)
+    if said and SYSTEM not in roles[1:] and {*roles} <= {*ROLES}:
+        return found
+    return chatml({*roles}).rendered(found)
 
 
 def _answered(prompt: str, response: str) -> Document:
