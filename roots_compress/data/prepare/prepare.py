@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow
 
-from roots_compress.configs.prepare import PrepareConfig
+from roots_compress.configs.prepare import LengthConfig, PrepareConfig
 from roots_compress.data.prepare.datasheet import (
     corpus_json,
     markdown,
@@ -59,6 +59,8 @@ KEY, MARKS, SCRATCH, CORPUS = "key.json", "marks", "scratch", "corpus"
 REMOVED_NAME = "removed.log.zst"
 COPY_BYTES = 1 << 20
 MEGABYTE = 1 << 20
+LONGEST_WORD = 20
+"""Bytes: a text of which the words are longer on average has few spaces."""
 
 
 def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str, Any], bool]:
@@ -82,26 +84,36 @@ def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str,
     described = {each.name: files.described(each) for each in files.all}
     key: dict[str, Json] = {"settings": settings_json(config), "files": described}  # type: ignore[dict-item]
     work = out.parent / f".{out.name}.partial"
-    if out.exists() or out.is_symlink():
-        found = _existing(out, key)
-        remove_folder(work)  # An earlier try was killed after its last step.
-        return found, True
+    if _is_there(out) and not work.exists():
+        return _existing(out, key), True
     make_folders(work)
     lock = WriterLock(work, "corpus", "--out")
     lock.acquire()
     is_over = True
     try:
-        datasheet = _prepare(config, out, work, files, key, console)
-    except InputError:
-        raise  # No work on such sources can be gone on with.
+        if _is_there(out):  # An earlier try was killed after its last step, or another command has ended.
+            is_over = not (work / KEY).exists()
+            found = _existing(out, key)
+            is_over = True
+            return found, True
+        return _prepare(config, out, work, files, key, console), False
+    except InputError as error:
+        # No work on such sources can be gone on with, unless it is the disk that failed.
+        cause = error.__cause__
+        is_over = is_over and not (isinstance(cause, OSError) and cause.errno)
+        raise
     except BaseException:
         is_over = False
         raise
     finally:
-        lock.release()
+        # While the lock is held: the next command would lose its work with this one's.
         if is_over:
             remove_folder(work)
-    return datasheet, False
+        lock.release()
+
+
+def _is_there(out: Path) -> bool:
+    return out.exists() or out.is_symlink()
 
 
 def _existing(out: Path, key: dict[str, Json]) -> dict[str, Any]:
@@ -137,7 +149,7 @@ def _prepare(
     counts = counters(journal.position["counts"], len(names))
     documents = journal.length(INDEX) // ENTRY.itemsize
     if journal.position["pass"] == "duplicates":
-        _refuse_empty(documents, counts)
+        _refuse_empty(documents, counts, config.length)
         _mark(config, journal, documents, examiner.minhash.bands, console)
     if journal.position["pass"] == "mix":
         _mix(config, journal, documents, names, console)
@@ -202,15 +214,28 @@ def _check_unchanged(files: Files, key: dict[str, Json]) -> None:
         )
 
 
-def _refuse_empty(documents: int, counts: Sequence[Counter[str]]) -> None:
+def _refuse_empty(documents: int, counts: Sequence[Counter[str]], length: LengthConfig) -> None:
     if documents:
         return
     whole = sum(counts, Counter[str]())
-    found = reasons(removed(whole))
+    found = removed(whole)
+    remedy: str = "Loosen these bounds, or name other sources." if found else "Name sources that hold text."
+    mean_bytes = whole["bytes read"] / max(whole["read"], 1)
+    if "length.max_word_characters" in found or (
+        "length.min_words" in found and mean_bytes > LONGEST_WORD * length.min_words
+    ):
+        remedy = Text(
+            "Words are counted by the spaces between them, and these texts have few. "
+            "For Chinese, Japanese or Thai set ",
+            recipe_key("length", "min_words"),
+            " to 1 and ",
+            recipe_key("length", "max_word_characters"),
+            " to 1000000.",
+        )
     raise InputError(
-        f"no document is left of {whole['read']:,}" + (f"; removed: {found}" if found else ""),
+        f"no document is left of {whole['read']:,}" + (f"; removed: {reasons(found)}" if found else ""),
         where=recipe_key("sources"),
-        remedy="Loosen these bounds, or name other sources." if found else "Name sources that hold text.",
+        remedy=remedy,
     )
 
 

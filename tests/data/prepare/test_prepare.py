@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,13 @@ from roots_compress.configs.data import DataConfig
 from roots_compress.configs.prepare import PrepareConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.prepare import journal, writing
+from roots_compress.data.prepare import prepare as prepare_module
 from roots_compress.data.prepare.prepare import prepare
+from roots_compress.data.sources import readers
 from roots_compress.data.streamed import StreamedDocuments
 from roots_compress.errors import InputError
+from roots_compress.io.atomic import remove_folder
+from roots_compress.run.lock import WriterLock
 from tests.cli.test_commands import assert_refused, roots_compress
 from tests.data.prepare.texts import contents, jsonl, prose
 
@@ -176,6 +182,67 @@ def test_nothing_left_is_said_with_what_removed_it(tmp_path: Path) -> None:
         result, "SRC: no document is left of 3", "2 by length.min_words", "1 by length.min_word_characters"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_a_text_without_spaces_is_told_which_bounds_to_set(tmp_path: Path) -> None:
+    drawn = random.Random(0)
+    text = "".join(chr(drawn.randint(0x4E00, 0x9FFF)) for _ in range(3000))
+    arguments = ("data", "prepare", jsonl(tmp_path / "a.jsonl", [text]), "--out", tmp_path / "out")
+    result = roots_compress(*arguments)
+    bounds = [part.rstrip(".") for part in ("--min-words", "--max-word-characters")]
+    assert_refused(result, "1 by length.min_words", "Words are counted by the spaces", *bounds)
+    result = roots_compress(*arguments, bounds[0], 1, bounds[1], 1000000)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("transient", [True, False])
+def test_the_work_stays_where_the_disk_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transient: bool
+) -> None:
+    source = jsonl(tmp_path / "a.jsonl", map(prose, range(8)))
+    lines = readers.text_lines
+
+    def failing(path: Path) -> Iterator[str]:
+        for number, line in enumerate(lines(path)):
+            if number == 5:
+                raise OSError(5, "Input/output error")
+            yield line
+
+    if transient:
+        monkeypatch.setattr(readers, "text_lines", failing)
+    else:
+        source.write_text(source.read_text() + "{")
+    with pytest.raises(InputError, match="Input/output error" if transient else "not JSON"):
+        made(tmp_path / "out", sources=[{"path": source}])
+    assert (tmp_path / ".out.partial").exists() == transient
+
+
+def test_a_corpus_that_another_command_has_just_made_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = jsonl(tmp_path / "a.jsonl", map(prose, range(8)))
+    out, work = tmp_path / "out", tmp_path / ".out.partial"
+    acquire = WriterLock.acquire
+    held = []
+
+    def late(lock: WriterLock) -> None:
+        monkeypatch.setattr(WriterLock, "acquire", acquire)
+        made(out, sources=[{"path": source}])
+        work.mkdir()
+        acquire(lock)
+
+    def removing(path: Path) -> None:
+        if path == work:
+            with pytest.raises(InputError, match="another process"):
+                WriterLock(work, "corpus", "--out").acquire()
+            held.append(path)
+        remove_folder(path)
+
+    monkeypatch.setattr(WriterLock, "acquire", late)
+    monkeypatch.setattr(prepare_module, "remove_folder", removing)
+    assert made(out, sources=[{"path": source}])["documents"] == 8
+    assert held == [work, work], "the folder is removed while another command could lock it"
+    assert not work.exists()
 
 
 def test_languages_are_told(tmp_path: Path) -> None:
