@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from roots_compress.configs.train import ObjectiveConfig
 from roots_compress.data.masking import MaskedWindows
 from roots_compress.data.sentence_pairs import SentencePairs
+from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.families.encoder import encoder_spec
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import RootsForMaskedLM
@@ -32,12 +33,13 @@ class Pretraining(Objective):
     """A weighted sum of losses of an encoder.
 
     Hidden tokens (Devlin et al. 2019, BERT): the cross-entropy of what was there. Pairs (the same): whether
-    the second part of a window follows the first, told from the first token's state. Replaced tokens (Clark
-    et al. 2020, ELECTRA): a small masked language model, trained along by its own loss, fills the hidden
-    places with what it draws; the encoder tells of each token whether it is another one than was there. Heads
-    of pairs and of replaced tokens, and the generator, are the objective's: they end with the training.
+    the second part of a pair follows the first, told from the state of the pair's first token. Replaced
+    tokens (Clark et al. 2020, ELECTRA): a small masked language model, trained along by its own loss, fills
+    the hidden places with what it draws; the encoder tells of each token whether it is another one than was
+    there. Heads of pairs and of replaced tokens, and the generator, are the objective's: they end with the
+    training.
 
-    The losses of pairs and of replaced tokens are means over a batch's windows and text; accumulated batches
+    The losses of pairs and of replaced tokens are means over a batch's pairs and text; accumulated batches
     weigh them by their hidden tokens, of which windows of one length have nearly the same number.
 
     Args:
@@ -58,7 +60,7 @@ class Pretraining(Objective):
         self._types_NT: Tensor | None = None
         if isinstance(windows, SentencePairs):
             self._types_NT = torch.from_numpy(windows.token_types)
-            self._follows_N = torch.from_numpy(windows.follows[:, 0])
+            self._follows_NT = torch.from_numpy(windows.follows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if config.nsp:
@@ -83,8 +85,9 @@ class Pretraining(Objective):
         masked, cross_entropy = _token_loss(model, hidden_BTW, batch)
         total, parts = self._weights.mlm * masked, {"cross_entropy": cross_entropy}
         if self._weights.nsp:
-            follows_B = self._follows_N[rows].to(hidden_BTW.device)
-            pairs = F.cross_entropy(self.pairs(hidden_BTW[:, 0]).float(), follows_B)
+            follows_BT = self._follows_NT[rows].to(hidden_BTW.device)
+            begins_BT = follows_BT != IGNORED_LABEL
+            pairs = F.cross_entropy(self.pairs(hidden_BTW[begins_BT]).float(), follows_BT[begins_BT])
             total, parts["pairs"] = total + self._weights.nsp * pairs, pairs.detach()
         if self._weights.rtd:
             generated, parts["generator"], filled_BT = self._filled(batch, reading)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,25 +38,55 @@ def pairs(block_size: int = 32) -> SentencePairs:
     return pack_sentence_pairs(DOCUMENTS, encoder_tokenizer(), block_size, seed=0)
 
 
+def parts_of(found: SentencePairs) -> Iterator[tuple[list[int], list[int], int]]:
+    """Yield the two parts of each pair, what closes them left out, and whether one follows the other."""
+    for text_T, types_T, segments_T, follows_T in zip(
+        found.text, found.token_types, found.segment_ids, found.follows, strict=True
+    ):
+        starts = np.flatnonzero(follows_T != IGNORED_LABEL)
+        for number, start in enumerate(starts):
+            own_T = segments_T == number
+            assert own_T[start], "a pair's answer is at its first position"
+            first, second = text_T[own_T & (types_T == 0)], text_T[own_T & (types_T == 1)]
+            yield first[1:-1].tolist(), second[:-1].tolist(), int(follows_T[start])
+
+
 def test_half_of_the_pairs_are_true() -> None:
     tokenizer, found = encoder_tokenizer(), pairs()
     texts = [tokenizer(document.text, add_special_tokens=False)["input_ids"] for document in DOCUMENTS]
     joined = [" ".join(map(str, text)) for text in texts]
-    assert abs(int(found.follows.sum()) * 2 - len(found.follows)) <= 1
-    for text_T, types_T, segments_T, follows in zip(
-        found.text, found.token_types, found.segment_ids, found.follows[:, 0], strict=True
-    ):
-        own_T, first_T = segments_T == 0, types_T == 0
-        assert text_T[0] == tokenizer.cls_token_id
-        first, second = text_T[own_T & first_T][1:], text_T[own_T & ~first_T]
-        assert (first[-1], second[-1]) == (tokenizer.sep_token_id,) * 2
-        whole = " ".join(map(str, [*first[:-1], *second[:-1]]))
-        if follows:
-            assert any(whole in text for text in joined)
+    parts = list(parts_of(found))
+    assert abs(sum(follows for _, _, follows in parts) * 2 - len(parts)) <= 1
+    for first, second, follows in parts:
+        whole = " ".join(map(str, [*first, *second]))
+        assert any(whole in text for text in joined) == follows
+    assert (found.text[:, 0] == tokenizer.cls_token_id).all()
     hidden = (found.targets != IGNORED_LABEL).sum() / found.maskable.sum()
     assert hidden == pytest.approx(0.15, abs=0.02)
     with pytest.raises(InputError, match="two documents or more"):
         pack_sentence_pairs(DOCUMENTS[:1], tokenizer, 32, seed=0)
+
+
+@pytest.mark.parametrize("block_size", [32, 256])
+def test_how_the_second_part_begins_and_ends_does_not_tell_whether_it_follows(block_size: int) -> None:
+    tokenizer = encoder_tokenizer()
+    texts = [random.Random(number).choices(TEXT.split(), k=25) for number in range(200)]
+    documents = [Document.plain(" ".join(text)) for text in texts]
+    edges = {"begins": slice(0, 3), "ends": slice(-3, None)}
+    ids = [tokenizer(each.text, add_special_tokens=False)["input_ids"] for each in documents]
+    known = {name: {tuple(each[part]) for each in ids} for name, part in edges.items()}
+    found = pack_sentence_pairs(documents, tokenizer, block_size, seed=0)
+    parts = list(parts_of(found))
+    for name, part in edges.items():
+        shares = [
+            np.mean([tuple(second[part]) in known[name] for _, second, follows in parts if follows == value])
+            for value in (0, 1)
+        ]
+        assert shares[0] == pytest.approx(shares[1], abs=0.1), name
+    lengths = [np.mean([len(b) for _, b, follows in parts if follows == value]) for value in (0, 1)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.2)
+    pairs_N1 = (found.follows != IGNORED_LABEL).sum(axis=1, keepdims=True)
+    assert (found.segment_ids < pairs_N1).mean() > 0.7, "windows are filled up"
 
 
 def objective_of(model: RootsWithHead, windows: SentencePairs, **changes: float) -> Pretraining:
