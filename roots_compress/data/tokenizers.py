@@ -49,6 +49,8 @@ class Names(NamedTuple):
 
 USUAL = ("<|bos|>", "<|eos|>", "<|pad|>", "<|mask|>", "<|unk|>")
 BOS, EOS, PAD = USUAL[:3]
+SHORTEST_LIMIT = 10
+"""Bytes: sentencepiece takes no lower limit of a line's length."""
 
 
 def train_tokenizer(
@@ -182,21 +184,29 @@ def _unigram(texts: Iterable[str], config: TokenizerConfig, special_tokens: list
     lines = [line for text in texts for line in normalizer.normalize_str(text).split("\n") if line.strip()]
     _require_room(config, len({*"".join(lines)}), "characters", special_tokens)
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        model_type="unigram",
-        vocab_size=config.vocab_size - len(special_tokens) + 1,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        max_sentence_length=max(len(line.encode()) for line in lines) + 1,
-        num_threads=1,
-        bos_id=-1,
-        eos_id=-1,
-        unk_id=0,
-        minloglevel=2,
-    )
+    longest = max((len(line.encode()) for line in lines), default=0)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=config.vocab_size - len(special_tokens) + 1,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            max_sentence_length=max(longest + 1, SHORTEST_LIMIT),
+            num_threads=1,
+            bos_id=-1,
+            eos_id=-1,
+            unk_id=0,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"no Unigram vocabulary can be trained on this text: {error}",
+            where=Key("tokenizer", "kind"),
+            remedy="Give more text, or choose another kind of tokenizer.",
+        ) from error
     found = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [(found.id_to_piece(number), found.get_score(number)) for number in range(1, len(found))]
     vocabulary = [*((token, 0.0) for token in special_tokens), *pieces]

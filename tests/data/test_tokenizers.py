@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from roots_compress.configs.data import TokenizerConfig
+from roots_compress.data import tokenizers
 from roots_compress.data.documents import Document
 from roots_compress.data.tokenizers import tokenizer_sha256, train_tokenizer
 from roots_compress.errors import InputError
+from tests.tiny import TEXT
 
 Documents = tuple[Document, ...]
 # ASCII with controls, Latin, Cyrillic, Hebrew, Devanagari, combining marks, general punctuation and exotic
@@ -66,6 +69,32 @@ def test_every_kind_is_trained_for_an_encoder_and_the_same_again(documents: Docu
     assert str(read).split() == ["quick", "fox"]
     again = train_tokenizer(documents, config, encoder=True)
     assert tokenizer_sha256(again) == tokenizer_sha256(trained)
+
+
+def test_unigram_takes_short_lines_and_refuses_text_without_any() -> None:
+    config = TokenizerConfig(kind="unigram", vocab_size=16)
+    trained = train_tokenizer([Document.plain("abc\nabd\nabe")], config)
+    assert trained.decode(trained("abd", add_special_tokens=False)["input_ids"]) == "abd"
+    with pytest.raises(InputError, match="no Unigram vocabulary can be trained on this text"):
+        train_tokenizer([Document.plain(" \n")], config)
+
+
+def test_byte_level_training_reads_one_document_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    pieces = tokenizers._pieces
+
+    def documents() -> Iterator[Document]:
+        for number in range(500):
+            read.append(number)
+            yield Document.plain(f"{TEXT} {number}")
+
+    def watched(text: str) -> Iterator[str]:
+        assert text.endswith(f" {read[-1]}"), "documents wait in memory"
+        return pieces(text)
+
+    monkeypatch.setattr(tokenizers, "_pieces", watched)
+    train_tokenizer(documents(), TokenizerConfig(vocab_size=300))
+    assert len(read) == 500
 
 
 def test_words_that_are_seen_less_often_are_unknown() -> None:
