@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,12 +15,15 @@ from roots_compress.data.documents import Document
 from roots_compress.data.encoding import bytes_of_tokens, encode, marks_beginnings
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.special_tokens import opening_id
+from roots_compress.data.texts import BYTES_PER_TOKEN, evenly
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import EvaluationWindows, or_shorter
 from roots_compress.errors import InputError, Key, Text, recipe_key
 
 DOCUMENT_SEPARATOR = "\n\n"
 """Joins the documents: a blank line is text in every tokenizer, so that its bytes can be counted."""
+MEASURED_DOCUMENTS = 64
+"""Of a training text, by which the size of the others is told."""
 
 
 def evaluation_windows(
@@ -39,16 +43,23 @@ def evaluation_windows(
 
     Where the text holds more windows than `limit`, as many are taken at even distances over the whole text,
     so that not the first documents alone decide the figure. The same text, tokenizer and sizes give the same
-    windows. The last tokens, fewer than a window, are left out.
+    windows. The last tokens, fewer than a window, are left out. Of training text, which may be large, only
+    documents at even distances are read, enough for so many windows.
 
     Raises:
         InputError: the documents fill less than one window.
     """
-    ids, token_bytes = _token_stream(documents, tokenizer)
     bos = opening_id(tokenizer)
     stride = block_size - 1
-    starts = _starts(ids, bos, stride)
-    available = len(starts)
+    count = _enough(documents, limit * block_size) if part == "train" else len(documents)
+    while True:
+        read = evenly(documents, count) if count < len(documents) else documents
+        ids, token_bytes = _token_stream(read, tokenizer)
+        starts = _starts(ids, bos, stride)
+        available = len(starts)
+        if available >= limit or count >= len(documents):
+            break
+        count *= 2
     if available < 1:
         name, key = "training", Key("calibration", "block_size")
         if part == "eval":
@@ -68,9 +79,16 @@ def evaluation_windows(
         input_ids=np.concatenate([first_N1, ids[scored_NT]], axis=1).astype(np.int64),
         bos=bos is not None,
         text_bytes=int(token_bytes[scored_NT].sum(dtype=np.int64)),
-        text_sha256=text_sha256(documents),
+        text_sha256=text_sha256(read),
         tokenizer_sha256=tokenizer_sha256(tokenizer),
     )
+
+
+def _enough(documents: Sequence[Document], tokens: int) -> int:
+    """Return how many documents surely hold so many tokens, by the size of some of them."""
+    seen = evenly(documents, MEASURED_DOCUMENTS)
+    size = sum(len(document.text.encode()) for document in seen) / max(len(seen), 1)
+    return max(1, math.ceil(2 * tokens * BYTES_PER_TOKEN / max(size, 1)))
 
 
 def _starts(ids: NDArray[np.int32], bos: int | None, stride: int) -> NDArray[np.int64]:

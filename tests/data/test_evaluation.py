@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.data import evaluation
 from roots_compress.data.documents import Document
+from roots_compress.data.encoding import Piece, encode
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.special_tokens import open_with_bos
 from roots_compress.errors import InputError
@@ -108,6 +112,27 @@ def test_a_limit_takes_windows_from_the_whole_text(tokenizer: PreTrainedTokenize
         "dog",
         "bee",
     }
+
+
+def test_no_more_of_a_training_text_is_read_than_its_windows_need(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [Document.plain(f"fox {number} " * 20) for number in range(1000)]
+    read: list[str] = []
+
+    def counted(texts: Iterable[str], *arguments: Any, **settings: Any) -> Iterator[Piece]:
+        read.extend(texts := list(texts))
+        return encode(texts, *arguments, **settings)
+
+    monkeypatch.setattr(evaluation, "encode", counted)
+    found = evaluation_windows(documents, tokenizer, block_size=64, limit=5, part="train")
+    assert found.input_ids.shape == (5, 64)
+    assert len(read) < 50
+    assert int(read[-1].split()[1]) > 900, "the documents are from the whole text"
+    blank = [Document.plain(" " * 5000 + "fox")] * 20
+    wanted = evaluation_windows(blank, tokenizer, block_size=64, limit=10**6, part="eval")
+    few = evaluation_windows(blank, tokenizer, block_size=64, limit=len(wanted.input_ids), part="train")
+    assert len(few.input_ids) == len(wanted.input_ids), "more is read where tokens are long"
 
 
 def test_the_same_text_gives_the_same_windows(
