@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -56,6 +57,24 @@ THINKS = (  # An answer is opened in a way that is gone once it is there.
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant><think>{% endif %}"
 )
+KNOWS_THE_DAY = (  # As SmolLM3's: a system turn with the day, and modes that nobody asks for.
+    "{%- set mode = enable_thinking | default(false) and '/think' or '/no_think' %}"
+    "{%- if messages[0].role == 'system' %}{%- set own = messages[0].content.rstrip() %}{%- endif %}"
+    "{{- '<|im_start|>system\n' }}{%- if xml_tools %}{{- xml_tools | map('tojson') | join('\n') | indent }}"
+    "{%- endif %}{{- 'Today: ' ~ strftime_now('%d %B %Y') ~ '\n' ~ mode ~ '\n' }}"
+    "{{- own | default('') | safe }}"
+    "{{- '<|im_end|>\n' }}{%- for m in messages %}{%- if m.role == 'user' %}"
+    "{{- '<|im_start|>user\n' + m.content + '<|im_end|>\n' }}{%- elif m.role == 'assistant' %}"
+    "{% generation %}{{- '<|im_start|>assistant\n' + m.content.lstrip('\n') + '<|im_end|>\n' }}"
+    "{% endgeneration %}{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n<think>\n\n</think>\n' }}{%- endif %}"
+)
+DROPS_THOUGHTS = (  # As DeepSeek-R1's: an answer is opened by a thought, which turns do not keep.
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{% set said = m['content'].split('</think>')[-1] %}{{ '<|Assistant|>' + said + '</s>' }}"
+    "{% else %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|Assistant|><think>\n' }}{% endif %}"
+)
 KEEPS_LAST_THOUGHT = (  # As Qwen3's: what the model thought is written after the last question only.
     "{%- set ns = namespace(last=0) %}{%- for m in messages[::-1] %}"
     "{%- if m.role == 'user' and not ns.last %}"
@@ -69,6 +88,7 @@ KEEPS_LAST_THOUGHT = (  # As Qwen3's: what the model thought is written after th
     "{{- said + '<|im_end|>\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
+DAY = re.compile(r"(?<=Today: )\d\d [A-Z][a-z]+ \d{4}")
 TEMPLATES = {
     "chatml": CHATML.template,
     "llama3": LLAMA3,
@@ -77,10 +97,18 @@ TEMPLATES = {
     "smollm2": DEFAULT_SYSTEM,
     "generation": GENERATION,
     "thinks": THINKS,
+    "smollm3": KNOWS_THE_DAY,
+    "r1": DROPS_THOUGHTS,
 }
 
 ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "llama2": " </s>", "gemma": "<end_of_turn>"}
-ENDS |= {"smollm2": "<|im_end|>", "generation": "</s>", "thinks": "</assistant>"}
+ENDS |= {
+    "smollm2": "<|im_end|>",
+    "generation": "</s>",
+    "thinks": "</assistant>",
+    "smollm3": "<|im_end|>",
+    "r1": "</s>",
+}
 
 
 def tokenizer(template: str | None) -> PreTrainedTokenizerFast:
@@ -119,12 +147,13 @@ def test_templates_are_rendered_as_transformers_does(name: str, system: bool) ->
             list(rendered([document], made))
         return
     (found,) = rendered([document], made)
-    assert found.text == made.apply_chat_template(messages, tokenize=False)
+    want = made.apply_chat_template(messages, tokenize=False)
+    assert DAY.sub("26 July 2024", want) == found.text
     assert [answer.strip() for answer in scored(found)] == [
         text + ENDS[name] for text in ('4, I "think".', "9")
     ]
     opening = made.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-    assert prompt_of(document, len(turns) - 1, made) == opening
+    assert prompt_of(document, len(turns) - 1, made) == DAY.sub("26 July 2024", opening)
 
 
 def flags(document: Document) -> list[tuple[str, bool]]:
@@ -146,6 +175,7 @@ def test_a_format_in_plain_fields_is_the_template_that_is_made_of_it() -> None:
         )
 
 
+LONG = "{% set s = 'a' * 4000000 %}"
 GROWS = "{% set ns = namespace(s='ab') %}{% for i in range(100) %}{% set ns.s = STEP %}{% endfor %}"
 
 
@@ -165,11 +195,24 @@ GROWS = "{% set ns = namespace(s='ab') %}{% for i in range(100) %}{% set ns.s = 
         ("{% for i in range(10 ** 9) %}{% endfor %}", "the operator '**'"),
         ("{% for i in range(60000) %}{% for j in range(60000) %}{% endfor %}{% endfor %}", "rounds of loops"),
         ("{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "macros that call themselves"),
-        ("{{ 'a' * 1000000000 }}", "a text of more than"),
-        (GROWS.replace("STEP", "ns.s ~ ns.s"), "a text of more than"),
-        (GROWS.replace("STEP", "ns.s + ns.s"), "a text of more than"),
-        (GROWS.replace("STEP", "ns.s.replace('b', ns.s)"), "a text of more than"),
-        (GROWS.replace("STEP", "[ns.s, ns.s] | join(ns.s)"), "a text of more than"),
+        ("{{ 'a' * 1000000000 }}", "characters of text in all"),
+        (GROWS.replace("STEP", "ns.s ~ ns.s"), "characters of text in all"),
+        (GROWS.replace("STEP", "ns.s + ns.s"), "characters of text in all"),
+        (GROWS.replace("STEP", "ns.s.replace('b', ns.s)"), "characters of text in all"),
+        (GROWS.replace("STEP", "[ns.s, ns.s] | join(ns.s)"), "characters of text in all"),
+        (
+            LONG + "{% for i in range(2000) %}{% if s.upper() == 'b' %}{% endif %}{% endfor %}",
+            "characters of text",
+        ),
+        (LONG + "{% for i in range(90000) %}{% if 'b' in s %}{% endif %}{% endfor %}", "characters of text"),
+        (LONG + "{% for i in range(90000) %}{% set x = s[1:] %}{% endfor %}", "characters of text"),
+        (LONG + "{{ [s] * 1000 }}", "characters of text"),
+        (LONG + "{{ s.split('a') | length }}", "characters of text"),
+        (LONG + "{{ s | list | length }}", "characters of text"),
+        (GROWS.replace("STEP", "[ns.s] + [[0] * 400000]"), "characters of text"),
+        (GROWS.replace("STEP", "(ns.s, ns.s)"), "characters of text"),
+        ("{{ strftime_now('%9999999d') }}", "a date in the form"),
+        ("{{ ('ffff' * 1100) | int(0, 16) }}", "a number of too many digits"),
         ("{{ lipsum.__globals__ }}", "'lipsum' is undefined"),
         ("{% if", "cannot be rendered"),
     ],
@@ -181,6 +224,18 @@ def test_what_a_template_may_not_ask_for_is_refused_by_name_and_at_once(template
     assert said in caught.value.message
     assert "data.chat" in (caught.value.remedy or "")
     assert time.perf_counter() - began < 2
+
+
+def test_what_templates_use_of_jinja_is_there() -> None:
+    for used in (
+        "{{ dict(a=1).a }}{{ '%s is %d' % ('a', 7 % 4) }}{{ messages[0].content[:3] | escape }}",
+        "{% for role, all in messages[:1] | groupby('role') %}{{ role }}{{ all | length }}{% endfor %}",
+        "{% if tools %}{{ tools | indent }}{% endif %}{{ {'a': [1, 'b']} }}{% set a, b = 1, 2 %}{{ a + b }}",
+    ):
+        made = tokenizer(used + CHATML.template)
+        (found,) = rendered([chat(*TWO)], made)
+        messages = [{"role": role, "content": text} for role, text in TWO]
+        assert found.text == made.apply_chat_template(messages, tokenize=False)
 
 
 def test_the_space_before_an_answer_is_the_answers_as_tokenizers_join_it_with_the_first_word() -> None:

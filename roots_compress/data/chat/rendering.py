@@ -114,7 +114,8 @@ class _Rendering:
         """
         from jinja2 import TemplateError
 
-        from roots_compress.data.chat.sandbox import ForbiddenError, RefusedError, compiled
+        from roots_compress.data.chat.budget import ForbiddenError
+        from roots_compress.data.chat.sandbox import RefusedError, compiled
 
         messages = [{"role": span.name, "content": span.text} for span in spans]
         place: str | None = where or self._name

@@ -2,51 +2,58 @@
 
 A template is a program that comes with a checkpoint nobody may have read. Jinja's own sandbox keeps it from
 the interpreter, but lets it take any time and memory, and call any method of a string. This one allows what
-templates of chat models use: some methods and filters by name, and so much text and so many steps.
+templates of chat models use: some methods and filters by name. What a rendering takes in all is bounded by a
+budget: of characters, for every text that it makes, joins, searches or compares and for every item of a list
+that it makes or walks over, and of steps, for every round of a loop and every call.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.runtime import LoopContext, Undefined
+from jinja2 import TemplateError, nodes, pass_context
+from jinja2.filters import FILTERS
+from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
 
-MOST_CHARACTERS = 1 << 22
-"""Of any text that a template makes on the way."""
-MOST_STEPS = 200_000
-"""Rounds of loops, and calls, of one conversation."""
+from roots_compress.data.chat.budget import ITEM_CHARACTERS, Budget, ForbiddenError, require_short, size
+from roots_compress.data.chat.syntax import Generation, counted
+
 MOST_INDENT = 16
-MOST_BITS = 1 << 12
-"""Of a whole number."""
+MOST_FORMAT = 100
+"""Characters of a date's format."""
+TODAY = datetime(2024, 7, 26)
+"""What `strftime_now` takes for now, so that a text is the same on every day: the day that the templates of
+Llama 3 name where they are not told one."""
 
 _OF_STRINGS = frozenset(
     {"strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "replace"}
     | {"upper", "lower", "title", "capitalize", "join", "find", "count", "removeprefix", "removesuffix"}
 )
 _OF_OBJECTS = frozenset({"items", "keys", "values", "get"})
+_OF_GROUPS = frozenset({"grouper", "list"})
 _OF_LOOPS = frozenset(
     {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem", "cycle"}
 )
-_FILTERS = frozenset(
-    {"trim", "length", "count", "first", "last", "list", "upper", "lower", "title", "capitalize"}
-    | {"default", "d", "select", "reject", "selectattr", "rejectattr", "map", "items", "dictsort", "string"}
-    | {"int", "float", "reverse", "sort", "unique", "min", "max", "abs", "round"}
+_AT_ONCE = frozenset({"length", "count", "first", "last", "default", "d"})
+"""Filters that read one item, or none."""
+_TEXT_FILTERS = frozenset({"trim", "upper", "lower", "capitalize", "safe", "escape", "e", "string"})
+_WALKS = frozenset(
+    {"title", "list", "select", "reject", "selectattr", "rejectattr", "map", "items", "dictsort", "reverse"}
+    | {"sort", "unique", "min", "max", "groupby", "int", "float", "abs", "round"}
 )
-_OTHER_FILES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
-
-
-class ForbiddenError(SecurityError):
-    """A template asks for what the sandbox does not allow."""
+_COMPARISONS = frozenset(
+    {"in", "eq", "equalto", "==", "ne", "!=", "gt", "greaterthan", ">", "ge", ">=", "lt", "lessthan", "<"}
+    | {"le", "<=", "upper", "lower"}
+)
+_DATE_FORMAT = re.compile(r"(?:[^%]|%-?[A-Za-z%])*")
+_TEXT_FORMAT = re.compile(r"(?:[^%]|%[sd%])*")
 
 
 class RefusedError(TemplateError):
@@ -83,9 +90,9 @@ class Template:
         Raises:
             TemplateError: the template refuses the conversation, or asks for what it may not.
         """
-        self._sandbox.begin()
+        self._sandbox.budget.begin()
         try:
-            return self._sandbox.joined(
+            return self._sandbox.concat(
                 self._compiled.generate(
                     **variables, messages=messages, add_generation_prompt=opens_answer, tools=None
                 )
@@ -105,44 +112,43 @@ def compiled(source: str) -> Template:
 class _Sandbox(ImmutableSandboxedEnvironment):
     """What a template may do."""
 
-    intercepted_binops = frozenset({"+", "*", "%", "**"})
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self) -> None:
+        self.budget = Budget()
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[Generation, "jinja2.ext.loopcontrols"],
+            finalize=self.budget.text,
         )
-        self._steps = 0
-        self.filters = {name: filter_ for name, filter_ in self.filters.items() if name in _FILTERS}
-        self.filters |= {
+        own: dict[str, Callable[..., Any]] = {
             "tojson": self._to_json,
             "replace": self._replaced,
             "join": self._joined_by,
-            "bounded": self._bounded,
-            "joined": self.joined,
+            "bounded": self.budget.bounded,
+            "joined": self.budget.joined,
+            "part": self._part,
+            "read": self._read,
+            "counted": self._counted,
         }
-        self.globals = {"range": self._range, "namespace": Namespace, "raise_exception": _refuse}
-
-    def begin(self) -> None:
-        """Count anew what a conversation takes."""
-        self._steps = 0
+        self.filters = {name: _forbidden(name) for name in FILTERS}
+        self.filters |= {name: FILTERS[name] for name in _AT_ONCE}
+        self.filters |= {name: self.budget.of_text(FILTERS[name]) for name in _TEXT_FILTERS}
+        self.filters |= {name: self.budget.of_items(FILTERS[name]) for name in _WALKS}
+        self.filters |= own
+        self.tests |= {name: self.budget.of_comparison(self.tests[name]) for name in _COMPARISONS}
+        self.globals = {
+            "range": self._range,
+            "dict": dict,
+            "namespace": Namespace,
+            "raise_exception": _refuse,
+            "strftime_now": _day,
+        }
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Return the syntax tree, in which each loop and each joining of texts is counted."""
-        tree = super()._parse(source, name, filename)
-        for node in tree.find_all(_OTHER_FILES):
-            raise ForbiddenError(
-                f"the statement '{type(node).__name__.lower()}', which reads other templates"
-            )
-        for used in tree.find_all((nodes.Filter, nodes.Test)):
-            known = self.filters if isinstance(used, nodes.Filter) else self.tests
-            if used.name not in known:
-                raise ForbiddenError(f"the {type(used).__name__.lower()} '{used.name}'")
-        for loop in tree.find_all(nodes.For):
-            if loop.recursive:
-                raise ForbiddenError("a recursive loop")
-            loop.iter = nodes.Filter(loop.iter, "bounded", [], [], None, None, lineno=loop.lineno)
-        counted: nodes.Template = _CountedJoins().visit(tree)
-        return counted
+        """Return the syntax tree, in which what makes or reads texts and lists is counted."""
+        return counted(super()._parse(source, name, filename))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether a template may have an attribute."""
@@ -155,6 +161,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 return not attr.startswith("_")
             case Mapping():
                 return attr in _OF_OBJECTS
+            case tuple():
+                return attr in _OF_GROUPS
             case _:
                 return False
 
@@ -168,104 +176,99 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             raise ForbiddenError(f"the attribute '{value.__name__}' of str")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Return the value of an operation, unless it makes more text than a template may."""
-        sizes = [len(each) for each in (left, right) if isinstance(each, str | Sequence)]
-        if operator == "**" or (operator == "%" and sizes):
-            raise ForbiddenError(f"the operator '{operator}'")
-        times = next((each for each in (left, right) if isinstance(each, int)), 1)
-        if sizes:
-            self._require(sum(sizes) if operator == "+" else sizes[0] * times)
-        elif operator == "*" and sum(int(each).bit_length() for each in (left, right)) > MOST_BITS:
-            raise ForbiddenError("a number of too many digits")
-        return super().call_binop(context, operator, left, right)
+        """Return the value of an operation, unless it makes more than a template may."""
+        sizes = [size(each) for each in (left, right) if isinstance(each, Sequence)]
+        if operator == "**":
+            raise ForbiddenError("the operator '**'")
+        if operator == "%" and isinstance(left, str):
+            if not _TEXT_FORMAT.fullmatch(left):
+                raise ForbiddenError("a width in the operator '%'")
+            self.budget.charge(size(left))
+            self.budget.measure(right)
+        elif sizes:
+            times = next((each for each in (left, right) if isinstance(each, int)), 1)
+            self.budget.charge(sum(sizes) if operator == "+" else sizes[0] * max(times, 0))
+        made = super().call_binop(context, operator, left, right)
+        require_short(made)
+        return made
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what a template may call, and count it."""
-        self._step(1)
-        text = getattr(obj, "__self__", None)
-        match getattr(obj, "__name__", ""):
-            case "replace" if isinstance(text, str):
+        self.budget.step(1)
+        text, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
+        if isinstance(text, str):
+            if name == "replace":
                 return self._replaced(text, *args)
-            case "join" if isinstance(text, str):
+            if name == "join":
                 return self._joined_by(args[0] if args else (), text)
+            self.budget.charge(len(text) + sum(map(size, args)))
+            if name in ("split", "rsplit", "splitlines"):
+                marks = text.count(args[0]) if args and isinstance(args[0], str) else len(text) // 2
+                self.budget.charge(ITEM_CHARACTERS * marks)
         made = super().call(context, obj, *args, **kwargs)
-        if isinstance(made, str):
-            self._require(len(made))
+        self.budget.charge(size(made))
+        if obj is dict:
+            self.budget.measure(made)
         return made
 
     def concat(self, data: Iterable[str]) -> str:
         """Return what a block or a macro writes."""
-        return self.joined(data)
-
-    def joined(self, parts: Iterable[object]) -> str:
-        """Return texts as one."""
-        texts, size = [], 0
-        for part in parts:
-            texts.append(str(part))
-            size += len(texts[-1])
-            self._require(size)
-        return "".join(texts)
+        return self.budget.joined(data)
 
     def _joined_by(self, parts: Iterable[object], between: str = "") -> str:
         """Return texts as one, with another between each two."""
-        return self.joined(
+        return self.budget.joined(
             part for number, text in enumerate(parts) for part in ((between, text) if number else (text,))
         )
 
     def _to_json(self, value: Any, indent: int | None = None, **_settings: Any) -> str:
         if indent is not None and not 0 <= indent <= MOST_INDENT:
             raise ForbiddenError(f"JSON indented by {indent}")
-        return self.joined([json.dumps(value, ensure_ascii=False, indent=indent)])
+        self.budget.measure(value, indent or 0)
+        return self.budget.joined([json.dumps(value, ensure_ascii=False, indent=indent)])
 
     def _replaced(self, text: Any, old: str, new: str, count: int | None = -1) -> str:
-        whole = str(text)
-        self._require(len(whole) + whole.count(old) * len(new))
+        whole = self.budget.text(text)
+        self.budget.charge(len(whole) + whole.count(old) * len(new))
         return whole.replace(old, new, -1 if count is None else count)
-
-    def _bounded(self, value: Any) -> list[Any]:
-        """Return what a loop goes over, its rounds counted."""
-        items = []
-        for item in value:
-            self._step(1)
-            items.append(item)
-        return items
 
     def _range(self, *bounds: int) -> range:
         numbers = range(*bounds)
-        self._step(len(numbers))
+        self.budget.step(len(numbers))
         return numbers
 
-    def _step(self, count: int) -> None:
-        self._steps += count
-        if self._steps > MOST_STEPS:
-            raise ForbiddenError(f"more than {MOST_STEPS:,} rounds of loops and calls")
+    def _part(self, value: Any) -> Any:
+        """Return a part of a text or list, counted."""
+        self.budget.charge(size(value))
+        return value
 
-    @staticmethod
-    def _require(characters: int) -> None:
-        if characters > MOST_CHARACTERS:
-            raise ForbiddenError(f"a text of more than {MOST_CHARACTERS:,} characters")
+    def _read(self, value: Any) -> Any:
+        """Return what is compared or searched, once it is counted."""
+        self.budget.measure(value)
+        return value
 
-
-class _CountedJoins(NodeTransformer):
-    """Puts the counting filter in the place of the operator `~`."""
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 (the name that Jinja looks for)
-        """Return texts that are joined with their length counted."""
-        self.generic_visit(node)
-        parts = nodes.List(node.nodes, lineno=node.lineno)
-        return nodes.Filter(parts, "joined", [], [], None, None, lineno=node.lineno)
+    @pass_context  # So that Jinja computes it anew each time.
+    def _counted(self, _context: Context, value: Any) -> Any:
+        """Return a list or an object that the template writes; what it holds counts each time it is there."""
+        self.budget.measure(value)
+        return value
 
 
-class _Generation(Extension):
-    """The tag `generation`, by which some templates mark answers: what is in it is rendered as it is."""
+def _forbidden(name: str) -> Callable[..., Any]:
+    """Return what stands for a filter that a template may name, and not use."""
 
-    tags = {"generation"}  # noqa: RUF012 (as Jinja's own extensions have it)
+    def refuse(*_arguments: Any, **_settings: Any) -> NoReturn:
+        raise ForbiddenError(f"the filter '{name}'")
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Return what is between the tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    return refuse
 
 
 def _refuse(message: object) -> NoReturn:
     raise RefusedError(str(message))
+
+
+def _day(form: str) -> str:
+    """Return `TODAY` in a format of strftime, without widths."""
+    if len(form) > MOST_FORMAT or not _DATE_FORMAT.fullmatch(form):
+        raise ForbiddenError(f"a date in the form {form:.20}")
+    return TODAY.strftime(form)
