@@ -5,6 +5,7 @@ Shape legend: N windows or conversations, T tokens.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.data.chat.rendering import rendered
+from roots_compress.data.chat.rendering import own_format, rendered, template_of
 from roots_compress.data.documents import Document
-from roots_compress.data.encoding import bytes_of_tokens, encode, joined
+from roots_compress.data.encoding import encode, joined
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.packing import BATCH_DOCUMENTS, Flags, Ids, shuffled, tokenised
 from roots_compress.data.special_tokens import missing_opening, opening_ids
@@ -32,7 +33,7 @@ class PackedConversations(PackedWindows):
     """Windows of whole conversations, of which the answers are scored."""
 
     conversations: int = 0
-    """Conversations in them."""
+    """Conversations in them; each answer's, where a chat template makes texts of their own of them."""
     cut: int = 0
     """Those that are longer than a window: their end is left out."""
     left_out: int = 0
@@ -116,7 +117,8 @@ def responses(
 ) -> Responses:
     """Return held-out conversations at even distances, of which the answers are scored.
 
-    Which ones they are does not depend on the tokenizer.
+    Which ones they are does not depend on the tokenizer. Their bytes do not depend on the chat format: they
+    are those of what the assistant says. The tokens of the format's marks after an answer are scored too.
 
     Args:
         documents: conversations.
@@ -129,32 +131,33 @@ def responses(
     """
     size = sum(min(len(each.text.encode()), longest * BYTES_PER_TOKEN) for each in documents)
     chosen = evenly(documents, max(1, tokens * BYTES_PER_TOKEN * len(documents) // size))
-    texts = [document.text for document in rendered(chosen, tokenizer)]
-    sizes = [_token_bytes(text, tokenizer) for text in texts]
-    rows = [
-        (ids[:longest], scored[:longest], size)
-        for (ids, scored), size in zip(_framed(chosen, tokenizer), sizes, strict=True)
-    ]
-    rows = [row for row in rows if row[1].any()]
+    answers = (turn.text.strip() for document in chosen for turn in document.spans if turn.scored)
+    texts = list(rendered(chosen, tokenizer))
+    rows: list[tuple[Ids, Flags]] = []
+    text_bytes = 0
+    for text, (ids, scored) in zip(texts, _framed(texts, tokenizer), strict=True):
+        is_cut = len(ids) > longest
+        end = _kept_characters(text.text, tokenizer, longest) if is_cut else len(text.text)
+        text_bytes += _bytes_said(text, answers, end)
+        if scored[:longest].any():
+            rows.append((ids[:longest], scored[:longest]))
     if not rows:
         raise InputError(
             f"in no held-out conversation does an answer begin within {longest} tokens",
             where=recipe_key("data", "eval"),
             remedy=Text("Raise ", recipe_key("evaluation", "block_size"), ", or give shorter conversations."),
         )
-    width = max(len(ids) for ids, _, _ in rows)
+    width = max(len(ids) for ids, _ in rows)
     input_ids = np.full((len(rows), width), tokenizer.pad_token_id or 0, dtype=np.int64)
     scored_NT = np.zeros_like(input_ids, dtype=np.bool_)
-    text_bytes = 0
-    for row, (ids, scored, token_bytes) in enumerate(rows):
+    for row, (ids, scored) in enumerate(rows):
         input_ids[row, : len(ids)], scored_NT[row, : len(ids)] = ids, scored
-        text_bytes += int(token_bytes[: len(ids)][scored].sum())
     return Responses(
         input_ids=input_ids,
         bos=bool(opening_ids(tokenizer)),
-        text_bytes=text_bytes,
+        text_bytes=max(text_bytes, 1),
         text_sha256=text_sha256(documents),
-        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        tokenizer_sha256=_readers_sha256(chosen[0], tokenizer),
         scored=scored_NT,
     )
 
@@ -204,14 +207,27 @@ def _window(
     )
 
 
-def _token_bytes(text: str, tokenizer: PreTrainedTokenizerFast) -> NDArray[np.int64]:
-    """Return the UTF-8 bytes that each token of a text stands for: none for what opens it."""
-    pieces = list(encode([text], tokenizer))
-    counts: list[NDArray[np.int64]] = [
-        np.zeros(len(missing_opening(joined(pieces).ids, tokenizer)), np.int64)
-    ]
-    carried = 0
-    for piece in pieces:
-        token_bytes, carried = bytes_of_tokens(text, piece, carried)
-        counts.append(token_bytes)
-    return np.concatenate(counts)
+def _bytes_said(text: Document, answers: Iterator[str], end: int) -> int:
+    """Return the UTF-8 bytes of the answers in a conversation's text, before its character `end`."""
+    size = begin = 0
+    for span in text.spans:
+        if span.scored:
+            answer = next(answers)
+            start = begin + span.text.find(answer)
+            size += len(text.text[start : min(start + len(answer), end)].encode())
+        begin += len(span.text)
+    return size
+
+
+def _kept_characters(text: str, tokenizer: PreTrainedTokenizerFast, tokens: int) -> int:
+    """Return how many of a text's characters its first tokens, with what opens it, stand for."""
+    found = joined(encode([text], tokenizer))
+    kept = tokens - len(missing_opening(found.ids, tokenizer))
+    return int(found.ends[:kept].max(initial=0))
+
+
+def _readers_sha256(document: Document, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return a fingerprint of what decides which ids a conversation becomes: tokenizer and chat format."""
+    own = own_format(document, tokenizer)
+    template = template_of(tokenizer) if own is None else own.template
+    return hashlib.sha256(f"{tokenizer_sha256(tokenizer)} {template}".encode()).hexdigest()

@@ -171,5 +171,22 @@ def test_response_perplexity_is_that_of_the_answers_tokens(model: Path) -> None:
     found = Answering().quality(TorchEngine(checkpoint.model), examples)  # type: ignore[arg-type]
     assert found["response_perplexity"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-5)
     assert examples.scored_tokens == len(losses)
-    said = "".join(pair[1] + "<|im_end|>" + "<|eos|>" for pair in PAIRS[::17])
+    said = "".join(pair[1] for pair in PAIRS[::17])
     assert examples.text_bytes == len(said)
+
+
+def test_the_bytes_of_answers_are_the_same_in_every_chat_format(model: Path) -> None:
+    tokenizer = load_checkpoint(model).tokenizer
+    documents = [conversation("one?", "It says fox ü."), conversation("two?", "n" * 90)]
+    marks = "{% for m in messages %}{{ m.role + ':' + m.content + 'END' }}{% endfor %}"
+    opening = "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    found = []
+    for end in ("|", "<|the end of this turn|>"):
+        tokenizer.chat_template = marks.replace("END", end) + opening
+        found.append(responses(documents, tokenizer, longest=400, tokens=10_000))
+        cut = responses(documents, tokenizer, longest=90, tokens=10_000)
+        assert len("It says fox ü.".encode()) < cut.text_bytes < found[0].text_bytes
+    assert [each.text_bytes for each in found] == [15 + 90] * 2
+    assert found[0].text_sha256 == found[1].text_sha256
+    # Perplexities a token are not comparable: the tokens are others.
+    assert found[0].tokenizer_sha256 != found[1].tokenizer_sha256
