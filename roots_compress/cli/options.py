@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import Parameter
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -116,7 +117,15 @@ def _as_in_a_recipe(option: FieldOption, value: Any) -> Any:
     if option.choices:
         return next((choice for choice in option.choices if str(choice) == value), value)
     if option.by_name:
-        return dict(_named(option, each) for each in value)
+        named = [_named(option, each) for each in value]
+        for (name, first), (again, second) in combinations(named, 2):
+            if name == again:
+                raise InputError(
+                    f"{name} is given twice, as {first[:60]} and {second[:60]}",
+                    where=option.name,
+                    remedy="Name one of them.",
+                )
+        return dict(named)
     if isinstance(value, list):
         return [_as_in_a_recipe(option, each) for each in value]
     if isinstance(value, Path):

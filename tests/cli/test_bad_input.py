@@ -269,6 +269,7 @@ OPTION_FAULTS = [
     ("quantize {models}/good --block-size 512", "--block-size: is 512 tokens ... 128"),
     ("train {models}/good --layers 3", "--layers: would have no effect"),
     ("tune {models}/good --field answer=a", "--field"),
+    ("tune {models}/good --field prompt=a --field prompt=b", "--field: prompt is given twice"),
     ("sparsify {models}/good --blocks 0", "--blocks: must be at least 1, not 0"),
     ("generate {models}/good -p x --threads 99999", "--threads"),
     ("bench {models}/good --context 0", "--context"),
