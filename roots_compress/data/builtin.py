@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 import sysconfig
 import tokenize
@@ -26,6 +27,7 @@ SKIPPED = frozenset(
     {"test", "tests", "idlelib", "encodings", "ensurepip", "lib2to3", "pydoc_data", "turtledemo"}
 )
 INDENT = "    "
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 

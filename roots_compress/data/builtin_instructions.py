@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import ast
 import functools
-import re
 from collections.abc import Iterator
 from platform import python_version
 
-from roots_compress.data.builtin import Documented, definitions, documented_modules
+from roots_compress.data.builtin import SENTENCE_END, Documented, definitions, documented_modules
 from roots_compress.data.documents import ASSISTANT, USER, Document, Span
 from roots_compress.data.fingerprint import without_repeats
 
 DESCRIPTION = f"questions about the standard library of Python {python_version()}, answered by its docstrings"
 LEAST_ANSWER, MOST_ANSWER = 20, 320
 """Characters of an answer."""
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 @functools.cache

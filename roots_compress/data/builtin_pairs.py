@@ -11,7 +11,6 @@ from roots_compress.data.documents import SOURCE, TARGET, Document, Span
 from roots_compress.data.fingerprint import without_repeats
 
 DESCRIPTION = f"sentences, bare and as they are, of {builtin.DESCRIPTION}"
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 SENTENCE = re.compile(r"[A-Z][^\n]*[.!?]")
 LEFT_OUT = re.compile(r"[^\w\s]+")
 SHORTEST, LONGEST = 4, 32
@@ -32,7 +31,7 @@ def restoration_pairs(documents: Iterable[Document]) -> tuple[Document, ...]:
 def _sentences(text: str) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", text):
         joined = " ".join(paragraph.split())
-        for sentence in SENTENCE_END.split(joined):
+        for sentence in builtin.SENTENCE_END.split(joined):
             if SENTENCE.fullmatch(sentence) and SHORTEST <= len(sentence.split()) <= LONGEST:
                 yield sentence
 

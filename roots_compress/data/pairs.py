@@ -38,6 +38,10 @@ class Frame(NamedTuple):
         closing = closing_ids(tokenizer)
         return cls(opening_ids(tokenizer), closing) if closing else cls([], missing_ending([], tokenizer))
 
+    def around(self, ids: Sequence[int]) -> list[int]:
+        """Return a text's tokens with what is put around them."""
+        return [*self.opening, *ids, *self.closing]
+
     def room(self, longest: int, key: Key) -> int:
         """Return the tokens of text that are left of `longest`.
 
@@ -83,10 +87,7 @@ def sides(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, longest: int
         token_bytes, uncounted = bytes_of_tokens(texts[piece.number], piece, uncounted)
         ids[piece.number].extend(piece.tokens.ids.tolist())
         counts[piece.number].extend(token_bytes.tolist())
-    return [
-        Side([*frame.opening, *each[:room], *frame.closing], sum(of[:room]))
-        for each, of in zip(ids, counts, strict=True)
-    ]
+    return [Side(frame.around(each[:room]), sum(of[:room])) for each, of in zip(ids, counts, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,18 @@ class GraphBuilder:
         finally:
             self._tape = self._outer
 
+    def give(self, body: ir.Graph, *values: ir.Value, dtype: ir.DataType | None = None) -> None:
+        """Make values a body's outputs. A body must say their type, which nothing infers for ORT's operators.
+
+        Args:
+            body: of an `If`.
+            values: all of one type.
+            dtype: their type; by default the graph's.
+        """
+        for value in values:
+            value.type = ir.TensorType(dtype or self.dtype)
+        body.outputs.extend(values)
+
     def op(
         self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Attribute
     ) -> ir.Value:

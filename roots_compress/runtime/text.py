@@ -18,7 +18,8 @@ from roots_compress.checkpoints.generation_settings import (
 from roots_compress.checkpoints.inspect import TOKENIZER
 from roots_compress.checkpoints.logit_settings import LogitSettings
 from roots_compress.checkpoints.tokenizer import load_tokenizer_beside
-from roots_compress.data.special_tokens import closing_ids, missing_ending, opened, opening_ids, stop_ids
+from roots_compress.data.pairs import Frame
+from roots_compress.data.special_tokens import opened, stop_ids
 from roots_compress.errors import InputError
 from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate
@@ -102,12 +103,7 @@ def open_writer(folder: Path, *, threads: int | None = None) -> OnnxEngine | Onn
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, continues: bool) -> list[int]:
     """Return a prompt's tokens as a model reads them that goes on from them, or that answers them."""
     ids = tokenizer.encode(prompt, add_special_tokens=False)
-    if continues:
-        return opened(ids, tokenizer)
-    # What closes no text opens none either: BOS would stand there for nothing.
-    if closing := closing_ids(tokenizer):
-        return [*opening_ids(tokenizer), *ids, *closing]
-    return [*ids, *missing_ending(ids, tokenizer)]
+    return opened(ids, tokenizer) if continues else Frame.of(tokenizer).around(ids)
 
 
 def stream_text(

@@ -49,17 +49,12 @@ def block_attention(
     single = builder.op("Shape", query_BHTD, start=2, end=3)
     is_step = builder.op("Squeeze", builder.op("Equal", single, builder.integers(1)))
     with builder.body("step") as step:
-        _give(step, _step(builder, blocks, query_BHTD, picks, caches, heads), builder.dtype)
+        builder.give(step, _step(builder, blocks, query_BHTD, picks, caches, heads))
     with builder.body("prompt") as body:
-        _give(body, prompt(builder, blocks, query_BHTD, picks, caches, heads), builder.dtype)
+        builder.give(body, prompt(builder, blocks, query_BHTD, picks, caches, heads))
     context_BTHD = builder.op("If", is_step, then_branch=step, else_branch=body)
     width = builder.integers(0, 0, heads.query * heads.width)
     return builder.op("Reshape", context_BTHD, width), means_BGCD
-
-
-def _give(body: ir.Graph, value: ir.Value, dtype: ir.DataType) -> None:
-    value.type = ir.TensorType(dtype)
-    body.outputs.append(value)
 
 
 def _mean_keys(

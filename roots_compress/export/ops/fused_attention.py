@@ -75,22 +75,19 @@ def fused_attention(
         context_BTx, present = _grouped_query(
             builder, compact, packed, past, heads, rotary=_angles(compact, heads), scales=scales
         )
-        _give(step, context_BTx, present)
+        _give(builder, step, context_BTx, present)
     with builder.body("prompt") as prompt:
         context_BTx, present = _in_floats(builder, compact, packed, past, heads, scales)
-        _give(prompt, context_BTx, present)
+        _give(builder, prompt, context_BTx, present)
     context_BTx, *caches = builder.op_outputs(
         "If", (compact.place.is_step,), 3, then_branch=step, else_branch=prompt
     )
     return context_BTx, KeyValue(*caches)
 
 
-def _give(body: ir.Graph, context_BTx: ir.Value, present: KeyValue) -> None:
-    """Make these a body's outputs; a body must say their types, which nothing infers for ORT's operators."""
-    context_BTx.type = ir.TensorType(ir.DataType.FLOAT)
-    for cached in present:
-        cached.type = ir.TensorType(ir.DataType.INT8)
-    body.outputs.extend((context_BTx, *present))
+def _give(builder: GraphBuilder, body: ir.Graph, context_BTx: ir.Value, present: KeyValue) -> None:
+    builder.give(body, context_BTx, dtype=ir.DataType.FLOAT)
+    builder.give(body, *present, dtype=ir.DataType.INT8)
 
 
 def _angles(compact: Compact, heads: Heads) -> tuple[ir.Value, ...]:

@@ -106,7 +106,7 @@ def cross_attention(
         context_BTx = _attended(matrices, op, query_BTx, past, source)
         nothing = builder.integers(0)
         none = [builder.op("Slice", each, nothing, nothing, builder.integers(2)) for each in past]
-        _give(cached, builder.dtype, context_BTx, *none)
+        builder.give(cached, context_BTx, *none)
     with matrices.body("read") as read:
         new = KeyValue(
             *(
@@ -124,7 +124,7 @@ def cross_attention(
             )
         )
         context_BTx = _attended(matrices, op, query_BTx, new, source)
-        _give(read, builder.dtype, context_BTx, *new)
+        builder.give(read, context_BTx, *new)
     context_BTx, *present = builder.op_outputs(
         "If", (source.is_cached,), 3, then_branch=cached, else_branch=read
     )
@@ -169,10 +169,3 @@ def _check_plain(op: Attention) -> None:
     assert op.window is None, "the attention has a window"
     assert op.sparse is None, "the attention is sparse"
     assert op.softcap is None, "the attention's scores are bounded"
-
-
-def _give(body: ir.Graph, dtype: ir.DataType, *values: ir.Value) -> None:
-    """Make these a body's outputs; a body must say their types, which nothing infers for ORT's operators."""
-    for value in values:
-        value.type = ir.TensorType(dtype)
-    body.outputs.extend(values)
