@@ -75,8 +75,8 @@ class DataConfig(Settings):
     """Names of the labels for an encoder that has none. It gets a new head for them, which `tune` trains. A
     classifier has labels of its own."""
     records: RecordKind | None = None
-    """What each record holds. Without it, what the model and the stages ask for: one that tunes a model to
-    answer asks for instructions. With it, a run without such a stage reads instructions too."""
+    """What each record holds. Without it, what the model and the stages ask for: `tune` reads instructions.
+    With it, a run without such a stage reads instructions too."""
     chat: ChatConfig | None = None
     """The format in which conversations are read. Without it, the model's own chat template, or ChatML where
     it has none."""
@@ -97,11 +97,11 @@ class TokenizerConfig(Settings):
 
     recipe_only: ClassVar[str] = "bos_token eos_token pad_token mask_token unk_token"
     kind: Annotated[Literal["byte_bpe", "wordpiece", "unigram", "word"], Option("--tokenizer")] = "byte_bpe"
-    """How a new model's tokenizer parts text: byte-level BPE, WordPiece, Unigram, or whole words."""
+    """How a new model's tokenizer splits text: byte-level BPE, WordPiece, Unigram, or whole words."""
     vocab_size: Annotated[int, Field(ge=16, le=1_000_000)] = 4096
     """Entries of a new model's vocabulary, special tokens included."""
     min_frequency: PositiveInt = 2
-    """Pairs, or of a vocabulary of words those, that are seen less often are left out. Not of Unigram."""
+    """Merges (or words, for `word`) seen fewer times are left out. Unigram ignores this."""
     lowercase: Annotated[bool, Option("--lowercase")] = False
     """Whether a new model reads text in small letters."""
     special_tokens: Annotated[tuple[str, ...], Field(strict=False), Option("--special-token")] = ()

@@ -99,10 +99,10 @@ class RepetitionConfig(Settings):
 
 
 class LanguageConfig(Settings):
-    """Languages to keep, told by py3langid (`pip install py3langid`: 5 MB, nothing but numpy beside it)."""
+    """Languages to keep, identified by py3langid (`pip install py3langid`: 5 MB, needs only numpy)."""
 
     keep: Annotated[tuple[str, ...], Strict(False), Option("--language")] = ()
-    """Languages to keep by their ISO 639-1 codes, such as en. Without any, languages are not told."""
+    """Languages to keep by their ISO 639-1 codes, such as en. Without any, languages are not identified."""
     min_probability: Annotated[Share, Option("--min-language-probability")] = 0.5
     """Least probability that a document is in one of them."""
 

@@ -99,10 +99,10 @@ class ObjectiveConfig(Settings):
     """What an encoder is pre-trained by: a weighted sum of losses. A new model is then an encoder."""
 
     mlm: PositiveFloat = 1.0
-    """Weight of the loss of hidden tokens: 15 % are chosen, 80 % of them hidden and 10 % replaced.
-    With an objective, a new model is an encoder."""
+    """Weight of the loss of hidden tokens: 15 % are chosen; of these 80 % are masked, 10 % replaced
+    by a random token, 10 % kept. With an objective, a new model is an encoder."""
     nsp: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the loss of telling whether the second part of a text follows the first: half do."""
+    """Weight of the loss of telling whether one part of a text follows another: half do."""
     rtd: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the loss of telling which tokens a small generator, trained along, has replaced."""
     generator: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
@@ -144,8 +144,8 @@ class TrainConfig(StageSettings):
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
     text: Literal["run", "builtin"] = "run"
-    """What is learnt from: `run`, its own text; `builtin`, the built-in corpus, whatever that is. A run that
-    reads instructions can so begin with a model that has read Python's documentation, and tune it."""
+    """What is learnt from: `run`, its own text; `builtin`, the built-in corpus. A run that reads instructions
+    can so begin with a model that has read Python's documentation, and tune it."""
 
     @property
     def new_context(self) -> int:

@@ -1,4 +1,4 @@
-"""Which language a text is in, told by py3langid where it is installed."""
+"""Which language a text is in, identified by py3langid where it is installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Languages:
             from py3langid.langid import MODEL_FILE, LanguageIdentifier
         except ImportError:
             raise InputError(
-                "languages are told by py3langid, which is not installed",
+                "languages are identified by py3langid, which is not installed",
                 where=recipe_key("language", "keep"),
                 remedy="Install it: pip install 'roots-compress[languages]'. Or keep all languages.",
             ) from None
