@@ -75,7 +75,7 @@ def test_perplexity_is_of_each_token_of_the_targets(source: Path) -> None:
     assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
     t5 = T5ForConditionalGeneration.from_pretrained(source)
     with torch.no_grad():
-        ids = t5.generate(
+        ids = t5.generate(  # type: ignore[misc]
             input_ids=torch.from_numpy(pairs.input_ids),
             attention_mask=torch.from_numpy(pairs.mask),
             max_new_tokens=pairs.targets.shape[1] + 1,

@@ -66,10 +66,10 @@ class Budget:
 
     def text(self, value: Any) -> str:
         """Return a value as text."""
-        if not isinstance(value, str):
-            self.measure(value)
-            value = str(value)
-        return value
+        if isinstance(value, str):
+            return value
+        self.measure(value)
+        return str(value)
 
     def joined(self, parts: Iterable[object]) -> str:
         """Return texts as one."""

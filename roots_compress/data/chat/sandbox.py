@@ -20,6 +20,7 @@ from jinja2 import TemplateError, nodes, pass_context
 from jinja2.filters import FILTERS
 from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
 from jinja2.utils import Namespace
 
 from roots_compress.data.chat.budget import ITEM_CHARACTERS, Budget, ForbiddenError, require_short, size
@@ -137,7 +138,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {name: self.budget.of_text(FILTERS[name]) for name in _TEXT_FILTERS}
         self.filters |= {name: self.budget.of_items(FILTERS[name]) for name in _WALKS}
         self.filters |= own
-        self.tests |= {name: self.budget.of_comparison(self.tests[name]) for name in _COMPARISONS}
+        tests: Mapping[str, Any] = TESTS
+        self.tests |= {name: self.budget.of_comparison(tests[name]) for name in _COMPARISONS}
         self.globals = {
             "range": self._range,
             "dict": dict,

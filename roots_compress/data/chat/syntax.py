@@ -23,6 +23,7 @@ def counted(tree: nodes.Template) -> nodes.Template:
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise ForbiddenError("a recursive loop")
+        assert isinstance(loop.iter, nodes.Expr)
         loop.iter = _filtered(loop.iter, "bounded")
     found: nodes.Template = _Counted().visit(tree)
     return found

@@ -21,6 +21,7 @@ from roots_compress.data.prepare import journal, writing
 from roots_compress.data.prepare import prepare as prepare_module
 from roots_compress.data.prepare.prepare import prepare
 from roots_compress.data.sources import readers
+from roots_compress.data.sources.files import text_lines
 from roots_compress.data.streamed import StreamedDocuments
 from roots_compress.errors import InputError
 from roots_compress.io.atomic import remove_folder
@@ -189,9 +190,9 @@ def test_a_text_without_spaces_is_told_which_bounds_to_set(tmp_path: Path) -> No
     text = "".join(chr(drawn.randint(0x4E00, 0x9FFF)) for _ in range(3000))
     arguments = ("data", "prepare", jsonl(tmp_path / "a.jsonl", [text]), "--out", tmp_path / "out")
     result = roots_compress(*arguments)
-    bounds = [part.rstrip(".") for part in ("--min-words", "--max-word-characters")]
+    bounds = ["--min-words", "--max-word-characters"]
     assert_refused(result, "1 by length.min_words", "Words are counted by the spaces", *bounds)
-    result = roots_compress(*arguments, bounds[0], 1, bounds[1], 1000000)
+    result = roots_compress(*arguments, bounds[0], "1", bounds[1], "1000000")
     assert result.exit_code == 0, result.output
 
 
@@ -200,7 +201,7 @@ def test_the_work_stays_where_the_disk_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transient: bool
 ) -> None:
     source = jsonl(tmp_path / "a.jsonl", map(prose, range(8)))
-    lines = readers.text_lines
+    lines = text_lines
 
     def failing(path: Path) -> Iterator[str]:
         for number, line in enumerate(lines(path)):
