@@ -38,6 +38,7 @@ class ComparisonFormat(StrEnum):
 
     table = "table"
     markdown = "markdown"
+    html = "html"
     json = "json"
     csv = "csv"
 
@@ -147,6 +148,10 @@ def compare(
             from roots_compress.report.compare_text import markdown
 
             _deliver(markdown(compared), output)
+        case ComparisonFormat.html:
+            from roots_compress.report.html import comparison_html
+
+            _deliver(comparison_html(compared, figures), output)
         case ComparisonFormat.csv:
             from roots_compress.report.compare_text import csv
 

@@ -17,9 +17,9 @@ MISSING = "n/a"
 def tables(compared: Comparison) -> tuple[Table, ...]:
     """Return the stages of all runs, how the last ones differ, and the settings that do."""
     parts = [
-        ("Comparison", _headings(compared), _rows(compared)),
-        ("Differences of the last stages", *_differences(compared)),
-        ("Settings that differ", *_settings(compared)),
+        ("Comparison", stage_headings(compared), stage_rows(compared)),
+        ("Differences of the last stages", *difference_table(compared)),
+        ("Settings that differ", *setting_table(compared)),
     ]
     found = []
     for title, headings, rows in parts:
@@ -40,14 +40,14 @@ def lines(compared: Comparison) -> tuple[str, ...]:
 
 def markdown(compared: Comparison) -> str:
     """Return a comparison as Markdown, what decides first and every stage below a fold."""
-    headings, rows = _differences(compared)
+    headings, rows = difference_table(compared)
     text = ["# Comparison", "", *(f"- {plain(sentence)}" for sentence in compared.sentences), ""]
     text += [*markdown_table(headings, rows), ""]
-    titles, settings = _settings(compared)
+    titles, settings = setting_table(compared)
     if settings:
         text += ["Settings that differ:", "", *markdown_table(titles, settings), ""]
     text += [*(plain(remark) + "\n" for remark in compared.remarks)]
-    stages = markdown_table(_headings(compared), _rows(compared))
+    stages = markdown_table(stage_headings(compared), stage_rows(compared))
     return "\n".join([*text, *folded("Every stage", stages)])
 
 
@@ -65,7 +65,8 @@ def _flat(row: ComparedRow) -> dict[str, str | float]:
     return flat
 
 
-def _headings(compared: Comparison) -> list[str]:
+def stage_headings(compared: Comparison) -> list[str]:
+    """Return the headings of the table of all stages."""
     return ["run", "stage", "parameters", *(axis.heading for axis in _columns(compared))]
 
 
@@ -74,7 +75,8 @@ def _columns(compared: Comparison) -> list[Axis]:
     return [axis for axis in compared.axes if axis.kind != "agreement"]
 
 
-def _rows(compared: Comparison) -> Iterator[list[str]]:
+def stage_rows(compared: Comparison) -> Iterator[list[str]]:
+    """Yield its rows."""
     for row in compared.rows:
         figures = (_cell(axis, row) for axis in _columns(compared))
         yield [row.run, row.stage, f"{row.parameters:,}", *figures]
@@ -84,12 +86,14 @@ def _cell(axis: Axis, row: ComparedRow) -> str:
     return axis.shown(row.figures[axis.key].value) if axis.key in row.figures else MISSING
 
 
-def _differences(compared: Comparison) -> tuple[list[str], list[list[str]]]:
+def difference_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of how the last stages differ from the first run's."""
     headings = {axis.key: axis.heading for axis in compared.axes}
     rows = [[each.run, headings[each.key], each.change, each.verdict] for each in compared.differences]
     return ["run", "figure", f"against {compared.runs[0]}", ""], rows
 
 
-def _settings(compared: Comparison) -> tuple[list[str], list[list[str]]]:
+def setting_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of the settings that differ."""
     rows = [[each.key, *(value or "not set" for value in each.values)] for each in compared.settings]
     return ["setting", *compared.runs], rows

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from roots_compress.report import compare_text
+from roots_compress.report.compare import Comparison
 from roots_compress.report.page import pictures, sections
 from roots_compress.report.page.render import render
 from roots_compress.report.rows import rows_of
@@ -39,7 +42,7 @@ def html(run: RunMetrics, *, recipe: str | None = None) -> str:
     groups = pictures.groups(run)
     shown: dict[str, Any] = {
         "quality": sections.quality_table(task, run),
-        "agreement": sections.agreement(run),
+        "agreement": sections.agreement(task, run),
         "positions": (positions(run)[0][1:], [(row[0], row[1:]) for row in positions(run)[1]]),
         "errors": pictures.errors(run),
         "samples": sections.samples(run),
@@ -73,6 +76,31 @@ def html(run: RunMetrics, *, recipe: str | None = None) -> str:
         recipe=recipe,
         notes=[(numbered(row.stage), row.stage.onnx, sections.pretty(row.stage.notes)) for row in rows],
     )
+
+
+def comparison_html(compared: Comparison, runs: Sequence[RunMetrics]) -> str:
+    """Return the page of runs side by side.
+
+    Args:
+        compared: what differs, as `comparison` returns it.
+        runs: the figures that it was made of.
+    """
+    task = task_named(compared.task)
+    return render(
+        "compare.html.j2",
+        compared=compared,
+        verdicts=[(name, verdict(run)) for name, run in zip(compared.runs, runs, strict=True)],
+        marks=MARKS,
+        chart=pictures.compared_sizes(task, compared, runs),
+        differences=_named(*compare_text.difference_table(compared)),
+        settings=_named(*compare_text.setting_table(compared)),
+        stages=_named(compare_text.stage_headings(compared), list(compare_text.stage_rows(compared))),
+    )
+
+
+def _named(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> sections.Table:
+    """Return a table whose rows' first cells are their names."""
+    return list(headings), [(row[0], list(row[1:])) for row in rows]
 
 
 @dataclass(frozen=True)

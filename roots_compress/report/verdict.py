@@ -116,6 +116,13 @@ class _Changes:
         return metric.cost(metric.compared(*quality_of(self.task, self.first, self.last)))
 
     @property
+    def is_as_good(self) -> bool:
+        """Whether another text might show the opposite change: the interval holds no change."""
+        metric = self.task.metric
+        bounds = self.last.metrics.intervals.get(metric.compared_name)
+        return bounds is not None and bounds[0] <= (1 if metric.relative else 0) <= bounds[1]
+
+    @property
     def is_slower(self) -> bool:
         return _gain(self.first, self.last, self.task.workload) < 1 - SPEED_NOISE
 
@@ -136,6 +143,8 @@ class _Changes:
                 f"{factor(1 / self.smaller if larger else self.smaller)} {'larger' if larger else 'smaller'}"
             )
         quality = self.task.metric.change(*quality_of(self.task, self.first, self.last))
+        if self.is_as_good:
+            quality += " (within noise)"
         return ", ".join(filter(None, (size, self.speed() if speed else "", quality)))
 
     def speed(self) -> str:

@@ -134,7 +134,11 @@ def full_run() -> RunMetrics:
                 "perplexity_from_1": value * 1.4,
                 "perplexity_from_64": value * 0.95,
             },
-            intervals={"perplexity": (value * 0.96, value * 1.04), "bits_per_byte": (1.45, 1.55)},
+            intervals={
+                "perplexity": (value * 0.96, value * 1.04),
+                "perplexity_ratio": (value / 14.2 * 0.99, value / 14.2 * 1.01),
+                "bits_per_byte": (1.45, 1.55),
+            },
             bytes_by_group={**parts, "feed-forward": size - sum(parts.values())},
         )
         samples = (

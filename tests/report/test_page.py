@@ -11,8 +11,10 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
-from roots_compress.report.html import html
+from roots_compress.report.compare import comparison
+from roots_compress.report.html import comparison_html, html
 from roots_compress.report.verdict import verdict
 from roots_compress.results import RunMetrics
 from tests.report.figures import SEARCH, candidate, full_run, run, stage
@@ -29,7 +31,7 @@ def sections(page: str) -> list[str]:
 class Tags(HTMLParser):
     """Collects the elements of a page, and checks that each is closed."""
 
-    VOID = ("meta", "link", "wbr")
+    VOID = ("meta", "link", "wbr", "br")
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +120,7 @@ def test_a_continuation_shows_where_it_departs_from_the_first_row() -> None:
 def test_agreement_names_its_noise_floor() -> None:
     page = html(full_run())
     assert "00-baseline compares that model's graph with its own checkpoint" in page
-    assert "<td>94.00%</td>" in page
+    assert "<td>0.94</td>" in page
 
 
 def test_a_stage_that_did_not_pay_is_marked() -> None:
@@ -131,6 +133,19 @@ def test_a_search_is_drawn_with_its_controls() -> None:
     page = html(replace(RUN, search=SEARCH))
     assert page.count('class="control') == 4, "two charts at two widths"
     assert '<tr class="chosen"><th scope="row">prune &gt; int8</th>' in page
+
+
+def test_runs_are_compared_on_a_page() -> None:
+    runs = [(HOSTILE, full_run()), ("other", replace(full_run(), name=HOSTILE))]
+    page = comparison_html(comparison(runs), [run for _, run in runs])
+    seen = elements(page)
+    assert {"script", "svg"} <= {tag for tag, _ in seen}
+    assert "img" not in {tag for tag, _ in seen}
+    assert page.count(escape(verdict(full_run()).reason)) == 2
+    unlike = [runs[0], ("other", replace(RUN, protocol=replace(RUN.protocol, text_sha256="c" * 64)))]
+    page = comparison_html(comparison(unlike), [run for _, run in unlike])
+    assert "<svg" not in page
+    assert "Quality does not compare" in page
 
 
 @pytest.mark.parametrize("value", [1e-300, 1e299])

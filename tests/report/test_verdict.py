@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,12 @@ def test_an_earlier_stage_that_gains_without_the_cost_is_named() -> None:
     figures = run(stage(), pruned, stage(2, "quantize", size=2_000_000, decode=(80.0, 60.0)))
     assert verdict(figures).decision == "do not ship"
     assert verdict(figures).advice == "Consider 01-prune: 2.0x smaller, decode 1.5x faster, perplexity +1.0%."
+
+
+def test_a_change_of_quality_within_its_interval_is_called_noise() -> None:
+    metrics = replace(quantized().metrics, intervals={"perplexity_ratio": (0.99, 1.03)})
+    figures = run(stage(), quantized(metrics=metrics))
+    assert "perplexity +1.0% (within noise)" in verdict(figures).sentence
 
 
 def test_a_run_without_timings_is_judged_by_the_rest() -> None:

@@ -24,6 +24,7 @@ class Spot:
     """One model: its two figures with the bounds that hold them, where they are known."""
 
     label: str
+    """Empty where it is not named."""
     x: float
     y: float
     x_bounds: Bounds | None = None
@@ -130,7 +131,7 @@ def _labels(stages: Sequence[Spot], at: dict[Spot, tuple[float, float]], frame: 
     bounds = Box(frame.x.start, TOP - 14, frame.width, frame.height - BOTTOM)
     labels = []
     # The last stage chooses first: it is the one that is decided on.
-    for spot in reversed(stages):
+    for spot in reversed([spot for spot in stages if spot.label]):
         said = cut(spot.label, LABEL)
         box = place(*at[spot], width_of(said), FONT + 2, taken, bounds)
         taken.append(box)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from roots_compress.report.charts.frame import NARROW, WIDE, Axis
 from roots_compress.report.charts.lines import Mark, Series, lines
 from roots_compress.report.charts.plane import Role, Spot, plane
 from roots_compress.report.charts.profile import profile
+from roots_compress.report.compare import Comparison
 from roots_compress.report.rows import milliseconds, quality_of, speeds
 from roots_compress.report.text import candidate_line, megabytes
 from roots_compress.report.verdict import numbered
@@ -77,6 +78,19 @@ def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
         note = "At the longest context. Horizontal lines hold the fastest and the slowest repeat."
         charts.append(_plane("Quality against time", note, task, timed, time))
     return charts
+
+
+def compared_sizes(task: Task[Any], compared: Comparison, runs: Sequence[RunMetrics]) -> Chart | None:
+    """Return quality against size of all runs, each in a colour; None where quality does not compare."""
+    if task.metric.name not in (axis.key for axis in compared.axes):
+        return None
+    spots = []
+    for colour, (name, run) in enumerate(zip(compared.runs, runs, strict=True), 1):
+        *before, last = stage_spots(task, run.stages, colour=colour)
+        told = [replace(spot, told=f"{name}: {spot.told}") for spot in (*before, last)]
+        spots += [replace(spot, label="") for spot in told[:-1]] + [replace(told[-1], label=name)]
+    note = "Each run's stages are joined, and its last one has the run's name."
+    return _plane("Quality against size", note, task, spots, Axis("megabytes, logarithmic", logarithmic=True))
 
 
 def _others(run: RunMetrics) -> list[CandidateResult]:

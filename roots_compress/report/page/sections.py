@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from roots_compress.report.charts.svg import cut
@@ -17,13 +18,9 @@ from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Metric
 
-AGREEMENT = {
-    "kl_mean": "KL, mean",
-    "kl_median": "KL, median",
-    "kl_p99": "KL, 99th percentile",
-    "same_top": "same first token",
-}
-"""Figures of agreement with the run's first model, and their headings."""
+Table = tuple[list[str], list[tuple[str, list[str]]]]
+"""Headings, and rows that have a name before their cells."""
+INTERVAL = "95% interval"
 
 
 @dataclass(frozen=True)
@@ -56,17 +53,17 @@ def tiles(task: Task[Any], run: RunMetrics) -> list[Tile]:
         if several and gain == gain:
             tile = _noted(tile, f"{_times(gain, 'faster', 'slower')} {milliseconds(first, workload):.3g} ms")
         found.append(tile)
-    metric = task.metric
-    values = quality_of(task, first, last)
-    note = (
-        f"{metric.change(*values).removeprefix(metric.heading).strip()} from {metric.shown(values[0])}"
-        if several
-        else ""
-    )
-    if bounds := after.intervals.get(metric.name):
-        note = "; ".join(filter(None, (note, f"95% {_bounds(metric, bounds)}")))
+    metric, (was, value) = task.metric, quality_of(task, first, last)
+    notes = []
+    if several:
+        notes.append(f"{_change(metric, metric.compared(was, value))} from {metric.shown(was)}")
+    if several:
+        bounds = _bounds(after, metric.compared_name, partial(_change, metric))
+    else:
+        bounds = _bounds(after, metric.name, metric.shown)
+    notes += [f"95% {bounds}"] if bounds else []
     heading = metric.heading[:1].upper() + metric.heading[1:]
-    return [*found, Tile(heading, metric.shown(values[1]), note), memory]
+    return [*found, Tile(heading, metric.shown(value), "; ".join(notes)), memory]
 
 
 def _noted(tile: Tile, note: str) -> Tile:
@@ -77,43 +74,52 @@ def _times(ratio: float, better: str, worse: str) -> str:
     return f"{factor(ratio)} {better} than" if ratio >= 1 else f"{factor(1 / ratio)} {worse} than"
 
 
-def _bounds(metric: Metric, bounds: tuple[float, float]) -> str:
-    return f"{metric.shown(bounds[0])} to {metric.shown(bounds[1])}"
-
-
-def quality_table(task: Task[Any], run: RunMetrics) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def quality_table(task: Task[Any], run: RunMetrics) -> Table:
     """Return headings and rows of every metric with its interval; no rows where no row has an interval."""
     if not any(stage.metrics.intervals for stage in run.stages):
         return [], []
-    headings: list[str] = []
+    headings, first = [], task.metric
     for metric in task.metrics:
-        headings += [metric.heading, "95% interval"]
+        headings += [metric.heading, INTERVAL]
+        if metric is first:
+            headings += ["against the first", INTERVAL]
     rows = []
     for stage in run.stages:
-        cells = []
+        metrics, cells = stage.metrics, list[str]()
         for metric in task.metrics:
-            bounds = stage.metrics.intervals.get(metric.name)
-            cells += [metric.shown_of(stage.metrics.quality), _bounds(metric, bounds) if bounds else ""]
+            cells += [metric.shown_of(metrics.quality), _bounds(metrics, metric.name, metric.shown)]
+            if metric is first:
+                against = first.compared(*quality_of(task, run.stages[0], stage))
+                cells += [
+                    _change(first, against),
+                    _bounds(metrics, first.compared_name, partial(_change, first)),
+                ]
         rows.append((numbered(stage), cells))
     return headings, rows
 
 
-def agreement(run: RunMetrics) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return headings and rows of the agreement with the first model; no rows where it was not measured."""
-    keys = [key for key in AGREEMENT if any(key in stage.metrics.quality for stage in run.stages)]
+def _bounds(metrics: Metrics, name: str, shown: Callable[[float], str]) -> str:
+    """Return the interval of a figure in words; nothing where there is none."""
+    return " to ".join(map(shown, metrics.intervals.get(name, ())))
+
+
+def _change(metric: Metric, compared: float) -> str:
+    """Return a ratio as `+5.0%`, or a difference as `-0.012`."""
+    return f"{compared - 1:+.1%}" if metric.relative else metric.shown_compared(compared)
+
+
+def agreement(task: Task[Any], run: RunMetrics) -> Table:
+    """Return headings and rows of the likeness to the first model; no rows where it was not measured."""
+    measured = [stage.metrics.quality for stage in run.stages]
+    metrics = [metric for metric in task.agreement_metrics if any(metric.name in each for each in measured)]
     rows = [
-        (numbered(stage), [_agreed(key, stage.metrics) for key in keys])
-        for stage in run.stages
-        if any(key in stage.metrics.quality for key in keys)
+        (
+            numbered(stage),
+            [f"{each[metric.name]:.4g}" if metric.name in each else "" for metric in metrics],
+        )
+        for stage, each in zip(run.stages, measured, strict=True)
     ]
-    return [AGREEMENT[key] for key in keys], rows
-
-
-def _agreed(key: str, metrics: Metrics) -> str:
-    value = metrics.quality.get(key)
-    if value is None:
-        return ""
-    return f"{value:.2%}" if key == "same_top" else f"{value:.3g}"
+    return [metric.heading for metric in metrics], rows if metrics else []
 
 
 @dataclass(frozen=True)
