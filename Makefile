@@ -8,10 +8,13 @@ DOCS_STAMP := $(VENV)/.installed-docs
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow test-real check format docs clean
+.PHONY: demo report test test-slow test-real check format docs clean
 
 demo: $(STAMP)  ## train a small teacher, distil, prune, quantize it; print the table (about four minutes)
 	$(BIN)/roots-compress run recipes/quickstart.yaml --run runs/quickstart --fresh
+
+report:  ## open the demo's report in a browser
+	$(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/quickstart/report.html"
 
 # Two processes with one thread each: the models are too tiny for threads to help. Each file stays in one process,
 # so that its fixtures are made once, and files go in order, so that the longest are not left for the end.

@@ -33,7 +33,8 @@ Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input, 3 a ga
 missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same command goes on). See
 [what a run holds](run.md#exit-codes).
 """
-SHARED = "\nAnd the [options of every stage verb](#options-of-every-stage-verb).\n"
+FEWEST_SHARED = 3
+"""A verb with at least so many options of every stage verb lists their names alone."""
 
 
 def recipes_page() -> str:
@@ -62,10 +63,17 @@ def commands_page() -> str:
         summary = " ".join((command.help or "").split())
         usage = " ".join(["roots-compress", name, *command.collect_usage_pieces(context)])
         sections.append(f"\n## `{name}`\n\n{summary}\n\n    {usage}\n")
-        if name in STAGES:
-            sections.append(_table([row for row in rows[name] if row not in shared]) + SHARED)
-        elif rows[name]:
-            sections.append(_table(rows[name]))
+        common = [row for row in rows[name] if row in shared]
+        if len(common) < FEWEST_SHARED:
+            common = []
+        if own := [row for row in rows[name] if row not in common]:
+            sections.append(_table(own))
+        if common:
+            names = ", ".join(row.split("`")[1].split()[0] for row in common)
+            which = "All" if common == shared else f"`{names.replace(', ', '`, `')}`"
+            sections.append(
+                f"\n{which} of the [options of every stage verb](#options-of-every-stage-verb).\n"
+            )
     return "".join([*sections, "\n## Options of every stage verb\n", _table(shared)])
 
 
