@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -34,6 +33,7 @@ from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.packing import pack
+from roots_compress.events import Events
 from roots_compress.stages.distill.student import make_student
 from roots_compress.training.distillation.teach import teach
 
@@ -201,7 +201,7 @@ def cached_loop(arguments: argparse.Namespace, name: str, text: TextSplit, folde
         device="cpu",
         seed=0,
         work=work,
-        console=Console(quiet=True),
+        events=Events(),
         label=name,
         release_teacher=True,
     )

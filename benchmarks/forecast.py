@@ -16,9 +16,11 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
+from roots_compress.cli.lines import Lines
 from roots_compress.configs.recipe.loading import load_recipe
 from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.evaluation.memory import own_peak_rss_bytes
+from roots_compress.events import Events
 from roots_compress.pipeline.forecast import forecast
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.runner import describe, finish
@@ -36,12 +38,12 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--model", type=Path)
     given = parser.parse_args()
-    console = Console(stderr=True)
+    events = Events(Lines(Console(stderr=True)))
     with TemporaryDirectory() as name:
         folder = Path(name) / "run"
         recipe = load_recipe(read_yaml(given.recipe), model=given.model)
         setting = prepare(recipe, folder)
-        expected = forecast(setting, folder, console)
+        expected = forecast(setting, folder, events)
         print(f"probe: {expected.probe_seconds:.1f} s")
         torch.set_num_threads(setting.threads)
         rows: list[CommittedStage] = []
@@ -52,7 +54,7 @@ def main() -> None:
                 forget_peak()
                 began = time.perf_counter()
                 before = rows[-1] if rows else None
-                rows.append(make_stage(run, index, step, key, before, setting, console))
+                rows.append(make_stage(run, index, step, key, before, setting, events))
                 seconds, peak = time.perf_counter() - began, own_peak_rss_bytes()
                 spent += seconds
                 row, found = expected.stages[index], rows[-1].result
@@ -62,7 +64,7 @@ def main() -> None:
                 _line(f"{row.name} memory MB", row.memory_bytes / 1e6, peak / 1e6)
             describe(run, recipe, None)
             began = time.perf_counter()
-            finish(run, rows, setting, console)
+            finish(run, rows, setting, events)
             timing = time.perf_counter() - began
         _line("timing s", expected.timing_seconds, timing)
         _line("run s", expected.seconds or 0.0, spent + timing)

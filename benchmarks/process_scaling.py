@@ -13,7 +13,6 @@ line of JSON.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import statistics
 import tempfile
@@ -24,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from roots_compress.configs.train import ArchitectureConfig
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.windows import PackedWindows, following
+from roots_compress.events import Events
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.stages.train.architecture import architecture_spec
@@ -192,7 +191,7 @@ def train(
             device="cpu",
             seed=0,
             work=Path(work),
-            console=Console(file=io.StringIO()),
+            events=Events(),
         )
 
 

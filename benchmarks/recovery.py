@@ -22,12 +22,14 @@ import torch
 from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.cli.lines import Lines
 from roots_compress.configs.data import CalibrationConfig, DataConfig
 from roots_compress.configs.prune import PruneConfig, RecoveryConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.evaluation.memory import own_peak_rss_bytes
+from roots_compress.events import Events
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.stages.base import StageContext
 from roots_compress.stages.prune.stage import prune
@@ -83,7 +85,7 @@ def measure(arguments: argparse.Namespace, recovery: RecoveryConfig | None) -> d
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        context = StageContext(text, "cpu", 0, work, Console(stderr=True))
+        context = StageContext(text, "cpu", 0, work, Events(Lines(Console(stderr=True))))
         outcome = prune(config, checkpoint, context)
         states = sorted(work.glob("step-*/state.safetensors"))
         figures: dict[str, Any] = {"peak_gb": own_peak_rss_bytes() / 1e9}

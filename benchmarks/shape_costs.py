@@ -22,9 +22,11 @@ from rich.console import Console
 
 from roots_compress.calibration.own_text import with_own_text
 from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.cli.lines import Lines
 from roots_compress.configs.data import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.packing import pack
+from roots_compress.events import Events
 from roots_compress.stages.prune.sensitivity import (
     TRIAL_WINDOWS,
     LayerCosts,
@@ -34,7 +36,7 @@ from roots_compress.stages.prune.sensitivity import (
 from roots_compress.stages.prune.surgeon import Trial
 from roots_compress.system.threads import default_threads
 
-QUIET = Console(quiet=True)
+QUIET = Events()
 
 
 def main() -> None:
@@ -52,14 +54,14 @@ def main() -> None:
     checkpoint = load_checkpoint(arguments.checkpoint)
     model, text, half = checkpoint.model.eval(), load_text(DataConfig(), seed=0), arguments.windows // 2
     given = pack(text.train, checkpoint.tokenizer, 512, seed=0, limit=half)
-    windows = with_own_text(given, checkpoint, half, seed=0, console=Console(stderr=True))
+    windows = with_own_text(given, checkpoint, half, seed=0, events=Events(Lines(Console(stderr=True))))
     costs = list(layer_costs(model, windows, multiple_of=16, device="cpu"))
     factors_NLH = np.array(
         [
             factors(
                 costs,
                 held_against_gradients(
-                    model, costs, windows[at : at + 1], seed=at, device="cpu", console=QUIET
+                    model, costs, windows[at : at + 1], seed=at, device="cpu", events=QUIET
                 ),
             )
             for at in range(len(windows.input_ids))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from rich.console import Console
 
 from roots_compress.calibration.own_text import with_own_text
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -28,6 +27,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.spec import HEAD
 from roots_compress.models.working_copy import part_with, sharing_copy
 from roots_compress.stages.prune import stage as prune_stage
@@ -40,7 +40,7 @@ from roots_compress.stages.quantize.sensitivity import rounding_costs
 from roots_compress.stages.quantize.walk import Rounded, round_layers
 from roots_compress.system.threads import default_threads
 
-QUIET = Console(quiet=True)
+QUIET = Events()
 Made = TypeVar("Made")
 
 
@@ -121,22 +121,22 @@ def time_quantize(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSpli
     windows = parts.time("writing text", lambda: _with_own(windows, checkpoint, config.own_windows))
     scales, stream = parts.time(
         "looking for outliers",
-        lambda: outlier_scales(model, windows, usual, size, device="cpu", console=QUIET),
+        lambda: outlier_scales(model, windows, usual, size, device="cpu", events=QUIET),
     )
     scale_W = parts.time(
         "looking for the head's outliers",
-        lambda: head_scale(model, windows, stream, size, console=QUIET),
+        lambda: head_scale(model, windows, stream, size, events=QUIET),
     )
     if scale_W is not None:
         scales[HEAD] = scale_W
     costs = parts.time(
         "taking gradients",
-        lambda: rounding_costs(model, windows, usual, size, scales, seed=0, device="cpu", console=QUIET),
+        lambda: rounding_costs(model, windows, usual, size, scales, seed=0, device="cpu", events=QUIET),
     )
     plan = quantize_stage.plan_by_costs(config, model, usual, scales, costs)
     rounded, stream = parts.time(
         "quantizing layers",
-        lambda: round_layers(model, windows, config, plan, device="cpu", console=QUIET),
+        lambda: round_layers(model, windows, config, plan, device="cpu", events=QUIET),
     )
     parts.time("quantizing the head", lambda: round_head(model, stream, scale_W, size, rounded))
     return rounded
@@ -144,7 +144,7 @@ def time_quantize(config: QuantizeConfig, checkpoint: Checkpoint, text: TextSpli
 
 def _with_own(windows: PackedWindows, checkpoint: Checkpoint, count: int) -> PackedWindows:
     with torch.no_grad():
-        return with_own_text(windows, checkpoint, count, seed=0, console=QUIET)
+        return with_own_text(windows, checkpoint, count, seed=0, events=QUIET)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from typing import Any
 
 from rich.console import Console
 
+from roots_compress.cli.lines import Lines
 from roots_compress.configs.recipe.loading import parse_recipe
+from roots_compress.events import Events
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.runner import run_recipe
 
@@ -41,7 +43,7 @@ def tuned(model: Path, folder: Path, threads: int | None, **stage: Any) -> tuple
             "stages": [{"kind": "tune", **stage}],
         }
     )
-    metrics = run_recipe(prepare(recipe, folder), folder, console=Console(stderr=True))
+    metrics = run_recipe(prepare(recipe, folder), folder, events=Events(Lines(Console(stderr=True))))
     before, after = (row.metrics.quality["response_perplexity"] for row in metrics.stages)
     return before, after
 

@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: the keys of recipes and of corpora, and the commands.
+"""Writes what is made from the code: keys of recipes and of corpora, commands, events, and the JSON schemas.
 
 `make docs` runs it. Tests compare the pages with what it gives, so that they cannot drift from the code.
 """
@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import TypeAdapter
 from typer.core import TyperGroup
 
 from roots_compress.cli.app import app
+from roots_compress.configs.base import descriptions
 from roots_compress.configs.prepare import PrepareConfig
+from roots_compress.configs.recipe.json_schema import DIALECT, schema_text
 from roots_compress.configs.recipe.schema import STAGES, Recipe
+from roots_compress.events import SCHEMA, ChainPlanned, Event, PlannedStage
 
 PAGES = Path(__file__).parent
-RECIPES, COMMANDS, CORPUS = (PAGES / f"reference/{name}.md" for name in ("recipes", "commands", "corpus"))
+RECIPES, COMMANDS, CORPUS, EVENTS = (
+    PAGES / f"reference/{name}.md" for name in ("recipes", "commands", "corpus", "events")
+)
+RECIPE_SCHEMA, EVENT_SCHEMA = (PAGES / f"reference/{name}.schema.json" for name in ("recipe", "event"))
 MARKER = "<!-- Made by `make docs`; do not edit below. -->"
 
 HEAD = """\
@@ -28,6 +35,9 @@ HEAD = """\
 You find here every command with its arguments and options, as its own help has them (`make docs` writes this
 page). The stage verbs chain: each appends a stage to the run (`--run`, by default `runs/current`) and goes on
 from its newest checkpoint. Arguments in braces are required; those in brackets are optional.
+
+Every verb also takes `--quiet` (`-q`: errors and the result only) and `--json` ([events and the
+result](events.md) as JSON lines).
 
 Exit codes: 0 done, 1 a stage or a check of `verify` failed, 2 bad input, 3 a gate or a stage's own budget was
 missed, 129, 130 and 143 interrupted by SIGHUP, Ctrl-C or SIGTERM (the same command goes on). See
@@ -74,6 +84,8 @@ def commands_page() -> str:
             sections.append(
                 f"\n{which} of the [options of every stage verb](#options-of-every-stage-verb).\n"
             )
+        _, *examples = (command.epilog or "").split("\n\n")
+        sections.append("\nFor example:\n\n" + "".join(f"    {example}\n" for example in examples))
     return "".join([*sections, "\n## Options of every stage verb\n", _table(shared)])
 
 
@@ -89,6 +101,70 @@ def corpus_page() -> str:
         for name in _in_order_of_use(schema, definitions)
     ]
     return f"{head}{MARKER}\n\n" + "\n".join(sections)
+
+
+def events_page() -> str:
+    """Return `events.md`: what is written by hand, and below the marker every event with its fields."""
+    head, marker, _ = EVENTS.read_text(encoding="utf-8").partition(MARKER)
+    assert marker, f"{EVENTS} has no marker line"
+    sections = []
+    for event in Event.__subclasses__():
+        schema = TypeAdapter(event).json_schema()
+        sections.append(f"## {event.label()}\n\n{' '.join((event.__doc__ or '').split())}\n")
+        kinds = [(event, schema), *((kind, schema["$defs"][kind.__name__]) for kind in _parts(event))]
+        for kind, fields in kinds:
+            if kind is not event:
+                sections.append(f"Each of them: {' '.join((kind.__doc__ or '').split())}\n")
+            told = descriptions(kind)
+            rows = [
+                f"| `{key}` | {_json_value(field)} | {_cell(told.get(key, ''))} |\n"
+                for key, field in fields["properties"].items()
+            ]
+            sections.append("| key | value | meaning |\n|---|---|---|\n" + "".join(rows))
+    return f"{head}{MARKER}\n\n" + "\n".join(sections)
+
+
+def event_schema_text() -> str:
+    """Return the JSON schema of a line that `--json` writes."""
+    kinds, definitions = [], {}
+    for event in Event.__subclasses__():
+        fields = TypeAdapter(event).json_schema()
+        definitions.update(fields.pop("$defs", {}))
+        for key, text in descriptions(event).items():
+            fields["properties"][key]["description"] = text
+        fields["properties"]["event"] = {"const": event.label()}
+        # A field with a default is written all the same.
+        kinds.append({**fields, "required": [*fields["properties"]]})
+    common = {
+        "schema": {"const": SCHEMA},
+        "event": {"type": "string"},
+        "time": {"type": "string", "format": "date-time"},
+    }
+    document = {
+        "$schema": DIALECT,
+        "title": "A line of roots-compress --json",
+        "type": "object",
+        "properties": common,
+        "required": [*common],
+        "oneOf": kinds,
+        "$defs": definitions,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _parts(event: type[Event]) -> list[type[Any]]:
+    """Return the classes of which an event holds a list."""
+    return [PlannedStage] if event is ChainPlanned else []
+
+
+def _json_value(field: dict[str, Any]) -> str:
+    """Return the type of a field of an event in words."""
+    if "anyOf" in field:
+        return " or ".join(_json_value(option) for option in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(f"`{choice}`" for choice in field["enum"])
+    words = {"integer": "whole number", "boolean": "`true`, `false`", "string": "text", "array": "list"}
+    return words.get(field.get("type", "any value"), field.get("type", "any value"))
 
 
 def verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -204,3 +280,6 @@ if __name__ == "__main__":
     RECIPES.write_text(recipes_page(), encoding="utf-8")
     COMMANDS.write_text(commands_page(), encoding="utf-8")
     CORPUS.write_text(corpus_page(), encoding="utf-8")
+    EVENTS.write_text(events_page(), encoding="utf-8")
+    RECIPE_SCHEMA.write_text(schema_text(), encoding="utf-8")
+    EVENT_SCHEMA.write_text(event_schema_text(), encoding="utf-8")

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.advice.bounds import Bounds, bounds_of
@@ -29,6 +28,7 @@ from roots_compress.configs.recipe.loading import check_paths
 from roots_compress.data.texts import framed_texts
 from roots_compress.errors import InputError, Key
 from roots_compress.evaluation.single import Evaluation, evaluate_artifact, open_artifact
+from roots_compress.events import Events, Sink
 from roots_compress.pipeline.preflight import prepare_evaluation
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_stages
@@ -92,6 +92,7 @@ def compress(
     run: str | Path | None = None,
     max_minutes: float = MINUTES,
     fresh: bool = False,
+    on_event: Sink | None = None,
 ) -> Compressed:
     """Compress a model within bounds: try what is expected to lose least first, and keep the first that fits.
 
@@ -110,6 +111,7 @@ def compress(
         run: the run's folder; by default `runs/` and the model's name.
         max_minutes: after so many no further candidate is begun.
         fresh: delete the run that is in the folder first.
+        on_event: called with each event (`roots_compress.events`): how far the work is, and every figure.
 
     Raises:
         InputError: a bound, a setting or the model cannot be.
@@ -120,8 +122,8 @@ def compress(
     folder = None if run is None else Path(run)
     with memory_errors():
         asked = request(Path(model), bounds, settings, folder=folder, minutes=max_minutes, fresh=fresh)
-        console = Console(stderr=True, quiet=True)
-        metrics, sentences = carry_out(asked, fresh=fresh, console=console)
+        events = Events() if on_event is None else Events(on_event)
+        metrics, sentences = carry_out(asked, fresh=fresh, events=events)
     return Compressed(asked.folder.absolute(), metrics, tuple(sentences))
 
 

@@ -1,4 +1,4 @@
-"""How far long work is: a live bar on a terminal, a line now and then elsewhere."""
+"""How far long work is: what emits it, and how much time is left."""
 
 from __future__ import annotations
 
@@ -6,69 +6,65 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from roots_compress.events import Events, WorkAdvanced, WorkFinished, WorkStarted
+from roots_compress.system.memory import resident_bytes
 
-LINE_SECONDS = 15.0
+MEMORY_SECONDS = 1.0
+"""How long a reading of the memory serves."""
 
 Item = TypeVar("Item")
-Progress = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
 
 
-class _Shown:
-    """Long work as it is shown: a bar on a terminal, elsewhere a line after a silence."""
+class _Work:
+    """Long work: it begins and ends as a block does."""
 
-    _bars: Bars | None = None
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self._started = self._last = time.monotonic()
+    def __init__(self, events: Events, label: str) -> None:
+        self._events, self._label = events, label
+        self._started = time.monotonic()
+        self._memory: tuple[float, int | None] | None = None
 
     def __enter__(self) -> Self:
-        if self._bars:
-            self._bars.start()
+        self._events.emit(WorkStarted(self._label))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bars:
-            self._bars.stop()
+        self._events.emit(WorkFinished(self._label))
 
-    def _is_silent(self, now: float) -> bool:
-        """Whether nothing was said for long enough: the longer the work so far, the longer that is."""
-        return now - self._last >= max(LINE_SECONDS, (now - self._started) / 20)
+    def _tell(
+        self, done: int, total: int, fraction: float, left: float, note: str = "", phase: str | None = None
+    ) -> None:
+        now = time.monotonic()
+        if self._memory is None or now - self._memory[0] >= MEMORY_SECONDS:
+            self._memory = now, resident_bytes()
+        fraction = min(max(fraction, 0.0), 1.0)
+        self._events.emit(
+            WorkAdvanced(self._label, phase, done, total, fraction, left, note, self._memory[1])
+        )
 
-    def _say(self, line: str, now: float) -> None:
-        self._last = now
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+class Phases(_Work, Events):
+    """Work in several phases with one estimate of the time left for the whole.
 
-class Phases(_Shown):
-    """Shows work in several phases as one bar, and one estimate of the time left for the whole.
-
-    What is left of the current phase is judged by its own pace, the phases to come by their costs and by the
-    pace of the whole so far. Lines without a terminal come as those of a `Display`.
+    What is given these events in the place of others is a phase. What is left of the current phase is judged
+    by its own pace, the phases to come by their costs and by the pace of the whole so far.
 
     Args:
-        console: where it is shown.
+        events: where it is told.
         label: the whole.
         costs: what each phase is expected to cost, by its label, in the order of the phases and in any unit.
     """
 
-    def __init__(self, console: Console, label: str, costs: Mapping[str, float]) -> None:
-        super().__init__(console)
-        self._label, self._costs = label, dict(costs)
+    def __init__(self, events: Events, label: str, costs: Mapping[str, float]) -> None:
+        Events.__init__(self, *events.sinks, stage=events.stage)
+        _Work.__init__(self, events, label)
+        self._costs = dict(costs)
         self._phase: tuple[str, float] | None = None
-        if console.is_terminal:
-            columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=24)
-            left = TextColumn("{task.fields[left]} left", markup=False)
-            self._bars = Bars(*columns, left, console=console, transient=True)
-            self._task = self._bars.add_task(label, total=None, left="-:--")
 
     def begin(self, phase: str) -> None:
         """Note that a phase begins, one of those whose costs were given."""
@@ -76,7 +72,7 @@ class Phases(_Shown):
         self._phase = phase, time.monotonic()
 
     def update(self, done: int, total: int) -> None:
-        """Show that so much of the current phase is done."""
+        """Tell that so much of the current phase is done."""
         assert self._phase is not None
         now, (phase, began) = time.monotonic(), self._phase
         names = list(self._costs)
@@ -86,92 +82,71 @@ class Phases(_Shown):
         left = (now - began) / max(done, 1) * (total - done)
         if spent > 0:
             left += (now - self._started) / spent * after
-        text = f"{self._label}: {phase} {done}/{total}"
-        if self._bars:
-            whole = sum(self._costs.values())
-            self._bars.update(self._task, description=text, completed=spent, total=whole, left=_clock(left))
-        elif self._is_silent(now):
-            self._say(f"{text}, {_clock(left)} left", now)
+        self._tell(done, total, spent / max(sum(self._costs.values()), spent, 1e-9), left, phase=phase)
 
 
-Place = Console | Phases
-"""Where progress is shown: on a bar of one's own, or as a phase of a whole."""
-
-
-class Display(_Shown):
-    """Shows what is done of a whole, and the time left.
-
-    Without a terminal a line is printed after 15 seconds of silence; the longer the work lasts, the longer
-    the silences may be (a twentieth of its time so far). Shorter work is silent.
+class Display(_Work):
+    """Work that is counted: what is done of a whole, and the time left.
 
     Args:
-        console: where it is shown; in a whole of several phases, the phase's label is `label`.
+        events: where it is told; of `Phases`, it is the phase `label`.
         label: what is being done.
         done: what was done before.
-        in_full: the bar stays when the work ends, and lines also tell of the first step, of the last and of
-            every tenth of the way.
     """
 
-    def __init__(self, console: Place, label: str, *, done: int = 0, in_full: bool = False) -> None:
-        super().__init__(console.console if isinstance(console, Phases) else console)
-        self._label, self._first, self._done, self._in_full = label, done, done, in_full
-        self._last_tenth: int | None = None
-        self._whole = console if isinstance(console, Phases) else None
-        if self._whole:
-            self._whole.begin(label)
-        elif self.console.is_terminal:
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
-                TimeRemainingColumn(),
-            )
-            self._bars = Bars(*columns, console=self.console, transient=not in_full)
-            self._task = self._bars.add_task(label, total=None, completed=done, note="")
+    def __init__(self, events: Events, label: str, *, done: int = 0) -> None:
+        super().__init__(events, label)
+        self._first, self._done = done, done
+        self._whole = events if isinstance(events, Phases) else None
+
+    def __enter__(self) -> Self:
+        if self._whole is None:
+            return super().__enter__()
+        self._whole.begin(self._label)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._whole is None:
+            super().__exit__(kind, error, trace)
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show that so much is done; the note is told beside it."""
-        now, self._done = time.monotonic(), done
-        tenth = done * 10 // max(total, 1)
-        if self._whole:
+        """Tell that so much is done; the note is told with it."""
+        self._done = done
+        if self._whole is not None:
             self._whole.update(done, total)
-        elif self._bars:
-            self._bars.update(self._task, completed=done, total=total, note=note)
-        elif self._is_silent(now) or (
-            self._in_full and (self._last_tenth is None or tenth > self._last_tenth)
-        ):
-            self._last_tenth = tenth
-            left = (now - self._started) / max(done - self._first, 1) * (total - done)
-            parts = (f"{self._label}: {done}/{total}", *([note] if note else []), f"{_clock(left)} left")
-            self._say(", ".join(parts), now)
+            return
+        left = (time.monotonic() - self._started) / max(done - self._first, 1) * (total - done)
+        self._tell(done, total, done / max(total, 1), left, note)
 
     def advance(self, total: int) -> None:
-        """Show that one more is done."""
+        """Tell that one more is done."""
         self.update(self._done + 1, total)
 
 
 @contextmanager
-def bar(console: Place, label: str) -> Iterator[Progress]:
-    """Show work that tells itself how far it is: by calling the value yielded."""
-    with Display(console, label) as display:
+def bar(events: Events, label: str) -> Iterator[Progress]:
+    """Tell of work that says itself how far it is: by calling the value yielded."""
+    with Display(events, label) as display:
         yield display.update
 
 
-def track(items: Collection[Item], console: Place, label: str) -> Iterator[Item]:
-    """Yield the items, and show how many of them have been dealt with."""
-    return track_made(items, console, label, total=len(items))
+def track(items: Collection[Item], events: Events, label: str) -> Iterator[Item]:
+    """Yield the items, and tell how many of them have been dealt with."""
+    return track_made(items, events, label, total=len(items))
 
 
-def track_made(items: Iterable[Item], console: Place, label: str, *, total: int) -> Iterator[Item]:
-    """Yield items that are made one by one, so many in all, and show how many have been dealt with."""
-    with Display(console, label) as display:
+def track_made(items: Iterable[Item], events: Events, label: str, *, total: int) -> Iterator[Item]:
+    """Yield items that are made one by one, so many in all, and tell how many have been dealt with."""
+    with Display(events, label) as display:
         for item in items:
             yield item
             display.advance(total)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as people read it: `0:45`, `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

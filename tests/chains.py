@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.events import Events
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.runner import run_recipe
 from roots_compress.results import RunMetrics
@@ -56,8 +55,8 @@ def recipe(text: Path, *stages: dict[str, Any], **changes: Any) -> Recipe:
     )
 
 
-def carry_out(recipe: Recipe, folder: Path, console: Console | None = None) -> RunMetrics:
-    return run_recipe(prepare(recipe, folder), folder, console=console or Console(stderr=True, quiet=True))
+def carry_out(recipe: Recipe, folder: Path, events: Events | None = None) -> RunMetrics:
+    return run_recipe(prepare(recipe, folder), folder, events=events or Events())
 
 
 def write_text(folder: Path) -> None:

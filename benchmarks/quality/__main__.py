@@ -39,11 +39,13 @@ from benchmarks.quality.variants import (
     with_calibration,
 )
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from roots_compress.cli.lines import Lines
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.evaluation.speed import measure_speed
+from roots_compress.events import Events
 from roots_compress.results import Json
 from roots_compress.stages.base import StageContext
 from roots_compress.stages.distill.stage import distill
@@ -168,7 +170,7 @@ def carry_on(made: Made, stages: list[Stage], text: TextSplit, seed: int) -> Mad
     checkpoint, notes = made.checkpoint, list(made.notes)
     for config in stages[len(made.stages) :]:
         with tempfile.TemporaryDirectory() as work:
-            context = StageContext(text, "cpu", seed, Path(work), Console(stderr=True))
+            context = StageContext(text, "cpu", seed, Path(work), Events(Lines(Console(stderr=True))))
             if isinstance(config, DistillConfig):
                 outcome = distill(config, checkpoint, context)
             elif isinstance(config, PruneConfig):

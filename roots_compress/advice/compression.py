@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from roots_compress.advice.bounds import Bounds
 from roots_compress.advice.candidates import candidates_for
 from roots_compress.advice.explain import explain
@@ -18,6 +16,7 @@ from roots_compress.configs.recipe.growth import read_resolved
 from roots_compress.configs.recipe.loading import check_paths, refuse_missing
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import InputError, recipe_key
+from roots_compress.events import Events
 from roots_compress.io.atomic import real_path
 from roots_compress.pipeline.preflight import Setting, prepare
 from roots_compress.results import RunMetrics
@@ -79,7 +78,7 @@ def request(
     return Request(prepare(recipe, where), bounds, where)
 
 
-def carry_out(request: Request, *, fresh: bool = False, console: Console) -> tuple[RunMetrics, list[str]]:
+def carry_out(request: Request, *, fresh: bool = False, events: Events) -> tuple[RunMetrics, list[str]]:
     """Search for the first candidate that keeps the bounds; return the run's figures and why it was chosen.
 
     The run ends as the candidate's; its `recipe.yaml` repeats it.
@@ -87,7 +86,7 @@ def carry_out(request: Request, *, fresh: bool = False, console: Console) -> tup
     Raises:
         InputError, StageError: the model as it is cannot be made or measured.
     """
-    metrics = run_search(request.setting, request.folder, fresh=fresh, console=console)
+    metrics = run_search(request.setting, request.folder, fresh=fresh, events=events)
     assert metrics.search is not None
     return metrics, [*explain(request.setting.task, request.bounds, request.listed, metrics.search)]
 

@@ -21,11 +21,12 @@ from torch import Tensor
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import PackedWindows, following
+from roots_compress.events import Events
 from roots_compress.models.device import multiplies_bf16
 from roots_compress.models.drawing import drawn
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.preallocated_cache import preallocated_cache
-from roots_compress.progress import Display, Place
+from roots_compress.progress import Display
 
 AT_ONCE = 64
 """Windows that are written side by side: enough to read the weights seldom, few enough for their cache."""
@@ -33,7 +34,7 @@ AT_ONCE = 64
 
 @torch.no_grad()
 def own_text(
-    model: RootsWithHead, windows: int, block_size: int, *, bos: int | None, seed: int, console: Place
+    model: RootsWithHead, windows: int, block_size: int, *, bos: int | None, seed: int, events: Events
 ) -> PackedWindows:
     """Return windows that each open with BOS and a token drawn evenly from the vocabulary.
 
@@ -47,7 +48,7 @@ def own_text(
         block_size: T.
         bos: opens each window; None where the tokenizer adds none.
         seed: decides the draws.
-        console: shows progress.
+        events: where progress is told.
 
     Raises:
         StageError: the model predicts NaN.
@@ -59,7 +60,7 @@ def own_text(
     writer = copy.deepcopy(model).bfloat16() if multiplies_bf16(model.device.type) else model
     parts = opening_NP.split(AT_ONCE)
     total = len(parts) * (block_size - opening_NP.shape[1])
-    with Display(console, "writing text") as display:
+    with Display(events, "writing text") as display:
         written = [
             _continued(writer, part, block_size, generator, lambda: display.advance(total)) for part in parts
         ]
@@ -93,7 +94,7 @@ def windows_of_own(ids_NT: NDArray[np.int64], *, bos: int | None) -> PackedWindo
 
 
 def with_own_text(
-    windows: PackedWindows, checkpoint: Checkpoint, count: int, *, seed: int, console: Place
+    windows: PackedWindows, checkpoint: Checkpoint, count: int, *, seed: int, events: Events
 ) -> PackedWindows:
     """Return calibration windows, and between them as many of the model's own as asked for.
 
@@ -103,7 +104,7 @@ def with_own_text(
     if not count:
         return windows
     block_size, bos = windows.input_ids.shape[1], opening_id(checkpoint.tokenizer)
-    own = own_text(checkpoint.model, count, block_size, bos=bos, seed=seed, console=console)
+    own = own_text(checkpoint.model, count, block_size, bos=bos, seed=seed, events=events)
     return joined(windows, own)
 
 

@@ -16,10 +16,13 @@ from typer.core import TyperGroup
 
 from roots_compress import __version__
 from roots_compress.cli import artifacts, data, generation, recipes, reports, stages, start
-from roots_compress.cli.console import show_error, told_warnings, write
+from roots_compress.cli.console import write
 from roots_compress.cli.deferred import Deferred
+from roots_compress.cli.examples import EXAMPLES, epilog
+from roots_compress.cli.output import Output, Verb, opened
 from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError, StageError
+from roots_compress.events import Error
 from roots_compress.system.background import end_at_second_signal, left_behind
 from roots_compress.system.launched import Launched, launched
 from roots_compress.system.memory import memory_errors
@@ -42,14 +45,18 @@ class RootsGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb that was typed."""
+        with opened([*getattr(ctx, "_protected_args", ()), *ctx.args]) as output:
+            return self._invoke(ctx, output)
+
+    def _invoke(self, ctx: Any, output: Output) -> Any:
         try:
-            with memory_errors(), told_warnings():
+            with memory_errors():
                 return super().invoke(ctx)
         except RootsError as error:
-            show_error(error)
+            output.fail(error)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
-            show_error(
+            output.fail(
                 StageError(
                     f"the system refused it: {error.strerror or error}",
                     where=os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None,
@@ -58,14 +65,16 @@ class RootsGroup(TyperGroup):
             )
             raise typer.Exit(StageError.exit_code) from None
         except Interrupted as interruption:
-            sys.stderr.write("\ninterrupted: finished stages are kept; the same command goes on from there\n")
+            output.end_display(failed=True)
+            message = "interrupted: finished stages are kept; the same command goes on from there"
+            sys.stderr.write(f"\n{message}\n")
+            output.report(Error(message, None, None, interruption.exit_code))
             raise typer.Exit(interruption.exit_code) from None
 
 
 app = typer.Typer(
     cls=RootsGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EPILOG,
@@ -89,7 +98,12 @@ def common(
 
 VERBS: dict[str, dict[str, Callable[..., None] | Deferred]] = {
     "Start": {"compress": start.COMPRESS, "init": start.INIT},
-    "Recipes": {"run": recipes.run, "plan": recipes.plan, "validate": recipes.validate},
+    "Recipes": {
+        "run": recipes.run,
+        "plan": recipes.plan,
+        "validate": recipes.validate,
+        "schema": recipes.schema,
+    },
     "Stages": {**stages.VERBS},
     "Models and graphs": {
         "import": artifacts.import_,
@@ -112,7 +126,7 @@ for panel, verbs in VERBS.items():
         if isinstance(verb, Deferred):
             verb.add_to(app, name, panel)
         else:
-            app.command(name, rich_help_panel=panel)(verb)
+            app.command(name, cls=Verb, epilog=epilog(EXAMPLES[name]), rich_help_panel=panel)(verb)
 
 
 app.add_typer(data.app, name="data", rich_help_panel="Data")

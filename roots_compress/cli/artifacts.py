@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from roots_compress.cli.console import say, stderr, stdout
+from roots_compress.cli.console import say, stdout
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.options import DEFAULT_RUN, CheckpointArgument, ThreadsOption, with_options
+from roots_compress.cli.output import events, give
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError, printable
 
@@ -43,10 +45,9 @@ def import_(
 
         checkpoint = load_checkpoint(source)
         save_checkpoint(checkpoint, partial)
-    say(
-        f"{out}: {count_parameters(checkpoint.model):,} parameters, "
-        f"{checkpoint.model.config.num_hidden_layers} layers"
-    )
+    parameters, layers = count_parameters(checkpoint.model), checkpoint.model.config.num_hidden_layers
+    give({"checkpoint": str(out), "parameters": parameters, "layers": layers})
+    say(f"{out}: {parameters:,} parameters, {layers} layers")
 
 
 def export(
@@ -75,6 +76,14 @@ def export(
 
         loaded, config = load_checkpoint(source), ExportConfig(portable=portable)
         report = export_checkpoint(loaded, partial, config, release=True)
+    give(
+        {
+            "graph": str(out),
+            "bytes": report.graph_bytes,
+            "largest_difference": report.largest_difference,
+            "obstacles": [*report.obstacles],
+        }
+    )
     say(
         f"{out}: {report.graph_bytes / 1e6:.2f} MB, "
         f"agrees with the checkpoint within {report.largest_difference:.1e}"
@@ -133,10 +142,11 @@ def _evaluate() -> Callable[..., None]:
             from roots_compress.evaluation.single import evaluate_artifact
             from roots_compress.progress import bar
 
-            with bar(stderr(), "quality") as progress:
+            with bar(events(), "quality") as progress:
                 task, quality, protocol, interval = evaluate_artifact(
                     path, split, recipe.evaluation, recipe.data.records, progress=progress
                 )
+        give({"path": str(path), "task": task.name, "quality": quality, "protocol": asdict(protocol)})
         measured = (metric for metric in task.metrics if metric.name in quality)
         figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in measured)
         say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
@@ -155,7 +165,7 @@ def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe,
     from roots_compress.progress import bar
     from roots_compress.system.threads import default_threads
 
-    with bar(stderr(), "skills") as progress:
+    with bar(events(), "skills") as progress:
         found = measure_skills(
             path,
             names,
@@ -165,6 +175,7 @@ def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe,
             limit=limit,
             progress=progress,
         )
+    give({"path": str(path), "skills": [skill._asdict() for skill in found]})
     table = Table()
     for heading in ("task", "metric", "value", "standard error", "questions"):
         table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")
@@ -176,7 +187,9 @@ def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe,
 
 
 EVALUATE = Deferred(
-    "Measure a checkpoint's or a graph's quality: perplexity, accuracy, or what else its task has.", _evaluate
+    "Measure a checkpoint's or a graph's quality: perplexity, accuracy, or what else its task has.",
+    _evaluate,
+    lambda: "roots-compress eval runs/current/02-quantize --eval-data held-out.txt",
 )
 
 
@@ -211,7 +224,7 @@ def bench(
     if len({*graphs}) < len(graphs):
         twice = next(graph for index, graph in enumerate(graphs) if graph in graphs[:index])
         raise InputError("the graph is named twice", where=twice, remedy="Name each once.")
-    with bar(stderr(), "timing") as progress:
+    with bar(events(), "timing") as progress:
         results = measure_speed(
             {str(graph): graph for graph in graphs},
             contexts=context or (128, 512),
@@ -220,7 +233,13 @@ def bench(
             threads=threads or default_threads(),
             progress=progress,
         )
-    stdout().print(_speed_table(results, task_of_graph(find_graph(graphs[0]))))
+    task = task_of_graph(find_graph(graphs[0]))
+    speeds = {
+        name: {phase: [asdict(speed) for speed in each] for phase, each in figures.items()}
+        for name, figures in results.items()
+    }
+    give({"task": task.name, "units_per_second": speeds})
+    stdout().print(_speed_table(results, task))
     measured = sorted(
         {speed.context for figures in results.values() for each in figures.values() for speed in each}
     )

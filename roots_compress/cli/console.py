@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 
-from roots_compress.errors import RootsError, SourceWarning, printable
+from roots_compress.errors import RootsError, printable
 
 PIPED_WIDTH = 200
 """Columns of a table that is not written to a terminal, where nothing folds it."""
@@ -57,30 +55,6 @@ def write_pieces(pieces: Iterable[str]) -> None:
         held = "\r" if text.endswith("\r") else ""
         write(printable(text.removesuffix(held)))
     write(printable(held))
-
-
-def tell(text: str) -> None:
-    """Write a line to standard error: what is no result."""
-    sys.stderr.write(printable(text) + "\n")
-
-
-@contextmanager
-def told_warnings() -> Iterator[None]:
-    """Within the block, tell each warning of a source once; others are shown as before."""
-    told = set[str]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", SourceWarning)
-        show = warnings.showwarning
-
-        def tell_once(message: Warning | str, category: type[Warning], *details: Any) -> None:
-            if not isinstance(message, SourceWarning):
-                show(message, category, *details)
-            elif str(message) not in told:
-                told.add(str(message))
-                tell(str(message))
-
-        warnings.showwarning = tell_once  # type: ignore[assignment]  # its last parameters, in one
-        yield
 
 
 def stderr() -> Console:

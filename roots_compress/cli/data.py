@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from roots_compress.cli.console import say, stderr
+from roots_compress.cli.console import say
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.options import with_options
+from roots_compress.cli.output import events, give
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment, settings_of
 from roots_compress.errors import Key, changing_keys
 
@@ -71,13 +72,16 @@ def _prepare() -> Callable[..., None]:
             from roots_compress.data.prepare.datasheet import summary
             from roots_compress.data.prepare.prepare import prepare
 
-            datasheet, was_there = prepare(config, out, stderr())
+            datasheet, was_there = prepare(config, out, events())
+        give({"corpus": str(out), "was_there": was_there, "datasheet": datasheet})
         say(f"{out}: {'as it was made: ' if was_there else ''}{summary(datasheet)}")
 
     return verb
 
 
 PREPARE = Deferred(
-    "Make a corpus of sources: filtered, without duplicates, mixed, shuffled, in shards.", _prepare
+    "Make a corpus of sources: filtered, without duplicates, mixed, shuffled, in shards.",
+    _prepare,
+    lambda: "roots-compress data prepare texts --out corpus",
 )
 PREPARE.add_to(app, "prepare", "Data")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+
+from roots_compress.cli.examples import epilog
+from roots_compress.cli.output import Verb
 
 
 @dataclass(frozen=True)
@@ -17,19 +19,22 @@ class Deferred:
     summary: str
     """What the list says of it."""
     make: Callable[[], Callable[..., None]]
+    example: Callable[[], str]
+    """Returns a command with the verb, which its help shows."""
 
     def add_to(self, app: typer.Typer, name: str, panel: str) -> None:
         """Add the verb to an app, under a heading of its help."""
-        make = self.make
+        make, example = self.make, self.example
 
-        class Command(TyperCommand):
+        class Command(Verb):
             def __init__(self, **details: Any) -> None:
                 super().__init__(**details)
-                del self.params, self.callback
+                del self.params, self.callback, self.epilog
 
             def __getattr__(self, name: str) -> Any:
-                if name not in ("params", "callback"):
+                if name not in ("params", "callback", "epilog"):
                     raise AttributeError(name)
+                self.epilog = epilog([example()])
                 alone = typer.Typer(add_completion=False)
                 alone.command()(make())
                 made = typer.main.get_command(alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from roots_compress.cli.console import tell, write_pieces
+from roots_compress.cli.console import write_pieces
 from roots_compress.cli.options import ThreadsOption
+from roots_compress.cli.output import give, tell
 from roots_compress.errors import InputError
 
 _UNDECODED = re.compile("[\ud800-\udfff]")
@@ -122,7 +124,17 @@ def generate(
         beams=search,
         seed=seed,
     )
-    write_pieces(chain([prompt] if engine.continues and not chat else [], pieces, ["\n"]))
+    written: list[str] = []
+    begun = [prompt] if engine.continues and not chat else []
+    write_pieces(chain(begun, _kept(pieces, written), ["\n"]))
+    give({"prompt": prompt, "text": "".join(written)})
+
+
+def _kept(pieces: Iterable[str], written: list[str]) -> Iterator[str]:
+    """Yield pieces, and put each into a list."""
+    for piece in pieces:
+        written.append(piece)
+        yield piece
 
 
 def _typed_text(text: str, option: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import wraps
 from inspect import Parameter
 from itertools import combinations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from roots_compress.cli import completion
 from roots_compress.configs.recipe.assignments import Assignment
 from roots_compress.errors import InputError
 from roots_compress.system.threads import MOST_THREADS
@@ -30,9 +32,29 @@ ThreadsOption = Annotated[
         "--threads", min=1, max=MOST_THREADS, help="Threads. Default: the physical cores available."
     ),
 ]
-CheckpointArgument = Annotated[Path | None, typer.Argument(metavar="CKPT", help=CHECKPOINT_HELP)]
-RunOption = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run this stage belongs to.")]
+CheckpointArgument = Annotated[
+    Path | None, typer.Argument(metavar="CKPT", help=CHECKPOINT_HELP, autocompletion=completion.checkpoints)
+]
+RunOption = Annotated[
+    Path,
+    typer.Option(
+        "--run", metavar="DIR", help="The run this stage belongs to.", autocompletion=completion.folders
+    ),
+]
 FreshOption = Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)]
+
+
+class Track(StrEnum):
+    """Trackers of experiments."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+
+
+TrackOption = Annotated[
+    Track | None,
+    typer.Option("--track", help="Record the run's figures for TensorBoard or MLflow, in local folders."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roots_compress.cli.console import tell
+from roots_compress.cli.output import tell
 
 if TYPE_CHECKING:
     from roots_compress.results import RunMetrics

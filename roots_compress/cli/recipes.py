@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roots_compress.cli.console import say, show_error, stderr, stdout, tell
-from roots_compress.cli.options import FRESH_HELP
+from roots_compress.cli import completion
+from roots_compress.cli.console import say, show_error, stdout, write
+from roots_compress.cli.options import FRESH_HELP, TrackOption
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude
+from roots_compress.cli.output import events, give, give_run, tell, track
 from roots_compress.errors import RootsError
 
 if TYPE_CHECKING:
     from roots_compress.configs.recipe.yaml import Document
     from roots_compress.pipeline.preflight import Setting
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a YAML file.")]
+RecipeArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RECIPE", help="A recipe: a YAML file.", autocompletion=completion.recipes),
+]
 ModelOption = Annotated[
     Path | None,
-    typer.Option("--model", metavar="CKPT", help="The model to compress, in place of the recipe's `model`."),
+    typer.Option(
+        "--model",
+        metavar="CKPT",
+        help="The model to compress, in place of the recipe's `model`.",
+        autocompletion=completion.checkpoints,
+    ),
 ]
 RunFolderOption = Annotated[
     Path | None,
@@ -38,6 +50,7 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
     junit: JUnitOption = None,
     rehearse: Annotated[bool, typer.Option("--rehearse", help=REHEARSE_HELP)] = False,
+    tracker: TrackOption = None,
 ) -> None:
     """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
     check_output(junit)
@@ -52,8 +65,10 @@ def run(
     from roots_compress.search.run import run_search
 
     carry_out = run_recipe if setting.recipe.search is None else run_search
+    track(tracker)
     with naming_lines(document):
-        metrics = carry_out(setting, where, fresh=fresh, console=stderr(), recipe_text=document.text)
+        metrics = carry_out(setting, where, fresh=fresh, events=events(), recipe_text=document.text)
+    give_run(metrics, where)
     stdout().print(*tables(metrics))
     if metrics.search is not None:
         tell(f"Best recipe: {where / 'best.yaml'}")
@@ -67,7 +82,10 @@ def _rehearse(document: Document, setting: Setting) -> None:
     from roots_compress.pipeline.rehearsal import rehearse
 
     failures: list[RootsError] = []
+    tried: list[dict[str, Any]] = []
     for each in rehearse(setting):
+        message = None if each.error is None else each.error.message
+        tried.append({"stage": each.label, "seconds": each.seconds, "error": message})
         if each.error is None:
             say(f"{each.label}: works ({each.seconds:.1f} s)")
             continue
@@ -78,6 +96,7 @@ def _rehearse(document: Document, setting: Setting) -> None:
         except RootsError as error:
             show_error(error)
             failures.append(error)
+    give(tried)
     if failures:
         raise typer.Exit(failures[0].exit_code)
 
@@ -103,7 +122,8 @@ def plan(
         if setting.recipe.search is not None:
             for line in plan_search(setting, where):
                 say(line)
-        expected = forecast(setting, where, stderr(), measured=measured)
+        expected = forecast(setting, where, events(), measured=measured)
+    give({**asdict(expected), "seconds": expected.seconds})
     for line in shape_lines(expected):
         say(line)
     stdout().print(table(expected))
@@ -142,4 +162,14 @@ def validate(recipe: RecipeArgument, model: ModelOption = None) -> None:
     kinds: list[str] = [stage.kind for stage in loaded.stages]
     if loaded.search is not None:
         kinds.append(f"search of {', '.join(choice.name for choice in loaded.search.choices)}")
+    give({"recipe": str(recipe), "name": loaded.name, "stages": kinds})
     say(f"{recipe}: valid: {loaded.name}: {' -> '.join(kinds) or 'evaluation only'}")
+
+
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors that complete and check them."""
+    from roots_compress.configs.recipe.json_schema import schema_text
+
+    text = schema_text()
+    give(json.loads(text))
+    write(text)

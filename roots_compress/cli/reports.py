@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roots_compress.cli.console import rendered, say, stdout, tell, write
+from roots_compress.cli.console import rendered, say, stdout, write
 from roots_compress.cli.options import DEFAULT_RUN
 from roots_compress.cli.outcome import check_output
+from roots_compress.cli.output import give, tell
 from roots_compress.errors import InputError, RootsError, printable
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def report(
         raise InputError("a run is named twice", where="--run", remedy="Name it once, with --run or without.")
     where = run or folder or DEFAULT_RUN
     metrics = read_figures(where)
+    give(metrics.to_json())
     if form is Format.table:
         from roots_compress.report.rows import rows_of
         from roots_compress.report.text import gate_line, label, tables
@@ -139,6 +141,7 @@ def compare(
     figures = [read_figures(run) for run in runs]
     settings = [read_settings(run) for run in runs]
     compared = comparison([*zip(short_names(runs), figures, strict=True)], settings)
+    give(asdict(compared))
     match form:
         case ComparisonFormat.table:
             from roots_compress.report.compare_text import lines, tables
@@ -169,13 +172,15 @@ def verify(
     """Re-check hashes, figures, and each graph against its checkpoint; exit code 1 where a check fails."""
     from roots_compress.pipeline.verify import verify_folder
 
-    faulty = 0
+    findings = []
     for finding in verify_folder(folder):
+        findings.append(finding)
         if not finding.faults:
             say(f"  {finding.subject}: {finding.checked}")
         for fault in finding.faults:
             say(f"! {finding.subject}: {fault}")
-        faulty += bool(finding.faults)
+    give([asdict(finding) for finding in findings])
+    faulty = sum(bool(finding.faults) for finding in findings)
     if faulty:
         raise RootsError(
             f"{faulty} part{'s are' if faulty > 1 else ' is'} not as committed",
@@ -189,5 +194,7 @@ def doctor() -> None:
     """Report versions, providers, threads, memory and disk, and what a missing part disables."""
     from roots_compress.report.doctor import examine
 
-    for line in examine():
-        say(line)
+    findings = [*examine()]
+    give([asdict(finding) for finding in findings])
+    for finding in findings:
+        say(str(finding))

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from roots_compress.cli.console import stderr, stdout
+from roots_compress.cli.completion import checkpoints
+from roots_compress.cli.console import stdout
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.naming import Names
 from roots_compress.cli.options import (
@@ -22,9 +23,12 @@ from roots_compress.cli.options import (
     FreshOption,
     RunOption,
     SetOption,
+    Track,
+    TrackOption,
     with_options,
 )
 from roots_compress.cli.outcome import conclude
+from roots_compress.cli.output import events, give_run, track
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment, settings_of
 from roots_compress.configs.source import stage_summaries
 
@@ -46,15 +50,20 @@ def stage_verb(kind: str) -> Callable[..., None]:
         run: RunOption = DEFAULT_RUN,
         fresh: FreshOption = False,
         assignments: SetOption = None,
+        tracker: TrackOption = None,
     ) -> None:
         given = [*of_stage, *map(read_assignment, assignments or [])]
         names = Names(kind, source, run_options, stage_options, given)
         stage = {"kind": kind, **settings_of(given)}
-        _append(run, stage, settings_of(of_run), source=checkpoint, fresh=fresh, names=names)
+        _append(run, stage, settings_of(of_run), source=checkpoint, fresh=fresh, names=names, tracker=tracker)
 
     text = CHECKPOINT_HELP + (" In a new run without it, a new model is made." if config.makes_model else "")
-    declared = typer.Option(source, metavar="CKPT", help=text) if config.checkpoint_option else None
-    parameter = declared or typer.Argument(metavar="CKPT", help=text)
+    declared = (
+        typer.Option(source, metavar="CKPT", help=text, autocompletion=checkpoints)
+        if config.checkpoint_option
+        else None
+    )
+    parameter = declared or typer.Argument(metavar="CKPT", help=text, autocompletion=checkpoints)
     verb.__annotations__["checkpoint"] = Annotated[Path | None, parameter]
     return with_options(of_stage=stage_options, of_run=run_options)(verb)
 
@@ -67,6 +76,7 @@ def _append(
     source: Path | None,
     fresh: bool,
     names: Names,
+    tracker: Track | None,
 ) -> None:
     from roots_compress.configs.recipe.growth import grow
     from roots_compress.configs.recipe.loading import check_paths
@@ -81,10 +91,21 @@ def _append(
         from roots_compress.pipeline.runner import run_recipe
         from roots_compress.report.text import table
 
-        metrics = run_recipe(setting, folder, fresh=fresh, console=stderr())
+        track(tracker)
+        metrics = run_recipe(setting, folder, fresh=fresh, events=events())
+    give_run(metrics, folder)
     stdout().print(table(metrics))
     conclude(metrics, where=folder)
 
 
-VERBS = {kind: Deferred(summary, partial(stage_verb, kind)) for kind, summary in stage_summaries().items()}
+def _example(kind: str) -> str:
+    from roots_compress.configs.recipe.schema import STAGES
+
+    return STAGES[kind].example
+
+
+VERBS = {
+    kind: Deferred(summary, partial(stage_verb, kind), partial(_example, kind))
+    for kind, summary in stage_summaries().items()
+}
 """The verb of each kind of stage."""

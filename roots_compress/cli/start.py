@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roots_compress.cli.console import say, stderr, stdout, tell
+from roots_compress.cli import completion
+from roots_compress.cli.console import say, stdout
 from roots_compress.cli.deferred import Deferred
-from roots_compress.cli.options import FRESH_HELP, with_options
+from roots_compress.cli.options import FRESH_HELP, TrackOption, with_options
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude
+from roots_compress.cli.output import events, give, give_run, tell, track
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError, recipe_key
 
@@ -34,7 +36,9 @@ def _compress() -> Callable[..., None]:
     @with_options(of_run=options)
     def compress(
         *,
-        checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help=CHECKPOINT)],
+        checkpoint: Annotated[
+            Path, typer.Argument(metavar="CKPT", help=CHECKPOINT, autocompletion=completion.checkpoints)
+        ],
         max_mb: Annotated[
             float | None,
             typer.Option("--max-mb", metavar="MB", help="The largest graph, in millions of bytes."),
@@ -68,6 +72,7 @@ def _compress() -> Callable[..., None]:
         ] = None,
         fresh: Annotated[bool, typer.Option("--fresh", help=FRESH_HELP)] = False,
         junit: JUnitOption = None,
+        tracker: TrackOption = None,
         of_run: Sequence[Assignment],
     ) -> None:
         check_output(junit)
@@ -86,9 +91,11 @@ def _compress() -> Callable[..., None]:
             tell(f"{checkpoint}: {'; '.join(bounds.told(task))}. Candidates, the least expected loss first:")
             for number, candidate in enumerate(asked.listed, start=1):
                 tell(f"  {number}. {' > '.join(candidate)}")
-            metrics, sentences = carry_out(asked, fresh=fresh, console=stderr())
+            track(tracker)
+            metrics, sentences = carry_out(asked, fresh=fresh, events=events())
         from roots_compress.report.text import table
 
+        give_run(metrics, asked.folder, explanation=sentences)
         stdout().print(table(metrics))
         for sentence in sentences:
             say(sentence)
@@ -106,6 +113,7 @@ def _option(name: str) -> str:
 COMPRESS = Deferred(
     "Compress a model within bounds: try what is expected to lose least first, and explain the choice.",
     _compress,
+    lambda: "roots-compress compress ckpt --max-mb 100 --min-speedup 3 --max-loss 5%",
 )
 
 
@@ -144,6 +152,7 @@ def _init() -> Callable[..., None]:
         with Names("init", "CKPT", options).shown():
             text, next_step = _text(checkpoint, bounds, settings_of(of_run), path, given=bool(target))
         _write(path, text)
+        give({"recipe": str(path)})
         say(f"wrote {path}; {next_step}")
 
     return init
@@ -221,5 +230,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 INIT = Deferred(
-    "Write a first recipe: one that suits a model, this machine and targets, or one to be edited.", _init
+    "Write a first recipe: one that suits a model, this machine and targets, or one to be edited.",
+    _init,
+    lambda: "roots-compress init ckpt --target '100 MB'",
 )

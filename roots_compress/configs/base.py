@@ -119,7 +119,7 @@ def with_group(settings: Changed, keys: Location, group: Settings) -> Changed:
 
 
 @cache
-def descriptions(group: type[Settings]) -> dict[str, str]:
+def descriptions(group: type[Any]) -> dict[str, str]:
     """Return the documentation of each field: the string under it.
 
     pydantic can read these too, but as it makes a class, of which it takes most of the time.

@@ -18,6 +18,7 @@ class DistillConfig(StageSettings):
     """Train a smaller student to match the model it is given."""
 
     checkpoint_option: ClassVar[str | None] = "--teacher"
+    example: ClassVar[str] = "roots-compress distill --teacher ckpt --student small"
     kind: Literal["distill"] = "distill"
     """Names the stage."""
     name: StageName = "distill"

@@ -55,6 +55,7 @@ class PruneConfig(StageSettings):
     """Remove whole channels, heads, experts and layers, then refit what follows them."""
 
     recipe_only: ClassVar[str] = "multiple_of calibration own_windows"
+    example: ClassVar[str] = "roots-compress prune --ratio 0.25"
     kind: Literal["prune"] = "prune"
     """Names the stage."""
     name: StageName = "prune"

@@ -38,6 +38,7 @@ class QuantizeConfig(StageSettings):
     recipe_only: ClassVar[str] = (
         "activation_loss eight_bit_fraction max_bytes max_loss fold compensate calibration own_windows"
     )
+    example: ClassVar[str] = "roots-compress quantize --int8"
     kind: Literal["quantize"] = "quantize"
     """Names the stage."""
     name: StageName = "quantize"

@@ -35,6 +35,7 @@ class SparsifyConfig(StageSettings):
     """
 
     recipe_only: ClassVar[str] = "fewest calibration"
+    example: ClassVar[str] = "roots-compress sparsify ckpt --blocks 16"
     kind: Literal["sparsify"] = "sparsify"
     """Names the stage."""
     name: StageName = "sparsify"

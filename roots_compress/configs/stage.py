@@ -16,6 +16,8 @@ RESULT_FREE = frozenset({"name", "gates"})
 class StageSettings(Settings):
     """Settings of a stage. Its first lines of documentation are those of its verb."""
 
+    example: ClassVar[str]
+    """A command with its verb, for the verb's help."""
     checkpoint_option: ClassVar[str | None] = None
     """How the verb is told the checkpoint that it starts from, where that is not its argument."""
     makes_model: ClassVar[bool] = False

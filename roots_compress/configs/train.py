@@ -130,6 +130,7 @@ class TrainConfig(StageSettings):
     """
 
     makes_model: ClassVar[bool] = True
+    example: ClassVar[str] = "roots-compress train --data text.txt --steps 300"
     kind: Literal["train"] = "train"
     """Names the stage."""
     name: StageName = "train"

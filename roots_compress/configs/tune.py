@@ -22,6 +22,7 @@ class TuneConfig(StageSettings):
 
     tunes: ClassVar[bool] = True
     recipe_only: ClassVar[str] = "answer_tokens"
+    example: ClassVar[str] = "roots-compress tune ckpt --data instructions.jsonl"
     kind: Literal["tune"] = "tune"
     """Names the stage."""
     name: StageName = "tune"

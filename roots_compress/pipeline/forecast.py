@@ -14,12 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from rich.console import Console
-
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.recipe.walk import placed_stages, training_of
 from roots_compress.errors import Location, located
+from roots_compress.events import Events
 from roots_compress.io.disk import free_disk
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.costs import RowCosts, body, multiplied, trained
@@ -107,13 +106,13 @@ class Forecast:
         return kept + max((each.working_bytes for each in self.to_make), default=0)
 
 
-def forecast(setting: Setting, folder: Path, console: Console, *, measured: bool = True) -> Forecast:
+def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool = True) -> Forecast:
     """Return what a run in a folder is expected to make and to take. Nothing is written into the folder.
 
     Args:
         setting: of the run.
         folder: the run's.
-        console: where progress of the probe goes.
+        events: where progress of the probe is told.
         measured: whether to measure this machine, for some seconds; without it times and memory are unknown.
 
     Raises:
@@ -126,11 +125,9 @@ def forecast(setting: Setting, folder: Path, console: Console, *, measured: bool
     probed = measured and any(each.action != "reuse" for each in plain)
     timing = 0.0
     if probed:
-        console.print("measuring this machine with models of a few layers")
+        events.say("measuring this machine with models of a few layers")
         with TemporaryDirectory(prefix="roots-compress-") as name:
-            plain, timing = _with_costs(
-                setting, rows, plain, chained, Path(name).resolve(), Console(quiet=True)
-            )
+            plain, timing = _with_costs(setting, rows, plain, chained, Path(name).resolve(), Events())
     return Forecast(
         name=setting.recipe.name,
         stages=tuple(plain[:chained]),
@@ -218,16 +215,16 @@ def _with_costs(
     plain: list[StageForecast],
     chained: int,
     folder: Path,
-    console: Console,
+    events: Events,
 ) -> tuple[list[StageForecast], float]:
     """Measure this machine; return the rows with what they take, and the seconds of the timing at the end."""
     first, making, tokenizer = rows[0].expected.model, 0.0, setting.first.tokenizer
     if tokenizer is None:
-        made, spec, making = make_first(setting, folder, console)
+        made, spec, making = make_first(setting, folder, events)
         first = replace(first, spec=spec)
     else:
         made = tokenizer()
-    probe = Probe(setting, made, first, folder, console)
+    probe = Probe(setting, made, first, folder, events)
     costs = probe.row()
     passes = probe.pass_seconds()
     found = []

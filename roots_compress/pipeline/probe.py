@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.calibration.activations import BATCH_SIZE, batches
@@ -25,6 +24,7 @@ from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.configs.recipe.schema import Recipe, StageConfig
 from roots_compress.configs.recipe.walk import training_of
 from roots_compress.evaluation.memory import own_peak_rss_bytes
+from roots_compress.events import Events
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.costs import Line, RowCosts, TrainingCosts, body, multiplied, trained
 from roots_compress.pipeline.held_out import HeldOut
@@ -61,7 +61,7 @@ class Probe:
         tokenizer: the run's.
         whole: the model that the run begins with.
         folder: a temporary one.
-        console: for what stages show.
+        events: where stages tell of their work.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Probe:
         tokenizer: PreTrainedTokenizerFast,
         whole: ExpectedModel,
         folder: Path,
-        console: Console,
+        events: Events,
     ) -> None:
         torch.set_num_threads(setting.threads)
         self._setting, self._tokenizer, self._whole = setting, tokenizer, whole
-        self._folder, self._console = folder, console
+        self._folder, self._events = folder, events
         self._made = 0
         layers = max(1, whole.spec.body_parameters // len(whole.spec.layers))
         deep = max(SHALLOW, min(DEEP, -(-DEEP_WEIGHTS // layers)))
@@ -123,7 +123,7 @@ class Probe:
         began = time.perf_counter()
         once = self._setting.recipe.evaluation.model_copy(update={"repeats": 1})
         recipe = self._setting.recipe.model_copy(update={"evaluation": once})
-        time_rows([deeper.stage], replace(self._setting, recipe=recipe), self._console, "timing")
+        time_rows([deeper.stage], replace(self._setting, recipe=recipe), self._events, "timing")
         spent = time.perf_counter() - began
         return replace(costs, opening=max(0.0, spent - costs.timing(body(deeper.spec), repeats=1)))
 
@@ -173,7 +173,7 @@ class Probe:
             device=self._setting.device,
             seed=self._setting.recipe.seed,
             work=work,
-            console=self._console,
+            events=self._events,
             export=self._setting.recipe.export,
         )
         with _peak() as peak:
@@ -209,7 +209,7 @@ class Probe:
         self._made += 1
         with RunFolder.open(self._folder / f"run{self._made}") as run, _peak() as peak:
             began = time.perf_counter()
-            stage = make_stage(run, 0, step, key, None, setting, self._console)
+            stage = make_stage(run, 0, step, key, None, setting, self._events)
             seconds = time.perf_counter() - began
         examples = len(setting.held_out.examples(self._tokenizer).input_ids)
         return _Row(with_few_layers(self._whole.spec, depth), stage, seconds, examples, peak[0])
@@ -245,13 +245,13 @@ class _Row:
 
 
 def make_first(
-    setting: Setting, folder: Path, console: Console
+    setting: Setting, folder: Path, events: Events
 ) -> tuple[PreTrainedTokenizerFast, ModelSpec, float]:
     """Return tokenizer and shape of the model that a first stage makes, and the seconds that making takes."""
     config = setting.recipe.stages[0]
     stage = stage_of(config)
     assert isinstance(stage, MakerStage)
-    context = StageContext(setting.text, setting.device, setting.recipe.seed, folder, console)
+    context = StageContext(setting.text, setting.device, setting.recipe.seed, folder, events)
     began = time.perf_counter()
     made = stage.make(config, context)
     return made.tokenizer, made.model.config.spec, time.perf_counter() - began

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.inspect import inspect_source
@@ -24,6 +23,7 @@ from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.recipe.walk import placed_stages
 from roots_compress.errors import Location, RootsError, located
+from roots_compress.events import Events
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import describe, finish
@@ -76,7 +76,7 @@ class _Rehearsal:
 
     def __init__(self, setting: Setting, run: RunFolder, models: Path) -> None:
         self._run, self._models = run, models
-        self._console = Console(quiet=True)  # Figures of random weights say nothing.
+        self._events = Events()  # Figures of random weights say nothing.
         recipe = setting.recipe
         self._stages = [*placed_stages(recipe)]
         self._chained = len(recipe.stages)
@@ -150,14 +150,14 @@ class _Rehearsal:
         *_, (step, key) = keys_of(setting)
         with located(place, of_recipe=True):
             step = replace(step, place=place)
-            return make_stage(self._run, index, step, key, before, setting, self._console)
+            return make_stage(self._run, index, step, key, before, setting, self._events)
 
     def _end(self, rows: list[CommittedStage]) -> Rehearsed:
         gates: list[GateResult] = []
 
         def work() -> None:
             describe(self._run, self._setting.recipe, None)
-            gates.extend(finish(self._run, rows, self._setting, self._console).gates)
+            gates.extend(finish(self._run, rows, self._setting, self._events).gates)
 
         return replace(self._timed("timing, report and gates", work), gates=tuple(gates))
 

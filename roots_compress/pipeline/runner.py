@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import assert_never
 
 import torch
-from rich.console import Console
 
 from roots_compress.checkpoints.inspect import CONFIG, inspect_source
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_json
-from roots_compress.errors import RootsError, StageError, Text, located, printable
+from roots_compress.errors import RootsError, StageError, Text, located
 from roots_compress.evaluation.artifact import protocol_of
 from roots_compress.evaluation.speed import Speeds, measure_speed
+from roots_compress.events import Events, RunFinished, RunStarted
 from roots_compress.io.atomic import disk_errors
 from roots_compress.pipeline.checks import check_start
 from roots_compress.pipeline.gates import check_protocol
@@ -26,6 +26,7 @@ from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.statuses import reasons_of, statuses_of
 from roots_compress.pipeline.steps import Step, keys_of, steps_of
+from roots_compress.pipeline.telling import tell_chain, tell_run, tell_stage
 from roots_compress.progress import bar
 from roots_compress.report.gates import judge_recipe
 from roots_compress.report.html import html
@@ -68,7 +69,7 @@ def plan_recipe(setting: Setting, folder: Path) -> Iterator[str]:
 
 
 def run_recipe(
-    setting: Setting, folder: Path, *, fresh: bool = False, console: Console, recipe_text: str | None = None
+    setting: Setting, folder: Path, *, fresh: bool = False, events: Events, recipe_text: str | None = None
 ) -> RunMetrics:
     """Carry a recipe out in a run folder, reusing the stages an earlier try has finished.
 
@@ -80,7 +81,8 @@ def run_recipe(
     with RunFolder.open(folder, fresh=fresh) as run:
         check_next_stage(setting, folder)
         describe(run, setting.recipe, recipe_text)
-        return finish(run, make_rows(run, setting, console), setting, console)
+        events.emit(RunStarted(setting.recipe.name, str(folder)))
+        return finish(run, make_rows(run, setting, events), setting, events)
 
 
 def check_next_stage(setting: Setting, folder: Path) -> None:
@@ -116,15 +118,16 @@ def describe(run: RunFolder, recipe: Recipe, recipe_text: str | None) -> None:
     run.write_text("resolved.json", document)
 
 
-def make_rows(run: RunFolder, setting: Setting, console: Console) -> list[CommittedStage]:
+def make_rows(run: RunFolder, setting: Setting, events: Events) -> list[CommittedStage]:
     """Bring the recipe's stages about, each from the one before it; what is finished is reused.
 
     Raises:
         InputError, StageError: as `run_recipe` raises them.
     """
     torch.set_num_threads(setting.threads)
+    tell_chain(events, steps_of(setting.recipe))
     return [
-        _reuse_or_make(run, index, step, key, setting, console)
+        _reuse_or_make(run, index, step, key, setting, events)
         for index, (step, key) in enumerate(keys_of(setting))
     ]
 
@@ -133,7 +136,7 @@ def finish(
     run: RunFolder,
     rows: list[CommittedStage],
     setting: Setting,
-    console: Console,
+    events: Events,
     search: SearchResult | None = None,
 ) -> RunMetrics:
     """Time a run's rows together, and write down its figures and its report.
@@ -141,17 +144,19 @@ def finish(
     Stages after the rows are removed. `search` says how the recipe was found.
     """
     if len(run.stages()) > len(rows):
-        console.print(f"removing stages that the recipe no longer has, from {len(rows):02d} on")
+        events.say(f"removing stages that the recipe no longer has, from {len(rows):02d} on")
         run.discard(len(rows))
-    metrics = replace(_measure_together(rows, setting, console), search=search)
+    metrics = replace(_measure_together(rows, setting, events), search=search)
     run.write_metrics(metrics)
     run.write_text("report.html", html(metrics, recipe=read_recipe(run.path)))
     run.finish()
+    tell_run(events, metrics)
+    events.emit(RunFinished(metrics.name, str(run.path)))
     return metrics
 
 
 def _reuse_or_make(
-    run: RunFolder, index: int, step: Step, key: StageKey, setting: Setting, console: Console
+    run: RunFolder, index: int, step: Step, key: StageKey, setting: Setting, events: Events
 ) -> CommittedStage:
     chain, left_out = read_stages(run.path)
     title = f"{index:02d} {step.kind}"
@@ -161,20 +166,20 @@ def _reuse_or_make(
     else:
         reasons = reasons_of(committed, key, setting.hashes.sha256)
         if not reasons:
-            console.print(f"{title}: finished earlier, reused")
+            tell_stage(events, committed.result, setting.task, "reused")
             return committed
     kept = run.restore(index, key)
     if kept is not None:
-        console.print(f"{title}: finished earlier, taken back")
+        tell_stage(events, kept.result, setting.task, "restored")
         return kept
     # A search puts one candidate's stage after another's in the same place: that they differ is no news.
     in_turn = committed is not None and committed.key.asked != key.asked and run.keeps_displaced
     if reasons and not in_turn:
-        console.print(printable(f"{title}: made again: {'; '.join(reasons)}"), markup=False)
+        events.say(f"{title}: made again: {'; '.join(reasons)}")
     before = chain[index - 1] if index else None
     try:
         with located(step.place, of_recipe=True), disk_errors(run.path, StageError), memory_errors():
-            return make_stage(run, index, step, key, before, setting, console)
+            return make_stage(run, index, step, key, before, setting, events)
     except RootsError as error:
         error.message = Text(f"{title} failed: ", error.message)
         if index:
@@ -184,11 +189,11 @@ def _reuse_or_make(
 
 
 def time_rows(
-    rows: Sequence[CommittedStage], setting: Setting, console: Console, label: str
+    rows: Sequence[CommittedStage], setting: Setting, events: Events, label: str
 ) -> dict[str, Speeds]:
     """Return the speeds of the rows' graphs, timed in turns, by the names of the rows' folders."""
     evaluation = setting.recipe.evaluation
-    with bar(console, label) as progress:
+    with bar(events, label) as progress:
         return measure_speed(
             {row.path.name: row.onnx for row in rows},
             contexts=evaluation.contexts,
@@ -199,10 +204,10 @@ def time_rows(
         )
 
 
-def _measure_together(rows: list[CommittedStage], setting: Setting, console: Console) -> RunMetrics:
+def _measure_together(rows: list[CommittedStage], setting: Setting, events: Events) -> RunMetrics:
     """Time all graphs in one interleaved pass, and put the run's figures together."""
     recipe, task = setting.recipe, setting.task
-    speeds = time_rows(rows, setting, console, "speed of all stages")
+    speeds = time_rows(rows, setting, events, "speed of all stages")
     stages = tuple(
         replace(
             row.result,

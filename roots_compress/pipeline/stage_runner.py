@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint, with_label_head
@@ -18,6 +17,7 @@ from roots_compress.checkpoints.tokenizer import load_tokenizer
 from roots_compress.errors import InputError, StageError
 from roots_compress.evaluation.artifact import First, measure_quality
 from roots_compress.evaluation.samples import held_out_prompts, written
+from roots_compress.events import Events, StageStarted
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.io.disk import free_disk
 from roots_compress.models.limits import Limits
@@ -26,7 +26,8 @@ from roots_compress.pipeline.gates import check_protocol
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.resources import needs_of, require_room
 from roots_compress.pipeline.steps import Step, inputs_of, steps_of
-from roots_compress.progress import bar
+from roots_compress.pipeline.telling import tell_stage
+from roots_compress.progress import Display, bar
 from roots_compress.results import Sample, StageResult
 from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.run_folder import RunFolder
@@ -47,7 +48,7 @@ def make_stage(
     key: StageKey,
     before: CommittedStage | None,
     setting: Setting,
-    console: Console,
+    events: Events,
 ) -> CommittedStage:
     """Make a stage: carry it out, save, export, measure, commit.
 
@@ -57,16 +58,18 @@ def make_stage(
     """
     _require_room(run, index, step, before, setting)
     workspace = run.begin(index, step.kind, step.name, key)
-    console.rule(f"{index:02d} {step.kind}", align="left")
+    events = events.of_stage(index)
+    events.emit(StageStarted(index, step.kind, step.name))
     start = time.perf_counter()
-    outcome = _carry_out(step, before, workspace, setting, console)
+    outcome = _carry_out(step, before, workspace, setting, events)
     seconds = time.perf_counter() - start
     save_checkpoint(outcome.checkpoint, workspace.checkpoint)
-    parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
+    with Display(events, "exporting the graph, and checking it"):
+        parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
     # From here on what lies on the disk counts: it is what will be committed and what the next stage reads.
     tokenizer = load_tokenizer(inspect_source(workspace.checkpoint))
     task = setting.task
-    with bar(console, task.metric.heading) as progress:
+    with bar(events, task.metric.heading) as progress:
         metrics, samples = measure_quality(
             task,
             workspace.onnx,
@@ -78,10 +81,6 @@ def make_stage(
             sample=lambda engine: _samples(engine, tokenizer, workspace, setting),
             progress=progress,
         )
-    console.print(
-        f"{index:02d} {step.kind}: {metrics.bytes / 1e6:.2f} MB, {task.summary(metrics.quality)}, "
-        f"graph agrees with the checkpoint within {parity.largest_difference:.1e}"
-    )
     result = StageResult(
         index=index,
         kind=step.kind,
@@ -95,12 +94,14 @@ def make_stage(
         curves=outcome.curves,
         layer_errors=outcome.layer_errors,
     )
-    return workspace.commit(
+    committed = workspace.commit(
         result,
         machine=describe_machine(threads=setting.threads, device=setting.device),
         inputs=_unchanged_inputs(step, key, before, setting),
         chosen=outcome.chosen,
     )
+    tell_stage(events, result, task, "made", largest_difference=parity.largest_difference)
+    return committed
 
 
 def _first(run: RunFolder) -> First:
@@ -167,7 +168,7 @@ def _unchanged_inputs(
 
 
 def _carry_out(
-    step: Step, before: CommittedStage | None, workspace: Workspace, setting: Setting, console: Console
+    step: Step, before: CommittedStage | None, workspace: Workspace, setting: Setting, events: Events
 ) -> StageOutcome:
     """Do the stage's own work on the checkpoint before it."""
     recipe, config = setting.recipe, step.config
@@ -183,7 +184,7 @@ def _carry_out(
         device=setting.device,
         seed=recipe.seed,
         work=workspace.work,
-        console=console,
+        events=events,
         export=recipe.export,
         chosen=workspace.chosen,
     )

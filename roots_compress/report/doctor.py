@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -37,59 +38,75 @@ PURPOSE = {
 """What there is not without each library."""
 
 
-def examine() -> Iterator[str]:
-    """Yield the findings, one line each; what needs attention begins with `!`."""
+@dataclass(frozen=True)
+class Finding:
+    """What was found."""
+
+    text: str
+    needs_attention: bool = False
+
+    def __str__(self) -> str:
+        return f"{'!' if self.needs_attention else ' '} {self.text}"
+
+
+def examine() -> Iterator[Finding]:
+    """Yield the findings."""
     yield from _libraries()
     yield from _providers()
     yield from _machine()
 
 
-def _libraries() -> Iterator[str]:
+def _libraries() -> Iterator[Finding]:
     for name, purpose in PURPOSE.items():
         try:
             installed = version(name)
         except PackageNotFoundError:
-            yield f"! {name}: not installed; without it there is no: {purpose}"
+            yield Finding(f"{name}: not installed; without it there is no: {purpose}", needs_attention=True)
             continue
         floor = SECURITY_FLOORS.get(name)
         if floor and Version(installed) < Version(floor):
-            yield f"! {name} {installed}: older than {floor}, the first without known security faults"
+            yield Finding(
+                f"{name} {installed}: older than {floor}, the first without known security faults",
+                needs_attention=True,
+            )
         else:
-            yield f"  {name} {installed}"
+            yield Finding(f"{name} {installed}")
 
 
-def _providers() -> Iterator[str]:
+def _providers() -> Iterator[Finding]:
     try:
         import onnxruntime
     except ImportError as error:
         lost = f"{STAGES}, import, export, eval, bench, generate, verify"
-        yield f"! onnxruntime: cannot be imported ({error}); without it there is no: {lost}"
+        yield Finding(
+            f"onnxruntime: cannot be imported ({error}); without it there is no: {lost}", needs_attention=True
+        )
         return
     providers = ", ".join(onnxruntime.get_available_providers())
-    yield f"  onnxruntime {onnxruntime.__version__}: {providers}"
+    yield Finding(f"onnxruntime {onnxruntime.__version__}: {providers}")
 
 
-def _machine() -> Iterator[str]:
+def _machine() -> Iterator[Finding]:
     yield _instructions(own_instruction_set())
-    yield f"  threads: {default_threads()} by default, of {usable_cores()} logical processors"
+    yield Finding(f"threads: {default_threads()} by default, of {usable_cores()} logical processors")
     memory = available_memory()
     if memory is not None:
-        yield f"  free memory: {_gigabytes(memory)}"
-    yield f"  free disk here: {_gigabytes(free_disk(Path.cwd()))}"
+        yield Finding(f"free memory: {_gigabytes(memory)}")
+    yield Finding(f"free disk here: {_gigabytes(free_disk(Path.cwd()))}")
 
 
-def _instructions(instructions: str) -> str:
+def _instructions(instructions: str) -> Finding:
     """Return the finding on an instruction set, and what it asks of other runtimes."""
     if has_dot_products(instructions):
-        return f"  instruction set: {instructions}"
-    finding = f"! instruction set: {instructions}: no 8-bit dot products; int8 graphs gain less speed"
+        return Finding(f"instruction set: {instructions}")
+    finding = f"instruction set: {instructions}: no 8-bit dot products; int8 graphs gain less speed"
     if saturates(instructions):
         finding += (
             ', and their sums saturate in other runtimes unless "session.x64quantprecision" is "1" in the'
             " session's options: for onnxruntime-genai in genai_config.json, under"
             " model.decoder.session_options. This project's engine sets it"
         )
-    return finding
+    return Finding(finding, needs_attention=True)
 
 
 def _gigabytes(count: int) -> str:

@@ -10,11 +10,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.writing import recipe_yaml
-from roots_compress.errors import RootsError, printable
+from roots_compress.errors import RootsError
+from roots_compress.events import CandidateChosen, CandidateStarted, Events, RunStarted
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import describe, finish, make_rows, time_rows
 from roots_compress.report.rows import quality_of
@@ -32,7 +31,7 @@ from roots_compress.stages.registry import stage_of
 
 
 def run_search(
-    setting: Setting, folder: Path, *, fresh: bool = False, console: Console, recipe_text: str | None = None
+    setting: Setting, folder: Path, *, fresh: bool = False, events: Events, recipe_text: str | None = None
 ) -> RunMetrics:
     """Search for a recipe in a run folder, going on from what an earlier search there has tried.
 
@@ -48,20 +47,21 @@ def run_search(
     deadline = time.monotonic() + 60 * search.max_minutes
     with RunFolder.open(folder, fresh=fresh) as run:
         describe(run, setting.recipe, recipe_text)
+        events.emit(RunStarted(setting.recipe.name, str(folder)))
         run.keep_displaced()
-        figures, failed = _explore(run, setting, space, deadline, console)
+        figures, failed = _explore(run, setting, space, deadline, events)
         result = answer(setting.task, space, figures, failed)
         best = space.recipe_of(result.best)
         found = f"best of {len(figures)} candidates: {candidate_label(result.best)}"
-        console.rule(found, align="left")
+        events.emit(CandidateChosen(candidate_label(result.best), len(figures)))
         describe(run, best, recipe_text)
         best_setting = replace(setting, recipe=best)
-        rows = make_rows(run, best_setting, console)
+        rows = make_rows(run, best_setting, events)
         alone = recipe_yaml(_alone(best, rows), f"Found by {best.name}, {found}.")
         run.write_text("best.yaml", alone)
         if recipe_text is None:  # No recipe was given: this one repeats what was found.
             run.write_text("recipe.yaml", alone)
-        return finish(run, rows, best_setting, console, result)
+        return finish(run, rows, best_setting, events, result)
 
 
 def _alone(best: Recipe, rows: list[CommittedStage]) -> Recipe:
@@ -75,14 +75,14 @@ def _alone(best: Recipe, rows: list[CommittedStage]) -> Recipe:
 
 
 def _explore(
-    run: RunFolder, setting: Setting, space: Space, deadline: float, console: Console
+    run: RunFolder, setting: Setting, space: Space, deadline: float, events: Events
 ) -> tuple[dict[Candidate, Figures], dict[Candidate, str]]:
     """Try candidates until all are tried or the time is over; return their figures, and why others failed."""
     keys, evaluation = candidate_keys(setting, space), setting.recipe.evaluation
     record = Record.read(run.path, evaluation)
     figures, failed = known_of(keys, record)
     if figures:
-        console.print(f"{len(figures) + len(failed)} of {len(keys)} candidates were tried earlier")
+        events.say(f"{len(figures) + len(failed)} of {len(keys)} candidates were tried earlier")
     while True:
         if () in figures:
             # Candidates in a given order are tried until one keeps the budgets.
@@ -99,14 +99,14 @@ def _explore(
         if candidate is None:
             return figures, failed
         count = len(figures) + len(failed) + 1
-        console.rule(f"candidate {count} of {len(keys)}: {candidate_label(candidate)}", align="left")
+        events.emit(CandidateStarted(count, len(keys), candidate_label(candidate)))
         try:
-            figures[candidate] = _try(run, setting, space, candidate, console)
+            figures[candidate] = _try(run, setting, space, candidate, events)
         except RootsError as error:
             if not candidate:
                 raise
             failed[candidate] = error.message
-            console.print(printable(f"left out: {error.message}"), markup=False)
+            events.say(f"left out: {error.message}")
             if not error.transient:
                 record.failed[keys[candidate].sha256] = error.message
         else:
@@ -114,14 +114,14 @@ def _explore(
         run.write_text(NAME, record.text(evaluation))
 
 
-def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, console: Console) -> Figures:
+def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, events: Events) -> Figures:
     """Make a candidate and measure it, its speed in turns with the baseline's."""
     start = time.perf_counter()
-    rows = make_rows(run, replace(setting, recipe=space.recipe_of(candidate)), console)
+    rows = make_rows(run, replace(setting, recipe=space.recipe_of(candidate)), events)
     baseline, last = pair = rows[0], rows[-1]
     metric, phase = setting.task.metric, setting.task.workload.phase
     quality = quality_of(setting.task, baseline.result, last.result)
-    speeds = time_rows(pair, setting, console, "speed beside the baseline")
+    speeds = time_rows(pair, setting, events, "speed beside the baseline")
     return Figures(
         bytes=last.result.metrics.bytes,
         cost=metric.cost(metric.compared(*quality)),

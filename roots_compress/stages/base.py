@@ -12,13 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from rich.console import Console
-
 from roots_compress.checkpoints.inspect import SourceInfo
 from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.stage import StageSettings
 from roots_compress.data.documents import TextSplit
+from roots_compress.events import Events
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.results import GateResult, Json, LayerError, Point
@@ -105,8 +104,8 @@ class StageContext:
     """Fixes every random choice."""
     work: Path
     """An existing folder for the state that an interrupted stage goes on from."""
-    console: Console
-    """Where progress goes."""
+    events: Events
+    """Where the stage tells of its work."""
     export: ExportConfig = field(default_factory=ExportConfig)
     """How the checkpoint will become a graph."""
     chosen: Mapping[str, Json] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from roots_compress.errors import StageError
 from roots_compress.system.cgroup import ControlGroups
 
 MEMINFO = Path("/proc/meminfo")
+STATM = Path("/proc/self/statm")
 MORE_MEMORY = (
     "Close other programs, take a machine with more memory, or ask for less at a time: shorter contexts, a "
     "lower batch_size."
@@ -47,6 +49,14 @@ def _fields(path: Path) -> dict[str, int]:
     """Return the numbers in a file of lines such as `MemAvailable:   24000 kB`."""
     lines = path.read_text(encoding="ascii").splitlines()
     return {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) > 1}
+
+
+def resident_bytes() -> int | None:
+    """Return the bytes of memory that this process holds; None where the system does not tell (not Linux)."""
+    try:
+        return int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key
+from roots_compress.events import Events
 from roots_compress.models.device import resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import recompute
@@ -36,7 +35,7 @@ def fit(
     device: str,
     seed: int,
     work: Path,
-    console: Console,
+    events: Events,
     label: str = "training",
 ) -> FitSummary:
     """Train a model in place; afterwards it is on the CPU and in eval mode.
@@ -53,7 +52,7 @@ def fit(
         device: as `resolve_device` returns it.
         seed: of the order of the windows and the random state.
         work: an existing folder for the state of this training alone.
-        console: where progress goes.
+        events: where progress is told.
         label: names the run there.
 
     Raises:
@@ -71,8 +70,8 @@ def fit(
         with team_of(size, device=device, label=label) as team:
             if team.size > 1:
                 call(team, follow_training, twin(step, "meta"), lesson)
-            run = TrainingRun(team, step, lesson, work=work, say=partial(_say, console, label))
-            return _train(run, console, label)
+            run = TrainingRun(team, step, lesson, work=work, say=lambda text: events.say(f"{label}: {text}"))
+            return _train(run, events, label)
     finally:
         recompute(model, False)
         model.eval().to("cpu")
@@ -86,13 +85,16 @@ def follow_training(team: Team, step: TrainingStep, lesson: Lesson) -> None:
         run.finish()
 
 
-def _train(run: TrainingRun, console: Console, label: str) -> FitSummary:
+def _train(run: TrainingRun, events: Events, label: str) -> FitSummary:
     """Train to the end in the process that leads, and show how far it is."""
     first_tokens, started = run.tally.tokens, time.monotonic()
-    with Display(console, label, done=run.step, in_full=True) as display:
+    with Display(events, label, done=run.step) as display:
 
         def tell() -> None:
             speed = (run.tally.tokens - first_tokens) / max(time.monotonic() - started, 1e-9)
+            for name, loss in run.tally.losses.items():
+                figure = "loss" if name == "total" else name
+                events.figure(figure, loss, work=label, step=run.step)
             note = f"loss {run.tally.losses['total']:.3f}, {speed:,.0f} tokens/s"
             display.update(run.step, run.config.steps, note)
 
@@ -102,10 +104,6 @@ def _train(run: TrainingRun, console: Console, label: str) -> FitSummary:
             run.save()
             raise
     return run.finish()
-
-
-def _say(console: Console, label: str, text: str) -> None:
-    console.print(f"{label}: {text}", markup=False, highlight=False)
 
 
 def windows_needed(config: TrainingConfig) -> int:

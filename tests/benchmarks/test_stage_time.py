@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from benchmarks.stage_time import Parts, time_quantize
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.events import Events
 from roots_compress.stages.base import StageContext
 from roots_compress.stages.quantize.stage import quantize
 from tests.tiny import TEXT, tiny_checkpoint
@@ -28,7 +27,7 @@ def test_the_same_sites_get_the_same_formats(scheme: str, tmp_path: Path) -> Non
     }
     config = QuantizeConfig.model_validate(settings)
     text = TextSplit((Document.plain(TEXT * 8),), (), "a few lines")
-    context = StageContext(text, "cpu", 0, tmp_path, Console(file=io.StringIO()))
+    context = StageContext(text, "cpu", 0, tmp_path, Events())
     outcome = quantize(config, tiny_checkpoint(), context)
     quantization = outcome.checkpoint.model.config.quantization
     assert quantization is not None

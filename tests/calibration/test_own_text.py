@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.calibration.own_text import joined, own_text
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
+from roots_compress.events import Events
 from roots_compress.models.modeling import RootsForCausalLM
 from tests.tiny import tiny_model
 
-CONSOLE = Console(file=io.StringIO())
+EVENTS = Events()
 
 
 def written(
     model: RootsForCausalLM, *, windows: int = 64, bos: int | None = 7, seed: int = 0
 ) -> PackedWindows:
-    return own_text(model, windows, 12, bos=bos, seed=seed, console=CONSOLE)
+    return own_text(model, windows, 12, bos=bos, seed=seed, events=EVENTS)
 
 
 def test_windows_open_with_bos_and_differ() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from rich.console import Console
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
@@ -25,6 +23,7 @@ from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.resizing import keep_units
@@ -45,6 +44,7 @@ from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.objective import CrossEntropy, Loss, Objective
 from tests.checks.removal import Check, NoticedError
 from tests.export.quantized import quantized
+from tests.heard import Heard
 from tests.stages.prune.shapes import shape
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_model, tiny_tokenizer
 from tests.training.text import windows
@@ -57,8 +57,8 @@ def run_prune(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
     config = PruneConfig(
         **{"ratio": 0.25, "own_windows": 0, "calibration": CALIBRATION, "multiple_of": 4, **settings}
     )
-    console = Console(file=io.StringIO())
-    prune_stage.prune(config, checkpoint, StageContext(SPLIT, "cpu", 0, folder, console))
+    events = Events()
+    prune_stage.prune(config, checkpoint, StageContext(SPLIT, "cpu", 0, folder, events))
 
 
 def run_quantize(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
@@ -66,8 +66,8 @@ def run_quantize(checkpoint: Checkpoint, folder: Path, **settings: Any) -> None:
     if settings.get("scheme", "int8") == "int8":
         small["products"] = "integer"
     config = QuantizeConfig(**{**small, "calibration": CALIBRATION, **settings})
-    console = Console(file=io.StringIO())
-    quantize_stage.quantize(config, checkpoint, StageContext(SPLIT, "cpu", 0, folder, console))
+    events = Events()
+    quantize_stage.quantize(config, checkpoint, StageContext(SPLIT, "cpu", 0, folder, events))
 
 
 def unread_row(value: float) -> Checkpoint:
@@ -159,7 +159,7 @@ def train(
     steps: int = 1,
 ) -> str:
     """Train for a step and return what was printed."""
-    console = Console(file=io.StringIO(), width=200)
+    events = Heard()
     loop.fit(
         model or tiny_model(),
         text or windows(),
@@ -168,10 +168,9 @@ def train(
         device="cpu",
         seed=0,
         work=folder,
-        console=console,
+        events=events,
     )
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    return events.text
 
 
 class Spoilt(CrossEntropy):

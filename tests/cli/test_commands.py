@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from roots_compress.cli.app import app
@@ -67,6 +70,45 @@ def test_every_verb_explains_itself(verb: str) -> None:
     result = CliRunner().invoke(app, [verb, "--help"])
     assert result.exit_code == 0
     assert f" {verb} [OPTIONS]" in result.output
+
+
+@pytest.mark.parametrize("verb", [*(verb for verb in verbs() if verb != "data"), "data prepare"])
+def test_every_verb_shows_an_example_that_can_be_typed(verb: str) -> None:
+    names = verb.split()
+    command = get_command(app)
+    for name in names:
+        assert isinstance(command, TyperGroup)
+        command = command.commands[name]
+    _, *examples = (command.epilog or "").split("\n\n")
+    assert examples
+    shown = " ".join(CliRunner().invoke(app, [*names, "--help"]).output.split())
+    for example in examples:
+        program, *typed = shlex.split(example.partition(" > ")[0])
+        assert (program, typed[: len(names)]) == ("roots-compress", names)
+        command.make_context(verb, typed[len(names) :])
+        assert example.split(" --")[0] in shown
+
+
+def complete(words: str, cwd: Path) -> list[str]:
+    """Return what bash offers for the last of some words."""
+    environment = {
+        "_ROOTS_COMPRESS_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    with chdir(cwd):
+        return CliRunner().invoke(app, env=environment, prog_name="roots-compress").stdout.split()
+
+
+def test_the_shell_completes_verbs_options_recipes_and_checkpoints(tmp_path: Path) -> None:
+    for name in ("recipes/mine.yaml", "recipes/notes.txt", "model/config.json", "m.gguf", ".hidden/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert complete("roots-compress val", tmp_path) == ["validate"]
+    assert complete("roots-compress prune --rat", tmp_path) == ["--ratio"]
+    assert complete("roots-compress validate rec", tmp_path) == ["recipes/", "recipes/mine.yaml"]
+    assert complete("roots-compress quantize m", tmp_path) == ["m.gguf", "model/"]
+    assert complete("roots-compress validate --model nowhere/", tmp_path) == []
 
 
 def test_an_unknown_verb_is_refused_with_the_nearest_one() -> None:

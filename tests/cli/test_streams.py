@@ -17,7 +17,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
 
 
 @needs_full
-@pytest.mark.parametrize("verb", ["--version", "prune --help", "report RUN", "report RUN --format html"])
+@pytest.mark.parametrize("verb", ["--version", "prune --help", "report RUN", "report RUN --json"])
 def test_full_standard_output_is_exit_code_1_and_a_message(verb: str, chain: Chain, tmp_path: Path) -> None:
     ended = shell(f"$ROOTS {verb.replace('RUN', str(chain[1]))} >/dev/full", tmp_path)
     assert ended.returncode == 1

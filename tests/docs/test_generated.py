@@ -5,7 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from docs.generate import COMMANDS, CORPUS, RECIPES, commands_page, corpus_page, recipes_page
+from docs.generate import (
+    COMMANDS,
+    CORPUS,
+    EVENT_SCHEMA,
+    EVENTS,
+    RECIPE_SCHEMA,
+    RECIPES,
+    commands_page,
+    corpus_page,
+    event_schema_text,
+    events_page,
+    recipes_page,
+)
+from roots_compress.configs.recipe.json_schema import schema_text
 from roots_compress.configs.recipe.loading import load_recipe
 from roots_compress.configs.recipe.yaml import read_yaml
 
@@ -14,6 +27,9 @@ def test_the_pages_are_up_to_date() -> None:
     assert RECIPES.read_text(encoding="utf-8") == recipes_page(), "run: make docs"
     assert COMMANDS.read_text(encoding="utf-8") == commands_page(), "run: make docs"
     assert CORPUS.read_text(encoding="utf-8") == corpus_page(), "run: make docs"
+    assert EVENTS.read_text(encoding="utf-8") == events_page(), "run: make docs"
+    assert RECIPE_SCHEMA.read_text(encoding="utf-8") == schema_text(), "run: make docs"
+    assert EVENT_SCHEMA.read_text(encoding="utf-8") == event_schema_text(), "run: make docs"
 
 
 def test_every_option_of_a_verb_is_listed() -> None:

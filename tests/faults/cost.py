@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from rich.console import Console
-
 from roots_compress.checkpoints import checkpoint
 from roots_compress.configs.recipe.loading import load_recipe
 from roots_compress.configs.recipe.yaml import read_yaml
+from roots_compress.events import Events
 from roots_compress.pipeline import runner, stage_runner
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.run.run_folder import RunFolder
@@ -62,7 +61,7 @@ def main() -> None:
                 timed = _timed(getattr(owner, name), part, spent)
                 patches.enter_context(patch.object(owner, name, timed))
         started = time.perf_counter()
-        runner.run_recipe(setting, Path(folder) / "run", console=Console(stderr=True, quiet=True))
+        runner.run_recipe(setting, Path(folder) / "run", events=Events())
         whole = time.perf_counter() - started
     shares = {part: round(seconds / whole, 5) for part, seconds in spent.items()}
     line = {"scale": options.scale, "seconds": round(whole, 2), "shares": shares}

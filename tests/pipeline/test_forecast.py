@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from roots_compress.cli.app import app
 from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.events import Events
 from roots_compress.pipeline.forecast import forecast
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.results import RunMetrics
 from tests.chains import DISTILL, PRUNE, QUANTIZE, TRAIN, recipe
 
-QUIET = Console(stderr=True, quiet=True)
+QUIET = Events()
 
 
 def written(recipe: Recipe, folder: Path) -> Path:

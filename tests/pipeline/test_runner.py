@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -26,6 +25,7 @@ from roots_compress.configs.recipe.growth import grow
 from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.errors import GateMissedError, InputError, RootsError, StageError
+from roots_compress.events import Events
 from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.io import disk
 from roots_compress.io.disk import file_sha256
@@ -275,7 +275,7 @@ def test_a_finished_run_stays_finished_where_what_is_added_cannot_be(
             list(plan_recipe(setting, folder))
         assert caught.value.where == f"stages[1].{key}"
         with pytest.raises(RootsError) as caught:
-            run_recipe(setting, folder, console=Console(quiet=True))
+            run_recipe(setting, folder, events=Events())
         assert caught.value.where == f"stages[1].{key}"
         assert contents(folder) == before
 

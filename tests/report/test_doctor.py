@@ -21,7 +21,7 @@ DEPENDENCIES = [
 
 
 def test_every_part_of_this_machine_is_reported() -> None:
-    lines = list(examine())
+    lines = [*map(str, examine())]
     assert not [line for line in lines if line.startswith("! ") and "instruction set" not in line]
     for name in (*PURPOSE, "onnxruntime"):
         assert any(re.match(rf"  {name} \d", line) for line in lines), name
@@ -38,7 +38,7 @@ def test_a_missing_part_says_what_it_disables(monkeypatch: pytest.MonkeyPatch) -
         raise PackageNotFoundError
 
     monkeypatch.setattr(doctor, "version", none)
-    lines = list(examine())
+    lines = [*map(str, examine())]
     for name, purpose in PURPOSE.items():
         assert f"! {name}: not installed; without it there is no: {purpose}" in lines
 
@@ -50,7 +50,7 @@ def test_a_version_below_its_security_floor_is_marked(
     monkeypatch: pytest.MonkeyPatch, installed: str, warns: bool
 ) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: installed.format(SECURITY_FLOORS.get(name, "1")))
-    marked = {line.split()[1] for line in examine() if "known security faults" in line}
+    marked = {line.split()[1] for line in map(str, examine()) if "known security faults" in line}
     assert marked == (set(SECURITY_FLOORS) if warns else set())
 
 
@@ -73,7 +73,7 @@ def test_what_other_runtimes_must_set_is_said_where_sums_saturate(
     monkeypatch: pytest.MonkeyPatch, instructions: str, slow: bool, asks: bool
 ) -> None:
     monkeypatch.setattr(doctor, "own_instruction_set", lambda: instructions)
-    (line,) = (line for line in examine() if "instruction set" in line)
+    (line,) = (line for line in map(str, examine()) if "instruction set" in line)
     assert line.startswith("! ") is slow
     assert ("genai_config.json" in line and '"session.x64quantprecision" is "1"' in line) is asks
 

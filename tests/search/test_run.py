@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from roots_compress.cli.app import app
@@ -18,6 +16,7 @@ from roots_compress.configs.recipe.loading import load_recipe, parse_recipe, res
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.yaml import read_yaml
 from roots_compress.errors import InputError
+from roots_compress.events import Events
 from roots_compress.export.exporter import ExportReport, export_checkpoint
 from roots_compress.pipeline import stage_runner
 from roots_compress.pipeline.preflight import prepare
@@ -28,6 +27,7 @@ from roots_compress.search.plan import plan_search
 from roots_compress.search.run import run_search
 from roots_compress.stages.quantize.products.choice import FormTimes
 from tests.chains import CALIBRATION, EVALUATION, TRAIN, TRAINING, carry_out
+from tests.heard import Heard
 from tests.stages.quantize.choices import INTEGERS_WIN, WEIGHTS_ONLY_WINS, timings_give
 
 NARROW: dict[str, Any] = {
@@ -65,9 +65,8 @@ def searched(text: Path, *choices: dict[str, Any], minutes: float = 60.0, **gate
 
 
 def look(recipe: Recipe, folder: Path) -> tuple[RunMetrics, str]:
-    output = StringIO()
-    console = Console(file=output, width=200)
-    return run_search(prepare(recipe, folder), folder, console=console), output.getvalue()
+    events = Heard()
+    return run_search(prepare(recipe, folder), folder, events=events), events.text
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +310,7 @@ def test_an_interrupted_search_goes_on_where_it_was_stopped(
 
 def test_fresh_takes_the_stage_cache_away(text_file: Path, folder: Path) -> None:
     recipe = searched(text_file, INT8, minutes=1e-9)
-    metrics = run_search(prepare(recipe, folder), folder, fresh=True, console=Console(quiet=True))
+    metrics = run_search(prepare(recipe, folder), folder, fresh=True, events=Events())
     assert len(metrics.stages) == 1
     assert not list((folder / "shelf").iterdir())
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.generation_settings import folder_stop_ids
@@ -17,6 +15,7 @@ from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.events import Events
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.distill.stage import distill
 from roots_compress.stages.distill.student import make_student
@@ -56,7 +55,7 @@ def test_a_checkpoint_stops_where_its_source_stops(name: str, source: Checkpoint
     config = settings.model_validate(given if name == "distill" else {"calibration": CALIBRATION, **given})
     text = TextSplit((Document.plain(TEXT * 30),), (), "a few lines")
     (tmp_path / "work").mkdir()
-    context = StageContext(text, "cpu", 0, tmp_path / "work", Console(file=io.StringIO()))
+    context = StageContext(text, "cpu", 0, tmp_path / "work", Events())
     made = carry_out(config, source, context).checkpoint
     save_checkpoint(made, tmp_path / "made")
     vocab_size = made.model.config.vocab_size

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from roots_compress.configs.recipe.loading import load_recipe
 from roots_compress.configs.recipe.yaml import read_yaml
+from roots_compress.events import Events
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.pipeline.runner import run_recipe
 
@@ -27,7 +27,7 @@ def source() -> Path:
 
 def test_the_recipe_keeps_its_gates(source: Path, tmp_path: Path) -> None:
     recipe = load_recipe(read_yaml(RECIPE), model=source)
-    metrics = run_recipe(prepare(recipe, tmp_path), tmp_path, console=Console(stderr=True, quiet=True))
+    metrics = run_recipe(prepare(recipe, tmp_path), tmp_path, events=Events())
     assert {gate.gate for gate in metrics.gates} == {"min_cosine", "min_size_ratio"}
     assert all(gate.passed for gate in metrics.gates)
     assert metrics.stages[-1].metrics.bytes < 25e6

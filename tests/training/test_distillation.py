@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -12,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 
 from roots_compress.configs.training import DistillLossConfig, Divergence
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, following
+from roots_compress.events import Events
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.distillation import head
@@ -148,7 +147,7 @@ def ask(folder: Path, teacher: RootsForCausalLM, config: DistillLossConfig) -> T
         precision="no",
         device="cpu",
         seed=0,
-        console=Console(file=io.StringIO()),
+        events=Events(),
     )
 
 

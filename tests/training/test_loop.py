@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import InputError, StageError
+from roots_compress.events import Events, Figure
 from roots_compress.models.device import resolve_device, resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
@@ -28,6 +27,7 @@ from roots_compress.training.running import LOSS_SCALE
 from roots_compress.training.schedule import learning_rate
 from roots_compress.training.step import TrainingStep
 from roots_compress.training.summary import FitSummary
+from tests.heard import Heard
 from tests.tiny import tiny_layer, tiny_model
 from tests.training.text import windows
 
@@ -43,8 +43,8 @@ def settings(**overrides: Any) -> TrainingConfig:
     return TrainingConfig(**{**fields, **overrides})
 
 
-def quiet() -> Console:
-    return Console(file=io.StringIO())
+def quiet() -> Heard:
+    return Heard()
 
 
 def train(
@@ -52,7 +52,7 @@ def train(
     work: Path,
     config: TrainingConfig,
     objective: Objective | None = None,
-    console: Console | None = None,
+    events: Events | None = None,
     seed: int = 0,
 ) -> FitSummary:
     return fit(
@@ -63,7 +63,7 @@ def train(
         device="cpu",
         seed=seed,
         work=work,
-        console=console or quiet(),
+        events=events or quiet(),
     )
 
 
@@ -300,18 +300,18 @@ def test_resolved_precisions() -> None:
 
 
 def test_progress_is_readable_without_a_terminal(tmp_path: Path) -> None:
-    stream = io.StringIO()
-    train(tiny_model(), tmp_path, settings(steps=40), console=Console(file=stream, width=40))
-    lines = stream.getvalue().splitlines()
+    events = Heard()
+    train(tiny_model(), tmp_path, settings(steps=40), events=events)
+    lines = events.text.splitlines()
     assert len(lines) == 11
     assert lines[0].startswith("training: 1/40, loss ")
     assert lines[-1].startswith("training: 40/40, loss ")
     assert all(line.endswith(" left") and "tokens/s" in line for line in lines)
 
 
-def test_progress_on_a_terminal_shows_loss_speed_and_time_left(tmp_path: Path) -> None:
-    stream = io.StringIO()
-    console = Console(file=stream, width=120, force_terminal=True, color_system=None)
-    train(tiny_model(), tmp_path, settings(), console=console)
-    shown = stream.getvalue()
-    assert all(piece in shown for piece in ("6/6", "loss ", "tokens/s", "0:00:00"))
+def test_the_loss_of_each_step_is_told(tmp_path: Path) -> None:
+    events = Heard()
+    summary = train(tiny_model(), tmp_path, settings(), events=events)
+    losses = [each for each in events.events if isinstance(each, Figure) and each.name == "loss"]
+    assert [(each.step, each.work) for each in losses] == [(step, "training") for step in range(1, 7)]
+    assert losses[-1].value == summary.loss

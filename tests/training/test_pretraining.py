@@ -145,7 +145,7 @@ def test_a_resumed_pre_training_is_bit_identical(tmp_path: Path) -> None:
             device="cpu",
             seed=0,
             work=work,
-            console=quiet(),
+            events=quiet(),
             label="train",
         )
         return model

@@ -56,7 +56,7 @@ class Dying(CrossEntropy):
 
 def train_by(objective: Objective, work: Path, processes: int) -> FitSummary:
     config = settings(steps=12, processes=processes, checkpoint_every=5)
-    return fit(tiny_model(), windows(), objective, config, device="cpu", seed=0, work=work, console=quiet())
+    return fit(tiny_model(), windows(), objective, config, device="cpu", seed=0, work=work, events=quiet())
 
 
 def test_other_files_are_refused_before_the_first_step(tmp_path: Path) -> None:

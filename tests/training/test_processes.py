@@ -38,7 +38,7 @@ def taught(
     work.mkdir(exist_ok=True)
     student = tiny_model(model_seed)
     objective = Distillation(tiny_model(0), student, DistillLossConfig(hidden_weight=0.1), seed=0)
-    console = quiet()
+    events = quiet()
     with pytest.MonkeyPatch.context() as patch:
         if record is not None:
             add = Tally.add
@@ -49,7 +49,7 @@ def taught(
 
             patch.setattr(Tally, "add", recorded)
         config = settings(**{"steps": STEPS, **overrides})
-        summary = fit(student, windows(), objective, config, device="cpu", seed=0, work=work, console=console)
+        summary = fit(student, windows(), objective, config, device="cpu", seed=0, work=work, events=events)
     return {name: value.clone() for name, value in student.state_dict().items()}, summary
 
 
@@ -130,7 +130,7 @@ def test_a_teacher_is_asked_by_all_processes_and_one_writes(
             precision="no",
             device="cpu",
             seed=0,
-            console=quiet(),
+            events=quiet(),
             processes=processes,
             strategy=strategy,
         )
@@ -176,7 +176,7 @@ def test_parts_of_updates_of_low_rank_are_trained_with_the_rest_frozen(tmp_path:
         )
         with low_rank_updates(student, 4, seed=0):
             objective = Distillation(tiny_model(0), student, DistillLossConfig(relation_weight=1.0), seed=0)
-            fit(student, windows(), objective, config, device="cpu", seed=0, work=work, console=quiet())
+            fit(student, windows(), objective, config, device="cpu", seed=0, work=work, events=quiet())
         trained.append(dict(student.state_dict()))
     assert_close(trained[1], trained[0])
     assert not torch.equal(

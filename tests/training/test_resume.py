@@ -71,9 +71,9 @@ def test_a_resumed_training_is_bit_identical(
     interrupted(tmp_path, 5)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
     model = tiny_model()
-    console = quiet()
-    summary = train(model, tmp_path, config(), console=console)
-    assert "going on from step 5 of 10" in console.file.getvalue()  # type: ignore[attr-defined]
+    events = quiet()
+    summary = train(model, tmp_path, config(), events=events)
+    assert "going on from step 5 of 10" in events.text
     assert_identical(weights(model), straight[0])
     assert (summary.loss, summary.parts, summary.tokens) == (
         straight[1].loss,
@@ -164,9 +164,9 @@ def test_a_damaged_state_is_passed_over(
         # A bit that makes another number of one: JSON as sound as before.
         facts.write_text(text[:-20] if damage == "json" else text.replace('"step": 7', '"step": 5'))
         assert facts.read_text() != text
-    model, console = tiny_model(), quiet()
-    train(model, tmp_path, config(), console=console)
-    assert "going on from step 6" in console.file.getvalue()  # type: ignore[attr-defined]
+    model, events = tiny_model(), quiet()
+    train(model, tmp_path, config(), events=events)
+    assert "going on from step 6" in events.text
     assert_identical(weights(model), straight[0])
 
 
@@ -177,19 +177,19 @@ def test_the_state_of_another_teacher_or_objective_is_not_used(tmp_path: Path) -
 
     train(tiny_model(2), tmp_path, settings(steps=2), objective(0, 0.5))
     for other, goes_on in ((objective(0, 0.5), True), (objective(1, 0.5), False), (objective(0, 0.6), False)):
-        console = quiet()
-        train(tiny_model(2), tmp_path, settings(steps=2), other, console=console)
-        assert ("going on" in console.file.getvalue()) == goes_on  # type: ignore[attr-defined]
+        events = quiet()
+        train(tiny_model(2), tmp_path, settings(steps=2), other, events=events)
+        assert ("going on" in events.text) == goes_on
 
 
 @pytest.mark.parametrize("change", ["settings", "seed", "weights"])
 def test_the_state_of_another_training_is_not_used(tmp_path: Path, change: str) -> None:
     interrupted(tmp_path, 5)
-    console = quiet()
+    events = quiet()
     training = config(batch_size=2) if change == "settings" else config()
     model = tiny_model(1 if change == "weights" else 0)
-    summary = train(model, tmp_path, training, console=console, seed=1 if change == "seed" else 0)
-    assert "going on" not in console.file.getvalue()  # type: ignore[attr-defined]
+    summary = train(model, tmp_path, training, events=events, seed=1 if change == "seed" else 0)
+    assert "going on" not in events.text
     assert summary.steps == STEPS
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -12,17 +11,18 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from rich.console import Console
 
 from roots_compress.configs.training import DistillLossConfig
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, StageError
+from roots_compress.events import Events
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.distillation import teacher_cache
 from roots_compress.training.distillation.asking import BATCH_SIZE
 from roots_compress.training.distillation.teacher import cached_teacher
 from roots_compress.training.distillation.teacher_cache import TeacherCache
+from tests.heard import Heard
 from tests.tiny import VOCAB_SIZE, tiny_model
 from tests.training.text import windows
 
@@ -39,7 +39,7 @@ def ask(
     folder: Path,
     model: RootsForCausalLM | None = None,
     packed: PackedWindows | None = None,
-    console: Console | None = None,
+    events: Events | None = None,
     **overrides: Any,
 ) -> TeacherCache:
     loss = DistillLossConfig(**{"top_k": TOP_K, "temperature": 1.5, **overrides})
@@ -52,7 +52,7 @@ def ask(
         precision="no",
         device="cpu",
         seed=0,
-        console=console or Console(file=io.StringIO()),
+        events=events or Events(),
     )
 
 
@@ -85,11 +85,11 @@ def test_it_holds_the_teachers_most_probable_tokens(tmp_path: Path) -> None:
 
 
 def test_its_size_is_what_was_announced(tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=400)
-    cache = ask(tmp_path, console=console)
+    events = Heard()
+    cache = ask(tmp_path, events=events)
     scored = int(BatchOrder(windows(), seed=0).scored_counts.sum())
     assert cache.position_bytes == TOP_K * 2 + (TOP_K + 1) * 2
-    assert "4 of 4 parts, 34 bytes a token" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "4 of 4 parts, 34 bytes a token" in events.text
     stored = sum(path.stat().st_size for path in cache.folder.glob("part-*"))
     assert scored * 34 < stored < scored * 34 + 4 * 200
     assert cache.missing_bytes() == 0

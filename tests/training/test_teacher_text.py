@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.calibration.own_text import own_text
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 from roots_compress.errors import StageError
+from roots_compress.events import Events
 from roots_compress.training.distillation import teacher_text
 from roots_compress.training.distillation.teacher_text import with_teacher_text
 from tests.tiny import tiny_checkpoint
@@ -40,7 +39,7 @@ def ask(
         device="cpu",
         seed=seed,
         work=work,
-        console=Console(file=io.StringIO()),
+        events=Events(),
     )
 
 

@@ -12,9 +12,10 @@ from roots_compress.data.sources.folders import list_folder
 from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.readers import stream_documents
 from roots_compress.errors import InputError
+from roots_compress.events import Events
 from roots_compress.io.disk import FileHashes
 from roots_compress.io.json_files import regular_file
-from roots_compress.progress import Place, track
+from roots_compress.progress import track
 from roots_compress.results import Json
 
 
@@ -39,7 +40,7 @@ class Files:
         ]
 
 
-def find_files(config: PrepareConfig, console: Place) -> Files:
+def find_files(config: PrepareConfig, events: Events) -> Files:
     """Return the files of all sources, each hashed once."""
     column, held_out = config.text_column, config.decontamination.held_out
     sources = [
@@ -48,7 +49,7 @@ def find_files(config: PrepareConfig, console: Place) -> Files:
     held = SourceFiles("held out", tuple(each for path in held_out for each in _files_of(path, column)))
     hashes = FileHashes()
     paths = [path for each in (*sources, held) for _, path, _ in each.files]
-    for path in track(paths, console, "hash sources"):
+    for path in track(paths, events, "hash sources"):
         hashes.sha256(path)
     return Files(tuple(sources), held, hashes)
 

@@ -46,9 +46,10 @@ from roots_compress.data.prepare.reading import (
 from roots_compress.data.prepare.writing import BUCKET_BYTES, Buckets, kept_bytes, write_shards
 from roots_compress.data.sources.prepared import DATASHEET, checked_shards, read_datasheet
 from roots_compress.errors import InputError, Text, recipe_key
+from roots_compress.events import Events
 from roots_compress.io.atomic import make_folders, move_folder, remove_folder, sync_tree, write_text
 from roots_compress.io.json_files import read_json_object
-from roots_compress.progress import Place, bar
+from roots_compress.progress import bar
 from roots_compress.results import Json
 from roots_compress.run.keys import canonical_json, explain_change, hash_json
 from roots_compress.run.lock import WriterLock
@@ -63,13 +64,13 @@ LONGEST_WORD = 20
 """Bytes: a text of which the words are longer on average has few spaces."""
 
 
-def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str, Any], bool]:
+def prepare(config: PrepareConfig, out: Path, events: Events) -> tuple[dict[str, Any], bool]:
     """Make a corpus, or go on with one.
 
     Args:
         config: the settings.
         out: the corpus's folder. It appears whole; one of the same settings and sources is checked.
-        console: where progress is shown.
+        events: where progress is told.
 
     Returns:
         The datasheet, and whether the corpus was there already.
@@ -80,7 +81,7 @@ def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str,
     """
     for source in config.sources:
         refuse_inside(out, source.path)
-    files = find_files(config, console)
+    files = find_files(config, events)
     described = {each.name: files.described(each) for each in files.all}
     key: dict[str, Json] = {"settings": settings_json(config), "files": described}  # type: ignore[dict-item]
     work = out.parent / f".{out.name}.partial"
@@ -96,7 +97,7 @@ def prepare(config: PrepareConfig, out: Path, console: Place) -> tuple[dict[str,
             found = _existing(out, key)
             is_over = True
             return found, True
-        return _prepare(config, out, work, files, key, console), False
+        return _prepare(config, out, work, files, key, events), False
     except InputError as error:
         # No work on such sources can be gone on with, unless it is the disk that failed.
         cause = error.__cause__
@@ -132,9 +133,9 @@ def _existing(out: Path, key: dict[str, Json]) -> dict[str, Any]:
 
 
 def _prepare(
-    config: PrepareConfig, out: Path, work: Path, files: Files, key: dict[str, Json], console: Place
+    config: PrepareConfig, out: Path, work: Path, files: Files, key: dict[str, Json], events: Events
 ) -> dict[str, Any]:
-    journal = _open(work, key, console)
+    journal = _open(work, key, events)
     sources = files.sources
     held_out, short = held_out_runs(
         texts_of(files.held_out, config.text_column), config.decontamination.ngram
@@ -142,7 +143,7 @@ def _prepare(
     examiner = Examiner(config, held_out)
     if journal.position.get("pass", "read") == "read":
         total = max(1, sum(size for each in sources for _, _, size in each.files) // MEGABYTE)
-        with bar(console, "read and examine (MB)") as progress:
+        with bar(events, "read and examine (MB)") as progress:
             Reading(journal, sources, config, examiner).run(lambda done: progress(done // MEGABYTE, total))
         _check_unchanged(files, key)
     names = [each.name for each in sources]
@@ -150,13 +151,13 @@ def _prepare(
     documents = journal.length(INDEX) // ENTRY.itemsize
     if journal.position["pass"] == "duplicates":
         _refuse_empty(documents, counts, config.length)
-        _mark(config, journal, documents, examiner.minhash.bands, console)
+        _mark(config, journal, documents, examiner.minhash.bands, events)
     if journal.position["pass"] == "mix":
-        _mix(config, journal, documents, names, console)
+        _mix(config, journal, documents, names, events)
     mixed = counters(journal.position["mixed"], len(names))
     averages, buckets = journal.position["averages"], journal.position["buckets"]
     (work / CORPUS).mkdir(exist_ok=True)
-    with bar(console, "write shards") as progress:
+    with bar(events, "write shards") as progress:
         shards = write_shards(journal, config, names, buckets, work / CORPUS, progress)
     if not shards:
         raise InputError(
@@ -181,7 +182,7 @@ def _prepare(
     return datasheet
 
 
-def _open(work: Path, key: dict[str, Json], console: Place) -> Journal:
+def _open(work: Path, key: dict[str, Json], events: Events) -> Journal:
     """Return the journal of an earlier try with the same settings, sources and code, or a new one."""
     whole: dict[str, Json] = {**key, "code": code_sha256(), "versions": dict(library_versions())}
     path = work / KEY
@@ -190,7 +191,7 @@ def _open(work: Path, key: dict[str, Json], console: Place) -> Journal:
         if hash_json(earlier) == hash_json(whole):
             return Journal(work)
         changes = "; ".join(explain_change(earlier, whole)[:3])
-        _console(console).print(f"begins anew: {changes}", markup=False, highlight=False, soft_wrap=True)
+        events.say(f"begins anew: {changes}")
     for each in work.iterdir():
         if each.is_dir():
             remove_folder(each)
@@ -198,10 +199,6 @@ def _open(work: Path, key: dict[str, Json], console: Place) -> Journal:
             each.unlink()
     write_text(path, canonical_json(whole))
     return Journal(work)
-
-
-def _console(place: Place) -> Any:
-    return getattr(place, "console", place)
 
 
 def _check_unchanged(files: Files, key: dict[str, Json]) -> None:
@@ -239,7 +236,7 @@ def _refuse_empty(documents: int, counts: Sequence[Counter[str]], length: Length
     )
 
 
-def _mark(config: PrepareConfig, journal: Journal, documents: int, bands: int, console: Place) -> None:
+def _mark(config: PrepareConfig, journal: Journal, documents: int, bands: int, events: Events) -> None:
     """Find duplicates by one kind of key after another; the journal is then at the next pass."""
     near = range(bands if config.duplicates.near else 0)
     passes = [(EXACT_KEYS, DIGESTS, DIGEST_VALUES, 1.0)] if config.duplicates.exact else []
@@ -247,7 +244,7 @@ def _mark(config: PrepareConfig, journal: Journal, documents: int, bands: int, c
     passes += [(near_keys(band), SIGNATURES, width, threshold) for band in near]
     folder, counts = journal.folder, journal.position["counts"]
     first: int = journal.position["band"]
-    with Marks(folder / MARKS, documents) as marks, bar(console, "find duplicates") as progress:
+    with Marks(folder / MARKS, documents) as marks, bar(events, "find duplicates") as progress:
         for number, (keys, signatures, values, least) in enumerate(passes[first:], start=first):
             mark_alike(
                 folder / keys,
@@ -273,9 +270,9 @@ def _mark(config: PrepareConfig, journal: Journal, documents: int, bands: int, c
     journal.remove([name for keys, signatures, _, _ in passes for name in (keys, signatures)], position)
 
 
-def _mix(config: PrepareConfig, journal: Journal, documents: int, names: list[str], console: Place) -> None:
+def _mix(config: PrepareConfig, journal: Journal, documents: int, names: list[str], events: Events) -> None:
     averages, buckets = journal.position["averages"], journal.position["buckets"]
-    with Marks(journal.folder / MARKS, documents) as marks, bar(console, "mix and shuffle") as progress:
+    with Marks(journal.folder / MARKS, documents) as marks, bar(events, "mix and shuffle") as progress:
         mixed = Buckets(journal, config, names, averages, buckets).run(marks, progress)
     position = {**journal.position, "pass": "write", "mixed": mixed}
     journal.commit(position)

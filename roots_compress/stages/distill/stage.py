@@ -44,7 +44,7 @@ def distill(config: DistillConfig, teacher: Checkpoint, context: StageContext) -
         device=context.device,
         seed=context.seed,
         work=context.work,
-        console=context.console,
+        events=context.events,
         label=config.name,
         release_teacher=True,
     )

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.calibration.gradients import observe_gradients, positions_read
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.blocks.base import Half
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import ModelSpec, Place
-from roots_compress.progress import Place as Console
 from roots_compress.progress import bar
 from roots_compress.stages.prune.held_inputs import passed_gram
 from roots_compress.stages.prune.layerwise import DAMPING, full_name
@@ -138,7 +138,7 @@ def held_against_gradients(
     *,
     seed: int = 0,
     device: str,
-    console: Console,
+    events: Events,
 ) -> list[LayerCosts]:
     """Return the costs, those of each block scaled so that its trial costs what the gradients say.
 
@@ -166,7 +166,7 @@ def held_against_gradients(
         judged[name] += float(moved_T.double().square().sum()) / (2 * read)
 
     labels = torch.Generator().manual_seed(seed)
-    with bar(console, "taking gradients") as progress:
+    with bar(events, "taking gradients") as progress:
         observe_gradients(
             model, windows, list(judged), observer, sampled=labels, device=device, progress=progress
         )

@@ -79,11 +79,11 @@ def prune(config: PruneConfig, checkpoint: Checkpoint, context: StageContext) ->
         nn.Module.to(model, device)
         own = Checkpoint(model, checkpoint.tokenizer)
         with (
-            Phases(context.console, "prune", phases_of(config, *windows.input_ids.shape)) as phases,
+            Phases(context.events, "prune", phases_of(config, *windows.input_ids.shape)) as phases,
             _timed(config, checkpoint, context.work / "timing", phases) as timer,
         ):
-            windows = with_own_text(windows, own, config.own_windows, seed=seed, console=phases)
-            cut = _cut(config, plan, model, windows, timer, device=device, console=phases)
+            windows = with_own_text(windows, own, config.own_windows, seed=seed, events=phases)
+            cut = _cut(config, plan, model, windows, timer, device=device, events=phases)
         part_with(model, original)
         _check_result(model, original, cut.allocation)
         notes = _notes(original, model, windows, cut)
@@ -123,7 +123,7 @@ def planned(
 
 @contextmanager
 def _timed(
-    config: PruneConfig, checkpoint: Checkpoint, folder: Path, console: Phases
+    config: PruneConfig, checkpoint: Checkpoint, folder: Path, events: Phases
 ) -> Iterator[DecodeTimer | None]:
     """Time the model, where the target is a time that it can reach; None with every other."""
     target = config.target
@@ -131,7 +131,7 @@ def _timed(
         yield None
         return
     model = checkpoint.model.config
-    with DecodeTimer(model, folder, multiple_of=config.multiple_of, console=console) as timer:
+    with DecodeTimer(model, folder, multiple_of=config.multiple_of, events=events) as timer:
         timer.check_reachable(target.decode_ms)
         yield timer
 
@@ -171,10 +171,10 @@ def _cut(
     timer: DecodeTimer | None,
     *,
     device: str,
-    console: Phases,
+    events: Phases,
 ) -> Pruned:
     """Cut the model in place."""
-    allocation = allocate(config, plan, model, windows, timer, device=device, console=console)
+    allocation = allocate(config, plan, model, windows, timer, device=device, events=events)
     targets = allocation.targets
     sources = [index for index, target in enumerate(targets) if target is not None]
     keep_layers(model, sources)
@@ -183,7 +183,7 @@ def _cut(
     if plan.hidden_size < model.config.hidden_size:
         residual_errors = cut_residual(model, windows, plan.hidden_size, refitted=config.refit, device=device)
     cutter = LayerwiseCutter(model, windows, score=config.score, refitted=config.refit, device=device)
-    errors = list(track_made(cutter.cut(left), console, "pruning layers", total=len(left)))
+    errors = list(track_made(cutter.cut(left), events, "pruning layers", total=len(left)))
     nn.Module.to(model, "cpu")
     dropped = [index for index in range(len(targets)) if index not in sources]
     return Pruned(dropped, errors, allocation, residual_errors)
@@ -287,6 +287,6 @@ def _recover(
             device=context.device,
             seed=seed,
             work=context.work,
-            console=context.console,
+            events=context.events,
             label="recovery",
         )

@@ -19,10 +19,11 @@ from torch import Tensor
 from roots_compress.calibration.activations import ResidualStream, batches
 from roots_compress.configs.quantize import GroupSetting
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, rounded_input
 from roots_compress.models.spec import EMBEDDING, HEAD
-from roots_compress.progress import Place, track
+from roots_compress.progress import track
 from roots_compress.stages.quantize.groups import group_size_of
 from roots_compress.stages.quantize.inputs import SAMPLED_ROWS, SeenInput
 from roots_compress.stages.quantize.outliers import energy_scales, output_error, relative_error
@@ -58,7 +59,7 @@ def head_scale(
     stream: ResidualStream,
     group_size: GroupSetting,
     *,
-    console: Place,
+    events: Events,
 ) -> Tensor | None:
     """Return the channel scale `W` that leaves the predictions least wrong; None where none gains anything.
 
@@ -86,7 +87,7 @@ def head_scale(
 
     best, least = None, divergence(torch.ones_like(head_VW[0]))
     scales = energy_scales(head_input(model, stream).mean_square)
-    for scale_W in track(scales, console, "looking for the head's outliers"):
+    for scale_W in track(scales, events, "looking for the head's outliers"):
         if (found := divergence(scale_W)) < least:
             best, least = scale_W, found
     return best

@@ -22,9 +22,10 @@ from torch import Tensor
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.configs.quantize import GroupSetting
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, rounded_input
-from roots_compress.progress import Place, track
+from roots_compress.progress import track
 from roots_compress.stages.quantize.groups import group_size_of
 from roots_compress.stages.quantize.inputs import BoundInput, SeenInput, bound_inputs, observe
 from roots_compress.stages.quantize.rounding import QuantizedMatrix, quantize_matrix
@@ -69,7 +70,7 @@ def outlier_scales(
     group_size: GroupSetting,
     *,
     device: str,
-    console: Place,
+    events: Events,
 ) -> tuple[dict[str, Tensor], ResidualStream]:
     """Find the scales `C` of the layers' inputs where folding gains something.
 
@@ -85,7 +86,7 @@ def outlier_scales(
     """
     scales: dict[str, Tensor] = {}
     stream = ResidualStream(model, windows, device=device)
-    layers = track(model.model.all_layers(), console, "looking for outliers")
+    layers = track(model.model.all_layers(), events, "looking for outliers")
     for index, layer in enumerate(stream.passing(layers)):
         name = model.config.spec.layer_path(index)
         for half in layer.halves:

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from roots_compress.calibration.gradients import observe_gradients, positions_read
 from roots_compress.configs.quantize import GroupSetting
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, matrix_bytes, rounded_input
-from roots_compress.progress import Place, bar
+from roots_compress.progress import bar
 from roots_compress.stages.quantize.groups import group_size_of
 from roots_compress.stages.quantize.inputs import bound_inputs
 from roots_compress.stages.quantize.plan import InputCost
@@ -45,7 +46,7 @@ def rounding_costs(
     *,
     seed: int,
     device: str,
-    console: Place,
+    events: Events,
 ) -> dict[str, InputCost]:
     """Return each input's cost by its first consumer, such as `model.layers.0.mlp.down_proj`.
 
@@ -78,7 +79,7 @@ def rounding_costs(
 
     few = windows[:WINDOWS]
     labels = torch.Generator().manual_seed(seed)
-    with bar(console, "taking gradients") as progress:
+    with bar(events, "taking gradients") as progress:
         observe_gradients(model, few, input_of, observer, sampled=labels, device=device, progress=progress)
     predictions = int(positions_read(model, few).sum())
     return {name: InputCost(losses[name] / predictions, prices[name]) for name in prices}

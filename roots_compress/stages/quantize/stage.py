@@ -15,12 +15,13 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import InputError, Key, StageError, Text
 from roots_compress.evaluation.size import stored_bytes
+from roots_compress.events import Events
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import require_fusible
 from roots_compress.models.quantized import Format, QuantizedWeight
 from roots_compress.models.spec import HEAD
-from roots_compress.progress import Phases, Place
+from roots_compress.progress import Phases
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize.budget import check_budget, least_bytes
 from roots_compress.stages.quantize.expected import adapted, phases_of
@@ -78,22 +79,22 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
             context.work,
             context.chosen,
             portable=context.export.portable,
-            console=context.console,
+            events=context.events,
         )
     nn.Module.to(model, device)
     try:
-        with Phases(context.console, "quantize", phases_of(config, *windows.input_ids.shape)) as phases:
-            windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, console=phases)
+        with Phases(context.events, "quantize", phases_of(config, *windows.input_ids.shape)) as phases:
+            windows = with_own_text(windows, checkpoint, config.own_windows, seed=seed, events=phases)
 
             def plan_of(products: Products) -> RoundingPlan:
-                return _planned(model, windows, config, products, seed=seed, device=device, console=phases)
+                return _planned(model, windows, config, products, seed=seed, device=device, events=phases)
 
             choice = None
             if deciding:
                 plan, choice = choose(config, served_on(config), times, plan_of)
             else:
                 plan = plan_of("float" if config.products == "float" else "integer")
-            rounded, stream = round_layers(model, windows, config, plan, device=device, console=phases)
+            rounded, stream = round_layers(model, windows, config, plan, device=device, events=phases)
         round_head(model, stream, plan.scales.get(HEAD), config.group_size, rounded)
     finally:
         nn.Module.to(model, "cpu")
@@ -180,18 +181,18 @@ def _planned(
     *,
     seed: int,
     device: str,
-    console: Place,
+    events: Events,
 ) -> RoundingPlan:
     """Decide what to fold, and which inputs the usual format would cost too much."""
     usual, size = usual_format(config.scheme, products), config.group_size
     scales: dict[str, Tensor] = {}
     if config.fold:
-        scales, stream = outlier_scales(model, windows, usual, size, device=device, console=console)
-        if (scale_W := head_scale(model, windows, stream, size, console=console)) is not None:
+        scales, stream = outlier_scales(model, windows, usual, size, device=device, events=events)
+        if (scale_W := head_scale(model, windows, stream, size, events=events)) is not None:
             scales[HEAD] = scale_W
     if config.scheme == "int8" and (products == "float" or config.activation_loss is None):
         return RoundingPlan(usual, scales, ())
-    costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device, console=console)
+    costs = rounding_costs(model, windows, usual, size, scales, seed=seed, device=device, events=events)
     return plan_by_costs(config, model, usual, scales, costs)
 
 

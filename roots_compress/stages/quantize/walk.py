@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import RootsLayer
 from roots_compress.models.quantized import Format, QuantizedLinear
-from roots_compress.progress import Place, track
+from roots_compress.progress import track
 from roots_compress.stages.quantize.cache import observed_cache
 from roots_compress.stages.quantize.gptq import Compensation
 from roots_compress.stages.quantize.groups import group_size_of
@@ -69,7 +70,7 @@ def round_layers(
     plan: RoundingPlan,
     *,
     device: str,
-    console: Place,
+    events: Events,
 ) -> tuple[Rounded, ResidualStream]:
     """Quantize every layer; the model is left as it is.
 
@@ -78,7 +79,7 @@ def round_layers(
     """
     rounded = Rounded()
     stream = ResidualStream(model, windows, device=device)
-    layers = track(model.model.all_layers(), console, "quantizing layers")
+    layers = track(model.model.all_layers(), events, "quantizing layers")
     for index, original in enumerate(stream.passing(layers)):
         layer = copy.deepcopy(original)
         prefix = f"{model.config.spec.layer_path(index)}."

@@ -6,7 +6,6 @@ import copy
 import math
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -15,6 +14,7 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.errors import InputError, Key, Text, located
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention, BlockSparse
 from roots_compress.models.ops.base import changed
@@ -48,7 +48,7 @@ def sparsify(config: SparsifyConfig, checkpoint: Checkpoint, context: StageConte
     model = (sharing_copy(dense) if context.device == "cpu" else copy.deepcopy(dense)).eval()
     model.config.spec = changed(model.config.spec, max_positions=plan.max_positions)
     meter = _Meter(model, plan, windows, context.device)
-    notes = _choose(config, meter, context.console)
+    notes = _choose(config, meter, context.events)
     curves: dict[str, tuple[Point, ...]] = {}
     if config.adaptation is not None:
         part_with(model, dense)
@@ -122,7 +122,7 @@ class _Meter:
 
 
 @torch.no_grad()
-def _choose(config: SparsifyConfig, meter: _Meter, console: Console) -> dict[str, Json]:
+def _choose(config: SparsifyConfig, meter: _Meter, events: Events) -> dict[str, Json]:
     """Give the model its blocks; return the notes."""
     layers = range(len(meter.plan.places))
     none: Blocks = (None,) * len(layers)
@@ -131,7 +131,7 @@ def _choose(config: SparsifyConfig, meter: _Meter, console: Console) -> dict[str
     if config.blocks is not None:
         chosen: Blocks = (config.blocks,) * len(layers)
     else:
-        for layer in track(layers, console, "sparsify"):
+        for layer in track(layers, events, "sparsify"):
             alone = (*none[:layer], config.fewest, *none[layer + 1 :])
             costs.append(meter.nats(alone) - dense)
         bound = dense + math.log(config.max_perplexity_ratio)
@@ -164,6 +164,6 @@ def _adapt(
             device=context.device,
             seed=context.seed,
             work=context.work,
-            console=context.console,
+            events=context.events,
             label="adaptation",
         )

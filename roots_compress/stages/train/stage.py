@@ -83,7 +83,7 @@ def train(config: TrainConfig, checkpoint: Checkpoint, context: StageContext) ->
             device=context.device,
             seed=context.seed,
             work=context.work,
-            console=context.console,
+            events=context.events,
             label=config.name,
         )
     return StageOutcome(Checkpoint(model, checkpoint.tokenizer), summary.to_json(), curves=summary.curves)

@@ -106,7 +106,7 @@ def _learn(
             device=context.device,
             seed=context.seed,
             work=context.work,
-            console=context.console,
+            events=context.events,
             label=config.name,
         )
     read = windows(
@@ -125,7 +125,7 @@ def _learn(
             device=context.device,
             seed=context.seed,
             work=context.work,
-            console=context.console,
+            events=context.events,
             label=config.name,
         )
 

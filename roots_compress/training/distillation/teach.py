@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -19,6 +18,7 @@ from roots_compress.data.documents import TextSplit
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import located
+from roots_compress.events import Events
 from roots_compress.models.device import autocast, resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.training.batches import BatchOrder
@@ -50,7 +50,7 @@ def teach(
     device: str,
     seed: int,
     work: Path,
-    console: Console,
+    events: Events,
     label: str,
     release_teacher: bool = False,
 ) -> FitSummary:
@@ -66,7 +66,7 @@ def teach(
         device: as `resolve_device` returns it.
         seed: of the windows and their order.
         work: an existing folder for resumable state, the teacher's text, and a cache that has no other place.
-        console: where progress goes.
+        events: where progress is told.
         label: names the training there.
         release_teacher: once all targets are cached, drop the teacher's weights from memory, for good.
 
@@ -91,7 +91,7 @@ def teach(
             device=device,
             seed=seed,
             work=work,
-            console=console,
+            events=events,
         )
     given = max(1, round((1 - written_ratio) * needed))
     windows = windows_of(documents, teacher.tokenizer, training.block_size, seed=seed, limit=given)
@@ -109,7 +109,7 @@ def teach(
             device=device,
             seed=seed,
             work=work,
-            console=console,
+            events=events,
         )
     source: RootsWithHead | TeacherCache = teacher.model
     if loss.top_k is not None and loss.divergence_weight:
@@ -125,7 +125,7 @@ def teach(
                 precision=precision,
                 device=device,
                 seed=seed,
-                console=console,
+                events=events,
                 processes=processes,
                 strategy=training.strategy,
             )
@@ -145,7 +145,7 @@ def teach(
                 device=device,
                 seed=seed,
                 work=work,
-                console=console,
+                events=events,
                 label=label,
             )
     finally:

@@ -10,12 +10,12 @@ import copy
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.training import DistillLossConfig, Strategy
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.device import Precision
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
@@ -68,7 +68,7 @@ def cached_teacher(
     precision: Precision,
     device: str,
     seed: int,
-    console: Console,
+    events: Events,
     processes: int = 1,
     strategy: Strategy = "ddp",
 ) -> TeacherCache:
@@ -85,7 +85,7 @@ def cached_teacher(
         precision: the teacher's.
         device: where it runs.
         seed: of the training; it changes no target.
-        console: where the size and the progress are told.
+        events: where the size and the progress are told.
         processes: that ask a teacher each; they change no target but for rounding.
         strategy: whether each of them holds the whole teacher or a part.
 
@@ -109,11 +109,10 @@ def cached_teacher(
     cache = TeacherCache(folder, identity, order.scored_counts, top_k=config.top_k, vocab_size=vocab_size)
     missing = cache.missing()
     if not missing:
-        _say(console, f"teacher cache: all {len(cache.parts)} parts found in {cache.folder}")
+        events.say(f"teacher cache: all {len(cache.parts)} parts found in {cache.folder}")
         return cache
     cache.require_disk()
-    _say(
-        console,
+    events.say(
         f"teacher cache: {cache.missing_bytes() / 1e6:,.0f} MB to be written ({len(missing)} of "
         f"{len(cache.parts)} parts, {cache.position_bytes} bytes a token) to {cache.folder}",
     )
@@ -128,7 +127,7 @@ def cached_teacher(
                 with torch.no_grad():
                     answers = questions.answered(team, asked)
                     for part, targets in track_made(
-                        answers, console, "asking the teacher", total=len(missing)
+                        answers, events, "asking the teacher", total=len(missing)
                     ):
                         cache.write(part, *targets)
         finally:
@@ -169,7 +168,3 @@ def log_probs_of_cache(
     """Return the log-probabilities `nK` of student and teacher."""
     log_student_nK = at_tokens_with_tail(student_logits_nV, cached.tokens_Nk[part], temperature)
     return log_student_nK, cached.log_probs_NK[part]
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

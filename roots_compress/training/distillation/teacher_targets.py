@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import nn
 from transformers import GenerationConfig
 
@@ -27,6 +26,7 @@ from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.packing import BLOCK_SIZE
 from roots_compress.data.pairs import documents_packed, padded, sides
 from roots_compress.errors import StageError
+from roots_compress.events import Events
 from roots_compress.io.atomic import disk_errors, read_regular, write_text
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
 from roots_compress.progress import Display
@@ -51,7 +51,7 @@ def with_teacher_targets(
     device: str,
     seed: int,
     work: Path,
-    console: Console,
+    events: Events,
 ) -> tuple[Document, ...]:
     """Return pairs, the targets of some written by the teacher.
 
@@ -64,7 +64,7 @@ def with_teacher_targets(
         device: where the teacher writes.
         seed: of the windows; decides which pairs it writes for.
         work: an existing folder, where the targets are kept.
-        console: shows progress.
+        events: where progress is told.
 
     Raises:
         StageError: the disk failed.
@@ -85,7 +85,7 @@ def with_teacher_targets(
         nn.Module.to(model, device).eval()
         try:
             texts = _written(
-                teacher, [documents[index].named(SOURCE) for index in chosen], block_size, console
+                teacher, [documents[index].named(SOURCE) for index in chosen], block_size, events
             )
         finally:
             nn.Module.to(model, "cpu")
@@ -101,7 +101,7 @@ def with_teacher_targets(
 
 
 @torch.no_grad()
-def _written(teacher: Checkpoint, sources: Sequence[str], longest: int, console: Console) -> list[str]:
+def _written(teacher: Checkpoint, sources: Sequence[str], longest: int, events: Events) -> list[str]:
     """Return what the teacher writes for each source: the sources in batches of like length."""
     # transformers' types know only its own models, and no text of one row.
     tokenizer, model, writer = teacher.tokenizer, teacher.model, cast(Any, teacher.model)
@@ -118,7 +118,7 @@ def _written(teacher: Checkpoint, sources: Sequence[str], longest: int, console:
         decoder_start_token_id=model.head.start,
     )
     texts = [""] * len(rows)
-    with Display(console, "writing targets") as display:
+    with Display(events, "writing targets") as display:
         for start in range(0, len(order), AT_ONCE):
             batch = order[start : start + AT_ONCE]
             ids_BS = torch.from_numpy(padded([rows[index] for index in batch], pad)).to(model.device)

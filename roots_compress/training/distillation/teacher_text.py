@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from torch import nn
 
 from roots_compress.calibration.own_text import concatenated, own_text, windows_of_own
@@ -23,6 +22,7 @@ from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import PackedWindows
 from roots_compress.errors import StageError
+from roots_compress.events import Events
 from roots_compress.io.atomic import disk_errors, read_regular, write_text
 from roots_compress.results import Json
 from roots_compress.run.keys import checked_content, with_sha256
@@ -44,7 +44,7 @@ def with_teacher_text(
     device: str,
     seed: int,
     work: Path,
-    console: Console,
+    events: Events,
 ) -> PackedWindows:
     """Return windows of given text, and after them as many of the teacher's as make `ratio` of the whole.
 
@@ -56,7 +56,7 @@ def with_teacher_text(
         device: where the teacher writes.
         seed: decides what.
         work: an existing folder, where the text is kept.
-        console: shows progress.
+        events: where progress is told.
 
     Raises:
         StageError: the teacher predicts NaN, or the disk failed.
@@ -79,7 +79,7 @@ def with_teacher_text(
         return concatenated(windows, windows_of_own(ids_NT, bos=bos))
     nn.Module.to(model, device).eval()
     try:
-        own = own_text(model, count, block_size, bos=bos, seed=seed, console=console)
+        own = own_text(model, count, block_size, bos=bos, seed=seed, events=events)
     finally:
         nn.Module.to(model, "cpu")
     content: dict[str, Json] = {"identity": identity, "tokens": own.input_ids.tolist()}

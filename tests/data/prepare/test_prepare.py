@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from rich.console import Console
 
 from roots_compress.configs.data import DataConfig
 from roots_compress.configs.prepare import PrepareConfig
@@ -24,6 +23,7 @@ from roots_compress.data.sources import readers
 from roots_compress.data.sources.files import text_lines
 from roots_compress.data.streamed import StreamedDocuments
 from roots_compress.errors import InputError
+from roots_compress.events import Events
 from roots_compress.io.atomic import remove_folder
 from roots_compress.run.lock import WriterLock
 from tests.cli.test_commands import assert_refused, roots_compress
@@ -31,7 +31,7 @@ from tests.data.prepare.texts import contents, jsonl, prose
 
 
 def made(out: Path, **settings: Any) -> dict[str, Any]:
-    return prepare(PrepareConfig.model_validate(settings), out, Console(quiet=True))[0]
+    return prepare(PrepareConfig.model_validate(settings), out, Events())[0]
 
 
 def rows(out: Path) -> list[tuple[str, str]]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.distill import DistillConfig
@@ -18,6 +16,7 @@ from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.errors import InputError
+from roots_compress.events import Events
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.distill.stage import distill
 from roots_compress.training.distillation import teacher_text
@@ -43,8 +42,8 @@ def lasting(steps: int, config: DistillConfig = CONFIG) -> DistillConfig:
 
 
 def run(work: Path, checkpoint: Checkpoint, config: DistillConfig = CONFIG) -> StageOutcome:
-    console = Console(file=io.StringIO())
-    return distill(config, checkpoint, StageContext(TEXT, "cpu", 0, work, console))
+    events = Events()
+    return distill(config, checkpoint, StageContext(TEXT, "cpu", 0, work, events))
 
 
 def test_the_student_is_smaller_and_nearer_its_teacher_than_it_began(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor
 
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.blocks.base import Context
 from roots_compress.models.drawing import drawn
 from roots_compress.models.modeling import RootsForCausalLM
@@ -33,7 +33,7 @@ from tests.stages.prune.shapes import costs_of
 from tests.stages.prune.test_layerwise import make_windows
 from tests.tiny import tiny_layer, tiny_model
 
-QUIET = Console(quiet=True)
+QUIET = Events()
 
 
 def test_a_layer_that_does_nothing_is_not_missed() -> None:
@@ -134,7 +134,7 @@ def change_of(trial: Trial, width: int) -> Tensor:
 def test_costs_are_scaled_to_what_the_gradients_say_of_one_cut() -> None:
     model, windows = tiny_model(), make_windows()
     estimated = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
-    found = held_against_gradients(model, estimated, windows, device="cpu", console=QUIET)
+    found = held_against_gradients(model, estimated, windows, device="cpu", events=QUIET)
     for index, (before, after) in enumerate(zip(estimated, found, strict=True)):
         for block, projection, tried in (("self_attn", "o_proj", (2, 1)), ("mlp", "down_proj", (32,))):
             trial, old, new = before[block].trial, before[block].costs, after[block].costs
@@ -173,7 +173,7 @@ def test_what_cannot_be_cut_is_not_tried() -> None:
     model = tiny_model(layers=[tiny_layer(num_attention_heads=1, num_key_value_heads=1)] * 2)
     costs = list(layer_costs(model, make_windows(), multiple_of=48, device="cpu"))
     assert all(block.trial is None for layer in costs for block in layer.values())
-    found = held_against_gradients(model, costs, make_windows(), device="cpu", console=QUIET)
+    found = held_against_gradients(model, costs, make_windows(), device="cpu", events=QUIET)
     assert found == [costs_of({(1, 1): 0.0}, {48: 0.0})] * 2
 
 
@@ -203,7 +203,7 @@ def test_a_dead_layer_costs_nothing() -> None:
 def test_costs_of_experts_and_of_their_channels_rise_and_add_up() -> None:
     model, windows = tiny_model(**SPECS["experts"]), make_windows()[:4]
     costs = list(layer_costs(model, windows, multiple_of=8, device="cpu"))
-    for layer in (costs, held_against_gradients(model, costs, windows, device="cpu", console=QUIET)):
+    for layer in (costs, held_against_gradients(model, costs, windows, device="cpu", events=QUIET)):
         for block in (each["mlp"] for each in layer):
             assert block.axes == ("experts", "expert_channels")
             assert set(block.costs) == {(count, width) for count in (4, 3, 2) for width in (24, 16, 8)}

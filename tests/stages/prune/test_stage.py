@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from roots_compress.configs.data import CalibrationConfig
@@ -22,6 +20,7 @@ from roots_compress.data.packing import pack
 from roots_compress.errors import InputError, StageError
 from roots_compress.evaluation.size import graph_bytes
 from roots_compress.evaluation.speed import Speeds
+from roots_compress.events import Events
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.results import Speed
 from roots_compress.stages.base import StageContext, StageOutcome
@@ -30,6 +29,7 @@ from roots_compress.stages.prune.stage import prune
 from roots_compress.stages.prune.targets import allocate, decode_time
 from roots_compress.stages.prune.targets.decode_time import DecodeTimer
 from roots_compress.stages.prune.targets.meet_time import NOISE
+from tests.heard import Heard
 from tests.specs import SPECS, with_experts
 from tests.stages.prune.shapes import shape
 from tests.tiny import TEXT, tiny_checkpoint, tiny_config, tiny_layer, tiny_tokenizer, tiny_tokens
@@ -42,12 +42,11 @@ def run(
     tmp_path: Path,
     checkpoint: Checkpoint,
     text: TextSplit = SPLIT,
-    said: io.StringIO | None = None,
+    events: Events | None = None,
     **settings: Any,
 ) -> StageOutcome:
     config = PruneConfig(**{"calibration": CALIBRATION, "own_windows": 0, "multiple_of": 4, **settings})
-    console = Console(file=said or io.StringIO())
-    return prune(config, checkpoint, StageContext(text, "cpu", 0, tmp_path, console))
+    return prune(config, checkpoint, StageContext(text, "cpu", 0, tmp_path, events or Events()))
 
 
 def logits(checkpoint: Checkpoint) -> torch.Tensor:
@@ -184,13 +183,13 @@ def test_a_time_that_what_was_timed_does_not_meet_is_said(
         return {label: slow if label == "chosen" else each for label, each in speeds.items()}
 
     monkeypatch.setattr(decode_time, "measure_speed", with_a_floor)
-    checkpoint, said = tiny_checkpoint(layers=[tiny_layer()] * 8), io.StringIO()
-    outcome = run(tmp_path, checkpoint, said=said, target=TargetConfig(decode_ms=2.4), score="obs")
+    checkpoint, said = tiny_checkpoint(layers=[tiny_layer()] * 8), Heard()
+    outcome = run(tmp_path, checkpoint, events=said, target=TargetConfig(decode_ms=2.4), score="obs")
     times = outcome.notes["decode_ms"]
     assert isinstance(times, dict)
     assert times["after"] == pytest.approx(2.6)
     assert times["met"] is False, "a run with this stage misses a gate"
-    assert "takes 2.6 ms a token in the fastest shapes timed, and the target is 2.4" in said.getvalue()
+    assert "takes 2.6 ms a token in the fastest shapes timed, and the target is 2.4" in said.text
 
 
 def test_a_time_that_no_shape_meets_or_that_is_met_is_refused(
@@ -209,8 +208,8 @@ def test_a_time_that_no_shape_meets_or_that_is_met_is_refused(
 
 def test_the_timer_times_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_time, "REPEATS", 2)
-    console = Console(quiet=True)
-    with DecodeTimer(tiny_config(), tmp_path / "timing", multiple_of=4, console=console) as timer:
+    events = Events()
+    with DecodeTimer(tiny_config(), tmp_path / "timing", multiple_of=4, events=events) as timer:
         assert timer.whole_ms > 0
         assert timer.measure([timer.whole[0], None]) > 0
         # What the fit makes of a busy machine's timings is not bounded; that it holds time at all is.

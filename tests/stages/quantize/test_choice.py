@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadConfig
 from roots_compress.data.documents import Document, TextSplit
+from roots_compress.events import Events
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.quantize import stage as stages
 from roots_compress.stages.quantize.plan import RoundingPlan
@@ -146,7 +145,7 @@ def run(work: Path, chosen: Any = None, **settings: Any) -> StageOutcome:
     return stages.quantize(
         config,
         tiny_checkpoint(),
-        StageContext(text, "cpu", 0, work, Console(file=io.StringIO()), chosen=chosen),
+        StageContext(text, "cpu", 0, work, Events(), chosen=chosen),
     )
 
 

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from roots_compress.calibration.activations import ResidualStream
 from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.stages.quantize.head import head_input, head_scale, round_head
 from roots_compress.stages.quantize.outliers import energy_scales, relative_error
@@ -19,7 +19,7 @@ from roots_compress.stages.quantize.walk import Rounded
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_model, tiny_tokens
 
-QUIET = Console(quiet=True)
+QUIET = Events()
 
 GROUP: Literal[16] = 16
 KINDS: dict[str, dict[str, Any]] = {
@@ -104,13 +104,13 @@ def test_the_scale_is_the_one_that_leaves_the_predictions_least_wrong(
     scales = [None, *energy_scales(head_input(model, stream).mean_square)]
     costs = [divergence(model, with_head_rounded(model, scale)) for scale in scales]
     best = scales[costs.index(min(costs))]
-    found = head_scale(model, windows, stream, GROUP, console=QUIET)
+    found = head_scale(model, windows, stream, GROUP, events=QUIET)
     assert found is best if best is None else found is not None and torch.equal(found, best)
 
 
 def test_a_head_that_reads_outliers_is_relieved() -> None:
     model = outlying(tie_word_embeddings=False)
-    scale_W = head_scale(model, random_windows(), passed(model), GROUP, console=QUIET)
+    scale_W = head_scale(model, random_windows(), passed(model), GROUP, events=QUIET)
     assert scale_W is not None
     assert scale_W[:2].min() > scale_W[2:].max()
     plain, folded = (divergence(model, with_head_rounded(model, scale)) for scale in (None, scale_W))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from roots_compress.calibration.activations import ResidualStream
+from roots_compress.events import Events
 from roots_compress.models.blocks.base import Context
 from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.layer import RootsLayer
@@ -29,7 +28,7 @@ from tests.specs import KINDS, with_experts
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
-CONSOLE = Console(file=io.StringIO())
+EVENTS = Events()
 SWITCHES: dict[str, dict[str, Any]] = {
     "gated, grouped values": {},
     "layer norms and biases": {
@@ -75,7 +74,7 @@ def test_a_folded_model_computes_the_same(kind: str) -> None:
 def test_the_scales_of_a_model_are_those_of_a_walk_that_folds_as_it_goes(kind: str) -> None:
     """They can all be found on the float model: a folded input gives the next one what it gave before."""
     model, windows = tiny_model(1, **SWITCHES[kind]), random_windows()
-    scales, passed = outlier_scales(model, windows, "w8a8", 16, device="cpu", console=CONSOLE)
+    scales, passed = outlier_scales(model, windows, "w8a8", 16, device="cpu", events=EVENTS)
     stream = ResidualStream(model, windows)
     for index, layer in enumerate(model.model.layers):
         for half in layer.halves:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pytest
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor, nn
 
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead
 from roots_compress.models.quantized import FORMATS, Format, QuantizedWeight, matrix_bytes, rounded_input
@@ -25,7 +25,7 @@ from tests.stages.prune.test_encoders import windows as labelled_windows
 from tests.stages.quantize.windows import random_windows
 from tests.tiny import tiny_model
 
-QUIET = Console(quiet=True)
+QUIET = Events()
 
 NAME = "model.layers.1.mlp.down_proj"
 
@@ -38,7 +38,7 @@ def costs(
     scales: Mapping[str, Tensor] | None = None,
 ) -> dict[str, InputCost]:
     return rounding_costs(
-        model, windows, weight_format, 16, scales or {}, seed=seed, device="cpu", console=QUIET
+        model, windows, weight_format, 16, scales or {}, seed=seed, device="cpu", events=QUIET
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
 from pydantic import ValidationError
-from rich.console import Console
 from torch import Tensor
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -18,6 +16,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import GateMissedError, InputError, StageError
 from roots_compress.evaluation.size import stored_bytes
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.models.spec import ModelSpec
@@ -51,8 +50,8 @@ def run(
         calibration=CalibrationConfig(windows=settings.pop("windows", 8), block_size=32),
         **{key: value for key, value in {**small, **settings}.items() if (key, value) != ("products", None)},
     )
-    console = Console(file=io.StringIO())
-    return quantize(config, checkpoint, StageContext(split, "cpu", 0, tmp_path, console))
+    events = Events()
+    return quantize(config, checkpoint, StageContext(split, "cpu", 0, tmp_path, events))
 
 
 @torch.no_grad()
@@ -365,8 +364,8 @@ def test_a_setting_that_is_taken_is_read(
     chosen = {"scheme": scheme, "products": products}
     config = Watched.model_validate({**chosen, "calibration": {"windows": 8, "block_size": 32}})
     read.clear()
-    split, console = TextSplit((DOCUMENT,), (DOCUMENT,), "a few lines"), Console(file=io.StringIO())
-    quantize(config, tiny_checkpoint(), StageContext(split, "cpu", 0, tmp_path, console))
+    split, events = TextSplit((DOCUMENT,), (DOCUMENT,), "a few lines"), Events()
+    quantize(config, tiny_checkpoint(), StageContext(split, "cpu", 0, tmp_path, events))
     for key, value in OTHER.items():
         if (fault := refusal(**{**chosen, key: value})) is None:
             assert key in read

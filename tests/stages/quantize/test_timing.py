@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.evaluation.speed import Speeds
+from roots_compress.events import Events
 from roots_compress.results import Speed
 from roots_compress.stages.quantize.products import timing
 from roots_compress.stages.quantize.products.choice import FormTimes
@@ -26,8 +25,8 @@ SETTINGS = QuantizeConfig(group_size=16)
 def timed(
     tmp_path: Path, settings: QuantizeConfig = SETTINGS, *, portable: bool = False, **shape: Any
 ) -> FormTimes:
-    console = Console(file=io.StringIO())
-    return time_here(tiny_config(**shape), settings, tmp_path / "graphs", portable=portable, console=console)
+    events = Events()
+    return time_here(tiny_config(**shape), settings, tmp_path / "graphs", portable=portable, events=events)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.data import CalibrationConfig, DataConfig
 from roots_compress.configs.sparsify import SparsifyConfig
 from roots_compress.data.corpora import load_text
+from roots_compress.events import Events
 from roots_compress.export.exporter import write_graph
 from roots_compress.runtime.onnx_engine import OnnxEngine
 from roots_compress.stages.base import StageContext
@@ -35,7 +35,7 @@ def test_smollm2_with_all_blocks_is_the_dense_model_in_torch_and_in_the_graph(tm
         max_positions=16384,
         calibration=CalibrationConfig(windows=1, block_size=1536),
     )
-    outcome = sparsify(config, dense, StageContext(text, "cpu", 0, tmp_path, Console(quiet=True)))
+    outcome = sparsify(config, dense, StageContext(text, "cpu", 0, tmp_path, Events()))
     sparse = outcome.checkpoint.model
     assert sparse.config.max_position_embeddings == 16384
 

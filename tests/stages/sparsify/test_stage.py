@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
@@ -17,6 +16,7 @@ from roots_compress.configs.sparsify import AdaptationConfig, SparsifyConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import InputError
+from roots_compress.events import Events
 from roots_compress.models.ops.attention import BlockSparse, LongRopeScaling, Rope
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.base import ModelInfo, StageContext, StageOutcome
@@ -35,7 +35,7 @@ CALIBRATION = CalibrationConfig(windows=2, block_size=128)
 
 def run(tmp_path: Path, checkpoint: Checkpoint, **settings: Any) -> StageOutcome:
     config = SparsifyConfig(**{"size": 8, "calibration": CALIBRATION, **settings})
-    return sparsify(config, checkpoint, StageContext(SPLIT, "cpu", 0, tmp_path, Console(quiet=True)))
+    return sparsify(config, checkpoint, StageContext(SPLIT, "cpu", 0, tmp_path, Events()))
 
 
 def blocks_of(spec: ModelSpec) -> list[int | None]:

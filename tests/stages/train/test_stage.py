@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from roots_compress.configs.data import TokenizerConfig
 from roots_compress.configs.train import ArchitectureConfig, SparseAttentionConfig, TrainConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.data.documents import Document, TextSplit
 from roots_compress.errors import InputError
+from roots_compress.events import Events
 from roots_compress.models.ops.attention import Attention, BlockSparse, Rope
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.stages.base import StageContext
@@ -100,8 +99,8 @@ def test_every_switch_of_the_architecture_reaches_the_model() -> None:
 def test_training_learns_the_text_and_leaves_its_input_alone(tmp_path: Path) -> None:
     checkpoint = new_model(CONFIG, TEXT, seed=0)
     before = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
-    console = Console(file=io.StringIO())
-    outcome = train(CONFIG, checkpoint, StageContext(TEXT, "cpu", 0, tmp_path, console))
+    events = Events()
+    outcome = train(CONFIG, checkpoint, StageContext(TEXT, "cpu", 0, tmp_path, events))
     assert all(torch.equal(before[name], value) for name, value in checkpoint.model.state_dict().items())
     assert not outcome.checkpoint.model.training
     losses = outcome.notes["losses"]
@@ -117,8 +116,8 @@ def test_a_checkpoint_in_half_precision_is_trained_in_float32(tmp_path: Path) ->
     checkpoint = new_model(CONFIG, TEXT, seed=0)
     checkpoint.model.half()
     short = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"steps": 2})})
-    console = Console(file=io.StringIO())
-    outcome = train(short, checkpoint, StageContext(TEXT, "cpu", 0, tmp_path, console))
+    events = Events()
+    outcome = train(short, checkpoint, StageContext(TEXT, "cpu", 0, tmp_path, events))
     assert {p.dtype for p in outcome.checkpoint.model.parameters()} == {torch.float32}
     assert {p.dtype for p in checkpoint.model.parameters()} == {torch.float16}
 
@@ -127,4 +126,4 @@ def test_text_shorter_than_a_window_is_an_input_error(tmp_path: Path) -> None:
     checkpoint = new_model(CONFIG, TEXT, seed=0)
     short = TextSplit((Document.plain("too short"),), (), "short")
     with pytest.raises(InputError, match="fewer than one window"):
-        train(CONFIG, checkpoint, StageContext(short, "cpu", 0, tmp_path, Console(file=io.StringIO())))
+        train(CONFIG, checkpoint, StageContext(short, "cpu", 0, tmp_path, Events()))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from rich.console import Console
 
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.data.windows import PackedWindows
+from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import Layer
 from roots_compress.progress import Phases, track_made
@@ -54,7 +54,7 @@ def allocate(
     timer: DecodeTimer | None,
     *,
     device: str,
-    console: Phases,
+    events: Phases,
 ) -> Allocation:
     """Return what every layer is to keep.
 
@@ -65,7 +65,7 @@ def allocate(
         windows: calibration text.
         timer: has timed the model, where the target is a time.
         device: as `resolve_device` returns it.
-        console: where progress goes.
+        events: where progress is told.
 
     Raises:
         InputError: no shape reaches the target.
@@ -87,19 +87,17 @@ def allocate(
         return Allocation(targets)
     measured = track_made(
         layer_costs(model, windows, multiple_of=config.multiple_of, device=device),
-        console,
+        events,
         "measuring layers",
         total=len(layers),
     )
-    costs = held_against_gradients(model, list(measured), windows, device=device, console=console)
+    costs = held_against_gradients(model, list(measured), windows, device=device, events=events)
     if config.target is None:
         return _by_ratios(axes, targets, layers, costs, width=width)
     if timer is not None:
         assert config.target.decode_ms is not None
         uniform, target_ms = config.uniform, config.target.decode_ms
-        return _in_time(
-            target_ms, timer, layers, costs, divergences, uniform=uniform, console=console.console
-        )
+        return _in_time(target_ms, timer, layers, costs, divergences, uniform=uniform, events=events)
     assert plan.needed is not None
     saves = partial(saved, width=width)
     chosen = choose_shapes(
@@ -156,7 +154,7 @@ def _in_time(
     divergences: Sequence[float] | None,
     *,
     uniform: bool,
-    console: Console,
+    events: Events,
 ) -> Allocation:
     """Choose shapes by the fitted times, and time what is chosen; say so where that is too slow."""
 
@@ -177,12 +175,9 @@ def _in_time(
         raise timer.unreachable(target_ms) from None
     met = timed.milliseconds <= target_ms * (1 + NOISE)
     if not met:
-        console.print(
+        events.say(
             f"prune: decoding takes {timed.milliseconds:.4g} ms a token in the fastest shapes timed, and the "
-            f"target is {target_ms:.4g}; the run goes on with these, and ends with code 3",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"target is {target_ms:.4g}; the run goes on with these, and ends with code 3"
         )
     measured = {"target": target_ms, "after": timed.milliseconds, "met": met, **timer.notes()}
     return Allocation(*timed.choice, measured)

@@ -12,10 +12,11 @@ import torch
 
 from roots_compress.errors import InputError, Key
 from roots_compress.evaluation.speed import measure_speed
+from roots_compress.events import Events
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.progress import Place, bar
+from roots_compress.progress import bar
 from roots_compress.results import Json
 from roots_compress.stages.prune.plan import AXES
 from roots_compress.stages.prune.targets.meet_time import Shapes, fit_times, probes
@@ -35,19 +36,19 @@ class DecodeTimer:
     together by the whole model's. Use as a context manager: the graphs go when it ends.
     """
 
-    def __init__(self, config: RootsConfig, folder: Path, *, multiple_of: int, console: Place) -> None:
+    def __init__(self, config: RootsConfig, folder: Path, *, multiple_of: int, events: Events) -> None:
         """Time the whole model and some smaller ones, and fit what their parts take.
 
         Args:
             config: the whole model's.
             folder: for graphs, while they are needed.
             multiple_of: of MLP widths.
-            console: where progress goes.
+            events: where progress is told.
 
         Raises:
             StageError: a model cannot be exported, or the measuring process failed.
         """
-        self._config, self._folder, self._console = config, folder, console
+        self._config, self._folder, self._events = config, folder, events
         self._multiple_of, self._threads = multiple_of, torch.get_num_threads()
         self.whole = config.spec.layers
         shutil.rmtree(folder, ignore_errors=True)
@@ -108,7 +109,7 @@ class DecodeTimer:
 
     def _time(self, models: Mapping[str, Shapes], phase: str = "timing shapes") -> dict[str, float]:
         folders = {label: self._exported(label, shapes) for label, shapes in models.items()}
-        with bar(self._console, phase) as progress:
+        with bar(self._events, phase) as progress:
             speeds = measure_speed(
                 folders,
                 contexts=[CONTEXT],

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
-
 from roots_compress.configs.quantize import QuantizeConfig
+from roots_compress.events import Events
 from roots_compress.io.atomic import read_regular, write_text
 from roots_compress.models.config import RootsConfig
 from roots_compress.results import Json
@@ -39,7 +38,7 @@ def form_times(
     chosen: Mapping[str, Json] | None,
     *,
     portable: bool,
-    console: Console,
+    events: Events,
 ) -> FormTimes | None:
     """Return the times to choose by; None where the processor was not measured.
 
@@ -58,7 +57,7 @@ def form_times(
         )
     found = _kept(work / NAME) or _earlier(chosen)
     if found is None:
-        found = time_here(model, config, work / "timing", portable=portable, console=console)
+        found = time_here(model, config, work / "timing", portable=portable, events=events)
     # On the disk before anything is made of it: what is gone on from after a kill was made by these times.
     write_text(work / NAME, json.dumps(with_sha256(found.to_json())))
     return found

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.evaluation.speed import measure_speed
+from roots_compress.events import Events
 from roots_compress.export.exporter import write_graph
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
@@ -95,7 +95,7 @@ def time_here(
     folder: Path,
     *,
     portable: bool,
-    console: Console,
+    events: Events,
 ) -> FormTimes:
     """Time a model of this config in both forms, batch 1, in turns.
 
@@ -117,7 +117,7 @@ def time_here(
             graph = folder / label
             graph.mkdir(parents=True)
             write_graph(model, graph, portable=portable)
-        with bar(console, "timing integer products and weights only") as progress:
+        with bar(events, "timing integer products and weights only") as progress:
             speeds = measure_speed(
                 {label: folder / label for label in parts},
                 contexts=sorted({min(PROMPT, tokens) for tokens in (work.read, work.read + work.write)}),

@@ -1,0 +1,115 @@
+"""Events as plain lines: for logs, pipes, and terminals whose cursor cannot be moved."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.text import Text
+
+from roots_compress.errors import printable
+from roots_compress.events import (
+    CandidateChosen,
+    CandidateStarted,
+    Event,
+    Message,
+    StageFinished,
+    StageStarted,
+    WorkAdvanced,
+    WorkStarted,
+)
+from roots_compress.progress import clock
+
+LINE_SECONDS = 15.0
+
+
+def line_of(event: Event) -> str | None:
+    """Return what one event says in a line of its own; None where it says nothing."""
+    match event:
+        case Message(text):
+            return text
+        case StageFinished(origin="reused"):
+            return f"{title(event)}: finished earlier, reused"
+        case StageFinished(origin="restored"):
+            return f"{title(event)}: finished earlier, taken back"
+        case StageFinished(summary=summary, largest_difference=difference):
+            agrees = (
+                "" if difference is None else f", graph agrees with the checkpoint within {difference:.1e}"
+            )
+            return f"{title(event)}: {summary}{agrees}"
+    return None
+
+
+def title(stage: StageStarted | StageFinished) -> str:
+    """Return number and kind of a stage."""
+    return f"{stage.index:02d} {stage.kind}"
+
+
+def heading_of(event: Event) -> str | None:
+    """Return the heading under which the lines after an event are; None where it opens no part."""
+    match event:
+        case StageStarted():
+            return title(event)
+        case CandidateStarted(number, total, candidate):
+            return f"candidate {number} of {total}: {candidate}"
+        case CandidateChosen(candidate, measured):
+            return f"best of {measured} candidates: {candidate}"
+    return None
+
+
+class Lines:
+    """A sink that prints lines.
+
+    Of long work a line is printed after 15 seconds of silence; the longer the work lasts, the longer the
+    silences may be (a twentieth of its time so far). Of work that tells more than how far it is, as a
+    training does of its loss, there is also a line at the first step, the last, and every tenth of the way.
+
+    Args:
+        console: where.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._paces: dict[str, _Pace] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Print what there is to say of an event."""
+        if (heading := heading_of(event)) is not None:
+            self._console.rule(Text(printable(heading)), align="left")
+        elif (line := line_of(event)) is not None:
+            self._print(line)
+        elif isinstance(event, WorkStarted):
+            self._paces[event.work] = _Pace()
+        elif isinstance(event, WorkAdvanced) and self._paces.setdefault(event.work, _Pace()).is_due(event):
+            self._print(advance(event))
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(printable(text)), soft_wrap=True)
+
+
+def advance(event: WorkAdvanced) -> str:
+    """Return how far some work is as a line."""
+    phase = f"{event.phase} " if event.phase else ""
+    parts = (
+        f"{event.work}: {phase}{event.done}/{event.total}",
+        event.note,
+        f"{clock(event.seconds_left)} left",
+    )
+    return ", ".join(part for part in parts if part)
+
+
+class _Pace:
+    """When the next line on some work is due."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self._tenth: int | None = None
+
+    def is_due(self, event: WorkAdvanced) -> bool:
+        now = time.monotonic()
+        tenth = event.done * 10 // max(event.total, 1)
+        silent = now - self._last >= max(LINE_SECONDS, (now - self._started) / 20)
+        if not silent and (not event.note or (self._tenth is not None and tenth <= self._tenth)):
+            return False
+        self._last, self._tenth = now, tenth
+        return True
