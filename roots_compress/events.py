@@ -173,6 +173,11 @@ class GateJudged(Event):
     limit: float
     value: float | None
     passed: bool
+    stage: str
+    """The name of the row that was bounded."""
+    against: str
+    """What it was compared with; empty where a figure was bounded by itself."""
+    note: str
 
 
 @dataclass(frozen=True)

@@ -53,4 +53,5 @@ def tell_run(events: Events, metrics: RunMetrics) -> None:
             for speed in speeds:
                 events.emit(Figure(name, speed.median, stage=row.index, context=speed.context))
     for gate in metrics.gates:
-        events.emit(GateJudged(gate.gate, gate.limit, gate.value, gate.passed))
+        value, limit = gate.value, gate.limit
+        events.emit(GateJudged(gate.gate, limit, value, gate.passed, gate.stage, gate.against, gate.note))
