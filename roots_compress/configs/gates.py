@@ -143,6 +143,11 @@ class GatesConfig(Settings):
         """The stored run that the row is compared with; None where that is a row of the same run."""
         return Path(self.against) if self.against and _is_path(self.against) else None
 
+    def without_stored(self) -> Self:
+        """Return the gates that need no stored run."""
+        alone = {name: limit for name, limit in self.limits.items() if name not in self.comparing}
+        return self if self.stored is None else type(self).model_validate(alone)
+
     def from_folder(self, folder: Path) -> Self:
         """Return the gates with a relative path to a stored run starting from a folder."""
         return self if self.stored is None else self.model_copy(update={AGAINST: str(folder / self.stored)})

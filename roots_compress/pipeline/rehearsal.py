@@ -95,6 +95,7 @@ class _Rehearsal:
                 "model": model,
                 "stages": (),
                 "search": None,
+                "gates": recipe.gates.without_stored(),  # which was measured on more windows
                 "evaluation": _few_windows(recipe.evaluation),
             }
         )
@@ -129,6 +130,7 @@ class _Rehearsal:
                 spec = whole.spec if self._whole is None else self._whole.spec
                 cut = with_few_layers(spec, LAYERS) if self._cut is None else self._cut.spec
                 small = stage.in_small(config, Small(spec, cut, STEPS, LAYERS, self._stand_in))
+                small = small.model_copy(update={"gates": small.gates and small.gates.without_stored()})
                 cut_after = stage.expect(small, self._cut).model
             recipe = self._setting.recipe
             setting = replace(

@@ -19,7 +19,7 @@ class SettingDifference:
     key: str
     """From the top of the recipe, a stage by its name: `stages[prune].ratio`."""
     values: tuple[str, ...]
-    """As JSON, one for each recipe; empty where it does not have the setting."""
+    """As JSON, one for each recipe; empty where the setting is not there, or null."""
 
 
 def differing_settings(recipes: Sequence[Mapping[str, Any]]) -> tuple[SettingDifference, ...]:
@@ -37,7 +37,7 @@ def differing_settings(recipes: Sequence[Mapping[str, Any]]) -> tuple[SettingDif
         found.append(SettingDifference(STAGES, tuple(" > ".join(_stages(recipe)) for recipe in recipes)))
     for key in keys:
         stage = key.removeprefix(f"{STAGES}[").partition("]")[0] if key.startswith(f"{STAGES}[") else None
-        values = tuple(each.get(key, "") for each in flat)
+        values = tuple("" if each.get(key) in (None, "null") else each[key] for each in flat)
         if len(set(values)) > 1 and (stage is None or stage in everywhere):
             found.append(SettingDifference(key, values))
     return tuple(found)

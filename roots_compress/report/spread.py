@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roots_compress.report.rows import speeds
+from roots_compress.report.rows import SPEED_NOISE, speeds
 from roots_compress.results import Speed, StageResult
 from roots_compress.tasks.figures import Workload
 
@@ -24,7 +24,8 @@ class Measured:
 
 def speed_interval(speed: Speed) -> Interval:
     """Return bounds of a speed's median; see `median_interval`. Without the repeats, their extremes."""
-    return median_interval(speed.repeats) if speed.repeats else (speed.low, speed.high)
+    low, high = median_interval(speed.repeats) if speed.repeats else (speed.low, speed.high)
+    return _at_least_noise(speed.median, low, high)
 
 
 def time_of(stage: StageResult, workload: Workload) -> Measured | None:
@@ -53,19 +54,24 @@ def speedup_of(before: StageResult, after: StageResult, workload: Workload) -> M
     new, was = common[-1], old[common[-1].context]
     ratio = new.median / was.median
     if before is after:
-        low = high = ratio
-    elif new.repeats and len(new.repeats) == len(was.repeats):
+        return Measured(1.0, (1.0, 1.0))
+    if new.repeats and len(new.repeats) == len(was.repeats):
         pairs = zip(new.repeats, was.repeats, strict=True)
         low, high = median_interval([mine / its for mine, its in pairs])
     else:
         low, high = new.low / was.high, new.high / was.low
-    return Measured(ratio, (min(low, ratio), max(high, ratio)))
+    return Measured(ratio, _at_least_noise(ratio, min(low, ratio), max(high, ratio)))
 
 
 def relative(after: Measured, before: Measured) -> Measured:
     """Return the ratio of two figures that were measured apart, with the widest interval they allow."""
     (low, high), (least, most) = after.interval, before.interval
     return Measured(after.value / before.value, (low / most, high / least))
+
+
+def _at_least_noise(value: float, low: float, high: float) -> Interval:
+    """Return an interval, or where a single repeat has none what timings differ by in general."""
+    return (low, high) if low < high else (value * (1 - SPEED_NOISE), value * (1 + SPEED_NOISE))
 
 
 def median_interval(values: Sequence[float]) -> Interval:

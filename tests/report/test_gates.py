@@ -78,6 +78,12 @@ def test_a_gate_on_speed_is_missed_only_where_its_whole_interval_is_beyond() -> 
     assert gate.line == "min_decode_speedup is 2 (2 to 2.05) against baseline, limit 2.06"
 
 
+def test_a_single_repeat_is_as_uncertain_as_timings_are() -> None:
+    (gate,) = judge(GatesConfig(min_decode_speedup=2.05), with_repeats(RUN, (80.0,), (160.0,)))
+    assert gate.interval == pytest.approx((1.9, 2.1))
+    assert gate.passed
+
+
 def test_an_interval_of_many_repeats_leaves_outliers_out() -> None:
     assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
     values = [float(value) for value in range(1, 101)]
