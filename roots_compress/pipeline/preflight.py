@@ -203,8 +203,9 @@ def _check_processes(recipe: Recipe) -> None:
         InputError: some training asks for such ones.
     """
     for place, stage in placed_stages(recipe):
-        asked = (*losses_of(stage), *groups_of(stage, ObjectiveConfig))
-        whole = any(group.whole_micro_batches for _, group in asked)
+        whole = any(loss.whole_micro_batches for _, loss in losses_of(stage)) or any(
+            objective.whole_micro_batches for _, objective in groups_of(stage, ObjectiveConfig)
+        )
         for keys, training in training_of(stage):
             with located((*place, *keys), of_recipe=True):
                 team_size(training, whole=whole)
