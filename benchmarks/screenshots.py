@@ -94,9 +94,22 @@ def browser() -> Iterator[Page]:
 
 
 def faults(
-    window: Page, file: Path, *, to: Path | None = None, widths: Sequence[int] = WIDTHS
+    window: Page,
+    file: Path,
+    *,
+    to: Path | None = None,
+    top: int | None = None,
+    widths: Sequence[int] = WIDTHS,
 ) -> Iterator[str]:
-    """Yield what is wrong with a page, by width and scheme, and write a PNG of each into a folder."""
+    """Yield what is wrong with a page, by width and scheme, and write a PNG of each into a folder.
+
+    Args:
+        window: of the browser.
+        file: the page.
+        to: the folder of the pictures; without it there are none.
+        top: pixels of the page that a picture shows; all without it.
+        widths: of the window.
+    """
     if (size := file.stat().st_size) > MAX_BYTES:
         yield f"{size} bytes"
     said: list[str] = []
@@ -109,14 +122,14 @@ def faults(
     for scheme in SCHEMES:
         window.emulate_media(color_scheme=_scheme(scheme))
         for width in widths:
-            window.set_viewport_size({"width": width, "height": 900})
+            window.set_viewport_size({"width": width, "height": top or 900})
             window.goto(address)
             if (seconds := window.evaluate(OPENED)) > MAX_SECONDS:
                 said.append(f"{seconds:.2f} s to open")
             said += window.evaluate(OVERFLOW) + window.evaluate(CONTRAST)
             if to is not None:
                 window.screenshot(
-                    path=to / f"{file.parent.name}-{file.stem}-{width}-{scheme}.png", full_page=True
+                    path=to / f"{file.parent.name}-{file.stem}-{width}-{scheme}.png", full_page=top is None
                 )
             yield from (f"{width} {scheme}: {fault}" for fault in said)
             said.clear()
@@ -131,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Take pictures of pages, and check them in a browser.")
     parser.add_argument("pages", type=Path, nargs="+")
     parser.add_argument("--to", type=Path, default=Path("shots"), help="folder of the pictures")
+    parser.add_argument("--top", type=int, help="pixels of each page that a picture shows; default: all")
     arguments = parser.parse_args()
     if chromium() is None:
         sys.exit("Chromium is not installed: apt-get install chromium")
@@ -138,7 +152,7 @@ def main() -> None:
     found = 0
     with browser() as window:
         for page in arguments.pages:
-            for fault in faults(window, page, to=arguments.to):
+            for fault in faults(window, page, to=arguments.to, top=arguments.top):
                 print(f"{page}: {fault}")
                 found += 1
     print(f"{len(arguments.pages)} pages, {found} faults; pictures in {arguments.to}")

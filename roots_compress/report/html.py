@@ -43,7 +43,7 @@ def html(run: RunMetrics, *, recipe: str | None = None) -> str:
     shown: dict[str, Any] = {
         "quality": sections.quality_table(task, run),
         "agreement": sections.agreement(task, run),
-        "positions": (positions(run)[0][1:], [(row[0], row[1:]) for row in positions(run)[1]]),
+        "positions": _positions(run),
         "errors": pictures.errors(run),
         "samples": sections.samples(run),
         "exchanges": sections.exchanges(run),
@@ -76,6 +76,13 @@ def html(run: RunMetrics, *, recipe: str | None = None) -> str:
         recipe=recipe,
         notes=[(numbered(row.stage), row.stage.onnx, sections.pretty(row.stage.notes)) for row in rows],
     )
+
+
+def _positions(run: RunMetrics) -> sections.Table:
+    headings, rows = positions(run)
+    return list(headings[1:]), [
+        (numbered(stage), list(row[1:])) for stage, row in zip(run.stages, rows, strict=False)
+    ]
 
 
 def comparison_html(compared: Comparison, runs: Sequence[RunMetrics]) -> str:

@@ -23,6 +23,8 @@ from roots_compress.tasks.figures import Metric
 
 LARGEST_ERRORS = 10
 """Weights that are named, of each stage."""
+FEWEST_WEIGHTS = 8
+"""Of a profile along the model."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,8 @@ class Errors:
     """Name, length in percent, error, and whether it kept a higher precision."""
     count: int
     higher: int
-    chart: Chart
+    chart: Chart | None
+    """None where the weights are too few to show a profile."""
 
 
 def errors(run: RunMetrics) -> list[Errors]:
@@ -261,5 +264,6 @@ def errors(run: RunMetrics) -> list[Errors]:
         if higher:
             note += " Orange: kept at a higher precision."
         chart = _chart(title, note, lambda width, shown=measured: profile("", shown, width=width))  # type: ignore[misc]
-        found.append(Errors(numbered(stage), largest, len(measured), higher, chart))
+        shown = chart if len(measured) >= FEWEST_WEIGHTS else None
+        found.append(Errors(numbered(stage), largest, len(measured), higher, shown))
     return found

@@ -12,7 +12,7 @@ from roots_compress.report.charts.svg import cut
 from roots_compress.report.rows import milliseconds, quality_of, speeds, speedup
 from roots_compress.report.text import megabytes
 from roots_compress.report.verdict import factor, numbered
-from roots_compress.results import Json, Metrics, RunMetrics
+from roots_compress.results import Json, Metrics, RunMetrics, StageResult
 from roots_compress.stages.base import Exchange
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
@@ -78,24 +78,29 @@ def quality_table(task: Task[Any], run: RunMetrics) -> Table:
     """Return headings and rows of every metric with its interval; no rows where no row has an interval."""
     if not any(stage.metrics.intervals for stage in run.stages):
         return [], []
-    headings, first = [], task.metric
+    first = task.metric
+    columns: list[tuple[str, Callable[[StageResult], str]]] = []
     for metric in task.metrics:
-        headings += [metric.heading, INTERVAL]
+        columns.append((metric.heading, lambda row, of=metric: of.shown_of(row.metrics.quality)))  # type: ignore[misc]
+        columns += _interval(run, metric.name, metric.shown)
         if metric is first:
-            headings += ["against the first", INTERVAL]
-    rows = []
-    for stage in run.stages:
-        metrics, cells = stage.metrics, list[str]()
-        for metric in task.metrics:
-            cells += [metric.shown_of(metrics.quality), _bounds(metrics, metric.name, metric.shown)]
-            if metric is first:
-                against = first.compared(*quality_of(task, run.stages[0], stage))
-                cells += [
-                    _change(first, against),
-                    _bounds(metrics, first.compared_name, partial(_change, first)),
-                ]
-        rows.append((numbered(stage), cells))
-    return headings, rows
+            columns.append(("against the first", lambda row: _change(first, _against(task, run, row))))
+            columns += _interval(run, metric.compared_name, partial(_change, first))
+    rows = [(numbered(row), [shown(row) for _, shown in columns]) for row in run.stages]
+    return [heading for heading, _ in columns], rows
+
+
+def _against(task: Task[Any], run: RunMetrics, row: StageResult) -> float:
+    return task.metric.compared(*quality_of(task, run.stages[0], row))
+
+
+def _interval(
+    run: RunMetrics, name: str, shown: Callable[[float], str]
+) -> list[tuple[str, Callable[[StageResult], str]]]:
+    """Return the column of a figure's interval, if any row has one."""
+    if not any(name in row.metrics.intervals for row in run.stages):
+        return []
+    return [(INTERVAL, lambda row: _bounds(row.metrics, name, shown))]
 
 
 def _bounds(metrics: Metrics, name: str, shown: Callable[[float], str]) -> str:
@@ -157,7 +162,7 @@ def exchanges(run: RunMetrics) -> list[tuple[str, list[Written]]]:
 def _told_apart(texts: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
     """Return each text in two parts: the words in which it begins as the first one does, and the rest."""
     # What continues a line begins with a space, which nothing shows beside the prompt.
-    texts = [(who, text[1:] if text[:1] == " " != text[1:2] else text) for who, text in texts]
+    texts = [(who, (text[1:] if text[:1] == " " != text[1:2] else text).rstrip()) for who, text in texts]
     first = texts[0][1]
     told = [(texts[0][0], "", first)]
     for who, text in texts[1:]:
