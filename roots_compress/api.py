@@ -203,10 +203,7 @@ class Model:
             )
         from roots_compress.data.chat.rendering import question
 
-        # A GGUF file has no settings of generation beside it.
-        wishes = load_wishes(
-            self.path if self.path.is_dir() else Path(), self.tokenizer, self.engine.vocab_size
-        )
+        wishes = load_wishes(self.path, self.tokenizer, self.engine.vocab_size)
         return stream_text(
             self.engine,
             self.tokenizer,

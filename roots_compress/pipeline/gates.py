@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from roots_compress.configs.gates import AGAINST
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.configs.recipe.walk import placed_gates
 from roots_compress.data.windows import EvaluationWindows
-from roots_compress.errors import InputError, recipe_key
+from roots_compress.errors import InputError, Key, recipe_key
 from roots_compress.io.atomic import real_path
 from roots_compress.report.comparability import basis_of
 from roots_compress.report.gates import OF_ANY_TASK, WEIGHED, counterpart, machine_fault
@@ -33,6 +34,7 @@ def check_gates(recipe: Recipe, task: Task[Any]) -> None:
         possible = WEIGHED | task.budgets if weighed else measured
         for gate in gates.limits:
             if gate in possible:
+                _require_package(task, gate, recipe_key(*place, gate))
                 continue
             raise InputError(
                 "is no budget that a search can weigh candidates by"
@@ -40,6 +42,22 @@ def check_gates(recipe: Recipe, task: Task[Any]) -> None:
                 else f"bounds a figure that models for {task.name} do not have",
                 where=recipe_key(*place, gate),
                 remedy=f"Use one of: {', '.join(sorted(possible & type(gates).model_fields.keys()))}.",
+            )
+
+
+def _require_package(task: Task[Any], gate: str, where: Key) -> None:
+    """Refuse a gate on a figure that no package here can take.
+
+    Raises:
+        InputError: the metric's package is not installed.
+    """
+    for metric in task.metrics:
+        bounds = gate in (metric.bound, metric.compared_bound)
+        if bounds and metric.package and find_spec(metric.package) is None:
+            raise InputError(
+                f"bounds {metric.heading}, for which the package {metric.package} is not installed",
+                where=where,
+                remedy="Install it: pip install 'roots-compress[references]'",
             )
 
 

@@ -24,6 +24,8 @@ class Metric:
     """Whether values compare between models with unlike tokenizers."""
     optional: bool = False
     """Whether a row may lack it: what measures it need not be installed, or earlier versions had none."""
+    package: str = ""
+    """The module of an optional package that it takes, where it takes one."""
     gate: str = ""
     """Its name in gates, where that is not `name`."""
     logarithm: str | None = None

@@ -13,17 +13,24 @@ from typing import Any
 from roots_compress.tasks.figures import Metric
 
 
-def _metric(name: str, heading: str, digits: int) -> Metric:
+def _metric(name: str, heading: str, digits: int, package: str = "") -> Metric:
     return Metric(
-        name, heading, "higher", digits=digits, relative=False, across_tokenizers=True, optional=True
+        name,
+        heading,
+        "higher",
+        digits=digits,
+        relative=False,
+        across_tokenizers=True,
+        optional=True,
+        package=package,
     )
 
 
 METRICS = (
     _metric("exact_match", "exact match", 4),
-    _metric("chrf", "chrF", 2),
-    _metric("bleu", "BLEU", 2),
-    _metric("rouge_l", "ROUGE-L", 4),
+    _metric("chrf", "chrF", 2, "sacrebleu"),
+    _metric("bleu", "BLEU", 2, "sacrebleu"),
+    _metric("rouge_l", "ROUGE-L", 4, "rouge_score"),
 )
 
 

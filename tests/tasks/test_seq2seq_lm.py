@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def test_figures_against_references() -> None:
     assert found["rouge_l"] == 0.5
     same = reference_figures(["A dog sat."], ["A dog sat."])
     assert [same[name] for name in ("exact_match", "chrf", "rouge_l")] == [1.0, 100.0, 1.0]
+
+
+def test_a_gate_on_a_figure_whose_package_is_missing_is_refused_at_once(
+    source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {"name": "t5", "model": str(source), "data": {"eval": [str(data)]}, "gates": {"min_chrf": 20.0}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    said = roots("plan", path, "--run", tmp_path / "run", code=2)
+    assert "gates.min_chrf" in said
+    assert "sacrebleu is not installed" in said
 
 
 def test_a_t5_goes_through_every_stage(source: Path, data: Path, tmp_path: Path) -> None:
