@@ -95,14 +95,12 @@ def serve(address: str) -> None:
     import roots_compress.report.text  # noqa: F401
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.configs.recipe.schema import Recipe
-    from roots_compress.data.builtin import builtin_documents
 
     # What pages leave at its default takes most of the time: windows of evaluation, and timings.
     Recipe.model_fields["evaluation"].default = EvaluationConfig(
         windows=2, block_size=32, contexts=(16,), decode_tokens=2, repeats=1, threads=1
     )
     Recipe.model_rebuild(force=True)
-    builtin_documents()
     share_with_children()
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)
