@@ -42,7 +42,7 @@ format: $(STAMP)
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(STAMP) $(DOCS_STAMP)  ## write the generated pages and build the site in site/, every link checked
 	$(BIN)/python -m docs.generate
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache
