@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .PHONY: demo report test test-slow test-real check format docs clean
 
-demo: $(STAMP)  ## train a small teacher, distil, prune, quantize it; print the table (about four minutes)
+demo: $(STAMP)  ## train a small teacher, distil, prune, quantize it; print the table (about five minutes)
 	$(BIN)/roots-compress run recipes/quickstart.yaml --run runs/quickstart --fresh
 
 report:  ## open the demo's report in a browser
