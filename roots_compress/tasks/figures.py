@@ -96,7 +96,7 @@ class Metric:
 AGREEMENT = (
     Metric("kl_mean", "mean KL", "lower", digits=5, relative=False, optional=True, gate="kl"),
     Metric("kl_median", "median KL", "lower", digits=5, relative=False, optional=True),
-    Metric("kl_p99", "99% of KL", "lower", digits=4, relative=False, optional=True),
+    Metric("kl_p99", "KL at 99%", "lower", digits=4, relative=False, optional=True),
     Metric("same_top", "same first choice", "higher", digits=4, relative=False, optional=True),
 )
 """Likeness to the run's first model at each scored place, which may be a token or a text: the divergence
