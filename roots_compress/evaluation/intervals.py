@@ -52,12 +52,17 @@ def paired_interval(task: Task[Any], before: Metrics, after: Metrics) -> Interva
         before: the row that is compared with.
         after: the other one.
     """
+    found = paired_difference(before, after)
+    return None if found is None else (task.of_mean(found[0]), task.of_mean(found[1]))
+
+
+def paired_difference(before: Metrics, after: Metrics) -> Interval | None:
+    """Return the same of the means themselves: two rows differ where it does not hold 0."""
     old, new = _scores(before), _scores(after)
     if len(new.counts) < 2 or not np.array_equal(old.counts, new.counts):
         return None
     drawn_RE = _draws(len(new.counts))
-    low, high = _bounds((drawn_RE @ (new.sums - old.sums)) / (drawn_RE @ new.counts), len(new.counts))
-    return task.of_mean(low), task.of_mean(high)
+    return _bounds((drawn_RE @ (new.sums - old.sums)) / (drawn_RE @ new.counts), len(new.counts))
 
 
 def stored(scores: Scores) -> tuple[tuple[float, int], ...]:

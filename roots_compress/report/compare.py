@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from roots_compress.errors import InputError
+from roots_compress.evaluation.intervals import paired_difference
 from roots_compress.report.comparability import Basis, basis_of
 from roots_compress.report.gates import gain_fault, same_start, workload_fault
 from roots_compress.report.settings import SettingDifference, differing_settings
 from roots_compress.report.spread import Interval, speedup_of
 from roots_compress.report.text import label, megabytes
-from roots_compress.results import RunMetrics, StageResult
+from roots_compress.results import Metrics, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Metric
 from roots_compress.tasks.registry import task_named
@@ -24,6 +25,8 @@ MEMORY_NOISE = 0.02
 """Peak memory of one graph differs by as much from one process to the next; less is no difference."""
 QUALITY_ALONE = "intervals overlap, so on another text it may be the other way round"
 
+QUALITY_IN_PAIRS = "interval of the difference holds 0, so on another text it may be the other way round"
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -31,6 +34,8 @@ class Figure:
 
     value: float
     interval: Interval | None = None
+    paired: Metrics | None = None
+    """Of the metric that decides: the row, which holds it text by text, so that two compare in pairs."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,9 @@ def _row(task: Task[Any], axes: Sequence[Axis], name: str, run: RunMetrics, row:
     }
     for axis in axes:
         if axis.metric is not None and axis.key in row.metrics.quality:
-            figures[axis.key] = Figure(row.metrics.quality[axis.key], row.metrics.intervals.get(axis.key))
+            paired = row.metrics if axis.metric is task.metric else None
+            interval = row.metrics.intervals.get(axis.key)
+            figures[axis.key] = Figure(row.metrics.quality[axis.key], interval, paired)
     for workload in task.workloads:
         gain = speedup_of(run.stages[0], row, workload)
         if gain is not None:
@@ -222,9 +229,18 @@ def _apart(axis: Axis, one: Figure, other: Figure) -> bool:
     """Whether two figures differ by more than is known of their noise."""
     if axis.kind == "memory":
         return abs(one.value - other.value) > MEMORY_NOISE * max(one.value, other.value)
+    if (difference := _difference(one, other)) is not None:
+        return not difference[0] <= 0 <= difference[1]
     if one.interval is None or other.interval is None:
         return one.value != other.value
     return one.interval[0] > other.interval[1] or other.interval[0] > one.interval[1]
+
+
+def _difference(one: Figure, other: Figure) -> Interval | None:
+    """Return the interval of two figures' difference, text by text; None where they are not so known."""
+    if one.paired is None or other.paired is None:
+        return None
+    return paired_difference(one.paired, other.paired)
 
 
 def _differences(axes: Sequence[Axis], last: Sequence[ComparedRow]) -> Iterator[Difference]:
@@ -263,7 +279,7 @@ def _sentences(axis: Axis, last: Sequence[ComparedRow]) -> Iterator[str]:
             told = f"{best.run} and {second.run} do not differ by more than {noise}: "
             told += f"{_told(axis, mine)} and {_told(axis, its)}"
         else:
-            told += f"; the 95% {QUALITY_ALONE}"
+            told += f"; the 95% {QUALITY_ALONE if _difference(mine, its) is None else QUALITY_IN_PAIRS}"
     yield f"{words}: {told}."
 
 

@@ -57,6 +57,23 @@ def test_a_difference_within_noise_is_no_difference() -> None:
     assert "on another text it may be the other way round" in told
 
 
+def test_rows_of_the_same_texts_are_told_apart_in_pairs() -> None:
+    nats = [2.5, 3.5, 3.0, 2.8, 3.2, 2.6]
+    worse, mixed = [0.02, 0.03, 0.025, 0.03, 0.02, 0.025], [0.3, -0.2, 0.1, -0.3, 0.2, 0.0]
+
+    def measured(perplexity: float, more: list[float]) -> RunMetrics:
+        scores = tuple((511 * (text + extra), 511) for text, extra in zip(nats, more, strict=True))
+        last = stage(1, "quantize", perplexity=perplexity)
+        wide = {"perplexity": (15.0, 30.0)}
+        return run(stage(), replace(last, metrics=replace(last.metrics, intervals=wide, scores=scores)))
+
+    before = measured(21.0, [0.0] * len(nats))
+    assert verdicts(compared(before, measured(21.5, worse)))["perplexity"] == "worse +2.4%"
+    found = compared(before, measured(21.4, mixed))
+    assert verdicts(found)["perplexity"] == "within noise +1.9%"
+    assert "the 95% interval of the difference holds 0" in " ".join(found.sentences)
+
+
 def test_agreement_with_the_first_model_is_compared_where_it_was_measured() -> None:
     def with_kl(value: float) -> RunMetrics:
         first, last = RUN.stages
