@@ -94,7 +94,7 @@ def test_tuning_lowers_the_response_perplexity_and_shows_answers(
     assert any(each["after"].startswith("It says ") for each in answers)
     page = (tuned / "report.html").read_text()
     assert answers[0]["prompt"] in page
-    assert "Held-out prompts and their answers: tune" in page
+    assert "Held-out prompts and their answers: 01-tune" in page
     # The format that it was tuned in is kept for whoever prompts it.
     tokenizer = load_checkpoint(tuned / "01-tune" / "checkpoint").tokenizer
     text = tokenizer.apply_chat_template(

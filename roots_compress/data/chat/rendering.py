@@ -143,7 +143,7 @@ class _Rendering:
         """
         turns, where = document.spans, document.where
         places = [self._place(turns[: number + 1], where) for number, turn in enumerate(turns) if turn.scored]
-        whole = self.text(turns, where, opens_answer=False)
+        whole = places[-1][0] if turns[-1].scored else self.text(turns, where, opens_answer=False)
         if not all(whole.startswith(text) for text, _, _ in places):
             for text, start, end in places:
                 yield _marked(text[:end], [(start, end)])
