@@ -130,7 +130,7 @@ def _init() -> Callable[..., None]:
         *,
         checkpoint: Annotated[
             Path | None,
-            typer.Argument(metavar="[CKPT]", help=f"{CHECKPOINT} Without it, name your model in the file."),
+            typer.Argument(metavar="CKPT", help=f"{CHECKPOINT} Without it, name your model in the file."),
         ] = None,
         target: Annotated[
             list[str] | None,

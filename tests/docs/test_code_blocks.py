@@ -1,4 +1,4 @@
-"""Every code block of the README, the start page and the tutorials is run: shell, YAML, Python and diffs.
+"""Every code block of the README, the start page, the tutorials and the page on Python is run.
 
 A page is run from top to bottom in one folder, which holds stand-ins for what the reader brings: a tiny model
 and short text. `<!-- test: ... -->` before a block says what else differs from the page: lines `A => B`
@@ -20,7 +20,7 @@ from tests.docs.blocks import Block, blocks
 from tests.docs.shell import Shell
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/index.md", "docs/start.md"]
+PAGES = ["README.md", "docs/index.md", "docs/start.md", "docs/guides/python.md"]
 PAGES += sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/tutorials/*.md"))
 LANGUAGES = {"bash", "yaml", "python", "diff", "text"}
 
