@@ -25,6 +25,7 @@ from roots_compress.configs.data import DataConfig
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.configs.recipe.growth import evaluation_request
 from roots_compress.configs.recipe.loading import check_paths
+from roots_compress.configs.stage import StageSettings
 from roots_compress.data.texts import framed_texts
 from roots_compress.errors import InputError, Key
 from roots_compress.evaluation.single import Evaluation, evaluate_artifact, open_artifact
@@ -85,6 +86,7 @@ def compress(
     max_mb: float | None = None,
     min_speedup: float | None = None,
     max_loss: float | None = None,
+    stages: Sequence[StageSettings | Mapping[str, Any]] = (),
     data: DataConfig | Mapping[str, Any] | None = None,
     evaluation: EvaluationConfig | Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -104,6 +106,8 @@ def compress(
         max_mb: the largest graph, in millions of bytes.
         min_speedup: the least gain over the model as it is, in its task's last workload.
         max_loss: by how much quality may be worse: 0.05 is 5% of a perplexity, or 0.05 of an accuracy.
+        stages: a chain to carry out, as under `stages` in a recipe, in place of trying candidates. Bounds are
+            then its gates, and may be left out.
         data: the text, as under `data` in a recipe; without it the built-in corpus.
         evaluation: how every stage is measured, as under `evaluation` in a recipe.
         seed: fixes every random choice.
@@ -117,11 +121,16 @@ def compress(
         InputError: a bound, a setting or the model cannot be.
         StageError: the model as it is cannot be made or measured.
     """
-    bounds: Bounds = bounds_of(max_mb=max_mb, min_speedup=min_speedup, max_loss=max_loss)
+    given = (max_mb, min_speedup, max_loss)
+    bounds = Bounds()
+    if not stages or given != (None, None, None):
+        bounds = bounds_of(max_mb=max_mb, min_speedup=min_speedup, max_loss=max_loss)
     settings = _settings(data=data, evaluation=evaluation) | {"seed": seed, "device": device}
     folder = None if run is None else Path(run)
     with memory_errors():
-        asked = request(Path(model), bounds, settings, folder=folder, minutes=max_minutes, fresh=fresh)
+        asked = request(
+            Path(model), bounds, settings, stages=stages, folder=folder, minutes=max_minutes, fresh=fresh
+        )
         events = Events() if on_event is None else Events(on_event)
         metrics, sentences = carry_out(asked, fresh=fresh, events=events)
     return Compressed(asked.folder.absolute(), metrics, tuple(sentences))

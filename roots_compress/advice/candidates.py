@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from roots_compress.advice.bounds import Bounds
 from roots_compress.advice.facts import Facts
-from roots_compress.configs.data import CalibrationConfig
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig, RecoveryConfig
 from roots_compress.configs.quantize import QuantizeConfig
@@ -64,7 +63,8 @@ FILE_SHARE: Final = 0.97
 """Of the bytes that a graph may take, those that its weights may: the rest is the graph itself."""
 TRAINING_SHARE: Final = 6
 """A recovery may take one part in so many of a search's time; training a student, two."""
-CALIBRATION: Final = CalibrationConfig()
+QUANTIZED: Final[dict[str, Any]] = {}
+"""Settings that 8-bit and 4-bit weights share, beside their defaults."""
 FLOPS_A_THREAD: Final = 25e9
 LEAST_STEPS, MOST_STEPS = 20, 200
 LEAST_STUDENT_STEPS = 100
@@ -140,14 +140,14 @@ def _choices(facts: Facts, bounds: Bounds, minutes: float) -> dict[str, StageCon
     alone = bounds.max_bytes is None and bounds.min_speedup is None and loss is not None
     student_steps = 3 * steps
     choices: dict[str, StageConfig] = {
-        "int8": QuantizeConfig(kind="quantize", name="int8", scheme="int8", calibration=CALIBRATION),
+        "int8": QuantizeConfig(kind="quantize", name="int8", scheme="int8", **QUANTIZED),
         "int4": QuantizeConfig(
             kind="quantize",
             name="int4",
             scheme="int4",
             max_bytes=room,
             max_loss=loss if alone else None,
-            calibration=CALIBRATION,
+            **QUANTIZED,
         ),
         "prune-25": PruneConfig(kind="prune", name="prune-25", ratio=0.25, recovery=recovery),
         "prune-50": PruneConfig(kind="prune", name="prune-50", ratio=0.5, recovery=recovery),

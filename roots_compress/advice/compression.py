@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ from roots_compress.advice.bounds import Bounds
 from roots_compress.advice.candidates import candidates_for
 from roots_compress.advice.explain import explain
 from roots_compress.advice.facts import look_at
-from roots_compress.advice.recipe import name_of, search_recipe
+from roots_compress.advice.recipe import chain_recipe, name_of, search_recipe
 from roots_compress.configs.recipe.growth import read_resolved
 from roots_compress.configs.recipe.loading import check_paths, refuse_missing
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.stage import StageSettings
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.events import Events
 from roots_compress.io.atomic import real_path
 from roots_compress.pipeline.preflight import Setting, prepare
+from roots_compress.pipeline.runner import run_recipe
 from roots_compress.results import RunMetrics
 from roots_compress.search.run import run_search
 
@@ -37,10 +39,9 @@ class Request:
 
     @property
     def listed(self) -> tuple[tuple[str, ...], ...]:
-        """The candidates, in the order in which they are tried."""
+        """The candidates, in the order in which they are tried; none where a chain was given."""
         search = self.setting.recipe.search
-        assert search is not None
-        return search.candidates or ()
+        return () if search is None else search.candidates or ()
 
 
 def request(
@@ -48,6 +49,7 @@ def request(
     bounds: Bounds,
     settings: Mapping[str, Any],
     *,
+    stages: Sequence[StageSettings | Mapping[str, Any]] = (),
     folder: Path | None = None,
     minutes: float = MINUTES,
     fresh: bool = False,
@@ -58,6 +60,7 @@ def request(
         checkpoint: a ROOTS or Hugging Face directory, or a GGUF file.
         bounds: what the result must keep.
         settings: of the whole run (`data`, `evaluation`, `seed`, `device`), in a recipe's form.
+        stages: a chain to carry out, as a recipe has it, in place of trying candidates.
         folder: of the run; by default `runs/` and the checkpoint's name.
         minutes: after so many no further candidate is begun.
         fresh: whether a run that is there is to be deleted.
@@ -71,9 +74,13 @@ def request(
     where = folder or Path("runs") / name
     _refuse_other_run(where, checkpoint, fresh=fresh)
     facts = look_at(checkpoint, Path.cwd(), records=settings.get("data", {}).get("records"))
-    candidates = candidates_for(facts, bounds, minutes=minutes)
     given = {"name": name, "model": real_path(checkpoint), **settings}
-    recipe = search_recipe(facts, candidates, bounds, given, minutes=minutes).from_folder(Path.cwd())
+    if stages:
+        recipe = chain_recipe(facts, stages, bounds.gates(facts.task), given)
+    else:
+        candidates = candidates_for(facts, bounds, minutes=minutes)
+        recipe = search_recipe(facts, candidates, bounds, given, minutes=minutes)
+    recipe = recipe.from_folder(Path.cwd())
     check_paths(recipe)
     return Request(prepare(recipe, where), bounds, where)
 
@@ -81,14 +88,20 @@ def request(
 def carry_out(request: Request, *, fresh: bool = False, events: Events) -> tuple[RunMetrics, list[str]]:
     """Search for the first candidate that keeps the bounds; return the run's figures and why it was chosen.
 
-    The run ends as the candidate's; its `recipe.yaml` repeats it.
+    The run ends as the candidate's; its `recipe.yaml` repeats it. A chain that was given is carried out.
 
     Raises:
         InputError, StageError: the model as it is cannot be made or measured.
     """
-    metrics = run_search(request.setting, request.folder, fresh=fresh, events=events)
-    assert metrics.search is not None
-    return metrics, [*explain(request.setting.task, request.bounds, request.listed, metrics.search)]
+    go = run_search if request.listed else run_recipe
+    metrics = go(request.setting, request.folder, fresh=fresh, events=events)
+    said: list[str] = []
+    if metrics.search is not None:
+        said += explain(request.setting.task, request.bounds, request.listed, metrics.search)
+    # Speeds are timed once more at the end, with all stages in turns, and gates go by that.
+    missed = [gate.line for gate in metrics.gates if not gate.passed]
+    said += [f"At the end {'; '.join(missed)}."] if missed else []
+    return metrics, said
 
 
 def _refuse_other_run(folder: Path, checkpoint: Path, *, fresh: bool) -> None:

@@ -70,7 +70,7 @@ def first_recipe(facts: Facts, bounds: Bounds, settings: Mapping[str, Any], *, p
     gates: dict[str, float] = asked.gates(facts.task)
     if bounds == Bounds() and facts.source.stored_bytes >= LEAST_SIZED:
         gates["min_size_ratio"] = round(LEAST_SMALLER / candidates.expected[names].bytes, 1)
-    recipe = chain_recipe(facts, candidates, names, gates, settings)
+    recipe = chain_recipe(facts, [candidates.choices[name] for name in names], gates, settings)
     notes: dict[Location, str] = {
         ("model",): "Relative paths start from this file's folder.",
         ("stages",): "Each stage takes the checkpoint of the one before it.",

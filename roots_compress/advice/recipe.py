@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from roots_compress.advice.bounds import Bounds
-from roots_compress.advice.candidates import Candidates, Names
+from roots_compress.advice.candidates import Candidates
 from roots_compress.advice.facts import Facts
 from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.stage import StageSettings
 
 LARGEST_NAME = 50
 """Characters of a run's name that is made of a checkpoint's."""
@@ -32,22 +33,20 @@ def name_of(checkpoint: Path) -> str:
 
 def chain_recipe(
     facts: Facts,
-    candidates: Candidates,
-    names: Names,
+    stages: Sequence[StageSettings | Mapping[str, Any]],
     gates: Mapping[str, float],
     settings: Mapping[str, Any],
 ) -> Recipe:
-    """Return a recipe of one candidate's stages.
+    """Return a recipe of stages in their order.
 
     Args:
         facts: the model.
-        candidates: what it may be compressed by.
-        names: the candidate.
+        stages: their settings, as a recipe has them.
         gates: as `Bounds.gates` returns them.
         settings: of the recipe otherwise, such as `model` and `data`.
     """
-    stages = [candidates.choices[name].model_dump(mode="json", exclude_unset=True) for name in names]
-    return _parsed({"stages": stages, "gates": dict(gates), **_measured(facts, settings)})
+    given = [_stage(each) if isinstance(each, StageSettings) else dict(each) for each in stages]
+    return _parsed({"stages": given, "gates": dict(gates), **_measured(facts, settings)})
 
 
 def search_recipe(
@@ -60,6 +59,11 @@ def search_recipe(
         "candidates": [list(names) for names in candidates.listed],
     }
     return _parsed({"search": search, "gates": bounds.gates(facts.task), **_measured(facts, settings)})
+
+
+def _stage(stage: StageSettings) -> dict[str, Any]:
+    """Return a stage's settings as a recipe has them: what was given of them."""
+    return {"kind": stage.kind, **stage.model_dump(mode="json", exclude_unset=True)}
 
 
 def _measured(facts: Facts, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from typer.testing import Result
 from roots_compress import compress, evaluate, load
 from roots_compress.advice import candidates
 from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from roots_compress.configs.data import CalibrationConfig
+from roots_compress.configs.data import CalibrationConfig, DataConfig
+from roots_compress.configs.evaluate import EvaluationConfig
+from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.errors import InputError
 from roots_compress.run.stages import read_metrics
 from tests.cli.test_commands import assert_refused, roots_compress
@@ -23,6 +25,7 @@ from tests.families.sources import save_source, seq2seq, source_model
 from tests.stages.quantize.choices import integers_win
 from tests.tiny import TEXT, tiny_checkpoint, tiny_tokenizer
 
+LITTLE = {"calibration": CalibrationConfig(windows=4, block_size=16), "own_windows": 2}
 MEASURED = ["--windows", "2", "--block-size", "16", "--threads", "1"]
 
 
@@ -104,7 +107,7 @@ def test_init_refuses_what_it_does_not_understand(models: Path, tmp_path: Path) 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Candidates on little text, and no timing of products."""
-    monkeypatch.setattr(candidates, "CALIBRATION", CalibrationConfig(windows=4, block_size=16))
+    monkeypatch.setattr(candidates, "QUANTIZED", LITTLE)
     monkeypatch.setattr(candidates, "LISTED", (("int8",), ("int4",)))
     integers_win(monkeypatch)
 
@@ -114,7 +117,7 @@ def compressed(models: Path, text_file: Path, tmp_path_factory: pytest.TempPathF
     """The decoder compressed to bounds that int8 keeps; the folder around `runs/`."""
     folder = tmp_path_factory.mktemp("compressed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "CALIBRATION", CalibrationConfig(windows=4, block_size=16))
+        patch.setattr(candidates, "QUANTIZED", LITTLE)
         patch.setattr(candidates, "LISTED", (("int8",), ("int4",)))
         integers_win(patch)
         result = bounded(models, text_file, folder, "--max-mb", "0.1", "--max-loss", "50%")
@@ -201,6 +204,20 @@ def test_python_compresses_loads_and_evaluates(models: Path, text_file: Path, co
             model.encode(["a text"])
     with pytest.raises(InputError, match="max_mb"):
         compress(models / "decoder")
+
+
+def test_python_carries_out_a_chain(models: Path, text_file: Path, tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        result = compress(
+            models / "decoder",
+            max_mb=0.001,
+            stages=[QuantizeConfig(scheme="fp16")],
+            data=DataConfig(train=(text_file,)),
+            evaluation=EvaluationConfig(windows=2, block_size=16, contexts=(8,), repeats=1, threads=1),
+        )
+    assert not result.kept
+    assert "max_bytes is" in result.explanation[-1]
+    assert [stage.kind for stage in result.metrics.stages] == ["baseline", "quantize"]
 
 
 def test_python_encodes_texts(models: Path) -> None:
