@@ -93,6 +93,8 @@ def serve(address: str) -> None:
     import roots_compress.cli.app
     import roots_compress.pipeline.runner
     import roots_compress.report.text  # noqa: F401
+    from roots_compress.advice.candidates import QUANTIZED
+    from roots_compress.configs.data import CalibrationConfig
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.configs.recipe.schema import Recipe
 
@@ -101,6 +103,7 @@ def serve(address: str) -> None:
         windows=2, block_size=32, contexts=(16,), decode_tokens=2, repeats=1, threads=1
     )
     Recipe.model_rebuild(force=True)
+    QUANTIZED.update(calibration=CalibrationConfig(windows=4, block_size=32), own_windows=2)
     share_with_children()
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)
