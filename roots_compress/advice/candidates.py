@@ -7,7 +7,8 @@ SmolLM2-135M, MiniLM and the recipes' own (docs/figures/). Another model may dif
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from roots_compress.advice.bounds import Bounds
@@ -17,7 +18,9 @@ from roots_compress.configs.prune import PruneConfig, RecoveryConfig
 from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.training import TrainingConfig
-from roots_compress.errors import RootsError
+from roots_compress.errors import InputError, RootsError
+from roots_compress.pipeline.weights import weight_bytes
+from roots_compress.stages.expected import ExpectedModel
 from roots_compress.stages.registry import stage_of
 
 Names = tuple[str, ...]
@@ -57,8 +60,6 @@ LISTED: Final[tuple[Names, ...]] = (
     ("half", "int4"),
     ("half", "prune-25", "int4"),
 )
-LEAST_INT4: Final = 0.17
-"""Of a model's bytes, those that 4-bit weights take where none stays in 8 bits but the tables."""
 FILE_SHARE: Final = 0.97
 """Of the bytes that a graph may take, those that its weights may: the rest is the graph itself."""
 TRAINING_SHARE: Final = 6
@@ -79,6 +80,8 @@ class Candidates:
     choices: dict[str, StageConfig]
     listed: tuple[Names, ...]
     expected: dict[Names, Expected]
+    too_large: dict[Names, int]
+    """Those that are not listed, because their weights alone take more bytes than are allowed."""
 
     def first_within(self, bounds: Bounds, facts: Facts) -> tuple[Names, bool]:
         """Return the first that is expected to keep bounds, or the nearest, and whether it is expected to."""
@@ -97,7 +100,9 @@ class Candidates:
 
 
 def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidates:
-    """Return what may compress a model; stages that leave it no legal shape are left out.
+    """Return what may compress a model; what has no legal shape, or would be too large, is left out.
+
+    Where everything would be too large, the smallest is listed, to show what it costs.
 
     Args:
         facts: the model and the machine.
@@ -105,22 +110,56 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
         minutes: how long the whole may take, of which training gets its part.
     """
     choices = _choices(facts, bounds, minutes)
-    choices = {name: each for name, each in choices.items() if _is_legal(each, facts)}
-    listed = [names for names in LISTED if choices.keys() >= {*names}]
+    listed = LISTED
     if bounds.max_bytes is None and bounds.min_speedup is None and bounds.max_loss is not None:
         # Nothing but the loss is bounded: the smallest model comes first.
-        listed = [names for names in (("int4",), ("int8",)) if choices.keys() >= {*names}]
+        listed = ("int4",), ("int8",)
     effects = EXPECTED | ({} if facts.task.writes else READING)
-    if bounds.max_bytes is not None:
-        effects["int4"] = effects["int4"]._replace(bytes=LEAST_INT4)
-    expected = {}
+    expected: dict[Names, Expected] = {}
     for names in listed:
+        size = _bytes_of([choices.get(name) for name in names], facts)
+        if size is None:
+            continue
         whole = Expected(1, 1, 1)
         for name in names:
             whole = whole.after(effects[name])
-        expected[names] = whole
-    used = {name for names in listed for name in names}
-    return Candidates({name: each for name, each in choices.items() if name in used}, tuple(listed), expected)
+        expected[names] = whole._replace(bytes=size / facts.source.stored_bytes)
+    most = math.inf if bounds.max_bytes is None else bounds.max_bytes / facts.source.stored_bytes
+    smallest = min((each.bytes for each in expected.values()), default=math.inf)
+    kept = tuple(names for names, each in expected.items() if each.bytes <= max(most, smallest))
+    if not kept:
+        raise InputError(
+            "no stage can compress a model of this shape",
+            where=facts.source.path,
+            remedy="Write a recipe with stages that suit it: roots-compress init",
+        )
+    too_large = {
+        names: round(each.bytes * facts.source.stored_bytes)
+        for names, each in expected.items()
+        if names not in kept
+    }
+    used = {name for names in kept for name in names}
+    choices = {name: each for name, each in choices.items() if name in used}
+    if smallest > most and "int4" in choices:
+        # No number of bytes that is allowed can be met: as few as there can be.
+        least = {"max_bytes": None, "eight_bit_fraction": 0.0}
+        choices["int4"] = choices["int4"].model_copy(update=least)
+    return Candidates(choices, kept, expected, too_large)
+
+
+def _bytes_of(stages: Sequence[StageConfig | None], facts: Facts) -> int | None:
+    """Return the bytes of the weights that stages leave, in their order; None where one cannot be done."""
+    model = ExpectedModel(facts.source.spec)
+    try:
+        for stage in stages:
+            if stage is None:
+                return None
+            info = replace(facts.info, spec=model.spec)
+            stage_of(stage).check(stage, info)
+            model = stage_of(stage).expect(stage, model).model
+    except RootsError:
+        return None
+    return weight_bytes(model)
 
 
 def affordable_steps(facts: Facts, seconds: float, block_size: int) -> int:
@@ -156,12 +195,3 @@ def _choices(facts: Facts, bounds: Bounds, minutes: float) -> dict[str, StageCon
         learning = training.model_copy(update={"steps": student_steps, "learning_rate": 1e-3})
         choices["half"] = DistillConfig(kind="distill", name="half", student="small", training=learning)
     return choices
-
-
-def _is_legal(stage: StageConfig, facts: Facts) -> bool:
-    """Whether a stage can start from the model itself."""
-    try:
-        stage_of(stage).check(stage, facts.info)
-    except RootsError:
-        return False
-    return True

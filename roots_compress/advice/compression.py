@@ -36,6 +36,8 @@ class Request:
     bounds: Bounds
     folder: Path
     """Of the run."""
+    too_large: Mapping[tuple[str, ...], int]
+    """Candidates that are not tried, because their weights alone take so many bytes."""
 
     @property
     def listed(self) -> tuple[tuple[str, ...], ...]:
@@ -74,15 +76,17 @@ def request(
     where = folder or Path("runs") / name
     _refuse_other_run(where, checkpoint, fresh=fresh)
     facts = look_at(checkpoint, Path.cwd(), records=settings.get("data", {}).get("records"))
+    too_large: dict[tuple[str, ...], int] = {}
     given = {"name": name, "model": real_path(checkpoint), **settings}
     if stages:
         recipe = chain_recipe(facts, stages, bounds.gates(facts.task), given)
     else:
         candidates = candidates_for(facts, bounds, minutes=minutes)
+        too_large = candidates.too_large
         recipe = search_recipe(facts, candidates, bounds, given, minutes=minutes)
     recipe = recipe.from_folder(Path.cwd())
     check_paths(recipe)
-    return Request(prepare(recipe, where), bounds, where)
+    return Request(prepare(recipe, where), bounds, where, too_large)
 
 
 def carry_out(request: Request, *, fresh: bool = False, events: Events) -> tuple[RunMetrics, list[str]]:
@@ -97,7 +101,8 @@ def carry_out(request: Request, *, fresh: bool = False, events: Events) -> tuple
     metrics = go(request.setting, request.folder, fresh=fresh, events=events)
     said: list[str] = []
     if metrics.search is not None:
-        said += explain(request.setting.task, request.bounds, request.listed, metrics.search)
+        sizes, task = request.too_large, request.setting.task
+        said += explain(task, request.bounds, request.listed, metrics.search, too_large=sizes)
     # Speeds are timed once more at the end, with all stages in turns, and gates go by that.
     missed = [gate.line for gate in metrics.gates if not gate.passed]
     said += [f"At the end {'; '.join(missed)}."] if missed else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from roots_compress.advice.bounds import Bounds, megabytes
@@ -12,7 +12,12 @@ from roots_compress.tasks.base import Task
 
 
 def explain(
-    task: Task[Any], bounds: Bounds, listed: tuple[Candidate, ...], search: SearchResult
+    task: Task[Any],
+    bounds: Bounds,
+    listed: tuple[Candidate, ...],
+    search: SearchResult,
+    *,
+    too_large: Mapping[Candidate, int],
 ) -> Iterator[str]:
     """Yield the sentences.
 
@@ -21,10 +26,14 @@ def explain(
         bounds: what was asked for.
         listed: the candidates in the order in which they were to be tried.
         search: what came of them.
+        too_large: those that were left out, and the bytes of their weights.
     """
     rows = {row.stages: row for row in search.candidates}
     baseline, best = rows[()], rows[search.best]
     yield f"Asked for: {'; '.join(bounds.told(task))}."
+    if too_large:
+        sizes = ", ".join(f"{candidate_label(each)} ({megabytes(size)})" for each, size in too_large.items())
+        yield f"Left out, because their weights alone are too large: {sizes}."
     for stages in listed:
         label = candidate_label(stages)
         if stages in rows:

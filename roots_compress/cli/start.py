@@ -76,7 +76,7 @@ def _compress() -> Callable[..., None]:
         of_run: Sequence[Assignment],
     ) -> None:
         check_output(junit)
-        from roots_compress.advice.bounds import bounds_of, read_percent
+        from roots_compress.advice.bounds import bounds_of, megabytes, read_percent
 
         loss = None if max_loss is None else read_percent(max_loss, "--max-loss")
         names = Names("compress", "CKPT", options)
@@ -91,6 +91,8 @@ def _compress() -> Callable[..., None]:
             tell(f"{checkpoint}: {'; '.join(bounds.told(task))}. Candidates, the least expected loss first:")
             for number, candidate in enumerate(asked.listed, start=1):
                 tell(f"  {number}. {' > '.join(candidate)}")
+            for candidate, size in asked.too_large.items():
+                tell(f"  too large: {' > '.join(candidate)}, {megabytes(size)} of weights")
             track(tracker)
             metrics, sentences = carry_out(asked, fresh=fresh, events=events())
         from roots_compress.report.text import table
