@@ -45,6 +45,19 @@ class RowCosts:
     graph: Line
     """Bytes of a graph besides its weights, by its layers."""
 
+    def checks(self, spec: ModelSpec, first: ModelSpec | None, examples: int) -> float:
+        """Return the seconds of a row. Graph, checkpoint and the run's first model read the examples.
+
+        Args:
+            spec: of the row's model.
+            first: of the run's first model; None where that is the row's.
+            examples: held-out windows.
+        """
+        each = self.example.at(multiplied(spec))
+        if first is not None:
+            each += self.example.at(multiplied(first)) / 2
+        return self.fixed.at(body(spec)) + examples * each
+
     def timing(self, weights: float, *, repeats: int) -> float:
         """Return the seconds in which a row's workloads are timed."""
         found = 0.0

@@ -20,8 +20,7 @@ from roots_compress.configs.recipe.walk import placed_stages, training_of
 from roots_compress.errors import Location, located
 from roots_compress.events import Events
 from roots_compress.io.disk import free_disk
-from roots_compress.models.spec import ModelSpec
-from roots_compress.pipeline.costs import RowCosts, body, multiplied, trained
+from roots_compress.pipeline.costs import body, trained
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.probe import Probe, make_first
 from roots_compress.pipeline.shape import Shape
@@ -234,7 +233,7 @@ def _with_costs(
             continue
         before, model = row.before or row.expected.model, row.expected.model
         held = weight_bytes(before) + weight_bytes(model)
-        work = row.expected.passes * passes.at(multiplied(before.spec))
+        work = row.expected.passes * passes.at(body(before.spec))
         peak = costs.peak.base + held + row.expected.held_bytes
         if row.config is None:
             work = 0.0
@@ -256,16 +255,14 @@ def _with_costs(
                 each,
                 graph_bytes=each.graph_bytes + overhead,
                 work_seconds=work,
-                check_seconds=_checks(costs, model.spec, probe.examples),
+                check_seconds=costs.checks(
+                    model.spec, None if row.before is None else first.spec, probe.examples
+                ),
                 memory_bytes=round(KEPT_FREE + max(peak, costs.peak.at(each.checkpoint_bytes))),
             )
         )
-    timing = costs.opening + sum(
-        costs.timing(body(row.expected.model.spec), repeats=setting.recipe.evaluation.repeats)
+    timing = sum(
+        costs.opening + costs.timing(body(row.expected.model.spec), repeats=setting.recipe.evaluation.repeats)
         for row in rows[:chained]
     )
     return found, timing
-
-
-def _checks(costs: RowCosts, spec: ModelSpec, examples: int) -> float:
-    return costs.fixed.at(body(spec)) + examples * costs.example.at(multiplied(spec))

@@ -88,7 +88,6 @@ class Probe:
     def row(self) -> RowCosts:
         """Measure what every row takes."""
         few, deep = self.depths
-        self._row(few, 1)  # What is imported and made ready once.
         shallow, deeper = self._row(few, 1), self._row(deep, 1)
         more = max(2, min(self._setting.recipe.evaluation.windows, 1 + TOKENS // self._length()))
         longer = self._row(deep, more)
@@ -128,7 +127,7 @@ class Probe:
         return replace(costs, opening=max(0.0, spent - costs.timing(body(deeper.spec), repeats=1)))
 
     def pass_seconds(self) -> Line:
-        """Measure a forward pass: seconds of one token, by the weights that it is multiplied by."""
+        """Measure a forward pass of calibration text: seconds of one token, by the weights of the layers."""
         length = min(256, self._whole.spec.max_positions)
         count = max(1, min(BATCH_SIZE, PASSED // length))
         windows = self._setting.task.training_windows(
@@ -139,8 +138,8 @@ class Probe:
             model = self._stand_in(self._whole, depth).model
             inputs = next(batches(windows, count))
             with torch.no_grad():
-                seconds = _fastest(partial(model, **inputs))
-            points.append((multiplied(model.config.spec), seconds / windows.input_ids[:count].size))
+                seconds = _fastest(partial(model.model, **inputs, use_cache=False))
+            points.append((body(model.config.spec), seconds / windows.input_ids[:count].size))
         return Line.through(*points)
 
     def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:

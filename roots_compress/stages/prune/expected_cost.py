@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from roots_compress.calibration.own_text import writing_passes
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.stages.prune.sensitivity import FISHER_WINDOWS, TRIAL_WINDOWS
 from roots_compress.stages.prune.targets.allocate import measured_axes
 
-WRITING, MEASURING, GRADIENTS, CUTTING = 3.5, 4.0, 6.0, 2.2
+MEASURING, GRADIENTS, CUTTING = 4.0, 6.0, 2.2
 """Of a token, in forward passes of a token, by timing SmolLM2's."""
 
 TIMING = 5e4
@@ -25,7 +26,7 @@ def phases_of(config: PruneConfig, given: int, block_size: int) -> dict[str, flo
     tokens = given * block_size + own
     timed = config.target is not None and config.target.decode_ms is not None
     costs = {"timing shapes": TIMING} if timed else {}
-    costs["writing text"] = WRITING * own
+    costs["writing text"] = writing_passes(config.own_windows, block_size)
     if measured_axes(config):
         # The Fisher information of a few windows comes before the first layer.
         costs["measuring layers"] = MEASURING * tokens + GRADIENTS * FISHER_WINDOWS * block_size

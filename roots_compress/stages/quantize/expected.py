@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from roots_compress.calibration.own_text import writing_passes
 from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadConfig
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.base import Matrix
@@ -23,7 +24,7 @@ HIGHER: Format = "w8"
 """Of the tables, and of matrices that the usual format would cost too much."""
 TIMING = 2.5e4
 """Both kinds of products timed, in forward passes of a token, by timing SmolLM2's."""
-WRITING, OUTLIERS, HEAD_OUTLIERS, GRADIENTS, ROUNDING = 3.5, (1.2, 6e3), 8e3, 5.0, (3.5, 1e4)
+OUTLIERS, HEAD_OUTLIERS, GRADIENTS, ROUNDING = (1.2, 6e3), 8e3, 5.0, (3.5, 1e4)
 """Of a token, in forward passes of a token, by timing SmolLM2's; second, what does not depend on the text, as
 candidates are rounded and compared."""
 
@@ -53,7 +54,7 @@ def phases_of(config: QuantizeConfig, given: int, block_size: int) -> dict[str, 
     """
     own = config.own_windows * block_size
     tokens = given * block_size + own
-    costs = {"writing text": WRITING * own}
+    costs = {"writing text": writing_passes(config.own_windows, block_size)}
     if config.fold:
         each, once = OUTLIERS
         costs |= {

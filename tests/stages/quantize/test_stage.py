@@ -20,7 +20,10 @@ from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.models.spec import ModelSpec
+from roots_compress.pipeline.weights import weight_bytes
 from roots_compress.stages.base import StageContext, StageOutcome
+from roots_compress.stages.expected import ExpectedModel
+from roots_compress.stages.quantize.protocol import QuantizeStage
 from roots_compress.stages.quantize.stage import quantize
 from tests.faults.commands import Commands
 from tests.specs import ENCODERS, KINDS, with_experts
@@ -30,6 +33,17 @@ from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokens
 Scheme = Literal["int8", "int4", "fp16"]
 SCHEMES: tuple[Scheme, ...] = ("int8", "int4", "fp16")
 DOCUMENT = Document.plain(TEXT * 8)
+
+
+def settings_of(scheme: Scheme = "int8", **settings: Any) -> QuantizeConfig:
+    small: dict[str, Any] = {} if scheme == "fp16" else {"group_size": 16, "own_windows": 0}
+    if scheme == "int8":
+        small["products"] = "integer"  # What a timing would choose is tested in test_choice.py.
+    return QuantizeConfig(
+        scheme=scheme,
+        calibration=CalibrationConfig(windows=settings.pop("windows", 8), block_size=32),
+        **{key: value for key, value in {**small, **settings}.items() if (key, value) != ("products", None)},
+    )
 
 
 def run(
@@ -42,16 +56,13 @@ def run(
 ) -> StageOutcome:
     documents = text if isinstance(text, tuple) else (text,)
     split = TextSplit(documents, documents, "a few lines")
-    small: dict[str, Any] = {} if scheme == "fp16" else {"group_size": 16, "own_windows": 0}
-    if scheme == "int8":
-        small["products"] = "integer"  # What a timing would choose is tested in test_choice.py.
-    config = QuantizeConfig(
-        scheme=scheme,
-        calibration=CalibrationConfig(windows=settings.pop("windows", 8), block_size=32),
-        **{key: value for key, value in {**small, **settings}.items() if (key, value) != ("products", None)},
-    )
-    events = Events()
-    return quantize(config, checkpoint, StageContext(split, "cpu", 0, tmp_path, events))
+    context = StageContext(split, "cpu", 0, tmp_path, Events())
+    return quantize(settings_of(scheme, **settings), checkpoint, context)
+
+
+def foreseen_bytes(spec: ModelSpec, scheme: Scheme) -> int:
+    """Return the bytes of weights that a forecast expects of the stage."""
+    return weight_bytes(QuantizeStage().expect(settings_of(scheme), ExpectedModel(spec)).model)
 
 
 @torch.no_grad()
@@ -94,7 +105,9 @@ def test_the_quantized_model_predicts_alike(
     before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
     outcome = run(tmp_path, checkpoint, scheme)
     assert distance(checkpoint.model, outcome.checkpoint.model) < most
-    assert stored_bytes(outcome.checkpoint.model) < stored_bytes(checkpoint.model)
+    found = stored_bytes(outcome.checkpoint.model)
+    assert found < stored_bytes(checkpoint.model)
+    assert foreseen_bytes(checkpoint.model.config.spec, scheme) == pytest.approx(found, rel=0.02)
     for name, tensor in checkpoint.model.state_dict().items():
         assert torch.equal(tensor, before[name]), f"the source's {name} was changed"
 
@@ -177,6 +190,7 @@ def test_encoders_are_quantized_with_the_heads_that_they_have(
             outputs.append(each(input_ids=tiny_tokens())[0].float())
     before, after, again = outputs
     assert torch.equal(after, again)
+    assert foreseen_bytes(spec, scheme) == pytest.approx(stored_bytes(quantized.model), rel=0.02)
     assert float((after - before).norm() / before.norm()) < {"int8": 0.05, "int4": 0.4, "fp16": 2e-3}[scheme]
     if scheme != "fp16":
         settings = quantized.model.config.quantization
