@@ -366,7 +366,7 @@ def test_a_setting_that_is_taken_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: Scheme, products: str
 ) -> None:
     """Whatever else is given is refused, at its place, and no setting is refused with every scheme."""
-    assert OTHER.keys() == QuantizeConfig.model_fields.keys() - {"kind", "name", "scheme"}
+    assert OTHER.keys() == QuantizeConfig.model_fields.keys() - {"kind", "name", "scheme", "gates"}
     read: set[str] = set()
 
     class Watched(QuantizeConfig):
