@@ -22,7 +22,6 @@ from roots_compress.cli.examples import EXAMPLES, epilog
 from roots_compress.cli.output import Output, Verb, opened
 from roots_compress.cli.streams import run_on_streams
 from roots_compress.errors import RootsError, StageError
-from roots_compress.events import Error
 from roots_compress.system.background import end_at_second_signal, left_behind
 from roots_compress.system.launched import Launched, launched
 from roots_compress.system.memory import memory_errors
@@ -65,6 +64,8 @@ class RootsGroup(TyperGroup):
             )
             raise typer.Exit(StageError.exit_code) from None
         except Interrupted as interruption:
+            from roots_compress.events import Error
+
             output.end_display(failed=True)
             message = "interrupted: finished stages are kept; the same command goes on from there"
             sys.stderr.write(f"\n{message}\n")

@@ -17,21 +17,10 @@ from typer.core import TyperCommand
 
 from roots_compress import __version__
 from roots_compress.cli.console import show_error, stderr
-from roots_compress.cli.lines import Lines
 from roots_compress.errors import RootsError, SourceWarning
-from roots_compress.events import (
-    Error,
-    Event,
-    Events,
-    Message,
-    OutputLine,
-    Result,
-    Sink,
-    VerbFinished,
-    VerbStarted,
-)
 
 if TYPE_CHECKING:
+    from roots_compress.events import Event, Events, Sink
     from roots_compress.results import RunMetrics
 
 _CURRENT: ContextVar[Output] = ContextVar("output")
@@ -41,6 +30,10 @@ class Output:
     """What one call of the command line writes."""
 
     def __init__(self) -> None:
+        # Here and below: the help that lists the verbs is not to wait for this.
+        from roots_compress.cli.lines import Lines
+        from roots_compress.events import Events
+
         self.events = Events(Lines(stderr()))
         self._verb = ""
         self._json: Sink | None = None
@@ -49,6 +42,8 @@ class Output:
 
     def begin(self, verb: str, *, quiet: bool, as_json: bool) -> None:
         """Have events go where the options of a verb say."""
+        from roots_compress.events import Events, VerbStarted
+
         self._verb = verb
         at_terminal = sys.stdout.isatty()
         sinks: list[Sink] = []
@@ -75,6 +70,7 @@ class Output:
         return sink
 
     def _display(self, *, live: bool) -> Sink:
+        from roots_compress.cli.lines import Lines
         from roots_compress.cli.live import Live, Terminal
 
         console = Terminal(stderr=True, highlight=False)
@@ -91,17 +87,23 @@ class Output:
             sink: as those of `Events`.
             close: called at the end, with whether the verb failed.
         """
+        from roots_compress.events import Events
+
         self.events = Events(*self.events.sinks, sink)
         self._closing.append(close)
 
     def give(self, result: Any) -> None:
         """Emit the verb's result, under `--json`; what is written for people after it is left out."""
         if self._json is not None and self._result_lines is not None:
+            from roots_compress.events import Result
+
             self._json(Result(self._verb, result))
             self._result_lines.dropped = True
 
     def fail(self, error: RootsError) -> None:
         """Write an error."""
+        from roots_compress.events import Error
+
         self.end_display(failed=True)
         show_error(error)
         self.report(Error(error.message, error.where, error.remedy, error.exit_code))
@@ -113,6 +115,8 @@ class Output:
 
     def end_display(self, *, failed: bool) -> None:
         """Take the display away, and give standard output back."""
+        from roots_compress.events import Events
+
         self.events = Events(*([self._json] if self._json is not None else []))
         while self._closing:
             self._closing.pop()(failed)
@@ -128,6 +132,8 @@ class _ResultLines(io.TextIOBase):
         return True
 
     def write(self, text: str, /) -> int:
+        from roots_compress.events import OutputLine
+
         *lines, self._held = (self._held + text).split("\n")
         if not self.dropped:
             for line in lines:
@@ -142,6 +148,8 @@ def opened(typed: Sequence[str]) -> Iterator[Output]:
     Args:
         typed: the arguments of the verb; those that cannot be read are an event too, where JSON is asked for.
     """
+    from roots_compress.events import Error, VerbFinished
+
     output = Output()
     token = _CURRENT.set(output)
     code = 1
@@ -169,6 +177,8 @@ def opened(typed: Sequence[str]) -> Iterator[Output]:
 @contextmanager
 def _told_warnings(output: Output) -> Iterator[None]:
     """Within the block, tell each warning of a source once; others are shown as before."""
+    from roots_compress.events import Message
+
     told = set[str]()
     with warnings.catch_warnings():
         warnings.simplefilter("always", SourceWarning)
