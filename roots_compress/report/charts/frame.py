@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from roots_compress.report.charts.scale import Scale, short
+from roots_compress.report.charts.scale import Scale, names
 from roots_compress.report.charts.svg import element, text, width_of
 
 WIDE, NARROW = 520, 340
@@ -52,7 +52,7 @@ class Frame:
     ) -> Frame:
         """Return a frame that holds all values; `right` stays free for labels of lines."""
         y = Scale.over(ys, height - BOTTOM, TOP, logarithmic=y_axis.logarithmic, from_zero=y_axis.from_zero)
-        left = 14 + max((width_of(short(tick)) for tick in y.ticks()), default=0.0)
+        left = 14 + max(map(width_of, names(y.ticks())), default=0.0)
         x = Scale.over(xs, left, width - right, logarithmic=x_axis.logarithmic, from_zero=x_axis.from_zero)
         return cls(width, height, x, y, x_axis, y_axis, tuple(named))
 
@@ -62,17 +62,18 @@ class Frame:
 
     def _parts(self) -> Iterator[Markup]:
         left, right, bottom = self.x.start, self.x.end, self.y.start
-        for tick in self.y.ticks():
+        for tick, said in zip(self.y.ticks(), names(self.y.ticks()), strict=True):
             at = self.y.at(tick)
             yield element("line", x1=left, x2=right, y1=at, y2=at, class_="grid")
-            yield text(left - 8, at + 4, short(tick), anchor="end")
+            yield text(left - 8, at + 4, said, anchor="end")
         yield element("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis")
         shown = float("-inf")
-        for tick in self.named or self.x.ticks(4 if self.width < WIDE else 6):
-            at, half = self.x.at(tick), width_of(short(tick)) / 2
+        ticks = list(self.named or self.x.ticks(4 if self.width < WIDE else 6))
+        for tick, said in zip(ticks, names(ticks), strict=True):
+            at, half = self.x.at(tick), width_of(said) / 2
             yield element("line", x1=at, x2=at, y1=bottom, y2=bottom + 4, class_="axis")
             if at - half > shown + 6:
-                yield text(at, bottom + 17, short(tick), anchor="middle")
+                yield text(at, bottom + 17, said, anchor="middle")
                 shown = at + half
         yield text(0, 11, self.y_axis.name, class_="name")
         yield text(right, self.height - 6, self.x_axis.name, anchor="end", class_="name")

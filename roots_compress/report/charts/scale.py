@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -102,3 +102,13 @@ def short(value: float) -> str:
     if 100 <= size < 1e6:
         return f"{value:,.0f}"
     return f"{value:.2g}" if value else "0"
+
+
+def names(ticks: Sequence[float]) -> list[str]:
+    """Return what an axis calls its ticks: shortly, but with digits enough to tell them apart."""
+    shown = list(map(short, ticks))
+    for digits in range(4, 9):
+        if len(set(shown)) == len(shown):
+            break
+        shown = [f"{tick:.{digits}g}" for tick in ticks]
+    return shown

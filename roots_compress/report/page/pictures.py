@@ -17,7 +17,7 @@ from roots_compress.report.compare import Comparison
 from roots_compress.report.rows import milliseconds, quality_of, speeds
 from roots_compress.report.text import candidate_line, megabytes
 from roots_compress.report.verdict import numbered
-from roots_compress.results import CandidateResult, RunMetrics, Speed, StageResult, candidate_label
+from roots_compress.results import CandidateResult, Point, RunMetrics, Speed, StageResult, candidate_label
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Metric
 
@@ -164,8 +164,11 @@ def curves(run: RunMetrics) -> list[Chart]:
     """Return what each stage followed while it trained."""
     charts = []
     for stage in run.stages:
+        drawn: list[tuple[Point, ...]] = []
         for name, points in stage.curves.items():
-            if points:
+            # A loss of one part is that part: one curve says both.
+            if points and points not in drawn:
+                drawn.append(points)
                 marks = tuple(Mark(point.step, point.value) for point in points)
                 charts.append(_curve(f"{numbered(stage)}: {name.replace('_', ' ')}", marks))
     return charts
