@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 from pydantic import TypeAdapter
@@ -115,7 +115,7 @@ def events_page() -> str:
         for kind, fields in kinds:
             if kind is not event:
                 sections.append(f"Each of them: {' '.join((kind.__doc__ or '').split())}\n")
-            told = descriptions(kind)
+            told = descriptions(cast(Any, kind))  # mypy takes no class for hashable
             rows = [
                 f"| `{key}` | {_json_value(field)} | {_cell(told.get(key, ''))} |\n"
                 for key, field in fields["properties"].items()
@@ -130,7 +130,7 @@ def event_schema_text() -> str:
     for event in Event.__subclasses__():
         fields = TypeAdapter(event).json_schema()
         definitions.update(fields.pop("$defs", {}))
-        for key, text in descriptions(event).items():
+        for key, text in descriptions(cast(Any, event)).items():
             fields["properties"][key]["description"] = text
         fields["properties"]["event"] = {"const": event.label()}
         # A field with a default is written all the same.
@@ -164,7 +164,8 @@ def _json_value(field: dict[str, Any]) -> str:
     if "enum" in field:
         return ", ".join(f"`{choice}`" for choice in field["enum"])
     words = {"integer": "whole number", "boolean": "`true`, `false`", "string": "text", "array": "list"}
-    return words.get(field.get("type", "any value"), field.get("type", "any value"))
+    kind = str(field.get("type", "any value"))
+    return words.get(kind, kind)
 
 
 def verbs(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
