@@ -1,18 +1,17 @@
 """The figures of a run as frozen dataclasses, and their JSON form (`metrics.json`, schema 1).
 
 Units stand in the names; parameters are counted after tying. A row's figures of quality and speed are its
-task's (`tasks/`): this module keeps them by name, and the task says which there must be (`Task.faults`).
+task's (`tasks/`): this module keeps them by name, and `report/reading.py` asks which there must be.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, cast
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, JsonValue
+
+from roots_compress.results_json import GROUPS, each_of, grouped_candidate, grouped_row, read_strictly
 
 SCHEMA = 1
 LARGEST = 1e300
@@ -192,7 +191,7 @@ class StageResult(_Figures):
         Raises:
             ValueError: a key is missing, or holds what no figure can be; the message begins with the key.
         """
-        return _read(cls, _nested(row))
+        return read_strictly(cls, _grouped(row))
 
 
 @dataclass(frozen=True)
@@ -267,69 +266,16 @@ class RunMetrics(_Figures):
             raise ValueError("it holds no object")
         if document.get("schema") != SCHEMA:
             raise ValueError(f"schema is {document.get('schema')!r:.60}, not {SCHEMA}")
-        nested = {**document, "stages": _each(document.get("stages"), _nested)}
+        nested = {**document, "stages": each_of(document.get("stages"), _grouped)}
         search = document.get("search")
         if isinstance(search, dict):
-            nested["search"] = {**search, "candidates": _each(search.get("candidates"), _candidate)}
-        return _read(cls, {key: value for key, value in nested.items() if key in document})
+            nested["search"] = {**search, "candidates": each_of(search.get("candidates"), _candidate)}
+        return read_strictly(cls, {key: value for key, value in nested.items() if key in document})
 
 
-GROUPS = ("quality", "timings", "figures")
-"""Fields whose entries are keys of a row's own in JSON."""
-
-
-def _each(rows: object, change: Callable[[object], object]) -> object:
-    return [change(row) for row in rows] if isinstance(rows, list) else rows
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _grouped(row: object) -> object:
+    return grouped_row(row, StageResult, Metrics, timed=TIMED)
 
 
 def _candidate(row: object) -> object:
-    """Return a candidate of `metrics.json` with its figures in a group."""
-    if not isinstance(row, dict):
-        return row
-    own = {each.name for each in fields(CandidateResult)}
-    return {**row, "figures": {key: each for key, each in row.items() if key not in own and _is_number(each)}}
-
-
-def _nested(row: object) -> object:
-    """Return a row of `metrics.json` with its figures in the groups of `Metrics`."""
-    if not isinstance(row, dict):
-        return row
-    own = {"schema", *(each.name for each in fields(StageResult))}
-    metrics: dict[str, Any] = {"quality": {}, "timings": {}}
-    for key, value in row.items():
-        if key.endswith(TIMED):
-            metrics["timings"][key] = value
-        elif key in {each.name for each in fields(Metrics)} - {*GROUPS}:
-            metrics[key] = value
-        elif key not in own and _is_number(value):
-            metrics["quality"][key] = value
-    return {**{key: value for key, value in row.items() if key in own}, "metrics": metrics}
-
-
-_Read = TypeVar("_Read")
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _read(kind: type[_Read], document: object) -> _Read:
-    """Return a dataclass of figures read from JSON.
-
-    Raises:
-        ValueError: it cannot be; the message begins with the key that is at fault.
-    """
-    try:
-        # As text: strict reading takes lists for tuples, and objects for dataclasses, from JSON only.
-        read: _Read = _adapter(cast(Hashable, kind)).validate_json(json.dumps(document))
-        return read
-    except ValidationError as error:
-        first: Mapping[str, Any] = error.errors(include_url=False)[0]
-        parts = [part for part in first["loc"] if part not in ("metrics", *GROUPS)]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
-        raise ValueError(f"{place}: {first['msg']}") from None
+    return grouped_candidate(row, CandidateResult)

@@ -9,19 +9,18 @@ from __future__ import annotations
 import copy
 import errno
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from roots_compress.checkpoints.generation_settings import GENERATION, TOKEN_IDS, read_settings, token_ids
+from roots_compress.checkpoints.adopted_ids import adopt_token_ids
 from roots_compress.checkpoints.gguf import gguf_tensors
-from roots_compress.checkpoints.gguf_tokenizer import gguf_stop_ids
 from roots_compress.checkpoints.inspect import CONFIG, STORAGE_KEYS, SourceInfo, inspect_source
 from roots_compress.checkpoints.readback import require_written
 from roots_compress.checkpoints.tokenizer import (
@@ -31,7 +30,6 @@ from roots_compress.checkpoints.tokenizer import (
     save_tokenizer,
 )
 from roots_compress.checkpoints.weight_files import WEIGHTS
-from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.errors import InputError, SourceWarning
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.tensors import to_roots
@@ -45,17 +43,6 @@ from roots_compress.models.new_head import labelled
 from roots_compress.models.version1 import is_version1, renamed
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-FOR_SAMPLING = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "top_h",
-    "typical_p",
-    "epsilon_cutoff",
-    "eta_cutoff",
-)
-FOR_BEAMS = ("early_stopping", "length_penalty", "num_return_sequences")
 
 
 @dataclass(frozen=True)
@@ -100,7 +87,7 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
         check_vocabulary(tokenizer, config.vocab_size, info.path)
         zero = FAMILIES[info.model_type].zero if info.kind == "transformers" else ()
         model = _assemble(config, tensors, dtype, info.path, zero)
-        _adopt_token_ids(model, tokenizer, info)
+        adopt_token_ids(model, tokenizer, info)
     return Checkpoint(model.eval(), tokenizer)
 
 
@@ -266,41 +253,3 @@ def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None,
 def _refuse(message: str, where: Path) -> NoReturn:
     remedy = "The checkpoint is incomplete or its configuration belongs to another; copy it again."
     raise InputError(message, where=where, remedy=remedy)
-
-
-def _adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
-    """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer."""
-    said: dict[str, Any] = {}
-    if info.kind != "gguf":
-        said = read_settings(info.path)
-        model.generation_config = _consistent(said) if said else model.generation_config
-    rows = model.config.vocab_size
-    for name in TOKEN_IDS:
-        ours: Any = getattr(tokenizer, name)
-        config = token_ids({} if info.kind == "gguf" else info.config, name, rows, info.path / CONFIG)
-        generation = token_ids(said, name, rows, info.path / GENERATION)
-        if info.kind == "gguf" and name == "eos_token_id":
-            generation = gguf_stop_ids(info.config, rows)
-        decided = as_setting(stop_ids(generation, config, ours))
-        setattr(model.generation_config, name, decided)
-        setattr(model.config, name, decided if config is None or config == [] else config)
-    if (start := model.config.decoder_start_token_id) is not None:
-        model.generation_config.decoder_start_token_id = start
-
-
-def _consistent(said: Mapping[str, Any]) -> GenerationConfig:
-    """Return settings of generation without those that have no effect beside the others.
-
-    transformers reads such settings and refuses to write them, and published checkpoints have them: a
-    temperature without sampling, say.
-    """
-    idle: tuple[str, ...] = () if said.get("do_sample") else FOR_SAMPLING
-    idle += () if (said.get("num_beams") or 1) > 1 else FOR_BEAMS
-    for left_out in ((), idle):
-        try:
-            settings = GenerationConfig(**{key: said[key] for key in said if key not in left_out})
-            settings.validate(strict=True)
-        except ValueError:
-            continue
-        return settings
-    return GenerationConfig(**{name: said.get(name) for name in TOKEN_IDS})

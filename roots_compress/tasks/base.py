@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.runtime.protocol import Served
-from roots_compress.tasks.figures import AGREEMENT, Metric, Workload, gates_on
+from roots_compress.tasks.facts import TaskFacts
 from roots_compress.tasks.parity import ParityScript, ParityShape
 from roots_compress.tasks.predictions import Measured, Predictions, Scored, Scores, score, score_both
 
@@ -43,77 +43,11 @@ Outputs = NDArray[np.float32]
 Engine = TypeVar("Engine", bound=Served)
 
 
-class Task(ABC, Generic[Engine]):
+class Task(TaskFacts, ABC, Generic[Engine]):
     """What a model is for.
 
     `Engine` is what serves the task's models, whichever runtime does: a graph, or a checkpoint's own model.
     """
-
-    name: ClassVar[str]
-    """In `metrics.json`, and where a request says which task is meant."""
-    heads: ClassVar[tuple[str, ...]]
-    """A class of models, as `architectures` of config.json names it, is for this task if it ends so."""
-    head_kind: ClassVar[str]
-    """The kind of head (`models/ops/heads.py`) that such a model's specification has."""
-    optimum_name: ClassVar[str]
-    """The task in optimum's words."""
-    metrics: ClassVar[tuple[Metric, ...]]
-    """The first decides: reports compare by it, graph and checkpoint must agree in it, search weighs it."""
-    workloads: ClassVar[tuple[Workload, ...]]
-    """The last decides: reports give its gain, and targets in milliseconds are its."""
-    records: ClassVar[RecordKind] = "text"
-    """What each record of the data holds."""
-    tuned_on: ClassVar[RecordKind | None] = None
-    """What it holds where a stage tunes the models to answer; None where nothing tells them what is right."""
-    predicts: ClassVar[bool] = True
-    """Whether models give probabilities of what text or labels say; else there is nothing to train by, but a
-    teacher."""
-    compares: ClassVar[bool] = False
-    """Whether quality itself is likeness to the run's first model."""
-    writes: ClassVar[bool] = False
-    """Whether models write text, token by token."""
-    agreement: ClassVar[tuple[float, float]]
-    """By how much the first metric may differ between graph and checkpoint, in float32 and where each side
-    rounds on its own: of a relative metric, by how much its logarithm may."""
-
-    @property
-    def writes_unasked(self) -> bool:
-        """Whether models write text that answers no source, such as text to be calibrated on."""
-        return self.writes and self.records != "pairs"
-
-    @property
-    def metric(self) -> Metric:
-        """The metric that decides."""
-        return self.metrics[0]
-
-    @property
-    def agreement_metrics(self) -> tuple[Metric, ...]:
-        """Figures of likeness to the run's first model beside quality, which tables leave out."""
-        return AGREEMENT if self.predicts else ()
-
-    @property
-    def workload(self) -> Workload:
-        """The workload that decides."""
-        return self.workloads[-1]
-
-    @property
-    def checkpoint_figure(self) -> str:
-        """The key of the first metric as measured through the checkpoint's own model."""
-        return f"torch_{self.metric.name}"
-
-    def summary(self, quality: Mapping[str, float]) -> str:
-        """Return the figure that decides, in words."""
-        return f"{self.metric.heading} {self.metric.shown(quality[self.metric.name])}"
-
-    @property
-    def gates(self) -> frozenset[str]:
-        """The names of the gates that bound this task's figures."""
-        return gates_on((*self.metrics, *self.agreement_metrics), self.workloads)
-
-    @property
-    def budgets(self) -> frozenset[str]:
-        """Those of the gates that a search weighs: on the figures that decide."""
-        return gates_on((self.metric,), (self.workload,))
 
     def for_records(self, kind: RecordKind) -> Task[Any]:
         """Return the task of the same models where records of another kind are read.

@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
+from roots_compress.families.neutral import NEUTRAL_KEYS
 from roots_compress.families.registry import FAMILIES
-from roots_compress.families.switches import NEUTRAL_KEYS, Switches
+from roots_compress.families.switches import Switches
 from tests.families.sources import CONFIGS, save_source, source_config, source_model
 from tests.tiny import tiny_tokens
 
