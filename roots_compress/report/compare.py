@@ -160,7 +160,7 @@ def comparison(
             *reasons.values(),
             "Speed is each row's gain over its own run's baseline; timings of different runs do not compare.",
             *(
-                f"The settings of {name} are not known: it has no resolved.json."
+                f"The settings of {name} are not known: it has no resolved.json that can be read."
                 for (name, _), each in zip(runs, settings, strict=False)
                 if each is None
             ),

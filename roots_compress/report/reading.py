@@ -77,15 +77,14 @@ def _candidate_faults(task: Task[Any], figures: Mapping[str, float]) -> Iterator
 def read_settings(run: Path) -> dict[str, Any] | None:
     """Return the recipe of a run with every default filled in, as JSON; None where the run has none.
 
-    A recipe of another version that is none today is returned as it is.
-
-    Raises:
-        InputError: the file cannot be read, or holds no object.
+    So is it where its file cannot be read: figures compare without it. A recipe of another version that is
+    none today is returned as it is.
     """
     path = figures_file(run).with_name(RESOLVED_NAME)
-    if not path.exists():
+    try:
+        document = read_json_object(path)
+    except (InputError, OSError):
         return None
-    document = read_json_object(path)
     try:
         return resolved(parse_recipe(document))
     except InputError:

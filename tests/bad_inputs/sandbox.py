@@ -16,6 +16,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from tests.bad_inputs.cases import USAGE, Bench, Generator, Request, seeded
@@ -96,6 +97,10 @@ def check(generator: Generator, number: int, good: Path, folder: Path, *, seed: 
         shutil.rmtree(place, ignore_errors=True)
 
 
+OWN_SCRIPT = files("roots_compress.report").joinpath("page", "sort.js").read_text(encoding="utf-8")
+"""The one script of a page, by which its tables sort."""
+
+
 def meet(name: str, good: Path, folder: Path) -> tuple[bool, list[str]]:
     """Have commands meet a hostile file; return whether it left its mark, and what else was wrong.
 
@@ -118,7 +123,8 @@ def meet(name: str, good: Path, folder: Path) -> tuple[bool, list[str]]:
             if strange := strange_characters(outcome.output):
                 faults.append(f"{arguments}: wrote control characters {strange}")
             marked_up = "html" in arguments or "markdown" in arguments
-            if marked_up and ("<script" in outcome.output or "<img" in outcome.output):
+            given = outcome.output.replace(f"<script>{OWN_SCRIPT}</script>", "", 1)
+            if marked_up and ("<script" in given or "<img" in given):
                 faults.append(f"{arguments}: wrote markup")
             if precious.exists() and precious.read_bytes() != before:
                 faults.append(f"{arguments}: changed what is precious")

@@ -228,6 +228,7 @@ def test_a_vocabulary_that_came_out_smaller_than_asked_for(
 
 
 OPTION_FAULTS = [
+    ("schema recipe.yaml", "unexpected extra argument"),
     ("prune {models}/good --ratio 1.5", "error: --ratio: must be below 1"),
     ("data prepare --out out", "error: SRC: is required"),
     ("data prepare absent --out out", "error: SRC: ... does not exist"),

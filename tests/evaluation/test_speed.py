@@ -66,8 +66,8 @@ def test_a_slow_prompt_does_not_slow_decoding(monkeypatch: pytest.MonkeyPatch) -
 def test_speed_is_the_median_and_the_extremes() -> None:
     timings = [[((128, prefill), (16, decode)) for prefill, decode in ((1.0, 0.5), (4.0, 0.25), (2.0, 1.0))]]
     assert summarise(CAUSAL_LM, timings, [128]) == {
-        "prefill": (Speed(context=128, median=64.0, low=32.0, high=128.0),),
-        "decode": (Speed(context=128, median=32.0, low=16.0, high=64.0),),
+        "prefill": (Speed(context=128, median=64.0, low=32.0, high=128.0, repeats=(128.0, 32.0, 64.0)),),
+        "decode": (Speed(context=128, median=32.0, low=16.0, high=64.0, repeats=(32.0, 64.0, 16.0)),),
     }
 
 

@@ -270,12 +270,12 @@ def test_a_finished_run_stays_finished_where_what_is_added_cannot_be(
         ({"kind": "quantize", "scheme": "int4", "max_bytes": 3, "calibration": CALIBRATION}, "max_bytes"),
     ]
     for stage, key in impossible:
-        setting = prepare(grow(folder, stage, source=None, fresh=False, settings={}), folder)
+        grown = grow(folder, stage, source=None, fresh=False, settings={})
         with pytest.raises(RootsError) as caught:
-            list(plan_recipe(setting, folder))
+            list(plan_recipe(prepare(grown, folder), folder))
         assert caught.value.where == f"stages[1].{key}"
         with pytest.raises(RootsError) as caught:
-            run_recipe(setting, folder, events=Events())
+            run_recipe(prepare(grown, folder), folder, events=Events())
         assert caught.value.where == f"stages[1].{key}"
         assert contents(folder) == before
 

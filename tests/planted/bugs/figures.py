@@ -26,9 +26,9 @@ BUGS = (
         FailingTest("test_other_tokenizers_compare_bits_per_byte_alone"),
         (
             Change(
-                "report.compare",
-                "run.protocol.tokenizer_sha256 == first.tokenizer_sha256",
-                "run.protocol.bos == first.bos",
+                "report.comparability",
+                "first.tokenizer_sha256 == other.tokenizer_sha256",
+                "first.bos == other.bos",
             ),
         ),
     ),
@@ -39,7 +39,7 @@ BUGS = (
         FailingTest("test_models_take_turns_after_a_warm_up"),
         (
             Change(
-                "evaluate.speed",
+                "evaluation.speed",
                 """
 timed(label, context, 1)
 once = ...
@@ -53,7 +53,7 @@ once = ...
         "latency lies",
         "The models are always timed in the same order.",
         FailingTest("test_models_take_turns_after_a_warm_up"),
-        (Change("evaluate.speed", "repeat % len(labels)", "0"),),
+        (Change("evaluation.speed", "repeat % len(labels)", "0"),),
     ),
     Bug(
         "prompt-in-decode",
