@@ -6,7 +6,7 @@ What cannot be compared is left out and said.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from roots_compress.errors import InputError
@@ -23,6 +23,8 @@ from roots_compress.tasks.registry import task_named
 
 MEMORY_NOISE = 0.02
 """Peak memory of one graph differs by as much from one process to the next; less is no difference."""
+MISSING = "n/a"
+"""Stands in tables for what is not known."""
 QUALITY_ALONE = "intervals overlap, so on another text it may be the other way round"
 
 QUALITY_IN_PAIRS = "interval of the difference holds 0, so on another text it may be the other way round"
@@ -154,7 +156,7 @@ def comparison(
             if axis.kind != "agreement" or axis.metric == task.agreement_metrics[0]
             for sentence in _sentences(axis, last)
         ),
-        settings=differing_settings([each for each in settings if each is not None]),
+        settings=tuple(_settings(settings)),
         remarks=(
             *_remarks(task, bases),
             *reasons.values(),
@@ -166,6 +168,13 @@ def comparison(
             ),
         ),
     )
+
+
+def _settings(recipes: Sequence[Mapping[str, Any] | None]) -> Iterator[SettingDifference]:
+    """Yield the settings that differ among the known recipes, with a value for each run."""
+    for found in differing_settings([each for each in recipes if each is not None]):
+        values = iter(found.values)
+        yield replace(found, values=tuple(MISSING if each is None else next(values) for each in recipes))
 
 
 def _common_task(runs: Sequence[tuple[str, RunMetrics]]) -> Task[Any]:

@@ -19,7 +19,8 @@ class SettingDifference:
     key: str
     """From the top of the recipe, a stage by its name: `stages[prune].ratio`."""
     values: tuple[str, ...]
-    """As JSON, one for each recipe; empty where the setting is not there, or null."""
+    """As JSON, one for each recipe; empty where the setting is not there, or null. In a comparison
+    `n/a` stands for a run whose recipe is not known."""
 
 
 def differing_settings(recipes: Sequence[Mapping[str, Any]]) -> tuple[SettingDifference, ...]:

@@ -114,7 +114,8 @@ def test_settings_that_differ_are_listed_by_key_and_stage() -> None:
         ("stages[cut].ratio", ("0.25", "0.5")),
     ]
     assert r"| stages\[cut\].ratio | 0.25 | 0.5 |" in compare_text.markdown(found)
-    unknown = compared(RUN, RUN, settings=(one, None))
+    unknown = compared(RUN, RUN, RUN, settings=(one, None, two))
+    assert [each.values for each in unknown.settings][1:] == [("0", "n/a", "1"), ("0.25", "n/a", "0.5")]
     assert any("The settings of run1 are not known" in remark for remark in unknown.remarks)
 
 
