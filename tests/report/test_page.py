@@ -15,8 +15,9 @@ from markupsafe import escape
 
 from roots_compress.report.compare import comparison
 from roots_compress.report.html import comparison_html, html
+from roots_compress.report.page.sections import samples as samples_of
 from roots_compress.report.verdict import verdict
-from roots_compress.results import RunMetrics
+from roots_compress.results import RunMetrics, Sample
 from tests.report.figures import SEARCH, candidate, full_run, run, stage
 
 HOSTILE = '</script><img src=x onerror="alert(1)">&{{ 7*7 }}\x1b[31m\u202e' + "long" * 2000
@@ -120,6 +121,15 @@ def test_a_continuation_shows_where_it_departs_from_the_first_row() -> None:
     page = html(full_run())
     assert "<dd>to the sea, and nobody asks why.</dd>" in page
     assert '<dd><span class="same">to the sea, and nobody </span>knows why.</dd>' in page
+
+
+def test_equal_prompts_are_shown_one_by_one() -> None:
+    samples = (Sample("Once", " a fox"), Sample("Once", " a crow"))
+    written = samples_of(run(stage(samples=samples), stage(1, "quantize", samples=samples)))
+    assert [[text for _, *parts in each.texts for text in ["".join(parts)]] for each in written] == [
+        ["a fox"] * 2,
+        ["a crow"] * 2,
+    ]
 
 
 def test_agreement_names_its_noise_floor() -> None:

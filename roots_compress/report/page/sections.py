@@ -138,11 +138,11 @@ class Written:
 
 def samples(run: RunMetrics) -> list[Written]:
     """Return the continuations of each prompt side by side."""
-    by_prompt: dict[str, list[tuple[str, str]]] = {}
+    by_prompt: dict[tuple[int, str], list[tuple[str, str]]] = {}
     for stage in run.stages:
-        for sample in stage.samples:
-            by_prompt.setdefault(sample.prompt, []).append((numbered(stage), sample.text))
-    return [Written(prompt, _told_apart(texts)) for prompt, texts in by_prompt.items()]
+        for place, sample in enumerate(stage.samples):  # Held-out prompts may be equal.
+            by_prompt.setdefault((place, sample.prompt), []).append((numbered(stage), sample.text))
+    return [Written(prompt, _told_apart(texts)) for (_, prompt), texts in by_prompt.items()]
 
 
 def exchanges(run: RunMetrics) -> list[tuple[str, list[Written]]]:
