@@ -12,7 +12,7 @@ from roots_compress.errors import InputError
 from roots_compress.io.atomic import read_regular
 from roots_compress.io.json_files import read_json_object
 from roots_compress.results import Metrics, RunMetrics
-from roots_compress.run.stages import figures_error, figures_file, read_metrics
+from roots_compress.run.stages import METRICS_NAME, figures_error, figures_file, read_metrics
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_named
 
@@ -21,9 +21,12 @@ MAX_RECIPE_BYTES = 1 << 20
 
 
 def read_recipe(run: Path) -> str | None:
-    """Return the recipe that a run's folder holds; None where there is none that can be read."""
+    """Return the text of a run's recipe; None where there is none that can be read."""
+    path = figures_file(run)
+    if path.name != METRICS_NAME:
+        return None  # The file was kept under another name: what lies beside it is not the run's.
     try:
-        return read_regular(run / "recipe.yaml", MAX_RECIPE_BYTES).decode()
+        return read_regular(path.with_name("recipe.yaml"), MAX_RECIPE_BYTES).decode()
     except (OSError, UnicodeDecodeError):
         return None
 

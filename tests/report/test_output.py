@@ -33,6 +33,7 @@ def stored(tmp_path: Path) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "metrics.json").write_text(json.dumps(RUN.to_json()))
+        (folder / "recipe.yaml").write_text(f"name: {name}  # of the run")
         (folder / "resolved.json").write_text(json.dumps({"name": name, "model": "m", "seed": seed}))
     return tmp_path
 
@@ -52,6 +53,8 @@ def test_a_report_goes_to_a_file_as_it_goes_to_a_pipe(stored: Path, form: str) -
             assert ElementTree.fromstring(written.encode()).find(".//failure") is not None
         case "table":
             assert "gate MISSED: max_bytes is 2,000,000, limit 1" in written
+        case "html":
+            assert "name: one  # of the run" in written
         case _:
             assert "quantize" in written
 
