@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from roots_compress.evaluation.intervals import paired_interval
 from roots_compress.results import RunMetrics, Speed, StageResult
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Workload
@@ -28,14 +30,18 @@ class Row:
     @property
     def paid(self) -> bool:
         """Whether the stage is better in anything than the one before it."""
-        return self.before is None or any(better for better, _ in changes(self.task, self.before, self.stage))
+        return self.before is None or any(better for better, _ in self._changes)
+
+    @cached_property
+    def _changes(self) -> tuple[tuple[bool, str], ...]:
+        return () if self.before is None else tuple(changes(self.task, self.before, self.stage))
 
     @property
     def verdict(self) -> str:
         """What the stage gained and paid, in a few words, and whether it paid at all."""
         if self.before is None:
             return "the model that compression starts from" if self.stage.kind == "baseline" else ""
-        said = [text for _, text in changes(self.task, self.before, self.stage)]
+        said = [text for _, text in self._changes]
         said += [] if self.paid else ["DID NOT PAY: do not ship this stage"]
         return f"against {self.before.name}: {', '.join(said)}"
 
@@ -107,4 +113,20 @@ def changes(task: Task[Any], before: StageResult, stage: StageResult) -> Iterato
         elif factor < 1 - SPEED_NOISE:
             yield False, f"{workload.words} {factor:.2f}x: SLOWER"
     values = quality_of(task, before, stage)
-    yield task.metric.improved(*values), task.metric.change(*values)
+    noise = within_noise(task, before, stage)
+    told = task.metric.change(*values)
+    yield task.metric.improved(*values) and not noise, f"{told} (within noise)" if noise else told
+
+
+def within_noise(task: Task[Any], before: StageResult, after: StageResult) -> bool:
+    """Whether the interval of a change of quality includes no change; not where there is no interval.
+
+    The interval that a row holds is against the run's first row. Against another row it follows from the
+    scores of both.
+    """
+    metric = task.metric
+    if before.index == 0:
+        bounds = after.metrics.intervals.get(metric.compared_name)
+    else:
+        bounds = paired_interval(task, before.metrics, after.metrics)
+    return bounds is not None and bounds[0] <= (1 if metric.relative else 0) <= bounds[1]

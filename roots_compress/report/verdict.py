@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from roots_compress.report.charts.svg import cut
-from roots_compress.report.rows import SPEED_NOISE, quality_of, speeds
+from roots_compress.report.rows import SPEED_NOISE, quality_of, speeds, within_noise
 from roots_compress.report.spread import speedup_of
 from roots_compress.results import GateResult, RunMetrics, StageResult
 from roots_compress.stages.registry import stage_of_kind
@@ -116,11 +116,9 @@ class _Changes:
         return metric.cost(metric.compared(*quality_of(self.task, self.first, self.last)))
 
     @property
-    def is_as_good(self) -> bool:
-        """Whether another text might show the opposite change: the interval holds no change."""
-        metric = self.task.metric
-        bounds = self.last.metrics.intervals.get(metric.compared_name)
-        return bounds is not None and bounds[0] <= (1 if metric.relative else 0) <= bounds[1]
+    def within_noise(self) -> bool:
+        """Whether the change of quality is: the interval includes no change."""
+        return within_noise(self.task, self.first, self.last)
 
     @property
     def is_slower(self) -> bool:
@@ -132,7 +130,7 @@ class _Changes:
         faster = any(
             _gain(self.first, self.last, workload) > 1 + SPEED_NOISE for workload in self.task.workloads
         )
-        return faster or self.smaller > 1.005 or self.cost < 1
+        return faster or self.smaller > 1.005 or (self.cost < 1 and not self.within_noise)
 
     def listed(self, *, speed: bool = True) -> str:
         """Return the changes in a row: size, speed where asked for, quality."""
@@ -143,7 +141,7 @@ class _Changes:
                 f"{factor(1 / self.smaller if larger else self.smaller)} {'larger' if larger else 'smaller'}"
             )
         quality = self.task.metric.change(*quality_of(self.task, self.first, self.last))
-        if self.is_as_good:
+        if self.within_noise:
             quality += " (within noise)"
         return ", ".join(filter(None, (size, self.speed() if speed else "", quality)))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from roots_compress.report.rows import Row, rows_of, speedup
-from roots_compress.results import StageResult
+from roots_compress.results import StageKind, StageResult
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.report.figures import run, stage
 
@@ -37,6 +38,29 @@ def test_a_stage_that_only_costs_is_said_not_to_pay() -> None:
     row = after_baseline(stage(1, "quantize", perplexity=25.0))
     assert "do not ship" in row.verdict
     assert not row.paid
+
+
+def scored(index: int, kind: StageKind, perplexity: float, nats: tuple[float, ...]) -> StageResult:
+    row = stage(index, kind, perplexity=perplexity)
+    scores = tuple((511 * each, 511) for each in nats)
+    return replace(row, metrics=replace(row.metrics, scores=scores))
+
+
+def test_a_gain_of_quality_within_noise_does_not_pay() -> None:
+    compressed = stage(1, "quantize", perplexity=19.99)
+    metrics = replace(compressed.metrics, intervals={"perplexity_ratio": (0.95, 1.05)})
+    assert after_baseline(compressed).paid
+    row = after_baseline(replace(compressed, metrics=metrics))
+    assert not row.paid
+    assert "(within noise)" in row.verdict
+
+
+@pytest.mark.parametrize(("change", "paid"), [((0.3, -0.4, 0.2, -0.3), False), ((-0.2, -0.21) * 2, True)])
+def test_two_later_stages_are_told_apart_by_their_scores(change: tuple[float, ...], paid: bool) -> None:
+    nats = (2.5, 3.5, 3.0, 2.8)
+    before = scored(1, "distill", 20.0, nats)
+    after = scored(2, "prune", 19.0, tuple(a + b for a, b in zip(nats, change, strict=True)))
+    assert rows_of(run(stage(), before, after))[2].paid == paid
 
 
 def test_a_slower_stage_says_so() -> None:

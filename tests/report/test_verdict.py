@@ -92,6 +92,16 @@ def test_a_change_of_quality_within_its_interval_is_called_noise() -> None:
     assert "perplexity +1.0% (within noise)" in verdict(figures).sentence
 
 
+def test_a_gain_of_quality_within_its_interval_is_none() -> None:
+    same = stage(1, "quantize", perplexity=19.999)
+    noisy = replace(same, metrics=replace(same.metrics, intervals={"perplexity_ratio": (0.95, 1.05)}))
+    assert verdict(run(stage(), noisy)).sentence == (
+        "Do not ship 01-quantize: neither smaller, nor faster, nor better than 00-baseline; "
+        "of the same size, decode as fast, perplexity +0.0% (within noise)."
+    )
+    assert verdict(run(stage(), same)).decision == "ship"
+
+
 def test_a_run_without_timings_is_judged_by_the_rest() -> None:
     figures = run(stage(decode=(), prefill=()), quantized(decode=(), prefill=()))
     assert verdict(figures).sentence == "Ship 01-quantize: 4.0x smaller, perplexity +1.0%; no gates were set."
