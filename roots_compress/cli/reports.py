@@ -141,7 +141,7 @@ def compare(
     figures = [read_figures(run) for run in runs]
     settings = [read_settings(run) for run in runs]
     compared = comparison([*zip(short_names(runs), figures, strict=True)], settings)
-    give(asdict(compared))
+    give(compared.to_json())
     match form:
         case ComparisonFormat.table:
             from roots_compress.report.compare_text import lines, tables
@@ -160,7 +160,7 @@ def compare(
 
             _deliver(csv(compared), output)
         case _:
-            _deliver(json.dumps(asdict(compared), indent=2, allow_nan=False) + "\n", output)
+            _deliver(json.dumps(compared.to_json(), indent=2, allow_nan=False) + "\n", output)
 
 
 def verify(

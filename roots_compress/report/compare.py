@@ -6,7 +6,7 @@ What cannot be compared is left out and said.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from roots_compress.errors import InputError
@@ -103,6 +103,18 @@ class Comparison:
     """The settings in which the recipes differ."""
     remarks: tuple[str, ...]
     """What does not compare, and why."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what stands in JSON: all of it, but for the figures of rows text by text."""
+        rows = []
+        for row in self.rows:
+            figures = {key: replace(figure, paired=None) for key, figure in row.figures.items()}
+            rows.append(replace(row, figures=figures))
+        document = asdict(replace(self, rows=tuple(rows)))
+        for row in document["rows"]:
+            for figure in row["figures"].values():
+                del figure["paired"]
+        return document
 
 
 def comparison(

@@ -119,6 +119,15 @@ def test_settings_that_differ_are_listed_by_key_and_stage() -> None:
     assert any("The settings of run1 are not known" in remark for remark in unknown.remarks)
 
 
+def test_figures_in_json_are_a_value_and_an_interval() -> None:
+    found = compared(RUN, RUN)
+    document = found.to_json()
+    assert document.keys() == vars(found).keys()
+    for row in document["rows"]:
+        assert all(figure.keys() == {"value", "interval"} for figure in row["figures"].values())
+    assert found.rows[0].figures["perplexity"].paired is not None
+
+
 def test_a_comparison_as_csv_has_a_row_for_each_stage_of_each_run() -> None:
     rows = list(csv.DictReader(StringIO(compare_text.csv(compared(RUN, RUN)))))
     assert [(row["run"], row["stage"]) for row in rows] == [
