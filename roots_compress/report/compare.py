@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from roots_compress.errors import InputError
 from roots_compress.evaluation.intervals import paired_difference
-from roots_compress.report.comparability import Basis, basis_of
+from roots_compress.report.comparability import OTHER_TOKENIZER, Basis, basis_of
 from roots_compress.report.gates import gain_fault, same_start, workload_fault
 from roots_compress.report.settings import SettingDifference, differing_settings
 from roots_compress.report.spread import Interval, speedup_of
@@ -138,6 +138,8 @@ def comparison(
     bases = [basis_of(first.protocol, run.protocol) for _, run in others]
     agreement = any(_agreement(task, run) for _, run in runs)
     begun = [gain_fault(first, run) for _, run in others if agreement and not same_start(first, run)]
+    if agreement and not all(basis.same_tokenizer for basis in bases):
+        begun = [f"cannot be compared: {OTHER_TOKENIZER}"]
     faults = {
         "agreement": ("Agreement with the first model", begun),
         "speed": ("Gains in speed", [gain_fault(first, run) for _, run in others]),
@@ -242,8 +244,9 @@ def _remarks(task: Task[Any], bases: Sequence[Basis]) -> Iterator[str]:
     if not all(basis.same_tokenizer for basis in bases):
         without = [metric.heading for metric in task.metrics if not metric.across_tokenizers]
         instead = [metric.heading for metric in task.metrics if metric.across_tokenizers]
-        advice = f"; compared are {', '.join(instead)}" if instead else ""
-        yield f"The tokenizers differ: {', '.join(without)} cannot be compared{advice}."
+        if without:
+            advice = f"; compared are {', '.join(instead)}" if instead else ""
+            yield f"The tokenizers differ: {', '.join(without)} cannot be compared{advice}."
 
 
 def _apart(axis: Axis, one: Figure, other: Figure) -> bool:

@@ -10,8 +10,10 @@ from typing import Any
 from roots_compress.report import compare_text
 from roots_compress.report.compare import Comparison, comparison
 from roots_compress.results import RunMetrics
-from tests.report.figures import PROTOCOL, run, stage
+from roots_compress.tasks.registry import task_named
+from tests.report.figures import PROTOCOL, run, speeds, stage
 
+CLASSIFICATION = "classification"
 RUN = run(stage(), stage(1, "quantize", size=2_000_000, perplexity=21.0))
 
 
@@ -91,6 +93,22 @@ def test_other_tokenizers_compare_bits_per_byte_alone() -> None:
     assert "perplexity" not in verdicts(found)
     assert "bits_per_byte" in verdicts(found)
     assert "The tokenizers differ: perplexity cannot be compared; compared are bits/byte." in found.remarks
+
+
+def test_agreement_is_left_out_where_tokenizers_differ_and_no_sentence_is_empty() -> None:
+    def classifier(tokenizer: str) -> RunMetrics:
+        first = stage()
+        timings = {each.figure: speeds(10.0) for each in task_named(CLASSIFICATION).workloads}
+        quality = {"accuracy": 0.9, "macro_f1": 0.9, "torch_accuracy": 0.9, "kl_mean": 0.01}
+        metrics = replace(first.metrics, quality=quality, timings=timings)
+        protocol = replace(PROTOCOL, tokenizer_sha256=tokenizer * 64)
+        row = replace(first, metrics=metrics)
+        return run(row, task=CLASSIFICATION, protocol=protocol)
+
+    found = compared(classifier("b"), classifier("c"))
+    assert verdicts(found)["accuracy"] == "equal +0.0000"
+    assert found.remarks[0] == "Agreement with the first model cannot be compared: the tokenizers differ."
+    assert not [each for each in found.remarks if each.startswith("The tokenizers")]
 
 
 def test_other_texts_compare_no_quality_and_other_machines_no_speed() -> None:
