@@ -95,11 +95,17 @@ def read_settings(run: Path) -> dict[str, Any] | None:
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """Return the shortest names by which runs are told apart: the ends of their folders' paths."""
+    """Return the shortest names by which runs are told apart: the ends of their folders' paths.
+
+    Runs of one folder, such as a run named twice, get numbers.
+    """
     parts = [figures_file(run).parent.absolute().parts for run in runs]
     longest = max(map(len, parts))
     for count in range(1, longest + 1):
         names = [str(Path(*each[-count:])) for each in parts]
         if len(set(names)) == len({*parts}):
-            return names
-    return [str(run) for run in runs]
+            break
+    return [
+        f"{name} ({names[:place].count(name) + 1})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from roots_compress.cli.app import app
+from roots_compress.report.reading import short_names
 from roots_compress.results import GateResult, RunMetrics
 from tests.report.figures import run, stage
 
@@ -57,6 +58,11 @@ def test_a_report_goes_to_a_file_as_it_goes_to_a_pipe(stored: Path, form: str) -
             assert "name: one  # of the run" in written
         case _:
             assert "quantize" in written
+
+
+def test_a_run_that_is_named_twice_has_two_names(stored: Path) -> None:
+    one, two = stored / "one", stored / "two"
+    assert short_names([one, two, one / "metrics.json"]) == ["one (1)", "two", "one (2)"]
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "json", "csv"])
