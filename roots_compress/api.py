@@ -33,6 +33,7 @@ from roots_compress.events import Events, Sink
 from roots_compress.pipeline.preflight import prepare_evaluation
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_stages
+from roots_compress.runtime.generate import require_sampling
 from roots_compress.runtime.text import load_wishes, stream_text
 from roots_compress.system.memory import memory_errors
 from roots_compress.system.threads import default_threads
@@ -210,6 +211,7 @@ class Model:
             raise InputError(
                 f"models for {self.task.name} write no text", where=self.path, remedy="Use encode."
             )
+        require_sampling(temperature, top_k=top_k, top_p=top_p)
         from roots_compress.data.chat.rendering import question
 
         wishes = load_wishes(self.path, self.tokenizer, self.engine.vocab_size)
@@ -274,11 +276,21 @@ def load(path: str | Path, *, threads: int | None = None) -> Model:
 
 
 def _settings(**groups: Group | None) -> dict[str, Any]:
-    """Return groups of settings in a recipe's form; those that were not given are left out."""
-    return {
-        name: group.model_dump(mode="json", exclude_unset=True)
-        if isinstance(group, Settings)
-        else dict(group)
-        for name, group in groups.items()
-        if group is not None
-    }
+    """Return groups of settings in a recipe's form; those that were not given are left out.
+
+    Raises:
+        InputError: a group is neither.
+    """
+    settings: dict[str, Any] = {}
+    for name, group in groups.items():
+        if isinstance(group, Settings):
+            settings[name] = group.model_dump(mode="json", exclude_unset=True)
+        elif isinstance(group, Mapping):
+            settings[name] = dict(group)
+        elif group is not None:
+            raise InputError(
+                f"is {group!r:.60}, which is no group of settings",
+                where=name,
+                remedy=f"Give its keys and values: {name}={{...}}",
+            )
+    return settings

@@ -56,7 +56,7 @@ class PlannedStage:
     """`baseline` for the untouched model, or the stage's `kind` in a recipe."""
     name: str
     expected_seconds: float | None = None
-    """What it is expected to take; null where nobody knows."""
+    """What it took when it was made before; null where it was not."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Phases(_Work, Events):
         names = list(self._costs)
         before = sum(self._costs[name] for name in names[: names.index(phase)])
         after = sum(self._costs[name] for name in names[names.index(phase) + 1 :])
-        spent = before + self._costs[phase] * done / total
+        spent = before + self._costs[phase] * done / max(total, 1)
         left = (now - began) / max(done, 1) * (total - done)
         if spent > 0:
             left += (now - self._started) / spent * after

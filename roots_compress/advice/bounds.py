@@ -41,7 +41,9 @@ class Bounds:
         if self.max_loss is not None:
             metric = task.metric
             worse = self.max_loss if metric.better == "lower" else -self.max_loss
-            gates[metric.compared_bound] = round(1 + worse if metric.relative else worse, 9)
+            gates[metric.compared_bound] = (
+                round(1 + worse if metric.relative else worse, 9) + 0.0
+            )  # never -0.0
         return gates
 
     def told(self, task: Task[Any]) -> list[str]:
@@ -111,6 +113,11 @@ def bounds_of(
     Raises:
         InputError: none is given, or one is out of range.
     """
+    for name, value in (("max_mb", max_mb), ("min_speedup", min_speedup), ("max_loss", max_loss)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(
+                f"is {value!r:.60}, which is no number", where=spelled(name), remedy="Give a number."
+            )
     for name, value in (("max_mb", max_mb), ("min_speedup", min_speedup)):
         if value is not None and not 0 < value < 1e12:
             raise InputError(

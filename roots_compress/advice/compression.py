@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from roots_compress.pipeline.runner import run_recipe
 from roots_compress.results import RunMetrics
 from roots_compress.search.run import run_search
 
-MINUTES = 60.0
+MINUTES, MOST_MINUTES = 60.0, 1e6
 """After so many no further candidate is begun, unless another number is asked for."""
 
 
@@ -55,6 +55,7 @@ def request(
     folder: Path | None = None,
     minutes: float = MINUTES,
     fresh: bool = False,
+    spelled: Callable[[str], str] = str,
 ) -> Request:
     """Look at a checkpoint, and check all that can be checked before it is compressed.
 
@@ -66,12 +67,19 @@ def request(
         folder: of the run; by default `runs/` and the checkpoint's name.
         minutes: after so many no further candidate is begun.
         fresh: whether a run that is there is to be deleted.
+        spelled: returns what a caller calls `max_minutes`.
 
     Raises:
         InputError: the checkpoint is missing, is none, or is quantized; a setting does not suit it; or the
             folder is in use.
     """
     refuse_missing(checkpoint, recipe_key("model"))
+    if not 0 < minutes < MOST_MINUTES:
+        raise InputError(
+            f"is {minutes:g}: no search can take that",
+            where=spelled("max_minutes"),
+            remedy="Give minutes above 0, such as 60.",
+        )
     name = name_of(checkpoint)
     where = folder or Path("runs") / name
     _refuse_other_run(where, checkpoint, fresh=fresh)

@@ -125,13 +125,20 @@ def _evaluate() -> Callable[..., None]:
         from roots_compress.configs.recipe.growth import evaluation_request
         from roots_compress.configs.recipe.loading import check_paths
 
+        if limit is not None and tasks is None:
+            raise InputError(
+                "bounds the questions of tasks, and none is named",
+                where="--limit",
+                remedy="Name some with --tasks, or leave it out.",
+            )
         with Names("eval", "PATH", options).shown():
             recipe = evaluation_request(settings_of(text), path)
             check_paths(recipe)
             if tasks is not None:
                 from roots_compress.evaluation.skills.names import require_known
 
-                tasks = [name.strip() for each in tasks for name in each.split(",") if name.strip()]
+                named = (name.strip() for each in tasks for name in each.split(","))
+                tasks = [*dict.fromkeys(name for name in named if name)]
                 require_known(tasks)
             from roots_compress.pipeline.preflight import prepare_evaluation
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from roots_compress.cli.console import write_pieces
-from roots_compress.cli.options import ThreadsOption
+from roots_compress.cli.options import ThreadsOption, spelled_option
 from roots_compress.cli.output import give, tell
 from roots_compress.errors import InputError
 
@@ -64,16 +64,9 @@ def generate(
     threads: ThreadsOption = None,
 ) -> None:
     """Write on from a prompt with an exported graph, or answer it with an encoder-decoder's."""
-    if temperature == 0 and (top_k is not None or top_p is not None):
-        raise InputError(
-            "the likeliest token is taken each time, so that there is nothing to sample from",
-            where="--top-k" if top_k is not None else "--top-p",
-            remedy="Give a --temperature above 0, such as 0.8.",
-        )
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(
-            f"must be above 0 and at most 1, not {top_p}", where="--top-p", remedy="Give a value such as 0.9."
-        )
+    from roots_compress.runtime.generate import require_sampling
+
+    require_sampling(temperature, top_k=top_k, top_p=top_p, spelled=spelled_option)
     if beams is not None and beams > 1 and temperature:
         raise InputError(
             "beams search for the likeliest text, and a temperature draws one",

@@ -30,6 +30,12 @@ def check_output(path: Path | None) -> None:
         check_output_file(path)
 
 
+def discard(junit: Path | None) -> None:
+    """Remove the gates of an earlier run, which a run that fails would otherwise leave there."""
+    if junit is not None:
+        junit.unlink(missing_ok=True)
+
+
 def conclude(metrics: RunMetrics, *, where: Path, junit: Path | None = None) -> None:
     """Tell what came of each gate, and end with exit code 3 where one was missed.
 

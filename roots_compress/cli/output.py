@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 
 from roots_compress import __version__
 from roots_compress.cli.console import show_error, stderr
-from roots_compress.errors import RootsError, SourceWarning
+from roots_compress.errors import GateMissedError, RootsError, SourceWarning
 
 if TYPE_CHECKING:
     from roots_compress.events import Event, Events, Sink
@@ -102,10 +102,14 @@ class Output:
 
     def fail(self, error: RootsError) -> None:
         """Write an error."""
+        self.end_display(failed=error.exit_code != GateMissedError.exit_code)
+        show_error(error)
+        self.report_error(error)
+
+    def report_error(self, error: RootsError) -> None:
+        """Emit an error to JSON alone."""
         from roots_compress.events import Error
 
-        self.end_display(failed=True)
-        show_error(error)
         self.report(Error(error.message, error.where, error.remedy, error.exit_code))
 
     def report(self, event: Event) -> None:
@@ -117,9 +121,9 @@ class Output:
         """Take the display away, and give standard output back."""
         from roots_compress.events import Events
 
-        self.events = Events(*([self._json] if self._json is not None else []))
-        while self._closing:
+        while self._closing:  # A tracker may tell that it failed, which the display must still show.
             self._closing.pop()(failed)
+        self.events = Events(*([self._json] if self._json is not None else []))
 
 
 class _ResultLines(io.TextIOBase):

@@ -12,9 +12,9 @@ import typer
 from roots_compress.cli import completion
 from roots_compress.cli.console import say, show_error, stdout, write
 from roots_compress.cli.options import FRESH_HELP, TrackOption
-from roots_compress.cli.outcome import JUnitOption, check_output, conclude
-from roots_compress.cli.output import events, give, give_run, tell, track
-from roots_compress.errors import RootsError
+from roots_compress.cli.outcome import JUnitOption, check_output, conclude, discard
+from roots_compress.cli.output import current, events, give, give_run, tell, track
+from roots_compress.errors import InputError, RootsError
 
 if TYPE_CHECKING:
     from roots_compress.configs.recipe.yaml import Document
@@ -53,6 +53,9 @@ def run(
     tracker: TrackOption = None,
 ) -> None:
     """Carry out a recipe, or search for one; finished stages of an earlier try are reused."""
+    for option, given in (("--junit", junit), ("--fresh", fresh), ("--track", tracker)):
+        if rehearse and given:
+            raise InputError("has no effect on a rehearsal", where=option, remedy="Leave one of the two out.")
     check_output(junit)
     document = _read(recipe)
     setting, where = _prepared(document, model, folder)
@@ -66,6 +69,7 @@ def run(
 
     carry_out = run_recipe if setting.recipe.search is None else run_search
     track(tracker)
+    discard(junit)
     with naming_lines(document):
         metrics = carry_out(setting, where, fresh=fresh, events=events(), recipe_text=document.text)
     give_run(metrics, where)
@@ -95,10 +99,16 @@ def _rehearse(document: Document, setting: Setting) -> None:
                 raise each.error
         except RootsError as error:
             show_error(error)
+            current().report_error(error)
+            tried[-1] |= {"where": _text(error.where), "remedy": _text(error.remedy)}
             failures.append(error)
     give(tried)
     if failures:
         raise typer.Exit(failures[0].exit_code)
+
+
+def _text(said: object) -> str | None:
+    return None if said is None else str(said)
 
 
 def plan(

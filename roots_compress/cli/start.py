@@ -13,11 +13,11 @@ import typer
 from roots_compress.cli import completion
 from roots_compress.cli.console import say, stdout
 from roots_compress.cli.deferred import Deferred
-from roots_compress.cli.options import FRESH_HELP, TrackOption, with_options
-from roots_compress.cli.outcome import JUnitOption, check_output, conclude
+from roots_compress.cli.options import FRESH_HELP, TrackOption, spelled_option, with_options
+from roots_compress.cli.outcome import JUnitOption, check_output, conclude, discard
 from roots_compress.cli.output import events, give, give_run, tell, track
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
-from roots_compress.errors import InputError, recipe_key
+from roots_compress.errors import InputError, printable, recipe_key
 
 if TYPE_CHECKING:
     from roots_compress.advice.bounds import Bounds
@@ -81,11 +81,17 @@ def _compress() -> Callable[..., None]:
         loss = None if max_loss is None else read_percent(max_loss, "--max-loss")
         names = Names("compress", "CKPT", options)
         with names.shown():
-            bounds = bounds_of(max_mb=max_mb, min_speedup=min_speedup, max_loss=loss, spelled=_option)
+            bounds = bounds_of(max_mb=max_mb, min_speedup=min_speedup, max_loss=loss, spelled=spelled_option)
             from roots_compress.advice.compression import carry_out, request
 
             asked = request(
-                checkpoint, bounds, settings_of(of_run), folder=run, minutes=max_minutes, fresh=fresh
+                checkpoint,
+                bounds,
+                settings_of(of_run),
+                folder=run,
+                minutes=max_minutes,
+                fresh=fresh,
+                spelled=spelled_option,
             )
             task = asked.setting.task
             tell(f"{checkpoint}: {'; '.join(bounds.told(task))}. Candidates, the least expected loss first:")
@@ -94,6 +100,7 @@ def _compress() -> Callable[..., None]:
             for candidate, size in asked.too_large.items():
                 tell(f"  too large: {' > '.join(candidate)}, {megabytes(size)} of weights")
             track(tracker)
+            discard(junit)
             metrics, sentences = carry_out(asked, fresh=fresh, events=events())
         from roots_compress.report.text import table
 
@@ -106,10 +113,6 @@ def _compress() -> Callable[..., None]:
         conclude(metrics, where=asked.folder, junit=junit)
 
     return compress
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 COMPRESS = Deferred(
@@ -186,6 +189,12 @@ def _text(
         data[part] = [_from_folder(path.parent, Path(each)) for each in data[part]]
     facts = look_at(checkpoint, path.absolute().parent, records=data.get("records"))
     model = _from_folder(path.parent, checkpoint)
+    if printable(model) != model:
+        raise InputError(
+            "has characters in its path that a recipe cannot hold",
+            where=checkpoint,
+            remedy="Rename the folder, or link to it by a plain name.",
+        )
     values: dict[str, Any] = {"name": name_of(checkpoint), "model": model, "data": data}
     text = first_recipe(facts, bounds, values, path=path)
     if needs_text(facts, settings):

@@ -19,6 +19,8 @@ from roots_compress.tasks.predictions import Scores
 RESAMPLES = 4000
 OUTSIDE = 0.05
 """Share of the resampled values outside an interval, on both sides together, where examples are many."""
+DRAWN_AT_ONCE = 1_000_000
+"""Examples of all resamples that are drawn together: 8 MB."""
 Interval = tuple[float, float]
 
 
@@ -36,8 +38,7 @@ def interval(scores: Scores, of_mean: Callable[[float], float] = float) -> Inter
     """
     if len(scores.counts) < 2:
         return None
-    drawn_RE = _draws(len(scores.counts))
-    low, high = _bounds((drawn_RE @ scores.sums) / (drawn_RE @ scores.counts), len(scores.counts))
+    low, high = _bounds(_resampled_means(scores.sums, scores.counts), len(scores.counts))
     return of_mean(low), of_mean(high)
 
 
@@ -61,8 +62,7 @@ def paired_difference(before: Metrics, after: Metrics) -> Interval | None:
     old, new = _scores(before), _scores(after)
     if len(new.counts) < 2 or not np.array_equal(old.counts, new.counts):
         return None
-    drawn_RE = _draws(len(new.counts))
-    return _bounds((drawn_RE @ (new.sums - old.sums)) / (drawn_RE @ new.counts), len(new.counts))
+    return _bounds(_resampled_means(new.sums - old.sums, new.counts), len(new.counts))
 
 
 def stored(scores: Scores) -> tuple[tuple[float, int], ...]:
@@ -75,12 +75,18 @@ def _scores(metrics: Metrics) -> Scores:
     return Scores(np.array(sums, dtype=np.float64), np.array(counts, dtype=np.int64))
 
 
-def _draws(count: int) -> NDArray[np.int64]:
-    """Return how often each example is drawn in each resample, `RE`."""
-    drawn_RE: NDArray[np.int64] = np.random.default_rng(0).multinomial(
-        count, np.full(count, 1 / count), size=RESAMPLES
-    )
-    return drawn_RE
+def _resampled_means(sums_E: NDArray[np.float64], counts_E: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean over all places of each resample, `R`.
+
+    Resamples are drawn some at a time: how often each example is in each of them is a large table.
+    """
+    count, random = len(counts_E), np.random.default_rng(0)
+    step, means = max(1, DRAWN_AT_ONCE // count), list[NDArray[np.float64]]()
+    for start in range(0, RESAMPLES, step):
+        size = min(step, RESAMPLES - start)
+        drawn_RE = random.multinomial(count, np.full(count, 1 / count), size=size)
+        means.append((drawn_RE @ sums_E) / (drawn_RE @ counts_E))
+    return np.concatenate(means)
 
 
 def _bounds(values_R: NDArray[np.float64], count: int) -> Interval:

@@ -74,7 +74,7 @@ def _cells(each: StageForecast, *, known: bool) -> tuple[str, ...]:
 
 
 def _shape(shape: Shape) -> str:
-    layers = " + ".join(f"{count} layers" for count in shape.layers)
+    layers = " + ".join(f"{count} layer{'s' * (count != 1)}" for count in shape.layers)
     parts = [f"{layers} of width {shape.width:,}"]
     if shape.heads and shape.kv_heads and shape.head_dim:
         groups = "" if shape.kv_heads == shape.heads else f" ({_numbers(shape.kv_heads)} key/value)"

@@ -125,7 +125,8 @@ def make_rows(run: RunFolder, setting: Setting, events: Events) -> list[Committe
         InputError, StageError: as `run_recipe` raises them.
     """
     torch.set_num_threads(setting.threads)
-    tell_chain(events, steps_of(setting.recipe))
+    committed, _ = read_stages(run.path)
+    tell_chain(events, steps_of(setting.recipe), [stage.result for stage in committed])
     return [
         _reuse_or_make(run, index, step, key, setting, events)
         for index, (step, key) in enumerate(keys_of(setting))

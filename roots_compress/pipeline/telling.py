@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from roots_compress.events import (
@@ -18,11 +18,21 @@ from roots_compress.results import RunMetrics, StageResult
 from roots_compress.tasks.base import Task
 
 
-def tell_chain(events: Events, steps: Iterable[Step]) -> None:
-    """Emit which stages a run consists of."""
+def tell_chain(events: Events, steps: Iterable[Step], earlier: Sequence[StageResult]) -> None:
+    """Emit which stages a run consists of.
+
+    Args:
+        events: of the run.
+        steps: its rows.
+        earlier: rows of an earlier try. One of the same kind and name tells about how long a stage takes.
+    """
+    seconds = {(row.kind, row.name): row.seconds for row in earlier}
     events.emit(
         ChainPlanned(
-            tuple(PlannedStage(index, step.kind, step.name) for index, step in enumerate(steps)),
+            tuple(
+                PlannedStage(index, step.kind, step.name, seconds.get((step.kind, step.name)))
+                for index, step in enumerate(steps)
+            )
         )
     )
 

@@ -5,7 +5,7 @@ Shape legend: B batch, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,38 @@ from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 
 LEAST_TEMPERATURE = 1e-6
 """Logits divided by less might overflow; the likeliest token is drawn long before."""
+
+
+def require_sampling(
+    temperature: float,
+    *,
+    top_k: int | None,
+    top_p: float | None,
+    spelled: Callable[[str], str] = str,
+) -> None:
+    """Refuse settings of sampling where nothing is sampled, or that are out of range.
+
+    Args:
+        temperature: 0 where the likeliest token is taken each time.
+        top_k: see `generate`.
+        top_p: see `generate`.
+        spelled: returns what a caller calls a setting.
+
+    Raises:
+        InputError: there is such a one.
+    """
+    if temperature == 0 and (top_k is not None or top_p is not None):
+        raise InputError(
+            "the likeliest token is taken each time, so that there is nothing to sample from",
+            where=spelled("top_k" if top_k is not None else "top_p"),
+            remedy=f"Give a {spelled('temperature')} above 0, such as 0.8.",
+        )
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(
+            f"must be above 0 and at most 1, not {top_p}",
+            where=spelled("top_p"),
+            remedy="Give a value such as 0.9.",
+        )
 
 
 def generate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from roots_compress.advice.bounds import Bounds, bounds_of, read_percent, read_targets
@@ -61,3 +63,14 @@ def test_a_loss_is_a_percentage_and_a_bound_is_a_number_above_0() -> None:
 )
 def test_bounds_are_gates_on_what_decides_in_a_task(task: str, gates: dict[str, float]) -> None:
     assert Bounds(1000, 2.0, 0.05).gates(task_named(task)) == {"max_bytes": 1000, **gates}
+
+
+def test_a_bound_of_another_type_is_refused_by_its_name() -> None:
+    text: Any = "5%"
+    with pytest.raises(InputError, match="no number") as refused:
+        bounds_of(max_loss=text)
+    assert refused.value.where == "max_loss"
+
+
+def test_no_loss_is_a_gate_of_0() -> None:
+    assert str(Bounds(max_loss=0.0).gates(task_named("classification"))["min_accuracy_change"]) == "0.0"
