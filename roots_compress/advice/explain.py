@@ -46,7 +46,9 @@ def explain(
     untried = [each for each in listed if each not in rows and candidate_label(each) not in search.failed]
     names = ", ".join(map(candidate_label, untried))
     if best.keeps_budgets:
-        yield f"Chosen: {candidate_label(best.stages)}, the first that keeps them all."
+        kept = sum(rows[each].keeps_budgets for each in listed if each in rows)
+        least = "loses least of those that keep them all" if kept > 1 else "keeps them all"
+        yield f"Chosen: {candidate_label(best.stages)}, which {least}."
         if untried:
             yield f"Not tried, because more loss is expected of them: {names}."
         return
