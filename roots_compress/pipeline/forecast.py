@@ -80,6 +80,8 @@ class Forecast:
     free_disk_bytes: int
     available_memory_bytes: int | None
     """None where the system does not tell."""
+    search_minutes: float | None = None
+    """Minutes after which a search begins no further candidate; None without a search."""
 
     @property
     def to_make(self) -> tuple[StageForecast, ...]:
@@ -87,8 +89,13 @@ class Forecast:
         return tuple(each for each in self.stages if each.action != "reuse")
 
     @property
+    def to_try(self) -> tuple[StageForecast, ...]:
+        """The same of a search's choices."""
+        return tuple(each for each in self.search if each.action != "reuse")
+
+    @property
     def seconds(self) -> float | None:
-        """Seconds that a run takes from here; None where they are unknown."""
+        """Seconds that a run takes from here, up to a search; None where they are unknown."""
         if not self.probe_seconds:
             return None
         return sum(each.seconds for each in self.to_make) + self.timing_seconds
@@ -96,13 +103,17 @@ class Forecast:
     @property
     def memory_bytes(self) -> int:
         """The most that the run's process holds; 0 where it was not measured."""
-        return max((each.memory_bytes for each in self.to_make), default=0)
+        return max((each.memory_bytes for each in (*self.to_make, *self.to_try)), default=0)
 
     @property
     def disk_bytes(self) -> int:
-        """The most that the run takes on the disk beyond what is there."""
-        kept = sum(each.checkpoint_bytes + each.graph_bytes for each in self.to_make)
-        return kept + max((each.working_bytes for each in self.to_make), default=0)
+        """The most that the run takes on the disk beyond what is there; with a search at least so much.
+
+        A search keeps what it tries. Counted is each choice once, as it follows the stages.
+        """
+        made = (*self.to_make, *self.to_try)
+        kept = sum(each.checkpoint_bytes + each.graph_bytes for each in made)
+        return kept + max((each.working_bytes for each in made), default=0)
 
 
 def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool = True) -> Forecast:
@@ -135,6 +146,7 @@ def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool =
         probe_seconds=time.monotonic() - began if probed else 0.0,
         free_disk_bytes=free_disk(folder),
         available_memory_bytes=available_memory(),
+        search_minutes=None if setting.recipe.search is None else setting.recipe.search.max_minutes,
     )
 
 

@@ -36,18 +36,21 @@ def table(forecast: Forecast) -> Table:
 
 def summary_lines(forecast: Forecast) -> Iterator[str]:
     """Yield what the run as a whole takes, and what this machine lacks for it."""
-    if not forecast.to_make:
+    if not (forecast.to_make or forecast.to_try):
         yield "Nothing is to be made. A run times all graphs anew."
         return
-    seconds, disk = forecast.seconds, amount(forecast.disk_bytes)
+    seconds, disk, minutes = forecast.seconds, amount(forecast.disk_bytes), forecast.search_minutes
+    before, least = ("", "") if minutes is None else (" before the search", "at least ")
     if seconds is None:
-        yield f"The run takes about {disk} of disk; times and memory were not measured."
+        yield f"The run takes {least or 'about '}{disk} of disk; times and memory were not measured."
     else:
         timing, memory = clock(forecast.timing_seconds), amount(forecast.memory_bytes)
         yield (
-            f"The run takes about {clock(seconds)} ({timing} of it to time all graphs), {memory} of memory "
-            f"and {disk} of disk. Measured on this machine in {forecast.probe_seconds:.0f} s."
+            f"The run takes about {clock(seconds)}{before} ({timing} of it to time all graphs), {memory} of "
+            f"memory and {least}{disk} of disk. Measured on this machine in {forecast.probe_seconds:.0f} s."
         )
+    if minutes is not None:
+        yield f"The search begins no further candidate after {minutes:g} minutes."
     available = forecast.available_memory_bytes
     if available is not None and forecast.memory_bytes > available:
         yield f"Memory may not suffice: {amount(available)} are available."

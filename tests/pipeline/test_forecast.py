@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.events import Events
 from roots_compress.pipeline.forecast import forecast
+from roots_compress.pipeline.forecast_table import summary_lines
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.results import RunMetrics
 from tests.chains import DISTILL, PRUNE, QUANTIZE, TRAIN, recipe
@@ -57,6 +59,30 @@ def test_what_is_finished_is_reused_and_takes_no_probe(chain: tuple[Recipe, Path
     assert [each.graph_bytes for each in expected.stages] == [row.metrics.bytes for row in metrics.stages]
     assert expected.probe_seconds == 0
     assert expected.to_make == ()
+
+
+def test_a_search_is_part_of_what_a_run_takes(text_file: Path, tmp_path: Path) -> None:
+    search = {"max_minutes": 60.0, "choices": [PRUNE, QUANTIZE]}
+    wanted = recipe(text_file, TRAIN, search=search, gates={"max_perplexity_ratio": 2.0})
+    expected = forecast(prepare(wanted, tmp_path / "run"), tmp_path / "run", QUIET, measured=False)
+    train, (prune, quantize) = expected.stages[0], expected.search
+    sizes = [each.checkpoint_bytes + each.graph_bytes for each in (train, prune, quantize)]
+    working = max(each.working_bytes for each in (train, prune, quantize))
+    assert expected.disk_bytes == sum(sizes) + working
+    finished = replace(
+        expected,
+        stages=(replace(train, action="reuse"),),
+        search=(replace(prune, memory_bytes=10**15), quantize),
+        timing_seconds=3.0,
+        probe_seconds=2.0,
+        available_memory_bytes=10**9,
+    )
+    told = [*summary_lines(finished)]
+    assert told[0].startswith("The run takes about 3.0 s before the search (")
+    assert told[1:3] == [
+        "The search begins no further candidate after 60 minutes.",
+        "Memory may not suffice: 1.00 GB are available.",
+    ]
 
 
 def test_plan_tells_shapes_bytes_and_what_later_stages_cannot_do(text_file: Path, tmp_path: Path) -> None:
