@@ -23,7 +23,7 @@ class GatesConfig(Settings):
     `max_NAME` and `min_NAME` bound a figure itself. With `_ratio` or `_change` after it they bound the figure
     divided by that of another row, or its difference from it. A gate on speed is missed only where its whole
     interval is beyond the limit, and says so where the limit lies within. A figure that was not measured
-    keeps no gate.
+    fails its gate.
     """
 
     against: Annotated[str, Field(min_length=1)] | None = None

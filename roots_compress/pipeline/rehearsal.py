@@ -30,7 +30,6 @@ from roots_compress.pipeline.runner import describe, finish
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.stand_ins import with_few_layers, write_stand_in
 from roots_compress.pipeline.steps import keys_of
-from roots_compress.results import GateResult
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage
 from roots_compress.stages.base import ModelInfo
@@ -49,8 +48,6 @@ class Rehearsed:
     seconds: float
     error: RootsError | None = None
     """What the run would fail by; None where it works."""
-    gates: tuple[GateResult, ...] = ()
-    """As random weights keep them: that they can be judged is all this says."""
 
 
 def rehearse(setting: Setting) -> Iterator[Rehearsed]:
@@ -155,13 +152,11 @@ class _Rehearsal:
             return make_stage(self._run, index, step, key, before, setting, self._events)
 
     def _end(self, rows: list[CommittedStage]) -> Rehearsed:
-        gates: list[GateResult] = []
-
         def work() -> None:
             describe(self._run, self._setting.recipe, None)
-            gates.extend(finish(self._run, rows, self._setting, self._events).gates)
+            finish(self._run, rows, self._setting, self._events)
 
-        return replace(self._timed("timing, report and gates", work), gates=tuple(gates))
+        return self._timed("timing, report and gates", work)
 
     def _timed(self, label: str, work: Callable[[], object]) -> Rehearsed:
         start = time.perf_counter()

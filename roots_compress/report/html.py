@@ -1,4 +1,4 @@
-"""A run as one self-contained HTML page: no request leaves it, and it is whole without its script."""
+"""A run as one self-contained HTML page: no request leaves it, and it is complete without its script."""
 
 from __future__ import annotations
 

@@ -183,15 +183,6 @@ def _curve(title: str, marks: tuple[Mark, ...]) -> Chart:
     return _chart(title, last, draw)
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One row of a chart of bars."""
-
-    label: str
-    parts: tuple[Part, ...] | tuple[Step, ...]
-    amount: str
-
-
 def taken_off(run: RunMetrics) -> list[tuple[Step, str]]:
     """Return the waterfall of bytes, each bar with what is said of it; nothing for a single row."""
     totals = [float(stage.metrics.bytes) for stage in run.stages]
