@@ -47,7 +47,7 @@ def document(event: Event) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    """Return a value of JSON in its place: null for a number that is none, no halves of characters."""
+    """Return a value of JSON in its place: null for a number that is not finite, no halves of characters."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
