@@ -218,12 +218,12 @@ GROWS = "{% set ns = namespace(s='ab') %}{% for i in range(100) %}{% set ns.s = 
     ],
 )
 def test_what_a_template_may_not_ask_for_is_refused_by_name_and_at_once(template: str, said: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InputError) as caught:
         list(rendered([chat(*TWO)], tokenizer(template)))
     assert said in caught.value.message
     assert "data.chat" in (caught.value.remedy or "")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2  # Of the processor: the machine may be busy.
 
 
 def test_what_templates_use_of_jinja_is_there() -> None:
