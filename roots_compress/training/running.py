@@ -31,6 +31,9 @@ from roots_compress.training.state import fingerprint_of
 from roots_compress.training.step import TrainingStep
 from roots_compress.training.summary import FitSummary, Tally
 
+HAND_BACK_EVERY = 20
+"""Memory is handed back after so many times what that took: of a heap in many pieces it takes longer than a
+small step."""
 SMALLEST_LOSS_SCALE = 2.0**-10
 LOSS_SCALE = 2.0**16
 """Where dynamic loss scaling begins; halved until gradients fit, doubled after many steps that do."""
@@ -80,6 +83,7 @@ class TrainingRun:
         self.team, self.order, self.config = team, lesson.order, lesson.config
         self.device, self.precision = lesson.device, lesson.precision
         self.step, self.saved_step, self.tally = 0, 0, Tally()
+        self._hand_back_at = 0.0
         self._held: list[int] = []
         self._ending = False
         """Whether a process was sent a signal to end."""
@@ -137,7 +141,9 @@ class TrainingRun:
     def advance(self) -> None:
         """Do one optimizer step."""
         started = time.perf_counter()
-        hand_back_free_memory()
+        if started >= self._hand_back_at:
+            hand_back_free_memory()
+            self._hand_back_at = started + HAND_BACK_EVERY * (time.perf_counter() - started)
         losses, tokens = self._backward()
         if not self.scaler.is_enabled():
             self._require(math.isfinite(losses["total"]), f"the loss became {losses['total']}")
