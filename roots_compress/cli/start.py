@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from roots_compress.cli.options import FRESH_HELP, TrackOption, spelled_option, 
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude, discard
 from roots_compress.cli.output import events, give, give_run, tell, track
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
-from roots_compress.errors import InputError, printable, recipe_key
+from roots_compress.errors import InputError, recipe_key
 
 if TYPE_CHECKING:
     from roots_compress.advice.bounds import Bounds
@@ -189,7 +190,7 @@ def _text(
         data[part] = [_from_folder(path.parent, Path(each)) for each in data[part]]
     facts = look_at(checkpoint, path.absolute().parent, records=data.get("records"))
     model = _from_folder(path.parent, checkpoint)
-    if printable(model) != model:
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in model):
         raise InputError(
             "has characters in its path that a recipe cannot hold",
             where=checkpoint,
