@@ -82,7 +82,7 @@ def chromium() -> str | None:
 
 @contextmanager
 def browser() -> Iterator[Page]:
-    """Open a window with a profile of its own, which goes with it."""
+    """Open a browser window with a temporary profile, and delete the profile at the end."""
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
