@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from roots_compress.errors import InputError
+from roots_compress.report import text as report_text
 from roots_compress.tasks.base import Task
 
 FORMS: Final = '"100 MB", "3x faster" or "at most 5% worse"'
@@ -61,7 +62,7 @@ class Bounds:
 
 def megabytes(count: float) -> str:
     """Return bytes in megabytes: `137.4 MB`, or `0.109 MB` where there are few."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e6:.3f} MB"
+    return f"{report_text.megabytes(count)} MB"
 
 
 def read_targets(texts: Iterable[str], option: str = "--target") -> Bounds:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, LastRows, Rule, Shared
-from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
-from roots_compress.families.roberta import UNREAD_POSITIONS
+from roots_compress.families.encoder import encoder_rules, read_encoder, write_encoder
+from roots_compress.families.roberta import HEADED, UNREAD, UNREAD_POSITIONS, roberta_head_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention, Relative
 from roots_compress.models.ops.base import changed
@@ -61,15 +61,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
         tuple(f"model.layers.{index}.self_attn.relative.weight" for index in layers),
         Shared(len(layers)),
     )
-    yield from head_rules(
-        spec,
-        transform="lm_head.dense",
-        norm="lm_head.layer_norm",
-        decoder="lm_head.decoder",
-        bias="lm_head.bias",
-        dense="classifier.dense",
-        classifier="classifier.out_proj",
-    )
+    yield from roberta_head_rules(spec)
 
 
 FAMILY = Family(
@@ -79,14 +71,8 @@ FAMILY = Family(
     _write,
     _rules,
     prefix="mpnet.",
-    headed=("lm_head.", "classifier."),
-    ignored=(
-        "embeddings.position_ids",
-        "lm_head.bias",
-        "lm_head.decoder.bias",
-        "pooler.dense.weight",
-        "pooler.dense.bias",
-    ),
+    headed=HEADED,
+    ignored=UNREAD,
     variants=(
         {"architectures": ["MPNetForMaskedLM"], "pad_token_id": 1},
         {"architectures": ["MPNetForMaskedLM"], "pad_token_id": 1, "tie_word_embeddings": False},

@@ -15,8 +15,20 @@ PADDING = 1
 UNREAD_POSITIONS = PADDING + 1
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from encoder_rules(spec, positions=LastRows(UNREAD_POSITIONS))
+HEADED = ("lm_head.", "classifier.")
+"""What names of RoBERTa's heads begin with."""
+UNREAD = (
+    "embeddings.position_ids",
+    "lm_head.bias",
+    "lm_head.decoder.bias",
+    "pooler.dense.weight",
+    "pooler.dense.bias",
+)
+"""A buffer, biases that are stored twice, and a layer that no task here has."""
+
+
+def roberta_head_rules(spec: ModelSpec) -> Iterator[Rule]:
+    """Yield the place of each tensor of the head."""
     yield from head_rules(
         spec,
         transform="lm_head.dense",
@@ -26,6 +38,11 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
         dense="classifier.dense",
         classifier="classifier.out_proj",
     )
+
+
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    yield from encoder_rules(spec, positions=LastRows(UNREAD_POSITIONS))
+    yield from roberta_head_rules(spec)
 
 
 def roberta_family(model_type: str, stem: str, variants: tuple[Mapping[str, Any], ...]) -> Family:
@@ -52,14 +69,8 @@ def roberta_family(model_type: str, stem: str, variants: tuple[Mapping[str, Any]
         write,
         _rules,
         prefix="roberta.",
-        headed=("lm_head.", "classifier."),
-        ignored=(
-            "embeddings.position_ids",
-            "lm_head.bias",
-            "lm_head.decoder.bias",
-            "pooler.dense.weight",
-            "pooler.dense.bias",
-        ),
+        headed=HEADED,
+        ignored=UNREAD,
         variants=tuple({"pad_token_id": PADDING, **changes} for changes in variants),
     )
 

@@ -44,10 +44,11 @@ def summary_lines(forecast: Forecast) -> Iterator[str]:
     if seconds is None:
         yield f"The run takes {least or 'about '}{disk} of disk; times and memory were not measured."
     else:
-        timing, memory = clock(forecast.timing_seconds), amount(forecast.memory_bytes)
+        timing, memory = duration(forecast.timing_seconds), amount(forecast.memory_bytes)
         yield (
-            f"The run takes about {clock(seconds)}{before} ({timing} of it to time all graphs), {memory} of "
-            f"memory and {least}{disk} of disk. Measured on this machine in {forecast.probe_seconds:.0f} s."
+            f"The run takes about {duration(seconds)}{before} ({timing} of it to time all graphs), {memory} "
+            f"of memory and {least}{disk} of disk. "
+            f"Measured on this machine in {forecast.probe_seconds:.0f} s."
         )
     if minutes is not None:
         yield f"The search begins no further candidate after {minutes:g} minutes."
@@ -69,8 +70,8 @@ def _cells(each: StageForecast, *, known: bool) -> tuple[str, ...]:
         DOES[each.action],
         f"{sign}{each.parameters:,}",
         f"{sign}{amount(each.graph_bytes)}",
-        clock(each.work_seconds) if made and known else "",
-        clock(each.check_seconds) if made and known else "",
+        duration(each.work_seconds) if made and known else "",
+        duration(each.check_seconds) if made and known else "",
         amount(each.memory_bytes) if made and each.memory_bytes else "",
         amount(disk) if made else "",
     )
@@ -95,7 +96,7 @@ def _numbers(found: Range) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time as people read it: `45 s`, `3:20 min`, `2:05 h`."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -61,7 +61,7 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def megabytes(count: int) -> str:
+def megabytes(count: float) -> str:
     """Return bytes in megabytes: `24.0`, or `0.109` where there are few."""
     return f"{count / 1e6:.1f}" if count >= 1e6 else f"{count / 1e6:.3f}"
 
