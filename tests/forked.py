@@ -46,9 +46,23 @@ def be(work: Callable[[], object], log: Path) -> NoReturn:
         work: what is done; it may raise SystemExit.
         log: the file that its output is added to.
     """
+
+    def alone() -> None:
+        stand_alone(log)
+        work()
+
+    end_with(alone)
+
+
+def end_with(work: Callable[[], object], tell: Callable[[int], object] = lambda code: None) -> NoReturn:
+    """Do some work in a child that was just forked, and end the child with its exit code.
+
+    Args:
+        work: what is done; it may raise SystemExit.
+        tell: called with the exit code before the end.
+    """
     code = 1
     try:
-        stand_alone(log)
         work()
         code = 0
     except SystemExit as end:
@@ -59,6 +73,7 @@ def be(work: Callable[[], object], log: Path) -> NoReturn:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
+        tell(code)
         os._exit(code)
 
 

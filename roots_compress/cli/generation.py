@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from roots_compress.cli.console import write_pieces
-from roots_compress.cli.options import ThreadsOption, spelled_option
+from roots_compress.cli.options import ThreadsOption
 from roots_compress.cli.output import give, tell
 from roots_compress.errors import InputError
 
@@ -64,6 +64,7 @@ def generate(
     threads: ThreadsOption = None,
 ) -> None:
     """Write on from a prompt with an exported graph, or answer it with an encoder-decoder's."""
+    from roots_compress.configs.options import spelled_option
     from roots_compress.runtime.generate import require_sampling
 
     require_sampling(temperature, top_k=top_k, top_p=top_p, spelled=spelled_option)

@@ -178,8 +178,3 @@ def _named(option: FieldOption, typed: str) -> tuple[str, str]:
             remedy=f"Names are: {', '.join(option.type.model_fields)}.",
         )
     return name, value
-
-
-def spelled_option(name: str) -> str:
-    """Return the option of a name: `--max-mb` of `max_mb`."""
-    return f"--{name.replace('_', '-')}"

@@ -14,7 +14,7 @@ import typer
 from roots_compress.cli import completion
 from roots_compress.cli.console import say, stdout
 from roots_compress.cli.deferred import Deferred
-from roots_compress.cli.options import FRESH_HELP, TrackOption, spelled_option, with_options
+from roots_compress.cli.options import FRESH_HELP, TrackOption, with_options
 from roots_compress.cli.outcome import JUnitOption, check_output, conclude, discard
 from roots_compress.cli.output import events, give, give_run, tell, track
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
@@ -78,6 +78,7 @@ def _compress() -> Callable[..., None]:
     ) -> None:
         check_output(junit)
         from roots_compress.advice.bounds import bounds_of, megabytes, read_percent
+        from roots_compress.configs.options import spelled_option
 
         loss = None if max_loss is None else read_percent(max_loss, "--max-loss")
         names = Names("compress", "CKPT", options)

@@ -97,6 +97,11 @@ class FieldOption:
                 return str(value)
 
 
+def spelled_option(name: str) -> str:
+    """Return the option of a name: `--max-mb` of `max_mb`."""
+    return f"--{name.replace('_', '-')}"
+
+
 def options_of(group: type[Settings], way: Location = (), default: Any = None) -> Iterator[FieldOption]:
     """Yield the options of a group of settings and of the groups in it."""
     inner = inner_groups(group)
@@ -107,7 +112,7 @@ def options_of(group: type[Settings], way: Location = (), default: Any = None) -
         spelled = [each for each in field.metadata if isinstance(each, Option)]
         if not spelled and name in inner:
             yield from options_of(inner[name], (*way, name), usual)
-        for option in spelled or ([] if name in inner else [Option(f"--{name.replace('_', '-')}")]):
+        for option in spelled or ([] if name in inner else [Option(spelled_option(name))]):
             annotation, its_default, holder = field.annotation, usual, group
             for outer, part in pairwise((name, *option.sets)):
                 holder = inner_groups(holder)[outer]

@@ -15,9 +15,9 @@ from roots_compress.families.gemma2 import (
     softcap,
     write_gemma,
 )
-from roots_compress.families.rope import FULL, SLIDING, ropes_by_type
+from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import Switches
-from roots_compress.models.ops.attention import Attention, QkNorm, Rope
+from roots_compress.models.ops.attention import Attention, QkNorm
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
@@ -58,9 +58,7 @@ def _read(switches: Switches) -> ModelSpec:
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    ropes = {FULL if each.window is None else SLIDING: each.rope for each in spec.attentions()}
-    rotary = {kind: (ropes.get(kind) or Rope(theta=theta)).parameters() for kind, (_, theta) in ROPES.items()}
-    return {**write_gemma(spec), "rope_parameters": rotary}
+    return {**write_gemma(spec), "rope_parameters": written_ropes(spec.attentions(), ROPES)}
 
 
 LINEAR = {

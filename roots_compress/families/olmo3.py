@@ -7,13 +7,14 @@ from typing import Any
 from roots_compress.families.base import Family
 from roots_compress.families.decoder import layer_types, write_decoder
 from roots_compress.families.olmo2 import olmo_rules, olmo_shape, olmo_spec
-from roots_compress.families.rope import FULL, SLIDING, ropes_by_type
+from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import Switches
-from roots_compress.models.ops.attention import Rope
 from roots_compress.models.spec import ModelSpec
 
 THETA = 500_000.0
 WINDOW, PATTERN = 4096, 4
+ROPES = {FULL: ("rope_theta", THETA), SLIDING: (None, THETA)}
+"""The top-level key for the base of the positions, and its default; `rope_theta` is for full attention."""
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -21,20 +22,15 @@ def _read(switches: Switches) -> ModelSpec:
     window = switches.optional_number("sliding_window", WINDOW)
     slides = [bool((index + 1) % PATTERN) for index in range(shape.layers)]
     windows = switches.typed_windows(window, shape.layers, slides)
-    # As transformers: a `rope_theta` beside the rest is that of full attention.
-    ropes = ropes_by_type(
-        switches, shape.max_positions, {FULL: ("rope_theta", THETA), SLIDING: (None, THETA)}
-    )
+    ropes = ropes_by_type(switches, shape.max_positions, ROPES)
     return olmo_spec(switches, shape, windows, [ropes[FULL if each is None else SLIDING] for each in windows])
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
     attentions = spec.attentions()
-    ropes = {FULL if each.window is None else SLIDING: each.rope for each in attentions}
-    rotary = {kind: (ropes.get(kind) or Rope(theta=THETA)).parameters() for kind in (FULL, SLIDING)}
     return {
         **write_decoder(spec, attention_bias=True),
-        "rope_parameters": rotary,
+        "rope_parameters": written_ropes(attentions, ROPES),
         # transformers wants one also where no layer slides.
         "sliding_window": next((each.window for each in attentions if each.window), WINDOW),
         "layer_types": layer_types(attentions),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roots_compress.families.switches import Switches, is_positive, shown
-from roots_compress.models.ops.attention import Rope
+from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.version1 import plain_rope
 
@@ -108,6 +108,14 @@ def ropes_by_type(
         except ValueError as error:
             switches.refuse(f"{kind}: {error}")
     return ropes
+
+
+def written_ropes(
+    attentions: Sequence[Attention], kinds: Mapping[str, tuple[str | None, float]]
+) -> dict[str, Any]:
+    """Return `rope_parameters` of a family as `ropes_by_type` reads it; `kinds` is as there."""
+    ropes = {FULL if each.window is None else SLIDING: each.rope for each in attentions}
+    return {kind: (ropes.get(kind) or Rope(theta=theta)).parameters() for kind, (_, theta) in kinds.items()}
 
 
 def _completed(

@@ -14,13 +14,12 @@ import runpy
 import socket
 import subprocess
 import sys
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from tests.forked import share_with_children
+from tests.forked import end_with, share_with_children
 
 CLIENT = """\
 #!{python} -ISs
@@ -134,20 +133,7 @@ def _answer(connection: socket.socket) -> NoReturn:
         for number in (1, 2)
     )
     os.chdir(folder)
-    code = 1
-    try:
-        _be(command, arguments, copy)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        connection.sendall(str(code).encode())
-        os._exit(code)
+    end_with(lambda: _be(command, arguments, copy), tell=lambda code: connection.sendall(str(code).encode()))
 
 
 def _be(command: str, arguments: list[str], copy: str | None) -> None:
