@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roots_compress.cli.output import tell
+from roots_compress.errors import RootsError
 
 if TYPE_CHECKING:
     from roots_compress.results import RunMetrics
 
 JUnitOption = Annotated[
     Path | None,
-    typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML, one test case each."),
+    typer.Option("--junit", metavar="FILE", help="Write stages and gates as JUnit XML, one test case each."),
 ]
 
 
@@ -30,10 +33,26 @@ def check_output(path: Path | None) -> None:
         check_output_file(path)
 
 
-def discard(junit: Path | None) -> None:
-    """Remove the gates of an earlier run, which a run that fails would otherwise leave there."""
+@contextmanager
+def telling_failure(junit: Path | None, run: Path) -> Iterator[None]:
+    """Write what is known of a run that fails inside the block as JUnit XML, in place of an earlier run's.
+
+    Args:
+        junit: the file, if one was asked for.
+        run: the run's folder.
+    """
     if junit is not None:
         junit.unlink(missing_ok=True)
+    try:
+        yield
+    except RootsError:
+        if junit is not None:
+            from roots_compress.pipeline.unfinished import has_failed, unfinished_junit
+            from roots_compress.run.outputs import write_output
+
+            if has_failed(run) and (text := unfinished_junit(run)) is not None:
+                write_output(junit, text)
+        raise
 
 
 def conclude(metrics: RunMetrics, *, where: Path, junit: Path | None = None) -> None:

@@ -12,7 +12,7 @@ import typer
 from roots_compress.cli import completion
 from roots_compress.cli.console import say, show_error, stdout, write
 from roots_compress.cli.options import FRESH_HELP, TrackOption
-from roots_compress.cli.outcome import JUnitOption, check_output, conclude, discard
+from roots_compress.cli.outcome import JUnitOption, check_output, conclude, telling_failure
 from roots_compress.cli.output import current, events, give, give_run, tell, track
 from roots_compress.errors import InputError, RootsError
 
@@ -69,8 +69,7 @@ def run(
 
     carry_out = run_recipe if setting.recipe.search is None else run_search
     track(tracker)
-    discard(junit)
-    with naming_lines(document):
+    with telling_failure(junit, where), naming_lines(document):
         metrics = carry_out(setting, where, fresh=fresh, events=events(), recipe_text=document.text)
     give_run(metrics, where)
     stdout().print(*tables(metrics))

@@ -67,6 +67,13 @@ def report(
     if run and folder:
         raise InputError("a run is named twice", where="--run", remedy="Name it once, with --run or without.")
     where = run or folder or DEFAULT_RUN
+    if form is Format.junit:
+        from roots_compress.pipeline.unfinished import unfinished_junit
+
+        if (unfinished := unfinished_junit(where)) is not None:
+            give({"junit": unfinished})
+            _deliver(unfinished, output)
+            return
     metrics = read_figures(where)
     give(metrics.to_json())
     if form is Format.table:

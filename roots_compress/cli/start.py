@@ -15,7 +15,7 @@ from roots_compress.cli import completion
 from roots_compress.cli.console import say, stdout
 from roots_compress.cli.deferred import Deferred
 from roots_compress.cli.options import FRESH_HELP, TrackOption, with_options
-from roots_compress.cli.outcome import JUnitOption, check_output, conclude, discard
+from roots_compress.cli.outcome import JUnitOption, check_output, conclude, telling_failure
 from roots_compress.cli.output import events, give, give_run, tell, track
 from roots_compress.configs.recipe.assignments import Assignment, settings_of
 from roots_compress.errors import InputError, recipe_key
@@ -102,8 +102,8 @@ def _compress() -> Callable[..., None]:
             for candidate, size in asked.too_large.items():
                 tell(f"  too large: {' > '.join(candidate)}, {megabytes(size)} of weights")
             track(tracker)
-            discard(junit)
-            metrics, sentences = carry_out(asked, fresh=fresh, events=events())
+            with telling_failure(junit, asked.folder):
+                metrics, sentences = carry_out(asked, fresh=fresh, events=events())
         from roots_compress.report.text import table
 
         give_run(metrics, asked.folder, explanation=sentences)

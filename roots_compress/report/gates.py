@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from roots_compress.configs.gates import GatesConfig
 from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe
 from roots_compress.errors import GateMissedError
-from roots_compress.report.comparability import NOT_MEASURED, basis_of
+from roots_compress.report.comparability import NOT_MEASURED, Basis, basis_of
 from roots_compress.report.spread import Interval, Measured, relative, speedup_of, time_of
 from roots_compress.results import GateResult, Protocol, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
@@ -73,7 +73,7 @@ class Pair:
         return Found(value, note="" if value is not None else NOT_MEASURED)
 
     def _compared(self, metric: Metric) -> Found:
-        basis = basis_of(self.other.protocol, self.run.protocol)
+        basis = Basis() if self.other is self.run else basis_of(self.other.protocol, self.run.protocol)
         value, note = basis.compare(metric, self.reference.metrics.quality, self.row.metrics.quality)
         return Found(value, note=note)
 
@@ -131,15 +131,21 @@ def judge_recipe(
         run: its figures, speeds included.
         stored: the runs that gates compare with, by their paths.
     """
-    results = [*judge(recipe.gates, run, stored=stored)]
-    made = run.stages[len(run.stages) - len(recipe.stages) :]
-    for stage, row in zip(recipe.stages, made, strict=True):
-        if stage.gates is not None:
-            found = judge(stage.gates, run, row, stored=stored)
-            results += [replace(gate, gate=f"{row.name}.{gate.gate}") for gate in found]
+    return (*judge(recipe.gates, run, stored=stored), *judge_stages(recipe, run, stored))
+
+
+def judge_stages(recipe: Recipe, run: RunMetrics, stored: Mapping[Path, RunMetrics]) -> Iterator[GateResult]:
+    """Yield one result for each gate of the stages that the run has, as `judge_recipe` does.
+
+    Gates that compare with a stored run which is not given are left out.
+    """
+    made = run.stages if recipe.makes_model else run.stages[1:]
+    for stage, row in zip(recipe.stages, made, strict=False):
+        if stage.gates is not None and (stage.gates.stored is None or stage.gates.stored in stored):
+            for gate in judge(stage.gates, run, row, stored=stored):
+                yield replace(gate, gate=f"{row.name}.{gate.gate}")
     for row in run.stages:
-        results += [replace(gate, gate=f"{row.name}.{gate.gate}", stage=row.name) for gate in row.gates]
-    return tuple(results)
+        yield from (replace(gate, gate=f"{row.name}.{gate.gate}", stage=row.name) for gate in row.gates)
 
 
 def judge(

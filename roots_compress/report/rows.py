@@ -86,7 +86,7 @@ def quality_of(task: Task[Any], *stages: StageResult) -> tuple[float, ...]:
 
 def speeds(stage: StageResult, workload: Workload) -> tuple[Speed, ...]:
     """Return the stage's speeds in a workload, by rising context."""
-    return tuple(sorted(stage.metrics.timings[workload.figure], key=lambda speed: speed.context))
+    return tuple(sorted(stage.metrics.timings.get(workload.figure, ()), key=lambda speed: speed.context))
 
 
 def milliseconds(stage: StageResult, workload: Workload) -> float:

@@ -28,8 +28,8 @@ from roots_compress.run.marker import MARKER_NAME
 
 RunFile = Literal["recipe.yaml", "resolved.json", "metrics.json", "report.html"]
 """The files that describe a run. `fresh` deletes these, a search's, the manifest, stages and cache."""
-SearchFile = Literal["search.json", "best.yaml"]
-"""The files that a search adds to them."""
+ExtraFile = Literal["search.json", "best.yaml", "failure.txt"]
+"""The files that some runs have besides: a search's two, and why an unfinished run failed."""
 _OF_A_RUN = re.compile(r"\..*|\d\d-.*|shelf")
 """What else belongs to a run: stages, finished and not, and the stage cache."""
 MOST_FILES = 16
@@ -91,7 +91,7 @@ def check_output_file(path: Path) -> None:
     run = enclosing_run(path)
     if run is not None:
         first = real_path(path).relative_to(real_path(run)).parts[0]
-        if first in (*get_args(RunFile), *get_args(SearchFile), MANIFEST_NAME) or _OF_A_RUN.fullmatch(first):
+        if first in (*get_args(RunFile), *get_args(ExtraFile), MANIFEST_NAME) or _OF_A_RUN.fullmatch(first):
             raise InputError(
                 f"belongs to the run {run}",
                 where=path,

@@ -4,6 +4,7 @@
       .roots-run.json         marker: this folder is ours
       recipe.yaml resolved.json metrics.json report.html
       search.json best.yaml   what a search has tried, and the best recipe it found
+      failure.txt             of an unfinished run: the error that it ended with
       manifest.json           of a finished run: hashes of the above and of the stages' manifests
       NN-KIND/                a committed stage: checkpoint/ onnx/ metrics.json manifest.json
       .NN-KIND.partial/       one being made: key.json, work/ (to go on from), stage/ (to be committed)
@@ -23,9 +24,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self, get_args
+from typing import Final, Self, get_args
 
-from roots_compress.errors import InputError, StageError
+from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.io import atomic
 from roots_compress.results import RunMetrics, StageKind
 from roots_compress.run.folders import (
@@ -38,7 +39,7 @@ from roots_compress.run.keys import StageKey, asked_of, canonical_json
 from roots_compress.run.lock import LOCK_NAME, OWNER_NAME, WriterLock
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError, read_manifest
 from roots_compress.run.marker import MARKER_NAME, marker_text, refuse_foreign
-from roots_compress.run.outputs import RunFile, SearchFile
+from roots_compress.run.outputs import ExtraFile, RunFile
 from roots_compress.run.run_manifest import run_manifest_text
 from roots_compress.run.stage_cache import StageCache
 from roots_compress.run.stage_commit import MAX_STAGES, Workspace
@@ -50,7 +51,8 @@ from roots_compress.run.stages import (
 )
 
 COVERED = (MARKER_NAME, *get_args(RunFile))
-"""What a run's manifest covers besides the stages and, after a search, its files."""
+"""What a run's manifest covers besides the stages and the files that only some runs have."""
+FAILURE_NAME: Final = "failure.txt"
 
 
 class RunFolder:
@@ -62,6 +64,7 @@ class RunFolder:
         self._cache = StageCache(path)
         self._made = made
         """The folders that did not exist before, inmost first: the run's own, and its parents."""
+        self._is_changed = False
 
     @classmethod
     def open(cls, path: Path, *, fresh: bool = False) -> Self:
@@ -101,6 +104,9 @@ class RunFolder:
     ) -> None:
         if isinstance(error, InputError) and self._made and not self.stages():
             self._unmake()
+        elif isinstance(error, RootsError) and self._is_changed:
+            with suppress(RootsError):  # The disk may be what failed.
+                self.write_text(FAILURE_NAME, f"{error}\n")
         self._lock.release()
 
     def stages(self) -> list[CommittedStage]:
@@ -181,7 +187,7 @@ class RunFolder:
                 atomic.remove_folder(doomed)
             remove_partials(self.path, range(first, MAX_STAGES))
 
-    def write_text(self, name: RunFile | SearchFile, text: str) -> None:
+    def write_text(self, name: RunFile | ExtraFile, text: str) -> None:
         """Write one of the files that describe the run, whole or not at all."""
         with atomic.disk_errors(self.path, StageError):
             self._reopen()
@@ -201,6 +207,7 @@ class RunFolder:
 
     def _reopen(self) -> None:
         """Remove the run's manifest, durably, before what it covers changes."""
+        self._is_changed = True
         manifest = self.path / MANIFEST_NAME
         if manifest.exists():
             manifest.unlink()
@@ -208,6 +215,7 @@ class RunFolder:
 
     def _recover(self) -> None:
         """Bring the folder to the old or to the new state after a process died in it."""
+        (self.path / FAILURE_NAME).unlink(missing_ok=True)
         unfinished = unfinished_folders(self.path)
         replaced = [(index, kind, folder) for folder, index, kind, state in unfinished if state == "replaced"]
         committed = {int(folder.name[:2]) for folder in stage_folders(self.path, 0)}
@@ -229,7 +237,7 @@ class RunFolder:
     def _clear(self) -> None:
         """Delete the run's own files and stages, and nothing else."""
         self._reopen()
-        for name in (*get_args(RunFile), *get_args(SearchFile)):
+        for name in (*get_args(RunFile), *get_args(ExtraFile)):
             (self.path / name).unlink(missing_ok=True)
         self._cache.clear()
         self.discard(0)
@@ -246,7 +254,7 @@ class RunFolder:
 
 def covered_files(run: Path) -> tuple[str, ...]:
     """Return the names of the files that a run's manifest covers."""
-    return (*COVERED, *(name for name in get_args(SearchFile) if (run / name).exists()))
+    return (*COVERED, *(name for name in get_args(ExtraFile) if (run / name).exists()))
 
 
 def _key_of(stage: Path) -> str | None:

@@ -60,10 +60,32 @@ def test_gates_are_kept_and_missed_per_stage_and_against_what_they_name(run: Run
     assert [gate["passed"] for gate in judged].count(False) == 3
     assert {gate["against"] for gate in judged} == {"", "prune", "tiny/prune", "baseline"}
     (suite,) = ElementTree.parse(report).getroot()
-    assert suite.attrib["tests"] == "10"
+    assert (suite.attrib["tests"], suite.attrib["errors"]) == ("14", "0"), "four stages and ten gates"
     failures = {case.attrib["name"]: failure for case in suite for failure in case.iter("failure")}
     assert [*failures] == ["max_bytes", "distill.max_peak_rss_bytes", "quantize.min_decode_speedup"]
     assert failures["max_bytes"].attrib["message"].endswith(", limit 1")
+
+
+def test_a_failed_run_says_so_in_junit_with_the_gates_that_can_be_judged(run: Run) -> None:
+    report, folder = run.folder / "gates.xml", run.folder / "run"
+    for stage in ("02-prune", "03-quantize"):
+        shutil.rmtree(folder / stage)
+    run.document["stages"][2] |= {"own_windows": 0, "calibration": {"windows": 1, "block_size": 8}}
+    distill = {"max_perplexity": 1e6, "max_peak_rss_bytes": 1, "min_decode_speedup": 0.1}
+    code, _ = run("--junit", str(report), gates={"max_bytes": 1}, distill=distill, quantize={"max_kl": 1.0})
+    assert code == 2
+    (suite,) = ElementTree.parse(report).getroot()
+    outcomes = {case.attrib["name"]: case[0].tag for case in suite}
+    passed, waiting = "system-out", "skipped"
+    assert outcomes == {
+        **{"baseline": passed, "distill": passed, "prune": "error", "quantize": waiting},
+        **{"figures of the run": waiting, "max_bytes": waiting, "quantize.max_kl": waiting},
+        **{"distill.max_perplexity": passed, "distill.max_peak_rss_bytes": "failure"},
+        "distill.min_decode_speedup": waiting,
+    }
+    assert "calibration windows of 8 tokens are too few" in suite[2][0].attrib["message"]
+    again = CliRunner().invoke(app, ["report", str(folder), "--format", "junit"])
+    assert (again.exit_code, again.output) == (0, report.read_text())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rich.console import Console
 from roots_compress.report import compare_text
 from roots_compress.report.compare import comparison
 from roots_compress.report.html import html
-from roots_compress.report.junit import junit
+from roots_compress.report.junit import Case, junit, suite
 from roots_compress.report.markdown import markdown
 from roots_compress.report.rows import rows_of
 from roots_compress.report.spreadsheet import run_csv
@@ -115,33 +115,37 @@ def test_a_spreadsheet_has_a_row_a_stage_and_reads_no_name_as_a_formula() -> Non
 JUNIT = {
     "testsuites": ({"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
     "testsuite": ({"name", "tests", "failures", "errors", "time", "skipped"}, {"testcase"}),
-    "testcase": ({"name", "time", "classname"}, {"failure", "system-out"}),
-    "failure": ({"type", "message"}, set()),
+    "testcase": ({"name", "time", "classname"}, {"failure", "error", "skipped", "system-out"}),
+    **dict.fromkeys(("failure", "error", "skipped"), ({"type", "message"}, set())),
     "system-out": (set(), set()),
 }
 """What Jenkins' schema (junit-10.xsd), which other readers keep to, allows of attributes and of elements."""
 
 
-def test_junit_has_a_case_for_each_gate_and_says_what_was_missed() -> None:
+def test_junit_has_a_case_for_each_stage_and_gate_and_says_what_was_missed() -> None:
     missed = GateResult("max_kl", 0.1, None, False, stage="quantize", note="was not \x1b\ufffe<measured>")
     kept = GateResult("max_bytes", 2e6, 1e6, True, stage="quantize")
-    suites = ElementTree.fromstring(junit(replace(RUN, gates=(missed, kept))).encode())
-    for each in suites.iter():
-        attributes, elements = JUNIT[each.tag]
-        assert {*each.keys()} <= attributes
-        assert {inner.tag for inner in each} <= elements
-        assert re.fullmatch(r"\d+(\.\d{1,3})?", each.get("time", "0"))
-    (suite,) = suites
-    for each in (suites, suite):
-        assert (each.tag, each.get("tests"), each.get("failures")) in (
-            ("testsuites", "2", "1"),
-            ("testsuite", "2", "1"),
-        )
-    first, second = suite
-    assert (first.get("classname"), first.get("name")) == ("demo.quantize", "max_kl")
-    assert [each.tag for each in (*first, *second)] == ["failure", "system-out"]
-    assert first[0].get("message") == first[0].text == "max_kl was not \ufffd\ufffd<measured>, limit 0.1"
-    assert second[0].text == "max_bytes is 1,000,000, limit 2,000,000"
+    failed = [Case("prune", "prune", "error", "a.yaml:3: is wrong\nMend it."), Case("", "x", "skipped", "y")]
+    for text, tags in (
+        (junit(replace(RUN, gates=(missed, kept))), ["system-out", "system-out", "failure", "system-out"]),
+        (suite("demo", failed), ["error", "skipped"]),
+    ):
+        suites = ElementTree.fromstring(text.encode())
+        for each in suites.iter():
+            attributes, elements = JUNIT[each.tag]
+            assert {*each.keys()} <= attributes
+            assert {inner.tag for inner in each} <= elements
+            assert re.fullmatch(r"\d+(\.\d{1,3})?", each.get("time", "0"))
+        assert [case[0].tag for case in suites[0]] == tags
+        for each in (suites, suites[0]):
+            assert each.get("tests") == str(len(tags))
+            assert (each.get("failures"), each.get("errors")) == (
+                str(tags.count("failure")),
+                str(tags.count("error")),
+            )
+    assert suites[0][0][0].get("message") == "a.yaml:3: is wrong"
+    (shown,) = ElementTree.fromstring(junit(replace(RUN, gates=(missed,))).encode()).iter("failure")
+    assert shown.get("message") == shown.text == "max_kl was not \ufffd\ufffd<measured>, limit 0.1"
 
 
 def test_a_search_is_shown_in_every_form() -> None:

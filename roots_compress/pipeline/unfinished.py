@@ -1,0 +1,96 @@
+"""What is known of a run that failed, was stopped, or goes on: its finished stages, and their gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from roots_compress.configs.recipe.growth import read_resolved
+from roots_compress.configs.recipe.schema import Recipe
+from roots_compress.configs.recipe.walk import placed_gates
+from roots_compress.pipeline.preflight import task_for
+from roots_compress.pipeline.steps import steps_of
+from roots_compress.report.gates import judge_stages
+from roots_compress.report.junit import Case, suite
+from roots_compress.results import Protocol, RunMetrics, StageResult
+from roots_compress.run.folders import unfinished_folders
+from roots_compress.run.manifest import MANIFEST_NAME
+from roots_compress.run.marker import MARKER_NAME
+from roots_compress.run.run_folder import FAILURE_NAME
+from roots_compress.run.stages import CommittedStage, read_stages
+from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.tasks.registry import task_of_graph
+
+STOPPED = "did not finish: the run was stopped here, or still goes on"
+WAITING = "waits for the stage before it"
+AT_THE_END = "is judged when the run is finished"
+REST = "figures of the run"
+"""What follows the last stage: the search, the timing of all graphs, the report."""
+_UNKNOWN = Protocol(0, 0, 0, 0, False, "", "", (), 0, 0, 0, "")
+"""Written at a run's end. Gates between rows of one run do not need it."""
+
+
+def has_failed(run: Path) -> bool:
+    """Whether a run ended with an error, and was not taken up again."""
+    return (run / FAILURE_NAME).is_file()
+
+
+def unfinished_junit(run: Path) -> str | None:
+    """Return the stages and gates of an unfinished run as JUnit XML; None where there is no such run.
+
+    Finished stages pass. The next one is an error, and says why the run failed if that is known. Stages
+    after it are skipped, and so is each gate on a figure that is taken at the run's end.
+
+    Raises:
+        InputError: the run's recipe cannot be read.
+    """
+    if not (run / MARKER_NAME).is_file() or (run / MANIFEST_NAME).exists():
+        return None
+    recipe = read_resolved(run)
+    return None if recipe is None else suite(recipe.name, _cases(run, recipe))
+
+
+def _cases(run: Path, recipe: Recipe) -> Iterator[Case]:
+    finished = _finished(run, recipe)
+    rows = [stage.result for stage in finished]
+    names = [*(step.name for step in steps_of(recipe)), REST]
+    try:
+        failure = (run / FAILURE_NAME).read_text(encoding="utf-8")
+    except OSError:
+        failure = STOPPED
+    yield from map(Case.of_stage, rows)
+    for place, name in enumerate(names[len(rows) :]):
+        outcome, said = ("skipped", WAITING) if place else ("error", failure)
+        yield Case(name, name, outcome, said)
+    judged = {case.name: case for case in _judged(recipe, finished, rows)}
+    yield from judged.values()
+    for _, gates, stage in placed_gates(recipe):
+        for gate in gates.limits:
+            name = gate if stage is None else f"{stage}.{gate}"
+            if name not in judged:
+                yield Case(stage or "", name, "skipped", AT_THE_END)
+
+
+def _finished(run: Path, recipe: Recipe) -> list[CommittedStage]:
+    """Return the recipe's finished stages: up to the one that is being made, or that another recipe made."""
+    chain, _ = read_stages(run)
+    partial = [index for _, index, _, state in unfinished_folders(run) if state == "partial"]
+    found: list[CommittedStage] = []
+    for stage, step in zip(chain[: min(partial, default=None)], steps_of(recipe), strict=False):
+        if stage.key.ingredients.get("stage") != step.settings:
+            break
+        found.append(stage)
+    return found
+
+
+def _judged(
+    recipe: Recipe, finished: Sequence[CommittedStage], rows: Sequence[StageResult]
+) -> Iterator[Case]:
+    """Yield the gates whose figures the finished stages have."""
+    if not finished:
+        return
+    task = task_for(recipe, task_of_graph(find_graph(finished[0].onnx)))
+    figures = RunMetrics(recipe.name, {}, _UNKNOWN, tuple(rows), task=task.name)
+    for gate in judge_stages(recipe, figures, {}):
+        if gate.value is not None:
+            yield Case.of_gate(gate)
