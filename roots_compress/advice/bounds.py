@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from roots_compress.errors import InputError
-from roots_compress.report import text as report_text
+from roots_compress.report.text import megabytes
 from roots_compress.tasks.base import Task
 
 FORMS: Final = '"100 MB", "3x faster" or "at most 5% worse"'
@@ -51,18 +51,13 @@ class Bounds:
         """Return the bounds in words, one each."""
         said = []
         if self.max_bytes is not None:
-            said.append(f"at most {megabytes(self.max_bytes)}")
+            said.append(f"at most {megabytes(self.max_bytes)} MB")
         if self.min_speedup is not None:
             said.append(f"at least {self.min_speedup:g} times as fast ({task.workload.words})")
         if self.max_loss is not None:
             points = "%" if task.metric.relative else " points of 100"
             said.append(f"{task.metric.heading} at most {self.max_loss * 100:g}{points} worse")
         return said
-
-
-def megabytes(count: float) -> str:
-    """Return bytes in megabytes: `137.4 MB`, or `0.109 MB` where there are few."""
-    return f"{report_text.megabytes(count)} MB"
 
 
 def read_targets(texts: Iterable[str], option: str = "--target") -> Bounds:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from roots_compress.advice.bounds import Bounds, megabytes
+from roots_compress.advice.bounds import Bounds
+from roots_compress.report.text import megabytes
 from roots_compress.results import CandidateResult, SearchResult, candidate_label
 from roots_compress.search.space import Candidate
 from roots_compress.tasks.base import Task
@@ -32,7 +33,9 @@ def explain(
     baseline, best = rows[()], rows[search.best]
     yield f"Asked for: {'; '.join(bounds.told(task))}."
     if too_large:
-        sizes = ", ".join(f"{candidate_label(each)} ({megabytes(size)})" for each, size in too_large.items())
+        sizes = ", ".join(
+            f"{candidate_label(each)} ({megabytes(size)} MB)" for each, size in too_large.items()
+        )
         yield f"Left out, because their weights alone are too large: {sizes}."
     for stages in listed:
         label = candidate_label(stages)
@@ -66,7 +69,7 @@ def figures(task: Task[Any], row: CandidateResult, baseline: CandidateResult) ->
     metric = task.metric
     change = metric.change(1.0 if metric.relative else 0.0, row.figures[metric.compared_name])
     return (
-        f"{megabytes(row.bytes)} ({baseline.bytes / row.bytes:.2f}x smaller), "
+        f"{megabytes(row.bytes)} MB ({baseline.bytes / row.bytes:.2f}x smaller), "
         f"{_speedup(task, row, baseline):.2f}x as fast, {change}"
     )
 
@@ -75,7 +78,7 @@ def misses(task: Task[Any], bounds: Bounds, row: CandidateResult, baseline: Cand
     """Yield each bound that a candidate misses, and by how much."""
     if bounds.max_bytes is not None and row.bytes > bounds.max_bytes:
         over = row.bytes / bounds.max_bytes
-        yield f"{megabytes(row.bytes)}, {over:.2f} times the {megabytes(bounds.max_bytes)} allowed"
+        yield f"{megabytes(row.bytes)} MB, {over:.2f} times the {megabytes(bounds.max_bytes)} allowed"
     speedup = _speedup(task, row, baseline)
     if bounds.min_speedup is not None and speedup < bounds.min_speedup:
         yield f"{speedup:.2f} times as fast, {bounds.min_speedup:g} times asked for"

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Final
 
-from roots_compress.advice.bounds import Bounds, megabytes
+from roots_compress.advice.bounds import Bounds
 from roots_compress.advice.candidates import Candidates, Names, candidates_for
 from roots_compress.advice.facts import Facts
 from roots_compress.advice.recipe import chain_recipe
@@ -16,6 +16,7 @@ from roots_compress.configs.gates import GatesConfig
 from roots_compress.configs.recipe.writing import recipe_yaml
 from roots_compress.data.corpora import BUILTIN
 from roots_compress.errors import Location
+from roots_compress.report.text import megabytes
 
 MINUTES: Final = 60.0
 USUAL: Final = Bounds(max_loss=0.05)
@@ -105,7 +106,7 @@ def _head(
     yield f"Targets: {told}."
     size = megabytes(expected.bytes * facts.source.stored_bytes)
     yield (
-        f"Expected of this chain, by other models: about {size}, {1 / expected.time:.1f} times as fast, "
+        f"Expected of this chain, by other models: about {size} MB, {1 / expected.time:.1f} times as fast, "
         f"{facts.task.metric.heading} some {100 * (expected.cost - 1):.0f}% worse."
     )
     if not reached:
@@ -122,7 +123,7 @@ def _about_model(facts: Facts) -> Iterator[str]:
     stored = megabytes(source.stored_bytes)
     yield (
         f"Model: family {source.model_type}, task {facts.task.name}; {source.parameters:,} parameters in "
-        f"{len(spec.layers)} layers, {stored} as a float32 graph."
+        f"{len(spec.layers)} layers, {stored} MB as a float32 graph."
     )
     if source.kind == "gguf" and source.path.stat().st_size < 0.9 * source.stored_bytes:
         yield "  The file's weights are quantized; they are read as float32, and what they lost stays lost."

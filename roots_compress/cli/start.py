@@ -77,7 +77,7 @@ def _compress() -> Callable[..., None]:
         of_run: Sequence[Assignment],
     ) -> None:
         check_output(junit)
-        from roots_compress.advice.bounds import bounds_of, megabytes, read_percent
+        from roots_compress.advice.bounds import bounds_of, read_percent
         from roots_compress.configs.options import spelled_option
 
         loss = None if max_loss is None else read_percent(max_loss, "--max-loss")
@@ -99,8 +99,10 @@ def _compress() -> Callable[..., None]:
             tell(f"{checkpoint}: {'; '.join(bounds.told(task))}. Candidates, the least expected loss first:")
             for number, candidate in enumerate(asked.listed, start=1):
                 tell(f"  {number}. {' > '.join(candidate)}")
+            from roots_compress.report.text import megabytes
+
             for candidate, size in asked.too_large.items():
-                tell(f"  too large: {' > '.join(candidate)}, {megabytes(size)} of weights")
+                tell(f"  too large: {' > '.join(candidate)}, {megabytes(size)} MB of weights")
             track(tracker)
             with telling_failure(junit, asked.folder):
                 metrics, sentences = carry_out(asked, fresh=fresh, events=events())

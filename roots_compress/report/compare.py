@@ -5,16 +5,17 @@ What cannot be compared is left out and said.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from roots_compress.errors import InputError
-from roots_compress.evaluation.intervals import paired_difference
+from roots_compress.evaluation.intervals import Interval, paired_difference
 from roots_compress.report.comparability import OTHER_TOKENIZER, Basis, basis_of
 from roots_compress.report.gates import gain_fault, same_start, workload_fault
 from roots_compress.report.settings import SettingDifference, differing_settings
-from roots_compress.report.spread import Interval, speedup_of
+from roots_compress.report.spread import speedup_of
 from roots_compress.report.text import label, megabytes
 from roots_compress.results import Metrics, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
@@ -26,7 +27,6 @@ MEMORY_NOISE = 0.02
 MISSING = "n/a"
 """Stands in tables for what is not known."""
 QUALITY_ALONE = "intervals overlap, so on another text it may be the other way round"
-
 QUALITY_IN_PAIRS = "interval of the difference holds 0, so on another text it may be the other way round"
 
 
@@ -231,7 +231,7 @@ def _row(task: Task[Any], axes: Sequence[Axis], name: str, run: RunMetrics, row:
             figures[axis.key] = Figure(row.metrics.quality[axis.key], interval, paired)
     for workload in task.workloads:
         gain = speedup_of(run.stages[0], row, workload)
-        if gain is not None:
+        if not math.isnan(gain.value):
             figures[f"{workload.phase}_speedup"] = Figure(gain.value, gain.interval)
     return ComparedRow(name, label(row), row.metrics.parameters, figures)
 

@@ -12,8 +12,9 @@ from typing import Any
 from roots_compress.configs.gates import GatesConfig
 from roots_compress.configs.recipe.schema import BASELINE_NAME, Recipe
 from roots_compress.errors import GateMissedError
+from roots_compress.evaluation.intervals import Interval
 from roots_compress.report.comparability import NOT_MEASURED, Basis, basis_of
-from roots_compress.report.spread import Interval, Measured, relative, speedup_of, time_of
+from roots_compress.report.spread import Measured, relative, speedup_of, time_of
 from roots_compress.results import GateResult, Protocol, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Metric, Workload
@@ -87,14 +88,13 @@ class Pair:
             return Found(None, note=reason)
         now = speedup_of(self.run.stages[0], self.row, workload)
         then = speedup_of(self.other.stages[0], self.reference, workload)
-        if now is None or then is None:
-            return Found(None, note=NOT_TIMED)
-        found = _timed(relative(now, then))
-        return replace(found, note="as gains over each run's own baseline")
+        return _timed(relative(now, then), "as gains over each run's own baseline")
 
 
-def _timed(measured: Measured | None) -> Found:
-    return Found(None, note=NOT_TIMED) if measured is None else Found(measured.value, measured.interval)
+def _timed(measured: Measured, note: str = "") -> Found:
+    if math.isnan(measured.value):
+        return Found(None, note=NOT_TIMED)
+    return Found(measured.value, measured.interval, note)
 
 
 def same_start(run: RunMetrics, other: RunMetrics) -> bool:

@@ -8,13 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from roots_compress.evaluation.intervals import paired_interval
-from roots_compress.results import RunMetrics, Speed, StageResult
+from roots_compress.report.spread import SPEED_NOISE, speedup_of
+from roots_compress.results import RunMetrics, StageResult
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Workload
 from roots_compress.tasks.registry import task_named
-
-# Timings on a shared machine differ by this much from one run to the next; less is no difference.
-SPEED_NOISE = 0.05
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class Row:
         return self.speedup_in(self.task.workload)
 
     def speedup_in(self, workload: Workload) -> float:
-        """Return the gain over the baseline in a workload."""
-        return speedup(self.baseline, self.stage, workload)
+        """Return the gain over the baseline in a workload; NaN where it is not known."""
+        return speedup_of(self.baseline, self.stage, workload).value
 
     @property
     def compared_value(self) -> float:
@@ -84,30 +82,12 @@ def quality_of(task: Task[Any], *stages: StageResult) -> tuple[float, ...]:
     return tuple(stage.metrics.quality[task.metric.name] for stage in stages)
 
 
-def speeds(stage: StageResult, workload: Workload) -> tuple[Speed, ...]:
-    """Return the stage's speeds in a workload, by rising context."""
-    return tuple(sorted(stage.metrics.timings.get(workload.figure, ()), key=lambda speed: speed.context))
-
-
-def milliseconds(stage: StageResult, workload: Workload) -> float:
-    """Return what a unit of work takes at the longest context; NaN where none was timed."""
-    timed = speeds(stage, workload)
-    return 1000 / timed[-1].median if timed else float("nan")
-
-
-def speedup(before: StageResult, after: StageResult, workload: Workload) -> float:
-    """Return how many times faster `after` is at the longest context both were timed at."""
-    old = {speed.context: speed.median for speed in speeds(before, workload)}
-    common = [speed for speed in speeds(after, workload) if speed.context in old]
-    return common[-1].median / old[common[-1].context] if common else float("nan")
-
-
 def changes(task: Task[Any], before: StageResult, stage: StageResult) -> Iterator[tuple[bool, str]]:
     """Yield what a stage changed: whether for the better, and how much in words."""
     if stage.metrics.bytes < before.metrics.bytes:
         yield True, f"{before.metrics.bytes / stage.metrics.bytes:.2f}x smaller"
     for workload in task.workloads:
-        factor = speedup(before, stage, workload)
+        factor = speedup_of(before, stage, workload).value
         if factor > 1 + SPEED_NOISE:
             yield True, f"{workload.words} {factor:.2f}x faster"
         elif factor < 1 - SPEED_NOISE:

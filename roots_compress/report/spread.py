@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roots_compress.report.rows import SPEED_NOISE, speeds
+from roots_compress.evaluation.intervals import Interval
 from roots_compress.results import Speed, StageResult
 from roots_compress.tasks.figures import Workload
 
 CONFIDENCE = 0.95
-Interval = tuple[float, float]
+SPEED_NOISE = 0.05
+"""Timings on a shared machine differ by this share from one run to the next; less is no difference."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,30 @@ class Measured:
     interval: Interval
 
 
+UNTIMED = Measured(math.nan, (math.nan, math.nan))
+
+
+def speeds(stage: StageResult, workload: Workload) -> tuple[Speed, ...]:
+    """Return the stage's speeds in a workload, by rising context; none before a run's end."""
+    return tuple(sorted(stage.metrics.timings.get(workload.figure, ()), key=lambda speed: speed.context))
+
+
 def speed_interval(speed: Speed) -> Interval:
     """Return bounds of a speed's median; see `median_interval`. Without the repeats, their extremes."""
     low, high = median_interval(speed.repeats) if speed.repeats else (speed.low, speed.high)
     return _at_least_noise(speed.median, low, high)
 
 
-def time_of(stage: StageResult, workload: Workload) -> Measured | None:
-    """Return the milliseconds of a unit of work at the longest context; None where none was timed."""
+def time_of(stage: StageResult, workload: Workload) -> Measured:
+    """Return the milliseconds of a unit of work at the longest context, or `UNTIMED`."""
     timed = speeds(stage, workload)
     if not timed:
-        return None
+        return UNTIMED
     low, high = speed_interval(timed[-1])
     return Measured(1000 / timed[-1].median, (1000 / high, 1000 / low))
 
 
-def speedup_of(before: StageResult, after: StageResult, workload: Workload) -> Measured | None:
+def speedup_of(before: StageResult, after: StageResult, workload: Workload) -> Measured:
     """Return how many times faster `after` is at the longest context that both rows of a run were timed at.
 
     Rows of a run are timed in turns, so each repeat of one has its partner: what slows the machine down
@@ -45,12 +54,12 @@ def speedup_of(before: StageResult, after: StageResult, workload: Workload) -> M
     have no repeats; there the interval is from the lowest to the highest ratio that the extremes allow.
 
     Returns:
-        The ratio of the medians with its interval, or None where there is no common context.
+        The ratio of the medians with its interval, or `UNTIMED` where there is no common context.
     """
     old = {speed.context: speed for speed in speeds(before, workload)}
     common = [speed for speed in speeds(after, workload) if speed.context in old]
     if not common:
-        return None
+        return UNTIMED
     new, was = common[-1], old[common[-1].context]
     ratio = new.median / was.median
     if before is after:

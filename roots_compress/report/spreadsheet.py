@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from io import StringIO
 
 from roots_compress.errors import printable
-from roots_compress.report.rows import Row, rows_of, speeds
+from roots_compress.report.rows import Row, rows_of
+from roots_compress.report.spread import speeds
 from roots_compress.results import RunMetrics
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

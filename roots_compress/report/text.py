@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from roots_compress.errors import printable
-from roots_compress.report.rows import Row, rows_of, speeds
+from roots_compress.report.rows import Row, rows_of
+from roots_compress.report.spread import speeds
 from roots_compress.results import (
     CandidateResult,
     GateResult,

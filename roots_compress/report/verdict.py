@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from roots_compress.report.charts.svg import cut
-from roots_compress.report.rows import SPEED_NOISE, quality_of, speeds, within_noise
-from roots_compress.report.spread import speedup_of
+from roots_compress.report.rows import quality_of, within_noise
+from roots_compress.report.spread import SPEED_NOISE, speeds, speedup_of
 from roots_compress.results import GateResult, RunMetrics, StageResult
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
@@ -164,8 +164,6 @@ class _Changes:
 def _gain(before: StageResult, after: StageResult, workload: Workload) -> float:
     """Return how many times faster a row is, 1 where its repeats leave that open, and NaN if unknown."""
     measured = speedup_of(before, after, workload)
-    if measured is None:
-        return math.nan
     low, high = measured.interval
     open_still = low <= 1 <= high and bool(speeds(after, workload)[-1].repeats)
     return 1.0 if open_still else measured.value

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from roots_compress.report.rows import Row, rows_of, speedup
+from roots_compress.report.rows import Row, rows_of
+from roots_compress.report.spread import speedup_of
 from roots_compress.results import StageKind, StageResult
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.report.figures import run, stage
@@ -27,11 +28,12 @@ def test_ratios_are_against_the_baseline() -> None:
 
 
 def test_speedup_is_taken_at_the_longest_common_context() -> None:
-    assert speedup(stage(decode=(100.0, 50.0)), stage(decode=(400.0, 100.0)), DECODE) == pytest.approx(2.0)
+    slow, fast = stage(decode=(100.0, 50.0)), stage(decode=(400.0, 100.0))
+    assert speedup_of(slow, fast, DECODE).value == pytest.approx(2.0)
 
 
 def test_speedup_without_a_common_context_is_no_number() -> None:
-    assert math.isnan(speedup(stage(decode=()), stage(), DECODE))
+    assert math.isnan(speedup_of(stage(decode=()), stage(), DECODE).value)
 
 
 def test_a_stage_that_only_costs_is_said_not_to_pay() -> None:

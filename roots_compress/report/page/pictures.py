@@ -14,7 +14,8 @@ from roots_compress.report.charts.lines import Mark, Series, lines
 from roots_compress.report.charts.plane import Role, Spot, plane
 from roots_compress.report.charts.profile import profile
 from roots_compress.report.compare import Comparison
-from roots_compress.report.rows import milliseconds, quality_of, speeds
+from roots_compress.report.rows import quality_of
+from roots_compress.report.spread import speeds
 from roots_compress.report.text import candidate_line, megabytes
 from roots_compress.report.verdict import numbered
 from roots_compress.results import CandidateResult, Point, RunMetrics, Speed, StageResult, candidate_label
@@ -69,9 +70,9 @@ def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
         )
     charts = [_plane("Quality against size", note, task, stages + others, size)]
     timed = [
-        replace(spot, x=milliseconds(stage, workload), x_bounds=_times(speeds(stage, workload)[-1])[1])
+        replace(spot, x=time, x_bounds=bounds)
         for spot, stage in zip(stages, run.stages, strict=True)
-        if speeds(stage, workload)
+        for time, bounds in map(_times, speeds(stage, workload)[-1:])
     ]
     if timed:
         name = workload.time_name
@@ -127,10 +128,9 @@ def _candidate_spot(task: Task[Any], run: RunMetrics, candidate: CandidateResult
     return Spot(name, candidate.bytes / 1e6, value, role=role, told=told)
 
 
-def _times(speed: Speed) -> tuple[float, tuple[float, float] | None]:
+def _times(speed: Speed) -> tuple[float, tuple[float, float]]:
     """Return the milliseconds of a unit, and those of the fastest and the slowest repeat."""
-    bounds = (1000 / speed.high, 1000 / speed.low) if speed.low > 0 and speed.high > 0 else None
-    return 1000 / speed.median, bounds
+    return 1000 / speed.median, (1000 / speed.high, 1000 / speed.low)
 
 
 def latency(task: Task[Any], run: RunMetrics) -> list[Chart]:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from roots_compress.report.charts.svg import cut
-from roots_compress.report.rows import milliseconds, quality_of, speeds, speedup
+from roots_compress.report.rows import quality_of
+from roots_compress.report.spread import speeds, speedup_of, time_of
 from roots_compress.report.text import megabytes
 from roots_compress.report.verdict import factor, numbered
 from roots_compress.results import Json, Metrics, RunMetrics, StageResult
@@ -48,10 +49,10 @@ def tiles(task: Task[Any], run: RunMetrics) -> list[Tile]:
     workload = task.workload
     if timed := speeds(last, workload):
         heading = f"{workload.words.capitalize()}, context {timed[-1].context:,}"
-        tile = Tile(heading, f"{milliseconds(last, workload):.3g} ms a {workload.unit}", "")
-        gain = speedup(first, last, workload)
+        tile = Tile(heading, f"{time_of(last, workload).value:.3g} ms a {workload.unit}", "")
+        gain = speedup_of(first, last, workload).value
         if several and gain == gain:
-            tile = _noted(tile, f"{_times(gain, 'faster', 'slower')} {milliseconds(first, workload):.3g} ms")
+            tile = _noted(tile, f"{_times(gain, 'faster', 'slower')} {time_of(first, workload).value:.3g} ms")
         found.append(tile)
     metric, (was, value) = task.metric, quality_of(task, first, last)
     notes = []
