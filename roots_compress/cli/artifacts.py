@@ -34,7 +34,7 @@ def import_(
     ],
     out: OutOption,
 ) -> None:
-    """Bring a model of another family into a ROOTS checkpoint."""
+    """Write a Hugging Face or GGUF model as a ROOTS checkpoint."""
     from roots_compress.checkpoints.inspect import inspect_source
     from roots_compress.run.outputs import new_folder
 
@@ -114,8 +114,8 @@ def _evaluate() -> Callable[..., None]:
             typer.Option(
                 "--tasks",
                 metavar="NAMES",
-                help="Measure skills instead: cloze, choice, tasks of lm-eval or their YAML files, with"
-                " commas between.",
+                help="Measure skills instead: cloze, choice, tasks of lm-eval or their YAML files, "
+                "separated by commas.",
             ),
         ] = None,
         limit: Annotated[
@@ -221,7 +221,7 @@ def bench(
     ] = 5,
     threads: ThreadsOption = None,
 ) -> None:
-    """Time graphs of one task, interleaved in one run: prefill and decoding, or an encoder's reading."""
+    """Time graphs of one task in turns: prefill and decoding, or an encoder's reading."""
     from roots_compress.evaluation.speed import measure_speed
     from roots_compress.progress import bar
     from roots_compress.runtime.graph_folder import find_graph

@@ -63,7 +63,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:
-    """Write on from a prompt with an exported graph, or answer it with an encoder-decoder's."""
+    """Continue a prompt with an exported graph, or answer it with an encoder-decoder's."""
     from roots_compress.configs.options import spelled_option
     from roots_compress.runtime.generate import require_sampling
 

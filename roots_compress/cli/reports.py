@@ -138,7 +138,7 @@ def compare(
     ] = ComparisonFormat.table,
     output: OutputOption = None,
 ) -> None:
-    """Put runs side by side: what differs by more than noise, and which settings do; the rest is said."""
+    """Compare runs: which figures differ by more than noise, and which settings differ."""
     from roots_compress.report.compare import comparison
     from roots_compress.report.reading import read_figures, read_settings, short_names
 

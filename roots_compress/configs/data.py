@@ -82,7 +82,7 @@ class DataConfig(Settings):
     it has none."""
     fields: Annotated[FieldsConfig, Option("--field", by_name="COLUMN")] = FieldsConfig()
     """Columns or keys that hold the texts of pairs (source, target) and of instructions (prompt, response,
-    context, system, messages), where their names are not known: `prompt: question`."""
+    context, system, messages), if their names are not the usual ones."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Fraction of the documents held out where `eval` names no files."""
 
@@ -126,7 +126,7 @@ class TokenizerConfig(Settings):
 
 
 class CalibrationConfig(Settings):
-    """How much training text a stage looks at to measure activations."""
+    """How much training text a stage reads to measure activations."""
 
     windows: PositiveInt = 32
     """Windows of training text."""

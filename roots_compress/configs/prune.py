@@ -16,7 +16,7 @@ from roots_compress.errors import Key, Text
 Score = Literal["activation", "magnitude", "taylor", "obs"]
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-PER_LAYER = "Let widths differ: each layer gets what its measured cost says, in the same total."
+PER_LAYER = "Let widths differ by layer: cut most where the measured cost is least, to the same total."
 RECOVER = "Train this many optimizer steps after the cut, to match the unpruned model."
 
 
@@ -24,12 +24,12 @@ class RecoveryConfig(Settings):
     """Training after the cut: distillation from the unpruned model."""
 
     loss: DistillLossConfig = DistillLossConfig(cross_entropy_weight=0.1, divergence_weight=0.9)
-    """The objective. Little of it is the text: the unpruned model knows better what its copy is to say."""
+    """The objective: mostly what the unpruned model predicts, and little of the text."""
     training: TrainingConfig = TrainingConfig(learning_rate=2e-4)
     """The training loop."""
     rank: PositiveInt | None = None
     """Train only an update of this rank for each projection of the layers (LoRA), merged into its weights at
-    the end: less memory, and a higher learning rate is in place. Without it all weights are trained."""
+    the end. It takes less memory and needs a higher learning rate. Without it all weights are trained."""
 
 
 class TargetConfig(Settings):
@@ -61,8 +61,8 @@ class PruneConfig(StageSettings):
     name: StageName = "prune"
     """Label of the row in reports."""
     ratio: Ratio = 0.25
-    """Fraction of the MLP channels to remove, those of experts too. Beside another ratio or a target it is 0
-    unless it is given."""
+    """Fraction of the MLP channels to remove, those of experts too. The default is 0 if another ratio or a
+    target is given."""
     head_ratio: Ratio = 0.0
     """Fraction of the key/value groups to remove, each with its query heads."""
     query_ratio: Ratio = 0.0
@@ -74,20 +74,21 @@ class PruneConfig(StageSettings):
     residual_ratio: Ratio = 0.0
     """Fraction of the residual stream's channels to remove, and with them of the embedding's width."""
     target: TargetConfig | None = None
-    """In place of ratios: the shape that meets it at the least measured cost is chosen over all axes."""
+    """In place of ratios: a bound, which the shape with the least measured cost over all axes meets."""
     score: Score = "activation"
-    """`activation`: weight norm times input norm on calibration text; `obs`: optimal brain surgeon, what the
-    refit cannot make up for; `taylor`: first-order effect on the loss; `magnitude`: weight norm alone."""
+    """What a channel is worth. `activation`: weight norm times input norm on calibration text; `obs`: the
+    error that no refit repairs (optimal brain surgeon); `taylor`: first-order effect on the loss;
+    `magnitude`: weight norm alone."""
     refit: bool = True
     """Refit the projection after each cut by least squares on the calibration text."""
     uniform: Annotated[bool, Option("--per-layer", value=False, help=PER_LAYER)] = True
-    """Keep equal widths in all layers; otherwise each gets what its measured cost says, in the same total."""
+    """Keep equal widths in all layers. Otherwise most is cut where the measured cost is least."""
     multiple_of: PositiveInt = 16
     """Widths of pruned MLPs, and of a pruned residual stream, are multiples of this."""
     calibration: CalibrationConfig = CalibrationConfig(windows=64, block_size=512)
     """Text on which activations are measured."""
     own_windows: Annotated[int, Field(ge=0)] = 32
-    """Windows of text that the model writes itself, measured beside the calibration text, so that what stays
+    """Windows of text that the model writes itself, measured with the calibration text, so that the result
     serves other kinds of text too. 0: none."""
     recovery: Annotated[
         RecoveryConfig | None, Option("--recover", sets=("training", "steps"), help=RECOVER)

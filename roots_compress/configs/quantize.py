@@ -15,9 +15,9 @@ from roots_compress.errors import Key, Location, Text, recipe_key
 
 GroupSetting = Literal["auto", 16, 32, 64, 128]
 Products = Literal["integer", "float"]
-INT8 = "8-bit weights. A timing of some seconds decides whether products are of integers, unless you do."
-WEIGHTS_ONLY = "int8 only, untimed: faster decoding, slower prompts, less lost."
-INTEGER_PRODUCTS = "int8 only, untimed: faster prompts, slower decoding, smaller files."
+INT8 = "8-bit weights. A timing of some seconds chooses between products of integers and of floats."
+WEIGHTS_ONLY = "int8 only: products of floats, without timing. Decodes faster, reads slower, loses less."
+INTEGER_PRODUCTS = "int8 only: products of integers, without timing. Reads faster, decodes slower."
 INT8_CACHE = "int8 and int4 only. Cache keys and values in 8 bits, so that long contexts decode faster."
 ServeOn = Literal["auto", "avx2", "avx512-vnni", "amx", "arm"]
 
@@ -63,19 +63,18 @@ class QuantizeConfig(StageSettings):
     `float`: weights only, which decode fastest and lose least. `auto`: integers where `workload` takes at
     least 5% less time with them on `serve_on`, which is timed for some seconds; weights only otherwise."""
     serve_on: ServeOn = "auto"
-    """int8 with products `auto`: the kind of processor that will serve the model. `auto`: this machine, with
-    the threads that the run measures with. Others than this machine's go by figures measured elsewhere."""
+    """int8 with products `auto`: the kind of processor that will serve the model. `auto` is this machine,
+    with the run's threads. Stored measurements decide for a kind that this machine is not."""
     workload: Annotated[WorkloadConfig, Option("--workload")] = WorkloadConfig()
-    """int8 with products `auto`: the tokens read and written that are to take the least time."""
+    """int8 with products `auto`: tokens read and written, for which the faster products are taken."""
     activation_loss: Annotated[float, Field(ge=0.0)] | None = 0.005
     """int8 with products `auto` or `integer`: by how much quantizing inputs may raise the loss, in nats a
     prediction: one a text of classifiers and embeddings, one a token of others. As few inputs as that takes
     stay in floating point, where prompts are read more slowly. null: any loss, with every input in
     integers."""
     group_size: GroupSetting = "auto"
-    """Weights that share a scale, in weight-only int8 and int4 matrices. In smaller groups the scales take
-    bytes that do more good as 8-bit layers, and products are slower. `auto`: 64, and 128 for an 8-bit matrix
-    where that takes no more bytes."""
+    """Weights that share a scale, in weight-only int8 and int4 matrices. Smaller groups take more bytes and
+    time. `auto`: 64, and 128 for an 8-bit matrix where that takes no more bytes."""
     eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
     """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
     max_bytes: PositiveInt | None = None
@@ -96,8 +95,8 @@ class QuantizeConfig(StageSettings):
     calibration: CalibrationConfig = CalibrationConfig()
     """Text on which errors are measured. fp16 reads one window of it, to see how large activations become."""
     own_windows: Annotated[int, Field(ge=0)] = 32
-    """int8 and int4 only. Windows of text that the model writes itself, measured beside the calibration text,
-    so that what is chosen for that text serves others too. 0: none."""
+    """int8 and int4 only. Windows of text that the model writes itself, measured with the calibration text,
+    so that the result serves other kinds of text too. 0: none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -48,10 +48,10 @@ class SparsifyConfig(StageSettings):
     fewest: PositiveInt = 2
     """The fewest blocks that the choice may give a layer."""
     max_perplexity_ratio: Annotated[float, Field(gt=1.0)] = 1.02
-    """Perplexity on the calibration text that the choice keeps to, as a multiple of the dense model's."""
+    """The most perplexity on the calibration text, as a multiple of the dense model's."""
     max_positions: PositiveInt | None = None
-    """The longest context of the new model, where it is to be longer. Rotary positions allow it, but the
-    model was not trained at these positions."""
+    """A longer context for the new model. Rotary positions allow it, but the model was not trained at these
+    positions."""
     calibration: CalibrationConfig = CalibrationConfig(windows=4, block_size=2048)
     """Long windows of training text on which perplexity is measured; at most as long as the context."""
     adaptation: Annotated[

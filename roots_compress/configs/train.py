@@ -99,12 +99,12 @@ class ObjectiveConfig(Settings):
     """What an encoder is pre-trained by: a weighted sum of losses. A new model is then an encoder."""
 
     mlm: PositiveFloat = 1.0
-    """Weight of the loss of hidden tokens: 15 % are chosen; of these 80 % are masked, 10 % replaced
-    by a random token, 10 % kept. With an objective, a new model is an encoder."""
+    """Weight of masked language modelling. 15% of the tokens are chosen; of these 80% are masked, 10%
+    replaced by a random token, 10% kept. With an objective, a new model is an encoder."""
     nsp: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the loss of telling whether one part of a text follows another: half do."""
+    """Weight of next-sentence prediction: whether one part of a text follows another. Half do."""
     rtd: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the loss of telling which tokens a small generator, trained along, has replaced."""
+    """Weight of replaced-token detection: which tokens a small generator, trained along, has replaced."""
     generator: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
     """Width of the generator, as a share of the model's."""
 
@@ -145,8 +145,8 @@ class TrainConfig(StageSettings):
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
     text: Literal["run", "builtin"] = "run"
-    """What is learnt from: `run`, its own text; `builtin`, the built-in corpus. A run that reads instructions
-    can so begin with a model that has read Python's documentation, and tune it."""
+    """The text to train on. `run`: the run's own; `builtin`: Python's documentation, for a run on
+    instructions that first trains a model and then tunes it."""
 
     @property
     def new_context(self) -> int:

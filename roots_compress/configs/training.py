@@ -55,8 +55,8 @@ class TrainingConfig(Settings):
     checkpoint_every: PositiveInt = 100
     """Steps between resumable checkpoints of the training state."""
     processes: PositiveInt | None = None
-    """Processes that train together, each with its part of every step's windows. Without it, those that
-    torchrun started; one, where it started none."""
+    """Processes that train together, each with its part of every step's windows. Default: those that torchrun
+    started, or one."""
     strategy: Strategy = "ddp"
     """What each of several processes holds. `ddp`: all weights; `fsdp`: a part of weights, gradients,
     optimizer state and teacher."""
@@ -107,7 +107,7 @@ Divergence = Literal["forward_kl", "reverse_kl", "jensen_shannon"]
 
 
 class DistillLossConfig(Settings):
-    """Cross-entropy with the text, plus what the student is to have in common with its teacher."""
+    """Cross-entropy with the text, plus distances of the student from its teacher."""
 
     recipe_only: ClassVar[str] = "projection"
     cross_entropy_weight: Annotated[float, Field(ge=0.0), Option("--ce-weight")] = 0.25
@@ -120,11 +120,11 @@ class DistillLossConfig(Settings):
     """`forward_kl`: KL(teacher || student); `reverse_kl`: KL(student || teacher); `jensen_shannon`: the mean
     KL of both to their mixture."""
     temperature: PositiveFloat = 1.0
-    """Softens both distributions in the divergence."""
+    """Temperature of both distributions in the divergence."""
     top_k: PositiveInt | None = None
-    """Compare the teacher's k most probable tokens, and all others as one. The teacher then runs only once
-    over the text, before training, and what it says is cached on disk. Without it, the whole vocabulary is
-    compared and the teacher runs along."""
+    """Compare the teacher's k most probable tokens, and all others as one. The teacher then reads the text
+    once, before training, and its answers are cached on disk. Without it, the whole vocabulary is compared
+    and the teacher runs at every step."""
     cache: PathSetting | None = None
     """Folder in which cached teachers are kept for other stages and runs, with `top_k`. Without it a cache
     goes when its stage is done."""
@@ -139,8 +139,8 @@ class DistillLossConfig(Settings):
     """Fraction of the batches whose second half the student writes itself, for the teacher to correct; of
     conversations it writes an answer to one of a window's prompts."""
     teacher_text_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Fraction of the training windows that the teacher writes itself, before training, for want of text; of
-    pairs, fraction whose targets it writes."""
+    """Fraction of the training windows that the teacher writes before training, where text is scarce; of
+    pairs, the fraction whose targets it writes."""
 
     @property
     def whole_micro_batches(self) -> bool:
