@@ -56,7 +56,9 @@ class Axis:
         """Return a value as tables show it."""
         if self.metric is not None:
             return self.metric.shown(value)
-        return f"{value:.2f}x" if self.kind == "speed" else f"{megabytes(round(value))} MB"
+        if self.kind == "size":  # Digits enough to tell runs apart.
+            return f"{value / 1e6:#.4g} MB" if value < 1e10 else f"{value / 1e6:,.0f} MB"
+        return f"{value:.2f}x" if self.kind == "speed" else f"{megabytes(value)} MB"
 
     def change(self, before: float, after: float) -> str:
         """Return how a value differs from another: `+5.0%`, or `-0.012`."""

@@ -88,7 +88,7 @@ def difference_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows of how the last stages differ from the first run's."""
     headings = {axis.key: axis.heading for axis in compared.axes}
     rows = [[each.run, headings[each.key], each.change, each.verdict] for each in compared.differences]
-    return ["run", "figure", f"against {compared.runs[0]}", ""], rows
+    return ["run", "figure", f"against {compared.runs[0]}", "verdict"], rows
 
 
 def setting_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -138,6 +138,6 @@ class MaskedLM(EncoderTask):
         """Say what pseudo-perplexity and speed were measured on."""
         return (
             f"Pseudo-perplexity through the ONNX graph: of {protocol.windows} paragraphs of at most "
-            f"{protocol.block_size} tokens of {protocol.text} {HIDDEN} tokens each, or all of a shorter one, "
-            f"hidden in turn. {self.speed_caption(protocol)}"
+            f"{protocol.block_size} tokens of {protocol.text}. At most {HIDDEN} tokens of each are scored, "
+            f"hidden one at a time. {self.speed_caption(protocol)}"
         )

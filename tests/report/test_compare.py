@@ -36,7 +36,7 @@ def test_last_stages_are_compared_figure_by_figure() -> None:
         "decode_speedup": "better +200.0%",
         "peak_rss_bytes": "equal +0.0%",
     }
-    assert "Size: run1 is best with 1.0 MB; run0 has 2.0 MB." in found.sentences
+    assert "Size: run1 is best with 1.000 MB; run0 has 2.000 MB." in found.sentences
     assert "Perplexity: run0 is best with 21.000; run1 has 22.050." in found.sentences
     assert "Decode gain: run1 is best with 3.00x (2.45x to 3.67x); run0 has 1.00x (0.82x to 1.22x)." in (
         found.sentences

@@ -49,10 +49,11 @@ def tiles(task: Task[Any], run: RunMetrics) -> list[Tile]:
     workload = task.workload
     if timed := speeds(last, workload):
         heading = f"{workload.words.capitalize()}, context {timed[-1].context:,}"
-        tile = Tile(heading, f"{time_of(last, workload).value:.3g} ms a {workload.unit}", "")
+        tile = Tile(heading, f"{time_of(last, workload).value:.3g} ms", f"a {workload.unit}")
         gain = speedup_of(first, last, workload).value
         if several and gain == gain:
-            tile = _noted(tile, f"{_times(gain, 'faster', 'slower')} {time_of(first, workload).value:.3g} ms")
+            before_ms = f"{time_of(first, workload).value:.3g} ms"
+            tile = _noted(tile, f"a {workload.unit}, {_times(gain, 'faster', 'slower')} {before_ms}")
         found.append(tile)
     metric, (was, value) = task.metric, quality_of(task, first, last)
     notes = []
