@@ -103,7 +103,7 @@ def _longest(directory: Path, default: int) -> int:
     settings = read_json_object(path)
     if settings.get("do_lower_case") not in (None, False):
         raise InputError(
-            "do_lower_case has texts put in small letters first, which ROOTS does not do",
+            "do_lower_case makes texts lower case first, which ROOTS does not do",
             where=path,
             remedy="If the tokenizer does it anyway, set do_lower_case to false in a copy.",
         )

@@ -91,7 +91,7 @@ def generate(
     search = wishes.beams if beams is None else replace(wishes.beams or Beams(), count=beams)
     if length_penalty is not None and (temperature or search is None or search.count == 1):
         raise InputError(
-            "compares beams, and one text alone is continued",
+            "has no effect without beams",
             where="--length-penalty",
             remedy="Give --beams 2 or more, and no --temperature.",
         )

@@ -144,7 +144,7 @@ def compare(
 
     check_output(output)
     if len(runs) < 2:
-        raise InputError("there is nothing to compare it with", where=runs[0], remedy="Name another run too.")
+        raise InputError("one run alone cannot be compared", where=runs[0], remedy="Name another run too.")
     figures = [read_figures(run) for run in runs]
     settings = [read_settings(run) for run in runs]
     compared = comparison([*zip(short_names(runs), figures, strict=True)], settings)

@@ -174,7 +174,7 @@ def _text(
     if checkpoint is None:
         if given or settings:
             raise InputError(
-                "without a model there is nothing to suit",
+                "needs a model: only a recipe for a model can suit it",
                 where="--target" if given else "--data",
                 remedy="Name the model first: roots-compress init CKPT",
             )

@@ -97,7 +97,7 @@ def pack_conversations(
     closed += sorted(opened, key=_filled, reverse=True)
     if not closed:
         raise InputError(
-            f"in none of the {len(order)} conversations does an answer begin within {block_size} tokens",
+            f"no answer begins within {block_size} tokens, in any of the {len(order)} conversations",
             where=recipe_key("data", "train"),
             remedy="Raise the block size, or give shorter conversations.",
         )
@@ -143,7 +143,7 @@ def responses(
             rows.append((ids[:longest], scored[:longest]))
     if not rows:
         raise InputError(
-            f"in no held-out conversation does an answer begin within {longest} tokens",
+            f"no answer begins within {longest} tokens, in any held-out conversation",
             where=recipe_key("data", "eval"),
             remedy=Text("Raise ", recipe_key("evaluation", "block_size"), ", or give shorter conversations."),
         )

@@ -127,7 +127,7 @@ def task_for(recipe: Recipe, task: Task[Any]) -> Task[Any]:
         if stage.tunes:
             if task.tuned_on is None:
                 raise InputError(
-                    f"nothing tells models for {task.name} what is right",
+                    f"cannot train models for {task.name}: no records say what is right for them",
                     where=recipe_key(*place, "kind"),
                     remedy=Text(
                         "Name an encoder's labels in ",

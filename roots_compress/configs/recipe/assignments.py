@@ -43,7 +43,7 @@ def read_assignment(text: str) -> Assignment:
         )
     option = f"{OPTION} {key}"
     if key == "kind":
-        raise InputError("the verb says which kind of stage it is", where=option, remedy="Leave it out.")
+        raise InputError("the verb decides the kind of the stage", where=option, remedy="Leave it out.")
     from roots_compress.configs.recipe.yaml import parse_yaml  # Not before it is needed: help would wait.
 
     try:
