@@ -74,9 +74,9 @@ class RepetitionConfig(Settings):
         "max_lines max_paragraphs max_line_characters max_paragraph_characters max_top_ngrams max_ngrams"
     )
     max_lines: Share = 0.3
-    """Largest share of lines that stand earlier in the document."""
+    """Largest share of lines that occur earlier in the document."""
     max_paragraphs: Share = 0.3
-    """Largest share of paragraphs that stand earlier in the document."""
+    """Largest share of paragraphs that occur earlier in the document."""
     max_line_characters: Share = 0.2
     """Largest share of characters in such lines."""
     max_paragraph_characters: Share = 0.2
@@ -95,7 +95,7 @@ class RepetitionConfig(Settings):
         0.11,
         0.1,
     )
-    """Largest share of characters in runs of 5, 6, ... 10 words that stand earlier in the document."""
+    """Largest share of characters in runs of 5, 6, ... 10 words that occur earlier in the document."""
 
 
 class LanguageConfig(Settings):
@@ -154,7 +154,7 @@ class PrepareConfig(Settings):
     decontamination: DecontaminationConfig = DecontaminationConfig()
     """Removal of held-out text."""
     max_repeats: Annotated[float, Field(ge=1.0, le=100.0)] = 1.0
-    """How often the documents of a source may stand in the mixture. At 1 none is repeated, and sources of too
+    """How often a document of a source may be in the mixture. At 1 none is repeated, and sources of too
     little weight are cut to a drawn part."""
     shuffle: bool = True
     """Write documents in an order drawn from the seed. Otherwise in the order in which they are read."""
