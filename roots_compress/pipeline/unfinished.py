@@ -7,7 +7,6 @@ from pathlib import Path
 
 from roots_compress.configs.recipe.growth import read_resolved
 from roots_compress.configs.recipe.schema import Recipe
-from roots_compress.configs.recipe.walk import placed_gates
 from roots_compress.pipeline.preflight import task_for
 from roots_compress.pipeline.steps import steps_of
 from roots_compress.report.gates import judge_stages
@@ -59,16 +58,16 @@ def _cases(run: Path, recipe: Recipe) -> Iterator[Case]:
     except OSError:
         failure = STOPPED
     yield from map(Case.of_stage, rows)
-    for place, name in enumerate(names[len(rows) :]):
-        outcome, said = ("skipped", WAITING) if place else ("error", failure)
-        yield Case(name, name, outcome, said)
+    failed, *waiting = names[len(rows) :]
+    yield Case(failed, failed, "error", failure)
+    yield from (Case(name, name, "skipped", WAITING) for name in waiting)
     judged = {case.name: case for case in _judged(recipe, finished, rows)}
     yield from judged.values()
-    for _, gates, stage in placed_gates(recipe):
-        for gate in gates.limits:
-            name = gate if stage is None else f"{stage}.{gate}"
-            if name not in judged:
-                yield Case(stage or "", name, "skipped", AT_THE_END)
+    gates = [("", gate) for gate in recipe.gates.limits]
+    for step in steps_of(recipe):
+        if step.config is not None and step.config.gates is not None:
+            gates += [(step.name, f"{step.name}.{gate}") for gate in step.config.gates.limits]
+    yield from (Case(stage, name, "skipped", AT_THE_END) for stage, name in gates if name not in judged)
 
 
 def _finished(run: Path, recipe: Recipe) -> list[CommittedStage]:
