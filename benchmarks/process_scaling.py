@@ -4,16 +4,18 @@
 
 One process of one thread takes steps of a small model; then two processes of one thread each take the same
 steps. The ideal is half the time. What else there is to a step is timed in process 0: clipping and the
-optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. Only
-processor times compare on a machine that does other work too. The script compares the
-bytes that each process reports with the formulae of docs/guides/processes.md. It prints Markdown, then a
-line of JSON.
+optimizer, which each process does for all weights with `ddp`, and the wait for the others' losses. Processors
+that share a memory slow one another down, whatever the software: so two processes that know nothing of one
+another take steps of half the windows each, at the same time. Only processor times compare on a machine that
+does other work too. The script compares the bytes that each process reports with the formulae of
+docs/guides/processes.md. It prints Markdown, then a line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -64,6 +66,9 @@ def main() -> None:
             ideal = found["time"][f"one process{kind}"] / 2
             over = found["time"][f"two processes, ddp{kind}"] / ideal - 1
             print(f"\nover the ideal of {ideal:.3f} s{kind}: {over:.1%}")
+        alike = found["time"]["two processes apart, half the windows each"]
+        over = found["time"]["two processes, ddp"] / alike - 1
+        print(f"\nover two processes apart, which this machine gives {alike:.3f} s: {over:.1%}")
     print(json.dumps(found))
 
 
@@ -110,6 +115,8 @@ def times(steps: int, batch_size: int) -> dict[str, float]:
         found[f"{name}: processor time of process 0"] = statistics.median(parts["cpu"][2:])
         if processes > 1:
             found["of it: waiting for the other's losses"] = statistics.median(parts["gather"][3:-2])
+    found["one process, half the windows"] = statistics.median(apart(1, steps, batch_size // 2))
+    found["two processes apart, half the windows each"] = statistics.median(apart(2, steps, batch_size // 2))
     parameters = [torch.nn.Parameter(p.detach().clone()) for p in model(6).parameters()]
     optimizer = torch.optim.AdamW(parameters, fused=True)
     taken = []
@@ -122,6 +129,22 @@ def times(steps: int, batch_size: int) -> dict[str, float]:
         taken.append(time.perf_counter() - started)
     found["of it: clipping and AdamW, by each process for all weights"] = statistics.median(taken)
     return found
+
+
+def apart(processes: int, steps: int, batch_size: int) -> list[float]:
+    """Return the seconds of steps by processes that train at the same time, each by itself."""
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        each = pool.starmap(steps_alone, [(steps, batch_size)] * processes, chunksize=1)
+    return [seconds for one in each for seconds in one]
+
+
+def steps_alone(steps: int, batch_size: int) -> list[float]:
+    """Return the seconds of steps of one process, but for the first two."""
+    torch.set_num_threads(1)
+    seconds: list[float] = []
+    with timed(TrainingRun, "advance", seconds):
+        train(model(6), CrossEntropy(), steps=steps, batch_size=batch_size)
+    return seconds[2:]
 
 
 class timed:  # noqa: N801
