@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -44,6 +45,7 @@ class RootsGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb that was typed."""
+        gc.enable()  # `__main__` starts without it
         with opened([*getattr(ctx, "_protected_args", ()), *ctx.args]) as output:
             return self._invoke(ctx, output)
 
@@ -134,7 +136,7 @@ app.add_typer(data.app, name="data", rich_help_panel="Data")
 
 
 def main() -> None:
-    """Run the command line; the console script's entry point."""
+    """Run the command line, its signals and streams set up."""
     for number in ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves SIGHUP
             signal.signal(number, _interrupt)
