@@ -46,7 +46,10 @@ def write_back(checkpoint: Checkpoint, model_type: str, directory: Path) -> None
     state = dict(model.state_dict())
     if model.config.tie_word_embeddings:
         state.pop(HEAD, None)
-    tensors = from_roots(family, model.config.spec, state)
+    try:
+        tensors = from_roots(family, model.config.spec, state)
+    except ValueError as error:
+        raise _misfit(family, str(error)) from None
 
     directory.mkdir(parents=True, exist_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

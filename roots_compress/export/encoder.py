@@ -12,7 +12,7 @@ from roots_compress.export.layers import Part, parts_of, walk
 from roots_compress.export.norms import norm
 from roots_compress.export.ops.encoder_attention import encoder_attention
 from roots_compress.export.ops.mlp import activate
-from roots_compress.export.relative import Distances
+from roots_compress.export.relative import LOWEST, Distances
 from roots_compress.export.rotations import Angles
 from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
@@ -36,11 +36,13 @@ def add_encoder(matrices: Matrices, names: Names) -> None:
             return
         hidden_BTW = builder.op("Reshape", hidden_NW, shape_BTx)
         if isinstance(spec.head, ClassificationHead):
-            logits_BL = _label_logits(matrices, spec.head, hidden_BTW)
+            logits_BL = _label_logits(matrices, spec.head, hidden_BTW, mask_BT)
             _output(matrices, names, "logits", logits_BL, spec.head.labels)
             return
         assert isinstance(spec.head, EmbeddingHead)
         vector_BW = _pooled(builder, spec.head, hidden_BTW, mask_BT)
+        if spec.head.normalised:
+            vector_BW = builder.op("LpNormalization", vector_BW, axis=-1, p=2)
     _output(matrices, names, "last_hidden_state", hidden_BTW, spec.width)
     _output(matrices, names, "sentence_embedding", vector_BW, spec.width)
 
@@ -87,9 +89,8 @@ def _output(matrices: Matrices, names: Names, name: str, value: ir.Value, width:
 
 def seen_bias(builder: GraphBuilder, mask_BS: ir.Value, queries_1: ir.Value) -> ir.Value:
     """Return what is added to scores, `B1TS`: 0 at tokens, a large negative number at padding."""
-    lowest = -1e4  # As ONNX Runtime's own attention masks; float16 holds it.
     seen_BS = builder.cast(mask_BS, ir.DataType.BOOL)
-    bias_BS = builder.op("Where", seen_BS, builder.floats(0.0), builder.floats(lowest))
+    bias_BS = builder.op("Where", seen_BS, builder.floats(0.0), builder.floats(LOWEST))
     bias_B11S = builder.op("Unsqueeze", bias_BS, builder.integers(1, 2))
     # ONNX Runtime's operator takes no mask that all queries share.
     batch, keys = builder.op("Shape", mask_BS, end=1), builder.op("Shape", mask_BS, start=1)
@@ -118,6 +119,8 @@ def _embedded(matrices: Matrices, module: str, inputs: dict[str, ir.Value]) -> i
             )
         if embeddings.norm is not None:
             hidden_NW = norm(matrices, embeddings.norm, f"{module}.embed_norm", hidden_NW)
+        if embeddings.tables is not None:
+            hidden_NW = matrices.linear(f"{module}.embed_projection", hidden_NW)
     return hidden_NW
 
 
@@ -125,28 +128,32 @@ def _token_logits(matrices: Matrices, head: MaskedLmHead, hidden_NW: ir.Value) -
     """Return the logits of the token at each place, `NV`."""
     builder = matrices.builder
     dense_NW = activate(builder, head.activation, matrices.linear("transform.dense", hidden_NW))
-    normed_NW = norm(matrices, Norm(kind="layer_norm", eps=head.eps), "transform.norm", dense_NW)
+    spec = Norm(kind="layer_norm", eps=head.eps, bias=head.norm_bias)
+    normed_NW = norm(matrices, spec, "transform.norm", dense_NW)
     table = EMBEDDING if matrices.config.spec.tied else HEAD
     return builder.op("Add", matrices.linear(table, normed_NW), matrices.vector("transform.bias"))
 
 
-def _label_logits(matrices: Matrices, head: ClassificationHead, hidden_BTW: ir.Value) -> ir.Value:
+def _label_logits(
+    matrices: Matrices, head: ClassificationHead, hidden_BTW: ir.Value, mask_BT: ir.Value
+) -> ir.Value:
     """Return the logits of labels, `BL`."""
-    builder = matrices.builder
     matrices.change_rows()
-    first_BW = builder.op("Gather", hidden_BTW, builder.integer(0), axis=1)
-    dense_BW = matrices.linear("dense", first_BW)
-    active_BW = builder.op("Tanh" if head.activation == "tanh" else "Relu", dense_BW)
-    return matrices.linear("classifier", active_BW)
+    dense_BW = matrices.linear("dense", _pooled(matrices.builder, head, hidden_BTW, mask_BT))
+    read_BW = activate(matrices.builder, head.activation, dense_BW)
+    if head.eps is not None:
+        spec = Norm(kind="layer_norm", eps=head.eps, bias=head.norm_bias)
+        read_BW = norm(matrices, spec, "norm", read_BW)
+    return matrices.linear("classifier", read_BW)
 
 
-def _pooled(builder: GraphBuilder, head: EmbeddingHead, hidden_BTW: ir.Value, mask_BT: ir.Value) -> ir.Value:
-    """Return the vector of each text, `BW`."""
+def _pooled(
+    builder: GraphBuilder, head: ClassificationHead | EmbeddingHead, hidden_BTW: ir.Value, mask_BT: ir.Value
+) -> ir.Value:
+    """Return the states of each text as one, `BW`."""
     if head.pooling == "first":
-        vector_BW = builder.op("Gather", hidden_BTW, builder.integer(0), axis=1)
-    else:
-        mask_BT1 = builder.op("Unsqueeze", builder.cast(mask_BT, builder.dtype), builder.integers(-1))
-        second = builder.integers(1)
-        total_BW = builder.op("ReduceSum", builder.op("Mul", hidden_BTW, mask_BT1), second, keepdims=0)
-        vector_BW = builder.op("Div", total_BW, builder.op("ReduceSum", mask_BT1, second, keepdims=0))
-    return builder.op("LpNormalization", vector_BW, axis=-1, p=2) if head.normalised else vector_BW
+        return builder.op("Gather", hidden_BTW, builder.integer(0), axis=1)
+    mask_BT1 = builder.op("Unsqueeze", builder.cast(mask_BT, builder.dtype), builder.integers(-1))
+    second = builder.integers(1)
+    total_BW = builder.op("ReduceSum", builder.op("Mul", hidden_BTW, mask_BT1), second, keepdims=0)
+    return builder.op("Div", total_BW, builder.op("ReduceSum", mask_BT1, second, keepdims=0))

@@ -22,8 +22,8 @@ def norm(matrices: Matrices, spec: Norm, module: str, x_NW: ir.Value) -> ir.Valu
     builder, weight = matrices.builder, matrices.vector(module + ".weight")
     if spec.kind == "rms_norm":
         return rms_norm(builder, x_NW, weight, spec.eps)
-    bias = matrices.vector(module + ".bias")
-    return builder.op("LayerNormalization", x_NW, weight, bias, axis=-1, epsilon=spec.eps, stash_type=1)
+    given = (x_NW, weight, matrices.vector(module + ".bias")) if spec.bias else (x_NW, weight)
+    return builder.op("LayerNormalization", *given, axis=-1, epsilon=spec.eps, stash_type=1)
 
 
 def add_norm(

@@ -1,4 +1,6 @@
-"""What distances add to the scores of attention, as ONNX operators; see `models/relative.py`.
+"""What distances add to the scores of attention, and windows take from it, as ONNX operators.
+
+`models/relative.py` says what distances add.
 
 Shape legend: T queries, S keys, H heads, P distances that differ in their buckets.
 """
@@ -12,6 +14,9 @@ import torch
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention, Relative
 from roots_compress.models.relative import bucket_of
+
+LOWEST = -1e4
+"""Added to scores of keys that are not seen, as in ONNX Runtime's own masks; float16 holds it."""
 
 
 class Distances:
@@ -27,16 +32,29 @@ class Distances:
         self._matrices, self._queries, self._keys = matrices, queries, keys
         self._distance_TS: ir.Value | None = None
         self._added: dict[tuple[Relative, bool, bytes], ir.Value] = {}
+        self._windows: dict[int, ir.Value] = {}
 
     def added(self, op: Attention, module: str) -> ir.Value | None:
-        """Return what is added to the scores of an attention, `1HTS`; None where it knows no distances."""
+        """Return what is added to the scores of an attention, `1HTS` or `11TS`; None where nothing is."""
+        windowed = None if op.window is None else self._outside(op.window)
         if op.relative is None:
-            return None
+            return windowed
         name = f"{module}.relative.weight"
         key = op.relative, op.causal, self._matrices.state[name].numpy().tobytes()
         if key not in self._added:
             self._added[key] = self._by_head(op.relative, name, causal=op.causal)
-        return self._added[key]
+        learned = self._added[key]
+        return learned if windowed is None else self._matrices.builder.op("Add", learned, windowed)
+
+    def _outside(self, window: int) -> ir.Value:
+        """Return 0 at keys in a window to both sides and a large negative number at others, `11TS`."""
+        if window not in self._windows:
+            builder = self._matrices.builder
+            with builder.scope("windows"):
+                inside_TS = builder.op("Less", builder.op("Abs", self._distances()), builder.integer(window))
+                bias_TS = builder.op("Where", inside_TS, builder.floats(0.0), builder.floats(LOWEST))
+                self._windows[window] = builder.op("Unsqueeze", bias_TS, builder.integers(0, 1))
+        return self._windows[window]
 
     def _by_head(self, relative: Relative, name: str, *, causal: bool) -> ir.Value:
         builder, far = self._matrices.builder, relative.max_distance

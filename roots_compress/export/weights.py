@@ -239,7 +239,7 @@ class Matrices:
     def _zero_points(self, packed: ir.Value, group_size: int) -> ir.Value:
         """Unpack a zero point for each group, `NQ1`."""
         builder = self.builder
-        groups = groups_for(self.config.hidden_size, group_size)
+        groups = groups_for(self.config.table_width, group_size)
         unpacked = builder.op(
             "Slice",
             self._nibbles(packed),
@@ -251,7 +251,7 @@ class Matrices:
 
     def _cut(self, values_NQP: ir.Value, group_size: int) -> ir.Value:
         """Join the groups and cut off what pads the last one."""
-        builder, width = self.builder, self.config.hidden_size
+        builder, width = self.builder, self.config.table_width
         padded = groups_for(width, group_size) * group_size
         flat = builder.op("Reshape", values_NQP, builder.integers(-1, padded))
         if padded == width:

@@ -12,6 +12,7 @@ from roots_compress.families.base import Copy, Rule, Transform
 from roots_compress.families.decoder import first_blocks
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
 from roots_compress.models.ops.mlp import Activation, Mlp
 from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack, Sublayer
@@ -29,8 +30,10 @@ def read_encoder(
     norm: Norm | None = None,
     token_types: bool = True,
     unread_positions: int = 0,
+    tables: int | None = None,
+    usual: str = "gelu",
     masked: Activation | None = None,
-    labels: Literal["tanh", "relu"] = "tanh",
+    labels: Activation | Literal["tanh"] = "tanh",
 ) -> ModelSpec:
     """Read the configuration of an encoder of alike layers.
 
@@ -41,6 +44,8 @@ def read_encoder(
         norm: of all layers; None where `layer_norm_eps` says it.
         token_types: whether there are any.
         unread_positions: rows of the table of positions before the first that is read.
+        tables: channels of the embeddings, where a projection takes them to the stream.
+        usual: the layers' activation where the configuration names none.
         masked: the activation before the vocabulary's matrix; None for that of the layers.
         labels: the activation before the labels' matrix.
     """
@@ -53,7 +58,7 @@ def read_encoder(
     if width % heads:
         switches.refuse(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
     norm = norm or Norm(kind="layer_norm", eps=switches.positive("layer_norm_eps", EPS))
-    activation = switches.activation(key.get("hidden_act", "hidden_act"), "gelu")
+    activation = switches.activation(key.get("hidden_act", "hidden_act"), usual)
     switches.same("position_embedding_type", "absolute")
     if switches.said("is_decoder", False):
         switches.refuse("is_decoder is true; encoders read what comes later too")
@@ -75,7 +80,13 @@ def read_encoder(
         norm=norm,
         positions=positions,
         token_types=number("type_vocab_size", 2) if token_types else None,
-        head=_read_head(switches, kinds, MaskedLmHead(activation=masked or activation, eps=norm.eps), labels),
+        tables=tables,
+        head=read_head(
+            switches,
+            kinds,
+            masked=MaskedLmHead(activation=masked or activation, eps=norm.eps),
+            labelled=ClassificationHead(labels=2, activation=labels),
+        ),
         tied=switches.flag("tie_word_embeddings", True),
     )
 
@@ -93,6 +104,7 @@ def encoder_spec(
     token_types: int | None,
     head: Head,
     tied: bool,
+    tables: int | None = None,
 ) -> ModelSpec:
     """Return an encoder of alike layers with a norm after each addition to the stream."""
     attention = Attention(
@@ -103,7 +115,12 @@ def encoder_spec(
     return ModelSpec(
         stacks={"encoder": Stack(layers=(layer,) * layers)},
         embeddings=Embeddings(
-            vocabulary=vocabulary, width=width, positions=positions, token_types=token_types, norm=norm
+            vocabulary=vocabulary,
+            width=width,
+            tables=tables,
+            positions=positions,
+            token_types=token_types,
+            norm=norm,
         ),
         head=head,
         tied=tied,
@@ -111,10 +128,17 @@ def encoder_spec(
     )
 
 
-def _read_head(
-    switches: Switches, kinds: dict[str, str], masked: MaskedLmHead, labels: Literal["tanh", "relu"]
+def read_head(
+    switches: Switches, kinds: dict[str, str], *, masked: MaskedLmHead, labelled: ClassificationHead
 ) -> Head:
-    """Return what a model ends with, by its class."""
+    """Return what a model ends with, by its class.
+
+    Args:
+        switches: the configuration.
+        kinds: as `read_encoder` takes them.
+        masked: the family's head of a masked language model.
+        labelled: its classifier, whatever labels it has.
+    """
     architectures = switches.architectures() or [next(reversed(kinds))]
     known = [kinds[name] for name in architectures if name in kinds]
     if not known:
@@ -125,7 +149,7 @@ def _read_head(
         if switches.problem() not in (None, "single_label_classification"):
             switches.refuse("problem_type must be single_label_classification")
         count, names = switches.labels()
-        return ClassificationHead(labels=count, names=names, activation=labels)
+        return changed(labelled, labels=count, names=names)
     return EmbeddingHead()
 
 
@@ -141,7 +165,6 @@ def write_encoder(
         unread_positions: as `read_encoder` takes them.
     """
     attention, mlp = first_blocks(spec)
-    classes = {kind: name for name, kind in reversed(kinds.items())}
     written: dict[str, Any] = {
         "vocab_size": spec.embeddings.vocabulary,
         "hidden_size": spec.width,
@@ -155,11 +178,17 @@ def write_encoder(
         "tie_word_embeddings": spec.tied,
     }
     written = {(names or {}).get(name, name): value for name, value in written.items()}
-    if isinstance(spec.head, ClassificationHead):
-        labels = spec.head.label_names
-        written["id2label"] = {str(number): name for number, name in enumerate(labels)}
-        written["label2id"] = {name: number for number, name in enumerate(labels)}
-    return {**written, "architectures": [classes.get(spec.head.kind, next(reversed(kinds)))]}
+    return {**written, **written_head(spec.head, kinds)}
+
+
+def written_head(head: Head, kinds: dict[str, str]) -> dict[str, Any]:
+    """Return the class of a model with a head, and the names of its labels, for `read_head`."""
+    classes = {kind: name for name, kind in reversed(kinds.items())}
+    written: dict[str, Any] = {"architectures": [classes.get(head.kind, next(reversed(kinds)))]}
+    if isinstance(head, ClassificationHead):
+        written["id2label"] = {str(number): name for number, name in enumerate(head.label_names)}
+        written["label2id"] = {name: number for number, name in enumerate(head.label_names)}
+    return written
 
 
 def linear_rules(source: str, target: str) -> Iterator[Rule]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from roots_compress.families import (
+    albert,
     bart,
     bert,
+    camembert,
     distilbert,
+    electra,
     gemma,
     gemma2,
     gemma3,
@@ -13,6 +16,7 @@ from roots_compress.families import (
     granite,
     llama,
     mistral,
+    modernbert,
     mpnet,
     olmo2,
     olmo3,
@@ -29,6 +33,6 @@ from roots_compress.families.base import Family
 
 _MODULES = (
     llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, smollm3, granite, olmo2,
-    olmo3, bert, distilbert, roberta, xlm_roberta, mpnet, t5, bart,
+    olmo3, bert, distilbert, roberta, xlm_roberta, camembert, mpnet, electra, albert, modernbert, t5, bart,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

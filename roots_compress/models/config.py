@@ -68,6 +68,11 @@ class RootsConfig(PreTrainedConfig):
         return self.spec.embeddings.vocabulary
 
     @property
+    def table_width(self) -> int:
+        """Channels of the embedding's tables."""
+        return self.spec.embeddings.table_width
+
+    @property
     def hidden_size(self) -> int:
         """Width of the residual stream, under the name transformers reads."""
         return self.spec.width

@@ -18,18 +18,20 @@ from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead, RootsWithVocabulary
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead, Pooling
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
+from roots_compress.models.spec import Embeddings
 
 
 class MaskedLmTransform(nn.Module):
     """A dense layer, its activation and a norm, before the vocabulary's matrix; and the logits' bias."""
 
-    def __init__(self, spec: MaskedLmHead, width: int, vocabulary: int) -> None:
+    def __init__(self, spec: MaskedLmHead, width: int, embeddings: Embeddings) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=spec.eps)
-        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        read = embeddings.table_width
+        self.dense = nn.Linear(width, read, bias=spec.dense_bias)
+        self.norm = nn.LayerNorm(read, eps=spec.eps, bias=spec.norm_bias)
+        self.bias = nn.Parameter(torch.zeros(embeddings.vocabulary))
         self.activation = ACTIVATION_FUNCTIONS[spec.activation]
 
     def forward(self, states_NW: Tensor) -> Tensor:
@@ -46,7 +48,7 @@ class RootsForMaskedLM(RootsWithVocabulary):
     def add_head(self, config: RootsConfig) -> None:
         """Add the transform, then the vocabulary's matrix."""
         assert isinstance(config.spec.head, MaskedLmHead)
-        self.transform = MaskedLmTransform(config.spec.head, config.hidden_size, config.vocab_size)
+        self.transform = MaskedLmTransform(config.spec.head, config.hidden_size, config.spec.embeddings)
         super().add_head(config)
 
     @property
@@ -89,13 +91,47 @@ class RootsForMaskedLM(RootsWithVocabulary):
 
 
 class RootsWithTextHead(RootsWithHead):
-    """A ROOTS encoder that answers once a text."""
+    """A ROOTS encoder that answers once a text, of its pooled states."""
+
+    @property
+    def pooling(self) -> Pooling:
+        """How a text's states become one."""
+        head = self.config.spec.head
+        assert isinstance(head, ClassificationHead | EmbeddingHead)
+        return head.pooling
 
     def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
         """Return where texts begin, `BT`."""
         if segment_ids_BT is None:
             segment_ids_BT = torch.zeros_like(input_ids_BT)
         return F.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], (1, 0), value=True)
+
+    def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return what the head works on of each text, `BW`, from its final hidden states."""
+        if self.pooling == "first":
+            return self.sized(hidden_BTW[:, 0])
+        mask_BT1 = torch.ones_like(hidden_BTW[..., :1])
+        if attention_mask is not None:
+            mask_BT1 = attention_mask[..., None].to(hidden_BTW.dtype)
+        return self.sized((hidden_BTW * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1e-9))
+
+    def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
+        """Return at some positions the pooled states of the texts that they are in, `NW`."""
+        own_BTT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]).to(hidden_BTW.dtype)
+        if self.pooling == "first":
+            own_BTT = F.one_hot(own_BTT.argmax(dim=-1), own_BTT.shape[-1]).to(hidden_BTW.dtype)
+        pooled_BTW = own_BTT @ hidden_BTW / own_BTT.sum(dim=-1, keepdim=True)
+        return self.sized(pooled_BTW[places_BT])
+
+    def sized(self, vectors_NW: Tensor) -> Tensor:
+        """Return pooled states in the length that the head wants."""
+        return vectors_NW
+
+    def texts(self, hidden_BTW: Tensor, attention_mask: Tensor | None, segment_ids: Tensor | None) -> Tensor:
+        """Return what the head works on of each text, `NW`, of packed windows text by text."""
+        if segment_ids is None:
+            return self.pooled(hidden_BTW, attention_mask)
+        return self.states_at(hidden_BTW, self.reads(hidden_BTW[..., 0], segment_ids), segment_ids)
 
 
 class RootsForSequenceClassification(RootsWithTextHead):
@@ -104,12 +140,17 @@ class RootsForSequenceClassification(RootsWithTextHead):
     head_kind = "classification"
 
     def add_head(self, config: RootsConfig) -> None:
-        """Add the dense layer of the first token's state, and the labels' matrix."""
-        head = config.spec.head
+        """Add the dense layer of a text's pooled states, its norm, and the labels' matrix."""
+        head, width = config.spec.head, config.hidden_size
         assert isinstance(head, ClassificationHead)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, head.labels)
-        self.activation: Callable[[Tensor], Tensor] = torch.tanh if head.activation == "tanh" else F.relu
+        self.dense = nn.Linear(width, width, bias=head.dense_bias)
+        self.norm: nn.Module | None = None
+        if head.eps is not None:
+            self.norm = nn.LayerNorm(width, eps=head.eps, bias=head.norm_bias)
+        self.classifier = nn.Linear(width, head.labels)
+        self.activation: Callable[[Tensor], Tensor] = (
+            torch.tanh if head.activation == "tanh" else ACTIVATION_FUNCTIONS[head.activation]
+        )
 
     @property
     def head_matrix(self) -> tuple[Tensor, Tensor | None]:
@@ -122,15 +163,16 @@ class RootsForSequenceClassification(RootsWithTextHead):
         return int(self.classifier.out_features)
 
     def head_input(self, states_NW: Tensor) -> Tensor:
-        """Return what the labels' matrix reads, for states of first tokens."""
-        return self.activation(self.dense(states_NW))
+        """Return what the labels' matrix reads, for pooled states."""
+        active_NW = self.activation(self.dense(states_NW))
+        return active_NW if self.norm is None else self.norm(active_NW)
 
     def bounded(self, logits_NV: Tensor) -> Tensor:
         """Return the logits with their bias."""
         return logits_NV + self.classifier.bias
 
     def project(self, states_NW: Tensor) -> Tensor:
-        """Return the logits `NL` of final hidden states of first tokens."""
+        """Return the logits `NL` of pooled states."""
         logits_NL: Tensor = self.classifier(self.head_input(states_NW))
         return logits_NL
 
@@ -151,8 +193,7 @@ class RootsForSequenceClassification(RootsWithTextHead):
             segment_ids=segment_ids,
             **others,
         )
-        hidden_BTW = output.last_hidden_state
-        logits_BL = self.project(hidden_BTW[self.reads(hidden_BTW[..., 0], segment_ids)])
+        logits_BL = self.project(self.texts(output.last_hidden_state, attention_mask, segment_ids))
         loss = None if labels is None else F.cross_entropy(logits_BL.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits_BL)
 
@@ -169,29 +210,10 @@ class RootsForEmbedding(RootsWithTextHead):
         assert isinstance(head, EmbeddingHead)
         return head
 
-    def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return the vector of each text, `BW`, from its final hidden states."""
-        if self.head.pooling == "first":
-            vector_BW = hidden_BTW[:, 0]
-        else:
-            mask_BT1 = torch.ones_like(hidden_BTW[..., :1])
-            if attention_mask is not None:
-                mask_BT1 = attention_mask[..., None].to(hidden_BTW.dtype)
-            vector_BW = (hidden_BTW * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1e-9)
-        return self.sized(vector_BW)
-
     @property
     def outcomes(self) -> int:
         """The channels of a vector."""
         return int(self.config.hidden_size)
-
-    def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
-        """Return at some positions the vectors of the texts that they are in, `NW`."""
-        own_BTT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]).to(hidden_BTW.dtype)
-        if self.head.pooling == "first":
-            own_BTT = F.one_hot(own_BTT.argmax(dim=-1), own_BTT.shape[-1]).to(hidden_BTW.dtype)
-        vectors_BTW = own_BTT @ hidden_BTW / own_BTT.sum(dim=-1, keepdim=True)
-        return self.sized(vectors_BTW[places_BT])
 
     def sized(self, vectors_NW: Tensor) -> Tensor:
         """Return vectors of length 1, where the head is to give such."""
@@ -217,12 +239,7 @@ class RootsForEmbedding(RootsWithTextHead):
             segment_ids=segment_ids,
             **others,
         )
-        hidden_BTW = output.last_hidden_state
-        if segment_ids is None:
-            vectors_BW = self.pooled(hidden_BTW, attention_mask)
-        else:
-            begins_BT = self.reads(hidden_BTW[..., 0], segment_ids)
-            vectors_BW = self.states_at(hidden_BTW, begins_BT, segment_ids)
+        vectors_BW = self.texts(output.last_hidden_state, attention_mask, segment_ids)
         return BaseModelOutput(last_hidden_state=vectors_BW)
 
 

@@ -106,7 +106,7 @@ class RootsWithVocabulary(RootsWithHead):
             # A quantized table is shared with the head by use: it has no parameter that could be tied.
             self._tied_weights_keys = {}
         else:
-            self.lm_head = make_linear(config, HEAD, config.hidden_size, config.vocab_size, False)
+            self.lm_head = make_linear(config, HEAD, config.table_width, config.vocab_size, False)
 
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the vocabulary's matrix; None where the quantized embedding serves as one."""

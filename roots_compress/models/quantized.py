@@ -211,10 +211,10 @@ def make_embedding(config: Any, name: str) -> nn.Module:
     """Return the token embedding that the config asks for, plain or quantized."""
     weight_format = format_of(config, name)
     if weight_format is None:
-        return nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=None)
+        return nn.Embedding(config.vocab_size, config.table_width, padding_idx=None)
     return QuantizedEmbedding(
         config.vocab_size,
-        config.hidden_size,
+        config.table_width,
         weight_format,
         stored_group_size(config, name),
         tied=config.tie_word_embeddings and config.spec.predicts_tokens,

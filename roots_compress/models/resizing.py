@@ -163,8 +163,8 @@ def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:
 
 
 def residual_group(model: RootsWithHead, channels: Sequence[int] | None = None) -> tp.dependency.Group:
-    """Return the group of these channels of the residual stream (all without), rooted in the embedding."""
-    embedding = model.model.embed_tokens
+    """Return the group of these channels of the residual stream (all without), rooted where it begins."""
+    embedding, projected = model.model.embed_tokens, model.config.spec.embeddings.tables is not None
     norms = StreamNormPruner()
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     was_training = model.training
@@ -182,6 +182,10 @@ def residual_group(model: RootsWithHead, channels: Sequence[int] | None = None) 
         parameter.requires_grad_(False)
     model.train(was_training)
     chosen = range(model.config.hidden_size) if channels is None else channels
+    if projected:
+        return graph.get_pruning_group(
+            model.model.embed_projection, tp.prune_linear_out_channels, list(chosen)
+        )
     return graph.get_pruning_group(embedding, tp.prune_embedding_out_channels, list(chosen))
 
 
@@ -266,6 +270,8 @@ def _couple_stream(model: RootsWithHead, tokens_BT: Tensor) -> Tensor:
         hidden_BTW = model.model.embed_tokens(tokens_BT)
         if model.config.spec.embeddings.positions is not None:
             hidden_BTW = hidden_BTW + part.embed_positions(tokens_BT)
+        if model.config.spec.embeddings.tables is not None:
+            hidden_BTW = part.embed_projection(hidden_BTW)
         for layer in part.layers:
             for half in layer.halves:
                 axis, block = half.block.spec.axes()[0].name, half.block

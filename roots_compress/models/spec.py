@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, ValidationError, model_validator
 
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.base import Count, Matrix, OpSpec, Part, Positive, changed, first_fault, plain
+from roots_compress.models.ops.base import Count, Matrix, OpSpec, Part, changed, first_fault, plain
 from roots_compress.models.ops.heads import (
     ClassificationHead,
     EmbeddingHead,
@@ -29,22 +29,13 @@ from roots_compress.models.ops.heads import (
 )
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
+from roots_compress.models.ops.stream import Embeddings as Embeddings
+from roots_compress.models.ops.stream import Norm as Norm
 
 Head = Annotated[
     LmHead | MaskedLmHead | ClassificationHead | EmbeddingHead | Seq2SeqHead, Field(discriminator="kind")
 ]
 Op = Annotated[Attention | Mlp | Moe, Field(discriminator="kind")]
-
-
-class Norm(Part):
-    """A normalisation over the last axis; `layer_norm` has a bias beside its gain."""
-
-    kind: Literal["rms_norm", "layer_norm"] = "rms_norm"
-    eps: Positive = 1e-6
-
-    def parameters(self, width: int) -> int:
-        """Return how many numbers it holds."""
-        return width * (2 if self.kind == "layer_norm" else 1)
 
 
 class Sublayer(Part):
@@ -94,23 +85,6 @@ class Stack(Part):
         return self
 
 
-class Embeddings(Part):
-    """What a stack begins with: tokens, and positions and token types where they are learned.
-
-    An encoder and a decoder share the tokens' table. Each has a table of positions, and a norm, of its own.
-    """
-
-    vocabulary: Count
-    width: Count
-    """Of the residual stream."""
-    scale: Positive = 1.0
-    """Factor on the token embeddings."""
-    positions: Count | None = None
-    """Rows of learned positions; None where there are none."""
-    token_types: Count | None = None
-    norm: Norm | None = None
-
-
 class Place(NamedTuple):
     """Where a block is."""
 
@@ -139,6 +113,8 @@ class ModelSpec(Part):
             raise ValueError(
                 "an encoder and a decoder together have the head 'seq2seq_lm', and no other model has"
             )
+        if self.embeddings.tables is not None and self.stacks.keys() != {"encoder"}:
+            raise ValueError("embeddings.tables is for an encoder alone")
         for place, op in self.blocks():
             if (
                 isinstance(op, Attention)
@@ -232,11 +208,15 @@ class ModelSpec(Part):
     def parameters(self) -> int:
         """Numbers in the whole model; a matrix that is shared counts once."""
         each = self.embeddings
-        rows = (each.positions or 0) + (each.token_types or 0)
-        norm = 0 if each.norm is None else each.norm.parameters(self.width)
-        begins = len(self.stacks) * (rows * self.width + norm)
-        tables = each.vocabulary * (1 if self.tied else 2) * self.width
-        return tables + begins + self.body_parameters + self.head.parameters(self.width, each.vocabulary)
+        begins = len(self.stacks) * each.parameters
+        tables = (1 if self.tied else 2) * self.table_weights
+        head = self.head.parameters(self.width, each.table_width, each.vocabulary)
+        return tables + begins + self.body_parameters + head
+
+    @property
+    def table_weights(self) -> int:
+        """Numbers in the tokens' table; of a head that predicts tokens as many again, if it is not tied."""
+        return self.embeddings.vocabulary * self.embeddings.table_width
 
     def blocks(self) -> Iterator[tuple[Place, OpSpec]]:
         """Yield every block and where it is, in the order in which they run."""
@@ -254,7 +234,7 @@ class ModelSpec(Part):
 
     def matrices(self) -> dict[str, Matrix]:
         """Return every matrix that may be quantized, by its module's name: the tables, then the layers'."""
-        table = Matrix(self.embeddings.vocabulary, self.width, False)
+        table = Matrix(self.embeddings.vocabulary, self.embeddings.table_width, False)
         found = {EMBEDDING: table}
         if self.predicts_tokens and not self.tied:
             found[HEAD] = table

@@ -53,13 +53,15 @@ class StackParts(nn.Module):
         Args:
             spec: of the stack.
         """
-        whole = self.config.spec
-        if whole.embeddings.positions is not None:
-            self.embed_positions = nn.Embedding(whole.embeddings.positions, whole.width)
-        if whole.embeddings.token_types is not None:
-            self.embed_token_types = nn.Embedding(whole.embeddings.token_types, whole.width)
-        if whole.embeddings.norm is not None:
-            self.embed_norm = make_norm(whole.embeddings.norm, whole.width)
+        whole, embeddings = self.config.spec, self.config.spec.embeddings
+        if embeddings.positions is not None:
+            self.embed_positions = nn.Embedding(embeddings.positions, embeddings.table_width)
+        if embeddings.token_types is not None:
+            self.embed_token_types = nn.Embedding(embeddings.token_types, embeddings.table_width)
+        if embeddings.norm is not None:
+            self.embed_norm = make_norm(embeddings.norm, embeddings.table_width)
+        if embeddings.tables is not None:
+            self.embed_projection = nn.Linear(embeddings.tables, embeddings.width)
         first = 0 if spec is whole.source else whole.begins
         numbers = range(first, first + len(spec.layers))
         self.layers = nn.ModuleList(RootsLayer(self.config, index) for index in numbers)
@@ -75,7 +77,8 @@ class StackParts(nn.Module):
             hidden_BTW = hidden_BTW + self.embed_token_types(types_BT)
         if embeddings.positions is not None:
             hidden_BTW = hidden_BTW + self.embed_positions(position_ids)
-        return hidden_BTW if embeddings.norm is None else self.embed_norm(hidden_BTW)
+        hidden_BTW = hidden_BTW if embeddings.norm is None else self.embed_norm(hidden_BTW)
+        return hidden_BTW if embeddings.tables is None else self.embed_projection(hidden_BTW)
 
     def normed(self, hidden_BTW: Tensor) -> Tensor:
         """Return what reads the stack's output, for the stream after the last layer."""

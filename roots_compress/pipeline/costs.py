@@ -86,7 +86,7 @@ def body(spec: ModelSpec) -> float:
 
 def multiplied(spec: ModelSpec) -> float:
     """Return the weights that a token of a text is multiplied by."""
-    head = spec.embeddings.vocabulary * spec.width if spec.predicts_tokens else 0
+    head = spec.table_weights if spec.predicts_tokens else 0
     return float(spec.body_parameters + head)
 
 

@@ -57,7 +57,8 @@ class CrossEntropy(Objective):
         def term_sums(logits_nV: Tensor, part: slice) -> tuple[Tensor]:
             return (cross_entropy_sum(logits_nV, targets_N[part]),)
 
-        total, terms_L = head_loss(model, hidden_BTW[batch.scored_BT], term_sums, (1.0,))
+        scored_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
+        total, terms_L = head_loss(model, scored_NW, term_sums, (1.0,))
         return Loss(total, {"cross_entropy": terms_L[0]})
 
 

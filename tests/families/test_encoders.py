@@ -16,11 +16,10 @@ from roots_compress.families.registry import FAMILIES
 from tests.families.sources import encoder, save_source
 from tests.tiny import tiny_tokens
 
-VARIANTS = [
-    (family, dict(changes))
-    for family in ("bert", "distilbert", "roberta", "xlm-roberta", "mpnet")
-    for changes in FAMILIES[family].variants
-]
+ENCODERS = (
+    "albert", "bert", "camembert", "distilbert", "electra", "modernbert", "mpnet", "roberta", "xlm-roberta",
+)  # fmt: skip
+VARIANTS = [(family, dict(changes)) for family in ENCODERS for changes in FAMILIES[family].variants]
 
 
 @pytest.mark.parametrize(

@@ -30,17 +30,16 @@ def encoder_attention(
 
     Args:
         matrices: of the model.
-        op: sees every token.
+        op: sees every token, or those in its window.
         module: its name.
         x_NW: what it reads.
         shape_BTx: batch, tokens, and -1 for what is left.
         mask_BT: 1 at tokens.
         bias_B1TT: 0 at tokens, lowest at padding.
-        added_1HTT: what distances add to the scores.
+        added_1HTT: what distances and windows add to the scores, for each head or for all (`11TT`).
         angles: what queries and keys are turned by.
     """
     assert not op.causal, "an encoder's attention is causal"
-    assert op.window is None, "an encoder's attention has a window"
     builder = matrices.builder
     query, key, value = projected(matrices, op, module, x_NW, shape_BTx, angles)
     if builder.portable or builder.dtype != ir.DataType.FLOAT or op.heads != op.kv_heads:

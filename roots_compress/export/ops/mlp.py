@@ -5,6 +5,8 @@ Shape legend: N tokens of all rows of the batch, W hidden size, F channels. Acti
 
 from __future__ import annotations
 
+from typing import Literal
+
 import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
@@ -28,7 +30,7 @@ def mlp(matrices: Matrices, op: Mlp, module: str, x_NW: ir.Value) -> ir.Value:
     return matrices.linear(f"{module}.down_proj", inner_NF)
 
 
-def activate(builder: GraphBuilder, activation: Activation, x: ir.Value) -> ir.Value:
+def activate(builder: GraphBuilder, activation: Activation | Literal["tanh"], x: ir.Value) -> ir.Value:
     """Return an activation function of `x`."""
     match activation:
         case "silu":
@@ -40,3 +42,5 @@ def activate(builder: GraphBuilder, activation: Activation, x: ir.Value) -> ir.V
             return builder.op("Gelu", x, approximate="tanh")
         case "relu":
             return builder.op("Relu", x)
+        case "tanh":
+            return builder.op("Tanh", x)

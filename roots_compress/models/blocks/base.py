@@ -149,7 +149,7 @@ class Block(Holder):
 def make_norm(spec: Norm, width: int) -> nn.Module:
     """Return the normalisation that a specification names, over the last `width` elements."""
     if spec.kind == "layer_norm":
-        return nn.LayerNorm(width, eps=spec.eps)
+        return nn.LayerNorm(width, eps=spec.eps, bias=spec.bias)
     return nn.RMSNorm(width, eps=spec.eps)
 
 

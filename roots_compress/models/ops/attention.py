@@ -152,7 +152,7 @@ class Attention(OpSpec):
     rope: Rope | None = None
     relative: Relative | None = None
     window: Count | None = None
-    """Keys visible to a query, itself included; None for all."""
+    """Keys visible to a query, itself included, to each side where it is not causal; None for all."""
     causal: bool = True
     source: Literal["self", "cross"] = "self"
     """Where keys and values come from: the stack itself, or the other stack's output."""

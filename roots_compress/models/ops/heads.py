@@ -10,12 +10,21 @@ from pydantic import Field, model_validator
 from roots_compress.models.ops.base import LARGEST, Part, Positive
 from roots_compress.models.ops.mlp import Activation
 
+Pooling = Literal["mean", "first"]
+"""What is made of a text's states: their mean, or that of its first token."""
+
 
 class HeadPart(Part):
     """What any head answers."""
 
-    def parameters(self, width: int, vocabulary: int) -> int:
-        """Return how many numbers it holds, without a matrix as large as the embedding."""
+    def parameters(self, width: int, tables: int, vocabulary: int) -> int:
+        """Return how many numbers it holds, without a matrix as large as the embedding.
+
+        Args:
+            width: of the residual stream.
+            tables: channels of the embedding.
+            vocabulary: its rows.
+        """
         return 0
 
 
@@ -40,7 +49,7 @@ class Seq2SeqHead(HeadPart):
     bias: bool = False
     """Whether the logits have one."""
 
-    def parameters(self, width: int, vocabulary: int) -> int:
+    def parameters(self, width: int, tables: int, vocabulary: int) -> int:
         """Count the bias."""
         return vocabulary if self.bias else 0
 
@@ -52,18 +61,29 @@ class MaskedLmHead(HeadPart):
     activation: Activation = "gelu"
     eps: Positive = 1e-12
     """Of the norm."""
+    dense_bias: bool = True
+    """Whether the dense layer has one."""
+    norm_bias: bool = True
+    """Whether the norm has one."""
 
-    def parameters(self, width: int, vocabulary: int) -> int:
+    def parameters(self, width: int, tables: int, vocabulary: int) -> int:
         """Count the dense layer, the norm and the bias."""
-        return width * (width + 1) + 2 * width + vocabulary
+        return tables * (width + 1 + self.dense_bias + self.norm_bias) + vocabulary
 
 
 class ClassificationHead(HeadPart):
-    """Logits of labels: of the first token's state through a dense layer and its activation."""
+    """Logits of labels: of a text's pooled states through a dense layer, an activation and perhaps a norm."""
 
     kind: Literal["classification"] = "classification"
     labels: Annotated[int, Field(ge=2, le=LARGEST)]
-    activation: Literal["tanh", "relu"] = "tanh"
+    pooling: Pooling = "first"
+    activation: Activation | Literal["tanh"] = "tanh"
+    eps: Positive | None = None
+    """Of a layer norm after the activation; None where there is none."""
+    dense_bias: bool = True
+    """Whether the dense layer has one."""
+    norm_bias: bool = True
+    """Whether the norm has one."""
     names: tuple[str, ...] | None = None
     """Of the labels, by their numbers; None where they have none."""
 
@@ -78,9 +98,10 @@ class ClassificationHead(HeadPart):
                 raise ValueError(f"names has {name!r:.60}, which is blank or the name of two labels")
         return self
 
-    def parameters(self, width: int, vocabulary: int) -> int:
-        """Count the dense layer and the labels' matrix, with their biases."""
-        return (width + self.labels) * (width + 1)
+    def parameters(self, width: int, tables: int, vocabulary: int) -> int:
+        """Count the dense layer, the norm and the labels' matrix."""
+        norm = 0 if self.eps is None else width * (1 + self.norm_bias)
+        return width * (width + self.dense_bias) + norm + self.labels * (width + 1)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -92,6 +113,6 @@ class EmbeddingHead(HeadPart):
     """One vector for each text: of the hidden states of its tokens."""
 
     kind: Literal["embedding"] = "embedding"
-    pooling: Literal["mean", "first"] = "mean"
+    pooling: Pooling = "mean"
     normalised: bool = True
     """Whether vectors have length 1."""

@@ -81,7 +81,7 @@ def _inherited(student: RootsWithHead, teacher: RootsWithHead, layers: tuple[int
     wanted, spec = student.config.spec, teacher.config.spec
     if wanted.width > spec.width or _norms(wanted) != _norms(spec):
         return
-    energy = _residual_energy(teacher)
+    energy, projected = _residual_energy(teacher), spec.embeddings.tables is not None
     kept = _largest(energy[None], wanted.width)
     stream = _Stream(kept, float((energy[kept].mean() / energy.mean()).sqrt()))
     for prefix in ("model", ENCODER) if teacher.model.encoder is not None else ("model",):
@@ -90,7 +90,11 @@ def _inherited(student: RootsWithHead, teacher: RootsWithHead, layers: tuple[int
                 rows = module.num_embeddings
                 if hasattr(own := student.get_submodule(prefix), name):
                     rows = own.get_submodule(name).get_parameter("weight").shape[0]
-                yield f"{prefix}.{name}.weight", module.weight[:rows, kept]
+                of_rows = module.weight[:rows]
+                yield f"{prefix}.{name}.weight", of_rows if projected else of_rows[:, kept]
+            elif projected and name in ("embed_norm", "embed_projection"):
+                for part, parameter in module.named_parameters():
+                    yield f"{prefix}.{name}.{part}", parameter if name == "embed_norm" else parameter[kept]
             elif not isinstance(module, nn.ModuleList | StackParts):
                 yield from stream.of_norm(f"{prefix}.{name}", module)
     for name, parameter in teacher.named_parameters(remove_duplicate=False):
@@ -170,7 +174,10 @@ def _norms(spec: ModelSpec) -> set[tuple[str, str]]:
 
 def _residual_energy(teacher: RootsWithHead) -> Tensor:
     """Return, for each residual channel, the sum of squares of all weights that write to it."""
-    energy: Tensor = _weight(teacher.model.embed_tokens).square().sum(dim=0)
+    if teacher.config.spec.embeddings.tables is None:
+        energy: Tensor = _weight(teacher.model.embed_tokens).square().sum(dim=0)
+    else:
+        energy = _weight(teacher.model.embed_projection).square().sum(dim=1)
     for layer in teacher.model.all_layers():
         for half in layer.halves:
             for writer in half.block.writers():

@@ -27,7 +27,8 @@ class NarrowNorm(nn.Module):
         super().__init__()
         self.norm, self.kept = norm, list(kept)
         self.weight_K: Tensor = norm.weight[self.kept] * scale
-        self.bias_K: Tensor | None = norm.bias[self.kept] if isinstance(norm, nn.LayerNorm) else None
+        bias_W: Tensor | None = norm.bias if isinstance(norm, nn.LayerNorm) else None
+        self.bias_K = None if bias_W is None else bias_W[self.kept]
 
     def forward(self, hidden_BTW: Tensor) -> Tensor:
         """Return the normed stream."""

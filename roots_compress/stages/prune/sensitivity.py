@@ -220,13 +220,14 @@ def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: s
     wanted = DROP_WINDOWS * -(-judged_NT.shape[1] // SCORED_EVERY)
     count = int((judged_NT.sum(dim=1).cumsum(dim=0) < wanted).sum()) + 1
     judged_NT = judged_NT[:count].to(device)
-    stream = ResidualStream(model, windows[:count], device=device)
+    windows = windows[:count]
+    stream = ResidualStream(model, windows, device=device)
     layers = model.model.all_layers()
 
     def run(fork: ResidualStream, start: int) -> Tensor:
         for layer in layers[start:]:
             fork.advance(layer)
-        return predictions_at(judged_NT, model, fork)
+        return predictions_at(judged_NT, windows, model, fork)
 
     reference_RV = run(stream.fork(), 0)
     found = []
@@ -236,12 +237,21 @@ def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: s
     return found
 
 
-def predictions_at(judged_NT: Tensor, model: RootsWithHead, stream: ResidualStream) -> Tensor:
-    """Return the logits `RV` at some positions of a stream that has passed the last layer."""
+def predictions_at(
+    judged_NT: Tensor, windows: PackedWindows, model: RootsWithHead, stream: ResidualStream
+) -> Tensor:
+    """Return the logits `RV` at some positions of windows whose stream has passed the last layer."""
     stream.finish()
-    places = judged_NT.to(stream.hidden[0].device).split([len(hidden_BTW) for hidden_BTW in stream.hidden])
-    rows_RW = torch.cat([hidden[judged] for hidden, judged in zip(stream.hidden, places, strict=True)])
-    found_RV: Tensor = model.project(model.model.normed(rows_RW.to(stream.device)))
+    sizes = [len(hidden_BTW) for hidden_BTW in stream.hidden]
+    places, segments = (
+        each_NT.to(stream.device).split(sizes)
+        for each_NT in (judged_NT, torch.from_numpy(windows.segment_ids))
+    )
+    rows = [
+        model.states_at(model.model.normed(hidden_BTW.to(stream.device)), judged_BT, segments_BT)
+        for hidden_BTW, judged_BT, segments_BT in zip(stream.hidden, places, segments, strict=True)
+    ]
+    found_RV: Tensor = model.project(torch.cat(rows))
     return found_RV
 
 

@@ -56,7 +56,7 @@ def least_bytes(model: RootsWithHead, config: QuantizeConfig) -> int:
         elif name in stored:
             size += tensor.numel() * tensor.element_size()
     if model.config.tie_word_embeddings:
-        size += 4 * model.config.hidden_size  # the table's lookup_scale
+        size += 4 * model.config.table_width  # the table's lookup_scale
     return size + (cache_step_bytes(model) if config.cache == "int8" else 0)
 
 

@@ -106,7 +106,7 @@ def likely_products(config: QuantizeConfig, spec: ModelSpec) -> Products:
     times = measured_times(
         processor_class(own_instruction_set()) if processor == "auto" else processor,
         layer_weights=sum(layer_weights(RootsConfig(spec=spec))),
-        table_weights=spec.embeddings.vocabulary * spec.width,
+        table_weights=spec.table_weights,
     )
     return "integer" if times is not None and integers_pay(times, config.workload) else "float"
 

@@ -44,7 +44,7 @@ JUDGED_ROWS = 256
 def head_input(model: RootsWithHead, stream: ResidualStream) -> SeenInput:
     """Return what the output head reads of a stream that has passed all layers."""
     stride = max(1, sum(hidden_BTW[..., 0].numel() for hidden_BTW in stream.hidden) // SAMPLED_ROWS)
-    seen = SeenInput(model.config.hidden_size, stride=stride, device=stream.device)
+    seen = SeenInput(model.config.table_width, stride=stride, device=stream.device)
     for hidden_BTW in stream.hidden:
         states_BTW = model.model.normed(hidden_BTW.to(stream.device))
         seen.update(model.head_input(states_BTW).flatten(0, -2))

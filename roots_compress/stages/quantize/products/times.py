@@ -53,7 +53,7 @@ def form_times(
         return measured_times(
             processor,
             layer_weights=sum(layer_weights(model)),
-            table_weights=model.vocab_size * model.hidden_size,
+            table_weights=model.spec.table_weights,
         )
     found = _kept(work / NAME) or _earlier(chosen)
     if found is None:

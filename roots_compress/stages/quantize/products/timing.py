@@ -62,7 +62,7 @@ def part_of(config: RootsConfig) -> Part:
     """
     weights = layer_weights(config)
     count, whole = len(weights), max(sum(weights), 1)
-    rows = min(config.vocab_size, max(1, TABLE_WEIGHTS // config.hidden_size))
+    rows = min(config.vocab_size, max(1, TABLE_WEIGHTS // config.table_width))
     taken = min(count, max(2, -(-LAYER_WEIGHTS * count // whole)))
     if rows < config.vocab_size:
         taken = max(2, taken)

@@ -1,0 +1,194 @@
+"""ModernBERT: norms before gated blocks, windows to both sides, and two kinds of rotary positions.
+
+The first attention reads what the embedding's norm gives: it has no norm of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from roots_compress.families.base import Family, Rows, Rule
+from roots_compress.families.decoder import activation_name, first_blocks, layer_types
+from roots_compress.families.encoder import read_head, written_head
+from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
+from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack, Sublayer
+
+ARCHITECTURES = {
+    "ModernBertForMaskedLM": "masked_lm",
+    "ModernBertForSequenceClassification": "classification",
+    "ModernBertModel": "embedding",
+}
+ROPES = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
+"""Where configurations before transformers 5 have the base of the positions, and what it is without."""
+OF_TRAINING = (
+    "deterministic_flash_attn", "embedding_dropout", "initializer_cutoff_factor", "mlp_dropout",
+    "reference_compile", "repad_logits_with_grad", "sparse_pred_ignore_index", "sparse_prediction",
+)  # fmt: skip
+UNREAD = ("layer_norm_eps", "position_embedding_type")
+"""Keys of published files that no layer of transformers' class reads."""
+POOLINGS = {"cls": "first", "mean": "mean"}
+
+
+def _read(switches: Switches) -> ModelSpec:
+    for key in (*OF_TRAINING, *UNREAD):
+        switches.take(key)
+    switches.same("rope_scaling")
+    switches.same("decoder_bias", True)
+    width, heads = switches.number("hidden_size"), switches.number("num_attention_heads")
+    if width % heads:
+        switches.refuse(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    count, longest = (
+        switches.number("num_hidden_layers", most=MOST_LAYERS),
+        switches.number("max_position_embeddings", 8192),
+    )
+    every = switches.number("global_attn_every_n_layers", 3)
+    # transformers' window of 128 tokens has 64 to each side of a token, and the token itself.
+    reach = switches.number("local_attention", 128) // 2 + 1
+    windows = switches.typed_windows(reach, count, [index % every > 0 for index in range(count)])
+    ropes = ropes_by_type(switches, longest, ROPES)
+    norm = Norm(
+        kind="layer_norm",
+        eps=switches.positive("norm_eps", 1e-5),
+        bias=switches.flag("norm_bias", False),
+    )
+    bias = switches.flag("attention_bias", False)
+    mlp = Mlp(
+        channels=switches.number("intermediate_size"),
+        activation=switches.activation("hidden_activation", "gelu"),
+        bias=switches.flag("mlp_bias", False),
+    )
+
+    def layer(index: int, window: int | None) -> Layer:
+        attention = Attention(
+            heads=heads,
+            kv_heads=heads,
+            head_dim=width // heads,
+            rope=ropes[FULL if window is None else SLIDING],
+            window=window,
+            causal=False,
+            bias=bias,
+            output_bias=bias,
+        )
+        return Sublayer(op=attention, pre_norm=norm if index else None), Sublayer(op=mlp, pre_norm=norm)
+
+    return ModelSpec(
+        stacks={"encoder": Stack(layers=tuple(map(layer, range(count), windows)), final_norm=norm)},
+        embeddings=Embeddings(vocabulary=switches.number("vocab_size"), width=width, norm=norm),
+        head=_read_head(switches, norm),
+        tied=switches.flag("tie_word_embeddings", True),
+        max_positions=longest,
+    )
+
+
+def _read_head(switches: Switches, norm: Norm) -> Head:
+    pooling = switches.take("classifier_pooling", "cls")
+    if pooling not in POOLINGS:
+        switches.refuse(f"classifier_pooling is {pooling!r:.100}; it must be one of {', '.join(POOLINGS)}")
+    fields: dict[str, Any] = {
+        "activation": switches.activation("classifier_activation", "gelu"),
+        "eps": norm.eps,
+        "dense_bias": switches.flag("classifier_bias", False),
+        "norm_bias": norm.bias,
+    }
+    return read_head(
+        switches,
+        ARCHITECTURES,
+        masked=MaskedLmHead(**fields),
+        labelled=ClassificationHead(labels=2, pooling=POOLINGS[pooling], **fields),
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    attention, mlp = first_blocks(spec)
+    attentions, norm, head = spec.attentions(), spec.embeddings.norm or Norm(), spec.head
+    window = next((each.window for each in attentions if each.window is not None), 65)
+    written: dict[str, Any] = {
+        "vocab_size": spec.embeddings.vocabulary,
+        "hidden_size": spec.width,
+        "num_hidden_layers": len(spec.layers),
+        "num_attention_heads": attention.heads,
+        "intermediate_size": mlp.channels,
+        "hidden_activation": activation_name(mlp.activation),
+        "max_position_embeddings": spec.max_positions,
+        "norm_eps": norm.eps,
+        "norm_bias": norm.bias,
+        "attention_bias": attention.bias,
+        "mlp_bias": mlp.bias,
+        "layer_types": layer_types(attentions),
+        "local_attention": max(1, 2 * (window - 1)),
+        "rope_parameters": written_ropes(attentions, ROPES),
+        "tie_word_embeddings": spec.tied,
+        **written_head(head, ARCHITECTURES),
+    }
+    if isinstance(head, MaskedLmHead | ClassificationHead):
+        activation = head.activation
+        written["classifier_activation"] = activation if activation == "tanh" else activation_name(activation)
+        written["classifier_bias"] = head.dense_bias
+    if isinstance(head, ClassificationHead):
+        written["classifier_pooling"] = {ours: theirs for theirs, ours in POOLINGS.items()}[head.pooling]
+    return written
+
+
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    yield Rule("embeddings.tok_embeddings.weight", ("model.embed_tokens.weight",))
+    norms = [("embeddings.norm", "model.embed_norm", spec.embeddings.norm)]
+    for index, layer in enumerate(spec.layers):
+        theirs, ours = f"layers.{index}", f"model.layers.{index}"
+        for sublayer, name in zip(layer, ("attn", "mlp"), strict=False):
+            norms.append((f"{theirs}.{name}_norm", f"{ours}.{sublayer.name}_pre_norm", sublayer.pre_norm))
+            op, module = sublayer.op, f"{ours}.{sublayer.name}"
+            joined, last = "Wi", "down_proj"
+            if isinstance(op, Attention):
+                joined, last = "Wqkv", "o_proj"
+            matrices = op.matrices(spec.width)
+            parts = [each for each in matrices if each != last]
+            rows = Rows(tuple(matrices[each].rows for each in parts))
+            for kind in ("weight", "bias") if matrices[parts[0]].bias else ("weight",):
+                targets = tuple(f"{module}.{each}.{kind}" for each in parts)
+                yield Rule(f"{theirs}.{name}.{joined}.{kind}", targets, rows)
+                yield Rule(f"{theirs}.{name}.Wo.{kind}", (f"{module}.{last}.{kind}",))
+    norms.append(("final_norm", "model.norm", spec.stack.final_norm))
+    head = spec.head
+    if not isinstance(head, EmbeddingHead):
+        ours = "transform." if isinstance(head, MaskedLmHead) else ""
+        for kind in ("weight", "bias"):
+            yield Rule(f"head.dense.{kind}", (f"{ours}dense.{kind}",))
+            yield Rule(f"classifier.{kind}", (f"classifier.{kind}",))
+        norms.append(("head.norm", f"{ours}norm", spec.embeddings.norm))
+        yield Rule("decoder.weight", ("lm_head.weight",))
+        yield Rule("decoder.bias", ("transform.bias",))
+    for theirs, ours, norm in norms:
+        if norm is not None:
+            for kind in ("weight", "bias") if norm.bias else ("weight",):
+                yield Rule(f"{theirs}.{kind}", (f"{ours}.{kind}",))
+
+
+LINEAR = {
+    FULL: {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0},
+    SLIDING: {"rope_type": "default", "rope_theta": 100.0},
+}
+CLASSES = [{"architectures": [name]} for name in ARCHITECTURES]
+MASKED, LABELS, VECTORS = CLASSES
+FAMILY = Family(
+    "modernbert",
+    "ModernBertModel",
+    _read,
+    _write,
+    _rules,
+    headed=("head.", "decoder.", "classifier."),
+    variants=(
+        {**MASKED, "local_attention": 6, "num_hidden_layers": 4},
+        {**MASKED, "hidden_activation": "relu", "classifier_activation": "silu", "classifier_bias": True},
+        {**MASKED, "norm_bias": True, "attention_bias": True, "mlp_bias": True, "local_attention": 9},
+        {**MASKED, "tie_word_embeddings": False, "rope_parameters": LINEAR, "local_attention": 8},
+        {**LABELS, "num_labels": 3, "layer_types": [SLIDING, FULL], "local_attention": 4},
+        {**LABELS, "classifier_pooling": "mean", "norm_bias": True, "norm_eps": 0.01},
+        {**VECTORS, "intermediate_size": 20, "num_attention_heads": 1, "layer_types": [FULL, FULL]},
+        {**VECTORS, "layer_types": [SLIDING, SLIDING], "local_attention": 1, "num_attention_heads": 2},
+    ),
+)
