@@ -236,8 +236,8 @@ class Model:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return what an encoder makes of texts: embeddings `(N, W)`, or logits of labels `(N, L)`.
 
-        Of a masked language model they are logits of tokens, `(N, T, V)`, 0 behind the end of a text. A text
-        longer than the model reads is cut.
+        Of a masked language model they are logits of tokens, `(N, T, V)`, and where tokens have labels
+        `(N, T, L)`, 0 behind the end of a text. A text longer than the model reads is cut.
 
         Raises:
             InputError: the model writes text instead, or there is no text.

@@ -28,7 +28,7 @@ from roots_compress.io.gguf_header import GgufTensor
 from roots_compress.io.json_files import read_errors, read_json_object
 from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.limits import Limits
-from roots_compress.models.ops.heads import ClassificationHead
+from roots_compress.models.ops.heads import LabelHead
 from roots_compress.models.spec import ModelSpec
 from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec
 
@@ -205,7 +205,7 @@ def _check_extent(spec: ModelSpec, tensors: int, parameters: int, where: Path) -
             where=where,
             remedy=COPY_AGAIN,
         )
-    if isinstance(spec.head, ClassificationHead) and spec.head.labels > parameters:
+    if isinstance(spec.head, LabelHead) and spec.head.labels > parameters:
         raise InputError(
             f"has {spec.head.labels} labels, and the weights hold only {parameters} numbers",
             where=where,

@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt, Settings, faults_at
 from roots_compress.configs.options import Option
 
-RecordKind = Literal["text", "labels", "pairs", "instructions"]
-"""What each record of the data holds: a text, a text and its label, a source and a target, or turns."""
+RecordKind = Literal["text", "labels", "tags", "pairs", "instructions"]
+"""What each record of the data holds: a text, a text and its label, words and their tags, a source and a
+target, or turns."""
 
 
 class FieldsConfig(Settings):
@@ -23,6 +24,10 @@ class FieldsConfig(Settings):
     """Of pairs: the text that is read."""
     target: str | None = None
     """Of pairs: the text that it is to become."""
+    words: str | None = None
+    """Of tags: the list of a text's words."""
+    tags: str | None = None
+    """Of tags: the list of the words' labels, their names or numbers."""
     prompt: str | None = None
     """Of instructions: what is asked."""
     response: str | None = None
@@ -72,8 +77,8 @@ class DataConfig(Settings):
     label_column: str = "label"
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
     labels: Annotated[tuple[str, ...], Field(strict=False), Option("--label")] = ()
-    """Names of the labels for an encoder that has none. It gets a new head for them, which `tune` trains. A
-    classifier has labels of its own."""
+    """Names of the labels for an encoder that has none. It gets a new head for them, which `tune` trains: one
+    that labels texts, or words where `records` are tags. A classifier has labels of its own."""
     records: RecordKind | None = None
     """What each record holds. Without it, what the model and the stages ask for: `tune` reads instructions.
     With it, a run without such a stage reads instructions too."""
@@ -82,9 +87,14 @@ class DataConfig(Settings):
     it has none."""
     fields: Annotated[FieldsConfig, Option("--field", by_name="COLUMN")] = FieldsConfig()
     """Columns or keys that hold the texts of pairs (source, target) and of instructions (prompt, response,
-    context, system, messages), if their names are not the usual ones."""
+    context, system, messages), or the lists of tags (words, tags), if their names are not the usual ones."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Fraction of the documents held out where `eval` names no files."""
+
+    @property
+    def by_token(self) -> bool:
+        """Whether labels are those of words, and not of texts."""
+        return self.records == "tags"
 
 
 SMALLEST_BYTE_BPE = 260

@@ -76,10 +76,9 @@ def load_text(
         train = documents()
     else:
         raise _unsuited(records, "train")
-    if labels and len({document.label for document in train}) == 1:
-        only = labels[train[0].label or 0]
+    if labels and len(seen := _labels_of(train)) == 1:
         raise InputError(
-            f"every text has the label '{only}'",
+            f"every {'text' if train[0].tags is None else 'word'} has the label '{labels[seen.pop()]}'",
             where=recipe_key("data", "train"),
             remedy="Give texts of two labels or more.",
         )
@@ -116,6 +115,14 @@ def load_held_out(
     _refuse_repeated_paths(config.eval)
     held_out, names = _separate_documents(config, (), records)
     return TextSplit((), _in_format(held_out, config), f"{names}: {_amount(held_out)}")
+
+
+def _labels_of(documents: Sequence[Document]) -> set[int]:
+    """Return the numbers of the labels that texts or their words have."""
+    found: set[int] = set()
+    for each in documents:
+        found |= set(each.tags.numbers) if each.tags is not None else {each.label or 0}
+    return found
 
 
 def _in_format(documents: Sequence[Document], config: DataConfig) -> Sequence[Document]:

@@ -22,6 +22,15 @@ class Span(NamedTuple):
     """What its record calls it: `source`, `target`, or the role of a turn; '' for a stretch of plain text."""
 
 
+class Tags(NamedTuple):
+    """Labels of the words of a text."""
+
+    numbers: tuple[int, ...]
+    """Of the label of each word."""
+    names: tuple[str, ...]
+    """Of all labels that there are, by their numbers."""
+
+
 @dataclass(frozen=True)
 class Document:
     """One document: plain text, a pair of texts, or a conversation whose turns a chat format will join."""
@@ -29,6 +38,8 @@ class Document:
     spans: tuple[Span, ...]
     label: int | None = None
     """The number of its label, where texts have labels."""
+    tags: Tags | None = None
+    """The labels of its words, which are the spans that are scored, where words have labels."""
     format: ChatFormat | None = None
     """Of a conversation: the run's own chat format; None where the model's serves."""
     where: str = field(default="", compare=False)

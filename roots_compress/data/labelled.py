@@ -5,9 +5,10 @@ Shape legend: N texts or windows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,51 +70,85 @@ def pack_labelled(
     seed: int,
     limit: int | None = None,
 ) -> PackedWindows:
-    """Pack labelled texts into windows of `block_size` tokens, in an order drawn from `seed`.
-
-    Each text is whole, unless it is longer than a window: then its rest is left out. Its label is the target
-    of its first position. What a window has room for after its last whole text is the beginning of another,
-    without a label: padding would enter calibration statistics as if it were text.
+    """Pack labelled texts as `pack_rows` does. A text's label is the target of its first position.
 
     Args:
         documents: each a text with a label.
         tokenizer: of the model.
         block_size: tokens in a window.
         seed: decides the order.
-        limit: the most windows to return; no more texts are tokenised than these need.
+        limit: the most windows to return.
 
     Raises:
         InputError: there is no room for text between what opens and closes it.
     """
+
+    def framed(batch: Sequence[Document]) -> list[Row]:
+        rows = framed_texts([each.text for each in batch], tokenizer, block_size, key=BLOCK_SIZE)
+        labels = [IGNORED_LABEL if each.label is None else each.label for each in batch]
+        return [
+            Row(ids, [label, *[IGNORED_LABEL] * (len(ids) - 1)])
+            for ids, label in zip(rows, labels, strict=True)
+        ]
+
+    return pack_rows(documents, framed, block_size, seed=seed, limit=limit)
+
+
+class Row(NamedTuple):
+    """A text as a model reads it."""
+
+    ids: list[int]
+    targets: list[int]
+    """What is to be said at each position; -100 where nothing is."""
+
+
+def pack_rows(
+    documents: Sequence[Document],
+    framed: Callable[[Sequence[Document]], list[Row]],
+    block_size: int,
+    *,
+    seed: int,
+    limit: int | None = None,
+) -> PackedWindows:
+    """Pack texts into windows of `block_size` tokens, in an order drawn from `seed`.
+
+    Each text is whole. What a window has room for after its last whole text is the beginning of another,
+    without targets: padding would enter calibration statistics as if it were text.
+
+    Args:
+        documents: the texts.
+        framed: reads some of them, each in at most `block_size` tokens.
+        block_size: tokens in a window.
+        seed: decides the order.
+        limit: the most windows to return; no more texts are tokenised than these need.
+    """
     ids: list[int] = []
+    targets: list[int] = []
     starts: list[int] = []
-    labels: list[int] = []
 
-    def put(row: list[int], label: int) -> None:
+    def put(row: Row, room: int | None = None) -> None:
         starts.append(len(ids))
-        labels.append(label)
-        ids.extend(row)
+        ids.extend(row.ids[:room])
+        targets.extend(row.targets if room is None else [IGNORED_LABEL] * (len(ids) - len(targets)))
 
-    rows: list[list[int]] = []
+    rows: list[Row] = []
     order = np.random.default_rng(seed).permutation(len(documents))
     for start in range(0, len(order), BATCH_DOCUMENTS):
         if limit is not None and len(ids) >= limit * block_size:
             break
-        batch = [documents[index] for index in order[start : start + BATCH_DOCUMENTS]]
-        rows = framed_texts([each.text for each in batch], tokenizer, block_size, key=BLOCK_SIZE)
-        for row, document in zip(rows, batch, strict=True):
-            if 0 < (room := -len(ids) % block_size) < len(row):
-                put(row[:room], IGNORED_LABEL)
-            put(row, IGNORED_LABEL if document.label is None else document.label)
+        rows = framed([documents[index] for index in order[start : start + BATCH_DOCUMENTS]])
+        for row in rows:
+            if 0 < (room := -len(ids) % block_size) < len(row.ids):
+                put(row, room)
+            put(row)
     for row in cycle(rows):
         if not (room := -len(ids) % block_size):
             break
-        put(row[:room], IGNORED_LABEL)
+        put(row, room)
 
-    input_ids = np.array(ids, dtype=np.int64)
-    targets, begins = np.full_like(input_ids, IGNORED_LABEL), np.zeros_like(input_ids)
-    targets[starts], begins[starts] = labels, 1
+    begins = np.zeros(len(ids), dtype=np.int64)
+    begins[starts] = 1
     input_ids_NT, targets_NT, begins_NT = (
-        each.reshape(-1, block_size)[:limit] for each in (input_ids, targets, begins)
+        np.asarray(each, dtype=np.int64).reshape(-1, block_size)[:limit] for each in (ids, targets, begins)
     )
     return PackedWindows(input_ids_NT, targets_NT, begins_NT.cumsum(axis=1) - 1)

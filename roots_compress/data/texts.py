@@ -120,6 +120,21 @@ def framed_texts(
     Raises:
         InputError: there is no room for text between what opens and closes it.
     """
+    opening, closing, room = frame_of(tokenizer, longest, key=key)
+    read: list[list[int]] = [[] for _ in texts]
+    for piece in encode(texts, tokenizer, places=False):
+        read[piece.number].extend(piece.tokens.ids.tolist())
+    return [[*opening, *ids[:room], *closing] for ids in read]
+
+
+def frame_of(
+    tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
+) -> tuple[list[int], list[int], int]:
+    """Return what opens and what closes a text of so many tokens, and how many tokens are left for itself.
+
+    Raises:
+        InputError: there are none.
+    """
     opening, closing = opening_ids(tokenizer), closing_ids(tokenizer)
     room = longest - len(opening) - len(closing)
     if room < 1:
@@ -128,10 +143,7 @@ def framed_texts(
             where=key,
             remedy="Raise it.",
         )
-    read: list[list[int]] = [[] for _ in texts]
-    for piece in encode(texts, tokenizer, places=False):
-        read[piece.number].extend(piece.tokens.ids.tolist())
-    return [[*opening, *ids[:room], *closing] for ids in read]
+    return opening, closing, room
 
 
 def evenly(items: Sequence[Item], limit: int) -> list[Item]:

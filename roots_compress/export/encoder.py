@@ -17,7 +17,13 @@ from roots_compress.export.rotations import Angles
 from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.ops.heads import (
+    ClassificationHead,
+    EmbeddingHead,
+    LabelHead,
+    MaskedLmHead,
+    TokenClassificationHead,
+)
 from roots_compress.models.spec import EMBEDDING, HEAD, Norm
 from roots_compress.runtime.encoder import TOKEN_TYPES
 
@@ -34,9 +40,15 @@ def add_encoder(matrices: Matrices, names: Names) -> None:
             logits_BTV = builder.op("Reshape", _token_logits(matrices, spec.head, hidden_NW), shape_BTx)
             _output(matrices, names, "logits", logits_BTV, spec.embeddings.vocabulary)
             return
+        if isinstance(spec.head, TokenClassificationHead):
+            logits_BTL = builder.op("Reshape", _label_logits(matrices, spec.head, hidden_NW), shape_BTx)
+            _output(matrices, names, "logits", logits_BTL, spec.head.labels)
+            return
         hidden_BTW = builder.op("Reshape", hidden_NW, shape_BTx)
         if isinstance(spec.head, ClassificationHead):
-            logits_BL = _label_logits(matrices, spec.head, hidden_BTW, mask_BT)
+            matrices.change_rows()
+            pooled_BW = _pooled(builder, spec.head, hidden_BTW, mask_BT)
+            logits_BL = _label_logits(matrices, spec.head, pooled_BW)
             _output(matrices, names, "logits", logits_BL, spec.head.labels)
             return
         assert isinstance(spec.head, EmbeddingHead)
@@ -134,17 +146,14 @@ def _token_logits(matrices: Matrices, head: MaskedLmHead, hidden_NW: ir.Value) -
     return builder.op("Add", matrices.linear(table, normed_NW), matrices.vector("transform.bias"))
 
 
-def _label_logits(
-    matrices: Matrices, head: ClassificationHead, hidden_BTW: ir.Value, mask_BT: ir.Value
-) -> ir.Value:
-    """Return the logits of labels, `BL`."""
-    matrices.change_rows()
-    dense_BW = matrices.linear("dense", _pooled(matrices.builder, head, hidden_BTW, mask_BT))
-    read_BW = activate(matrices.builder, head.activation, dense_BW)
+def _label_logits(matrices: Matrices, head: LabelHead, read_NW: ir.Value) -> ir.Value:
+    """Return the logits of labels, `NL`, for states of texts or of tokens."""
+    if head.activation is not None:
+        read_NW = activate(matrices.builder, head.activation, matrices.linear("dense", read_NW))
     if head.eps is not None:
         spec = Norm(kind="layer_norm", eps=head.eps, bias=head.norm_bias)
-        read_BW = norm(matrices, spec, "norm", read_BW)
-    return matrices.linear("classifier", read_BW)
+        read_NW = norm(matrices, spec, "norm", read_NW)
+    return matrices.linear("classifier", read_NW)
 
 
 def _pooled(

@@ -20,6 +20,7 @@ ARCHITECTURES = {
     "AlbertForMaskedLM": "masked_lm",
     "AlbertForPreTraining": "masked_lm",
     "AlbertForSequenceClassification": "classification",
+    "AlbertForTokenClassification": "token_classification",
     "AlbertModel": "embedding",
 }
 LAYER = {
@@ -78,7 +79,7 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
     )
 
 
-MASKED, _, LABELS, VECTORS = ({"architectures": [name]} for name in ARCHITECTURES)
+MASKED, _, LABELS, TAGS, VECTORS = ({"architectures": [name]} for name in ARCHITECTURES)
 FAMILY = Family(
     "albert",
     "AlbertModel",
@@ -103,6 +104,7 @@ FAMILY = Family(
         {**MASKED, "embedding_size": 40, "layer_norm_eps": 0.01, "num_hidden_layers": 3},
         {**LABELS, "embedding_size": 16, "num_labels": 3},
         {**LABELS, "embedding_size": 24, "hidden_act": "gelu", "num_attention_heads": 2},
+        {**TAGS, "embedding_size": 16, "num_labels": 5},
         {**VECTORS, "embedding_size": 16, "intermediate_size": 20},
         {**VECTORS, "embedding_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1},
     ),

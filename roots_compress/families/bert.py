@@ -14,6 +14,7 @@ ARCHITECTURES = {
     "BertForMaskedLM": "masked_lm",
     "BertForPreTraining": "masked_lm",
     "BertForSequenceClassification": "classification",
+    "BertForTokenClassification": "token_classification",
     "BertModel": "embedding",
 }
 
@@ -65,6 +66,7 @@ FAMILY = Family(
         {"architectures": ["BertForMaskedLM"], "layer_norm_eps": 0.01, "num_hidden_layers": 1},
         {"architectures": ["BertForSequenceClassification"], "num_labels": 3},
         {"architectures": ["BertForSequenceClassification"], "hidden_act": "gelu_new"},
+        {"architectures": ["BertForTokenClassification"], "num_labels": 5},
         {"architectures": ["BertModel"]},
         {"architectures": ["BertModel"], "intermediate_size": 20, "num_attention_heads": 1},
     ),

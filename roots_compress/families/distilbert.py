@@ -13,6 +13,7 @@ from roots_compress.models.spec import ModelSpec, Norm
 ARCHITECTURES = {
     "DistilBertForMaskedLM": "masked_lm",
     "DistilBertForSequenceClassification": "classification",
+    "DistilBertForTokenClassification": "token_classification",
     "DistilBertModel": "embedding",
 }
 NAMES = {
@@ -80,6 +81,7 @@ FAMILY = Family(
         {"architectures": ["DistilBertForMaskedLM"], "sinusoidal_pos_embds": True, "n_layers": 1},
         {"architectures": ["DistilBertForSequenceClassification"], "num_labels": 3},
         {"architectures": ["DistilBertForSequenceClassification"], "sinusoidal_pos_embds": True},
+        {"architectures": ["DistilBertForTokenClassification"], "num_labels": 5},
         {"architectures": ["DistilBertModel"]},
         {"architectures": ["DistilBertModel"], "hidden_dim": 20, "n_heads": 1},
     ),

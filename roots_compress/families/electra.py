@@ -22,6 +22,7 @@ from roots_compress.models.spec import ModelSpec
 ARCHITECTURES = {
     "ElectraForMaskedLM": "masked_lm",
     "ElectraForSequenceClassification": "classification",
+    "ElectraForTokenClassification": "token_classification",
     "ElectraModel": "embedding",
     "ElectraForPreTraining": "embedding",
 }
@@ -60,7 +61,7 @@ DISCRIMINATOR = tuple(
     for layer in ("dense", "dense_prediction")
     for part in ("weight", "bias")
 )
-MASKED, LABELS, VECTORS, REPLACED = ({"architectures": [name]} for name in ARCHITECTURES)
+MASKED, LABELS, TAGS, VECTORS, _ = ({"architectures": [name]} for name in ARCHITECTURES)
 FAMILY = Family(
     "electra",
     "ElectraModel",
@@ -77,7 +78,8 @@ FAMILY = Family(
         {**MASKED, "embedding_size": 40, "layer_norm_eps": 0.01, "num_hidden_layers": 1},
         {**LABELS, "embedding_size": 16, "num_labels": 3},
         {**LABELS, "embedding_size": 32, "hidden_act": "gelu_new", "num_attention_heads": 2},
+        {**TAGS, "embedding_size": 16, "num_labels": 5},
         {**VECTORS, "embedding_size": 16, "intermediate_size": 20},
-        {**REPLACED, "embedding_size": 8, "num_attention_heads": 1},
+        {**VECTORS, "embedding_size": 8, "num_attention_heads": 1},
     ),
 )

@@ -13,11 +13,19 @@ from roots_compress.families.decoder import first_blocks
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.ops.heads import (
+    ClassificationHead,
+    EmbeddingHead,
+    LabelHead,
+    MaskedLmHead,
+    TokenClassificationHead,
+)
 from roots_compress.models.ops.mlp import Activation, Mlp
 from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack, Sublayer
 
 EPS = 1e-12
+PLAIN = TokenClassificationHead(labels=2)
+"""A classifier of tokens that is a matrix alone, whatever labels it has."""
 Names = Mapping[str, str]
 """A family's names by BERT's, where they differ."""
 
@@ -129,7 +137,12 @@ def encoder_spec(
 
 
 def read_head(
-    switches: Switches, kinds: dict[str, str], *, masked: MaskedLmHead, labelled: ClassificationHead
+    switches: Switches,
+    kinds: dict[str, str],
+    *,
+    masked: MaskedLmHead,
+    labelled: ClassificationHead,
+    tagged: TokenClassificationHead = PLAIN,
 ) -> Head:
     """Return what a model ends with, by its class.
 
@@ -137,7 +150,8 @@ def read_head(
         switches: the configuration.
         kinds: as `read_encoder` takes them.
         masked: the family's head of a masked language model.
-        labelled: its classifier, whatever labels it has.
+        labelled: its classifier of texts, whatever labels it has.
+        tagged: its classifier of tokens.
     """
     architectures = switches.architectures() or [next(reversed(kinds))]
     known = [kinds[name] for name in architectures if name in kinds]
@@ -145,11 +159,11 @@ def read_head(
         switches.refuse(f"architectures names {', '.join(architectures)}; supported are {', '.join(kinds)}")
     if known[0] == "masked_lm":
         return masked
-    if known[0] == "classification":
+    if known[0] in ("classification", "token_classification"):
         if switches.problem() not in (None, "single_label_classification"):
             switches.refuse("problem_type must be single_label_classification")
         count, names = switches.labels()
-        return changed(labelled, labels=count, names=names)
+        return changed(labelled if known[0] == "classification" else tagged, labels=count, names=names)
     return EmbeddingHead()
 
 
@@ -185,7 +199,7 @@ def written_head(head: Head, kinds: dict[str, str]) -> dict[str, Any]:
     """Return the class of a model with a head, and the names of its labels, for `read_head`."""
     classes = {kind: name for name, kind in reversed(kinds.items())}
     written: dict[str, Any] = {"architectures": [classes.get(head.kind, next(reversed(kinds)))]}
-    if isinstance(head, ClassificationHead):
+    if isinstance(head, LabelHead):
         written["id2label"] = {str(number): name for number, name in enumerate(head.label_names)}
         written["label2id"] = {name: number for number, name in enumerate(head.label_names)}
     return written
@@ -247,7 +261,7 @@ def head_rules(
         decoder: the vocabulary's matrix.
         bias: its bias, where the matrix is tied; else it is the matrix's own.
         dense: the dense layer before the labels' matrix.
-        classifier: the labels' matrix.
+        classifier: the labels' matrix of texts.
     """
     if isinstance(spec.head, MaskedLmHead):
         yield from linear_rules(transform, "transform.dense")
@@ -257,3 +271,5 @@ def head_rules(
     if isinstance(spec.head, ClassificationHead):
         yield from linear_rules(dense, "dense")
         yield from linear_rules(classifier, "classifier")
+    if isinstance(spec.head, TokenClassificationHead):
+        yield from linear_rules("classifier", "classifier")

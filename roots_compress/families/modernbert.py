@@ -14,13 +14,21 @@ from roots_compress.families.encoder import read_head, written_head
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, MaskedLmHead
+from roots_compress.models.ops.heads import (
+    ClassificationHead,
+    EmbeddingHead,
+    LabelHead,
+    MaskedLmHead,
+    Pooling,
+    TokenClassificationHead,
+)
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack, Sublayer
 
 ARCHITECTURES = {
     "ModernBertForMaskedLM": "masked_lm",
     "ModernBertForSequenceClassification": "classification",
+    "ModernBertForTokenClassification": "token_classification",
     "ModernBertModel": "embedding",
 }
 ROPES = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}
@@ -31,7 +39,7 @@ OF_TRAINING = (
 )  # fmt: skip
 UNREAD = ("layer_norm_eps", "position_embedding_type")
 """Keys of published files that no layer of transformers' class reads."""
-POOLINGS = {"cls": "first", "mean": "mean"}
+POOLINGS: dict[str, Pooling] = {"cls": "first", "mean": "mean"}
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -100,6 +108,7 @@ def _read_head(switches: Switches, norm: Norm) -> Head:
         ARCHITECTURES,
         masked=MaskedLmHead(**fields),
         labelled=ClassificationHead(labels=2, pooling=POOLINGS[pooling], **fields),
+        tagged=TokenClassificationHead(labels=2, **fields),
     )
 
 
@@ -125,9 +134,10 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         "tie_word_embeddings": spec.tied,
         **written_head(head, ARCHITECTURES),
     }
-    if isinstance(head, MaskedLmHead | ClassificationHead):
-        activation = head.activation
-        written["classifier_activation"] = activation if activation == "tanh" else activation_name(activation)
+    if isinstance(head, MaskedLmHead | LabelHead):
+        if head.activation is None or head.activation == "tanh":
+            raise ValueError("its head has no dense layer with an activation that the family has")
+        written["classifier_activation"] = activation_name(head.activation)
         written["classifier_bias"] = head.dense_bias
     if isinstance(head, ClassificationHead):
         written["classifier_pooling"] = {ours: theirs for theirs, ours in POOLINGS.items()}[head.pooling]
@@ -172,8 +182,7 @@ LINEAR = {
     FULL: {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0},
     SLIDING: {"rope_type": "default", "rope_theta": 100.0},
 }
-CLASSES = [{"architectures": [name]} for name in ARCHITECTURES]
-MASKED, LABELS, VECTORS = CLASSES
+MASKED, LABELS, TAGS, VECTORS = ({"architectures": [name]} for name in ARCHITECTURES)
 FAMILY = Family(
     "modernbert",
     "ModernBertModel",
@@ -187,6 +196,7 @@ FAMILY = Family(
         {**MASKED, "norm_bias": True, "attention_bias": True, "mlp_bias": True, "local_attention": 9},
         {**MASKED, "tie_word_embeddings": False, "rope_parameters": LINEAR, "local_attention": 8},
         {**LABELS, "num_labels": 3, "layer_types": [SLIDING, FULL], "local_attention": 4},
+        {**TAGS, "num_labels": 5, "local_attention": 4},
         {**LABELS, "classifier_pooling": "mean", "norm_bias": True, "norm_eps": 0.01},
         {**VECTORS, "intermediate_size": 20, "num_attention_heads": 1, "layer_types": [FULL, FULL]},
         {**VECTORS, "layer_types": [SLIDING, SLIDING], "local_attention": 1, "num_attention_heads": 2},

@@ -16,6 +16,7 @@ from roots_compress.models.spec import Layer, ModelSpec, Stack
 ARCHITECTURES = {
     "MPNetForMaskedLM": "masked_lm",
     "MPNetForSequenceClassification": "classification",
+    "MPNetForTokenClassification": "token_classification",
     "MPNetModel": "embedding",
 }
 LAYER = {
@@ -77,6 +78,7 @@ FAMILY = Family(
         {"architectures": ["MPNetForMaskedLM"], "pad_token_id": 1},
         {"architectures": ["MPNetForMaskedLM"], "pad_token_id": 1, "tie_word_embeddings": False},
         {"architectures": ["MPNetForSequenceClassification"], "pad_token_id": 1, "num_labels": 3},
+        {"architectures": ["MPNetForTokenClassification"], "pad_token_id": 1, "num_labels": 5},
         {"architectures": ["MPNetModel"], "pad_token_id": 1, "num_attention_heads": 2},
     ),
 )

@@ -50,6 +50,7 @@ def roberta_family(model_type: str, stem: str, variants: tuple[Mapping[str, Any]
     kinds = {
         f"{stem}ForMaskedLM": "masked_lm",
         f"{stem}ForSequenceClassification": "classification",
+        f"{stem}ForTokenClassification": "token_classification",
         f"{stem}Model": "embedding",
     }
 
@@ -85,6 +86,7 @@ FAMILY = roberta_family(
         {"architectures": ["RobertaForMaskedLM"], "layer_norm_eps": 0.01, "num_hidden_layers": 1},
         {"architectures": ["RobertaForSequenceClassification"], "num_labels": 3, "type_vocab_size": 1},
         {"architectures": ["RobertaForSequenceClassification"], "hidden_act": "gelu_new"},
+        {"architectures": ["RobertaForTokenClassification"], "num_labels": 5, "type_vocab_size": 1},
         {"architectures": ["RobertaModel"], "type_vocab_size": 1, "max_position_embeddings": 34},
         {"architectures": ["RobertaModel"], "intermediate_size": 20, "num_attention_heads": 1},
     ),

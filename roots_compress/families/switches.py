@@ -83,6 +83,10 @@ class Switches:
                 self.refuse("id2label does not give names by the numbers of labels, from 0 on")
             names = tuple(str(named[str(number)]) for number in range(len(named)))
             count = len(names)
+        if count == 1:
+            self.refuse(
+                "num_labels is 1: the model gives a score, as cross-encoders do, and no label of several"
+            )
         if type(count) is not int or not 2 <= count <= LARGEST:
             self.refuse(f"num_labels is {shown(count)}; a classifier has from 2 to {LARGEST} labels")
         is_named = names != tuple(f"LABEL_{number}" for number in range(len(names or ())))

@@ -1,4 +1,4 @@
-"""What all heads have in common, and those with a matrix over the vocabulary.
+"""What all heads have in common, those that answer once a text, and those with a matrix over the vocabulary.
 
 A head is a function of states at positions, `bounded(head_input(states) @ weight.T)`. Losses and teachers
 use nothing else of it.
@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.models.config import RootsConfig
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, Pooling
 from roots_compress.models.quantized import QuantizedEmbedding, make_linear
 from roots_compress.models.spec import HEAD
 from roots_compress.models.stack import RootsModel, RootsPreTrainedModel
@@ -92,6 +94,51 @@ class RootsWithHead(RootsPreTrainedModel):
     def project(self, states_NW: Tensor) -> Tensor:
         """Return what the head makes of final hidden states at any positions."""
         raise NotImplementedError
+
+
+class RootsWithTextHead(RootsWithHead):
+    """A ROOTS encoder that answers once a text, of its pooled states."""
+
+    @property
+    def pooling(self) -> Pooling:
+        """How a text's states become one."""
+        head = self.config.spec.head
+        assert isinstance(head, ClassificationHead | EmbeddingHead)
+        return head.pooling
+
+    def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:
+        """Return where texts begin, `BT`."""
+        if segment_ids_BT is None:
+            segment_ids_BT = torch.zeros_like(input_ids_BT)
+        return F.pad(segment_ids_BT[:, 1:] != segment_ids_BT[:, :-1], (1, 0), value=True)
+
+    def pooled(self, hidden_BTW: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return what the head works on of each text, `BW`, from its final hidden states."""
+        if self.pooling == "first":
+            return self.sized(hidden_BTW[:, 0])
+        mask_BT1 = torch.ones_like(hidden_BTW[..., :1])
+        if attention_mask is not None:
+            mask_BT1 = attention_mask[..., None].to(hidden_BTW.dtype)
+        return self.sized((hidden_BTW * mask_BT1).sum(dim=1) / mask_BT1.sum(dim=1).clamp(min=1e-9))
+
+    def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
+        """Return at some positions the pooled states of the texts that they are in, `NW`."""
+        own_BTT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]).to(hidden_BTW.dtype)
+        if self.pooling == "first":
+            rows_N, places_N = places_BT.nonzero(as_tuple=True)
+            return self.sized(hidden_BTW[rows_N, own_BTT.argmax(dim=-1)[rows_N, places_N]])
+        pooled_BTW = own_BTT @ hidden_BTW / own_BTT.sum(dim=-1, keepdim=True)
+        return self.sized(pooled_BTW[places_BT])
+
+    def sized(self, vectors_NW: Tensor) -> Tensor:
+        """Return pooled states in the length that the head wants."""
+        return vectors_NW
+
+    def texts(self, hidden_BTW: Tensor, attention_mask: Tensor | None, segment_ids: Tensor | None) -> Tensor:
+        """Return what the head works on of each text, `NW`, of packed windows text by text."""
+        if segment_ids is None:
+            return self.pooled(hidden_BTW, attention_mask)
+        return self.states_at(hidden_BTW, self.reads(hidden_BTW[..., 0], segment_ids), segment_ids)
 
 
 class RootsWithVocabulary(RootsWithHead):

@@ -26,6 +26,7 @@ from roots_compress.models.ops.heads import (
     LmHead,
     MaskedLmHead,
     Seq2SeqHead,
+    TokenClassificationHead,
 )
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
@@ -33,7 +34,8 @@ from roots_compress.models.ops.stream import Embeddings as Embeddings
 from roots_compress.models.ops.stream import Norm as Norm
 
 Head = Annotated[
-    LmHead | MaskedLmHead | ClassificationHead | EmbeddingHead | Seq2SeqHead, Field(discriminator="kind")
+    LmHead | MaskedLmHead | ClassificationHead | TokenClassificationHead | EmbeddingHead | Seq2SeqHead,
+    Field(discriminator="kind"),
 ]
 Op = Annotated[Attention | Mlp | Moe, Field(discriminator="kind")]
 

@@ -173,7 +173,7 @@ def _with_labels(recipe: Recipe, info: ModelInfo) -> ModelInfo:
             remedy="Begin with a stage of kind 'tune'.",
         )
     try:
-        spec = labelled(spec, recipe.data.labels)
+        spec = labelled(spec, recipe.data.labels, by_token=recipe.data.by_token)
     except ValueError as error:
         raise InputError(str(error), where=where, remedy="Name two labels or more, each once.") from None
     return replace(info, spec=spec, task=task_of_spec(spec), source=None)

@@ -176,7 +176,9 @@ def _carry_out(
         assert recipe.model is not None
         checkpoint, notes = load_checkpoint(recipe.model), {"source": recipe.model.name}
         if recipe.data.labels:
-            checkpoint = with_label_head(checkpoint, recipe.data.labels, seed=recipe.seed)
+            checkpoint = with_label_head(
+                checkpoint, recipe.data.labels, by_token=recipe.data.by_token, seed=recipe.seed
+            )
             notes["head"] = "new, for the labels of the settings"
         return StageOutcome(checkpoint, {**notes})
     context = StageContext(

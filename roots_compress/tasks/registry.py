@@ -15,6 +15,7 @@ from roots_compress.tasks.classification import Classification
 from roots_compress.tasks.embedding import SentenceEmbedding
 from roots_compress.tasks.masked_lm import MaskedLM
 from roots_compress.tasks.seq2seq_lm import Seq2SeqLM
+from roots_compress.tasks.token_classification import TokenClassification
 
 if TYPE_CHECKING:
     from roots_compress.models.spec import ModelSpec
@@ -25,6 +26,7 @@ TASKS: Final[tuple[Task[Any], ...]] = (
     Answering(),
     MaskedLM(),
     Classification(),
+    TokenClassification(),
     SentenceEmbedding(),
     Seq2SeqLM(),
 )
@@ -71,12 +73,16 @@ def task_of_spec(spec: ModelSpec) -> Task[Any]:
     Raises:
         InputError: no task is known for its head.
     """
+    return _task_of_head(spec.head.kind)
+
+
+def _task_of_head(kind: str) -> Task[Any]:
     for task in TASKS:
-        if task.head_kind == spec.head.kind:
+        if task.head_kind == kind:
             return task
     kinds = ", ".join(task.head_kind for task in TASKS)
     raise InputError(
-        f"no task is known for a head of the kind '{spec.head.kind}'",
+        f"no task is known for a head of the kind '{kind:.60}'",
         remedy=f"Name a model with a head of the kind: {kinds}.",
     )
 
@@ -92,9 +98,14 @@ def task_of_graph(graph: Path) -> Task[Any]:
     Raises:
         InputError: config.json is missing or cannot be read, or no task is known for its model.
     """
-    named = config_beside(graph).get("architectures")
+    config = config_beside(graph)
+    named = config.get("architectures")
     known = isinstance(named, list) and all(isinstance(name, str) for name in named)
     try:
+        if isinstance(ours := config.get(OURS), dict):
+            # A family's class may be for several tasks; the specification leaves out the default head.
+            head = ours.get("head")
+            return _task_of_head(str(head.get("kind")) if isinstance(head, dict) else CAUSAL_LM.head_kind)
         return task_of(named if known else None)
     except InputError as error:
         error.where = str(graph.with_name("config.json"))

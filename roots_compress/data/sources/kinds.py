@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roots_compress.configs.data import DataConfig, RecordKind
-from roots_compress.data.sources import instructions, pairs
+from roots_compress.data.sources import instructions, pairs, tags
 from roots_compress.data.sources.instructions import Instructions
 from roots_compress.data.sources.labels import Labels
 from roots_compress.data.sources.pairs import Pairs
 from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.records import Fields, Records
+from roots_compress.data.sources.tags import TaggedWords
 from roots_compress.errors import InputError, recipe_key
 
 NAMES: dict[RecordKind, tuple[str, ...]] = {
     "text": (),
     "labels": (),
+    "tags": tuple(tags.KNOWN),
     "pairs": tuple(pairs.KNOWN),
     "instructions": tuple(instructions.KNOWN),
 }
@@ -28,7 +30,7 @@ def records_of(kind: RecordKind, config: DataConfig, labels: Sequence[str] = ())
     Args:
         kind: what each record holds.
         config: names the columns.
-        labels: names of the labels, where texts have them.
+        labels: names of the labels, where texts or words have them.
 
     Raises:
         InputError: a column is named for a text that such records do not have.
@@ -47,6 +49,8 @@ def records_of(kind: RecordKind, config: DataConfig, labels: Sequence[str] = ())
             return PlainTexts(config.text_column)
         case "labels":
             return Labels(config.text_column, config.label_column, tuple(labels))
+        case "tags":
+            return TaggedWords(Fields(given, tags.KNOWN), tuple(labels))
         case "pairs":
             return Pairs(Fields(given, pairs.KNOWN))
         case "instructions":

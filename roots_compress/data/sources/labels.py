@@ -64,7 +64,7 @@ class Labels(Records):
         if not text.strip():
             raise RecordError(f"'{self.text_column}' is blank", "Give the record a text, or take it out.")
         plain = Document.plain(text)
-        label = self._number(record[self.column])
+        label = self.number(record[self.column])
         first, there = self.seen.setdefault(content_key(plain), (label, where))
         if label != first:
             raise RecordError(
@@ -73,8 +73,12 @@ class Labels(Records):
             )
         return Document(plain.spans, label)
 
-    def _number(self, value: Any) -> int:
-        """Return the number of a label that is given by its name, or where `numbered` by its number."""
+    def number(self, value: Any) -> int:
+        """Return the number of a label that is given by its name, or where `numbered` by its number.
+
+        Raises:
+            RecordError: there is no such label.
+        """
         if value is REPEATED:
             raise RecordError(f"'{self.column}' is given twice", "Take one of them out.")
         if value is None or (isinstance(value, str) and not value.strip()):

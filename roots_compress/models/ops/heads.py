@@ -71,21 +71,20 @@ class MaskedLmHead(HeadPart):
         return tables * (width + 1 + self.dense_bias + self.norm_bias) + vocabulary
 
 
-class ClassificationHead(HeadPart):
-    """Logits of labels: of a text's pooled states through a dense layer, an activation and perhaps a norm."""
+class LabelHead(HeadPart):
+    """Logits of labels: of states, through a dense layer, an activation and a norm where there are such."""
 
-    kind: Literal["classification"] = "classification"
     labels: Annotated[int, Field(ge=2, le=LARGEST)]
-    pooling: Pooling = "first"
-    activation: Activation | Literal["tanh"] = "tanh"
-    eps: Positive | None = None
-    """Of a layer norm after the activation; None where there is none."""
-    dense_bias: bool = True
-    """Whether the dense layer has one."""
-    norm_bias: bool = True
-    """Whether the norm has one."""
     names: tuple[str, ...] | None = None
     """Of the labels, by their numbers; None where they have none."""
+    activation: Activation | Literal["tanh"] | None = None
+    """After a dense layer; None where there is no such layer."""
+    dense_bias: bool = True
+    """Whether the dense layer has one."""
+    eps: Positive | None = None
+    """Of a layer norm after the activation; None where there is none."""
+    norm_bias: bool = True
+    """Whether the norm has one."""
 
     @model_validator(mode="after")
     def _names_tell_labels_apart(self) -> Self:
@@ -100,13 +99,28 @@ class ClassificationHead(HeadPart):
 
     def parameters(self, width: int, tables: int, vocabulary: int) -> int:
         """Count the dense layer, the norm and the labels' matrix."""
+        dense = 0 if self.activation is None else width * (width + self.dense_bias)
         norm = 0 if self.eps is None else width * (1 + self.norm_bias)
-        return width * (width + self.dense_bias) + norm + self.labels * (width + 1)
+        return dense + norm + self.labels * (width + 1)
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The names, or those that transformers gives where there are none."""
         return self.names or tuple(f"LABEL_{number}" for number in range(self.labels))
+
+
+class ClassificationHead(LabelHead):
+    """Logits of the label of each text, of its pooled states."""
+
+    kind: Literal["classification"] = "classification"
+    pooling: Pooling = "first"
+    activation: Activation | Literal["tanh"] | None = "tanh"
+
+
+class TokenClassificationHead(LabelHead):
+    """Logits of the label of each token."""
+
+    kind: Literal["token_classification"] = "token_classification"
 
 
 class EmbeddingHead(HeadPart):

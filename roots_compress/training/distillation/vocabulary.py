@@ -12,7 +12,12 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead
+from roots_compress.models.ops.heads import (
+    ClassificationHead,
+    EmbeddingHead,
+    LabelHead,
+    TokenClassificationHead,
+)
 from roots_compress.models.spec import ModelSpec
 
 
@@ -37,7 +42,7 @@ def require_same_head(student: str, teacher: str, path: Path) -> None:
 
 
 def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> None:
-    """Raise an InputError where a student gives texts other labels or vectors than its teacher."""
+    """Raise an InputError where a student gives other labels or vectors than its teacher."""
     require_same_head(student.head.kind, teacher.head.kind, path)
     given, wanted = _outputs(student), _outputs(teacher)
     if given != wanted:
@@ -46,7 +51,7 @@ def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> 
             where=path,
             remedy="They must be comparable: give the student its teacher's.",
         )
-    if not isinstance(teacher.head, ClassificationHead) or not isinstance(student.head, ClassificationHead):
+    if not isinstance(teacher.head, LabelHead) or not isinstance(student.head, LabelHead):
         return
     for number, (own, name) in enumerate(
         zip(student.head.names or (), teacher.head.label_names, strict=False)
@@ -61,7 +66,7 @@ def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> 
 
 def with_names_of(student: ModelSpec, teacher: ModelSpec) -> ModelSpec:
     """Return a student that gives its teacher's labels, with their names where it has none of its own."""
-    if not isinstance(teacher.head, ClassificationHead) or not isinstance(student.head, ClassificationHead):
+    if not isinstance(teacher.head, LabelHead) or not isinstance(student.head, LabelHead):
         return student
     names = student.head.names or teacher.head.names
     return changed(student, head=changed(student.head, names=names))
@@ -72,6 +77,8 @@ def _outputs(spec: ModelSpec) -> str:
     match spec.head:
         case ClassificationHead(labels=labels):
             return f"one of {labels} labels"
+        case TokenClassificationHead(labels=labels):
+            return f"one of {labels} labels a token"
         case EmbeddingHead(pooling=pooling):
             return f"a vector of {spec.width} channels, pooled by '{pooling}'"
         case _:

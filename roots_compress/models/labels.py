@@ -1,0 +1,118 @@
+"""ROOTS encoders that give labels, to texts or to tokens.
+
+Shape legend: B batch, T tokens, N positions, W hidden size, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+
+from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.heads import RootsWithHead, RootsWithTextHead
+from roots_compress.models.ops.heads import LabelHead
+
+
+class RootsWithLabels(RootsWithHead):
+    """A ROOTS encoder with a matrix over labels."""
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the dense layer and its norm, where there are such, and the labels' matrix."""
+        head, width = config.spec.head, config.hidden_size
+        assert isinstance(head, LabelHead)
+        self.dense: nn.Module | None = None
+        self.norm: nn.Module | None = None
+        if head.activation is not None:
+            self.dense = nn.Linear(width, width, bias=head.dense_bias)
+            self.activation: Callable[[Tensor], Tensor] = (
+                torch.tanh if head.activation == "tanh" else ACTIVATION_FUNCTIONS[head.activation]
+            )
+        if head.eps is not None:
+            self.norm = nn.LayerNorm(width, eps=head.eps, bias=head.norm_bias)
+        self.classifier = nn.Linear(width, head.labels)
+
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """The labels' matrix and bias."""
+        return self.classifier.weight, self.classifier.bias
+
+    @property
+    def outcomes(self) -> int:
+        """The labels."""
+        return int(self.classifier.out_features)
+
+    def head_input(self, states_NW: Tensor) -> Tensor:
+        """Return what the labels' matrix reads."""
+        read_NW = states_NW if self.dense is None else self.activation(self.dense(states_NW))
+        return read_NW if self.norm is None else self.norm(read_NW)
+
+    def bounded(self, logits_NV: Tensor) -> Tensor:
+        """Return the logits with their bias."""
+        return logits_NV + self.classifier.bias
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return the logits `NL`."""
+        logits_NL: Tensor = self.classifier(self.head_input(states_NW))
+        return logits_NL
+
+
+class RootsForSequenceClassification(RootsWithLabels, RootsWithTextHead):
+    """A ROOTS encoder that gives each text a label."""
+
+    head_kind = "classification"
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        **others: Any,
+    ) -> SequenceClassifierOutput:
+        """Return logits `BL`, of packed windows those of each text; with `labels` (`B`) the loss too."""
+        output = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            segment_ids=segment_ids,
+            **others,
+        )
+        logits_BL = self.project(self.texts(output.last_hidden_state, attention_mask, segment_ids))
+        loss = None if labels is None else F.cross_entropy(logits_BL.float(), labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits_BL)
+
+
+class RootsForTokenClassification(RootsWithLabels):
+    """A ROOTS encoder that gives each token a label."""
+
+    head_kind = "token_classification"
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **others: Any,
+    ) -> TokenClassifierOutput:
+        """Return logits `BTL`; with `labels` (`BT`, -100: not scored) the mean cross-entropy too."""
+        hidden_BTW = self.model(
+            input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
+        ).last_hidden_state
+        logits_BTL = self.project(hidden_BTW)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits_BTL.flatten(0, 1).float(), labels.flatten())
+        return TokenClassifierOutput(loss=loss, logits=logits_BTL)
+
+
+AutoModelForSequenceClassification.register(RootsConfig, RootsForSequenceClassification)
+AutoModelForTokenClassification.register(RootsConfig, RootsForTokenClassification)

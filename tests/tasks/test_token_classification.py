@@ -1,0 +1,113 @@
+"""Labels of words from lists of words to a report, with a tiny BERT and by the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import BertForMaskedLM
+
+from roots_compress.data.documents import Document, Span, Tags
+from roots_compress.data.packing import BLOCK_SIZE
+from roots_compress.data.tagged import framed_words
+from roots_compress.tasks.token_classification import entities, entity_f1
+from tests.encoders import encoder_tokenizer, save_bert
+from tests.tasks.commands import roots
+
+NAMES = ("O", "B-PER", "I-PER", "B-LOC")
+CALIBRATION = {"windows": 12, "block_size": 32}
+TRAINING = {"steps": 4, "batch_size": 2, "block_size": 32}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return sentences whose persons and places are the words after two that tell them."""
+    draw = np.random.default_rng(0)
+    lines = []
+    for number in range(240):
+        words, tags = ["the", "quick"], list[int | str]([0, 0])
+        if number % 2:
+            words, tags = [*words, "fox", "brown", "dog"], [*tags, "O", "B-PER", "I-PER"]
+        if number % 3:
+            words, tags = [*words, "over", "lazy"], [*tags, 0, 3]
+        words, tags = [*words, str(draw.integers(100))], [*tags, 0]
+        lines.append(json.dumps({"tokens": words, "ner_tags": tags}))
+    path = tmp_path_factory.mktemp("records") / "words.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_word_s_label_is_at_its_first_token() -> None:
+    tokenizer = encoder_tokenizer()
+    spans = (Span("unbelievable", True), Span(" ", False), Span("fox", True))
+    document = Document(spans, tags=Tags((3, 1), NAMES))
+    (row,) = framed_words([document], tokenizer, 40, key=BLOCK_SIZE)
+    pieces = [len(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+              for text in ("unbelievable", " fox")]  # fmt: skip
+    assert row.ids[:1] + row.ids[-1:] == [0, 1]
+    assert len(row.ids) == sum(pieces) + 2
+    assert {place: target for place, target in enumerate(row.targets) if target != -100} == {
+        1: 3, 1 + pieces[0]: 1,
+    }  # fmt: skip
+    (cut,) = framed_words([document], tokenizer, pieces[0] + 1, key=BLOCK_SIZE)
+    assert [target for target in cut.targets if target != -100] == [3]
+
+
+def test_entities_are_those_of_conll() -> None:
+    labels = ["B-PER", "I-PER", "I-LOC", "O", "B-PER", "B-PER", "S-LOC", "I-LOC"]
+    texts = np.array([0, 0, 0, 0, 0, 0, 0, 1])
+    assert list(entities(labels, texts)) == [
+        (0, 2, "PER"), (2, 3, "LOC"), (4, 5, "PER"), (5, 6, "PER"), (6, 7, "LOC"), (7, 8, "LOC"),
+    ]  # fmt: skip
+    right, texts = np.array([1, 2, 0, 3, 0]), np.zeros(5, np.int64)
+    # One of the two is found, one is cut short, and one is no entity: 2 * 1 / (3 + 2).
+    assert entity_f1(np.array([1, 0, 1, 3, 0]), right, texts, NAMES) == pytest.approx(0.4)
+    assert entity_f1(texts, texts, texts, NAMES) == 1
+
+
+def test_an_encoder_gets_a_head_for_words_and_goes_through_the_whole_chain(
+    records: Path, tmp_path: Path
+) -> None:
+    save_bert(tmp_path / "masked", BertForMaskedLM, num_hidden_layers=4)
+    learn = {"steps": 60, "batch_size": 4, "block_size": 64, "learning_rate": 0.006}
+    stages: list[dict[str, Any]] = [
+        {"kind": "tune", "training": learn},
+        {"kind": "distill", "student": "small", "training": TRAINING},
+        {
+            "kind": "prune",
+            "ratio": 0.25,
+            "head_ratio": 0.5,
+            "layer_ratio": 0.5,
+            "multiple_of": 8,
+            "calibration": CALIBRATION,
+        },
+        {"kind": "quantize", "scheme": "int8", "products": "float", "calibration": CALIBRATION},
+    ]
+    document = {
+        "name": "words",
+        "model": str(tmp_path / "masked"),
+        "data": {"train": [str(records)], "records": "tags", "labels": NAMES, "eval_fraction": 0.2},
+        "evaluation": {"windows": 8, "block_size": 32, "contexts": [16], "repeats": 1, "threads": 1},
+        "stages": stages,
+        "gates": {"min_token_accuracy": 0.0, "min_entity_f1": 0.0},
+    }
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(json.dumps(document))
+    roots("run", recipe, "--run", run)
+    rows = json.loads((run / "metrics.json").read_text())["stages"]
+    assert [row["kind"] for row in rows] == ["baseline", "tune", "distill", "prune", "quantize"]
+    assert rows[0]["entity_f1"] < 0.5
+    assert rows[1]["entity_f1"] > 0.9
+    assert rows[-1]["bytes"] < rows[-2]["bytes"] < rows[1]["bytes"]
+    assert "entity F1" in roots("report", run)
+    wrong = tmp_path / "wrong.jsonl"
+    for line, said in (
+        ({"tokens": ["a", "b"], "ner_tags": [0]}, "'tokens' has 2 entries, and 'ner_tags' 1"),
+        ({"tokens": ["a"], "ner_tags": ["B-ORG"]}, "'ner_tags' is 'B-ORG', which is no label of the model"),
+        ({"tokens": "a b", "ner_tags": [0, 0]}, "'tokens' is str, not a list"),
+    ):
+        wrong.write_text(json.dumps(line))
+        assert said in roots("eval", run / "01-tune", "--eval-data", wrong, "--block-size", "32", code=2)
