@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import errno
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -85,8 +85,8 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
             dtype = dtype or torch.float32
             config, tensors = _imported(info)
         check_vocabulary(tokenizer, config.vocab_size, info.path)
-        zero = FAMILIES[info.model_type].zero if info.kind == "transformers" else ()
-        model = _assemble(config, tensors, dtype, info.path, zero)
+        absent = FAMILIES[info.model_type].absent if info.kind == "transformers" else {}
+        model = _assemble(config, tensors, dtype, info.path, absent)
         adopt_token_ids(model, tokenizer, info)
     return Checkpoint(model.eval(), tokenizer)
 
@@ -108,16 +108,17 @@ def model_without_weights(config: RootsConfig) -> RootsWithHead:
     return model
 
 
-def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, seed: int) -> Checkpoint:
+def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, by_token: bool, seed: int) -> Checkpoint:
     """Return an encoder with the layers of the one given, and a new head for labels.
 
     Args:
         checkpoint: an encoder, whatever its head gives.
         names: of the labels, by their numbers.
+        by_token: whether each token gets a label, and not each text.
         seed: draws the head's weights.
     """
     config = copy.deepcopy(checkpoint.model.config)
-    config.spec = labelled(config.spec, names)
+    config.spec = labelled(config.spec, names, by_token=by_token)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_model(config)
@@ -199,9 +200,9 @@ def _assemble(
     tensors: Iterable[tuple[str, Tensor]],
     dtype: torch.dtype | None,
     where: Path,
-    zero: Collection[str],
+    absent: Mapping[str, Callable[[Sequence[int]], Tensor]],
 ) -> RootsWithHead:
-    """Return a model made of exactly these tensors, and of zeros for those named last that are not there."""
+    """Return a model made of exactly these tensors, and of what is made for those named last if not there."""
     with torch.device("meta"):
         model = make_model(config)
     expected = model.state_dict()
@@ -210,9 +211,9 @@ def _assemble(
         if name not in expected:
             _refuse(f"tensor for {name!r} has no place in the model that the configuration describes", where)
         state[name] = _fitted(name, tensor, expected[name], dtype, where)
-    for name in zero:
+    for name, made in absent.items():
         if name in expected and name not in state:
-            state[name] = torch.zeros(expected[name].shape, dtype=dtype)
+            state[name] = made(expected[name].shape).to(dtype)
     head = state.pop(HEAD, None) if config.tie_word_embeddings else None
     if head is not None and EMBEDDING in state and not torch.equal(head, state[EMBEDDING]):
         raise InputError(

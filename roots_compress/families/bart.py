@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, LastRows, Rule, Tensor
+from roots_compress.families.base import Copy, Family, LastRows, Rule, Tensor, sines, zeros
 from roots_compress.families.encoder import linear_rules
 from roots_compress.families.seq2seq import decoder_layer, encoder_layer, sides, start_token
 from roots_compress.families.switches import MOST_LAYERS, Switches
@@ -13,10 +15,8 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
+from roots_compress.models.spec import ENCODER, Embeddings, ModelSpec, Norm, Stack
 
-UNREAD = 2
-"""Rows of the tables of positions before the first that is read."""
 NORM = Norm(kind="layer_norm", eps=1e-5)
 SPELLINGS = {
     "hidden_size": "d_model",
@@ -24,34 +24,61 @@ SPELLINGS = {
     "num_hidden_layers": "encoder_layers",
 }
 """Second names of BART's keys, which transformers' class takes for the first."""
-OLD = {
-    "add_bias_logits": False,
-    "add_final_layer_norm": False,
-    "extra_pos_embeddings": UNREAD,
-    "normalize_before": False,
-    "normalize_embedding": True,
-    "static_position_embeddings": False,
-}
-"""Keys of old files, and what they say of every BART."""
 OF_TRAINING = (
     "classif_dropout", "force_bos_token_to_be_generated", "replacing_rate", "save_step",
     "student_decoder_layers", "student_encoder_layers",
 )  # fmt: skip
 """Keys of published files that say how a model was trained, or what generation begins with."""
+DROPOUTS = ("dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std")
 
 
-def _read(switches: Switches) -> ModelSpec:
+@dataclass(frozen=True)
+class Form:
+    """What tells families of BART's shape apart.
+
+    Attributes:
+        pre_norm: whether norms are before the blocks and after the last, or after each addition.
+        embed_norm: whether each stack begins with one.
+        unread: rows of the tables of positions before the first that is read.
+        sines: whether positions are made of sines and cosines, which files may leave out.
+        start: the token that the decoder begins with, if a configuration does not say it.
+    """
+
+    pre_norm: bool
+    embed_norm: bool
+    unread: int
+    sines: bool
+    start: int | None
+
+    def check_old_keys(self, switches: Switches) -> None:
+        """Take the keys of old files, which may only say what every model of the family is."""
+        for key, value in (
+            ("add_bias_logits", False),
+            ("add_final_layer_norm", self.pre_norm),
+            ("normalize_before", self.pre_norm),
+            ("normalize_embedding", self.embed_norm),
+            ("static_position_embeddings", self.sines),
+        ):
+            switches.same(key, value)
+        if self.sines:
+            switches.take("extra_pos_embeddings")  # Read by no layer: such tables have the positions alone.
+        else:
+            switches.same("extra_pos_embeddings", self.unread)
+
+
+BART = Form(pre_norm=False, embed_norm=True, unread=2, sines=False, start=2)
+
+
+def read_bart(switches: Switches, form: Form) -> ModelSpec:
+    """Read the configuration of a model of BART's shape; `finish` is left to the caller."""
     switches.require_writer()
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
-    for key, value in OLD.items():
-        switches.same(key, value)
+    form.check_old_keys(switches)
     # Untied, each stack would have a table of tokens of its own.
     switches.same("tie_word_embeddings", True)
-    for unread in ("dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std"):
+    for unread in (*DROPOUTS, *OF_TRAINING):
         switches.take(unread)
-    for bookkeeping in OF_TRAINING:
-        switches.take(bookkeeping)
     width = switches.number("d_model", 1024)
     activation = switches.activation("activation_function", "gelu")
     scaled = switches.flag("scale_embedding", False)
@@ -66,11 +93,14 @@ def _read(switches: Switches) -> ModelSpec:
         )
         return switches.number(f"{name}_layers", 12, most=MOST_LAYERS), _attention(width, heads), mlp
 
+    last = NORM if form.pre_norm else None
     count, attention, mlp = side("encoder")
-    encoder = Stack(layers=(encoder_layer(attention, mlp, NORM, pre_norm=False),) * count)
+    layer = encoder_layer(attention, mlp, NORM, pre_norm=form.pre_norm)
+    encoder = Stack(layers=(layer,) * count, final_norm=last)
     count, attention, mlp = side("decoder")
     own, cross = changed(attention, causal=True), changed(attention, source="cross")
-    decoder = Stack(layers=(decoder_layer(own, cross, mlp, NORM, pre_norm=False),) * count)
+    layer = decoder_layer(own, cross, mlp, NORM, pre_norm=form.pre_norm)
+    decoder = Stack(layers=(layer,) * count, final_norm=last)
     return ModelSpec(
         stacks={"encoder": encoder, "decoder": decoder},
         embeddings=Embeddings(
@@ -78,9 +108,9 @@ def _read(switches: Switches) -> ModelSpec:
             width=width,
             scale=width**0.5 if scaled else 1.0,
             positions=positions,
-            norm=NORM,
+            norm=NORM if form.embed_norm else None,
         ),
-        head=Seq2SeqHead(start=start_token(switches, 2), bias=True),
+        head=Seq2SeqHead(start=start_token(switches, form.start), bias=True),
         max_positions=positions,
     )
 
@@ -91,7 +121,8 @@ def _attention(width: int, heads: int) -> Attention:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def write_bart(spec: ModelSpec) -> dict[str, Any]:
+    """Return a config.json; what the family cannot say is found by reading it back."""
     head, written = spec.head, dict[str, Any]()
     for name, stack in zip(("encoder", "decoder"), sides(spec), strict=True):
         attention, mlp = stack.layers[0][0].op, stack.layers[0][-1].op
@@ -133,14 +164,18 @@ BLOCKS = {"self_attn": "self_attn", "cross_attn": "encoder_attn"}
 PROJECTIONS = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_proj": "out_proj"}
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
+def bart_rules(spec: ModelSpec, form: Form) -> Iterator[Rule]:
+    """Yield the place of each tensor."""
+    where = "pre" if form.pre_norm else "stream"
+    positions = LastRows(form.unread) if form.unread else Copy()
     yield Rule("shared.weight", ("model.embed_tokens.weight",))
     yield Rule("lm_head.weight", ("lm_head.weight",))
     yield Rule("final_logits_bias", ("logits_bias",), _Row())
     for side, stack, first in zip(("encoder", "decoder"), spec.running, (0, spec.begins), strict=True):
         ours = spec.layer_path(first).partition(".layers.")[0]
-        yield Rule(f"{side}.embed_positions.weight", (f"{ours}.embed_positions.weight",), LastRows(UNREAD))
+        yield Rule(f"{side}.embed_positions.weight", (f"{ours}.embed_positions.weight",), positions)
         yield from linear_rules(f"{side}.layernorm_embedding", f"{ours}.embed_norm")
+        yield from linear_rules(f"{side}.layer_norm", f"{ours}.norm")
         for index, layer in enumerate(stack.layers):
             theirs, path = f"{side}.layers.{index}", spec.layer_path(first + index)
             for sublayer in layer:
@@ -148,24 +183,52 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
                 if isinstance(sublayer.op, Mlp):
                     yield from linear_rules(f"{theirs}.fc1", f"{path}.mlp.up_proj")
                     yield from linear_rules(f"{theirs}.fc2", f"{path}.mlp.down_proj")
-                    yield from linear_rules(f"{theirs}.final_layer_norm", f"{path}.mlp_stream_norm")
+                    yield from linear_rules(f"{theirs}.final_layer_norm", f"{path}.mlp_{where}_norm")
                 elif name in BLOCKS:
                     block = f"{theirs}.{BLOCKS[name]}"
-                    yield from linear_rules(f"{block}_layer_norm", f"{path}.{name}_stream_norm")
+                    yield from linear_rules(f"{block}_layer_norm", f"{path}.{name}_{where}_norm")
                     for linear, projection in PROJECTIONS.items():
                         yield from linear_rules(f"{block}.{projection}", f"{path}.{name}.{linear}")
 
 
-FAMILY = Family(
+def bart_family(
+    model_type: str,
+    architecture: str,
+    form: Form,
+    variants: tuple[Mapping[str, Any], ...],
+    read: Callable[[Switches], ModelSpec] | None = None,
+) -> Family:
+    """Return a family of BART's shape.
+
+    Args:
+        model_type: in config.json.
+        architecture: transformers' class.
+        form: what tells it from others.
+        variants: for the tests.
+        read: its own reading, where `read_bart` is not all of it.
+    """
+    # A file of the class without a head has no bias of logits.
+    absent: dict[str, Callable[[Sequence[int]], Tensor]] = {"logits_bias": zeros}
+    if form.sines:
+        absent |= dict.fromkeys((f"{side}.embed_positions.weight" for side in ("model", ENCODER)), sines)
+    return Family(
+        model_type,
+        architecture,
+        read or partial(read_bart, form=form),
+        write_bart,
+        partial(bart_rules, form=form),
+        headed=("lm_head.", "final_logits_bias"),
+        ignored=("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
+        absent=absent,
+        variants=variants,
+    )
+
+
+FAMILY = bart_family(
     "bart",
     "BartForConditionalGeneration",
-    _read,
-    _write,
-    _rules,
-    headed=("lm_head.", "final_logits_bias"),
-    ignored=("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
-    zero=("logits_bias",),  # A file of the class without a head has none.
-    variants=(
+    BART,
+    (
         {},
         {"scale_embedding": True, "decoder_start_token_id": 0},
         {"activation_function": "relu", "encoder_layers": 1, "decoder_layers": 3},

@@ -149,6 +149,24 @@ class LastRows:
         return torch.cat([torch.zeros_like(tensors[0][:1]).expand(self.unread, -1), tensors[0]])
 
 
+def zeros(shape: Sequence[int]) -> Tensor:
+    """Return a tensor of zeros."""
+    import torch
+
+    return torch.zeros(*shape)
+
+
+def sines(shape: Sequence[int]) -> Tensor:
+    """Return a table of positions: the sines of their angles, then the cosines (Vaswani et al. 2017)."""
+    import torch
+
+    rows, width = shape
+    place_P1 = torch.arange(rows, dtype=torch.float64)[:, None]
+    even = torch.arange(0, width, 2, dtype=torch.float64)
+    angles = place_P1 / 10_000 ** (even / width)
+    return torch.cat((angles.sin(), angles[:, : width // 2].cos()), dim=1).float()
+
+
 @dataclass(frozen=True)
 class Rule:
     """One source tensor, and the ROOTS tensors it becomes."""
@@ -172,7 +190,7 @@ class Family:
         prefix: what stands before most names, and which some checkpoints leave out.
         headed: what names begin with that never have the prefix.
         ignored: tensors that old checkpoints carry and nothing reads: `{}` is a layer's number.
-        zero: ROOTS tensors that are zeros where a source lacks them.
+        absent: what makes a ROOTS tensor of its shape, by its name, where a source lacks it.
         variants: small configurations, by what differs from the smallest, that tests compare with
             transformers' own classes.
     """
@@ -185,7 +203,7 @@ class Family:
     prefix: str = "model."
     headed: tuple[str, ...] = ("lm_head.",)
     ignored: tuple[str, ...] = ()
-    zero: tuple[str, ...] = ()
+    absent: Mapping[str, Callable[[Sequence[int]], Tensor]] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ({},)
 
     def read_config(self, switches: Switches) -> ModelSpec:

@@ -15,11 +15,13 @@ from roots_compress.families import (
     gpt2,
     granite,
     llama,
+    marian,
     mistral,
     modernbert,
     mpnet,
     olmo2,
     olmo3,
+    pegasus,
     phi3,
     qwen2,
     qwen3,
@@ -34,5 +36,6 @@ from roots_compress.families.base import Family
 _MODULES = (
     llama, mistral, qwen2, qwen3, gemma, gpt2, gemma2, gemma3, phi3, qwen3_moe, smollm3, granite, olmo2,
     olmo3, bert, distilbert, roberta, xlm_roberta, camembert, mpnet, electra, albert, modernbert, t5, bart,
+    pegasus, marian,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

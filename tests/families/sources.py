@@ -62,6 +62,7 @@ SEQ2SEQ_FIELDS: dict[str, dict[str, Any]] = {
         "forced_eos_token_id": None,
     },
 }
+SEQ2SEQ_FIELDS |= dict.fromkeys(("pegasus", "marian"), SEQ2SEQ_FIELDS["bart"])
 
 
 def source_config(family: str, **overrides: Any) -> PreTrainedConfig:
@@ -138,7 +139,8 @@ def seq2seq(family: str, changes: dict[str, Any]) -> PreTrainedModel:
         model.config.tie_word_embeddings = False
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+            if parameter.requires_grad:  # Tables of sines are as they are.
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
         for name, buffer in model.named_buffers():
             if name.endswith("bias"):
                 buffer.add_(torch.randn(buffer.shape, generator=generator) * 0.2)

@@ -13,6 +13,8 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
+from tests.chains import DISTILL, PRUNE, QUANTIZE, carry_out, recipe, write_text
+from tests.encoders import ROWS, encoder_tokenizer
 from tests.families.sources import encoder, save_source
 from tests.tiny import tiny_tokens
 
@@ -45,6 +47,35 @@ def test_outputs_equal_transformers(family: str, changes: dict[str, Any], tmp_pa
         found, expected, written = (each[mask_BT.bool()] for each in (found, expected, written))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(written, expected, atol=1e-4, rtol=0)
+
+
+def test_of_a_discriminator_the_encoder_is_read(tmp_path: Path) -> None:
+    theirs: Any = encoder("electra", {"architectures": ["ElectraForPreTraining"], "embedding_size": 8})
+    ours = load_checkpoint(save_source(theirs, tmp_path))
+    ids_BT = tiny_tokens(2, 20)
+    with torch.no_grad():
+        expected = _vectors(theirs.electra(ids_BT)[0], torch.ones_like(ids_BT), torch.empty(0, 0))
+        torch.testing.assert_close(ours.model(ids_BT)[0], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("modernbert", {"layer_types": ["full_attention", "sliding_attention"] * 2, "local_attention": 6}),
+        pytest.param("electra", {"embedding_size": 16}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_chain(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    write_text(tmp_path / "text")
+    masked = {**FAMILIES[family].variants[0], **changes, "num_hidden_layers": 4, "vocab_size": ROWS}
+    save_source(encoder(family, masked), tmp_path / "source")
+    encoder_tokenizer().save_pretrained(tmp_path / "source")
+    prune = {**PRUNE, "head_ratio": 0.5, "layer_ratio": 0.5}
+    document = recipe(tmp_path / "text", DISTILL, prune, QUANTIZE, model=str(tmp_path / "source"))
+    metrics = carry_out(document, tmp_path / "run")
+    sizes = [row.metrics.bytes for row in metrics.stages]
+    assert [row.kind for row in metrics.stages] == ["baseline", "distill", "prune", "quantize"]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def _vectors(given: Tensor, mask_BT: Tensor, like: Tensor) -> Tensor:
