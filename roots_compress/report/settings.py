@@ -27,19 +27,25 @@ def differing_settings(recipes: Sequence[Mapping[str, Any]]) -> tuple[SettingDif
     """Return the settings in which recipes differ, their names left out.
 
     Stages are matched by their names. Of one that not all recipes have, no setting is listed: that shows in
-    their order, which is listed as `stages`.
+    their order, which is listed as `stages`. A group that some do not have is listed as one, `{...}`; its
+    settings are compared among the others.
     """
     flat = [dict(_flatten({key: each for key, each in recipe.items() if key != NAME})) for recipe in recipes]
     shared = [set(_stages(recipe)) for recipe in recipes]
     everywhere = set.intersection(*shared) if shared else set()
     keys = dict.fromkeys(key for each in flat for key in each)
+    groups = {key for key in keys if any(inner.startswith(f"{key}.") for inner in keys)}
+    for each in flat:
+        each |= {key: "{...}" for key in groups if any(inner.startswith(f"{key}.") for inner in each)}
     found = []
     if len({tuple(_stages(recipe)) for recipe in recipes}) > 1:
         found.append(SettingDifference(STAGES, tuple(" > ".join(_stages(recipe)) for recipe in recipes)))
     for key in keys:
         stage = key.removeprefix(f"{STAGES}[").partition("]")[0] if key.startswith(f"{STAGES}[") else None
         values = tuple("" if each.get(key) in (None, "null") else each[key] for each in flat)
-        if len(set(values)) > 1 and (stage is None or stage in everywhere):
+        group = next((each for each in groups if key.startswith(f"{each}.")), "")
+        among = [value for value, each in zip(values, flat, strict=True) if each.get(group) != "null"]
+        if len(set(among)) > 1 and (stage is None or stage in everywhere):
             found.append(SettingDifference(key, values))
     return tuple(found)
 

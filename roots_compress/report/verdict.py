@@ -34,7 +34,7 @@ class Verdict:
     reason: str
     """The rest of the sentence, which begins with the stage's name."""
     advice: str = ""
-    """Another sentence, where an earlier stage may be the better choice."""
+    """What else to do: look at an earlier stage, or set the gate that would decide."""
 
     @property
     def decided(self) -> str:
@@ -65,36 +65,39 @@ def verdict(run: RunMetrics) -> Verdict:
     if first is last:
         kept = f"; {_kept(run.gates)}" if run.gates else ""
         return Verdict("undecided", f"the run has only {name}, and nothing to compare it with{kept}.")
-    decision, reason = _weighed(run, changes)
+    decision, reason, wanted = _weighed(run, changes)
     if decision == "ship":
         return Verdict(decision, f"{name}: {reason}; {_kept(run.gates)}.")
     joined = " is" if decision == "undecided" else ":"
-    return Verdict(decision, f"{name}{joined} {reason}.", _instead(run))
+    advice = _instead(run), f"Set the gate {wanted} in the recipe to decide." if wanted else ""
+    return Verdict(decision, f"{name}{joined} {reason}.", " ".join(filter(None, advice)))
 
 
-def _weighed(run: RunMetrics, changes: _Changes) -> tuple[Decision, str]:
-    """Return the decision on a stage that misses no gate, and the reason."""
-    listed = changes.listed()
+def _weighed(run: RunMetrics, changes: _Changes) -> tuple[Decision, str, str]:
+    """Return the decision on a stage that misses no gate, the reason, and the gate that would decide."""
+    task, listed = changes.task, changes.listed()
     if not changes.gains:
         return (
             "do not ship",
             f"neither smaller, nor faster, nor better than {numbered(changes.first)}; {listed}",
+            "",
         )
     if changes.is_slower:
-        reason = _reason(run, changes.task.workload)
+        reason = _reason(run, task.workload)
         slower = f"{changes.speed()} here" + (f" because {reason}" if reason else "")
         others = changes.listed(speed=False)
         if not run.gates:
-            return "do not ship", f"{slower}; {others}"
+            return "do not ship", f"{slower}; {others}", ""
         if not _bounded(run.gates, speed=True):
             return (
                 "undecided",
                 f"{others}, but {slower}; {_kept(run.gates)}, but none bounds speed",
+                task.workload.speedup_bound,
             )
         listed = f"{others}, but {slower}"
     if changes.cost > TOLERATED_COST and not _bounded(run.gates, speed=False):
-        return "undecided", f"{listed}; no gate bounds such a loss"
-    return "ship", listed
+        return "undecided", f"{listed}; no gate bounds such a loss", task.metric.compared_bound
+    return "ship", listed, ""
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,15 @@ def test_settings_that_differ_are_listed_by_key_and_stage() -> None:
         ("stages[cut].ratio", ("0.25", "0.5")),
     ]
     assert r"| stages\[cut\].ratio | 0.25 | 0.5 |" in compare_text.markdown(found)
+    without, with_group, other = (
+        {"seed": 0, "stages": [{"name": "prune", "recovery": each}]}
+        for each in (None, {"rank": 1, "steps": 3}, {"rank": 2, "steps": 3})
+    )
+    found = compared(RUN, RUN, RUN, settings=(without, with_group, other))
+    assert [(each.key, each.values) for each in found.settings] == [
+        ("stages[prune].recovery", ("", "{...}", "{...}")),
+        ("stages[prune].recovery.rank", ("", "1", "2")),
+    ]
     unknown = compared(RUN, RUN, RUN, settings=(one, None, two))
     assert [each.values for each in unknown.settings][1:] == [("0", "n/a", "1"), ("0.25", "n/a", "0.5")]
     assert any("The settings of run1 are not known" in remark for remark in unknown.remarks)

@@ -79,7 +79,7 @@ def test_a_full_run_has_every_section_and_weighs_little() -> None:
 
 def test_a_run_is_repeated_from_the_recipe_with_absolute_paths() -> None:
     page = html(full_run())
-    assert "<pre>roots-compress run resolved.json --run ../again\n" in page
+    assert ">roots-compress run resolved.json --run ../again\n" in page
 
 
 def test_figures_that_are_not_there_leave_their_sections_out() -> None:

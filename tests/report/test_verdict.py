@@ -79,6 +79,13 @@ def test_a_verdict_gives_the_reason(figures: RunMetrics, sentence: str) -> None:
     assert verdict(figures).sentence == sentence
 
 
+def test_an_undecided_verdict_names_the_gate_that_would_decide() -> None:
+    worse = quantized(perplexity=30.0)
+    assert "max_perplexity_ratio" in verdict(run(stage(), worse, gates=(gate("max_bytes"),))).advice
+    slower = quantized(decode=(80.0, 60.0))
+    assert "min_decode_speedup" in verdict(run(stage(), slower, gates=(gate("max_bytes"),))).advice
+
+
 def test_an_earlier_stage_that_gains_without_the_cost_is_named() -> None:
     pruned = stage(1, "prune", size=4_000_000, perplexity=20.2, decode=(150.0, 120.0))
     figures = run(stage(), pruned, stage(2, "quantize", size=2_000_000, decode=(80.0, 60.0)))

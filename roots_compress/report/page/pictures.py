@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
@@ -60,6 +61,11 @@ def quality_axis(metric: Metric) -> Axis:
 def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
     """Return quality against bytes, and against the time of the workload that decides where it was taken."""
     stages, workload = list(stage_spots(task, run.stages)), task.workload
+    # All rows read the same text, so what they differ by is surer than what each is.
+    stages = [
+        replace(spot, y_bounds=_around_first(task, run, stage))
+        for spot, stage in zip(stages, run.stages, strict=True)
+    ]
     candidates = _others(run)
     others = [_candidate_spot(task, run, each) for each in candidates]
     size = Axis("megabytes, logarithmic", logarithmic=True)
@@ -68,7 +74,8 @@ def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
         note += (
             " Large marks are the run's stages, small ones candidates of the search, squares its controls."
         )
-    charts = [_plane("Quality against size", note, task, stages + others, size)]
+    of = f"the change of {task.metric.heading} from the first row"
+    charts = [_plane("Quality against size", note, task, stages + others, size, of)]
     timed = [
         replace(spot, x=time, x_bounds=bounds)
         for spot, stage in zip(stages, run.stages, strict=True)
@@ -79,7 +86,7 @@ def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
         timed += [replace(spot, x=each.figures[name]) for spot, each in zip(others, candidates, strict=True)]
         time = Axis(f"{workload.words} milliseconds a {workload.unit}, logarithmic", logarithmic=True)
         note = "At the longest context. Horizontal lines hold the fastest and the slowest repeat."
-        charts.append(_plane("Quality against time", note, task, timed, time))
+        charts.append(_plane("Quality against time", note, task, timed, time, of))
     return charts
 
 
@@ -104,10 +111,20 @@ def _others(run: RunMetrics) -> list[CandidateResult]:
     return [each for each in search.candidates if each.role != "baseline" and each.stages != search.best]
 
 
-def _plane(title: str, note: str, task: Task[Any], spots: list[Spot], x: Axis) -> Chart:
+def _around_first(task: Task[Any], run: RunMetrics, stage: StageResult) -> tuple[float, float] | None:
+    """Return the interval of a row's change from the first row, about the first row's figure."""
+    bounds = stage.metrics.intervals.get(task.metric.compared_name)
+    (first,) = quality_of(task, run.stages[0])
+    if bounds is None:
+        return None
+    low, high = bounds
+    return (first * low, first * high) if task.metric.relative else (first + low, first + high)
+
+
+def _plane(title: str, note: str, task: Task[Any], spots: list[Spot], x: Axis, of: str = "") -> Chart:
     metric = task.metric
     if any(spot.y_bounds for spot in spots):
-        note += f" Vertical lines are 95% intervals of {metric.heading}."
+        note += f" Vertical lines are 95% intervals of {of or metric.heading}."
 
     def draw(width: int) -> Markup:
         lower = metric.better == "lower"
@@ -257,7 +274,8 @@ def errors(run: RunMetrics) -> list[Errors]:
         note = "Squared error of its outputs on calibration text, against their square."
         if higher:
             note += " Orange: kept at a higher precision."
-        chart = _chart(title, note, lambda width, shown=measured: profile("", shown, width=width))  # type: ignore[misc]
+        draw = partial(profile, title, measured)
+        chart = _chart(title, note, lambda width, draw=draw: draw(width=width))  # type: ignore[misc]
         shown = chart if len(measured) >= FEWEST_WEIGHTS else None
         found.append(Errors(numbered(stage), largest, len(measured), higher, shown))
     return found

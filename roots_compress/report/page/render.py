@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from roots_compress.errors import printable
 
@@ -35,8 +36,8 @@ def _environment() -> Environment:
 
 
 def _breaks(name: str) -> Markup:
-    """Return a parameter's name that may be broken after its dots."""
-    return Markup(".<wbr>").join(name.split("."))
+    """Return a name that may be broken after its dots and underscores."""
+    return Markup(re.sub("([._])", r"\1<wbr>", escape(name)))
 
 
 def _source(environment: Environment, name: str) -> Markup:

@@ -63,9 +63,9 @@ def tiles(task: Task[Any], run: RunMetrics) -> list[Tile]:
         bounds = _bounds(after, metric.compared_name, partial(_change, metric))
     else:
         bounds = _bounds(after, metric.name, metric.shown)
-    notes += [f"95% {bounds}"] if bounds else []
+    notes += [f"(95%: {bounds})"] if bounds else []
     heading = metric.heading[:1].upper() + metric.heading[1:]
-    return [*found, Tile(heading, metric.shown(value), "; ".join(notes)), memory]
+    return [*found, Tile(heading, metric.shown(value), " ".join(notes)), memory]
 
 
 def _noted(tile: Tile, note: str) -> Tile:
