@@ -77,6 +77,10 @@ def test_a_full_run_has_every_section_and_weighs_little() -> None:
     elements(page)
 
 
+def test_a_long_name_may_break_after_its_dots_and_underscores() -> None:
+    assert "<wbr>layers.<wbr>" in html(full_run())
+
+
 def test_a_run_is_repeated_from_the_recipe_with_absolute_paths() -> None:
     page = html(full_run())
     assert ">roots-compress run resolved.json --run ../again\n" in page

@@ -37,7 +37,7 @@ def _environment() -> Environment:
 
 def _breaks(name: str) -> Markup:
     """Return a name that may be broken after its dots and underscores."""
-    return Markup(re.sub("([._])", r"\1<wbr>", escape(name)))
+    return Markup(re.sub("([._])", r"\1<wbr>", str(escape(name))))
 
 
 def _source(environment: Environment, name: str) -> Markup:
