@@ -178,7 +178,7 @@ def _text(
                 where="--target" if given else "--data",
                 remedy="Name the model first: roots-compress init CKPT",
             )
-        from roots_compress.advice.first import STARTER
+        from roots_compress.advice.starter import STARTER
 
         return STARTER, f"edit its `model`, then: roots-compress run {path}"
     from roots_compress.configs.recipe.loading import refuse_missing

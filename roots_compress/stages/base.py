@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from roots_compress.checkpoints.inspect import SourceInfo
-from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.configs.export import ExportConfig
 from roots_compress.configs.stage import StageSettings
 from roots_compress.data.documents import TextSplit
@@ -56,6 +55,9 @@ class ModelInfo:
         """Return what the files of a checkpoint say."""
 
         def tokenizer() -> PreTrainedTokenizerFast:
+            # Reports, which ask stages for captions, need not wait for transformers.
+            from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
+
             loaded = load_tokenizer(source)
             check_vocabulary(loaded, source.vocab_size, source.path)
             return loaded

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.models.limits import Limits
 from roots_compress.models.spec import ModelSpec
 from roots_compress.training.distillation.vocabulary import (
@@ -17,6 +15,9 @@ from roots_compress.training.distillation.vocabulary import (
     require_same_size,
     require_same_tokenizer,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def check_student(
@@ -52,6 +53,8 @@ def check_student(
             require_same_outputs(spec, teacher, path)
         require_same_size(spec.embeddings.vocabulary, vocab_size, path)
         return Limits.of(spec)
+    from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
+
     source = inspect_source(path)
     require_same_head(source.spec.head.kind, head_kind, path)
     if teacher is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
 from roots_compress.configs.tune import TuneConfig
 from roots_compress.errors import InputError, Key, Text
 from roots_compress.results import Json
@@ -112,6 +111,8 @@ def _check_teacher(config: TuneConfig, path: Path, info: ModelInfo) -> None:
             remedy="Shorten the windows, or choose a teacher with a longer context.",
         )
     if info.tokenizer is not None:
+        from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
+
         tokenizer = load_tokenizer(source)
         check_vocabulary(tokenizer, source.vocab_size, path)
         require_same_tokenizer(info.tokenizer(), tokenizer, path)

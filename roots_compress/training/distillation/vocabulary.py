@@ -6,10 +6,8 @@ Nothing here needs weights, so that a run refuses a student before it has made a
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerFast
-
-from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import (
@@ -19,6 +17,9 @@ from roots_compress.models.ops.heads import (
     TokenClassificationHead,
 )
 from roots_compress.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def refuse_quantized(quantized: bool, path: Path) -> None:
@@ -99,6 +100,8 @@ def require_same_tokenizer(
     student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast, path: Path
 ) -> None:
     """Raise an InputError where the same text becomes other token ids."""
+    from roots_compress.data.tokenizers import tokenizer_sha256
+
     hashes = tokenizer_sha256(student), tokenizer_sha256(teacher)
     if hashes[0] != hashes[1]:
         raise InputError(
