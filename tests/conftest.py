@@ -37,6 +37,29 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _measuring_processes_start_at_once() -> Iterator[None]:
+    """See `measuring.py`."""
+    if not hasattr(os, "fork"):
+        yield
+        return
+    from roots_compress.evaluation import child
+    from tests import measuring
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child, "start", measuring.forked)
+        yield
+
+
+@pytest.fixture
+def fresh_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring processes start as users have them start."""
+    from roots_compress.evaluation import child
+    from tests import measuring
+
+    monkeypatch.setattr(child, "start", measuring.FRESH)
+
+
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of one's own."""
@@ -59,6 +82,9 @@ def chain(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Re
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    from tests import measuring
+
+    measuring.address()
     folder = tmp_path_factory.mktemp("commands")
     with Commands(folder, folder / "log") as commands:
         yield commands

@@ -16,6 +16,12 @@ from tests.faults.commands import Commands
 from tests.tiny import tiny_checkpoint
 
 PROCESSES = Path("/proc")
+COMMAND = """
+from roots_compress.cli.app import main
+from tests import measuring
+measuring.start_afresh()
+main()
+"""
 pytestmark = pytest.mark.skipif(not PROCESSES.is_dir(), reason="children are found through /proc")
 
 
@@ -56,7 +62,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(commands: Command
     sizes = "--block-size 32 --windows 4 --threads 1"
     command = f"quantize {tmp_path}/model --weights-only {texts} {sizes} --run {run}".split()
 
-    process = commands.start(*command)
+    process = commands.start(*command, code=COMMAND)
     interrupt(
         commands, process, lambda: any("roots_compress.evaluation" in line for line in members(process))
     )

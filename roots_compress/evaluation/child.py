@@ -36,26 +36,7 @@ def measure(module: str, request: dict[str, Any], *, progress: Progress | None =
         StageError: the child could not be started, reported another error, or ended without a result (killed
             for its memory, say).
     """
-    # -P: no module of the current folder may stand in for a library's.
-    command = [sys.executable, "-P", "-m", module]
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
-    except OSError as error:
-        raise StageError(
-            f"the measuring process cannot be started: {error.strerror or error}",
-            where=sys.executable or None,
-            remedy="It is a second process of this Python: check that the file may be executed, and the"
-            " limits on processes and memory.",
-            transient=True,
-        ) from error
+    process = start(module)
     with process, _last_lines(process) as said:
         try:
             answer = _converse(process, request, progress)
@@ -72,6 +53,33 @@ def measure(module: str, request: dict[str, Any], *, progress: Progress | None =
         else "Give the same command again. If it fails again, please report it.",
         transient=True,
     )
+
+
+def start(module: str) -> subprocess.Popen[str]:
+    """Start `python -m module`, with pipes for its standard streams.
+
+    Raises:
+        StageError: it could not be started.
+    """
+    try:
+        return subprocess.Popen(
+            # -P: no module of the current folder may stand in for a library's.
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise StageError(
+            f"the measuring process cannot be started: {error.strerror or error}",
+            where=sys.executable or None,
+            remedy="It is a second process of this Python: check that the file may be executed, and the"
+            " limits on processes and memory.",
+            transient=True,
+        ) from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests import measuring
 from tests.faults.commands import Commands
 
 CLONE_NEWNS = 0x00020000
@@ -60,6 +61,8 @@ def small_disk(place: str, options: str) -> None:
         raise OSError(ctypes.get_errno(), "unshare")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+    # The server of measuring processes does not see it either.
+    measuring.start_afresh()
 
 
 def temporary_files_in(place: str) -> None:

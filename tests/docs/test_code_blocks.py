@@ -27,6 +27,9 @@ LANGUAGES = {"bash", "yaml", "python", "diff", "text"}
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    from tests import measuring
+
+    measuring.address()
     with Shell(tmp_path_factory.mktemp("commands")) as shell:
         yield shell
 

@@ -13,6 +13,7 @@ from roots_compress.errors import InputError, StageError
 from roots_compress.evaluation.child import measure
 
 CHILD = "tests.evaluation.child_process"
+pytestmark = pytest.mark.usefixtures("fresh_children")
 
 
 @pytest.fixture(autouse=True)

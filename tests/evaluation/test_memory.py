@@ -16,6 +16,7 @@ from roots_compress.evaluation.memory import own_peak_rss_bytes, peak_rss_bytes
 from tests.runtime.graphs import history_model, random_weights, write_graph
 
 MIB = 1 << 20
+pytestmark = pytest.mark.usefixtures("fresh_children")
 
 
 def with_ballast(megabytes: int) -> onnx.ModelProto:

@@ -79,6 +79,7 @@ def test_contexts_leave_room_for_the_tokens_decoded() -> None:
         CAUSAL_LM.lengths([128], decode_tokens=16, longest=16)
 
 
+@pytest.mark.usefixtures("fresh_children")
 def test_graphs_are_timed_in_a_process_of_their_own(tmp_path: Path) -> None:
     folders = {
         "one": write_graph(tmp_path / "one", history_model(random_weights())),

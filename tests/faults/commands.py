@@ -5,11 +5,8 @@ A forking server starts them, each in a process group of its own.
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -18,6 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from tests.fork_server import Process, Server
+
+COMMAND = "from roots_compress.cli.app import main; main()"
 Reach = Literal["group", "process"]
 """Whether a kill takes the measuring children too, as a container's end does, or the command alone."""
 
@@ -36,22 +36,17 @@ class Commands:
 
     def __init__(self, folder: Path, log: Path) -> None:
         self.log = log
-        # Text is hashed otherwise than in this process, so that what depends on it shows.
-        hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONHASHSEED": hash_seed,
-        }
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.forker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            cwd=folder,
-            env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        self._folder = folder
+        self._server = Server(
+            __name__,
+            {
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+                # Text is hashed otherwise than in this process, so that what depends on it shows.
+                "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1",
+            },
         )
+        self._process: Process | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -59,11 +54,7 @@ class Commands:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.wait()
-        self._server.stdout.close()
+        self._server.close()
 
     def run(self, *arguments: str | Path, kill_after: float | None = None, reach: Reach = "group") -> Ending:
         """Carry a command out, or kill it (SIGKILL) where it has not ended after so many seconds."""
@@ -89,26 +80,40 @@ class Commands:
 
     def start(self, *arguments: str | Path, code: str | None = None) -> int:
         """Start a command, or Python code, and return its process id; `end` must follow."""
-        assert self._server.stdin is not None
-        request = {"arguments": [str(argument) for argument in arguments], "log": str(self.log), "code": code}
-        self._server.stdin.write(json.dumps(request).encode() + b"\n")
-        return int(self._line())
+        work = [COMMAND if code is None else code, *map(str, arguments)]
+        with Path(os.devnull).open() as nothing, self.log.open("a") as log:
+            streams = nothing.fileno(), log.fileno(), log.fileno()
+            self._process = Process(self._server.address, work, streams, folder=self._folder)
+        return self._process.pid
 
     def running(self, seconds: float = 0.001) -> bool:
         """Whether the command that was started still runs after so many seconds."""
-        assert self._server.stdout is not None
-        return not select.select([self._server.stdout], [], [], seconds)[0]
+        assert self._process is not None
+        return self._process.running(seconds)
 
     def end(self) -> int:
         """Wait for the command that was started, and return its exit code, or minus the signal."""
-        return int(self._line())
+        assert self._process is not None
+        return self._process.wait()
 
     def said(self) -> str:
         """Return all that the commands wrote."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
-    def _line(self) -> bytes:
-        assert self._server.stdout is not None
-        line = self._server.stdout.readline()
-        assert line, "the forking server died"
-        return line
+
+def warm_up() -> None:
+    """Import what a command would in its first seconds, so that kills fall on its work."""
+    import roots_compress.cli.app
+    import roots_compress.pipeline.runner
+    import roots_compress.report.text  # noqa: F401
+    from tests import measuring
+
+    os.fsync = lambda fd: None  # A dead process loses no write that the system has taken.
+    if measuring.ADDRESS in os.environ:
+        measuring.start_at_once()
+
+
+def work(code: str, *arguments: str) -> None:
+    """Be Python code with arguments."""
+    sys.argv = ["roots-compress" if code == COMMAND else "-c", *arguments]
+    exec(code, {"__name__": "__main__"})
