@@ -22,8 +22,8 @@ from tests.cli.test_commands import roots_compress
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def write_recipe(folder: Path, text: Path, **training: Any) -> Path:
-    """Write a recipe of two stages that train; the second asks a teacher's cache."""
+def write_recipe(folder: Path, text: Path, *, stages: int = 2, **training: Any) -> Path:
+    """Write a recipe of at most two stages that train; the second asks a teacher's cache."""
     settings = {**TRAINING, **training}
     path = folder / "recipe.yaml"
     content = {
@@ -33,7 +33,7 @@ def write_recipe(folder: Path, text: Path, **training: Any) -> Path:
         "stages": [
             {**TRAIN, "training": settings},
             {**DISTILL, "training": settings, "loss": {"top_k": 8}},
-        ],
+        ][:stages],
     }
     path.write_text(json.dumps(content))
     return path
@@ -48,13 +48,13 @@ def test_a_recipe_names_its_processes_and_a_finished_stage_serves_any_number(
     tmp_path: Path, text_file: Path
 ) -> None:
     run = tmp_path / "run"
-    result = roots_compress("run", write_recipe(tmp_path, text_file, processes=2), "--run", run)
+    recipe = write_recipe(tmp_path, text_file, stages=1, processes=2)
+    result = roots_compress("run", recipe, "--run", run)
     assert result.exit_code == 0, result.output
-    for stage in figures(run):
-        assert stage["notes"]["processes"]["number"] == 2
-    result = roots_compress("run", write_recipe(tmp_path, text_file), "--run", run)
+    assert [stage["notes"]["processes"]["number"] for stage in figures(run)] == [2]
+    result = roots_compress("run", write_recipe(tmp_path, text_file, stages=1), "--run", run)
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("finished earlier, reused") == 2
+    assert result.stderr.count("finished earlier, reused") == 1
 
 
 def test_a_number_that_cannot_share_a_step_is_refused_with_one_that_can(

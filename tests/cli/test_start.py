@@ -73,7 +73,9 @@ def test_init_writes_a_recipe_that_suits_the_model(
     written = (tmp_path / "own.yaml").read_text(encoding="utf-8")
     for word in words:
         assert word in written
-    planned = roots_compress("plan", "own.yaml", cwd=tmp_path)
+    # What plan measures of a decoder is in test_forecast.py.
+    probe = "--probe" if model in {"experts", "t5", "classification"} else "--no-probe"
+    planned = roots_compress("plan", "own.yaml", probe, cwd=tmp_path)
     assert planned.exit_code == 0, planned.output
 
 

@@ -71,12 +71,11 @@ def test_what_an_encoding_lacks_is_written_as_an_escape(encoding: str, tmp_path:
     assert named.get(encoding, "\ufffd-\\u6a21\\u578b-\\U0001f600") in ended.stderr
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_tables_and_help_hold_in_any_encoding(encoding: str, chain: Chain, tmp_path: Path) -> None:
-    for verb in ("quantize --help", f"report {chain[1]}"):
-        ended = shell(f"$ROOTS {verb}", tmp_path, PYTHONIOENCODING=encoding)
-        assert ended.returncode == 0, ended.stderr
-        assert "quantize" in ended.stdout
+@pytest.mark.parametrize(("verb", "encoding"), [("quantize --help", "ascii"), ("report RUN", "cp1252")])
+def test_tables_and_help_hold_in_any_encoding(verb: str, encoding: str, chain: Chain, tmp_path: Path) -> None:
+    ended = shell(f"$ROOTS {verb.replace('RUN', str(chain[1]))}", tmp_path, PYTHONIOENCODING=encoding)
+    assert ended.returncode == 0, ended.stderr
+    assert "quantize" in ended.stdout
 
 
 def test_a_reader_that_leaves_in_the_middle_hears_no_complaint(chain: Chain, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from roots_compress.runtime.text import load_tokenizer, stream_text
 from roots_compress.tasks.perplexity import perplexity
 from tests.compare.texts import TEXTS
 
-CONTEXT, BLOCK, NEW_TOKENS = 256, 32, 64
+CONTEXT, BLOCK, NEW_TOKENS = 256, 32, 24
 PROMPTS = ("The lighthouse", " hello", "1. one\n2.", "他们在 the", "\U0001f600 fine")
 """Each ends in a whole character, and not in a byte that the model's next byte could make another of."""
 

@@ -28,7 +28,7 @@ from tests.tiny import tiny_model
 from tests.training.test_loop import quiet, settings
 from tests.training.text import windows
 
-STEPS = 50
+STEPS = 20
 
 
 def taught(
@@ -149,11 +149,11 @@ def test_a_training_goes_on_with_another_number_of_processes(
     two: None,
 ) -> None:
     first: list[dict[str, float]] = []
-    stopped(tmp_path, 20, first, strategy=strategy)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000020"]
+    stopped(tmp_path, 8, first, strategy=strategy)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000008"]
     rest: list[dict[str, float]] = []
     weights, _ = taught(tmp_path, rest)
-    assert (len(first), len(rest)) == (20, STEPS - 20)
+    assert (len(first), len(rest)) == (8, STEPS - 8)
     assert furthest(first + rest, alone[0]) < 1e-5
     assert_close(weights, alone[1])
 
