@@ -1,77 +1,85 @@
-"""Compares a recipe's forecast with the run: bytes, seconds and memory of every row, and of the whole.
+"""Compares what `plan` foresees with what runs took: bytes, seconds and memory of each row, and of the whole.
 
-    python -m benchmarks.forecast RECIPE [--model CKPT]
+    python -m benchmarks.forecast RUN...
 
-The forecast is made first, as `roots-compress plan` makes it. Then the stages are carried out one by one in a
-folder that is removed at the end. Memory is the most that this process held during a row.
+Each finished run's recipe is planned anew, in a temporary folder, as `roots-compress plan` would. The exit
+status is 1 where bytes are off by more than 2%, memory by more than 30%, or times by more than a factor of
+1.5.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-from rich.console import Console
-
-from roots_compress.cli.lines import Lines
-from roots_compress.configs.recipe.loading import load_recipe
-from roots_compress.configs.recipe.yaml import read_yaml
-from roots_compress.evaluation.memory import own_peak_rss_bytes
+from roots_compress.configs.recipe.growth import read_resolved
 from roots_compress.events import Events
 from roots_compress.pipeline.forecast import forecast
 from roots_compress.pipeline.preflight import prepare
-from roots_compress.pipeline.runner import describe, finish
-from roots_compress.pipeline.stage_runner import make_stage
-from roots_compress.pipeline.steps import keys_of
-from roots_compress.run.run_folder import RunFolder
-from roots_compress.run.stages import CommittedStage
-from roots_compress.system.memory import forget_peak
-from roots_compress.training.memory import hand_back_free_memory
+from roots_compress.run.stages import read_metrics
+
+BYTES, TIME, MEMORY = 1.02, 1.5, 1.3
+"""The most that a forecast may be off, as factors."""
+LEAST_SECONDS = 5.0
+"""A shorter row is left out of the judgement of times."""
+
+
+class Table:
+    """Prints rows of forecasts beside measurements, and notes whether all are within bounds."""
+
+    def __init__(self) -> None:
+        self.kept = True
+        print("| row | graph MB | work s | checks s | row s | memory MB |\n|---|---|---|---|---|---|")
+
+    def line(self, label: str, *cells: str) -> None:
+        """Print a row."""
+        print(f"| {' | '.join((label, *cells))} |", flush=True)
+
+    def cell(self, foreseen: float, found: float | None, most: float | None = None) -> str:
+        """Return `forecast / measured = ratio`, marked where the ratio is out of bounds."""
+        if not found or not foreseen:
+            return f"{foreseen:.4g}" if foreseen else ""
+        ratio = foreseen / found
+        missed = most is not None and not 1 / most <= ratio <= most
+        self.kept &= not missed
+        return f"{foreseen:.4g} / {found:.4g} = {ratio:.2f}{' !' if missed else ''}"
 
 
 def main() -> None:
-    """Print a row for each stage: what was foreseen, what came, and their ratio."""
+    """Print a table for each run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--model", type=Path)
-    given = parser.parse_args()
-    events = Events(Lines(Console(stderr=True)))
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    kept = [_kept(run) for run in parser.parse_args().runs]
+    sys.exit(0 if all(kept) else 1)
+
+
+def _kept(run: Path) -> bool:
+    recipe, metrics = read_resolved(run), read_metrics(run)
+    assert recipe is not None, f"{run} holds no run"
     with TemporaryDirectory() as name:
         folder = Path(name) / "run"
-        recipe = load_recipe(read_yaml(given.recipe), model=given.model)
-        setting = prepare(recipe, folder)
-        expected = forecast(setting, folder, events)
-        print(f"probe: {expected.probe_seconds:.1f} s")
-        torch.set_num_threads(setting.threads)
-        rows: list[CommittedStage] = []
-        spent = 0.0
-        with RunFolder.open(folder) as run:
-            for index, (step, key) in enumerate(keys_of(setting)):
-                hand_back_free_memory(least=0)
-                forget_peak()
-                began = time.perf_counter()
-                before = rows[-1] if rows else None
-                rows.append(make_stage(run, index, step, key, before, setting, events))
-                seconds, peak = time.perf_counter() - began, own_peak_rss_bytes()
-                spent += seconds
-                row, found = expected.stages[index], rows[-1].result
-                _line(f"{row.name} graph MB", row.graph_bytes / 1e6, found.metrics.bytes / 1e6)
-                _line(f"{row.name} work s", row.work_seconds, found.seconds)
-                _line(f"{row.name} checks s", row.check_seconds, seconds - found.seconds)
-                _line(f"{row.name} memory MB", row.memory_bytes / 1e6, peak / 1e6)
-            describe(run, recipe, None)
-            began = time.perf_counter()
-            finish(run, rows, setting, events)
-            timing = time.perf_counter() - began
-        _line("timing s", expected.timing_seconds, timing)
-        _line("run s", expected.seconds or 0.0, spent + timing)
-
-
-def _line(label: str, foreseen: float, found: float) -> None:
-    print(f"{label:<28}{foreseen:12.2f}{found:12.2f}{foreseen / found:10.3f}", flush=True)
+        expected = forecast(prepare(recipe, folder), folder, Events())
+    print(f"\n{run}: measured in {expected.probe_seconds:.0f} s\n")
+    table = Table()
+    for row, found in zip(expected.stages, metrics.stages, strict=True):
+        whole = None if found.check_seconds is None else found.whole_seconds
+        judged = TIME if (whole or found.seconds) >= LEAST_SECONDS else None
+        memory = None if found.making_rss_bytes is None else found.making_rss_bytes / 1e6
+        table.line(
+            row.name,
+            table.cell(row.graph_bytes / 1e6, found.metrics.bytes / 1e6, BYTES),
+            table.cell(row.work_seconds, found.seconds, judged if whole is None else None),
+            table.cell(row.check_seconds, found.check_seconds),
+            table.cell(row.seconds, whole, judged),
+            table.cell(row.memory_bytes / 1e6, memory, MEMORY),
+        )
+    if metrics.timing_seconds is not None and expected.seconds is not None:
+        spent = sum(row.whole_seconds for row in metrics.stages) + metrics.timing_seconds
+        table.line("timing", "", "", "", table.cell(expected.timing_seconds, metrics.timing_seconds), "")
+        table.line("the run", "", "", "", table.cell(expected.seconds, spent, TIME), "")
+    return table.kept
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ class PlannedStage:
     """`baseline` for the untouched model, or the stage's `kind` in a recipe."""
     name: str
     expected_seconds: float | None = None
-    """What it took when it was made before; null where it was not."""
+    """About what it will take: as when it was made before, or by an estimate as the run begins; null where
+    there is none."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class StageFinished(Event):
     """`reused`: an earlier run of the same recipe had made it. `restored`: it was taken back from the run's
     stage cache."""
     seconds: float
-    """What making it took, when it was made."""
+    """What it took when it was made, with its graph and its figures."""
     summary: str
     """Size and quality in words."""
     largest_difference: float | None = None

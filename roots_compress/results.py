@@ -176,6 +176,16 @@ class StageResult(_Figures):
     """What was followed while the stage trained, by its name (`loss`, say), by rising step."""
     layer_errors: tuple[LayerError, ...] = ()
     """What the stage's calibration measured of each weight that it changed, in the model's order."""
+    check_seconds: Number | None = None
+    """What came after the stage's own work: to save, export, check and measure what it made. None in files of
+    earlier versions."""
+    making_rss_bytes: Count | None = None
+    """The most memory that the run's process held meanwhile; None where the system does not tell."""
+
+    @property
+    def whole_seconds(self) -> float:
+        """What the row took, but for its share of the timing at the end of a run."""
+        return self.seconds + (self.check_seconds or 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as `metrics.json` holds it, every figure beside the stage's own keys."""
@@ -209,6 +219,9 @@ class CandidateResult(_Figures):
     on_front: bool
     """Whether no other is at least as good in all three figures, and better in one."""
     keeps_budgets: bool
+    seconds: Number | None = None
+    """What its last stage took, with its graph and its figures; the stages before it are other candidates.
+    None in files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +256,8 @@ class RunMetrics(_Figures):
     """How the run's recipe was found, where it was searched for."""
     task: str = "causal_lm"
     """What the models are for, by the name of a task; files from before there were others do not say it."""
+    timing_seconds: Number | None = None
+    """What the timing of all graphs at the end took; None in files of earlier versions."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document as written to `metrics.json`."""

@@ -31,6 +31,7 @@ def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
 def test_a_row_s_figures_are_keys_of_its_own() -> None:
     assert list(DOCUMENT["stages"][0]) == [
         *("index", "kind", "name", "seconds", "onnx", "notes", "gates", "samples", "curves", "layer_errors"),
+        *("check_seconds", "making_rss_bytes"),
         *("parameters", "bytes", "perplexity", "bits_per_byte", "torch_perplexity"),
         *("prefill_tokens_per_second", "decode_tokens_per_second", "peak_rss_bytes"),
         *("intervals", "bytes_by_group", "scores"),
@@ -39,10 +40,11 @@ def test_a_row_s_figures_are_keys_of_its_own() -> None:
 
 def test_files_without_a_task_and_what_came_later_are_a_causal_lm_s() -> None:
     old = copy.deepcopy(DOCUMENT)
-    del old["task"]
+    del old["task"], old["timing_seconds"]
     for row in old["stages"]:
         for later in ("gates", "samples", "curves", "layer_errors", "intervals", "bytes_by_group", "scores"):
             del row[later]
+        del row["check_seconds"], row["making_rss_bytes"]
     assert RunMetrics.from_json(old) == RUN
 
 

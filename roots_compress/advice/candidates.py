@@ -20,6 +20,7 @@ from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import InputError, RootsError
 from roots_compress.pipeline.weights import weight_bytes
+from roots_compress.report.text import megabytes
 from roots_compress.stages.expected import ExpectedModel
 from roots_compress.stages.registry import stage_of
 
@@ -80,8 +81,12 @@ class Candidates:
     choices: dict[str, StageConfig]
     listed: tuple[Names, ...]
     expected: dict[Names, Expected]
-    too_large: dict[Names, int]
-    """Those that are not listed, because their weights alone take more bytes than are allowed."""
+    left_out: dict[Names, str]
+    """Why others are not listed."""
+
+    def bytes_of(self, names: Names, facts: Facts) -> int:
+        """Return the bytes of a candidate's weights."""
+        return round(self.expected[names].bytes * facts.source.stored_bytes)
 
     def first_within(self, bounds: Bounds, facts: Facts) -> tuple[Names, bool]:
         """Return the first that is expected to keep bounds, or the nearest, and whether it is expected to."""
@@ -116,9 +121,15 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
         listed = ("int4",), ("int8",)
     effects = EXPECTED | ({} if facts.task.writes else READING)
     expected: dict[Names, Expected] = {}
+    left_out: dict[Names, str] = {}
     for names in listed:
-        size = _bytes_of([choices.get(name) for name in names], facts)
-        if size is None:
+        if missing := [name for name in names if name not in choices]:
+            left_out[names] = f"{missing[0]} is trained in searches of {_student_minutes(facts):,.0f} minutes"
+            continue
+        try:
+            size = _bytes_of([choices[name] for name in names], facts)
+        except RootsError as error:
+            left_out[names] = str(error.message)
             continue
         whole = Expected(1, 1, 1)
         for name in names:
@@ -133,46 +144,58 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
             where=facts.source.path,
             remedy="Write a recipe with stages that suit it: roots-compress init",
         )
-    too_large = {
-        names: round(each.bytes * facts.source.stored_bytes)
-        for names, each in expected.items()
-        if names not in kept
-    }
+    for names, each in expected.items():
+        if names not in kept:
+            left_out[names] = f"{megabytes(each.bytes * facts.source.stored_bytes)} MB of weights"
     used = {name for names in kept for name in names}
     choices = {name: each for name, each in choices.items() if name in used}
     if smallest > most and "int4" in choices:
         # No number of bytes that is allowed can be met: as few as there can be.
         least = {"max_bytes": None, "eight_bit_fraction": 0.0}
         choices["int4"] = choices["int4"].model_copy(update=least)
-    return Candidates(choices, kept, expected, too_large)
+    return Candidates(choices, kept, expected, left_out)
 
 
-def _bytes_of(stages: Sequence[StageConfig | None], facts: Facts) -> int | None:
-    """Return the bytes of the weights that stages leave, in their order; None where one cannot be done."""
+def may_stay(facts: Facts, bounds: Bounds) -> bool:
+    """Return whether the model as it is may keep bounds on its size and its speed, of which there is one."""
+    if bounds.max_bytes is None and bounds.min_speedup is None:
+        return False
+    fits = bounds.max_bytes is None or facts.source.stored_bytes <= bounds.max_bytes
+    return fits and (bounds.min_speedup is None or bounds.min_speedup <= 1)
+
+
+def _bytes_of(stages: Sequence[StageConfig], facts: Facts) -> int:
+    """Return the bytes of the weights that stages leave, in their order.
+
+    Raises:
+        InputError: one cannot be done.
+    """
     model = ExpectedModel(facts.source.spec)
-    try:
-        for stage in stages:
-            if stage is None:
-                return None
-            info = replace(facts.info, spec=model.spec)
-            stage_of(stage).check(stage, info)
-            model = stage_of(stage).expect(stage, model).model
-    except RootsError:
-        return None
+    for stage in stages:
+        info = replace(facts.info, spec=model.spec)
+        stage_of(stage).check(stage, info)
+        model = stage_of(stage).expect(stage, model).model
     return weight_bytes(model)
 
 
-def affordable_steps(facts: Facts, seconds: float, block_size: int) -> int:
-    """Return about how many optimizer steps a time allows: a teacher reads, and its copy learns."""
-    operations = (2 + 6) * facts.source.parameters * BATCH * block_size
-    return int(seconds * facts.machine.threads * FLOPS_A_THREAD / operations)
+def _step_seconds(facts: Facts) -> float:
+    """Return about how long an optimizer step takes: a teacher reads, and its copy learns."""
+    operations = (2 + 6) * facts.source.parameters * BATCH * _window(facts)
+    return operations / (facts.machine.threads * FLOPS_A_THREAD)
+
+
+def _student_minutes(facts: Facts) -> float:
+    """Return of how many minutes the part that may train a student is enough for it."""
+    return LEAST_STUDENT_STEPS * _step_seconds(facts) * TRAINING_SHARE / 2 / 60
+
+
+def _window(facts: Facts) -> int:
+    return min(256, facts.context)
 
 
 def _choices(facts: Facts, bounds: Bounds, minutes: float) -> dict[str, StageConfig]:
-    window = min(256, facts.context)
-    share = 60 * minutes / TRAINING_SHARE
-    steps = min(max(affordable_steps(facts, share, window), LEAST_STEPS), MOST_STEPS)
-    training = TrainingConfig(steps=steps, batch_size=BATCH, block_size=window, learning_rate=2e-4)
+    steps = min(max(int(60 * minutes / TRAINING_SHARE / _step_seconds(facts)), LEAST_STEPS), MOST_STEPS)
+    training = TrainingConfig(steps=steps, batch_size=BATCH, block_size=_window(facts), learning_rate=2e-4)
     recovery = RecoveryConfig(training=training)
     loss = None if bounds.max_loss is None else round(math.log1p(bounds.max_loss), 4)
     room = None if bounds.max_bytes is None else max(1, int(FILE_SHARE * bounds.max_bytes))
@@ -191,7 +214,7 @@ def _choices(facts: Facts, bounds: Bounds, minutes: float) -> dict[str, StageCon
         "prune-25": PruneConfig(kind="prune", name="prune-25", ratio=0.25, recovery=recovery),
         "prune-50": PruneConfig(kind="prune", name="prune-50", ratio=0.5, recovery=recovery),
     }
-    if affordable_steps(facts, 2 * share, window) >= LEAST_STUDENT_STEPS:
+    if minutes >= _student_minutes(facts):
         learning = training.model_copy(update={"steps": student_steps, "learning_rate": 1e-3})
         choices["half"] = DistillConfig(kind="distill", name="half", student="small", training=learning)
     return choices

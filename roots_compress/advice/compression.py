@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from roots_compress.advice.bounds import Bounds
 from roots_compress.advice.candidates import candidates_for
-from roots_compress.advice.explain import explain
+from roots_compress.advice.explain import cost, explain
 from roots_compress.advice.facts import look_at
 from roots_compress.advice.recipe import chain_recipe, name_of, search_recipe
 from roots_compress.configs.recipe.growth import read_resolved
@@ -19,10 +19,14 @@ from roots_compress.configs.stage import StageSettings
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.events import Events
 from roots_compress.io.atomic import real_path
+from roots_compress.pipeline.forecast_table import duration
+from roots_compress.pipeline.outlook import choice_seconds
 from roots_compress.pipeline.preflight import Setting, prepare
 from roots_compress.pipeline.runner import run_recipe
-from roots_compress.results import RunMetrics
+from roots_compress.report.text import megabytes
+from roots_compress.results import RunMetrics, candidate_label
 from roots_compress.search.run import run_search
+from roots_compress.search.space import Candidate
 
 MINUTES, MOST_MINUTES = 60.0, 1e6
 """After so many no further candidate is begun, unless another number is asked for."""
@@ -36,11 +40,13 @@ class Request:
     bounds: Bounds
     folder: Path
     """Of the run."""
-    too_large: Mapping[tuple[str, ...], int]
-    """Candidates that are not tried, because their weights alone take so many bytes."""
+    sizes: Mapping[Candidate, int]
+    """About how many bytes candidates that are tried come to."""
+    left_out: Mapping[Candidate, str]
+    """Why others are not tried."""
 
     @property
-    def listed(self) -> tuple[tuple[str, ...], ...]:
+    def listed(self) -> tuple[Candidate, ...]:
         """The candidates, in the order in which they are tried; none where a chain was given."""
         search = self.setting.recipe.search
         return () if search is None else search.candidates or ()
@@ -84,17 +90,31 @@ def request(
     where = folder or Path("runs") / name
     _refuse_other_run(where, checkpoint, fresh=fresh)
     facts = look_at(checkpoint, Path.cwd(), records=settings.get("data", {}).get("records"))
-    too_large: dict[tuple[str, ...], int] = {}
+    sizes: dict[Candidate, int] = {}
+    left_out: dict[Candidate, str] = {}
     given = {"name": name, "model": real_path(checkpoint), **settings}
     if stages:
         recipe = chain_recipe(facts, stages, bounds.gates(facts.task), given)
     else:
         candidates = candidates_for(facts, bounds, minutes=minutes)
-        too_large = candidates.too_large
+        left_out = candidates.left_out
+        sizes = {names: candidates.bytes_of(names, facts) for names in candidates.listed}
         recipe = search_recipe(facts, candidates, bounds, given, minutes=minutes)
     recipe = recipe.from_folder(Path.cwd())
     check_paths(recipe)
-    return Request(prepare(recipe, where), bounds, where, too_large)
+    return Request(prepare(recipe, where), bounds, where, sizes, left_out)
+
+
+def foresee(request: Request) -> Iterator[str]:
+    """Yield what each candidate is expected to come to and to take, in the order in which they are tried."""
+    seconds = choice_seconds(request.setting, request.folder)
+    for candidate in request.listed:
+        parts = [candidate_label(candidate)]
+        if candidate in request.sizes:
+            parts.append(f"about {megabytes(request.sizes[candidate])} MB")
+        if candidate and all(name in seconds for name in candidate):
+            parts.append(f"about {duration(sum(seconds[name] for name in candidate))}")
+        yield ", ".join(parts)
 
 
 def carry_out(request: Request, *, fresh: bool = False, events: Events) -> tuple[RunMetrics, list[str]]:
@@ -109,8 +129,9 @@ def carry_out(request: Request, *, fresh: bool = False, events: Events) -> tuple
     metrics = go(request.setting, request.folder, fresh=fresh, events=events)
     said: list[str] = []
     if metrics.search is not None:
-        sizes, task = request.too_large, request.setting.task
-        said += explain(task, request.bounds, request.listed, metrics.search, too_large=sizes)
+        task, left_out = request.setting.task, request.left_out
+        said += explain(task, request.bounds, request.listed, metrics.search, left_out=left_out)
+        said.append(cost(metrics, request.folder))
     # Speeds are timed once more at the end, with all stages in turns, and gates go by that.
     missed = [gate.line for gate in metrics.gates if not gate.passed]
     said += [f"At the end {'; '.join(missed)}."] if missed else []

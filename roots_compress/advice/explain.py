@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from roots_compress.advice.bounds import Bounds
+from roots_compress.io.disk import amount, folder_bytes
+from roots_compress.pipeline.forecast_table import duration
 from roots_compress.report.text import megabytes
-from roots_compress.results import CandidateResult, SearchResult, candidate_label
+from roots_compress.results import CandidateResult, RunMetrics, SearchResult, candidate_label
+from roots_compress.run.stage_cache import FOLDER_NAME as STAGE_CACHE
 from roots_compress.search.space import Candidate
 from roots_compress.tasks.base import Task
 
@@ -18,7 +22,7 @@ def explain(
     listed: tuple[Candidate, ...],
     search: SearchResult,
     *,
-    too_large: Mapping[Candidate, int],
+    left_out: Mapping[Candidate, str],
 ) -> Iterator[str]:
     """Yield the sentences.
 
@@ -27,23 +31,22 @@ def explain(
         bounds: what was asked for.
         listed: the candidates in the order in which they were to be tried.
         search: what came of them.
-        too_large: those that were left out, and the bytes of their weights.
+        left_out: why others were not listed.
     """
     rows = {row.stages: row for row in search.candidates}
     baseline, best = rows[()], rows[search.best]
     yield f"Asked for: {'; '.join(bounds.told(task))}."
-    if too_large:
-        sizes = ", ".join(
-            f"{candidate_label(each)} ({megabytes(size)} MB)" for each, size in too_large.items()
-        )
-        yield f"Left out, because their weights alone are too large: {sizes}."
+    if left_out:
+        reasons = ", ".join(f"{candidate_label(each)} ({why.rstrip('.')})" for each, why in left_out.items())
+        yield f"Left out: {reasons}."
     for stages in listed:
         label = candidate_label(stages)
         if stages in rows:
             row = rows[stages]
             missed = "; ".join(misses(task, bounds, row, baseline))
             verdict = f"misses: {missed}" if missed else "keeps them all"
-            yield f"{label}: {figures(task, row, baseline)}: {verdict}."
+            took = f", in {duration(row.seconds)}" if row.seconds else ""
+            yield f"{label}: {figures(task, row, baseline)}{took}: {verdict}."
         elif label in search.failed:
             yield f"{label} could not be made: {search.failed[label].rstrip('.')}."
     untried = [each for each in listed if each not in rows and candidate_label(each) not in search.failed]
@@ -51,7 +54,8 @@ def explain(
     if best.keeps_budgets:
         kept = sum(rows[each].keeps_budgets for each in listed if each in rows)
         least = "loses least of those that keep them all" if kept > 1 else "keeps them all"
-        yield f"Chosen: {candidate_label(best.stages)}, which {least}."
+        nothing = "" if best.stages else ": nothing was compressed"
+        yield f"Chosen: {candidate_label(best.stages)}, which {least}{nothing}."
         if untried:
             yield f"Not tried, because more loss is expected of them: {names}."
         return
@@ -62,6 +66,15 @@ def explain(
     )
     if untried:
         yield f"Not tried, because they are predicted to miss by far or the time was over: {names}."
+
+
+def cost(metrics: RunMetrics, folder: Path) -> str:
+    """Return what a search took, in a sentence: its time, and what its folder holds."""
+    assert metrics.search is not None
+    spent = sum(row.seconds or 0.0 for row in metrics.search.candidates) + (metrics.timing_seconds or 0.0)
+    others = folder_bytes(folder / STAGE_CACHE)
+    kept = f", {amount(others)} of it the stages of other candidates in {STAGE_CACHE}/" if others else ""
+    return f"In all it took {duration(spent)}. {folder} holds {amount(folder_bytes(folder))}{kept}."
 
 
 def figures(task: Task[Any], row: CandidateResult, baseline: CandidateResult) -> str:

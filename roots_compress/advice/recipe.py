@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from roots_compress.advice.bounds import Bounds
-from roots_compress.advice.candidates import Candidates
+from roots_compress.advice.candidates import Candidates, Names, may_stay
 from roots_compress.advice.facts import Facts
 from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.configs.recipe.schema import Recipe
@@ -52,11 +52,15 @@ def chain_recipe(
 def search_recipe(
     facts: Facts, candidates: Candidates, bounds: Bounds, settings: Mapping[str, Any], *, minutes: float
 ) -> Recipe:
-    """Return a recipe that tries the candidates in their order until one keeps the bounds."""
+    """Return a recipe that tries the candidates in their order until one keeps the bounds.
+
+    The model as it is comes first, where it may keep them.
+    """
+    as_it_is: list[Names] = [()] if may_stay(facts, bounds) else []
     search = {
         "max_minutes": minutes,
         "choices": [each.model_dump(mode="json", exclude_unset=True) for each in candidates.choices.values()],
-        "candidates": [list(names) for names in candidates.listed],
+        "candidates": [list(names) for names in (*as_it_is, *candidates.listed)],
     }
     return _parsed({"search": search, "gates": bounds.gates(facts.task), **_measured(facts, settings)})
 

@@ -84,7 +84,8 @@ def _compress() -> Callable[..., None]:
         names = Names("compress", "CKPT", options)
         with names.shown():
             bounds = bounds_of(max_mb=max_mb, min_speedup=min_speedup, max_loss=loss, spelled=spelled_option)
-            from roots_compress.advice.compression import carry_out, request
+            from roots_compress.advice.compression import carry_out, foresee, request
+            from roots_compress.results import candidate_label
 
             asked = request(
                 checkpoint,
@@ -97,12 +98,10 @@ def _compress() -> Callable[..., None]:
             )
             task = asked.setting.task
             tell(f"{checkpoint}: {'; '.join(bounds.told(task))}. Candidates, the least expected loss first:")
-            for number, candidate in enumerate(asked.listed, start=1):
-                tell(f"  {number}. {' > '.join(candidate)}")
-            from roots_compress.report.text import megabytes
-
-            for candidate, size in asked.too_large.items():
-                tell(f"  too large: {' > '.join(candidate)}, {megabytes(size)} MB of weights")
+            for number, line in enumerate(foresee(asked), start=1):
+                tell(f"  {number}. {line}")
+            for candidate, why in asked.left_out.items():
+                tell(f"  left out: {candidate_label(candidate)}: {why}")
             track(tracker)
             with telling_failure(junit, asked.folder):
                 metrics, sentences = carry_out(asked, fresh=fresh, events=events())

@@ -52,6 +52,11 @@ def amount(count: int) -> str:
     return f"{count} bytes"
 
 
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files in a folder and below, links left out; 0 where there is none."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
 def free_disk(folder: Path) -> int:
     """Return the bytes that may still be written where a folder is, or will be."""
     while not folder.exists():

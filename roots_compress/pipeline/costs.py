@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
+from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.evaluation.speed import MIN_SECONDS
 from roots_compress.models.spec import ModelSpec
 from roots_compress.stages.expected import ExpectedModel
@@ -77,6 +79,25 @@ class TrainingCosts:
     """Seconds of an optimizer step."""
     peak: Line
     """Bytes of this process's memory."""
+
+
+class Measures(Protocol):
+    """What a run's work takes on this machine."""
+
+    @property
+    def costs(self) -> RowCosts:
+        """What every row takes."""
+
+    @property
+    def passes(self) -> Line:
+        """Seconds of one token in a forward pass through the layers, by their weights."""
+
+    @property
+    def examples(self) -> int:
+        """How many examples the run's quality is measured on."""
+
+    def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
+        """Return what a stage that trains takes, by the weights that `trained` counts."""
 
 
 def body(spec: ModelSpec) -> float:

@@ -8,27 +8,21 @@ here are expected values, and they refuse none.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.configs.recipe.schema import StageConfig
-from roots_compress.configs.recipe.walk import placed_stages, training_of
-from roots_compress.errors import Location, located
 from roots_compress.events import Events
 from roots_compress.io.disk import free_disk
-from roots_compress.pipeline.costs import body, trained
+from roots_compress.pipeline.costs import RowCosts, TrainingCosts, body, trained
+from roots_compress.pipeline.expected_rows import ExpectedRow, expected_rows
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.probe import Probe, make_first
 from roots_compress.pipeline.shape import Shape
-from roots_compress.pipeline.statuses import Status, statuses_of
+from roots_compress.pipeline.statuses import statuses_of
 from roots_compress.pipeline.weights import graph_overhead, weight_bytes
-from roots_compress.stages.base import ModelInfo
 from roots_compress.stages.estimates import FLOAT_BYTES
-from roots_compress.stages.expected import Expected, ExpectedModel
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import available_memory
 from roots_compress.training.memory import MUCH as KEPT_FREE
@@ -130,7 +124,7 @@ def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool =
     """
     began = time.monotonic()
     statuses = statuses_of(setting, folder)
-    rows = _expected_rows(setting, statuses)
+    rows = expected_rows(setting, statuses)
     plain, chained = [_plain(row) for row in rows], len(statuses)
     probed = measured and any(each.action != "reuse" for each in plain)
     timing = 0.0
@@ -150,52 +144,7 @@ def forecast(setting: Setting, folder: Path, events: Events, *, measured: bool =
     )
 
 
-@dataclass(frozen=True)
-class _Expected:
-    """A row, the model that its stage starts from, and what is expected of it."""
-
-    status: Status
-    before: ExpectedModel | None
-    expected: Expected
-    config: StageConfig | None
-
-
-def _expected_rows(setting: Setting, statuses: Sequence[Status]) -> list[_Expected]:
-    """Return what each row starts from and makes: what is finished as it is, the others as is expected."""
-    rows: list[_Expected] = []
-    before: ExpectedModel | None = None
-    for status in statuses:
-        config = status.step.config
-        if status.reused is not None:
-            source = inspect_source(status.reused.checkpoint)
-            found = ExpectedModel(source.spec, source.config.get("quantization"))
-            expected = Expected(found)
-        elif config is None:
-            assert setting.first.spec is not None
-            expected = Expected(ExpectedModel(setting.first.spec))
-        else:
-            expected = _foreseen(setting, config, status.step.place, before)
-        rows.append(_Expected(status, before, expected, config))
-        before = expected.model
-    for place, choice in [*placed_stages(setting.recipe)][len(setting.recipe.stages) :]:
-        expected = _foreseen(setting, choice, place, before)
-        rows.append(_Expected(Status.of_choice(len(statuses), choice, place), before, expected, choice))
-    return rows
-
-
-def _foreseen(
-    setting: Setting, config: StageConfig, place: Location, before: ExpectedModel | None
-) -> Expected:
-    """Return what a stage is expected to make, after it was asked whether it can begin on such a model."""
-    stage, tokenizer = stage_of(config), setting.first.tokenizer
-    with located(place, of_recipe=True):
-        if before is not None and before.certain and tokenizer is not None:
-            info = ModelInfo.foreseen(before.spec, tokenizer, setting.task)
-            stage.check_start(config, info, setting.text, seed=setting.recipe.seed)
-        return stage.expect(config, before)
-
-
-def _plain(row: _Expected) -> StageForecast:
+def _plain(row: ExpectedRow) -> StageForecast:
     """Return a row's forecast without time and memory."""
     status, model = row.status, row.expected.model
     size = weight_bytes(model)
@@ -222,7 +171,7 @@ def _plain(row: _Expected) -> StageForecast:
 
 def _with_costs(
     setting: Setting,
-    rows: list[_Expected],
+    rows: list[ExpectedRow],
     plain: list[StageForecast],
     chained: int,
     folder: Path,
@@ -236,41 +185,29 @@ def _with_costs(
     else:
         made = tokenizer()
     probe = Probe(setting, made, first, folder, events)
-    costs = probe.row()
-    passes = probe.pass_seconds()
+    costs, portable = probe.costs, setting.recipe.export.portable
     found = []
     for row, each in zip(rows, plain, strict=True):
         if each.action == "reuse":
             found.append(each)
             continue
-        before, model = row.before or row.expected.model, row.expected.model
-        held = weight_bytes(before) + weight_bytes(model)
-        work = row.expected.passes * passes.at(body(before.spec))
-        peak = costs.peak.base + held + row.expected.held_bytes
-        if row.config is None:
-            work = 0.0
-            peak = 0.0
-        elif [*training_of(row.config)]:
-            training = probe.training(row.config, before)
-            weights = trained(before, model)
-            steps = sum(each.steps for _, each in training_of(row.config))
-            work += training.start.at(weights) + steps * training.step.at(weights)
-            peak = max(peak, training.peak.at(weights))
+        training, model = row.training(probe), row.expected.model
+        work = row.work_seconds(probe, training)
         if row.before is None and row.config is not None:
             work += making
         if model.quantization is None and model.weight_bytes == FLOAT_BYTES:
             overhead = round(costs.graph.at(len(model.spec.layers)))
         else:
-            overhead = graph_overhead(model, portable=setting.recipe.export.portable)
+            overhead = graph_overhead(model, portable=portable)
         found.append(
             replace(
                 each,
                 graph_bytes=each.graph_bytes + overhead,
                 work_seconds=work,
-                check_seconds=costs.checks(
-                    model.spec, None if row.before is None else first.spec, probe.examples
+                check_seconds=row.check_seconds(probe, first),
+                memory_bytes=round(
+                    KEPT_FREE + max(_work_memory(row, costs, training), costs.peak.at(each.checkpoint_bytes))
                 ),
-                memory_bytes=round(KEPT_FREE + max(peak, costs.peak.at(each.checkpoint_bytes))),
             )
         )
     timing = sum(
@@ -278,3 +215,12 @@ def _with_costs(
         for row in rows[:chained]
     )
     return found, timing
+
+
+def _work_memory(row: ExpectedRow, costs: RowCosts, training: TrainingCosts | None) -> float:
+    """Return the most bytes of memory while a stage does its own work."""
+    if row.config is None:
+        return 0.0
+    before, model = row.before or row.expected.model, row.expected.model
+    held = costs.peak.base + weight_bytes(before) + weight_bytes(model) + row.expected.held_bytes
+    return held if training is None else max(held, training.peak.at(trained(before, model)))

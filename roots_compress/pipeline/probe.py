@@ -1,9 +1,9 @@
 """What this machine takes for a run's work, measured for some seconds on models of a few layers.
 
 The models have the run's own shapes, vocabulary and text, and what is measured is the run's own code: a row
-that is made, exported, checked and evaluated; a stage that trains for a few steps; forward passes of
-calibration text; the workloads that are timed. Two depths are measured, and the rest follows in proportion to
-weights: the layers are what differs between them.
+that is made, exported, checked and evaluated; a stage that trains for a few steps; forward passes; the
+workloads that are timed. Two depths are measured, and the rest follows in proportion to weights: the layers
+are what differs between them.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.calibration.activations import BATCH_SIZE, batches
-from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.configs.recipe.schema import Recipe, StageConfig
-from roots_compress.configs.recipe.walk import training_of
 from roots_compress.evaluation.memory import own_peak_rss_bytes
-from roots_compress.events import Events
+from roots_compress.events import Event, Events, Figure
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.costs import Line, RowCosts, TrainingCosts, body, multiplied, trained
 from roots_compress.pipeline.held_out import HeldOut
+from roots_compress.pipeline.pace import STEADY_SECONDS, pass_seconds, usual_seconds
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import time_rows
 from roots_compress.pipeline.stage_runner import make_stage
@@ -46,11 +47,12 @@ SHALLOW, DEEP = 2, 6
 """Layers of a stack that are measured: two, and more of them while they are small."""
 DEEP_WEIGHTS = 24_000_000
 """Weights of the layers of the deeper model, about, where a model has more than two layers of them."""
-FEW_STEPS, MORE_STEPS = 1, 4
-TOKENS = 2048
-"""Of the held-out windows that one measurement has more than the other, about."""
-PASSED = 1024
-"""Tokens of a forward pass that is timed, about."""
+FEW_STEPS, MOST_STEPS = 4, 16
+"""Of a training; the first is longer than the others, and is not counted."""
+TOKENS = 1024
+"""Of the held-out windows that are read, about."""
+PASSED, LENGTH = 1024, 256
+"""Tokens of a forward pass that is timed, and of each window in it."""
 
 
 class Probe:
@@ -80,44 +82,39 @@ class Probe:
         deep = max(SHALLOW, min(DEEP, -(-DEEP_WEIGHTS // layers)))
         self.depths = SHALLOW, deep
 
-    @property
+    @cached_property
     def examples(self) -> int:
         """How many examples the run's quality is measured on."""
         return len(self._setting.held_out.examples(self._tokenizer).input_ids)
 
-    def row(self) -> RowCosts:
-        """Measure what every row takes."""
-        few, deep = self.depths
-        shallow, deeper = self._row(few, 1), self._row(deep, 1)
-        more = max(2, min(self._setting.recipe.evaluation.windows, 1 + TOKENS // self._length()))
-        longer = self._row(deep, more)
-        extra = max(1, longer.examples - deeper.examples)
-        example = max(0.0, longer.seconds - deeper.seconds) / extra
-        each = Line.through((0.0, 0.0), (multiplied(deeper.spec), example))
-        fixed = [
-            (body(row.spec), row.seconds - row.examples * each.at(multiplied(row.spec)))
-            for row in (shallow, deeper)
-        ]
-        graphs = [
-            (float(len(row.spec.layers)), float(row.stage.result.metrics.bytes - 4 * row.spec.parameters))
-            for row in (shallow, deeper)
-        ]
-        times = {row.spec.body_parameters: self._workloads(row.stage) for row in (shallow, deeper)}
-        contexts = {
-            length: Line.through(
-                (body(shallow.spec), times[shallow.spec.body_parameters][length]),
-                (body(deeper.spec), times[deeper.spec.body_parameters][length]),
-            )
-            for length in times[deeper.spec.body_parameters]
-        }
-        peaks = [(4.0 * row.spec.parameters, row.peak) for row in (shallow, longer)]
+    @cached_property
+    def costs(self) -> RowCosts:
+        """What every row takes."""
+        self._row(SHALLOW)  # What a process does once, such as importing, is no part of a row.
+        shallow, deeper = rows = [self._row(depth) for depth in self.depths]
+        each = Line.through((0.0, 0.0), (multiplied(deeper.spec), self._example_seconds(deeper)))
+        times = [(body(row.spec), self._workloads(row.stage)) for row in rows]
+
+        def through(cost: Callable[[_Row], tuple[float, float]]) -> Line:
+            return Line.through(cost(shallow), cost(deeper))
+
         costs = RowCosts(
-            fixed=Line.through(*fixed),
+            fixed=through(
+                lambda row: (body(row.spec), row.seconds - row.examples * each.at(multiplied(row.spec)))
+            ),
             example=each,
-            workloads=contexts,
+            workloads={
+                length: Line.through(*((weights, found[length]) for weights, found in times))
+                for length in times[-1][1]
+            },
             opening=0.0,
-            peak=Line.through(*peaks),
-            graph=Line.through(*graphs),
+            peak=through(lambda row: (4.0 * row.spec.parameters, row.peak)),
+            graph=through(
+                lambda row: (
+                    float(len(row.spec.layers)),
+                    float(row.stage.result.metrics.bytes - 4 * row.spec.parameters),
+                )
+            ),
         )
         began = time.perf_counter()
         once = self._setting.recipe.evaluation.model_copy(update={"repeats": 1})
@@ -126,43 +123,35 @@ class Probe:
         spent = time.perf_counter() - began
         return replace(costs, opening=max(0.0, spent - costs.timing(body(deeper.spec), repeats=1)))
 
-    def pass_seconds(self) -> Line:
-        """Measure a forward pass of calibration text: seconds of one token, by the weights of the layers."""
-        length = min(256, self._whole.spec.max_positions)
-        count = max(1, min(BATCH_SIZE, PASSED // length))
-        windows = self._setting.task.training_windows(
-            self._setting.text.train, self._tokenizer, length, seed=self._setting.recipe.seed, limit=count
-        )
-        points = []
-        for depth in self.depths:
-            model = self._stand_in(self._whole, depth).model
-            inputs = next(batches(windows, count))
-            with torch.no_grad():
-                seconds = _fastest(partial(model.model, **inputs, use_cache=False))
-            points.append((body(model.config.spec), seconds / windows.input_ids[:count].size))
-        return Line.through(*points)
+    @cached_property
+    def passes(self) -> Line:
+        """Seconds of one token in a forward pass through the layers, by their weights."""
+        length = min(LENGTH, self._whole.spec.max_positions)
+        rows = max(1, PASSED // length)
+        cut = [with_few_layers(self._whole.spec, depth) for depth in self.depths]
+        few, many = ((body(spec), pass_seconds(spec, rows, length) / (rows * length)) for spec in cut)
+        return Line.through(few, many)
 
     def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
         """Measure a stage that trains, on few layers, few steps and little calibration text."""
         points: list[tuple[float, ...]] = []
+        steps = FEW_STEPS
         for depth in dict.fromkeys(min(depth, len(before.spec.layers)) for depth in self.depths):
             cut = ExpectedModel(with_few_layers(before.spec, depth))
-            times = []
-            for steps in (FEW_STEPS, MORE_STEPS):
-                small = Small(before.spec, cut.spec, steps, depth)
-                lessened = stage_of(config).in_small(config, small)
-                times.append(self._stage_seconds(lessened, cut))
-            (once, _), (often, peak) = times
-            done = max(1, _steps(lessened) - FEW_STEPS)
-            each = max(0.0, often - once) / done
+            lessened = stage_of(config).in_small(config, Small(before.spec, cut.spec, steps, depth))
+            heard = _Steps()
+            seconds, peak = self._stage_seconds(lessened, cut, heard)
             made = stage_of(config).expect(lessened, cut).model
-            points.append((trained(cut, made), max(0.0, once - each), each, peak))
+            points.append(
+                (trained(cut, made), max(0.0, seconds - heard.count * heard.usual), heard.usual, peak)
+            )
+            steps = max(FEW_STEPS, min(MOST_STEPS, round(2 * STEADY_SECONDS / max(heard.usual, 1e-3))))
         few, many = points[0], points[-1]
         return TrainingCosts(
             *(Line.through((few[0], low), (many[0], up)) for low, up in zip(few[1:], many[1:], strict=True))
         )
 
-    def _stage_seconds(self, config: StageConfig, cut: ExpectedModel) -> tuple[float, float]:
+    def _stage_seconds(self, config: StageConfig, cut: ExpectedModel, heard: _Steps) -> tuple[float, float]:
         checkpoint = stand_in(cut.spec, self._tokenizer)
         work = self._folder / f"work{self._made}"
         self._made += 1
@@ -172,7 +161,7 @@ class Probe:
             device=self._setting.device,
             seed=self._setting.recipe.seed,
             work=work,
-            events=self._events,
+            events=Events(*self._events.sinks, heard),
             export=self._setting.recipe.export,
         )
         with _peak() as peak:
@@ -181,29 +170,14 @@ class Probe:
             seconds = time.perf_counter() - began
         return seconds, peak[0]
 
-    def _stand_in(self, whole: ExpectedModel, depth: int) -> Checkpoint:
-        return stand_in(with_few_layers(whole.spec, depth), self._tokenizer)
-
-    def _row(self, depth: int, windows: int) -> _Row:
-        """Make a row of a model of few layers, as a run makes its first."""
+    def _row(self, depth: int) -> _Row:
+        """Make a row of a model of few layers, with one held-out window, as a run makes its first."""
+        spec, setting = with_few_layers(self._whole.spec, depth), self._with_windows(1)
         model = self._folder / f"model{depth}"
         if not model.exists():
-            save_checkpoint(self._stand_in(self._whole, depth), model)
-        given = self._setting.recipe
-        recipe: Recipe = given.model_copy(
-            update={
-                "model": model,
-                "stages": (),
-                "search": None,
-                "data": given.data.model_copy(update={"labels": ()}),
-                "evaluation": given.evaluation.model_copy(update={"windows": windows}),
-            }
-        )
-        setting = replace(
-            self._setting,
-            recipe=recipe,
-            held_out=HeldOut(recipe, self._setting.text, self._setting.task),
-        )
+            save_checkpoint(stand_in(spec, self._tokenizer), model)
+        recipe: Recipe = setting.recipe.model_copy(update={"model": model})
+        setting = replace(setting, recipe=recipe)
         ((step, key),) = keys_of(setting)
         self._made += 1
         with RunFolder.open(self._folder / f"run{self._made}") as run, _peak() as peak:
@@ -211,10 +185,31 @@ class Probe:
             stage = make_stage(run, 0, step, key, None, setting, self._events)
             seconds = time.perf_counter() - began
         examples = len(setting.held_out.examples(self._tokenizer).input_ids)
-        return _Row(with_few_layers(self._whole.spec, depth), stage, seconds, examples, peak[0])
+        return _Row(spec, stage, seconds, examples, peak[0])
 
-    def _length(self) -> int:
-        return self._setting.recipe.evaluation.block_size
+    def _with_windows(self, windows: int) -> Setting:
+        """Return the setting of a run that measures its model alone, on so many held-out windows."""
+        given = self._setting.recipe
+        recipe: Recipe = given.model_copy(
+            update={
+                "stages": (),
+                "search": None,
+                "data": given.data.model_copy(update={"labels": ()}),
+                "evaluation": given.evaluation.model_copy(update={"windows": windows}),
+            }
+        )
+        held_out = HeldOut(recipe, self._setting.text, self._setting.task)
+        return replace(self._setting, recipe=recipe, held_out=held_out)
+
+    def _example_seconds(self, row: _Row) -> float:
+        """Return the seconds in which a graph and its checkpoint read one example."""
+        task, evaluation = self._setting.task, self._setting.recipe.evaluation
+        windows = min(evaluation.windows, -(-TOKENS // evaluation.block_size))
+        examples = self._with_windows(windows).held_out.examples(self._tokenizer)
+        engine = task.open_graph(find_graph(row.stage.onnx), threads=self._setting.threads, provider="cpu")
+        model = task.serve_model(load_checkpoint(row.stage.checkpoint).model)
+        spent = usual_seconds(lambda: task.measure(engine, examples, original=model))
+        return spent / len(examples.input_ids)
 
     def _workloads(self, stage: CommittedStage) -> dict[int, float]:
         """Return the seconds of a graph's workloads at each context."""
@@ -226,12 +221,11 @@ class Probe:
         tokens = np.random.default_rng(0).integers(
             engine.vocab_size, size=(1, max(lengths) + evaluation.decode_tokens)
         )
-
-        def timed(length: int) -> float:
-            found = task.run_workloads(engine, tokens, length, evaluation.decode_tokens)
-            return sum(seconds for _, seconds in found)
-
-        return {length: min(timed(length), timed(length)) for length in lengths}
+        decoded = evaluation.decode_tokens
+        return {
+            length: usual_seconds(partial(task.run_workloads, engine, tokens, length, decoded))
+            for length in lengths
+        }
 
 
 @dataclass(frozen=True)
@@ -241,6 +235,28 @@ class _Row:
     seconds: float
     examples: int
     peak: float
+
+
+class _Steps:
+    """When the steps of a training ended: a sink of events."""
+
+    def __init__(self) -> None:
+        self._ended: dict[int, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Figure) and event.step is not None:
+            self._ended.setdefault(event.step, time.perf_counter())
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return len(self._ended)
+
+    @property
+    def usual(self) -> float:
+        """Median seconds of a step, without the first; 0 where there was no other."""
+        ended = [*self._ended.values()]
+        return median(after - before for before, after in pairwise(ended)) if ended[1:] else 0.0
 
 
 def make_first(
@@ -254,19 +270,6 @@ def make_first(
     began = time.perf_counter()
     made = stage.make(config, context)
     return made.tokenizer, made.model.config.spec, time.perf_counter() - began
-
-
-def _steps(config: StageConfig) -> int:
-    return max((training.steps for _, training in training_of(config)), default=FEW_STEPS)
-
-
-def _fastest(work: Callable[[], object], *, times: int = 3) -> float:
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return min(found)
 
 
 @contextmanager

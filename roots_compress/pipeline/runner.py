@@ -5,6 +5,7 @@ Speeds come last, in one pass over the graphs of all stages, because timings com
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from roots_compress.events import Events, RunFinished, RunStarted
 from roots_compress.io.atomic import disk_errors
 from roots_compress.pipeline.checks import check_start
 from roots_compress.pipeline.gates import check_protocol
+from roots_compress.pipeline.outlook import expected_seconds
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.statuses import reasons_of, statuses_of
@@ -126,7 +128,7 @@ def make_rows(run: RunFolder, setting: Setting, events: Events) -> list[Committe
     """
     torch.set_num_threads(setting.threads)
     committed, _ = read_stages(run.path)
-    tell_chain(events, steps_of(setting.recipe), [stage.result for stage in committed])
+    tell_chain(events, steps_of(setting.recipe), expected_seconds(setting, run.path, committed))
     return [
         _reuse_or_make(run, index, step, key, setting, events)
         for index, (step, key) in enumerate(keys_of(setting))
@@ -208,7 +210,9 @@ def time_rows(
 def _measure_together(rows: list[CommittedStage], setting: Setting, events: Events) -> RunMetrics:
     """Time all graphs in one interleaved pass, and put the run's figures together."""
     recipe, task = setting.recipe, setting.task
+    began = time.perf_counter()
     speeds = time_rows(rows, setting, events, "speed of all stages")
+    spent = time.perf_counter() - began
     stages = tuple(
         replace(
             row.result,
@@ -234,5 +238,6 @@ def _measure_together(rows: list[CommittedStage], setting: Setting, events: Even
         ),
         stages=stages,
         task=task.name,
+        timing_seconds=spent,
     )
     return replace(metrics, gates=judge_recipe(recipe, metrics, setting.stored))

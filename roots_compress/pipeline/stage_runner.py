@@ -16,6 +16,7 @@ from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.tokenizer import load_tokenizer
 from roots_compress.errors import InputError, StageError
 from roots_compress.evaluation.artifact import First, measure_quality
+from roots_compress.evaluation.memory import own_peak_rss_bytes
 from roots_compress.evaluation.samples import held_out_prompts, written
 from roots_compress.events import Events, StageStarted
 from roots_compress.export.exporter import export_checkpoint
@@ -38,7 +39,7 @@ from roots_compress.runtime.text import load_wishes
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.machine import describe_machine
-from roots_compress.system.memory import available_memory
+from roots_compress.system.memory import available_memory, forget_peak
 
 
 def make_stage(
@@ -60,9 +61,10 @@ def make_stage(
     workspace = run.begin(index, step.kind, step.name, key)
     events = events.of_stage(index)
     events.emit(StageStarted(index, step.kind, step.name))
+    counted = forget_peak()
     start = time.perf_counter()
     outcome = _carry_out(step, before, workspace, setting, events)
-    seconds = time.perf_counter() - start
+    worked = time.perf_counter()
     save_checkpoint(outcome.checkpoint, workspace.checkpoint)
     with Display(events, "exporting the graph, and checking it"):
         parity = export_checkpoint(outcome.checkpoint, workspace.onnx, setting.recipe.export, release=True)
@@ -85,7 +87,7 @@ def make_stage(
         index=index,
         kind=step.kind,
         name=step.name,
-        seconds=seconds,
+        seconds=worked - start,
         metrics=metrics,
         onnx=f"{workspace.final_onnx}/{find_graph(workspace.onnx).name}",
         notes={**outcome.notes, "parity": {case.name: case.difference for case in parity.parity}},
@@ -93,6 +95,8 @@ def make_stage(
         samples=samples,
         curves=outcome.curves,
         layer_errors=outcome.layer_errors,
+        check_seconds=time.perf_counter() - worked,
+        making_rss_bytes=own_peak_rss_bytes() if counted else None,
     )
     committed = workspace.commit(
         result,

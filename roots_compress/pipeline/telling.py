@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from roots_compress.events import (
@@ -18,15 +18,14 @@ from roots_compress.results import RunMetrics, StageResult
 from roots_compress.tasks.base import Task
 
 
-def tell_chain(events: Events, steps: Iterable[Step], earlier: Sequence[StageResult]) -> None:
+def tell_chain(events: Events, steps: Iterable[Step], seconds: Mapping[tuple[str, str], float]) -> None:
     """Emit which stages a run consists of.
 
     Args:
         events: of the run.
         steps: its rows.
-        earlier: rows of an earlier try. One of the same kind and name tells about how long a stage takes.
+        seconds: about how long each takes, by its kind and name.
     """
-    seconds = {(row.kind, row.name): row.seconds for row in earlier}
     events.emit(
         ChainPlanned(
             tuple(
@@ -52,7 +51,7 @@ def tell_stage(
         own.figure(name, value)
     summary = f"{metrics.bytes / 1e6:.2f} MB, {task.summary(metrics.quality)}"
     events.emit(
-        StageFinished(row.index, row.kind, row.name, origin, row.seconds, summary, largest_difference)
+        StageFinished(row.index, row.kind, row.name, origin, row.whole_seconds, summary, largest_difference)
     )
 
 

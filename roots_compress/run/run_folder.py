@@ -28,6 +28,7 @@ from typing import Final, Self, get_args
 
 from roots_compress.errors import InputError, RootsError, StageError
 from roots_compress.io import atomic
+from roots_compress.io.disk import folder_bytes
 from roots_compress.results import RunMetrics, StageKind
 from roots_compress.run.folders import (
     key_text,
@@ -142,8 +143,7 @@ class RunFolder:
     def reclaimable_bytes(self) -> int:
         """Return the bytes that unfinished stages take; the next stage goes on with them or deletes them."""
         partials = [folder for folder, *_, state in unfinished_folders(self.path) if state == "partial"]
-        files = [path for folder in partials for path in folder.rglob("*")]
-        return sum(path.lstat().st_size for path in files if not path.is_symlink() and path.is_file())
+        return sum(map(folder_bytes, partials))
 
     @property
     def keeps_displaced(self) -> bool:

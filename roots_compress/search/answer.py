@@ -33,6 +33,7 @@ def answer(
             },
             on_front=candidate in on_front,
             keeps_budgets=overrun(point, budgets) == 0,
+            seconds=figures[candidate].seconds,
         )
         for candidate, point in sorted(points.items(), key=lambda item: item[1])
     )

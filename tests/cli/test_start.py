@@ -126,6 +126,7 @@ def compressed(models: Path, text_file: Path, tmp_path_factory: pytest.TempPathF
         integers_win(patch)
         result = bounded(models, text_file, folder, "--max-mb", "0.1", "--max-loss", "50%")
     assert result.exit_code == 0, result.output
+    assert re.search(r"1\. int8, about 0\.0\d+ MB, about \d", result.output)
     assert "Chosen: int8, which keeps them all." in result.stdout
     assert "Not tried, because more loss is expected of them: int4." in result.stdout
     return folder
@@ -156,11 +157,21 @@ def test_what_nothing_reaches_ends_with_code_3_and_the_nearest(
     result = bounded(models, text_file, tmp_path, "--max-mb", "0.02", "--max-loss", "50%")
     assert result.exit_code == 3, result.output
     assert "No candidate keeps all bounds. Nearest: int4" in result.stdout
-    assert re.search(
-        r"Left out, because their weights alone are too large: \w+ \(0\.0\d+ MB\)", result.stdout
-    )
+    assert re.search(r"Left out: \w+ \(0\.0\d+ MB of weights\)", result.stdout)
     assert re.search(r"misses: 0\.0\d+ MB, \d\.\d\d times the 0\.020 MB allowed", result.stdout)
     assert "max_bytes is" in result.stderr
+
+
+def test_a_model_that_keeps_the_bounds_stays_as_it_is(
+    models: Path, text_file: Path, compressed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(compressed / "runs", tmp_path / "runs")
+    result = bounded(models, text_file, tmp_path, "--max-mb", "1")
+    assert result.exit_code == 0, result.output
+    assert "Chosen: as it is, which keeps them all: nothing was compressed." in result.stdout
+    assert [stage.name for stage in read_metrics(tmp_path / "runs" / "decoder").stages] == ["baseline"]
+    # What other bounds had made is still there.
+    assert re.search(r"In all it took .* of it the stages of other candidates in shelf/", result.stdout)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ def test_the_first_that_is_open_and_not_hopeless_comes_next(
     assert after(outcomes, bytes=budget) == expected
 
 
+def test_a_model_that_keeps_the_budgets_as_it_is_ends_the_search_where_it_is_listed() -> None:
+    listed, tried = ((), *LISTED), {(): WHOLE}
+    assert next_listed(listed, tried, {}, Budgets(bytes=100), 9.0) is None
+    assert next_listed(listed, tried, {}, Budgets(bytes=99), 9.0) == ("q",)
+    assert next_listed(LISTED, tried, {}, Budgets(bytes=100), 9.0) == ("q",)
+    assert recipe([[], ["q"]]).listed == ((), ("q",))
+
+
 def test_what_failed_is_passed_over_and_no_time_ends_it() -> None:
     known: dict[tuple[str, ...], Outcome] = {(): WHOLE}
     assert next_listed(LISTED, known, {("q",): "no room"}, Budgets(bytes=30), 9.0) == ("Q",)

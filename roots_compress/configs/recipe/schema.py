@@ -41,7 +41,7 @@ BASELINE_NAME = "baseline"
 """Label of the untouched model's row; no stage may take it."""
 
 
-CandidateNames = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+CandidateNames = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class SearchConfig(Settings):
@@ -63,9 +63,9 @@ class SearchConfig(Settings):
     )
     """Stages to choose from, each as it would stand under `stages`, with a `name` of its own."""
     candidates: Annotated[tuple[CandidateNames, ...], Field(strict=False, min_length=1)] | None = None
-    """The candidates to try, in this order, each a list of names of choices. The search then ends at the
-    first that keeps every gate, and passes over those that it predicts to miss one by far. Without this key,
-    every order of the choices is a candidate."""
+    """The candidates to try, in this order, each a list of names of choices; an empty one is the model as it
+    is. The search then ends at the first that keeps every gate, and passes over those that it predicts to
+    miss one by far. Without this key, every order of the choices is a candidate."""
 
 
 class Recipe(Settings):
