@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,10 +20,16 @@ class Line:
     slope: float
 
     @classmethod
-    def through(cls, first: tuple[float, float], second: tuple[float, float]) -> Line:
-        """Return the line through two points; through one, or where more weights took less, a constant."""
+    def through(
+        cls, first: tuple[float, float], second: tuple[float, float], *, steepest: float = math.inf
+    ) -> Line:
+        """Return the line through two points; through one, or where more weights took less, a constant.
+
+        One that would be steeper than can be goes through the second point: what is not of the weights
+        differed.
+        """
         (x, y), (more, higher) = first, second
-        slope = max(0.0, (higher - y) / (more - x)) if more > x else 0.0
+        slope = min(steepest, max(0.0, (higher - y) / (more - x))) if more > x else 0.0
         return cls(higher - slope * more, slope)
 
     def at(self, weights: float) -> float:

@@ -38,7 +38,7 @@ class Outlook:
         self._pace = pace(first.spec, threads=setting.threads)
         self.examples, length = evaluation.windows, evaluation.block_size
         if tokenizer is not None:
-            self.examples, length = setting.held_out.examples(tokenizer).input_ids.shape
+            self.examples, length = setting.held_out.examples(tokenizer()).input_ids.shape
         nothing = Line(0.0, 0.0)
         self.passes = Line(0.0, self._pace)
         self.costs = RowCosts(

@@ -8,6 +8,7 @@ are what differs between them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from roots_compress.stages.base import MakerStage, StageContext
 from roots_compress.stages.expected import ExpectedModel, Small
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import forget_peak
+from roots_compress.tasks.perplexity import LOGITS_BYTES
 from roots_compress.training.memory import hand_back_free_memory
 
 SHALLOW, DEEP = 2, 6
@@ -49,8 +51,8 @@ DEEP_WEIGHTS = 24_000_000
 """Weights of the layers of the deeper model, about, where a model has more than two layers of them."""
 FEW_STEPS, MOST_STEPS = 4, 16
 """Of a training; the first is longer than the others, and is not counted."""
-TOKENS = 1024
-"""Of the held-out windows that are read, about."""
+MOST_COPIES = 8
+"""Bytes of memory for one of weights, at the most: a model, a graph, what kernels lay out, and room."""
 PASSED, LENGTH = 1024, 256
 """Tokens of a forward pass that is timed, and of each window in it."""
 
@@ -90,13 +92,14 @@ class Probe:
     @cached_property
     def costs(self) -> RowCosts:
         """What every row takes."""
-        self._row(SHALLOW)  # What a process does once, such as importing, is no part of a row.
-        shallow, deeper = rows = [self._row(depth) for depth in self.depths]
+        # What a process does once, such as importing, is no part of a row.
+        self._row(SHALLOW, self._with_windows(1))
+        shallow, deeper = rows = [self._row(depth, self._few_windows) for depth in self.depths]
         each = Line.through((0.0, 0.0), (multiplied(deeper.spec), self._example_seconds(deeper)))
         times = [(body(row.spec), self._workloads(row.stage)) for row in rows]
 
-        def through(cost: Callable[[_Row], tuple[float, float]]) -> Line:
-            return Line.through(cost(shallow), cost(deeper))
+        def through(cost: Callable[[_Row], tuple[float, float]], steepest: float = math.inf) -> Line:
+            return Line.through(cost(shallow), cost(deeper), steepest=steepest)
 
         costs = RowCosts(
             fixed=through(
@@ -108,7 +111,7 @@ class Probe:
                 for length in times[-1][1]
             },
             opening=0.0,
-            peak=through(lambda row: (4.0 * row.spec.parameters, row.peak)),
+            peak=through(lambda row: (4.0 * row.spec.parameters, row.peak), MOST_COPIES),
             graph=through(
                 lambda row: (
                     float(len(row.spec.layers)),
@@ -146,9 +149,13 @@ class Probe:
                 (trained(cut, made), max(0.0, seconds - heard.count * heard.usual), heard.usual, peak)
             )
             steps = max(FEW_STEPS, min(MOST_STEPS, round(2 * STEADY_SECONDS / max(heard.usual, 1e-3))))
-        few, many = points[0], points[-1]
+        (few, *low), (many, *up) = points[0], points[-1]
+        limits = (math.inf, math.inf, 4 * MOST_COPIES)
         return TrainingCosts(
-            *(Line.through((few[0], low), (many[0], up)) for low, up in zip(few[1:], many[1:], strict=True))
+            *(
+                Line.through((few, less), (many, more), steepest=limit)
+                for less, more, limit in zip(low, up, limits, strict=True)
+            )
         )
 
     def _stage_seconds(self, config: StageConfig, cut: ExpectedModel, heard: _Steps) -> tuple[float, float]:
@@ -170,9 +177,9 @@ class Probe:
             seconds = time.perf_counter() - began
         return seconds, peak[0]
 
-    def _row(self, depth: int) -> _Row:
-        """Make a row of a model of few layers, with one held-out window, as a run makes its first."""
-        spec, setting = with_few_layers(self._whole.spec, depth), self._with_windows(1)
+    def _row(self, depth: int, setting: Setting) -> _Row:
+        """Make a row of a model of few layers, as a run makes its first."""
+        spec = with_few_layers(self._whole.spec, depth)
         model = self._folder / f"model{depth}"
         if not model.exists():
             save_checkpoint(stand_in(spec, self._tokenizer), model)
@@ -186,6 +193,13 @@ class Probe:
             seconds = time.perf_counter() - began
         examples = len(setting.held_out.examples(self._tokenizer).input_ids)
         return _Row(spec, stage, seconds, examples, peak[0])
+
+    @cached_property
+    def _few_windows(self) -> Setting:
+        """The setting of a run with few held-out windows: more than are read at a time, which fill memory."""
+        evaluation = self._setting.recipe.evaluation
+        logits_bytes = 4 * self._whole.spec.embeddings.vocabulary * evaluation.block_size
+        return self._with_windows(min(evaluation.windows, max(2, 2 * LOGITS_BYTES // logits_bytes)))
 
     def _with_windows(self, windows: int) -> Setting:
         """Return the setting of a run that measures its model alone, on so many held-out windows."""
@@ -203,9 +217,8 @@ class Probe:
 
     def _example_seconds(self, row: _Row) -> float:
         """Return the seconds in which a graph and its checkpoint read one example."""
-        task, evaluation = self._setting.task, self._setting.recipe.evaluation
-        windows = min(evaluation.windows, -(-TOKENS // evaluation.block_size))
-        examples = self._with_windows(windows).held_out.examples(self._tokenizer)
+        task = self._setting.task
+        examples = self._few_windows.held_out.examples(self._tokenizer)
         engine = task.open_graph(find_graph(row.stage.onnx), threads=self._setting.threads, provider="cpu")
         model = task.serve_model(load_checkpoint(row.stage.checkpoint).model)
         spent = usual_seconds(lambda: task.measure(engine, examples, original=model))

@@ -18,6 +18,8 @@ from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.models.spec import ModelSpec
 
 Config = TypeVar("Config", bound=StageSettings)
+SHORT = 64
+"""Tokens of a calibration window in small, where its length does not matter: models write some themselves."""
 MORE_TOKENS = 2
 """Calibration tokens in small for each input channel of the widest matrix: solvers need one and a little."""
 
@@ -62,8 +64,13 @@ class Small:
     stand_in: Callable[[Path], Path] = field(default=lambda path: path)
     """Makes a checkpoint of few layers that can take the place of one that a setting names."""
 
-    def lessened(self, config: Config) -> Config:
-        """Return settings with few training steps and little calibration text, and no cache of the user's."""
+    def lessened(self, config: Config, *, shortest: int | None = None) -> Config:
+        """Return settings with few training steps and little calibration text, and no cache of the user's.
+
+        Args:
+            config: the settings.
+            shortest: windows of calibration text may be cut to so many tokens; None keeps their length.
+        """
         tokens = MORE_TOKENS * max(
             (
                 ceil(op.matrices(self.cut.width)[name].width / each.share)
@@ -78,7 +85,9 @@ class Small:
             config = with_group(config, keys, training.model_copy(update=few))
         for keys, text in groups_of(config, CalibrationConfig):
             length = min(text.block_size, self.cut.max_positions)
-            few = {"windows": min(text.windows, max(2, ceil(tokens / length)))}
+            if shortest is not None:
+                length = min(length, max(shortest, ceil(tokens / text.windows)))
+            few = {"windows": min(text.windows, max(2, ceil(tokens / length))), "block_size": length}
             config = with_group(config, keys, text.model_copy(update=few))
         for keys, loss in groups_of(config, DistillLossConfig):
             config = with_group(config, keys, loss.model_copy(update={"cache": None}))

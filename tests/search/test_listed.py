@@ -45,7 +45,8 @@ def test_the_first_that_is_open_and_not_hopeless_comes_next(
 
 
 def test_a_model_that_keeps_the_budgets_as_it_is_ends_the_search_where_it_is_listed() -> None:
-    listed, tried = ((), *LISTED), {(): WHOLE}
+    listed: tuple[tuple[str, ...], ...] = ((), *LISTED)
+    tried: dict[tuple[str, ...], Outcome] = {(): WHOLE}
     assert next_listed(listed, tried, {}, Budgets(bytes=100), 9.0) is None
     assert next_listed(listed, tried, {}, Budgets(bytes=99), 9.0) == ("q",)
     assert next_listed(LISTED, tried, {}, Budgets(bytes=100), 9.0) == ("q",)

@@ -9,7 +9,7 @@ from roots_compress.configs.prune import PruneConfig, TargetConfig
 from roots_compress.data.documents import TextSplit
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import FLOAT_BYTES, Estimate, least
-from roots_compress.stages.expected import Expected, ExpectedModel, Small
+from roots_compress.stages.expected import SHORT, Expected, ExpectedModel, Small
 from roots_compress.stages.prune.encoders import adapted
 from roots_compress.stages.prune.planned_shape import planned_spec
 from roots_compress.stages.prune.targets.shapes import make_plan
@@ -79,7 +79,7 @@ class PruneStage(Stage[PruneConfig]):
 
     def in_small(self, config: PruneConfig, small: Small) -> PruneConfig:
         """Let a share of the layers, and a target, be what a model of few layers can meet."""
-        less, changes = small.lessened(config), dict[str, object]()
+        less, changes = small.lessened(config, shortest=SHORT), dict[str, object]()
         if less.calibration.windows < config.calibration.windows:
             changes["own_windows"] = min(1, config.own_windows)
         if config.layer_ratio:

@@ -13,7 +13,7 @@ from roots_compress.models.limits import require_fusible
 from roots_compress.results import Json
 from roots_compress.stages.base import ModelInfo, Stage, StageContext, StageOutcome
 from roots_compress.stages.estimates import Estimate, least
-from roots_compress.stages.expected import Expected, ExpectedModel, Small
+from roots_compress.stages.expected import SHORT, Expected, ExpectedModel, Small
 from roots_compress.stages.quantize.products.caption import choice_caption
 from roots_compress.system.machine import has_dot_products
 
@@ -53,7 +53,7 @@ class QuantizeStage(Stage[QuantizeConfig]):
 
     def in_small(self, config: QuantizeConfig, small: Small) -> QuantizeConfig:
         """Leave out a bound on the bytes of the whole model."""
-        less, changes = small.lessened(config), dict[str, object]()
+        less, changes = small.lessened(config, shortest=SHORT), dict[str, object]()
         if less.calibration.windows < config.calibration.windows:
             changes["own_windows"] = min(1, config.own_windows)
         return less.model_copy(update={**changes, "max_bytes": None})
