@@ -166,6 +166,7 @@ def test_a_model_that_keeps_the_bounds_stays_as_it_is(
     models: Path, text_file: Path, compressed: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(compressed / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / "decoder" / "search.json").unlink()  # so that no other candidate was tried
     result = bounded(models, text_file, tmp_path, "--max-mb", "1")
     assert result.exit_code == 0, result.output
     assert "Chosen: as it is, which keeps them all: nothing was compressed." in result.stdout
@@ -209,7 +210,7 @@ def test_python_compresses_loads_and_evaluates(models: Path, text_file: Path, co
     with chdir(compressed):
         result = compress(models / "decoder", max_mb=0.1, max_loss=0.5, data=data, evaluation=measured)
     assert result.kept
-    assert result.explanation[-2].startswith("Chosen: int8")
+    assert any(each.startswith("Chosen: int8") for each in result.explanation)
     figures = evaluate(result.graph, data=data, evaluation=measured)
     perplexity = result.metrics.stages[-1].metrics.quality["perplexity"]
     assert figures.quality["perplexity"] == pytest.approx(perplexity)
