@@ -91,7 +91,7 @@ def misses(task: Task[Any], bounds: Bounds, row: CandidateResult, baseline: Cand
     """Yield each bound that a candidate misses, and by how much."""
     if bounds.max_bytes is not None and row.bytes > bounds.max_bytes:
         over = row.bytes / bounds.max_bytes
-        yield f"{megabytes(row.bytes)} MB, {over:.2f} times the {megabytes(bounds.max_bytes)} allowed"
+        yield f"{megabytes(row.bytes)} MB, {over:.2f} times the {megabytes(bounds.max_bytes)} MB allowed"
     speedup = _speedup(task, row, baseline)
     if bounds.min_speedup is not None and speedup < bounds.min_speedup:
         yield f"{speedup:.2f} times as fast, {bounds.min_speedup:g} times asked for"
