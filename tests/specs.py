@@ -73,6 +73,20 @@ def stream_norms() -> ModelSpec:
     return changed(spec, stacks={"decoder": changed(spec.stack, final_norm=None)})
 
 
+def parallel(**fields: Any) -> ModelSpec:
+    """Return one whose blocks read one stream, through layer norms without bias, and queries normed late."""
+
+    def change(each: Sublayer) -> Sublayer:
+        norm = Norm(kind="layer_norm", bias=False)
+        if not isinstance(each.op, Attention):
+            squared = changed(each.op, activation="relu2", gated=False)
+            return changed(each, op=squared, pre_norm=norm)
+        op = changed(each.op, qk_norm=QkNorm(after_rope=True))
+        return changed(each, op=op, pre_norm=norm, parallel=True)
+
+    return changed(spec_of(change, **fields), head=LmHead(bias=True))
+
+
 SPECS: dict[str, dict[str, Any]] = {
     "norms over the projection": {"spec": with_attention(kv_heads=2, qk_norm=OVER_PROJECTIONS)},
     "norms of outputs": {"spec": spec_of(lambda each: changed(each, post_norm=Norm()))},
@@ -80,12 +94,14 @@ SPECS: dict[str, dict[str, Any]] = {
         "spec": spec_of(lambda each: changed(each, pre_norm=None, stream_norm=Norm()), attention_bias=True)
     },
     "experts": {"spec": with_experts()},
+    "parallel": {"spec": parallel()},
 }
 """Arguments of `tiny_model`, by what is unlike other models."""
 KINDS: dict[str, ModelSpec] = {
     "post-norms and a capped head": gemma(),
     "stream norms": stream_norms(),
     "experts": with_experts(),
+    "parallel blocks, norms after positions": parallel(),
     "partial rotary, norms of whole projections": with_attention(
         rope=Rope(rotary_dim=4), qk_norm=OVER_PROJECTIONS
     ),

@@ -153,6 +153,7 @@ class ResidualStream:
 
     Attributes:
         hidden: one tensor `BTW` (float32) for each batch: the stream before the half-layer that comes next.
+        waiting: by batch what parallel blocks have given, `BTW`, and is added with the next block's.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class ResidualStream:
                     hidden.append(recorder.hidden.float().cpu())
                     contexts.append(recorder.context)
         self.hidden, self._contexts = self._ahead.pop(0)
+        self.waiting: dict[int, Tensor] = {}
 
     def passing(self, layers: Iterable[RootsLayer]) -> Iterator[RootsLayer]:
         """Yield the model's layers, or copies of them, the stream having entered the stack of each."""
@@ -227,11 +229,16 @@ class ResidualStream:
         A batch is added before the next one is asked for.
         """
         for batch, contribution_BTW in enumerate(contributions):
-            if half.stream_norm is None:
-                self.hidden[batch] += contribution_BTW.float().cpu()
-            else:
-                after_BTW = half.add(self.hidden[batch].to(self.device), contribution_BTW)
+            if half.parallel or half.stream_norm is not None or batch in self.waiting:
+                waiting_BTW = self.waiting.pop(batch, None)
+                held_BTW = None if waiting_BTW is None else waiting_BTW.to(self.device)
+                hidden_BTW = self.hidden[batch].to(self.device)
+                after_BTW, waiting_BTW = half.add(hidden_BTW, contribution_BTW, held_BTW)
                 self.hidden[batch] = after_BTW.float().cpu()
+                if waiting_BTW is not None:
+                    self.waiting[batch] = waiting_BTW.float().cpu()
+            else:  # In place: no second copy of what may be gigabytes.
+                self.hidden[batch] += contribution_BTW.float().cpu()
 
     def advance(self, layer: RootsLayer) -> None:
         """Move the stream through a whole layer."""
@@ -247,6 +254,7 @@ class ResidualStream:
         """Return a stream that stands where this one does and moves on its own."""
         twin = copy.copy(self)
         twin.hidden = [hidden_BTW.clone() for hidden_BTW in self.hidden]
+        twin.waiting = {batch: waiting_BTW.clone() for batch, waiting_BTW in self.waiting.items()}
         twin._ahead = [([each.clone() for each in hidden], contexts) for hidden, contexts in self._ahead]
         return twin
 

@@ -20,7 +20,7 @@ import torch
 from roots_compress.errors import InputError, StageError
 from roots_compress.export.builder import IR_VERSION, GraphBuilder
 from roots_compress.export.encoder import add_encoder
-from roots_compress.export.layers import parts_of, walk
+from roots_compress.export.layers import next_token_logits, parts_of, walk
 from roots_compress.export.ops.attention import self_attention
 from roots_compress.export.ops.fused_attention import KeyValue
 from roots_compress.export.seq2seq import PARTS
@@ -30,7 +30,7 @@ from roots_compress.export.weights import Matrices
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.quantized import has_int8_cache
-from roots_compress.models.spec import EMBEDDING, HEAD
+from roots_compress.models.spec import EMBEDDING
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.session import LOGITS_TO_KEEP, PREFILL_PIECE, PRESENT_MEANS, SHARED_CACHE
 from roots_compress.version import VERSION
@@ -166,10 +166,7 @@ def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) 
     )
     flat_MW = builder.op("Reshape", kept_BKW, builder.integers(-1, spec.width))
     matrices.change_rows()
-    # Tied weights are one initializer: the embedding's.
-    logits_MV = matrices.linear(EMBEDDING if spec.tied else HEAD, flat_MW)
-    if spec.lm_head.scale != 1:
-        logits_MV = builder.op("Mul", logits_MV, builder.floats(spec.lm_head.scale))
+    logits_MV = next_token_logits(matrices, spec.lm_head, flat_MW)
     if spec.lm_head.softcap is not None:
         cap = builder.floats(spec.lm_head.softcap)
         logits_MV = builder.op("Mul", builder.op("Tanh", builder.op("Div", logits_MV, cap)), cap)

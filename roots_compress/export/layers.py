@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from roots_compress.export.norms import add_norm, norm
+from roots_compress.export.norms import norm
 from roots_compress.export.ops.mlp import mlp
 from roots_compress.export.ops.moe import moe
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.heads import NextTokenHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import ENCODER, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.spec import EMBEDDING, ENCODER, HEAD, ModelSpec, Norm, Stack
 
 Attend = Callable[[Attention, str, ir.Value], ir.Value]
 
@@ -58,10 +59,9 @@ def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, attend: Attend) ->
     """
     builder, readings = matrices.builder, _readings(part)
     first = next(readings)
-    read_NW = hidden_NW
-    if first.spec is not None:
-        with builder.scope(first.scope):
-            read_NW = norm(matrices, first.spec, first.module, hidden_NW)
+    waiting_NW: ir.Value | None = None
+    with builder.scope(first.scope):
+        read_NW = _read(matrices, first, hidden_NW)
     for index, layer in enumerate(part.stack.layers):
         for sublayer in layer:
             module = f"{part.module}.layers.{index}.{sublayer.name}"
@@ -76,27 +76,29 @@ def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, attend: Attend) ->
                         change_NW = moe(matrices, sublayer.op, module, read_NW)
                 if sublayer.post_norm is not None:
                     change_NW = norm(matrices, sublayer.post_norm, f"{module}_post_norm", change_NW)
-                hidden_NW, read_NW = _added(matrices, sublayer, module, following, hidden_NW, change_NW)
+                if waiting_NW is not None:
+                    change_NW = builder.op("Add", waiting_NW, change_NW)
+                waiting_NW = change_NW if sublayer.parallel else None
+                if waiting_NW is None:
+                    hidden_NW = builder.op("Add", hidden_NW, change_NW)
+                if sublayer.stream_norm is not None:
+                    hidden_NW = norm(matrices, sublayer.stream_norm, f"{module}_stream_norm", hidden_NW)
+                read_NW = _read(matrices, following, hidden_NW)
     return read_NW
 
 
-def _added(
-    matrices: Matrices,
-    sublayer: Sublayer,
-    module: str,
-    following: Reading,
-    hidden_NW: ir.Value,
-    change_NW: ir.Value,
-) -> tuple[ir.Value, ir.Value]:
-    """Return the residual stream after an addition, and what is read of it next, both `NW`."""
-    if sublayer.stream_norm is not None:
-        _sum, hidden_NW = add_norm(
-            matrices, sublayer.stream_norm, f"{module}_stream_norm", hidden_NW, change_NW
-        )
-        if following.spec is None:
-            return hidden_NW, hidden_NW
-        return hidden_NW, norm(matrices, following.spec, following.module, hidden_NW)
-    if following.spec is None:
-        hidden_NW = matrices.builder.op("Add", hidden_NW, change_NW)
-        return hidden_NW, hidden_NW
-    return add_norm(matrices, following.spec, following.module, hidden_NW, change_NW)
+def _read(matrices: Matrices, reading: Reading, hidden_NW: ir.Value) -> ir.Value:
+    """Return what is read of the residual stream, `NW`."""
+    return hidden_NW if reading.spec is None else norm(matrices, reading.spec, reading.module, hidden_NW)
+
+
+def next_token_logits(matrices: Matrices, head: NextTokenHead, normed_NW: ir.Value) -> ir.Value:
+    """Return the logits of the next token: scaled, and with their bias."""
+    builder = matrices.builder
+    # Tied weights are one initializer: the embedding's.
+    logits_NV = matrices.linear(EMBEDDING if matrices.config.spec.tied else HEAD, normed_NW)
+    if head.scale != 1:
+        logits_NV = builder.op("Mul", logits_NV, builder.floats(head.scale))
+    if head.bias:
+        logits_NV = builder.op("Add", logits_NV, builder.weight("logits_bias", matrices.state["logits_bias"]))
+    return logits_NV

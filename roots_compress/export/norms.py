@@ -1,4 +1,4 @@
-"""Norms and the residual stream as ONNX operators.
+"""Norms as ONNX operators.
 
 Shape legend: N tokens of all rows of the batch, W hidden size. Activations are flat matrices.
 """
@@ -22,13 +22,6 @@ def norm(matrices: Matrices, spec: Norm, module: str, x_NW: ir.Value) -> ir.Valu
     builder, weight = matrices.builder, matrices.vector(module + ".weight")
     if spec.kind == "rms_norm":
         return rms_norm(builder, x_NW, weight, spec.eps)
-    given = (x_NW, weight, matrices.vector(module + ".bias")) if spec.bias else (x_NW, weight)
-    return builder.op("LayerNormalization", *given, axis=-1, epsilon=spec.eps, stash_type=1)
-
-
-def add_norm(
-    matrices: Matrices, spec: Norm, module: str, hidden_NW: ir.Value, change_NW: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """Add a block's contribution to the residual stream; return the stream and its norm, both `NW`."""
-    hidden_NW = matrices.builder.op("Add", hidden_NW, change_NW)
-    return hidden_NW, norm(matrices, spec, module, hidden_NW)
+    # ONNX Runtime 1.31 crashes where it fuses an addition with a norm that has no bias.
+    bias = matrices.vector(module + ".bias") if spec.bias else builder.zeros(matrices.config.hidden_size)
+    return builder.op("LayerNormalization", x_NW, weight, bias, axis=-1, epsilon=spec.eps, stash_type=1)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from roots_compress.export.builder import GraphBuilder
 from roots_compress.export.encoder import add_states, seen_bias
-from roots_compress.export.layers import parts_of, walk
+from roots_compress.export.layers import next_token_logits, parts_of, walk
 from roots_compress.export.norms import norm
 from roots_compress.export.ops.fused_attention import KeyValue
 from roots_compress.export.ops.source_attention import SourceInputs, cached_attention, cross_attention
@@ -22,7 +22,7 @@ from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import Seq2SeqHead
-from roots_compress.models.spec import EMBEDDING, HEAD
+from roots_compress.models.spec import EMBEDDING
 from roots_compress.runtime.decoder_graph import PAST, PRESENT
 from roots_compress.runtime.seq2seq_graph import (
     DECODER_GRAPH,
@@ -152,9 +152,5 @@ def _logits(matrices: Matrices, normed_NW: ir.Value) -> ir.Value:
     """Return the logits of the token after each, `NV`, in float32."""
     builder, spec = matrices.builder, matrices.config.spec
     assert isinstance(spec.head, Seq2SeqHead)
-    logits_NV = matrices.linear(EMBEDDING if spec.tied else HEAD, normed_NW)
-    if spec.head.scale != 1:
-        logits_NV = builder.op("Mul", logits_NV, builder.floats(spec.head.scale))
-    if spec.head.bias:
-        logits_NV = builder.op("Add", logits_NV, builder.weight("logits_bias", matrices.state["logits_bias"]))
+    logits_NV = next_token_logits(matrices, spec.head, normed_NW)
     return logits_NV if builder.dtype == ir.DataType.FLOAT else builder.cast(logits_NV, ir.DataType.FLOAT)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, Pooling
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, NextTokenHead, Pooling
 from roots_compress.models.quantized import QuantizedEmbedding, make_linear
 from roots_compress.models.spec import HEAD
 from roots_compress.models.stack import RootsModel, RootsPreTrainedModel
@@ -174,3 +174,35 @@ class RootsWithVocabulary(RootsWithHead):
         """Return the logits `NV` of final hidden states."""
         head = self.lm_head if self.lm_head is not None else self.model.embed_tokens.multiply
         return self.bounded(head(self.head_input(states_NW)))
+
+
+class RootsForNextToken(RootsWithVocabulary):
+    """A ROOTS model whose decoder predicts the next token."""
+
+    def add_head(self, config: RootsConfig) -> None:
+        """Add the vocabulary's matrix, and the logits' bias."""
+        super().add_head(config)
+        if self._bounds.bias:
+            self.logits_bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    @property
+    def _bounds(self) -> NextTokenHead:
+        head = self.config.spec.head
+        assert isinstance(head, NextTokenHead)
+        return head
+
+    @property
+    def head_norm(self) -> str | None:
+        """The norm after the decoder's last layer."""
+        return None if self.config.spec.stack.final_norm is None else "model.norm"
+
+    @property
+    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """The vocabulary's matrix, and the bias of its logits."""
+        return super().head_matrix[0], self.logits_bias if self._bounds.bias else None
+
+    def bounded(self, logits_NV: Tensor) -> Tensor:
+        """Return the logits for what the head's matrix gives: scaled, and with their bias."""
+        head = self._bounds
+        logits_NV = logits_NV * head.scale if head.scale != 1 else logits_NV
+        return logits_NV + self.logits_bias if head.bias else logits_NV

@@ -35,6 +35,7 @@ class RootsLayer(nn.Module):
         self.feeds_decoder = index < config.spec.begins
         """Whether it is of the encoder before a decoder."""
         self.names = [sublayer.name for sublayer in sublayers]
+        self.parallel = {sublayer.name for sublayer in sublayers if sublayer.parallel}
         for sublayer in sublayers:
             name = sublayer.name
             for norm in NORMS:
@@ -54,7 +55,8 @@ class RootsLayer(nn.Module):
         """Return one of the blocks, with its norms."""
         block = self.get_submodule(name)
         assert isinstance(block, Block)
-        return Half(name, block, *(getattr(self, f"{name}_{norm}", None) for norm in NORMS))
+        norms = (getattr(self, f"{name}_{norm}", None) for norm in NORMS)
+        return Half(name, name in self.parallel, block, *norms)
 
     def forward(self, hidden_BTW: Tensor, context: Context) -> Tensor:
         """Return the residual stream after this layer, `BTW`."""
@@ -66,8 +68,10 @@ class RootsLayer(nn.Module):
         return self._run(hidden_BTW, context)
 
     def _run(self, hidden_BTW: Tensor, context: Context) -> Tensor:
+        waiting_BTW: Tensor | None = None
         for half in self.halves:
-            hidden_BTW = half.add(hidden_BTW, half.contribution(hidden_BTW, context))
+            given_BTW = half.contribution(hidden_BTW, context)
+            hidden_BTW, waiting_BTW = half.add(hidden_BTW, given_BTW, waiting_BTW)
         return hidden_BTW
 
 

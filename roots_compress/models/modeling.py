@@ -15,27 +15,19 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.heads import RootsWithVocabulary
+from roots_compress.models.heads import RootsForNextToken
 from roots_compress.models.limits import longrope_length
-from roots_compress.models.ops.heads import LmHead
 
 
-class RootsForCausalLM(RootsWithVocabulary, GenerationMixin):
+class RootsForCausalLM(RootsForNextToken, GenerationMixin):
     """A ROOTS model that predicts the next token."""
 
     head_kind = "lm"
 
-    @property
-    def head_norm(self) -> str | None:
-        """The norm after the last layer."""
-        return None if self.config.spec.stack.final_norm is None else "model.norm"
-
     def bounded(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits for what the head's matrix gives: scaled, and capped."""
-        spec = self.config.spec.head
-        assert isinstance(spec, LmHead)
-        logits_NV = logits_NV * spec.scale if spec.scale != 1 else logits_NV
-        return logits_NV if spec.softcap is None else spec.softcap * torch.tanh(logits_NV / spec.softcap)
+        """Return the logits for what the head's matrix gives: scaled, with their bias, and capped."""
+        logits_NV, cap = super().bounded(logits_NV), self.config.spec.lm_head.softcap
+        return logits_NV if cap is None else cap * torch.tanh(logits_NV / cap)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what `forward` reads next: the whole text anew where LongRoPE's factors change."""

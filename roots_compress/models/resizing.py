@@ -272,11 +272,12 @@ def _couple_stream(model: RootsWithHead, tokens_BT: Tensor) -> Tensor:
             hidden_BTW = hidden_BTW + part.embed_positions(tokens_BT)
         if model.config.spec.embeddings.tables is not None:
             hidden_BTW = part.embed_projection(hidden_BTW)
+        waiting_BTW: Tensor | None = None
         for layer in part.layers:
             for half in layer.halves:
                 axis, block = half.block.spec.axes()[0].name, half.block
                 given_BTW = half.given(block.coupled(half.read(hidden_BTW), axis, normed_BTW))
-                hidden_BTW = half.add(hidden_BTW, given_BTW)
+                hidden_BTW, waiting_BTW = half.add(hidden_BTW, given_BTW, waiting_BTW)
         normed_BTW = part.normed(hidden_BTW)
     assert normed_BTW is not None
     return model.project(normed_BTW)

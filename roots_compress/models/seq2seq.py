@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationMixin
@@ -16,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from roots_compress.data.windows import START
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.heads import RootsWithVocabulary
+from roots_compress.models.heads import RootsForNextToken
 from roots_compress.models.ops.heads import Seq2SeqHead
 
 
@@ -35,7 +34,7 @@ class EncoderForGeneration(nn.Module):
         return BaseModelOutput(last_hidden_state=self._encode(input_ids, attention_mask))
 
 
-class RootsForSeq2SeqLM(RootsWithVocabulary, GenerationMixin):
+class RootsForSeq2SeqLM(RootsForNextToken, GenerationMixin):
     """A ROOTS encoder, and a decoder that predicts the next token of another text from what it gives."""
 
     head_kind = "seq2seq_lm"
@@ -45,34 +44,12 @@ class RootsForSeq2SeqLM(RootsWithVocabulary, GenerationMixin):
         assert self.generation_config is not None
         self.generation_config.decoder_start_token_id = self.head.start
 
-    def add_head(self, config: RootsConfig) -> None:
-        """Add the vocabulary's matrix, and the logits' bias."""
-        super().add_head(config)
-        if self.head.bias:
-            self.logits_bias = nn.Parameter(torch.zeros(config.vocab_size))
-
     @property
     def head(self) -> Seq2SeqHead:
         """What is made of the decoder's output."""
         head = self.config.spec.head
         assert isinstance(head, Seq2SeqHead)
         return head
-
-    @property
-    def head_norm(self) -> str | None:
-        """The norm after the decoder's last layer."""
-        return None if self.config.spec.stack.final_norm is None else "model.norm"
-
-    @property
-    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
-        """The vocabulary's matrix, and the bias of its logits."""
-        return super().head_matrix[0], self.logits_bias if self.head.bias else None
-
-    def bounded(self, logits_NV: Tensor) -> Tensor:
-        """Return the logits for what the head's matrix gives: scaled, and with their bias."""
-        head = self.head
-        logits_NV = logits_NV * head.scale if head.scale != 1 else logits_NV
-        return logits_NV + self.logits_bias if head.bias else logits_NV
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the encoder's output for sources, `BSW`."""

@@ -6,6 +6,8 @@ layer is a sequence of sublayers; a sublayer adds what its block gives to the re
 
     x + post_norm(block(pre_norm(x)))       then stream_norm of the sum, where there is one
 
+What a `parallel` one gives is added together with what the next one gives, which reads the same stream.
+
 Layers may differ in every number and every switch, so a pruned model is an ordinary one. All checks of what a
 model can be are here and in `ops/`; whatever else has to know a switch asks the specification.
 """
@@ -50,6 +52,14 @@ class Sublayer(Part):
     """Of what the block gives, before it is added to the stream."""
     stream_norm: Norm | None = None
     """Of the stream after the addition."""
+    parallel: bool = False
+    """Whether the next block of the layer reads the stream without what this one gives."""
+
+    @model_validator(mode="after")
+    def _adds_before_it_normalises(self) -> Self:
+        if self.parallel and self.stream_norm is not None:
+            raise ValueError("a parallel block adds nothing to the stream itself, and has no stream_norm")
+        return self
 
     @property
     def name(self) -> str:
@@ -84,6 +94,8 @@ class Stack(Part):
             names = [sublayer.name for sublayer in layer]
             if len(set(names)) < len(names):
                 raise ValueError(f"layers.{index} has two blocks of one name: {', '.join(names)}")
+            if layer and layer[-1].parallel:
+                raise ValueError(f"the last block of layers.{index} is parallel, and none is after it")
         return self
 
 

@@ -42,7 +42,9 @@ def self_attention(
         # (MLAS, sgemm.cpp). Queries carry it instead; rotary positions, which come after, only turn them.
         matrices.scale_output(f"{module}.{'q_proj' if norm is None else 'q_norm'}", factor)
         factor = 1.0
-    heads = Heads(op.heads, op.kv_heads, op.head_dim, factor, op.window, op.rope, op.softcap)
+    normed_last = norm is not None and norm.after_rope
+    rope = None if normed_last else op.rope
+    heads = Heads(op.heads, op.kv_heads, op.head_dim, factor, op.window, rope, op.softcap)
     projections = [f"{module}.{part}_proj" for part in "qkv"]
     scales = None
     if has_int8_cache(matrices.config):
@@ -53,6 +55,8 @@ def self_attention(
         rows: Packed = shared.rows(matrices.linear(projections, x_NW)), None, None
     else:
         query, key, value = (matrices.linear(name, x_NW) for name in projections)
+        if normed_last:
+            query, key = rotated(builder, shared, op, shared.rows(query), shared.rows(key))
         if norm is not None:
             query = query_norm(matrices, norm, f"{module}.q_norm", query, op.heads, op.head_dim)
             key = query_norm(matrices, norm, f"{module}.k_norm", key, op.kv_heads, op.head_dim)
@@ -82,12 +86,8 @@ def _standard(
     assert key_BTx is not None
     assert value_BTx is not None
     sees = op.window, op.causal
-    if op.rope is not None:
-        angles = shared.cos_sin[op.rope, op.head_dim]
-        query_BTx, key_BTx = (
-            builder.op("RotaryEmbedding", x_BTx, *angles, num_heads=count, **turned(op.rope))
-            for x_BTx, count in ((query_BTx, op.heads), (key_BTx, op.kv_heads))
-        )
+    if heads.rope is not None:
+        query_BTx, key_BTx = rotated(builder, shared, op, query_BTx, key_BTx)
     if op.sparse is None:
         return _dense(builder, query_BTx, key_BTx, value_BTx, shared.bias_B1TS[sees], past, heads)
     query_BHTD = split_heads(builder, query_BTx, op.heads, op.head_dim)
@@ -157,6 +157,24 @@ def _block_sparse(
     )
     shared.block_means[module] = means_BGCD, names
     return context_BTx, present
+
+
+def rotated(
+    builder: GraphBuilder, shared: Shared, op: Attention, query_BTx: ir.Value, key_BTx: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Return queries and keys, turned by their positions."""
+    assert op.rope is not None
+    turning = op.rope, op.head_dim
+    compact = shared.compact
+    if compact is None:
+        angles: tuple[ir.Value, ...] = shared.cos_sin[turning]
+    else:
+        angles = (*compact.cos_sin[turning], compact.position_ids_BT)
+    query_BTx, key_BTx = (
+        builder.op("RotaryEmbedding", x_BTx, *angles, num_heads=count, **turned(op.rope))
+        for x_BTx, count in ((query_BTx, op.heads), (key_BTx, op.kv_heads))
+    )
+    return query_BTx, key_BTx
 
 
 def query_norm(

@@ -44,3 +44,6 @@ def activate(builder: GraphBuilder, activation: Activation | Literal["tanh"], x:
             return builder.op("Relu", x)
         case "tanh":
             return builder.op("Tanh", x)
+        case "relu2":
+            positive = builder.op("Relu", x)
+            return builder.op("Mul", positive, positive)

@@ -40,7 +40,7 @@ class AttentionBlock(Block):
         if spec.relative is not None:
             self.relative = nn.Embedding(spec.relative.buckets, spec.heads)
         self.cache_observer: Callable[[Tensor, Tensor], None] | None = None
-        """Called with keys and values, `BTGD` each, as a cache is to keep them but for rotary positions."""
+        """Called with keys and values, `BTGD` each, as a cache is to keep them, but not turned yet."""
         self.cache_rounding = CacheRounding(spec.kv_heads, spec.head_dim) if has_int8_cache(config) else None
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
@@ -59,14 +59,18 @@ class AttentionBlock(Block):
         query = query.view(batch, tokens, spec.heads, spec.head_dim)
         key = key.view(batch, tokens, spec.kv_heads, spec.head_dim)
         value = value.view(batch, tokens, spec.kv_heads, spec.head_dim)
-        if spec.qk_norm is not None and spec.qk_norm.over == "head":
+        normed_last = spec.qk_norm is not None and spec.qk_norm.after_rope
+        if spec.qk_norm is not None and spec.qk_norm.over == "head" and not normed_last:
             query, key = self.q_norm(query), self.k_norm(key)
-        if self.cache_observer is not None:
-            self.cache_observer(key, value)
         query_BHTD, key_BGSD, value_BGSD = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         if spec.rope is not None:
             cos_sin = context.angles[spec.rope, spec.head_dim]
             query_BHTD, key_BGSD = rotate(query_BHTD, cos_sin), rotate(key_BGSD, cos_sin)
+        if normed_last:
+            query_BHTD, key_BGSD = self.q_norm(query_BHTD), self.k_norm(key_BGSD)
+            key = key_BGSD.transpose(1, 2)
+        if self.cache_observer is not None:
+            self.cache_observer(key, value)
         if self.cache_rounding is not None:
             key_BGSD, value_BGSD = self.cache_rounding(key_BGSD, value_BGSD)
         if context.cache is not None:

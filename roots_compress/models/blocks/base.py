@@ -159,9 +159,11 @@ class Half:
 
     Attributes:
         name: the block's, in its layer.
+        parallel: whether what the block gives waits for what the next one gives, which reads the same stream.
     """
 
     name: str
+    parallel: bool
     block: Block
     pre_norm: nn.Module | None
     post_norm: nn.Module | None
@@ -183,7 +185,19 @@ class Half:
         """Return what the block's last projection reads, `BTC`."""
         return self.block.inner(self.read(hidden_BTW), context)
 
-    def add(self, hidden_BTW: Tensor, contribution_BTW: Tensor) -> Tensor:
-        """Return the residual stream after an addition to it."""
+    def add(
+        self, hidden_BTW: Tensor, contribution_BTW: Tensor, waiting_BTW: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the residual stream after an addition to it, and what waits to be added.
+
+        Args:
+            hidden_BTW: the stream.
+            contribution_BTW: what the block adds.
+            waiting_BTW: what waits from the blocks before it.
+        """
+        if waiting_BTW is not None:
+            contribution_BTW = waiting_BTW + contribution_BTW
+        if self.parallel:
+            return hidden_BTW, contribution_BTW
         after_BTW = hidden_BTW + contribution_BTW
-        return after_BTW if self.stream_norm is None else self.stream_norm(after_BTW)
+        return (after_BTW if self.stream_norm is None else self.stream_norm(after_BTW)), None

@@ -121,11 +121,13 @@ class BlockSparse(Part):
 
 
 class QkNorm(Part):
-    """RMS norms of queries and keys, before positions."""
+    """RMS norms of queries and keys."""
 
     over: Literal["head", "projection"] = "head"
     """Each head by itself, or all heads of a token at once."""
     eps: Positive = 1e-6
+    after_rope: bool = False
+    """Whether rotary positions turn what the norms read, and not what they give."""
 
 
 class Relative(Part):
@@ -181,6 +183,11 @@ class Attention(OpSpec):
                 name = "rope.rotary_dim" if self.rope.rotary_dim else "head_dim"
                 raise ValueError(f"{name} {turned} is odd; rotary needs it even")
             self.rope.check_factors(turned // 2)
+        norm = self.qk_norm
+        if (norm is not None and norm.after_rope) and (
+            self.rope is None or not self.causal or norm.over == "projection"
+        ):
+            raise ValueError("qk_norm.after_rope is for norms of each head of a causal attention with a rope")
         if self.softcap is not None and self.sparse is not None:
             raise ValueError("softcap is for dense attention only")
         if self.relative is not None:
@@ -268,5 +275,5 @@ class Attention(OpSpec):
     def form(self) -> tuple[Hashable, ...]:
         """Return the source, the size of the heads, the channels that positions turn, and the norms."""
         turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
-        norm = None if self.qk_norm is None else self.qk_norm.over
+        norm = None if self.qk_norm is None else (self.qk_norm.over, self.qk_norm.after_rope)
         return (self.kind, self.source, self.head_dim, turned, norm, self.relative)

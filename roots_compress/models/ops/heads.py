@@ -28,30 +28,33 @@ class HeadPart(Part):
         return 0
 
 
-class LmHead(HeadPart):
+class NextTokenHead(HeadPart):
     """Logits of the next token."""
 
-    kind: Literal["lm"] = "lm"
     scale: Positive = 1.0
-    """Factor on the logits."""
+    """Factor on what the matrix gives."""
+    bias: bool = False
+    """Whether the logits have one, after the factor."""
+
+    def parameters(self, width: int, tables: int, vocabulary: int) -> int:
+        """Count the bias."""
+        return vocabulary if self.bias else 0
+
+
+class LmHead(NextTokenHead):
+    """Logits of the next token of a text."""
+
+    kind: Literal["lm"] = "lm"
     softcap: Positive | None = None
-    """c of `c * tanh(logit / c)`, after the factor."""
+    """c of `c * tanh(logit / c)`, at last."""
 
 
-class Seq2SeqHead(HeadPart):
+class Seq2SeqHead(NextTokenHead):
     """Logits of the next token of a text, given another: of a decoder that reads an encoder's output."""
 
     kind: Literal["seq2seq_lm"] = "seq2seq_lm"
     start: Annotated[int, Field(ge=0, le=LARGEST)]
     """The token that the decoder begins with."""
-    scale: Positive = 1.0
-    """Factor on what the matrix gives."""
-    bias: bool = False
-    """Whether the logits have one."""
-
-    def parameters(self, width: int, tables: int, vocabulary: int) -> int:
-        """Count the bias."""
-        return vocabulary if self.bias else 0
 
 
 class MaskedLmHead(HeadPart):

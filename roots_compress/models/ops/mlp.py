@@ -16,7 +16,8 @@ from roots_compress.models.ops.base import (
     weight_and_bias,
 )
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+"""`relu2` is the square of ReLU (So et al. 2021, arXiv:2109.08668)."""
 SCALABLE: tuple[Activation, ...] = ("relu",)
 """Activations f with f(x / s) = f(x) / s for positive s, through which a scale may pass without a gate."""
 

@@ -15,9 +15,14 @@ class Norm(Part):
     bias: bool = True
     """Whether a `layer_norm` has one beside its gain; an `rms_norm` has none."""
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its parameters."""
+        return ("weight", "bias") if self.kind == "layer_norm" and self.bias else ("weight",)
+
     def parameters(self, width: int) -> int:
         """Return how many numbers it holds."""
-        return width * (2 if self.kind == "layer_norm" and self.bias else 1)
+        return width * len(self.parts)
 
 
 class Embeddings(Part):

@@ -52,14 +52,14 @@ class CacheRanges:
 
     def __init__(self, spec: Attention, max_positions: int) -> None:
         self._turned, self._factor = 0, 1.0
-        if spec.rope is not None:
+        if spec.rope is not None and not (spec.qk_norm is not None and spec.qk_norm.after_rope):
             self._turned = spec.rope.rotary_dim or spec.head_dim
             self._factor = rotary_frequencies(spec.rope, spec.head_dim, max_positions).factor
         self.key = torch.zeros(spec.kv_heads, spec.head_dim)
         self.value = torch.zeros(spec.kv_heads, spec.head_dim)
 
     def see(self, key_BTGD: Tensor, value_BTGD: Tensor) -> None:
-        """Take in keys, as they are before rotary positions, and values."""
+        """Take in keys, as they are before rotary positions unless these come before norms, and values."""
         key_RGD, value_RGD = (each.detach().float().flatten(0, 1) for each in (key_BTGD, value_BTGD))
         key = rotated_range(key_RGD, self._turned, self._factor)
         self.key = torch.maximum(self.key.to(key.device), key)

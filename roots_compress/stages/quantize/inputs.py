@@ -141,11 +141,13 @@ def observe(
     modules: dict[str, nn.Module] = {each.name: each.consumers[each.name] for each in inputs}
     if half.post_norm is not None:
         modules[_GIVEN] = half.post_norm
-    norms, moved = [], []
+    norms, given = [], []
     with torch.no_grad(), observed(modules, passing.see):
-        for hidden_BTW, contribution_BTW in zip(stream.hidden, stream.contributions(half), strict=True):
-            before_BTW = hidden_BTW.to(stream.device)
+        for batch, contribution_BTW in enumerate(stream.contributions(half)):
+            before_BTW = stream.hidden[batch].to(stream.device)
             after_BTW = before_BTW + contribution_BTW
+            if batch in stream.waiting:
+                after_BTW = after_BTW + stream.waiting[batch].to(stream.device)
             normed_RW = passing.rows.pop(_GIVEN, after_BTW.flatten(0, -2))
             norm_R1 = normed_RW.float().norm(dim=1, keepdim=True)
             norms.append(torch.where(norm_R1 > 0, norm_R1, 1.0))
@@ -154,9 +156,7 @@ def observe(
                 routes = half.block.routes(half.read(before_BTW))
             passing.take(inputs, norms[-1], {f"{half.name}.{name}": route for name, route in routes.items()})
             if advance:
-                if half.stream_norm is not None:
-                    after_BTW = half.stream_norm(after_BTW)
-                moved.append(after_BTW.cpu())
+                given.append(contribution_BTW.cpu())
     starved = [each for each in inputs if each.spec.share < 1 and passing.begin_again_if_few(each)]
     names = {name.removeprefix(f"{half.name}.") for each in starved for name in each.consumers}
     with torch.no_grad(), observed({each.name: modules[each.name] for each in starved}, passing.see):
@@ -166,7 +166,7 @@ def observe(
     for name, seen in passing.seen.items():
         seen.statistics.check(f"{layer}.{name}")
     if advance:
-        stream.hidden = moved
+        stream.add(half, (each.to(stream.device) for each in given))
     return list(passing.seen.values())
 
 
