@@ -81,26 +81,61 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Queries or keys whose rotary positions turn adjacent channels of a head; ours turn one of each half.
+
+    The order of a head's channels is free, as long as queries and keys have the same.
+
+    Attributes:
+        head_dim: channels of a head.
+        turned: a head's first channels that are turned.
+    """
+
+    head_dim: int
+    turned: int
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return each head's even channels, its odd ones, then those that are not turned."""
+        if tensor.shape[0] % self.head_dim:
+            return (tensor,)  # Refused for its shape later.
+        heads = tensor.unflatten(0, (-1, self.head_dim))
+        return (heads[:, self._order()].reshape(tensor.shape),)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the channels in their old order."""
+        heads = tensors[0].unflatten(0, (-1, self.head_dim))
+        order = self._order()
+        places = sorted(range(self.head_dim), key=order.__getitem__)
+        return heads[:, places].reshape(tensors[0].shape)
+
+    def _order(self) -> list[int]:
+        turned = range(self.turned)
+        return [*turned[::2], *turned[1::2], *range(self.turned, self.head_dim)]
+
+
+@dataclass(frozen=True)
 class Stacked:
-    """Several tensors of one shape, stacked along a new first axis.
+    """Tensors of one shape, stacked along a new first axis; each may be several, joined along their rows.
 
     Attributes:
         count: how many.
+        parts: equal parts of the rows of each.
     """
 
     count: int
+    parts: int = 1
 
     def apply(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return the tensors; another number of them is returned whole, to be refused for its shape."""
-        if tensor.ndim != 3 or tensor.shape[0] != self.count:
-            return [tensor] * self.count
-        return [part.clone() for part in tensor]
+        """Return the parts of each in turn; a tensor of another shape is returned whole, to be refused."""
+        if tensor.ndim != 3 or tensor.shape[0] != self.count or tensor.shape[1] % self.parts:
+            return [tensor] * (self.count * self.parts)
+        return [part.clone() for each in tensor for part in each.chunk(self.parts)]
 
     def invert(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the tensors stacked."""
         import torch
 
-        return torch.stack(list(tensors))
+        return torch.stack(list(tensors)).unflatten(0, (self.count, self.parts)).flatten(1, 2)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,22 @@
-"""What Llama-like families share: reading a configuration, and writing it."""
+"""What Llama-like families share: reading a configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from roots_compress.families.rope import read_rope, rope_of
+from roots_compress.families.rope import DEFAULT_THETA, read_rope, rope_of
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
-from roots_compress.models.ops.base import OpSpec
+from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Activation, Mlp
 from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack, Sublayer
 
 Windows = Literal["none", "all", "by_layer"]
+ReadWindows = Callable[[Switches, int], Sequence[int | None]]
+"""Takes the switches of sliding windows of so many layers, and returns each layer's."""
 Biases = Literal["none", "qkv", "qkvo"]
 OLD_ROTARY = ("layers.{}.self_attn.rotary_emb.inv_freq",)
 """Frequency tables that old checkpoints carry."""
@@ -42,12 +44,17 @@ def read_shape(
     *,
     head_dim: int | None = None,
     null_head_dim: bool = False,
+    stated_head_dim: bool = False,
     kv_heads: int | None = None,
     null_kv_heads: bool = False,
     whole_heads: bool = False,
+    own_heads: bool = True,
+    filled: bool = False,
     context: int,
     tied: bool = False,
     eps: float = 1e-6,
+    norm: Norm | None = None,
+    eps_key: str = "rms_norm_eps",
     activations: Mapping[str, Activation] = ACTIVATIONS,
     activation_key: str = "hidden_act",
     activation: str = "silu",
@@ -58,12 +65,17 @@ def read_shape(
         switches: the configuration; `finish` is left to the caller.
         head_dim: the default; None for hidden size over heads.
         null_head_dim: whether null means hidden size over heads; else it is refused, as by transformers.
+        stated_head_dim: whether there must be one, as transformers' class has no default.
         kv_heads: the default; None for as many as query heads.
         null_kv_heads: whether null means as many as query heads; else it is refused.
         whole_heads: whether the family's class wants a hidden size that is a multiple of the heads.
+        own_heads: whether `head_dim` is read; else it may only say hidden size over heads.
+        filled: whether the heads together must be as wide as the hidden size.
         context: the default of `max_position_embeddings`.
         tied: the default of `tie_word_embeddings`.
-        eps: the default of `rms_norm_eps`.
+        eps: the default of `eps_key`.
+        norm: of the family but for its epsilon; an RMS norm if None.
+        eps_key: the key of the norms' epsilon.
         activations: the family's reading of activation names.
         activation_key: the key of the activation; its other spelling may only say the same.
         activation: the activation where none is named.
@@ -74,7 +86,12 @@ def read_shape(
     if whole_heads and width % heads:
         switches.refuse(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
     derived = width // heads if width % heads == 0 else None
-    size = switches.number("head_dim", head_dim or derived, null=derived if null_head_dim else None)
+    if not own_heads:
+        switches.same("head_dim", derived)
+    default = head_dim or (None if stated_head_dim else derived)
+    size = switches.number("head_dim", default, null=derived if null_head_dim else None)
+    if filled and heads * size != width:
+        switches.refuse(f"num_attention_heads {heads} times head_dim {size} is not hidden_size {width}")
     kv_count = switches.number(
         "num_key_value_heads", kv_heads or heads, null=heads if null_kv_heads else None
     )
@@ -94,34 +111,44 @@ def read_shape(
         size,
         switches.number("intermediate_size"),
         switches.number("max_position_embeddings", context),
-        Norm(eps=switches.positive("rms_norm_eps", eps)),
+        changed(norm or Norm(), eps=switches.positive(eps_key, eps)),
         function,
         switches.flag("tie_word_embeddings", tied),
     )
 
 
-def read_windows(switches: Switches, layers: int, windows: Windows) -> list[int | None]:
+def read_windows(switches: Switches, layers: int, windows: Windows | ReadWindows) -> Sequence[int | None]:
     """Take the switches of sliding windows, and return each layer's.
 
     Args:
         switches: the configuration.
         layers: how many there are.
         windows: whether the family has none, one for all layers unless they are told apart, or Qwen's choice
-            by layer.
+            by layer; or what reads them.
     """
+    if callable(windows):
+        return windows(switches, layers)
     if windows == "none":
         switches.no_windows(layers)
         return [None] * layers
     return switches.windows(layers, by_default=windows == "all")
 
 
-def read_biases(switches: Switches, biases: Biases | None) -> tuple[bool, bool]:
+def one_window(switches: Switches, layers: int) -> list[int | None]:
+    """Take the window of all layers of a family whose layers do not slide by default."""
+    return [switches.optional_number("sliding_window")] * layers
+
+
+def read_biases(switches: Switches, biases: Biases | tuple[bool, bool] | None) -> tuple[bool, bool]:
     """Take the switches of biases in attention: those on queries, keys and values, and on the output.
 
     Args:
         switches: the configuration.
-        biases: which projections always have them; None where `attention_bias` decides over all four.
+        biases: which projections always have them; None where `attention_bias` decides over all four; or both
+            as another key says.
     """
+    if isinstance(biases, tuple):
+        return biases
     if biases == "qkv":
         switches.same("attention_bias", True)
         switches.same("qkv_bias", True)
@@ -133,11 +160,17 @@ def read_biases(switches: Switches, biases: Biases | None) -> tuple[bool, bool]:
 def read_decoder(
     switches: Switches,
     *,
-    windows: Windows = "none",
-    biases: Biases | None = None,
-    mlp_bias: bool = False,
-    qk_norm: bool = False,
+    windows: Windows | ReadWindows = "none",
+    biases: Biases | tuple[bool, bool] | None = None,
+    mlp_bias: bool | None = False,
+    gated: bool = True,
+    qk_norm: QkNorm | None = None,
     scaled: bool = False,
+    rope: Rope | None = None,
+    theta: float = DEFAULT_THETA,
+    partial: float | None = None,
+    parallel: bool = False,
+    head: LmHead | None = None,
     **defaults: Any,
 ) -> ModelSpec:
     """Read the configuration of a decoder like Llama, whose layers are alike but for their windows.
@@ -146,21 +179,30 @@ def read_decoder(
         switches: the configuration; `finish` is left to the caller.
         windows: as `read_windows` takes them.
         biases: as `read_biases` takes them.
-        mlp_bias: whether there is such a switch.
-        qk_norm: whether queries and keys are normed.
+        mlp_bias: whether feed-forward blocks have biases; None where `mlp_bias` decides.
+        gated: whether they have a gate.
+        qk_norm: of queries and keys but for its epsilon, which is the other norms'.
         scaled: whether embeddings are multiplied by the root of the hidden size.
+        rope: the rotary positions, where the caller has read them.
+        theta: the default of their base.
+        partial: the default of the share of a head that they turn; None where that is all of it.
+        parallel: whether both blocks of a layer read the same stream.
+        head: of the logits.
         defaults: of the family, as `read_shape` takes them.
     """
     shape = read_shape(switches, **defaults)
     each = read_windows(switches, shape.layers, windows)
     bias, output_bias = read_biases(switches, biases)
-    if qk_norm:
+    if qk_norm is not None:
         switches.same("use_qk_norm", True)
-    rope = rope_of(switches, read_rope(switches))
+        qk_norm = changed(qk_norm, eps=shape.norm.eps)
+    if rope is None:
+        rope = rope_of(switches, read_rope(switches, partial=partial, theta=theta), head_dim=shape.head_dim)
     mlp = Mlp(
         channels=shape.channels,
         activation=shape.activation,
-        bias=switches.flag("mlp_bias", False) if mlp_bias else False,
+        gated=gated,
+        bias=switches.flag("mlp_bias", False) if mlp_bias is None else mlp_bias,
     )
     layers = [
         pre_norm_layer(
@@ -170,22 +212,23 @@ def read_decoder(
                 head_dim=shape.head_dim,
                 rope=rope,
                 window=window,
-                qk_norm=QkNorm(eps=shape.norm.eps) if qk_norm else None,
+                qk_norm=qk_norm,
                 bias=bias,
                 output_bias=output_bias,
             ),
             mlp,
             shape.norm,
+            parallel=parallel,
         )
         for window in each
     ]
-    return decoder_spec(shape, layers, scale=shape.width**0.5 if scaled else 1.0)
+    return decoder_spec(shape, layers, scale=shape.width**0.5 if scaled else 1.0, head=head)
 
 
-def pre_norm_layer(attention: Attention, mlp: OpSpec, norm: Norm) -> Layer:
+def pre_norm_layer(attention: Attention, mlp: OpSpec, norm: Norm, *, parallel: bool = False) -> Layer:
     """Return a layer of attention and a feed-forward block, each behind a norm."""
     return (
-        Sublayer(op=attention, pre_norm=norm),
+        Sublayer(op=attention, pre_norm=norm, parallel=parallel),
         Sublayer.model_validate({"op": mlp, "pre_norm": norm}),
     )
 
@@ -210,61 +253,6 @@ def decoder_spec(
     )
 
 
-def write_decoder(
-    spec: ModelSpec, *, windows: Windows = "none", attention_bias: bool = False
-) -> dict[str, Any]:
-    """Return a Llama-like config.json; what the family cannot say is found by reading it back.
-
-    Args:
-        spec: of the model.
-        windows: where the family keeps sliding windows.
-        attention_bias: whether the family has such a switch.
-    """
-    attentions = spec.attentions()
-    attention, mlp = first_blocks(spec)
-    norm = spec.stack.final_norm or Norm()
-    config: dict[str, Any] = {
-        "vocab_size": spec.embeddings.vocabulary,
-        "hidden_size": spec.width,
-        "max_position_embeddings": spec.max_positions,
-        "num_hidden_layers": len(spec.layers),
-        "num_attention_heads": attention.heads,
-        "num_key_value_heads": attention.kv_heads,
-        "head_dim": attention.head_dim,
-        "intermediate_size": mlp.channels,
-        "rms_norm_eps": norm.eps,
-        "rope_parameters": (attention.rope or Rope()).parameters(),
-        "hidden_act": activation_name(mlp.activation),
-        "tie_word_embeddings": spec.tied,
-    }
-    if attention_bias:
-        config["attention_bias"] = attention.bias
-    if windows == "all":
-        config["sliding_window"] = attention.window
-    elif windows == "by_layer":
-        window = next((each.window for each in attentions if each.window is not None), None)
-        config["use_sliding_window"], config["sliding_window"] = window is not None, window
-        config["layer_types"] = layer_types(attentions)
-    return config
-
-
-def layer_types(attentions: Sequence[Attention]) -> list[str]:
-    """Return transformers' names of what layers attend to."""
-    return ["full_attention" if each.window is None else "sliding_attention" for each in attentions]
-
-
-def first_blocks(spec: ModelSpec) -> tuple[Attention, Mlp]:
-    """Return the first layer's attention and feed-forward block.
-
-    Raises:
-        ValueError: the model has no layer, or another block in the place of one of them.
-    """
-    ops = [sublayer.op for sublayer in spec.layers[0]] if spec.layers else []
-    if len(ops) != 2 or not isinstance(ops[0], Attention) or not isinstance(ops[1], Mlp):
-        raise ValueError("its layers are not attention followed by a feed-forward block")
-    return ops[0], ops[1]
-
-
-def activation_name(ours: Activation) -> str:
-    """Return transformers' name of an activation."""
-    return "gelu_pytorch_tanh" if ours == "gelu_tanh" else ours
+def each_sublayer(spec: ModelSpec, change: Callable[[Sublayer], Sublayer]) -> ModelSpec:
+    """Return a specification with each of its sublayers changed by a function."""
+    return spec.with_layers(tuple(tuple(map(change, layer)) for layer in spec.layers))

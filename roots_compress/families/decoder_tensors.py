@@ -2,47 +2,102 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
-from roots_compress.families.base import Copy, Rule, Transform
+from roots_compress.families.base import Copy, Pairs, Rows, Rule, Shared, Stacked, Transform
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.base import OpSpec
-from roots_compress.models.spec import ModelSpec
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import ModelSpec, Norm, Sublayer
 
 NORM_NAMES = {"self_attn_pre_norm": "input_layernorm", "mlp_pre_norm": "post_attention_layernorm"}
 """Modules of a layer that a Llama calls otherwise."""
+NUMBER = re.compile(r"\d+")
+QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 
 
 def decoder_rules(
-    spec: ModelSpec, *, norms: Mapping[str, str] = NORM_NAMES, gain: Transform | None = None
+    spec: ModelSpec,
+    *,
+    names: Mapping[str, str] = NORM_NAMES,
+    outer: Mapping[str, str] | None = None,
+    gain: Transform | None = None,
+    paired: bool = False,
 ) -> Iterator[Rule]:
     """Yield the place of each tensor of a Llama-like decoder, whose blocks are named as ours.
 
     Args:
         spec: of the model.
-        norms: the family's names of the norms of a layer, by ours.
+        names: the family's names of a layer's modules, by ours, where they differ. Linear layers of one name
+            are one matrix, its rows in their order; norms of one name are one norm. `{}` is the number of an
+            expert; experts' layers of a name without it are stacked.
+        outer: the same of the modules outside the layers, and of `layers` itself.
         gain: what is done to the gains of norms, if they are not stored as they are.
+        paired: whether rotary positions turn adjacent channels.
     """
-    gain = gain or Copy()
-    yield Rule("embed_tokens.weight", ("model.embed_tokens.weight",))
+    outer, gain = outer or {}, gain or Copy()
+    yield Rule(f"{outer.get('embed_tokens', 'embed_tokens')}.weight", ("model.embed_tokens.weight",))
     for index, layer in enumerate(spec.layers):
-        prefix = f"layers.{index}."
+        theirs, ours = f"{outer.get('layers', 'layers')}.{index}.", f"model.layers.{index}."
+        norms = {
+            f"{each.name}_{norm}": found
+            for each in layer
+            for norm in ("pre_norm", "post_norm")
+            if (found := getattr(each, norm)) is not None
+        }
+        for name, copies in _joined(norms, names).items():
+            targets = [ours + each for each in copies]
+            yield from norm_rules(theirs + name, targets, norms[copies[0]], gain)
         for sublayer in layer:
-            for norm in ("pre_norm", "post_norm"):
-                if getattr(sublayer, norm) is not None:
-                    ours = f"{sublayer.name}_{norm}"
-                    yield Rule(f"{prefix}{norms[ours]}.weight", (f"model.{prefix}{ours}.weight",), gain)
-            yield from block_rules(sublayer.op, prefix + sublayer.name, spec.width)
-            if isinstance(sublayer.op, Attention) and sublayer.op.qk_norm is not None:
-                for name in ("q_norm", "k_norm"):
-                    stem = f"{prefix}{sublayer.name}.{name}.weight"
-                    yield Rule(stem, (f"model.{stem}",), gain)
-    yield Rule("norm.weight", ("model.norm.weight",), gain)
-    yield Rule("lm_head.weight", ("lm_head.weight",))
+            for rule in _block_rules(sublayer, spec.width, names, gain, paired=paired):
+                yield Rule(theirs + rule.source, tuple(ours + each for each in rule.targets), rule.transform)
+    if spec.stack.final_norm is not None:
+        yield from norm_rules(outer.get("norm", "norm"), ["model.norm"], spec.stack.final_norm, gain)
+    yield Rule(f"{outer.get('lm_head', 'lm_head')}.weight", ("lm_head.weight",))
 
 
-def block_rules(op: OpSpec, module: str, width: int) -> Iterator[Rule]:
-    """Yield the place of each linear layer of a block, by its own names."""
-    for name, matrix in op.matrices(width).items():
-        for part in ("weight", "bias") if matrix.bias else ("weight",):
-            yield Rule(f"{module}.{name}.{part}", (f"model.{module}.{name}.{part}",))
+def norm_rules(source: str, targets: list[str], norm: Norm, gain: Transform) -> Iterator[Rule]:
+    """Yield the place of the gain of a norm, and of its bias; several of ours are copies of one."""
+    for part in norm.parts:
+        transform = gain if part == "weight" else Copy()
+        if len(targets) > 1:
+            assert isinstance(transform, Copy)
+            transform = Shared(len(targets))
+        yield Rule(f"{source}.{part}", tuple(f"{target}.{part}" for target in targets), transform)
+
+
+def _block_rules(
+    sublayer: Sublayer, width: int, names: Mapping[str, str], gain: Transform, *, paired: bool
+) -> Iterator[Rule]:
+    """Yield the place of each tensor of a block within its layer."""
+    op = sublayer.op
+    matrices = {f"{sublayer.name}.{each}": matrix for each, matrix in op.matrices(width).items()}
+    turned = {f"{sublayer.name}.{each}_proj" for each in "qk"}
+    for theirs, ours in _joined(matrices, names).items():
+        transform: Transform = Copy()
+        if len(ours) > 1 and isinstance(op, Moe):
+            transform = Stacked(op.experts, len(ours) // op.experts)
+        elif len(ours) > 1:
+            transform = Rows(tuple(matrices[each].rows for each in ours))
+        elif paired and isinstance(op, Attention) and op.rope is not None and ours[0] in turned:
+            transform = Pairs(op.head_dim, op.rope.rotary_dim or op.head_dim)
+        for part in ("weight", "bias") if matrices[ours[0]].bias else ("weight",):
+            yield Rule(f"{theirs}.{part}", tuple(f"{each}.{part}" for each in ours), transform)
+    if isinstance(op, Moe):
+        router = f"{sublayer.name}.router"
+        yield Rule(f"{names.get(router, 'mlp.gate')}.weight", (f"{router}.weight",))
+    if isinstance(op, Attention) and op.qk_norm is not None:
+        for name in (f"{sublayer.name}.{each}_norm" for each in "qk"):
+            yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
+
+
+def _joined(ours: Mapping[str, object], names: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return our names of modules by the family's."""
+    found: dict[str, list[str]] = {}
+    for name in ours:
+        number = NUMBER.search(name)
+        pattern = names.get(NUMBER.sub("{}", name), name)
+        theirs = names.get(name, pattern.format(number.group()) if number else name)
+        found.setdefault(theirs, []).append(name)
+    return found

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from roots_compress.families.base import Copy, Rule, Transform
-from roots_compress.families.decoder import first_blocks
+from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed

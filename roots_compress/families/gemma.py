@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import AddOne, Family, Rule
-from roots_compress.families.decoder import read_decoder, write_decoder
+from roots_compress.families.decoder import read_decoder
+from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import ACTIVATIONS, Switches
 from roots_compress.models.ops.mlp import Activation

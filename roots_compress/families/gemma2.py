@@ -6,14 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import AddOne, Family, Rule
-from roots_compress.families.decoder import (
-    Shape,
-    decoder_spec,
-    first_blocks,
-    layer_types,
-    read_shape,
-    write_decoder,
-)
+from roots_compress.families.decoder import Shape, decoder_spec, read_shape
+from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.gemma import GEMMA_ACTIVATIONS
 from roots_compress.families.rope import read_rope, rope_of
@@ -84,16 +78,14 @@ def write_gemma(spec: ModelSpec) -> dict[str, Any]:
     return {
         **written,
         "query_pre_attn_scalar": round(attention.factor**-2),
-        # transformers wants one also where no layer slides.
-        "sliding_window": next((each.window for each in spec.attentions() if each.window), WINDOW),
-        "layer_types": layer_types(spec.attentions()),
+        **typed_windows(spec, WINDOW),  # transformers wants one also where no layer slides.
         "final_logit_softcapping": spec.lm_head.softcap,
     }
 
 
 def gemma_rules(spec: ModelSpec) -> Iterator[Rule]:
     """Yield the place of each tensor of a model of Gemma 2 or 3."""
-    return decoder_rules(spec, norms=NORM_NAMES, gain=AddOne())
+    return decoder_rules(spec, names=NORM_NAMES, gain=AddOne())
 
 
 def _read(switches: Switches) -> ModelSpec:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rows, Rule
-from roots_compress.families.decoder import first_blocks, pre_norm_layer
+from roots_compress.families.decoder import pre_norm_layer
+from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 
@@ -21,41 +23,60 @@ SPELLINGS = {
 """Second names of GPT-2's keys, which transformers' class takes for the first."""
 
 
-def _read(switches: Switches) -> ModelSpec:
+def read_gpt(
+    switches: Switches,
+    attention: Callable[[int, int], Attention],
+    *,
+    context: int,
+    positions: bool = True,
+    activation: str = "gelu_new",
+    tied: bool = True,
+    parallel: bool = False,
+    head: LmHead | None = None,
+) -> ModelSpec:
+    """Read a configuration with GPT-2's keys.
+
+    Args:
+        switches: the configuration; `finish` is left to the caller.
+        attention: makes the attention of so many heads of a size.
+        context: the default of `n_positions`.
+        positions: whether they are learned.
+        activation: the default of `activation_function`.
+        tied: the default of `tie_word_embeddings`.
+        parallel: whether both blocks of a layer read the same stream.
+        head: of the logits.
+    """
     switches.require_writer()
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
     width, heads = switches.number("n_embd"), switches.number("n_head")
     if width % heads:
         switches.refuse(f"n_embd {width} is not a multiple of n_head {heads}")
-    channels = switches.number("n_inner", 4 * width, null=4 * width)
+    mlp = Mlp(
+        channels=switches.number("n_inner", 4 * width, null=4 * width),
+        activation=switches.activation("activation_function", activation),
+        gated=False,
+        bias=True,
+    )
     count = switches.number("n_layer", most=MOST_LAYERS)
     switches.no_windows(count)
-    positions = switches.number("n_positions", 1024)
+    length = switches.number("n_positions", context)
     norm = Norm(kind="layer_norm", eps=switches.positive("layer_norm_epsilon", 1e-5))
-    activation = switches.activation("activation_function", "gelu_new")
-    attention = Attention(
-        heads=heads,
-        kv_heads=heads,
-        head_dim=width // heads,
-        scale=None if switches.flag("scale_attn_weights", True) else 1.0,
-        bias=True,
-        output_bias=True,
-    )
-    mlp = Mlp(channels=channels, activation=activation, gated=False, bias=True)
+    layer = pre_norm_layer(attention(heads, width // heads), mlp, norm, parallel=parallel)
     return ModelSpec(
-        stacks={
-            "decoder": Stack(layers=(pre_norm_layer(attention, mlp, norm),) * count, final_norm=norm),
-        },
-        embeddings=Embeddings(vocabulary=switches.number("vocab_size"), width=width, positions=positions),
-        tied=switches.flag("tie_word_embeddings", True),
-        max_positions=positions,
+        stacks={"decoder": Stack(layers=(layer,) * count, final_norm=norm)},
+        embeddings=Embeddings(
+            vocabulary=switches.number("vocab_size"), width=width, positions=length if positions else None
+        ),
+        head=head or LmHead(),
+        tied=switches.flag("tie_word_embeddings", tied),
+        max_positions=length,
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def write_gpt(spec: ModelSpec) -> dict[str, Any]:
+    """Return the keys that `read_gpt` reads."""
     attention, mlp = first_blocks(spec)
-    norm = spec.stack.final_norm or Norm()
     return {
         "vocab_size": spec.embeddings.vocabulary,
         "n_embd": spec.width,
@@ -63,11 +84,30 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         "n_layer": len(spec.layers),
         "n_head": attention.heads,
         "n_inner": mlp.channels,
-        "layer_norm_epsilon": norm.eps,
+        "layer_norm_epsilon": (spec.stack.final_norm or Norm()).eps,
         "activation_function": "gelu_new" if mlp.activation == "gelu_tanh" else mlp.activation,
-        "scale_attn_weights": attention.scale is None,
         "tie_word_embeddings": spec.tied,
     }
+
+
+def read_score_factor(switches: Switches) -> float | None:
+    """Take whether scores are divided by the root of the heads' size; None where they are."""
+    return None if switches.flag("scale_attn_weights", True) else 1.0
+
+
+def _read(switches: Switches) -> ModelSpec:
+    scale = read_score_factor(switches)
+    return read_gpt(
+        switches,
+        lambda heads, size: Attention(
+            heads=heads, kv_heads=heads, head_dim=size, scale=scale, bias=True, output_bias=True
+        ),
+        context=1024,
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    return {**write_gpt(spec), "scale_attn_weights": first_blocks(spec)[0].scale is None}
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import OLD_ROTARY, first_blocks, read_decoder, write_decoder
+from roots_compress.families.decoder import OLD_ROTARY, read_decoder
+from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
@@ -28,7 +29,7 @@ YARN = {
 
 def _read(switches: Switches) -> ModelSpec:
     return read_decoder(
-        switches, mlp_bias=True, null_head_dim=True, null_kv_heads=True, whole_heads=True, context=2048
+        switches, mlp_bias=None, null_head_dim=True, null_kv_heads=True, whole_heads=True, context=2048
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import OLD_ROTARY, read_decoder, write_decoder
+from roots_compress.families.decoder import OLD_ROTARY, read_decoder
+from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rows, Rule
-from roots_compress.families.decoder import activation_name, first_blocks, layer_types
+from roots_compress.families.decoder_config import activation_name, first_blocks, layer_types
 from roots_compress.families.encoder import read_head, written_head
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import MOST_LAYERS, Switches

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import Shape, decoder_spec, read_biases, read_shape, write_decoder
+from roots_compress.families.decoder import Shape, decoder_spec, read_biases, read_shape
+from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
@@ -55,7 +56,7 @@ def olmo_spec(
 
 def olmo_rules(spec: ModelSpec) -> Iterator[Rule]:
     """Yield the place of each tensor of a model of OLMo 2 or 3."""
-    return decoder_rules(spec, norms=NORM_NAMES)
+    return decoder_rules(spec, names=NORM_NAMES)
 
 
 def _read(switches: Switches) -> ModelSpec:

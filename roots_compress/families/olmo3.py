@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import layer_types, write_decoder
+from roots_compress.families.decoder_config import typed_windows, write_decoder
 from roots_compress.families.olmo2 import olmo_rules, olmo_shape, olmo_spec
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import Switches
@@ -27,13 +27,10 @@ def _read(switches: Switches) -> ModelSpec:
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    attentions = spec.attentions()
     return {
         **write_decoder(spec, attention_bias=True),
-        "rope_parameters": written_ropes(attentions, ROPES),
-        # transformers wants one also where no layer slides.
-        "sliding_window": next((each.window for each in attentions if each.window), WINDOW),
-        "layer_types": layer_types(attentions),
+        "rope_parameters": written_ropes(spec.attentions(), ROPES),
+        **typed_windows(spec, WINDOW),  # transformers wants one also where no layer slides.
     }
 
 

@@ -6,14 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import Family, Rows, Rule
-from roots_compress.families.decoder import (
-    decoder_spec,
-    first_blocks,
-    pre_norm_layer,
-    read_shape,
-    write_decoder,
-)
+from roots_compress.families.base import Family, Rule
+from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
+from roots_compress.families.decoder_config import first_blocks, write_decoder
+from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, QKV, decoder_rules
 from roots_compress.families.switches import Switches, is_positive, shown
 from roots_compress.models.ops.attention import Attention, LongRopeScaling, Rope
 from roots_compress.models.ops.mlp import Mlp
@@ -21,6 +17,11 @@ from roots_compress.models.spec import ModelSpec
 
 LONGROPE = ("longrope", "su", "yarn")
 """What configurations have called it."""
+NAMES = {
+    **NORM_NAMES,
+    **dict.fromkeys(QKV, "self_attn.qkv_proj"),
+    **dict.fromkeys(GATE_UP, "mlp.gate_up_proj"),
+}
 ORIGINAL, PARTIAL = "original_max_position_embeddings", "partial_rotary_factor"
 
 
@@ -101,40 +102,17 @@ def _read(switches: Switches) -> ModelSpec:
 def _write(spec: ModelSpec) -> dict[str, Any]:
     attention, _ = first_blocks(spec)
     rope = attention.rope or Rope()
-    written = {
-        **write_decoder(spec, windows="all"),
-        PARTIAL: (rope.rotary_dim or attention.head_dim) / attention.head_dim,
-    }
-    parameters = rope.parameters() | {PARTIAL: written[PARTIAL]}
+    written = write_decoder(spec, windows="all", partial=True)
+    parameters = written["rope_parameters"]
+    written[PARTIAL] = parameters[PARTIAL]
     if isinstance(rope.scaling, LongRopeScaling):
         written[ORIGINAL] = rope.scaling.original_max_position_embeddings
         parameters |= {key: list(parameters[key]) for key in ("short_factor", "long_factor")}
-    return {**written, "rope_parameters": parameters}
+    return written
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield Rule("embed_tokens.weight", ("model.embed_tokens.weight",))
-    for index, layer in enumerate(spec.layers):
-        theirs, ours = f"layers.{index}.", f"model.layers.{index}."
-        attention, mlp = (sublayer.op.matrices(spec.width) for sublayer in layer)
-        yield Rule(f"{theirs}input_layernorm.weight", (f"{ours}self_attn_pre_norm.weight",))
-        yield Rule(f"{theirs}post_attention_layernorm.weight", (f"{ours}mlp_pre_norm.weight",))
-        qkv = ("q_proj", "k_proj", "v_proj")
-        yield Rule(
-            f"{theirs}self_attn.qkv_proj.weight",
-            tuple(f"{ours}self_attn.{name}.weight" for name in qkv),
-            Rows(tuple(attention[name].rows for name in qkv)),
-        )
-        yield Rule(f"{theirs}self_attn.o_proj.weight", (f"{ours}self_attn.o_proj.weight",))
-        halves = ("gate_proj", "up_proj")
-        yield Rule(
-            f"{theirs}mlp.gate_up_proj.weight",
-            tuple(f"{ours}mlp.{name}.weight" for name in halves),
-            Rows(tuple(mlp[name].rows for name in halves)),
-        )
-        yield Rule(f"{theirs}mlp.down_proj.weight", (f"{ours}mlp.down_proj.weight",))
-    yield Rule("norm.weight", ("model.norm.weight",))
-    yield Rule("lm_head.weight", ("lm_head.weight",))
+    return decoder_rules(spec, names=NAMES)
 
 
 def _longrope(pairs: int, **others: Any) -> dict[str, Any]:

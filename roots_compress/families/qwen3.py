@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import read_decoder, write_decoder
+from roots_compress.families.decoder import read_decoder
+from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
+from roots_compress.models.ops.attention import QkNorm
 from roots_compress.models.spec import ModelSpec
 
 
@@ -15,7 +17,7 @@ def _read(switches: Switches) -> ModelSpec:
     return read_decoder(
         switches,
         windows="by_layer",
-        qk_norm=True,
+        qk_norm=QkNorm(),
         head_dim=128,
         kv_heads=32,
         null_kv_heads=True,

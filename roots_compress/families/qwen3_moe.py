@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
-from roots_compress.families.decoder import (
-    activation_name,
-    decoder_spec,
-    pre_norm_layer,
-    read_biases,
-    read_shape,
-)
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_biases, read_shape
+from roots_compress.families.decoder_config import activation_name
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches, shown
@@ -102,19 +96,12 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from decoder_rules(spec)
-    for index, layer in enumerate(spec.layers):
-        if isinstance(layer[-1].op, Moe):
-            yield Rule(f"layers.{index}.mlp.gate.weight", (f"model.layers.{index}.mlp.router.weight",))
-
-
 FAMILY = Family(
     "qwen3_moe",
     "Qwen3MoeForCausalLM",
     _read,
     _write,
-    _rules,
+    decoder_rules,
     variants=(
         {},
         {"num_experts_per_tok": 1},

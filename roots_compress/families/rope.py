@@ -37,7 +37,9 @@ def rope_of(switches: Switches, parameters: dict[str, Any], *, head_dim: int = 0
     return rope if partial == 1 else changed(rope, rotary_dim=int(head_dim * partial))
 
 
-def read_rope(switches: Switches, *, partial: bool = False, theta: float = DEFAULT_THETA) -> dict[str, Any]:
+def read_rope(
+    switches: Switches, *, partial: float | None = None, theta: float = DEFAULT_THETA
+) -> dict[str, Any]:
     """Take rotary positions: `rope_scaling` or `rope_parameters`, and what either leaves to the top.
 
     At the top are `rope_theta` and `partial_rotary_factor`, which apply where the object has none, and
@@ -45,14 +47,14 @@ def read_rope(switches: Switches, *, partial: bool = False, theta: float = DEFAU
 
     Args:
         switches: the configuration.
-        partial: whether the family's heads may be turned in part.
+        partial: the share of a head that the family turns by default; None where that is all of it.
         theta: the family's default.
 
     Raises:
         InputError: two spellings differ, or ROOTS cannot express what they say.
     """
     top = {"rope_theta": switches.take("rope_theta", theta)}
-    share = switches.take(PARTIAL)
+    share = switches.take(PARTIAL, partial)
     if share is not None:
         top[PARTIAL] = share
     original = {ORIGINAL: switches.take(ORIGINAL)} if switches.has(ORIGINAL) else {}
@@ -110,6 +112,13 @@ def ropes_by_type(
     return ropes
 
 
+def written_rope(attention: Attention) -> dict[str, Any]:
+    """Return `rope_parameters` of an attention's positions, as `read_rope` reads them."""
+    rope = attention.rope or Rope()
+    partial = {} if rope.rotary_dim is None else {PARTIAL: rope.rotary_dim / attention.head_dim}
+    return rope.parameters() | partial
+
+
 def written_ropes(
     attentions: Sequence[Attention], kinds: Mapping[str, tuple[str | None, float]]
 ) -> dict[str, Any]:
@@ -124,7 +133,7 @@ def _completed(
     given: dict[str, Any],
     top: dict[str, Any],
     original: dict[str, Any],
-    is_partial: bool,
+    default: float | None,
 ) -> dict[str, Any]:
     """Return the parameters of one spelling, with what it leaves to the top."""
 
@@ -135,8 +144,8 @@ def _completed(
     rope_type = given.get("rope_type", given.get("type", "default"))
     for name in ("rope_type", "type"):
         parameters.pop(name, None)
-    partial = parameters.get(PARTIAL, 1) if is_partial else parameters.pop(PARTIAL, 1)
-    if is_partial:
+    partial = parameters.pop(PARTIAL, 1) if default is None else parameters.get(PARTIAL, 1)
+    if default is not None:
         if not is_positive(partial) or partial > 1:
             switches.refuse(f"{named(PARTIAL)} is {shown(partial)}; it must be above 0 and at most 1")
     elif partial != 1 and not (partial is None and rope_type == "default"):

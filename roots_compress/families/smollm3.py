@@ -5,15 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import (
-    decoder_spec,
-    first_blocks,
-    layer_types,
-    pre_norm_layer,
-    read_biases,
-    read_shape,
-    write_decoder,
-)
+from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_biases, read_shape
+from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
@@ -67,16 +60,15 @@ def _read(switches: Switches) -> ModelSpec:
 def _write(spec: ModelSpec) -> dict[str, Any]:
     attentions = spec.attentions()
     _, mlp = first_blocks(spec)
-    window = next((each.window for each in attentions if each.window is not None), None)
+    windows = typed_windows(spec)
     rope = next((each.rope for each in attentions if each.rope is not None), Rope(theta=THETA))
     return {
         **write_decoder(spec, attention_bias=True),
         "rope_parameters": rope.parameters(),
         "mlp_bias": mlp.bias,
         "no_rope_layers": [int(each.rope is not None) for each in attentions],
-        "use_sliding_window": window is not None,
-        "sliding_window": window,
-        "layer_types": layer_types(attentions),
+        "use_sliding_window": windows["sliding_window"] is not None,
+        **windows,
     }
 
 

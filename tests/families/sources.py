@@ -5,50 +5,74 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    GPT2Config,
-    GraniteConfig,
-    LlamaConfig,
-    MistralConfig,
-    Olmo2Config,
-    Olmo3Config,
-    Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
-    Qwen3MoeConfig,
-    SmolLM3Config,
 )
 
+from roots_compress.families.registry import FAMILIES
 from tests.tiny import VOCAB_SIZE, tiny_tokenizer
 
-CONFIGS: dict[str, type[PreTrainedConfig]] = {
-    "llama": LlamaConfig,
-    "mistral": MistralConfig,
-    "qwen2": Qwen2Config,
-    "qwen3": Qwen3Config,
-    "gemma": GemmaConfig,
-    "gpt2": GPT2Config,
-    "gemma2": Gemma2Config,
-    "gemma3_text": Gemma3TextConfig,
-    "phi3": Phi3Config,
-    "qwen3_moe": Qwen3MoeConfig,
-    "smollm3": SmolLM3Config,
-    "granite": GraniteConfig,
-    "olmo2": Olmo2Config,
-    "olmo3": Olmo3Config,
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+"""The ends of the names of transformers' classes that predict the next token."""
+DECODERS = [name for name, family in FAMILIES.items() if family.architecture.endswith(CAUSAL)]
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+QUICK = DECODERS[: DECODERS.index("olmo3") + 1]
+"""Families that have nearly all switches between them. Of the others the tests of one variant are quick."""
+
+
+def each_family() -> list[Any]:
+    """Return every decoder family as a parameter of a test, slow but for `QUICK`."""
+    return [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in DECODERS]
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": GPT,
+    "gptj": {**GPT, "rotary_dim": 8},
+    "gpt_bigcode": GPT,
+    "gpt_neo": {
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "max_position_embeddings": 64,
+        "attention_types": [[["global", "local"], 1]],
+    },
+    "gpt_neox": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    },
+    "opt": {
+        "hidden_size": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    },
 }
-
-
+"""Widths of families that name some of them otherwise."""
+FIELDS: dict[str, dict[str, Any]] = {
+    "qwen3_moe": {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+    "olmoe": {"num_experts": 6, "num_experts_per_tok": 2},
+    "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2},
+    "granitemoe": {"num_local_experts": 6, "num_experts_per_tok": 2},
+    "granitemoehybrid": {
+        "shared_intermediate_size": 48,
+        "num_local_experts": 0,
+        "layer_types": ["full_attention"] * 2,
+        "position_embedding_type": "rope",
+        "mamba_n_heads": 4,
+    },
+}
+"""What a family's tiny model needs besides the widths that all have."""
 SEQ2SEQ_FIELDS: dict[str, dict[str, Any]] = {
     "t5": {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
     "bart": {
@@ -67,22 +91,18 @@ SEQ2SEQ_FIELDS |= dict.fromkeys(("pegasus", "marian"), SEQ2SEQ_FIELDS["bart"])
 
 def source_config(family: str, **overrides: Any) -> PreTrainedConfig:
     """Return a family's config of two layers and width 32."""
-    if family == "gpt2":
-        fields: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-    else:
-        fields = {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "max_position_embeddings": 64,
-        }
-    if family == "qwen3_moe":
-        fields |= {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    widths = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 64,
+    }
+    fields = SHAPES.get(family, widths) | FIELDS.get(family, {})
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    return CONFIGS[family](**{**fields, "vocab_size": VOCAB_SIZE, **ids, **overrides})
+    return AutoConfig.for_model(family, **{**fields, "vocab_size": VOCAB_SIZE, **ids, **overrides})
 
 
 def source_model(family: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:

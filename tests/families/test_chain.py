@@ -11,7 +11,7 @@ import yaml
 
 from roots_compress.results import RunMetrics
 from tests.chains import CALIBRATION, DISTILL, QUANTIZE, TRAINING, carry_out, recipe, write_text
-from tests.families.sources import save_source, source_model
+from tests.families.sources import FIELDS, save_source, source_model
 
 HEADS = {"head_dim": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 4}
 """Layers to spare, and heads that ONNX Runtime's fused attention takes."""
@@ -29,9 +29,33 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "embedding_multiplier": 12.0,
         "attention_multiplier": 0.1,
     },
+    "granitemoehybrid": {**HEADS, "layer_types": ["full_attention"] * 4, "residual_multiplier": 0.22},
+    "ministral": {**HEADS, **SLIDING},
+    "ministral3": {**HEADS},
+    "hunyuan_v1_dense": {**HEADS},
+    "exaone4": {**HEADS, **SLIDING},
+    "arcee": {**HEADS},
+    "nemotron": {**HEADS},
+    "starcoder2": {**HEADS},
+    "glm": {**HEADS},
+    "glm4": {**HEADS},
+    "ernie4_5": {**HEADS},
+    "helium": {**HEADS, "hidden_size": 64},
+    "gpt_neox": {"hidden_size": 64, "num_hidden_layers": 4},
+    "phi": {**HEADS},
+    "stablelm": {**HEADS, "hidden_size": 64},
+    "cohere2": {**HEADS, **SLIDING, "hidden_size": 64},
+    "cohere": {**HEADS, "hidden_size": 64},
+    "gptj": {"n_embd": 64, "n_layer": 4},
+    "gpt_bigcode": {"n_embd": 64, "n_layer": 4},
+    "gpt_neo": {"hidden_size": 64, "num_layers": 4, "attention_types": [[["global", "local"], 2]]},
+    "opt": {"hidden_size": 64, "num_hidden_layers": 4},
+    "olmoe": {**HEADS, "hidden_size": 64},
+    "mixtral": {**HEADS},
+    "granitemoe": {**HEADS, "residual_multiplier": 0.22},
 }
-LONG = {"smollm3", "granite"}
-"""What is new in them is in other families too, or in their logits."""
+QUICK = {"gemma2", "gemma3_text", "phi3", "qwen3_moe", "olmo3"}
+"""What is new in the others is in these too, in their logits, or in the stages' own tests."""
 AXES: dict[str, float] = {"head_ratio": 0.5, "query_ratio": 0.5, "layer_ratio": 0.5}
 RECIPES = {"gemma3": "gemma3_text", "phi3": "phi3", "qwen3-moe": "qwen3_moe"}
 """Recipes that come along, and the family that each is for."""
@@ -46,7 +70,8 @@ QUANTIZED = {"gemma3_text": {"kind": "quantize", "scheme": "int4", **SHRUNKEN["q
 
 def prune_of(family: str) -> dict[str, Any]:
     """Return a cut on every axis of a family's blocks, and of layers."""
-    mine = {"ratio": 0.25, **({"expert_ratio": 0.3} if family == "qwen3_moe" else {})}
+    has_experts = any(FIELDS.get(family, {}).get(key) for key in ("num_experts", "num_local_experts"))
+    mine = {"ratio": 0.25, **({"expert_ratio": 0.3} if has_experts else {})}
     return {"kind": "prune", **SHRUNKEN["prune"], **AXES, **mine}
 
 
@@ -70,7 +95,7 @@ def run(models: Path, family: str, folder: Path, *stages: dict[str, Any], **more
 
 @pytest.mark.parametrize(
     "family",
-    [pytest.param(each, marks=pytest.mark.slow if each in LONG else ()) for each in FAMILIES],
+    [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in FAMILIES],
 )
 def test_a_chain(family: str, models: Path, tmp_path: Path) -> None:
     metrics = run(

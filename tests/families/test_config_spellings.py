@@ -19,7 +19,15 @@ from roots_compress.errors import InputError
 from roots_compress.families.neutral import NEUTRAL_KEYS
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
-from tests.families.sources import CONFIGS, save_source, source_config, source_model
+from tests.families.sources import (
+    DECODERS,
+    FIELDS,
+    SHAPES,
+    each_family,
+    save_source,
+    source_config,
+    source_model,
+)
 from tests.tiny import tiny_tokens
 
 
@@ -36,6 +44,8 @@ LLAMA3 = {
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "factor": 4.0}
 LINEAR = {"rope_type": "linear", "factor": 4.0}
+STATED = {"hunyuan_v1_dense", "ministral", "helium"}
+"""Families whose class has no default of the heads' size, or none that suits tiny models."""
 Changes = dict[str, Any]
 
 
@@ -268,7 +278,7 @@ NULLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", list(CONFIGS))
+@pytest.mark.parametrize("family", each_family())
 def test_null_means_what_the_familys_class_makes_of_it(family: str, tmp_path: Path) -> None:
     """Where transformers' class takes null, so do we, for the same widths; where it refuses, so do we."""
     config = {**json.loads(source_config(family).to_json_string(use_diff=False)), "model_type": family}
@@ -289,15 +299,20 @@ def test_null_means_what_the_familys_class_makes_of_it(family: str, tmp_path: Pa
         if not isinstance(ours, InputError):
             attention, size = ours.attentions()[0], theirs.hidden_size // theirs.num_attention_heads
             assert attention.head_dim == (getattr(theirs, "head_dim", None) or size), key
-            groups = getattr(theirs, "num_key_value_heads", None) or theirs.num_attention_heads
+            shared = getattr(theirs, "multi_query", False)
+            groups = (
+                1 if shared else getattr(theirs, "num_key_value_heads", None) or theirs.num_attention_heads
+            )
             assert attention.kv_heads == groups, key
 
 
-@pytest.mark.parametrize("family", list(CONFIGS))
+@pytest.mark.parametrize("family", DECODERS)
 def test_absence_means_the_default_of_the_familys_class(family: str) -> None:
     """Of keys that say nothing of a tensor's shape."""
     shapes = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
               "n_embd", "n_layer", "n_head", "num_key_value_heads"}  # fmt: skip
+    shapes |= FIELDS.get(family, {}).keys() | SHAPES.get(family, {}).keys() - {"n_positions"}
+    shapes |= {"head_dim"} if family in STATED else set()
     config = json.loads(source_config(family).to_json_string(use_diff=False))
     bare = {key: value for key, value in config.items() if key in shapes}
     whole = json.loads(type(source_config(family))(**bare).to_json_string(use_diff=False))

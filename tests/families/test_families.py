@@ -18,13 +18,21 @@ from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.families.llama import LLAMA3_ROPE
 from roots_compress.families.registry import FAMILIES
-from tests.families.sources import CONFIGS, save_source, source_model
+from tests.families.sources import DECODERS, QUICK, each_family, save_source, source_model
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokens
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    (model_type, dict(changes)) for model_type in CONFIGS for changes in FAMILIES[model_type].variants
+    (family, dict(changes)) for family in DECODERS for changes in FAMILIES[family].variants
 ]
-IDS = [f"{family}-{'-'.join(changes) or 'plain'}" for family, changes in VARIANTS]
+CASES = [
+    pytest.param(
+        family,
+        changes,
+        id=f"{family}-{'-'.join(changes) or 'plain'}",
+        marks=() if family in QUICK or changes == FAMILIES[family].variants[0] else pytest.mark.slow,
+    )
+    for family, changes in VARIANTS
+]
 
 
 def assert_same_logits(theirs: PreTrainedModel, ours: Checkpoint) -> None:
@@ -42,14 +50,14 @@ def assert_same_logits(theirs: PreTrainedModel, ours: Checkpoint) -> None:
     torch.testing.assert_close(ours_padded[seen], theirs_padded[seen], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("family", "changes"), VARIANTS, ids=IDS)
+@pytest.mark.parametrize(("family", "changes"), CASES)
 def test_logits_equal_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     theirs = source_model(family, **changes)
     ours = load_checkpoint(save_source(theirs, tmp_path))
     assert_same_logits(theirs, ours)
 
 
-@pytest.mark.parametrize("family", list(CONFIGS))
+@pytest.mark.parametrize("family", each_family())
 def test_sharded_checkpoint_equals_single_file(family: str, tmp_path: Path) -> None:
     theirs = source_model(family)
     save_source(theirs, tmp_path, max_shard_size="20KB")
@@ -57,7 +65,7 @@ def test_sharded_checkpoint_equals_single_file(family: str, tmp_path: Path) -> N
     assert_same_logits(theirs, load_checkpoint(tmp_path))
 
 
-@pytest.mark.parametrize("family", list(CONFIGS))
+@pytest.mark.parametrize("family", each_family())
 def test_names_without_the_prefix_are_understood(family: str, tmp_path: Path) -> None:
     theirs = source_model(family)
     save_source(theirs, tmp_path)
@@ -241,7 +249,7 @@ def test_absent_head_without_a_tie_flag_is_an_error(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize(("family", "changes"), VARIANTS, ids=IDS)
+@pytest.mark.parametrize(("family", "changes"), CASES)
 def test_written_back_logits_are_equal(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     ours = load_checkpoint(save_source(source_model(family, **changes), tmp_path / "theirs"))
     write_back(ours, family, tmp_path / "back")

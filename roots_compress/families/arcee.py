@@ -1,0 +1,45 @@
+"""Arcee (AFM): a Llama whose feed-forward blocks have no gate, and the square of ReLU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import read_decoder
+from roots_compress.families.decoder_config import first_blocks, write_decoder
+from roots_compress.families.decoder_tensors import decoder_rules
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec
+
+
+def _read(switches: Switches) -> ModelSpec:
+    return read_decoder(
+        switches,
+        mlp_bias=None,
+        gated=False,
+        activation="relu2",
+        null_head_dim=True,
+        null_kv_heads=True,
+        whole_heads=True,
+        context=4096,
+        eps=1e-5,
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    _, mlp = first_blocks(spec)
+    return {**write_decoder(spec, attention_bias=True), "mlp_bias": mlp.bias}
+
+
+FAMILY = Family(
+    "arcee",
+    "ArceeForCausalLM",
+    _read,
+    _write,
+    decoder_rules,
+    variants=(
+        {},
+        {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+        {"head_dim": 16, "hidden_act": "gelu"},
+    ),
+)

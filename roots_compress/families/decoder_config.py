@@ -1,0 +1,97 @@
+"""What Llama-like families share: writing a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from roots_compress.families.decoder import Windows
+from roots_compress.families.rope import PARTIAL, written_rope
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.mlp import Activation, Mlp
+from roots_compress.models.spec import ModelSpec, Norm
+
+
+def write_decoder(
+    spec: ModelSpec,
+    *,
+    windows: Windows = "none",
+    attention_bias: bool = False,
+    partial: bool = False,
+    own_heads: bool = True,
+    eps_key: str = "rms_norm_eps",
+) -> dict[str, Any]:
+    """Return a Llama-like config.json; what the family cannot say is found by reading it back.
+
+    Args:
+        spec: of the model.
+        windows: where the family keeps sliding windows.
+        attention_bias: whether the family has such a switch.
+        partial: whether it may turn heads in part.
+        own_heads: whether it has the key `head_dim`.
+        eps_key: the key of the norms' epsilon.
+    """
+    attentions = spec.attentions()
+    attention, mlp = first_blocks(spec)
+    norm = spec.stack.final_norm or Norm()
+    turned = next((each for each in attentions if each.rope is not None), attention)
+    config: dict[str, Any] = {
+        "vocab_size": spec.embeddings.vocabulary,
+        "hidden_size": spec.width,
+        "max_position_embeddings": spec.max_positions,
+        "num_hidden_layers": len(spec.layers),
+        "num_attention_heads": attention.heads,
+        "num_key_value_heads": attention.kv_heads,
+        "intermediate_size": mlp.channels,
+        eps_key: norm.eps,
+        "rope_parameters": written_rope(turned),
+        "hidden_act": activation_name(mlp.activation),
+        "tie_word_embeddings": spec.tied,
+    }
+    if partial:
+        config["rope_parameters"].setdefault(PARTIAL, 1.0)
+    if own_heads:
+        config["head_dim"] = attention.head_dim
+    if attention_bias:
+        config["attention_bias"] = attention.bias
+    if windows == "all":
+        config["sliding_window"] = attention.window
+    elif windows == "by_layer":
+        window = next((each.window for each in attentions if each.window is not None), None)
+        config["use_sliding_window"], config["sliding_window"] = window is not None, window
+        config["layer_types"] = layer_types(attentions)
+    return config
+
+
+def typed_windows(spec: ModelSpec, default: int | None = None) -> dict[str, Any]:
+    """Return the keys of a family whose layers are told apart by `layer_types` alone.
+
+    Args:
+        spec: of the model.
+        default: the window where no layer slides.
+    """
+    attentions = spec.attentions()
+    window = next((each.window for each in attentions if each.window is not None), default)
+    return {"sliding_window": window, "layer_types": layer_types(attentions)}
+
+
+def layer_types(attentions: Sequence[Attention]) -> list[str]:
+    """Return transformers' names of what layers attend to."""
+    return ["full_attention" if each.window is None else "sliding_attention" for each in attentions]
+
+
+def first_blocks(spec: ModelSpec) -> tuple[Attention, Mlp]:
+    """Return the first layer's attention and feed-forward block.
+
+    Raises:
+        ValueError: the model has no layer, or another block in the place of one of them.
+    """
+    ops = [sublayer.op for sublayer in spec.layers[0]] if spec.layers else []
+    if len(ops) != 2 or not isinstance(ops[0], Attention) or not isinstance(ops[1], Mlp):
+        raise ValueError("its layers are not attention followed by a feed-forward block")
+    return ops[0], ops[1]
+
+
+def activation_name(ours: Activation) -> str:
+    """Return transformers' name of an activation."""
+    return "gelu_pytorch_tanh" if ours == "gelu_tanh" else ours

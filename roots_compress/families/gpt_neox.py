@@ -1,0 +1,107 @@
+"""GPT-NeoX and Pythia: layer norms, both blocks of a layer reading one stream, heads turned in part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from roots_compress.families.base import Family, Rule, Tensor
+from roots_compress.families.decoder import read_decoder
+from roots_compress.families.decoder_config import write_decoder
+from roots_compress.families.decoder_tensors import NORM_NAMES, QKV, decoder_rules
+from roots_compress.families.rope import DEFAULT_THETA, PARTIAL
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec, Norm
+
+EPS_KEY, PARALLEL = "layer_norm_eps", "use_parallel_residual"
+FUSED = "attention.query_key_value"
+NAMES = {
+    **NORM_NAMES,
+    **dict.fromkeys(QKV, FUSED),
+    "self_attn.o_proj": "attention.dense",
+    "mlp.up_proj": "mlp.dense_h_to_4h",
+    "mlp.down_proj": "mlp.dense_4h_to_h",
+}
+OUTER = {"embed_tokens": "embed_in", "norm": "final_layer_norm", "lm_head": "embed_out"}
+SHARE, BASE = 0.25, ("rotary_emb_base", "rope_theta", DEFAULT_THETA)
+
+
+@dataclass(frozen=True)
+class _ByHead:
+    """Queries, keys and values joined head by head.
+
+    Attributes:
+        heads: how many.
+    """
+
+    heads: int
+
+    def apply(self, tensor: Tensor) -> list[Tensor]:
+        """Return the three; a tensor of other rows is returned whole, to be refused for its shape."""
+        if tensor.shape[0] % (3 * self.heads):
+            return [tensor] * 3
+        parts = tensor.unflatten(0, (self.heads, 3, -1)).unbind(1)
+        return [part.flatten(0, 1).contiguous() for part in parts]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the three joined."""
+        import torch
+
+        heads = [tensor.unflatten(0, (self.heads, -1)) for tensor in tensors]
+        return torch.stack(heads, dim=1).flatten(0, 2)
+
+
+def _read(switches: Switches) -> ModelSpec:
+    for spelling, key, default in (BASE, ("rotary_pct", PARTIAL, SHARE)):
+        # transformers reads these under their own names only.
+        switches.same(key, switches.said(spelling, default))
+        switches.renamed(spelling, key)
+    bias = switches.flag("attention_bias", True)
+    switches.same("num_key_value_heads", switches.said("num_attention_heads", None))
+    return read_decoder(
+        switches,
+        biases=(bias, bias),
+        mlp_bias=True,
+        gated=False,
+        partial=SHARE,
+        parallel=switches.flag(PARALLEL, True),
+        activation="gelu",
+        own_heads=False,
+        whole_heads=True,
+        context=2048,
+        norm=Norm(kind="layer_norm"),
+        eps=1e-5,
+        eps_key=EPS_KEY,
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    written = write_decoder(spec, attention_bias=True, partial=True, own_heads=False, eps_key=EPS_KEY)
+    if written.pop("num_key_value_heads") != written["num_attention_heads"]:
+        raise ValueError("its query heads share keys and values")
+    return {**written, PARALLEL: spec.layers[0][0].parallel}
+
+
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    heads = [each.heads for each in spec.attentions()]
+    for rule in decoder_rules(spec, names=NAMES, outer=OUTER):
+        fused = FUSED in rule.source
+        yield replace(rule, transform=_ByHead(heads[int(rule.source.split(".")[1])])) if fused else rule
+
+
+FAMILY = Family(
+    "gpt_neox",
+    "GPTNeoXForCausalLM",
+    _read,
+    _write,
+    _rules,
+    prefix="gpt_neox.",
+    headed=("embed_out.",),
+    ignored=tuple(f"layers.{{}}.attention.{name}" for name in ("bias", "masked_bias", "rotary_emb.inv_freq")),
+    variants=(
+        {},
+        {"use_parallel_residual": False, "tie_word_embeddings": True, "num_attention_heads": 2},
+        {"attention_bias": False, "hidden_act": "gelu_fast", "rotary_pct": 1.0, "rotary_emb_base": 100},
+    ),
+)

@@ -1,0 +1,64 @@
+"""StarCoder 2: layer norms, biases everywhere, no gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from roots_compress.families.base import Family, Rule
+from roots_compress.families.decoder import one_window, read_decoder
+from roots_compress.families.decoder_config import first_blocks, write_decoder
+from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec, Norm
+
+EPS_KEY = "norm_epsilon"
+NAMES = {**NORM_NAMES, "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
+UNREAD = """
+    activation_function embedding_dropout layer_norm_epsilon mlp_type norm_type residual_dropout
+    """.split()  # noqa: SIM905
+"""Keys of published configurations that transformers' class does not read, or only while it trains."""
+
+
+def _read(switches: Switches) -> ModelSpec:
+    for key in UNREAD:
+        switches.take(key)
+    bias = switches.flag("use_bias", True)
+    return read_decoder(
+        switches,
+        windows=one_window,
+        biases=(bias, bias),
+        mlp_bias=bias,
+        gated=False,
+        activation="gelu_pytorch_tanh",
+        null_head_dim=True,
+        kv_heads=2,
+        context=4096,
+        tied=True,
+        norm=Norm(kind="layer_norm"),
+        eps=1e-5,
+        eps_key=EPS_KEY,
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    _, mlp = first_blocks(spec)
+    return {**write_decoder(spec, windows="all", eps_key=EPS_KEY), "use_bias": mlp.bias}
+
+
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    return decoder_rules(spec, names=NAMES)
+
+
+FAMILY = Family(
+    "starcoder2",
+    "Starcoder2ForCausalLM",
+    _read,
+    _write,
+    _rules,
+    variants=(
+        {},
+        {"use_bias": False, "num_key_value_heads": 1, "tie_word_embeddings": False},
+        {"sliding_window": 5, "hidden_act": "gelu", "head_dim": 16},
+    ),
+)
