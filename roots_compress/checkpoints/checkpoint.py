@@ -31,6 +31,7 @@ from roots_compress.checkpoints.tokenizer import (
 )
 from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.errors import InputError, SourceWarning
+from roots_compress.families.new_head import labelled
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.tensors import to_roots
 from roots_compress.io.atomic import system_errors
@@ -39,7 +40,6 @@ from roots_compress.io.safetensors_header import TensorEntry
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.models.new_head import labelled
 from roots_compress.models.version1 import is_version1, renamed
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"

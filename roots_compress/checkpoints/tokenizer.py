@@ -139,7 +139,7 @@ def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrained
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet_transformers():
-            if (folder / TOKENIZER).exists() and not by_class:
+            if (folder / TOKENIZER).exists() and not (by_class and _class_is_fast(folder)):
                 tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **local)
             else:
                 # It imports torch, which a tokenizer.json does without.
@@ -163,6 +163,19 @@ def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrained
         # How it was loaded is not a property of the tokenizer, and must not be saved with it.
         tokenizer.init_kwargs.pop(note, None)
     return tokenizer
+
+
+def _class_is_fast(folder: Path) -> bool:
+    """Whether the class that the files name, or their model's, reads a tokenizer.json; Marian's does not."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+
+    paths = [path for name in (TOKENIZER_CONFIG, CONFIG) if (path := folder / name).exists()]
+    documents = [read_json_object(path) for path in paths]
+    named = [each["tokenizer_class"] for each in documents if each.get("tokenizer_class")]
+    named += [TOKENIZER_MAPPING_NAMES.get(each.get("model_type")) for each in documents]
+    found = next((name for name in named if isinstance(name, str)), None)
+    of_class = None if found is None else tokenizer_class_from_name(found)
+    return of_class is None or issubclass(of_class, PreTrainedTokenizerFast)
 
 
 def _shortened(error: Exception) -> str:

@@ -20,8 +20,8 @@ from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.errors import InputError, Text, located, recipe_key
+from roots_compress.families.new_head import labelled
 from roots_compress.io.disk import FileHashes
-from roots_compress.models.new_head import labelled
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
 from roots_compress.pipeline.gates import check_gates, check_protocol, read_stored
 from roots_compress.pipeline.held_out import HeldOut

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
-from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.checkpoint import load_checkpoint, with_label_head
 from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
@@ -56,6 +58,20 @@ def test_of_a_discriminator_the_encoder_is_read(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = _vectors(theirs.electra(ids_BT)[0], torch.ones_like(ids_BT), torch.empty(0, 0))
         torch.testing.assert_close(ours.model(ids_BT)[0], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "by_token"), [("distilbert", False), ("modernbert", False), ("mpnet", True)]
+)
+def test_a_new_head_is_one_that_the_family_has(family: str, by_token: bool, tmp_path: Path) -> None:
+    source = save_source(encoder(family, dict(FAMILIES[family].variants[0])), tmp_path / "source")
+    ours = with_label_head(load_checkpoint(source), ["a", "b", "c"], by_token=by_token, seed=0)
+    write_back(ours, family, tmp_path / "back")
+    named = json.loads((tmp_path / "back" / "config.json").read_text())["architectures"][0]
+    theirs = getattr(transformers, named).from_pretrained(tmp_path / "back").eval()
+    ids_BT = tiny_tokens(2, 20).clamp(min=3)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.model(ids_BT)[0], theirs(ids_BT)[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from roots_compress.families.registry import FAMILIES
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.spec import Place
 from tests.families.sources import SEQ2SEQ_FIELDS, save_source, seq2seq
-from tests.tiny import tiny_tokens
+from tests.tiny import tiny_tokenizer, tiny_tokens
 
 VARIANTS = [(family, dict(changes)) for family in SEQ2SEQ_FIELDS for changes in FAMILIES[family].variants]
 
@@ -87,6 +87,16 @@ def test_a_class_that_writes_nothing_is_refused_by_name(family: str, named: str,
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [named]}))
     with pytest.raises(InputError, match=f"{named}, which does not write text"):
         load_checkpoint(tmp_path)
+
+
+def test_a_marian_is_read_by_its_tokenizer_json(tmp_path: Path) -> None:
+    """Of a class that reads two files of SentencePiece instead."""
+    save_source(seq2seq("marian", {}), tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(
+        json.dumps({**json.loads(settings.read_text()), "tokenizer_class": "MarianTokenizer"})
+    )
+    assert load_checkpoint(tmp_path).tokenizer("abc").input_ids == tiny_tokenizer()("abc").input_ids
 
 
 def test_a_cut_layer_is_no_t5_any_more(tmp_path: Path) -> None:

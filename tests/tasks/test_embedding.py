@@ -18,6 +18,7 @@ from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.ops.heads import EmbeddingHead
 from roots_compress.runtime.encoder import OnnxEncoder
+from roots_compress.tasks.registry import task_of_graph
 from tests.families.sources import encoder, save_source
 from tests.tasks.commands import graph_outputs, roots
 from tests.tiny import TEXT, VOCAB_SIZE, tiny_tokenizer, tiny_tokens
@@ -88,13 +89,14 @@ def test_the_longest_text_of_a_folder_holds_and_is_written_back(source: Path, tm
             inspect_source(source)
 
 
-@pytest.mark.parametrize("family", ["distilbert", "roberta"])
+@pytest.mark.parametrize("family", ["distilbert", "mpnet"])
 def test_a_graph_takes_token_types_only_where_they_differ(family: str, tmp_path: Path) -> None:
     changes = next(each for each in FAMILIES[family].variants if "Model" in each["architectures"][0])
     save_source(encoder(family, dict(changes)), tmp_path / "source")
     roots("export", tmp_path / "source", "--out", tmp_path / "graph")
     inputs = ort.InferenceSession(tmp_path / "graph" / "model.onnx").get_inputs()
     assert [each.name for each in inputs] == ["input_ids", "attention_mask"]
+    assert task_of_graph(tmp_path / "graph" / "model.onnx").name == "sentence_embedding"
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
