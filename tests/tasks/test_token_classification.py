@@ -42,22 +42,22 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_word_s_label_is_at_its_first_token() -> None:
     tokenizer = encoder_tokenizer()
-    spans = (Span("unbelievable", True), Span(" ", False), Span("fox", True))
+    spans = (Span("unbelievable", True), Span(" ", False), Span("Éa", True))
     document = Document(spans, tags=Tags((3, 1), NAMES))
     (row,) = framed_words([document], tokenizer, 40, key=BLOCK_SIZE)
     pieces = [len(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
-              for text in ("unbelievable", " fox")]  # fmt: skip
+              for text in ("unbelievable", " Éa")]  # fmt: skip
     assert row.ids[:1] + row.ids[-1:] == [0, 1]
     assert len(row.ids) == sum(pieces) + 2
     assert {place: target for place, target in enumerate(row.targets) if target != -100} == {
-        1: 3, 1 + pieces[0]: 1,
+        1: 3, 2 + pieces[0]: 1,  # After a token that is the space alone.
     }  # fmt: skip
     (cut,) = framed_words([document], tokenizer, pieces[0] + 1, key=BLOCK_SIZE)
     assert [target for target in cut.targets if target != -100] == [3]
 
 
 def test_entities_are_those_of_conll() -> None:
-    labels = ["B-PER", "I-PER", "I-LOC", "O", "B-PER", "B-PER", "S-LOC", "I-LOC"]
+    labels = ["B-PER", "I-PER", "I-LOC", "O", "B-PER", "S-PER", "S-LOC", "I-LOC"]
     texts = np.array([0, 0, 0, 0, 0, 0, 0, 1])
     assert list(entities(labels, texts)) == [
         (0, 2, "PER"), (2, 3, "LOC"), (4, 5, "PER"), (5, 6, "PER"), (6, 7, "LOC"), (7, 8, "LOC"),
