@@ -172,7 +172,7 @@ def _class_is_fast(folder: Path) -> bool:
     paths = [path for name in (TOKENIZER_CONFIG, CONFIG) if (path := folder / name).exists()]
     documents = [read_json_object(path) for path in paths]
     named = [each["tokenizer_class"] for each in documents if each.get("tokenizer_class")]
-    named += [TOKENIZER_MAPPING_NAMES.get(each.get("model_type")) for each in documents]
+    named += [TOKENIZER_MAPPING_NAMES.get(str(each.get("model_type"))) for each in documents]
     found = next((name for name in named if isinstance(name, str)), None)
     of_class = None if found is None else tokenizer_class_from_name(found)
     return of_class is None or issubclass(of_class, PreTrainedTokenizerFast)
