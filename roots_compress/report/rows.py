@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from roots_compress.evaluation.intervals import paired_interval
-from roots_compress.report.spread import SPEED_NOISE, speedup_of
+from roots_compress.report.spread import SPEED_NOISE, gain_of, speedup_of
 from roots_compress.results import RunMetrics, StageResult
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Workload
@@ -87,11 +87,11 @@ def changes(task: Task[Any], before: StageResult, stage: StageResult) -> Iterato
     if stage.metrics.bytes < before.metrics.bytes:
         yield True, f"{before.metrics.bytes / stage.metrics.bytes:.2f}x smaller"
     for workload in task.workloads:
-        factor = speedup_of(before, stage, workload).value
+        factor = gain_of(before, stage, workload)
         if factor > 1 + SPEED_NOISE:
             yield True, f"{workload.words} {factor:.2f}x faster"
         elif factor < 1 - SPEED_NOISE:
-            yield False, f"{workload.words} {factor:.2f}x: SLOWER"
+            yield False, f"{workload.words} {1 / factor:.2f}x SLOWER"
     values = quality_of(task, before, stage)
     noise = within_noise(task, before, stage)
     told = task.metric.change(*values)

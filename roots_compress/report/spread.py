@@ -72,6 +72,14 @@ def speedup_of(before: StageResult, after: StageResult, workload: Workload) -> M
     return Measured(ratio, _at_least_noise(ratio, min(low, ratio), max(high, ratio)))
 
 
+def gain_of(before: StageResult, after: StageResult, workload: Workload) -> float:
+    """Return how many times faster a row is, 1 if its repeats leave that open, and NaN if it is not known."""
+    measured = speedup_of(before, after, workload)
+    low, high = measured.interval
+    is_open = low <= 1 <= high and bool(speeds(after, workload)[-1].repeats)
+    return 1.0 if is_open else measured.value
+
+
 def relative(after: Measured, before: Measured) -> Measured:
     """Return the ratio of two figures that were measured apart, with the widest interval they allow."""
     (low, high), (least, most) = after.interval, before.interval

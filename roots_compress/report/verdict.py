@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from roots_compress.report.charts.svg import cut
 from roots_compress.report.rows import quality_of, within_noise
-from roots_compress.report.spread import SPEED_NOISE, speeds, speedup_of
+from roots_compress.report.spread import SPEED_NOISE, gain_of
 from roots_compress.results import GateResult, RunMetrics, StageResult
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
@@ -125,13 +125,13 @@ class _Changes:
 
     @property
     def is_slower(self) -> bool:
-        return _gain(self.first, self.last, self.task.workload) < 1 - SPEED_NOISE
+        return gain_of(self.first, self.last, self.task.workload) < 1 - SPEED_NOISE
 
     @property
     def gains(self) -> bool:
         """Whether anything became better by more than noise."""
         faster = any(
-            _gain(self.first, self.last, workload) > 1 + SPEED_NOISE for workload in self.task.workloads
+            gain_of(self.first, self.last, workload) > 1 + SPEED_NOISE for workload in self.task.workloads
         )
         return faster or self.smaller > 1.005 or (self.cost < 1 and not self.within_noise)
 
@@ -153,7 +153,7 @@ class _Changes:
         several = len(self.task.workloads) > 1
         told = []
         for workload in reversed(self.task.workloads):
-            gain = _gain(self.first, self.last, workload)
+            gain = gain_of(self.first, self.last, workload)
             prefix = f"{workload.words} " if several else ""
             if gain < 1 - SPEED_NOISE:
                 told.append(f"{prefix}{factor(1 / gain)} slower")
@@ -162,14 +162,6 @@ class _Changes:
             elif workload == self.task.workload and not math.isnan(gain):
                 told.append(f"{prefix}as fast")
         return ", ".join(told)
-
-
-def _gain(before: StageResult, after: StageResult, workload: Workload) -> float:
-    """Return how many times faster a row is, 1 where its repeats leave that open, and NaN if unknown."""
-    measured = speedup_of(before, after, workload)
-    low, high = measured.interval
-    open_still = low <= 1 <= high and bool(speeds(after, workload)[-1].repeats)
-    return 1.0 if open_still else measured.value
 
 
 def factor(value: float) -> str:
@@ -181,7 +173,7 @@ def _reason(run: RunMetrics, workload: Workload) -> str | None:
     """Return why a stage that made the run slower did so, if the stage knows."""
     for before, after in zip(run.stages, run.stages[1:], strict=False):
         stage = stage_of_kind(after.kind)
-        if stage is not None and _gain(before, after, workload) < 1 - SPEED_NOISE:
+        if stage is not None and gain_of(before, after, workload) < 1 - SPEED_NOISE:
             reason = stage.slower_because(after.notes, run.machine)
             if reason:
                 return reason
@@ -214,7 +206,7 @@ def _instead(run: RunMetrics) -> str:
     task, first = task_named(run.task), run.stages[0]
     for stage in reversed(run.stages[1:-1]):
         changes = _Changes(task, first, stage)
-        gains = changes.smaller > 1.005 or _gain(first, stage, task.workload) > 1 + SPEED_NOISE
+        gains = changes.smaller > 1.005 or gain_of(first, stage, task.workload) > 1 + SPEED_NOISE
         if gains and not changes.is_slower and changes.cost <= TOLERATED_COST:
             return f"Consider {numbered(stage)}: {changes.listed()}."
     return ""
