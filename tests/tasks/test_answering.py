@@ -155,7 +155,7 @@ def test_each_conversation_is_whole_in_a_window_and_answers_alone_are_scored(mod
     assert sum(text.count(f"<|im_end|>{tokenizer.eos_token}") for text in told) == answers
     cut = pack_conversations([conversation("long " * 40, "never"), *documents], tokenizer, 48, seed=0)
     assert (cut.left_out, cut.cut >= 1) == (1, True)
-    with pytest.raises(InputError, match="in none of the 1 conversations"):
+    with pytest.raises(InputError, match="in any of the 1 conversations"):
         pack_conversations([conversation("long " * 40, "never")], tokenizer, 48, seed=0)
 
 
