@@ -38,6 +38,13 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _verbs_are_built_once() -> None:
+    from tests import verbs
+
+    verbs.build_once()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _measuring_processes_start_at_once() -> Iterator[None]:
     """See `measuring.py`."""
     if not hasattr(os, "fork"):

@@ -83,7 +83,7 @@ def warm_up() -> None:
     from roots_compress.configs.data import CalibrationConfig
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.configs.recipe.schema import Recipe
-    from tests import measuring
+    from tests import measuring, verbs
 
     # What pages leave at its default takes most of the time: windows of evaluation, and timings.
     Recipe.model_fields["evaluation"].default = EvaluationConfig(
@@ -91,6 +91,7 @@ def warm_up() -> None:
     )
     Recipe.model_rebuild(force=True)
     QUANTIZED.update(calibration=CalibrationConfig(windows=4, block_size=32), own_windows=2)
+    verbs.build_once()
     if measuring.ADDRESS in os.environ:
         measuring.start_at_once()
 

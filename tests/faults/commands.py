@@ -106,8 +106,9 @@ def warm_up() -> None:
     import roots_compress.cli.app
     import roots_compress.pipeline.runner
     import roots_compress.report.text  # noqa: F401
-    from tests import measuring
+    from tests import measuring, verbs
 
+    verbs.build_once()
     os.fsync = lambda fd: None  # A dead process loses no write that the system has taken.
     if measuring.ADDRESS in os.environ:
         measuring.start_at_once()
