@@ -20,7 +20,7 @@ from roots_compress.report.html import html
 from roots_compress.report.markdown import markdown
 from roots_compress.report.text import caption
 from roots_compress.run.keys import CHOSEN
-from roots_compress.run.stages import read_stages
+from roots_compress.run.stages import read_metrics, read_stages
 from roots_compress.stages.quantize.products.caption import choice_caption
 from tests.chains import ARCHITECTURE, CALIBRATION, TRAIN, TRAINING, carry_out, recipe
 from tests.report import figures
@@ -35,6 +35,22 @@ def wanted(text_file: Path) -> Recipe:
     return recipe(text_file, QUICK, INT8)
 
 
+@pytest.fixture(scope="module")
+def made(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of what is `wanted`, in which integer products won."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        integers_win(patch)
+        carry_out(recipe(text_file, QUICK, INT8), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(made, tmp_path / "run")
+
+
 def chosen(folder: Path) -> Any:
     return read_stages(folder)[0][-1].key.ingredients[CHOSEN]
 
@@ -44,30 +60,25 @@ def weights(folder: Path) -> bytes:
 
 
 def test_a_run_goes_on_with_the_choice_that_it_was_killed_after(
-    wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: Recipe, made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     integers_win(monkeypatch)
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    carry_out(wanted, undisturbed)
-    shutil.copytree(undisturbed, killed)
-    shutil.rmtree(killed / "01-quantize")
+    shutil.rmtree(folder / "01-quantize")
     with monkeypatch.context() as death:
         death.setattr(stage_runner, "save_checkpoint", None)
         with pytest.raises(TypeError):
-            carry_out(wanted, killed)
+            carry_out(wanted, folder)
     timed = timings_give(monkeypatch, WEIGHTS_ONLY_WINS)
-    carry_out(wanted, killed)
+    carry_out(wanted, folder)
     assert timed == []
-    assert chosen(killed)["products"] == "integer"
-    assert weights(killed) == weights(undisturbed)
+    assert chosen(folder)["products"] == "integer"
+    assert weights(folder) == weights(made)
 
 
 def test_a_choice_stands_in_key_and_notes_and_is_reused(
-    wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    integers_win(monkeypatch)
-    metrics = carry_out(wanted, folder)
+    metrics = read_metrics(folder)
     stage = read_stages(folder)[0][-1]
     assert stage.key.sha256 != stage.key.asked
     assert metrics.stages[-1].notes["choice"] == {
@@ -83,11 +94,8 @@ def test_a_choice_stands_in_key_and_notes_and_is_reused(
 
 
 def test_a_damaged_stage_is_made_again_by_the_choice_it_was_made_by(
-    wanted: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    integers_win(monkeypatch)
-    carry_out(wanted, folder)
     before = weights(folder)
     path = folder / "01-quantize" / "checkpoint" / "model.safetensors"
     path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
@@ -98,11 +106,8 @@ def test_a_damaged_stage_is_made_again_by_the_choice_it_was_made_by(
 
 
 def test_another_question_gets_another_answer(
-    wanted: Recipe, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    integers_win(monkeypatch)
-    carry_out(wanted, folder)
     timed = timings_give(monkeypatch, WEIGHTS_ONLY_WINS)
     other = recipe(text_file, QUICK, {**INT8, "workload": {"read": 64}})
     reasons = list(plan_recipe(prepare(other, folder), folder))[-1]

@@ -49,7 +49,7 @@ def test_streams_may_be_closed(verb: str, closed: str, chain: Chain, tmp_path: P
     "closed", ["2>/dev/full", "2>&-", ">&- 2>&-", ">/dev/full 2>/dev/full", "2>&1 >/dev/full | true"]
 )
 def test_the_exit_code_of_a_refusal_needs_no_stream(closed: str, tmp_path: Path) -> None:
-    ended = shell(f"($ROOTS report nowhere; echo code $? >{tmp_path}/code) {closed}", tmp_path)
+    ended = shell(f"($ROOTS validate nowhere; echo code $? >{tmp_path}/code) {closed}", tmp_path)
     assert (tmp_path / "code").read_text() == "code 2\n", ended.stderr
     assert "Traceback" not in ended.stderr
 
@@ -64,7 +64,7 @@ def test_an_output_is_kept_though_nothing_can_be_said(streams: str, code: int, t
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_what_an_encoding_lacks_is_written_as_an_escape(encoding: str, tmp_path: Path) -> None:
-    ended = shell("$ROOTS report 'é-模型-😀'", tmp_path, PYTHONIOENCODING=encoding)
+    ended = shell("$ROOTS validate 'é-模型-😀'", tmp_path, PYTHONIOENCODING=encoding)
     assert ended.returncode == 2
     named = {"utf-8": "é-模型-😀", "ascii": "\\xe9-\\u6a21\\u578b-\\U0001f600"}
     # Bytes of Latin-1 are no UTF-8, which this test reads.

@@ -25,12 +25,13 @@ from roots_compress.data.tokenizers import train_tokenizer
 from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.errors import InputError
 from tests.data.conftest import SENTENCES
+from tests.faults.commands import Commands
 
 WORDS = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 ODD = "a  b\u00a0c\u3000d e\u0301 12345 \U0001f469\u200d\U0001f467. ...\n\n\n  \t x\n y\nz. \n"
 CORPUS = ("".join(SENTENCES) * 8 + ODD) * 3
 TEXTS = [
-    CORPUS * 4,
+    CORPUS,
     "line of text\n" * 200,
     "line.\n\n" * 200,
     "word " * 500,
@@ -214,7 +215,7 @@ def test_a_tokenizer_trained_on_pieces_is_that_of_the_whole(monkeypatch: pytest.
     assert train_tokenizer(documents, config).backend_tokenizer.to_str() == whole
 
 
-def test_memory_is_bounded_by_the_batch(tmp_path: Path) -> None:
+def test_memory_is_bounded_by_the_batch(commands: Commands) -> None:
     """2 MB of prose as one document: three times its size and the tokens, where it was 200 times."""
     program = (
         "import resource\n"
@@ -231,8 +232,7 @@ def test_memory_is_bounded_by_the_batch(tmp_path: Path) -> None:
         "pack(documents, tokenizer, 128, seed=0, limit=4)\n"
         "print(len(text), 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    size, taken = map(int, run.stdout.split())
+    size, taken = map(int, commands.python(program).split())
     assert taken < 250e6 + 6 * size
 
 

@@ -75,8 +75,7 @@ def test_every_format_equals_the_checkpoint(
 
 
 @pytest.mark.parametrize("other", ["mlp.down_proj", "self_attn.q_proj", "mlp.up_proj", "embed_tokens"])
-@pytest.mark.parametrize("weight_format", ["w8", "w4"])
-@pytest.mark.parametrize("portable", [False, True], ids=["fused", "portable"])
+@pytest.mark.parametrize(("weight_format", "portable"), [("w8", False), ("w4", True)])
 def test_matrices_may_have_groups_of_different_sizes(
     weight_format: Format, portable: bool, other: str
 ) -> None:

@@ -53,6 +53,7 @@ def test_only_the_stated_failure_counts() -> None:
         assert (fault(guarded, Answer(1, failure, "", 0.0)) is None) is caught
 
 
+@pytest.mark.slow
 def test_a_bug_is_planted_and_caught() -> None:
     command = [sys.executable, "-m", "tests.planted", "--only", QUICK]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

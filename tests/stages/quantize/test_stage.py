@@ -151,8 +151,7 @@ def test_every_matrix_is_stored_in_integers(tmp_path: Path) -> None:
     assert {parameter.ndim for parameter in model.parameters()} == {1}
 
 
-@pytest.mark.parametrize(("scheme", "most"), [("int8", 0.03), ("int4", 0.2)])
-@pytest.mark.parametrize("chosen", [1, 3])
+@pytest.mark.parametrize(("scheme", "most", "chosen"), [("int8", 0.03, 1), ("int4", 0.2, 3)])
 def test_every_expert_is_quantized_and_the_router_is_not(
     tmp_path: Path, scheme: Scheme, most: float, chosen: int
 ) -> None:
