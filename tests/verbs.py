@@ -22,7 +22,8 @@ def verbs() -> tuple[str, ...]:
 def build_once() -> None:
     """Build the verbs and their options once, for all commands of this process and of those that it forks."""
     built = cache(typer.main.get_command)
-    typer.main.get_command = typer.testing._get_command = built
+    typer.main.get_command = built
+    typer.testing._get_command = built  # type: ignore[attr-defined]
     group = built(app)
     assert isinstance(group, TyperGroup)
     for verb in group.commands.values():
