@@ -18,7 +18,8 @@ from roots_compress.checkpoints.write_back import write_back
 from roots_compress.errors import InputError
 from roots_compress.families.llama import LLAMA3_ROPE
 from roots_compress.families.registry import FAMILIES
-from tests.families.sources import DECODERS, QUICK, each_family, save_source, source_model
+from roots_compress.families.switches import Switches
+from tests.families.sources import DECODERS, QUICK, each_family, save_source, source_config, source_model
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokens
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -81,6 +82,13 @@ def test_spelling_of_rope_before_transformers_5_is_understood(tmp_path: Path) ->
     scaling = {key: value for key, value in LLAMA3_ROPE.items() if key != "rope_theta"}
     edit_config(tmp_path, rope_parameters=None, rope_theta=500.0, rope_scaling=scaling)
     assert_same_logits(theirs, load_checkpoint(tmp_path))
+
+
+def test_ministral_3_ends_where_its_queries_begin_to_grow() -> None:
+    config = json.loads(source_config("ministral3").to_json_string())
+    rope = {**config["rope_parameters"], "original_max_position_embeddings": 48}
+    read = FAMILIES["ministral3"].read_config(Switches({**config, "rope_parameters": rope}, "config.json"))
+    assert (read.max_positions, config["max_position_embeddings"]) == (48, 64)
 
 
 def test_windows_before_transformers_5_are_understood(tmp_path: Path) -> None:
@@ -173,6 +181,11 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     ("gpt2", {"add_cross_attention": True}),
     ("gpt2", {"n_head": 5}),
+    ("granitemoehybrid", {"layer_types": ["mamba", "attention"]}),
+    ("granitemoehybrid", {"num_local_experts": 8}),
+    ("stablelm", {"qk_layernorm": True}),
+    ("opt", {"do_layer_norm_before": False}),
+    ("olmoe", {"clip_qkv": 8.0}),
 ]
 
 
