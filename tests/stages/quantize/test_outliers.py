@@ -43,7 +43,12 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "one value head": {"layers": [tiny_layer(num_key_value_heads=1), tiny_layer(num_key_value_heads=4)]},
     **{name: {"spec": spec} for name, spec in KINDS.items()},
 }
-FOLDABLE = {"plain GELU": 6, "stream norms": 4, "experts": 2 * (2 + 4)}
+FOLDABLE = {
+    "plain GELU": 6,
+    "parallel blocks, norms after positions": 6,
+    "stream norms": 4,
+    "experts": 2 * (2 + 4),
+}
 """Inputs that can take a scale on, where they are not all eight."""
 
 
