@@ -48,11 +48,7 @@ class StackParts(nn.Module):
     config: RootsConfig
 
     def add_parts(self, spec: Stack) -> None:
-        """Add the modules.
-
-        Args:
-            spec: of the stack.
-        """
+        """Add the modules of a stack."""
         whole, embeddings = self.config.spec, self.config.spec.embeddings
         if embeddings.positions is not None:
             self.embed_positions = nn.Embedding(embeddings.positions, embeddings.table_width)

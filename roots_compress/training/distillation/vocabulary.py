@@ -48,7 +48,7 @@ def require_same_outputs(student: ModelSpec, teacher: ModelSpec, path: Path) -> 
     given, wanted = _outputs(student), _outputs(teacher)
     if given != wanted:
         raise InputError(
-            f"the student gives each text {given}, the teacher {wanted}",
+            f"the student gives {given}, the teacher {wanted}",
             where=path,
             remedy="They must be comparable: give the student its teacher's.",
         )
@@ -77,11 +77,11 @@ def _outputs(spec: ModelSpec) -> str:
     """Return what a head gives beside probabilities of tokens, in words."""
     match spec.head:
         case ClassificationHead(labels=labels):
-            return f"one of {labels} labels"
+            return f"each text one of {labels} labels"
         case TokenClassificationHead(labels=labels):
-            return f"one of {labels} labels a token"
+            return f"each token one of {labels} labels"
         case EmbeddingHead(pooling=pooling):
-            return f"a vector of {spec.width} channels, pooled by '{pooling}'"
+            return f"each text a vector of {spec.width} channels, pooled by '{pooling}'"
         case _:
             return "probabilities of tokens"
 

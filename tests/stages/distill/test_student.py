@@ -187,7 +187,10 @@ def test_a_students_labels_are_its_teachers_in_their_order(tmp_path: Path, suffi
         ((), ""),
         (("bad", "good"), ""),
         (("good", "bad"), "the student's label 0 is 'good', the teacher's 'bad'"),
-        (("bad", "fair", "good"), "the student gives each text one of 3 labels, the teacher one of 2 labels"),
+        (
+            ("bad", "fair", "good"),
+            "the student gives each text one of 3 labels, the teacher each text one of 2 labels",
+        ),
     ):
         save_checkpoint(classifier(*names), folder := tmp_path / "-".join(("student", *names)))
         student = str(folder / suffix)
