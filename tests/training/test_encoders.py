@@ -18,7 +18,7 @@ from roots_compress.data.masking import CHOSEN, MaskedWindows, pack_masked
 from roots_compress.data.packing import pack_texts
 from roots_compress.data.windows import IGNORED_LABEL
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.models.ops.heads import EmbeddingHead
+from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.distillation import head
 from roots_compress.training.distillation.objective import Distillation
@@ -68,6 +68,19 @@ def test_packed_texts_are_read_as_separate_ones() -> None:
     packed = model.model(torch.cat(parts, dim=1), segment_ids=segments).last_hidden_state
     alone = torch.cat([model.model(part).last_hidden_state for part in parts], dim=1)
     torch.testing.assert_close(packed, alone)
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_the_objective_reads_each_packed_text_by_itself(pooling: Literal["first", "mean"]) -> None:
+    spec = ClassificationHead(labels=3, pooling=pooling, activation="gelu", eps=1e-5, norm_bias=False)
+    model = tiny_encoder("classification", head=spec)
+    parts = [tiny_tokens(1, tokens, seed) for seed, tokens in enumerate((7, 4, 9))]
+    alone = torch.cat([model(part).logits for part in parts])
+    segments = torch.cat([torch.full_like(part, number) for number, part in enumerate(parts)], dim=1)
+    targets = torch.full_like(segments, IGNORED_LABEL)
+    targets[0, [0, 7, 11]] = torch.tensor([2, 0, 1])
+    loss = CrossEntropy()(model, Batch(torch.cat(parts, dim=1), targets, segments, (0,), 0))
+    torch.testing.assert_close(loss.total, F.cross_entropy(alone, torch.tensor([2, 0, 1])))
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "classification"])
