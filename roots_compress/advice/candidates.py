@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import InputError, RootsError
 from roots_compress.pipeline.weights import weight_bytes
 from roots_compress.report.text import megabytes
+from roots_compress.results import candidate_label
 from roots_compress.stages.expected import ExpectedModel
 from roots_compress.stages.registry import stage_of
 
@@ -63,6 +65,8 @@ LISTED: Final[tuple[Names, ...]] = (
 )
 FILE_SHARE: Final = 0.97
 """Of the bytes that a graph may take, those that its weights may: the rest is the graph itself."""
+NEARLY: Final = 0.95
+"""Of the bytes of 8-bit weights: 4-bit weights with so many 8-bit layers gain nothing."""
 TRAINING_SHARE: Final = 6
 """A recovery may take one part in so many of a search's time; training a student, two."""
 QUANTIZED: Final[dict[str, Any]] = {}
@@ -111,7 +115,8 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
 
     Args:
         facts: the model and the machine.
-        bounds: what the result must keep. 4-bit weights spend what is left of the bytes on 8-bit layers.
+        bounds: what the result must keep. Where 8-bit weights are too large, 4-bit ones spend what is left of
+            the bytes on 8-bit layers.
         minutes: how long the whole may take, of which training gets its part.
     """
     choices = _choices(facts, bounds, minutes)
@@ -124,7 +129,9 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
     left_out: dict[Names, str] = {}
     for names in listed:
         if missing := [name for name in names if name not in choices]:
-            left_out[names] = f"{missing[0]} is trained in searches of {_student_minutes(facts):,.0f} minutes"
+            left_out[names] = (
+                f"training {missing[0]} takes a search of {_student_minutes(facts):,.0f} minutes"
+            )
             continue
         try:
             size = _bytes_of([choices[name] for name in names], facts)
@@ -137,16 +144,19 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
         expected[names] = whole._replace(bytes=size / facts.source.stored_bytes)
     most = math.inf if bounds.max_bytes is None else bounds.max_bytes / facts.source.stored_bytes
     smallest = min((each.bytes for each in expected.values()), default=math.inf)
-    kept = tuple(names for names, each in expected.items() if each.bytes <= max(most, smallest))
+    for names, each in expected.items():
+        other = expected.get((*names[:-1], "int8"))
+        if each.bytes > max(most, smallest):
+            left_out[names] = f"{megabytes(each.bytes * facts.source.stored_bytes)} MB of weights"
+        elif names[-1] == "int4" and other is not None and NEARLY * other.bytes < each.bytes <= most:
+            left_out[names] = f"no smaller than {candidate_label((*names[:-1], 'int8'))}"
+    kept = tuple(names for names in expected if names not in left_out)
     if not kept:
         raise InputError(
             "no stage can compress a model of this shape",
             where=facts.source.path,
             remedy="Write a recipe with stages that suit it: roots-compress init",
         )
-    for names, each in expected.items():
-        if names not in kept:
-            left_out[names] = f"{megabytes(each.bytes * facts.source.stored_bytes)} MB of weights"
     used = {name for names in kept for name in names}
     choices = {name: each for name, each in choices.items() if name in used}
     if smallest > most and "int4" in choices:
@@ -214,6 +224,10 @@ def _choices(facts: Facts, bounds: Bounds, minutes: float) -> dict[str, StageCon
         "prune-25": PruneConfig(kind="prune", name="prune-25", ratio=0.25, recovery=recovery),
         "prune-50": PruneConfig(kind="prune", name="prune-50", ratio=0.5, recovery=recovery),
     }
+    with suppress(RootsError):
+        if room is not None and _bytes_of([choices["int8"]], facts) <= room:
+            # 8 bits fit everywhere: 4 bits are for a model that is smaller and faster still.
+            choices["int4"] = choices["int4"].model_copy(update={"max_bytes": None})
     if minutes >= _student_minutes(facts):
         learning = training.model_copy(update={"steps": student_steps, "learning_rate": 1e-3})
         choices["half"] = DistillConfig(kind="distill", name="half", student="small", training=learning)

@@ -37,8 +37,7 @@ def explain(
     baseline, best = rows[()], rows[search.best]
     yield f"Asked for: {'; '.join(bounds.told(task))}."
     if left_out:
-        reasons = ", ".join(f"{candidate_label(each)} ({why.rstrip('.')})" for each, why in left_out.items())
-        yield f"Left out: {reasons}."
+        yield f"Left out: {'; '.join(reasons(left_out))}."
     for stages in listed:
         label = candidate_label(stages)
         if stages in rows:
@@ -66,6 +65,12 @@ def explain(
     )
     if untried:
         yield f"Not tried, because they are predicted to miss by far or the time was over: {names}."
+
+
+def reasons(left_out: Mapping[Candidate, str]) -> Iterator[str]:
+    """Yield why candidates were left out, those that share a reason together."""
+    for why in dict.fromkeys(left_out.values()):
+        yield f"{', '.join(candidate_label(each) for each in left_out if left_out[each] == why)} ({why})"
 
 
 def cost(metrics: RunMetrics, folder: Path) -> str:

@@ -85,7 +85,7 @@ def _compress() -> Callable[..., None]:
         with names.shown():
             bounds = bounds_of(max_mb=max_mb, min_speedup=min_speedup, max_loss=loss, spelled=spelled_option)
             from roots_compress.advice.compression import carry_out, foresee, request
-            from roots_compress.results import candidate_label
+            from roots_compress.advice.explain import reasons
 
             asked = request(
                 checkpoint,
@@ -100,8 +100,8 @@ def _compress() -> Callable[..., None]:
             tell(f"{checkpoint}: {'; '.join(bounds.told(task))}. Candidates, the least expected loss first:")
             for number, line in enumerate(foresee(asked), start=1):
                 tell(f"  {number}. {line}")
-            for candidate, why in asked.left_out.items():
-                tell(f"  left out: {candidate_label(candidate)}: {why}")
+            for line in reasons(asked.left_out):
+                tell(f"  left out: {line}")
             track(tracker)
             with telling_failure(junit, asked.folder):
                 metrics, sentences = carry_out(asked, fresh=fresh, events=events())

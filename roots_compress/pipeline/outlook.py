@@ -24,8 +24,8 @@ from roots_compress.stages.registry import stage_of
 ROW_SECONDS, ROW_PASSES = 3.0, 4e3
 """What a row takes whatever the text: processes that are started; a parity check, samples and the memory's
 measurement, in forward passes of a token."""
-READERS = 2
-"""A graph and its checkpoint read the held-out text."""
+READERS = 3
+"""A graph and its checkpoint read the held-out text, and their logits are compared."""
 STEP = 3.5
 """Passes of a model that is trained, for a token: forward, backward, and the optimizer."""
 

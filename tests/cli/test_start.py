@@ -128,7 +128,7 @@ def compressed(models: Path, text_file: Path, tmp_path_factory: pytest.TempPathF
     assert result.exit_code == 0, result.output
     assert re.search(r"1\. int8, about 0\.0\d+ MB, about \d", result.output)
     assert "Chosen: int8, which keeps them all." in result.stdout
-    assert "Not tried, because more loss is expected of them: int4." in result.stdout
+    assert "Left out: int4 (no smaller than int8)." in result.stdout
     return folder
 
 
@@ -170,6 +170,7 @@ def test_a_model_that_keeps_the_bounds_stays_as_it_is(
     result = bounded(models, text_file, tmp_path, "--max-mb", "1")
     assert result.exit_code == 0, result.output
     assert "Chosen: as it is, which keeps them all: nothing was compressed." in result.stdout
+    assert "Not tried, because more loss is expected of them: int8." in result.stdout
     assert [stage.name for stage in read_metrics(tmp_path / "runs" / "decoder").stages] == ["baseline"]
     # What other bounds had made is still there.
     assert re.search(r"In all it took .* of it the stages of other candidates in shelf/", result.stdout)
