@@ -182,7 +182,7 @@ def wrong_type(bench: Bench) -> Request:
     value: Any = bench.random.choice(
         (
             "lama",
-            "mixtral",
+            "mamba",
             "LLAMA",
             "",
             "llama ",

@@ -112,7 +112,7 @@ def test_the_folder_of_a_stage_names_its_checkpoint(tmp_path: Path) -> None:
         ("{}", "model_type"),
         ('{"model_type": 3}', "model_type"),
         ('{"model_type": "lama"}', "did you mean 'llama'"),
-        ('{"model_type": "mixtral"}', "not supported"),
+        ('{"model_type": "mamba"}', "not supported"),
         ('{"model_type": "llama", "auto_map": {"AutoConfig": "evil.Config"}}', "code"),
     ],
 )
