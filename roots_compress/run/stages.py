@@ -136,9 +136,11 @@ def read_metrics(run: Path) -> RunMetrics:
     try:
         return RunMetrics.from_json(json.loads(read_regular(path, _MAX_METRICS_BYTES)))
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            "there is no finished run here", where=run, remedy="Run a recipe first, or name another folder."
-        ) from None
+        message, remedy = "there is no finished run here", "Run a recipe first, or name another folder."
+        if (folder / MARKER_NAME).exists():
+            message = "the run here is not finished"
+            remedy = "Give its command again: it goes on. report --format junit says how far it came."
+        raise InputError(message, where=run, remedy=remedy) from None
     except (OSError, ValueError, RecursionError) as error:
         raise figures_error(run, str(error)) from None
 

@@ -299,6 +299,10 @@ def test_metrics_that_are_not_metrics_are_refused(tmp_path: Path, text: str) -> 
 def test_absent_metrics_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished run here"):
         read_metrics(tmp_path / "nowhere")
+    with RunFolder.open(tmp_path / "begun"):
+        pass
+    with pytest.raises(InputError, match="the run here is not finished"):
+        read_metrics(tmp_path / "begun")
 
 
 def test_the_newest_checkpoint_is_the_last_stages(tmp_path: Path) -> None:
