@@ -18,6 +18,7 @@ from roots_compress.families.registry import FAMILIES
 from tests.chains import DISTILL, PRUNE, QUANTIZE, carry_out, recipe, write_text
 from tests.encoders import ROWS, encoder_tokenizer
 from tests.families.sources import encoder, save_source
+from tests.tasks.commands import roots
 from tests.tiny import tiny_tokens
 
 ENCODERS = (
@@ -49,6 +50,13 @@ def test_outputs_equal_transformers(family: str, changes: dict[str, Any], tmp_pa
         found, expected, written = (each[mask_BT.bool()] for each in (found, expected, written))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(written, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("family", "key"), [("modernbert", "classifier_pooling"), ("albert", "num_labels")])
+def test_a_graph_of_labels_equals_the_checkpoint(family: str, key: str, tmp_path: Path) -> None:
+    changes = next(each for each in FAMILIES[family].variants if key in each)
+    source = save_source(encoder(family, dict(changes)), tmp_path / "source")
+    assert "agrees with the checkpoint" in roots("export", source, "--out", tmp_path / "graph")
 
 
 def test_of_a_discriminator_the_encoder_is_read(tmp_path: Path) -> None:
