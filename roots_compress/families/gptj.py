@@ -27,6 +27,8 @@ TURNED = "rotary_dim"
 
 
 def _read(switches: Switches) -> ModelSpec:
+    for key in ("rotary", "scale_attn_weights"):  # Published, and not read by transformers' class.
+        switches.same(key, True)
     turned = switches.number(TURNED, 64)
 
     def attention(heads: int, size: int) -> Attention:

@@ -22,7 +22,7 @@ NAMES = {
 UNREAD = """
     add_classification_head attention_head_dim cla_share_factor class_num dense_list eod_token_id
     group_limited_greedy im_end_id im_newline_id im_start_id mask_init_id norm_type num_shared_expert
-    org_vocab_size pool_type routed_scaling_factor text_end_id text_start_id topk_group
+    org_vocab_size pad_id pool_type routed_scaling_factor text_end_id text_start_id topk_group
     """.split()  # noqa: SIM905
 """Keys of published configurations that transformers' class does not read."""
 SAID = {

@@ -37,7 +37,7 @@ def _read(switches: Switches) -> ModelSpec:
     for key, does in SAID.items():
         if switches.take(key, does) is not does:
             switches.refuse(f"{key} is not {str(does).lower()}, and no other OPT can be imported")
-    for key in ("dropout", "layerdrop", "init_std"):
+    for key in ("activation_dropout", "dropout", "layerdrop", "init_std"):
         switches.take(key)
     width, heads = switches.number("hidden_size"), switches.number("num_attention_heads")
     if width % heads:

@@ -15,7 +15,8 @@ from roots_compress.models.spec import ModelSpec, Norm
 EPS_KEY = "norm_epsilon"
 NAMES = {**NORM_NAMES, "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
 UNREAD = """
-    activation_function embedding_dropout layer_norm_epsilon mlp_type norm_type residual_dropout
+    activation_function attention_softmax_in_fp32 embedding_dropout layer_norm_epsilon mlp_type norm_type
+    residual_dropout scale_attention_softmax_in_fp32
     """.split()  # noqa: SIM905
 """Keys of published configurations that transformers' class does not read, or only while it trains."""
 
@@ -23,6 +24,7 @@ UNREAD = """
 def _read(switches: Switches) -> ModelSpec:
     for key in UNREAD:
         switches.take(key)
+    switches.same("scale_attn_weights", True)
     bias = switches.flag("use_bias", True)
     return read_decoder(
         switches,
