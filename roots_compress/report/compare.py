@@ -257,9 +257,8 @@ def _apart(axis: Axis, one: Figure, other: Figure) -> bool:
         return abs(one.value - other.value) > MEMORY_NOISE * max(one.value, other.value)
     if (difference := _difference(one, other)) is not None:
         return not difference[0] <= 0 <= difference[1]
-    if one.interval is None or other.interval is None:
-        return one.value != other.value
-    return one.interval[0] > other.interval[1] or other.interval[0] > one.interval[1]
+    (low, high), (least, most) = (each.interval or (each.value, each.value) for each in (one, other))
+    return low > most or least > high
 
 
 def _difference(one: Figure, other: Figure) -> Interval | None:
