@@ -58,7 +58,9 @@ def first_recipe(facts: Facts, bounds: Bounds, settings: Mapping[str, Any], *, p
     }
     notes |= {("stages", index): WORDS[name] for index, name in enumerate(names)}
     notes |= {("gates", gate): descriptions(GatesConfig)[gate] for gate in gates}
-    text = recipe_yaml(recipe, "\n".join(_head(facts, asked, candidates, names, reached, path)), notes)
+    text = recipe_yaml(
+        recipe, "\n".join(_head(facts, asked, candidates, names, reached, path, recipe.name)), notes
+    )
     return text if recipe.data.train or _has_text(facts) else text + _labelled(facts)
 
 
@@ -73,10 +75,10 @@ def _has_text(facts: Facts) -> bool:
 
 
 def _head(
-    facts: Facts, asked: Bounds, candidates: Candidates, names: Names, reached: bool, path: Path
+    facts: Facts, asked: Bounds, candidates: Candidates, names: Names, reached: bool, path: Path, name: str
 ) -> Iterator[str]:
     """Yield what stands at the top: the model, the machine, the targets, and what to do next."""
-    yield f"Compress {facts.source.path.name}. Written by roots-compress init; edit it as you like."
+    yield f"Compress {name}. Written by roots-compress init; edit it as you like."
     yield ""
     yield from _about_model(facts)
     yield from _about_machine(facts)
