@@ -25,7 +25,6 @@ from roots_compress.pipeline.weights import graph_overhead, weight_bytes
 from roots_compress.stages.estimates import FLOAT_BYTES
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.memory import available_memory
-from roots_compress.training.memory import MUCH as KEPT_FREE
 
 
 @dataclass(frozen=True)
@@ -186,12 +185,14 @@ def _with_costs(
         made = tokenizer()
     probe = Probe(setting, made, first, folder, events)
     costs, portable = probe.costs, setting.recipe.export.portable
+    first_bytes = weight_bytes(first)
     found = []
     for row, each in zip(rows, plain, strict=True):
         if each.action == "reuse":
             found.append(each)
             continue
         training, model = row.training(probe), row.expected.model
+        read = max(each.checkpoint_bytes, first_bytes)  # The run's first model is compared with every other.
         work = row.work_seconds(probe, training)
         if row.before is None and row.config is not None:
             work += making
@@ -205,9 +206,7 @@ def _with_costs(
                 graph_bytes=each.graph_bytes + overhead,
                 work_seconds=work,
                 check_seconds=row.check_seconds(probe, first),
-                memory_bytes=round(
-                    KEPT_FREE + max(_work_memory(row, costs, training), costs.peak.at(each.checkpoint_bytes))
-                ),
+                memory_bytes=round(max(_work_memory(row, costs, training), costs.peak.at(read))),
             )
         )
     timing = sum(
