@@ -84,7 +84,7 @@ def test_the_action_shows_a_missed_gate_and_fails_by_it(
     assert job.run("Run the recipe") == 0
     assert job.run("Write the summary") == 0
     assert "| max\\_bytes | 1 |" in job.summary.read_text()
-    assert '<testsuite name="tiny" tests="2" failures="1"' in (tmp_path / "a run" / "gates.xml").read_text()
+    assert '<testsuite name="tiny" tests="6" failures="1"' in (tmp_path / "a run" / "gates.xml").read_text()
     assert job.run("Decide") == 3
 
 
