@@ -44,7 +44,8 @@ def explain(
             row = rows[stages]
             missed = "; ".join(misses(task, bounds, row, baseline))
             verdict = f"misses: {missed}" if missed else "keeps them all"
-            took = f", in {duration(row.seconds)}" if row.seconds else ""
+            seconds = sum(rows[stages[:count]].seconds for count in range(1, len(stages) + 1))
+            took = f", in {duration(seconds)}" if seconds else ""
             yield f"{label}: {figures(task, row, baseline)}{took}: {verdict}."
         elif label in search.failed:
             yield f"{label} could not be made: {search.failed[label].rstrip('.')}."

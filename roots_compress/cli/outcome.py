@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,23 +35,24 @@ def check_output(path: Path | None) -> None:
 
 @contextmanager
 def telling_failure(junit: Path | None, run: Path) -> Iterator[None]:
-    """Write what is known of a run that fails inside the block as JUnit XML, in place of an earlier run's.
+    """Write what is known of a run as JUnit XML where it fails or is stopped inside the block.
 
     Args:
-        junit: the file, if one was asked for.
+        junit: the file, if one was asked for; an earlier run's is taken away.
         run: the run's folder.
     """
     if junit is not None:
         junit.unlink(missing_ok=True)
     try:
         yield
-    except RootsError:
+    except BaseException:  # an interruption too
         if junit is not None:
-            from roots_compress.pipeline.unfinished import has_failed, unfinished_junit
+            from roots_compress.pipeline.unfinished import unfinished_junit
             from roots_compress.run.outputs import write_output
 
-            if has_failed(run) and (text := unfinished_junit(run)) is not None:
-                write_output(junit, text)
+            with suppress(RootsError):  # the failure itself is what is told
+                if (text := unfinished_junit(run)) is not None:
+                    write_output(junit, text)
         raise
 
 

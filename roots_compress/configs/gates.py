@@ -83,9 +83,9 @@ class GatesConfig(Settings):
     """Smallest Matthews correlation of a classifier's labels."""
     min_mcc_change: float | None = None
     """Smallest change of the Matthews correlation."""
-    min_token_accuracy: Share | None = None
+    min_word_accuracy: Share | None = None
     """Smallest share of the held-out words that an encoder gives their label."""
-    min_token_accuracy_change: float | None = None
+    min_word_accuracy_change: float | None = None
     """Smallest change of that share."""
     min_entity_f1: Share | None = None
     """Smallest F1 of the entities that an encoder finds whole, such as names of persons and places."""

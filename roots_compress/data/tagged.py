@@ -110,13 +110,16 @@ def framed_words(
 
 
 def _first_tokens(document: Document, tokens: Tokens) -> tuple[list[int], list[int]]:
-    """Return the first token of each word that has one of its own, and the word's label."""
+    """Return the first token of each word that has one of its own, and the word's label.
+
+    The space before a word belongs to it, as in transformers' `word_ids`, also where it is its own token.
+    """
     assert document.tags is not None
     ends_S = np.cumsum([len(span.text) for span in document.spans])
     words_S = np.array([span.scored for span in document.spans])
     ends_W = ends_S[words_S]
     begins_W = ends_W - np.array([len(span.text) for span in document.spans])[words_S]
-    first_W = np.searchsorted(tokens.ends, begins_W, side="right")
+    first_W = np.searchsorted(tokens.ends, begins_W - 1, side="right")
     own_W = first_W < len(tokens.ids)
     own_W[own_W] &= tokens.starts[first_W[own_W]] < ends_W[own_W]
     # A token that two words share is the first one's.

@@ -86,7 +86,8 @@ class Switches:
             count = len(names)
         if count == 1:
             self.refuse(
-                "num_labels is 1: the model gives a score, as cross-encoders do, and no label of several"
+                f"num_labels is 1; a classifier has from 2 to {LARGEST} labels, "
+                "and a model that gives a score, as cross-encoders do, is not read"
             )
         if type(count) is not int or not 2 <= count <= LARGEST:
             self.refuse(f"num_labels is {shown(count)}; a classifier has from 2 to {LARGEST} labels")

@@ -29,11 +29,6 @@ _UNKNOWN = Protocol(0, 0, 0, 0, False, "", "", (), 0, 0, 0, "")
 """Written at a run's end. Gates between rows of one run do not need it."""
 
 
-def has_failed(run: Path) -> bool:
-    """Whether a run ended with an error, and was not taken up again."""
-    return (run / FAILURE_NAME).is_file()
-
-
 def unfinished_junit(run: Path) -> str | None:
     """Return the stages and gates of an unfinished run as JUnit XML; None where there is no such run.
 
@@ -85,11 +80,16 @@ def _finished(run: Path, recipe: Recipe) -> list[CommittedStage]:
 def _judged(
     recipe: Recipe, finished: Sequence[CommittedStage], rows: Sequence[StageResult]
 ) -> Iterator[Case]:
-    """Yield the gates whose figures the finished stages have."""
+    """Yield the gates whose figures the finished stages have; a stored run is not read here."""
     if not finished:
         return
     task = task_for(recipe, task_of_graph(find_graph(finished[0].onnx)))
     figures = RunMetrics(recipe.name, {}, _UNKNOWN, tuple(rows), task=task.name)
-    for gate in judge_stages(recipe, figures, {}):
+    made = recipe.stages[: len(rows) if recipe.makes_model else len(rows) - 1]
+    alone = [
+        each.model_copy(update={"gates": None}) if each.gates and each.gates.stored is not None else each
+        for each in made
+    ]
+    for gate in judge_stages(recipe.model_copy(update={"stages": alone}), figures, {}):
         if gate.value is not None:
             yield Case.of_gate(gate)

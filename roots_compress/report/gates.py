@@ -135,13 +135,10 @@ def judge_recipe(
 
 
 def judge_stages(recipe: Recipe, run: RunMetrics, stored: Mapping[Path, RunMetrics]) -> Iterator[GateResult]:
-    """Yield one result for each gate of the stages that the run has, as `judge_recipe` does.
-
-    Gates that compare with a stored run which is not given are left out.
-    """
+    """Yield one result for each gate of the recipe's stages, as `judge_recipe` does."""
     made = run.stages if recipe.makes_model else run.stages[1:]
-    for stage, row in zip(recipe.stages, made, strict=False):
-        if stage.gates is not None and (stage.gates.stored is None or stage.gates.stored in stored):
+    for stage, row in zip(recipe.stages, made, strict=True):
+        if stage.gates is not None:
             for gate in judge(stage.gates, run, row, stored=stored):
                 yield replace(gate, gate=f"{row.name}.{gate.gate}")
     for row in run.stages:

@@ -43,7 +43,7 @@ class TokenClassification(EncoderTask):
     records = "tags"
     tuned_on = "tags"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("token_accuracy", "word accuracy", "higher", digits=4, relative=False, across_tokenizers=True),
+        Metric("word_accuracy", "word accuracy", "higher", digits=4, relative=False, across_tokenizers=True),
         Metric(
             "entity_f1",
             "entity F1",
@@ -99,7 +99,7 @@ class TokenClassification(EncoderTask):
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
         """Return the share of words that get their label, and the F1 of entities where labels are of such."""
         given_N, right_N, names = scored.given, scored.targets, _tagged(examples).names
-        found = {"token_accuracy": float((given_N == right_N).mean())}
+        found = {"word_accuracy": float((given_N == right_N).mean())}
         if any(name[:2] in ("B-", "I-") for name in names):
             found["entity_f1"] = entity_f1(given_N, right_N, scored.examples, names)
         return found

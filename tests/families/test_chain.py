@@ -68,8 +68,11 @@ SHRUNKEN: dict[str, dict[str, Any]] = {
     "quantize": {"own_windows": 2, "group_size": 16, "calibration": CALIBRATION},
 }
 """What a stage of a recipe is given so that it fits a tiny model and a short text."""
-QUANTIZED = {"gemma3_text": {"kind": "quantize", "scheme": "int4", **SHRUNKEN["quantize"]}}
-"""Its recipe quantizes to int8."""
+QUANTIZED = {
+    family: {"kind": "quantize", "scheme": "int4", **SHRUNKEN["quantize"]}
+    for family in ("gemma2", "gemma3_text")
+}
+"""Families whose chain ends in int4."""
 
 
 def prune_of(family: str) -> dict[str, Any]:
@@ -111,6 +114,8 @@ def test_a_chain(family: str, models: Path, tmp_path: Path) -> None:
     assert [row.kind for row in metrics.stages] == ["baseline", "distill", "prune", "quantize"]
     sizes = [row.metrics.bytes for row in metrics.stages]
     assert sizes == sorted(sizes, reverse=True)
+    if family in QUANTIZED:
+        assert sizes[-1] < sizes[-2] / 2
 
 
 @pytest.mark.parametrize("name", RECIPES)

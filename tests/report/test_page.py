@@ -78,7 +78,9 @@ def test_a_full_run_has_every_section_and_weighs_little() -> None:
 
 
 def test_a_long_name_may_break_after_its_dots_and_underscores() -> None:
-    assert "<wbr>layers.<wbr>" in html(full_run())
+    page = html(full_run())
+    assert "<wbr>layers.<wbr>" in page
+    assert "_<wbr>proj" in page
 
 
 def test_a_run_is_repeated_from_the_recipe_with_absolute_paths() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from transformers import BertForMaskedLM
+from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 from roots_compress.data.documents import Document, Span, Tags
 from roots_compress.data.packing import BLOCK_SIZE
+from roots_compress.data.special_tokens import closing_ids, opening_ids
 from roots_compress.data.tagged import framed_words
 from roots_compress.tasks.token_classification import entities, entity_f1
 from tests.encoders import encoder_tokenizer, save_bert
+from tests.runtime.tokenizer_kinds import byte_fallback, metaspace, word_piece
 from tests.tasks.commands import roots
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC")
@@ -50,10 +54,24 @@ def test_a_word_s_label_is_at_its_first_token() -> None:
     assert row.ids[:1] + row.ids[-1:] == [0, 1]
     assert len(row.ids) == sum(pieces) + 2
     assert {place: target for place, target in enumerate(row.targets) if target != -100} == {
-        1: 3, 2 + pieces[0]: 1,  # After a token that is the space alone.
+        1: 3, 1 + pieces[0]: 1,  # The space before the word is a token of its own.
     }  # fmt: skip
     (cut,) = framed_words([document], tokenizer, pieces[0] + 1, key=BLOCK_SIZE)
     assert [target for target in cut.targets if target != -100] == [3]
+
+
+@pytest.mark.parametrize("kind", [metaspace, byte_fallback, word_piece])
+def test_words_begin_where_they_do_for_transformers(kind: Callable[[], PreTrainedTokenizerFast]) -> None:
+    tokenizer, words = kind(), ["do", "日本", "fox", "n't", "a", "éa", "."]
+    spans = [span for word in words for span in (Span(" ", False), Span(word, True))]
+    document = Document(tuple(spans[1:]), tags=Tags(tuple(range(len(words))), tuple(map(str, words))))
+    (row,) = framed_words([document], tokenizer, 60, key=BLOCK_SIZE)
+    theirs = tokenizer(words, is_split_into_words=True, add_special_tokens=False)
+    of_tokens = theirs.word_ids()
+    first = [-100 if word == before else word for before, word in pairwise([None, *of_tokens])]
+    opening, closing = opening_ids(tokenizer), closing_ids(tokenizer)
+    assert row.ids == [*opening, *theirs.input_ids, *closing]
+    assert row.targets == [-100] * len(opening) + first + [-100] * len(closing)
 
 
 def test_entities_are_those_of_conll() -> None:
@@ -92,7 +110,7 @@ def test_an_encoder_gets_a_head_for_words_and_goes_through_the_whole_chain(
         "data": {"train": [str(records)], "records": "tags", "labels": NAMES, "eval_fraction": 0.2},
         "evaluation": {"windows": 8, "block_size": 32, "contexts": [16], "repeats": 1, "threads": 1},
         "stages": stages,
-        "gates": {"min_token_accuracy": 0.0, "min_entity_f1": 0.0},
+        "gates": {"min_word_accuracy": 0.0, "min_entity_f1": 0.0},
     }
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(json.dumps(document))
