@@ -44,7 +44,8 @@ def explain(
             row = rows[stages]
             missed = "; ".join(misses(task, bounds, row, baseline))
             verdict = f"misses: {missed}" if missed else "keeps them all"
-            seconds = sum(rows[stages[:count]].seconds for count in range(1, len(stages) + 1))
+            beginnings = (stages[:count] for count in range(1, len(stages) + 1))
+            seconds = sum(rows[each].seconds or 0.0 for each in beginnings if each in rows)
             took = f", in {duration(seconds)}" if seconds else ""
             yield f"{label}: {figures(task, row, baseline)}{took}: {verdict}."
         elif label in search.failed:
