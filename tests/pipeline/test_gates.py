@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from roots_compress.cli.app import app
+from roots_compress.cli.outcome import telling_failure
 from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.results import RunMetrics
@@ -87,6 +88,17 @@ def test_a_failed_run_says_so_in_junit_with_the_gates_that_can_be_judged(run: Ru
     assert "02 prune failed: the gradient" in suite[2][0].attrib["message"]
     again = CliRunner().invoke(app, ["report", str(folder), "--format", "junit"])
     assert (again.exit_code, again.output) == (0, report.read_text())
+
+    def stop() -> None:
+        with pytest.raises(KeyboardInterrupt), telling_failure(report, folder):
+            raise KeyboardInterrupt
+
+    stop()
+    assert report.read_text() == again.output
+    # What goes wrong with the file does not hide why the run ended.
+    (folder / "resolved.json").write_text("{}")
+    stop()
+    assert not report.exists()
 
 
 @pytest.mark.parametrize(
