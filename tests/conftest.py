@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,14 @@ def _measuring_processes_start_at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child, "start", measuring.forked)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_one_test_are_not_the_next_one_s() -> None:
+    """`--threads` is for the whole process; two threads that wait for one another make tiny models slow."""
+    torch, threads = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS")
+    if torch is not None and threads is not None:
+        torch.set_num_threads(int(threads))
 
 
 @pytest.fixture
