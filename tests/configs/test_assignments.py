@@ -39,7 +39,7 @@ def test_values_are_read_as_a_recipe_would_have_them() -> None:
         ("=3", "'=3' is not of the form"),
         ("calibration..windows=3", "not of the form"),
         ("Ratio =3", "not of the form"),
-        ("kind=quantize", "the verb says which kind"),
+        ("kind=quantize", "the verb decides the kind"),
         ("a." * 6000 + "a=1", "is not of the form"),
         ("a" * 60_000, "is not of the form"),
         ("target.bytes=5", "--set target.bytes: target.bytes is set already, by --target-bytes"),

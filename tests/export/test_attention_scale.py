@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from roots_compress.export.graph import build_graph
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import changed
 from roots_compress.models.quantized import Format
 from tests.export.quantized import quantized, tiny_quantized, with_int8_cache
 from tests.export.serving import expected, left_padded_mask, open_bytes, relative_difference, serve
@@ -47,11 +49,15 @@ def query(graph: ir.Graph, index: int, part: str) -> NDArray[Any]:
 
 @pytest.mark.parametrize("switches", FUSED.values(), ids=FUSED.keys())
 def test_every_layer_attends_with_scale_1_and_no_further_node(switches: dict[str, Any]) -> None:
-    graph = build_graph(tiny_model(**switches)).graph
+    model = tiny_model(**switches)
+    graph, unscaled = build_graph(model).graph, model.config.spec
     nodes = attention_nodes(graph)
-    assert [node.attributes["scale"].as_float() for node in nodes] == [1.0] * len(switches["layers"])
-    unscaled = build_graph(tiny_model(**{**switches, "attention_scale": 1.0})).graph
-    assert [node.op_type for node in graph] == [node.op_type for node in unscaled]
+    assert [node.attributes["scale"].as_float() for node in nodes] == [1.0] * len(unscaled.layers)
+    for place, op in unscaled.blocks():
+        if isinstance(op, Attention):
+            unscaled = unscaled.with_op(place, changed(op, scale=1.0))
+    plain = build_graph(tiny_model(spec=unscaled)).graph
+    assert [node.op_type for node in graph] == [node.op_type for node in plain]
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)

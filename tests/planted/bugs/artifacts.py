@@ -52,14 +52,14 @@ for name in sorted(expected.keys() - state.keys() - tied):
         "tied weights duplicated, or falsely tied",
         "The head of a tied model is written beside the embedding, which it equals.",
         Guard("exporter._check_weights"),
-        (Change("export.graph", "EMBEDDING if ... else HEAD", "HEAD"),),
+        (Change("export.layers", "EMBEDDING if ... else HEAD", "HEAD"),),
     ),
     Bug(
         "falsely-tied",
         "tied weights duplicated, or falsely tied",
         "A head of its own is left out, and the embedding used in its place.",
         FailingTest("test_logits_equal_the_models_in_prefill_and_at_every_split[qwen2]"),
-        (Change("export.graph", "EMBEDDING if ... else HEAD", "EMBEDDING"),),
+        (Change("export.layers", "EMBEDDING if ... else HEAD", "EMBEDDING"),),
     ),
     Bug(
         "size-without-data",
