@@ -22,12 +22,15 @@ test: export OMP_NUM_THREADS = 1
 test: $(STAMP)  ## the offline test suite
 	$(BIN)/python -m pytest -m "not real_model and not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-# One after another: most of them start two or four processes each.
-test-slow: $(STAMP)  ## the offline tests of more than ten seconds each, among them those of several processes
-	$(BIN)/python -m pytest -m "slow and not real_model"
+# Those that train by two or four processes go one after another: they need the cores.
+test-slow: export OMP_NUM_THREADS = 1
+test-slow: $(STAMP)  ## the offline tests that take long, and those of each family that has nothing new in its code
+	$(BIN)/python -m pytest -m "slow and not real_model and not processes" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "slow and not real_model and processes"
 
+test-real: export OMP_NUM_THREADS = 1
 test-real: $(STAMP)  ## the tests on real models: SmolLM2's GGUF file (ROOTS_SMOLLM2) and MiniLM's folder (ROOTS_MINILM)
-	$(BIN)/python -m pytest -m real_model
+	$(BIN)/python -m pytest -m real_model -n 2 --dist loadfile
 
 check: $(STAMP)  ## lint, format, types, layers
 	$(BIN)/ruff check .

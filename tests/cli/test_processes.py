@@ -78,6 +78,7 @@ def torchrun(*arguments: str | Path, **environment: str) -> subprocess.Popen[str
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_torchrun_runs_a_recipe_on_all_the_processes_it_starts(tmp_path: Path, text_file: Path) -> None:
     run = tmp_path / "run"
     process = torchrun("run", write_recipe(tmp_path, text_file), "--run", run)
@@ -88,6 +89,7 @@ def test_torchrun_runs_a_recipe_on_all_the_processes_it_starts(tmp_path: Path, t
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_torchrun_ends_where_the_request_is_bad(tmp_path: Path, text_file: Path) -> None:
     process = torchrun("run", write_recipe(tmp_path, text_file, batch_size=3), "--run", tmp_path / "run")
     output, _ = process.communicate(timeout=120)
@@ -108,6 +110,7 @@ main()
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_processes_with_other_code_are_refused_before_the_first_step(tmp_path: Path, text_file: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(Path(roots_compress_package.__path__[0]), other / "roots_compress")
@@ -123,6 +126,7 @@ def test_processes_with_other_code_are_refused_before_the_first_step(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_a_process_of_torchrun_that_is_killed_ends_all_and_the_run_goes_on(
     tmp_path: Path, text_file: Path
 ) -> None:

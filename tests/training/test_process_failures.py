@@ -23,7 +23,7 @@ from tests.training.test_loop import quiet, settings
 from tests.training.test_processes import assert_close, furthest, held_bytes, taught
 from tests.training.text import windows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 @pytest.fixture(autouse=True)
