@@ -1,4 +1,4 @@
-"""Compares what `plan` foresees with what runs took: bytes, seconds and memory of each row, and of the whole.
+"""Compares the forecasts of `plan` with finished runs: bytes, seconds and memory of each stage and of the run.
 
     python -m benchmarks.forecast RUN...
 
@@ -27,7 +27,10 @@ LEAST_SECONDS = 5.0
 
 
 class Table:
-    """Prints rows of forecasts beside measurements, and notes whether all are within bounds."""
+    """A table that compares forecasts with measurements.
+
+    `kept` is False once a forecast is out of bounds.
+    """
 
     def __init__(self) -> None:
         self.kept = True
