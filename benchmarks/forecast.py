@@ -1,4 +1,4 @@
-"""Compares the forecasts of `plan` with finished runs: bytes, seconds and memory of each stage and of the run.
+"""Compares the forecasts of `plan` with finished runs: bytes, seconds and memory of stages and of the whole.
 
     python -m benchmarks.forecast RUN...
 
