@@ -62,9 +62,9 @@ def read_encoder(
     def number(name: str, default: int | None = None, **bounds: int) -> int:
         return switches.number(key.get(name, name), default, **bounds)
 
-    width, heads = number("hidden_size"), number("num_attention_heads")
-    if width % heads:
-        switches.refuse(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    width, heads = switches.width_and_heads(
+        *(key.get(each, each) for each in ("hidden_size", "num_attention_heads"))
+    )
     norm = norm or Norm(kind="layer_norm", eps=switches.positive("layer_norm_eps", EPS))
     activation = switches.activation(key.get("hidden_act", "hidden_act"), usual)
     switches.same("position_embedding_type", "absolute")

@@ -49,9 +49,7 @@ def read_gpt(
     switches.require_writer()
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
-    width, heads = switches.number("n_embd"), switches.number("n_head")
-    if width % heads:
-        switches.refuse(f"n_embd {width} is not a multiple of n_head {heads}")
+    width, heads = switches.width_and_heads("n_embd", "n_head")
     mlp = Mlp(
         channels=switches.number("n_inner", 4 * width, null=4 * width),
         activation=switches.activation("activation_function", activation),

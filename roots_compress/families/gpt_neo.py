@@ -50,9 +50,7 @@ def _read(switches: Switches) -> ModelSpec:
         switches.renamed(spelling, key)
     for key in ("embed_dropout", "resid_dropout"):
         switches.take(key)
-    width, heads = switches.number("hidden_size"), switches.number("num_heads")
-    if width % heads:
-        switches.refuse(f"hidden_size {width} is not a multiple of num_heads {heads}")
+    width, heads = switches.width_and_heads(heads_key="num_heads")
     positions = switches.number("max_position_embeddings", 2048)
     norm = Norm(kind="layer_norm", eps=switches.positive("layer_norm_epsilon", 1e-5))
     attention = Attention(heads=heads, kv_heads=heads, head_dim=width // heads, scale=1.0, output_bias=True)

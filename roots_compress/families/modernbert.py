@@ -47,9 +47,7 @@ def _read(switches: Switches) -> ModelSpec:
         switches.take(key)
     switches.same("rope_scaling")
     switches.same("decoder_bias", True)
-    width, heads = switches.number("hidden_size"), switches.number("num_attention_heads")
-    if width % heads:
-        switches.refuse(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    width, heads = switches.width_and_heads()
     count, longest = (
         switches.number("num_hidden_layers", most=MOST_LAYERS),
         switches.number("max_position_embeddings", 8192),

@@ -39,9 +39,7 @@ def _read(switches: Switches) -> ModelSpec:
             switches.refuse(f"{key} is not {str(does).lower()}, and no other OPT can be imported")
     for key in ("activation_dropout", "dropout", "layerdrop", "init_std"):
         switches.take(key)
-    width, heads = switches.number("hidden_size"), switches.number("num_attention_heads")
-    if width % heads:
-        switches.refuse(f"hidden_size {width} is not a multiple of num_attention_heads {heads}")
+    width, heads = switches.width_and_heads()
     if switches.number("word_embed_proj_dim", width, null=width) != width:
         switches.refuse(f"word_embed_proj_dim is not hidden_size {width}; it must be")
     bias, positions = switches.flag("enable_bias", True), switches.number("max_position_embeddings", 2048)

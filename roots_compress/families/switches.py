@@ -125,6 +125,19 @@ class Switches:
             self.refuse(f"{key} is {shown(value)}; it must be a whole number from 1 to {most}")
         return value
 
+    def width_and_heads(
+        self, width_key: str = "hidden_size", heads_key: str = "num_attention_heads"
+    ) -> tuple[int, int]:
+        """Take the width of the hidden states and the number of heads, which share it equally.
+
+        Raises:
+            InputError: one of them is missing or no number, or the width is not a multiple of the heads.
+        """
+        width, heads = self.number(width_key), self.number(heads_key)
+        if width % heads:
+            self.refuse(f"{width_key} {width} is not a multiple of {heads_key} {heads}")
+        return width, heads
+
     def optional_number(self, key: str, default: int | None = None) -> int | None:
         """Take a whole number of at least 1, or null for none; absence means the default."""
         if self._left.get(key, default) is None:
