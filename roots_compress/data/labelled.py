@@ -17,10 +17,9 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import Document
 from roots_compress.data.packing import BATCH_DOCUMENTS, BLOCK_SIZE
 from roots_compress.data.texts import (
-    BYTES_PER_TOKEN,
     EVALUATED_LENGTH,
     EvaluationTexts,
-    evenly,
+    evaluated,
     framed_texts,
     padded,
 )
@@ -40,8 +39,7 @@ def labelled_texts(
 ) -> LabelledTexts:
     """Return labelled texts at even distances, opened and closed as the tokenizer does it.
 
-    Which ones they are does not depend on the tokenizer, so that models with different ones are compared on
-    the same texts.
+    `evaluated` chooses them.
 
     Args:
         documents: each a text with a label.
@@ -52,8 +50,7 @@ def labelled_texts(
     Raises:
         InputError: there is no room for text between what opens and closes it.
     """
-    size = sum(min(len(each.text.encode()), longest * BYTES_PER_TOKEN) for each in documents)
-    chosen = evenly(documents, max(1, tokens * BYTES_PER_TOKEN * len(documents) // size))
+    chosen = evaluated(documents, longest, tokens)
     texts = [each.text for each in chosen]
     rows = framed_texts(texts, tokenizer, longest, key=EVALUATED_LENGTH)
     return LabelledTexts(

@@ -18,10 +18,9 @@ from roots_compress.data.encoding import Tokens, encode
 from roots_compress.data.labelled import Row, pack_rows
 from roots_compress.data.packing import BLOCK_SIZE
 from roots_compress.data.texts import (
-    BYTES_PER_TOKEN,
     EVALUATED_LENGTH,
     EvaluationTexts,
-    evenly,
+    evaluated,
     frame_of,
     padded,
 )
@@ -44,8 +43,7 @@ def tagged_texts(
 ) -> TaggedTexts:
     """Return texts at even distances, opened and closed as the tokenizer does it.
 
-    Which ones they are does not depend on the tokenizer, so that models with different ones are compared on
-    the same texts.
+    `evaluated` chooses them.
 
     Args:
         documents: each with tags.
@@ -56,8 +54,7 @@ def tagged_texts(
     Raises:
         InputError: there is no room for a word between what opens and closes a text.
     """
-    size = sum(min(len(each.text.encode()), longest * BYTES_PER_TOKEN) for each in documents)
-    chosen = evenly(documents, max(1, tokens * BYTES_PER_TOKEN * len(documents) // size))
+    chosen = evaluated(documents, longest, tokens)
     rows = framed_words(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
     texts = padded([row.ids for row in rows], longest, [each.text for each in chosen], documents, tokenizer)
     labels = np.full_like(texts.input_ids, IGNORED_LABEL)

@@ -152,6 +152,21 @@ def evenly(items: Sequence[Item], limit: int) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
+def evaluated(documents: Sequence[Document], longest: int, tokens: int) -> list[Document]:
+    """Return documents at even distances that have about so many tokens in all, at least one.
+
+    Which ones they are does not depend on the tokenizer, so that models with different ones are compared on
+    the same texts.
+
+    Args:
+        documents: to choose from.
+        longest: most tokens that are read of a document.
+        tokens: of all together, at `BYTES_PER_TOKEN`.
+    """
+    size = sum(min(len(each.text.encode()), longest * BYTES_PER_TOKEN) for each in documents)
+    return evenly(documents, max(1, tokens * BYTES_PER_TOKEN * len(documents) // size))
+
+
 def padded(
     rows: Sequence[list[int]],
     longest: int,
