@@ -59,8 +59,9 @@ def main() -> None:
 
 
 def _kept(run: Path) -> bool:
-    recipe, metrics = read_resolved(run), read_metrics(run)
-    assert recipe is not None, f"{run} holds no run"
+    metrics, recipe = read_metrics(run), read_resolved(run)
+    if recipe is None:
+        sys.exit(f"{run} holds no recipe: name a finished run")
     with TemporaryDirectory() as name:
         folder = Path(name) / "run"
         expected = forecast(prepare(recipe, folder), folder, Events())

@@ -19,7 +19,7 @@ from roots_compress.data.encoding import encode, joined
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.packing import BATCH_DOCUMENTS, Flags, Ids, shuffled, tokenised
 from roots_compress.data.special_tokens import missing_opening, opening_ids
-from roots_compress.data.texts import BYTES_PER_TOKEN, evenly
+from roots_compress.data.texts import evaluated
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import IGNORED_LABEL, EvaluationWindows, PackedWindows, following
 from roots_compress.errors import InputError, Text, recipe_key
@@ -129,8 +129,7 @@ def responses(
     Raises:
         InputError: in none of them does an answer begin within that length.
     """
-    size = sum(min(len(each.text.encode()), longest * BYTES_PER_TOKEN) for each in documents)
-    chosen = evenly(documents, max(1, tokens * BYTES_PER_TOKEN * len(documents) // size))
+    chosen = evaluated(documents, longest, tokens)
     answers = (turn.text.strip() for document in chosen for turn in document.spans if turn.scored)
     texts = list(rendered(chosen, tokenizer))
     rows: list[tuple[Ids, Flags]] = []

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.heads import RootsWithHead, RootsWithTextHead, RootsWithVocabulary
+from roots_compress.models.heads import RootsWithHead, RootsWithTextHead, RootsWithVocabulary, token_loss
 from roots_compress.models.labels import RootsForSequenceClassification, RootsForTokenClassification
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.heads import EmbeddingHead, MaskedLmHead
@@ -84,10 +84,7 @@ class RootsForMaskedLM(RootsWithVocabulary):
             input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
         ).last_hidden_state
         logits_BTV = self.project(hidden_BTW)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), labels.flatten())
-        return MaskedLMOutput(loss=loss, logits=logits_BTV)
+        return MaskedLMOutput(loss=token_loss(logits_BTV, labels), logits=logits_BTV)
 
 
 class RootsForEmbedding(RootsWithTextHead):

@@ -206,3 +206,10 @@ class RootsForNextToken(RootsWithVocabulary):
         head = self._bounds
         logits_NV = logits_NV * head.scale if head.scale != 1 else logits_NV
         return logits_NV + self.logits_bias if head.bias else logits_NV
+
+
+def token_loss(logits_BTV: Tensor, labels_BT: Tensor | None) -> Tensor | None:
+    """Return the mean cross-entropy of labels, each at its own position; -100 is not scored."""
+    if labels_BT is None:
+        return None
+    return F.cross_entropy(logits_BTV.flatten(0, 1).float(), labels_BT.flatten())

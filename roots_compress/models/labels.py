@@ -16,7 +16,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.heads import RootsWithHead, RootsWithTextHead
+from roots_compress.models.heads import RootsWithHead, RootsWithTextHead, token_loss
 from roots_compress.models.ops.heads import LabelHead
 
 
@@ -108,10 +108,7 @@ class RootsForTokenClassification(RootsWithLabels):
             input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, **others
         ).last_hidden_state
         logits_BTL = self.project(hidden_BTW)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits_BTL.flatten(0, 1).float(), labels.flatten())
-        return TokenClassifierOutput(loss=loss, logits=logits_BTL)
+        return TokenClassifierOutput(loss=token_loss(logits_BTL, labels), logits=logits_BTL)
 
 
 AutoModelForSequenceClassification.register(RootsConfig, RootsForSequenceClassification)

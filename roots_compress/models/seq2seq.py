@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from roots_compress.data.windows import START
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.heads import RootsForNextToken
+from roots_compress.models.heads import RootsForNextToken, token_loss
 from roots_compress.models.ops.heads import Seq2SeqHead
 
 
@@ -113,11 +113,8 @@ class RootsForSeq2SeqLM(RootsForNextToken, GenerationMixin):
             output_hidden_states=output_hidden_states,
         )
         logits_BTV = self.project(output.last_hidden_state)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), labels.flatten())
         return Seq2SeqLMOutput(
-            loss=loss,
+            loss=token_loss(logits_BTV, labels),
             logits=logits_BTV,
             past_key_values=output.past_key_values,
             decoder_hidden_states=output.hidden_states,
