@@ -69,7 +69,7 @@ def trade_offs(task: Task[Any], run: RunMetrics) -> list[Chart]:
     candidates = _others(run)
     others = [_candidate_spot(task, run, each) for each in candidates]
     size = Axis("megabytes, logarithmic", logarithmic=True)
-    note = "Full marks: no other model here is as good in both figures and better in one."
+    note = "Filled dots: no other model here is as good in both figures and better in one."
     if others:
         note += (
             " Large marks are the run's stages, small ones candidates of the search, squares its controls."
