@@ -57,7 +57,7 @@ class Axis:
         if self.metric is not None:
             return self.metric.shown(value)
         if self.kind == "size":  # Digits enough to tell runs apart.
-            return f"{value / 1e6:#.4g} MB" if value < 9.995e8 else f"{value / 1e6:,.0f} MB"
+            return f"{value / 1e6:#.4g} MB" if value < 9.9995e8 else f"{value / 1e6:,.0f} MB"
         return f"{value:.2f}x" if self.kind == "speed" else f"{megabytes(value)} MB"
 
     def change(self, before: float, after: float) -> str:

@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Any
 
 from roots_compress.report import compare_text
-from roots_compress.report.compare import Comparison, comparison
+from roots_compress.report.compare import Axis, Comparison, comparison
 from roots_compress.results import RunMetrics
 from roots_compress.tasks.registry import task_named
 from tests.report.figures import PROTOCOL, run, speeds, stage
@@ -41,6 +41,13 @@ def test_last_stages_are_compared_figure_by_figure() -> None:
     assert "Decode gain: run1 is best with 3.00x (2.45x to 3.67x); run0 has 1.00x (0.82x to 1.22x)." in (
         found.sentences
     )
+
+
+def test_sizes_are_told_apart_and_never_written_with_an_exponent() -> None:
+    sizes = (999_949_999, 999_950_000, 1_234_000_000, 9_999_600_000, 12_000)
+    axis = Axis("bytes", "size", "size", "lower")
+    shown = [axis.shown(each) for each in sizes]
+    assert shown == ["999.9 MB", "1,000 MB", "1,234 MB", "10,000 MB", "0.01200 MB"]
 
 
 def test_a_difference_within_noise_is_no_difference() -> None:
