@@ -164,6 +164,9 @@ class PrepareConfig(Settings):
     """Parquet with zstd inside, or JSON Lines in .zst. Both have the columns `text` and `source`."""
     shard_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 32)] = 1 << 26
     """About so many bytes of text in a shard."""
+    processes: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Processes that examine documents; the corpus is the same with any number. Default: a process for each
+    core, at most 8, and one for sources of less than 16 MB."""
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:

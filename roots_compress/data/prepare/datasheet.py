@@ -17,8 +17,8 @@ BESIDE_REASONS = ("read", "bytes read", "examined", "documents", "text bytes")
 
 
 def settings_json(config: PrepareConfig) -> dict[str, Json]:
-    """Return the settings without the paths of sources, which say nothing elsewhere."""
-    settings: dict[str, Any] = config.model_dump(mode="json")
+    """Return the settings that decide what the corpus holds, and no paths, which say nothing elsewhere."""
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"processes"})
     for source, given in zip(settings["sources"], config.sources, strict=True):
         del source["path"]
         source["name"] = name_of(given)

@@ -25,6 +25,7 @@ from roots_compress.data.prepare.datasheet import (
     source_json,
 )
 from roots_compress.data.prepare.duplicates import Marks, mark_alike
+from roots_compress.data.prepare.examiner import Examiner, examining, held_out_runs
 from roots_compress.data.prepare.files import Files, find_files, texts_of
 from roots_compress.data.prepare.journal import Journal
 from roots_compress.data.prepare.mixing import repeats
@@ -37,10 +38,8 @@ from roots_compress.data.prepare.reading import (
     REMOVED,
     SIGNATURES,
     TEXTS,
-    Examiner,
     Reading,
     counters,
-    held_out_runs,
     near_keys,
 )
 from roots_compress.data.prepare.writing import BUCKET_BYTES, Buckets, kept_bytes, write_shards
@@ -55,11 +54,16 @@ from roots_compress.run.keys import canonical_json, explain_change, hash_json
 from roots_compress.run.lock import WriterLock
 from roots_compress.run.outputs import refuse_inside
 from roots_compress.system.machine import code_sha256, library_versions
+from roots_compress.system.threads import default_threads
 
 KEY, MARKS, SCRATCH, CORPUS = "key.json", "marks", "scratch", "corpus"
 REMOVED_NAME = "removed.log.zst"
 COPY_BYTES = 1 << 20
 MEGABYTE = 1 << 20
+BYTES_FOR_PROCESSES = 1 << 24
+"""Sources of fewer bytes are examined before other processes have started."""
+MOST_PROCESSES = 8
+"""Each holds some 100 MB, and the one that reads keeps about so many busy."""
 LONGEST_WORD = 20
 """Bytes: a text of which the words are longer on average has few spaces."""
 
@@ -142,9 +146,15 @@ def _prepare(
     )
     examiner = Examiner(config, held_out)
     if journal.position.get("pass", "read") == "read":
-        total = max(1, sum(size for each in sources for _, _, size in each.files) // MEGABYTE)
-        with bar(events, "read and examine (MB)") as progress:
-            Reading(journal, sources, config, examiner).run(lambda done: progress(done // MEGABYTE, total))
+        size = sum(size for each in sources for _, _, size in each.files)
+        processes = _processes(config, size)
+        with (
+            bar(events, "read and examine (MB)") as progress,
+            examining(examiner, held_out, processes) as examine,
+        ):
+            Reading(journal, sources, config, examine).run(
+                lambda done: progress(done // MEGABYTE, max(1, size // MEGABYTE))
+            )
         _check_unchanged(files, key)
     names = [each.name for each in sources]
     counts = counters(journal.position["counts"], len(names))
@@ -180,6 +190,13 @@ def _prepare(
     datasheet = corpus_json(config, hash_json(key), sheets, held, shards, total_counts)
     _finish(work, datasheet, out)
     return datasheet
+
+
+def _processes(config: PrepareConfig, size: int) -> int:
+    """Return how many processes examine sources of so many bytes."""
+    if config.processes is not None:
+        return config.processes
+    return min(default_threads(), MOST_PROCESSES) if size >= BYTES_FOR_PROCESSES else 1
 
 
 def _open(work: Path, key: dict[str, Json], events: Events) -> Journal:

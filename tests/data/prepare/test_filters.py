@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from roots_compress.configs.prepare import PrepareConfig
+from roots_compress.data.prepare.examiner import Examiner
 from roots_compress.data.prepare.filters import Removal
-from roots_compress.data.prepare.reading import Examiner
 from tests.data.prepare.texts import prose
 
 PARTS = [prose(seed, 12) for seed in range(20)]
@@ -41,10 +41,10 @@ def examiner(**settings: object) -> Examiner:
 @pytest.mark.parametrize("reason", FAULTS)
 def test_a_text_is_removed_by_the_bound_that_it_breaks(reason: str) -> None:
     stop = {"symbols": {"min_stop_words": 2}} if reason.endswith("stop_words") else {}
-    found = examiner(length={"max_words": 1000, "max_characters": 50_000}, **stop).examined(FAULTS[reason])
+    found = examiner(length={"max_words": 1000, "max_characters": 50_000}, **stop).fault(FAULTS[reason])
     assert isinstance(found, Removal)
     assert found.reason == reason
 
 
 def test_prose_is_kept() -> None:
-    assert isinstance(examiner().examined("\n\n".join(PARTS)), np.ndarray)
+    assert isinstance(examiner().fault("\n\n".join(PARTS)), np.ndarray)
