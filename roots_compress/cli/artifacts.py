@@ -121,16 +121,21 @@ def _evaluate() -> Callable[..., None]:
         limit: Annotated[
             int | None, typer.Option("--limit", min=1, help="The most questions of a task of lm-eval.")
         ] = None,
+        chat: Annotated[
+            bool,
+            typer.Option("--chat", help="Ask the questions of lm-eval in the tokenizer's chat template."),
+        ] = False,
     ) -> None:
         from roots_compress.configs.recipe.growth import evaluation_request
         from roots_compress.configs.recipe.loading import check_paths
 
-        if limit is not None and tasks is None:
-            raise InputError(
-                "bounds the questions of tasks, and none is named",
-                where="--limit",
-                remedy="Name some with --tasks, or leave it out.",
-            )
+        for option, given in (("--limit", limit is not None), ("--chat", chat)):
+            if given and tasks is None:
+                raise InputError(
+                    "is about the questions of tasks, and no task is named",
+                    where=option,
+                    remedy="Name some with --tasks, or leave it out.",
+                )
         with Names("eval", "PATH", options).shown():
             recipe = evaluation_request(settings_of(text), path)
             check_paths(recipe)
@@ -139,12 +144,12 @@ def _evaluate() -> Callable[..., None]:
 
                 named = (name.strip() for each in tasks for name in each.split(","))
                 tasks = [*dict.fromkeys(name for name in named if name)]
-                require_known(tasks)
+                require_known(tasks, chat=chat)
             from roots_compress.pipeline.preflight import prepare_evaluation
 
             split = prepare_evaluation(recipe)
             if tasks is not None:
-                _print_skills(path, tasks, split, recipe, limit)
+                _print_skills(path, tasks, split, recipe, limit=limit, chat=chat)
                 return
             from roots_compress.evaluation.single import evaluate_artifact
             from roots_compress.progress import bar
@@ -164,7 +169,9 @@ def _evaluate() -> Callable[..., None]:
     return evaluate
 
 
-def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe, limit: int | None) -> None:
+def _print_skills(
+    path: Path, names: list[str], text: TextSplit, recipe: Recipe, *, limit: int | None, chat: bool
+) -> None:
     """Measure what a model can do, and print a table of it."""
     from rich.table import Table
 
@@ -180,9 +187,10 @@ def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe,
             threads=recipe.evaluation.threads or default_threads(),
             seed=recipe.seed,
             limit=limit,
+            chat=chat,
             progress=progress,
         )
-    give({"path": str(path), "skills": [skill._asdict() for skill in found]})
+    give({"path": str(path), "chat": chat, "skills": [skill._asdict() for skill in found]})
     table = Table()
     for heading in ("task", "metric", "value", "standard error", "questions"):
         table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")

@@ -41,7 +41,7 @@ class FieldsConfig(Settings):
 
 
 class TurnConfig(Settings):
-    """What stands around a turn of a conversation."""
+    """The text around a turn of a conversation."""
 
     prefix: str = ""
     """Before what is said."""
@@ -71,7 +71,8 @@ class DataConfig(Settings):
     """Files and folders for training and calibration: text, CSV, JSON or Parquet, compressed or not.
     Without any: the built-in corpus, Python's documentation."""
     eval: Annotated[PathListSetting, Option("--eval-data")] = ()
-    """Files and folders held out to measure quality on. Without them a part of the training documents is."""
+    """Files and folders held out to measure quality on. Without any, a part of the training documents is held
+    out."""
     text_column: str = "text"
     """The column or key that holds the text in CSV, JSON and Parquet files."""
     label_column: str = "label"
@@ -80,8 +81,8 @@ class DataConfig(Settings):
     """Names of the labels for an encoder that has none. It gets a new head for them, which `tune` trains: one
     that labels texts, or words where `records` are tags. A classifier has labels of its own."""
     records: RecordKind | None = None
-    """What each record holds. Without it, what the model and the stages ask for: `tune` reads instructions.
-    With it, a run without such a stage reads instructions too."""
+    """What each record holds. By default the model and the stages decide; with `instructions`, a run without
+    `tune` reads instructions too."""
     chat: ChatConfig | None = None
     """The format in which conversations are read. Without it, the model's own chat template, or ChatML where
     it has none."""

@@ -74,7 +74,7 @@ class PruneConfig(StageSettings):
     residual_ratio: Ratio = 0.0
     """Fraction of the residual stream's channels to remove, and with them of the embedding's width."""
     target: TargetConfig | None = None
-    """In place of ratios: a bound, which the shape with the least measured cost over all axes meets."""
+    """In place of ratios: a bound. The shapes with the least measured cost are chosen to keep it."""
     score: Score = "activation"
     """What a channel is worth. `activation`: weight norm times input norm on calibration text; `obs`: the
     error that no refit repairs (optimal brain surgeon); `taylor`: first-order effect on the loss;
@@ -88,8 +88,8 @@ class PruneConfig(StageSettings):
     calibration: CalibrationConfig = CalibrationConfig(windows=64, block_size=512)
     """Text on which activations are measured."""
     own_windows: Annotated[int, Field(ge=0)] = 32
-    """Windows of text that the model writes itself, measured with the calibration text, so that the result
-    serves other kinds of text too. 0: none."""
+    """Windows of calibration text that the model writes itself, so that other kinds of text lose less. 0:
+    none."""
     recovery: Annotated[
         RecoveryConfig | None, Option("--recover", sets=("training", "steps"), help=RECOVER)
     ] = None

@@ -23,7 +23,7 @@ ServeOn = Literal["auto", "avx2", "avx512-vnni", "amx", "arm"]
 
 
 class WorkloadConfig(Settings):
-    """What the model will be used for, in tokens: how much it reads for how much it writes."""
+    """What the model will be used for: tokens read, and tokens written after them."""
 
     read: PositiveInt = 512
     """Tokens of a prompt."""
@@ -49,7 +49,8 @@ class QuantizeConfig(StageSettings):
         Option("--int4", value="int4", help="4-bit weights; 8 bits where 4 would cost most."),
         Option("--fp16", value="fp16", help="Half precision."),
     ] = "int8"
-    """`int8`: weights and, where it holds up, activations; `int4`: weights only; `fp16`: half precision."""
+    """`int8`: 8-bit weights, and 8-bit inputs where they cost little; `int4`: 4-bit weights; `fp16`: half
+    precision."""
     products: Annotated[
         Literal["auto", "integer", "float"],
         Option("--weights-only", value="float", help=WEIGHTS_ONLY),
@@ -64,30 +65,30 @@ class QuantizeConfig(StageSettings):
     least 5% less time with them on `serve_on`, which is timed for some seconds; weights only otherwise."""
     serve_on: ServeOn = "auto"
     """int8 with products `auto`: the kind of processor that will serve the model. `auto` is this machine,
-    with the run's threads. Stored measurements decide for a kind that this machine is not."""
+    with the run's threads. For another kind, stored measurements decide."""
     workload: Annotated[WorkloadConfig, Option("--workload")] = WorkloadConfig()
     """int8 with products `auto`: tokens read and written, for which the faster products are taken."""
     activation_loss: Annotated[float, Field(ge=0.0)] | None = 0.005
-    """int8 with products `auto` or `integer`: by how much quantizing inputs may raise the loss, in nats a
-    prediction: one a text of classifiers and embeddings, one a token of others. As few inputs as that takes
-    stay in floating point, where prompts are read more slowly. null: any loss, with every input in
-    integers."""
+    """int8 with products `auto` or `integer`: how much quantized inputs may add to the loss, in nats a
+    prediction (a text of classifiers and embeddings, a token of others). The costliest inputs stay in
+    floating point, with slower prompts, until the others keep this bound. null: every input is quantized."""
     group_size: GroupSetting = "auto"
     """Weights that share a scale, in weight-only int8 and int4 matrices. Smaller groups take more bytes and
     time. `auto`: 64, and 128 for an 8-bit matrix where that takes no more bytes."""
     eight_bit_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.26
     """int4 only: the fraction of the layers' weights kept in 8 bits, where 4 would cost most."""
     max_bytes: PositiveInt | None = None
-    """int4 only: the most bytes that the stored weights may take. As many stay in 8 bits as fit, whatever
+    """int4 only: the most bytes that the stored weights may take. As many layers keep 8 bits as fit, whatever
     `eight_bit_fraction` says."""
     max_loss: Annotated[float, Field(ge=0.0)] | None = None
-    """int4 only: by how much 4 bits may be expected to raise the loss, in nats a prediction (0.05 is
-    5% of perplexity). As few layers stay in 8 bits as that takes, whatever `eight_bit_fraction` says.
-    Expected is what rounding to nearest costs; `compensate` takes part of it back."""
+    """int4 only: how much 4 bits may be expected to add to the loss, in nats a prediction (0.05 is 5% of
+    perplexity). The costliest layers keep 8 bits until the others keep this bound, whatever
+    `eight_bit_fraction` says. The estimate is that of rounding to nearest; `compensate` takes part of it
+    back."""
     fold: bool = True
     """Move outlier channels from activations into weights where that is exact."""
     compensate: bool = True
-    """Let the weights not yet rounded make up for the error of those that are (GPTQ)."""
+    """Correct weights that are not yet rounded for the error of those that are (GPTQ)."""
     cache: Annotated[Literal["float", "int8"], Option("--int8-cache", value="int8", help=INT8_CACHE)] = (
         "float"
     )
@@ -95,8 +96,8 @@ class QuantizeConfig(StageSettings):
     calibration: CalibrationConfig = CalibrationConfig()
     """Text on which errors are measured. fp16 reads one window of it, to see how large activations become."""
     own_windows: Annotated[int, Field(ge=0)] = 32
-    """int8 and int4 only. Windows of text that the model writes itself, measured with the calibration text,
-    so that the result serves other kinds of text too. 0: none."""
+    """int8 and int4 only. Windows of calibration text that the model writes itself, so that other kinds of
+    text lose less. 0: none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -96,7 +96,7 @@ class ArchitectureConfig(Settings):
 
 
 class ObjectiveConfig(Settings):
-    """What an encoder is pre-trained by: a weighted sum of losses. A new model is then an encoder."""
+    """The losses that pre-train an encoder, as a weighted sum. A new model is then an encoder."""
 
     mlm: PositiveFloat = 1.0
     """Weight of masked language modelling. 15% of the tokens are chosen; of these 80% are masked, 10%
@@ -140,12 +140,12 @@ class TrainConfig(StageSettings):
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Tokenizer of a model made from scratch."""
     objective: ObjectiveConfig | None = None
-    """What an encoder is pre-trained by; without it, what the model's task is: the next token, hidden tokens
-    or labels. A new model is an encoder with it, and a decoder without it."""
+    """The losses that pre-train an encoder. Without it, the loss is that of the model's task: next tokens,
+    hidden tokens or labels. A new model is an encoder with it, and a decoder without it."""
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
     text: Literal["run", "builtin"] = "run"
-    """The text to train on. `run`: the run's own; `builtin`: Python's documentation, for a run on
+    """The text to train on. `run`: that of the run; `builtin`: Python's documentation, for a run on
     instructions that first trains a model and then tunes it."""
 
     @property

@@ -16,7 +16,7 @@ from roots_compress.errors import InputError, Key, Location, Text
 class TuneConfig(StageSettings):
     """Tune a model to answer instructions, or to give texts their labels, by itself or from a teacher.
 
-    Of conversations the answers alone are learnt from, each with all that stands before it. Where the data
+    Only the answers of a conversation are learnt, each with everything before it as its context. If the data
     names no files, questions about Python's standard library and their answers are read.
     """
 
@@ -28,8 +28,8 @@ class TuneConfig(StageSettings):
     name: StageName = "tune"
     """Label of the row in reports."""
     teacher: PathSetting | None = None
-    """A checkpoint with the model's tokenizer to learn from too: a larger model, tuned on the same data.
-    Without one, the data alone says what is right."""
+    """A checkpoint to learn from too: a larger model with the same tokenizer, tuned on the same data. Without
+    one, the model learns from the data alone."""
     loss: DistillLossConfig = DistillLossConfig()
     """The objective, where there is a teacher."""
     training: TrainingConfig = TrainingConfig()

@@ -11,7 +11,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.data.chat.formats import CHATML, ChatFormat, Turn
-from roots_compress.data.chat.rendering import prompt_of, rendered
+from roots_compress.data.chat.rendering import prompt_of, prompt_of_messages, rendered
 from roots_compress.data.conversations import pack_conversations
 from roots_compress.data.documents import Document, Span
 from roots_compress.errors import InputError
@@ -154,6 +154,19 @@ def test_templates_are_rendered_as_transformers_does(name: str, system: bool) ->
     ]
     opening = str(made.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
     assert prompt_of(document, len(turns) - 1, made) == DAY.sub("26 July 2024", opening)
+
+
+@pytest.mark.parametrize("name", ["chatml", "gemma", "llama3"])
+def test_messages_and_a_begun_answer_are_rendered_as_transformers_does(name: str) -> None:
+    made = tokenizer(TEMPLATES[name])
+    asked = [{"role": role, "content": text} for role, text in TWO[:3]]
+    told = [{"role": "system", "content": "Be brief."}, *asked]
+    read = asked if name == "gemma" else told  # That template takes no message of the system.
+    opened = made.apply_chat_template(read, tokenize=False, add_generation_prompt=True)
+    assert prompt_of_messages(told, made) == opened
+    begun = {"role": "assistant", "content": "The number is"}
+    going_on = made.apply_chat_template([*read, begun], tokenize=False, continue_final_message=True)
+    assert prompt_of_messages([*told, begun], made, begun=True) == going_on
 
 
 def flags(document: Document) -> list[tuple[str, bool]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from roots_compress.errors import InputError
 from roots_compress.evaluation.skills.subject import Asked, Subject
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks.registry import CAUSAL_LM
@@ -66,6 +69,37 @@ def test_a_graph_answers_tasks_of_local_files(graph: Path, tasks: str) -> None:
     shown = roots("eval", graph, "--tasks", tasks)
     for figure in ("local_choose . acc", "local_roll . bits_per_byte", "local_write . exact_match", " 6 "):
         assert figure.replace(" . ", " │ ") in shown or figure in shown, shown
+
+
+def test_questions_are_asked_in_the_chat_template(tasks: str) -> None:
+    from roots_compress.evaluation.skills.harness import run_tasks
+
+    asked: list[str] = []
+
+    class Noting(Subject):
+        def prompt(self, text: str) -> list[int]:
+            asked.append(text)
+            return super().prompt(text)
+
+    checkpoint, (choose, _, write) = tiny_checkpoint(), map(Path, tasks.split(","))
+    for path in (choose, write):
+        path.write_text(f"{path.read_text()}num_fewshot: 1\nfewshot_split: test\ndescription: Choose.\n")
+    names = [str(choose), str(write)]
+    subject = Noting(CAUSAL_LM, TorchEngine(checkpoint.model), checkpoint.tokenizer, ())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="has no chat template"):
+        run_tasks(subject, names, seed=0, chat=True)
+    subject.tokenizer = copy.deepcopy(checkpoint.tokenizer)
+    subject.tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    found = run_tasks(subject, names, seed=0, limit=2, chat=True)
+    assert [(each.metric, each.items) for each in found] == [("acc", 2), ("exact_match", 2)]
+    text = QUESTIONS[0]["context"]
+    pattern = re.compile(
+        rf"\[system\] Choose.\n\[user\] .+\n\[assistant\] .+\n\[user\] {text}\n\[assistant\]"
+    )
+    assert sum(bool(pattern.fullmatch(each)) for each in asked) == 1 + len(QUESTIONS[0]["choices"])
 
 
 def test_likelihoods_are_those_of_a_direct_computation() -> None:

@@ -89,6 +89,10 @@ def test_a_graph_s_skills_are_shown_and_others_refused(graph: Path, tmp_path: Pa
     if find_spec("lm_eval") is None:
         refused = roots("eval", graph, "--tasks", "cloze,hellaswag", *text, code=2)
         assert "unknown task: hellaswag; lm-eval, which has many tasks, is not installed" in refused
+    refused = roots("eval", graph, "--tasks", "cloze", "--chat", *text, code=2)
+    assert "--chat: cloze: the model continues plain text there" in refused
+    refused = roots("eval", graph, "--chat", *text, code=2)
+    assert "--chat: is about the questions of tasks, and no task is named" in refused
     short = tmp_path / "short.txt"
     short.write_text("A few words. " * 20)
     refused = roots("eval", graph, "--tasks", "choice", "--eval-data", short, code=2)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from roots_compress.data.chat.formats import CHATML, ChatFormat
-from roots_compress.data.documents import USER, Document, Span
+from roots_compress.data.documents import SYSTEM, USER, Document, Span
 from roots_compress.errors import InputError, Text, recipe_key
 
 if TYPE_CHECKING:
@@ -65,13 +65,47 @@ def question(text: str, tokenizer: PreTrainedTokenizerFast) -> str:
     Raises:
         InputError: it has none, or as `rendered` raises it.
     """
+    require_template(tokenizer)
+    return prompt_of(Document((Span(text, False, USER),)), 1, tokenizer)
+
+
+def prompt_of_messages(
+    messages: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerFast, *, begun: bool = False
+) -> str:
+    """Return the text of messages, and the beginning of an answer, in the tokenizer's template.
+
+    A template that refuses messages with one of the system gets them without it, as in lm-eval.
+
+    Args:
+        messages: each with a `role` and its `content`.
+        tokenizer: it has a template.
+        begun: whether the last message is the beginning of the answer.
+
+    Raises:
+        InputError: as `rendered` raises it.
+    """
+    turns = tuple(Span(message["content"], False, message["role"]) for message in messages)
+    asked, answer = (turns[:-1], turns[-1].text) if begun else (turns, "")
+    try:
+        return prompt_of(Document(asked), len(asked), tokenizer) + answer
+    except InputError:
+        if turns[0].name != SYSTEM:
+            raise
+        return prompt_of_messages(messages[1:], tokenizer, begun=begun)
+
+
+def require_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse a tokenizer without a chat template.
+
+    Raises:
+        InputError: it has none.
+    """
     if template_of(tokenizer) is None:
         raise InputError(
             "the tokenizer has no chat template",
             where=tokenizer.name_or_path or None,
             remedy="Leave the chat out, or name a model that was tuned to answer.",
         )
-    return prompt_of(Document((Span(text, False, USER),)), 1, tokenizer)
 
 
 def own_format(document: Document, tokenizer: PreTrainedTokenizerFast) -> ChatFormat | None:

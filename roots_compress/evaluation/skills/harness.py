@@ -25,6 +25,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from roots_compress.data.chat.rendering import prompt_of_messages, require_template
 from roots_compress.errors import InputError
 from roots_compress.evaluation.skills.subject import Asked, Subject
 from roots_compress.progress import Progress
@@ -57,6 +58,17 @@ class HarnessModel(LM):
     def __init__(self, subject: Subject, progress: Progress | None = None) -> None:
         super().__init__()
         self.subject, self.progress = subject, progress
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer's name, by which lm-eval tells requests of several apart."""
+        return str(self.subject.tokenizer.name_or_path)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return messages in the tokenizer's template; the last one may be the beginning of the answer."""
+        return prompt_of_messages(chat_history, self.subject.tokenizer, begun=not add_generation_prompt)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Return each continuation's log-probability after its context, and whether it is the likeliest."""
@@ -107,6 +119,7 @@ def run_tasks(
     *,
     seed: int,
     limit: int | None = None,
+    chat: bool = False,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Return the figures of tasks.
@@ -116,11 +129,15 @@ def run_tasks(
         names: of tasks or groups that lm-eval has, or paths of tasks' YAML files.
         seed: of the choice of examples that are shown before a question.
         limit: the most questions of a task.
+        chat: whether questions are asked in the tokenizer's chat template, examples as earlier turns.
         progress: see `HarnessModel`.
 
     Raises:
-        InputError: a name or a file is none of a task, or its data are not here.
+        InputError: a name or a file is none of a task, its data are not here, or the tokenizer has no chat
+            template, or one that cannot be rendered.
     """
+    if chat:
+        require_template(subject.tokenizer)
     files = [name for name in names if _is_file(name)]
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
@@ -143,6 +160,7 @@ def run_tasks(
                 tasks=list(names),
                 task_manager=manager,
                 limit=limit,
+                apply_chat_template=chat,
                 log_samples=False,
                 bootstrap_iters=1000,
                 random_seed=seed,

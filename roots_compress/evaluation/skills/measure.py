@@ -34,6 +34,7 @@ def measure_skills(
     threads: int,
     seed: int,
     limit: int | None = None,
+    chat: bool = False,
     progress: Progress | None = None,
 ) -> list[Skill]:
     """Measure what a model can do.
@@ -45,14 +46,15 @@ def measure_skills(
         threads: threads to compute with.
         seed: of what is drawn.
         limit: the most questions of a task of lm-eval.
+        chat: whether these tasks ask in the tokenizer's chat template.
         progress: called with the texts read and their number, anew for each task.
 
     Raises:
-        InputError: as `require_known` raises it; the model writes no text, a name is of no task, or its
-            data are not here.
+        InputError: as `require_known` raises it; the model writes no text, a name is of no task, its data
+            are not here, or the tokenizer has no chat template.
         StageError: a logit is not finite.
     """
-    require_known(names)
+    require_known(names, chat=chat)
     artifact = open_artifact(path, threads)
     if not artifact.task.writes:
         raise InputError(
@@ -68,7 +70,6 @@ def measure_skills(
     if others := [name for name in names if name not in CHECKS]:
         from roots_compress.evaluation.skills.harness import run_tasks
 
-        found += [
-            Skill(*each) for each in run_tasks(subject, others, seed=seed, limit=limit, progress=progress)
-        ]
+        outcomes = run_tasks(subject, others, seed=seed, limit=limit, chat=chat, progress=progress)
+        found += [Skill(*each) for each in outcomes]
     return found

@@ -13,11 +13,16 @@ EXTRA = 'pip install "roots-compress[skills]"'
 WHERE = "--tasks"
 
 
-def require_known(names: Sequence[str]) -> None:
+def require_known(names: Sequence[str], *, chat: bool = False) -> None:
     """Refuse names that cannot be measured.
 
+    Args:
+        names: of tasks.
+        chat: whether they ask in a chat template.
+
     Raises:
-        InputError: none is given, or others than our own and lm-eval is not installed.
+        InputError: none is given, or others than our own and lm-eval is not installed; our own, in a chat
+            template.
     """
     if not names:
         raise InputError("no task is named", where=WHERE, remedy=f"Name some, such as {','.join(OWN)}.")
@@ -27,4 +32,11 @@ def require_known(names: Sequence[str]) -> None:
             f"unknown task: {', '.join(others):.200}; lm-eval, which has many tasks, is not installed",
             where=WHERE,
             remedy=f"Name {' or '.join(OWN)}, which are made of the held-out text, or install it: {EXTRA}",
+        )
+    if chat and len(others) < len(names):
+        own = " and ".join(name for name in names if name in OWN)
+        raise InputError(
+            f"{own}: the model continues plain text there, without a chat template",
+            where="--chat",
+            remedy="Leave it out, or name tasks of lm-eval alone.",
         )

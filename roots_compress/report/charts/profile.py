@@ -1,4 +1,4 @@
-"""A bar for each weight in the model's order: where along the model a stage made its errors."""
+"""A bar for each weight or block in the model's order: where along the model a stage made its errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from roots_compress.report.charts.svg import drawing, element
 from roots_compress.results import LayerError
 
 MOST_BARS = 300
-"""More would be thinner than a pixel: of several weights in a row the largest error is shown."""
+"""More would be thinner than a pixel: of several in a row the largest error is shown."""
 
 
 def profile(name: str, errors: Sequence[LayerError], *, width: float) -> Markup:
@@ -25,7 +25,7 @@ def profile(name: str, errors: Sequence[LayerError], *, width: float) -> Markup:
     frame = Frame.around(
         [0.5, len(errors) + 0.5],
         [max(0.0, error.error) for error in errors],
-        Axis("weights in the model's order" + (f", largest of each {together}" if together > 1 else "")),
+        Axis("in the model's order" + (f", largest of each {together}" if together > 1 else "")),
         Axis("relative squared error", from_zero=True),
         width=width,
         height=height,

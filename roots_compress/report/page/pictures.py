@@ -192,7 +192,7 @@ def curves(run: RunMetrics) -> list[Chart]:
 
 
 def _curve(title: str, marks: tuple[Mark, ...]) -> Chart:
-    last = f"{marks[-1].y:.4g} at step {marks[-1].x:,.0f}, the last that was noted."
+    last = f"{marks[-1].y:.4g} at step {marks[-1].x:,.0f}, the last that was noted. Of training text."
 
     def draw(width: int) -> Markup:
         return lines(title, [Series(title, marks, 1)], Axis("steps"), Axis(""), width=width, height=190)
@@ -265,13 +265,13 @@ def errors(run: RunMetrics) -> list[Errors]:
             continue
         ordered = sorted(measured, key=lambda each: -each.error)[:LARGEST_ERRORS]
         longest = max(ordered[0].error, 1e-300)
-        title = f"{numbered(stage)}: error of each weight"
+        title = f"{numbered(stage)}: errors along the model"
         higher = sum(each.higher_precision for each in measured)
         largest = [
             (each.name, max(0.0, 100 * each.error / longest), f"{each.error:.3g}", each.higher_precision)
             for each in ordered
         ]
-        note = "Squared error of its outputs on calibration text, against their square."
+        note = "Squared error of outputs on calibration text, against their square."
         if higher:
             note += " Orange: kept at a higher precision."
         draw = partial(profile, title, measured)
