@@ -130,7 +130,7 @@ def candidates_for(facts: Facts, bounds: Bounds, *, minutes: float) -> Candidate
     for names in listed:
         if missing := [name for name in names if name not in choices]:
             left_out[names] = (
-                f"to train {missing[0]} needs --minutes {math.ceil(_student_minutes(facts)):,} or more"
+                f"to train {missing[0]} needs --max-minutes {math.ceil(_student_minutes(facts)):,} or more"
             )
             continue
         try:

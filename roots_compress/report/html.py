@@ -13,8 +13,8 @@ from roots_compress.report.page.render import render
 from roots_compress.report.rows import rows_of
 from roots_compress.report.text import (
     GATE_HEADINGS,
-    caption,
     cells,
+    decision,
     gate_cells,
     headings,
     positions,
@@ -58,8 +58,10 @@ def html(run: RunMetrics, *, recipe: str | None = None) -> str:
         tiles=sections.tiles(task, run),
         headings=headings(task),
         rows=[(numbered(row.stage), cells(row)[1:]) for row in rows],
-        verdicts=[(numbered(row.stage), row.verdict, row.paid) for row in rows if row.verdict],
-        caption=caption(run),
+        verdicts=[
+            (numbered(row.stage), row.verdict, row.paid, decision(row.stage)) for row in rows if row.verdict
+        ],
+        caption=task.caption(run.protocol),
         metric=task.metric.heading,
         trade_offs=pictures.trade_offs(task, run),
         steps=pictures.taken_off(run),

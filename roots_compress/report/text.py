@@ -147,13 +147,17 @@ def shown(text: str) -> str:
 
 
 def caption(run: RunMetrics) -> str:
-    """Say how the figures were made."""
+    """Say how the figures were made, and what stages decided."""
     said = task_named(run.task).caption(run.protocol)
-    for row in run.stages:
-        stage = stage_of_kind(row.kind)
-        if stage is not None and (decided := stage.caption(row.notes)):
-            said += f" {label(row)}: {decided}."
-    return said
+    decided = (f" {label(row)}: {found}" for row in run.stages if (found := decision(row)))
+    return "".join((said, *decided))
+
+
+def decision(row: StageResult) -> str:
+    """Say what a stage decided, in a sentence; nothing where it has none to tell."""
+    stage = stage_of_kind(row.kind)
+    said = None if stage is None else stage.caption(row.notes)
+    return f"{said}." if said else ""
 
 
 def positions(run: RunMetrics) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
