@@ -1,6 +1,7 @@
 """Lets pages link to files outside `docs/`, such as `../../recipes/ci.yaml`: the site gets a copy of each.
 
-So one link works on the site and where the repository itself is read.
+So one link works on the site and where the repository itself is read. A page that would load something from
+the network fails the build.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
+LOADED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
 COPIED = (*ROOT.glob("recipes/*.yaml"), ROOT / "benchmarks" / "README.md")
 
 
@@ -30,3 +33,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown.replace("](../docs/", "](../")
     depth = page.file.src_uri.count("/")
     return re.sub(rf"\]\(((?:\.\./){{{depth}}})\.\./(recipes|benchmarks)/", r"](\1\2/", markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that loads anything from elsewhere."""
+    if found := LOADED.search(output):
+        raise PluginError(f"{page.file.src_uri} loads from the network: {found[0]:.200}")
+    return output
