@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt, Settings, faults_at
 from roots_compress.configs.options import Option
 
-RecordKind = Literal["text", "labels", "tags", "pairs", "instructions"]
-"""What each record of the data holds: a text, a text and its label, words and their tags, a source and a
-target, or turns."""
+RecordKind = Literal["text", "labels", "tags", "scores", "pairs", "instructions"]
+"""What each record of the data holds: a text, a text and its label, words and their tags, a text or two and
+their score, a source and a target, or turns."""
 
 
 class FieldsConfig(Settings):
@@ -28,6 +28,12 @@ class FieldsConfig(Settings):
     """Of tags: the list of a text's words."""
     tags: str | None = None
     """Of tags: the list of the words' labels, their names or numbers."""
+    first: str | None = None
+    """Of scores: the text that is read first, such as a query."""
+    second: str | None = None
+    """Of scores: the one that is read with it, such as a passage; there may be none."""
+    score: str | None = None
+    """Of scores: the number that is right; there may be none."""
     prompt: str | None = None
     """Of instructions: what is asked."""
     response: str | None = None
@@ -88,7 +94,8 @@ class DataConfig(Settings):
     it has none."""
     fields: Annotated[FieldsConfig, Option("--field", by_name="COLUMN")] = FieldsConfig()
     """Columns or keys that hold the texts of pairs (source, target) and of instructions (prompt, response,
-    context, system, messages), or the lists of tags (words, tags), if their names are not the usual ones."""
+    context, system, messages), the lists of tags (words, tags), or what is scored (first, second, score), if
+    their names are not the usual ones."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Fraction of the documents held out where `eval` names no files."""
 

@@ -83,6 +83,22 @@ class GatesConfig(Settings):
     """Smallest Matthews correlation of a classifier's labels."""
     min_mcc_change: float | None = None
     """Smallest change of the Matthews correlation."""
+    min_score_r2: Annotated[float, Field(le=1)] | None = None
+    """Smallest share of the variance of the first model's scores that a model's scores explain (R2)."""
+    min_score_r2_change: float | None = None
+    """Smallest change of that share."""
+    max_score_mse: PositiveFloat | None = None
+    """Largest mean squared difference of scores to the first model's."""
+    max_score_mse_change: float | None = None
+    """Largest change of that difference."""
+    min_spearman: Correlation | None = None
+    """Smallest rank correlation (Spearman) of scores to the first model's."""
+    min_spearman_change: float | None = None
+    """Smallest change of that correlation."""
+    min_label_spearman: Correlation | None = None
+    """Smallest rank correlation (Spearman) of scores to the numbers in the data."""
+    min_label_spearman_change: float | None = None
+    """Smallest change of that correlation."""
     min_word_accuracy: Share | None = None
     """Smallest share of the held-out words that an encoder gives their label."""
     min_word_accuracy_change: float | None = None

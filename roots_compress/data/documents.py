@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from roots_compress.data.chat.formats import ChatFormat
 
 SOURCE, TARGET = "source", "target"
+FIRST, SECOND = "first", "second"
 SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
 
 
@@ -19,7 +20,8 @@ class Span(NamedTuple):
     text: str
     scored: bool
     name: str = ""
-    """What its record calls it: `source`, `target`, or the role of a turn; '' for a stretch of plain text."""
+    """What its record calls it: `source` and `target`, `first` and `second`, or the role of a turn; '' for a
+    stretch of plain text."""
 
 
 class Tags(NamedTuple):
@@ -38,6 +40,8 @@ class Document:
     spans: tuple[Span, ...]
     label: int | None = None
     """The number of its label, where texts have labels."""
+    score: float | None = None
+    """The number that is right for it, where texts have scores."""
     tags: Tags | None = None
     """The labels of its words, which are the spans that are scored, where words have labels."""
     format: ChatFormat | None = None

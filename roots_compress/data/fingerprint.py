@@ -30,6 +30,8 @@ def text_sha256(documents: Iterable[Document]) -> str:
             digest.update(f"format {document.format.template}\n".encode())
         if document.label is not None:
             digest.update(f"label {document.label}\n".encode())
+        if document.score is not None:
+            digest.update(f"score {document.score!r}\n".encode())
         if document.tags is not None:
             digest.update(f"tags {document.tags.numbers}\n".encode())
     return digest.hexdigest()

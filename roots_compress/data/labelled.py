@@ -97,6 +97,8 @@ class Row(NamedTuple):
     ids: list[int]
     targets: list[int]
     """What is to be said at each position; -100 where nothing is."""
+    types: list[int] | None = None
+    """1 in the second text of a pair; None where all are 0."""
 
 
 def pack_rows(
@@ -121,11 +123,13 @@ def pack_rows(
     """
     ids: list[int] = []
     targets: list[int] = []
+    types: list[int] = []
     starts: list[int] = []
 
     def put(row: Row, room: int | None = None) -> None:
         starts.append(len(ids))
         ids.extend(row.ids[:room])
+        types.extend((row.types or [0] * len(row.ids))[:room])
         targets.extend(row.targets if room is None else [IGNORED_LABEL] * (len(ids) - len(targets)))
 
     rows: list[Row] = []
@@ -145,7 +149,13 @@ def pack_rows(
 
     begins = np.zeros(len(ids), dtype=np.int64)
     begins[starts] = 1
-    input_ids_NT, targets_NT, begins_NT = (
-        np.asarray(each, dtype=np.int64).reshape(-1, block_size)[:limit] for each in (ids, targets, begins)
+    input_ids_NT, targets_NT, types_NT, begins_NT = (
+        np.asarray(each, dtype=np.int64).reshape(-1, block_size)[:limit]
+        for each in (ids, targets, types, begins)
     )
-    return PackedWindows(input_ids_NT, targets_NT, begins_NT.cumsum(axis=1) - 1)
+    return PackedWindows(
+        input_ids_NT,
+        targets_NT,
+        begins_NT.cumsum(axis=1) - 1,
+        token_types=types_NT if types_NT.any() else None,
+    )

@@ -75,7 +75,7 @@ class MaskedWindows(PackedWindows):
 
     def fixed(self) -> PackedWindows:
         """Return the windows as the first epoch reads them, for every epoch."""
-        return PackedWindows(self.input_ids, self.targets, self.segment_ids)
+        return PackedWindows(self.input_ids, self.targets, self.segment_ids, token_types=self.token_types)
 
 
 def pack_masked(

@@ -32,8 +32,6 @@ OPEN_WINDOWS = 16
 class SentencePairs(MaskedWindows):
     """Windows of pairs that hide tokens, and ask of each pair whether its second part follows the first."""
 
-    token_types: NDArray[np.int64]
-    """`(N, T)`: 0 in the first part of a pair, 1 in the second."""
     follows: NDArray[np.int64]
     """`(N, T)`: at a pair's first position 1 where the second part follows the first in its document, and 0
     where it is of another one; `IGNORED_LABEL` everywhere else."""

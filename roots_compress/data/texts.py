@@ -34,6 +34,8 @@ class EvaluationTexts(EvaluationWindows):
 
     mask: NDArray[np.int64]
     """`(N, T)`, 0 at padding."""
+    token_types: NDArray[np.int64] | None = field(default=None, kw_only=True)
+    """`(N, T)`: 1 in the second text of a pair; None where all are 0."""
 
     @property
     def scored_tokens(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -33,16 +33,20 @@ Array = TypeVar("Array")
 """A numpy array, or a tensor."""
 
 
-def model_inputs(ids: Array, segments: Array, source: tuple[Array, Array] | None) -> dict[str, Array]:
+def model_inputs(
+    ids: Array, segments: Array, source: tuple[Array, Array] | None, token_types: Array | None
+) -> dict[str, Array]:
     """Return what a model reads of windows, by the names of its arguments.
 
     Args:
         ids: tokens of the stack that the head reads.
         segments: of what document each is.
         source: of pairs the same of their sources, which an encoder reads.
+        token_types: of what text of a pair each is that an encoder alone reads; None where all are 0.
     """
     if source is None:
-        return {"input_ids": ids, "segment_ids": segments}
+        types = {} if token_types is None else {"token_type_ids": token_types}
+        return {"input_ids": ids, "segment_ids": segments, **types}
     names = ("input_ids", "segment_ids", "decoder_input_ids", "decoder_segment_ids")
     return dict(zip(names, (*source, ids, segments), strict=True))
 
@@ -57,6 +61,8 @@ class PackedWindows:
     """`(N, T)`: what a model is to say at each position, a token or a label; -100 where nothing is scored."""
     segment_ids: NDArray[np.int64]
     """`(N, T)`: number of the document within its window; tokens attend within their document only."""
+    token_types: NDArray[np.int64] | None = field(default=None, kw_only=True)
+    """`(N, T)`: 1 in the second text of a pair; None where all are 0."""
 
     def __getitem__(self, chosen: slice | NDArray[np.bool_ | np.int64]) -> PackedWindows:
         """Return some of the windows."""
@@ -73,7 +79,7 @@ class PackedWindows:
 
     def inputs(self) -> dict[str, NDArray[np.int64]]:
         """Return what a model reads of the windows, by the names of its arguments."""
-        return model_inputs(self.input_ids, self.segment_ids, self.source)
+        return model_inputs(self.input_ids, self.segment_ids, self.source, self.token_types)
 
     def in_epochs(self, rows: Sequence[int], epochs: Sequence[int]) -> PackedWindows:
         """Return some of the windows, each as training reads it in an epoch, counted from 0: always alike."""

@@ -18,10 +18,10 @@ from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import (
-    ClassificationHead,
     EmbeddingHead,
     LabelHead,
     MaskedLmHead,
+    TextLabelHead,
     TokenClassificationHead,
 )
 from roots_compress.models.spec import EMBEDDING, HEAD, Norm
@@ -45,7 +45,7 @@ def add_encoder(matrices: Matrices, names: Names) -> None:
             _output(matrices, names, "logits", logits_BTL, spec.head.labels)
             return
         hidden_BTW = builder.op("Reshape", hidden_NW, shape_BTx)
-        if isinstance(spec.head, ClassificationHead):
+        if isinstance(spec.head, TextLabelHead):
             matrices.change_rows()
             pooled_BW = _pooled(builder, spec.head, hidden_BTW, mask_BT)
             logits_BL = _label_logits(matrices, spec.head, pooled_BW)
@@ -78,9 +78,9 @@ def _states(matrices: Matrices, part: Part, inputs: dict[str, ir.Value], shape_B
     angles = Angles(builder, matrices.config.spec, lambda: _positions(builder, mask_BT))
 
     def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
-        added_1HTT, turned_by = distances.added(op, module), angles.of(op)
+        turned_by = angles.of(op)
         return encoder_attention(
-            matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B1TT, added_1HTT, turned_by
+            matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B1TT, distances, turned_by
         )
 
     return walk(matrices, part, _embedded(matrices, part.module, inputs), attend)
@@ -157,7 +157,7 @@ def _label_logits(matrices: Matrices, head: LabelHead, read_NW: ir.Value) -> ir.
 
 
 def _pooled(
-    builder: GraphBuilder, head: ClassificationHead | EmbeddingHead, hidden_BTW: ir.Value, mask_BT: ir.Value
+    builder: GraphBuilder, head: TextLabelHead | EmbeddingHead, hidden_BTW: ir.Value, mask_BT: ir.Value
 ) -> ir.Value:
     """Return the states of each text as one, `BW`."""
     if head.pooling == "first":

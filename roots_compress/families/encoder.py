@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from roots_compress.families.base import Copy, Rule, Transform
 from roots_compress.families.decoder_config import first_blocks
-from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.families.switches import IDENTITY, MOST_LAYERS, SIGMOID, Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import (
@@ -18,6 +18,8 @@ from roots_compress.models.ops.heads import (
     EmbeddingHead,
     LabelHead,
     MaskedLmHead,
+    ScoreHead,
+    TextLabelHead,
     TokenClassificationHead,
 )
 from roots_compress.models.ops.mlp import Activation, Mlp
@@ -160,10 +162,19 @@ def read_head(
     if known[0] == "masked_lm":
         return masked
     if known[0] in ("classification", "token_classification"):
-        if switches.problem() not in (None, "single_label_classification"):
-            switches.refuse("problem_type must be single_label_classification")
         count, names = switches.labels()
-        return changed(labelled if known[0] == "classification" else tagged, labels=count, names=names)
+        after, problem, by_text = switches.after_scores(), switches.problem(), known[0] == "classification"
+        if count == 1 and by_text:
+            if after not in (SIGMOID, IDENTITY):
+                switches.refuse(f"activation_fn is {after!r:.100}; supported are {SIGMOID} and {IDENTITY}")
+            form = {name: getattr(labelled, name) for name in TextLabelHead.model_fields}
+            return ScoreHead(**{**form, "labels": 1, "names": names, "sigmoid": after == SIGMOID})
+        if count == 1 or problem not in (None, "single_label_classification"):
+            switches.refuse(
+                f"problem_type is {problem} with num_labels {count}; supported are "
+                "single_label_classification of 2 labels or more, and of texts a score, which is one label"
+            )
+        return changed(labelled if by_text else tagged, labels=count, names=names)
     return EmbeddingHead()
 
 
@@ -198,10 +209,13 @@ def write_encoder(
 def written_head(head: Head, kinds: dict[str, str]) -> dict[str, Any]:
     """Return the class of a model with a head, and the names of its labels, for `read_head`."""
     classes = {kind: name for name, kind in reversed(kinds.items())}
-    written: dict[str, Any] = {"architectures": [classes.get(head.kind, next(reversed(kinds)))]}
+    kind = "classification" if isinstance(head, TextLabelHead) else head.kind
+    written: dict[str, Any] = {"architectures": [classes.get(kind, next(reversed(kinds)))]}
     if isinstance(head, LabelHead):
         written["id2label"] = {str(number): name for number, name in enumerate(head.label_names)}
         written["label2id"] = {name: number for number, name in enumerate(head.label_names)}
+    if isinstance(head, ScoreHead):
+        written["sentence_transformers"] = {"activation_fn": SIGMOID if head.sigmoid else IDENTITY}
     return written
 
 
@@ -268,7 +282,7 @@ def head_rules(
         yield from linear_rules(norm, "transform.norm")
         yield Rule(bias if spec.tied else f"{decoder}.bias", ("transform.bias",))
         yield Rule(f"{decoder}.weight", ("lm_head.weight",))
-    if isinstance(spec.head, ClassificationHead):
+    if isinstance(spec.head, TextLabelHead):
         yield from linear_rules(dense, "dense")
         yield from linear_rules(classifier, "classifier")
     if isinstance(spec.head, TokenClassificationHead):

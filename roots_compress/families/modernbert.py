@@ -20,6 +20,7 @@ from roots_compress.models.ops.heads import (
     LabelHead,
     MaskedLmHead,
     Pooling,
+    TextLabelHead,
     TokenClassificationHead,
 )
 from roots_compress.models.ops.mlp import Mlp
@@ -137,7 +138,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
             raise ValueError("its head has no dense layer with an activation that the family has")
         written["classifier_activation"] = activation_name(head.activation)
         written["classifier_bias"] = head.dense_bias
-    if isinstance(head, ClassificationHead):
+    if isinstance(head, TextLabelHead):
         written["classifier_pooling"] = {ours: theirs for theirs, ours in POOLINGS.items()}[head.pooling]
     return written
 

@@ -33,6 +33,8 @@ ACTIVATIONS: dict[str, Activation] = {
 LAYER_TYPES = {"full_attention": False, "attention": False, "sliding_attention": True}
 """Whether a layer's attention has a window, by transformers' names of it, old ones included."""
 MOST_LAYERS = 10_000
+SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
+"""sentence-transformers' names of what it shows of a score: its sigmoid, or itself."""
 NO_WRITER = re.compile(r"For(?!CausalLM|ConditionalGeneration|PreTraining)[A-Z]\w*$|EncoderModel$")
 """transformers' classes with another head than one for the next token, or with an encoder alone."""
 
@@ -76,7 +78,7 @@ class Switches:
             self.refuse(f"architectures names {', '.join(named):.120}, which does not write text")
 
     def labels(self) -> tuple[int, tuple[str, ...] | None]:
-        """Return how many labels a classifier has, and their names, if any; 2 without a word of them."""
+        """Return how many labels there are, 1 of a score, and any names; 2 where nothing is said."""
         named, count = self._config.get("id2label"), self._config.get("num_labels", 2)
         names: tuple[str, ...] | None = None
         if named:
@@ -84,15 +86,16 @@ class Switches:
                 self.refuse("id2label does not give names by the numbers of labels, from 0 on")
             names = tuple(str(named[str(number)]) for number in range(len(named)))
             count = len(names)
-        if count == 1:
-            self.refuse(
-                f"num_labels is 1; a classifier has from 2 to {LARGEST} labels, "
-                "and a model that gives a score, as cross-encoders do, is not read"
-            )
-        if type(count) is not int or not 2 <= count <= LARGEST:
-            self.refuse(f"num_labels is {shown(count)}; a classifier has from 2 to {LARGEST} labels")
+        if type(count) is not int or not 1 <= count <= LARGEST:
+            self.refuse(f"num_labels is {shown(count)}; it must be a whole number from 1 to {LARGEST}")
         is_named = names != tuple(f"LABEL_{number}" for number in range(len(names or ())))
         return count, names if is_named else None
+
+    def after_scores(self) -> Any:
+        """Take the function that sentence-transformers shows scores by: its name, by new files or older."""
+        settings = self.take("sentence_transformers")
+        old = self.take("sbert_ce_default_activation_function")
+        return (settings.get("activation_fn") if isinstance(settings, dict) else None) or old or SIGMOID
 
     def said(self, key: str, default: Any) -> Any:
         """Return what a key says that is neutral in most families."""

@@ -16,7 +16,11 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead, RootsWithTextHead, RootsWithVocabulary, token_loss
-from roots_compress.models.labels import RootsForSequenceClassification, RootsForTokenClassification
+from roots_compress.models.labels import (
+    RootsForScore,
+    RootsForSequenceClassification,
+    RootsForTokenClassification,
+)
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.heads import EmbeddingHead, MaskedLmHead
 from roots_compress.models.seq2seq import RootsForSeq2SeqLM
@@ -108,6 +112,10 @@ class RootsForEmbedding(RootsWithTextHead):
         """Return vectors of length 1, where the head is to give such."""
         return F.normalize(vectors_NW, dim=-1) if self.head.normalised else vectors_NW
 
+    def distance(self, given_NV: Tensor, wanted_NV: Tensor) -> Tensor:
+        """Return 1 less the cosine."""
+        return 1 - F.cosine_similarity(given_NV.float(), wanted_NV.float(), dim=-1)
+
     def project(self, states_NW: Tensor) -> Tensor:
         """Return vectors as they are."""
         return states_NW
@@ -138,6 +146,7 @@ MODELS: dict[str, type[RootsWithHead]] = {
         RootsForCausalLM,
         RootsForMaskedLM,
         RootsForSequenceClassification,
+        RootsForScore,
         RootsForTokenClassification,
         RootsForEmbedding,
         RootsForSeq2SeqLM,

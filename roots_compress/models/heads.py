@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.models.config import RootsConfig
-from roots_compress.models.ops.heads import ClassificationHead, EmbeddingHead, NextTokenHead, Pooling
+from roots_compress.models.ops.heads import EmbeddingHead, NextTokenHead, Pooling, TextLabelHead
 from roots_compress.models.quantized import QuantizedEmbedding, make_linear
 from roots_compress.models.spec import HEAD
 from roots_compress.models.stack import RootsModel, RootsPreTrainedModel
@@ -57,13 +57,17 @@ class RootsWithHead(RootsPreTrainedModel):
     def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
         """The head's matrix `VW` in float weights, and the bias `V` of `bounded` where it has one.
 
-        None of a head that gives vectors: they are what `head_input` returns.
+        None of a head that gives no probabilities, but vectors or scores: `head_input` returns them.
         """
         return None
 
     @property
     def outcomes(self) -> int:
         """V: logits that the head gives at a position, or channels of a vector."""
+        raise NotImplementedError
+
+    def distance(self, given_NV: Tensor, wanted_NV: Tensor) -> Tensor:
+        """Return how far vectors or scores are from a teacher's, `N`; of a head without probabilities."""
         raise NotImplementedError
 
     def states_at(self, hidden_BTW: Tensor, places_BT: Tensor, segment_ids_BT: Tensor) -> Tensor:
@@ -103,7 +107,7 @@ class RootsWithTextHead(RootsWithHead):
     def pooling(self) -> Pooling:
         """How a text's states become one."""
         head = self.config.spec.head
-        assert isinstance(head, ClassificationHead | EmbeddingHead)
+        assert isinstance(head, TextLabelHead | EmbeddingHead)
         return head.pooling
 
     def reads(self, input_ids_BT: Tensor, segment_ids_BT: Tensor | None = None) -> Tensor:

@@ -39,7 +39,7 @@ class RootsWithLabels(RootsWithHead):
         self.classifier = nn.Linear(width, head.labels)
 
     @property
-    def head_matrix(self) -> tuple[Tensor, Tensor | None]:
+    def head_matrix(self) -> tuple[Tensor, Tensor | None] | None:
         """The labels' matrix and bias."""
         return self.classifier.weight, self.classifier.bias
 
@@ -68,6 +68,10 @@ class RootsForSequenceClassification(RootsWithLabels, RootsWithTextHead):
 
     head_kind = "classification"
 
+    def label_loss(self, logits_BL: Tensor, labels_B: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the labels."""
+        return F.cross_entropy(logits_BL, labels_B)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -86,8 +90,36 @@ class RootsForSequenceClassification(RootsWithLabels, RootsWithTextHead):
             **others,
         )
         logits_BL = self.project(self.texts(output.last_hidden_state, attention_mask, segment_ids))
-        loss = None if labels is None else F.cross_entropy(logits_BL.float(), labels)
+        loss = None if labels is None else self.label_loss(logits_BL.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits_BL)
+
+
+class RootsForScore(RootsForSequenceClassification):
+    """A ROOTS encoder that gives each text, or each pair of texts, a score."""
+
+    head_kind = "score"
+
+    @property
+    def head_matrix(self) -> None:
+        """None: a score is no probability."""
+        return
+
+    def label_loss(self, logits_BL: Tensor, labels_B: Tensor) -> Tensor:
+        """Return the mean squared difference to the right scores."""
+        return F.mse_loss(logits_BL[:, 0], labels_B.float())
+
+    def head_input(self, states_NW: Tensor) -> Tensor:
+        """Return the scores, `N1`."""
+        return self.project(states_NW)
+
+    def distance(self, given_NV: Tensor, wanted_NV: Tensor) -> Tensor:
+        """Return the squared difference."""
+        return (given_NV.float() - wanted_NV.float()).square().sum(dim=-1)
+
+    def project(self, states_NW: Tensor) -> Tensor:
+        """Return the scores, `N1`."""
+        scores_N1: Tensor = self.classifier(super().head_input(states_NW))
+        return scores_N1
 
 
 class RootsForTokenClassification(RootsWithLabels):

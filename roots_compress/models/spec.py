@@ -27,6 +27,7 @@ from roots_compress.models.ops.heads import (
     EmbeddingHead,
     LmHead,
     MaskedLmHead,
+    ScoreHead,
     Seq2SeqHead,
     TokenClassificationHead,
 )
@@ -36,7 +37,13 @@ from roots_compress.models.ops.stream import Embeddings as Embeddings
 from roots_compress.models.ops.stream import Norm as Norm
 
 Head = Annotated[
-    LmHead | MaskedLmHead | ClassificationHead | TokenClassificationHead | EmbeddingHead | Seq2SeqHead,
+    LmHead
+    | MaskedLmHead
+    | ClassificationHead
+    | ScoreHead
+    | TokenClassificationHead
+    | EmbeddingHead
+    | Seq2SeqHead,
     Field(discriminator="kind"),
 ]
 Op = Annotated[Attention | Mlp | Moe, Field(discriminator="kind")]

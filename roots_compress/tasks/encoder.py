@@ -148,6 +148,7 @@ def encoded(engine: Encoder, texts: EvaluationTexts, progress: Progress | None =
     for start in range(0, len(mask_NT), BATCH):
         mask_BT = mask_NT[start : start + BATCH]
         read = np.s_[start : start + BATCH, : int(mask_BT.sum(axis=1).max())]
-        yield engine.encode(texts.input_ids[read], mask_NT[read])
+        types_BT = None if texts.token_types is None else texts.token_types[read]
+        yield engine.encode(texts.input_ids[read], mask_NT[read], types_BT)
         if progress is not None:
             progress(start + len(mask_BT), len(mask_NT))

@@ -34,11 +34,13 @@ class Batch:
     """How many windows training has read before these, over all epochs."""
     source: tuple[Tensor, Tensor] | None = None
     """Of pairs: tokens and segments of the sources, `BS` each."""
+    token_types_BT: Tensor | None = None
+    """1 in the second text of a pair that an encoder alone reads; None where all are 0."""
 
     @property
     def inputs(self) -> dict[str, Tensor]:
         """What the model reads, by the names of its arguments."""
-        return model_inputs(self.input_ids_BT, self.segment_ids_BT, self.source)
+        return model_inputs(self.input_ids_BT, self.segment_ids_BT, self.source, self.token_types_BT)
 
     @property
     def scored_BT(self) -> Tensor:  # noqa: N802
@@ -114,7 +116,9 @@ def _tensors(windows: PackedWindows, device: str = "cpu") -> dict[str, Tensor]:
             ("input_ids", windows.input_ids),
             ("targets", windows.targets),
             ("segment_ids", windows.segment_ids),
+            ("token_types", windows.token_types),
         )
+        if array is not None
     }
 
 

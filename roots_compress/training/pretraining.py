@@ -57,9 +57,7 @@ class Pretraining(Objective):
         # Means over windows, and draws for a batch, are those of whole micro-batches.
         self.whole_micro_batches = config.whole_micro_batches
         self._maskable_NT = torch.from_numpy(windows.maskable)
-        self._types_NT: Tensor | None = None
         if isinstance(windows, SentencePairs):
-            self._types_NT = torch.from_numpy(windows.token_types)
             self._follows_NT = torch.from_numpy(windows.follows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -79,8 +77,10 @@ class Pretraining(Objective):
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the losses of a batch, weighted together."""
         rows = torch.tensor(batch.rows)
-        types_BT = None if self._types_NT is None else self._types_NT[rows].to(batch.input_ids_BT.device)
-        reading: dict[str, Any] = {"segment_ids": batch.segment_ids_BT, "token_type_ids": types_BT}
+        reading: dict[str, Any] = {
+            "segment_ids": batch.segment_ids_BT,
+            "token_type_ids": batch.token_types_BT,
+        }
         hidden_BTW = model.model(input_ids=batch.input_ids_BT, **reading).last_hidden_state
         masked, cross_entropy = _token_loss(model, hidden_BTW, batch)
         total, parts = self._weights.mlm * masked, {"cross_entropy": cross_entropy}

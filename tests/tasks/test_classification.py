@@ -88,8 +88,8 @@ def test_names_of_labels_outlast_import_export_and_the_way_back(
     [
         ({"id2label": {"0": "a", "2": "b"}}, "id2label does not give names by the numbers of labels"),
         ({"id2label": {"0": "a", "1": "a"}}, "names has 'a', which is blank or the name of two labels"),
-        ({"id2label": {"0": "a"}}, "a model that gives a score"),
-        ({"problem_type": "regression"}, "problem_type must be single_label_classification"),
+        ({"problem_type": "regression"}, "problem_type is regression with num_labels 3"),
+        ({"problem_type": "multi_label_classification"}, "problem_type is multi_label_classification"),
     ],
 )
 def test_labels_that_cannot_be_are_refused(

@@ -40,6 +40,7 @@ def pairs(block_size: int = 32) -> SentencePairs:
 
 def parts_of(found: SentencePairs) -> Iterator[tuple[list[int], list[int], int]]:
     """Yield the two parts of each pair, what closes them left out, and whether one follows the other."""
+    assert found.token_types is not None
     for text_T, types_T, segments_T, follows_T in zip(
         found.text, found.token_types, found.segment_ids, found.follows, strict=True
     ):

@@ -185,7 +185,7 @@ def weight_and_bias(name: str, size: int, *, bias: bool) -> tuple[Member, ...]:
     return (weight, Member(f"{name}.bias", 0, size)) if bias else (weight,)
 
 
-KINDS = ("attention", "mlp", "moe", "lm", "masked_lm", "classification", "embedding", "seq2seq_lm")
+KINDS = ("attention", "mlp", "moe", "lm", "masked_lm", "classification", "score", "embedding", "seq2seq_lm")
 """Steps of a place that pydantic adds for unions."""
 
 

@@ -112,12 +112,26 @@ class LabelHead(HeadPart):
         return self.names or tuple(f"LABEL_{number}" for number in range(self.labels))
 
 
-class ClassificationHead(LabelHead):
-    """Logits of the label of each text, of its pooled states."""
+class TextLabelHead(LabelHead):
+    """Logits of each text, of its pooled states."""
 
-    kind: Literal["classification"] = "classification"
     pooling: Pooling = "first"
     activation: Activation | Literal["tanh"] | None = "tanh"
+
+
+class ClassificationHead(TextLabelHead):
+    """Logits of the label of each text."""
+
+    kind: Literal["classification"] = "classification"
+
+
+class ScoreHead(TextLabelHead):
+    """A score of each text, or of each pair of texts."""
+
+    kind: Literal["score"] = "score"
+    labels: Annotated[int, Field(ge=1, le=1)] = 1
+    sigmoid: bool = True
+    """Whether sentence-transformers shows the sigmoid of a score. The model and its graph give the score."""
 
 
 class TokenClassificationHead(LabelHead):

@@ -32,7 +32,7 @@ def adapted(config: PruneConfig, spec: ModelSpec) -> PruneConfig:
         ):
             if asked:
                 raise InputError(
-                    f"{key} needs predictions, and the model makes none: it gives each text a vector",
+                    f"{key} needs predictions, and the model makes none: it gives vectors or scores",
                     where=Key(key),
                     remedy="Leave it out.",
                 )

@@ -45,11 +45,6 @@ def divergence(log_student_NC: Tensor, log_teacher_NC: Tensor, kind: Divergence)
     return (_kl(log_teacher_NC, log_mixture_NC) + _kl(log_student_NC, log_mixture_NC)) / 2
 
 
-def cosine_distance(student_NW: Tensor, teacher_NW: Tensor) -> Tensor:
-    """Return 1 less the cosine of vectors at each position, `N`."""
-    return 1 - torch.nn.functional.cosine_similarity(student_NW.float(), teacher_NW.float(), dim=-1)
-
-
 def soften(logits_NV: Tensor, temperature: float) -> Tensor:
     """Return the log-probabilities of logits divided by a temperature, in float32 or wider."""
     wide = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))

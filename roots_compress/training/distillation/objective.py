@@ -17,7 +17,7 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch
-from roots_compress.training.distillation.divergence import cosine_distance, divergence
+from roots_compress.training.distillation.divergence import divergence
 from roots_compress.training.distillation.head import head_loss
 from roots_compress.training.distillation.samples import sample_answers, sample_continuations
 from roots_compress.training.distillation.signals import (
@@ -39,7 +39,7 @@ from roots_compress.training.objective import Loss, Objective, cross_entropy_sum
 Compared = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """Given the student's logits at a chunk of positions: the log-probabilities of student and teacher there."""
 Distance = Callable[[Tensor, slice], Tensor]
-"""Given the student's logits or vectors at a chunk of positions: how far from the teacher's, in sum."""
+"""Given the student's logits, vectors or scores at a chunk of positions: how far from a teacher's, in sum."""
 
 
 class Distillation(Objective):
@@ -48,7 +48,8 @@ class Distillation(Objective):
     Only the terms with a weight above 0 are computed; without any of the teacher's it does not run. Where the
     widths differ, hidden states are compared through linear maps, one for each student layer, which are no
     part of the student: trained along (Romero et al. 2015, FitNets), or given and left as they are. Of models
-    that give vectors the divergence is 1 less their cosine, and there is no cross-entropy.
+    that give vectors the divergence is 1 less their cosine, of those that give scores the squared difference;
+    they have no cross-entropy.
 
     Args:
         teacher: a model, put in eval mode and frozen here, whose tokens are the student's; or its cache on
@@ -179,8 +180,8 @@ class Distillation(Objective):
         """Return what tells how far the student is from its teacher."""
         if self.teacher is not None and self.teacher.head_matrix is None:
             assert teacher is not None
-            vectors_NW = teacher.final_NW
-            return lambda student_nW, part: cosine_distance(student_nW, vectors_NW[part]).sum()
+            theirs, wanted_NV = self.teacher, self.teacher.head_input(teacher.final_NW)
+            return lambda given_nV, part: theirs.distance(given_nV, wanted_NV[part]).sum()
         compared, config = self._compared(teacher, batch), self.config
 
         def distance(logits_nV: Tensor, part: slice) -> Tensor:

@@ -14,6 +14,7 @@ from roots_compress.models.ops.heads import (
     ClassificationHead,
     EmbeddingHead,
     LabelHead,
+    ScoreHead,
     TokenClassificationHead,
 )
 from roots_compress.models.spec import ModelSpec
@@ -78,6 +79,8 @@ def _outputs(spec: ModelSpec) -> str:
     match spec.head:
         case ClassificationHead(labels=labels):
             return f"each text one of {labels} labels"
+        case ScoreHead():
+            return "each text a score"
         case TokenClassificationHead(labels=labels):
             return f"each token one of {labels} labels"
         case EmbeddingHead(pooling=pooling):

@@ -1,0 +1,75 @@
+"""Records of a text, or of two that are read together, and the score that is right for them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from roots_compress.data.documents import FIRST, SECOND, Document, Span
+from roots_compress.data.sources.records import (
+    REPEATED,
+    Fields,
+    Record,
+    RecordError,
+    Records,
+    is_blank,
+    value_of,
+)
+
+SCORE = "score"
+KNOWN = {
+    FIRST: ("sentence1", "text1", "query", "question", "premise", "sentence", "text"),
+    SECOND: ("sentence2", "text2", "passage", "document", "answer", "hypothesis"),
+    SCORE: ("score", "label", "similarity_score", "relevance"),
+}
+
+
+@dataclass(frozen=True)
+class Scores(Records):
+    """A `first` text, a `second` where there is one, and a number `score` where there is one."""
+
+    texts_of_files: ClassVar[str | None] = "holds no pairs of texts"
+    fields: Fields
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that may hold texts or score."""
+        return self.fields.columns
+
+    @property
+    def needed(self) -> str:
+        """The first text; the others may be left out."""
+        return "a 'sentence1', and where there are such a 'sentence2' and a 'score'"
+
+    def document(self, record: Record, where: str) -> Document:
+        """Return the texts, none of them blank, and the score.
+
+        Raises:
+            RecordError: a text is missing or blank, or the score is no number.
+        """
+        first = self.fields.require(record, FIRST)
+        second = self.fields.find(record, SECOND, (first,))
+        scored = self.fields.find(record, SCORE, (first, second))
+        spans = [Span(self.fields.text(record, FIRST, first), True, FIRST)]
+        if second is not None:
+            spans.append(Span(self.fields.text(record, SECOND, second), True, SECOND))
+        value = None if scored is None else value_of(record, scored)
+        return Document(tuple(spans), score=None if is_blank(value) else _number(value, scored))
+
+
+def _number(value: Any, column: str | None) -> float:
+    """Return a score.
+
+    Raises:
+        RecordError: it is no finite number.
+    """
+    try:
+        number = math.nan if value is REPEATED or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RecordError(
+            f"'{column}' is {value!r:.60}, which is no number", "Give the record a number, or take it out."
+        )
+    return number

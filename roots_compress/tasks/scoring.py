@@ -1,0 +1,174 @@
+"""Scoring: a number for each text, or for each pair of texts as rerankers and regression give it.
+
+Quality is the likeness of the scores to those of the run's first model, and to the numbers in the data where
+there are such.
+
+Shape legend: N texts or pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from roots_compress.errors import InputError
+from roots_compress.runtime.prompts import check_finite
+from roots_compress.tasks.encoder import EncoderTask, encoded
+from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.predictions import Measured, Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.data.documents import Document
+    from roots_compress.data.windows import EvaluationWindows, PackedWindows
+    from roots_compress.progress import Progress
+    from roots_compress.results import Protocol
+    from roots_compress.runtime.encoder import Encoder
+    from roots_compress.training.objective import Objective
+
+
+class Scoring(EncoderTask):
+    """A score for each text or pair: its likeness to the original model's, and the speed of reading one."""
+
+    name = "scoring"
+    heads: ClassVar[tuple[str, ...]] = ("ForScore",)
+    head_kind = "score"
+    optimum_name = "text-classification"
+    records = "scores"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("score_r2", "score R2", "higher", digits=4, relative=False),
+        Metric("score_mse", "score MSE", "lower", digits=5, relative=False),
+        Metric("spearman", "Spearman", "higher", digits=4, relative=False),
+        Metric(
+            "label_spearman",
+            "Spearman to data",
+            "higher",
+            digits=4,
+            relative=False,
+            across_tokenizers=True,
+            optional=True,
+        ),
+    )
+    predicts = False
+    compares = True
+    # Of the variance of scores; as of the cosine of vectors.
+    agreement = (1e-4, 0.05)
+
+    def examples(
+        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
+    ) -> EvaluationWindows:
+        """Return texts or pairs at even distances, as the tokenizer joins them; see `scored_texts`.
+
+        They are as many as fill `windows` windows of `block_size` tokens, at 4 bytes of text a token whatever
+        the tokenizer.
+
+        Raises:
+            InputError: there is no room for a pair.
+        """
+        from roots_compress.data.scored import scored_texts
+
+        tokens = config.windows * config.block_size
+        return scored_texts(documents, tokenizer, longest=config.block_size, tokens=tokens)
+
+    def measure(
+        self,
+        engine: Encoder,
+        examples: EvaluationWindows,
+        *,
+        original: Encoder | None = None,
+        progress: Progress | None = None,
+    ) -> Measured:
+        """Return how the scores are like the original model's, and like the numbers in the data.
+
+        Raises:
+            InputError: the original model is not known, or a text does not fit the model.
+            StageError: a score is not finite.
+        """
+        from roots_compress.data.scored import ScoredTexts
+
+        assert isinstance(examples, ScoredTexts)
+        if original is None:
+            raise InputError(
+                "the quality of scores is their likeness to the original model's, which is not known of a "
+                "model by itself",
+                remedy="Measure it within a run: `roots-compress quantize` and the other stages report it.",
+            )
+        scores_N1 = np.concatenate(list(encoded(engine, examples, progress)))
+        check_finite(scores_N1)
+        scores_N = scores_N1[:, 0].astype(np.float64)
+        original_N = np.concatenate(list(encoded(original, examples)))[:, 0].astype(np.float64)
+        # The mean of these is R2, the coefficient of determination.
+        explained_N = 1 - (scores_N - original_N) ** 2 / (original_N.var() or 1.0)
+        return Measured(
+            figures(scores_N, original_N, examples.scores),
+            Scores(explained_N, np.ones(len(explained_N), dtype=np.int64)),
+            other=figures(original_N, original_N, examples.scores),
+        )
+
+    def training_windows(
+        self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
+    ) -> PackedWindows:
+        """Return windows of whole texts or pairs, each to be scored; see `pack_scored`."""
+        from roots_compress.data.scored import pack_scored
+
+        return pack_scored(documents, tokenizer, block_size, seed=seed, limit=limit)
+
+    def objective(self) -> Objective:
+        """Refuse: students learn scores from a teacher only."""
+        raise InputError(
+            "models that give scores are not trained on the numbers in the data",
+            remedy="Use distill, or prune with recovery: they learn from a teacher's scores.",
+        )
+
+    def caption(self, protocol: Protocol) -> str:
+        """Say what likeness and speed were measured on."""
+        return (
+            "Likeness of scores to the baseline's through the ONNX graph: R2 (the share of their variance "
+            "that is explained), mean squared difference and Spearman's rank correlation, of "
+            f"{protocol.windows} texts or pairs of at most {protocol.block_size} tokens of {protocol.text}. "
+            f"{self.speed_caption(protocol)}"
+        )
+
+
+def figures(
+    scores_N: NDArray[np.float64], original_N: NDArray[np.float64], right_N: NDArray[np.float64]
+) -> dict[str, float]:
+    """Return the metrics of scores.
+
+    Args:
+        scores_N: the model's.
+        original_N: the run's first model's.
+        right_N: the numbers in the data; NaN where there are none.
+    """
+    mse = float(((scores_N - original_N) ** 2).mean())
+    found = {
+        "score_r2": 1 - mse / float(original_N.var() or 1.0),
+        "score_mse": mse,
+        "spearman": spearman(scores_N, original_N),
+    }
+    known_N = np.isfinite(right_N)
+    if known_N.sum() > 1:
+        found["label_spearman"] = spearman(scores_N[known_N], right_N[known_N])
+    return found
+
+
+def spearman(left_N: NDArray[np.float64], right_N: NDArray[np.float64]) -> float:
+    """Return the rank correlation (Spearman 1904); ties have the mean of their ranks.
+
+    It is 1 where both are the same, and else 0 where one of them has a single value only.
+    """
+    if np.array_equal(left_N, right_N):
+        return 1.0
+    left, right = (ranks - ranks.mean() for ranks in (_ranks(left_N), _ranks(right_N)))
+    spread = float(np.sqrt((left @ left) * (right @ right)))
+    return float(left @ right) / spread if spread > 0 else 0.0
+
+
+def _ranks(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, places_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[places_N]
+    return ranks

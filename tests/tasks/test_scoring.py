@@ -1,0 +1,192 @@
+"""Scores of pairs, as rerankers give them, from a table to a report, with a tiny BERT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import processors
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint
+from roots_compress.checkpoints.write_back import write_back
+from roots_compress.data.documents import Document
+from roots_compress.data.scored import pack_scored, scored_texts
+from roots_compress.data.sources.records import Fields, RecordError
+from roots_compress.data.sources.scores import KNOWN, Scores
+from roots_compress.errors import InputError
+from roots_compress.models.ops.heads import ScoreHead
+from roots_compress.tasks.scoring import spearman
+from tests.encoders import encoder_tokenizer, save_bert
+from tests.tasks.commands import graph_outputs, roots
+from tests.tiny import tiny_tokens
+
+WORDS = ("fox", "dog", "rain", "wind", "quick", "lazy", "def", "return")
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+def pair_tokenizer() -> PreTrainedTokenizerFast:
+    """Return an encoder's tokenizer that joins two texts as BERT's does."""
+    tokenizer = encoder_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>",
+        pair="<bos> $A <eos> $B:1 <eos>:1",
+        special_tokens=[("<bos>", 0), ("<eos>", 1)],
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder as sentence-transformers writes one that gives a score."""
+    folder = tmp_path_factory.mktemp("scores")
+    save_bert(folder, BertForSequenceClassification, num_labels=1)
+    config = json.loads((folder / "config.json").read_text())
+    config["sentence_transformers"] = {"activation_fn": IDENTITY, "version": "5.1.0"}
+    (folder / "config.json").write_text(json.dumps(config))
+    pair_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return 200 pairs, half of them with a number: how many words they share."""
+    draw, records = np.random.default_rng(0), []
+    for number in range(200):
+        first, second = (draw.permutation(WORDS)[:4].tolist() for _ in range(2))
+        record: dict[str, Any] = {"query": " ".join(first), "passage": f"{' '.join(second)} {number}"}
+        if number % 2:
+            record["score"] = len({*first} & {*second})
+        records.append(json.dumps(record))
+    path = tmp_path_factory.mktemp("table") / "pairs.jsonl"
+    path.write_text("\n".join(records))
+    return path
+
+
+def documents() -> list[Document]:
+    records = Scores(Fields({}, KNOWN))
+    given = [{"query": "the quick fox", "passage": " ".join(WORDS * size)} for size in (1, 2, 5)]
+    return [records.document({**each, "score": "0.5"}, "here") for each in given]
+
+
+def test_pairs_are_read_as_transformers_reads_them(source: Path) -> None:
+    tokenizer = load_checkpoint(source).tokenizer
+    theirs = PreTrainedTokenizerFast.from_pretrained(source)
+    read = scored_texts(documents(), tokenizer, longest=24, tokens=1000)
+    assert read.token_types is not None
+    for row, document in enumerate(documents()):
+        texts = [span.text for span in document.spans]
+        expected = theirs(*texts, truncation=True, max_length=24, return_token_type_ids=True)
+        size = int(read.mask[row].sum())
+        assert read.input_ids[row, :size].tolist() == expected["input_ids"]
+        assert read.token_types[row, :size].tolist() == expected["token_type_ids"]
+    assert read.scores.tolist() == [0.5] * 3
+    with pytest.raises(InputError, match="4 tokens have no room for a pair"):
+        scored_texts(documents(), tokenizer, longest=4, tokens=1000)
+
+
+def test_packed_pairs_get_the_scores_that_they_get_alone(source: Path) -> None:
+    checkpoint = load_checkpoint(source)
+    windows = pack_scored(documents(), checkpoint.tokenizer, 64, seed=0)
+    alone = scored_texts(documents(), checkpoint.tokenizer, longest=64, tokens=1000)
+    with torch.no_grad():
+        packed = checkpoint.model(**{name: torch.from_numpy(each) for name, each in windows.inputs().items()})
+        given = {
+            "input_ids": alone.input_ids,
+            "attention_mask": alone.mask,
+            "token_type_ids": alone.token_types,
+        }
+        single = checkpoint.model(**{name: torch.from_numpy(each) for name, each in given.items()})
+    whole = (windows.targets == 0).flatten()
+    begins = np.pad(np.diff(windows.segment_ids, axis=1) != 0, ((0, 0), (1, 0)), constant_values=True)
+    found = packed.logits[whole[begins.flatten()], 0].sort().values
+    torch.testing.assert_close(found, single.logits[:, 0].sort().values, atol=1e-5, rtol=0)
+
+
+def test_checkpoint_graphs_and_the_way_back_give_the_source_s_scores(source: Path, tmp_path: Path) -> None:
+    ours = load_checkpoint(source)
+    assert ours.model.config.spec.head == ScoreHead(sigmoid=False)
+    write_back(ours, "bert", tmp_path / "back")
+    written = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert written["sentence_transformers"] == {"activation_fn": IDENTITY}
+    ids_BT = tiny_tokens(2, 12)
+    feeds = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
+    feeds["attention_mask"][1, 7:] = 0
+    feeds["token_type_ids"] = torch.zeros_like(ids_BT)
+    feeds["token_type_ids"][:, 5:] = 1
+    theirs, again = (
+        BertForSequenceClassification.from_pretrained(folder).eval() for folder in (source, tmp_path / "back")
+    )
+    with torch.no_grad():
+        expected_B1 = theirs(**feeds).logits
+        for model in (ours.model, again):
+            torch.testing.assert_close(model(**feeds).logits, expected_B1, atol=1e-5, rtol=0)
+    for scores_B1 in graph_outputs(source, tmp_path, "logits", feeds):
+        np.testing.assert_allclose(scores_B1, expected_B1.numpy(), atol=1e-5)
+
+
+def test_a_recipe_compresses_a_reranker_and_reports_its_likeness(
+    source: Path, table: Path, tmp_path: Path
+) -> None:
+    calibration = {"windows": 8, "block_size": 32}
+    training = {"steps": 12, "batch_size": 4, "block_size": 32, "learning_rate": 0.006}
+    prune = {"kind": "prune", "ratio": 0.25, "head_ratio": 0.25, "multiple_of": 4, "calibration": calibration}
+    quantize = {"kind": "quantize", "scheme": "int8", "products": "float", "calibration": calibration}
+    document = {
+        "name": "tiny",
+        "model": str(source),
+        "data": {"train": [str(table)], "eval_fraction": 0.3},
+        "evaluation": {"windows": 30, "block_size": 32, "contexts": [16], "repeats": 1, "threads": 1},
+        "stages": [
+            {"kind": "distill", "loss": {"hidden_weight": 0.5}, "training": training},
+            {**prune, "recovery": {"training": training}},
+            quantize,
+        ],
+        "gates": {"min_score_r2": -3, "max_score_mse": 1},
+    }
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(json.dumps(document))
+    roots("run", recipe, "--run", run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["task"] == "scoring"
+    baseline, distilled, pruned, quantized = metrics["stages"]
+    assert baseline["score_r2"] == pytest.approx(1, abs=1e-6)
+    assert distilled["notes"]["losses"].keys() == {"divergence", "hidden"}
+    assert quantized["parameters"] < baseline["parameters"]
+    assert pruned["score_mse"] > 0
+    assert abs(quantized["score_r2"] - pruned["score_r2"]) < 0.1
+    assert {"spearman", "label_spearman"} <= quantized.keys()
+    assert "score R2" in roots("report", run)
+    for options, said in (
+        (("train", source, "--train-block-size", "32"), "no labels for scoring"),
+        (("eval", source, "--eval-data", table), "is not known of a model by itself"),
+        (("quantize", source, "--run", tmp_path / "other"), "the built-in corpus holds no pairs of texts"),
+    ):
+        assert said in roots(*options, "--block-size", "32", code=2)
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"passage": "b"}, "no column holds the first"),
+        ({"query": "a", "passage": " "}, "the second ('passage') is blank"),
+        ({"query": "a", "score": "good"}, "'score' is 'good', which is no number"),
+        ({"query": "a", "score": float("inf")}, "which is no number"),
+    ],
+)
+def test_records_that_cannot_be_scored_are_refused(record: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecordError) as refused:
+        Scores(Fields({}, KNOWN)).document(record, "here")
+    assert said in str(refused.value)
+
+
+def test_the_rank_correlation_gives_ties_their_mean_rank() -> None:
+    left, right = np.array([10.0, 20.0, 20.0, 90.0]), np.array([0.1, 0.3, 0.2, 0.4])
+    # From their mean the ranks are (-1.5, 0, 0, 1.5) and (-1.5, 0.5, -0.5, 1.5).
+    assert spearman(left, right) == pytest.approx(4.5 / (4.5 * 5.0) ** 0.5)
+    assert spearman(left, left) == 1
+    assert spearman(left, np.zeros(4)) == 0
