@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from roots_compress.families.seq2seq import decoder_layer, encoder_layer
-from roots_compress.models.ops.attention import Attention, QkNorm, Relative, Rope
+from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import (
     ClassificationHead,
     EmbeddingHead,

@@ -182,6 +182,7 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
         lambda name: _read_tensor(info.stored_as.get(name, name), entries[name]),
         prefix=family.prefix,
         ignored=family.ignored,
+        computed=family.computed(info.spec),
         family=family.model_type,
         where=info.path,
     )

@@ -2,7 +2,7 @@
 
 `models/relative.py` says what distances add.
 
-Shape legend: T queries, S keys, H heads, P distances that differ in their buckets.
+Shape legend: B batch, T queries, S keys, H heads, D head dimension, P distances, R rows of distances.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import onnx_ir as ir
 import torch
 
 from roots_compress.export.weights import Matrices
-from roots_compress.models.ops.attention import Attention, Relative
-from roots_compress.models.relative import bucket_of
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.distances import Disentangled, Relative
+from roots_compress.models.relative import bucket_of, row_of
 
 LOWEST = -1e4
 """Added to scores of keys that are not seen, as in ONNX Runtime's own masks; float16 holds it."""
@@ -33,6 +34,7 @@ class Distances:
         self._distance_TS: ir.Value | None = None
         self._added: dict[tuple[Relative, bool, bytes], ir.Value] = {}
         self._windows: dict[int, ir.Value] = {}
+        self._rows: dict[tuple[Disentangled, bool], ir.Value] = {}
 
     def added(self, op: Attention, module: str) -> ir.Value | None:
         """Return what is added to the scores of an attention, `1HTS` or `11TS`; None where nothing is."""
@@ -45,6 +47,68 @@ class Distances:
             self._added[key] = self._by_head(op.relative, name, causal=op.causal)
         learned = self._added[key]
         return learned if windowed is None else self._matrices.builder.op("Add", learned, windowed)
+
+    def met(self, op: Attention, module: str, query_BTX: ir.Value, key_BTX: ir.Value) -> ir.Value | None:
+        """Return what products of content and distance add to the scores, `BHTT`; None where there are none.
+
+        Each query is multiplied with all `2T` distances that there may be. Those of its keys are T of them in
+        a row, which begin one further left for the next query: two reshapes and two slices take them out.
+        What keys are multiplied with is transposed.
+        """
+        if op.disentangled is None:
+            return None
+        builder, found = self._matrices.builder, list[ir.Value]()
+        with builder.scope("distances"):
+            one, tokens_1 = builder.integers(1), self._queries
+            last_1 = builder.op("Sub", tokens_1, one)
+            width_1 = builder.op("Add", tokens_1, last_1)
+            size_1 = builder.op("Mul", tokens_1, width_1)
+            end_1 = builder.op("Add", last_1, size_1)
+            shape = builder.op("Concat", builder.integers(0, 0), tokens_1, width_1, axis=0)
+            for name in op.disentangled.tables:
+                of_queries = name == "query_distances"
+                content_BTHD = builder.op(
+                    "Reshape",
+                    query_BTX if of_queries else key_BTX,
+                    builder.integers(0, 0, op.heads, op.head_dim),
+                )
+                content_BHTD = builder.op("Transpose", content_BTHD, perm=[0, 2, 1, 3])
+                tensor = self._matrices.state[f"{module}.{name}.weight"]
+                table_RX = builder.weight(f"{module}.{name}.weight", tensor, factors=[op.factor])
+                row_P = self._row_of_place(op.disentangled, of_queries=of_queries)
+                table_PHD = builder.op(
+                    "Reshape",
+                    builder.op("Gather", table_RX, row_P),
+                    builder.integers(0, op.heads, op.head_dim),
+                )
+                table_HDP = builder.op("Transpose", table_PHD, perm=[1, 2, 0])
+                products_BHTP = builder.op("MatMul", content_BHTD, table_HDP)
+                flat_BHx = builder.op("Reshape", products_BHTP, builder.integers(0, 0, -1))
+                shifted_BHx = builder.op("Slice", flat_BHx, last_1, end_1, builder.integers(2))
+                rows_BHTP = builder.op("Reshape", shifted_BHx, shape)
+                met_BHTT = builder.op("Slice", rows_BHTP, builder.integers(0), tokens_1, builder.integers(3))
+                found.append(met_BHTT if of_queries else builder.op("Transpose", met_BHTT, perm=[0, 1, 3, 2]))
+            return found[0] if len(found) == 1 else builder.op("Add", *found)
+
+    def _row_of_place(self, disentangled: Disentangled, *, of_queries: bool) -> ir.Value:
+        """Return the rows of the distances from `1 - T` to `T`, `P`; of keys from `T - 1` to `-T`."""
+        if (disentangled, of_queries) not in self._rows:
+            builder = self._matrices.builder
+            far = disentangled.rows + (disentangled.max_distance or 0)
+            row_P = row_of(torch.arange(-far, far + 1), disentangled).numpy().astype(np.int64)
+            tokens, one = builder.op("Squeeze", self._queries), builder.integer(1)
+            distance_P = builder.op(
+                "Range", builder.op("Sub", one, tokens), builder.op("Add", tokens, one), one
+            )
+            if not of_queries:
+                distance_P = builder.op("Neg", distance_P)
+            kept_P = builder.op(
+                "Min", builder.op("Max", distance_P, builder.integer(-far)), builder.integer(far)
+            )
+            table = builder.vector(f"distance_rows_{disentangled.rows}_{disentangled.max_distance}", row_P)
+            place_P = builder.op("Add", kept_P, builder.integer(far))
+            self._rows[disentangled, of_queries] = builder.op("Gather", table, place_P)
+        return self._rows[disentangled, of_queries]
 
     def _outside(self, window: int) -> ir.Value:
         """Return 0 at keys in a window to both sides and a large negative number at others, `11TS`."""

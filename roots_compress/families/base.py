@@ -212,6 +212,25 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """ROOTS tensors that several source tensors make together; those may have places of their own too.
+
+    Attributes:
+        sources: their names; nothing is made where one is absent.
+        optional: names of others that are read where they are there.
+        targets: the ROOTS tensors.
+        make: given the source tensors by their names.
+        write: given the ROOTS tensors, source tensors that make them.
+    """
+
+    sources: tuple[str, ...]
+    optional: tuple[str, ...]
+    targets: tuple[str, ...]
+    make: Callable[[Mapping[str, Tensor]], Sequence[Tensor]]
+    write: Callable[[Sequence[Tensor]], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
 class Family:
     """How one `model_type` maps to ROOTS.
 
@@ -226,6 +245,7 @@ class Family:
         headed: what names begin with that never have the prefix.
         ignored: tensors that old checkpoints carry and nothing reads: `{}` is a layer's number.
         absent: what makes a ROOTS tensor of its shape, by its name, where a source lacks it.
+        computed: the tensors that several of the source's make together.
         variants: small configurations, by what differs from the smallest, that tests compare with
             transformers' own classes.
     """
@@ -239,6 +259,7 @@ class Family:
     headed: tuple[str, ...] = ("lm_head.",)
     ignored: tuple[str, ...] = ()
     absent: Mapping[str, Callable[[Sequence[int]], Tensor]] = field(default_factory=dict)
+    computed: Callable[[ModelSpec], Sequence[Computed]] = lambda _: ()
     variants: tuple[Mapping[str, Any], ...] = ({},)
 
     def read_config(self, switches: Switches) -> ModelSpec:

@@ -9,8 +9,9 @@ from roots_compress.families.base import Family, LastRows, Rule, Shared
 from roots_compress.families.encoder import encoder_rules, read_encoder, write_encoder
 from roots_compress.families.roberta import HEADED, UNREAD, UNREAD_POSITIONS, roberta_head_rules
 from roots_compress.families.switches import Switches
-from roots_compress.models.ops.attention import Attention, Relative
+from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.distances import Relative
 from roots_compress.models.spec import Layer, ModelSpec, Stack
 
 ARCHITECTURES = {

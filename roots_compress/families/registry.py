@@ -10,6 +10,7 @@ from roots_compress.families import (
     camembert,
     cohere,
     cohere2,
+    deberta_v2,
     distilbert,
     electra,
     ernie4_5,
@@ -62,7 +63,7 @@ _MODULES = (
     olmo3, granitemoehybrid, ministral, ministral3, hunyuan_v1_dense, exaone4, arcee, nemotron, starcoder2,
     glm, glm4, ernie4_5, helium, gpt_neox, phi, stablelm, cohere, cohere2, gptj, gpt_neo, gpt_bigcode, opt,
     olmoe, mixtral, granitemoe,
-    bert, distilbert, roberta, xlm_roberta, camembert, mpnet, electra, albert, modernbert, t5, bart,
-    pegasus, marian,
+    bert, distilbert, roberta, xlm_roberta, camembert, mpnet, electra, albert, modernbert, deberta_v2,
+    t5, bart, pegasus, marian,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

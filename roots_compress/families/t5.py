@@ -8,8 +8,9 @@ from typing import Any
 from roots_compress.families.base import Family, Rule, Shared
 from roots_compress.families.seq2seq import decoder_layer, encoder_layer, sides, start_token
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
-from roots_compress.models.ops.attention import Attention, Relative
+from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack

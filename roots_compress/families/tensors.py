@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from roots_compress.errors import InputError
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Computed, Family, Rule
 from roots_compress.models.spec import ModelSpec
 
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
@@ -22,6 +22,7 @@ def to_roots(
     *,
     prefix: str = "",
     ignored: Collection[str] = (),
+    computed: Collection[Computed] = (),
     family: str,
     where: Path,
 ) -> Iterator[tuple[str, Tensor]]:
@@ -33,6 +34,7 @@ def to_roots(
         take: returns the tensor of a name.
         prefix: what may stand before a name, and is left out of the rules.
         ignored: names of tensors that nothing reads, `{}` in the place of a layer's number.
+        computed: the tensors that several source tensors make together.
         family: what it is called, and `where` the source, for messages.
         where: the source.
 
@@ -40,12 +42,17 @@ def to_roots(
         InputError: a tensor has no place in the model.
     """
     places = {rule.source: rule for rule in rules}
-    for name in sorted(names):
-        bare = name.removeprefix(prefix)
+    stored = {name.removeprefix(prefix): name for name in names}
+    for each in computed:
+        if stored.keys() >= {*each.sources}:
+            read = [bare for bare in (*each.sources, *each.optional) if bare in stored]
+            yield from zip(each.targets, each.make({bare: take(stored[bare]) for bare in read}), strict=True)
+    joined = {bare for each in computed for bare in (*each.sources, *each.optional)}
+    for bare, name in sorted(stored.items()):
         if bare in places:
             rule = places[bare]
             yield from zip(rule.targets, rule.transform.apply(take(name)), strict=True)
-        elif LAYER_NUMBER.sub(".{}.", bare, count=1) not in ignored:
+        elif bare not in joined and LAYER_NUMBER.sub(".{}.", bare, count=1) not in ignored:
             remedy = "The checkpoint holds more than the model that its configuration describes."
             if "lora_" in name or ".base_layer." in name:
                 remedy = "It is a part of an adapter: merge it into its base first (peft's merge_and_unload)."
@@ -69,6 +76,10 @@ def from_roots(family: Family, spec: ModelSpec, state: Mapping[str, Tensor]) -> 
         tensors = [state[target] for target in rule.targets]
         written[prefix + rule.source] = rule.transform.invert(tensors)
         used.update(rule.targets)
+    for each in family.computed(spec):
+        for source, tensor in each.write([state[target] for target in each.targets]).items():
+            written[family.prefix + source] = tensor
+        used.update(each.targets)
     if left := sorted(state.keys() - used):
         raise ValueError(f"{family.model_type} has no name for {left[0]}")
     return written

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
-from roots_compress.models.ops.attention import Relative
+from roots_compress.models.ops.distances import Disentangled, Relative
 
 
 class Distances:
@@ -28,14 +28,18 @@ class Distances:
 
     def __init__(self, queries: int, key_valid_BS: Tensor, *, causal: bool) -> None:
         self._queries, self._key_valid_BS, self._causal = queries, key_valid_BS, causal
-        self._buckets: dict[Relative, Tensor] = {}
+        self._buckets: dict[Relative | Disentangled, Tensor] = {}
 
-    def buckets(self, relative: Relative) -> Tensor:
-        """Return the bucket of each distance, `TS`."""
+    def buckets(self, relative: Relative | Disentangled) -> Tensor:
+        """Return the bucket or the row of each distance, `TS`."""
         if relative not in self._buckets:
             slots_S = torch.arange(self._key_valid_BS.shape[1], device=self._key_valid_BS.device)
             distance_TS = slots_S[None, :] - slots_S[-self._queries :, None]
-            self._buckets[relative] = bucket_of(distance_TS, relative, causal=self._causal)
+            self._buckets[relative] = (
+                row_of(distance_TS, relative)
+                if isinstance(relative, Disentangled)
+                else bucket_of(distance_TS, relative, causal=self._causal)
+            )
         return self._buckets[relative]
 
 
@@ -52,6 +56,20 @@ def bucket_of(distance_TS: Tensor, relative: Relative, *, causal: bool) -> Tenso
     far_TS = torch.log(away_TS.clamp(min=1).float() / exact) / reach * (count - exact)
     far_TS = (exact + far_TS.long()).clamp(max=count - 1)
     return first_TS + torch.where(away_TS < exact, away_TS, far_TS)
+
+
+def row_of(distance_TS: Tensor, disentangled: Disentangled) -> Tensor:
+    """Return the rows of distances of keys from queries, above 0 where the key comes later."""
+    side, behind_TS = disentangled.rows // 2, -distance_TS
+    if disentangled.max_distance is not None:
+        exact = side // 2
+        away_TS = behind_TS.abs()
+        reach = torch.log(torch.tensor((disentangled.max_distance - 1) / exact))
+        # In float32 and in this order, as DeBERTa was trained: a rounded logarithm decides the row.
+        far_TS = torch.log(away_TS.clamp(min=1) / exact) / reach * (exact - 1)
+        far_TS = (far_TS.ceil() + exact) * behind_TS.sign()
+        behind_TS = torch.where(away_TS <= exact, behind_TS, far_TS.long())
+    return (behind_TS + side).clamp(0, 2 * side - 1)
 
 
 @dataclass(frozen=True)

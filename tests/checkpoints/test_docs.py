@@ -9,8 +9,9 @@ import pytest
 
 from roots_compress.families.gguf.families import GGUF_FAMILIES
 from roots_compress.families.registry import FAMILIES
-from roots_compress.models.ops.attention import Attention, BlockSparse, Relative, Rope, TopM
+from roots_compress.models.ops.attention import Attention, BlockSparse, Rope, TopM
 from roots_compress.models.ops.base import Part
+from roots_compress.models.ops.distances import Disentangled, Relative
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, Sublayer
@@ -23,6 +24,7 @@ PARTS: dict[str, type[Part]] = {
     "norm": Norm,
     "`attention`": Attention,
     "relative": Relative,
+    "disentangled": Disentangled,
     "rope": Rope,
     "`mlp`": Mlp,
     "`moe`": Moe,

@@ -22,7 +22,8 @@ from tests.tasks.commands import roots
 from tests.tiny import tiny_tokens
 
 ENCODERS = (
-    "albert", "bert", "camembert", "distilbert", "electra", "modernbert", "mpnet", "roberta", "xlm-roberta",
+    "albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet",
+    "roberta", "xlm-roberta",
 )  # fmt: skip
 VARIANTS = [(family, dict(changes)) for family in ENCODERS for changes in FAMILIES[family].variants]
 
@@ -52,7 +53,10 @@ def test_outputs_equal_transformers(family: str, changes: dict[str, Any], tmp_pa
     torch.testing.assert_close(written, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("family", "key"), [("modernbert", "classifier_pooling"), ("albert", "num_labels")])
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [("modernbert", "classifier_pooling"), ("albert", "num_labels"), ("deberta-v2", "pooler_hidden_act")],
+)
 def test_a_graph_of_labels_equals_the_checkpoint(family: str, key: str, tmp_path: Path) -> None:
     changes = next(each for each in FAMILIES[family].variants if key in each)
     source = save_source(encoder(family, dict(changes)), tmp_path / "source")
@@ -86,6 +90,7 @@ def test_a_new_head_is_one_that_the_family_has(family: str, by_token: bool, tmp_
     ("family", "changes"),
     [
         ("modernbert", {"layer_types": ["full_attention", "sliding_attention"] * 2, "local_attention": 6}),
+        pytest.param("deberta-v2", {}, marks=pytest.mark.slow),
         pytest.param("electra", {"embedding_size": 16}, marks=pytest.mark.slow),
     ],
 )

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from roots_compress.export.builder import MICROSOFT
 from roots_compress.export.ops.attention import query_norm
 from roots_compress.export.ops.fused_attention import turned
+from roots_compress.export.relative import Distances
 from roots_compress.export.rotations import CosSin
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
@@ -23,7 +24,7 @@ def encoder_attention(
     shape_BTx: ir.Value,
     mask_BT: ir.Value,
     bias_B1TT: ir.Value,
-    added_1HTT: ir.Value | None,
+    distances: Distances,
     angles: CosSin | None,
 ) -> ir.Value:
     """Return what an attention over a whole text gives, `NW`.
@@ -36,19 +37,23 @@ def encoder_attention(
         shape_BTx: batch, tokens, and -1 for what is left.
         mask_BT: 1 at tokens.
         bias_B1TT: 0 at tokens, lowest at padding.
-        added_1HTT: what distances and windows add to the scores, for each head or for all (`11TT`).
+        distances: what distances and windows add to the scores.
         angles: what queries and keys are turned by.
     """
     assert not op.causal, "an encoder's attention is causal"
     builder = matrices.builder
     query, key, value = projected(matrices, op, module, x_NW, shape_BTx, angles)
+    terms = [distances.added(op, module), distances.met(op, module, query, key)]
+    added = [each for each in terms if each is not None]
+    if len(added) > 1:
+        added = [builder.op("Add", *added)]
     if builder.portable or builder.dtype != ir.DataType.FLOAT or op.heads != op.kv_heads:
         context_BTx = builder.op(
             "Attention",
             query,
             key,
             value,
-            bias_B1TT if added_1HTT is None else builder.op("Add", bias_B1TT, added_1HTT),
+            builder.op("Add", bias_B1TT, *added) if added else bias_B1TT,
             scale=op.factor,
             q_num_heads=op.heads,
             kv_num_heads=op.kv_heads,
@@ -62,7 +67,7 @@ def encoder_attention(
             value,
             None,
             seen_BT,
-            *(() if added_1HTT is None else (added_1HTT,)),
+            *added,
             domain=MICROSOFT,
             num_heads=op.heads,
             scale=op.factor,

@@ -16,6 +16,7 @@ from roots_compress.models import attention
 from roots_compress.models.block_attention import block_attention
 from roots_compress.models.blocks.base import Block, Context
 from roots_compress.models.ops.attention import Attention, BlockSparse
+from roots_compress.models.ops.distances import Disentangled
 from roots_compress.models.quantized import CacheRounding, has_int8_cache
 from roots_compress.models.rotary import rotate
 
@@ -39,6 +40,9 @@ class AttentionBlock(Block):
             self.k_norm = nn.RMSNorm(spec.head_dim * (spec.kv_heads if whole else 1), eps=spec.qk_norm.eps)
         if spec.relative is not None:
             self.relative = nn.Embedding(spec.relative.buckets, spec.heads)
+        if spec.disentangled is not None:
+            for table in spec.disentangled.tables:
+                self.add_module(table, nn.Embedding(spec.disentangled.rows, spec.heads * spec.head_dim))
         self.cache_observer: Callable[[Tensor, Tensor], None] | None = None
         """Called with keys and values, `BTGD` each, as a cache is to keep them, but not turned yet."""
         self.cache_rounding = CacheRounding(spec.kv_heads, spec.head_dim) if has_int8_cache(config) else None
@@ -145,7 +149,11 @@ class AttentionBlock(Block):
             return attention.capped_attention(
                 query_BHTD, key_BGSD, value_BGSD, view.mask(), scale, spec.softcap
             )
-        seen = view.needed_mask() if spec.relative is None else self._by_distance(query_BHTD, view)
+        seen = view.needed_mask()
+        if spec.relative is not None:
+            seen = self._by_distance(query_BHTD, view)
+        elif spec.disentangled is not None:
+            seen = self._by_content(query_BHTD, key_BGSD, view, spec.disentangled)
         return attention.dense_attention(query_BHTD, key_BGSD, value_BGSD, seen, scale, causal=spec.causal)
 
     def _by_distance(self, query_BHTD: Tensor, view: attention.View) -> Tensor:
@@ -154,3 +162,18 @@ class AttentionBlock(Block):
         added_HTS = self.relative(view.distances.buckets(self.spec.relative)).permute(2, 0, 1)
         added_BHTS: Tensor = added_HTS.to(query_BHTD.dtype).masked_fill(~view.mask(), -torch.inf)
         return added_BHTS
+
+    def _by_content(
+        self, query_BHTD: Tensor, key_BHSD: Tensor, view: attention.View, spec: Disentangled
+    ) -> Tensor:
+        """Return what products with distances add to the scores, `BHTS`; as `_by_distance`."""
+        row_TS, added_BHTS = view.distances.buckets(spec), torch.zeros((), dtype=query_BHTD.dtype)
+        for name in spec.tables:
+            of_queries = name == "query_distances"
+            content_BHxD, row_xx = (query_BHTD, row_TS) if of_queries else (key_BHSD, row_TS.T)
+            table_RX = self.get_submodule(name).get_parameter("weight")
+            table_HDR = table_RX.unflatten(1, (self.spec.heads, -1)).permute(1, 2, 0)
+            products_BHxR = content_BHxD @ table_HDR.to(content_BHxD.dtype)
+            met_BHxx = products_BHxR.gather(-1, row_xx.expand(*products_BHxR.shape[:2], -1, -1))
+            added_BHTS = added_BHTS + (met_BHxx if of_queries else met_BHxx.mT)
+        return (added_BHTS * self.spec.factor).masked_fill(~view.mask(), -torch.inf)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from roots_compress.models.ops.base import (
-    LARGEST,
     Axis,
     Count,
     Input,
@@ -20,6 +20,7 @@ from roots_compress.models.ops.base import (
     changed,
     weight_and_bias,
 )
+from roots_compress.models.ops.distances import Disentangled, Relative
 
 
 class LinearScaling(Part):
@@ -130,19 +131,6 @@ class QkNorm(Part):
     """Whether rotary positions turn what the norms read, and not what they give."""
 
 
-class Relative(Part):
-    """A learned addition to the scores by the distance of key and query (Raffel et al. 2020, T5).
-
-    Each head has a number for each bucket of distances: one distance a bucket up to half of them, then
-    buckets that grow with the logarithm. Attention that is not causal has half of the buckets for keys after
-    the query.
-    """
-
-    buckets: Annotated[int, Field(ge=4, le=LARGEST)] = 32
-    max_distance: Count = 128
-    """From here on all distances are in the last bucket."""
-
-
 class Attention(OpSpec):
     """Attention with grouped key/value heads."""
 
@@ -153,6 +141,7 @@ class Attention(OpSpec):
     head_dim: Count
     rope: Rope | None = None
     relative: Relative | None = None
+    disentangled: Disentangled | None = None
     window: Count | None = None
     """Keys visible to a query, itself included, to each side where it is not causal; None for all."""
     causal: bool = True
@@ -198,8 +187,16 @@ class Attention(OpSpec):
                 raise ValueError(
                     f"relative.max_distance must be above {exact}, the distances of a bucket each"
                 )
+        positions: list[object] = [self.rope, self.relative, self.sparse, self.softcap]
+        if self.disentangled is not None:
+            present = any(each is not None for each in positions)
+            if self.causal or self.heads != self.kv_heads or present:
+                raise ValueError(
+                    "disentangled is for dense attention to both sides, with as many key/value heads as query"
+                    " heads, and without other positions or a softcap"
+                )
         if self.source == "cross":
-            others = (self.rope, self.relative, self.window, self.sparse, self.softcap, self.qk_norm)
+            others = (*positions, self.disentangled, self.window, self.qk_norm)
             if self.causal or any(each is not None for each in others):
                 raise ValueError("cross-attention is dense, and has causal false and no positions or window")
         return self
@@ -230,20 +227,24 @@ class Attention(OpSpec):
         norms: tuple[Member, ...] = ()
         if self.qk_norm is not None and self.qk_norm.over == "projection":
             norms = (Member("q_norm.weight", 0, group), Member("k_norm.weight", 0, head))
+        tables: tuple[Member, ...] = ()
         if self.relative is not None:
-            norms = (*norms, Member("relative.weight", 1, self.queries))
+            tables = (Member("relative.weight", 1, 1),)
+        if self.disentangled is not None:
+            tables = tuple(Member(f"{name}.weight", 1, head) for name in self.disentangled.tables)
         groups = (
             *weight_and_bias("q_proj", group, bias=self.bias),
             *weight_and_bias("k_proj", head, bias=self.bias),
             *weight_and_bias("v_proj", head, bias=self.bias),
             Member("o_proj.weight", 1, group),
             *norms,
+            *(replace(each, size=each.size * self.queries) for each in tables),
         )
         queries = (
             *weight_and_bias("q_proj", head, bias=self.bias),
             Member("o_proj.weight", 1, head),
             *(Member("q_norm.weight", 0, head) for each in norms if each.parameter == "q_norm.weight"),
-            *(Member("relative.weight", 1, 1) for each in norms if each.parameter == "relative.weight"),
+            *tables,
         )
         return (
             Axis("kv_groups", self.kv_heads, groups, "o_proj"),
@@ -258,12 +259,14 @@ class Attention(OpSpec):
         return (Input(("q_proj", "k_proj", "v_proj"), of_stream=True), values)
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds, the norms' gains and the distances' table among them."""
+        """Return how many numbers it holds, the norms' gains and the tables of distances among them."""
         norms = 0
         if self.qk_norm is not None:
             norms = self.head_dim * (2 if self.qk_norm.over == "head" else self.heads + self.kv_heads)
-        table = 0 if self.relative is None else self.relative.buckets * self.heads
-        return super().parameters(width) + norms + table
+        tables = 0 if self.relative is None else self.relative.buckets * self.heads
+        if self.disentangled is not None:
+            tables = len(self.disentangled.tables) * self.disentangled.rows * self.heads * self.head_dim
+        return super().parameters(width) + norms + tables
 
     def cut(self, axis: str, units: int) -> Attention:
         """Return it with so many key/value groups, each as it is, or so many query heads in all."""
@@ -276,4 +279,4 @@ class Attention(OpSpec):
         """Return the source, the size of the heads, the channels that positions turn, and the norms."""
         turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
         norm = None if self.qk_norm is None else (self.qk_norm.over, self.qk_norm.after_rope)
-        return (self.kind, self.source, self.head_dim, turned, norm, self.relative)
+        return (self.kind, self.source, self.head_dim, turned, norm, self.relative, self.disentangled)
