@@ -33,6 +33,7 @@ from roots_compress.checkpoints.weight_files import WEIGHTS
 from roots_compress.errors import InputError, SourceWarning
 from roots_compress.families.new_head import labelled
 from roots_compress.families.registry import FAMILIES
+from roots_compress.families.rope import OLD_TABLES
 from roots_compress.families.tensors import to_roots
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
@@ -176,12 +177,14 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
     if info.kind == "gguf":
         return config, gguf_tensors(info)
     family = FAMILIES[info.model_type]
+    turns = any(attention.rope is not None for attention in info.spec.attentions())
     tensors = to_roots(
         family.rules(info.spec),
         entries,
         lambda name: _read_tensor(info.stored_as.get(name, name), entries[name]),
         prefix=family.prefix,
-        ignored=family.ignored,
+        ignored=(*family.ignored, *(OLD_TABLES if turns else ())),
+        copies=family.copies,
         computed=family.computed(info.spec),
         family=family.model_type,
         where=info.path,
@@ -216,7 +219,9 @@ def _assemble(
         if name in expected and name not in state:
             state[name] = made(expected[name].shape).to(dtype)
     head = state.pop(HEAD, None) if config.tie_word_embeddings else None
-    if head is not None and EMBEDDING in state and not torch.equal(head, state[EMBEDDING]):
+    if head is not None and EMBEDDING not in state:
+        state[EMBEDDING] = head  # Of two names for one tensor, some programs store the first in the alphabet.
+    elif head is not None and not torch.equal(head, state[EMBEDDING]):
         raise InputError(
             "the configuration ties the output head to the embedding, but their tensors differ",
             where=where,
@@ -242,14 +247,15 @@ def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None,
         return tensor
     if not tensor.is_floating_point():
         _refuse(f"tensor for {name!r} is {tensor.dtype}, not floating point", where)
-    if not torch.isfinite(tensor).all():
+    # float16 is what a stage may have chosen; graphs are made of it and of float32, and of nothing else.
+    fitted = tensor.to(dtype or (torch.float16 if tensor.dtype == torch.float16 else torch.float32))
+    if not torch.isfinite(fitted).all():
         raise InputError(
-            f"tensor for {name!r} holds NaN or infinite values",
+            f"tensor for {name!r} holds NaN, infinite values, or values too large for {fitted.dtype}",
             where=where,
             remedy="The checkpoint is broken: its training diverged or it was damaged.",
         )
-    # float16 is what a stage may have chosen; graphs are made of it and of float32, and of nothing else.
-    return tensor.to(dtype or (torch.float16 if tensor.dtype == torch.float16 else torch.float32))
+    return fitted
 
 
 def _refuse(message: str, where: Path) -> NoReturn:

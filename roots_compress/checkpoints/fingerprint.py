@@ -18,11 +18,14 @@ def source_sha256(source: Path, sha256: Callable[[Path], str] = file_sha256) -> 
 
     Several are the files of a directory, and the parts of a split GGUF model of which one is named.
     """
-    files = sorted(source.iterdir()) if source.is_dir() else part_files(source)
+    files = part_files(source)
+    if source.is_dir():  # The settings of a module of sentence-transformers are in a folder of its own.
+        files = sorted([*source.iterdir(), *source.glob("*/config.json")])
     if files == [source]:
         return sha256(source)
     digest = hashlib.sha256()
     for path in files:
         if path.suffix in READ_SUFFIXES and path.is_file():
-            digest.update(f"{path.name}\0{sha256(path)}\n".encode())
+            name = path.relative_to(source) if source.is_dir() else path.name
+            digest.update(f"{name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()

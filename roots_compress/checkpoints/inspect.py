@@ -34,7 +34,9 @@ from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec
 
 ROOTS = "roots"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json")
+OLD_VOCABULARIES = ("vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+"""Files from which a family's class makes its tokenizer where there is no tokenizer.json."""
+TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json", *OLD_VOCABULARIES)
 CODE_KEY = "auto_map"
 """Under this key a configuration names Python files to be run."""
 

@@ -17,7 +17,10 @@ SETTINGS: Final = tuple(
     f"sentence_{name}_config.json" for name in ("bert", "roberta", "distilbert", "camembert", "xlm-roberta")
 )
 """Where the first module's settings may be."""
-POOLINGS: Final = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+PROMPTS: Final = "config_sentence_transformers.json"
+"""Where a folder names texts that sentence-transformers puts before others, and one that it always does."""
+MEAN, FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
+POOLINGS: Final = {MEAN: "mean", FIRST: "first"}
 SUPPORTED = "Supported are a transformer, pooling of the mean or of the first token, and normalising."
 
 
@@ -34,12 +37,19 @@ def with_pooling(spec: ModelSpec, directory: Path) -> ModelSpec:
         return spec
     modules = [_module(entry, path) for entry in _entries(path)]
     kinds = [kind for kind, _ in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or modules[0][1]:
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise InputError(
             f"has the modules {', '.join(kinds)[:200] or 'none'}, which ROOTS cannot express",
             where=path,
             remedy=SUPPORTED,
         )
+    if folder := modules[0][1]:
+        raise InputError(
+            f"says that the transformer is in the folder {folder!r}, and not beside this file",
+            where=path,
+            remedy="Move that folder's files up, and make the path of the first module ''.",
+        )
+    _refuse_prompt(directory / PROMPTS)
     head = EmbeddingHead(
         pooling=_pooling(directory / modules[1][1] / "config.json"), normalised=len(kinds) == 3
     )
@@ -83,9 +93,28 @@ def _module(entry: Any, where: Path) -> tuple[str, str]:
     return kind.rpartition(".")[2], folder
 
 
+def _refuse_prompt(path: Path) -> None:
+    """Refuse a prompt that is put before every text, as no graph does; others are for who asks for them."""
+    settings = read_json_object(path) if path.exists() else {}
+    name, prompts = settings.get("default_prompt_name"), settings.get("prompts")
+    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
+    if name is not None and prompt != "":
+        raise InputError(
+            f"default_prompt_name is {name!r:.60}, so that {prompt!r:.100} is put before every text, "
+            "which ROOTS does not do",
+            where=path,
+            remedy="Set default_prompt_name to null in a copy, and put the prompt before texts yourself.",
+        )
+
+
 def _pooling(path: Path) -> Any:
     settings = read_json_object(path)
-    asked = [name for name, value in settings.items() if name.startswith("pooling_mode_") and value is True]
+    named = settings.get("pooling_mode")
+    if isinstance(named, str):  # It goes before the switches, of which the mean's is on by itself.
+        asked = [{"mean": MEAN, "cls": FIRST}.get(named, f"pooling_mode {named!r}")]
+    else:
+        switches = {MEAN: True, **settings}
+        asked = [name for name, value in switches.items() if name.startswith("pooling_mode_") and value]
     if len(asked) != 1 or asked[0] not in POOLINGS:
         raise InputError(
             f"pools by {', '.join(asked)[:200] or 'nothing'}, which ROOTS cannot express",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,10 @@ def as_written(
             remedy="Set its post_processor in tokenizer.json to put one.",
         )
     named = {name: getattr(tokenizer, name) for name in NAMED}
-    backend = _without(_by_written_rules(tokenizer.backend_tokenizer, folder), folder)
+    backend = tokenizer.backend_tokenizer
+    if type(tokenizer) is not PreTrainedTokenizerFast:  # which cuts by tokenizer.json alone
+        backend = _by_written_rules(backend, folder)
+    backend = _without(backend, folder)
     if not (folder / "tokenizer.json").exists() or read_settings(folder).get(OPENS) is False:
         open_with_nothing(backend)  # The class, or the setting, has said what opens a text.
     vocabulary = backend.get_vocab()
@@ -75,9 +79,11 @@ def as_written(
 
 def _require_read(tokenizer: PreTrainedTokenizerFast, folder: Path, where: Path) -> None:
     """Refuse a tokenizer that lacks what its files hold, or reads text as nothing."""
+    if (folder / "tokenizer.json").exists():
+        return  # Its rules cut the text, whatever the class makes of them.
     path = folder / "vocab.json"
     vocabulary = tokenizer.get_vocab()
-    written = read_json_object(path) if path.exists() and not (folder / "tokenizer.json").exists() else {}
+    written = read_json_object(path) if path.exists() else {}
     lacking = [token for token, index in written.items() if vocabulary.get(token) != index]
     if lacking:
         raise InputError(
@@ -105,7 +111,10 @@ def _by_written_rules(backend: Tokenizer, folder: Path) -> Tokenizer:
     if not path.exists():
         return backend
     document, written = json.loads(backend.to_str()), read_json_object(path)
-    document |= {part: written.get(part) for part in ("normalizer", "pre_tokenizer", "model", "decoder")}
+    parts = {part: written.get(part) for part in ("normalizer", "pre_tokenizer", "model", "decoder")}
+    if _is_berts(parts["normalizer"]) and _is_berts(document["normalizer"]):
+        del parts["normalizer"]  # Its settings are those of tokenizer_config.json in every class that has it.
+    document |= parts
     document["post_processor"] = document["post_processor"] or written.get("post_processor")
     prefix = read_settings(folder).get("add_prefix_space")
     if isinstance(prefix, bool):
@@ -113,6 +122,10 @@ def _by_written_rules(backend: Tokenizer, folder: Path) -> Tokenizer:
         if not prefix:
             document["normalizer"] = _without_prefix(document["normalizer"])
     return Tokenizer.from_str(json.dumps(document))
+
+
+def _is_berts(rule: dict[str, Any] | None) -> bool:
+    return rule is not None and rule["type"] == "BertNormalizer"
 
 
 def _prefixed(rule: dict[str, Any] | None, prefix: bool) -> dict[str, Any] | None:
@@ -140,22 +153,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def _without(backend: Tokenizer, folder: Path) -> Tokenizer:
     """Return the tokenizer without the added tokens that none of its files names."""
+    if any(folder.glob("*.model")):
+        return backend  # What such a file names is not in JSON.
     document = json.loads(backend.to_str())
-    known = (
-        set(_spelt(folder)) | document["model"].get("vocab", {}).keys()
-        if _is_json(folder, document)
-        else None
-    )
-    kept = [entry for entry in document["added_tokens"] if known is None or entry["content"] in known]
+    pieces = document["model"]["vocab"]  # Unigram's are pairs of a piece and its score.
+    known = {*_spelt(folder), *(pieces if isinstance(pieces, dict) else map(itemgetter(0), pieces))}
+    kept = [entry for entry in document["added_tokens"] if entry["content"] in known]
     if len(kept) == len(document["added_tokens"]):
         return backend
     document["added_tokens"] = kept
     return Tokenizer.from_str(json.dumps(document))
-
-
-def _is_json(folder: Path, document: Mapping[str, Any]) -> bool:
-    """Whether what the files name can be told: their vocabulary is in JSON, as a mapping."""
-    return isinstance(document["model"].get("vocab"), dict) and not (folder / "tokenizer.model").exists()
 
 
 def _spelt(folder: Path) -> Iterator[str]:

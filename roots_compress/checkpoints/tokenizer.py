@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from roots_compress.checkpoints.gguf_tokenizer import gguf_tokenizer
-from roots_compress.checkpoints.inspect import CONFIG, ROOTS, TOKENIZER, SourceInfo
-from roots_compress.checkpoints.source_tokenizer import OPENS, as_written, read_settings
+from roots_compress.checkpoints.inspect import CONFIG, OLD_VOCABULARIES, ROOTS, TOKENIZER, SourceInfo
+from roots_compress.checkpoints.source_tokenizer import OPENS, SAVE_AGAIN, as_written, read_settings
 from roots_compress.data.special_tokens import open_with_bos, opening_ids
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, RootsError
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.json_files import read_json_object, regular_file
 from roots_compress.io.names import in_utf8
@@ -24,14 +24,15 @@ from roots_compress.io.temporary import temporary_folder
 
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 JSON_FILES = (TOKENIZER, "vocab.json", "added_tokens.json", "special_tokens_map.json")
-OTHER_FILES = ("tokenizer.model", "merges.txt", TEMPLATE)
+OTHER_FILES = ("tokenizer.model", *OLD_VOCABULARIES, "merges.txt", TEMPLATE)
 MAX_TEMPLATE_BYTES = 1 << 20
 CONFIG_KEYS = frozenset(
     """
     add_bos_token add_eos_token add_prefix_space added_tokens_decoder additional_special_tokens
     chat_template clean_up_tokenization_spaces do_lower_case errors extra_special_tokens legacy
     model_input_names model_max_length padding_side sp_model_kwargs spaces_between_special_tokens
-    split_special_tokens tokenizer_class truncation_side use_default_system_prompt
+    split_special_tokens strip_accents tokenize_chinese_chars tokenizer_class truncation_side
+    use_default_system_prompt
     """.split()  # noqa: SIM905
 )
 """Keys of tokenizer_config.json that transformers gets to see, beside special tokens (`bos_token`, ...).
@@ -57,7 +58,9 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
         config = {key: source.config.get(key) for key in ("model_type", "tokenizer_class")}
         said = {key: value for key, value in config.items() if isinstance(value, str)}
         (aside / CONFIG).write_text(json.dumps(said), encoding="utf-8")
-        return as_written(_loaded(aside, source.path, by_class=True), aside, source)
+        loaded = _loaded(aside, source.path, by_class=True)
+        with _faults_told(aside, source.path):
+            return as_written(loaded, aside, source)
 
 
 def load_tokenizer_beside(folder: Path) -> PreTrainedTokenizerFast:
@@ -98,7 +101,9 @@ def _bring_files(source: Path, aside: Path) -> None:
     """
     for name in (*JSON_FILES, *OTHER_FILES):
         path = source / name
-        if not (path.exists() or path.is_symlink()):
+        if not (path.exists() or path.is_symlink()) or (
+            name in OLD_VOCABULARIES and (aside / TOKENIZER).exists()
+        ):
             continue
         size = regular_file(path)
         document = read_json_object(path) if name in JSON_FILES else {}
@@ -137,23 +142,14 @@ def _made_steady(document: dict[str, Any]) -> bool:
 def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a folder that holds nothing but what was looked at."""
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        with quiet_transformers():
-            if (folder / TOKENIZER).exists() and not (by_class and _class_is_fast(folder)):
-                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **local)
-            else:
-                # It imports torch, which a tokenizer.json does without.
-                from transformers import AutoTokenizer
+    with _faults_told(folder, source), quiet_transformers():
+        if (folder / TOKENIZER).exists() and not (by_class and _class_is_fast(folder)):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **local)
+        else:
+            # It imports torch, which a tokenizer.json does without.
+            from transformers import AutoTokenizer
 
-                tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-    except Exception as error:  # The tokenizers library raises bare exceptions for every fault in a file.
-        raise InputError(
-            f"has a tokenizer that cannot be read ({type(error).__name__}: {_shortened(error)})",
-            where=source,
-            remedy="Copy the tokenizer's files again."
-            if (folder / TOKENIZER).exists()
-            else "Load it with transformers by the class that it is of, and save a tokenizer.json.",
-        ) from error
+            tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(
             "has a tokenizer that is not of the fast kind", where=source, remedy="Save a tokenizer.json."
@@ -163,6 +159,24 @@ def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrained
         # How it was loaded is not a property of the tokenizer, and must not be saved with it.
         tokenizer.init_kwargs.pop(note, None)
     return tokenizer
+
+
+@contextmanager
+def _faults_told(folder: Path, source: Path) -> Iterator[None]:
+    """Within the block whatever the libraries raise becomes an InputError about the source's tokenizer."""
+    try:
+        yield
+    except RootsError:
+        raise
+    except Exception as error:  # The tokenizers library raises bare exceptions for every fault in a file.
+        raise InputError(
+            f"has a tokenizer that cannot be read ({type(error).__name__}: {_shortened(error)})",
+            where=source,
+            remedy="Copy the tokenizer's files again. Where tokenizer.json is right, set tokenizer_class in "
+            "tokenizer_config.json to PreTrainedTokenizerFast."
+            if (folder / TOKENIZER).exists()
+            else SAVE_AGAIN,
+        ) from error
 
 
 def _class_is_fast(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -106,7 +107,8 @@ def streamed(paths: Sequence[Path]) -> tuple[StreamedDocuments, dict[str, Any]] 
     Raises:
         InputError: a shard is missing or was changed.
     """
-    datasheet = read_datasheet(paths[0]) if len(paths) == 1 and paths[0].is_dir() else None
+    is_folder = len(paths) == 1 and os.path.isdir(paths[0])  # noqa: PTH112 (see `_read_paths`)
+    datasheet = read_datasheet(paths[0]) if is_folder else None
     if datasheet is None or not datasheet.get("settings", {}).get("shuffle"):
         return None
     return StreamedDocuments(paths[0], datasheet), datasheet

@@ -88,12 +88,12 @@ FAMILY = Family(
     _rules,
     prefix="albert.",
     headed=("predictions.", "classifier."),
+    copies={"predictions.decoder.bias": "predictions.bias"},
     ignored=(
         "embeddings.position_ids",
         "pooler.bias",
         "pooler.weight",
         "predictions.bias",
-        "predictions.decoder.bias",
         "sop_classifier.classifier.bias",
         "sop_classifier.classifier.weight",
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from roots_compress.families.base import Copy, Family, LastRows, Rule, Tensor, sines, zeros
 from roots_compress.families.encoder import linear_rules
-from roots_compress.families.seq2seq import decoder_layer, encoder_layer, sides, start_token
+from roots_compress.families.seq2seq import SHARED, decoder_layer, encoder_layer, sides, start_token
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
@@ -218,7 +218,8 @@ def bart_family(
         write_bart,
         partial(bart_rules, form=form),
         headed=("lm_head.", "final_logits_bias"),
-        ignored=("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
+        ignored=("encoder.version", "decoder.version"),
+        copies=SHARED,
         absent=absent,
         variants=variants,
     )

@@ -244,6 +244,8 @@ class Family:
         prefix: what stands before most names, and which some checkpoints leave out.
         headed: what names begin with that never have the prefix.
         ignored: tensors that old checkpoints carry and nothing reads: `{}` is a layer's number.
+        copies: names under which a tensor may be stored too, or alone, by its name: what shares a tensor in
+            transformers' class.
         absent: what makes a ROOTS tensor of its shape, by its name, where a source lacks it.
         computed: the tensors that several of the source's make together.
         variants: small configurations, by what differs from the smallest, that tests compare with
@@ -258,6 +260,7 @@ class Family:
     prefix: str = "model."
     headed: tuple[str, ...] = ("lm_head.",)
     ignored: tuple[str, ...] = ()
+    copies: Mapping[str, str] = field(default_factory=dict)
     absent: Mapping[str, Callable[[Sequence[int]], Tensor]] = field(default_factory=dict)
     computed: Callable[[ModelSpec], Sequence[Computed]] = lambda _: ()
     variants: tuple[Mapping[str, Any], ...] = ({},)

@@ -43,11 +43,10 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
 UNREAD = (
     "embeddings.position_ids",
     "cls.predictions.bias",
-    "cls.predictions.decoder.bias",
     "cls.seq_relationship.weight",
     "cls.seq_relationship.bias",
 )
-"""Buffers, a bias that is stored twice, and the head of pairs, which no task here has."""
+"""Buffers, a bias that an untied matrix does not read, and the head of pairs, which no task here has."""
 
 
 FAMILY = Family(
@@ -58,6 +57,7 @@ FAMILY = Family(
     _rules,
     prefix="bert.",
     headed=("cls.", "classifier."),
+    copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     ignored=(*UNREAD, "pooler.dense.weight", "pooler.dense.bias"),
     variants=(
         {"architectures": ["BertForMaskedLM"]},

@@ -18,8 +18,6 @@ Windows = Literal["none", "all", "by_layer"]
 ReadWindows = Callable[[Switches, int], Sequence[int | None]]
 """Takes the switches of sliding windows of so many layers, and returns each layer's."""
 Biases = Literal["none", "qkv", "qkvo"]
-OLD_ROTARY = ("layers.{}.self_attn.rotary_emb.inv_freq",)
-"""Frequency tables that old checkpoints carry."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ FAMILY = Family(
     _rules,
     prefix="gpt_neox.",
     headed=("embed_out.",),
-    ignored=tuple(f"layers.{{}}.attention.{name}" for name in ("bias", "masked_bias", "rotary_emb.inv_freq")),
+    ignored=tuple(f"layers.{{}}.attention.{name}" for name in ("bias", "masked_bias")),
     variants=(
         {},
         {"use_parallel_residual": False, "tie_word_embeddings": True, "num_attention_heads": 2},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import OLD_ROTARY, read_decoder
+from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
@@ -44,7 +44,6 @@ FAMILY = Family(
     _read,
     _write,
     decoder_rules,
-    ignored=OLD_ROTARY,
     variants=(
         {},
         {"num_key_value_heads": 1, "tie_word_embeddings": True},

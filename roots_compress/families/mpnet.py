@@ -7,7 +7,7 @@ from typing import Any
 
 from roots_compress.families.base import Family, LastRows, Rule, Shared
 from roots_compress.families.encoder import encoder_rules, read_encoder, write_encoder
-from roots_compress.families.roberta import HEADED, UNREAD, UNREAD_POSITIONS, roberta_head_rules
+from roots_compress.families.roberta import COPIES, HEADED, UNREAD, UNREAD_POSITIONS, roberta_head_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
@@ -74,6 +74,7 @@ FAMILY = Family(
     _rules,
     prefix="mpnet.",
     headed=HEADED,
+    copies=COPIES,
     ignored=UNREAD,
     variants=(
         {"architectures": ["MPNetForMaskedLM"], "pad_token_id": 1},

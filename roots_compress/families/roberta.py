@@ -17,10 +17,10 @@ UNREAD_POSITIONS = PADDING + 1
 
 HEADED = ("lm_head.", "classifier.")
 """What names of RoBERTa's heads begin with."""
+COPIES = {"lm_head.decoder.bias": "lm_head.bias"}
 UNREAD = (
     "embeddings.position_ids",
     "lm_head.bias",
-    "lm_head.decoder.bias",
     "pooler.dense.weight",
     "pooler.dense.bias",
 )
@@ -71,6 +71,7 @@ def roberta_family(model_type: str, stem: str, variants: tuple[Mapping[str, Any]
         _rules,
         prefix="roberta.",
         headed=HEADED,
+        copies=COPIES,
         ignored=UNREAD,
         variants=tuple({"pad_token_id": PADDING, **changes} for changes in variants),
     )

@@ -15,6 +15,11 @@ NEEDED = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_f
 ORIGINAL = "original_max_position_embeddings"
 PARTIAL = "partial_rotary_factor"
 DEFAULT_THETA = 10000.0
+OLD_TABLES = (
+    "rotary_emb.inv_freq",
+    *(f"layers.{{}}.{block}.rotary_emb.inv_freq" for block in ("self_attn", "attention")),
+)
+"""Frequencies that old checkpoints of any family carry, and that are made of the configuration."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 """transformers' names of what layers attend to."""
 BOTH = "rope_scaling and rope_parameters are both given, and say different things of the same positions"

@@ -8,6 +8,9 @@ from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack, Sublayer
 
+SHARED = {f"{side}.embed_tokens.weight": "shared.weight" for side in ("encoder", "decoder")}
+"""Names of the table of tokens within the stacks."""
+
 
 def encoder_layer(attention: Attention, mlp: Mlp, norm: Norm, *, pre_norm: bool = True) -> Layer:
     """Return a layer of an encoder: its norms before the blocks, or after each addition to the stream."""

@@ -35,6 +35,8 @@ LAYER_TYPES = {"full_attention": False, "attention": False, "sliding_attention":
 MOST_LAYERS = 10_000
 SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
 """sentence-transformers' names of what it shows of a score: its sigmoid, or itself."""
+QUANTIZED = ("quantization_config", "compression_config")
+"""Keys under which weights are said to be stored in another form than floats."""
 NO_WRITER = re.compile(r"For(?!CausalLM|ConditionalGeneration|PreTraining)[A-Z]\w*$|EncoderModel$")
 """transformers' classes with another head than one for the next token, or with an encoder alone."""
 
@@ -275,6 +277,15 @@ class Switches:
                 if not _is_among(value, HARMLESS[key]):
                     self.refuse(f"{key} is {shown(value)}, which ROOTS cannot express")
                 continue
+            if key in QUANTIZED:
+                method = value.get("quant_method") if isinstance(value, dict) else None
+                raise InputError(
+                    f"{key} says that the weights are quantized{f' by {method!r:.40}' if method else ''}; "
+                    "weights of floats are read",
+                    where=self.where,
+                    remedy="Name the model that it was quantized from. Where the weights are floats again, "
+                    "remove the key from a copy of config.json.",
+                )
             raise InputError(
                 f"{key!r} is not a key this importer knows, and it may change what the model computes",
                 where=self.where,

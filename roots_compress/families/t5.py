@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rule, Shared
-from roots_compress.families.seq2seq import decoder_layer, encoder_layer, sides, start_token
+from roots_compress.families.seq2seq import SHARED, decoder_layer, encoder_layer, sides, start_token
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
@@ -151,11 +151,8 @@ FAMILY = Family(
     _write,
     _rules,
     prefix="",
-    ignored=(
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "decoder.block.{}.layer.1.EncDecAttention.relative_attention_bias.weight",
-    ),
+    ignored=("decoder.block.{}.layer.1.EncDecAttention.relative_attention_bias.weight",),
+    copies=SHARED,
     variants=(
         {},
         {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},

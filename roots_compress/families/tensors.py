@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from torch import Tensor
+from torch import Tensor, equal
 
 from roots_compress.errors import InputError
 from roots_compress.families.base import Computed, Family, Rule
 from roots_compress.models.spec import ModelSpec
 
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""How the first BERTs call the parts of a norm, as transformers reads them too."""
+TAKE_CONFIG = "Take the configuration that belongs to these weights, or save the model by its own class."
 
 
 def to_roots(
@@ -23,6 +27,7 @@ def to_roots(
     prefix: str = "",
     ignored: Collection[str] = (),
     computed: Collection[Computed] = (),
+    copies: Mapping[str, str] = MappingProxyType({}),
     family: str,
     where: Path,
 ) -> Iterator[tuple[str, Tensor]]:
@@ -32,33 +37,65 @@ def to_roots(
         rules: the place of each tensor of the model.
         names: every tensor of the source.
         take: returns the tensor of a name.
-        prefix: what may stand before a name, and is left out of the rules.
+        prefix: what may stand before a name, all of it or its last parts, and is left out of the rules.
         ignored: names of tensors that nothing reads, `{}` in the place of a layer's number.
         computed: the tensors that several source tensors make together.
+        copies: names under which the tensor of another name may be stored too, or alone.
         family: what it is called, and `where` the source, for messages.
         where: the source.
 
     Raises:
-        InputError: a tensor has no place in the model.
+        InputError: a tensor has no place in the model, or is not the copy that it should be.
     """
     places = {rule.source: rule for rule in rules}
-    stored = {name.removeprefix(prefix): name for name in names}
+    bare = {name: _bare(name, prefix) for name in names}
+    stored = {bare[name]: name for name in names}
     for each in computed:
         if stored.keys() >= {*each.sources}:
-            read = [bare for bare in (*each.sources, *each.optional) if bare in stored]
-            yield from zip(each.targets, each.make({bare: take(stored[bare]) for bare in read}), strict=True)
-    joined = {bare for each in computed for bare in (*each.sources, *each.optional)}
-    for bare, name in sorted(stored.items()):
-        if bare in places:
-            rule = places[bare]
+            parts = [part for part in (*each.sources, *each.optional) if part in stored]
+            yield from zip(each.targets, each.make({part: take(stored[part]) for part in parts}), strict=True)
+    joined = {part for each in computed for part in (*each.sources, *each.optional)}
+    read: dict[str, str] = {}  # The tensor that was taken for each place.
+    for name in sorted(names, key=lambda each: (bare[each] not in places, each)):
+        place = bare[name] if bare[name] in places else copies.get(bare[name], "")
+        if place in read:
+            if not equal(take(name), take(read[place])):
+                raise InputError(
+                    f"tensor {name!r} is not the copy of {read[place]!r} that a {family} model has there",
+                    where=where,
+                    remedy="Save the model again by its own class, with one of them.",
+                )
+        elif place in places:
+            read[place] = name
+            rule = places[place]
             yield from zip(rule.targets, rule.transform.apply(take(name)), strict=True)
-        elif bare not in joined and LAYER_NUMBER.sub(".{}.", bare, count=1) not in ignored:
-            remedy = "The checkpoint holds more than the model that its configuration describes."
-            if "lora_" in name or ".base_layer." in name:
-                remedy = "It is a part of an adapter: merge it into its base first (peft's merge_and_unload)."
+        elif bare[name] not in joined and LAYER_NUMBER.sub(".{}.", bare[name], count=1) not in ignored:
             raise InputError(
-                f"tensor {name!r} has no place in this {family} model", where=where, remedy=remedy
+                f"tensor {name!r} has no place in this {family} model",
+                where=where,
+                remedy=_advice(name, prefix, places),
             )
+
+
+def _bare(name: str, prefix: str) -> str:
+    """Return a tensor's name as the rules have it."""
+    while not name.startswith(prefix):
+        prefix = prefix.partition(".")[2]
+    name = name.removeprefix(prefix)
+    part = ".".join(name.rsplit(".", 2)[-2:])
+    return name.removesuffix(part) + OLD_NAMES.get(part, part)
+
+
+def _advice(name: str, prefix: str, places: Collection[str]) -> str:
+    """Return what to do about a tensor without a place."""
+    if "lora_" in name or ".base_layer." in name:
+        return "It is a part of an adapter: merge it into its base first (peft's merge_and_unload)."
+    rest = name
+    while rest := rest.partition(".")[2]:
+        if _bare(rest, prefix) in places:
+            wrapper = name.removesuffix(rest)
+            return f"Without {wrapper!r} its name has one: save the model itself, not what wraps it."
+    return TAKE_CONFIG
 
 
 def from_roots(family: Family, spec: ModelSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ PURPOSE = {
     "onnx-ir": f"{STAGES}, export, verify",
     "pyarrow": "Parquet and zstd-compressed text",
     "gguf": f"{STAGES}, import, export, eval, verify, generate",
-    "sentencepiece": "checkpoints whose only tokenizer is a tokenizer.model",
+    "sentencepiece": "checkpoints whose only tokenizer is a SentencePiece model",
     "filelock": STAGES,
 }
 """What there is not without each library."""

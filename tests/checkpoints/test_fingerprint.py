@@ -34,6 +34,15 @@ def test_a_file_that_is_read_changes_the_fingerprint(source: Path, name: str) ->
     assert source_sha256(source) == before
 
 
+def test_the_settings_of_a_module_do_too(source: Path) -> None:
+    hashes = {source_sha256(source)}
+    (source / "1_Pooling").mkdir()
+    for text in ("{}", "[]"):
+        (source / "1_Pooling" / "config.json").write_text(text)
+        hashes.add(source_sha256(source))
+    assert len(hashes) == 3
+
+
 def test_a_file_that_is_not_read_does_not(source: Path) -> None:
     before = source_sha256(source)
     (source / "README.md").write_text("words")

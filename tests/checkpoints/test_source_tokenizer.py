@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
@@ -132,6 +134,7 @@ def without_prefix(tokenizer: Tokenizer) -> Tokenizer:
         ),
         ("fallback", "llama", {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>"}),
         ("fallback", "gemma", {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>"}),
+        ("bytes", "gpt2", {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}),
         ("unigram", "llama", {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}),
         ("words", "llama", {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}),
         ("pieces", "gpt2", {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}),
@@ -165,10 +168,76 @@ def test_ids_are_those_of_transformers(
     )
 
 
+def sentencepiece_model(**settings: Any) -> bytes:
+    model = BytesIO()
+    texts = [text for text in TEXTS if text.isascii()] * 4
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(" ".join(texts).split("\n")),
+        model_writer=model,
+        vocab_size=50,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **settings,
+    )
+    return model.getvalue()
+
+
+T5_IDS = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+OLD: list[tuple[str, str, dict[str, Any], dict[str, Any] | None]] = [
+    ("bert", "vocab.txt", {}, None),
+    ("electra", "vocab.txt", {}, {"do_lower_case": False}),
+    ("bert", "vocab.txt", {}, {"strip_accents": False, "tokenize_chinese_chars": False}),
+    ("t5", "spiece.model", T5_IDS, {"extra_ids": 3}),
+    ("xlm-roberta", "sentencepiece.bpe.model", {}, None),
+]
+
+
+@pytest.mark.parametrize(("model_type", "name", "ids", "config"), OLD, ids=str)
+def test_a_folder_without_tokenizer_json_is_read_by_its_class(
+    tmp_path: Path, model_type: str, name: str, ids: dict[str, int], config: dict[str, Any] | None
+) -> None:
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] hello Hello naïve cafe , 日"
+    text = words.replace(" ", "\n").encode()
+    (tmp_path / name).write_bytes(text if name == "vocab.txt" else sentencepiece_model(**ids))
+    source = described(tmp_path, model_type, config)
+    ours, theirs = load_tokenizer(source), AutoTokenizer.from_pretrained(tmp_path)
+    for sample in TEXTS:
+        assert ours(sample)["input_ids"] == theirs(sample)["input_ids"]
+    assert (ours.pad_token_id, ours.mask_token_id) == (theirs.pad_token_id, theirs.mask_token_id)
+
+
+@pytest.mark.parametrize("config", [{}, {"do_lower_case": False}, {"strip_accents": False}], ids=str)
+def test_settings_of_berts_classes_go_before_tokenizer_json(tmp_path: Path, config: dict[str, Any]) -> None:
+    tokenizer = pieces()
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase="do_lower_case" in config)
+    source = folder(tmp_path, tokenizer, "bert", {"tokenizer_class": "BertTokenizer", **config})
+    ours, theirs = load_tokenizer(source), AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("A World", "\u00e1 world"):
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+
+
 def test_a_class_adds_no_token_that_no_file_has(tmp_path: Path) -> None:
     tokenizer = byte_fallback()
     source = folder(tmp_path / "source", tokenizer, "qwen2", {"eos_token": "</s>"})
     assert len(load_tokenizer(source)) == tokenizer.get_vocab_size()
+
+
+@pytest.mark.parametrize(
+    ("kind", "model_type", "name"),
+    [("bytes", "bert", None), ("pieces", "gemma", None), ("unigram", "llama", "XLMRobertaTokenizer")],
+)
+def test_a_class_that_does_not_fit_changes_no_id(
+    tmp_path: Path, kind: str, model_type: str, name: str | None
+) -> None:
+    tokenizer = KINDS[kind]()
+    source = folder(tmp_path, tokenizer, model_type, name and {"tokenizer_class": name})
+    loaded = load_tokenizer(source)
+    for text in TEXTS:
+        assert (
+            loaded.encode(text, add_special_tokens=False)
+            == tokenizer.encode(text, add_special_tokens=False).ids
+        )
+    assert len(loaded) == tokenizer.get_vocab_size()
 
 
 def test_bos_and_eos_come_from_the_configuration_where_no_file_of_the_tokenizer_has_them(

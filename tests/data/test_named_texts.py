@@ -121,6 +121,35 @@ def test_any_role_may_speak_in_messages_that_are_read_as_text(tmp_path: Path) ->
     assert [span.text for span in found.spans if span.scored] == ["a<|im_end|>", "<|im_end|>"]
 
 
+@pytest.mark.parametrize("kind", ["instructions", "text"])
+def test_an_answer_of_weight_0_is_read_and_not_scored(tmp_path: Path, kind: RecordKind) -> None:
+    weighed = [SAID[0], {**SAID[1], "weight": 0}, {**SAID[0], "weight": None}, {**SAID[1], "weight": 1}]
+    (found,) = read(jsonl(tmp_path / "a.jsonl", {"messages": weighed}), kind)
+    assert [span.scored for span in found.spans] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["instructions", "text"])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, "'tool_calls'"),
+        ({"reasoning_content": "First, q."}, "'reasoning_content'"),
+        ({"weight": 0.5}, "weight 0.5"),
+    ],
+)
+def test_what_a_message_says_besides_its_content_is_refused(
+    tmp_path: Path, kind: RecordKind, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said) as refused:
+        read(jsonl(tmp_path / "a.jsonl", {"messages": [SAID[0], {**SAID[1], **more}]}), kind)
+    assert refused.value.where == f"{tmp_path / 'a.jsonl'}:1"
+
+
+def test_a_column_holds_one_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'a' is to hold the target, and another text too"):
+        read(jsonl(tmp_path / "a.jsonl", {"a": "x", "b": "y"}), "pairs", source="a", target="a")
+
+
 @pytest.mark.parametrize(
     ("kind", "record", "said", "advice"),
     [

@@ -241,6 +241,7 @@ REFUSED: list[tuple[str, Changes]] = [
     ("llama", {"use_qk_norm": True}),
     ("llama", {"hidden_activation": "gelu"}),
     ("llama", {"some_new_switch": False}),
+    ("llama", {"quantization_config": {"quant_method": "gptq"}}),
     ("llama", {"num_attention_heads": 3, "num_key_value_heads": 3}),
     ("mistral", {"attention_bias": True}),
     ("mistral", {"layer_types": SLIDING, "sliding_window": None}),
@@ -266,7 +267,9 @@ REFUSED: list[tuple[str, Changes]] = [
 
 @pytest.mark.parametrize(("family", "changes"), REFUSED, ids=str)
 def test_what_cannot_be_read_alike_is_refused_by_key(family: str, changes: Changes, tmp_path: Path) -> None:
-    assert next(iter(changes)) in refusal(edited(tmp_path, family, changes)).message
+    refused = refusal(edited(tmp_path, family, changes))
+    assert next(iter(changes)) in refused.message
+    assert ("quantized" in str(refused)) == ("quantization_config" in changes)
 
 
 NULLS = [

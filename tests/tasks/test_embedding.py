@@ -61,17 +61,39 @@ def describe(folder: Path, pooling: str, *modules: dict[str, str]) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir(exist_ok=True)
     name = {"mean": "mean_tokens", "first": "cls_token", "max": "max_tokens"}[pooling]
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{name}": True}))
+    modes = {"pooling_mode_mean_tokens": False, f"pooling_mode_{name}": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
 
 
 def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -> None:
     describe(source, "first", TRANSFORMER, POOLING)
     assert inspect_source(source).spec.head == EmbeddingHead(pooling="first", normalised=False)
+    for settings, pooling in (
+        ({}, "mean"),
+        ({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, "first"),
+    ):
+        (source / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+        assert inspect_source(source).spec.head == EmbeddingHead(pooling=pooling, normalised=False)
     describe(source, "max", TRANSFORMER, POOLING)
     with pytest.raises(InputError, match="pools by pooling_mode_max_tokens"):
         inspect_source(source)
     describe(source, "mean", TRANSFORMER, POOLING, {"type": "a.Dense", "path": "2_Dense"})
     with pytest.raises(InputError, match="has the modules Transformer, Pooling, Dense"):
+        inspect_source(source)
+    describe(source, "mean", {**TRANSFORMER, "path": "0_Transformer"}, POOLING)
+    with pytest.raises(InputError, match="the transformer is in the folder '0_Transformer'"):
+        inspect_source(source)
+
+
+def test_a_prompt_before_every_text_is_refused(source: Path) -> None:
+    settings = source / "config_sentence_transformers.json"
+    for name, prompts in (("ask", {"ask": "query: "}), ("ask", {})):
+        settings.write_text(json.dumps({"prompts": prompts, "default_prompt_name": name}))
+        with pytest.raises(InputError, match="default_prompt_name"):
+            inspect_source(source)
+    for name in (None, "none"):
+        prompts = {"none": "", "ask": "query: "}
+        settings.write_text(json.dumps({"prompts": prompts, "default_prompt_name": name}))
         inspect_source(source)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from roots_compress.data.documents import ASSISTANT, ROLES, SYSTEM, USER, Document, Span
-from roots_compress.data.sources.records import REPEATED, RecordError, text_of
+from roots_compress.data.sources.records import REPEATED, RecordError, is_blank, text_of
 
 MESSAGES = "messages"
 ROLE_OF: Final = {
@@ -18,11 +18,13 @@ ROLE_OF: Final = {
 """The role that each name means, ShareGPT's and Gemma's among them."""
 KEYS = (("role", "content"), ("from", "value"))
 """What messages call a role and what is said: as OpenAI does, and as ShareGPT does."""
+UNREAD: Final = ("tool_calls", "function_call", "reasoning_content", "thinking")
+"""Keys of what a message says besides its content, which no chat format here writes."""
 FORM = "Write a message as {'role': 'user', 'content': 'What is said.'}."
 
 
 def conversation(messages: object, name: str, *, free: bool = False) -> Document:
-    """Return a conversation, of which the assistant's turns are scored.
+    """Return a conversation, of which the assistant's turns are scored, but for those of weight 0.
 
     Args:
         messages: a list of objects with `role` and `content`, or with `from` and `value`.
@@ -44,7 +46,7 @@ def conversation(messages: object, name: str, *, free: bool = False) -> Document
             )
     if not any(span.scored for span in spans):
         raise RecordError(
-            f"'{name}' has no turn of the role 'assistant', so nothing of it could be scored",
+            f"'{name}' has no turn of the role 'assistant' that counts, so nothing of it could be scored",
             "Give the conversation an answer, or take it out.",
         )
     return Document(spans)
@@ -54,6 +56,12 @@ def _turn(message: Any, number: int, *, free: bool) -> Span:
     """Return a message as a turn of its role."""
     if not isinstance(message, Mapping):
         raise RecordError("a message is not an object with 'role' and 'content'", FORM)
+    for key in UNREAD:
+        if not is_blank(value := message.get(key)) and value != []:
+            raise RecordError(
+                f"message {number} says something in '{key}', which is not read",
+                "Write it in the content, or take the record out.",
+            )
     role_key, content_key = next((keys for keys in KEYS if set(keys) <= set(message)), KEYS[0])
     said = text_of(message.get(role_key), role_key, FORM)
     content = text_of(message.get(content_key), content_key, FORM)
@@ -67,4 +75,11 @@ def _turn(message: Any, number: int, *, free: bool) -> Span:
         raise RecordError(
             f"message {number}, the assistant's, is blank", "Give it an answer, or take the record out."
         )
-    return Span(content, role == ASSISTANT, role)
+    return Span(content, role == ASSISTANT and _counts(message.get("weight"), number), role)
+
+
+def _counts(weight: Any, number: int) -> bool:
+    """Whether an answer is to be learned, as OpenAI's files say it: 0 or 1, which is meant without a word."""
+    if weight not in (None, 0, 1):
+        raise RecordError(f"message {number} has the weight {weight!r:.40}", "Give it the weight 0 or 1.")
+    return bool(weight != 0)

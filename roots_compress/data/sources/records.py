@@ -141,6 +141,11 @@ class Fields:
         Raises:
             RecordError: the user named a column, and the record does not have it.
         """
+        if (given := self.given.get(name)) is not None and given in taken:
+            raise RecordError(
+                f"'{given}' is to hold the {name}, and another text too",
+                Text("Set ", recipe_key("data", "fields", name), " to a column of its own."),
+            )
         for column in self._candidates(name):
             if column not in taken and _holds(record, column):
                 return column
