@@ -34,7 +34,7 @@ from roots_compress.pipeline.preflight import prepare_evaluation
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_stages
 from roots_compress.runtime.generate import require_sampling
-from roots_compress.runtime.text import load_wishes, stream_text
+from roots_compress.runtime.text import load_wishes, require_text, stream_text
 from roots_compress.system.memory import memory_errors
 from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task
@@ -246,8 +246,11 @@ class Model:
             raise InputError(
                 f"models for {self.task.name} write text", where=self.path, remedy="Use generate."
             )
-        if not texts:
-            raise InputError("there is no text to encode", remedy="Give one or more.")
+        if not texts or isinstance(texts, str):
+            fault = "one text was given, and not a list of them" if texts else "there is no text to encode"
+            raise InputError(fault, remedy="Give a list of one text or more.")
+        for text in texts:
+            require_text(text)
         rows = framed_texts(texts, self.tokenizer, self.engine.max_context, key=Key("max_context"))
         longest = max(map(len, rows))
         made: list[NDArray[np.float32]] = []

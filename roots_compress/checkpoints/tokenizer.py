@@ -29,10 +29,10 @@ MAX_TEMPLATE_BYTES = 1 << 20
 CONFIG_KEYS = frozenset(
     """
     add_bos_token add_eos_token add_prefix_space added_tokens_decoder additional_special_tokens
-    chat_template clean_up_tokenization_spaces do_lower_case errors extra_special_tokens legacy
-    model_input_names model_max_length padding_side sp_model_kwargs spaces_between_special_tokens
-    split_special_tokens strip_accents tokenize_chinese_chars tokenizer_class truncation_side
-    use_default_system_prompt
+    chat_template clean_up_tokenization_spaces do_lower_case errors extra_ids extra_special_tokens
+    keep_accents legacy model_input_names model_max_length offset padding_side remove_space sp_model_kwargs
+    spaces_between_special_tokens split_special_tokens strip_accents tokenize_chinese_chars tokenizer_class
+    truncation_side use_default_system_prompt
     """.split()  # noqa: SIM905
 )
 """Keys of tokenizer_config.json that transformers gets to see, beside special tokens (`bos_token`, ...).
@@ -120,6 +120,8 @@ def _bring_files(source: Path, aside: Path) -> None:
     path = source / TOKENIZER_CONFIG
     if path.exists() or path.is_symlink():
         settings = _known_settings(read_json_object(path))
+        if not isinstance(settings.get("chat_template"), str | list | dict | None):
+            raise InputError("chat_template is no text", where=path, remedy="Correct it, or leave it out.")
         (aside / TOKENIZER_CONFIG).write_text(json.dumps(settings), encoding="utf-8")
 
 
@@ -142,14 +144,17 @@ def _made_steady(document: dict[str, Any]) -> bool:
 def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a folder that holds nothing but what was looked at."""
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    has_json = (folder / TOKENIZER).exists()
     with _faults_told(folder, source), quiet_transformers():
-        if (folder / TOKENIZER).exists() and not (by_class and _class_is_fast(folder)):
+        if has_json and not (by_class and _class_is_fast(folder)):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **local)
-        else:
+        elif has_json or _class_is_fast(folder):
             # It imports torch, which a tokenizer.json does without.
             from transformers import AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        else:
+            tokenizer = None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(
             "has a tokenizer that is not of the fast kind", where=source, remedy="Save a tokenizer.json."

@@ -100,8 +100,24 @@ def open_writer(folder: Path, *, threads: int | None = None) -> OnnxEngine | Onn
     return (OnnxSeq2Seq if graph.name == DECODER_GRAPH else OnnxEngine).open(graph, threads=threads)
 
 
+def require_text(text: str) -> None:
+    """Refuse what no tokenizer takes for text.
+
+    Raises:
+        InputError: it holds half a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text holds half a surrogate pair, which is no character, at {error.start}",
+            remedy="Leave it out, or decode the text from the bytes that it was made of.",
+        ) from None
+
+
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, continues: bool) -> list[int]:
     """Return a prompt's tokens as a model reads them that goes on from them, or that answers them."""
+    require_text(prompt)
     ids = tokenizer.encode(prompt, add_special_tokens=False)
     return opened(ids, tokenizer) if continues else Frame.of(tokenizer).around(ids)
 

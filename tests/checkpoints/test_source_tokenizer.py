@@ -182,10 +182,18 @@ def sentencepiece_model(**settings: Any) -> bytes:
     return model.getvalue()
 
 
+ALBERT_IDS = {
+    "pad_id": 0,
+    "unk_id": 1,
+    "bos_id": -1,
+    "eos_id": -1,
+    "user_defined_symbols": "[CLS],[SEP],[MASK]",
+}
 T5_IDS = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 OLD: list[tuple[str, str, dict[str, Any], dict[str, Any] | None]] = [
     ("bert", "vocab.txt", {}, None),
     ("electra", "vocab.txt", {}, {"do_lower_case": False}),
+    ("albert", "spiece.model", ALBERT_IDS, {"do_lower_case": False, "keep_accents": True}),
     ("bert", "vocab.txt", {}, {"strip_accents": False, "tokenize_chinese_chars": False}),
     ("t5", "spiece.model", T5_IDS, {"extra_ids": 3}),
     ("xlm-roberta", "sentencepiece.bpe.model", {}, None),
@@ -203,6 +211,7 @@ def test_a_folder_without_tokenizer_json_is_read_by_its_class(
     ours, theirs = load_tokenizer(source), AutoTokenizer.from_pretrained(tmp_path)
     for sample in TEXTS:
         assert ours(sample)["input_ids"] == theirs(sample)["input_ids"]
+    assert len(ours) == len(theirs)
     assert (ours.pad_token_id, ours.mask_token_id) == (theirs.pad_token_id, theirs.mask_token_id)
 
 
@@ -222,6 +231,14 @@ def test_a_class_adds_no_token_that_no_file_has(tmp_path: Path) -> None:
     assert len(load_tokenizer(source)) == tokenizer.get_vocab_size()
 
 
+def test_a_tokenizer_of_two_files_and_a_template_of_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"</s>": 0}')
+    with pytest.raises(InputError, match="not of the fast kind"):
+        load_tokenizer(described(tmp_path, "marian", None))
+    with pytest.raises(InputError, match="chat_template is no text"):
+        load_tokenizer(folder(tmp_path, byte_level(), "llama", {"chat_template": 5}))
+
+
 @pytest.mark.parametrize(
     ("kind", "model_type", "name"),
     [("bytes", "bert", None), ("pieces", "gemma", None), ("unigram", "llama", "XLMRobertaTokenizer")],
@@ -230,7 +247,7 @@ def test_a_class_that_does_not_fit_changes_no_id(
     tmp_path: Path, kind: str, model_type: str, name: str | None
 ) -> None:
     tokenizer = KINDS[kind]()
-    source = folder(tmp_path, tokenizer, model_type, name and {"tokenizer_class": name})
+    source = folder(tmp_path, tokenizer, model_type, None if name is None else {"tokenizer_class": name})
     loaded = load_tokenizer(source)
     for text in TEXTS:
         assert (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -11,6 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from roots_compress.api import load
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.write_back import write_back
@@ -68,12 +70,11 @@ def describe(folder: Path, pooling: str, *modules: dict[str, str]) -> None:
 def test_the_modules_of_a_folder_say_how_a_text_becomes_a_vector(source: Path) -> None:
     describe(source, "first", TRANSFORMER, POOLING)
     assert inspect_source(source).spec.head == EmbeddingHead(pooling="first", normalised=False)
-    for settings, pooling in (
-        ({}, "mean"),
-        ({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, "first"),
-    ):
-        (source / "1_Pooling" / "config.json").write_text(json.dumps(settings))
-        assert inspect_source(source).spec.head == EmbeddingHead(pooling=pooling, normalised=False)
+    path = source / "1_Pooling" / "config.json"
+    path.write_text("{}")
+    assert inspect_source(source).spec.head == EmbeddingHead(pooling="mean", normalised=False)
+    path.write_text(json.dumps({"pooling_mode": "cls", "pooling_mode_mean_tokens": True}))
+    assert inspect_source(source).spec.head == EmbeddingHead(pooling="first", normalised=False)
     describe(source, "max", TRANSFORMER, POOLING)
     with pytest.raises(InputError, match="pools by pooling_mode_max_tokens"):
         inspect_source(source)
@@ -91,9 +92,9 @@ def test_a_prompt_before_every_text_is_refused(source: Path) -> None:
         settings.write_text(json.dumps({"prompts": prompts, "default_prompt_name": name}))
         with pytest.raises(InputError, match="default_prompt_name"):
             inspect_source(source)
-    for name in (None, "none"):
+    for default in (None, "none"):
         prompts = {"none": "", "ask": "query: "}
-        settings.write_text(json.dumps({"prompts": prompts, "default_prompt_name": name}))
+        settings.write_text(json.dumps({"prompts": prompts, "default_prompt_name": default}))
         inspect_source(source)
 
 
@@ -138,6 +139,15 @@ def test_checkpoint_and_graphs_give_the_source_s_vectors(
     feeds = {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": torch.zeros_like(ids_BT)}
     for vectors_BW in graph_outputs(source, tmp_path, "sentence_embedding", feeds):
         np.testing.assert_allclose(vectors_BW, expected_BW.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "fault"),
+    [("a text", "one text was given"), ([], "there is no text"), (["a", "b\ud800"], "half a surrogate pair")],
+)
+def test_what_is_no_list_of_texts_is_refused(source: Path, texts: Any, fault: str) -> None:
+    with pytest.raises(InputError, match=fault):
+        load(source, threads=1).encode(texts)
 
 
 def test_a_recipe_compresses_an_encoder_and_reports_its_likeness(source: Path, tmp_path: Path) -> None:
