@@ -211,11 +211,11 @@ FAMILY = Family(
     _rules,
     prefix="deberta.",
     headed=("cls.", "pooler.", "classifier."),
+    copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     ignored=(
         "embeddings.position_ids",
         "embeddings.position_embeddings.weight",
         "cls.predictions.bias",
-        "cls.predictions.decoder.bias",
         "lm_predictions.lm_head.bias",
         "lm_predictions.lm_head.dense.weight",
         "lm_predictions.lm_head.dense.bias",
