@@ -9,7 +9,14 @@ from typing import Any
 
 from roots_compress.families.base import Copy, Family, LastRows, Rule, Tensor, sines, zeros
 from roots_compress.families.encoder import linear_rules
-from roots_compress.families.seq2seq import SHARED, decoder_layer, encoder_layer, sides, start_token
+from roots_compress.families.seq2seq import (
+    SHARED,
+    decoder_layer,
+    encoder_layer,
+    require_both,
+    sides,
+    start_token,
+)
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
@@ -71,7 +78,7 @@ BART = Form(pre_norm=False, embed_norm=True, unread=2, sines=False, start=2)
 
 def read_bart(switches: Switches, form: Form) -> ModelSpec:
     """Read the configuration of a model of BART's shape; `finish` is left to the caller."""
-    switches.require_writer()
+    require_both(switches)
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
     form.check_old_keys(switches)

@@ -12,6 +12,17 @@ SHARED = {f"{side}.embed_tokens.weight": "shared.weight" for side in ("encoder",
 """Names of the table of tokens within the stacks."""
 
 
+def require_both(switches: Switches) -> None:
+    """Refuse a configuration of an encoder or a decoder alone.
+
+    Raises:
+        InputError: it is one.
+    """
+    switches.require_writer()
+    if switches.said("is_encoder_decoder", True) is not True:
+        switches.refuse("is_encoder_decoder must be true: the model has an encoder and a decoder")
+
+
 def encoder_layer(attention: Attention, mlp: Mlp, norm: Norm, *, pre_norm: bool = True) -> Layer:
     """Return a layer of an encoder: its norms before the blocks, or after each addition to the stream."""
     return tuple(_normed(op, norm, pre_norm=pre_norm) for op in (attention, mlp))

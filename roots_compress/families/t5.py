@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rule, Shared
-from roots_compress.families.seq2seq import SHARED, decoder_layer, encoder_layer, sides, start_token
+from roots_compress.families.seq2seq import (
+    SHARED,
+    decoder_layer,
+    encoder_layer,
+    require_both,
+    sides,
+    start_token,
+)
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
@@ -20,7 +27,7 @@ POSITIONS = 512
 
 
 def _read(switches: Switches) -> ModelSpec:
-    switches.require_writer()
+    require_both(switches)
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
     width, heads, head_dim = switches.number("d_model"), switches.number("num_heads"), switches.number("d_kv")

@@ -79,13 +79,24 @@ def test_a_bart_without_a_head_is_one_whose_logits_have_no_bias(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("family", "named"), [("bart", "BartForSequenceClassification"), ("t5", "T5EncoderModel")]
+    ("family", "changes", "fault"),
+    [
+        (
+            "bart",
+            {"architectures": ["BartForSequenceClassification"]},
+            "Classification, which does not write text",
+        ),
+        ("t5", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel, which does not write text"),
+        ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder must be true"),
+    ],
 )
-def test_a_class_that_writes_nothing_is_refused_by_name(family: str, named: str, tmp_path: Path) -> None:
+def test_a_model_without_both_parts_is_refused_by_key(
+    family: str, changes: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
     save_source(seq2seq(family, {}), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": [named]}))
-    with pytest.raises(InputError, match=f"{named}, which does not write text"):
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(InputError, match=fault):
         load_checkpoint(tmp_path)
 
 
