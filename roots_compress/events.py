@@ -72,9 +72,11 @@ class CandidateStarted(Event):
     """A search begins to make and measure a candidate; the events of its stages follow."""
 
     number: int
-    """From 1."""
+    """From 1. Where the candidates have an order, as those of `compress`, the place in it."""
     total: int
     candidate: str
+    beginning: str | None = None
+    """What is made and measured now, where it is only what the candidate begins with."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class CandidateChosen(Event):
 
     candidate: str
     measured: int
-    """Candidates that could be made and measured."""
+    """How many could be made and measured, the beginnings of others among them."""
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,11 @@ def heading_of(event: Event) -> str | None:
     match event:
         case StageStarted():
             return title(event)
-        case CandidateStarted(number, total, candidate):
-            return f"candidate {number} of {total}: {candidate}"
+        case CandidateStarted(number, total, candidate, beginning):
+            first = "" if beginning is None else f"; made first: {beginning}"
+            return f"candidate {number} of {total}: {candidate}{first}"
         case CandidateChosen(candidate, measured):
-            return f"best of {measured} candidates: {candidate}"
+            return f"best of {measured} that were measured: {candidate}"
     return None
 
 

@@ -48,12 +48,13 @@ def plan_search(setting: Setting, folder: Path) -> Iterator[str]:
     keys = candidate_keys(setting, space)
     figures, failed = known_of(keys, Record.read(folder, setting.recipe.evaluation))
     outcomes = outcomes_of(figures) if figures else {}
-    known = len(figures) + len(failed)
-    yield f"{len(keys)} candidates, {known} of them tried earlier; {search.max_minutes:g} minutes"
+    all_there_are = space.listed or space.candidates
+    known = sum(each in figures or each in failed for each in all_there_are)
+    yield f"{len(all_there_are)} candidates, {known} of them tried earlier; {search.max_minutes:g} minutes"
     cached = StageCache(folder)
     for candidate, key in keys.items():
-        role = space.role_of(candidate)
-        name = candidate_label(candidate) + (f" ({role})" if role == "control" else "")
+        role = "beginning" if candidate not in all_there_are else space.role_of(candidate)
+        name = candidate_label(candidate) + (f" ({role})" if role in ("control", "beginning") else "")
         if candidate in outcomes:
             yield f"{name}: tried: {_line(setting.task, outcomes[candidate].point)}"
         elif candidate in failed:

@@ -26,7 +26,7 @@ from roots_compress.search.figures import Figures, baseline_of, outcomes_of
 from roots_compress.search.plan import candidate_keys, known_of
 from roots_compress.search.record import NAME, Record
 from roots_compress.search.space import Candidate, Space
-from roots_compress.search.succession import next_candidate, next_listed
+from roots_compress.search.succession import first_untried, next_candidate, next_listed
 from roots_compress.stages.registry import stage_of
 
 
@@ -52,7 +52,7 @@ def run_search(
         figures, failed = _explore(run, setting, space, deadline, events)
         result = answer(setting.task, space, figures, failed)
         best = space.recipe_of(result.best)
-        found = f"best of {len(figures)} candidates: {candidate_label(result.best)}"
+        found = f"best of {len(figures)} that were measured: {candidate_label(result.best)}"
         events.emit(CandidateChosen(candidate_label(result.best), len(figures)))
         describe(run, best, recipe_text)
         best_setting = replace(setting, recipe=best)
@@ -79,27 +79,28 @@ def _explore(
 ) -> tuple[dict[Candidate, Figures], dict[Candidate, str]]:
     """Try candidates until all are tried or the time is over; return their figures, and why others failed."""
     keys, evaluation = candidate_keys(setting, space), setting.recipe.evaluation
-    record = Record.read(run.path, evaluation)
+    record, all_there_are = Record.read(run.path, evaluation), space.listed or space.candidates
     figures, failed = known_of(keys, record)
     if figures:
-        events.say(f"{len(figures) + len(failed)} of {len(keys)} candidates were tried earlier")
+        known = sum(each in figures or each in failed for each in all_there_are)
+        events.say(f"{known} of {len(all_there_are)} candidates were tried earlier")
     while True:
         if () in figures:
             # Candidates in a given order are tried until one keeps the budgets.
             follow = next_listed if space.listed else next_candidate
-            candidate = follow(
-                space.listed or space.candidates,
+            goal = follow(
+                all_there_are,
                 outcomes_of(figures),
                 failed,
                 budgets_of(setting.task, setting.recipe.gates, *baseline_of(figures)),
                 deadline - time.monotonic(),
             )
         else:
-            candidate = ()
-        if candidate is None:
+            goal = all_there_are[0]
+        if goal is None:
             return figures, failed
-        count = len(figures) + len(failed) + 1
-        events.emit(CandidateStarted(count, len(keys), candidate_label(candidate)))
+        candidate = first_untried(goal, figures)
+        events.emit(_started(space, goal, candidate, len(figures) + len(failed)))
         try:
             figures[candidate] = _try(run, setting, space, candidate, events)
         except RootsError as error:
@@ -112,6 +113,14 @@ def _explore(
         else:
             record.tried[keys[candidate].sha256] = figures[candidate]
         run.write_text(NAME, record.text(evaluation))
+
+
+def _started(space: Space, goal: Candidate, candidate: Candidate, tried: int) -> CandidateStarted:
+    """Return the event that a candidate is begun: one that was aimed at, or a beginning of it."""
+    if not space.listed:  # Every beginning is a candidate too.
+        return CandidateStarted(tried + 1, len(space.candidates), candidate_label(candidate))
+    first = None if candidate == goal else candidate_label(candidate)
+    return CandidateStarted(space.listed.index(goal) + 1, len(space.listed), candidate_label(goal), first)
 
 
 def _try(run: RunFolder, setting: Setting, space: Space, candidate: Candidate, events: Events) -> Figures:

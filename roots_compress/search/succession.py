@@ -1,9 +1,9 @@
-"""What to try next: the candidate that what is known speaks for most, within the time that is left."""
+"""What to aim at next: the candidate that what is known speaks for most, within the time that is left."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import NamedTuple
 
 from roots_compress.search.choice import Budgets, Point, overrun, rank
@@ -25,11 +25,11 @@ def next_candidate(
     budgets: Budgets,
     seconds_left: float,
 ) -> Candidate | None:
-    """Return the candidate to make next; None where nothing is left, or nothing fits into the time.
+    """Return the untried candidate to aim at; None where nothing is left, or nothing fits into the time.
 
     Each choice is tried by itself first, in the order of `candidates`: that measures what it does, and gives
-    the controls. From then on the goal is the untried candidate with the best predicted rank, and what is
-    returned is its shortest part that is untried: a candidate's beginnings are candidates too.
+    the controls. From then on it is the one with the best predicted rank. `first_untried` says what of it is
+    made next.
 
     Args:
         candidates: all there are, each after its own beginning.
@@ -55,8 +55,7 @@ def next_candidate(
     ]
     if not goals:
         return None
-    goal = min(goals, key=lambda each: rank(predict(each, outcomes, effects).point, budgets))
-    return next(part for part in _beginnings(goal) if part not in outcomes)
+    return min(goals, key=lambda each: rank(predict(each, outcomes, effects).point, budgets))
 
 
 FAR = math.log(1.5)
@@ -70,11 +69,10 @@ def next_listed(
     budgets: Budgets,
     seconds_left: float,
 ) -> Candidate | None:
-    """Return what to make next of candidates in a given order; None once one of them keeps the budgets.
+    """Return which of candidates in a given order to aim at; None once one of them keeps the budgets.
 
-    It is the shortest untried part of the first that neither has failed nor is predicted to miss by far.
-    What holds a choice that was never seen has no prediction, and is tried. Arguments are those of
-    `next_candidate`.
+    It is the first that is untried and neither has failed nor is predicted to miss by far. What holds a
+    choice that was never seen has no prediction, and is tried. Arguments are those of `next_candidate`.
     """
     kept = any(overrun(outcomes[each].point, budgets) == 0 for each in listed if each in outcomes)
     if kept or seconds_left <= 0:
@@ -87,8 +85,13 @@ def next_listed(
             predicted = predict(candidate, outcomes, effects)
             if predicted.seconds > seconds_left or overrun(predicted.point, budgets) > FAR:
                 continue
-        return next(part for part in _beginnings(candidate) if part not in outcomes)
+        return candidate
     return None
+
+
+def first_untried(candidate: Candidate, tried: Container[Candidate]) -> Candidate:
+    """Return the shortest untried beginning of a candidate, or itself: each is made from the one before."""
+    return next(part for part in _beginnings(candidate) if part not in tried)
 
 
 def effects_of(outcomes: Mapping[Candidate, Outcome]) -> dict[str, Outcome]:

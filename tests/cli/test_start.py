@@ -127,6 +127,11 @@ def compressed(models: Path, text_file: Path, tmp_path_factory: pytest.TempPathF
         result = bounded(models, text_file, folder, "--max-mb", "0.1", "--max-loss", "50%")
     assert result.exit_code == 0, result.output
     assert re.search(r"1\. int8, about 0\.0\d+ MB, about \d", result.output)
+    # Numbers are those of the list, whatever is made for a candidate.
+    assert re.findall(r"candidate \d.*?(?= ─)", result.stderr) == [
+        "candidate 1 of 1: int8; made first: as it is",
+        "candidate 1 of 1: int8",
+    ]
     assert "Chosen: int8, which keeps them all." in result.stdout
     assert "Left out: int4 (no smaller than int8)." in result.stdout
     return folder

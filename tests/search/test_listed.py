@@ -8,7 +8,7 @@ from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.errors import InputError
 from roots_compress.search.choice import Budgets, Point
 from roots_compress.search.space import Space
-from roots_compress.search.succession import Outcome, next_listed
+from roots_compress.search.succession import Outcome, first_untried, next_listed
 
 LISTED = (("q",), ("Q",), ("p", "q"), ("p", "Q"))
 WHOLE = Outcome(Point(100, 10, 1.0), 1.0)
@@ -16,7 +16,8 @@ WHOLE = Outcome(Point(100, 10, 1.0), 1.0)
 
 def after(outcomes: dict[tuple[str, ...], Point], **budgets: float) -> tuple[str, ...] | None:
     known = {(): WHOLE, **{names: Outcome(point, 1.0) for names, point in outcomes.items()}}
-    return next_listed(LISTED, known, {}, Budgets(**budgets), 100.0)
+    goal = next_listed(LISTED, known, {}, Budgets(**budgets), 100.0)
+    return goal and first_untried(goal, known)
 
 
 Q, Q4, P, PQ = Point(25, 5, 1.01), Point(15, 4, 1.1), Point(80, 8, 1.05), Point(20, 4, 1.06)

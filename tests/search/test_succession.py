@@ -8,7 +8,7 @@ import pytest
 
 from roots_compress.search.choice import Budgets, Point, best
 from roots_compress.search.space import Candidate
-from roots_compress.search.succession import Outcome, effects_of, next_candidate, predict
+from roots_compress.search.succession import Outcome, effects_of, first_untried, next_candidate, predict
 from tests.search.toys import CANDIDATES, KINDS, START, effects, points, table
 
 BUDGETS = [
@@ -24,7 +24,8 @@ def search(
 ) -> dict[Candidate, Outcome]:
     """Carry a search out on a table of what would come of each candidate."""
     tried: dict[Candidate, Outcome] = {(): truth[()]}
-    while tries and (candidate := next_candidate(CANDIDATES, tried, (), budgets, seconds)) is not None:
+    while tries and (goal := next_candidate(CANDIDATES, tried, (), budgets, seconds)) is not None:
+        candidate = first_untried(goal, tried)
         assert candidate not in tried
         assert candidate[:-1] in tried, "what a candidate begins with is made first"
         tried[candidate] = truth[candidate]
@@ -79,8 +80,8 @@ def test_nothing_is_built_on_what_failed() -> None:
     truth, failed = table(0), {("p1",)}
     tried = {each: truth[each] for each in CANDIDATES if len(each) <= 1 and each not in failed}
     seen = []
-    while (candidate := next_candidate(CANDIDATES, tried, failed, Budgets(bytes=1), math.inf)) is not None:
-        seen.append(candidate)
+    while (goal := next_candidate(CANDIDATES, tried, failed, Budgets(bytes=1), math.inf)) is not None:
+        seen.append(candidate := first_untried(goal, tried))
         tried[candidate] = truth[candidate]
     assert seen
     assert not [each for each in seen if "p1" in each]
