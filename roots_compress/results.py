@@ -258,10 +258,15 @@ class RunMetrics(_Figures):
     """What the models are for, by the name of a task; files from before there were others do not say it."""
     timing_seconds: Number | None = None
     """What the timing of all graphs at the end took; None in files of earlier versions."""
+    unfinished: str | None = None
+    """Why a later attempt at the run, which would have replaced these figures, has not finished. Files in
+    runs do not have it; what `report` writes does."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document as written to `metrics.json`."""
         document = {"schema": SCHEMA, **asdict(self), "stages": [stage.to_json() for stage in self.stages]}
+        if self.unfinished is None:
+            del document["unfinished"]
         if self.search is None:
             del document["search"]
         else:

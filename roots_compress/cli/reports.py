@@ -76,14 +76,24 @@ def report(
             return
     metrics = read_figures(where)
     give(metrics.to_json())
+    earlier = [] if metrics.unfinished is None else [_sentence(metrics)]
     if form is Format.table:
         from roots_compress.report.rows import rows_of
         from roots_compress.report.text import gate_line, label, tables
 
         verdicts = [f"{label(row.stage)}: {row.verdict}" for row in rows_of(metrics)]
-        _show(tables(metrics), [*verdicts, *map(gate_line, metrics.gates)], output)
+        _show(tables(metrics), [*earlier, *verdicts, *map(gate_line, metrics.gates)], output)
     else:
+        for sentence in earlier if form is Format.csv else ():  # Its rows have no place for it.
+            tell(sentence)
         _deliver(_written(where, metrics, form), output)
+
+
+def _sentence(metrics: RunMetrics) -> str:
+    """Return the decision that a run's figures support."""
+    from roots_compress.report.verdict import verdict
+
+    return verdict(metrics).sentence
 
 
 def _written(run: Path, metrics: RunMetrics, form: Format) -> str:

@@ -13,14 +13,11 @@ from roots_compress.report.gates import judge_stages
 from roots_compress.report.junit import Case, suite
 from roots_compress.results import Protocol, RunMetrics, StageResult
 from roots_compress.run.folders import unfinished_folders
-from roots_compress.run.manifest import MANIFEST_NAME
-from roots_compress.run.marker import MARKER_NAME
-from roots_compress.run.run_folder import FAILURE_NAME
+from roots_compress.run.run_folder import why_unfinished
 from roots_compress.run.stages import CommittedStage, read_stages
 from roots_compress.runtime.graph_folder import find_graph
 from roots_compress.tasks.registry import task_of_graph
 
-STOPPED = "did not finish: the run was stopped here, or still goes on"
 WAITING = "waits for the stage before it"
 AT_THE_END = "is judged when the run is finished"
 REST = "figures of the run"
@@ -38,23 +35,18 @@ def unfinished_junit(run: Path) -> str | None:
     Raises:
         InputError: the run's recipe cannot be read.
     """
-    if not (run / MARKER_NAME).is_file() or (run / MANIFEST_NAME).exists():
-        return None
-    recipe = read_resolved(run)
-    return None if recipe is None else suite(recipe.name, _cases(run, recipe))
+    why = why_unfinished(run)
+    recipe = None if why is None else read_resolved(run)
+    return None if why is None or recipe is None else suite(recipe.name, _cases(run, recipe, why))
 
 
-def _cases(run: Path, recipe: Recipe) -> Iterator[Case]:
+def _cases(run: Path, recipe: Recipe, why: str) -> Iterator[Case]:
     finished = _finished(run, recipe)
     rows = [stage.result for stage in finished]
     names = [*(step.name for step in steps_of(recipe)), REST]
-    try:
-        failure = (run / FAILURE_NAME).read_text(encoding="utf-8")
-    except OSError:
-        failure = STOPPED
     yield from map(Case.of_stage, rows)
     failed, *waiting = names[len(rows) :]
-    yield Case(failed, failed, "error", failure)
+    yield Case(failed, failed, "error", why)
     yield from (Case(name, name, "skipped", WAITING) for name in waiting)
     judged = {case.name: case for case in _judged(recipe, finished, rows)}
     yield from judged.values()

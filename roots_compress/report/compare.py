@@ -17,6 +17,7 @@ from roots_compress.report.gates import gain_fault, same_start, workload_fault
 from roots_compress.report.settings import SettingDifference, differing_settings
 from roots_compress.report.spread import speedup_of
 from roots_compress.report.text import label, megabytes
+from roots_compress.report.verdict import verdict
 from roots_compress.results import Metrics, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.figures import Metric
@@ -176,6 +177,7 @@ def comparison(
         remarks=(
             *_remarks(task, bases),
             *reasons.values(),
+            *(f"{name}: {verdict(run).reason}" for name, run in runs if run.unfinished is not None),
             "Speed is each row's gain over its own run's baseline; timings of different runs do not compare.",
             *(
                 f"The settings of {name} are not known: it has no resolved.json that can be read."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from roots_compress.errors import InputError
 from roots_compress.io.atomic import read_regular
 from roots_compress.io.json_files import read_json_object
 from roots_compress.results import Metrics, RunMetrics
+from roots_compress.run.run_folder import why_unfinished
 from roots_compress.run.stages import METRICS_NAME, figures_error, figures_file, read_metrics
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_named
@@ -34,6 +36,8 @@ def read_recipe(run: Path) -> str | None:
 def read_figures(run: Path) -> RunMetrics:
     """Return a run's figures, after checking that each of its task's is among them.
 
+    Where a later attempt at the run has not finished, they say so.
+
     Raises:
         InputError: as `read_metrics` raises it; or a figure is missing.
     """
@@ -50,7 +54,9 @@ def read_figures(run: Path) -> RunMetrics:
     for index, candidate in enumerate(metrics.search.candidates if metrics.search else ()):
         for fault in _candidate_faults(task, candidate.figures):
             raise figures_error(run, f"search.candidates[{index}].{fault}")
-    return metrics
+    path = figures_file(run)
+    why = why_unfinished(path.parent) if path.name == METRICS_NAME else None
+    return metrics if why is None else replace(metrics, unfinished=why.partition("\n")[0])
 
 
 def _faults(task: Task[Any], metrics: Metrics) -> Iterator[str]:

@@ -56,6 +56,9 @@ def verdict(run: RunMetrics) -> Verdict:
     """Return whether the last stage is worth shipping in place of the first row, and why."""
     if not run.stages:
         return Verdict("undecided", "the run has no stage.")
+    if run.unfinished is not None:
+        reason = "the figures are of an earlier attempt, and the last one has not finished"
+        return Verdict("undecided", f"{reason}: {run.unfinished.rstrip('.')}.")
     task, first, last = task_named(run.task), run.stages[0], run.stages[-1]
     missed = [gate for gate in run.gates if not gate.passed]
     name, changes = numbered(last), _Changes(task, first, last)

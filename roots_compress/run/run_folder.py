@@ -257,6 +257,20 @@ def covered_files(run: Path) -> tuple[str, ...]:
     return (*COVERED, *(name for name in get_args(ExtraFile) if (run / name).exists()))
 
 
+def why_unfinished(run: Path) -> str | None:
+    """Return why a run is not finished: the error that its last attempt ended with, or where it was stopped.
+
+    None where it is finished, and where there is no run. No lock is needed.
+    """
+    if not (run / MARKER_NAME).is_file() or (run / MANIFEST_NAME).exists():
+        return None
+    with suppress(OSError):
+        return (run / FAILURE_NAME).read_text(encoding="utf-8")
+    partial = (folder.name for folder, *_, state in unfinished_folders(run) if state == "partial")
+    place = "".join(f" in {name[1:].partition('.')[0]}" for name in partial)
+    return f"the run was stopped{place}, or still goes on"
+
+
 def _key_of(stage: Path) -> str | None:
     """Return the ingredients of a committed stage as `key_text` does those of an unfinished one."""
     try:

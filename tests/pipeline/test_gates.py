@@ -88,6 +88,11 @@ def test_a_failed_run_says_so_in_junit_with_the_gates_that_can_be_judged(run: Ru
     assert "02 prune failed: the gradient" in suite[2][0].attrib["message"]
     again = CliRunner().invoke(app, ["report", str(folder), "--format", "junit"])
     assert (again.exit_code, again.output) == (0, report.read_text())
+    # The figures there are those of the first attempt.
+    for form in ("table", "markdown", "html", "csv"):
+        shown = CliRunner().invoke(app, ["report", str(folder), "--format", form]).output
+        assert "earlier attempt" in shown
+        assert "02 prune failed: the gradient" in " ".join(shown.split())
 
     def stop() -> None:
         with pytest.raises(KeyboardInterrupt), telling_failure(report, folder):
