@@ -32,6 +32,10 @@ from roots_compress.training.interrupts import ENDINGS
 EPILOG = "Start with: roots-compress compress CKPT --max-mb 100 --max-loss 5%"
 
 
+WIDTH = 110
+"""Columns of help, where the terminal has them."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asks the program to end: it saves what it can and leaves with the signal's exit code."""
 
@@ -48,6 +52,16 @@ class RootsGroup(TyperGroup):
         gc.enable()  # `__main__` starts without it
         with opened([*getattr(ctx, "_protected_args", ()), *ctx.args]) as output:
             return self._invoke(ctx, output)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs under their headings, each with all that is said of it."""
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            verb: Any = self.get_command(ctx, name)
+            rows.setdefault(verb.rich_help_panel, []).append((name, verb.get_short_help_str(sys.maxsize)))
+        for heading, listed in rows.items():
+            with formatter.section(heading):
+                formatter.write_dl(listed)
 
     def _invoke(self, ctx: Any, output: Output) -> Any:
         try:
@@ -79,7 +93,8 @@ app = typer.Typer(
     cls=RootsGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # Help by rich takes twice as long.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     epilog=EPILOG,
 )
 

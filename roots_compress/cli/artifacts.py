@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from roots_compress.cli.console import say, stdout
 from roots_compress.cli.deferred import Deferred
@@ -173,6 +172,7 @@ def _print_skills(
     path: Path, names: list[str], text: TextSplit, recipe: Recipe, *, limit: int | None, chat: bool
 ) -> None:
     """Measure what a model can do, and print a table of it."""
+    from rich.markup import escape
     from rich.table import Table
 
     from roots_compress.evaluation.skills.measure import measure_skills
@@ -265,6 +265,7 @@ def bench(
 
 def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
     """Return the speeds of a task's graphs by name, each beside its ratio to the first graph's."""
+    from rich.markup import escape
     from rich.table import Table
 
     units = f"{task.workload.unit}s"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from roots_compress.errors import RootsError, printable
+
+if TYPE_CHECKING:  # Below it is imported where it is needed: help is not to wait.
+    from rich.console import Console
 
 PIPED_WIDTH = 200
 """Columns of a table that is not written to a terminal, where nothing folds it."""
@@ -21,11 +22,15 @@ MOST_CHARACTERS = 4000
 
 def stdout() -> Console:
     """Return the console for tables: what a pipe should carry."""
+    from rich.console import Console
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def rendered(items: Iterable[Any]) -> str:
     """Return what `stdout` prints of tables into a pipe."""
+    from rich.console import Console
+
     text = io.StringIO()
     Console(file=text, highlight=False, width=PIPED_WIDTH).print(*items)
     return text.getvalue()
@@ -59,6 +64,8 @@ def write_pieces(pieces: Iterable[str]) -> None:
 
 def stderr() -> Console:
     """Return the console for progress and errors."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,15 +30,19 @@ class Output:
     """What one call of the command line writes."""
 
     def __init__(self) -> None:
-        # Here and below: the help that lists the verbs is not to wait for this.
-        from roots_compress.cli.lines import Lines
-        from roots_compress.events import Events
-
-        self.events = Events(Lines(stderr()))
         self._verb = ""
         self._json: Sink | None = None
         self._result_lines: _ResultLines | None = None
         self._closing: list[Callable[[bool], None]] = []
+
+    @cached_property
+    def events(self) -> Events:
+        """Where events go: until a verb begins, lines for people."""
+        # Here and below: help is not to wait for this.
+        from roots_compress.cli.lines import Lines
+        from roots_compress.events import Events
+
+        return Events(Lines(stderr()))
 
     def begin(self, verb: str, *, quiet: bool, as_json: bool) -> None:
         """Have events go where the options of a verb say."""
@@ -117,12 +121,21 @@ class Output:
         if self._json is not None:
             self._json(event)
 
+    def finish(self, exit_code: int) -> None:
+        """Emit the last event to JSON."""
+        if self._json is not None:
+            from roots_compress.events import VerbFinished
+
+            self._json(VerbFinished(exit_code))
+
     def end_display(self, *, failed: bool) -> None:
         """Take the display away, and give standard output back."""
-        from roots_compress.events import Events
-
         while self._closing:  # A tracker may tell that it failed, which the display must still show.
             self._closing.pop()(failed)
+        if "events" not in vars(self):
+            return  # Nothing has begun.
+        from roots_compress.events import Events
+
         self.events = Events(*([self._json] if self._json is not None else []))
 
 
@@ -152,8 +165,6 @@ def opened(typed: Sequence[str]) -> Iterator[Output]:
     Args:
         typed: the arguments of the verb; those that cannot be read are an event too, where JSON is asked for.
     """
-    from roots_compress.events import Error, VerbFinished
-
     output = Output()
     token = _CURRENT.set(output)
     code = 1
@@ -169,20 +180,20 @@ def opened(typed: Sequence[str]) -> Iterator[Output]:
         if (message := getattr(error, "format_message", None)) is not None:
             code = getattr(error, "exit_code", 2)
             if "--json" in typed:
+                from roots_compress.events import Error
+
                 output.begin("", quiet=True, as_json=True)
-            output.report(Error(message(), None, None, code))
+                output.report(Error(message(), None, None, code))
         raise
     finally:
         output.end_display(failed=code not in (0, 3))
-        output.report(VerbFinished(code))
+        output.finish(code)
         _CURRENT.reset(token)
 
 
 @contextmanager
 def _told_warnings(output: Output) -> Iterator[None]:
     """Within the block, tell each warning of a source once; others are shown as before."""
-    from roots_compress.events import Message
-
     told = set[str]()
     with warnings.catch_warnings():
         warnings.simplefilter("always", SourceWarning)
@@ -192,6 +203,8 @@ def _told_warnings(output: Output) -> Iterator[None]:
             if not isinstance(message, SourceWarning):
                 show(message, category, *details)
             elif str(message) not in told:
+                from roots_compress.events import Message
+
                 told.add(str(message))
                 output.events.emit(Message(str(message), "warning"))
 
