@@ -32,6 +32,14 @@ class Line:
         slope = min(steepest, max(0.0, (higher - y) / (more - x))) if more > x else 0.0
         return cls(higher - slope * more, slope)
 
+    def plus(self, cost: float) -> Line:
+        """Return the line that is higher by a cost."""
+        return Line(self.base + cost, self.slope)
+
+    def raised(self, weights: float) -> Line:
+        """Return the line of what has so many weights besides those that it counts."""
+        return self.plus(self.slope * weights)
+
     def at(self, weights: float) -> float:
         """Return the cost of so many weights."""
         return max(0.0, self.base + self.slope * weights)

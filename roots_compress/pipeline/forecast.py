@@ -18,7 +18,8 @@ from roots_compress.io.disk import free_disk
 from roots_compress.pipeline.costs import RowCosts, TrainingCosts, body, trained
 from roots_compress.pipeline.expected_rows import ExpectedRow, expected_rows
 from roots_compress.pipeline.preflight import Setting
-from roots_compress.pipeline.probe import Probe, make_first
+from roots_compress.pipeline.probe import Probe
+from roots_compress.pipeline.probe_training import make_first
 from roots_compress.pipeline.shape import Shape
 from roots_compress.pipeline.statuses import statuses_of
 from roots_compress.pipeline.weights import graph_overhead, weight_bytes

@@ -18,19 +18,30 @@ STEADY_SECONDS = 0.5
 """How long a timing is repeated, at the least."""
 SHORT_SECONDS = 0.2
 """The same where somebody waits for it."""
+ALIKE = 0.05
+"""By how much two times may differ that took as long."""
 LEAST_TOKENS, MOST_TOKENS = 64, 256
 OPERATIONS = 4e9
 """Multiplications of a pass that tells the pace, about."""
 
 
 def usual_seconds(work: Callable[[], object], *, least: float = STEADY_SECONDS) -> float:
-    """Return the median seconds of some work, after a first time that is not counted."""
-    work()
-    found: list[float] = []
-    while sum(found) < least:
+    """Return the median seconds of some work, after a first time that is not counted.
+
+    It is repeated for `least` seconds, or for fewer once one time took as long as that before it.
+    """
+
+    def timed() -> float:
         began = time.perf_counter()
         work()
-        found.append(time.perf_counter() - began)
+        return time.perf_counter() - began
+
+    first, *found = timed(), timed()
+    while sum(found) < least:
+        before = found[-1] if found[1:] else first
+        if sum(found) >= SHORT_SECONDS and abs(found[-1] - before) <= ALIKE * before:
+            break
+        found.append(timed())
     return median(found)
 
 

@@ -1,9 +1,9 @@
 """A whole recipe carried out in small, so that what would fail in its last stage is found at once.
 
-Every stage runs on two layers of random weights of the run's own shapes, with a few steps and little text:
-its work, its checkpoint, its graph and the parity check, its figures; at the end timing, report and gates. A
-stage that fails is left out, and the next one goes on from the stage before it, so that one rehearsal finds
-what is wrong with each. Everything is in a temporary folder.
+Every stage runs on two layers of random weights of the run's own shapes, with a small vocabulary, a few
+steps and little text: its work, its checkpoint, its graph and the parity check, its figures; at the end
+timing, report and gates. A stage that fails is left out, and the next one goes on from the stage before it,
+so that one rehearsal finds what is wrong with each. Everything is in a temporary folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import describe, finish
 from roots_compress.pipeline.stage_runner import make_stage
-from roots_compress.pipeline.stand_ins import with_few_layers, write_stand_in
+from roots_compress.pipeline.stand_ins import StandIns, with_few_layers
 from roots_compress.pipeline.steps import keys_of
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage
@@ -75,6 +75,7 @@ class _Rehearsal:
 
     def __init__(self, setting: Setting, run: RunFolder, models: Path) -> None:
         self._run, self._models = run, models
+        self._stand_ins = StandIns(setting.text.train)
         self._events = Events()  # Figures of random weights say nothing.
         recipe = setting.recipe
         self._stages = [*placed_stages(recipe)]
@@ -87,8 +88,10 @@ class _Rehearsal:
         if recipe.model is not None:
             assert setting.first.spec is not None
             self._whole = ExpectedModel(setting.first.spec)
-            self._cut = ExpectedModel(with_few_layers(setting.first.spec, LAYERS))
             model = self._stand_in(recipe.model)
+            rows = inspect_source(model).vocab_size
+            cut = with_few_layers(setting.first.spec, LAYERS).with_embeddings(vocabulary=rows)
+            self._cut = ExpectedModel(cut)
         small = recipe.model_copy(
             update={
                 "model": model,
@@ -171,8 +174,8 @@ class _Rehearsal:
 
     def _stand_in(self, source: Path) -> Path:
         self._models.mkdir(exist_ok=True)
-        folder = self._models / str(len([*self._models.iterdir()]))
-        return write_stand_in(source, folder, layers=LAYERS)
+        place = self._models / str(len([*self._models.iterdir()]))
+        return self._stand_ins.write(source, place, layers=LAYERS)
 
 
 def _few_windows(config: EvaluationConfig) -> EvaluationConfig:

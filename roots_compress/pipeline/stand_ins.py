@@ -1,7 +1,9 @@
-"""Models of few layers and random weights, of the shapes of a run's own models, whose place they take."""
+"""Models of few layers, few tokens and random weights, which take the place of a run's own models."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,12 +12,20 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from roots_compress.checkpoints.generation_settings import TOKEN_IDS
 from roots_compress.checkpoints.inspect import inspect_source
-from roots_compress.checkpoints.tokenizer import load_tokenizer
+from roots_compress.checkpoints.tokenizer import check_vocabulary, load_tokenizer
+from roots_compress.data.documents import Document
+from roots_compress.data.tokenizers import tokenizer_sha256
+from roots_compress.io.json_files import read_json_object
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import Layer, ModelSpec
 from roots_compress.stages.expected import ExpectedModel
+
+VOCABULARY = 4096
+"""Tokens of a vocabulary in small, where the whole one is larger."""
+TEXT = 1 << 18
+"""Characters of text, about, that the tokens are found in."""
 
 
 def with_few_layers(spec: ModelSpec, count: int) -> ModelSpec:
@@ -50,12 +60,82 @@ def stand_in(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast, *, seed: int =
     return Checkpoint(model, tokenizer)
 
 
-def write_stand_in(source: Path, folder: Path, *, layers: int) -> Path:
-    """Write a checkpoint of few layers with the tokenizer of another; return its folder.
+class StandIns:
+    """Makes models of few layers and few tokens, which take the place of a run's own.
 
-    Raises:
-        InputError: the source is damaged.
+    Args:
+        texts: the run's, which small vocabularies are made of.
     """
-    info = inspect_source(source)
-    save_checkpoint(stand_in(with_few_layers(info.spec, layers), load_tokenizer(info)), folder)
-    return folder
+
+    def __init__(self, texts: Sequence[Document]) -> None:
+        self._texts = texts
+        self._tokenizers: dict[str, PreTrainedTokenizerFast] = {}
+        """By the fingerprints of those whose place they take: models of one vocabulary stay so."""
+
+    def few(
+        self, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast, layers: int
+    ) -> tuple[ModelSpec, PreTrainedTokenizerFast]:
+        """Return a shape of at most so many layers a stack and of few tokens, and the tokenizer of these.
+
+        Rounding, storing and reading a large table takes longer than all else of few layers.
+        """
+        spec = with_few_layers(spec, layers)
+        if spec.source is not None:  # Its decoder names the first token by its number.
+            return spec, tokenizer
+        fingerprint = tokenizer_sha256(tokenizer)
+        if fingerprint not in self._tokenizers:
+            self._tokenizers[fingerprint] = with_few_tokens(tokenizer, self._texts)
+        small = self._tokenizers[fingerprint]
+        if len(small) == len(tokenizer):
+            return spec, tokenizer
+        return spec.with_embeddings(vocabulary=_rows(small)), small
+
+    def write(self, source: Path, place: Path, *, layers: int) -> Path:
+        """Write what takes the place of a checkpoint, or of a file with a student's shape; return its path.
+
+        Raises:
+            InputError: the source is damaged.
+        """
+        if source.suffix == ".json":
+            return _write_shape(source, place.with_suffix(".json"))
+        info = inspect_source(source)
+        tokenizer = load_tokenizer(info)
+        check_vocabulary(tokenizer, info.vocab_size, source)
+        save_checkpoint(stand_in(*self.few(info.spec, tokenizer, layers)), place)
+        return place
+
+
+def with_few_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[Document]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of `VOCABULARY` tokens that goes about texts as another does.
+
+    One that has no more, and one of a kind that cannot be made anew, is returned as it is.
+    """
+    if len(tokenizer) <= VOCABULARY:
+        return tokenizer
+    sample, left = list[str](), TEXT
+    for document in texts:
+        sample.append(document.text[:left])
+        left -= len(sample[-1])
+        if left <= 0:
+            break
+    try:
+        small = tokenizer.train_new_from_iterator([sample], VOCABULARY, show_progress=False)
+        used = max(small.encode(sample[0]) + small.all_special_ids)
+    except Exception:  # The tokenizers library raises bare exceptions.
+        return tokenizer
+    return small if used < _rows(small) < len(tokenizer) else tokenizer
+
+
+def _rows(tokenizer: PreTrainedTokenizerFast) -> int:
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def _write_shape(source: Path, path: Path) -> Path:
+    """Write the shape of a student without its vocabulary: its teacher's then holds."""
+    document = read_json_object(source)
+    for key in ("vocab_size", *TOKEN_IDS):
+        document.pop(key, None)
+    if isinstance(tables := document.get("embeddings"), dict):
+        tables.pop("vocabulary", None)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path

@@ -20,7 +20,7 @@ from roots_compress.models.spec import ModelSpec
 Config = TypeVar("Config", bound=StageSettings)
 SHORT = 64
 """Tokens of a calibration window in small, where its length does not matter: models write some themselves."""
-MORE_TOKENS = 2
+MORE_TOKENS = 1.25
 """Calibration tokens in small for each input channel of the widest matrix: solvers need one and a little."""
 
 
@@ -64,14 +64,10 @@ class Small:
     stand_in: Callable[[Path], Path] = field(default=lambda path: path)
     """Makes a checkpoint of few layers that can take the place of one that a setting names."""
 
-    def lessened(self, config: Config, *, shortest: int | None = None) -> Config:
-        """Return settings with few training steps and little calibration text, and no cache of the user's.
-
-        Args:
-            config: the settings.
-            shortest: windows of calibration text may be cut to so many tokens; None keeps their length.
-        """
-        tokens = MORE_TOKENS * max(
+    @property
+    def widest(self) -> int:
+        """The most inputs that a matrix of the layers has."""
+        return max(
             (
                 ceil(op.matrices(self.cut.width)[name].width / each.share)
                 for _, op in self.cut.blocks()
@@ -80,6 +76,15 @@ class Small:
             ),
             default=0,
         )
+
+    def lessened(self, config: Config, *, shortest: int | None = None) -> Config:
+        """Return settings with few training steps and little calibration text, and no cache of the user's.
+
+        Args:
+            config: the settings.
+            shortest: windows of calibration text may be cut to so many tokens; None keeps their length.
+        """
+        tokens = MORE_TOKENS * self.widest
         for keys, training in groups_of(config, TrainingConfig):
             few = {"steps": min(training.steps, self.steps)}
             config = with_group(config, keys, training.model_copy(update=few))
@@ -90,5 +95,6 @@ class Small:
             few = {"windows": min(text.windows, max(2, ceil(tokens / length))), "block_size": length}
             config = with_group(config, keys, text.model_copy(update=few))
         for keys, loss in groups_of(config, DistillLossConfig):
-            config = with_group(config, keys, loss.model_copy(update={"cache": None}))
+            top_k = loss.top_k and min(loss.top_k, self.cut.embeddings.vocabulary)
+            config = with_group(config, keys, loss.model_copy(update={"cache": None, "top_k": top_k}))
         return config

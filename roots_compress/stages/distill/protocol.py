@@ -69,9 +69,9 @@ class DistillStage(Stage[DistillConfig]):
         return Expected(ExpectedModel(spec, certain=before.certain or path is not None))
 
     def in_small(self, config: DistillConfig, small: Small) -> DistillConfig:
-        """Let a student that is a checkpoint have few layers."""
+        """Let a student that is a checkpoint have few layers, and one of a file the teacher's vocabulary."""
         less, path = small.lessened(config), student_path(config.student)
-        if path is None or path.suffix == ".json":
+        if path is None:
             return less
         return less.model_copy(update={"student": str(small.stand_in(path))})
 
