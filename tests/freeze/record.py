@@ -68,8 +68,9 @@ def record(models: dict[str, Path], text: Path, work: Path, stages: dict[str, di
     with Commands(work, work / "log") as commands:
         for name, model in models.items():
             made[name] = {"imported": _imported(commands, model, work / "imported")}
+            _run(commands, model, text, [], work / "baseline")
             for label, stage in stages.items():
-                made[name][label] = _stage(commands, model, text, stage, work / "run")
+                made[name][label] = _stage(commands, model, text, stage, work)
             sys.stderr.write(f"{name}: {Counter(entry['exit'] for entry in made[name].values())}\n")
     return made
 
@@ -88,25 +89,40 @@ def _imported(commands: Commands, model: Path, folder: Path) -> Record:
     return {"exit": 0, **_checkpoint(folder), **_graph(portable)}
 
 
-def _stage(commands: Commands, model: Path, text: Path, stage: dict[str, Any], run: Path) -> Record:
-    """Return what a run of one stage leaves: its checkpoint, its graph and its figures."""
+def _stage(commands: Commands, model: Path, text: Path, stage: dict[str, Any], work: Path) -> Record:
+    """Return what a run of one stage leaves after the baseline: its checkpoint, its graph and its figures."""
+    run = work / "run"
+    if code := _run(commands, model, text, [stage], run, begun=work / "baseline"):
+        return {"exit": code}
+    folder = next(run.glob("01-*"))
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["stages"][-1]
+    figures = {key: metrics[key] for key in FIGURES if key in metrics}
+    return {"exit": 0, "figures": figures, **_checkpoint(folder / "checkpoint"), **_graph(folder / "onnx")}
+
+
+def _run(
+    commands: Commands,
+    model: Path,
+    text: Path,
+    stages: list[dict[str, Any]],
+    run: Path,
+    *,
+    begun: Path | None = None,
+) -> int:
+    """Carry stages out in a run, which goes on from a copy of `begun`; return the command's exit code."""
     shutil.rmtree(run, ignore_errors=True)
+    if begun is not None and begun.exists():
+        shutil.copytree(begun, run)
     recipe = {
         "name": "freeze",
         "model": str(model.resolve()),
         "data": {"train": [str(text.resolve())], "eval_fraction": 0.25},
         "evaluation": EVALUATION,
-        "stages": [stage],
+        "stages": stages,
     }
     path = run.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    ended = commands.run("run", path, "--run", run)
-    if ended.code:
-        return {"exit": ended.code}
-    folder = next(run.glob("01-*"))
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["stages"][-1]
-    figures = {key: metrics[key] for key in FIGURES if key in metrics}
-    return {"exit": 0, "figures": figures, **_checkpoint(folder / "checkpoint"), **_graph(folder / "onnx")}
+    return commands.run("run", path, "--run", run).code
 
 
 def _checkpoint(folder: Path) -> Record:
