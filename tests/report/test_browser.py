@@ -1,7 +1,8 @@
-"""Pages as a browser shows them; left out where there is no Chromium."""
+"""Pages as a browser shows them; left out where there is no Chromium of the system, or no playwright."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,13 @@ from benchmarks.screenshots import browser, chromium, faults
 from roots_compress.report.html import html
 from tests.report.figures import full_run
 
-pytest.importorskip("playwright")
-pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None or find_spec("playwright") is None,
+        reason="needs the system's Chromium and `pip install --group browser`; .ci/run installs both",
+    ),
+]
 
 
 def test_a_browser_finds_no_fault_in_a_report_and_sorts_its_tables(tmp_path: Path) -> None:
