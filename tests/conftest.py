@@ -25,6 +25,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers that fork processes once for all test processes, where there are several."""
+    if getattr(config.option, "numprocesses", None) and not config.option.collectonly and hasattr(os, "fork"):
+        from tests import measuring
+        from tests.faults import commands
+
+        measuring.address()
+        server = commands.start_server()
+        os.environ[commands.ADDRESS] = server.address
+        config.add_cleanup(measuring.server().close)
+        config.add_cleanup(server.close)
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector off libraries and tests, in this process and in those that it forks."""
     share_with_children()
@@ -57,6 +70,15 @@ def _measuring_processes_start_at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child, "start", measuring.forked)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_tiny() -> None:
+    """See `measuring.be_brief`."""
+    if "torch" in sys.modules:
+        from tests import measuring
+
+        measuring.be_brief()
 
 
 @pytest.fixture(autouse=True)

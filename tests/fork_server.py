@@ -25,7 +25,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -35,6 +36,12 @@ from tests.forked import end_with, share_with_children
 
 MOST_BYTES = 1 << 16
 """That are read of a request at once."""
+MOST_SECONDS = 120.0
+"""That a server may take to import what it needs."""
+SERVE = (
+    "import importlib, sys; from tests.fork_server import serve; "
+    "serve(sys.argv[1], importlib.import_module(sys.argv[2]))"
+)
 
 
 class Server:
@@ -43,21 +50,31 @@ class Server:
     Args:
         module: whose `warm_up` the server calls, and whose `work` is done by its processes.
         environment: of the server, where it differs from this process's.
+        parent: the address of a server that has the libraries already, and forks this one. Its `work` carries
+            out Python code.
     """
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, module: str, environment: Mapping[str, str] | None = None, *, parent: str | None = None
+    ) -> None:
         root = str(Path(__file__).parents[1])
         # The server removes the folder.
         self.address = str(Path(tempfile.mkdtemp(prefix="roots-fork-"), "server"))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fork_server", self.address, module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": root, **(environment or {})},
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n", f"the server of {module} did not start"
+        (theirs, ours), null = os.pipe(), os.open(os.devnull, os.O_WRONLY)
+        self._alive = ours
+        self._wait: Callable[[], int]
+        if parent is None:
+            self._wait = subprocess.Popen(
+                [sys.executable, "-m", "tests.fork_server", self.address, module],
+                stdin=theirs,
+                stdout=null,
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": root, **(environment or {})},
+            ).wait
+        else:
+            self._wait = Process(parent, [SERVE, self.address, module], (theirs, null, 2), folder=root).wait
+        os.close(theirs)
+        os.close(null)
 
     def __enter__(self) -> Self:
         return self
@@ -69,11 +86,8 @@ class Server:
 
     def close(self) -> None:
         """Wait for the processes, and end the server."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+        os.close(self._alive)
+        self._wait()
 
 
 class Process:
@@ -105,6 +119,7 @@ class Process:
             "environment": None if environment is None else {**environment},
         }
         sent = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
+        wait_for(address)
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(address)
         line = json.dumps(request).encode() + b"\n"
@@ -122,19 +137,34 @@ class Process:
             return int(self._answers.readline())
 
 
+def wait_for(address: str) -> None:
+    """Wait until a server has imported what it needs."""
+    deadline = time.monotonic() + MOST_SECONDS
+    while not Path(address).exists():
+        assert Path(address).parent.exists(), f"the server at {address} ended"
+        assert time.monotonic() < deadline, f"the server at {address} did not start"
+        time.sleep(0.02)
+
+
 def serve(address: str, module: ModuleType) -> None:
     """Fork a process for each request, until standard input ends and all processes have."""
-    module.warm_up()
-    share_with_children()
+    try:
+        module.warm_up()
+        share_with_children()
+        _fork_on_request(address, module)
+    finally:
+        shutil.rmtree(Path(address).parent)
+
+
+def _fork_on_request(address: str, module: ModuleType) -> None:
     ended, told = socket.socketpair()
     told.setblocking(False)
     signal.set_wakeup_fd(told.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(address)
+    listening.bind(f"{address}-")
     listening.listen()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    Path(f"{address}-").rename(address)
     sources = {listening.fileno(), ended.fileno(), sys.stdin.fileno()}
     running: dict[int, socket.socket] = {}
     while sys.stdin.fileno() in sources or running:
@@ -159,7 +189,6 @@ def serve(address: str, module: ModuleType) -> None:
                 os.close(stream)
             running[process] = connection
             _tell(connection, process)
-    shutil.rmtree(Path(address).parent)
 
 
 def _received(connection: socket.socket) -> tuple[dict[str, Any], Sequence[int]]:

@@ -85,12 +85,12 @@ def forked(module: str) -> subprocess.Popen[str]:
 def address() -> str:
     """Return the server's address; start it where there is none."""
     if ADDRESS not in os.environ:
-        os.environ[ADDRESS] = _server().address
+        os.environ[ADDRESS] = server().address
     return os.environ[ADDRESS]
 
 
 @cache
-def _server() -> Server:
+def server() -> Server:
     """Return a server that ends with this process."""
     return Server(__name__)
 
@@ -101,6 +101,18 @@ def warm_up() -> None:
         importlib.import_module(f"roots_compress.evaluation.{name}")
     # No test asks how fast a tiny model is.
     sys.modules["roots_compress.evaluation.speed"].MIN_SECONDS = 0.005  # type: ignore[attr-defined]
+
+
+def be_brief() -> None:
+    """Use one thread where nobody asks for more, and time once what a forecast repeats until it is steady.
+
+    Threads that wait for one another take most of a tiny model's time, all the more on a busy machine.
+    """
+    from roots_compress.pipeline import pace
+    from roots_compress.system import threads
+
+    threads.physical_cores = lambda *_: 1
+    pace.STEADY_SECONDS = pace.SHORT_SECONDS = 1e-6
 
 
 def work(module: str) -> None:

@@ -25,11 +25,13 @@ OPERATIONS = 4e9
 """Multiplications of a pass that tells the pace, about."""
 
 
-def usual_seconds(work: Callable[[], object], *, least: float = STEADY_SECONDS) -> float:
+def usual_seconds(work: Callable[[], object], *, least: float | None = None) -> float:
     """Return the median seconds of some work, after a first time that is not counted.
 
-    It is repeated for `least` seconds, or for fewer once one time took as long as that before it.
+    It is repeated for `least` seconds (None: `STEADY_SECONDS`), or for fewer once one time took as long as
+    that before it.
     """
+    least = STEADY_SECONDS if least is None else least
 
     def timed() -> float:
         began = time.perf_counter()
@@ -45,7 +47,7 @@ def usual_seconds(work: Callable[[], object], *, least: float = STEADY_SECONDS) 
     return median(found)
 
 
-def pass_seconds(spec: ModelSpec, rows: int, length: int, *, least: float = STEADY_SECONDS) -> float:
+def pass_seconds(spec: ModelSpec, rows: int, length: int, *, least: float | None = None) -> float:
     """Return the seconds of a forward pass through a model's layers, of a model of random weights."""
     model = random_model(ExpectedModel(spec)).model
     ids = torch.arange(rows * length).remainder(spec.embeddings.vocabulary).view(rows, length)

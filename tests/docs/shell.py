@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.fork_server import Server
+from tests.fork_server import Server, wait_for
 
 CLIENT = """\
 #!{python} -ISs
@@ -35,9 +35,10 @@ sys.exit(int(code or 1))
 class Shell:
     """Runs scripts of bash in a folder. Use as a context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        """Start the server, and write the commands into `folder`."""
-        self._server = Server(__name__, {"OMP_NUM_THREADS": "1"})
+    def __init__(self, folder: Path, commands: str) -> None:
+        """Fork the server from that of `commands`, an address, and write its commands into `folder`."""
+        self._server = Server(__name__, parent=commands)
+        wait_for(self._server.address)
         for command in ("roots-compress", "python"):
             path = folder / command
             address = self._server.address
@@ -75,15 +76,11 @@ class Shell:
 
 
 def warm_up() -> None:
-    """Import what the commands do, and shorten what pages leave at its default."""
-    import roots_compress.cli.app
-    import roots_compress.pipeline.runner
-    import roots_compress.report.text  # noqa: F401
+    """Shorten what pages leave at its default."""
     from roots_compress.advice.candidates import QUANTIZED
     from roots_compress.configs.data import CalibrationConfig
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.configs.recipe.schema import Recipe
-    from tests import measuring, verbs
 
     # What pages leave at its default takes most of the time: windows of evaluation, and timings.
     Recipe.model_fields["evaluation"].default = EvaluationConfig(
@@ -91,9 +88,6 @@ def warm_up() -> None:
     )
     Recipe.model_rebuild(force=True)
     QUANTIZED.update(calibration=CalibrationConfig(windows=4, block_size=32), own_windows=2)
-    verbs.build_once()
-    if measuring.ADDRESS in os.environ:
-        measuring.start_at_once()
 
 
 def work(command: str, copy: str, *arguments: str) -> None:

@@ -18,6 +18,7 @@ import yaml
 
 from tests.docs.blocks import Block, blocks
 from tests.docs.shell import Shell
+from tests.faults.commands import Commands
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/index.md", "docs/start.md", "docs/guides/python.md"]
@@ -26,11 +27,8 @@ LANGUAGES = {"bash", "yaml", "python", "diff", "text"}
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    from tests import measuring
-
-    measuring.address()
-    with Shell(tmp_path_factory.mktemp("commands")) as shell:
+def shell(_server: Commands, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    with Shell(tmp_path_factory.mktemp("shell"), _server.address) as shell:
         yield shell
 
 

@@ -5,7 +5,9 @@ A forking server starts them, each in a process group of its own.
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import signal
 import sys
 import time
@@ -18,6 +20,8 @@ from typing import Literal, Self
 from tests.fork_server import Process, Server
 
 COMMAND = "from roots_compress.cli.app import main; main()"
+ADDRESS = "ROOTS_TESTS_COMMANDS"
+"""The variable with the address of a server that all test processes share."""
 Reach = Literal["group", "process"]
 """Whether a kill takes the measuring children too, as a container's end does, or the command alone."""
 
@@ -37,15 +41,8 @@ class Commands:
     def __init__(self, folder: Path, log: Path) -> None:
         self.log = log
         self._folder = folder
-        self._server = Server(
-            __name__,
-            {
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-                # Text is hashed otherwise than in this process, so that what depends on it shows.
-                "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1",
-            },
-        )
+        self._server = None if ADDRESS in os.environ else start_server()
+        self.address = os.environ[ADDRESS] if self._server is None else self._server.address
         self._process: Process | None = None
 
     def __enter__(self) -> Self:
@@ -54,7 +51,8 @@ class Commands:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
 
     def run(self, *arguments: str | Path, kill_after: float | None = None, reach: Reach = "group") -> Ending:
         """Carry a command out, or kill it (SIGKILL) where it has not ended after so many seconds."""
@@ -83,7 +81,7 @@ class Commands:
         work = [COMMAND if code is None else code, *map(str, arguments)]
         with Path(os.devnull).open() as nothing, self.log.open("a") as log:
             streams = nothing.fileno(), log.fileno(), log.fileno()
-            self._process = Process(self._server.address, work, streams, folder=self._folder)
+            self._process = Process(self.address, work, streams, folder=self._folder)
         return self._process.pid
 
     def running(self, seconds: float = 0.001) -> bool:
@@ -101,14 +99,30 @@ class Commands:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
 
+def start_server() -> Server:
+    """Start a server of commands and of Python code."""
+    return Server(
+        __name__,
+        {
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            # Text is hashed otherwise than in this process, so that what depends on it shows.
+            "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1",
+        },
+    )
+
+
 def warm_up() -> None:
     """Import what a command would in its first seconds, so that kills fall on its work."""
-    import roots_compress.cli.app
-    import roots_compress.pipeline.runner
-    import roots_compress.report.text  # noqa: F401
+    import roots_compress
     from tests import measuring, verbs
 
+    for module in pkgutil.walk_packages(roots_compress.__path__, "roots_compress."):
+        if not module.name.endswith(".__main__"):
+            with suppress(ModuleNotFoundError):  # of an extra
+                importlib.import_module(module.name)
     verbs.build_once()
+    measuring.be_brief()
     os.fsync = lambda fd: None  # A dead process loses no write that the system has taken.
     if measuring.ADDRESS in os.environ:
         measuring.start_at_once()

@@ -14,11 +14,10 @@ from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.events import Events
 from roots_compress.models.spec import ModelSpec
-from roots_compress.pipeline import outlook
+from roots_compress.pipeline import outlook, pace
 from roots_compress.pipeline.forecast import forecast
 from roots_compress.pipeline.forecast_table import summary_lines
 from roots_compress.pipeline.outlook import expected_seconds
-from roots_compress.pipeline.pace import pace
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_stages
@@ -26,6 +25,14 @@ from tests.chains import DISTILL, PRUNE, QUANTIZE, TRAIN, recipe
 from tests.specs import bert, gemma, seq2seq, with_experts
 
 QUIET = Events()
+
+
+@pytest.fixture
+def _steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timings are repeated, as users have them."""
+    pace._pace.cache_clear()
+    monkeypatch.setattr(pace, "STEADY_SECONDS", 0.1)
+    monkeypatch.setattr(pace, "SHORT_SECONDS", 0.1)
 
 
 def written(recipe: Recipe, folder: Path) -> Path:
@@ -38,6 +45,7 @@ def command(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
+@pytest.mark.usefixtures("_steady")
 def test_shapes_and_bytes_are_those_of_the_run(
     chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path
 ) -> None:
@@ -70,6 +78,7 @@ def test_what_is_finished_is_reused_and_takes_no_probe(chain: tuple[Recipe, Path
     assert expected.to_make == ()
 
 
+@pytest.mark.usefixtures("_steady")
 def test_a_run_tells_about_how_long_its_rows_take(
     chain: tuple[Recipe, Path, RunMetrics], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +99,7 @@ def test_a_run_tells_about_how_long_its_rows_take(
 
 @pytest.mark.parametrize("spec", [gemma(), bert(), with_experts(), seq2seq()])
 def test_a_layer_of_any_model_is_timed(spec: ModelSpec) -> None:
-    assert pace(spec, threads=1) > 0
+    assert pace.pace(spec, threads=1) > 0
 
 
 def test_a_search_is_part_of_what_a_run_takes(text_file: Path, tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ def _be_the_check(make: Callable[[], Failure | int], root: Path, log: Path, fail
             del sys.modules[name]
         sys.path[:] = [str(root), *(path for path in sys.path if path and Path(path) != ROOT)]
         os.environ["PYTHONPATH"] = str(root)
+        for name in [name for name in os.environ if name.startswith("ROOTS_TESTS_")]:
+            del os.environ[name]  # the address of a server that has the package as it is here
         ending = make()
         if isinstance(ending, Failure):
             failure.write_text(json.dumps(asdict(ending)), encoding="utf-8")

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from roots_compress.system import threads as counting
 from roots_compress.system.cgroup import ControlGroups
 from roots_compress.system.machine import usable_cores
 from roots_compress.system.threads import LIBRARY_SETTINGS, default_threads, physical_cores
+
+
+@pytest.fixture(autouse=True)
+def _cores_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests have one core."""
+    monkeypatch.setattr(counting, "physical_cores", physical_cores)
 
 
 def a_topology(folder: Path, siblings: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
