@@ -116,7 +116,7 @@ def measured(
             if given.decode_only:
                 if kind not in caches:
                     held = random_cache(model, length, 1 + (DECODED + 1) * given.repeats)
-                    empty = engine._empty_cache(1).block_means
+                    empty = engine._empty_cache(1).states
                     caches[kind] = OnnxCache(held.keys_values, held.attention_mask, empty)
                     caches[kind] = engine.decode(np.array([3]), caches[kind]).cache
             else:

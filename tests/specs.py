@@ -8,6 +8,7 @@ from typing import Any
 from roots_compress.families.seq2seq import decoder_layer, encoder_layer
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import (
     ClassificationHead,
@@ -88,6 +89,14 @@ def parallel(**fields: Any) -> ModelSpec:
     return changed(spec_of(change, **fields), head=LmHead(bias=True))
 
 
+def convolving(*, bias: bool = False, kernel: int = 3, **changes: Any) -> ModelSpec:
+    """Return one with a short convolution in its first layer, and attention in its second."""
+    spec = with_attention(kv_heads=2, **changes)
+    conv = ShortConv(channels=24, kernel=kernel, bias=bias)
+    first = changed(spec.layers[0][0], op=conv)
+    return spec.with_layers(((first, spec.layers[0][1]), spec.layers[1]))
+
+
 SPECS: dict[str, dict[str, Any]] = {
     "norms over the projection": {"spec": with_attention(kv_heads=2, qk_norm=OVER_PROJECTIONS)},
     "norms of outputs": {"spec": spec_of(lambda each: changed(each, post_norm=Norm()))},
@@ -96,12 +105,14 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "experts": {"spec": with_experts()},
     "parallel": {"spec": parallel()},
+    "convolution": {"spec": convolving(bias=True)},
 }
 """Arguments of `tiny_model`, by what is unlike other models."""
 KINDS: dict[str, ModelSpec] = {
     "post-norms and a capped head": gemma(),
     "stream norms": stream_norms(),
     "experts": with_experts(),
+    "convolution": convolving(),
     "parallel blocks, norms after positions": parallel(),
     "partial rotary, norms of whole projections": with_attention(
         rope=Rope(rotary_dim=4), qk_norm=OVER_PROJECTIONS

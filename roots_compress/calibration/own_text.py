@@ -22,10 +22,10 @@ from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.special_tokens import opening_id
 from roots_compress.data.windows import PackedWindows, following
 from roots_compress.events import Events
+from roots_compress.models.caches import empty_cache
 from roots_compress.models.device import multiplies_bf16
 from roots_compress.models.drawing import drawn
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.models.preallocated_cache import preallocated_cache
 from roots_compress.progress import Display
 
 AT_ONCE = 64
@@ -84,7 +84,7 @@ def _continued(
     advance: Callable[[], None],
 ) -> Tensor:
     """Return windows of `block_size` tokens, `NT`, that go on from their first P."""
-    past = preallocated_cache(writer.config.num_hidden_layers, block_size)
+    past = empty_cache(writer.config.spec, block_size)
     pieces = [opening_NP]
     for _ in range(block_size - opening_NP.shape[1]):
         output = writer(

@@ -67,6 +67,8 @@ class PruneConfig(StageSettings):
     """Fraction of the key/value groups to remove, each with its query heads."""
     query_ratio: Ratio = 0.0
     """Fraction of each key/value group's query heads to remove."""
+    conv_ratio: Ratio = 0.0
+    """Fraction of the channels of short convolutions to remove."""
     expert_ratio: Ratio = 0.0
     """Fraction of the experts of a mixture to remove: those that give least to the tokens routed to them."""
     layer_ratio: Ratio = 0.0

@@ -17,6 +17,7 @@ from roots_compress.export.rotations import Angles
 from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.heads import (
     EmbeddingHead,
     LabelHead,
@@ -77,7 +78,8 @@ def _states(matrices: Matrices, part: Part, inputs: dict[str, ir.Value], shape_B
     distances = Distances(matrices, tokens_1, tokens_1)
     angles = Angles(builder, matrices.config.spec, lambda: _positions(builder, mask_BT))
 
-    def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
+    def attend(op: OpSpec, module: str, x_NW: ir.Value) -> ir.Value:
+        assert isinstance(op, Attention), op.kind
         turned_by = angles.of(op)
         return encoder_attention(
             matrices, op, module, x_NW, shape_BTx, mask_BT, bias_B1TT, distances, turned_by

@@ -22,6 +22,7 @@ from roots_compress.export.builder import IR_VERSION, GraphBuilder
 from roots_compress.export.encoder import add_encoder
 from roots_compress.export.layers import next_token_logits, parts_of, walk
 from roots_compress.export.ops.attention import self_attention
+from roots_compress.export.ops.conv import short_conv
 from roots_compress.export.ops.fused_attention import KeyValue
 from roots_compress.export.seq2seq import PARTS
 from roots_compress.export.shared import Shared
@@ -29,6 +30,8 @@ from roots_compress.export.tasks import Names, exporter_config
 from roots_compress.export.weights import Matrices
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec, State
+from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.spec import EMBEDDING
 from roots_compress.runtime.graph_folder import GRAPH_NAME
@@ -106,42 +109,50 @@ def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
         for name in ("input_ids", "attention_mask", "position_ids")
     )
     cached = ir.DataType.INT8 if has_int8_cache(config) else builder.dtype
-    attentions = config.spec.attentions()
-    pasts = [_past(builder, names, index, op, cached) for index, op in enumerate(attentions)]
+    states = config.spec.states()
+    types = [cached if state.grows else builder.dtype for state in states]
+    pasts = [
+        builder.input(state.past, dtype, _shape(names, state.past, state))
+        for state, dtype in zip(states, types, strict=True)
+    ]
     logits_to_keep = builder.optional_input(LOGITS_TO_KEEP, np.array(0, dtype=np.int64))
-    shared = Shared(builder, config, input_ids, attention_mask, position_ids, pasts[0].key)
+    growing = next((past for past, state in zip(pasts, states, strict=True) if state.grows), None)
+    shared = Shared(builder, config, input_ids, attention_mask, position_ids, growing)
 
     hidden_NW = _embed(matrices, shared, input_ids, position_ids)
-    remaining, presents = iter(pasts), list[KeyValue]()
+    remaining, presents = iter(pasts), list[ir.Value]()
 
-    def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
-        given_NW, present = self_attention(matrices, shared, op, module, x_NW, next(remaining))
-        presents.append(present)
+    def emit(op: OpSpec, module: str, x_NW: ir.Value) -> ir.Value:
+        present: Sequence[ir.Value]
+        if isinstance(op, Attention):
+            past = KeyValue(next(remaining), next(remaining))
+            given_NW, present = self_attention(matrices, shared, op, module, x_NW, past)
+        else:
+            assert isinstance(op, ShortConv), op.kind
+            given_NW, *present = short_conv(matrices, shared, op, module, x_NW, next(remaining))
+        presents.extend(present)
         return given_NW
 
-    normed_NW = walk(matrices, parts_of(config.spec)[-1], hidden_NW, attend)
+    normed_NW = walk(matrices, parts_of(config.spec)[-1], hidden_NW, emit)
     with builder.scope("head"):
         logits_BKV = _logits(matrices, shared.back(normed_NW), logits_to_keep)
     builder.output("logits", logits_BKV, ir.DataType.FLOAT, names.shape("logits", config.vocab_size))
-    _name_presents(builder, names, attentions, presents, cached)
+    for state, dtype, present in zip(states, types, presents, strict=True):
+        builder.output(state.present, present, dtype, _shape(names, state.present, state))
     for name, (means_BGCD, shape) in shared.block_means.items():
         builder.output(PRESENT_MEANS + name, means_BGCD, builder.dtype, shape)
     if shared.compact is None:
         return {}
     found = {SHARED_CACHE: "1"}
     if shared.block_means:
-        piece = SPARSE_PIECE if len(shared.block_means) == len(attentions) else MIXED_PIECE
+        piece = SPARSE_PIECE if len(shared.block_means) == len(config.spec.attentions()) else MIXED_PIECE
         found[PREFILL_PIECE] = str(piece)
     return found
 
 
-def _past(builder: GraphBuilder, names: Names, index: int, op: Attention, cached: ir.DataType) -> KeyValue:
-    widths = op.kv_heads, op.head_dim
-    key, value = (
-        builder.input(name, cached, names.shape(name, *widths))
-        for name in (f"past_key_values.{index}.key", f"past_key_values.{index}.value")
-    )
-    return KeyValue(key, value)
+def _shape(names: Names, name: str, state: State) -> list[int | str]:
+    """Return the shape of an input or output that holds a state."""
+    return names.shape(name, *(size for size in state.shape if size is not None))
 
 
 def _embed(matrices: Matrices, shared: Shared, input_ids_BT: ir.Value, position_ids_BT: ir.Value) -> ir.Value:
@@ -174,17 +185,3 @@ def _logits(matrices: Matrices, normed_BTW: ir.Value, logits_to_keep: ir.Value) 
         logits_MV = builder.cast(logits_MV, ir.DataType.FLOAT)
     rows = builder.op("Shape", kept_BKW, end=2)
     return builder.op("Reshape", logits_MV, builder.op("Concat", rows, builder.integers(-1), axis=0))
-
-
-def _name_presents(
-    builder: GraphBuilder,
-    names: Names,
-    attentions: Sequence[Attention],
-    presents: list[KeyValue],
-    cached: ir.DataType,
-) -> None:
-    for index, (present, op) in enumerate(zip(presents, attentions, strict=True)):
-        widths = op.kv_heads, op.head_dim
-        for part, value in zip(("key", "value"), present, strict=True):
-            name = f"present.{index}.{part}"
-            builder.output(name, value, cached, names.shape(name, *widths))

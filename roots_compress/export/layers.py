@@ -14,12 +14,13 @@ from roots_compress.export.norms import norm
 from roots_compress.export.ops.mlp import mlp
 from roots_compress.export.ops.moe import moe
 from roots_compress.export.weights import Matrices
-from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.heads import NextTokenHead
 from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import EMBEDDING, ENCODER, HEAD, ModelSpec, Norm, Stack
 
-Attend = Callable[[Attention, str, ir.Value], ir.Value]
+Emit = Callable[[OpSpec, str, ir.Value], ir.Value]
 
 
 class Part(NamedTuple):
@@ -52,10 +53,10 @@ def _readings(part: Part) -> Iterator[Reading]:
     yield Reading("", part.stack.final_norm, f"{part.module}.norm")
 
 
-def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, attend: Attend) -> ir.Value:
+def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, emit: Emit) -> ir.Value:
     """Add all layers of a stack; return what is read of the residual stream after them, `NW`.
 
-    `attend` adds an attention by its specification and its module's name.
+    `emit` adds a block that reads other tokens, by its specification and its module's name.
     """
     builder, readings = matrices.builder, _readings(part)
     first = next(readings)
@@ -68,12 +69,12 @@ def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, attend: Attend) ->
             following = next(readings)
             with builder.scope(f"layers.{index}"):
                 with builder.scope(sublayer.op.kind):
-                    if isinstance(sublayer.op, Attention):
-                        change_NW = attend(sublayer.op, module, read_NW)
-                    elif isinstance(sublayer.op, Mlp):
+                    if isinstance(sublayer.op, Mlp):
                         change_NW = mlp(matrices, sublayer.op, module, read_NW)
-                    else:
+                    elif isinstance(sublayer.op, Moe):
                         change_NW = moe(matrices, sublayer.op, module, read_NW)
+                    else:
+                        change_NW = emit(sublayer.op, module, read_NW)
                 if sublayer.post_norm is not None:
                     change_NW = norm(matrices, sublayer.post_norm, f"{module}_post_norm", change_NW)
                 if waiting_NW is not None:

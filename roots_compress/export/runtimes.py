@@ -18,6 +18,7 @@ from roots_compress.families.registry import FAMILIES
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import longrope_length
+from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.runtime.graph_folder import GRAPH_NAME
 from roots_compress.runtime.seq2seq_graph import cached_attentions
@@ -64,6 +65,8 @@ def served_config(config: RootsConfig, dtype: torch.dtype) -> tuple[dict[str, An
     ours = config.to_dict()
     plain = RootsConfig(spec=config.spec, **{name: getattr(config, name) for name in TOKEN_IDS})
     attentions = [op for _name, op in cached_attentions(config.spec)]
+    if any(not state.grows for state in config.spec.states()):
+        return ours, ("optimum cannot load this graph: it feeds keys and values, and no other state",)
     if has_int8_cache(config):
         return ours, ("optimum cannot load this graph: it would make a cache of floats, not of int8",)
     if len({(op.kv_heads, op.head_dim) for op in attentions}) > 1:
@@ -99,7 +102,7 @@ def genai_config(model: RootsWithHead, *, shared_cache: bool) -> dict[str, Any]:
     here, those of the first layer.
     """
     config, generation = model.config, model.generation_config
-    first = config.spec.attentions()[0]
+    first = next(iter(config.spec.attentions()), None)
     penalty = generation.repetition_penalty if generation is not None else None
     named = generation.eos_token_id if generation is not None else None
     tokens = {
@@ -107,9 +110,19 @@ def genai_config(model: RootsWithHead, *, shared_cache: bool) -> dict[str, Any]:
         "eos_token_id": as_setting(stop_ids(named, config.eos_token_id, None)),
         "pad_token_id": config.pad_token_id,
     }
+    heads = {}
+    if first is not None:
+        heads = {"head_size": first.head_dim, "num_attention_heads": first.heads}
+        heads["num_key_value_heads"] = first.kv_heads
+    kernels = [op.kernel for _, op in config.spec.blocks() if isinstance(op, ShortConv)]
+    inputs, outputs, others = {}, {}, {}
+    if kernels:
+        inputs, outputs = {"past_conv_names": "past_conv.%d"}, {"present_conv_names": "present_conv.%d"}
+        others = {"layer_types": config.layer_types, "conv_cache_size": kernels[0] - 1}
     return {
         "model": {
-            "type": "decoder",
+            # It reads no graph that keeps states of convolutions as another type.
+            "type": "lfm2" if kernels else "decoder",
             "context_length": config.max_position_embeddings,
             "vocab_size": config.vocab_size,
             **{name: token for name, token in tokens.items() if token is not None},
@@ -118,20 +131,21 @@ def genai_config(model: RootsWithHead, *, shared_cache: bool) -> dict[str, Any]:
                 "session_options": {"provider_options": []},
                 "filename": GRAPH_NAME,
                 "hidden_size": config.hidden_size,
-                "head_size": first.head_dim,
-                "num_attention_heads": first.heads,
-                "num_key_value_heads": first.kv_heads,
+                **heads,
                 "num_hidden_layers": config.num_hidden_layers,
                 "inputs": {
                     **{name: name for name in ("input_ids", "attention_mask", "position_ids")},
                     "past_key_names": "past_key_values.%d.key",
                     "past_value_names": "past_key_values.%d.value",
+                    **inputs,
                 },
                 "outputs": {
                     "logits": "logits",
                     "present_key_names": "present.%d.key",
                     "present_value_names": "present.%d.value",
+                    **outputs,
                 },
+                **others,
             },
         },
         "search": {

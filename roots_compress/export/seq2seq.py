@@ -21,6 +21,7 @@ from roots_compress.export.rotations import Angles
 from roots_compress.export.tasks import Names
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.spec import EMBEDDING
 from roots_compress.runtime.decoder_graph import PAST, PRESENT
@@ -74,7 +75,8 @@ def add_target_decoder(matrices: Matrices) -> None:
     angles = Angles(builder, spec, lambda: _places(builder, input_ids, past_1, tokens_1))
     remaining, presents = iter(pasts.items()), dict[str, KeyValue]()
 
-    def attend(op: Attention, module: str, x_NW: ir.Value) -> ir.Value:
+    def attend(op: OpSpec, module: str, x_NW: ir.Value) -> ir.Value:
+        assert isinstance(op, Attention), op.kind
         name, past = next(remaining)
         if op.source == "cross":
             given_NW, presents[name] = cross_attention(matrices, op, module, x_NW, shape_BTx, source, past)

@@ -72,10 +72,12 @@ class Shared:
         input_ids_BT: ir.Value,
         attention_mask_BS: ir.Value,
         position_ids_BT: ir.Value,
-        past_BGPD: ir.Value,
+        past_BGPD: ir.Value | None,
     ) -> None:
         self.builder = builder
         self._cache_index: dict[int, ir.Value] = {}
+        self._following: dict[int, ir.Value] = {}
+        self._new_mask_BT: ir.Value | None = None
         self.block_means: dict[str, tuple[ir.Value, list[int | str]]] = {}
         """Mean keys that block-sparse layers give beside their caches, and their shapes, by layer."""
         with builder.scope("frame"):
@@ -89,7 +91,7 @@ class Shared:
                 compact = self.compact = self._compact(config, attention_mask_BS, position_ids_BT)
                 self._add_blocks(
                     attentions,
-                    lambda: self._compact_slots(compact, builder.op("Shape", past_BGPD, start=2, end=3)),
+                    lambda: self._compact_slots(compact, past_BGPD),
                 )
                 return
             self._place_slots(attention_mask_BS)
@@ -133,6 +135,7 @@ class Shared:
         new_from_1 = builder.op("Sub", slots_1, tokens_1)
 
         new_BT = builder.op("Slice", attention_mask_BS, new_from_1, slots_1, second)
+        self._new_mask_BT = new_BT
         # Where the first real token stands: 0 also where padding follows, as some callers have it.
         padding_B1 = builder.op("ArgMax", new_BT, axis=1)
         rest_B1 = builder.op("Sub", tokens, padding_B1)
@@ -205,9 +208,11 @@ class Shared:
         slots = builder.op("Squeeze", builder.op("Shape", self._valid_BS, start=1))
         return Slots(slots, position_BT, slot_BT, None, self._valid_BS, position_BS)
 
-    def _compact_slots(self, compact: Compact, past_slots_1: ir.Value) -> Slots:
+    def _compact_slots(self, compact: Compact, past_BGPD: ir.Value | None) -> Slots:
         """Return where tokens stand in caches that are written into: in the slots of their positions."""
         builder = self.builder
+        assert past_BGPD is not None
+        past_slots_1 = builder.op("Shape", past_BGPD, start=2, end=3)
         tokens = builder.op("Squeeze", builder.op("Shape", compact.position_ids_BT, start=1))
         place_T = builder.op("Range", builder.integer(0), tokens, builder.integer(1))
         past_B1 = builder.op("Unsqueeze", compact.past_B, builder.integers(1))
@@ -234,6 +239,39 @@ class Shared:
             parts = (builder.op("Expand", each, shape) for each in (row_B111, head_G11, slot_B1T1))
             self._cache_index[kv_heads] = builder.op("Concat", *parts, axis=3)
         return self._cache_index[kv_heads]
+
+    def without_padding(self, x_BTC: ir.Value) -> ir.Value:
+        """Return an activation with zeros in the place of padding that comes before tokens."""
+        if self.compact is not None:
+            return x_BTC
+        mask_BT = self.builder.cast(self._new_mask(), self.builder.dtype)
+        return self.builder.op("Mul", x_BTC, self.builder.op("Unsqueeze", mask_BT, self.builder.integers(2)))
+
+    def following(self, count: int) -> ir.Value:
+        """Return, as `GatherND` reads them, `count` places from the end of each row's new tokens on, `BK1`.
+
+        Of `count` cached tokens and the new ones after them, these are the last.
+        """
+        if count not in self._following:
+            builder = self.builder
+            mask_BT = builder.cast(self._new_mask(), ir.DataType.INT64)
+            if self.compact is not None:
+                end_B1 = builder.op("ReduceSum", mask_BT, builder.integers(1))
+            else:
+                last_B1 = builder.op("ArgMax", mask_BT, axis=1, select_last_index=1)
+                end_B1 = builder.op("Add", last_B1, builder.integer(1))
+            place_K = builder.vector(f"places_{count}", np.arange(count, dtype=np.int64))
+            place_BK = builder.op("Add", end_B1, place_K)
+            self._following[count] = builder.op("Unsqueeze", place_BK, builder.integers(2))
+        return self._following[count]
+
+    def _new_mask(self) -> ir.Value:
+        """Return where new tokens are no padding, `BT`, in the callers' order."""
+        if self._new_mask_BT is None:
+            builder = self.builder
+            slot_T = builder.op("Squeeze", self._query_slot_T1, builder.integers(1))
+            self._new_mask_BT = builder.op("Gather", self._valid_BS, slot_T, axis=1)
+        return self._new_mask_BT
 
     def _add_blocks(self, attentions: Sequence[Attention], slots: Callable[[], Slots]) -> None:
         kinds = dict.fromkeys(

@@ -53,7 +53,9 @@ class RaggedTextInputGenerator(DummyTextInputGenerator):
 
 
 class LayerwisePastKeyValuesGenerator(DummyPastKeyValuesGenerator):
-    """Dummy keys and values with every layer's own number of heads and head size."""
+    """Dummy keys, values and other states, with every layer's own sizes."""
+
+    SUPPORTED_INPUT_NAMES = ("past_",)
 
     def __init__(
         self,
@@ -64,14 +66,14 @@ class LayerwisePastKeyValuesGenerator(DummyPastKeyValuesGenerator):
         **_: Any,
     ) -> None:
         self.batch_size, self.past_length = batch_size, past_length
-        self.attentions = normalized_config.spec.attentions()
+        self.states = {state.past: state for state in normalized_config.spec.states()}
 
     def generate(
         self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"
     ) -> Any:
-        """Return the keys or values `past_key_values.{i}.key` names, `(B, G, P, D)`."""
-        op = self.attentions[int(input_name.split(".")[1])]
-        shape = [self.batch_size, op.kv_heads, self.past_length, op.head_dim]
+        """Return the state of a name: keys or values `(B, G, P, D)`, or what another block keeps."""
+        sizes = self.states[input_name].shape
+        shape = [self.batch_size, *(self.past_length if size is None else size for size in sizes)]
         return self.random_float_tensor(shape, min_value=-1, framework=framework, dtype=float_dtype)
 
 

@@ -81,15 +81,17 @@ def layer_types(attentions: Sequence[Attention]) -> list[str]:
 
 
 def first_blocks(spec: ModelSpec) -> tuple[Attention, Mlp]:
-    """Return the first layer's attention and feed-forward block.
+    """Return the first attention, and the first feed-forward block; others are found by reading back.
 
     Raises:
-        ValueError: the model has no layer, or another block in the place of one of them.
+        ValueError: the model has none of one of them.
     """
-    ops = [sublayer.op for sublayer in spec.layers[0]] if spec.layers else []
-    if len(ops) != 2 or not isinstance(ops[0], Attention) or not isinstance(ops[1], Mlp):
-        raise ValueError("its layers are not attention followed by a feed-forward block")
-    return ops[0], ops[1]
+    ops = [op for _, op in spec.blocks()]
+    attention = next((op for op in ops if isinstance(op, Attention)), None)
+    mlp = next((op for op in ops if isinstance(op, Mlp)), None)
+    if attention is None or mlp is None:
+        raise ValueError("it has no attention, or no feed-forward block that all tokens go through")
+    return attention, mlp
 
 
 def activation_name(ours: Activation) -> str:

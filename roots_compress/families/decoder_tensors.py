@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from roots_compress.families.base import Copy, Pairs, Rows, Rule, Shared, Stacked, Transform
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec, Norm, Sublayer
 
@@ -90,6 +91,10 @@ def _block_rules(
     if isinstance(op, Attention) and op.qk_norm is not None:
         for name in (f"{sublayer.name}.{each}_norm" for each in "qk"):
             yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
+    if isinstance(op, ShortConv):
+        for part in ("weight", "bias") if op.bias else ("weight",):
+            name = f"{sublayer.name}.conv.{part}"
+            yield Rule(name, (name,))
 
 
 def _joined(ours: Mapping[str, object], names: Mapping[str, str]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 
 from roots_compress.models import version1
+from roots_compress.models.caches import layer_types
 from roots_compress.models.limits import is_fusible
 from roots_compress.models.ops.base import LARGEST
 from roots_compress.models.ops.heads import Seq2SeqHead
@@ -86,6 +87,11 @@ class RootsConfig(PreTrainedConfig):
     def num_hidden_layers(self) -> int:
         """Layers of the stack that the head reads, under the name transformers' caches read."""
         return len(self.spec.stack.layers)
+
+    @property
+    def layer_types(self) -> list[str]:
+        """What each of those layers keeps in a cache, under the name transformers' caches read."""
+        return layer_types(self.spec)
 
     @property
     def tie_word_embeddings(self) -> bool:

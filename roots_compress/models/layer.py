@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,13 +11,24 @@ from torch.utils.checkpoint import checkpoint
 
 from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block, Context, Half, make_norm
+from roots_compress.models.blocks.conv import ShortConvBlock
 from roots_compress.models.blocks.mlp import MlpBlock
 from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec
+from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import Op, Place
 
 NORMS = ("pre_norm", "post_norm", "stream_norm")
+BLOCKS: dict[type[OpSpec], Callable[[Any, Any, str, int], Block]] = {
+    Attention: AttentionBlock,
+    ShortConv: ShortConvBlock,
+    Mlp: MlpBlock,
+    Moe: MoeBlock,
+}
+"""The module of each kind of block."""
 
 
 class RootsLayer(nn.Module):
@@ -93,10 +105,6 @@ def make_block(op: Op, config: Any, place: Place) -> Block:
         config: the model's.
         place: where it is.
     """
-    path, spec = config.spec.path(place), config.spec
-    if isinstance(op, Attention):
-        # The stack that the head reads has a KV cache.
-        return AttentionBlock(
-            op, config, path, place.layer - (spec.begins if place.layer >= spec.begins else 0)
-        )
-    return MlpBlock(op, config, path) if isinstance(op, Mlp) else MoeBlock(op, config, path)
+    begins = config.spec.begins
+    layer = place.layer - (begins if place.layer >= begins else 0)
+    return BLOCKS[type(op)](op, config, config.spec.path(place), layer)

@@ -17,7 +17,6 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from roots_compress.errors import InputError
-from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.base import Axis
@@ -157,8 +156,7 @@ def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:
         part.layers = nn.ModuleList(layers[index] for index in stay)
         for number, layer in enumerate(part.layers):
             for half in layer.halves:
-                if isinstance(half.block, AttentionBlock):
-                    half.block.layer_idx = number
+                half.block.layer_idx = number
     model.config.spec = spec.with_chosen(kept)
 
 
@@ -229,7 +227,7 @@ class StreamNormPruner(tp.pruner.function.BasePruningFunc):
 
 
 def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
-    """Cut what runs along an axis and no trace follows: norms, and tables of distances."""
+    """Cut what runs along an axis and no trace follows: norms, tables of distances, and convolutions."""
     for member in axis.members:
         module = block.get_submodule(member.parameter.rpartition(".")[0])
         entries = [unit * member.size + offset for unit in kept for offset in range(member.size)]
@@ -239,6 +237,10 @@ def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
         elif isinstance(module, nn.Embedding):
             module.weight = nn.Parameter(module.weight.detach()[:, entries])
             module.embedding_dim = len(entries)
+        elif isinstance(module, nn.Conv1d):
+            parameter = member.parameter.rpartition(".")[2]
+            setattr(module, parameter, nn.Parameter(getattr(module, parameter).detach()[entries]))
+            module.in_channels = module.out_channels = module.groups = len(entries)
 
 
 def _cut_untraced_readers(model: RootsWithHead, kept: Sequence[int]) -> None:

@@ -21,7 +21,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, ValidationError, model_validator
 
 from roots_compress.models.ops.attention import Attention
-from roots_compress.models.ops.base import Count, Matrix, OpSpec, Part, changed, first_fault, plain
+from roots_compress.models.ops.base import Count, Matrix, OpSpec, Part, State, changed, first_fault, plain
+from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.heads import (
     ClassificationHead,
     EmbeddingHead,
@@ -46,7 +47,7 @@ Head = Annotated[
     | Seq2SeqHead,
     Field(discriminator="kind"),
 ]
-Op = Annotated[Attention | Mlp | Moe, Field(discriminator="kind")]
+Op = Annotated[Attention | ShortConv | Mlp | Moe, Field(discriminator="kind")]
 
 
 class Sublayer(Part):
@@ -71,9 +72,7 @@ class Sublayer(Part):
     @property
     def name(self) -> str:
         """The block's name within its layer, as tensors have it."""
-        if isinstance(self.op, Attention):
-            return "self_attn" if self.op.source == "self" else "cross_attn"
-        return "mlp"
+        return self.op.name
 
     @property
     def is_pre_norm(self) -> bool:
@@ -244,6 +243,15 @@ class ModelSpec(Part):
         for index, layer in enumerate(self.layers):
             for sublayer in layer:
                 yield Place(index, sublayer.name), sublayer.op
+
+    def states(self) -> tuple[State, ...]:
+        """Return what a cache keeps of the stack that the head reads, in the order in which it runs."""
+        return tuple(
+            state
+            for index, layer in enumerate(self.stack.layers)
+            for sublayer in layer
+            for state in sublayer.op.states(index)
+        )
 
     def attentions(self) -> tuple[Attention, ...]:
         """Return every attention, in the order in which they run."""

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from roots_compress.data.windows import START
 from roots_compress.models import attention
 from roots_compress.models.blocks.base import Context, Sees, make_norm
+from roots_compress.models.caches import empty_cache
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.device import as_multiplied
 from roots_compress.models.layer import RootsLayer
@@ -185,7 +186,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
             caches = "decoder" in self.config.spec.stacks and self.config.use_cache
             use_cache = caches and not self.training and segments is None
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
+            past_key_values = empty_cache(self.config.spec)
             if encoder_states is not None:
                 past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
         if encoder_states is not None:
@@ -257,6 +258,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         context = Context(
             self._views(seen, tokens, valid_BS, positions_BS, segment_ids, masked=masked),
             {key: cos_sin(frequencies, position_ids) for key, frequencies in self._rotary.items()},
+            positions_BS[:, past:],
             cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache,
             source,
         )
@@ -280,18 +282,14 @@ class RootsModel(RootsPreTrainedModel, StackParts):
     ) -> dict[Sees, attention.View]:
         """Return which keys of a stack its queries see, for every window of it."""
         ops = (sublayer.op for layer in stack.layers for sublayer in layer)
-        sees = {
-            (each.window, each.causal)
-            for each in ops
-            if isinstance(each, Attention) and each.source == "self"
-        }
+        own = [each for each in ops if isinstance(each, Attention) and each.source == "self"]
         return {
             (window, causal): attention.View(
                 attention.Visibility(tokens, valid_BS, window, segment_ids, causal),
                 positions_BS,
                 masked=masked,
             )
-            for window, causal in sees
+            for window, causal in {(each.window, each.causal) for each in own}
         }
 
 

@@ -83,6 +83,8 @@ def _shape(shape: Shape) -> str:
     if shape.heads and shape.kv_heads and shape.head_dim:
         groups = "" if shape.kv_heads == shape.heads else f" ({_numbers(shape.kv_heads)} key/value)"
         parts.append(f"{_numbers(shape.heads)} heads{groups} of {_numbers(shape.head_dim)}")
+    if shape.conv_channels:
+        parts.append(f"{_numbers(shape.conv_channels)} convolution channels")
     if shape.channels:
         experts = f"{_numbers(shape.experts)} experts of " if shape.experts else ""
         parts.append(f"{experts}{_numbers(shape.channels)} MLP channels")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
@@ -29,6 +30,8 @@ class Shape:
     channels: Range | None = None
     """Of feed-forward blocks, or of each expert."""
     experts: Range | None = None
+    conv_channels: Range | None = None
+    """Of short convolutions."""
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Shape:
@@ -45,6 +48,7 @@ class Shape:
             head_dim=_range([op.head_dim for op in attentions]),
             channels=_range([op.channels for op in ops if isinstance(op, Mlp | Moe)]),
             experts=_range([op.experts for op in ops if isinstance(op, Moe)]),
+            conv_channels=_range([op.channels for op in ops if isinstance(op, ShortConv)]),
         )
 
 

@@ -1,4 +1,4 @@
-"""What a graph must be to serve as a decoder with a KV cache: its inputs, its outputs and their shapes."""
+"""What a graph must be to serve as a decoder with a cache: its inputs, its outputs and their shapes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from roots_compress.runtime.session import EXPORT_AGAIN, PAST_MEANS, PRESENT_MEA
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
 PAST, PRESENT = "past_key_values.", "present."
+PAST_STATE, PRESENT_STATE = "past_", "present_"
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
 
@@ -30,8 +31,18 @@ class KeyValue:
     dtype: DTypeLike
 
 
+@dataclass(frozen=True)
+class State:
+    """Another tensor that a step reads and gives anew, `(B, *shape)`; zeros, or nothing, before the first."""
+
+    past: str
+    present: str
+    shape: tuple[int, ...]
+    dtype: DTypeLike
+
+
 def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
-    """Return the graph's cached tensors.
+    """Return the graph's cached keys and values.
 
     Raises:
         InputError: the graph's inputs and outputs are not those of a decoder with a KV cache.
@@ -46,8 +57,10 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
             remedy="Name a graph of a causal language model.",
         )
     expected_outputs = {"logits", *(PRESENT + name.removeprefix(PAST) for name in pasts)}
-    expected_outputs |= {means.present for means in block_means(session)}
-    if set(inputs) != {*TOKEN_INPUTS, *pasts} or set(outputs) != expected_outputs:
+    states = other_states(session)
+    expected_outputs |= {state.present for state in states}
+    known = {*TOKEN_INPUTS, *pasts, *(state.past for state in states)}
+    if set(inputs) - known or {*TOKEN_INPUTS, *pasts} - set(inputs) or set(outputs) != expected_outputs:
         raise InputError(
             f"the graph's inputs {_names(inputs)} and outputs {_names(outputs)} are not a decoder's with a KV"
             f" cache: {_names(TOKEN_INPUTS)}, {PAST}N.key, .value; logits, {PRESENT}N.key, .value",
@@ -80,18 +93,31 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     )
 
 
-def block_means(session: Any) -> tuple[KeyValue, ...]:
-    """Return the mean keys that block-sparse layers give, and take if they are fed."""
-    return tuple(
-        KeyValue(
-            past=value.name,
-            present=PRESENT_MEANS + value.name.removeprefix(PAST_MEANS),
-            heads=value.shape[1],
-            width=value.shape[3],
-            dtype=ELEMENT_TYPES[value.type],
-        )
+def other_states(session: Any) -> tuple[State, ...]:
+    """Return what a cache holds beside keys and values.
+
+    These are the states of convolutions, of fixed sizes, and the mean keys of block-sparse layers, which need
+    not be fed.
+    """
+    found = [
+        (value, PRESENT_MEANS + value.name.removeprefix(PAST_MEANS))
         for value in session.get_overridable_initializers()
         if value.name.startswith(PAST_MEANS)
+    ]
+    found += [
+        (value, PRESENT_STATE + value.name.removeprefix(PAST_STATE))
+        for value in session.get_inputs()
+        if value.name.startswith(PAST_STATE) and not value.name.startswith(PAST)
+    ]
+    return tuple(
+        State(
+            past=value.name,
+            present=present,
+            shape=tuple(size if isinstance(size, int) else 0 for size in value.shape[1:]),
+            dtype=ELEMENT_TYPES[value.type],
+        )
+        for value, present in found
+        if value.type in ELEMENT_TYPES
     )
 
 

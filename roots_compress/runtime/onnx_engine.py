@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from roots_compress.runtime.decoder_graph import (
     ELEMENT_TYPES,
     TOKEN_INPUTS,
     KeyValue,
-    block_means,
     cached_tensors,
     check_logits,
+    other_states,
 )
 from roots_compress.runtime.prompts import check_context, check_prompt, positions
 from roots_compress.runtime.protocol import Logits, Step, Tokens
@@ -60,8 +60,8 @@ class OnnxCache:
 
     keys_values: tuple[Any, ...]
     attention_mask: Tokens
-    block_means: tuple[Any, ...] = ()
-    """Mean keys of complete blocks, of block-sparse layers."""
+    states: tuple[Any, ...] = ()
+    """What else is kept: states of convolutions, and mean keys of complete blocks of block-sparse layers."""
 
 
 class OnnxEngine:
@@ -91,7 +91,7 @@ class OnnxEngine:
         self._device = "cuda" if CUDA in session.get_providers() else "cpu"
         optional = [value.name for value in session.get_overridable_initializers()]
         self._asks_for_last = LOGITS_TO_KEEP in optional
-        self._block_means = block_means(session)
+        self._states = other_states(session)
         self._binding = session.io_binding()
         self._bound_buffers: tuple[Any, ...] | None = None
         self._shares_cache = SHARED_CACHE in session.get_modelmeta().custom_metadata_map
@@ -205,22 +205,26 @@ class OnnxEngine:
         assert isinstance(cache, OnnxCache)
         if np.array_equal(rows, np.arange(len(cache.attention_mask))):
             return cache
-        moved, means = (
+        moved, states = (
             tuple(
                 ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[rows]), self._device)
                 for value in values
             )
-            for values in (cache.keys_values, cache.block_means)
+            for values in (cache.keys_values, cache.states)
         )
-        return OnnxCache(moved, cache.attention_mask[rows], means)
+        return OnnxCache(moved, cache.attention_mask[rows], states)
 
     def _empty_cache(self, batch: int) -> OnnxCache:
-        empty, device = ort.OrtValue.ortvalue_from_shape_and_type, self._device
-        values, means = (
-            tuple(empty([batch, kv.heads, 0, kv.width], kv.dtype, device) for kv in each)
-            for each in (self._key_values, self._block_means)
+        shapes: list[tuple[tuple[int, ...], DTypeLike]] = [
+            ((kv.heads, 0, kv.width), kv.dtype) for kv in self._key_values
+        ]
+        shapes += [(state.shape, state.dtype) for state in self._states]
+        values = tuple(
+            ort.OrtValue.ortvalue_from_numpy(np.zeros((batch, *shape), dtype=dtype), self._device)
+            for shape, dtype in shapes
         )
-        return OnnxCache(values, np.empty((batch, 0), dtype=np.int64), means)
+        count = len(self._key_values)
+        return OnnxCache(values[:count], np.empty((batch, 0), dtype=np.int64), values[count:])
 
     def _run(
         self, input_ids: Tokens, mask: Tokens, cache: OnnxCache, logits: np.ndarray[Any, Any]
@@ -240,29 +244,29 @@ class OnnxEngine:
             kept = np.array(logits.shape[1])
             binding.bind_ortvalue_input(LOGITS_TO_KEEP, ort.OrtValue.ortvalue_from_numpy(kept))
         binding.bind_output("logits", "cpu", 0, self._logits_dtype, logits.shape, logits.ctypes.data)
-        if self._shares_cache:
-            return self._run_in_place(mask, cache)
-        for kv, past in zip(self._key_values, cache.keys_values, strict=True):
-            binding.bind_ortvalue_input(kv.past, past)
-            binding.bind_output(kv.present, self._device)
+        buffers = self._bind_keys_values(mask, cache)
+        # Bound after all others, and so the last of the outputs.
+        for state, past in zip(self._states, cache.states, strict=True):
+            binding.bind_ortvalue_input(state.past, past)
+            binding.bind_output(state.present, self._device)
         run_bound(self._session, binding, self._graph)
-        _logits, *presents = binding.get_outputs()
-        return OnnxCache(tuple(presents), mask)
+        outputs, count = binding.get_outputs()[1:], len(self._key_values)
+        return OnnxCache(buffers or tuple(outputs[:count]), mask, tuple(outputs[count:]))
 
-    def _run_in_place(self, mask: Tokens, cache: OnnxCache) -> OnnxCache:
+    def _bind_keys_values(self, mask: Tokens, cache: OnnxCache) -> tuple[Any, ...] | None:
+        """Bind keys and values as inputs and outputs; return the buffers that are both, if they are."""
+        if not self._shares_cache:
+            for kv, past in zip(self._key_values, cache.keys_values, strict=True):
+                self._binding.bind_ortvalue_input(kv.past, past)
+                self._binding.bind_output(kv.present, self._device)
+            return None
         buffers = self._with_room(cache, mask.shape[1]).keys_values
         if buffers is not self._bound_buffers:
             for kv, buffer in zip(self._key_values, buffers, strict=True):
                 self._binding.bind_ortvalue_input(kv.past, buffer)
                 self._binding.bind_ortvalue_output(kv.present, buffer)
             self._bound_buffers = buffers
-        # Bound after all others, and so the last of the outputs.
-        for kv, past in zip(self._block_means, cache.block_means, strict=True):
-            self._binding.bind_ortvalue_input(kv.past, past)
-            self._binding.bind_output(kv.present, self._device)
-        run_bound(self._session, self._binding, self._graph)
-        means = self._binding.get_outputs()[1 + len(buffers) :]
-        return OnnxCache(buffers, mask, tuple(means))
+        return buffers
 
     def _with_room(self, cache: OnnxCache, slots: int) -> OnnxCache:
         """Return the cache, in longer copies of its buffers where they are too short for so many slots.
@@ -280,7 +284,7 @@ class OnnxEngine:
             if held:
                 buffer[:, :, :held] = value.numpy()[:, :, :held]
             grown.append(ort.OrtValue.ortvalue_from_numpy(buffer))
-        return OnnxCache(tuple(grown), cache.attention_mask, cache.block_means)
+        return OnnxCache(tuple(grown), cache.attention_mask, cache.states)
 
 
 def _mask(input_ids: Tokens, attention_mask: Tokens | None) -> Tokens:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
+from roots_compress.models.caches import empty_cache
 from roots_compress.models.limits import longrope_length
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.prompts import check_context, check_prompt
@@ -57,7 +58,8 @@ class TorchEngine:
     def prefill(self, input_ids: Tokens, attention_mask: Tokens | None = None) -> Step:
         """Read a prompt into a new cache; return the logits of each row's last token."""
         check_prompt(self, input_ids, attention_mask)
-        return self._step(self._tensor(input_ids), TorchCache(DynamicCache(), self._mask(attention_mask)))
+        cache = TorchCache(empty_cache(self._model.config.spec), self._mask(attention_mask))
+        return self._step(self._tensor(input_ids), cache)
 
     @torch.inference_mode()
     def decode(self, token_ids: Tokens, cache: object) -> Step:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.heads import RootsWithHead
+    from roots_compress.models.ops.base import State
     from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
     from roots_compress.training.objective import Objective
@@ -64,23 +65,21 @@ class CausalLM(Task[LanguageModel]):
         return Answering() if kind == Answering.records else super().for_records(kind)
 
     def inputs(self, spec: ModelSpec) -> Axes:
-        """Return tokens, mask and positions, then the keys and values of every layer."""
+        """Return tokens, mask and positions, then what a cache keeps of every layer."""
         tokens = {0: "batch_size", 1: "sequence_length"}
-        past = {0: "batch_size", 2: "past_sequence_length"}
         return {
             "input_ids": tokens,
             "attention_mask": {0: "batch_size", 1: "total_sequence_length"},
             "position_ids": tokens,
-            **dict.fromkeys(_cache_names("past_key_values", len(spec.layers)), past),
+            **{state.past: _axes(state, "past_sequence_length") for state in spec.states()},
         }
 
     def outputs(self, spec: ModelSpec) -> Axes:
-        """Return the logits, then the keys and values of every layer."""
-        present = {0: "batch_size", 2: "total_sequence_length"}
+        """Return the logits, then what a cache keeps of every layer."""
         return {
             # These inputs alone get the logits of all tokens; optimum reads the axis by this name.
             "logits": {0: "batch_size", 1: "sequence_length"},
-            **dict.fromkeys(_cache_names("present", len(spec.layers)), present),
+            **{state.present: _axes(state, "total_sequence_length") for state in spec.states()},
         }
 
     def open_graph(
@@ -241,5 +240,7 @@ class CausalLM(Task[LanguageModel]):
         )
 
 
-def _cache_names(stem: str, layers: int) -> list[str]:
-    return [f"{stem}.{index}.{part}" for index in range(layers) for part in ("key", "value")]
+def _axes(state: State, tokens: str) -> dict[int, str]:
+    """Return the dynamic axes of a state, that of its tokens by this name."""
+    growing = {axis: tokens for axis, size in enumerate(state.shape, start=1) if size is None}
+    return {0: "batch_size", **growing}

@@ -62,6 +62,7 @@ LATER = [
     ("olmoe", "qwen2"),
     ("mixtral", "llama2"),
     ("granitemoe", "smollm"),
+    ("lfm2", "llama3"),
 ]
 """Families whose parts are in others above, or in the exporter's tests."""
 GGUFS = [

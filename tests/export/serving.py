@@ -46,12 +46,16 @@ def serve(session: Any, input_ids: Tensor, mask: Tensor, splits: list[int]) -> N
     """Return logits `(B, T, V)`, feeding the tokens in pieces that end at each split and at T."""
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     pasts = {
-        value.name: np.zeros((len(input_ids), value.shape[1], 0, value.shape[3]), FLOATS[value.type])
+        value.name: np.zeros(
+            [len(input_ids), *(size if isinstance(size, int) else 0 for size in value.shape[1:])],
+            FLOATS[value.type],
+        )
         for value in session.get_inputs()
-        if value.name.startswith("past_key_values")
+        if value.name.startswith("past_")
     }
     outputs = [output.name for output in session.get_outputs()]
-    names = [name for name in outputs if name == "logits" or name.startswith("present.")]
+    kept = {name.replace("past_key_values", "present").replace("past_", "present_"): name for name in pasts}
+    names = [name for name in outputs if name == "logits" or name in kept]
     pieces, start = [], 0
     for end in [*splits, input_ids.shape[1]]:
         feed = {
@@ -62,7 +66,7 @@ def serve(session: Any, input_ids: Tensor, mask: Tensor, splits: list[int]) -> N
         }
         given = dict(zip(names, session.run(names, feed), strict=True))
         pieces.append(given.pop("logits"))
-        pasts = {name.replace("present", "past_key_values"): value for name, value in given.items()}
+        pasts = {kept[name]: value for name, value in given.items()}
         start = end
     return np.concatenate(pieces, axis=1)
 

@@ -67,7 +67,7 @@ def test_dense_layers_beside_block_sparse_ones_share_their_caches(tmp_path: Path
         for token in row[50:]:
             step = engine.decode(token[None], step.cache)
         assert isinstance(step.cache, OnnxCache)
-        assert [means.shape()[2] for means in step.cache.block_means] == [15]
+        assert [means.shape()[2] for means in step.cache.states] == [15]
         with torch.no_grad():
             reference = model(input_ids=torch.tensor(row)[None]).logits[0, -1].numpy()
         np.testing.assert_allclose(step.logits[0], reference, atol=1e-4)

@@ -31,9 +31,7 @@ class AttentionBlock(Block):
     o_proj: nn.Module
 
     def __init__(self, spec: Attention, config: Any, name: str, layer: int) -> None:
-        super().__init__(spec, config, name)
-        self.layer_idx = layer
-        """Its place in a KV cache."""
+        super().__init__(spec, config, name, layer)
         if spec.qk_norm is not None:
             whole = spec.qk_norm.over == "projection"
             self.q_norm = nn.RMSNorm(spec.head_dim * (spec.heads if whole else 1), eps=spec.qk_norm.eps)

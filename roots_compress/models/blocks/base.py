@@ -39,6 +39,8 @@ class Context:
     """Which keys queries see."""
     angles: Mapping[tuple[Rope, int], CosSin]
     """Cosines and sines, by the rotary positions and the size of the heads."""
+    positions_BT: Tensor | None = None
+    """Of each token within its document, padding not counted; None where all are of one document's middle."""
     cache: Cache | None = None
     source: Source | None = None
     """What cross-attention reads; of a decoder that does not read an encoder's output, None."""
@@ -65,13 +67,14 @@ class Block(Holder):
         spec: its numbers; a cut replaces it.
         config: the model's, which says how its matrices are stored.
         name: its own in the model, as in `model.layers.0.mlp`.
+        layer: the number of its layer in its stack: the block's place in a cache.
     """
 
     spec: OpSpec
 
-    def __init__(self, spec: OpSpec, config: Any, name: str) -> None:
+    def __init__(self, spec: OpSpec, config: Any, name: str, layer: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.layer_idx = spec, layer
         self.add_holders(config)
         for matrix, shape in spec.matrices(config.hidden_size).items():
             linear = make_linear(config, f"{name}.{matrix}", shape.width, shape.rows, shape.bias)

@@ -17,6 +17,7 @@ from roots_compress.models.ops.base import (
     OpSpec,
     Part,
     Positive,
+    State,
     changed,
     weight_and_bias,
 )
@@ -202,6 +203,11 @@ class Attention(OpSpec):
         return self
 
     @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        return "self_attn" if self.source == "self" else "cross_attn"
+
+    @property
     def queries(self) -> int:
         """Query heads of each key/value head."""
         return self.heads // self.kv_heads
@@ -249,6 +255,14 @@ class Attention(OpSpec):
         return (
             Axis("kv_groups", self.kv_heads, groups, "o_proj"),
             Axis("queries", self.heads, queries, "o_proj", groups=self.kv_heads),
+        )
+
+    def states(self, layer: int) -> tuple[State, ...]:
+        """Return keys and values."""
+        shape = self.kv_heads, None, self.head_dim
+        return tuple(
+            State(f"past_key_values.{layer}.{part}", f"present.{layer}.{part}", shape)
+            for part in ("key", "value")
         )
 
     def inputs(self) -> tuple[Input, ...]:

@@ -123,6 +123,26 @@ class Input:
     share: float = 1.0
 
 
+@dataclass(frozen=True)
+class State:
+    """A tensor that a cache keeps of a block between tokens.
+
+    Attributes:
+        past: its name among a graph's inputs.
+        present: its name among the outputs.
+        shape: its sizes after the batch's; None for the number of tokens so far.
+    """
+
+    past: str
+    present: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def grows(self) -> bool:
+        """Whether it has entries for each token."""
+        return None in self.shape
+
+
 class OpSpec(Part):
     """The base of every block's specification."""
 
@@ -138,9 +158,18 @@ class OpSpec(Part):
         """
         raise NotImplementedError
 
+    @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        return "mlp"
+
     def axes(self) -> tuple[Axis, ...]:
         """Return what can be cut, in the order in which a stage cuts."""
         raise NotImplementedError
+
+    def states(self, layer: int) -> tuple[State, ...]:
+        """Return what a cache keeps of the block, as part of a layer of this number."""
+        return ()
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what the linear layers read, in the order in which it is made."""
@@ -185,7 +214,18 @@ def weight_and_bias(name: str, size: int, *, bias: bool) -> tuple[Member, ...]:
     return (weight, Member(f"{name}.bias", 0, size)) if bias else (weight,)
 
 
-KINDS = ("attention", "mlp", "moe", "lm", "masked_lm", "classification", "score", "embedding", "seq2seq_lm")
+KINDS = (
+    "attention",
+    "short_conv",
+    "mlp",
+    "moe",
+    "lm",
+    "masked_lm",
+    "classification",
+    "score",
+    "embedding",
+    "seq2seq_lm",
+)
 """Steps of a place that pydantic adds for unions."""
 
 

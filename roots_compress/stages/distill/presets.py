@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec, changed
+from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
 
@@ -59,8 +59,8 @@ def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:
 
 
 def _narrowed(op: OpSpec, keep: float) -> OpSpec:
-    """Return a block with about this share of its channels or experts; attention is left as it is."""
-    if isinstance(op, Attention):
+    """Return a feed-forward block with about this share of its channels or experts; others stay."""
+    if not isinstance(op, Mlp | Moe):
         return op
     axis = op.axes()[0]
     multiple, least = (1, op.chosen) if isinstance(op, Moe) else (MLP_MULTIPLE, MLP_MULTIPLE)
@@ -69,11 +69,11 @@ def _narrowed(op: OpSpec, keep: float) -> OpSpec:
 
 
 def layer_sizes(spec: ModelSpec) -> tuple[int, int]:
-    """Return how many weights the matrices of the layers hold: those of attention, and all others."""
+    """Return how many weights the layers' matrices hold: those of feed-forward blocks are the second."""
     fixed = others = 0
     for _, op in spec.blocks():
         size = sum(matrix.rows * matrix.width for matrix in op.matrices(spec.width).values())
-        fixed, others = (fixed + size, others) if isinstance(op, Attention) else (fixed, others + size)
+        fixed, others = (fixed, others + size) if isinstance(op, Mlp | Moe) else (fixed + size, others)
     return fixed, others
 
 

@@ -37,6 +37,7 @@ class AxisNames:
 AXES = {
     "queries": AxisNames("query_ratio", "query head in each key/value group", "num_attention_heads", "head"),
     "kv_groups": AxisNames("head_ratio", "key/value group", "num_key_value_heads", "group"),
+    "conv_channels": AxisNames("conv_ratio", "convolution channel", "conv_channels", "conv_channel"),
     "mlp_channels": AxisNames("ratio", "MLP channel", "intermediate_size", "channel"),
     "experts": AxisNames("expert_ratio", "expert", "num_experts", "expert"),
     "expert_channels": AxisNames("ratio", "MLP channel", "moe_intermediate_size", "expert_channel"),

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from roots_compress.data.special_tokens import stop_ids
 from roots_compress.data.windows import IGNORED_LABEL
+from roots_compress.models.caches import empty_cache
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.models.preallocated_cache import preallocated_cache
 from roots_compress.training.batches import Batch
 
 
@@ -94,7 +94,7 @@ def _continued(
     mask_BS = (segments_BP == segments_BP[:, -1:]).long()
     tokens: list[Tensor] = []
     length, next_BT = batch.input_ids_BT.shape[1], prompt_BP
-    past = preallocated_cache(model.config.num_hidden_layers, length)
+    past = empty_cache(model.config.spec, length)
     for _ in range(length - given):
         output = model.model(input_ids=next_BT, attention_mask=mask_BS, past_key_values=past, use_cache=True)
         logits_BV = model.project(output.last_hidden_state[:, -1])[:, :vocab_size]

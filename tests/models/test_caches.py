@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from roots_compress.models.preallocated_cache import PreallocatedLayer, preallocated_cache
+from roots_compress.models.caches import PreallocatedLayer, empty_cache
 from tests.tiny import tiny_model
 
 
@@ -13,7 +13,7 @@ from tests.tiny import tiny_model
 def test_tokens_by_turns_give_what_they_give_at_once() -> None:
     model = tiny_model()
     ids = torch.randint(model.config.vocab_size, (2, 11), generator=torch.Generator().manual_seed(0))
-    past = preallocated_cache(model.config.num_hidden_layers, 11)
+    past = empty_cache(model.config.spec, 11)
     parts = [
         model(input_ids=part, past_key_values=past, use_cache=True).logits
         for part in ids.split([4, 1, 1, 5], dim=1)
@@ -24,7 +24,7 @@ def test_tokens_by_turns_give_what_they_give_at_once() -> None:
 @torch.no_grad()
 def test_earlier_tokens_stay_where_they_are() -> None:
     model = tiny_model()
-    past = preallocated_cache(model.config.num_hidden_layers, 3)
+    past = empty_cache(model.config.spec, 3)
     ids = torch.zeros(1, 1, dtype=torch.long)
     places = set()
     for _ in range(3):
@@ -40,6 +40,6 @@ def test_earlier_tokens_stay_where_they_are() -> None:
 @torch.no_grad()
 def test_more_tokens_than_it_holds_are_refused() -> None:
     model = tiny_model()
-    past = preallocated_cache(model.config.num_hidden_layers, 3)
+    past = empty_cache(model.config.spec, 3)
     with pytest.raises(RuntimeError, match="size"):
         model(input_ids=torch.zeros(1, 4, dtype=torch.long), past_key_values=past, use_cache=True)

@@ -1,0 +1,165 @@
+"""LFM2: short convolutions in most layers, attention with norms of each head's queries and keys in others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import decoder_spec, read_shape
+from roots_compress.families.decoder_config import write_decoder
+from roots_compress.families.decoder_tensors import decoder_rules
+from roots_compress.families.rope import read_rope, rope_of
+from roots_compress.families.switches import Switches, shown
+from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.conv import READERS, ShortConv
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import ModelSpec, Sublayer
+
+THETA = 1000000.0
+KERNEL = 3
+MULTIPLE = 256
+"""Of feed-forward blocks' widths."""
+NAMES = {
+    **dict.fromkeys((f"conv.{name}" for name in READERS), "conv.in_proj"),
+    "self_attn.o_proj": "self_attn.out_proj",
+    "self_attn.q_norm": "self_attn.q_layernorm",
+    "self_attn.k_norm": "self_attn.k_layernorm",
+    "mlp.gate_proj": "feed_forward.w1",
+    "mlp.up_proj": "feed_forward.w3",
+    "mlp.down_proj": "feed_forward.w2",
+    "conv_pre_norm": "operator_norm",
+    "self_attn_pre_norm": "operator_norm",
+    "mlp_pre_norm": "ffn_norm",
+}
+OF_TRAINING = (
+    "block_mlp_init_scale",
+    "block_out_init_scale",
+    "block_use_xavier_init",
+    "conv_use_xavier_init",
+)
+
+
+def _read(switches: Switches) -> ModelSpec:
+    switches.renamed("block_ff_dim", "intermediate_size")
+    switches.renamed("tie_embedding", "tie_word_embeddings")
+    switches.null("hidden_act")  # The family's class does not read it.
+    shape = read_shape(
+        switches,
+        kv_heads=8,
+        context=128000,
+        tied=True,
+        eps=1e-5,
+        eps_key="norm_eps",
+        activations={"silu": "silu", "swish": "silu"},
+    )
+    for key in ("block_dim", "conv_dim", "conv_dim_out"):
+        switches.same(key, shape.width)
+    switches.same("num_heads", shape.heads)
+    switches.same("block_norm_eps", shape.norm.eps)
+    for key in ("block_use_swiglu", "use_pos_enc"):
+        switches.same(key, True)
+    for key in OF_TRAINING:
+        switches.take(key)
+    rope = rope_of(switches, read_rope(switches, theta=THETA), head_dim=shape.head_dim)
+    switches.same("theta", rope.theta)
+    attention = Attention(
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        rope=rope,
+        qk_norm=QkNorm(eps=shape.norm.eps),
+    )
+    conv = ShortConv(
+        channels=shape.width,
+        kernel=switches.number("conv_L_cache", KERNEL),
+        bias=switches.flag("conv_bias", False),
+    )
+    mlp = Mlp(channels=_channels(switches, shape.channels))
+    return decoder_spec(
+        shape,
+        [
+            tuple(Sublayer.model_validate({"op": op, "pre_norm": shape.norm}) for op in (first, mlp))
+            for first in (attention if each else conv for each in _attending(switches, shape.layers))
+        ],
+    )
+
+
+def _channels(switches: Switches, given: int) -> int:
+    """Take the switches of the width of feed-forward blocks, and return it."""
+    multiple, factor = switches.number("block_multiple_of", MULTIPLE), 1.0
+    rounded = not switches.null("block_ffn_dim_multiplier", 1.0)
+    if rounded:
+        factor = switches.positive("block_ffn_dim_multiplier", 1.0)
+    if not switches.flag("block_auto_adjust_ff_dim", True):
+        return given
+    channels = int(2 * given / 3)
+    return -(-int(factor * channels) // multiple) * multiple if rounded else channels
+
+
+def _attending(switches: Switches, layers: int) -> list[bool]:
+    """Take the layers' types, and return which have attention."""
+    attending = _given(switches, layers)
+    if not any(attending):
+        switches.refuse("no layer has attention: transformers counts the tokens of a cache by it")
+    return attending
+
+
+def _given(switches: Switches, layers: int) -> list[bool]:
+    numbers, types = switches.take("full_attn_idxs"), switches.take("layer_types")
+    if types is None:
+        numbers = [*range(layers)] if numbers is None else numbers
+        if not isinstance(numbers, list) or any(type(index) is not int for index in numbers):
+            switches.refuse(f"full_attn_idxs is {shown(numbers)}; it must be a list of layers' numbers")
+        return [index in numbers for index in range(layers)]
+    if (
+        not isinstance(types, list)
+        or len(types) != layers
+        or not {*map(str, types)} <= {"conv", "full_attention"}
+    ):
+        switches.refuse(f"layer_types must name full_attention or conv for each of {layers} layers")
+    return [kind == "full_attention" for kind in types]
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    firsts = [layer[0].op for layer in spec.layers]
+    conv = next((op for op in firsts if isinstance(op, ShortConv)), None)
+    return {
+        **write_decoder(spec, eps_key="norm_eps"),
+        "block_auto_adjust_ff_dim": False,
+        "conv_L_cache": KERNEL if conv is None else conv.kernel,
+        "conv_bias": conv is not None and conv.bias,
+        "layer_types": ["conv" if isinstance(op, ShortConv) else "full_attention" for op in firsts],
+    }
+
+
+def _rules(spec: ModelSpec) -> Any:
+    return decoder_rules(spec, names=NAMES, outer={"norm": "embedding_norm"})
+
+
+FAMILY = Family(
+    "lfm2",
+    "Lfm2ForCausalLM",
+    _read,
+    _write,
+    _rules,
+    variants=(
+        {"layer_types": ["conv", "full_attention"]},
+        {"layer_types": ["full_attention", "conv"], "conv_L_cache": 5, "tie_word_embeddings": False},
+        {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 1},
+        {"layer_types": ["conv", "full_attention"], "conv_L_cache": 2, "head_dim": 16},
+        {"layer_types": ["conv", "full_attention", "conv"], "num_hidden_layers": 3},
+        {"block_auto_adjust_ff_dim": True, "block_multiple_of": 10, "layer_types": ["full_attention"] * 2},
+        {
+            "layer_types": ["conv", "full_attention"],
+            "block_auto_adjust_ff_dim": True,
+            "block_ffn_dim_multiplier": 1.5,
+            "block_multiple_of": 16,
+        },
+        {
+            "layer_types": ["conv", "conv", "conv", "full_attention"],
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 4,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
+        },
+    ),
+)

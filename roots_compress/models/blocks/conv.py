@@ -1,0 +1,62 @@
+"""A gated short convolution, whose cache holds its last inputs.
+
+Shape legend: B batch, T new tokens, S those and the cached ones before them, W hidden size, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from roots_compress.models.blocks.base import Block, Context
+from roots_compress.models.ops.conv import ShortConv
+
+
+class ShortConvBlock(Block):
+    """A causal convolution of each channel by itself, between two gates."""
+
+    spec: ShortConv
+    b_proj: nn.Module
+    c_proj: nn.Module
+    x_proj: nn.Module
+    out_proj: nn.Module
+
+    def add_holders(self, config: Any) -> None:
+        """Add the convolution."""
+        channels = self.spec.channels
+        self.conv = nn.Conv1d(channels, channels, self.spec.kernel, groups=channels, bias=self.spec.bias)
+
+    def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return the block's contribution to the residual stream, `BTW`."""
+        out_BTW: Tensor = self.out_proj(self.inner(x_BTW, context))
+        return out_BTW
+
+    def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
+        """Return what the output projection reads, `BTC`."""
+        inner_BTC: Tensor = self.c_proj(x_BTW) * self._convolved(
+            self.b_proj(x_BTW) * self.x_proj(x_BTW), context
+        )
+        return inner_BTC
+
+    def _convolved(self, gated_BTC: Tensor, context: Context) -> Tensor:
+        """Return the convolution's outputs, `BTC`; what is before a token's document counts as 0."""
+        tokens, kernel = gated_BTC.shape[1], self.spec.kernel
+        seen_BCS = gated_BTC.mT
+        if context.cache is not None:
+            seen_BCS = context.cache.update_conv_state(seen_BCS, self.layer_idx, conv_kernel_size=kernel - 1)
+        seen_BSC = F.pad(seen_BCS, (tokens + kernel - 1 - seen_BCS.shape[-1], 0)).mT
+        out_BTC = self.conv.weight[:, 0, -1] * gated_BTC
+        for age in range(1, kernel):
+            first = kernel - 1 - age
+            read_BTC = seen_BSC[:, first : first + tokens]
+            if context.positions_BT is not None:
+                read_BTC = read_BTC * (context.positions_BT >= age)[..., None]
+            out_BTC = out_BTC + self.conv.weight[:, 0, first] * read_BTC
+        return out_BTC if self.conv.bias is None else out_BTC + self.conv.bias
+
+    def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
+        """Join channels one by one, without the convolution, which no trace follows."""
+        out_BTW: Tensor = self.out_proj(self.b_proj(x_BTW) * self.x_proj(x_BTW) * self.c_proj(x_BTW))
+        return out_BTW

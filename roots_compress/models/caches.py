@@ -1,0 +1,86 @@
+"""What a decoder keeps between tokens, for torch: a layer's keys and values, or the state of its block.
+
+transformers' `DynamicCache` copies all keys and values at each token, so that writing a window takes time
+quadratic in its length; its `StaticCache` returns all slots, which must then be masked. Here is a cache that
+holds its whole length from the first token on.
+
+Shape legend: B batch, G key/value heads, T new tokens, S tokens so far, D head dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
+
+from roots_compress.models.spec import ModelSpec
+
+FULL = "full_attention"
+
+
+class PreallocatedLayer(DynamicLayer):
+    """One layer's keys and values: views of the filled part of two buffers."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write `BGTD` keys and values after those before, and return all, `BGSD`.
+
+        Raises:
+            RuntimeError: they do not fit the capacity.
+        """
+        first = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            batch, heads, _, width = key_states.shape
+            self._keys = key_states.new_empty(batch, heads, self.capacity, width)
+            self._values = value_states.new_empty(batch, heads, self.capacity, value_states.shape[-1])
+        last = first + key_states.shape[-2]
+        self._keys[:, :, first:last] = key_states
+        self._values[:, :, first:last] = value_states
+        self.keys, self.values = self._keys[:, :, :last], self._values[:, :, :last]
+        return self.keys, self.values
+
+
+class StateLayer(LinearAttentionLayer):
+    """What a layer keeps whose block has no keys and values, and how many tokens it has read."""
+
+    tokens = 0
+
+    def update_conv_state(self, conv_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Read `BCT` inputs, and return them behind those that were kept."""
+        self.tokens += conv_states.shape[-1]
+        return super().update_conv_state(conv_states, *args, **kwargs)
+
+
+class LayerwiseCache(Cache):
+    """A cache whose layers may keep different things."""
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many tokens a layer has read."""
+        layer = self.layers[layer_idx]
+        return layer.tokens if isinstance(layer, StateLayer) else super().get_seq_length(layer_idx)
+
+
+def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:
+    """Return an empty cache for the stack of a model that the head reads.
+
+    Args:
+        spec: of the model.
+        capacity: the most tokens that it is to hold; None where it grows with each.
+    """
+    growing = DynamicLayer if capacity is None else lambda: PreallocatedLayer(capacity)
+    return LayerwiseCache([growing() if kind == FULL else StateLayer() for kind in layer_types(spec)])
+
+
+def layer_types(spec: ModelSpec) -> list[str]:
+    """Return what each layer of that stack keeps, by transformers' names of it."""
+    return [
+        FULL if any(state.grows for each in layer for state in each.op.states(0)) else "conv"
+        for layer in spec.stack.layers
+    ]
