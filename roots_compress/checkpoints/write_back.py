@@ -78,6 +78,8 @@ def family_config(config: RootsConfig, model_type: str, dtype: torch.dtype) -> d
     if isinstance(config.spec.head, EmbeddingHead) and isinstance(back.head, EmbeddingHead):
         # In other files: `write_modules`.
         back = changed(back, head=config.spec.head, max_positions=config.spec.max_positions)
+    if back.is_endless:
+        back = changed(back, max_positions=config.spec.max_positions)
     if back != config.spec:
         raise _misfit(family, _difference(config.spec, back))
     ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Copy, Family, LastRows, Rule, Tensor, sines, zeros
+from roots_compress.families.base import Copy, Family, LastRows, Rule, Tensor, zeros
 from roots_compress.families.encoder import linear_rules
 from roots_compress.families.seq2seq import (
     SHARED,
@@ -47,15 +47,21 @@ class Form:
         pre_norm: whether norms are before the blocks and after the last, or after each addition.
         embed_norm: whether each stack begins with one.
         unread: rows of the tables of positions before the first that is read.
-        sines: whether positions are made of sines and cosines, which files may leave out.
+        sines: makes the table of positions where files may leave it out; None where it is learned.
         start: the token that the decoder begins with, if a configuration does not say it.
+        bias: whether logits have one.
+        act: the activation, and `scaled` whether embeddings are, if a configuration does not say it.
+        scaled: see there.
     """
 
     pre_norm: bool
     embed_norm: bool
     unread: int
-    sines: bool
+    sines: Callable[[Sequence[int]], Tensor] | None
     start: int | None
+    bias: bool = True
+    act: str = "gelu"
+    scaled: bool = False
 
     def check_old_keys(self, switches: Switches) -> None:
         """Take the keys of old files, which may only say what every model of the family is."""
@@ -64,16 +70,16 @@ class Form:
             ("add_final_layer_norm", self.pre_norm),
             ("normalize_before", self.pre_norm),
             ("normalize_embedding", self.embed_norm),
-            ("static_position_embeddings", self.sines),
+            ("static_position_embeddings", self.sines is not None),
         ):
             switches.same(key, value)
-        if self.sines:
+        if self.sines is not None:
             switches.take("extra_pos_embeddings")  # Read by no layer: such tables have the positions alone.
         else:
             switches.same("extra_pos_embeddings", self.unread)
 
 
-BART = Form(pre_norm=False, embed_norm=True, unread=2, sines=False, start=2)
+BART = Form(pre_norm=False, embed_norm=True, unread=2, sines=None, start=2)
 
 
 def read_bart(switches: Switches, form: Form) -> ModelSpec:
@@ -87,8 +93,8 @@ def read_bart(switches: Switches, form: Form) -> ModelSpec:
     for unread in (*DROPOUTS, *OF_TRAINING):
         switches.take(unread)
     width = switches.number("d_model", 1024)
-    activation = switches.activation("activation_function", "gelu")
-    scaled = switches.flag("scale_embedding", False)
+    activation = switches.activation("activation_function", form.act)
+    scaled = switches.flag("scale_embedding", form.scaled)
     positions = switches.number("max_position_embeddings", 1024)
 
     def side(name: str) -> tuple[int, Attention, Mlp]:
@@ -117,7 +123,7 @@ def read_bart(switches: Switches, form: Form) -> ModelSpec:
             positions=positions,
             norm=NORM if form.embed_norm else None,
         ),
-        head=Seq2SeqHead(start=start_token(switches, form.start), bias=True),
+        head=Seq2SeqHead(start=start_token(switches, form.start), bias=form.bias),
         max_positions=positions,
     )
 
@@ -177,7 +183,8 @@ def bart_rules(spec: ModelSpec, form: Form) -> Iterator[Rule]:
     positions = LastRows(form.unread) if form.unread else Copy()
     yield Rule("shared.weight", ("model.embed_tokens.weight",))
     yield Rule("lm_head.weight", ("lm_head.weight",))
-    yield Rule("final_logits_bias", ("logits_bias",), _Row())
+    if form.bias:
+        yield Rule("final_logits_bias", ("logits_bias",), _Row())
     for side, stack, first in zip(("encoder", "decoder"), spec.running, (0, spec.begins), strict=True):
         ours = spec.layer_path(first).partition(".layers.")[0]
         yield Rule(f"{side}.embed_positions.weight", (f"{ours}.embed_positions.weight",), positions)
@@ -216,8 +223,9 @@ def bart_family(
     """
     # A file of the class without a head has no bias of logits.
     absent: dict[str, Callable[[Sequence[int]], Tensor]] = {"logits_bias": zeros}
-    if form.sines:
-        absent |= dict.fromkeys((f"{side}.embed_positions.weight" for side in ("model", ENCODER)), sines)
+    if form.sines is not None:
+        tables = (f"{side}.embed_positions.weight" for side in ("model", ENCODER))
+        absent |= dict.fromkeys(tables, form.sines)
     return Family(
         model_type,
         architecture,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from roots_compress.families.bart import Form, bart_family, read_bart
+from roots_compress.families.base import sines
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
 
-MARIAN = Form(pre_norm=False, embed_norm=False, unread=0, sines=True, start=58_100)
+MARIAN = Form(pre_norm=False, embed_norm=False, unread=0, sines=sines, start=58_100)
 
 
 def _read(switches: Switches) -> ModelSpec:

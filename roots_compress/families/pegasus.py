@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from roots_compress.families.bart import Form, bart_family
+from roots_compress.families.base import sines
 
 FAMILY = bart_family(
     "pegasus",
     "PegasusForConditionalGeneration",
-    Form(pre_norm=True, embed_norm=False, unread=0, sines=True, start=0),
+    Form(pre_norm=True, embed_norm=False, unread=0, sines=sines, start=0),
     (
         {},
         {"scale_embedding": True, "decoder_start_token_id": 0},

@@ -1,8 +1,9 @@
-"""T5: an encoder and a decoder with RMS norms, and distances in place of positions."""
+"""T5 and mT5: an encoder and a decoder with RMS norms, and distances in place of positions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family, Rule, Shared
@@ -22,11 +23,18 @@ from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 
-POSITIONS = 512
-"""What T5 was trained on; its distances have no end."""
+POSITIONS = 1_000_000
+"""More than any memory holds: distances have no end, and `n_positions` is a length of training."""
 
 
-def _read(switches: Switches) -> ModelSpec:
+def _read(switches: Switches, *, proj: str, scaled: bool) -> ModelSpec:
+    """Read a configuration.
+
+    Args:
+        switches: the configuration.
+        proj: the feed-forward block where it names none.
+        scaled: whether a model whose tables are tied divides the decoder's output by the root of its width.
+    """
     require_both(switches)
     for spelling, key in SPELLINGS.items():
         switches.renamed(spelling, key)
@@ -42,10 +50,10 @@ def _read(switches: Switches) -> ModelSpec:
     attention = Attention(
         heads=heads, kv_heads=heads, head_dim=head_dim, scale=1.0, relative=relative, causal=False
     )
-    mlp = _read_mlp(switches)
+    mlp = _read_mlp(switches, proj)
     tied = switches.flag("tie_word_embeddings", True)
-    scaled = switches.flag("scale_decoder_outputs", tied)
-    for unread in ("dropout_rate", "classifier_dropout"):
+    scaled = switches.flag("scale_decoder_outputs", tied) if scaled else False
+    for unread in ("dropout_rate", "classifier_dropout", "n_positions"):
         switches.take(unread)
     cross = changed(attention, relative=None, source="cross")
     return ModelSpec(
@@ -62,7 +70,7 @@ def _read(switches: Switches) -> ModelSpec:
             scale=width**-0.5 if scaled else 1.0,
         ),
         tied=tied,
-        max_positions=switches.number("n_positions", POSITIONS),
+        max_positions=POSITIONS,
     )
 
 
@@ -75,8 +83,8 @@ SPELLINGS = {
 """Second names of T5's keys, which transformers' class takes for the first."""
 
 
-def _read_mlp(switches: Switches) -> Mlp:
-    named = switches.take("feed_forward_proj", "relu")
+def _read_mlp(switches: Switches, proj: str) -> Mlp:
+    named = switches.take("feed_forward_proj", proj)
     gate, dash, name = str(named).rpartition("-")
     if named == "gated-gelu":
         name = "gelu_new"
@@ -89,7 +97,7 @@ def _read_mlp(switches: Switches) -> Mlp:
     return Mlp(channels=switches.number("d_ff"), activation=ACTIVATIONS[name], gated=bool(dash))
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def _write(spec: ModelSpec, *, scaled: bool) -> dict[str, Any]:
     encoder, decoder = sides(spec)
     attention, mlp = encoder.layers[0][0].op, encoder.layers[0][-1].op
     head = spec.head
@@ -104,6 +112,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     if proj == "gated-gelu" and name == "gelu":
         proj = "gated-gelu_python"
     return {
+        **({"scale_decoder_outputs": head.scale != 1.0} if scaled else {}),
         "vocab_size": spec.embeddings.vocabulary,
         "d_model": spec.width,
         "d_kv": attention.head_dim,
@@ -116,8 +125,6 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         "layer_norm_epsilon": (encoder.final_norm or Norm()).eps,
         "feed_forward_proj": proj,
         "tie_word_embeddings": spec.tied,
-        "scale_decoder_outputs": head.scale != 1.0,
-        "n_positions": spec.max_positions,
         "decoder_start_token_id": head.start,
         "is_encoder_decoder": True,
     }
@@ -151,16 +158,27 @@ def _rules(spec: ModelSpec) -> Iterator[Rule]:
                         yield Rule(f"{theirs}.DenseReluDense.{part}.weight", (f"{ours}.{linear}.weight",))
 
 
-FAMILY = Family(
+def t5_family(
+    model_type: str, architecture: str, variants: tuple[Mapping[str, Any], ...], *, proj: str, scaled: bool
+) -> Family:
+    """Return a family of T5's shape; the last arguments are those of `_read`."""
+    return Family(
+        model_type,
+        architecture,
+        partial(_read, proj=proj, scaled=scaled),
+        partial(_write, scaled=scaled),
+        _rules,
+        prefix="",
+        ignored=("decoder.block.{}.layer.1.EncDecAttention.relative_attention_bias.weight",),
+        copies=SHARED,
+        variants=variants,
+    )
+
+
+FAMILY = t5_family(
     "t5",
     "T5ForConditionalGeneration",
-    _read,
-    _write,
-    _rules,
-    prefix="",
-    ignored=("decoder.block.{}.layer.1.EncDecAttention.relative_attention_bias.weight",),
-    copies=SHARED,
-    variants=(
+    (
         {},
         {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
         {"feed_forward_proj": "gated-silu", "num_layers": 1, "num_decoder_layers": 3},
@@ -170,4 +188,6 @@ FAMILY = Family(
         {"decoder_start_token_id": 5, "num_layers": 3, "num_decoder_layers": 1},
         {"feed_forward_proj": "gated-relu", "d_ff": 20, "num_heads": 1},
     ),
+    proj="relu",
+    scaled=True,
 )

@@ -198,6 +198,12 @@ class ModelSpec(Part):
         return isinstance(self.head, LmHead | MaskedLmHead | Seq2SeqHead)
 
     @property
+    def is_endless(self) -> bool:
+        """Whether the model tells tokens apart by distances alone, so that no length is too much for it."""
+        own = (each for each in self.attentions() if each.source == "self")
+        return self.embeddings.positions is None and all(each.relative is not None for each in own)
+
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """All layers, in the order in which they run."""
         return tuple(layer for stack in self.running for layer in stack.layers)

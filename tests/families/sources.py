@@ -87,7 +87,8 @@ SEQ2SEQ_FIELDS: dict[str, dict[str, Any]] = {
         "forced_eos_token_id": None,
     },
 }
-SEQ2SEQ_FIELDS |= dict.fromkeys(("pegasus", "marian"), SEQ2SEQ_FIELDS["bart"])
+SEQ2SEQ_FIELDS |= dict.fromkeys(("mbart", "pegasus", "marian"), SEQ2SEQ_FIELDS["bart"])
+SEQ2SEQ_FIELDS |= {"mt5": SEQ2SEQ_FIELDS["t5"], "m2m_100": {**SEQ2SEQ_FIELDS["bart"], "pad_token_id": 1}}
 
 
 def source_config(family: str, **overrides: Any) -> PreTrainedConfig:

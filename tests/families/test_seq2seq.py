@@ -15,7 +15,9 @@ from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.spec import Place
+from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
 from tests.families.sources import SEQ2SEQ_FIELDS, save_source, seq2seq
+from tests.tasks.commands import roots
 from tests.tiny import tiny_tokenizer, tiny_tokens
 
 VARIANTS = [(family, dict(changes)) for family in SEQ2SEQ_FIELDS for changes in FAMILIES[family].variants]
@@ -115,3 +117,13 @@ def test_a_cut_layer_is_no_t5_any_more(tmp_path: Path) -> None:
     keep_units(ours.model, Place(0, "self_attn"), "kv_groups", [0, 2, 3])
     with pytest.raises(Exception, match="does not fit the family t5"):
         write_back(ours, "t5", tmp_path / "back")
+
+
+def test_a_t5_reads_more_tokens_than_it_was_trained_on(tmp_path: Path) -> None:
+    theirs = seq2seq("t5", {"n_positions": 16})
+    roots("export", save_source(theirs, tmp_path / "theirs"), "--out", tmp_path / "graph")
+    ids_BS, target_BT = tiny_tokens(1, 600), tiny_tokens(1, 20, seed=1)
+    found = OnnxSeq2Seq.open(tmp_path / "graph" / "decoder_model_merged.onnx").read(ids_BS.numpy())
+    with torch.no_grad():
+        expected = theirs(input_ids=ids_BS, decoder_input_ids=target_BT).logits
+    torch.testing.assert_close(torch.from_numpy(found.logits(target_BT.numpy())), expected, atol=1e-4, rtol=0)

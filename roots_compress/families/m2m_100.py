@@ -1,0 +1,55 @@
+"""M2M100 and NLLB: BART with norms before the blocks, and positions of sines and cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from roots_compress.families.bart import Form, bart_family, read_bart
+from roots_compress.families.base import Tensor
+from roots_compress.families.switches import Switches
+from roots_compress.models.spec import ModelSpec
+
+PADDING = 1
+"""Of all models of the family; positions are counted from the place after it."""
+
+
+def _sines(shape: Sequence[int]) -> Tensor:
+    """Return a table of positions as tensor2tensor has it: the last frequency is 1 / 10,000."""
+    import torch
+
+    rows, width = shape
+    half = width // 2
+    step = torch.log(torch.tensor(10_000.0)) / (half - 1)
+    place_P1 = torch.arange(rows, dtype=torch.float32)[:, None] + PADDING + 1
+    angles = place_P1 * torch.exp(torch.arange(half, dtype=torch.float32) * -step)
+    table = torch.cat((angles.sin(), angles.cos()), dim=1)
+    return torch.nn.functional.pad(table, (0, width - table.shape[1]))
+
+
+M2M = Form(
+    pre_norm=True, embed_norm=False, unread=0, sines=_sines, start=2, bias=False, act="relu", scaled=True
+)
+
+
+def _read(switches: Switches) -> ModelSpec:
+    if switches.said("pad_token_id", PADDING) != PADDING:
+        switches.refuse(f"pad_token_id must be {PADDING}, after which positions begin")
+    return read_bart(switches, M2M)
+
+
+FAMILY = bart_family(
+    "m2m_100",
+    "M2M100ForConditionalGeneration",
+    M2M,
+    (
+        {},
+        {"scale_embedding": False, "decoder_start_token_id": 0},
+        {"activation_function": "gelu", "encoder_layers": 1, "decoder_layers": 3},
+        {"activation_function": "gelu_new", "encoder_layers": 3, "decoder_layers": 1},
+        {"encoder_attention_heads": 2, "decoder_attention_heads": 8},
+        {"encoder_ffn_dim": 20, "decoder_ffn_dim": 52},
+        {"d_model": 40, "encoder_attention_heads": 5},
+        {"max_position_embeddings": 24, "activation_function": "silu", "decoder_attention_heads": 1},
+    ),
+    _read,
+)
