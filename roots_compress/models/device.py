@@ -40,8 +40,12 @@ def resolve_precision(setting: Literal["auto", "fp32", "bf16", "fp16"], device: 
 
 def autocast(device: str, precision: Precision) -> torch.autocast:
     """Return the context in which matrices are multiplied in a precision."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device, dtype, enabled=precision != "no")
+    return torch.autocast(device, autocast_dtype(precision), enabled=precision != "no")
+
+
+def autocast_dtype(precision: Precision) -> torch.dtype:
+    """Return what matrices are multiplied in; of no meaning for `no`."""
+    return torch.float16 if precision == "fp16" else torch.bfloat16
 
 
 def as_multiplied(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A copy of a model that shares what is not changed, so that a cut does not hold every weight twice."""
+"""Copies of a model that share what is not changed, so that nothing holds every weight twice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from roots_compress.models.device import Precision, autocast_dtype
 from roots_compress.models.heads import RootsWithHead
 
 
@@ -30,3 +31,23 @@ def part_with(model: RootsWithHead, twin: RootsWithHead) -> None:
                 if id(parameter) not in apart:
                     apart[id(parameter)] = nn.Parameter(parameter.clone(), parameter.requires_grad)
                 setattr(module, name, apart[id(parameter)])
+
+
+@torch.no_grad()
+def as_autocast_reads(model: RootsWithHead, precision: Precision) -> RootsWithHead:
+    """Return a copy, not to be trained, whose linear layers hold what autocast makes of their weights.
+
+    Under autocast it computes the same bits, with half of these weights' bytes and without converting them
+    again for each product. A weight that is a table of embeddings too stays as it is. Where nothing is
+    converted the model itself is returned.
+    """
+    if precision == "no":
+        return model
+    found = sharing_copy(model)
+    tables = {id(each.weight) for each in found.modules() if isinstance(each, nn.Embedding)}
+    for module in found.modules():
+        if isinstance(module, nn.Linear) and id(module.weight) not in tables:
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                halved = parameter.detach().to(autocast_dtype(precision))
+                setattr(module, name, nn.Parameter(halved, requires_grad=False))
+    return found

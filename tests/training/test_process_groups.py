@@ -23,7 +23,7 @@ def test_a_group_outlives_the_reducer_of_gradients(tmp_path: Path) -> None:
     store = FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     step = TrainingStep(tiny_model(0), CrossEntropy())
-    placed = Replicas(step, Team(), "cpu", BatchOrder(windows(), seed=0).take(0, 1, "cpu"))
+    placed = Replicas(step, Team(), "cpu", BatchOrder(windows(), seed=0).take(0, 1, "cpu"), "no")
     group = weakref.ref(placed.wrapped.process_group)
     dist.destroy_process_group()
     del placed.wrapped.process_group  # In this order Python may clear what a cycle holds.

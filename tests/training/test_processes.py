@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 
 from roots_compress.configs.training import DistillLossConfig, Strategy, TrainingConfig
 from roots_compress.errors import InputError
+from roots_compress.models.working_copy import as_autocast_reads
 from roots_compress.results import Json
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.distillation import teacher_cache
@@ -113,6 +115,25 @@ def test_two_processes_learn_what_one_does(
         share = 2 if strategy == "fsdp" else 1
         assert each["trained"] == whole // share
         assert each["frozen"] == whole // share
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_teacher_in_half_precision_teaches_two_processes_what_it_teaches_one(
+    tmp_path: Path, strategy: str, two: None
+) -> None:
+    student, teacher = tiny_model(1), as_autocast_reads(tiny_model(0), "bf16")
+    frozen = sum(parameter.nbytes for parameter in teacher.parameters())
+    found = []
+    for processes in (1, 2):
+        (work := tmp_path / str(processes)).mkdir()
+        copied = copy.deepcopy(student)
+        objective = Distillation(teacher, copied, DistillLossConfig(), seed=0)
+        config = settings(steps=4, processes=processes, strategy=strategy, precision="bf16")
+        found.append(
+            fit(copied, windows(), objective, config, device="cpu", seed=0, work=work, events=quiet())
+        )
+    assert found[1].loss == pytest.approx(found[0].loss, abs=1e-2)
+    assert [each["frozen"] for each in held_bytes(found[1])] == [frozen // (1 + (strategy == "fsdp"))] * 2
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

@@ -21,6 +21,7 @@ from roots_compress.errors import located
 from roots_compress.events import Events
 from roots_compress.models.device import autocast, resolve_precision
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.working_copy import as_autocast_reads
 from roots_compress.training.batches import BatchOrder
 from roots_compress.training.distillation.asking import BATCH_SIZE
 from roots_compress.training.distillation.objective import Distillation
@@ -111,7 +112,7 @@ def teach(
             work=work,
             events=events,
         )
-    source: RootsWithHead | TeacherCache = teacher.model
+    source: RootsWithHead | TeacherCache
     if loss.top_k is not None and loss.divergence_weight:
         # The teacher is asked once: what it says is of the windows as they were then.
         windows = windows.fixed()
@@ -132,6 +133,8 @@ def teach(
         if release_teacher:
             nn.Module.to(teacher.model, "meta")
         source = cache
+    else:
+        source = as_autocast_reads(teacher.model, precision)
     maps: Sequence[Tensor] = ()
     if loss.hidden_weight and loss.projection == "least_squares":
         maps = fitted_maps(student, teacher.model, windows, training, device=device, seed=seed)

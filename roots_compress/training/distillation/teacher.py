@@ -20,6 +20,7 @@ from roots_compress.models.device import Precision
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.spec import EMBEDDING, HEAD
+from roots_compress.models.working_copy import as_autocast_reads
 from roots_compress.progress import track_made
 from roots_compress.results import Json
 from roots_compress.system.machine import library_versions, own_instruction_set
@@ -118,7 +119,7 @@ def cached_teacher(
     )
     with cache.writing():
         missing = cache.missing()
-        asked = Asked(teacher.eval(), config)
+        asked = Asked(as_autocast_reads(teacher.eval(), precision), config)
         questions = Questions(order, tuple(missing), device, precision, strategy)
         try:
             with team_of(processes, device=device, label="asking the teacher") as team:
@@ -131,6 +132,7 @@ def cached_teacher(
                     ):
                         cache.write(part, *targets)
         finally:
+            # The parameters that both share.
             nn.Module.to(teacher, "cpu")
     return cache
 

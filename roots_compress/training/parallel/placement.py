@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from roots_compress.models.device import Precision, autocast
 from roots_compress.models.layer import RootsLayer
 from roots_compress.training.batches import Batch, BatchOrder
 from roots_compress.training.parallel.team import Team
@@ -87,14 +88,18 @@ class Replicas(Copies):
         team: this process and the others.
         device: `cpu` or `cuda`.
         first: a batch, to see whether the loss depends on all that is trained.
+        precision: in which it is computed.
     """
 
-    def __init__(self, step: TrainingStep, team: Team, device: str, first: Batch) -> None:
+    def __init__(
+        self, step: TrainingStep, team: Team, device: str, first: Batch, precision: Precision
+    ) -> None:
         super().__init__(step, team, device)
         # A parameter that no process uses keeps no gradient, as it does in one process: the optimizer then
         # leaves it as it is. To look for such in every step takes time, and torch warns where there is none.
         # Where micro-batches must stay whole, they are not all alike.
-        unused = step.objective.whole_micro_batches or self._leaves_some_unused(first)
+        with autocast(device, precision):
+            unused = step.objective.whole_micro_batches or self._leaves_some_unused(first)
         self.wrapped = nn.parallel.DistributedDataParallel(
             self.module, find_unused_parameters=unused, init_sync=False
         )
@@ -174,13 +179,15 @@ class Shards(Placement):
                     wholes[name].copy_(whole)
 
 
-def placement(step: TrainingStep, team: Team, device: str, strategy: str, order: BatchOrder) -> Placement:
+def placement(
+    step: TrainingStep, team: Team, device: str, strategy: str, order: BatchOrder, precision: Precision
+) -> Placement:
     """Return where a team keeps a step's tensors."""
     if team.size == 1:
         return Placement(step, team, device)
     if strategy == "fsdp":
         return Shards(step, team, device)
-    return Replicas(step, team, device, order.at([0], device))
+    return Replicas(step, team, device, order.at([0], device), precision)
 
 
 def local(tensor: Tensor) -> Tensor:
