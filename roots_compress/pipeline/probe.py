@@ -22,7 +22,6 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.configs.recipe.schema import Recipe, StageConfig
-from roots_compress.data.windows import EvaluationWindows
 from roots_compress.events import Events
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.costs import Line, RowCosts, TrainingCosts, body, multiplied
@@ -41,9 +40,9 @@ from roots_compress.stages.expected import ExpectedModel
 from roots_compress.system.memory import resident_bytes
 from roots_compress.tasks.perplexity import LOGITS_BYTES
 
-SHALLOW, DEEP = 2, 6
+SHALLOW, DEEP = 2, 5
 """Layers of a stack that are measured: two, and more of them while they are small."""
-DEEP_WEIGHTS = 24_000_000
+DEEP_WEIGHTS = 16_000_000
 """Weights of the layers of the deeper model, about, where a model has more than two layers of them."""
 MOST_COPIES = 8
 """Bytes of memory for one of weights, at the most: a model, a graph, what kernels lay out, and room."""
@@ -99,7 +98,7 @@ class Probe:
 
         costs = RowCosts(
             fixed=through(
-                lambda row: (body(row.spec), row.seconds - row.count * narrow.at(multiplied(row.spec)))
+                lambda row: (body(row.spec), row.seconds - row.examples * narrow.at(multiplied(row.spec)))
             ),
             example=each,
             workloads={
@@ -165,8 +164,8 @@ class Probe:
             began = time.perf_counter()
             stage = make_stage(run, 0, step, key, None, setting, self._events)
             seconds = time.perf_counter() - began
-        examples = setting.held_out.examples(tokenizer)
-        return _Row(spec, stage, seconds, examples, peak[0])
+        examples = len(setting.held_out.examples(tokenizer).input_ids)
+        return _Row(spec, tokenizer, stage, seconds, examples, peak[0])
 
     def _cut(self, depth: int) -> ModelSpec:
         return with_few_layers(self._whole.spec, depth)
@@ -218,11 +217,11 @@ class Probe:
 
     def _example_seconds(self, row: _Row) -> float:
         """Return the seconds in which a graph and its checkpoint read one example."""
-        task = self._setting.task
+        task, examples = self._setting.task, self._with_windows(1).held_out.examples(row.tokenizer)
         engine = task.open_graph(find_graph(row.stage.onnx), threads=self._setting.threads, provider="cpu")
         model = task.serve_model(load_checkpoint(row.stage.checkpoint).model)
-        spent = usual_seconds(lambda: task.measure(engine, row.examples, original=model))
-        return spent / row.count
+        spent = usual_seconds(lambda: task.measure(engine, examples, original=model))
+        return spent / len(examples.input_ids)
 
     def _workloads(self, stage: CommittedStage) -> dict[int, float]:
         """Return the seconds of a graph's workloads at each context."""
@@ -244,11 +243,8 @@ class Probe:
 @dataclass(frozen=True)
 class _Row:
     spec: ModelSpec
+    tokenizer: PreTrainedTokenizerFast
     stage: CommittedStage
     seconds: float
-    examples: EvaluationWindows
+    examples: int
     peak: float
-
-    @property
-    def count(self) -> int:
-        return len(self.examples.input_ids)

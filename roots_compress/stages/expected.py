@@ -20,8 +20,8 @@ from roots_compress.models.spec import ModelSpec
 Config = TypeVar("Config", bound=StageSettings)
 SHORT = 64
 """Tokens of a calibration window in small, where its length does not matter: models write some themselves."""
-MORE_TOKENS = 1.25
-"""Calibration tokens in small for each input channel of the widest matrix: solvers need one and a little."""
+MORE_TOKENS = 1.6
+"""Calibration tokens in small for each input channel of the widest matrix: solvers need at most 1.5."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Small:
     """Makes a checkpoint of few layers that can take the place of one that a setting names."""
 
     @property
-    def widest(self) -> int:
-        """The most inputs that a matrix of the layers has."""
-        return max(
+    def tokens(self) -> float:
+        """Calibration tokens that suffice."""
+        return MORE_TOKENS * max(
             (
                 ceil(op.matrices(self.cut.width)[name].width / each.share)
                 for _, op in self.cut.blocks()
@@ -84,15 +84,14 @@ class Small:
             config: the settings.
             shortest: windows of calibration text may be cut to so many tokens; None keeps their length.
         """
-        tokens = MORE_TOKENS * self.widest
         for keys, training in groups_of(config, TrainingConfig):
             few = {"steps": min(training.steps, self.steps)}
             config = with_group(config, keys, training.model_copy(update=few))
         for keys, text in groups_of(config, CalibrationConfig):
             length = min(text.block_size, self.cut.max_positions)
             if shortest is not None:
-                length = min(length, max(shortest, ceil(tokens / text.windows)))
-            few = {"windows": min(text.windows, max(2, ceil(tokens / length))), "block_size": length}
+                length = min(length, max(shortest, ceil(self.tokens / text.windows)))
+            few = {"windows": min(text.windows, max(2, ceil(self.tokens / length))), "block_size": length}
             config = with_group(config, keys, text.model_copy(update=few))
         for keys, loss in groups_of(config, DistillLossConfig):
             top_k = loss.top_k and min(loss.top_k, self.cut.embeddings.vocabulary)

@@ -80,7 +80,7 @@ class PruneStage(Stage[PruneConfig]):
     def in_small(self, config: PruneConfig, small: Small) -> PruneConfig:
         """Let a share of the layers, and a target, be what a model of few layers can meet."""
         less, changes = small.lessened(config, shortest=SHORT), dict[str, object]()
-        if less.calibration.windows * less.calibration.block_size >= small.widest:
+        if less.calibration.windows * less.calibration.block_size >= small.tokens:
             changes["own_windows"] = min(1, config.own_windows)
         if config.layer_ratio:
             changes["layer_ratio"] = 0.5

@@ -54,7 +54,7 @@ class QuantizeStage(Stage[QuantizeConfig]):
     def in_small(self, config: QuantizeConfig, small: Small) -> QuantizeConfig:
         """Leave out a bound on the bytes of the whole model."""
         less, changes = small.lessened(config, shortest=SHORT), dict[str, object]()
-        if less.calibration.windows * less.calibration.block_size >= small.widest:
+        if less.calibration.windows * less.calibration.block_size >= small.tokens:
             changes["own_windows"] = min(1, config.own_windows)
         return less.model_copy(update={**changes, "max_bytes": None})
 
