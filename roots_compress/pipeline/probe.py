@@ -217,7 +217,7 @@ class Probe:
 
     def _example_seconds(self, row: _Row) -> float:
         """Return the seconds in which a graph and its checkpoint read one example."""
-        task, examples = self._setting.task, self._with_windows(1).held_out.examples(row.tokenizer)
+        task, examples = self._setting.task, self._few_windows.held_out.examples(row.tokenizer)
         engine = task.open_graph(find_graph(row.stage.onnx), threads=self._setting.threads, provider="cpu")
         model = task.serve_model(load_checkpoint(row.stage.checkpoint).model)
         spent = usual_seconds(lambda: task.measure(engine, examples, original=model))
