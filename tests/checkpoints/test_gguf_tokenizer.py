@@ -21,7 +21,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 
 def write(path: Path, model: str, tokens: Sequence[str], types: Sequence[int], **metadata: Any) -> Path:
-    """Write a GGUF file of a vocabulary alone; `metadata` by the last part of its keys."""
+    """Write a GGUF file of a vocabulary alone; `metadata` by keys, or by their last part."""
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_tokenizer_model(model)
     writer.add_token_list(list(tokens))
@@ -30,7 +30,7 @@ def write(path: Path, model: str, tokens: Sequence[str], types: Sequence[int], *
         bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string, list: writer.add_array
     }  # fmt: skip
     for key, value in metadata.items():
-        adders[type(value)](f"tokenizer.ggml.{key}", value)
+        adders[type(value)](key if "." in key else f"tokenizer.ggml.{key}", value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -121,6 +121,16 @@ def test_special_and_user_defined_tokens_keep_number_and_spelling(tmp_path: Path
     assert len(tokenizer) == 262
     assert tokenizer.bos_token_id == 259
     assert tokenizer.decode(ids, skip_special_tokens=True) == "<｜User｜>  a"
+
+
+def test_a_known_spelling_is_special_and_phi_3s_tokens_take_the_space_behind_them(tmp_path: Path) -> None:
+    """Whatever type the file gives the spelling, as in llama.cpp."""
+    known = byte_level(tmp_path / "known.gguf", [], [], {"<|im_end|>": NORMAL})
+    assert words(known, "x<|im_end|>") == ["x", "<|im_end|>"]
+    special = {"<|end|>": CONTROL, "<s>": CONTROL}
+    phi = byte_level(tmp_path / "phi.gguf", [], [], special, **{"general.name": "Phi-3 mini"})
+    ids = phi.encode("<|end|>\n x<s> x", add_special_tokens=False)
+    assert phi.convert_ids_to_tokens(ids) == ["<|end|>", "x", "<s>", "Ġ", "x"]
 
 
 def test_a_token_spelt_like_none_of_the_bytes_does_not_shrink_the_vocabulary(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def test_the_objective_is_the_weighted_mean_of_plain_terms() -> None:
 
 def test_padding_changes_nothing() -> None:
     teacher, student, packed = tiny_model(0), tiny_model(1), windows()
-    objective = Distillation(teacher, student, DistillLossConfig(hidden_weight=1.0), seed=0)
+    config = DistillLossConfig(hidden_weight=1.0, relation_weight=1.0)
+    objective = Distillation(teacher, student, config, seed=0)
 
     def pad(array: np.ndarray, value: int) -> np.ndarray:
         return np.pad(array, ((0, 0), (0, 5)), constant_values=value)

@@ -40,6 +40,20 @@ def test_documents_are_marked_as_by_comparing_all_pairs(
         assert found[number] == (2 * same[0] + 1 if len(same) else 0)
 
 
+def test_a_near_duplicate_leads_to_others_that_share_another_key_with_it(tmp_path: Path) -> None:
+    signatures = np.array([[1, 1, 1, 1], [1, 1, 1, 2], [1, 1, 2, 2]], np.uint32)
+    (tmp_path / "signatures").write_bytes(signatures.tobytes())
+    with Marks(tmp_path / "marks", 3) as marks:
+        for keys in ([7, 7, 8], [9, 5, 5]):
+            (tmp_path / "keys").write_bytes(np.array(keys, np.uint64).tobytes())
+            mark_alike(
+                tmp_path / "keys", tmp_path / "signatures", marks,
+                width=4, threshold=0.75, exact=False, scratch=tmp_path / "scratch",
+            )  # fmt: skip
+        found = marks.read(0, 3).tolist()
+    assert found == [0, 2 * 0 + 2, 2 * 1 + 2]
+
+
 def test_signatures_estimate_how_alike_texts_are() -> None:
     hashes, drawn = WordHashes(), random.Random(0)
     minhash = MinHash(128, 0.8)

@@ -46,5 +46,12 @@ def test_a_text_is_removed_by_the_bound_that_it_breaks(reason: str) -> None:
     assert found.reason == reason
 
 
+def test_a_repeated_run_counts_with_all_of_its_words() -> None:
+    words = [f"word{first}{second}" for first in "abcdef" for second in "abcdefghij"]
+    bounds = {"max_top_ngrams": (1, 1, 1), "max_ngrams": (0.4, 1, 1, 1, 1, 1)}
+    found = examiner(repetition=bounds).fault(" ".join(words * 2))
+    assert found == Removal("repetition.max_ngrams", 0.5)
+
+
 def test_prose_is_kept() -> None:
     assert isinstance(examiner().fault("\n\n".join(PARTS)), np.ndarray)
