@@ -81,6 +81,12 @@ def _models_are_tiny() -> None:
         measuring.be_brief()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _the_collector_looks_at_what_is_new() -> None:
+    """Each export collects cycles: what earlier modules left would be looked at each time."""
+    share_with_children()
+
+
 @pytest.fixture(autouse=True)
 def _threads_of_one_test_are_not_the_next_one_s() -> None:
     """`--threads` is for the whole process; two threads that wait for one another make tiny models slow."""

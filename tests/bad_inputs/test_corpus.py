@@ -1,4 +1,4 @@
-"""The quick form of the corpus: some inputs of each generator. `python -m tests.bad_inputs` is the long."""
+"""The quick form of the corpus: an input of each generator. `python -m tests.bad_inputs` is the long."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tests.bad_inputs.classes import CLASSES, NOT_APPLICABLE
 from tests.bad_inputs.corpus import GENERATORS, planned
 from tests.faults.commands import Commands
 
-QUICK = 150
-"""Malformed inputs of the quick form."""
+QUICK = len(GENERATORS)
+"""Malformed inputs of the quick form: one of each generator."""
 MAIN = "from tests.bad_inputs.__main__ import main; raise SystemExit(main())"
 
 

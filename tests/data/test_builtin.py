@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from roots_compress.configs.data import DataConfig
 from roots_compress.data.builtin import builtin_documents
+from roots_compress.data.corpora import load_text
 from roots_compress.errors import InputError
 
 JSON_SOURCE = '''"""Read and write JSON."""
@@ -108,3 +110,16 @@ def test_the_real_corpus_has_the_reference_and_the_library() -> None:
     assert any('The "with" statement' in text for text in texts)
     assert any(text.startswith("module argparse\n\nCommand-line parsing library") for text in texts)
     assert len(set(texts)) == len(texts)
+
+
+def test_without_paths_the_built_in_corpus_is_split() -> None:
+    split = load_text(DataConfig(), seed=0)
+    assert len(split.train) > 10 * len(split.held_out) > 0
+    assert "of Python 3" in split.description
+
+
+def test_own_held_out_text_leaves_the_built_in_corpus_whole(tmp_path: Path) -> None:
+    whole = load_text(DataConfig(), seed=0)
+    (tmp_path / "a.txt").write_text("to judge", encoding="utf-8")
+    split = load_text(DataConfig(eval=(tmp_path / "a.txt",)), seed=0)
+    assert len(split.train) == len(whole.train) + len(whole.held_out)

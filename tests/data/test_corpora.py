@@ -153,18 +153,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert caught.value.where == str(tmp_path / "none.txt")
 
 
-def test_without_paths_the_built_in_corpus_is_split() -> None:
-    split = load_text(DataConfig(), seed=0)
-    assert len(split.train) > 10 * len(split.held_out) > 0
-    assert "of Python 3" in split.description
-
-
-def test_own_held_out_text_leaves_the_built_in_corpus_whole(tmp_path: Path) -> None:
-    whole = load_text(DataConfig(), seed=0)
-    split = load_text(DataConfig(eval=(write(tmp_path / "a.txt", "to judge"),)), seed=0)
-    assert len(split.train) == len(whole.train) + len(whole.held_out)
-
-
 def test_of_one_model_only_the_text_that_it_is_measured_on_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

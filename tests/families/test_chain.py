@@ -55,8 +55,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "lfm2": {**HEADS, "full_attn_idxs": [1, 3]},
     "granitemoe": {**HEADS, "residual_multiplier": 0.22},
 }
-QUICK = {"gemma2", "gemma3_text", "phi3", "qwen3_moe", "olmo3"}
-"""What is new in the others is in these too, in their logits, or in the stages' own tests."""
+QUICK = {"gemma2", "gemma3_text", "qwen3_moe", "olmo3"}
+"""What is new in the others is in these too, in their logits, in a recipe, or in the stages' own tests."""
 ONE_QUERY, ONE_GROUP = {"gpt_neox", "gptj", "gpt_neo", "opt"}, {"gpt_bigcode"}
 """Families with one query head in each key/value group, and with one group."""
 CONVOLVING = {"lfm2"}
