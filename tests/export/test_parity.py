@@ -111,6 +111,14 @@ def test_experts_are_one_operator(
         check_parity(model, graph, ExportConfig())
 
 
+def test_a_graph_that_gives_no_numbers_is_found(tmp_path: Path) -> None:
+    model = tiny_model()
+    graph = written(model, tmp_path)
+    plant(graph, "model.norm.weight", np.nan)
+    with pytest.raises(StageError, match=r"differ from the checkpoint's: by nan"):
+        check_parity(model, graph, ExportConfig())
+
+
 def test_experts_that_no_operator_takes_all_run(tmp_path: Path) -> None:
     mixed = with_experts(channels=24)  # No whole groups.
     for model in (tiny_quantized("w4", spec=mixed), tiny_quantized("w8a8", spec=with_experts(channels=32))):

@@ -55,6 +55,10 @@ SLOW = quantized(decode=(80.0, 60.0), notes=INT8)
             "lacks 8-bit dot products; its gate kept.",
         ),
         (
+            run(stage(), SLOW, gates=(gate("max_decode_ms"),)),
+            "Ship 01-quantize: 4.0x smaller, perplexity +1.0%, but decode 1.3x slower here; its gate kept.",
+        ),
+        (
             run(stage(), quantized(), gates=(gate("max_perplexity_ratio", passed=False), gate("max_bytes"))),
             "Do not ship 01-quantize: max_perplexity_ratio is 1.15, limit 1.1; 4.0x smaller, "
             "decode 2.0x faster, perplexity +1.0%.",
@@ -91,6 +95,13 @@ def test_an_earlier_stage_that_gains_without_the_cost_is_named() -> None:
     figures = run(stage(), pruned, stage(2, "quantize", size=2_000_000, decode=(80.0, 60.0)))
     assert verdict(figures).decision == "do not ship"
     assert verdict(figures).advice == "Consider 01-prune: 2.0x smaller, decode 1.5x faster, perplexity +1.0%."
+
+
+def test_an_earlier_stage_that_is_slower_is_not_named() -> None:
+    pruned = stage(1, "prune", size=4_000_000, perplexity=20.2, decode=(80.0, 60.0))
+    figures = run(stage(), pruned, stage(2, "quantize", size=2_000_000, perplexity=30.0))
+    assert verdict(figures).decision == "undecided"
+    assert "Consider" not in verdict(figures).advice
 
 
 def test_a_change_of_quality_within_its_interval_is_called_noise() -> None:

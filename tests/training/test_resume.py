@@ -16,9 +16,12 @@ import torch
 
 from roots_compress.configs.training import DistillLossConfig, TrainingConfig
 from roots_compress.errors import StageError
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.interrupts import uninterrupted
+from roots_compress.training.objective import CrossEntropy, Loss
 from roots_compress.training.summary import FitSummary
 from tests.tiny import tiny_layer, tiny_model
 from tests.training.test_loop import Steep, quiet, settings, train
@@ -94,6 +97,27 @@ def test_the_loss_scale_is_resumed(tmp_path: Path) -> None:
     summary = train(resumed, tmp_path, half, Steep())
     assert summary.loss_scale is not None
     assert summary.loss_scale["skipped_steps"] in range(1, 9)
+    assert_identical(weights(resumed), weights(straight))
+
+
+class Noisy(CrossEntropy):
+    """Cross-entropy times a number that torch draws."""
+
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
+        loss = super().forward(model, batch)
+        return Loss(loss.total * torch.rand(()), loss.parts)
+
+
+def test_random_numbers_are_resumed(tmp_path: Path) -> None:
+    saved = settings(steps=STEPS, checkpoint_every=5, accumulation=2)
+    straight, resumed = tiny_model(), tiny_model()
+    (tmp_path / "straight").mkdir()
+    train(straight, tmp_path / "straight", saved, Noisy())
+    press_ctrl_c(resumed, after=11)
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, tmp_path, saved, Noisy())
+    resumed = tiny_model()
+    train(resumed, tmp_path, saved, Noisy())
     assert_identical(weights(resumed), weights(straight))
 
 
@@ -232,6 +256,7 @@ def test_a_signal_waits_for_the_end_of_a_section() -> None:
 SECTION = """
 import os, signal, sys, time
 from roots_compress.training.interrupts import uninterrupted
+from roots_compress.training.objective import CrossEntropy, Loss
 first, second = int(sys.argv[1]), int(sys.argv[2])
 with uninterrupted():
     os.kill(os.getpid(), first)
