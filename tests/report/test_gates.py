@@ -94,6 +94,10 @@ def test_an_interval_of_many_repeats_leaves_outliers_out() -> None:
 def test_a_figure_that_is_no_number_passes_no_gate() -> None:
     broken = run(stage(), stage(1, "quantize", perplexity=float("nan")))
     assert not judge(GatesConfig(max_perplexity_ratio=100.0), broken)[0].passed
+    quality = {"accuracy": float("inf"), "macro_f1": 0.9, "torch_accuracy": 0.9}
+    row = replace(stage(), metrics=replace(stage().metrics, quality=quality))
+    (gate,) = judge(GatesConfig(min_accuracy=0.1), run(row, task="classification"))
+    assert (gate.passed, gate.value, gate.note) == (False, None, "is not a finite number")
 
 
 def test_an_optional_figure_that_was_not_measured_misses_with_the_reason() -> None:
