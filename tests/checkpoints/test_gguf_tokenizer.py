@@ -222,10 +222,10 @@ def test_two_tokens_of_one_spelling_are_refused(tmp_path: Path) -> None:
 
 
 def test_ends_of_turn_end_a_text_too() -> None:
-    metadata = {
-        f"tokenizer.ggml.{name}_token_id": index for name, index in (("eos", 2), ("eot", 9), ("eom", 400))
-    }
-    assert gguf_stop_ids(metadata, 300) == [2, 9]
+    ends = {"eos": 2, "eot": 9, "eom": 290}
+    metadata = {f"tokenizer.ggml.{name}_token_id": index for name, index in ends.items()}
+    assert gguf_stop_ids(metadata, 300) == [2, 9, 290]
+    assert gguf_stop_ids(metadata, 290) == [2, 9], "the vocabulary has no token of that number"
 
 
 @pytest.mark.parametrize("key", ["padding_token_id", "unknown_token_id"])

@@ -43,13 +43,14 @@ def test_a_ragged_batch_is_continued_as_its_rows_are_alone(engine: TorchEngine) 
 
 
 def test_a_stop_token_ends_its_row_alone_and_is_the_last_it_yields(engine: TorchEngine) -> None:
-    free = collect(generate(engine, PROMPTS, max_new_tokens=12))
-    stop = free[0][5]
-    stopped = collect(generate(engine, PROMPTS, max_new_tokens=12, stop_tokens={stop}))
-    for row, expected in zip(stopped, free, strict=True):
-        end = expected.index(stop) + 1 if stop in expected else len(expected)
-        assert row == expected[:end]
-    assert len(stopped[0]) <= 6
+    """Of drawn tokens: the likeliest ones of so small a model are all alike soon."""
+    free = collect(generate(engine, PROMPTS, max_new_tokens=12, temperature=1.0))
+    stops = [free[0][5], free[1][3]]
+    stopped = collect(generate(engine, PROMPTS, max_new_tokens=12, temperature=1.0, stop_tokens=stops))
+    ends = [[*map(stops.__contains__, row), True].index(True) + 1 for row in free]
+    assert stopped == [row[:end] for row, end in zip(free, ends, strict=True)]
+    assert ends[0] <= 6
+    assert ends[1] <= 4
 
 
 def test_tokens_come_one_by_one(engine: TorchEngine) -> None:
