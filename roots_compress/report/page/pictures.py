@@ -192,7 +192,7 @@ def curves(run: RunMetrics) -> list[Chart]:
 
 
 def _curve(title: str, marks: tuple[Mark, ...]) -> Chart:
-    last = f"{marks[-1].y:.4g} at step {marks[-1].x:,.0f}, the last that was noted. Of training text."
+    last = f"Of training text: {marks[-1].y:.4g} at step {marks[-1].x:,.0f}, the last that was noted."
 
     def draw(width: int) -> Markup:
         return lines(title, [Series(title, marks, 1)], Axis("steps"), Axis(""), width=width, height=190)
