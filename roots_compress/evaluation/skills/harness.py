@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from difflib import get_close_matches
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
 import datasets
 import huggingface_hub.constants
+import lm_eval.api.task
+import lm_eval.evaluator
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -31,6 +34,9 @@ from roots_compress.evaluation.skills.subject import Asked, Subject
 from roots_compress.progress import Progress
 
 huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+# Neither bars of its own nor what git says where there is no repository.
+lm_eval.api.task.tqdm = partial(lm_eval.api.task.tqdm, disable=True)
+lm_eval.evaluator.get_git_commit_hash = lambda: None
 MOST_NEW_TOKENS = 256
 """Of an answer for which a task says nothing else."""
 KEYS = ("temperature", "top_k", "top_p")
