@@ -48,8 +48,12 @@ LARGE = {"torch", "transformers", "onnx", "onnxruntime", "numpy", "pyarrow"}
 
 @pytest.mark.parametrize(
     ("arguments", "libraries"),
-    # pydantic and the settings would make the help half as long again.
-    [(["--help"], LARGE | {"pydantic", "yaml"}), (["validate", RECIPES / "quickstart.yaml"], LARGE)],
+    # Rich alone would make the help take twice as long, pydantic and the settings half as long again.
+    [
+        (["--help"], LARGE | {"pydantic", "rich", "yaml"}),
+        (["prune", "--help"], LARGE | {"rich", "yaml"}),
+        (["validate", RECIPES / "quickstart.yaml"], LARGE),
+    ],
 )
 def test_help_and_validate_import_no_large_library(arguments: list[str | Path], libraries: set[str]) -> None:
     code = (
