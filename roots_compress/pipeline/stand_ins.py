@@ -24,8 +24,8 @@ from roots_compress.stages.expected import ExpectedModel
 
 VOCABULARY = 4096
 """Tokens of a vocabulary in small, where the whole one is larger."""
-TEXT = 1 << 18
-"""Characters of text, about, that the tokens are found in."""
+TEXT, LINE = 1 << 18, 200
+"""Characters of text, about, that the tokens are found in; and of a text that any model can read."""
 
 
 def with_few_layers(spec: ModelSpec, count: int) -> ModelSpec:
@@ -120,7 +120,7 @@ def with_few_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[Document
             break
     try:
         small = tokenizer.train_new_from_iterator([sample], VOCABULARY, show_progress=False)
-        used = max(small.encode(sample[0]) + small.all_special_ids)
+        used = max(small.encode(sample[0][:LINE]) + small.all_special_ids)
     except Exception:  # The tokenizers library raises bare exceptions.
         return tokenizer
     return small if used < _rows(small) < len(tokenizer) else tokenizer
