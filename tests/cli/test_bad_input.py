@@ -383,7 +383,7 @@ PLACE_FAULTS = [
     ("export {models}/lfs --out graph", "git-LFS pointer"),
     ("import {models}/nan --out model", "NaN"),
     ("eval absent", "PATH: ... absent' does not exist"),
-    ("eval {models}/good --limit 3", "--limit: ... none is named"),
+    ("eval {models}/good --limit 3", "--limit: ... no task is named"),
     ("compress {models}/good --max-mb 1 --max-minutes nan", "--max-minutes: is nan"),
     ("compress {models}/good --max-mb 1 --max-minutes -5", "--max-minutes: is -5"),
     ("eval {texts}/short.txt", "not in GGUF format"),
