@@ -96,13 +96,20 @@ def write_text(path: Path, text: str) -> None:
     # One process writes here (the run's lock), so a temporary file found is a dead process's. It is
     # removed rather than opened, because it might be a link.
     temporary.unlink(missing_ok=True)
-    with temporary.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    if read_regular(temporary, len(content)) != content:
-        raise OSError(errno.EIO, "what was written is not what stands there", str(temporary))
-    temporary.replace(path)
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if read_regular(temporary, len(content)) != content:
+            raise OSError(errno.EIO, "what was written is not what stands there", str(temporary))
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # A stream's own errors name no file.
+        raise
     sync_directory(path.parent)
 
 
