@@ -22,6 +22,8 @@ from roots_compress.runtime.prompts import advance, check_context, check_finite,
 from roots_compress.runtime.protocol import BeamModel, Logits
 
 Scores = NDArray[np.float32]
+MOST_BEAMS = 1024
+"""More would fill memory before they change a text."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Beams:
     become better than these: judged by its present length or, with `never`, by the greatest it may have."""
 
     def __post_init__(self) -> None:
+        if self.count > MOST_BEAMS:
+            raise InputError(
+                f"{self.count} beams are asked for; at most {MOST_BEAMS} are continued side by side",
+                remedy="Give fewer, by --beams or as num_beams in generation_config.json.",
+            )
         if not -MOST_PENALTY <= self.length_penalty <= MOST_PENALTY:
             raise InputError(
                 f"a length penalty must be from {-MOST_PENALTY:g} to {MOST_PENALTY:g}, "

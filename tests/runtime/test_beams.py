@@ -55,7 +55,9 @@ def test_beams_equal_transformers(
             assert set(wanted[len(found) :]) <= {2}
 
 
-def test_no_beam_is_refused() -> None:
+def test_no_beam_and_too_many_are_refused() -> None:
+    with pytest.raises(InputError, match="at most 1024"):
+        Beams(10**9)
     with pytest.raises(InputError, match="num_beams cannot be 0"):
         beam_search(TorchEngine(tiny_model()), [3], Beams(0), max_new_tokens=2)
 
