@@ -18,7 +18,7 @@ from roots_compress.models.ops.heads import (
     Seq2SeqHead,
 )
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.moe import Moe
+from roots_compress.models.ops.moe import Clamp, Moe
 from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack, Sublayer
 from tests.tiny import VOCAB_SIZE, tiny_config
 
@@ -43,11 +43,9 @@ def with_attention(kv_heads: int = 1, **changes: Any) -> ModelSpec:
     return spec_of(change)
 
 
-def with_experts(
-    experts: int = 4, chosen: int = 2, channels: int = 24, *, renormalise: bool = True
-) -> ModelSpec:
+def with_experts(experts: int = 4, chosen: int = 2, channels: int = 24, **more: Any) -> ModelSpec:
     """Return the tiny specification with a mixture of experts in place of each feed-forward block."""
-    moe = Moe(experts=experts, chosen=chosen, channels=channels, renormalise=renormalise)
+    moe = Moe(experts=experts, chosen=chosen, channels=channels, **more)
     return spec_of(lambda each: each if isinstance(each.op, Attention) else changed(each, op=moe))
 
 
@@ -89,6 +87,18 @@ def parallel(**fields: Any) -> ModelSpec:
     return changed(spec_of(change, **fields), head=LmHead(bias=True))
 
 
+def clamped(*, head_dim: int = 8, channels: int = 24) -> ModelSpec:
+    """Return one with sinks, and with experts that have biases and bounds."""
+    spec = with_experts(channels=channels, bias=True, clamp=Clamp(limit=1.0))
+
+    def change(each: Sublayer) -> Sublayer:
+        if not isinstance(each.op, Attention):
+            return each
+        return changed(each, op=changed(each.op, sinks=True, head_dim=head_dim))
+
+    return spec.with_layers(tuple(tuple(map(change, layer)) for layer in spec.layers))
+
+
 def convolving(*, bias: bool = False, kernel: int = 3, **changes: Any) -> ModelSpec:
     """Return one with a short convolution in its first layer, and attention in its second."""
     spec = with_attention(kv_heads=2, **changes)
@@ -106,6 +116,8 @@ SPECS: dict[str, dict[str, Any]] = {
     "experts": {"spec": with_experts()},
     "parallel": {"spec": parallel()},
     "convolution": {"spec": convolving(bias=True)},
+    "sinks": {"spec": with_attention(kv_heads=2, sinks=True)},
+    "clamped experts": {"spec": with_experts(bias=True, clamp=Clamp(limit=1.0))},
 }
 """Arguments of `tiny_model`, by what is unlike other models."""
 KINDS: dict[str, ModelSpec] = {
@@ -113,6 +125,7 @@ KINDS: dict[str, ModelSpec] = {
     "stream norms": stream_norms(),
     "experts": with_experts(),
     "convolution": convolving(),
+    "sinks, clamped experts": clamped(),
     "parallel blocks, norms after positions": parallel(),
     "partial rotary, norms of whole projections": with_attention(
         rope=Rope(rotary_dim=4), qk_norm=OVER_PROJECTIONS

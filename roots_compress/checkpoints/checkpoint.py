@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.checkpoints.adopted_ids import adopt_token_ids
 from roots_compress.checkpoints.gguf import gguf_tensors
 from roots_compress.checkpoints.inspect import CONFIG, STORAGE_KEYS, SourceInfo, inspect_source
+from roots_compress.checkpoints.mxfp4 import whole_tensors
 from roots_compress.checkpoints.readback import require_written
 from roots_compress.checkpoints.tokenizer import (
     check_vocabulary,
@@ -178,10 +179,13 @@ def _imported(info: SourceInfo) -> tuple[RootsConfig, Iterator[tuple[str, Tensor
         return config, gguf_tensors(info)
     family = FAMILIES[info.model_type]
     turns = any(attention.rope is not None for attention in info.spec.attentions())
+    names, take = whole_tensors(
+        entries, lambda name: _read_tensor(info.stored_as.get(name, name), entries[name]), info.path
+    )
     tensors = to_roots(
         family.rules(info.spec),
-        entries,
-        lambda name: _read_tensor(info.stored_as.get(name, name), entries[name]),
+        names,
+        take,
         prefix=family.prefix,
         ignored=(*family.ignored, *(OLD_TABLES if turns else ())),
         copies=family.copies,

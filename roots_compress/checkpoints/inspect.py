@@ -16,6 +16,7 @@ from roots_compress.checkpoints.text_part import is_outer, parts_of, text_config
 from roots_compress.checkpoints.weight_files import (
     COPY_AGAIN,
     directory_tensors,
+    numbers_in,
     refuse_adapters,
     unread_weights,
 )
@@ -151,7 +152,7 @@ def _inspect_directory(directory: Path) -> SourceInfo:
     tensors = {name: stored[theirs] for theirs, name in names.items()}
     _check_tokenizer_files(directory)
     kind: Kind = "roots" if model_type == ROOTS else "transformers"
-    parameters = sum(math.prod(entry.shape) for entry in tensors.values())
+    parameters = numbers_in(tensors)
     _check_extent(spec, len(tensors), parameters, config_path)
     return SourceInfo(
         directory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -11,6 +12,8 @@ from roots_compress.io.json_files import read_json_object
 from roots_compress.io.safetensors_header import TensorEntry, read_header
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+BLOCKS, SCALES = "_blocks", "_scales"
+"""Ends of the names of the two tensors that a matrix in MXFP4 is stored in; see `mxfp4.py`."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 ADAPTERS = ("adapter_config.json", "adapter_model.*", "adapters.safetensors", "adapters.npz")
 """Files that hold updates to a model's weights, as peft and its like write them."""
@@ -107,6 +110,17 @@ def _sharded_tensors(directory: Path) -> dict[str, TensorEntry]:
 
 def _refuse(message: str, where: Path) -> NoReturn:
     raise InputError(message, where=where, remedy=COPY_AGAIN)
+
+
+def numbers_in(tensors: Mapping[str, TensorEntry]) -> int:
+    """Return how many numbers stored tensors hold; a byte of a matrix in MXFP4 holds two, its scales none."""
+
+    def factor(name: str) -> int:
+        if name.removesuffix(SCALES) + BLOCKS in tensors:
+            return 0
+        return 2 if name.removesuffix(BLOCKS) + SCALES in tensors else 1
+
+    return sum(math.prod(entry.shape) * factor(name) for name, entry in tensors.items())
 
 
 def unread_weights(directory: Path, tensors: Mapping[str, TensorEntry]) -> tuple[str, ...]:

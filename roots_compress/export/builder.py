@@ -148,6 +148,8 @@ class GraphBuilder:
     def stacked_weight(self, name: str, tensors: Sequence[Sequence[Tensor]]) -> ir.Value:
         """Return an initializer `(stacks, rows, width)` made of tensors, as the file is written.
 
+        Of vectors it is `(stacks, rows)`.
+
         Args:
             name: one that says what is stacked.
             tensors: for each stack those whose rows take turns; all of one shape, `(rows, ...)`.
@@ -156,7 +158,9 @@ class GraphBuilder:
             return self._initializers[name]
         arrays = [[tensor.detach().numpy() for tensor in each] for each in tensors]
         first = arrays[0][0]
-        shape = (len(arrays), len(first) * len(arrays[0]), first.size // len(first))
+        shape: tuple[int, ...] = (len(arrays), len(first) * len(arrays[0]))
+        if first.ndim > 1:
+            shape = (*shape, first.size // len(first))
 
         def make() -> ir.TensorProtocol:
             return ir.tensor(np.stack([np.stack(each, axis=1) for each in arrays]).reshape(shape), name=name)

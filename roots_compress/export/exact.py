@@ -146,8 +146,9 @@ def _float_experts(node: NodeProto) -> list[NodeProto]:
         grouped = made("Reshape", centred, constant(0, 0, -1, values["block_size"]))
         scaled = made("Mul", grouped, made("Unsqueeze", node.input[scales], constant(-1)))
         weights.append(made("Reshape", scaled, constant(0, 0, -1)))
-    shared = ("k", "activation_type", "swiglu_fusion", "activation_alpha", "activation_beta")
-    inputs = [*node.input[:2], weights[0], "", weights[1]]
+    shared = ("k", "activation_type", "swiglu_fusion", "activation_alpha", "activation_beta", "swiglu_limit")
+    first_bias, second_bias = node.input[4], node.input[7]
+    inputs = [*node.input[:2], weights[0], first_bias, weights[1], second_bias]
     experts = make_node("MoE", inputs, list(node.output), domain=MICROSOFT)
     experts.attribute.extend(each for each in node.attribute if each.name in shared)
     # The experts' weights are given where they are not to be divided by their sum.

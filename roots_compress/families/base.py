@@ -120,22 +120,42 @@ class Stacked:
     Attributes:
         count: how many.
         parts: equal parts of the rows of each.
+        by_turns: whether the rows of the parts take turns.
+        transposed: whether each of the source's matrices has its axes the other way round.
     """
 
     count: int
     parts: int = 1
+    by_turns: bool = False
+    transposed: bool = False
 
     def apply(self, tensor: Tensor) -> Sequence[Tensor]:
         """Return the parts of each in turn; a tensor of another shape is returned whole, to be refused."""
-        if tensor.ndim != 3 or tensor.shape[0] != self.count or tensor.shape[1] % self.parts:
+        tensor = tensor.mT if self.transposed and tensor.ndim == 3 else tensor
+        if not 2 <= tensor.ndim <= 3 or tensor.shape[0] != self.count or tensor.shape[1] % self.parts:
             return [tensor] * (self.count * self.parts)
-        return [part.clone() for each in tensor for part in each.chunk(self.parts)]
+        rows, axis = ((-1, self.parts), 1) if self.by_turns else ((self.parts, -1), 0)
+        return [part.contiguous().clone() for each in tensor for part in each.unflatten(0, rows).unbind(axis)]
 
     def invert(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the tensors stacked."""
         import torch
 
-        return torch.stack(list(tensors)).unflatten(0, (self.count, self.parts)).flatten(1, 2)
+        stacked = torch.stack(list(tensors)).unflatten(0, (self.count, self.parts))
+        joined = (stacked.transpose(1, 2) if self.by_turns else stacked).flatten(1, 2)
+        return joined.mT.contiguous() if self.transposed else joined
+
+
+class Taps:
+    """The weights of a convolution of each channel by itself, without the axis of the channels it reads."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return them with that axis."""
+        return (tensor[:, None],)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return them without it."""
+        return tensors[0][:, 0]
 
 
 @dataclass(frozen=True)

@@ -87,10 +87,13 @@ def _block_rules(
             yield Rule(f"{theirs}.{part}", tuple(f"{each}.{part}" for each in ours), transform)
     if isinstance(op, Moe):
         router = f"{sublayer.name}.router"
-        yield Rule(f"{names.get(router, 'mlp.gate')}.weight", (f"{router}.weight",))
+        for part in ("weight", "bias") if op.bias else ("weight",):
+            yield Rule(f"{names.get(router, 'mlp.gate')}.{part}", (f"{router}.{part}",))
     if isinstance(op, Attention) and op.qk_norm is not None:
         for name in (f"{sublayer.name}.{each}_norm" for each in "qk"):
             yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
+    if isinstance(op, Attention) and op.sinks:
+        yield Rule(f"{sublayer.name}.sinks", (f"{sublayer.name}.sinks",))
     if isinstance(op, ShortConv):
         for part in ("weight", "bias") if op.bias else ("weight",):
             name = f"{sublayer.name}.conv.{part}"

@@ -201,6 +201,10 @@ class Switches:
             )
         self._left[key] = value
 
+    def put(self, key: str, value: Any) -> None:
+        """Read a key as if it held this value."""
+        self._left[key] = value
+
     def has(self, key: str) -> bool:
         """Whether a key is there and was not taken."""
         return key in self._left
@@ -208,6 +212,20 @@ class Switches:
     def take(self, key: str, default: Any = None) -> Any:
         """Take whatever a key holds."""
         return self._left.pop(key, default)
+
+    def stored_in(self, *methods: str) -> None:
+        """Take what is said of how weights are stored; only these ways may be named, and plain weights.
+
+        Raises:
+            InputError: it is another way.
+        """
+        given = self._left.pop("quantization_config", None)
+        if given is None:
+            return
+        method = given.get("quant_method") if isinstance(given, dict) else given
+        if method not in methods:
+            read = ", ".join(methods)
+            self.refuse(f"quantization_config names {shown(method)}; weights are read plain or in {read}")
 
     def windows(self, layers: int, *, by_default: bool) -> list[int | None]:
         """Take the switches of sliding windows and return each layer's.

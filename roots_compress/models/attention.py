@@ -181,17 +181,27 @@ def dense_attention(
     )
 
 
-def capped_attention(
+def explicit_attention(
     query_BHTD: Tensor,
     key_BGSD: Tensor,
     value_BGSD: Tensor,
     visible_B1TS: Tensor,
     scale: float,
-    softcap: float,
+    *,
+    softcap: float | None = None,
+    sinks_H: Tensor | None = None,
 ) -> Tensor:
-    """Softmax attention over every visible key, of scores that `softcap * tanh(score / softcap)` bounds.
+    """Softmax attention over every visible key, of scores that are bounded, or beside each head's sink.
 
-    Gemma 2 (Riviere et al. 2024, arXiv:2408.00118).
+    Args:
+        query_BHTD: queries.
+        key_BGSD: keys.
+        value_BGSD: values.
+        visible_B1TS: True where a query may attend to a key.
+        scale: factor on the products of queries and keys.
+        softcap: c of `c * tanh(score / c)` (Gemma 2, Riviere et al. 2024, arXiv:2408.00118).
+        sinks_H: a score that joins each head's softmax, and brings no value (gpt-oss, OpenAI 2025,
+            arXiv:2508.10925).
     """
     batch, heads, queries, _ = query_BHTD.shape
     key_BHSD, value_BHSD = repeat_heads(key_BGSD, heads), repeat_heads(value_BGSD, heads)
@@ -199,10 +209,15 @@ def capped_attention(
     outputs = []
     for start in range(0, queries, step):
         chunk = slice(start, start + step)
-        scores_BHtS = softcap * torch.tanh((query_BHTD[:, :, chunk] * scale) @ key_BHSD.mT / softcap)
+        scores_BHtS = (query_BHTD[:, :, chunk] * scale) @ key_BHSD.mT
+        if softcap is not None:
+            scores_BHtS = softcap * torch.tanh(scores_BHtS / softcap)
         scores_BHtS = scores_BHtS.masked_fill(~visible_B1TS[:, :, chunk], -torch.inf)
+        if sinks_H is not None:
+            sinks_BHt1 = sinks_H[:, None, None].to(scores_BHtS).expand(*scores_BHtS.shape[:3], 1)
+            scores_BHtS = torch.cat((scores_BHtS, sinks_BHt1), dim=-1)
         weights_BHtS = scores_BHtS.softmax(dim=-1, dtype=torch.float32).to(query_BHTD.dtype)
-        outputs.append(weights_BHtS @ value_BHSD)
+        outputs.append(weights_BHtS[..., : key_BHSD.shape[2]] @ value_BHSD)
     return torch.cat(outputs, dim=2)
 
 

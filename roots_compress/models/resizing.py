@@ -227,19 +227,21 @@ class StreamNormPruner(tp.pruner.function.BasePruningFunc):
 
 
 def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
-    """Cut what runs along an axis and no trace follows: norms, tables of distances, and convolutions."""
+    """Cut what runs along an axis and is no linear layer, so that no trace follows it."""
     for member in axis.members:
-        module = block.get_submodule(member.parameter.rpartition(".")[0])
+        path, _, name = member.parameter.rpartition(".")
+        module = block.get_submodule(path)
+        if isinstance(module, nn.Linear):
+            continue
         entries = [unit * member.size + offset for unit in kept for offset in range(member.size)]
+        parameter = module.get_parameter(name).detach()
+        index = torch.tensor(entries, device=parameter.device)
+        setattr(module, name, nn.Parameter(parameter.index_select(member.dimension, index)))
         if isinstance(module, nn.RMSNorm):
-            module.weight = nn.Parameter(module.weight.detach()[entries])
             module.normalized_shape = (len(entries),)
         elif isinstance(module, nn.Embedding):
-            module.weight = nn.Parameter(module.weight.detach()[:, entries])
             module.embedding_dim = len(entries)
         elif isinstance(module, nn.Conv1d):
-            parameter = member.parameter.rpartition(".")[2]
-            setattr(module, parameter, nn.Parameter(getattr(module, parameter).detach()[entries]))
             module.in_channels = module.out_channels = module.groups = len(entries)
 
 

@@ -252,12 +252,8 @@ class ModelSpec(Part):
 
     def states(self) -> tuple[State, ...]:
         """Return what a cache keeps of the stack that the head reads, in the order in which it runs."""
-        return tuple(
-            state
-            for index, layer in enumerate(self.stack.layers)
-            for sublayer in layer
-            for state in sublayer.op.states(index)
-        )
+        layers = enumerate(self.stack.layers)
+        return tuple(state for index, layer in layers for each in layer for state in each.op.states(index))
 
     def attentions(self) -> tuple[Attention, ...]:
         """Return every attention, in the order in which they run."""

@@ -63,6 +63,7 @@ LATER = [
     ("mixtral", "llama2"),
     ("granitemoe", "smollm"),
     ("lfm2", "llama3"),
+    ("gpt_oss", "llama3"),
 ]
 """Families whose parts are in others above, or in the exporter's tests."""
 GGUFS = [

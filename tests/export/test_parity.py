@@ -20,7 +20,7 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedEmbedding
 from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
 from tests.export.quantized import tiny_quantized, with_int8_cache
-from tests.specs import with_experts
+from tests.specs import clamped, with_experts
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 
@@ -93,6 +93,17 @@ def test_a_cache_in_int8_holds_what_the_checkpoint_rounds_to(tmp_path: Path, spl
         assert {value.data_type() for value in step.cache.keys_values} == {"tensor(int8)"}
         step = engine.decode(input_ids[:, position].numpy(), step.cache)
         np.testing.assert_allclose(step.logits, expected[:, position], atol=5e-4)
+
+
+@pytest.mark.parametrize("weight_format", [None, "w8", "w4"])
+@pytest.mark.parametrize("form", ["fused", "portable", "int8 cache"])
+def test_sinks_and_bounded_experts_pass(tmp_path: Path, weight_format: Format | None, form: str) -> None:
+    spec = clamped(head_dim=16, channels=32)
+    model = tiny_quantized(weight_format, spec=spec) if weight_format else tiny_model(spec=spec)
+    model = with_int8_cache(model) if form == "int8 cache" else model
+    model.config.save_pretrained(tmp_path)
+    graph = save_graph(build_graph(model, portable=form == "portable"), tmp_path)
+    assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
 
 
 @pytest.mark.parametrize("renormalise", [False, True])

@@ -64,6 +64,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "olmoe": {"num_experts": 6, "num_experts_per_tok": 2},
     "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2},
     "granitemoe": {"num_local_experts": 6, "num_experts_per_tok": 2},
+    "gpt_oss": {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 9},
     "lfm2": {"full_attn_idxs": [1], "block_auto_adjust_ff_dim": False},
     "granitemoehybrid": {
         "shared_intermediate_size": 48,

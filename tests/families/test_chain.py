@@ -52,6 +52,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "opt": {"hidden_size": 64, "num_hidden_layers": 4},
     "olmoe": {**HEADS, "hidden_size": 64},
     "mixtral": {**HEADS},
+    "gpt_oss": {**HEADS, "sliding_window": 9},
     "lfm2": {**HEADS, "full_attn_idxs": [1, 3]},
     "granitemoe": {**HEADS, "residual_multiplier": 0.22},
 }

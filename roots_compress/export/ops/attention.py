@@ -44,7 +44,8 @@ def self_attention(
         factor = 1.0
     normed_last = norm is not None and norm.after_rope
     rope = None if normed_last else op.rope
-    heads = Heads(op.heads, op.kv_heads, op.head_dim, factor, op.window, rope, op.softcap)
+    sinks = matrices.vector(f"{module}.sinks") if op.sinks else None
+    heads = Heads(op.heads, op.kv_heads, op.head_dim, factor, op.window, rope, op.softcap, sinks)
     projections = [f"{module}.{part}_proj" for part in "qkv"]
     scales = None
     if has_int8_cache(matrices.config):
@@ -88,7 +89,7 @@ def _standard(
     sees = op.window, op.causal
     if heads.rope is not None:
         query_BTx, key_BTx = rotated(builder, shared, op, query_BTx, key_BTx)
-    if op.sparse is None:
+    if op.sparse is None and not op.sinks:
         return _dense(builder, query_BTx, key_BTx, value_BTx, shared.bias_B1TS[sees], past, heads)
     query_BHTD = split_heads(builder, query_BTx, op.heads, op.head_dim)
     present = KeyValue(
@@ -104,7 +105,8 @@ def _standard(
             builder, blocks, scaled_BHTD, present, None, heads, op.sparse.blocks
         )
         return context_BTx, present
-    context_BHTD = _top_m(builder, query_BHTD, present, shared.bias_B1TS[sees], heads, op.sparse.keys)
+    keys = None if op.sparse is None else op.sparse.keys
+    context_BHTD = _by_scores(builder, query_BHTD, present, shared.bias_B1TS[sees], heads, keys)
     return builder.op("Transpose", context_BHTD, perm=[0, 2, 1, 3]), present
 
 
@@ -216,18 +218,32 @@ def _dense(
     return context_BTx, KeyValue(key_BGSD, value_BGSD)
 
 
-def _top_m(
+def _by_scores(
     builder: GraphBuilder,
     query_BHTD: ir.Value,
     present: KeyValue,
     bias_B1TS: ir.Value,
     heads: Heads,
-    top_m: int,
+    top_m: int | None,
 ) -> ir.Value:
-    """Attend to the `top_m` highest-scoring visible keys of each query and head; see `top_m_attention`."""
+    """Attend to the `top_m` highest-scoring visible keys of each query and head; see `top_m_attention`.
+
+    Without `top_m` attend to all, beside the heads' sinks; see `explicit_attention`.
+    """
     key_BGDS = builder.op("Transpose", present.key, perm=[0, 1, 3, 2])
     scaled_BHTD = builder.op("Mul", query_BHTD, builder.floats(heads.scale))
     scores_BHTS = builder.op("Add", grouped_product(builder, scaled_BHTD, key_BGDS, heads), bias_B1TS)
+    if top_m is None:
+        assert heads.sinks is not None
+        rows_3 = builder.op("Shape", query_BHTD, end=3)
+        shape = builder.op("Concat", rows_3, builder.integers(1), axis=0)
+        sinks_H11 = builder.op("Unsqueeze", heads.sinks, builder.integers(1, 2))
+        all_BHTs = builder.op("Concat", scores_BHTS, builder.op("Expand", sinks_H11, shape), axis=3)
+        weights_BHTs = builder.op("Softmax", all_BHTs, axis=-1)
+        weights_BHTS = builder.op(
+            "Slice", weights_BHTs, builder.integers(0), builder.integers(-1), builder.integers(3)
+        )
+        return grouped_product(builder, weights_BHTS, present.value, heads)
     keys = builder.op("Min", builder.op("Shape", scores_BHTS, start=3), builder.integers(top_m))
     best_BHTM, index_BHTM = builder.op_outputs("TopK", (scores_BHTS, keys), 2, axis=-1)
     weights_BHTM = builder.op("Softmax", best_BHTM, axis=-1)

@@ -54,6 +54,8 @@ class Heads(NamedTuple):
     """Keys visible to a query, itself included; None for all."""
     rope: Rope | None
     softcap: float | None
+    sinks: ir.Value | None = None
+    """A score of each query head that joins its softmax; None where there is none."""
 
 
 def fused_attention(
@@ -110,8 +112,10 @@ def _grouped_query(
     inputs: list[ir.Value | None] = [*packed, *past, compact.last_B, compact.slots]
     inputs += rotary or (None, None, None)
     integers: dict[str, Attribute] = {}
+    if scales is not None or heads.sinks is not None:
+        inputs += (None, heads.sinks)  # The first would be an attention bias.
     if scales is not None:
-        inputs += (None, None, *scales)  # An attention bias and head sinks would stand before them.
+        inputs += scales
         integers = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
     context_BTx, key_BGSD, value_BGSD = builder.op_outputs(
         "GroupQueryAttention",

@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from roots_compress.export.builder import MICROSOFT, Attribute
+from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
 from roots_compress.export.ops.mlp import activate
 from roots_compress.export.weights import ACCURACY_LEVEL, Matrices
-from roots_compress.models.ops.moe import Moe
+from roots_compress.models.ops.moe import Clamp, Moe
 
 LEAST_GROUP = 16
 """Values that share a scale in `QMoE`, which takes powers of two from here on."""
@@ -35,13 +35,25 @@ def moe(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
         gate_NF, up_NF = (
             matrices.linear(f"{module}.{expert}.{name}", x_NW) for name in ("gate_proj", "up_proj")
         )
-        inner_NF = builder.op("Mul", activate(builder, op.activation, gate_NF), up_NF)
+        if op.clamp is None:
+            inner_NF = builder.op("Mul", activate(builder, op.activation, gate_NF), up_NF)
+        else:
+            inner_NF = _clamped(builder, op.clamp, gate_NF, up_NF)
         given_NW = matrices.linear(f"{module}.{expert}.down_proj", inner_NF)
         weight_N1 = builder.op("Gather", weights_NE, builder.integers(number), axis=1)
         weighted_NW = builder.op("Mul", given_NW, weight_N1)
         total_NW = weighted_NW if total_NW is None else builder.op("Add", total_NW, weighted_NW)
     assert total_NW is not None
     return total_NW
+
+
+def _clamped(builder: GraphBuilder, clamp: Clamp, gate_NF: ir.Value, up_NF: ir.Value) -> ir.Value:
+    """Return what a gate gives for another layer's outputs, both bounded; see `Clamp`."""
+    least, most = builder.floats(-clamp.limit), builder.floats(clamp.limit)
+    gate_NF, up_NF = builder.op("Clip", gate_NF, None, most), builder.op("Clip", up_NF, least, most)
+    slope_NF = builder.op("Sigmoid", builder.op("Mul", gate_NF, builder.floats(clamp.alpha)))
+    gated_NF = builder.op("Mul", gate_NF, slope_NF)
+    return builder.op("Mul", gated_NF, builder.op("Add", up_NF, builder.floats(1.0)))
 
 
 def _is_fusible(matrices: Matrices, op: Moe, module: str) -> bool:
@@ -68,9 +80,15 @@ def _fused(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value
         "activation_alpha": 1.0,
         "activation_beta": 0.0,
     }
+    if op.clamp is not None:
+        attributes |= {"activation_alpha": op.clamp.alpha, "activation_beta": 1.0}
+        attributes["swiglu_limit"] = op.clamp.limit
+    biases: list[ir.Value | None] = [None, None]
+    if op.bias:
+        biases = [_first(matrices, op, module, "bias"), _second(matrices, op, module, "bias")]
     if weight_format is None:
-        inputs = [x_NW, logits_NE, _first(matrices, op, module, "weight"), None]
-        inputs.append(_second(matrices, op, module, "weight"))
+        inputs = [x_NW, logits_NE, _first(matrices, op, module, "weight"), biases[0]]
+        inputs += [_second(matrices, op, module, "weight"), biases[1]]
         attributes["normalize_routing_weights"] = int(op.renormalise)
         return builder.op("MoE", *inputs, domain=MICROSOFT, **attributes)
     assert size is not None
@@ -81,8 +99,8 @@ def _fused(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value
         "weights_prepacked": 0,
     }
     parts = ("weight", "weight_scale")
-    inputs = [x_NW, logits_NE, *(_first(matrices, op, module, part) for part in parts), None]
-    inputs += [*(_second(matrices, op, module, part) for part in parts), None, None, None, None]
+    inputs = [x_NW, logits_NE, *(_first(matrices, op, module, part) for part in parts), biases[0]]
+    inputs += [*(_second(matrices, op, module, part) for part in parts), biases[1], None, None, None]
     if weight_format == "w4":
         zero = "weight_zero_point"
         inputs += [_first(matrices, op, module, zero), _second(matrices, op, module, zero), None]

@@ -41,6 +41,8 @@ class AttentionBlock(Block):
         if spec.disentangled is not None:
             for table in spec.disentangled.tables:
                 self.add_module(table, nn.Embedding(spec.disentangled.rows, spec.heads * spec.head_dim))
+        if spec.sinks:
+            self.sinks = nn.Parameter(torch.zeros(spec.heads))
         self.cache_observer: Callable[[Tensor, Tensor], None] | None = None
         """Called with keys and values, `BTGD` each, as a cache is to keep them, but not turned yet."""
         self.cache_rounding = CacheRounding(spec.kv_heads, spec.head_dim) if has_int8_cache(config) else None
@@ -143,9 +145,10 @@ class AttentionBlock(Block):
             return attention.top_m_attention(
                 query_BHTD, key_BGSD, value_BGSD, view.mask(), scale, spec.sparse.keys
             )
-        if spec.softcap is not None:
-            return attention.capped_attention(
-                query_BHTD, key_BGSD, value_BGSD, view.mask(), scale, spec.softcap
+        if spec.softcap is not None or spec.sinks:
+            sinks_H = self.sinks if spec.sinks else None
+            return attention.explicit_attention(
+                query_BHTD, key_BGSD, value_BGSD, view.mask(), scale, softcap=spec.softcap, sinks_H=sinks_H
             )
         seen = view.needed_mask()
         if spec.relative is not None:

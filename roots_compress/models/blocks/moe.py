@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from roots_compress.models.blocks.base import Block, Context, Holder, Route
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.ops.mlp import Activation
-from roots_compress.models.ops.moe import EXPERT_LAYERS, Moe
+from roots_compress.models.ops.moe import EXPERT_LAYERS, Clamp, Moe
 
 
 class Expert(Holder):
@@ -26,9 +26,9 @@ class Expert(Holder):
     up_proj: nn.Module
     down_proj: nn.Module
 
-    def __init__(self, activation: Activation) -> None:
+    def __init__(self, activation: Activation, clamp: Clamp | None) -> None:
         super().__init__()
-        self._activation = activation
+        self._activation, self._clamp = activation, clamp
 
     def forward(self, x_NW: Tensor) -> Tensor:
         """Return what it gives, `NW`."""
@@ -37,7 +37,13 @@ class Expert(Holder):
 
     def inner(self, x_NW: Tensor) -> Tensor:
         """Return what its last projection reads, `NC` for C channels."""
-        inner_NC: Tensor = ACTIVATION_FUNCTIONS[self._activation](self.gate_proj(x_NW)) * self.up_proj(x_NW)
+        gate_NC, up_NC = self.gate_proj(x_NW), self.up_proj(x_NW)
+        if self._clamp is not None:
+            limit = self._clamp.limit
+            gate_NC, up_NC = gate_NC.clamp(max=limit), up_NC.clamp(-limit, limit) + 1
+            gated_NC: Tensor = gate_NC * torch.sigmoid(self._clamp.alpha * gate_NC) * up_NC
+            return gated_NC
+        inner_NC: Tensor = ACTIVATION_FUNCTIONS[self._activation](gate_NC) * up_NC
         return inner_NC
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
@@ -52,8 +58,9 @@ class MoeBlock(Block):
 
     def add_holders(self, config: Any) -> None:
         """Add the router, and a module for each expert."""
-        self.router = nn.Linear(config.hidden_size, self.spec.experts, bias=False)
-        self.experts = nn.ModuleList(Expert(self.spec.activation) for _ in range(self.spec.experts))
+        spec = self.spec
+        self.router = nn.Linear(config.hidden_size, spec.experts, bias=spec.bias)
+        self.experts = nn.ModuleList(Expert(spec.activation, spec.clamp) for _ in range(spec.experts))
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return the weighted sum of the chosen experts' outputs, `BTW`."""
@@ -138,5 +145,6 @@ class MoeBlock(Block):
         """Keep only these experts, and their rows of the router."""
         assert axis == "experts", axis
         self.experts = nn.ModuleList(self.experts[number] for number in kept)
-        self.router.weight = nn.Parameter(self.router.weight.detach()[list(kept)])
+        for name, parameter in list(self.router.named_parameters()):
+            setattr(self.router, name, nn.Parameter(parameter.detach()[list(kept)]))
         self.router.out_features = len(kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,88 +22,11 @@ from roots_compress.models.ops.base import (
     weight_and_bias,
 )
 from roots_compress.models.ops.distances import Disentangled, Relative
-
-
-class LinearScaling(Part):
-    """Positions divided by a factor."""
-
-    kind: Literal["linear"] = "linear"
-    factor: Positive
-
-
-class Llama3Scaling(Part):
-    """Low frequencies divided by a factor, high ones kept (Llama 3.1)."""
-
-    kind: Literal["llama3"] = "llama3"
-    factor: Positive
-    low_freq_factor: Positive
-    high_freq_factor: Positive
-    original_max_position_embeddings: Positive
-
-
-class YarnScaling(Part):
-    """YaRN (Peng et al. 2023, arXiv:2309.00071), its keys as transformers names them."""
-
-    kind: Literal["yarn"] = "yarn"
-    factor: Positive | None = None
-    """None: the context over the original one."""
-    original_max_position_embeddings: Positive | None = None
-    attention_factor: Positive | None = None
-    beta_fast: Positive | None = None
-    beta_slow: Positive | None = None
-    mscale: Positive | None = None
-    mscale_all_dim: Positive | None = None
-    truncate: bool | None = True
-
-
-class LongRopeScaling(Part):
-    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): a factor on each frequency's wavelength.
-
-    The short factors hold for all positions of a text that is no longer than
-    `original_max_position_embeddings`, the long ones for all positions of a longer one.
-    """
-
-    kind: Literal["longrope"] = "longrope"
-    short_factor: tuple[Positive, ...]
-    long_factor: tuple[Positive, ...]
-    original_max_position_embeddings: Count
-    attention_factor: Positive
-    """On cosines and sines."""
-
-
-Scaling = Annotated[
-    LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling, Field(discriminator="kind")
-]
-
-
-class Rope(Part):
-    """Rotary positions (Su et al. 2021, arXiv:2104.09864) of one attention."""
-
-    theta: Positive = 10000.0
-    scaling: Scaling | None = None
-    rotary_dim: Count | None = None
-    """The head's first channels, which are turned; None for all."""
-
-    def check_factors(self, pairs: int) -> None:
-        """Refuse factors that are not one for each turned pair of channels.
-
-        Raises:
-            ValueError: there are more or fewer.
-        """
-        if isinstance(self.scaling, LongRopeScaling):
-            for name in ("short_factor", "long_factor"):
-                if (count := len(getattr(self.scaling, name))) != pairs:
-                    raise ValueError(f"rope.scaling.{name} has {count} numbers for {pairs} turned pairs")
-
-    def parameters(self) -> dict[str, Any]:
-        """Return it as transformers' `rope_parameters`; other keys without a value are left out."""
-        found: dict[str, Any] = {"rope_type": "default", "rope_theta": self.theta}
-        if self.scaling is not None:
-            values = self.scaling.model_dump(exclude={"kind"})
-            # transformers wants the key `factor`, and takes the lengths' ratio where it is null.
-            found |= {key: value for key, value in values.items() if value is not None or key == "factor"}
-            found["rope_type"] = self.scaling.kind
-        return found
+from roots_compress.models.ops.rope import LinearScaling as LinearScaling
+from roots_compress.models.ops.rope import Llama3Scaling as Llama3Scaling
+from roots_compress.models.ops.rope import LongRopeScaling as LongRopeScaling
+from roots_compress.models.ops.rope import Rope as Rope
+from roots_compress.models.ops.rope import YarnScaling as YarnScaling
 
 
 class TopM(Part):
@@ -153,6 +76,8 @@ class Attention(OpSpec):
     """Factor on query-key products; None for `head_dim ** -0.5`."""
     softcap: Positive | None = None
     """c of `c * tanh(score / c)`, before the mask; None for scores as they are."""
+    sinks: bool = False
+    """Whether each head has a learned score that joins the softmax, and brings no value."""
     bias: bool = False
     """On queries, keys and values."""
     output_bias: bool = False
@@ -180,6 +105,9 @@ class Attention(OpSpec):
             raise ValueError("qk_norm.after_rope is for norms of each head of a causal attention with a rope")
         if self.softcap is not None and self.sparse is not None:
             raise ValueError("softcap is for dense attention only")
+        unlike = (self.sparse, self.softcap, self.relative, self.disentangled)
+        if self.sinks and (not self.causal or any(each is not None for each in unlike)):
+            raise ValueError("sinks are for dense causal attention without a softcap or distances")
         if self.relative is not None:
             if self.sparse is not None or self.softcap is not None:
                 raise ValueError("relative is for dense attention without a softcap only")
@@ -238,6 +166,8 @@ class Attention(OpSpec):
             tables = (Member("relative.weight", 1, 1),)
         if self.disentangled is not None:
             tables = tuple(Member(f"{name}.weight", 1, head) for name in self.disentangled.tables)
+        if self.sinks:
+            tables = (*tables, Member("sinks", 0, 1))
         groups = (
             *weight_and_bias("q_proj", group, bias=self.bias),
             *weight_and_bias("k_proj", head, bias=self.bias),
@@ -273,14 +203,14 @@ class Attention(OpSpec):
         return (Input(("q_proj", "k_proj", "v_proj"), of_stream=True), values)
 
     def parameters(self, width: int) -> int:
-        """Return how many numbers it holds, the norms' gains and the tables of distances among them."""
+        """Return how many numbers it holds, those of norms, tables of distances and sinks among them."""
         norms = 0
         if self.qk_norm is not None:
             norms = self.head_dim * (2 if self.qk_norm.over == "head" else self.heads + self.kv_heads)
         tables = 0 if self.relative is None else self.relative.buckets * self.heads
         if self.disentangled is not None:
             tables = len(self.disentangled.tables) * self.disentangled.rows * self.heads * self.head_dim
-        return super().parameters(width) + norms + tables
+        return super().parameters(width) + norms + tables + self.heads * self.sinks
 
     def cut(self, axis: str, units: int) -> Attention:
         """Return it with so many key/value groups, each as it is, or so many query heads in all."""
@@ -290,7 +220,16 @@ class Attention(OpSpec):
         return changed(self, heads=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the source, the size of the heads, the channels that positions turn, and the norms."""
+        """Return the source, the heads' size, the channels that positions turn, norms, and sinks."""
         turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
         norm = None if self.qk_norm is None else (self.qk_norm.over, self.qk_norm.after_rope)
-        return (self.kind, self.source, self.head_dim, turned, norm, self.relative, self.disentangled)
+        return (
+            self.kind,
+            self.source,
+            self.head_dim,
+            turned,
+            norm,
+            self.relative,
+            self.disentangled,
+            self.sinks,
+        )

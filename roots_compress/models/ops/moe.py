@@ -7,11 +7,30 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from roots_compress.models.ops.base import Axis, Count, Input, Matrix, Member, OpSpec, changed
+from roots_compress.models.ops.base import (
+    Axis,
+    Count,
+    Input,
+    Matrix,
+    Member,
+    OpSpec,
+    Part,
+    Positive,
+    changed,
+    weight_and_bias,
+)
 from roots_compress.models.ops.mlp import Activation
 
 EXPERT_LAYERS = ("gate_proj", "up_proj", "down_proj")
 """The linear layers of an expert."""
+
+
+class Clamp(Part):
+    """Bounds on what an expert's gate g and up u give: `(u + 1) * g * sigmoid(alpha * g)` (gpt-oss)."""
+
+    alpha: Positive = 1.702
+    limit: Positive = 7.0
+    """Of g from above, and of u to both sides."""
 
 
 class Moe(OpSpec):
@@ -29,11 +48,17 @@ class Moe(OpSpec):
     activation: Activation = "silu"
     renormalise: bool = True
     """Whether the chosen experts' weights are divided by their sum."""
+    bias: bool = False
+    """Of the router, and of each expert's layers."""
+    clamp: Clamp | None = None
+    """None: `activation(g) * u`."""
 
     @model_validator(mode="after")
     def _enough_experts(self) -> Self:
         if self.chosen > self.experts:
             raise ValueError(f"{self.chosen} experts are chosen for a token, and there are {self.experts}")
+        if self.clamp is not None and self.activation != "silu":
+            raise ValueError("clamp is for experts whose activation is silu")
         return self
 
     def names(self) -> Iterator[str]:
@@ -42,7 +67,7 @@ class Moe(OpSpec):
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return gate, up and down of each expert; the router is never quantized."""
-        up, down = Matrix(self.channels, width, False), Matrix(width, self.channels, False)
+        up, down = Matrix(self.channels, width, self.bias), Matrix(width, self.channels, self.bias)
         return {
             f"{expert}.{name}": matrix
             for expert in self.names()
@@ -52,13 +77,18 @@ class Moe(OpSpec):
     def axes(self) -> tuple[Axis, ...]:
         """Return whole experts, and the channels of each: all experts keep equally many, and each its own."""
         members = tuple(
-            Member(f"{expert}.{name}.weight", int(name == "down_proj"), 1)
+            member
             for expert in self.names()
-            for name in EXPERT_LAYERS
+            for member in (
+                *weight_and_bias(f"{expert}.gate_proj", 1, bias=self.bias),
+                *weight_and_bias(f"{expert}.up_proj", 1, bias=self.bias),
+                Member(f"{expert}.down_proj.weight", 1, 1),
+            )
         )
+        routes = weight_and_bias("router", 1, bias=self.bias)
         parts = tuple(f"{expert}.down_proj" for expert in self.names())
         return (
-            Axis("experts", self.experts, (Member("router.weight", 0, 1),), None, least=self.chosen),
+            Axis("experts", self.experts, routes, None, least=self.chosen),
             Axis("expert_channels", self.channels, members, None, parts=parts),
         )
 
@@ -70,21 +100,25 @@ class Moe(OpSpec):
             for expert in self.names()
             for each in (
                 Input((f"{expert}.gate_proj", f"{expert}.up_proj"), share=share),
-                Input((f"{expert}.down_proj",), (f"{expert}.up_proj",), writes=True, share=share),
+                Input((f"{expert}.down_proj",), self._producers(expert), writes=True, share=share),
             )
         )
 
+    def _producers(self, expert: str) -> tuple[str, ...]:
+        """Return the layer that a scale of an expert's last input can be folded into, if there is one."""
+        return (f"{expert}.up_proj",) if self.clamp is None else ()
+
     def parameters(self, width: int) -> int:
         """Return how many numbers it holds, the router's among them."""
-        return super().parameters(width) + self.experts * width
+        return super().parameters(width) + self.experts * (width + self.bias)
 
     def cut(self, axis: str, units: int) -> Moe:
         """Return it with so many experts, or with experts of so many channels."""
         return changed(self, **{{"experts": "experts", "expert_channels": "channels"}[axis]: units})
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the experts' activation."""
-        return (self.kind, self.activation)
+        """Return the experts' activation, and its bounds."""
+        return (self.kind, self.activation, self.clamp)
 
     @property
     def readers(self) -> tuple[str, ...]:

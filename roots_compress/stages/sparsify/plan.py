@@ -90,6 +90,11 @@ def _places(spec: ModelSpec) -> Iterator[Place]:
                 f"{where} bounds its scores (softcap {op.softcap:g}), which block attention does not",
                 remedy="Leave the stage out for this model.",
             )
+        if op.sinks:
+            raise InputError(
+                f"{where} has a learned sink in each head's softmax, which block attention has not",
+                remedy="Leave the stage out for this model.",
+            )
         yield place
 
 
