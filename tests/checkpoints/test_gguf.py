@@ -55,6 +55,11 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("phi3", {"partial_rotary_factor": 0.5, "num_key_value_heads": 1}),
     ("phi3", dict(FAMILIES["phi3"].variants[5])),
     ("phi3", dict(FAMILIES["phi3"].variants[6])),
+    ("starcoder2", {"sliding_window": None, "use_bias": True}),
+    ("nemotron", {"partial_rotary_factor": 0.5, "num_key_value_heads": 1}),
+    ("stablelm", {"partial_rotary_factor": 0.25, "use_qkv_bias": True}),
+    ("stablelm", {"tie_word_embeddings": True, "partial_rotary_factor": 1.0}),
+    ("lfm2", {"num_hidden_layers": 3}),
     ("qwen3_moe", {"norm_topk_prob": True}),
     ("qwen3_moe", {"norm_topk_prob": True, "num_experts": 4, "head_dim": 16}),
 ]

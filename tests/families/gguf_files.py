@@ -28,7 +28,13 @@ ARCHITECTURES = {
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
     "phi3": gguf.MODEL_ARCH.PHI3,
     "qwen3_moe": gguf.MODEL_ARCH.QWEN3MOE,
+    "starcoder2": gguf.MODEL_ARCH.STARCODER2,
+    "nemotron": gguf.MODEL_ARCH.NEMOTRON,
+    "stablelm": gguf.MODEL_ARCH.STABLELM,
+    "lfm2": gguf.MODEL_ARCH.LFM2,
 }
+LAYER_NORM_EPS = {"starcoder2": "norm_epsilon", "nemotron": "norm_eps", "stablelm": "layer_norm_eps"}
+"""Keys of the epsilon of families with layer norms."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -47,14 +53,19 @@ def gguf_arrays(model: PreTrainedModel) -> Arrays:
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         array = tensor.numpy()
-        if name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight")):
+        if config.model_type == "gpt2" and name.endswith(
+            (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+        ):
             array = array.T
         part = name.split(".")[-2]
         if config.model_type in ("llama", "mistral") and part in heads:
             halves = array.reshape(heads[part], 2, -1, *array.shape[1:])
             array = halves.swapaxes(1, 2).reshape(array.shape)
-        if config.model_type.startswith("gemma") and name.endswith("norm.weight"):
+        adds_one = config.model_type.startswith("gemma") or config.model_type == "nemotron"
+        if adds_one and "norm" in part and name.endswith(".weight"):
             array = array + 1
+        if name.endswith("conv.conv.weight"):
+            array = array[:, 0]
         for source, part_of in _unstacked(name, array):
             place = names.get_name(source, try_suffixes=(".weight", ".bias"))
             assert place is not None, source
@@ -96,16 +107,24 @@ def gguf_settings(model: PreTrainedModel) -> dict[str, Any]:
     rope = config.rope_parameters
     return {
         **settings,
-        **_settings_of(config),
         "feed_forward_length": config.intermediate_size,
         "vocab_size": config.vocab_size,
         "attention.head_count_kv": config.num_key_value_heads,
+        **_settings_of(config),
         "attention.key_length": head_dim,
         "attention.value_length": head_dim,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        **_epsilon(config),
         "rope.dimension_count": int(head_dim * (rope.get("partial_rotary_factor") or 1)),
         "rope.freq_base": float(rope.get("full_attention", rope)["rope_theta"]),
     }
+
+
+def _epsilon(config: Any) -> dict[str, float]:
+    """Return the epsilon of the norms."""
+    if config.model_type in LAYER_NORM_EPS:
+        return {"attention.layer_norm_epsilon": getattr(config, LAYER_NORM_EPS[config.model_type])}
+    eps = config.norm_eps if config.model_type == "lfm2" else config.rms_norm_eps
+    return {"attention.layer_norm_rms_epsilon": eps}
 
 
 def _settings_of(config: Any) -> dict[str, Any]:
@@ -129,6 +148,9 @@ def _settings_of(config: Any) -> dict[str, Any]:
                     "rope.scaling.attn_factor": factor if context > original else 1.0,
                 }
             return {"attention.sliding_window": config.sliding_window or 0, **longrope}
+        case "lfm2":
+            groups = [config.num_key_value_heads * (kind != "conv") for kind in config.layer_types]
+            return {"shortconv.l_cache": config.conv_L_cache, "attention.head_count_kv": groups}
         case "qwen3_moe":
             return {
                 "expert_count": config.num_experts,

@@ -6,34 +6,40 @@ name: llama.cpp itself stops at a tensor that it does not use. Torch-free.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
 from roots_compress.errors import InputError
-from roots_compress.families.base import Copy, Rows, Rule, Stacked, Transform
+from roots_compress.families.base import Copy, Rows, Rule, Stacked, Taps, Transform
 from roots_compress.families.gguf.layers import (
     GEMMA2_KEYS,
     GEMMA3_KEYS,
+    KERNEL,
     MOE_KEYS,
     gemma2_layer,
     gemma3_layer,
     gemma_head,
     gemma_layer,
     gpt2_layer,
+    lfm2_layer,
     llama_layer,
+    nemotron_layer,
     phi3_layer,
     qwen2_layer,
     qwen3_layer,
     qwen3_moe_layer,
+    starcoder2_layer,
 )
 from roots_compress.families.gguf.metadata import DIRECTORY, Metadata
 from roots_compress.families.gguf.positions import FREQUENCIES, LONGROPE_TENSORS, ROTARY_KEYS, rope_of
 from roots_compress.families.gguf.reading import WINDOW, Reading
 from roots_compress.io.gguf_file import GgufModel
 from roots_compress.models.ops.base import first_fault
+from roots_compress.models.ops.conv import READERS
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack
@@ -49,6 +55,7 @@ KEYS = frozenset(
 """Keys of every architecture, without its name before them."""
 
 
+TAPS = "blk.{}.shortconv.conv.weight"
 EXPERT = "experts.*"
 """In the place of each expert's name: the source stacks their tensors."""
 
@@ -80,7 +87,12 @@ class GgufFamily:
     keys: frozenset[str] = frozenset()
     """Further keys that are asked for."""
     rotary: bool = True
-    """Whether positions are; else they are learned, and norms have a bias."""
+    """Whether positions are; else they are learned."""
+    partial: bool = False
+    """Whether heads may be rotated in part."""
+    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    fewest_groups: int = 1
+    """Key/value heads of a layer; 0 where some layers have no attention."""
     paired_positions: bool = False
     """Whether rows of q and k that rotate together lie next to each other, as in Meta's own Llama files."""
     scaled: bool = False
@@ -92,12 +104,14 @@ class GgufFamily:
     def rules(self, spec: ModelSpec) -> Iterator[Rule]:
         """Yield the place of each tensor that a model of this specification may have."""
         matrices = spec.matrices()
-        for place, index in self.numbered(len(spec.layers)):
+        for place, index in self._used(spec):
             op = spec.layers[index][-1].op
             targets = place.targets_in(index, tuple(op.names()) if isinstance(op, Moe) else ())
             transform: Transform = Copy()
             if EXPERT in place.targets[0]:
                 transform = Stacked(len(targets))
+            elif place.source == TAPS:
+                transform = Taps()
             elif len(targets) > 1:
                 modules = [target.rpartition(".")[0] for target in targets]
                 transform = Rows(tuple(matrices[name].rows for name in modules))
@@ -109,10 +123,20 @@ class GgufFamily:
             for index in range(layers) if "{}" in place.source else (0,):
                 yield place, index
 
+    def _used(self, spec: ModelSpec) -> Iterator[tuple[Place, int]]:
+        """Yield each place once for every layer that has its block."""
+        names = [{each.name for each in layer} for layer in spec.layers]
+        for place, index in self.numbered(len(spec.layers)):
+            *_, module = place.targets[0].split(".", 4)[:4]
+            if "{}" not in place.source or any(re.match(rf"{name}(_|$)", module) for name in names[index]):
+                yield place, index
 
-def _places(layer: Mapping[str, str], *, biases: tuple[str, ...] = (), **others: str) -> Iterator[Place]:
+
+def _places(
+    layer: Mapping[str, str], *, biases: tuple[str, ...] = (), norm: str = "output_norm", **others: str
+) -> Iterator[Place]:
     """Yield the places of layers' modules, by GGUF's name and ours, and of what lies outside them."""
-    outside = {"token_embd": "embed_tokens", "output_norm": "norm", **others}
+    outside = {"token_embd": "embed_tokens", norm: "norm", **others}
     for source, target in outside.items():
         yield Place(f"{source}.weight", (f"model.{target}.weight",))
     yield Place("output.weight", ("lm_head.weight",))
@@ -137,6 +161,9 @@ def _fused(source: str, modules: tuple[str, ...], part: str) -> Place:
 
 _PHI3 = {**_NORMS, **_OUTPUT, "ffn_down": "mlp.down_proj"}
 _POST_NORMS = {"post_attention_norm": "self_attn_post_norm", "post_ffw_norm": "mlp_post_norm"}
+_CONV = {"shortconv.conv": "conv.conv", "shortconv.out_proj": "conv.out_proj"}
+_UNGATED = {**_NORMS, **_QKV, **_OUTPUT, "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+_NORM_BIAS = Place("output_norm.bias", ("model.norm.bias",))
 _EXPERTS = {
     "ffn_gate_inp": "mlp.router",
     "ffn_gate_exps": f"mlp.{EXPERT}.gate_proj",
@@ -199,7 +226,39 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
                 _fused("attn_qkv", tuple(_QKV.values()), "bias"),
             ),
             rotary=False,
+            norm="layer_norm",
             ignored=(),
+        ),
+        GgufFamily(
+            "starcoder2",
+            starcoder2_layer,
+            (*_places(_UNGATED, biases=tuple(_UNGATED)), _NORM_BIAS),
+            norm="layer_norm",
+        ),
+        GgufFamily(
+            "nemotron",
+            nemotron_layer,
+            (*_places(_UNGATED, biases=tuple(_UNGATED)), _NORM_BIAS),
+            norm="layer_norm",
+            partial=True,
+        ),
+        GgufFamily(
+            "stablelm",
+            llama_layer,
+            (*_places(_LLAMA, biases=(*_NORMS, *_QKV)), _NORM_BIAS),
+            norm="layer_norm",
+            partial=True,
+        ),
+        GgufFamily(
+            "lfm2",
+            lfm2_layer,
+            (
+                *_places({**_LLAMA, **_QK_NORMS, **_CONV}, norm="token_embd_norm"),
+                Place("blk.{}.attn_norm.weight", ("model.layers.{}.conv_pre_norm.weight",)),
+                _fused("shortconv.in_proj", tuple(f"conv.{name}" for name in READERS), "weight"),
+            ),
+            keys=frozenset({KERNEL}),
+            fewest_groups=0,
         ),
     )
 }
@@ -217,8 +276,8 @@ def read_gguf_spec(model: GgufModel) -> ModelSpec:
     width = metadata.number("embedding_length")
     _check_tensors(family, model, metadata.layers)
     heads = metadata.numbers("attention.head_count")
-    read, other = NORM_KEYS if family.rotary else NORM_KEYS[::-1]
-    norm = Norm(kind="rms_norm" if family.rotary else "layer_norm", eps=metadata.positive(read))
+    read, other = NORM_KEYS if family.norm == "rms_norm" else NORM_KEYS[::-1]
+    norm = Norm(kind=family.norm, eps=metadata.positive(read))
     metadata.agree(other, norm.eps)
     context, head_dim = metadata.number("context_length"), metadata.head_size(width, heads[0])
     try:
@@ -228,11 +287,11 @@ def read_gguf_spec(model: GgufModel) -> ModelSpec:
             metadata,
             width,
             heads,
-            metadata.numbers("attention.head_count_kv", heads),
+            metadata.numbers("attention.head_count_kv", heads, least=family.fewest_groups),
             head_dim,
             metadata.numbers("feed_forward_length"),
             norm,
-            rope_of(metadata, head_dim, family.ignored) if family.rotary else None,
+            rope_of(metadata, head_dim, family.ignored, partial=family.partial) if family.rotary else None,
         )
         spec = ModelSpec(
             stacks={

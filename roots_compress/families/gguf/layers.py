@@ -6,9 +6,11 @@ from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.gemma2 import four_norm_layer
 from roots_compress.families.gguf.reading import PATTERN, WINDOW, Reading
 from roots_compress.models.ops.attention import QkNorm, Rope
+from roots_compress.models.ops.base import OpSpec
+from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import Layer
+from roots_compress.models.spec import Layer, Sublayer
 
 SCORE_CAP, LOGIT_CAP, SLIDING_THETA = (
     "attn_logit_softcapping",
@@ -19,6 +21,7 @@ GEMMA_KEYS = frozenset({WINDOW, PATTERN, LOGIT_CAP})
 GEMMA2_KEYS = GEMMA_KEYS | {SCORE_CAP}
 GEMMA3_KEYS = GEMMA_KEYS | {SLIDING_THETA}
 EXPERT_CHANNELS = "expert_feed_forward_length"
+KERNEL = "shortconv.l_cache"
 MOE_KEYS = frozenset({"expert_count", "expert_used_count", EXPERT_CHANNELS})
 WIDE_GEMMAS = {"gemma2": 46, "gemma3": 62}
 """Layers of the models with 27 billion weights, which alone scale scores by the width over the heads."""
@@ -96,6 +99,28 @@ def phi3_layer(reading: Reading, index: int) -> Layer:
     """Return a layer of Phi-3, whose layers all slide if any does."""
     window = reading.metadata.get(WINDOW) and reading.metadata.number(WINDOW)
     return pre_norm_layer(reading.attention(index, window=window or None), reading.mlp(index), reading.norm)
+
+
+def starcoder2_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of StarCoder2, which has no gate."""
+    mlp = reading.mlp(index, activation="gelu_tanh", gated=False)
+    return pre_norm_layer(reading.attention(index), mlp, reading.norm)
+
+
+def nemotron_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of Nemotron, which has no gate."""
+    mlp = reading.mlp(index, activation="relu2", gated=False)
+    return pre_norm_layer(reading.attention(index), mlp, reading.norm)
+
+
+def lfm2_layer(reading: Reading, index: int) -> Layer:
+    """Return a layer of LFM2: one without heads of keys and values has a short convolution."""
+    first: OpSpec = ShortConv(channels=reading.width, kernel=reading.metadata.number(KERNEL))
+    if reading.groups[index]:
+        first = reading.attention(index, qk_norm=QkNorm(eps=reading.norm.eps))
+    return tuple(
+        Sublayer.model_validate({"op": op, "pre_norm": reading.norm}) for op in (first, reading.mlp(index))
+    )
 
 
 def gpt2_layer(reading: Reading, index: int) -> Layer:

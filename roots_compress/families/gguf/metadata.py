@@ -83,15 +83,15 @@ class Metadata:
             self._lack(key)
         return self._width(key, value, most)
 
-    def numbers(self, key: str, default: list[int] | None = None) -> list[int]:
-        """Return a whole number for each layer: an array, or one number for all."""
+    def numbers(self, key: str, default: list[int] | None = None, *, least: int = 1) -> list[int]:
+        """Return a whole number of at least `least` for each layer: an array, or one number for all."""
         value = self._keys.get(key, default)
         if value is None:
             self._lack(key)
         each = list(value) if isinstance(value, tuple | list) else [value] * self.layers
         if len(each) != self.layers:
             self.refuse(key, f"holds {len(each)} numbers for {self.layers} layers")
-        return [self._width(key, number, LARGEST) for number in each]
+        return [0 if number == least == 0 else self._width(key, number, LARGEST) for number in each]
 
     def positive(self, key: str, default: float | None = None) -> float:
         """Return a number above 0, as the shortest decimal that is stored alike."""

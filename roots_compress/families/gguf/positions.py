@@ -13,6 +13,7 @@ from roots_compress.errors import InputError
 from roots_compress.families.gguf.metadata import DIRECTORY, Metadata, shortest
 from roots_compress.io.gguf_header import GgufTensor
 from roots_compress.models.ops.attention import LongRopeScaling, Rope
+from roots_compress.models.ops.base import changed
 from roots_compress.models.version1 import plain_rope
 
 FREQUENCIES = "rope_freqs.weight"
@@ -41,19 +42,21 @@ ATTENTION_FACTOR = "rope.scaling.attn_factor"
 LONGROPE_TENSORS = (SHORT, LONG)
 
 
-def rope_of(metadata: Metadata, head_dim: int, tensors: tuple[str, ...]) -> Rope:
+def rope_of(metadata: Metadata, head_dim: int, tensors: tuple[str, ...], *, partial: bool = False) -> Rope:
     """Return the rotary positions that keys and tensors of factors say.
 
     Args:
         metadata: with the keys.
         head_dim: of the heads.
         tensors: names of the tensors of factors that the architecture has.
+        partial: whether heads may be rotated in part.
 
     Raises:
-        InputError: heads are rotated in part, or positions are scaled in a way that ROOTS cannot express.
+        InputError: heads are rotated in part and may not be, or positions are scaled in a way that is not
+            supported.
     """
-    turned, partial = metadata.number("rope.dimension_count", head_dim), LONG in tensors
-    if turned != head_dim and not partial:
+    turned, longrope = metadata.number("rope.dimension_count", head_dim), LONG in tensors
+    if turned != head_dim and not (partial or longrope):
         metadata.refuse(
             "rope.dimension_count", f"is {turned} of heads of {head_dim}; they must be rotated whole"
         )
@@ -62,16 +65,17 @@ def rope_of(metadata: Metadata, head_dim: int, tensors: tuple[str, ...]) -> Rope
             "rope.dimension_count", f"is {turned}; heads of {head_dim} turn an even number at most"
         )
     theta = metadata.positive("rope.freq_base", 10000.0)
-    if partial:
-        scaling = _longrope(metadata, turned)
-        return Rope(theta=theta, rotary_dim=turned if turned != head_dim else None, scaling=scaling)
+    rotary_dim = turned if turned != head_dim else None
+    if longrope:
+        return Rope(theta=theta, rotary_dim=rotary_dim, scaling=_longrope(metadata, turned))
     scaled = _scaling(metadata)
     if FREQUENCIES in metadata.model.tensors:
         factors = _factors_of_llama3(metadata.model.tensors[FREQUENCIES], theta, head_dim)
         if factors and scaled:
             _refuse_factors(FREQUENCIES, metadata.model.path, "are given besides rope.scaling")
         scaled = scaled or factors
-    return plain_rope({"rope_type": "default", "rope_theta": theta, **scaled})
+    whole = plain_rope({"rope_type": "default", "rope_theta": theta, **scaled})
+    return changed(whole, rotary_dim=rotary_dim)
 
 
 def _longrope(metadata: Metadata, turned: int) -> LongRopeScaling | None:
