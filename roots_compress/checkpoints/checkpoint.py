@@ -31,6 +31,7 @@ from roots_compress.checkpoints.tokenizer import (
     save_tokenizer,
 )
 from roots_compress.checkpoints.weight_files import WEIGHTS
+from roots_compress.data.languages import target_frame, translating
 from roots_compress.errors import InputError, SourceWarning
 from roots_compress.families.new_head import labelled
 from roots_compress.families.registry import FAMILIES
@@ -126,6 +127,19 @@ def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, by_token: b
         model = make_model(config)
     model.model.load_state_dict(checkpoint.model.model.state_dict())
     return Checkpoint(model.eval(), checkpoint.tokenizer)
+
+
+def with_languages(checkpoint: Checkpoint, source: str, target: str) -> Checkpoint:
+    """Return a translator with a tokenizer of two languages, whose generation begins a target with its own.
+
+    Raises:
+        InputError: as `translating` raises it.
+    """
+    tokenizer = translating(checkpoint.tokenizer, source, target)
+    settings = checkpoint.model.generation_config if checkpoint.model.can_generate() else None
+    if settings is not None and (opening := target_frame(tokenizer)[0]):
+        settings.forced_bos_token_id = opening[0]
+    return Checkpoint(checkpoint.model, tokenizer)
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:

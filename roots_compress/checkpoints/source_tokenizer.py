@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.inspect import SourceInfo
+from roots_compress.data.languages import TARGET_LANGUAGE
 from roots_compress.data.special_tokens import open_with_nothing, opening_ids
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_json_object
@@ -71,6 +72,8 @@ def as_written(
         **{name: getattr(tokenizer, name) for name in KEPT},
         **special,
     )
+    if language := read_settings(folder).get(TARGET_LANGUAGE):
+        plain.init_kwargs[TARGET_LANGUAGE] = language
     plain.chat_template = tokenizer.chat_template
     plain.name_or_path = str(source.path)
     plain.init_kwargs.pop("name_or_path", None)

@@ -31,8 +31,8 @@ CONFIG_KEYS = frozenset(
     add_bos_token add_eos_token add_prefix_space added_tokens_decoder additional_special_tokens
     chat_template clean_up_tokenization_spaces do_lower_case errors extra_ids extra_special_tokens
     keep_accents legacy model_input_names model_max_length offset padding_side remove_space sp_model_kwargs
-    spaces_between_special_tokens split_special_tokens strip_accents tokenize_chinese_chars tokenizer_class
-    truncation_side use_default_system_prompt
+    spaces_between_special_tokens split_special_tokens src_lang strip_accents tgt_lang tokenize_chinese_chars
+    tokenizer_class truncation_side use_default_system_prompt
     """.split()  # noqa: SIM905
 )
 """Keys of tokenizer_config.json that transformers gets to see, beside special tokens (`bos_token`, ...).

@@ -89,6 +89,11 @@ class DataConfig(Settings):
     records: RecordKind | None = None
     """What each record holds. By default the model and the stages decide; with `instructions`, a run without
     `tune` reads instructions too."""
+    source_language: str | None = None
+    """Of a model that translates between languages: the code of the sources', as its tokenizer has it, such
+    as eng_Latn, en_XX or en."""
+    target_language: str | None = None
+    """The code of the targets' language. The graph's generation settings begin each target with it."""
     chat: ChatConfig | None = None
     """The format in which conversations are read. Without it, the model's own chat template, or ChatML where
     it has none."""
@@ -98,6 +103,18 @@ class DataConfig(Settings):
     their names are not the usual ones."""
     eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.05
     """Fraction of the documents held out where `eval` names no files."""
+
+    @model_validator(mode="after")
+    def _languages_come_together(self) -> Self:
+        if (self.source_language is None) != (self.target_language is None):
+            lacking = "source_language" if self.source_language is None else "target_language"
+            raise faults_at([((lacking,), "is missing: both languages are named, or none")])
+        return self
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Source and target, where they are named."""
+        return tuple(each for each in (self.source_language, self.target_language) if each is not None)
 
     @property
     def by_token(self) -> bool:

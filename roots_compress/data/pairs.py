@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import SOURCE, TARGET, Document
 from roots_compress.data.encoding import bytes_of_tokens, encode
 from roots_compress.data.fingerprint import text_sha256
+from roots_compress.data.languages import language_of, target_frame
 from roots_compress.data.packing import BATCH_DOCUMENTS, BLOCK_SIZE
 from roots_compress.data.special_tokens import closing_ids, missing_ending, opening_ids
 from roots_compress.data.texts import EVALUATED_LENGTH, evenly
@@ -33,10 +34,17 @@ class Frame(NamedTuple):
     closing: list[int]
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerFast) -> Frame:
-        """Return that of a tokenizer. One that closes no text would open targets with BOS for nothing."""
-        closing = closing_ids(tokenizer)
-        return cls(opening_ids(tokenizer), closing) if closing else cls([], missing_ending([], tokenizer))
+    def of(cls, tokenizer: PreTrainedTokenizerFast, name: str = SOURCE) -> Frame:
+        """Return that of a tokenizer. One that closes no text would open targets with BOS for nothing.
+
+        Raises:
+            InputError: it tells languages apart, and nothing names that of the targets.
+        """
+        if not closing_ids(tokenizer):
+            return cls([], missing_ending([], tokenizer))
+        if name == TARGET:
+            return cls(*target_frame(tokenizer))
+        return cls(opening_ids(tokenizer), closing_ids(tokenizer))
 
     def around(self, ids: Sequence[int]) -> list[int]:
         """Return a text's tokens with what is put around them."""
@@ -65,19 +73,22 @@ class Side(NamedTuple):
     text_bytes: int
 
 
-def sides(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key) -> list[Side]:
+def sides(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, longest: int, *, name: str, key: Key
+) -> list[Side]:
     """Return texts as a model reads or says them, each cut to so many tokens.
 
     Args:
         texts: sources, or targets.
         tokenizer: of the model.
+        name: which of both they are.
         longest: most tokens, with what is put around a text.
         key: of the setting that says so, for the message.
 
     Raises:
         InputError: there is no room for text.
     """
-    frame = Frame.of(tokenizer)
+    frame = Frame.of(tokenizer, name)
     room = frame.room(longest, key)
     ids: list[list[int]] = [[] for _ in texts]
     counts: list[list[int]] = [[] for _ in texts]
@@ -118,6 +129,8 @@ class EvaluationPairs(EvaluationWindows):
     """`(N, T)`, -100 at padding."""
     references: tuple[str, ...] = field(kw_only=True)
     """The targets as they were given."""
+    opening: tuple[int, ...] = field(kw_only=True)
+    """What each target begins with whatever the model says: the token of its language, if it has one."""
     tokenizer: PreTrainedTokenizerFast = field(kw_only=True)
     """Makes text of what is written."""
 
@@ -159,7 +172,10 @@ def evaluation_pairs(
     """
     chosen = evenly(documents, limit)
     texts = {name: [each.named(name) for each in chosen] for name in (SOURCE, TARGET)}
-    read, said = (sides(each, tokenizer, longest, key=EVALUATED_LENGTH) for each in texts.values())
+    read, said = (
+        sides(each, tokenizer, longest, name=name, key=EVALUATED_LENGTH) for name, each in texts.items()
+    )
+    opening = () if language_of(tokenizer) is None else tuple(target_frame(tokenizer)[0])
     pad = tokenizer.pad_token_id or 0
     return EvaluationPairs(
         input_ids=padded([each.ids for each in read], pad),
@@ -170,6 +186,7 @@ def evaluation_pairs(
         mask=padded([[1] * len(each.ids) for each in read], 0),
         targets=padded([each.ids for each in said], IGNORED_LABEL),
         references=tuple(texts[TARGET]),
+        opening=opening,
         tokenizer=tokenizer,
     )
 
@@ -294,7 +311,13 @@ def _in_order(
     for start in range(0, len(order), BATCH_DOCUMENTS):
         batch = order[start : start + BATCH_DOCUMENTS].tolist()
         read, said = (
-            sides([documents[index].named(name) for index in batch], tokenizer, longest, key=BLOCK_SIZE)
+            sides(
+                [documents[index].named(name) for index in batch],
+                tokenizer,
+                longest,
+                name=name,
+                key=BLOCK_SIZE,
+            )
             for name in (SOURCE, TARGET)
         )
         for index, source, target in zip(batch, read, said, strict=True):

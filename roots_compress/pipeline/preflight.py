@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from roots_compress.configs.train import ObjectiveConfig
 from roots_compress.data.corpora import load_held_out, load_text
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.fingerprint import text_sha256
+from roots_compress.data.languages import translating
 from roots_compress.errors import InputError, Text, located, recipe_key
 from roots_compress.families.new_head import labelled
 from roots_compress.io.disk import FileHashes
@@ -150,6 +152,8 @@ def _first_model(recipe: Recipe) -> ModelInfo:
     info = _shape_of_first(recipe)
     if recipe.data.labels:
         info = _with_labels(recipe, info)
+    if recipe.data.languages and (load := info.tokenizer) is not None:
+        info = replace(info, tokenizer=cache(lambda: translating(load(), *recipe.data.languages)))
     return replace(info, task=task_for(recipe, info.task))
 
 

@@ -11,7 +11,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint, with_label_head
+from roots_compress.checkpoints.checkpoint import (
+    load_checkpoint,
+    save_checkpoint,
+    with_label_head,
+    with_languages,
+)
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.checkpoints.tokenizer import load_tokenizer
 from roots_compress.errors import InputError, StageError
@@ -184,6 +189,8 @@ def _carry_out(
                 checkpoint, recipe.data.labels, by_token=recipe.data.by_token, seed=recipe.seed
             )
             notes["head"] = "new, for the labels of the settings"
+        if recipe.data.languages:
+            checkpoint = with_languages(checkpoint, *recipe.data.languages)
         return StageOutcome(checkpoint, {**notes})
     context = StageContext(
         text=setting.text,

@@ -32,6 +32,8 @@ class Step:
     """Where in the recipe the settings are; empty where they are in none."""
     labels: tuple[str, ...] = ()
     """Of a baseline that gets a new head: the labels that it is to tell apart."""
+    languages: tuple[str, ...] = ()
+    """Of a baseline that translates: the languages of sources and targets."""
 
     @property
     def settings(self) -> dict[str, Json]:
@@ -41,7 +43,8 @@ class Step:
         nor how the work is divided among processes.
         """
         if self.config is None:
-            return {"kind": "import", **({"labels": list(self.labels)} if self.labels else {})}
+            named: dict[str, Json] = {"labels": [*self.labels], "languages": [*self.languages]}
+            return {"kind": "import", **{name: value for name, value in named.items() if value}}
         settings: dict[str, Any] = self.config.model_dump(mode="json", exclude={*RESULT_FREE})
         for keys, _ in losses_of(self.config):
             group = settings
@@ -63,7 +66,8 @@ def steps_of(recipe: Recipe) -> tuple[Step, ...]:
     if recipe.makes_model:
         steps[0] = replace(steps[0], kind="baseline", name=BASELINE_NAME)
     else:
-        steps.insert(0, Step("baseline", BASELINE_NAME, None, labels=recipe.data.labels))
+        data = recipe.data
+        steps.insert(0, Step("baseline", BASELINE_NAME, None, labels=data.labels, languages=data.languages))
     return tuple(steps)
 
 

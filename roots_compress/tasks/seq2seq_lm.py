@@ -80,13 +80,13 @@ class Seq2SeqLM(Seq2SeqTask):
         from roots_compress.runtime.generate import generate
 
         pairs = _pairs(examples)
-        longest = min(pairs.targets.shape[1] + 1, engine.max_context)
+        longest = min(pairs.targets.shape[1] + 1, engine.max_context - len(pairs.opening))
         stops = [] if pairs.tokenizer.eos_token_id is None else [pairs.tokenizer.eos_token_id]
         written: list[str] = []
         for start in range(0, len(pairs.targets), WRITTEN_AT_ONCE):
             sources, mask = _sources(pairs, slice(start, start + WRITTEN_AT_ONCE))
             targets = engine.read(sources, mask)
-            prompts = [[engine.start]] * len(sources)
+            prompts = [[engine.start, *pairs.opening]] * len(sources)
             steps = generate(targets, prompts, max_new_tokens=longest, stop_tokens=stops)
             rows = zip(*steps, strict=True)
             written += [_decoded(pairs.tokenizer, row) for row in rows]

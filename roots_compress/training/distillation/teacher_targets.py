@@ -106,7 +106,7 @@ def _written(teacher: Checkpoint, sources: Sequence[str], longest: int, events: 
     # transformers' types know only its own models, and no text of one row.
     tokenizer, model, writer = teacher.tokenizer, teacher.model, cast(Any, teacher.model)
     assert isinstance(model, RootsForSeq2SeqLM)
-    rows = [each.ids for each in sides(sources, tokenizer, longest, key=BLOCK_SIZE)]
+    rows = [each.ids for each in sides(sources, tokenizer, longest, name=SOURCE, key=BLOCK_SIZE)]
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     pad = tokenizer.pad_token_id or 0
     settings = GenerationConfig(
