@@ -40,9 +40,9 @@ from roots_compress.stages.expected import ExpectedModel
 from roots_compress.system.memory import resident_bytes
 from roots_compress.tasks.perplexity import LOGITS_BYTES
 
-SHALLOW, DEEP = 2, 5
+SHALLOW, DEEP = 2, 6
 """Layers of a stack that are measured: two, and more of them while they are small."""
-DEEP_WEIGHTS = 16_000_000
+DEEP_WEIGHTS = 24_000_000
 """Weights of the layers of the deeper model, about, where a model has more than two layers of them."""
 MOST_COPIES = 8
 """Bytes of memory for one of weights, at the most: a model, a graph, what kernels lay out, and room."""
