@@ -89,8 +89,9 @@ class Probe:
         # What a process does once, such as importing, is no part of a row.
         self._row(self.depths[0], self._with_windows(1))
         shallow, deeper = rows = [self._row(depth, self._few_windows) for depth in self.depths]
-        narrow = Line.through(*((multiplied(row.spec), self._example_seconds(row)) for row in rows))
-        each, held = self._with_all_tokens(narrow)
+        narrow = Line.through((0.0, 0.0), (multiplied(deeper.spec), self._example_seconds(deeper)))
+        more, held = self._with_all_tokens(narrow)
+        read = multiplied(self._cut(self.depths[1]))
         times = [(body(row.spec), self._workloads(row.stage)) for row in rows]
 
         def through(cost: Callable[[_Row], tuple[float, float]], steepest: float = math.inf) -> Line:
@@ -100,7 +101,7 @@ class Probe:
             fixed=through(
                 lambda row: (body(row.spec), row.seconds - row.examples * narrow.at(multiplied(row.spec)))
             ),
-            example=each,
+            example=Line.through((0.0, 0.0), (read, narrow.at(read) + more)),
             workloads={
                 length: Line.through(*((weights, found[length]) for weights, found in times))
                 for length in times[-1][1]
@@ -119,11 +120,11 @@ class Probe:
         recipe = self._setting.recipe.model_copy(update={"evaluation": once})
         time_rows([deeper.stage], replace(self._setting, recipe=recipe), self._events, "timing")
         spent = time.perf_counter() - began
-        stored, read = self._lacking
+        stored, lacking = self._lacking
         return replace(
             costs,
             fixed=costs.fixed.raised(stored),
-            workloads={length: line.raised(read) for length, line in costs.workloads.items()},
+            workloads={length: line.raised(lacking) for length, line in costs.workloads.items()},
             opening=max(0.0, spent - costs.timing(body(deeper.spec), repeats=1)),
         )
 
@@ -173,18 +174,18 @@ class Probe:
     def _few(self, depth: int) -> tuple[ModelSpec, PreTrainedTokenizerFast]:
         return self._stand_ins.few(self._whole.spec, self._tokenizer, depth)
 
-    def _with_all_tokens(self, narrow: Line) -> tuple[Line, float]:
+    def _with_all_tokens(self, narrow: Line) -> tuple[float, float]:
         """Measure what the run's own vocabulary adds: the logits of a text are scored and held.
 
         Args:
             narrow: seconds of an example by the weights that a token is multiplied by, of few tokens.
 
         Returns:
-            the same of all tokens, and the bytes of memory that these add.
+            seconds of an example and bytes of memory that all tokens add.
         """
         spec = self._cut(1)
         if not any(self._lacking):
-            return narrow, 0.0
+            return 0.0, 0.0
         task, examples = self._setting.task, self._few_windows.held_out.examples(self._tokenizer)
         engine = task.serve_model(random_model(ExpectedModel(spec)))
         with peak_bytes() as peak:
@@ -192,7 +193,7 @@ class Probe:
             task.measure(engine, examples, original=engine)
             seconds = time.perf_counter() - began
         more = seconds / len(examples.input_ids) - narrow.at(multiplied(spec))
-        return narrow.plus(max(0.0, more)), max(0.0, peak[0] - before)
+        return max(0.0, more), max(0.0, peak[0] - before)
 
     @cached_property
     def _few_windows(self) -> Setting:
