@@ -167,4 +167,30 @@ path = directory / TOKENIZER_CONFIG
             ),
         ),
     ),
+    Bug(
+        "space-kept",
+        "a tokenizer drifts",
+        "The space behind the special tokens of Phi-3's GGUF files stays in the text.",
+        FailingTest("test_a_known_spelling_is_special_and_phi_3s_tokens_take_the_space_behind_them"),
+        (
+            Change(
+                "gguf_tokenizer._add_tokens",
+                "AddedToken(token, special=special, normalized=False, rstrip=rstrip)",
+                "AddedToken(token, special=special, normalized=False)",
+            ),
+        ),
+    ),
+    Bug(
+        "nan-agrees",
+        "the model computes something else",
+        "A graph that gives NaN agrees with its checkpoint.",
+        FailingTest("test_a_graph_that_gives_no_numbers_is_found", "Failed"),
+        (
+            Change(
+                "ParityCase.passed",
+                "self.difference <= self.tolerance",
+                "not self.difference > self.tolerance",
+            ),
+        ),
+    ),
 )

@@ -101,4 +101,17 @@ once = ...
             ),
         ),
     ),
+    Bug(
+        "infinite-figure",
+        "a figure is of something else",
+        "A figure without a bound keeps a gate from below.",
+        FailingTest("test_a_figure_that_is_no_number_passes_no_gate"),
+        (
+            Change(
+                "report.gates._judged",
+                "if found.value is not None and not math.isfinite(found.value): ...",
+                "",
+            ),
+        ),
+    ),
 )

@@ -136,4 +136,11 @@ context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec
             ),
         ),
     ),
+    Bug(
+        "first-stop",
+        "the model computes something else",
+        "Of several stop tokens only the first ends a text.",
+        FailingTest("test_a_stop_token_ends_its_row_alone_and_is_the_last_it_yields"),
+        (Change("runtime.generate", "list(stop_tokens)", "list(stop_tokens)[:1]"),),
+    ),
 )

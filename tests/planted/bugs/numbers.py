@@ -110,4 +110,11 @@ BUGS = (
         FailingTest("test_gptq"),
         (Change("stages.quantize.gptq", "unordered_CR[order_C] = levels_CR", "unordered_CR[:] = levels_CR"),),
     ),
+    Bug(
+        "blocks-apart",
+        "compression damages the weights",
+        "The errors of a block of columns are not made up for by the blocks after it.",
+        FailingTest("test_equals_refitting_by_least_squares_after_each_column"),
+        (Change("stages.quantize.gptq._compensate", "remaining_CR[stop:].addmm_(...)", ""),),
+    ),
 )
