@@ -141,7 +141,7 @@ def test_every_report_says_what_was_chosen_and_what_the_other_would_give() -> No
     assert choice_caption(stage.notes) == LINE
     assert f"quantize: {LINE}." in caption(run)
     assert LINE in markdown(run)
-    assert LINE in html(run)
+    assert LINE.replace("integer", "Integer", 1) in html(run)
 
 
 @pytest.mark.parametrize(

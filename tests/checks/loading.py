@@ -139,7 +139,7 @@ CHECKS = [
         "a weight is NaN",
         "checkpoint._fitted",
         lambda folder: load_with({NORM: torch.full((32,), torch.nan)}, folder),
-        guard="if not torch.isfinite(tensor).all(): ...",
+        guard="if not torch.isfinite(fitted).all(): ...",
     ),
     Check(
         "a tensor is missing",
@@ -206,11 +206,13 @@ CHECKS = [
         "a checkpoint to import has another tensor",
         "to_roots",
         llama_with_another_tensor,
+        guard="raise InputError(..., remedy=_advice(...))",
     ),
     Check(
         "a checkpoint to import has an unknown switch",
         "Switches.finish",
         lambda folder: load_checkpoint(llama(folder, residual_scale=0.5)),
+        guard="raise InputError(..., remedy='If it does not, remove it from a copy of config.json.')",
     ),
     Check(
         "a checkpoint to import has a switch set that ROOTS lacks",

@@ -26,7 +26,7 @@ BUGS = (
         (
             Change(
                 "to_roots",
-                "sorted(names)",
+                "sorted(names, ...)",
                 "[name for name in sorted(names) if not name.endswith('attn.bias')]",
             ),
         ),
