@@ -29,6 +29,8 @@ from roots_compress.system.memory import memory_errors
 from roots_compress.system.threads import bound_libraries
 from roots_compress.training.interrupts import ENDINGS
 
+ABORTED = 130
+"""Typer's exit code of an interruption."""
 EPILOG = "Start with: roots-compress compress CKPT --max-mb 100 --max-loss 5%"
 
 
@@ -152,18 +154,30 @@ app.add_typer(data.app, name="data", rich_help_panel="Data")
 
 def main() -> None:
     """Run the command line, its signals and streams set up."""
-    for number in ENDINGS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves SIGHUP
-            signal.signal(number, _interrupt)
-    bound_libraries()
-    end_at_second_signal(ENDINGS)
-    here = launched()
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        for other in ENDINGS:
+            if signal.getsignal(other) is interrupt:
+                signal.signal(other, signal.SIG_DFL)  # a second one leaves at once
+        raise Interrupted(number)
+
     try:
+        for number in ENDINGS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves SIGHUP
+                signal.signal(number, interrupt)
+        bound_libraries()
+        end_at_second_signal(ENDINGS)
+        here = launched()
         run_on_streams(app if here is None else partial(_one_of_several, here))
-    except SystemExit as ending:
+    except (SystemExit, Interrupted) as ending:
+        code = ending.code if isinstance(ending, SystemExit) else ending.exit_code
+        if received and code == ABORTED:  # What typer makes of a signal before a verb begins, or after it.
+            code = 128 + received[0]
         if left_behind():
-            os._exit(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
-        raise
+            os._exit(code if isinstance(code, int) else int(code is not None))
+        raise SystemExit(code) from None
 
 
 def _one_of_several(here: Launched) -> None:
@@ -178,10 +192,3 @@ def _one_of_several(here: Launched) -> None:
         app()
     finally:
         end_followers()
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    for other in ENDINGS:
-        if signal.getsignal(other) is _interrupt:
-            signal.signal(other, signal.SIG_DFL)  # a second one leaves at once
-    raise Interrupted(number)

@@ -26,6 +26,15 @@ def wait() -> None:
 cli.main()
 """
 
+EARLY = """
+import os
+from roots_compress.cli import app as cli
+
+parse = cli.RootsGroup.make_context
+cli.RootsGroup.make_context = lambda *given, **more: (os.kill(os.getpid(), NUMBER), parse(*given, **more))[1]
+cli.main()
+"""
+
 # A shell that started the tests in the background may have let them ignore both.
 UNIGNORED = """
 import signal
@@ -57,6 +66,15 @@ def test_a_signal_ends_a_verb_with_its_code(number: signal.Signals, code: int) -
     assert (process.returncode, stdout) == (code, "saving\n")
     assert "the same command goes on from there" in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_verb_has_its_code_too(number: signal.Signals, code: int) -> None:
+    program = f"{UNIGNORED}NUMBER = {int(number)}\n{EARLY}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "doctor"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
 
 
 def test_a_second_signal_ends_it_at_once_whichever_the_first_was() -> None:
