@@ -31,7 +31,7 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention, BlockSparse
 from roots_compress.models.ops.base import changed
 from roots_compress.models.resizing import block_at
-from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxCache, OnnxEngine
 
 KINDS = "dense", "sparse"
 DECODED = 9

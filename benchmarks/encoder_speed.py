@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import AutoModel
 
-from roots_compress.runtime.session import open_session
+from roots_compress.runtime.onnx.session import open_session
 
 
 def torch_runner(folder: Path, threads: int) -> Callable[[dict[str, np.ndarray]], None]:

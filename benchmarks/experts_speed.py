@@ -26,7 +26,7 @@ from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.quantized import Format, QuantizedWeight
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, Sublayer
-from roots_compress.runtime.session import open_session
+from roots_compress.runtime.onnx.session import open_session
 from roots_compress.stages.quantize.rounding import quantize_matrix
 
 LAYERS, HEADS, HEAD_DIM, VOCABULARY = 4, 8, 64, 2048

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from roots_compress.configs.recipe.growth import read_resolved
 from roots_compress.events import Events
-from roots_compress.pipeline.forecast import forecast
+from roots_compress.pipeline.forecast.forecast import forecast
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.run.stages import read_metrics
 

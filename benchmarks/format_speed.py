@@ -19,7 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from roots_compress.runtime.session import EXACT_INTEGER_SUMS
+from roots_compress.runtime.onnx.session import EXACT_INTEGER_SUMS
 from roots_compress.system.machine import own_instruction_set, saturates
 
 SHAPES = ((576, 576), (576, 1536), (1536, 576), (576, 49152))

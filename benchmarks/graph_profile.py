@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import onnxruntime as ort
 
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.prompts import check_context
 
 DECODED, REPEATS = 8, 3

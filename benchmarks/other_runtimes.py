@@ -30,11 +30,11 @@ from benchmarks.peers.measuring import needed_options
 from roots_compress.errors import InputError, RootsError
 from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate as generated
-from roots_compress.runtime.graph_folder import find_graph, graph_files
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
-from roots_compress.runtime.seq2seq_graph import DECODER_GRAPH
-from roots_compress.runtime.session import NO_FLASH_ATTENTION
+from roots_compress.runtime.onnx.engine import OnnxEngine
+from roots_compress.runtime.onnx.graph_folder import find_graph, graph_files
+from roots_compress.runtime.onnx.seq2seq import OnnxSeq2Seq
+from roots_compress.runtime.onnx.seq2seq_graph import DECODER_GRAPH
+from roots_compress.runtime.onnx.session import NO_FLASH_ATTENTION
 from roots_compress.system.machine import own_instruction_set
 
 SCRIPTS = {"optimum-onnx": "generate_optimum.py", "onnxruntime-genai": "generate_genai.py"}

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
-from roots_compress.cli.lines import Lines
+from roots_compress.cli.display.lines import Lines
 from roots_compress.configs.data import CalibrationConfig, DataConfig
 from roots_compress.configs.prune import PruneConfig, RecoveryConfig
 from roots_compress.configs.training import TrainingConfig
@@ -33,7 +33,7 @@ from roots_compress.events import Events
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.stages.base import StageContext
 from roots_compress.stages.prune.stage import prune
-from roots_compress.tasks.perplexity import perplexity
+from roots_compress.tasks.figures.perplexity import perplexity
 
 NO_RECOVERY = "no recovery"
 

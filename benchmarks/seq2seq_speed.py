@@ -23,8 +23,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import roots_compress.models.seq2seq  # noqa: F401  (transformers learns the class by it)
 from roots_compress.evaluation.size import graph_bytes
-from roots_compress.runtime.graph_folder import graph_files
-from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
+from roots_compress.runtime.onnx.graph_folder import graph_files
+from roots_compress.runtime.onnx.seq2seq import OnnxSeq2Seq
 
 Timed = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[float, float]]
 """Returns the seconds of reading a source `(1, S)`, and of reading a target `(1, T)` token by token."""

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from roots_compress.calibration.own_text import with_own_text
 from roots_compress.checkpoints.checkpoint import load_checkpoint
-from roots_compress.cli.lines import Lines
+from roots_compress.cli.display.lines import Lines
 from roots_compress.configs.data import DataConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.data.packing import pack

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from roots_compress.cli.lines import Lines
+from roots_compress.cli.display.lines import Lines
 from roots_compress.configs.recipe.loading import parse_recipe
 from roots_compress.events import Events
 from roots_compress.pipeline.preflight import prepare

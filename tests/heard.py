@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from roots_compress.cli.lines import Lines
+from roots_compress.cli.display.lines import Lines
 from roots_compress.events import Event, Events
 
 

@@ -108,7 +108,7 @@ def be_brief() -> None:
 
     Threads that wait for one another take most of a tiny model's time, all the more on a busy machine.
     """
-    from roots_compress.pipeline import pace
+    from roots_compress.pipeline.forecast import pace
     from roots_compress.system import threads
 
     threads.physical_cores = lambda *_: 1

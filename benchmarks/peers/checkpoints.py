@@ -22,7 +22,7 @@ from roots_compress.data.corpora import load_text
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
-from roots_compress.runtime.graph_folder import graph_files, holds_graph
+from roots_compress.runtime.onnx.graph_folder import graph_files, holds_graph
 
 GREEDY_PROMPT = "The capital of France is"
 WEIGHT_SUFFIXES = (".onnx", ".data", ".onnx_data", ".safetensors", ".gguf")

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.peers.checkpoints import Tokens
 from benchmarks.peers.engines import HERE, OURS, Engine
 from benchmarks.peers.environments import PeerError, last_line, peer_variables
-from roots_compress.runtime.session import EXACT_INTEGER_SUMS
+from roots_compress.runtime.onnx.session import EXACT_INTEGER_SUMS
 from roots_compress.system.machine import own_instruction_set, saturates
 
 GREEDY_TOKENS = 32

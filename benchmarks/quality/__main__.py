@@ -39,7 +39,7 @@ from benchmarks.quality.variants import (
     with_calibration,
 )
 from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from roots_compress.cli.lines import Lines
+from roots_compress.cli.display.lines import Lines
 from roots_compress.configs.distill import DistillConfig
 from roots_compress.configs.prune import PruneConfig
 from roots_compress.configs.training import TrainingConfig

@@ -19,8 +19,8 @@ from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.evaluation.size import count_parameters
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.tasks.perplexity import perplexity
+from roots_compress.runtime.onnx.engine import OnnxEngine
+from roots_compress.tasks.figures.perplexity import perplexity
 
 Texts = Mapping[str, Sequence[Document]]
 

@@ -20,7 +20,7 @@ from roots_compress.configs.quantize import QuantizeConfig
 from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.training import TrainingConfig
 from roots_compress.errors import InputError, RootsError
-from roots_compress.pipeline.weights import weight_bytes
+from roots_compress.pipeline.forecast.weights import weight_bytes
 from roots_compress.report.text import megabytes
 from roots_compress.results import candidate_label
 from roots_compress.stages.expected import ExpectedModel

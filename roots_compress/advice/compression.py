@@ -19,8 +19,8 @@ from roots_compress.configs.stage import StageSettings
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.events import Events
 from roots_compress.io.atomic import real_path
-from roots_compress.pipeline.forecast_table import duration
-from roots_compress.pipeline.outlook import choice_seconds
+from roots_compress.pipeline.forecast.outlook import choice_seconds
+from roots_compress.pipeline.forecast.table import duration
 from roots_compress.pipeline.preflight import Setting, prepare
 from roots_compress.pipeline.runner import run_recipe
 from roots_compress.report.text import megabytes

@@ -8,7 +8,7 @@ from typing import Any
 
 from roots_compress.advice.bounds import Bounds
 from roots_compress.io.disk import amount, folder_bytes
-from roots_compress.pipeline.forecast_table import duration
+from roots_compress.pipeline.forecast.table import duration
 from roots_compress.report.text import megabytes
 from roots_compress.results import CandidateResult, RunMetrics, SearchResult, candidate_label
 from roots_compress.run.stage_cache import FOLDER_NAME as STAGE_CACHE

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.generation_settings import GENERATION, TOKEN_IDS, read_settings, token_ids
-from roots_compress.checkpoints.gguf_tokenizer import gguf_stop_ids
+from roots_compress.checkpoints.gguf.tokenizer import gguf_stop_ids
 from roots_compress.checkpoints.inspect import CONFIG, SourceInfo
 from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.models.heads import RootsWithHead

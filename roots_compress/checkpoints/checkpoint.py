@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.adopted_ids import adopt_token_ids
-from roots_compress.checkpoints.gguf import gguf_tensors
+from roots_compress.checkpoints.gguf.tensors import gguf_tensors
 from roots_compress.checkpoints.inspect import CONFIG, STORAGE_KEYS, SourceInfo, inspect_source
 from roots_compress.checkpoints.mxfp4 import whole_tensors
 from roots_compress.checkpoints.readback import require_written

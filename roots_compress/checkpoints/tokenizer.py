@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from roots_compress.checkpoints.gguf_tokenizer import gguf_tokenizer
+from roots_compress.checkpoints.gguf.tokenizer import gguf_tokenizer
 from roots_compress.checkpoints.inspect import CONFIG, OLD_VOCABULARIES, ROOTS, TOKENIZER, SourceInfo
 from roots_compress.checkpoints.source_tokenizer import OPENS, SAVE_AGAIN, as_written, read_settings
 from roots_compress.data.special_tokens import open_with_bos, opening_ids

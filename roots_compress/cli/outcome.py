@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roots_compress.cli.output import tell
+from roots_compress.cli.display.output import tell
 from roots_compress.errors import RootsError
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from roots_compress.evaluation.size import bytes_by_group, count_parameters, gra
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.progress import Progress
 from roots_compress.results import Metrics, Protocol, Sample
-from roots_compress.runtime.graph_folder import graph_files
+from roots_compress.runtime.onnx.graph_folder import graph_files
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.predictions import Measured
+from roots_compress.tasks.figures.predictions import Measured
 
 
 class First(NamedTuple):

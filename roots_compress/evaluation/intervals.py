@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from roots_compress.results import Metrics
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.predictions import Scores
+from roots_compress.tasks.figures.predictions import Scores
 
 RESAMPLES = 4000
 OUTSIDE = 0.05

@@ -35,7 +35,7 @@ def peak_rss_bytes(folder: Path, *, context: int, decode_tokens: int, threads: i
         StageError: the measuring process failed, or this platform does not tell a process its peak.
     """
     # Imported here: the child must not load `onnx`, whose memory would count.
-    from roots_compress.runtime.graph_folder import graph_files
+    from roots_compress.runtime.onnx.graph_folder import graph_files
 
     request = {
         "graph": str(graph_files(folder)[0].resolve()),

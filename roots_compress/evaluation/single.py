@@ -20,7 +20,7 @@ from roots_compress.evaluation.artifact import protocol_of
 from roots_compress.evaluation.intervals import Interval, interval
 from roots_compress.progress import Progress
 from roots_compress.results import Protocol
-from roots_compress.runtime.graph_folder import graph_files, holds_graph
+from roots_compress.runtime.onnx.graph_folder import graph_files, holds_graph
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.system.threads import default_threads
 from roots_compress.tasks.base import Task

@@ -11,7 +11,7 @@ from torch import nn
 
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedWeight
-from roots_compress.runtime.graph_folder import GRAPH_SUFFIX, graph_files, tensors_of
+from roots_compress.runtime.onnx.graph_folder import GRAPH_SUFFIX, graph_files, tensors_of
 
 GROUPS = ("embeddings", "attention", "convolution", "MLP", "experts", "norms", "head", "other")
 """In the order in which reports show them."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from roots_compress.errors import InputError
 from roots_compress.evaluation.child import measure, serve
-from roots_compress.runtime.session import read_config
+from roots_compress.runtime.onnx.session import read_config
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_of_graph
 
@@ -61,7 +61,7 @@ def measure_speed(
         StageError: the measuring process failed.
     """
     # Imported here: the child has no use for `onnx`.
-    from roots_compress.runtime.graph_folder import graph_files
+    from roots_compress.runtime.onnx.graph_folder import graph_files
 
     graphs = {label: graph_files(folder)[0] for label, folder in folders.items()}
     room = min(read_config(graph.parent / "config.json")[1] for graph in graphs.values())

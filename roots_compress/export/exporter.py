@@ -22,8 +22,8 @@ from roots_compress.export.runtimes import write_configs
 from roots_compress.io.atomic import system_errors
 from roots_compress.io.names import in_utf8
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.runtime.graph_folder import GRAPH_NAME
-from roots_compress.runtime.session import SHARED_CACHE
+from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
+from roots_compress.runtime.onnx.session import SHARED_CACHE
 
 DATA_NAME = "model.onnx.data"
 INLINE_LIMIT_BYTES = 16 << 20

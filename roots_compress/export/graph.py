@@ -34,8 +34,8 @@ from roots_compress.models.ops.base import OpSpec, State
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.spec import EMBEDDING
-from roots_compress.runtime.graph_folder import GRAPH_NAME
-from roots_compress.runtime.session import LOGITS_TO_KEEP, PREFILL_PIECE, PRESENT_MEANS, SHARED_CACHE
+from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
+from roots_compress.runtime.onnx.session import LOGITS_TO_KEEP, PREFILL_PIECE, PRESENT_MEANS, SHARED_CACHE
 from roots_compress.version import VERSION
 
 # Tokens of a prompt that are read at a time where all layers are block-sparse, and where some are: more of

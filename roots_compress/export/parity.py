@@ -27,7 +27,7 @@ from roots_compress.io.temporary import temporary_folder
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import BlockSparse
-from roots_compress.runtime.graph_folder import GRAPH_SUFFIX, graph_files
+from roots_compress.runtime.onnx.graph_folder import GRAPH_SUFFIX, graph_files
 from roots_compress.tasks.base import Outputs, Task
 from roots_compress.tasks.parity import ParityScript, ParityShape
 from roots_compress.tasks.registry import task_of_model

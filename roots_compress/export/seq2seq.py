@@ -24,8 +24,8 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.spec import EMBEDDING
-from roots_compress.runtime.decoder_graph import PAST, PRESENT
-from roots_compress.runtime.seq2seq_graph import (
+from roots_compress.runtime.onnx.decoder_graph import PAST, PRESENT
+from roots_compress.runtime.onnx.seq2seq_graph import (
     DECODER_GRAPH,
     ENCODER_GRAPH,
     STATES,

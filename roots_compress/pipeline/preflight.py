@@ -30,7 +30,7 @@ from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.results import RunMetrics
 from roots_compress.run.marker import refuse_foreign
 from roots_compress.run.outputs import refuse_inside
-from roots_compress.runtime.graph_folder import find_graph, holds_graph
+from roots_compress.runtime.onnx.graph_folder import find_graph, holds_graph
 from roots_compress.stages.base import MakerStage, ModelInfo
 from roots_compress.stages.registry import stage_of
 from roots_compress.system.threads import default_threads

@@ -24,11 +24,11 @@ from roots_compress.configs.recipe.schema import StageConfig
 from roots_compress.configs.recipe.walk import placed_stages
 from roots_compress.errors import Location, RootsError, located
 from roots_compress.events import Events
+from roots_compress.pipeline.forecast.stand_ins import StandIns, with_few_layers
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.runner import describe, finish
 from roots_compress.pipeline.stage_runner import make_stage
-from roots_compress.pipeline.stand_ins import StandIns, with_few_layers
 from roots_compress.pipeline.steps import keys_of
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage

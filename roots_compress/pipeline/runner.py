@@ -22,8 +22,8 @@ from roots_compress.evaluation.speed import Speeds, measure_speed
 from roots_compress.events import Events, RunFinished, RunStarted
 from roots_compress.io.atomic import disk_errors
 from roots_compress.pipeline.checks import check_start
+from roots_compress.pipeline.forecast.outlook import expected_seconds
 from roots_compress.pipeline.gates import check_protocol
-from roots_compress.pipeline.outlook import expected_seconds
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.statuses import reasons_of, statuses_of
@@ -37,7 +37,7 @@ from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.keys import StageKey
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage, read_stages, verify
-from roots_compress.runtime.session import read_config
+from roots_compress.runtime.onnx.session import read_config
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.stages.base import ModelInfo
 from roots_compress.system.machine import describe_machine

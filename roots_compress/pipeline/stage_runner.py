@@ -39,7 +39,7 @@ from roots_compress.run.keys import StageKey, explain_change
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stage_commit import Workspace
 from roots_compress.run.stages import CommittedStage, verify
-from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.runtime.onnx.graph_folder import find_graph
 from roots_compress.runtime.text import load_wishes
 from roots_compress.stages.base import MakerStage, ModelInfo, StageContext, StageOutcome
 from roots_compress.stages.registry import stage_of

@@ -15,7 +15,7 @@ from roots_compress.results import Protocol, RunMetrics, StageResult
 from roots_compress.run.folders import unfinished_folders
 from roots_compress.run.run_folder import why_unfinished
 from roots_compress.run.stages import CommittedStage, read_stages
-from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.runtime.onnx.graph_folder import find_graph
 from roots_compress.tasks.registry import task_of_graph
 
 WAITING = "waits for the stage before it"

@@ -28,7 +28,7 @@ from roots_compress.run.stages import (
     read_stages,
     verify,
 )
-from roots_compress.runtime.graph_folder import find_graph, graph_files, holds_graph
+from roots_compress.runtime.onnx.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.tasks.registry import task_of_graph
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from roots_compress.results import Protocol
-from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.figures.figures import Metric
 
 NOT_MEASURED = (
     "was not measured: what measures it is not installed or does not suit the model, or the row is from an "

@@ -20,7 +20,7 @@ from roots_compress.report.text import label, megabytes
 from roots_compress.report.verdict import verdict
 from roots_compress.results import Metrics, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.figures.figures import Metric
 from roots_compress.tasks.registry import task_named
 
 MEMORY_NOISE = 0.02

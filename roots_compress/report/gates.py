@@ -17,7 +17,7 @@ from roots_compress.report.comparability import NOT_MEASURED, Basis, basis_of
 from roots_compress.report.spread import Measured, relative, speedup_of, time_of
 from roots_compress.results import GateResult, Protocol, RunMetrics, StageResult
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.figures import Metric, Workload
+from roots_compress.tasks.figures.figures import Metric, Workload
 from roots_compress.tasks.registry import task_named
 
 OF_ANY_TASK = frozenset({"max_bytes", "min_size_ratio", "max_peak_rss_bytes"})

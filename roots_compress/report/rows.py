@@ -11,7 +11,7 @@ from roots_compress.evaluation.intervals import paired_interval
 from roots_compress.report.spread import SPEED_NOISE, gain_of, speedup_of
 from roots_compress.results import RunMetrics, StageResult
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.figures import Workload
+from roots_compress.tasks.figures.figures import Workload
 from roots_compress.tasks.registry import task_named
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from roots_compress.evaluation.intervals import Interval
 from roots_compress.results import Speed, StageResult
-from roots_compress.tasks.figures import Workload
+from roots_compress.tasks.figures.figures import Workload
 
 CONFIDENCE = 0.95
 SPEED_NOISE = 0.05

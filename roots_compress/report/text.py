@@ -23,8 +23,8 @@ from roots_compress.results import (
 )
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.figures import Workload
-from roots_compress.tasks.perplexity import STARTS
+from roots_compress.tasks.figures.figures import Workload
+from roots_compress.tasks.figures.perplexity import STARTS
 from roots_compress.tasks.registry import task_named
 
 

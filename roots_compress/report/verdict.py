@@ -16,7 +16,7 @@ from roots_compress.report.spread import SPEED_NOISE, gain_of
 from roots_compress.results import GateResult, RunMetrics, StageResult
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.figures import Workload
+from roots_compress.tasks.figures.figures import Workload
 from roots_compress.tasks.registry import task_named
 
 TOLERATED_COST = 1.05

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.errors import InputError
+from roots_compress.runtime.onnx.session import EXPORT_AGAIN, Provider, open_session, read_config, run_session
 from roots_compress.runtime.prompts import check_ids
 from roots_compress.runtime.protocol import Served, Tokens
-from roots_compress.runtime.session import EXPORT_AGAIN, Provider, open_session, read_config, run_session
 
 if TYPE_CHECKING:
     from roots_compress.models.spec import ModelSpec

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from roots_compress.tasks.causal_lm import CausalLM
-from roots_compress.tasks.figures import Metric
-from roots_compress.tasks.perplexity import paid, response_predictions
-from roots_compress.tasks.predictions import Predictions, Scored
+from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.perplexity import paid, response_predictions
+from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
     from roots_compress.configs.data import RecordKind

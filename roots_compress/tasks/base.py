@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from roots_compress.errors import InputError, recipe_key
 from roots_compress.runtime.protocol import Served
 from roots_compress.tasks.facts import TaskFacts
+from roots_compress.tasks.figures.predictions import Measured, Predictions, Scored, Scores, score, score_both
 from roots_compress.tasks.parity import ParityScript, ParityShape
-from roots_compress.tasks.predictions import Measured, Predictions, Scored, Scores, score, score_both
 
 if TYPE_CHECKING:
     from roots_compress import results

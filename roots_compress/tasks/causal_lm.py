@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.prompts import check_context, check_finite
 from roots_compress.runtime.protocol import LanguageModel, Logits, Tokens
 from roots_compress.tasks.base import Axes, Task
-from roots_compress.tasks.figures import Metric, Workload
+from roots_compress.tasks.figures.figures import Metric, Workload
+from roots_compress.tasks.figures.perplexity import window_predictions, windows_perplexity
+from roots_compress.tasks.figures.predictions import Predictions, Scored
 from roots_compress.tasks.parity import ParityScript, ParityShape
-from roots_compress.tasks.perplexity import window_predictions, windows_perplexity
-from roots_compress.tasks.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
     from roots_compress.configs.data import RecordKind

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.tasks.encoder import EncoderTask, encoded
-from roots_compress.tasks.figures import Metric
-from roots_compress.tasks.predictions import Predictions, Scored, Scores
+from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.predictions import Predictions, Scored, Scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

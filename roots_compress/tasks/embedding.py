@@ -14,8 +14,8 @@ from roots_compress.errors import InputError
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.tasks.base import Axes, Outputs
 from roots_compress.tasks.encoder import BY_TOKEN, EncoderTask, encoded, texts_of
-from roots_compress.tasks.figures import Metric
-from roots_compress.tasks.predictions import Measured, Scores
+from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.predictions import Measured, Scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

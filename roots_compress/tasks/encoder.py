@@ -16,7 +16,7 @@ from roots_compress.runtime.encoder import Encoder, OnnxEncoder, encoder_inputs
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import Tokens
 from roots_compress.tasks.base import Axes, Outputs, Task
-from roots_compress.tasks.figures import Workload
+from roots_compress.tasks.figures.figures import Workload
 from roots_compress.tasks.parity import ParityScript, ParityShape
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from roots_compress.tasks.figures import AGREEMENT, Metric, Workload, gates_on
+from roots_compress.tasks.figures.figures import AGREEMENT, Metric, Workload, gates_on
 
 if TYPE_CHECKING:
     from roots_compress.configs.data import RecordKind

@@ -13,9 +13,9 @@ import numpy as np
 from roots_compress.errors import InputError, Key
 from roots_compress.runtime.encoder import Encoder
 from roots_compress.tasks.encoder import ALONE, EncoderTask
-from roots_compress.tasks.figures import Metric, Workload
-from roots_compress.tasks.perplexity import LOGITS_BYTES, exponential
-from roots_compress.tasks.predictions import Predictions, Scored
+from roots_compress.tasks.figures.figures import Metric, Workload
+from roots_compress.tasks.figures.perplexity import LOGITS_BYTES, exponential
+from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
+from roots_compress.runtime.onnx.seq2seq import OnnxSeq2Seq
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import Logits, Seq2SeqModel, Tokens
 from roots_compress.tasks.base import Axes, Task
-from roots_compress.tasks.figures import Workload
+from roots_compress.tasks.figures.figures import Workload
 from roots_compress.tasks.parity import ParityScript, ParityShape
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.runtime.protocol import Seq2SeqModel, Tokens
-from roots_compress.tasks.figures import Metric
-from roots_compress.tasks.perplexity import LOGITS_BYTES, bits_per_byte, exponential
-from roots_compress.tasks.predictions import Predictions, Scored
-from roots_compress.tasks.references import METRICS, reference_figures
+from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.figures.perplexity import LOGITS_BYTES, bits_per_byte, exponential
+from roots_compress.tasks.figures.predictions import Predictions, Scored
+from roots_compress.tasks.figures.references import METRICS, reference_figures
 from roots_compress.tasks.seq2seq import Seq2SeqTask
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from roots_compress.checkpoints.checkpoint import save_checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.data.windows import EvaluationWindows
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.session import NO_FLASH_ATTENTION, session_settings
+from roots_compress.runtime.onnx.engine import OnnxEngine
+from roots_compress.runtime.onnx.session import NO_FLASH_ATTENTION, session_settings
 from roots_compress.system.machine import own_instruction_set
-from roots_compress.tasks.perplexity import perplexity
+from roots_compress.tasks.figures.perplexity import perplexity
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokens
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, without_weights
 from roots_compress.checkpoints.fingerprint import source_sha256
-from roots_compress.checkpoints.gguf import gguf_tensors
+from roots_compress.checkpoints.gguf.tensors import gguf_tensors
 from roots_compress.checkpoints.inspect import inspect_source
 from roots_compress.errors import InputError
 from roots_compress.families.gguf.positions import llama3_factors

@@ -10,8 +10,8 @@ import gguf
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from roots_compress.checkpoints.gguf_splits import RULES
-from roots_compress.checkpoints.gguf_tokenizer import gguf_stop_ids, gguf_tokenizer
+from roots_compress.checkpoints.gguf.splits import RULES
+from roots_compress.checkpoints.gguf.tokenizer import gguf_stop_ids, gguf_tokenizer
 from roots_compress.data.special_tokens import opening_ids
 from roots_compress.errors import InputError
 

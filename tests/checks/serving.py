@@ -16,11 +16,11 @@ from roots_compress.evaluation import artifact
 from roots_compress.export import exporter, parity
 from roots_compress.export.graph import build_graphs
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.runtime import graph_folder
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx import graph_folder
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.prompts import left_pad
 from roots_compress.runtime.torch_engine import TorchEngine
-from roots_compress.tasks import perplexity as perplexities
+from roots_compress.tasks.figures import perplexity as perplexities
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.checks.removal import Check
 from tests.evaluation.models import BigramModel, random_windows

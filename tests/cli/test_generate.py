@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from roots_compress.checkpoints.checkpoint import save_checkpoint
 from roots_compress.checkpoints.tokenizer import save_tokenizer
-from roots_compress.cli import console
 from roots_compress.cli.app import app
+from roots_compress.cli.display import console
 from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint, write_graph
 from roots_compress.models.config import RootsConfig
@@ -112,7 +112,8 @@ def test_a_prompt_of_utf8_is_read_in_the_c_locale_and_what_that_lacks_is_escaped
 def test_threads_default_to_the_cores_this_process_may_use(
     graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from roots_compress.runtime import onnx_engine, session
+    from roots_compress.runtime.onnx import engine as onnx_engine
+    from roots_compress.runtime.onnx import session
     from roots_compress.system import threads
 
     opened: list[int | None] = []

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from roots_compress.cli.app import app
-from roots_compress.cli.json_lines import document
+from roots_compress.cli.display.json_lines import document
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.events import Figure, Message
 from roots_compress.results import RunMetrics

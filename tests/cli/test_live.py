@@ -14,8 +14,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from roots_compress.cli.live import Live, Terminal
-from roots_compress.cli.view import View
+from roots_compress.cli.display.live import Live, Terminal
+from roots_compress.cli.display.view import View
 from roots_compress.events import (
     ChainPlanned,
     Event,
@@ -122,7 +122,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from roots_compress.cli import app as cli
-from roots_compress.cli.output import Verb, events
+from roots_compress.cli.display.output import Verb, events
 from roots_compress.events import ChainPlanned, PlannedStage, RunStarted, StageStarted
 from roots_compress.progress import Display
 

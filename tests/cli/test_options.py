@@ -12,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from roots_compress.cli import stages
 from roots_compress.cli.app import app
 from roots_compress.cli.naming import Names
+from roots_compress.cli.verbs import stages
 from roots_compress.configs.base import Settings, inner_groups
 from roots_compress.configs.options import Option, is_recipe_only, options_of
 from roots_compress.configs.recipe.assignments import Assignment, read_assignment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from roots_compress.cli.output import Output
+from roots_compress.cli.display.output import Output
 from roots_compress.errors import GateMissedError, RootsError, StageError
 from roots_compress.events import Event, Message
 

@@ -17,9 +17,9 @@ from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.data.special_tokens import stop_ids
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.text import load_tokenizer, stream_text
-from roots_compress.tasks.perplexity import perplexity
+from roots_compress.tasks.figures.perplexity import perplexity
 from tests.compare.texts import TEXTS
 
 CONTEXT, BLOCK, NEW_TOKENS = 256, 32, 24

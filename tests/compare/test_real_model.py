@@ -17,7 +17,7 @@ from roots_compress.data.documents import Document
 from roots_compress.data.evaluation import evaluation_windows
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.runtime.torch_engine import TorchEngine
-from roots_compress.tasks.perplexity import perplexity
+from roots_compress.tasks.figures.perplexity import perplexity
 from tests.compare.checks import BLOCK, own_perplexity
 from tests.compare.ggufs import Vocabulary
 from tests.compare.texts import TEXTS

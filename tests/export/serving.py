@@ -15,7 +15,7 @@ from torch import Tensor
 from roots_compress.export.graph import build_graph
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.runtime.session import session_settings
+from roots_compress.runtime.onnx.session import session_settings
 from roots_compress.system.machine import own_instruction_set
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}

@@ -14,7 +14,7 @@ from roots_compress.export.exporter import save_graph
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import check_parity
 from roots_compress.models.ops.base import changed
-from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxCache, OnnxEngine
 from tests.export.serving import expected, left_padded_mask, open_graph, relative_difference, serve
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 

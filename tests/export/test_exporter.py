@@ -17,7 +17,7 @@ from roots_compress.export.exporter import DATA_NAME, export_checkpoint, save_gr
 from roots_compress.export.graph import build_graph
 from roots_compress.export.tasks import RootsExporterConfig, exporter_config
 from roots_compress.models.config import RootsConfig
-from roots_compress.runtime.graph_folder import GRAPH_NAME
+from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.export.serving import expected, left_padded_mask, open_bytes, relative_difference, serve
 from tests.faults.commands import Commands

@@ -12,7 +12,7 @@ import torch
 
 from roots_compress.errors import StageError
 from roots_compress.export.graph import build_graph
-from roots_compress.runtime.session import LOGITS_TO_KEEP
+from roots_compress.runtime.onnx.session import LOGITS_TO_KEEP
 from tests.export.quantized import with_int8_cache
 from tests.export.serving import expected, left_padded_mask, open_graph, relative_difference, serve
 from tests.specs import parallel

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from roots_compress.export.exporter import save_graph
 from roots_compress.export.graph import build_graph
 from roots_compress.models.quantized import Format
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from tests.export.quantized import tiny_quantized, with_int8_cache
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 

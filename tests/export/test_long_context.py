@@ -15,7 +15,7 @@ from roots_compress.export.exporter import save_graph
 from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import check_parity
 from roots_compress.models.modeling import RootsForCausalLM
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from tests.export.quantized import with_int8_cache
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 

@@ -18,7 +18,7 @@ from roots_compress.export.graph import build_graph
 from roots_compress.export.parity import check_parity, make_scripts
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedEmbedding
-from roots_compress.runtime.onnx_engine import OnnxCache, OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxCache, OnnxEngine
 from tests.export.quantized import tiny_quantized, with_int8_cache
 from tests.specs import clamped, with_experts
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens

@@ -14,7 +14,7 @@ from roots_compress.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import DATA_NAME, ExportReport, export_checkpoint
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 
 pytestmark = [pytest.mark.real_model, pytest.mark.slow]
 NEW_TOKENS = 64

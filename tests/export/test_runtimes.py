@@ -16,7 +16,7 @@ from roots_compress.export.exporter import export_checkpoint
 from roots_compress.export.runtimes import genai_config, served_config
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.version1 import read_spec
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from tests.export.quantized import tiny_quantized
 from tests.export.test_graph import SWITCHES
 from tests.families.sources import encoder, save_source

@@ -15,7 +15,7 @@ from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.models.resizing import keep_units
 from roots_compress.models.spec import Place
-from roots_compress.runtime.onnx_seq2seq import OnnxSeq2Seq
+from roots_compress.runtime.onnx.seq2seq import OnnxSeq2Seq
 from tests.families.sources import SEQ2SEQ_FIELDS, save_source, seq2seq
 from tests.tasks.commands import roots
 from tests.tiny import tiny_tokenizer, tiny_tokens

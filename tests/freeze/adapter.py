@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 
 TOKENS = np.random.default_rng(0).integers(3, 290, (2, 24))
 """Ids that every recorded model has."""

@@ -29,7 +29,7 @@ from roots_compress.report.text import tables
 from roots_compress.run.keys import canonical_json, hash_json, with_sha256
 from roots_compress.run.manifest import MANIFEST_NAME, ManifestError
 from roots_compress.run.stages import METRICS_NAME, read_stage
-from roots_compress.runtime.graph_folder import GRAPH_NAME, graph_files
+from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME, graph_files
 
 MOST_CPU_SECONDS = 5.0
 REFUSALS = (RootsError, ManifestError)

@@ -14,10 +14,10 @@ from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.events import Events
 from roots_compress.models.spec import ModelSpec
-from roots_compress.pipeline import outlook, pace
-from roots_compress.pipeline.forecast import forecast
-from roots_compress.pipeline.forecast_table import summary_lines
-from roots_compress.pipeline.outlook import expected_seconds
+from roots_compress.pipeline.forecast import outlook, pace
+from roots_compress.pipeline.forecast.forecast import forecast
+from roots_compress.pipeline.forecast.outlook import expected_seconds
+from roots_compress.pipeline.forecast.table import summary_lines
 from roots_compress.pipeline.preflight import prepare
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_stages

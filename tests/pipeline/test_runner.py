@@ -35,7 +35,7 @@ from roots_compress.pipeline.runner import plan_recipe, run_recipe
 from roots_compress.pipeline.steps import keys_of
 from roots_compress.results import RunMetrics
 from roots_compress.run.stages import read_metrics, read_stages
-from roots_compress.runtime.graph_folder import find_graph
+from roots_compress.runtime.onnx.graph_folder import find_graph
 from tests.chains import CALIBRATION, DISTILL, EVALUATION, PRUNE, QUANTIZE, TRAIN, TRAINING, carry_out, recipe
 from tests.faults.commands import Commands
 

@@ -14,8 +14,8 @@ from roots_compress.configs.data import TokenizerConfig
 from roots_compress.data.documents import Document
 from roots_compress.data.special_tokens import closing_ids, opening_ids
 from roots_compress.data.tokenizers import train_tokenizer
-from roots_compress.pipeline import stand_ins
-from roots_compress.pipeline.stand_ins import StandIns, stand_in, with_few_tokens
+from roots_compress.pipeline.forecast import stand_ins
+from roots_compress.pipeline.forecast.stand_ins import StandIns, stand_in, with_few_tokens
 from tests.specs import gemma
 
 WORDS = ["".join(chr(97 + int(digit)) for digit in str(number * number)) for number in range(400)]

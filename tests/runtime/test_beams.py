@@ -13,7 +13,7 @@ import torch
 from roots_compress.errors import InputError
 from roots_compress.export.exporter import write_graph
 from roots_compress.runtime.beams import Beams, beam_search
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.torch_engine import TorchEngine
 from tests.tiny import tiny_model, tiny_tokens
 

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.graph_folder import graph_files
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
+from roots_compress.runtime.onnx.graph_folder import graph_files
 from tests.runtime.graphs import history_model, random_weights, write_graph
 
 

@@ -17,12 +17,12 @@ from roots_compress.models.ops.attention import Attention, LongRopeScaling, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.spec import ModelSpec
 from roots_compress.runtime.generate import generate
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
+from roots_compress.runtime.onnx.session import renewed_after
 from roots_compress.runtime.protocol import LanguageModel
-from roots_compress.runtime.session import renewed_after
 from roots_compress.runtime.torch_engine import TorchEngine
-from roots_compress.tasks.perplexity import cached_perplexity
-from roots_compress.tasks.predictions import negative_log_likelihood
+from roots_compress.tasks.figures.perplexity import cached_perplexity
+from roots_compress.tasks.figures.predictions import negative_log_likelihood
 from tests.tiny import tiny_config, tiny_layer, tiny_model, tiny_tokens
 
 LENGTH = 16

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.prompts import left_pad
 from tests.runtime.graphs import (
     MAX_CONTEXT,
@@ -117,7 +117,7 @@ def test_float16_on_a_cpu_is_cautioned_against(engine: OnnxEngine) -> None:
 
 def test_serving_imports_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, roots_compress.runtime.onnx_engine as _; print({'torch', 'onnx'} & sys.modules.keys())"
+        "import sys, roots_compress.runtime.onnx.engine as _; print({'torch', 'onnx'} & sys.modules.keys())"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"

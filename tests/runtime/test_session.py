@@ -15,7 +15,7 @@ from roots_compress.configs.export import ExportConfig
 from roots_compress.errors import InputError
 from roots_compress.export.exporter import export_checkpoint
 from roots_compress.models.quantized import Format
-from roots_compress.runtime.session import (
+from roots_compress.runtime.onnx.session import (
     CPU,
     CUDA,
     NO_FLASH_ATTENTION,
@@ -100,7 +100,7 @@ def test_sums_are_made_exact_only_where_they_would_saturate(instructions: str, e
 def test_a_session_opens_with_what_suits_the_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: str
 ) -> None:
-    monkeypatch.setattr("roots_compress.runtime.session.own_instruction_set", lambda: instructions)
+    monkeypatch.setattr("roots_compress.runtime.onnx.session.own_instruction_set", lambda: instructions)
     graph = write_graph(tmp_path, history_model(random_weights())) / "model.onnx"
     for spinning in (False, True):
         session = open_session(graph, threads=1, provider="cpu", spinning=spinning)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import export_checkpoint
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.runtime.text import load_tokenizer, load_wishes, stream_text
 
 

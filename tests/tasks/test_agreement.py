@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from roots_compress.evaluation.intervals import interval, paired_interval, stored
 from roots_compress.results import Metrics
-from roots_compress.tasks.predictions import Scores
+from roots_compress.tasks.figures.predictions import Scores
 from roots_compress.tasks.registry import CAUSAL_LM
 from tests.evaluation.models import BigramModel, random_windows
 from tests.report import figures
@@ -29,8 +29,8 @@ def test_agreement_is_that_of_every_scored_token(monkeypatch: pytest.MonkeyPatch
     expected = (log_p.exp() * (log_p - log_q)).sum(-1).numpy()
     same = (log_p.argmax(-1) == log_q.argmax(-1)).double().mean()
     # Two windows at a time, and three rows of them widened.
-    monkeypatch.setattr("roots_compress.tasks.perplexity.LOGITS_BYTES", 2 * 4 * 7 * 11)
-    monkeypatch.setattr("roots_compress.tasks.predictions.WIDENED_BYTES", 3 * 8 * 7)
+    monkeypatch.setattr("roots_compress.tasks.figures.perplexity.LOGITS_BYTES", 2 * 4 * 7 * 11)
+    monkeypatch.setattr("roots_compress.tasks.figures.predictions.WIDENED_BYTES", 3 * 8 * 7)
     measured = CAUSAL_LM.measure(ONE, windows, original=OTHER)
     assert {name: measured.figures[name] for name in ("kl_mean", "kl_median", "kl_p99", "same_top")} == (
         pytest.approx(

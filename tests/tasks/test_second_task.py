@@ -25,7 +25,7 @@ from roots_compress.results import CandidateResult, Protocol, RunMetrics, Search
 from roots_compress.search.choice import Budgets, Point, budgets_of
 from roots_compress.tasks import registry
 from roots_compress.tasks.causal_lm import CausalLM
-from roots_compress.tasks.figures import Metric, Workload
+from roots_compress.tasks.figures.figures import Metric, Workload
 from roots_compress.tasks.registry import CAUSAL_LM, task_of
 from tests.report import figures
 

@@ -17,7 +17,7 @@ from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.configs.evaluate import EvaluationConfig
 from roots_compress.data.documents import SOURCE, TARGET, Document, Span
 from roots_compress.data.pairs import EvaluationPairs
-from roots_compress.tasks.references import reference_figures
+from roots_compress.tasks.figures.references import reference_figures
 from roots_compress.tasks.seq2seq_lm import Seq2SeqLM
 from tests.families.sources import save_source, seq2seq
 from tests.tasks.commands import roots

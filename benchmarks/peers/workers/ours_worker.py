@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from serving import Logits, serve
 
-from roots_compress.runtime.onnx_engine import OnnxEngine
-from roots_compress.runtime.session import NO_FLASH_ATTENTION
+from roots_compress.runtime.onnx.engine import OnnxEngine
+from roots_compress.runtime.onnx.session import NO_FLASH_ATTENTION
 
 
 class OursEngine:

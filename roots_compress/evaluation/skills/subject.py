@@ -17,8 +17,8 @@ from roots_compress.runtime.generate import generate
 from roots_compress.runtime.text import prompt_ids
 from roots_compress.runtime.text_stream import TextStream
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.perplexity import LOGITS_BYTES
-from roots_compress.tasks.predictions import negative_log_likelihood
+from roots_compress.tasks.figures.perplexity import LOGITS_BYTES
+from roots_compress.tasks.figures.predictions import negative_log_likelihood
 
 
 class Likelihood(NamedTuple):

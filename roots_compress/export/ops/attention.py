@@ -28,7 +28,7 @@ from roots_compress.export.shared import Compact, Shared
 from roots_compress.export.weights import Matrices
 from roots_compress.models.ops.attention import Attention, BlockSparse, QkNorm
 from roots_compress.models.quantized import has_int8_cache
-from roots_compress.runtime.session import PAST_MEANS
+from roots_compress.runtime.onnx.session import PAST_MEANS
 
 
 def self_attention(

@@ -21,7 +21,7 @@ from roots_compress.report.text import candidate_line, megabytes
 from roots_compress.report.verdict import numbered
 from roots_compress.results import CandidateResult, Point, RunMetrics, Speed, StageResult, candidate_label
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.figures.figures import Metric
 
 LARGEST_ERRORS = 10
 """Weights that are named, of each stage."""

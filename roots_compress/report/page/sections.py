@@ -17,7 +17,7 @@ from roots_compress.results import Json, Metrics, RunMetrics, StageResult
 from roots_compress.stages.base import Exchange
 from roots_compress.stages.registry import stage_of_kind
 from roots_compress.tasks.base import Task
-from roots_compress.tasks.figures import Metric
+from roots_compress.tasks.figures.figures import Metric
 
 Table = tuple[list[str], list[tuple[str, list[str]]]]
 """Headings, and rows that have a name before their cells."""

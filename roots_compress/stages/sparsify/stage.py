@@ -25,7 +25,7 @@ from roots_compress.results import Json, Point
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.sparsify.choice import Blocks, counts, first_within, succession
 from roots_compress.stages.sparsify.plan import Plan, make_plan
-from roots_compress.tasks.perplexity import perplexity
+from roots_compress.tasks.figures.perplexity import perplexity
 from roots_compress.tasks.registry import task_of_model
 from roots_compress.training.distillation.teach import teach
 from roots_compress.training.summary import FitSummary

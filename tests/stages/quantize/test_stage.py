@@ -20,7 +20,7 @@ from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedEmbedding, QuantizedLinear
 from roots_compress.models.spec import ModelSpec
-from roots_compress.pipeline.weights import weight_bytes
+from roots_compress.pipeline.forecast.weights import weight_bytes
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.expected import ExpectedModel
 from roots_compress.stages.quantize.protocol import QuantizeStage

@@ -15,7 +15,7 @@ from roots_compress.configs.sparsify import SparsifyConfig
 from roots_compress.data.corpora import load_text
 from roots_compress.events import Events
 from roots_compress.export.exporter import write_graph
-from roots_compress.runtime.onnx_engine import OnnxEngine
+from roots_compress.runtime.onnx.engine import OnnxEngine
 from roots_compress.stages.base import StageContext
 from roots_compress.stages.sparsify.stage import sparsify
 

@@ -1,0 +1,281 @@
+"""The tokenizer of a GGUF file, built from its metadata by llama.cpp's rules.
+
+Every token keeps its number and spelling, and nothing is added: ids are those of llama.cpp with its special
+tokens parsed, as in a prompt. Two kinds of vocabulary can be read: `gpt2`, byte-level merges within words
+(`gguf_splits.py`), and `llama`, SentencePiece's merges by score over the whole text, with bytes for what is
+no token. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import NoReturn
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.checkpoints.gguf.splits import RULES, Rules
+from roots_compress.data.special_tokens import open_with_nothing
+from roots_compress.errors import InputError, did_you_mean
+from roots_compress.io.gguf_header import read_gguf_header
+
+KEY = "tokenizer.ggml."
+TOKENS, TYPES, SCORES, MERGES = (KEY + name for name in ("tokens", "token_type", "scores", "merges"))
+USE_DIRECTORY = "Use the model's Hugging Face directory, whose tokenizer is read by its own files."
+COPY_AGAIN = "Copy the file again."
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+SPACE = "\u2581"
+"""What SentencePiece writes for a space."""
+SPECIAL = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
+"""transformers' name of a special token, and the key of its id."""
+SENTENCEPIECE_DEFAULTS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
+"""What llama.cpp takes where a file of the kind `llama` does not say."""
+STOP_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+ALWAYS_CONTROL = frozenset(
+    """
+    <|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s>
+    <|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <｜end▁of▁sentence｜>
+    <|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE>
+    <|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF>
+    <|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID>
+    <|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD]
+    <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame> <|file_sep|>
+    """.split()  # noqa: SIM905
+)
+"""Spellings that llama.cpp takes for control tokens whatever type the file gives them."""
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """The vocabulary of a file, checked."""
+
+    path: Path
+    metadata: Mapping[str, object]
+    tokens: list[str]
+    types: list[int]
+    scores: list[float] | None
+    merges: list[str] | None
+
+    def refuse(self, message: str, remedy: str = USE_DIRECTORY) -> NoReturn:
+        raise InputError(message, where=self.path, remedy=remedy)
+
+    def text(self, key: str) -> str | None:
+        value = self.metadata.get(KEY + key)
+        return value if isinstance(value, str) else None
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.metadata.get(KEY + key)
+        return value if isinstance(value, bool) else default
+
+    def token_id(self, key: str) -> int | None:
+        """Return a special token's id; None where the file names none of the vocabulary's."""
+        value = self.metadata.get(KEY + key)
+        known = type(value) is int and 0 <= value < len(self.tokens)
+        return value if known and isinstance(value, int) else None
+
+    def is_ordinary(self, index: int | None) -> bool:
+        """Whether a token is a piece of text like any other."""
+        return index is not None and self.types[index] == NORMAL and self.tokens[index] not in ALWAYS_CONTROL
+
+    @property
+    def ids(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self.tokens)}
+
+
+def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a GGUF file.
+
+    Raises:
+        InputError: the file has none, or one whose rules are not known here; the message names the key.
+    """
+    vocabulary = _read(path)
+    kind = vocabulary.text("model")
+    if kind == "gpt2":
+        rules = _rules(vocabulary)
+        backend, opens = _byte_level(vocabulary, rules), rules.add_bos
+        special = {name: vocabulary.token_id(key) for name, key in SPECIAL.items()}
+    elif kind == "llama":
+        backend, opens = _sentencepiece(vocabulary), True
+        special = {
+            name: _or(vocabulary.token_id(key), _within(SENTENCEPIECE_DEFAULTS.get(name), vocabulary))
+            for name, key in SPECIAL.items()
+        }
+    else:
+        vocabulary.refuse(
+            f"{KEY}model is {kind!r}; tokenizers of the kinds 'gpt2' and 'llama' can be read"
+            if kind is not None
+            else f"has no {KEY}model, so it holds no tokenizer"
+        )
+    for name in ("pad_token", "unk_token"):
+        if special.get(name) is not None and vocabulary.is_ordinary(special[name]):
+            special[name] = None  # Named or not, a text may spell it: it is read and written as text.
+    _add_tokens(backend, vocabulary, {index for index in special.values() if index is not None})
+    _frame(backend, vocabulary, special, opens)
+    names = {name: vocabulary.tokens[index] for name, index in special.items() if index is not None}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **names)
+    template = vocabulary.metadata.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        tokenizer.chat_template = template
+    return tokenizer
+
+
+def gguf_stop_ids(metadata: Mapping[str, object], vocab_size: int) -> list[int]:
+    """Return the ids that end a text by a file's metadata: its ends of text, turn and message."""
+    named = [metadata.get(KEY + key) for key in STOP_KEYS]
+    ids = [
+        index for index in named if isinstance(index, int) and type(index) is int and 0 <= index < vocab_size
+    ]
+    return list(dict.fromkeys(ids))
+
+
+def _read(path: Path) -> _Vocabulary:
+    header = read_gguf_header(path, arrays=(TOKENS, TYPES, SCORES, MERGES))
+    arrays = header.arrays
+    if not all(isinstance(token, str) for key in (TOKENS, MERGES) for token in arrays.get(key, ())):
+        raise InputError(f"{TOKENS} or {MERGES} holds no text", where=path, remedy=USE_DIRECTORY)
+    if not all(type(kind) is int for kind in arrays.get(TYPES, ())):
+        raise InputError(f"{TYPES} holds what is no whole number", where=path, remedy=COPY_AGAIN)
+    if not all(isinstance(score, int | float) and isfinite(score) for score in arrays.get(SCORES, ())):
+        raise InputError(f"{SCORES} holds what is no finite number", where=path, remedy=COPY_AGAIN)
+    tokens = [str(token) or f"[EMPTY_{index}]" for index, token in enumerate(arrays.get(TOKENS, ()))]
+    types = [int(kind) for kind in arrays.get(TYPES, [NORMAL] * len(tokens))]
+    scores = [float(score) for score in arrays[SCORES]] if SCORES in arrays else None
+    merges = [str(merge) for merge in arrays[MERGES]] if MERGES in arrays else None
+    vocabulary = _Vocabulary(path, header.metadata, tokens, types, scores, merges)
+    if not tokens:
+        vocabulary.refuse(f"has no {TOKENS}, so it holds no tokenizer")
+    for key, values in ((TYPES, types), (SCORES, scores)):
+        if values is not None and len(values) < len(tokens):
+            vocabulary.refuse(f"{key} has {len(values)} entries for {len(tokens)} tokens", COPY_AGAIN)
+    if len(vocabulary.ids) < len(tokens):
+        index = next(index for index, token in enumerate(tokens) if vocabulary.ids[token] != index)
+        again = vocabulary.ids[tokens[index]]
+        vocabulary.refuse(f"{TOKENS} spells tokens {index} and {again} alike, {tokens[index]!r}")
+    return vocabulary
+
+
+def _rules(vocabulary: _Vocabulary) -> Rules:
+    name = vocabulary.text("pre") or "default"
+    if name not in RULES:
+        vocabulary.refuse(
+            f"{KEY}pre is {name!r}, whose rules for cutting text into words are not known here"
+            + did_you_mean(name, list(RULES))
+        )
+    return RULES[name]
+
+
+def _byte_level(vocabulary: _Vocabulary, rules: Rules) -> Tokenizer:
+    ids = vocabulary.ids
+    if vocabulary.merges is None:
+        vocabulary.refuse(f"has no {MERGES}, by which a tokenizer of the kind 'gpt2' joins bytes to tokens")
+    pairs = []
+    for index, merge in enumerate(vocabulary.merges):
+        cut = merge.find(" ", 1)
+        left, right = merge[:cut], merge[cut + 1 :]
+        if cut < 0 or not {left, right, left + right} <= ids.keys():
+            vocabulary.refuse(f"{MERGES}[{index}] is {merge!r:.100}, which joins no two tokens to a third")
+        pairs.append((left, right))
+    backend = Tokenizer(BPE(vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges))
+    splits = [pre_tokenizers.Split(Regex(split), "isolated") for split in rules.splits]
+    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, last])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentencepiece(vocabulary: _Vocabulary) -> Tokenizer:
+    unknown = _or(vocabulary.token_id("unknown_token_id"), _within(0, vocabulary))
+    backend = Tokenizer(
+        BPE(
+            vocab=vocabulary.ids,
+            merges=_merges_by_score(vocabulary),
+            unk_token=None if unknown is None else vocabulary.tokens[unknown],
+            byte_fallback=True,
+        )
+    )
+    spaced = vocabulary.flag("add_space_prefix", True)
+    replaced = normalizers.Replace(" ", SPACE)
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replaced]) if spaced else replaced
+    stripped = [decoders.Strip(" ", 1, 0)] if spaced else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *stripped]
+    )
+    return backend
+
+
+def _merges_by_score(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
+    """Return the merges by which the best token comes first, wherever in the text it can be made.
+
+    Of tokens with equal scores SentencePiece takes the leftmost, which merges cannot express. The longer
+    token and the longer left part come first here, which is the same for runs of one character.
+    """
+    ids, scores = vocabulary.ids, vocabulary.scores
+    if scores is None:
+        vocabulary.refuse(f"has no {SCORES}, by which a tokenizer of the kind 'llama' joins tokens")
+    pairs: list[tuple[float, int, int, str, str]] = []
+    for index, token in enumerate(vocabulary.tokens):
+        if vocabulary.types[index] in (UNKNOWN, CONTROL, BYTE) or len(token) < 2:
+            continue
+        if lacking := [character for character in token if character not in ids]:
+            if vocabulary.types[index] in (USER_DEFINED, UNUSED):
+                continue  # It is found whole, or never; merges do not make it.
+            vocabulary.refuse(f"{TOKENS} has {token!r}, but no token for its character {lacking[0]!r}")
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in ids and right in ids:
+                pairs.append((-scores[index], -len(token), -cut, left, right))
+    return [(left, right) for *_, left, right in sorted(pairs)]
+
+
+def _add_tokens(backend: Tokenizer, vocabulary: _Vocabulary, named: set[int]) -> None:
+    """Make each token that is no part of ordinary text one that is found by its spelling."""
+    name = vocabulary.metadata.get("general.name")
+    strips = isinstance(name, str) and any(family in name.lower() for family in ("phi-3", "phi3"))
+    added = []
+    for index, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=False)):
+        special = kind in (CONTROL, UNKNOWN) or index in named or token in ALWAYS_CONTROL
+        if special or kind == USER_DEFINED:
+            rstrip = strips and token not in ("<unk>", "<s>", "<|endoftext|>")
+            added.append(AddedToken(token, special=special, normalized=False, rstrip=rstrip))
+    backend.add_tokens(added)
+
+
+def _frame(
+    backend: Tokenizer, vocabulary: _Vocabulary, special: Mapping[str, int | None], opens: bool
+) -> None:
+    """Make the tokenizer put BOS and EOS around a text where the file says so, or its kind does."""
+    single, tokens = ["$A"], []
+    for name, key, default in (("bos_token", "add_bos_token", opens), ("eos_token", "add_eos_token", False)):
+        if not vocabulary.flag(key, default):
+            continue
+        index = special[name]
+        if index is None:
+            if KEY + key not in vocabulary.metadata:
+                continue
+            vocabulary.refuse(f"{KEY + key} is true, but {KEY + SPECIAL[name]} names no token")
+        # A template refers to a token by a name of its own, since a spelling may hold what templates parse.
+        single = [name, *single] if name == "bos_token" else [*single, name]
+        tokens.append({"id": name, "ids": [index], "tokens": [vocabulary.tokens[index]]})
+    if tokens:
+        pair = [*single, *(f"{part}:1" if part != "$A" else "$B:1" for part in single)]
+        backend.post_processor = processors.TemplateProcessing(
+            single=single, pair=pair, special_tokens=tokens
+        )
+    open_with_nothing(backend)
+
+
+def _or(first: int | None, second: int | None) -> int | None:
+    return second if first is None else first
+
+
+def _within(index: int | None, vocabulary: _Vocabulary) -> int | None:
+    return index if index is not None and index < len(vocabulary.tokens) else None

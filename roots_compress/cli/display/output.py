@@ -1,0 +1,289 @@
+"""Where a verb's events and its result go: to a display, to lines, or as JSON to standard output."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from roots_compress import __version__
+from roots_compress.cli.display.console import show_error, stderr
+from roots_compress.errors import GateMissedError, RootsError, SourceWarning
+
+if TYPE_CHECKING:
+    from roots_compress.events import Event, Events, Sink
+    from roots_compress.results import RunMetrics
+
+_CURRENT: ContextVar[Output] = ContextVar("output")
+
+
+class Output:
+    """What one call of the command line writes."""
+
+    def __init__(self) -> None:
+        self._verb = ""
+        self._json: Sink | None = None
+        self._result_lines: _ResultLines | None = None
+        self._closing: list[Callable[[bool], None]] = []
+
+    @cached_property
+    def events(self) -> Events:
+        """Where events go: until a verb begins, lines for people."""
+        # Here and below: help is not to wait for this.
+        from roots_compress.cli.display.lines import Lines
+        from roots_compress.events import Events
+
+        return Events(Lines(stderr()))
+
+    def begin(self, verb: str, *, quiet: bool, as_json: bool) -> None:
+        """Have events go where the options of a verb say."""
+        from roots_compress.events import Events, VerbStarted
+
+        self._verb = verb
+        at_terminal = sys.stdout.isatty()
+        sinks: list[Sink] = []
+        if as_json:
+            sinks.append(self._begin_json())
+        if not quiet:
+            sinks.append(self._display(live=not (as_json and at_terminal)))
+        self.events = Events(*sinks)
+        self.events.emit(VerbStarted(verb, __version__))
+
+    def _begin_json(self) -> Sink:
+        """From now on, turn what is written to standard output into events."""
+        from roots_compress.cli.display.json_lines import JsonLines
+
+        self._json = sink = JsonLines(sys.stdout)
+        self._result_lines = _ResultLines(sink)
+        stream = sys.stdout
+
+        def give_back(_failed: bool) -> None:
+            sys.stdout = stream
+
+        self._closing.append(give_back)
+        sys.stdout = self._result_lines
+        return sink
+
+    def _display(self, *, live: bool) -> Sink:
+        from roots_compress.cli.display.lines import Lines
+        from roots_compress.cli.display.live import Live, Terminal
+
+        console = Terminal(stderr=True, highlight=False)
+        if not (live and console.is_interactive):
+            return Lines(console)
+        display = Live(console)
+        self._closing.append(display.close)
+        return display
+
+    def follow(self, sink: Sink, close: Callable[[bool], None]) -> None:
+        """Tell one more sink of the events from now on.
+
+        Args:
+            sink: as those of `Events`.
+            close: called at the end, with whether the verb failed.
+        """
+        from roots_compress.events import Events
+
+        self.events = Events(*self.events.sinks, sink)
+        self._closing.append(close)
+
+    def give(self, result: Any) -> None:
+        """Emit the verb's result, under `--json`; what is written for people after it is left out."""
+        if self._json is not None and self._result_lines is not None:
+            from roots_compress.events import Result
+
+            self._json(Result(self._verb, result))
+            self._result_lines.dropped = True
+
+    def fail(self, error: RootsError) -> None:
+        """Write an error."""
+        self.end_display(failed=error.exit_code != GateMissedError.exit_code)
+        show_error(error)
+        self.report_error(error)
+
+    def report_error(self, error: RootsError) -> None:
+        """Emit an error to JSON alone."""
+        from roots_compress.events import Error
+
+        self.report(Error(error.message, error.where, error.remedy, error.exit_code))
+
+    def report(self, event: Event) -> None:
+        """Emit an event to JSON alone: people are told otherwise."""
+        if self._json is not None:
+            self._json(event)
+
+    def finish(self, exit_code: int) -> None:
+        """Emit the last event to JSON."""
+        if self._json is not None:
+            from roots_compress.events import VerbFinished
+
+            self._json(VerbFinished(exit_code))
+
+    def end_display(self, *, failed: bool) -> None:
+        """Take the display away, and give standard output back."""
+        while self._closing:  # A tracker may tell that it failed, which the display must still show.
+            self._closing.pop()(failed)
+        if "events" not in vars(self):
+            return  # Nothing has begun.
+        from roots_compress.events import Events
+
+        self.events = Events(*([self._json] if self._json is not None else []))
+
+
+class _ResultLines(io.TextIOBase):
+    """Standard output under `--json`: each line is an event, until the result has been given."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink, self._held, self.dropped = sink, "", False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        from roots_compress.events import OutputLine
+
+        *lines, self._held = (self._held + text).split("\n")
+        if not self.dropped:
+            for line in lines:
+                self._sink(OutputLine(line))
+        return len(text)
+
+
+@contextmanager
+def opened(typed: Sequence[str]) -> Iterator[Output]:
+    """Within the block there is an output; at its end the exit code is emitted.
+
+    Args:
+        typed: the arguments of the verb; those that cannot be read are an event too, where JSON is asked for.
+    """
+    output = Output()
+    token = _CURRENT.set(output)
+    code = 1
+    try:
+        with _told_warnings(output):
+            yield output
+        code = 0
+    except typer.Exit as ending:
+        code = ending.exit_code
+        raise
+    except Exception as error:
+        # A mistake in the options: what tells people of it is Typer.
+        if (message := getattr(error, "format_message", None)) is not None:
+            code = getattr(error, "exit_code", 2)
+            if "--json" in typed:
+                from roots_compress.events import Error
+
+                output.begin("", quiet=True, as_json=True)
+                output.report(Error(message(), None, None, code))
+        raise
+    finally:
+        output.end_display(failed=code not in (0, 3))
+        output.finish(code)
+        _CURRENT.reset(token)
+
+
+@contextmanager
+def _told_warnings(output: Output) -> Iterator[None]:
+    """Within the block, tell each warning of a source once; others are shown as before."""
+    told = set[str]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SourceWarning)
+        show = warnings.showwarning
+
+        def tell_once(message: Warning | str, category: type[Warning], *details: Any) -> None:
+            if not isinstance(message, SourceWarning):
+                show(message, category, *details)
+            elif str(message) not in told:
+                from roots_compress.events import Message
+
+                told.add(str(message))
+                output.events.emit(Message(str(message), "warning"))
+
+        warnings.showwarning = tell_once  # type: ignore[assignment]  # its last parameters, in one
+        yield
+
+
+def current() -> Output:
+    """Return the output of the verb that runs; a function that is called without one has its own."""
+    return _CURRENT.get(None) or Output()
+
+
+def events() -> Events:
+    """Return where the verb's events go."""
+    return current().events
+
+
+def tell(text: str) -> None:
+    """Tell people what is no result."""
+    events().say(text)
+
+
+def track(name: str | None) -> None:
+    """Have a tracker record the run, if one is named.
+
+    Raises:
+        InputError: its library is not installed.
+    """
+    if name is not None:
+        from roots_compress.tracking import TRACKERS
+
+        tracker = TRACKERS[name](tell)
+        current().follow(tracker, tracker.close)
+
+
+def give(result: Any) -> None:
+    """Give the verb's result as values of JSON, before its text is written; without `--json`, do nothing."""
+    current().give(result)
+
+
+def give_run(metrics: RunMetrics, folder: Path, **others: Any) -> None:
+    """Give the result of a verb that carried a run out."""
+    report = str(folder / "report.html")
+    give({"run": str(folder), "report": report, "metrics": metrics.to_json(), **others})
+
+
+class Verb(TyperCommand):
+    """A verb: it has the options that every verb has, and begins the output as they ask."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the verb's own parameters and the common ones."""
+        *own, help_option = super().get_params(ctx)
+        return [*own, *_common_options(), help_option]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        names, around = list[str](), ctx
+        while around.parent is not None:
+            names.insert(0, around.info_name)
+            around = around.parent
+        current().begin(" ".join(names), quiet=ctx.params.pop("quiet"), as_json=ctx.params.pop("json"))
+        return super().invoke(ctx)
+
+
+@cache
+def _common_options() -> list[Any]:
+    """Return the options of every verb."""
+    alone = typer.Typer(add_completion=False)
+
+    @alone.command()
+    def options(
+        quiet: Annotated[
+            bool, typer.Option("--quiet", "-q", help="Write errors and the result only.", show_default=False)
+        ] = False,
+        json: Annotated[
+            bool,
+            typer.Option("--json", help="Write events and the result as JSON lines to standard output."),
+        ] = False,
+    ) -> None:
+        pass
+
+    return list(typer.main.get_command(alone).params)

@@ -1,0 +1,287 @@
+"""The verbs on single models and graphs: import, export, eval, bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from roots_compress.cli.deferred import Deferred
+from roots_compress.cli.display.console import say, stdout
+from roots_compress.cli.display.output import events, give
+from roots_compress.cli.options import DEFAULT_RUN, CheckpointArgument, ThreadsOption, with_options
+from roots_compress.configs.recipe.assignments import Assignment, settings_of
+from roots_compress.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from roots_compress.configs.recipe.schema import Recipe
+    from roots_compress.data.documents import TextSplit
+    from roots_compress.evaluation.speed import Speeds
+    from roots_compress.tasks.base import Task
+
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write; must not exist.")]
+
+
+def import_(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A Hugging Face or ROOTS directory, or a GGUF file.")
+    ],
+    out: OutOption,
+) -> None:
+    """Write a Hugging Face or GGUF model as a ROOTS checkpoint."""
+    from roots_compress.checkpoints.inspect import inspect_source
+    from roots_compress.run.outputs import new_folder
+
+    info = inspect_source(source)
+    with new_folder(out, source=source, size=info.stored_bytes) as partial:
+        from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+        from roots_compress.evaluation.size import count_parameters
+
+        checkpoint = load_checkpoint(source)
+        save_checkpoint(checkpoint, partial)
+    parameters, layers = count_parameters(checkpoint.model), checkpoint.model.config.num_hidden_layers
+    give({"checkpoint": str(out), "parameters": parameters, "layers": layers})
+    say(f"{out}: {parameters:,} parameters, {layers} layers")
+
+
+def export(
+    out: OutOption,
+    checkpoint: CheckpointArgument = None,
+    run: Annotated[
+        Path, typer.Option("--run", metavar="DIR", help="The run whose newest checkpoint is taken.")
+    ] = DEFAULT_RUN,
+    portable: Annotated[
+        bool,
+        typer.Option("--portable", help="Use standard ONNX operators, for other runtimes than ONNX Runtime."),
+    ] = False,
+) -> None:
+    """Export a checkpoint to an ONNX graph, checked against it before it is kept."""
+    from roots_compress.run.outputs import new_folder
+    from roots_compress.run.stages import newest_checkpoint
+
+    source = checkpoint or newest_checkpoint(run)
+    from roots_compress.checkpoints.inspect import inspect_source
+
+    size = inspect_source(source).stored_bytes
+    with new_folder(out, source=source, size=size) as partial:
+        from roots_compress.checkpoints.checkpoint import load_checkpoint
+        from roots_compress.configs.export import ExportConfig
+        from roots_compress.export.exporter import export_checkpoint
+
+        loaded, config = load_checkpoint(source), ExportConfig(portable=portable)
+        report = export_checkpoint(loaded, partial, config, release=True)
+    give(
+        {
+            "graph": str(out),
+            "bytes": report.graph_bytes,
+            "largest_difference": report.largest_difference,
+            "obstacles": [*report.obstacles],
+        }
+    )
+    say(
+        f"{out}: {report.graph_bytes / 1e6:.2f} MB, "
+        f"agrees with the checkpoint within {report.largest_difference:.1e}"
+    )
+    for obstacle in report.obstacles:
+        say(obstacle)
+
+
+def _evaluate() -> Callable[..., None]:
+    """Return the verb `eval`: its options say what is measured, and on which text."""
+    from roots_compress.cli.naming import Names
+    from roots_compress.configs.options import options_of
+    from roots_compress.configs.recipe.schema import Recipe
+
+    options = [option for option in options_of(Recipe) if option.key != ("device",)]
+
+    @with_options(text=options)
+    def evaluate(
+        path: Annotated[
+            Path,
+            typer.Argument(
+                metavar="PATH", help="A checkpoint, a folder with an ONNX graph, or a stage of a run."
+            ),
+        ],
+        text: Sequence[Assignment],
+        tasks: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--tasks",
+                metavar="NAMES",
+                help="Measure skills instead: cloze, choice, tasks of lm-eval or their YAML files, "
+                "separated by commas.",
+            ),
+        ] = None,
+        limit: Annotated[
+            int | None, typer.Option("--limit", min=1, help="The most questions of a task of lm-eval.")
+        ] = None,
+        chat: Annotated[
+            bool,
+            typer.Option("--chat", help="Ask the questions of lm-eval in the tokenizer's chat template."),
+        ] = False,
+    ) -> None:
+        from roots_compress.configs.recipe.growth import evaluation_request
+        from roots_compress.configs.recipe.loading import check_paths
+
+        for option, given in (("--limit", limit is not None), ("--chat", chat)):
+            if given and tasks is None:
+                raise InputError(
+                    "is about the questions of tasks, and no task is named",
+                    where=option,
+                    remedy="Name some with --tasks, or leave it out.",
+                )
+        with Names("eval", "PATH", options).shown():
+            recipe = evaluation_request(settings_of(text), path)
+            check_paths(recipe)
+            if tasks is not None:
+                from roots_compress.evaluation.skills.names import require_known
+
+                named = (name.strip() for each in tasks for name in each.split(","))
+                tasks = [*dict.fromkeys(name for name in named if name)]
+                require_known(tasks, chat=chat)
+            from roots_compress.pipeline.preflight import prepare_evaluation
+
+            split = prepare_evaluation(recipe)
+            if tasks is not None:
+                _print_skills(path, tasks, split, recipe, limit=limit, chat=chat)
+                return
+            from roots_compress.evaluation.single import evaluate_artifact
+            from roots_compress.progress import bar
+
+            with bar(events(), "quality") as progress:
+                task, quality, protocol, interval = evaluate_artifact(
+                    path, split, recipe.evaluation, recipe.data.records, progress=progress
+                )
+        give({"path": str(path), "task": task.name, "quality": quality, "protocol": asdict(protocol)})
+        measured = (metric for metric in task.metrics if metric.name in quality)
+        figures = (f"{metric.heading} {quality[metric.name]:.4f}" for metric in measured)
+        say(f"{'  '.join(figures)}  ({protocol.tokens:,} tokens of {protocol.text})")
+        if interval is not None:
+            low, high = interval
+            say(f"95% interval of {task.metric.heading}: {low:.4f} to {high:.4f}, by which text was drawn")
+
+    return evaluate
+
+
+def _print_skills(
+    path: Path, names: list[str], text: TextSplit, recipe: Recipe, *, limit: int | None, chat: bool
+) -> None:
+    """Measure what a model can do, and print a table of it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from roots_compress.evaluation.skills.measure import measure_skills
+    from roots_compress.progress import bar
+    from roots_compress.system.threads import default_threads
+
+    with bar(events(), "skills") as progress:
+        found = measure_skills(
+            path,
+            names,
+            text,
+            threads=recipe.evaluation.threads or default_threads(),
+            seed=recipe.seed,
+            limit=limit,
+            chat=chat,
+            progress=progress,
+        )
+    give({"path": str(path), "chat": chat, "skills": [skill._asdict() for skill in found]})
+    table = Table()
+    for heading in ("task", "metric", "value", "standard error", "questions"):
+        table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")
+    for skill in found:
+        error = "" if skill.standard_error is None else f"{skill.standard_error:.4f}"
+        cells = (skill.task, skill.metric, f"{skill.value:.4f}", error, str(skill.items))
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    stdout().print(table)
+
+
+EVALUATE = Deferred(
+    "Measure a checkpoint's or a graph's quality: perplexity, accuracy, or what else its task has.",
+    _evaluate,
+    lambda: "roots-compress eval runs/current/02-quantize --eval-data held-out.txt",
+)
+
+
+def bench(
+    graphs: Annotated[
+        list[Path], typer.Argument(metavar="GRAPH", help="Folders with ONNX graphs, or stages of runs.")
+    ],
+    context: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--context",
+            min=1,
+            metavar="TOKENS",
+            help="Length of a context; repeatable. Default: 128, 512.",
+        ),
+    ] = None,
+    decode_tokens: Annotated[
+        int, typer.Option("--decode-tokens", min=1, help="Tokens decoded in a timing, where models decode.")
+    ] = 16,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Timings, interleaved between the graphs.")
+    ] = 5,
+    threads: ThreadsOption = None,
+) -> None:
+    """Time graphs of one task in turns: prefill and decoding, or an encoder's reading."""
+    from roots_compress.evaluation.speed import measure_speed
+    from roots_compress.progress import bar
+    from roots_compress.runtime.onnx.graph_folder import find_graph
+    from roots_compress.system.threads import default_threads
+    from roots_compress.tasks.registry import task_of_graph
+
+    if len({*graphs}) < len(graphs):
+        twice = next(graph for index, graph in enumerate(graphs) if graph in graphs[:index])
+        raise InputError("the graph is named twice", where=twice, remedy="Name each once.")
+    with bar(events(), "timing") as progress:
+        results = measure_speed(
+            {str(graph): graph for graph in graphs},
+            contexts=context or (128, 512),
+            decode_tokens=decode_tokens,
+            repeats=repeats,
+            threads=threads or default_threads(),
+            progress=progress,
+        )
+    task = task_of_graph(find_graph(graphs[0]))
+    speeds = {
+        name: {phase: [asdict(speed) for speed in each] for phase, each in figures.items()}
+        for name, figures in results.items()
+    }
+    give({"task": task.name, "units_per_second": speeds})
+    stdout().print(_speed_table(results, task))
+    measured = sorted(
+        {speed.context for figures in results.values() for each in figures.values() for speed in each}
+    )
+    if beyond := sorted({*(context or ())} - {*measured}):
+        listed = ", ".join(f"{each:,}" for each in beyond)
+        say(f"{listed} tokens do not fit every model's context: {measured[-1]:,} were measured instead.")
+
+
+def _speed_table(results: Mapping[str, Speeds], task: Task[Any]) -> Table:
+    """Return the speeds of a task's graphs by name, each beside its ratio to the first graph's."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    units = f"{task.workload.unit}s"
+    words = {workload.phase: workload.words for workload in task.workloads}
+    table = Table(title=f"{units} a second: median (low to high)")
+    for heading in ("graph", "phase", "context", f"{units}/s", "ratio to the first"):
+        table.add_column(heading, justify="left" if heading in ("graph", "phase") else "right")
+    first = next(iter(results.values()))
+    for name, figures in results.items():
+        for phase, own in figures.items():
+            for speed, base in zip(own, first[phase], strict=True):
+                table.add_row(
+                    escape(printable(name)),
+                    words[phase],
+                    str(speed.context),
+                    f"{speed.median:.1f} ({speed.low:.1f} to {speed.high:.1f})",
+                    f"{speed.median / base.median:.2f}x",
+                )
+    return table

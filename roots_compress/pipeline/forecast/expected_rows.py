@@ -1,0 +1,94 @@
+"""What each row of a run starts from and makes: what is finished as it is, the others as is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roots_compress.checkpoints.inspect import inspect_source
+from roots_compress.configs.recipe.schema import StageConfig
+from roots_compress.configs.recipe.walk import placed_stages, training_of
+from roots_compress.errors import Location, located
+from roots_compress.pipeline.forecast.costs import Measures, TrainingCosts, body, trained
+from roots_compress.pipeline.preflight import Setting
+from roots_compress.pipeline.statuses import Status
+from roots_compress.stages.base import ModelInfo
+from roots_compress.stages.expected import Expected, ExpectedModel
+from roots_compress.stages.registry import stage_of
+
+
+@dataclass(frozen=True)
+class ExpectedRow:
+    """A row, the model that its stage starts from, and what is expected of it."""
+
+    status: Status
+    before: ExpectedModel | None
+    expected: Expected
+    config: StageConfig | None
+
+    def training(self, measures: Measures) -> TrainingCosts | None:
+        """Return what its training takes; None where it does none."""
+        if self.config is None or not [*training_of(self.config)]:
+            return None
+        return measures.training(self.config, self.before or self.expected.model)
+
+    def work_seconds(self, measures: Measures, training: TrainingCosts | None) -> float:
+        """Return the seconds of its stage's own work."""
+        if self.config is None:
+            return 0.0
+        before = self.before or self.expected.model
+        work = self.expected.passes * measures.passes.at(body(before.spec))
+        if training is not None:
+            weights = trained(before, self.expected.model)
+            steps = sum(each.steps for _, each in training_of(self.config))
+            work += training.start.at(weights) + steps * training.step.at(weights)
+        return work
+
+    def check_seconds(self, measures: Measures, first: ExpectedModel) -> float:
+        """Return the seconds until it is saved, exported, checked and measured; `first` begins the run."""
+        compared = None if self.before is None else first.spec
+        return measures.costs.checks(self.expected.model.spec, compared, measures.examples)
+
+
+def expected_rows(setting: Setting, statuses: Sequence[Status], *, checked: bool = True) -> list[ExpectedRow]:
+    """Return what each row of a recipe's chain starts from and makes, and then what a search's choices would.
+
+    Args:
+        setting: of the run.
+        statuses: of its rows.
+        checked: whether to ask each stage if it can begin on such a model.
+
+    Raises:
+        InputError: a stage cannot.
+    """
+    rows: list[ExpectedRow] = []
+    before: ExpectedModel | None = None
+    for status in statuses:
+        config = status.step.config
+        if status.reused is not None:
+            source = inspect_source(status.reused.checkpoint)
+            found = ExpectedModel(source.spec, source.config.get("quantization"))
+            expected = Expected(found)
+        elif config is None:
+            assert setting.first.spec is not None
+            expected = Expected(ExpectedModel(setting.first.spec))
+        else:
+            expected = _foreseen(setting, config, status.step.place, before, checked=checked)
+        rows.append(ExpectedRow(status, before, expected, config))
+        before = expected.model
+    for place, choice in [*placed_stages(setting.recipe)][len(setting.recipe.stages) :]:
+        expected = _foreseen(setting, choice, place, before, checked=checked)
+        rows.append(ExpectedRow(Status.of_choice(len(statuses), choice, place), before, expected, choice))
+    return rows
+
+
+def _foreseen(
+    setting: Setting, config: StageConfig, place: Location, before: ExpectedModel | None, *, checked: bool
+) -> Expected:
+    """Return what a stage is expected to make, after it was asked whether it can begin on such a model."""
+    stage, tokenizer = stage_of(config), setting.first.tokenizer
+    with located(place, of_recipe=True):
+        if checked and before is not None and before.certain and tokenizer is not None:
+            info = ModelInfo.foreseen(before.spec, tokenizer, setting.task)
+            stage.check_start(config, info, setting.text, seed=setting.recipe.seed)
+        return stage.expect(config, before)

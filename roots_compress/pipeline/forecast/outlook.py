@@ -1,0 +1,102 @@
+"""About how long a run's rows will take, told as the run begins: from earlier tries, or one short timing.
+
+`plan` measures for as long as a good forecast needs. A run that is to begin has a second for it: one layer
+is timed, and all else is counted in forward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from roots_compress.configs.recipe.schema import StageConfig
+from roots_compress.configs.recipe.walk import losses_of, training_of
+from roots_compress.pipeline.forecast.costs import Line, RowCosts, TrainingCosts, multiplied
+from roots_compress.pipeline.forecast.expected_rows import ExpectedRow, expected_rows
+from roots_compress.pipeline.forecast.pace import pace
+from roots_compress.pipeline.preflight import Setting
+from roots_compress.pipeline.statuses import Status, statuses_of
+from roots_compress.run.stages import CommittedStage
+from roots_compress.stages.expected import ExpectedModel
+from roots_compress.stages.registry import stage_of
+
+ROW_SECONDS, ROW_PASSES = 3.0, 4e3
+"""What a row takes whatever the text: processes that are started; a parity check, samples and the memory's
+measurement, in forward passes of a token."""
+READERS = 3
+"""A graph and its checkpoint read the held-out text, and their logits are compared."""
+STEP = 3.5
+"""Passes of a model that is trained, for a token: forward, backward, and the optimizer."""
+
+
+class Outlook:
+    """What a run's work takes, by one timing."""
+
+    def __init__(self, setting: Setting, first: ExpectedModel) -> None:
+        evaluation, tokenizer = setting.recipe.evaluation, setting.first.tokenizer
+        self._pace = pace(first.spec, threads=setting.threads)
+        self.examples, length = evaluation.windows, evaluation.block_size
+        if tokenizer is not None:
+            self.examples, length = setting.held_out.examples(tokenizer()).input_ids.shape
+        nothing = Line(0.0, 0.0)
+        self.passes = Line(0.0, self._pace)
+        self.costs = RowCosts(
+            fixed=Line(ROW_SECONDS, ROW_PASSES * self._pace),
+            example=Line(0.0, READERS * length * self._pace),
+            workloads={},
+            opening=0.0,
+            peak=nothing,
+            graph=nothing,
+        )
+
+    def training(self, config: StageConfig, before: ExpectedModel) -> TrainingCosts:
+        """Return what a stage that trains takes: its teacher reads, and its model learns."""
+        made = stage_of(config).expect(config, before).model
+        passes = STEP * multiplied(made.spec)
+        if [*losses_of(config)]:
+            passes += multiplied(before.spec)
+        (_, each), *_ = training_of(config)
+        tokens = each.batch_size * each.accumulation * each.block_size
+        nothing = Line(0.0, 0.0)
+        return TrainingCosts(nothing, Line(tokens * self._pace * passes, 0.0), nothing)
+
+
+def expected_seconds(
+    setting: Setting, folder: Path, committed: Sequence[CommittedStage]
+) -> dict[tuple[str, str], float]:
+    """Return about how many seconds a run's rows take, by kind and name.
+
+    What was made before tells by itself. Where an estimate fails, it is left out: it ends no run.
+    """
+    earlier = {(stage.kind, stage.name): stage.result.whole_seconds for stage in committed}
+    with suppress(Exception):
+        statuses = statuses_of(setting, folder)
+        if any(_label(each) not in earlier for each in statuses):
+            rows = _estimated(setting, statuses)[: len(statuses)]
+            return {_label(row.status): seconds for row, seconds in rows} | earlier
+    return earlier
+
+
+def choice_seconds(setting: Setting, folder: Path) -> dict[str, float]:
+    """Return about how many seconds a search's choices take, each as it would follow the recipe's stages."""
+    with suppress(Exception):
+        statuses = statuses_of(setting, folder)
+        return {
+            row.status.step.name: seconds for row, seconds in _estimated(setting, statuses)[len(statuses) :]
+        }
+    return {}
+
+
+def _estimated(setting: Setting, statuses: Sequence[Status]) -> list[tuple[ExpectedRow, float]]:
+    rows = expected_rows(setting, statuses, checked=False)
+    first = rows[0].expected.model
+    outlook = Outlook(setting, first)
+    return [
+        (row, row.work_seconds(outlook, row.training(outlook)) + row.check_seconds(outlook, first))
+        for row in rows
+    ]
+
+
+def _label(status: Status) -> tuple[str, str]:
+    return status.step.kind, status.step.name

@@ -1,0 +1,134 @@
+"""What a stage that trains takes on this machine, measured on few layers and few steps of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from transformers import PreTrainedTokenizerFast
+
+from roots_compress.configs.recipe.schema import StageConfig
+from roots_compress.evaluation.memory import own_peak_rss_bytes
+from roots_compress.events import Event, Events, Figure
+from roots_compress.models.spec import ModelSpec
+from roots_compress.pipeline.forecast.costs import Line, TrainingCosts, trained
+from roots_compress.pipeline.forecast.pace import STEADY_SECONDS
+from roots_compress.pipeline.forecast.stand_ins import stand_in, with_few_layers
+from roots_compress.pipeline.preflight import Setting
+from roots_compress.stages.base import MakerStage, StageContext
+from roots_compress.stages.expected import ExpectedModel, Small
+from roots_compress.stages.registry import stage_of
+from roots_compress.system.memory import forget_peak
+from roots_compress.training.memory import hand_back_free_memory
+
+FEW_STEPS, MOST_STEPS = 4, 16
+"""Of a training; the first is longer than the others, and is not counted."""
+MOST_COPIES = 32
+"""Bytes of memory for one of weights, at the most: optimizer, gradients, activations, and room."""
+
+
+def training_costs(
+    setting: Setting,
+    tokenizer: PreTrainedTokenizerFast,
+    config: StageConfig,
+    before: ExpectedModel,
+    depths: Sequence[int],
+    folder: Path,
+    events: Events,
+) -> TrainingCosts:
+    """Measure a stage that trains, with little calibration text and the run's own vocabulary.
+
+    Args:
+        setting: of the run.
+        tokenizer: the run's.
+        config: of the stage.
+        before: the model that it starts from.
+        depths: layers of a stack that are measured, the fewest first.
+        folder: where the stage works; it is made.
+        events: where it tells of its work.
+    """
+    points: list[tuple[float, ...]] = []
+    steps = FEW_STEPS
+    for depth in dict.fromkeys(min(depth, len(before.spec.layers)) for depth in depths):
+        cut = ExpectedModel(with_few_layers(before.spec, depth))
+        small = stage_of(config).in_small(config, Small(before.spec, cut.spec, steps, depth))
+        heard = _Steps()
+        context = StageContext(
+            text=setting.text,
+            device=setting.device,
+            seed=setting.recipe.seed,
+            work=folder / str(depth),
+            events=Events(*events.sinks, heard),
+            export=setting.recipe.export,
+        )
+        context.work.mkdir(parents=True)
+        checkpoint = stand_in(cut.spec, tokenizer)
+        with peak_bytes() as peak:
+            began = time.perf_counter()
+            stage_of(small).run(small, checkpoint, context)
+            seconds = time.perf_counter() - began
+        made = stage_of(small).expect(small, cut).model
+        start = max(0.0, seconds - heard.count * heard.usual)
+        points.append((trained(cut, made), start, heard.usual, peak[0]))
+        steps = max(FEW_STEPS, min(MOST_STEPS, round(2 * STEADY_SECONDS / max(heard.usual, 1e-3))))
+    (few, *low), (many, *up) = points[0], points[-1]
+    limits = (math.inf, math.inf, MOST_COPIES)
+    return TrainingCosts(
+        *(
+            Line.through((few, less), (many, more), steepest=limit)
+            for less, more, limit in zip(low, up, limits, strict=True)
+        )
+    )
+
+
+def make_first(
+    setting: Setting, folder: Path, events: Events
+) -> tuple[PreTrainedTokenizerFast, ModelSpec, float]:
+    """Return tokenizer and shape of the model that a first stage makes, and the seconds that making takes."""
+    config = setting.recipe.stages[0]
+    stage = stage_of(config)
+    assert isinstance(stage, MakerStage)
+    context = StageContext(setting.text, setting.device, setting.recipe.seed, folder, events)
+    began = time.perf_counter()
+    made = stage.make(config, context)
+    return made.tokenizer, made.model.config.spec, time.perf_counter() - began
+
+
+@contextmanager
+def peak_bytes() -> Iterator[list[float]]:
+    """Note this process's peak of memory within the block; 0 where the system does not tell."""
+    found = [0.0]
+    hand_back_free_memory(least=0)
+    counted = forget_peak()
+    try:
+        yield found
+    finally:
+        if counted:
+            found[0] = float(own_peak_rss_bytes())
+
+
+class _Steps:
+    """When the steps of a training ended: a sink of events."""
+
+    def __init__(self) -> None:
+        self._ended: dict[int, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Figure) and event.step is not None:
+            self._ended.setdefault(event.step, time.perf_counter())
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return len(self._ended)
+
+    @property
+    def usual(self) -> float:
+        """Median seconds of a step, without the first; 0 where there was no other."""
+        ended = [*self._ended.values()]
+        return median(after - before for before, after in pairwise(ended)) if ended[1:] else 0.0

@@ -1,0 +1,75 @@
+"""How many bytes models take that are not made yet: counted on models without storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from roots_compress.checkpoints.checkpoint import model_without_weights
+from roots_compress.evaluation.size import graph_bytes
+from roots_compress.export.exporter import write_graph
+from roots_compress.models.config import RootsConfig
+from roots_compress.models.encoders import make_model
+from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.spec import ModelSpec
+from roots_compress.pipeline.forecast.costs import Line
+from roots_compress.pipeline.forecast.stand_ins import with_few_layers
+from roots_compress.stages.expected import ExpectedModel
+
+DEPTHS = 1, 2
+"""Layers of a stack of the graphs that tell what a graph takes besides its weights."""
+
+
+def weight_bytes(model: ExpectedModel) -> int:
+    """Return the bytes of all of a model's tensors, shared ones once."""
+    return _bytes_of(_made(model, model_without_weights))
+
+
+def graph_overhead(model: ExpectedModel, *, portable: bool) -> int:
+    """Return the bytes that a model's graph takes besides its weights, by graphs of a few layers.
+
+    Raises:
+        StageError: the model cannot be exported.
+    """
+    points = []
+    for depth in DEPTHS:
+        spec = with_few_layers(model.spec, depth)
+        made = _made(ExpectedModel(spec, _fitting(model, spec), model.weight_bytes), make_model)
+        with TemporaryDirectory(prefix="roots-compress-") as name:
+            write_graph(made, Path(name).resolve(), portable=portable)
+            points.append((float(len(spec.layers)), float(graph_bytes(Path(name)) - _bytes_of(made))))
+    return round(Line.through(points[0], points[1]).at(len(model.spec.layers)))
+
+
+def _made(model: ExpectedModel, make: Callable[[RootsConfig], RootsWithHead]) -> RootsWithHead:
+    quantization = None if model.quantization is None else dict(model.quantization)
+    made: RootsWithHead = make(RootsConfig(spec=model.spec, quantization=quantization)).eval()
+    made.tie_weights()
+    if model.weight_bytes == torch.float16.itemsize:
+        nn.Module.to(made, torch.float16)
+    return made
+
+
+def _bytes_of(model: RootsWithHead) -> int:
+    stored = model.state_dict().keys()
+    # A tied table is one parameter, under its first name.
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return sum(each.numel() * each.element_size() for name, each in tensors if name in stored)
+
+
+def _fitting(model: ExpectedModel, spec: ModelSpec) -> dict[str, Any] | None:
+    """Return how a cut model stores its matrices: each as the one of its name in the whole model."""
+    if model.quantization is None:
+        return None
+    names = spec.matrices().keys()
+    return {
+        key: {name: each for name, each in value.items() if name in names}
+        if isinstance(value, dict)
+        else value
+        for key, value in model.quantization.items()
+    }

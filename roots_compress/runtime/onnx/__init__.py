@@ -1,0 +1,1 @@
+"""Exported graphs, served by ONNX Runtime."""

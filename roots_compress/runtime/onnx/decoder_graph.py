@@ -1,0 +1,150 @@
+"""What a graph must be to serve as a decoder with a cache: its inputs, its outputs and their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from roots_compress.errors import InputError
+from roots_compress.runtime.onnx.session import EXPORT_AGAIN, PAST_MEANS, PRESENT_MEANS
+
+TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
+PAST, PRESENT = "past_key_values.", "present."
+PAST_STATE, PRESENT_STATE = "past_", "present_"
+ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """One cached tensor of a layer, `(B, heads, S, width)`: keys or values."""
+
+    past: str
+    present: str
+    heads: int
+    width: int
+    dtype: DTypeLike
+
+
+@dataclass(frozen=True)
+class State:
+    """Another tensor that a step reads and gives anew, `(B, *shape)`; zeros, or nothing, before the first."""
+
+    past: str
+    present: str
+    shape: tuple[int, ...]
+    dtype: DTypeLike
+
+
+def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
+    """Return the graph's cached keys and values.
+
+    Raises:
+        InputError: the graph's inputs and outputs are not those of a decoder with a KV cache.
+    """
+    inputs = {value.name: value for value in session.get_inputs()}
+    outputs = {value.name: value for value in session.get_outputs()}
+    pasts = [name for name in inputs if name.startswith(PAST)]
+    if not pasts and "position_ids" not in inputs:
+        raise InputError(
+            "the graph is an encoder's: it reads a whole text at once and generates none",
+            where=graph,
+            remedy="Name a graph of a causal language model.",
+        )
+    expected_outputs = {"logits", *(PRESENT + name.removeprefix(PAST) for name in pasts)}
+    states = other_states(session)
+    expected_outputs |= {state.present for state in states}
+    known = {*TOKEN_INPUTS, *pasts, *(state.past for state in states)}
+    if set(inputs) - known or {*TOKEN_INPUTS, *pasts} - set(inputs) or set(outputs) != expected_outputs:
+        raise InputError(
+            f"the graph's inputs {_names(inputs)} and outputs {_names(outputs)} are not a decoder's with a KV"
+            f" cache: {_names(TOKEN_INPUTS)}, {PAST}N.key, .value; logits, {PRESENT}N.key, .value",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        )
+    wrong = [
+        name for name in TOKEN_INPUTS if inputs[name].type != "tensor(int64)" or _is_fixed(inputs[name].shape)
+    ]
+    wrong += ["logits"] * (outputs["logits"].type not in ELEMENT_TYPES)
+    wrong += [name for name in pasts if inputs[name].type not in CACHE_TYPES]
+    wrong += [name for name in pasts if not _is_cache_shape(inputs[name].shape)]
+    if wrong:
+        raise InputError(
+            f"{_names(wrong)} of the graph has a type or shape that cannot be served: tokens are int64"
+            " of any batch and length, logits float or float16, caches those or int8, of shape"
+            " (batch, heads, length, width)",
+            where=graph,
+            remedy=EXPORT_AGAIN,
+        )
+    return tuple(
+        KeyValue(
+            past=name,
+            present=PRESENT + name.removeprefix(PAST),
+            heads=inputs[name].shape[1],
+            width=inputs[name].shape[3],
+            dtype=CACHE_TYPES[inputs[name].type],
+        )
+        for name in pasts
+    )
+
+
+def other_states(session: Any) -> tuple[State, ...]:
+    """Return what a cache holds beside keys and values.
+
+    These are the states of convolutions, of fixed sizes, and the mean keys of block-sparse layers, which need
+    not be fed.
+    """
+    found = [
+        (value, PRESENT_MEANS + value.name.removeprefix(PAST_MEANS))
+        for value in session.get_overridable_initializers()
+        if value.name.startswith(PAST_MEANS)
+    ]
+    found += [
+        (value, PRESENT_STATE + value.name.removeprefix(PAST_STATE))
+        for value in session.get_inputs()
+        if value.name.startswith(PAST_STATE) and not value.name.startswith(PAST)
+    ]
+    return tuple(
+        State(
+            past=value.name,
+            present=present,
+            shape=tuple(size if isinstance(size, int) else 0 for size in value.shape[1:]),
+            dtype=ELEMENT_TYPES[value.type],
+        )
+        for value, present in found
+        if value.type in ELEMENT_TYPES
+    )
+
+
+def check_logits(session: Any, vocab_size: int, graph: Path) -> None:
+    """Check that the logits are as wide as config.json says, so far as the graph says itself.
+
+    Raises:
+        InputError: they are not.
+    """
+    logits = next(value for value in session.get_outputs() if value.name == "logits")
+    if not logits.shape or (isinstance(logits.shape[-1], int) and logits.shape[-1] != vocab_size):
+        raise InputError(
+            f"the logits have the shape {logits.shape}, and config.json a vocabulary of {vocab_size}",
+            where=graph,
+            remedy="Graph and config.json belong to different models. " + EXPORT_AGAIN,
+        )
+
+
+def _is_fixed(shape: list[int | str]) -> bool:
+    return len(shape) != 2 or any(isinstance(size, int) for size in shape)
+
+
+def _is_cache_shape(shape: list[int | str]) -> bool:
+    return len(shape) == 4 and [isinstance(size, int) for size in shape] == [False, True, False, True]
+
+
+def _names(values: Collection[str]) -> str:
+    """Name a few values, and say how many more there are."""
+    shown = list(values)[:6]
+    return ", ".join(shown) + (f" and {len(values) - len(shown)} more" if len(values) > len(shown) else "")

@@ -1,0 +1,1 @@
+"""The figures of quality that tasks measure."""

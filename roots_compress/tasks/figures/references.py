@@ -1,0 +1,61 @@
+"""Figures of texts that a model wrote, against those that it was to write.
+
+Exact match is computed here; chrF and BLEU by sacrebleu (Post 2018, arXiv:1804.08771) and ROUGE-L by
+rouge-score, where these packages are installed: `pip install roots-compress[references]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from roots_compress.tasks.figures.figures import Metric
+
+
+def _metric(name: str, heading: str, digits: int, package: str = "") -> Metric:
+    return Metric(
+        name,
+        heading,
+        "higher",
+        digits=digits,
+        relative=False,
+        across_tokenizers=True,
+        optional=True,
+        package=package,
+    )
+
+
+METRICS = (
+    _metric("exact_match", "exact match", 4),
+    _metric("chrf", "chrF", 2, "sacrebleu"),
+    _metric("bleu", "BLEU", 2, "sacrebleu"),
+    _metric("rouge_l", "ROUGE-L", 4, "rouge_score"),
+)
+
+
+def reference_figures(written: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return the figures of texts, each against its reference, by the names of metrics.
+
+    Exact match and ROUGE-L are from 0 to 1, and chrF and BLEU of all texts together from 0 to 100. Space at
+    the ends of texts counts for nothing.
+    """
+    pairs = [(ours.strip(), theirs.strip()) for ours, theirs in zip(written, references, strict=True)]
+    figures = {"exact_match": sum(ours == theirs for ours, theirs in pairs) / len(pairs)}
+    ours, theirs = [each for each, _ in pairs], [each for _, each in pairs]
+    if (sacrebleu := _installed("sacrebleu")) is not None:
+        figures["chrf"] = float(sacrebleu.corpus_chrf(ours, [theirs]).score)
+        figures["bleu"] = float(sacrebleu.corpus_bleu(ours, [theirs]).score)
+    if (rouge := _installed("rouge_score.rouge_scorer")) is not None:
+        scorer = rouge.RougeScorer(["rougeL"], use_stemmer=False)
+        found = (scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs)
+        figures["rouge_l"] = float(sum(found) / len(pairs))
+    return figures
+
+
+def _installed(module: str) -> Any:
+    """Return a module of a package that may be installed; None where it is not."""
+    try:
+        return import_module(module)
+    except ImportError:
+        return None
