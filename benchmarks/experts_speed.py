@@ -24,8 +24,9 @@ from roots_compress.models.config import RootsConfig
 from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.moe import Moe
+from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.quantized import Format, QuantizedWeight
-from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 from roots_compress.runtime.onnx.session import open_session
 from roots_compress.stages.quantize.rounding import quantize_matrix
 

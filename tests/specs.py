@@ -19,7 +19,8 @@ from roots_compress.models.ops.heads import (
 )
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Clamp, Moe
-from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack
 from tests.tiny import VOCAB_SIZE, tiny_config
 
 LAYER_NORM = Norm(kind="layer_norm")

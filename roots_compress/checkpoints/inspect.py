@@ -21,7 +21,8 @@ from roots_compress.checkpoints.weight_files import (
     unread_weights,
 )
 from roots_compress.errors import InputError, did_you_mean
-from roots_compress.families.gguf.families import GGUF_FAMILIES, read_gguf_spec
+from roots_compress.families.gguf.families import GGUF_FAMILIES
+from roots_compress.families.gguf.spec import read_gguf_spec
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.io.gguf_file import read_gguf

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import Family, Rule, Shared
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import (
     encoder_rules,
     head_rules,
@@ -14,6 +14,7 @@ from roots_compress.families.encoder import (
     write_encoder,
 )
 from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import Shared
 from roots_compress.models.spec import ModelSpec
 
 ARCHITECTURES = {

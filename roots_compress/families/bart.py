@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Copy, Family, LastRows, Rule, Tensor, zeros
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import linear_rules
 from roots_compress.families.seq2seq import (
     SHARED,
@@ -18,6 +18,7 @@ from roots_compress.families.seq2seq import (
     start_token,
 )
 from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.families.transforms import Copy, LastRows, Tensor, zeros
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import Seq2SeqHead

@@ -11,7 +11,8 @@ from roots_compress.families.decoder_config import typed_windows
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
-from roots_compress.models.spec import ModelSpec, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import ModelSpec
 
 WINDOW, PATTERN = 4096, "sliding_window_pattern"
 SAID = {

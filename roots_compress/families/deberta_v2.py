@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from roots_compress.families.base import Computed, Family, Rule, Tensor
+from roots_compress.families.base import Computed, Family, Rule
 from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
 from roots_compress.families.switches import ACTIVATIONS, Switches
+from roots_compress.families.transforms import Tensor
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.distances import Disentangled

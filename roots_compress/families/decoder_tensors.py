@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from roots_compress.families.base import Copy, Pairs, Rows, Rule, Shared, Stacked, Transform
+from roots_compress.families.base import Rule
+from roots_compress.families.transforms import Copy, Pairs, Rows, Shared, Stacked, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import ModelSpec, Norm, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import ModelSpec, Norm
 
 NORM_NAMES = {"self_attn_pre_norm": "input_layernorm", "mlp_pre_norm": "post_attention_layernorm"}
 """Modules of a layer that a Llama calls otherwise."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from roots_compress.families.base import Copy, Rule, Transform
+from roots_compress.families.base import Rule
 from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.switches import IDENTITY, MOST_LAYERS, SIGMOID, Switches
+from roots_compress.families.transforms import Copy, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import (
@@ -23,7 +24,8 @@ from roots_compress.models.ops.heads import (
     TokenClassificationHead,
 )
 from roots_compress.models.ops.mlp import Activation, Mlp
-from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack
 
 EPS = 1e-12
 PLAIN = TokenClassificationHead(labels=2)

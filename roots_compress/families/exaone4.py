@@ -13,7 +13,8 @@ from roots_compress.families.olmo2 import NORM_NAMES
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention, QkNorm
 from roots_compress.models.ops.base import changed
-from roots_compress.models.spec import ModelSpec, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import ModelSpec
 
 WINDOW, PATTERN = 4096, "sliding_window_pattern"
 

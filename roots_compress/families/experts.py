@@ -9,7 +9,8 @@ from roots_compress.families.switches import Switches
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import ModelSpec, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import ModelSpec
 
 TRAINING = ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
 

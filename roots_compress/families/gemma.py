@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import AddOne, Family, Rule
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import ACTIVATIONS, Switches
+from roots_compress.families.transforms import AddOne
 from roots_compress.models.ops.mlp import Activation
 from roots_compress.models.spec import ModelSpec
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import AddOne, Family, Rule
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import Shape, decoder_spec, read_shape
 from roots_compress.families.decoder_config import first_blocks, typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.gemma import GEMMA_ACTIVATIONS
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import AddOne
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Layer, ModelSpec, Norm, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Layer, ModelSpec, Norm
 
 WINDOW = 4096
 """Where a configuration does not say it."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from roots_compress.families.base import Family, Rows, Rule
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.families.transforms import Rows
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp

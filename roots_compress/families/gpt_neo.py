@@ -9,7 +9,8 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.decoder_config import activation_name, first_blocks
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.switches import MOST_LAYERS, Switches, shown
+from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.mlp import Mlp

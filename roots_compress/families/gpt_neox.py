@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from roots_compress.families.base import Family, Rule, Tensor
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, QKV, decoder_rules
 from roots_compress.families.rope import DEFAULT_THETA, PARTIAL
 from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import Tensor
 from roots_compress.models.spec import ModelSpec, Norm
 
 EPS_KEY, PARALLEL = "layer_norm_eps", "use_parallel_residual"

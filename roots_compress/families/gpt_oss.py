@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from roots_compress.families.base import Family, Rule, Stacked
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import each_sublayer, read_decoder
 from roots_compress.families.decoder_config import typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
 from roots_compress.families.experts import with_experts, without_experts
 from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import Stacked
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.moe import Clamp, Moe
-from roots_compress.models.spec import ModelSpec, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import ModelSpec
 
 EXPERTS = "num_local_experts"
 GATE_UP = "mlp.experts.gate_up_proj"

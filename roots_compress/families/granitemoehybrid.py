@@ -13,7 +13,8 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import read_shape
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, decoder_rules
 from roots_compress.families.granite import granite_spec, write_granite
-from roots_compress.families.switches import Switches, shown
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import shown
 from roots_compress.models.spec import ModelSpec
 
 NAMES = {

@@ -10,7 +10,8 @@ from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
 from roots_compress.families.rope import DEFAULT_THETA
-from roots_compress.families.switches import Switches, is_positive
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import is_positive
 from roots_compress.models.ops.attention import QkNorm, Rope
 from roots_compress.models.spec import ModelSpec
 

@@ -9,11 +9,13 @@ from roots_compress.families.decoder import decoder_spec, read_shape
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
-from roots_compress.families.switches import Switches, shown
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention, QkNorm
 from roots_compress.models.ops.conv import READERS, ShortConv
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import ModelSpec, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import ModelSpec
 
 THETA = 1000000.0
 KERNEL = 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roots_compress.families.bart import Form, bart_family, read_bart
-from roots_compress.families.base import Tensor
 from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import Tensor
 from roots_compress.models.spec import ModelSpec
 
 PADDING = 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from roots_compress.families.bart import Form, bart_family, read_bart
-from roots_compress.families.base import sines
 from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import sines
 from roots_compress.models.spec import ModelSpec
 
 MARIAN = Form(pre_norm=False, embed_norm=False, unread=0, sines=sines, start=58_100)

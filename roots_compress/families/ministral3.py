@@ -13,7 +13,8 @@ from roots_compress.families.decoder import one_window, read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import DEFAULT_THETA, ORIGINAL, read_rope, rope_of
-from roots_compress.families.switches import Switches, is_positive, shown
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import is_positive, shown
 from roots_compress.models.ops.attention import Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.spec import ModelSpec

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import Family, Rows, Rule
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder_config import activation_name, first_blocks, layer_types
 from roots_compress.families.encoder import read_head, written_head
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.families.transforms import Rows
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import (
     ClassificationHead,
@@ -24,7 +25,8 @@ from roots_compress.models.ops.heads import (
     TokenClassificationHead,
 )
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack
 
 ARCHITECTURES = {
     "ModernBertForMaskedLM": "masked_lm",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import Family, LastRows, Rule, Shared
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import encoder_rules, read_encoder, write_encoder
 from roots_compress.families.roberta import COPIES, HEADED, UNREAD, UNREAD_POSITIONS, roberta_head_rules
 from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import LastRows, Shared
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.distances import Relative

@@ -13,7 +13,8 @@ from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import ModelSpec, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import ModelSpec
 
 NORM_NAMES = {
     "self_attn_post_norm": "post_attention_layernorm",

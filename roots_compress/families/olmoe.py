@@ -9,7 +9,8 @@ from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.experts import with_experts, without_experts
-from roots_compress.families.switches import Switches, shown
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import QkNorm
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec

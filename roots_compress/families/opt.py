@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from roots_compress.families.base import Family, LastRows, Rule
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.decoder_config import activation_name, first_blocks
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import MOST_LAYERS, Switches
+from roots_compress.families.transforms import LastRows
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roots_compress.families.bart import Form, bart_family
-from roots_compress.families.base import sines
+from roots_compress.families.transforms import sines
 
 FAMILY = bart_family(
     "pegasus",

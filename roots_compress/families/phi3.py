@@ -10,7 +10,8 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, QKV, decoder_rules
-from roots_compress.families.switches import Switches, is_positive, shown
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import is_positive, shown
 from roots_compress.models.ops.attention import Attention, LongRopeScaling, Rope
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec

@@ -9,7 +9,8 @@ from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_b
 from roots_compress.families.decoder_config import activation_name
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
-from roots_compress.families.switches import Switches, shown
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe

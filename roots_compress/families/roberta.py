@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from roots_compress.families.base import Family, LastRows, Rule
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
 from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import LastRows
 from roots_compress.models.spec import ModelSpec
 
 PADDING = 1

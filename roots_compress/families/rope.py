@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from roots_compress.families.switches import Switches, is_positive, shown
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import is_positive, shown
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.version1 import plain_rope

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from roots_compress.families.switches import Switches, shown
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack
 
 SHARED = {f"{side}.embed_tokens.weight": "shared.weight" for side in ("encoder", "decoder")}
 """Names of the table of tokens within the stacks."""

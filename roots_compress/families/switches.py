@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from roots_compress.errors import InputError
 from roots_compress.families.neutral import HARMLESS, NEUTRAL_KEYS, NEVER_NULL
+from roots_compress.families.values import is_among, is_positive, shown
 from roots_compress.models.ops.base import LARGEST
 from roots_compress.models.ops.mlp import Activation
 
@@ -39,21 +40,6 @@ QUANTIZED = ("quantization_config", "compression_config")
 """Keys under which weights are said to be stored in another form than floats."""
 NO_WRITER = re.compile(r"For(?!CausalLM|ConditionalGeneration|PreTraining)[A-Z]\w*$|EncoderModel$")
 """transformers' classes with another head than one for the next token, or with an encoder alone."""
-
-
-def shown(value: Any) -> str:
-    """Return a value as JSON has it, shortened."""
-    return "null" if value is None else f"{value!r:.100}"
-
-
-def is_positive(value: Any) -> bool:
-    """Whether a value is a number above 0."""
-    return not isinstance(value, bool) and isinstance(value, int | float) and value > 0
-
-
-def _is_among(value: Any, values: Sequence[Any]) -> bool:
-    """Whether a value is one of several, true and false being no numbers."""
-    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
 
 
 class Switches:
@@ -183,7 +169,7 @@ class Switches:
     def same(self, key: str, *values: Any) -> None:
         """Take a key that may only say what the model does anyway."""
         value = self._left.pop(key, None)
-        if value is not None and not _is_among(value, values):
+        if value is not None and not is_among(value, values):
             self.refuse(f"{key} is {shown(value)}, which no model of this family does")
 
     def renamed(self, spelling: str, key: str) -> None:
@@ -292,7 +278,7 @@ class Switches:
             if value is None and key not in NEVER_NULL:
                 continue
             if key in HARMLESS:
-                if not _is_among(value, HARMLESS[key]):
+                if not is_among(value, HARMLESS[key]):
                     self.refuse(f"{key} is {shown(value)}, which ROOTS cannot express")
                 continue
             if key in QUANTIZED:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule, Shared
+from roots_compress.families.base import Family, Rule
 from roots_compress.families.seq2seq import (
     SHARED,
     decoder_layer,
@@ -16,6 +16,7 @@ from roots_compress.families.seq2seq import (
     start_token,
 )
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
+from roots_compress.families.transforms import Shared
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.distances import Relative

@@ -19,7 +19,8 @@ from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import Op, Place
+from roots_compress.models.ops.sublayer import Op
+from roots_compress.models.spec import Place
 
 NORMS = ("pre_norm", "post_norm", "stream_norm")
 BLOCKS: dict[type[OpSpec], Callable[[Any, Any, str, int], Block]] = {

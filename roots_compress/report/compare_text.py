@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from roots_compress.report.compare import MISSING, Axis, ComparedRow, Comparison
+from roots_compress.report.compare import MISSING, Comparison
+from roots_compress.report.differences import Axis, ComparedRow
 from roots_compress.report.markdown import folded, markdown_table, plain
 from roots_compress.report.spreadsheet import csv_of
 from roots_compress.report.text import shown

@@ -96,7 +96,7 @@ class Seq2SeqLM(Seq2SeqTask):
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
     ) -> PackedWindows:
         """Return windows of packed pairs; see `pack_pairs`."""
-        from roots_compress.data.pairs import pack_pairs
+        from roots_compress.data.pair_packing import pack_pairs
 
         return pack_pairs(documents, tokenizer, block_size, seed=seed, limit=limit)
 

@@ -14,7 +14,8 @@ from roots_compress.models.ops.base import Part
 from roots_compress.models.ops.distances import Disentangled, Relative
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Embeddings, ModelSpec, Norm, Stack
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "families.md").read_text(encoding="utf-8")
 PARTS: dict[str, type[Part]] = {

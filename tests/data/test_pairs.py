@@ -6,7 +6,8 @@ import numpy as np
 
 from roots_compress.data.builtin_pairs import restoration_pairs
 from roots_compress.data.documents import SOURCE, TARGET, Document, Span
-from roots_compress.data.pairs import evaluation_pairs, pack_pairs
+from roots_compress.data.pair_packing import pack_pairs
+from roots_compress.data.pairs import evaluation_pairs
 from roots_compress.data.windows import IGNORED_LABEL, START
 from tests.tiny import tiny_tokenizer
 

@@ -8,7 +8,8 @@ from io import StringIO
 from typing import Any
 
 from roots_compress.report import compare_text
-from roots_compress.report.compare import Axis, Comparison, comparison
+from roots_compress.report.compare import Comparison, comparison
+from roots_compress.report.differences import Axis
 from roots_compress.results import RunMetrics
 from roots_compress.tasks.registry import task_named
 from tests.report.figures import PROTOCOL, run, speeds, stage

@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 
-from roots_compress.configs.prepare import LengthConfig, PrepareConfig
+from roots_compress.configs.prepare import PrepareConfig
+from roots_compress.data.prepare.checks import check_unchanged, refuse_empty
 from roots_compress.data.prepare.datasheet import (
     corpus_json,
     markdown,
-    reasons,
-    removed,
     settings_json,
     source_json,
 )
@@ -64,8 +62,6 @@ BYTES_FOR_PROCESSES = 1 << 24
 """Sources of fewer bytes are examined before other processes have started."""
 MOST_PROCESSES = 8
 """Each holds some 100 MB, and the one that reads keeps about so many busy."""
-LONGEST_WORD = 20
-"""Bytes: a text of which the words are longer on average has few spaces."""
 
 
 def prepare(config: PrepareConfig, out: Path, events: Events) -> tuple[dict[str, Any], bool]:
@@ -155,12 +151,12 @@ def _prepare(
             Reading(journal, sources, config, examine).run(
                 lambda done: progress(done // MEGABYTE, max(1, size // MEGABYTE))
             )
-        _check_unchanged(files, key)
+        check_unchanged(files, key)
     names = [each.name for each in sources]
     counts = counters(journal.position["counts"], len(names))
     documents = journal.length(INDEX) // ENTRY.itemsize
     if journal.position["pass"] == "duplicates":
-        _refuse_empty(documents, counts, config.length)
+        refuse_empty(documents, counts, config.length)
         _mark(config, journal, documents, examiner.minhash.bands, events)
     if journal.position["pass"] == "mix":
         _mix(config, journal, documents, names, events)
@@ -216,41 +212,6 @@ def _open(work: Path, key: dict[str, Json], events: Events) -> Journal:
             each.unlink()
     write_text(path, canonical_json(whole))
     return Journal(work)
-
-
-def _check_unchanged(files: Files, key: dict[str, Json]) -> None:
-    """Refuse sources that changed while they were read."""
-    if {each.name: files.described(each) for each in files.all} != key["files"]:
-        raise InputError(
-            "a source changed while it was read",
-            where=recipe_key("sources"),
-            remedy="Give the same command again when its files stay as they are.",
-        )
-
-
-def _refuse_empty(documents: int, counts: Sequence[Counter[str]], length: LengthConfig) -> None:
-    if documents:
-        return
-    whole = sum(counts, Counter[str]())
-    found = removed(whole)
-    remedy: str = "Loosen these bounds, or name other sources." if found else "Name sources that hold text."
-    mean_bytes = whole["bytes read"] / max(whole["read"], 1)
-    if "length.max_word_characters" in found or (
-        "length.min_words" in found and mean_bytes > LONGEST_WORD * length.min_words
-    ):
-        remedy = Text(
-            "Words are counted by the spaces between them, and these texts have few. "
-            "For Chinese, Japanese or Thai set ",
-            recipe_key("length", "min_words"),
-            " to 1 and ",
-            recipe_key("length", "max_word_characters"),
-            " to 1000000.",
-        )
-    raise InputError(
-        f"no document is left of {whole['read']:,}" + (f"; removed: {reasons(found)}" if found else ""),
-        where=recipe_key("sources"),
-        remedy=remedy,
-    )
 
 
 def _mark(config: PrepareConfig, journal: Journal, documents: int, bands: int, events: Events) -> None:

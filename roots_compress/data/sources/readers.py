@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from roots_compress.data.documents import Document
-from roots_compress.data.sources.csv_file import csv_records, separator_advice
 from roots_compress.data.sources.files import (
     COMPRESSED_SUFFIXES,
     LINES_SUFFIXES,
@@ -16,8 +15,9 @@ from roots_compress.data.sources.files import (
     read_text,
     text_lines,
 )
-from roots_compress.data.sources.json_file import json_records, jsonl_records
-from roots_compress.data.sources.parquet_file import parquet_records
+from roots_compress.data.sources.formats.csv_file import csv_records, separator_advice
+from roots_compress.data.sources.formats.json_file import json_records, jsonl_records
+from roots_compress.data.sources.formats.parquet_file import parquet_records
 from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.records import Record, RecordError, Records
 from roots_compress.errors import InputError

@@ -10,7 +10,8 @@ from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import Layer, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Layer
 
 SCORE_CAP, LOGIT_CAP, SLIDING_THETA = (
     "attn_logit_softcapping",

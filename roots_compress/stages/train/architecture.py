@@ -10,7 +10,8 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import MaskedLmHead, Seq2SeqHead
-from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack, Sublayer
+from roots_compress.models.ops.sublayer import Sublayer
+from roots_compress.models.spec import Layer, ModelSpec, Norm, Stack
 from roots_compress.models.version1 import LAYER_KEYS, spec_of
 
 

@@ -23,8 +23,9 @@ from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention, Rope
 from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.quantized import Format, QuantizedWeight
-from roots_compress.models.spec import EMBEDDING, ModelSpec, Sublayer
+from roots_compress.models.spec import EMBEDDING, ModelSpec
 from roots_compress.progress import bar
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
 from roots_compress.stages.quantize.products.choice import FormTimes, TokenTimes

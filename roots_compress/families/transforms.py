@@ -1,0 +1,213 @@
+"""What is done to source tensors on the way to ROOTS tensors, and back. Torch is imported only then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Tensor = Any
+"""A torch tensor; torch is not imported here."""
+
+
+class Transform(Protocol):
+    """What is done to a source tensor."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the ROOTS tensors that it becomes."""
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the source tensor that these ROOTS tensors came from."""
+
+
+class Copy:
+    """The tensor as it is."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the tensor."""
+        return (tensor,)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the tensor."""
+        return tensors[0]
+
+
+class AddOne:
+    """The gain of a norm that is stored as its distance from 1."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the gain."""
+        return (tensor.float() + 1,)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the distance."""
+        return tensors[0] - 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Several tensors joined along their first axis.
+
+    Attributes:
+        sizes: rows of each.
+        transposed: whether the source's axes are the other way round.
+    """
+
+    sizes: tuple[int, ...]
+    transposed: bool = False
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the parts; a tensor of other rows is returned whole, to be refused for its shape."""
+        turned = tensor.T if self.transposed else tensor
+        if turned.shape[0] != sum(self.sizes):
+            return [turned] * len(self.sizes)
+        return [part.contiguous() for part in turned.split(self.sizes)]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the parts joined."""
+        import torch
+
+        joined = torch.cat(list(tensors))
+        return joined.T.contiguous() if self.transposed else joined
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Queries or keys whose rotary positions turn adjacent channels of a head; ours turn one of each half.
+
+    The order of a head's channels is free, as long as queries and keys have the same.
+
+    Attributes:
+        head_dim: channels of a head.
+        turned: a head's first channels that are turned.
+    """
+
+    head_dim: int
+    turned: int
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return each head's even channels, its odd ones, then those that are not turned."""
+        if tensor.shape[0] % self.head_dim:
+            return (tensor,)  # Refused for its shape later.
+        heads = tensor.unflatten(0, (-1, self.head_dim))
+        return (heads[:, self._order()].reshape(tensor.shape),)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the channels in their old order."""
+        heads = tensors[0].unflatten(0, (-1, self.head_dim))
+        order = self._order()
+        places = sorted(range(self.head_dim), key=order.__getitem__)
+        return heads[:, places].reshape(tensors[0].shape)
+
+    def _order(self) -> list[int]:
+        turned = range(self.turned)
+        return [*turned[::2], *turned[1::2], *range(self.turned, self.head_dim)]
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Tensors of one shape, stacked along a new first axis; each may be several, joined along their rows.
+
+    Attributes:
+        count: how many.
+        parts: equal parts of the rows of each.
+        by_turns: whether the rows of the parts take turns.
+        transposed: whether each of the source's matrices has its axes the other way round.
+    """
+
+    count: int
+    parts: int = 1
+    by_turns: bool = False
+    transposed: bool = False
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the parts of each in turn; a tensor of another shape is returned whole, to be refused."""
+        tensor = tensor.mT if self.transposed and tensor.ndim == 3 else tensor
+        if not 2 <= tensor.ndim <= 3 or tensor.shape[0] != self.count or tensor.shape[1] % self.parts:
+            return [tensor] * (self.count * self.parts)
+        rows, axis = ((-1, self.parts), 1) if self.by_turns else ((self.parts, -1), 0)
+        return [part.contiguous().clone() for each in tensor for part in each.unflatten(0, rows).unbind(axis)]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the tensors stacked."""
+        import torch
+
+        stacked = torch.stack(list(tensors)).unflatten(0, (self.count, self.parts))
+        joined = (stacked.transpose(1, 2) if self.by_turns else stacked).flatten(1, 2)
+        return joined.mT.contiguous() if self.transposed else joined
+
+
+class Taps:
+    """The weights of a convolution of each channel by itself, without the axis of the channels it reads."""
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return them with that axis."""
+        return (tensor[:, None],)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return them without it."""
+        return tensors[0][:, 0]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One tensor that several of ours are copies of.
+
+    Attributes:
+        count: how many.
+    """
+
+    count: int
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the copies."""
+        return [tensor.clone() for _ in range(self.count)]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the tensor.
+
+        Raises:
+            ValueError: the copies have come to differ.
+        """
+        if any(each.shape != tensors[0].shape or not each.equal(tensors[0]) for each in tensors):
+            raise ValueError("tensors differ that the family's layers share")
+        return tensors[0]
+
+
+@dataclass(frozen=True)
+class LastRows:
+    """A table whose first rows nothing reads.
+
+    Attributes:
+        unread: how many those are.
+    """
+
+    unread: int
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the rows that are read."""
+        return (tensor[self.unread :].contiguous(),)
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the table, zeros in the rows that nothing reads."""
+        import torch
+
+        return torch.cat([torch.zeros_like(tensors[0][:1]).expand(self.unread, -1), tensors[0]])
+
+
+def zeros(shape: Sequence[int]) -> Tensor:
+    """Return a tensor of zeros."""
+    import torch
+
+    return torch.zeros(*shape)
+
+
+def sines(shape: Sequence[int]) -> Tensor:
+    """Return a table of positions: the sines of their angles, then the cosines (Vaswani et al. 2017)."""
+    import torch
+
+    rows, width = shape
+    place_P1 = torch.arange(rows, dtype=torch.float64)[:, None]
+    even = torch.arange(0, width, 2, dtype=torch.float64)
+    angles = place_P1 / 10_000 ** (even / width)
+    return torch.cat((angles.sin(), angles[:, : width // 2].cos()), dim=1).float()

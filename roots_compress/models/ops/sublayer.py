@@ -1,0 +1,52 @@
+"""A block and the norms around it, as data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import Part
+from roots_compress.models.ops.conv import ShortConv
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.ops.stream import Embeddings as Embeddings
+from roots_compress.models.ops.stream import Norm as Norm
+
+Op = Annotated[Attention | ShortConv | Mlp | Moe, Field(discriminator="kind")]
+
+
+class Sublayer(Part):
+    """A block, and the norms around it."""
+
+    op: Op
+    pre_norm: Norm | None = None
+    """Of what the block reads."""
+    post_norm: Norm | None = None
+    """Of what the block gives, before it is added to the stream."""
+    stream_norm: Norm | None = None
+    """Of the stream after the addition."""
+    parallel: bool = False
+    """Whether the next block of the layer reads the stream without what this one gives."""
+
+    @model_validator(mode="after")
+    def _adds_before_it_normalises(self) -> Self:
+        if self.parallel and self.stream_norm is not None:
+            raise ValueError("a parallel block adds nothing to the stream itself, and has no stream_norm")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        return self.op.name
+
+    @property
+    def is_pre_norm(self) -> bool:
+        """Whether the block normalises what it reads, and the stream goes on as it is."""
+        return self.pre_norm is not None and self.stream_norm is None
+
+    def parameters(self, width: int) -> int:
+        """Return how many numbers the block and its norms hold."""
+        norms = (self.pre_norm, self.post_norm, self.stream_norm)
+        return self.op.parameters(width) + sum(norm.parameters(width) for norm in norms if norm is not None)
