@@ -287,8 +287,7 @@ class RunMetrics(_Figures):
         if document.get("schema") != SCHEMA:
             raise ValueError(f"schema is {document.get('schema')!r:.60}, not {SCHEMA}")
         nested = {**document, "stages": each_of(document.get("stages"), _grouped)}
-        search = document.get("search")
-        if isinstance(search, dict):
+        if isinstance(search := document.get("search"), dict):
             nested["search"] = {**search, "candidates": each_of(search.get("candidates"), _candidate)}
         return read_strictly(cls, {key: value for key, value in nested.items() if key in document})
 

@@ -48,6 +48,7 @@ FOLDABLE = {
     "parallel blocks, norms after positions": 6,
     "stream norms": 4,
     "experts": 2 * (2 + 4),
+    "sinks, clamped experts": 4,
 }
 """Inputs that can take a scale on, where they are not all eight."""
 
