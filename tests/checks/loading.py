@@ -218,7 +218,7 @@ CHECKS = [
         "a checkpoint to import has a switch set that ROOTS lacks",
         "Switches.finish",
         lambda folder: load_checkpoint(llama(folder, rope_interleaved=True)),
-        guard="if not _is_among(value, HARMLESS[key]): ...",
+        guard="if not is_among(value, HARMLESS[key]): ...",
     ),
     Check(
         "a GGUF file scales its logits",
@@ -228,7 +228,7 @@ CHECKS = [
     ),
     Check(
         "a GGUF file has another tensor",
-        "gguf.families._check_tensors",
+        "gguf.spec._check_tensors",
         gguf_with_another_tensor,
     ),
     Check(
