@@ -80,8 +80,9 @@ def translating(tokenizer: PreTrainedTokenizerFast, source: str, target: str) ->
 
 def _token(tokenizer: PreTrainedTokenizerFast, code: str, key: str) -> int:
     """Return the token of a language: its code, or that between underscores, as M2M100 has it."""
-    vocabulary = tokenizer.get_vocab()
-    found = vocabulary.get(code, vocabulary.get(f"__{code}__"))
+    # Of those that were added: `de` may be an ordinary piece of words too.
+    added = tokenizer.get_added_vocab()
+    found = added.get(f"__{code}__", added.get(code))
     if found is None:
         known = [token.strip("_") for token in tokenizer.all_special_tokens]
         raise InputError(

@@ -57,7 +57,8 @@ def _read(switches: Switches) -> ModelSpec:
     width, heads = switches.said("hidden_size", 0), switches.said("num_attention_heads", 1)
     for key, value in (("embedding_size", width), ("pooler_hidden_size", width)):
         switches.same(key, value)
-    switches.same("attention_head_size", *([width // heads] if isinstance(heads, int) and heads else []))
+    sized = isinstance(width, int) and isinstance(heads, int) and heads > 0
+    switches.same("attention_head_size", *([width // heads] if sized else []))
     legacy = switches.flag("legacy", True)
     rows, longest = switches.said("type_vocab_size", 0), switches.said("max_position_embeddings", 512)
     kinds, disentangled = _distances(switches, longest)
@@ -84,14 +85,14 @@ def _distances(switches: Switches, longest: Any) -> tuple[int, Disentangled | No
     """Take the keys of distances; return how many products with them there are, and what they are."""
     named = switches.take("pos_att_type")
     types = [each.strip() for each in named.lower().split("|")] if isinstance(named, str) else named or []
-    if not isinstance(types, list) or not {*types} <= TYPES.keys():
+    if not isinstance(types, list) or not {*map(str, types)} <= TYPES.keys():
         switches.refuse(f"pos_att_type is {named!r:.60}; supported are {', '.join(TYPES)}")
     switches.take("norm_rel_ebd")
     buckets = switches.take("position_buckets", -1)
     reach = switches.take("max_relative_positions", -1)
     if not (isinstance(buckets, int) and isinstance(reach, int)):
         switches.refuse("position_buckets and max_relative_positions must be whole numbers")
-    reach = reach if reach >= 1 else longest
+    reach = reach if reach >= 1 or not isinstance(longest, int) else longest
     if not switches.flag("relative_attention", False) or not types:
         return len({*types}), None
     return len({*types}), Disentangled(

@@ -33,8 +33,9 @@ UNREAD = """
 
 def _read(switches: Switches) -> ModelSpec:
     switches.renamed("layers_block_type", "layer_types")
-    types = switches.said("layer_types", None)
-    others = sorted({str(each) for each in types or ["mamba"]} - {"attention", "full_attention"})
+    types = switches.said("layer_types", None) or ["mamba"]
+    named = types if isinstance(types, list) else [types]
+    others = sorted({*map(str, named)} - {"attention", "full_attention"})
     if others:
         switches.refuse(
             f"layer_types has layers of {others[0]!r}, and only models whose layers are all "

@@ -96,7 +96,7 @@ def _read(switches: Switches) -> ModelSpec:
 
 def _read_head(switches: Switches, norm: Norm) -> Head:
     pooling = switches.take("classifier_pooling", "cls")
-    if pooling not in POOLINGS:
+    if not isinstance(pooling, str) or pooling not in POOLINGS:
         switches.refuse(f"classifier_pooling is {pooling!r:.100}; it must be one of {', '.join(POOLINGS)}")
     fields: dict[str, Any] = {
         "activation": switches.activation("classifier_activation", "gelu"),

@@ -258,11 +258,8 @@ class Switches:
         self._left.pop("max_window_layers", None)
 
     def _check_types(self, types: Any, layers: int) -> None:
-        if (
-            not isinstance(types, list)
-            or len(types) != layers
-            or not set(map(str, types)) <= set(LAYER_TYPES)
-        ):
+        known = isinstance(types, list) and set(map(str, types)) <= set(LAYER_TYPES)
+        if not known or len(types) != layers:
             self.refuse(
                 f"layer_types must name full_attention or sliding_attention for each of {layers} layers"
             )

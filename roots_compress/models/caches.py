@@ -1,8 +1,8 @@
 """What a decoder keeps between tokens, for torch: a layer's keys and values, or the state of its block.
 
 transformers' `DynamicCache` copies all keys and values at each token, so that writing a window takes time
-quadratic in its length; its `StaticCache` returns all slots, which must then be masked. Here is a cache that
-holds its whole length from the first token on.
+quadratic in its length; its `StaticCache` returns all slots, which must then be masked. With a capacity, the
+cache here holds its whole length from the first token on; without, it grows as `DynamicCache` does.
 
 Shape legend: B batch, G key/value heads, T new tokens, S tokens so far, D head dimension.
 """

@@ -1,4 +1,4 @@
-"""Copies of a model that share what is not changed, so that nothing holds every weight twice."""
+"""Copies of a model that share the weights that are not changed."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def part_with(model: RootsWithHead, twin: RootsWithHead) -> None:
 def as_autocast_reads(model: RootsWithHead, precision: Precision) -> RootsWithHead:
     """Return a copy, not to be trained, whose linear layers hold what autocast makes of their weights.
 
-    Under autocast it computes the same bits, with half of these weights' bytes and without converting them
-    again for each product. A weight that is a table of embeddings too stays as it is. Where nothing is
-    converted the model itself is returned.
+    Under autocast it computes the same bits, without converting these weights again for each product; where
+    the copy goes to another device, they take half of the bytes there. A weight that is a table of embeddings
+    too stays as it is. Where nothing is converted the model itself is returned.
     """
     if precision == "no":
         return model

@@ -25,7 +25,7 @@ from roots_compress.errors import InputError, Text, located, recipe_key
 from roots_compress.families.new_head import labelled
 from roots_compress.io.disk import FileHashes
 from roots_compress.pipeline.checks import check_cache_folders, check_chain, check_start, check_text
-from roots_compress.pipeline.gates import check_gates, check_protocol, read_stored
+from roots_compress.pipeline.gate_checks import check_gates, check_protocol, read_stored
 from roots_compress.pipeline.held_out import HeldOut
 from roots_compress.results import RunMetrics
 from roots_compress.run.marker import refuse_foreign

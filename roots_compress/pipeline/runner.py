@@ -23,7 +23,7 @@ from roots_compress.events import Events, RunFinished, RunStarted
 from roots_compress.io.atomic import disk_errors
 from roots_compress.pipeline.checks import check_start
 from roots_compress.pipeline.forecast.outlook import expected_seconds
-from roots_compress.pipeline.gates import check_protocol
+from roots_compress.pipeline.gate_checks import check_protocol
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.stage_runner import make_stage
 from roots_compress.pipeline.statuses import reasons_of, statuses_of

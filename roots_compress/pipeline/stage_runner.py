@@ -28,7 +28,7 @@ from roots_compress.export.exporter import export_checkpoint
 from roots_compress.io.disk import free_disk
 from roots_compress.models.limits import Limits
 from roots_compress.pipeline.checks import check_chain, check_text
-from roots_compress.pipeline.gates import check_protocol
+from roots_compress.pipeline.gate_checks import check_protocol
 from roots_compress.pipeline.preflight import Setting
 from roots_compress.pipeline.resources import needs_of, require_room
 from roots_compress.pipeline.steps import Step, inputs_of, steps_of

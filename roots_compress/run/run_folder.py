@@ -266,9 +266,9 @@ def why_unfinished(run: Path) -> str | None:
         return None
     with suppress(OSError):
         return (run / FAILURE_NAME).read_text(encoding="utf-8")
-    partial = (folder.name for folder, *_, state in unfinished_folders(run) if state == "partial")
-    place = "".join(f" in {name[1:].partition('.')[0]}" for name in partial)
-    return f"the run was stopped{place}, or still goes on"
+    partial = [folder.name for folder, *_, state in unfinished_folders(run) if state == "partial"]
+    stages = " and ".join(name[1:].partition(".")[0] for name in partial)
+    return f"the run was stopped{f' in {stages}' if stages else ''}, or still goes on"
 
 
 def _key_of(stage: Path) -> str | None:

@@ -11,7 +11,7 @@ from transformers import NllbTokenizer, PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.data.documents import TARGET
-from roots_compress.data.languages import translating
+from roots_compress.data.languages import TARGET_LANGUAGE, translating
 from roots_compress.data.pairs import Frame
 from roots_compress.errors import InputError
 from tests.chains import QUANTIZE, carry_out, recipe
@@ -47,6 +47,15 @@ def test_each_side_has_its_language(before: bool) -> None:
         translating(given, "eng_Latn", "ger")
     with pytest.raises(InputError, match="tells none apart"):
         translating(tiny_tokenizer(), "eng_Latn", "deu_Latn")
+
+
+def test_a_piece_of_words_is_no_language() -> None:
+    given = tokenizer()
+    assert "a" in given.get_vocab()
+    with pytest.raises(InputError, match="is 'a', which is no token"):
+        translating(given, "eng_Latn", "a")
+    given.add_tokens(["__a__"], special_tokens=True)
+    assert translating(given, "eng_Latn", "a").init_kwargs[TARGET_LANGUAGE] == "__a__"
 
 
 def test_sides_are_those_of_transformers_own_class() -> None:

@@ -46,9 +46,10 @@ class Hashed(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """A text as it will be written, and what was found in it."""
+    """What was found in a text."""
 
     text: bytes
+    """As it will be written; empty where it is removed."""
     read_bytes: int
     """Of the text as it was read."""
     found: Removal | Hashed
@@ -77,9 +78,9 @@ class Examiner:
         if self.config.normalise:
             text = unicodedata.normalize("NFC", text)
         found = self.fault(text)
-        return Examined(
-            text.encode(), read_bytes, found if isinstance(found, Removal) else self._hashed(text, found)
-        )
+        if isinstance(found, Removal):
+            return Examined(b"", read_bytes, found)
+        return Examined(text.encode(), read_bytes, self._hashed(text, found))
 
     def fault(self, text: str) -> Removal | Hashes:
         """Return why a text is removed, whatever other documents there are, or the hashes of its words."""

@@ -29,6 +29,8 @@ ENTRY = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("place", "<u2"), ("sourc
 DIGEST_VALUES = 8
 """A sha256, as 4-byte values."""
 
+TOLD_EVERY = 1000
+"""Documents of a file after which progress is told."""
 Told = Callable[[int], None]
 """Called with how many bytes of the sources have been read."""
 
@@ -85,13 +87,18 @@ class Reading:
         """Read all that was not read before; the journal's position is then that of the next pass."""
         ahead: deque[_Place] = deque()
         """Of documents that were read and are not yet examined."""
+        at = 0, 0
         for examined in self.examine(self._texts(ahead)):
             place = ahead.popleft()
             self._document(place, examined)
             if self.journal.is_full:
-                at = {"source": place.source, "file": place.file, "record": place.record + 1}
-                self.journal.commit({"pass": "read", **at, "counts": self._counts})
-                told(place.read_bytes)
+                done = {"source": place.source, "file": place.file, "record": place.record + 1}
+                self.journal.commit({"pass": "read", **done, "counts": self._counts})
+            elif (place.source, place.file) == at and place.record % TOLD_EVERY:
+                continue
+            at = place.source, place.file
+            told(place.read_bytes)
+        told(sum(size for source in self.sources for _, _, size in source.files))
         self.journal.commit({"pass": "duplicates", "band": 0, "counts": self._counts})
 
     def _texts(self, ahead: deque[_Place]) -> Iterator[str]:

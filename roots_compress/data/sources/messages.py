@@ -79,7 +79,7 @@ def _turn(message: Any, number: int, *, free: bool) -> Span:
 
 
 def _counts(weight: Any, number: int) -> bool:
-    """Whether an answer is to be learned, as OpenAI's files say it: 0 or 1, which is meant without a word."""
+    """Whether an answer is to be learned, as OpenAI's files say it: 0 or 1; 1 where nothing is said."""
     if weight not in (None, 0, 1):
         raise RecordError(f"message {number} has the weight {weight!r:.40}", "Give it the weight 0 or 1.")
     return bool(weight != 0)

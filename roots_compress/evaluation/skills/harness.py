@@ -29,9 +29,10 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from roots_compress.data.chat.rendering import prompt_of_messages, require_template
-from roots_compress.errors import InputError
+from roots_compress.errors import InputError, RootsError
 from roots_compress.evaluation.skills.subject import Asked, Subject
 from roots_compress.progress import Progress
+from roots_compress.system.memory import lacks_memory
 
 huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
 # Neither bars of its own nor what git says where there is no repository.
@@ -167,6 +168,7 @@ def run_tasks(
                 task_manager=manager,
                 limit=limit,
                 apply_chat_template=chat,
+                fewshot_as_multiturn=chat,
                 log_samples=False,
                 bootstrap_iters=1000,
                 random_seed=seed,
@@ -174,9 +176,11 @@ def run_tasks(
                 torch_random_seed=seed,
                 fewshot_random_seed=seed,
             )
-    except InputError:
+    except (RootsError, MemoryError):
         raise
     except Exception as error:
+        if lacks_memory(error):
+            raise
         cause = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"lm-eval cannot carry out {', '.join(names)}: {cause[0]:.300}",

@@ -40,7 +40,7 @@ class Context:
     angles: Mapping[tuple[Rope, int], CosSin]
     """Cosines and sines, by the rotary positions and the size of the heads."""
     positions_BT: Tensor | None = None
-    """Of each token within its document, padding not counted; None where all are of one document's middle."""
+    """Of each token within its document, padding not counted; None where no block reads it."""
     cache: Cache | None = None
     source: Source | None = None
     """What cross-attention reads; of a decoder that does not read an encoder's output, None."""

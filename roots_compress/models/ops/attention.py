@@ -220,7 +220,7 @@ class Attention(OpSpec):
         return changed(self, heads=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the source, the heads' size, the channels that positions turn, norms, and sinks."""
+        """Return source, heads' size, the channels that positions turn, norms, distances and sinks."""
         turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
         norm = None if self.qk_norm is None else (self.qk_norm.over, self.qk_norm.after_rope)
         return (
