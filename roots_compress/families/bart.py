@@ -19,6 +19,7 @@ from roots_compress.families.seq2seq import (
 )
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.families.transforms import Copy, LastRows, Tensor, zeros
+from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import Seq2SeqHead
@@ -146,7 +147,7 @@ def write_bart(spec: ModelSpec) -> dict[str, Any]:
             f"{name}_layers": len(stack.layers),
             f"{name}_attention_heads": attention.heads,
             f"{name}_ffn_dim": mlp.channels,
-            "activation_function": "gelu_new" if mlp.activation == "gelu_tanh" else mlp.activation,
+            "activation_function": older_activation_name(mlp.activation),
         }
     assert isinstance(head, Seq2SeqHead)
     return {

@@ -15,6 +15,7 @@ from roots_compress.families.base import Computed, Family, Rule
 from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
 from roots_compress.families.switches import ACTIVATIONS, Switches
 from roots_compress.families.transforms import Tensor
+from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.distances import Disentangled
@@ -132,7 +133,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         written["max_relative_positions"] = distances.max_distance if logarithmic else side
     if isinstance(spec.head, TextLabelHead) and spec.head.activation is not None:
         act = spec.head.activation
-        written["pooler_hidden_act"] = "gelu_new" if act == "gelu_tanh" else act
+        written["pooler_hidden_act"] = older_activation_name(act)
     return written
 
 

@@ -12,6 +12,7 @@ from roots_compress.families.base import Rule
 from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.switches import IDENTITY, MOST_LAYERS, SIGMOID, Switches
 from roots_compress.families.transforms import Copy, Transform
+from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import (
@@ -198,7 +199,7 @@ def write_encoder(
         "num_hidden_layers": len(spec.layers),
         "num_attention_heads": attention.heads,
         "intermediate_size": mlp.channels,
-        "hidden_act": "gelu_new" if mlp.activation == "gelu_tanh" else mlp.activation,
+        "hidden_act": older_activation_name(mlp.activation),
         "max_position_embeddings": (spec.embeddings.positions or 0) + unread_positions,
         "type_vocab_size": spec.embeddings.token_types,
         "layer_norm_eps": (spec.embeddings.norm or Norm()).eps,

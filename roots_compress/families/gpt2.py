@@ -10,6 +10,7 @@ from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.decoder_config import first_blocks
 from roots_compress.families.switches import MOST_LAYERS, Switches
 from roots_compress.families.transforms import Rows
+from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
@@ -84,7 +85,7 @@ def write_gpt(spec: ModelSpec) -> dict[str, Any]:
         "n_head": attention.heads,
         "n_inner": mlp.channels,
         "layer_norm_epsilon": (spec.stack.final_norm or Norm()).eps,
-        "activation_function": "gelu_new" if mlp.activation == "gelu_tanh" else mlp.activation,
+        "activation_function": older_activation_name(mlp.activation),
         "tie_word_embeddings": spec.tied,
     }
 

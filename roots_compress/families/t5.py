@@ -17,6 +17,7 @@ from roots_compress.families.seq2seq import (
 )
 from roots_compress.families.switches import ACTIVATIONS, MOST_LAYERS, Switches
 from roots_compress.families.transforms import Shared
+from roots_compress.families.values import older_activation_name
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.distances import Relative
@@ -107,7 +108,7 @@ def _write(spec: ModelSpec, *, scaled: bool) -> dict[str, Any]:
         raise ValueError(
             "its layers do not begin with attention by distances, and end with a feed-forward block"
         )
-    name = {"gelu_tanh": "gelu_new"}.get(mlp.activation, mlp.activation)
+    name = older_activation_name(mlp.activation)
     proj = name if not mlp.gated else "gated-gelu" if name == "gelu_new" else f"gated-{name}"
     # Others are gated with the names of `ACTIVATIONS`; that of exact GELU is taken by the approximate one.
     if proj == "gated-gelu" and name == "gelu":

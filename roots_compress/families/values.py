@@ -19,3 +19,8 @@ def is_positive(value: Any) -> bool:
 def is_among(value: Any, values: Sequence[Any]) -> bool:
     """Whether a value is one of several, true and false being no numbers."""
     return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values)
+
+
+def older_activation_name(ours: str) -> str:
+    """Return the name of an activation that transformers' older families write."""
+    return "gelu_new" if ours == "gelu_tanh" else ours

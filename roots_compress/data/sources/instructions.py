@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from roots_compress.data.documents import ASSISTANT, SYSTEM, USER, Document, Span
 from roots_compress.data.sources.messages import MESSAGES, conversation
-from roots_compress.data.sources.records import Fields, Record, RecordError, Records, is_blank, value_of
+from roots_compress.data.sources.records import FieldRecords, Record, RecordError, is_blank, value_of
 
 PROMPT, RESPONSE, CONTEXT = "prompt", "response", "context"
 KNOWN = {
@@ -22,19 +22,13 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class Instructions(Records):
+class Instructions(FieldRecords):
     """A conversation in `messages`, or a `prompt` and its `response`, with what `context` and `system` add.
 
     Prompt and response may be lists of messages as well.
     """
 
     texts_of_files: ClassVar[str | None] = "holds no instructions with their responses"
-    fields: Fields
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that may hold any part of them."""
-        return self.fields.columns
 
     @property
     def needed(self) -> str:

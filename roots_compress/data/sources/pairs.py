@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from roots_compress.data.documents import SOURCE, TARGET, Document, Span
-from roots_compress.data.sources.records import Fields, Record, Records
+from roots_compress.data.sources.records import FieldRecords, Record
 
 KNOWN = {
     SOURCE: ("source", "src", "document", "article", "dialogue", "question", "prompt", "text", "input"),
@@ -15,16 +15,10 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class Pairs(Records):
+class Pairs(FieldRecords):
     """A `source` and a `target`; the target alone is scored."""
 
     texts_of_files: ClassVar[str | None] = "holds no pairs of source and target"
-    fields: Fields
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that may hold source or target."""
-        return self.fields.columns
 
     @property
     def needed(self) -> str:

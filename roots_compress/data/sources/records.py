@@ -62,6 +62,18 @@ class Records(ABC):
         """
 
 
+@dataclass(frozen=True)
+class FieldRecords(Records):
+    """Records whose parts are found by the names of columns."""
+
+    fields: Fields
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that may hold any part of a record."""
+        return self.fields.columns
+
+
 def refuse_repeated(columns: Sequence[str], read: Collection[str], where: str) -> None:
     """Refuse a table in which a column that is read has the name of another.
 

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 from roots_compress.data.documents import FIRST, SECOND, Document, Span
 from roots_compress.data.sources.records import (
     REPEATED,
-    Fields,
+    FieldRecords,
     Record,
     RecordError,
-    Records,
     is_blank,
     value_of,
 )
@@ -26,16 +25,10 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class Scores(Records):
+class Scores(FieldRecords):
     """A `first` text, a `second` where there is one, and a number `score` where there is one."""
 
     texts_of_files: ClassVar[str | None] = "holds no pairs of texts"
-    fields: Fields
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that may hold texts or score."""
-        return self.fields.columns
 
     @property
     def needed(self) -> str:

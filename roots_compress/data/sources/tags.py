@@ -7,25 +7,19 @@ from typing import Any, ClassVar
 
 from roots_compress.data.documents import Document, Span, Tags
 from roots_compress.data.sources.labels import Labels
-from roots_compress.data.sources.records import Fields, Record, RecordError, Records, text_of, value_of
+from roots_compress.data.sources.records import FieldRecords, Record, RecordError, text_of, value_of
 
 WORDS, TAGS = "words", "tags"
 KNOWN = {WORDS: ("tokens", "words"), TAGS: ("ner_tags", "tags", "labels", "pos_tags")}
 
 
 @dataclass(frozen=True)
-class TaggedWords(Records):
+class TaggedWords(FieldRecords):
     """A list of words, and as many labels of those that a model knows."""
 
     texts_of_files: ClassVar[str | None] = "holds no labels of words"
-    fields: Fields
     names: tuple[str, ...]
     """Of the labels, by their numbers."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that may hold words or labels."""
-        return self.fields.columns
 
     @property
     def needed(self) -> str:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +33,14 @@ def test_a_corpus_has_the_same_bytes_by_any_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(examiner, "BATCH_CHARACTERS", 3000)
+    begun: list[int] = []
+
+    class Counted(ProcessPoolExecutor):
+        def __init__(self, processes: int, *arguments: Any) -> None:
+            begun.append(processes)
+            super().__init__(processes, *arguments)
+
+    monkeypatch.setattr(examiner, "ProcessPoolExecutor", Counted)
     texts = [prose(seed % 40) + ("" if seed % 3 else " cafe\u0301") for seed in range(60)]
     sources = [{"path": jsonl(tmp_path / f"{name}.jsonl", texts[at::2])} for at, name in enumerate("ab")]
     for processes in (1, 2):
@@ -38,6 +48,7 @@ def test_a_corpus_has_the_same_bytes_by_any_number_of_processes(
         prepare(settings, tmp_path / str(processes) / "corpus", Events())
     one, two = (contents(tmp_path / str(processes) / "corpus") for processes in (1, 2))
     assert one == two
+    assert begun == [2]
 
 
 def test_a_killed_process_is_named_and_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:

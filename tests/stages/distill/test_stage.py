@@ -17,10 +17,13 @@ from roots_compress.data.documents import Document, TextSplit
 from roots_compress.data.packing import pack
 from roots_compress.errors import InputError
 from roots_compress.events import Events
+from roots_compress.models.heads import RootsWithHead
 from roots_compress.stages.base import StageContext, StageOutcome
 from roots_compress.stages.distill.stage import distill
-from roots_compress.training.distillation import teacher_text
+from roots_compress.training.distillation import teach, teacher_text
+from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.teacher_cache import TeacherCache
+from roots_compress.training.loop import fit
 from roots_compress.training.running import TrainingRun
 from tests.tiny import TEXT as SENTENCES
 from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokenizer
@@ -117,6 +120,24 @@ def test_a_cached_teacher_is_asked_once_and_then_leaves_the_memory(tmp_path: Pat
     losses = outcome.notes["losses"]
     assert isinstance(losses, dict)
     assert set(losses) == {"cross_entropy", "divergence"}
+
+
+def test_a_teacher_is_held_in_the_precision_of_its_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[torch.dtype] = []
+
+    def seen(student: RootsWithHead, windows: Any, objective: Distillation, *rest: Any, **named: Any) -> Any:
+        assert objective.teacher is not None
+        held.append(objective.teacher.get_parameter("model.layers.0.mlp.up_proj.weight").dtype)
+        return fit(student, windows, objective, *rest, **named)
+
+    monkeypatch.setattr(teach, "fit", seen)
+    checkpoint = teacher()
+    training = CONFIG.training.model_copy(update={"precision": "bf16", "steps": 2})
+    run(tmp_path, checkpoint, CONFIG.model_copy(update={"training": training}))
+    assert held == [torch.bfloat16]
+    assert {p.dtype for p in checkpoint.model.parameters()} == {torch.float32}
 
 
 def test_a_kept_cache_serves_other_students(tmp_path: Path) -> None:
