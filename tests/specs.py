@@ -9,6 +9,7 @@ from roots_compress.families.seq2seq import decoder_layer, encoder_layer
 from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.conv import ShortConv
+from roots_compress.models.ops.delta_net import GatedDeltaNet
 from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import (
     ClassificationHead,
@@ -108,6 +109,14 @@ def convolving(*, bias: bool = False, kernel: int = 3, **changes: Any) -> ModelS
     return spec.with_layers(((first, spec.layers[0][1]), spec.layers[1]))
 
 
+def remembering(*, head_dim: int = 8, **changes: Any) -> ModelSpec:
+    """Return one with a Gated DeltaNet in its first layer, and attention with a gate in its second."""
+    spec = with_attention(kv_heads=2, head_dim=head_dim, gated=True)
+    sizes = {"key_heads": 2, "value_heads": 4, "key_dim": 6, "value_dim": 8, "kernel": 4}
+    first = changed(spec.layers[0][0], op=GatedDeltaNet.model_validate({**sizes, **changes}))
+    return spec.with_layers(((first, spec.layers[0][1]), spec.layers[1]))
+
+
 SPECS: dict[str, dict[str, Any]] = {
     "norms over the projection": {"spec": with_attention(kv_heads=2, qk_norm=OVER_PROJECTIONS)},
     "norms of outputs": {"spec": spec_of(lambda each: changed(each, post_norm=Norm()))},
@@ -117,6 +126,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "experts": {"spec": with_experts()},
     "parallel": {"spec": parallel()},
     "convolution": {"spec": convolving(bias=True)},
+    "linear attention": {"spec": remembering()},
     "sinks": {"spec": with_attention(kv_heads=2, sinks=True)},
     "clamped experts": {"spec": with_experts(bias=True, clamp=Clamp(limit=1.0))},
 }
@@ -126,6 +136,7 @@ KINDS: dict[str, ModelSpec] = {
     "stream norms": stream_norms(),
     "experts": with_experts(),
     "convolution": convolving(),
+    "linear attention": remembering(),
     "sinks, clamped experts": clamped(),
     "parallel blocks, norms after positions": parallel(),
     "partial rotary, norms of whole projections": with_attention(

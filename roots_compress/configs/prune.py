@@ -67,6 +67,10 @@ class PruneConfig(StageSettings):
     """Fraction of the key/value groups to remove, each with its query heads."""
     query_ratio: Ratio = 0.0
     """Fraction of each key/value group's query heads to remove."""
+    key_head_ratio: Ratio = 0.0
+    """Fraction of the key heads of linear attention to remove, each with its value heads."""
+    value_head_ratio: Ratio = 0.0
+    """Fraction of the value heads of each key head of linear attention to remove."""
     conv_ratio: Ratio = 0.0
     """Fraction of the channels of short convolutions to remove."""
     expert_ratio: Ratio = 0.0

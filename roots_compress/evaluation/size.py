@@ -13,7 +13,17 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import QuantizedWeight
 from roots_compress.runtime.onnx.graph_folder import GRAPH_SUFFIX, graph_files, tensors_of
 
-GROUPS = ("embeddings", "attention", "convolution", "MLP", "experts", "norms", "head", "other")
+GROUPS = (
+    "embeddings",
+    "attention",
+    "linear attention",
+    "convolution",
+    "MLP",
+    "experts",
+    "norms",
+    "head",
+    "other",
+)
 """In the order in which reports show them."""
 
 
@@ -32,8 +42,9 @@ def bytes_by_group(folder: Path, model: RootsWithHead) -> dict[str, int]:
     """Return what the bytes of `graph_bytes` are, by groups of tensors.
 
     `embeddings` are the tables of tokens, positions and token types, also where the head shares the first of
-    them; `attention`, `convolution`, `MLP` and `experts` what is stored of such blocks; `norms` all norms;
-    `head` what the model's head has of its own; `other` constants and the graphs' operators themselves.
+    them; `attention`, `linear attention`, `convolution`, `MLP` and `experts` what is stored of such blocks;
+    `norms` all norms; `head` what the model's head has of its own; `other` constants and the graphs'
+    operators themselves.
 
     Args:
         folder: the graph's.

@@ -67,7 +67,7 @@ class GraphBuilder:
         """Make values a body's outputs. A body must say their type, which nothing infers for ORT's operators.
 
         Args:
-            body: of an `If`.
+            body: of an `If` or a `Scan`.
             values: all of one type.
             dtype: their type; by default the graph's.
         """

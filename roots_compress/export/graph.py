@@ -23,6 +23,7 @@ from roots_compress.export.encoder import add_encoder
 from roots_compress.export.layers import next_token_logits, parts_of, walk
 from roots_compress.export.ops.attention import self_attention
 from roots_compress.export.ops.conv import short_conv
+from roots_compress.export.ops.delta_net import gated_delta_net
 from roots_compress.export.ops.fused_attention import KeyValue
 from roots_compress.export.seq2seq import PARTS
 from roots_compress.export.shared import Shared
@@ -32,6 +33,7 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec, State
 from roots_compress.models.ops.conv import ShortConv
+from roots_compress.models.ops.delta_net import GatedDeltaNet
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.spec import EMBEDDING
 from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
@@ -127,6 +129,10 @@ def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
         if isinstance(op, Attention):
             past = KeyValue(next(remaining), next(remaining))
             given_NW, present = self_attention(matrices, shared, op, module, x_NW, past)
+        elif isinstance(op, GatedDeltaNet):
+            given_NW, *present = gated_delta_net(
+                matrices, shared, op, module, x_NW, next(remaining), next(remaining)
+            )
         else:
             assert isinstance(op, ShortConv), op.kind
             given_NW, *present = short_conv(matrices, shared, op, module, x_NW, next(remaining))

@@ -78,6 +78,7 @@ class Shared:
         self._cache_index: dict[int, ir.Value] = {}
         self._following: dict[int, ir.Value] = {}
         self._new_mask_BT: ir.Value | None = None
+        self._real_BT1: ir.Value | None = None
         self.block_means: dict[str, tuple[ir.Value, list[int | str]]] = {}
         """Mean keys that block-sparse layers give beside their caches, and their shapes, by layer."""
         with builder.scope("frame"):
@@ -246,6 +247,13 @@ class Shared:
             return x_BTC
         mask_BT = self.builder.cast(self._new_mask(), self.builder.dtype)
         return self.builder.op("Mul", x_BTC, self.builder.op("Unsqueeze", mask_BT, self.builder.integers(2)))
+
+    def real(self) -> ir.Value:
+        """Return 1 for new tokens and 0 for padding, float32 `BT1`, in the order the layers work in."""
+        if self._real_BT1 is None:
+            real_N = self.builder.cast(self.to_front(self._new_mask()), ir.DataType.FLOAT)
+            self._real_BT1 = self.rows(real_N)
+        return self._real_BT1
 
     def following(self, count: int) -> ir.Value:
         """Return, as `GatherND` reads them, `count` places from the end of each row's new tokens on, `BK1`.

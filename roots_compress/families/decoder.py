@@ -224,10 +224,10 @@ def read_decoder(
     return decoder_spec(shape, layers, scale=shape.width**0.5 if scaled else 1.0, head=head)
 
 
-def pre_norm_layer(attention: Attention, mlp: OpSpec, norm: Norm, *, parallel: bool = False) -> Layer:
-    """Return a layer of attention and a feed-forward block, each behind a norm."""
+def pre_norm_layer(mixer: OpSpec, mlp: OpSpec, norm: Norm, *, parallel: bool = False) -> Layer:
+    """Return a layer of a block that reads other tokens and a feed-forward block, each behind a norm."""
     return (
-        Sublayer(op=attention, pre_norm=norm, parallel=parallel),
+        Sublayer.model_validate({"op": mixer, "pre_norm": norm, "parallel": parallel}),
         Sublayer.model_validate({"op": mlp, "pre_norm": norm}),
     )
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 from roots_compress.families.base import Rule
-from roots_compress.families.transforms import Copy, Pairs, Rows, Shared, Stacked, Transform
+from roots_compress.families.transforms import ByHead, Copy, Pairs, Rows, Shared, Stacked, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
+from roots_compress.models.ops.delta_net import CONVOLVED, GatedDeltaNet
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import ModelSpec, Norm
@@ -27,6 +28,7 @@ def decoder_rules(
     outer: Mapping[str, str] | None = None,
     gain: Transform | None = None,
     paired: bool = False,
+    by_head: bool = False,
 ) -> Iterator[Rule]:
     """Yield the place of each tensor of a Llama-like decoder, whose blocks are named as ours.
 
@@ -38,6 +40,7 @@ def decoder_rules(
         outer: the same of the modules outside the layers, and of `layers` itself.
         gain: what is done to the gains of norms, if they are not stored as they are.
         paired: whether rotary positions turn adjacent channels.
+        by_head: whether the rows of attention's matrices that are one lie head by head.
     """
     outer, gain = outer or {}, gain or Copy()
     yield Rule(f"{outer.get('embed_tokens', 'embed_tokens')}.weight", ("model.embed_tokens.weight",))
@@ -53,7 +56,7 @@ def decoder_rules(
             targets = [ours + each for each in copies]
             yield from norm_rules(theirs + name, targets, norms[copies[0]], gain)
         for sublayer in layer:
-            for rule in _block_rules(sublayer, spec.width, names, gain, paired=paired):
+            for rule in _block_rules(sublayer, spec.width, names, gain, paired=paired, by_head=by_head):
                 yield Rule(theirs + rule.source, tuple(ours + each for each in rule.targets), rule.transform)
     if spec.stack.final_norm is not None:
         yield from norm_rules(outer.get("norm", "norm"), ["model.norm"], spec.stack.final_norm, gain)
@@ -71,7 +74,13 @@ def norm_rules(source: str, targets: list[str], norm: Norm, gain: Transform) -> 
 
 
 def _block_rules(
-    sublayer: Sublayer, width: int, names: Mapping[str, str], gain: Transform, *, paired: bool
+    sublayer: Sublayer,
+    width: int,
+    names: Mapping[str, str],
+    gain: Transform,
+    *,
+    paired: bool,
+    by_head: bool,
 ) -> Iterator[Rule]:
     """Yield the place of each tensor of a block within its layer."""
     op = sublayer.op
@@ -81,6 +90,8 @@ def _block_rules(
         transform: Transform = Copy()
         if len(ours) > 1 and isinstance(op, Moe):
             transform = Stacked(op.experts, len(ours) // op.experts)
+        elif len(ours) > 1 and by_head and isinstance(op, Attention):
+            transform = ByHead(op.heads, len(ours))
         elif len(ours) > 1:
             transform = Rows(tuple(matrices[each].rows for each in ours))
         elif paired and isinstance(op, Attention) and op.rope is not None and ours[0] in turned:
@@ -96,6 +107,11 @@ def _block_rules(
             yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
     if isinstance(op, Attention) and op.sinks:
         yield Rule(f"{sublayer.name}.sinks", (f"{sublayer.name}.sinks",))
+    if isinstance(op, GatedDeltaNet):
+        convs = tuple(f"{sublayer.name}.{part}_conv.weight" for part in CONVOLVED)
+        yield Rule(f"{sublayer.name}.conv1d.weight", convs, Rows(op.convolved))
+        for name in (f"{sublayer.name}.{part}" for part in ("A_log", "dt_bias", "norm.weight")):
+            yield Rule(name, (name,))
     if isinstance(op, ShortConv):
         for part in ("weight", "bias") if op.bias else ("weight",):
             name = f"{sublayer.name}.conv.{part}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from typing import Any
 
 from roots_compress.families.base import Family, Rule
@@ -12,45 +11,18 @@ from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, QKV, decoder_rules
 from roots_compress.families.rope import DEFAULT_THETA, PARTIAL
 from roots_compress.families.switches import Switches
-from roots_compress.families.transforms import Tensor
 from roots_compress.models.spec import ModelSpec, Norm
 
 EPS_KEY, PARALLEL = "layer_norm_eps", "use_parallel_residual"
-FUSED = "attention.query_key_value"
 NAMES = {
     **NORM_NAMES,
-    **dict.fromkeys(QKV, FUSED),
+    **dict.fromkeys(QKV, "attention.query_key_value"),
     "self_attn.o_proj": "attention.dense",
     "mlp.up_proj": "mlp.dense_h_to_4h",
     "mlp.down_proj": "mlp.dense_4h_to_h",
 }
 OUTER = {"embed_tokens": "embed_in", "norm": "final_layer_norm", "lm_head": "embed_out"}
 SHARE, BASE = 0.25, ("rotary_emb_base", "rope_theta", DEFAULT_THETA)
-
-
-@dataclass(frozen=True)
-class _ByHead:
-    """Queries, keys and values joined head by head.
-
-    Attributes:
-        heads: how many.
-    """
-
-    heads: int
-
-    def apply(self, tensor: Tensor) -> list[Tensor]:
-        """Return the three; a tensor of other rows is returned whole, to be refused for its shape."""
-        if tensor.shape[0] % (3 * self.heads):
-            return [tensor] * 3
-        parts = tensor.unflatten(0, (self.heads, 3, -1)).unbind(1)
-        return [part.flatten(0, 1).contiguous() for part in parts]
-
-    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the three joined."""
-        import torch
-
-        heads = [tensor.unflatten(0, (self.heads, -1)) for tensor in tensors]
-        return torch.stack(heads, dim=1).flatten(0, 2)
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -85,10 +57,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    heads = [each.heads for each in spec.attentions()]
-    for rule in decoder_rules(spec, names=NAMES, outer=OUTER):
-        fused = FUSED in rule.source
-        yield replace(rule, transform=_ByHead(heads[int(rule.source.split(".")[1])])) if fused else rule
+    return decoder_rules(spec, names=NAMES, outer=OUTER, by_head=True)
 
 
 FAMILY = Family(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import decoder_spec, read_shape
+from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
@@ -14,7 +14,6 @@ from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention, QkNorm
 from roots_compress.models.ops.conv import READERS, ShortConv
 from roots_compress.models.ops.mlp import Mlp
-from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import ModelSpec
 
 THETA = 1000000.0
@@ -77,12 +76,9 @@ def _read(switches: Switches) -> ModelSpec:
         bias=switches.flag("conv_bias", False),
     )
     mlp = Mlp(channels=_channels(switches, shape.channels))
+    attends = _attending(switches, shape.layers)
     return decoder_spec(
-        shape,
-        [
-            tuple(Sublayer.model_validate({"op": op, "pre_norm": shape.norm}) for op in (first, mlp))
-            for first in (attention if each else conv for each in _attending(switches, shape.layers))
-        ],
+        shape, [pre_norm_layer(attention if each else conv, mlp, shape.norm) for each in attends]
     )
 
 

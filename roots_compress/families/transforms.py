@@ -72,6 +72,33 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class ByHead:
+    """Several tensors joined along their first axis, head by head.
+
+    Attributes:
+        heads: how many.
+        parts: how many tensors, with equally many rows for each head.
+    """
+
+    heads: int
+    parts: int
+
+    def apply(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the parts; a tensor of other rows is returned whole, to be refused for its shape."""
+        if tensor.shape[0] % (self.parts * self.heads):
+            return [tensor] * self.parts
+        parts = tensor.unflatten(0, (self.heads, self.parts, -1)).unbind(1)
+        return [part.flatten(0, 1).contiguous() for part in parts]
+
+    def invert(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the parts joined."""
+        import torch
+
+        heads = [tensor.unflatten(0, (self.heads, -1)) for tensor in tensors]
+        return torch.stack(heads, dim=1).flatten(0, 2)
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Queries or keys whose rotary positions turn adjacent channels of a head; ours turn one of each half.
 

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
+from roots_compress.models.ops.attention import Attention
 from roots_compress.models.spec import ModelSpec
 
-FULL = "full_attention"
+FULL = Attention.keeps
 
 
 class PreallocatedLayer(DynamicLayer):
@@ -80,7 +81,6 @@ def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:
 
 def layer_types(spec: ModelSpec) -> list[str]:
     """Return what each layer of that stack keeps, by transformers' names of it."""
-    return [
-        FULL if any(state.grows for each in layer for state in each.op.states(0)) else "conv"
-        for layer in spec.stack.layers
-    ]
+    kept = [[each.op.keeps for each in layer if each.op.keeps is not None] for layer in spec.stack.layers]
+    # A layer without any such block keeps nothing either way.
+    return [names[0] if names else FULL for names in kept]

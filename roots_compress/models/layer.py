@@ -12,11 +12,13 @@ from torch.utils.checkpoint import checkpoint
 from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block, Context, Half, make_norm
 from roots_compress.models.blocks.conv import ShortConvBlock
+from roots_compress.models.blocks.delta_net import GatedDeltaNetBlock
 from roots_compress.models.blocks.mlp import MlpBlock
 from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.conv import ShortConv
+from roots_compress.models.ops.delta_net import GatedDeltaNet
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Op
@@ -26,6 +28,7 @@ NORMS = ("pre_norm", "post_norm", "stream_norm")
 BLOCKS: dict[type[OpSpec], Callable[[Any, Any, str, int], Block]] = {
     Attention: AttentionBlock,
     ShortConv: ShortConvBlock,
+    GatedDeltaNet: GatedDeltaNetBlock,
     Mlp: MlpBlock,
     Moe: MoeBlock,
 }

@@ -227,11 +227,11 @@ class StreamNormPruner(tp.pruner.function.BasePruningFunc):
 
 
 def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
-    """Cut what runs along an axis and is no linear layer, so that no trace follows it."""
+    """Cut what runs along an axis and is in no trace."""
     for member in axis.members:
         path, _, name = member.parameter.rpartition(".")
         module = block.get_submodule(path)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and member.traced:
             continue
         entries = [unit * member.size + offset for unit in kept for offset in range(member.size)]
         parameter = module.get_parameter(name).detach()
@@ -243,6 +243,8 @@ def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
             module.embedding_dim = len(entries)
         elif isinstance(module, nn.Conv1d):
             module.in_channels = module.out_channels = module.groups = len(entries)
+        elif isinstance(module, nn.Linear):
+            module.out_features = len(entries)
 
 
 def _cut_untraced_readers(model: RootsWithHead, kept: Sequence[int]) -> None:

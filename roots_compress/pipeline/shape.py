@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
+from roots_compress.models.ops.delta_net import GatedDeltaNet
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
@@ -30,6 +31,10 @@ class Shape:
     channels: Range | None = None
     """Of feed-forward blocks, or of each expert."""
     experts: Range | None = None
+    key_heads: Range | None = None
+    """Of linear attention."""
+    value_heads: Range | None = None
+    """Of linear attention."""
     conv_channels: Range | None = None
     """Of short convolutions."""
 
@@ -38,6 +43,7 @@ class Shape:
         """Return the shape of a model."""
         ops = [op for _, op in spec.blocks()]
         attentions = [op for op in ops if isinstance(op, Attention)]
+        linear = [op for op in ops if isinstance(op, GatedDeltaNet)]
         return cls(
             layers=tuple(len(stack.layers) for stack in spec.running),
             width=spec.width,
@@ -48,6 +54,8 @@ class Shape:
             head_dim=_range([op.head_dim for op in attentions]),
             channels=_range([op.channels for op in ops if isinstance(op, Mlp | Moe)]),
             experts=_range([op.experts for op in ops if isinstance(op, Moe)]),
+            key_heads=_range([op.key_heads for op in linear]),
+            value_heads=_range([op.value_heads for op in linear]),
             conv_channels=_range([op.channels for op in ops if isinstance(op, ShortConv)]),
         )
 

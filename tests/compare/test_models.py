@@ -64,6 +64,7 @@ LATER = [
     ("granitemoe", "smollm"),
     ("lfm2", "llama3"),
     ("gpt_oss", "llama3"),
+    ("qwen3_5_text", "qwen2"),
 ]
 """Families whose parts are in others above, or in the exporter's tests."""
 GGUFS = [

@@ -54,15 +54,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {**HEADS},
     "gpt_oss": {**HEADS, "sliding_window": 9},
     "lfm2": {**HEADS, "full_attn_idxs": [1, 3]},
+    "qwen3_5_text": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
     "granitemoe": {**HEADS, "residual_multiplier": 0.22},
 }
 QUICK = {"gemma2", "gemma3_text", "qwen3_moe", "olmo3"}
 """What is new in the others is in these too, in their logits, in a recipe, or in the stages' own tests."""
 ONE_QUERY, ONE_GROUP = {"gpt_neox", "gptj", "gpt_neo", "opt"}, {"gpt_bigcode"}
 """Families with one query head in each key/value group, and with one group."""
-CONVOLVING = {"lfm2"}
-"""Families some of whose layers are short convolutions."""
-NARROWED = {"lfm2", "gpt_neox", "phi", "cohere2", "nemotron", "hunyuan_v1_dense"}
+FURTHER_AXES = {
+    "lfm2": {"conv_ratio": 0.25},
+    "qwen3_5_text": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
+}
+"""Of blocks that few families have."""
+NARROWED = {"lfm2", "qwen3_5_text", "gpt_neox", "phi", "cohere2", "nemotron", "hunyuan_v1_dense"}
 """Families whose residual stream is cut too, those with parallel blocks or new norms among them."""
 AXES: dict[str, float] = {"head_ratio": 0.5, "query_ratio": 0.5, "layer_ratio": 0.5}
 RECIPES = {"gemma3": "gemma3_text", "phi3": "phi3", "qwen3-moe": "qwen3_moe"}
@@ -85,7 +89,7 @@ def prune_of(family: str) -> dict[str, Any]:
     mine = {"ratio": 0.25, **({"expert_ratio": 0.3} if has_experts else {})}
     mine |= {"query_ratio": 0.0} if family in ONE_QUERY else {}
     mine |= {"head_ratio": 0.0} if family in ONE_GROUP else {}
-    mine |= {"conv_ratio": 0.25} if family in CONVOLVING else {}
+    mine |= FURTHER_AXES.get(family, {})
     mine |= {"residual_ratio": 0.25} if family in NARROWED else {}
     return {"kind": "prune", **SHRUNKEN["prune"], **AXES, **mine}
 

@@ -110,7 +110,8 @@ def test_the_axes_are_what_torch_pruning_traces(overrides: dict[str, Any]) -> No
                     unit * each.size + offset for unit in units for offset in range(each.size)
                 ]
                 for each in axis.members
-                if isinstance(block.get_submodule(each.parameter.rpartition(".")[0]), nn.Linear)
+                if each.traced
+                and isinstance(block.get_submodule(each.parameter.rpartition(".")[0]), nn.Linear)
             }
             found: dict[tuple[str, int], list[int]] = {}
             for part in axis.parts or (None,):
@@ -306,7 +307,7 @@ def test_a_residual_channel_leaves_every_matrix_and_norm_in_order(overrides: dic
     assert model.config.hidden_size == 8
     for name, value in model.state_dict().items():
         expected = before[name]
-        if re.search(r"(embed_\w+|lm_head|[qkvbcx]_proj|gate_proj|up_proj|router)\.weight", name):
+        if re.search(r"(embed_\w+|lm_head|[qkvabcxz]_proj|gate_proj|up_proj|router)\.weight", name):
             expected = expected[:, kept]
         elif re.search(r"(pre|post|stream)_norm\.|model\.norm\.|o_proj\.|out_proj\.|down_proj\.", name):
             expected = expected[kept]

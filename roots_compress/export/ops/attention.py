@@ -71,6 +71,9 @@ def self_attention(
     else:
         context_BTx, present = fused_attention(builder, shared.compact, rows, past, heads, scales)
     context_Nx = builder.op("Reshape", context_BTx, builder.integers(-1, op.heads * op.head_dim))
+    if op.gated:
+        gate_Nx = builder.op("Sigmoid", matrices.linear(f"{module}.gate_proj", x_NW))
+        context_Nx = builder.op("Mul", context_Nx, gate_Nx)
     return matrices.linear(f"{module}.o_proj", context_Nx), present
 
 

@@ -28,6 +28,7 @@ class AttentionBlock(Block):
     q_proj: nn.Module
     k_proj: nn.Module
     v_proj: nn.Module
+    gate_proj: nn.Module
     o_proj: nn.Module
 
     def __init__(self, spec: Attention, config: Any, name: str, layer: int) -> None:
@@ -80,7 +81,8 @@ class AttentionBlock(Block):
         if context.cache is not None:
             key_BGSD, value_BGSD = context.cache.update(key_BGSD, value_BGSD, self.layer_idx)
         context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec.window, spec.causal])
-        return context_BHTD.transpose(1, 2).reshape(batch, tokens, -1)
+        context_BTx = context_BHTD.transpose(1, 2).reshape(batch, tokens, -1)
+        return context_BTx * torch.sigmoid(self.gate_proj(x_BTW)) if spec.gated else context_BTx
 
     def _crossed(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return what the output projection reads where keys and values are the encoder's."""
@@ -111,12 +113,13 @@ class AttentionBlock(Block):
         goes to; along other axes keys and values meet it too.
         """
         out_BTW: Tensor
+        query = self.q_proj(x_BTW) * self.gate_proj(x_BTW) if self.spec.gated else self.q_proj(x_BTW)
         if axis == "queries":
-            out_BTW = self.o_proj(self.q_proj(x_BTW))
+            out_BTW = self.o_proj(query)
             return out_BTW
         if source_BTW is None or self.spec.source == "self":
             source_BTW = x_BTW
-        query, key, value = self.q_proj(x_BTW), self.k_proj(source_BTW), self.v_proj(source_BTW)
+        key, value = self.k_proj(source_BTW), self.v_proj(source_BTW)
         out_BTW = self.o_proj(query * self._repeated(key) * self._repeated(value))
         return out_BTW
 

@@ -1,6 +1,7 @@
 """A gated short convolution, whose cache holds its last inputs.
 
-Shape legend: B batch, T new tokens, S those and the cached ones before them, W hidden size, C channels.
+Shape legend: B batch, T new tokens, S those and the cached ones before them, W hidden size, C channels,
+K taps.
 """
 
 from __future__ import annotations
@@ -35,28 +36,38 @@ class ShortConvBlock(Block):
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return what the output projection reads, `BTC`."""
-        inner_BTC: Tensor = self.c_proj(x_BTW) * self._convolved(
-            self.b_proj(x_BTW) * self.x_proj(x_BTW), context
+        gated_BTC = self.b_proj(x_BTW) * self.x_proj(x_BTW)
+        out_BTC = causal_conv(gated_BTC, self.conv.weight, context, self.layer_idx)
+        inner_BTC: Tensor = self.c_proj(x_BTW) * (
+            out_BTC if self.conv.bias is None else out_BTC + self.conv.bias
         )
         return inner_BTC
-
-    def _convolved(self, gated_BTC: Tensor, context: Context) -> Tensor:
-        """Return the convolution's outputs, `BTC`; what is before a token's document counts as 0."""
-        tokens, kernel = gated_BTC.shape[1], self.spec.kernel
-        seen_BCS = gated_BTC.mT
-        if context.cache is not None:
-            seen_BCS = context.cache.update_conv_state(seen_BCS, self.layer_idx, conv_kernel_size=kernel - 1)
-        seen_BSC = F.pad(seen_BCS, (tokens + kernel - 1 - seen_BCS.shape[-1], 0)).mT
-        out_BTC = self.conv.weight[:, 0, -1] * gated_BTC
-        for age in range(1, kernel):
-            first = kernel - 1 - age
-            read_BTC = seen_BSC[:, first : first + tokens]
-            if context.positions_BT is not None:
-                read_BTC = read_BTC * (context.positions_BT >= age)[..., None]
-            out_BTC = out_BTC + self.conv.weight[:, 0, first] * read_BTC
-        return out_BTC if self.conv.bias is None else out_BTC + self.conv.bias
 
     def coupled(self, x_BTW: Tensor, axis: str, source_BTW: Tensor | None = None) -> Tensor:
         """Join channels one by one, without the convolution, which no trace follows."""
         out_BTW: Tensor = self.out_proj(self.b_proj(x_BTW) * self.x_proj(x_BTW) * self.c_proj(x_BTW))
         return out_BTW
+
+
+def causal_conv(x_BTC: Tensor, weight_C1K: Tensor, context: Context, layer: int) -> Tensor:
+    """Return a causal convolution of each channel by itself, `BTC`; nothing before a token's document counts.
+
+    Args:
+        x_BTC: its inputs, of which the cache keeps the last.
+        weight_C1K: its weights, that of the token itself last.
+        context: of the forward pass.
+        layer: the block's place in the cache.
+    """
+    tokens, kernel = x_BTC.shape[1], weight_C1K.shape[-1]
+    seen_BCS = x_BTC.mT
+    if context.cache is not None:
+        seen_BCS = context.cache.update_conv_state(seen_BCS, layer, conv_kernel_size=kernel - 1)
+    seen_BSC = F.pad(seen_BCS, (tokens + kernel - 1 - seen_BCS.shape[-1], 0)).mT
+    out_BTC = weight_C1K[:, 0, -1] * x_BTC
+    for age in range(1, kernel):
+        first = kernel - 1 - age
+        read_BTC = seen_BSC[:, first : first + tokens]
+        if context.positions_BT is not None:
+            read_BTC = read_BTC * (context.positions_BT >= age)[..., None]
+        out_BTC = out_BTC + weight_C1K[:, 0, first] * read_BTC
+    return out_BTC

@@ -60,6 +60,7 @@ class Attention(OpSpec):
 
     kind: Literal["attention"] = "attention"
     group: ClassVar[str] = "attention"
+    keeps: ClassVar[str] = "full_attention"
     heads: Count
     kv_heads: Count
     head_dim: Count
@@ -81,6 +82,8 @@ class Attention(OpSpec):
     bias: bool = False
     """On queries, keys and values."""
     output_bias: bool = False
+    gated: bool = False
+    """Whether what the heads give is multiplied by the sigmoid of a projection of what the block reads."""
     sparse: Annotated[TopM | BlockSparse, Field(discriminator="kind")] | None = None
     """None: dense."""
 
@@ -124,6 +127,8 @@ class Attention(OpSpec):
                     "disentangled is for dense attention to both sides, with as many key/value heads as query"
                     " heads, and without other positions or a softcap"
                 )
+        if self.gated and not self.causal:
+            raise ValueError("gated is for causal attention only")
         if self.source == "cross":
             others = (*positions, self.disentangled, self.window, self.qk_norm)
             if self.causal or any(each is not None for each in others):
@@ -146,12 +151,13 @@ class Attention(OpSpec):
         return self.scale or self.head_dim**-0.5
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
-        """Return queries, keys, values and the output projection."""
+        """Return queries, keys, values, the gate if there is one, and the output projection."""
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
             "q_proj": Matrix(query, width, self.bias),
             "k_proj": Matrix(key_value, width, self.bias),
             "v_proj": Matrix(key_value, width, self.bias),
+            **({"gate_proj": Matrix(query, width, self.bias)} if self.gated else {}),
             "o_proj": Matrix(width, query, self.output_bias),
         }
 
@@ -168,8 +174,9 @@ class Attention(OpSpec):
             tables = tuple(Member(f"{name}.weight", 1, head) for name in self.disentangled.tables)
         if self.sinks:
             tables = (*tables, Member("sinks", 0, 1))
+        of_queries = ("q_proj", "gate_proj") if self.gated else ("q_proj",)
         groups = (
-            *weight_and_bias("q_proj", group, bias=self.bias),
+            *(each for name in of_queries for each in weight_and_bias(name, group, bias=self.bias)),
             *weight_and_bias("k_proj", head, bias=self.bias),
             *weight_and_bias("v_proj", head, bias=self.bias),
             Member("o_proj.weight", 1, group),
@@ -177,7 +184,7 @@ class Attention(OpSpec):
             *(replace(each, size=each.size * self.queries) for each in tables),
         )
         queries = (
-            *weight_and_bias("q_proj", head, bias=self.bias),
+            *(each for name in of_queries for each in weight_and_bias(name, head, bias=self.bias)),
             Member("o_proj.weight", 1, head),
             *(Member("q_norm.weight", 0, head) for each in norms if each.parameter == "q_norm.weight"),
             *tables,
@@ -196,11 +203,12 @@ class Attention(OpSpec):
         )
 
     def inputs(self) -> tuple[Input, ...]:
-        """Return what queries, keys and values read, and what the output projection does."""
+        """Return what queries, keys, values and the gate read, and what the output projection does."""
         values = Input(("o_proj",), ("v_proj",), repeats=self.queries, head_dim=self.head_dim, writes=True)
         if self.source == "cross":
             return (Input(("q_proj",), of_stream=True), Input(("k_proj", "v_proj"), of_source=True), values)
-        return (Input(("q_proj", "k_proj", "v_proj"), of_stream=True), values)
+        readers = ("q_proj", "k_proj", "v_proj", *(("gate_proj",) if self.gated else ()))
+        return (Input(readers, of_stream=True), values)
 
     def parameters(self, width: int) -> int:
         """Return how many numbers it holds, those of norms, tables of distances and sinks among them."""
@@ -220,7 +228,7 @@ class Attention(OpSpec):
         return changed(self, heads=units)
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return source, heads' size, the channels that positions turn, norms, distances and sinks."""
+        """Return source, heads' size, the channels that positions turn, norms, distances, sinks and gate."""
         turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
         norm = None if self.qk_norm is None else (self.qk_norm.over, self.qk_norm.after_rope)
         return (
@@ -232,4 +240,5 @@ class Attention(OpSpec):
             self.relative,
             self.disentangled,
             self.sinks,
+            self.gated,
         )

@@ -53,6 +53,8 @@ class Member:
     dimension: int
     size: int
     """Consecutive entries of each unit."""
+    traced: bool = True
+    """Of a linear layer: whether a block's `coupled` joins it to the projection, so that a trace finds it."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class OpSpec(Part):
     kind: str
     group: ClassVar[str]
     """What reports count its bytes as."""
+    keeps: ClassVar[str | None] = None
+    """transformers' name of what a cache keeps of it, if it keeps anything."""
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return the linear layers, in the order in which they run, by name.
@@ -217,6 +221,7 @@ def weight_and_bias(name: str, size: int, *, bias: bool) -> tuple[Member, ...]:
 KINDS = (
     "attention",
     "short_conv",
+    "gated_delta_net",
     "mlp",
     "moe",
     "lm",

@@ -31,6 +31,7 @@ class ShortConv(OpSpec):
 
     kind: Literal["short_conv"] = "short_conv"
     group: ClassVar[str] = "convolution"
+    keeps: ClassVar[str] = "conv"
     channels: Count
     kernel: Annotated[int, Field(ge=2, le=LARGEST)]
     """Tokens that an output is made of, its own included."""

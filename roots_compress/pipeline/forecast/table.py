@@ -83,6 +83,9 @@ def _shape(shape: Shape) -> str:
     if shape.heads and shape.kv_heads and shape.head_dim:
         groups = "" if shape.kv_heads == shape.heads else f" ({_numbers(shape.kv_heads)} key/value)"
         parts.append(f"{_numbers(shape.heads)} heads{groups} of {_numbers(shape.head_dim)}")
+    if shape.key_heads and shape.value_heads:
+        values = _numbers(shape.value_heads)
+        parts.append(f"{_numbers(shape.key_heads)} key and {values} value heads of linear attention")
     if shape.conv_channels:
         parts.append(f"{_numbers(shape.conv_channels)} convolution channels")
     if shape.channels:

@@ -15,7 +15,7 @@ from roots_compress.runtime.onnx.session import EXPORT_AGAIN, PAST_MEANS, PRESEN
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
 PAST, PRESENT = "past_key_values.", "present."
-PAST_STATE, PRESENT_STATE = "past_", "present_"
+KEY_VALUE = (".key", ".value")
 ELEMENT_TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 CACHE_TYPES = ELEMENT_TYPES | {"tensor(int8)": np.int8}
 
@@ -49,7 +49,7 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
     """
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
-    pasts = [name for name in inputs if name.startswith(PAST)]
+    pasts = [name for name in inputs if name.startswith(PAST) and name.endswith(KEY_VALUE)]
     if not pasts and "position_ids" not in inputs:
         raise InputError(
             "the graph is an encoder's: it reads a whole text at once and generates none",
@@ -96,8 +96,8 @@ def cached_tensors(session: Any, graph: Path) -> tuple[KeyValue, ...]:
 def other_states(session: Any) -> tuple[State, ...]:
     """Return what a cache holds beside keys and values.
 
-    These are the states of convolutions, of fixed sizes, and the mean keys of block-sparse layers, which need
-    not be fed.
+    These are the states of convolutions and of linear attention, of fixed sizes, and the mean keys of
+    block-sparse layers, which need not be fed.
     """
     found = [
         (value, PRESENT_MEANS + value.name.removeprefix(PAST_MEANS))
@@ -105,9 +105,9 @@ def other_states(session: Any) -> tuple[State, ...]:
         if value.name.startswith(PAST_MEANS)
     ]
     found += [
-        (value, PRESENT_STATE + value.name.removeprefix(PAST_STATE))
+        (value, value.name.replace(PAST, PRESENT).replace("past_", "present_"))
         for value in session.get_inputs()
-        if value.name.startswith(PAST_STATE) and not value.name.startswith(PAST)
+        if value.name.startswith("past_") and not value.name.endswith(KEY_VALUE)
     ]
     return tuple(
         State(

@@ -37,6 +37,15 @@ class AxisNames:
 AXES = {
     "queries": AxisNames("query_ratio", "query head in each key/value group", "num_attention_heads", "head"),
     "kv_groups": AxisNames("head_ratio", "key/value group", "num_key_value_heads", "group"),
+    "value_heads": AxisNames(
+        "value_head_ratio",
+        "value head of each key head of linear attention",
+        "linear_num_value_heads",
+        "value_head",
+    ),
+    "key_heads": AxisNames(
+        "key_head_ratio", "key head of linear attention", "linear_num_key_heads", "key_head"
+    ),
     "conv_channels": AxisNames("conv_ratio", "convolution channel", "conv_channels", "conv_channel"),
     "mlp_channels": AxisNames("ratio", "MLP channel", "intermediate_size", "channel"),
     "experts": AxisNames("expert_ratio", "expert", "num_experts", "expert"),

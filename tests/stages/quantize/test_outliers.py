@@ -47,6 +47,7 @@ FOLDABLE = {
     "plain GELU": 6,
     "parallel blocks, norms after positions": 6,
     "stream norms": 4,
+    "linear attention": 7,
     "experts": 2 * (2 + 4),
     "sinks, clamped experts": 4,
 }

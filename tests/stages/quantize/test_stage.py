@@ -104,6 +104,8 @@ def test_the_quantized_model_predicts_alike(
     checkpoint = tiny_checkpoint(**overrides)
     before = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
     outcome = run(tmp_path, checkpoint, scheme)
+    # What few channels of linear attention give is normalised, and with it the error.
+    most *= 2 if overrides.get("spec") is KINDS["linear attention"] else 1
     assert distance(checkpoint.model, outcome.checkpoint.model) < most
     found = stored_bytes(outcome.checkpoint.model)
     assert found < stored_bytes(checkpoint.model)

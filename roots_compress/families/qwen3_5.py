@@ -1,0 +1,154 @@
+"""Qwen3.5 (text): Gated DeltaNet in most layers, attention whose output is gated in others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from roots_compress.families.base import Family, Rule
+from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
+from roots_compress.families.decoder_config import write_decoder
+from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
+from roots_compress.families.rope import FULL, read_rope, rope_of
+from roots_compress.families.switches import Switches
+from roots_compress.families.transforms import AddOne
+from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.delta_net import GatedDeltaNet
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.spec import ModelSpec
+
+SHARE, INTERVAL = 0.25, 4
+"""Of a head that positions turn; of the layers, every which one attends to all tokens."""
+LINEAR = "linear_attention"
+NAMES = {
+    **NORM_NAMES,
+    "linear_attn_pre_norm": "input_layernorm",
+    "self_attn.gate_proj": "self_attn.q_proj",
+    **dict.fromkeys((f"linear_attn.{name}_proj" for name in "qkv"), "linear_attn.in_proj_qkv"),
+    **{f"linear_attn.{name}_proj": f"linear_attn.in_proj_{name}" for name in "zba"},
+}
+MTP_LAYER = (
+    *("input_layernorm", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
+)
+MTP = (
+    *(f"mtp.{name}.weight" for name in ("fc", "norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")),
+    *(f"mtp.layers.{{}}.{name}.weight" for name in MTP_LAYER),
+)
+"""Tensors of a head that guesses further tokens, which no class of transformers reads."""
+UNREAD = ("mamba_ssm_dtype", "mtp_num_hidden_layers", "mtp_use_dedicated_embeddings")
+MROPE = ("mrope_section", "mrope_interleaved")
+"""How positions of images differ; those of text are one number."""
+
+
+def _read(switches: Switches) -> ModelSpec:
+    shape = read_shape(
+        switches,
+        head_dim=256,
+        kv_heads=4,
+        context=32768,
+        activations={"silu": "silu", "swish": "silu"},
+    )
+    switches.same("attn_output_gate", True)
+    switches.same("output_gate_type", "swish", "silu")
+    for key in UNREAD:
+        switches.take(key)
+    given = switches.take("rope_parameters")
+    if isinstance(given, dict):
+        given = {key: value for key, value in given.items() if key not in MROPE}
+    switches.put("rope_parameters", given)
+    bias = switches.flag("attention_bias", False)
+    attention = Attention(
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        rope=rope_of(switches, read_rope(switches, partial=SHARE), head_dim=shape.head_dim),
+        qk_norm=QkNorm(eps=shape.norm.eps),
+        bias=bias,
+        output_bias=bias,
+        gated=True,
+    )
+    linear = GatedDeltaNet(
+        key_heads=switches.number("linear_num_key_heads", 16),
+        value_heads=switches.number("linear_num_value_heads", 32),
+        key_dim=switches.number("linear_key_head_dim", 128),
+        value_dim=switches.number("linear_value_head_dim", 128),
+        kernel=switches.number("linear_conv_kernel_dim", 4),
+        eps=shape.norm.eps,
+    )
+    mlp = Mlp(channels=shape.channels)
+    attends = _attending(switches, shape.layers)
+    return decoder_spec(
+        shape, [pre_norm_layer(attention if each else linear, mlp, shape.norm) for each in attends]
+    )
+
+
+def _attending(switches: Switches, layers: int) -> list[bool]:
+    """Take the layers' types, and return which attend to all tokens."""
+    interval, types = switches.number("full_attention_interval", INTERVAL), switches.take("layer_types")
+    if types is None:
+        types = [LINEAR if (index + 1) % interval else FULL for index in range(layers)]
+    if not isinstance(types, list) or len(types) != layers or not {*map(str, types)} <= {LINEAR, FULL}:
+        switches.refuse(f"layer_types must name {FULL} or {LINEAR} for each of {layers} layers")
+    if FULL not in types:
+        switches.refuse("no layer has attention: transformers counts the tokens of a cache by it")
+    return [kind == FULL for kind in types]
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    firsts = [layer[0].op for layer in spec.layers]
+    linear = next((op for op in firsts if isinstance(op, GatedDeltaNet)), None)
+    numbers = {}
+    if linear is not None:
+        numbers = {
+            "linear_num_key_heads": linear.key_heads,
+            "linear_num_value_heads": linear.value_heads,
+            "linear_key_head_dim": linear.key_dim,
+            "linear_value_head_dim": linear.value_dim,
+            "linear_conv_kernel_dim": linear.kernel,
+        }
+    return {
+        **write_decoder(spec, attention_bias=True, partial=True),
+        **numbers,
+        "layer_types": [op.keeps for op in firsts],
+    }
+
+
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    return decoder_rules(spec, names=NAMES, gain=AddOne(), by_head=True)
+
+
+HALVES = [LINEAR, FULL]
+FAMILY = Family(
+    "qwen3_5_text",
+    "Qwen3_5ForCausalLM",
+    _read,
+    _write,
+    _rules,
+    ignored=MTP,
+    variants=(
+        {"layer_types": HALVES},
+        {"layer_types": [FULL, LINEAR], "linear_num_key_heads": 4, "tie_word_embeddings": True},
+        {"layer_types": HALVES, "linear_num_key_heads": 1, "linear_value_head_dim": 4},
+        {"layer_types": HALVES, "linear_conv_kernel_dim": 2, "num_key_value_heads": 1, "head_dim": 16},
+        {"layer_types": HALVES, "attention_bias": True, "linear_num_value_heads": 6},
+        {"layer_types": [FULL, FULL], "num_key_value_heads": 4},
+        {
+            "layer_types": None,
+            "full_attention_interval": 3,
+            "num_hidden_layers": 3,
+            "linear_key_head_dim": 16,
+        },
+        {
+            "layer_types": HALVES,
+            "rms_norm_eps": 1e-3,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 300.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [1, 1, 0],
+                "mrope_interleaved": True,
+            },
+        },
+    ),
+)
