@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from roots_compress.configs.recipe.growth import read_resolved
+from roots_compress.errors import InputError
 from roots_compress.events import Events
 from roots_compress.pipeline.forecast.forecast import forecast
 from roots_compress.pipeline.preflight import prepare
@@ -54,7 +55,10 @@ def main() -> None:
     """Print a table for each run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    kept = [_kept(run) for run in parser.parse_args().runs]
+    try:
+        kept = [_kept(run) for run in parser.parse_args().runs]
+    except InputError as error:
+        sys.exit(str(error))
     sys.exit(0 if all(kept) else 1)
 
 

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from statistics import median
 
 import torch
 
@@ -18,6 +17,8 @@ STEADY_SECONDS = 0.5
 """How long a timing is repeated, at the least."""
 SHORT_SECONDS = 0.2
 """The same where somebody waits for it."""
+FEWEST = 3
+"""Times, of which the first is slower where code is loaded."""
 ALIKE = 0.05
 """By how much two times may differ that took as long."""
 LEAST_TOKENS, MOST_TOKENS = 64, 256
@@ -25,35 +26,33 @@ OPERATIONS = 4e9
 """Multiplications of a pass that tells the pace, about."""
 
 
-def usual_seconds(work: Callable[[], object], *, least: float | None = None) -> float:
-    """Return the median seconds of some work, after a first time that is not counted.
+def least_seconds(work: Callable[[], object], *, lasting: float | None = None) -> float:
+    """Return the least seconds of some work, done three times or more.
 
-    It is repeated for `least` seconds (None: `STEADY_SECONDS`), or for fewer once one time took as long as
-    that before it.
+    Other programs only add to a time, so the least of a few is nearer to the machine's own pace than their
+    median. The work is repeated for `lasting` seconds (None: `STEADY_SECONDS`), or for fewer once one time
+    took as long as that before it.
     """
-    least = STEADY_SECONDS if least is None else least
-
-    def timed() -> float:
+    lasting = STEADY_SECONDS if lasting is None else lasting
+    found: list[float] = []
+    while len(found) < FEWEST or sum(found[1:]) < lasting:
         began = time.perf_counter()
         work()
-        return time.perf_counter() - began
-
-    first, *found = timed(), timed()
-    while sum(found) < least:
-        before = found[-1] if found[1:] else first
-        if sum(found) >= SHORT_SECONDS and abs(found[-1] - before) <= ALIKE * before:
-            break
-        found.append(timed())
-    return median(found)
+        found.append(time.perf_counter() - began)
+        if len(found) >= FEWEST and sum(found[1:]) >= SHORT_SECONDS:
+            *_, before, last = found
+            if abs(last - before) <= ALIKE * before:
+                break
+    return min(found)
 
 
-def pass_seconds(spec: ModelSpec, rows: int, length: int, *, least: float | None = None) -> float:
+def pass_seconds(spec: ModelSpec, rows: int, length: int, *, lasting: float | None = None) -> float:
     """Return the seconds of a forward pass through a model's layers, of a model of random weights."""
     model = random_model(ExpectedModel(spec)).model
     ids = torch.arange(rows * length).remainder(spec.embeddings.vocabulary).view(rows, length)
     inputs = {"input_ids": ids} | ({} if spec.source is None else {"decoder_input_ids": ids})
     with torch.no_grad():
-        return usual_seconds(lambda: model(**inputs, use_cache=False), least=least)
+        return least_seconds(lambda: model(**inputs, use_cache=False), lasting=lasting)
 
 
 def pace(spec: ModelSpec, *, threads: int) -> float:
@@ -71,4 +70,4 @@ def _pace(form: str, threads: int) -> float:
     spec = ModelSpec.of_json(json.loads(form))
     weights = spec.body_parameters
     length = min(spec.max_positions, max(LEAST_TOKENS, min(MOST_TOKENS, int(OPERATIONS / weights))))
-    return pass_seconds(spec, 1, length, least=SHORT_SECONDS) / (length * weights)
+    return pass_seconds(spec, 1, length, lasting=SHORT_SECONDS) / (length * weights)

@@ -25,7 +25,7 @@ from roots_compress.configs.recipe.schema import Recipe, StageConfig
 from roots_compress.events import Events
 from roots_compress.models.spec import ModelSpec
 from roots_compress.pipeline.forecast.costs import Line, RowCosts, TrainingCosts, body, multiplied
-from roots_compress.pipeline.forecast.pace import pass_seconds, usual_seconds
+from roots_compress.pipeline.forecast.pace import least_seconds, pass_seconds
 from roots_compress.pipeline.forecast.probe_training import peak_bytes, training_costs
 from roots_compress.pipeline.forecast.stand_ins import StandIns, random_model, stand_in, with_few_layers
 from roots_compress.pipeline.held_out import HeldOut
@@ -221,7 +221,7 @@ class Probe:
         task, examples = self._setting.task, self._few_windows.held_out.examples(row.tokenizer)
         engine = task.open_graph(find_graph(row.stage.onnx), threads=self._setting.threads, provider="cpu")
         model = task.serve_model(load_checkpoint(row.stage.checkpoint).model)
-        spent = usual_seconds(lambda: task.measure(engine, examples, original=model))
+        spent = least_seconds(lambda: task.measure(engine, examples, original=model))
         return spent / len(examples.input_ids)
 
     def _workloads(self, stage: CommittedStage) -> dict[int, float]:
@@ -236,7 +236,7 @@ class Probe:
         )
         decoded = evaluation.decode_tokens
         return {
-            length: usual_seconds(partial(task.run_workloads, engine, tokens, length, decoded))
+            length: least_seconds(partial(task.run_workloads, engine, tokens, length, decoded))
             for length in lengths
         }
 
