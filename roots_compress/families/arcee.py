@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
-from roots_compress.families.decoder_config import first_blocks, write_decoder
+from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
@@ -26,16 +26,11 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    _, mlp = first_blocks(spec)
-    return {**write_decoder(spec, attention_bias=True), "mlp_bias": mlp.bias}
-
-
 FAMILY = Family(
     "arcee",
     "ArceeForCausalLM",
     _read,
-    _write,
+    partial(write_decoder, attention_bias=True, mlp_bias="mlp_bias"),
     decoder_rules,
     variants=(
         {},

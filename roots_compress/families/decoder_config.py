@@ -17,6 +17,7 @@ def write_decoder(
     *,
     windows: Windows = "none",
     attention_bias: bool = False,
+    mlp_bias: str | None = None,
     partial: bool = False,
     own_heads: bool = True,
     eps_key: str = "rms_norm_eps",
@@ -27,6 +28,7 @@ def write_decoder(
         spec: of the model.
         windows: where the family keeps sliding windows.
         attention_bias: whether the family has such a switch.
+        mlp_bias: the family's switch of biases in feed-forward blocks; None where it has none.
         partial: whether it may turn heads in part.
         own_heads: whether it has the key `head_dim`.
         eps_key: the key of the norms' epsilon.
@@ -54,6 +56,8 @@ def write_decoder(
         config["head_dim"] = attention.head_dim
     if attention_bias:
         config["attention_bias"] = attention.bias
+    if mlp_bias is not None:
+        config[mlp_bias] = mlp.bias
     if windows == "all":
         config["sliding_window"] = attention.window
     elif windows == "by_layer":

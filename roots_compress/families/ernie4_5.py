@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import read_decoder
-from roots_compress.families.decoder_config import first_blocks, write_decoder
+from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
@@ -30,11 +30,6 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    _, mlp = first_blocks(spec)
-    return {**write_decoder(spec), "use_bias": mlp.bias}
-
-
 def paired_rules(spec: ModelSpec) -> Iterator[Rule]:
     """Yield the place of each tensor of a Llama whose adjacent channels are turned."""
     return decoder_rules(spec, paired=True)
@@ -44,7 +39,7 @@ FAMILY = Family(
     "ernie4_5",
     "Ernie4_5ForCausalLM",
     _read,
-    _write,
+    partial(write_decoder, mlp_bias="use_bias"),
     paired_rules,
     variants=(
         {},

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import each_sublayer, read_decoder
 from roots_compress.families.decoder_config import typed_windows, write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
@@ -59,16 +59,12 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return {**write_decoder(spec), **typed_windows(spec, None if turned else WINDOW)}
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NORM_NAMES)
-
-
 FAMILY = Family(
     "exaone4",
     "Exaone4ForCausalLM",
     _read,
     _write,
-    _rules,
+    partial(decoder_rules, names=NORM_NAMES),
     variants=(
         {"sliding_window": 5, "sliding_window_pattern": 2},
         {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, decoder_rules
@@ -33,10 +33,6 @@ def write_glm(spec: ModelSpec) -> dict[str, Any]:
     return write_decoder(spec, attention_bias=True, partial=True)
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NAMES, paired=True)
-
-
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
     {"attention_bias": False, "num_key_value_heads": 1, "tie_word_embeddings": True},
@@ -46,4 +42,5 @@ VARIANTS: tuple[dict[str, Any], ...] = (
         "partial_rotary_factor": 1.0,
     },
 )
-FAMILY = Family("glm", "GlmForCausalLM", read_glm, write_glm, _rules, variants=VARIANTS)
+RULES = partial(decoder_rules, names=NAMES, paired=True)
+FAMILY = Family("glm", "GlmForCausalLM", read_glm, write_glm, RULES, variants=VARIANTS)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import each_sublayer
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.glm import NAMES, VARIANTS, read_glm, write_glm
@@ -19,8 +19,5 @@ def _read(switches: Switches) -> ModelSpec:
     return each_sublayer(read_glm(switches), lambda each: changed(each, post_norm=each.pre_norm))
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names={**NAMES, **POST_NORMS}, paired=True)
-
-
-FAMILY = Family("glm4", "Glm4ForCausalLM", _read, write_glm, _rules, variants=VARIANTS)
+RULES = partial(decoder_rules, names={**NAMES, **POST_NORMS}, paired=True)
+FAMILY = Family("glm4", "Glm4ForCausalLM", _read, write_glm, RULES, variants=VARIANTS)

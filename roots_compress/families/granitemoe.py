@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_shape
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
 from roots_compress.families.experts import with_experts, without_experts
@@ -35,16 +35,12 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return {**write_granite(plain), **experts}
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NAMES)
-
-
 FAMILY = Family(
     "granitemoe",
     "GraniteMoeForCausalLM",
     _read,
     _write,
-    _rules,
+    partial(decoder_rules, names=NAMES),
     variants=(
         {"attention_multiplier": 0.3},
         {"residual_multiplier": 0.22, "embedding_multiplier": 12.0, "num_key_value_heads": 1},

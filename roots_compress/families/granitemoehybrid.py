@@ -5,11 +5,11 @@ Its layers may also be of Mamba-2, or have experts beside the feed-forward block
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_shape
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, decoder_rules
 from roots_compress.families.granite import granite_spec, write_granite
@@ -70,16 +70,12 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NAMES)
-
-
 FAMILY = Family(
     "granitemoehybrid",
     "GraniteMoeHybridForCausalLM",
     _read,
     _write,
-    _rules,
+    partial(decoder_rules, names=NAMES),
     variants=(
         {"attention_multiplier": 0.3},
         {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
@@ -66,20 +65,12 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    return write_decoder(spec, attention_bias=True)
-
-
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NAMES)
-
-
 FAMILY = Family(
     "hunyuan_v1_dense",
     "HunYuanDenseV1ForCausalLM",
     _read,
-    _write,
-    _rules,
+    partial(write_decoder, attention_bias=True),
+    partial(decoder_rules, names=NAMES),
     variants=(
         {},
         {

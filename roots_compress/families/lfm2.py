@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
@@ -130,16 +131,12 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _rules(spec: ModelSpec) -> Any:
-    return decoder_rules(spec, names=NAMES, outer={"norm": "embedding_norm"})
-
-
 FAMILY = Family(
     "lfm2",
     "Lfm2ForCausalLM",
     _read,
     _write,
-    _rules,
+    partial(decoder_rules, names=NAMES, outer={"norm": "embedding_norm"}),
     variants=(
         {"layer_types": ["conv", "full_attention"]},
         {"layer_types": ["full_attention", "conv"], "conv_L_cache": 5, "tie_word_embeddings": False},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
@@ -18,15 +18,11 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    return write_decoder(spec, windows="all")
-
-
 FAMILY = Family(
     "mistral",
     "MistralForCausalLM",
     _read,
-    _write,
+    partial(write_decoder, windows="all"),
     decoder_rules,
     variants=({"sliding_window": None}, {"sliding_window": 5, "num_key_value_heads": 1}),
 )

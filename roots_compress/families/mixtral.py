@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import one_window, read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
@@ -43,16 +43,12 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return {**write_decoder(plain, windows="all"), **experts}
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NAMES)
-
-
 FAMILY = Family(
     "mixtral",
     "MixtralForCausalLM",
     _read,
     _write,
-    _rules,
+    partial(decoder_rules, names=NAMES),
     variants=(
         {},
         {"sliding_window": 5, "num_key_value_heads": 1, "head_dim": 16},

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
-from roots_compress.families.decoder_config import first_blocks, write_decoder
+from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne
@@ -31,21 +30,12 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    _, mlp = first_blocks(spec)
-    return {**write_decoder(spec, attention_bias=True, partial=True, eps_key=EPS_KEY), "mlp_bias": mlp.bias}
-
-
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, gain=AddOne())
-
-
 FAMILY = Family(
     "nemotron",
     "NemotronForCausalLM",
     _read,
-    _write,
-    _rules,
+    partial(write_decoder, attention_bias=True, partial=True, eps_key=EPS_KEY, mlp_bias="mlp_bias"),
+    partial(decoder_rules, gain=AddOne()),
     variants=(
         {},
         {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},

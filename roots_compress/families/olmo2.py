@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import Shape, decoder_spec, read_biases, read_shape
@@ -67,15 +67,11 @@ def _read(switches: Switches) -> ModelSpec:
     return olmo_spec(switches, shape, [None] * shape.layers, [rope] * shape.layers)
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    return write_decoder(spec, attention_bias=True)
-
-
 FAMILY = Family(
     "olmo2",
     "Olmo2ForCausalLM",
     _read,
-    _write,
+    partial(write_decoder, attention_bias=True),
     olmo_rules,
     variants=({}, {"num_key_value_heads": 1, "tie_word_embeddings": True, "attention_bias": True}),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import read_decoder
@@ -41,10 +41,6 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    return write_decoder(spec, partial=True, eps_key=EPS_KEY)
-
-
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
     yield from decoder_rules(spec, names=NAMES, outer={"norm": "final_layernorm"})
     yield Rule("lm_head.bias", ("logits_bias",))
@@ -54,7 +50,7 @@ FAMILY = Family(
     "phi",
     "PhiForCausalLM",
     _read,
-    _write,
+    partial(write_decoder, partial=True, eps_key=EPS_KEY),
     _rules,
     variants=(
         {},

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import first_blocks, write_decoder
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, QKV, decoder_rules
@@ -112,10 +112,6 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     return written
 
 
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NAMES)
-
-
 def _longrope(pairs: int, **others: Any) -> dict[str, Any]:
     return {
         "rope_type": "longrope",
@@ -131,7 +127,7 @@ FAMILY = Family(
     "Phi3ForCausalLM",
     _read,
     _write,
-    _rules,
+    partial(decoder_rules, names=NAMES),
     variants=(
         {},
         {"num_key_value_heads": 1},

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
-from roots_compress.families.base import Family, Rule
+from roots_compress.families.base import Family
 from roots_compress.families.decoder import one_window, read_decoder
-from roots_compress.families.decoder_config import first_blocks, write_decoder
+from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec, Norm
@@ -43,21 +42,12 @@ def _read(switches: Switches) -> ModelSpec:
     )
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    _, mlp = first_blocks(spec)
-    return {**write_decoder(spec, windows="all", eps_key=EPS_KEY), "use_bias": mlp.bias}
-
-
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=NAMES)
-
-
 FAMILY = Family(
     "starcoder2",
     "Starcoder2ForCausalLM",
     _read,
-    _write,
-    _rules,
+    partial(write_decoder, windows="all", eps_key=EPS_KEY, mlp_bias="use_bias"),
+    partial(decoder_rules, names=NAMES),
     variants=(
         {},
         {"use_bias": False, "num_key_value_heads": 1, "tie_word_embeddings": False},
