@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from roots_compress.advice.bounds import Bounds
 from roots_compress.advice.facts import Facts
@@ -69,8 +69,6 @@ NEARLY: Final = 0.95
 """Of the bytes of 8-bit weights: 4-bit weights with so many 8-bit layers gain nothing."""
 TRAINING_SHARE: Final = 6
 """A recovery may take one part in so many of a search's time; training a student, two."""
-QUANTIZED: Final[dict[str, Any]] = {}
-"""Settings that 8-bit and 4-bit weights share, beside their defaults."""
 FLOPS_A_THREAD: Final = 25e9
 LEAST_STEPS, MOST_STEPS = 20, 200
 LEAST_STUDENT_STEPS = 100
@@ -212,14 +210,9 @@ def _choices(facts: Facts, bounds: Bounds, minutes: float) -> dict[str, StageCon
     alone = bounds.max_bytes is None and bounds.min_speedup is None and loss is not None
     student_steps = 3 * steps
     choices: dict[str, StageConfig] = {
-        "int8": QuantizeConfig(kind="quantize", name="int8", scheme="int8", **QUANTIZED),
+        "int8": QuantizeConfig(kind="quantize", name="int8", scheme="int8"),
         "int4": QuantizeConfig(
-            kind="quantize",
-            name="int4",
-            scheme="int4",
-            max_bytes=room,
-            max_loss=loss if alone else None,
-            **QUANTIZED,
+            kind="quantize", name="int4", scheme="int4", max_bytes=room, max_loss=loss if alone else None
         ),
         "prune-25": PruneConfig(kind="prune", name="prune-25", ratio=0.25, recovery=recovery),
         "prune-50": PruneConfig(kind="prune", name="prune-50", ratio=0.5, recovery=recovery),

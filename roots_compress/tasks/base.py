@@ -249,9 +249,15 @@ class Task(TaskFacts, ABC, Generic[Engine]):
             InputError: the text is too short.
         """
 
-    @abstractmethod
     def objective(self) -> Objective:
-        """Return what plain training minimises."""
+        """Return what plain training minimises: cross-entropy with the targets of the windows.
+
+        Raises:
+            InputError: nothing tells the models what is right.
+        """
+        from roots_compress.training.objective import CrossEntropy
+
+        return CrossEntropy()
 
     pretrains: ClassVar[bool] = False
     """Whether `pretraining` is for models of this task."""

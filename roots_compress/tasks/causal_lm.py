@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from roots_compress.models.ops.base import State
     from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
-    from roots_compress.training.objective import Objective
 
 LONGEST_ROW = 40
 """Tokens of the longest row compared; fewer where the model's context is shorter."""
@@ -214,12 +213,6 @@ class CausalLM(Task[LanguageModel]):
         from roots_compress.data.packing import pack
 
         return pack(documents, tokenizer, block_size, seed=seed, limit=limit)
-
-    def objective(self) -> Objective:
-        """Return cross-entropy."""
-        from roots_compress.training.objective import CrossEntropy
-
-        return CrossEntropy()
 
     def quality_caption(self, protocol: Protocol) -> str:
         """Say what perplexity was measured on."""

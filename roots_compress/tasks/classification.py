@@ -5,14 +5,14 @@ Shape legend: N texts, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from roots_compress.tasks.encoder import EncoderTask, encoded
+from roots_compress.tasks.encoder import LabelTask, encoded
 from roots_compress.tasks.figures.figures import Metric
-from roots_compress.tasks.figures.predictions import Predictions, Scored, Scores
+from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.labelled import LabelledTexts
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
-    from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
     from roots_compress.runtime.encoder import Encoder
-    from roots_compress.training.objective import Objective
 
 
-class Classification(EncoderTask):
+class Classification(LabelTask):
     """A label for each text: how many are right, and the speed of reading a text."""
 
     name = "classification"
@@ -41,16 +39,6 @@ class Classification(EncoderTask):
         Metric("macro_f1", "macro F1", "higher", digits=4, relative=False, across_tokenizers=True),
         Metric("mcc", "MCC", "higher", digits=4, relative=False, across_tokenizers=True, optional=True),
     )
-    # Shares of the texts: those whose two best labels are nearly as likely may fall to either side.
-    agreement = (0.02, 0.1)
-
-    def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
-        """Return the names of the model's labels."""
-        from roots_compress.models.ops.heads import ClassificationHead
-
-        head = spec().head
-        assert isinstance(head, ClassificationHead)
-        return head.label_names
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
@@ -76,10 +64,6 @@ class Classification(EncoderTask):
             yield Predictions(logits_BL, texts.labels[numbers_B], numbers_B)
             start += len(logits_BL)
 
-    def scores(self, scored: Scored) -> Scores:
-        """Return whether each text gets its label."""
-        return Scores.by_example(scored.given == scored.targets, scored.examples)
-
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
         """Return the share of texts that get their label, the labels' mean F1, and their correlation."""
         given_N, right_N = scored.given, scored.targets
@@ -96,12 +80,6 @@ class Classification(EncoderTask):
         from roots_compress.data.labelled import pack_labelled
 
         return pack_labelled(documents, tokenizer, block_size, seed=seed, limit=limit)
-
-    def objective(self) -> Objective:
-        """Return cross-entropy."""
-        from roots_compress.training.objective import CrossEntropy
-
-        return CrossEntropy()
 
     def caption(self, protocol: Protocol) -> str:
         """Say what accuracy and speed were measured on."""

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.prompts import check_finite
 from roots_compress.tasks.base import Axes, Outputs
-from roots_compress.tasks.encoder import BY_TOKEN, EncoderTask, encoded, texts_of
+from roots_compress.tasks.encoder import BY_TOKEN, LikenessTask
 from roots_compress.tasks.figures.figures import Metric
-from roots_compress.tasks.figures.predictions import Measured, Scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,13 +22,11 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.models.spec import ModelSpec
-    from roots_compress.progress import Progress
     from roots_compress.results import Protocol
-    from roots_compress.runtime.encoder import Encoder
     from roots_compress.training.objective import Objective
 
 
-class SentenceEmbedding(EncoderTask):
+class SentenceEmbedding(LikenessTask):
     """One vector for each text: its likeness to the original model's, and the speed of reading a text."""
 
     name = "sentence_embedding"
@@ -39,9 +35,7 @@ class SentenceEmbedding(EncoderTask):
     optimum_name = "feature-extraction"
     output = "sentence_embedding"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("cosine", "cosine", "higher", digits=4, relative=False),)
-    predicts = False
-    compares = True
-    agreement = (1e-4, 0.05)
+    given = "sentence embeddings"
 
     def outputs(self, spec: ModelSpec) -> Axes:
         """Return the last hidden states and the vectors."""
@@ -62,36 +56,14 @@ class SentenceEmbedding(EncoderTask):
 
         return evaluation_texts(documents, tokenizer, longest=config.block_size, limit=config.windows)
 
-    def measure(
-        self,
-        engine: Encoder,
-        examples: EvaluationWindows,
-        *,
-        original: Encoder | None = None,
-        progress: Progress | None = None,
-    ) -> Measured:
-        """Return the mean cosine of each text's vector to the original model's.
-
-        Raises:
-            InputError: the original model is not known, or a text does not fit the model.
-            StageError: a vector is not finite.
-        """
-        texts = texts_of(examples)
-        if original is None:
-            raise InputError(
-                "the quality of sentence embeddings is their likeness to the original model's, which is not "
-                "known of a model by itself",
-                remedy="Measure it within a run: `roots-compress quantize` and the other stages report it.",
-            )
-        vectors_NW = np.concatenate(list(encoded(engine, texts, progress)))
-        check_finite(vectors_NW)
-        original_NW = np.concatenate(list(encoded(original, texts)))
-        cosines_N = _cosines(vectors_NW, original_NW)
-        return Measured(
-            {"cosine": float(cosines_N.mean())},
-            Scores(cosines_N, np.ones(len(cosines_N), dtype=np.int64)),
-            other={"cosine": float(_cosines(original_NW, original_NW).mean())},
-        )
+    def likeness(
+        self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
+    ) -> tuple[dict[str, float], NDArray[np.float64]]:
+        """Return the mean cosine of a text's vector to the original model's, and that of each."""
+        left_NW, right_NW = given_NW.astype(np.float64), original_NW.astype(np.float64)
+        lengths_N = np.linalg.norm(left_NW, axis=1) * np.linalg.norm(right_NW, axis=1)
+        cosines_N: NDArray[np.float64] = (left_NW * right_NW).sum(axis=1) / np.maximum(lengths_N, 1e-12)
+        return {"cosine": float(cosines_N.mean())}, cosines_N
 
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None
@@ -115,10 +87,3 @@ class SentenceEmbedding(EncoderTask):
             f"paragraphs of at most {protocol.block_size} tokens of {protocol.text}. "
             f"{self.speed_caption(protocol)}"
         )
-
-
-def _cosines(left_NW: Outputs, right_NW: Outputs) -> NDArray[np.float64]:
-    left, right = left_NW.astype(np.float64), right_NW.astype(np.float64)
-    lengths_N = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    cosines_N: NDArray[np.float64] = (left * right).sum(axis=1) / np.maximum(lengths_N, 1e-12)
-    return cosines_N

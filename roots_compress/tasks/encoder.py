@@ -6,17 +6,20 @@ Shape legend: B batch, T tokens, N texts.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from roots_compress.errors import InputError
 from roots_compress.runtime.encoder import Encoder, OnnxEncoder, encoder_inputs
 from roots_compress.runtime.prompts import check_finite
 from roots_compress.runtime.protocol import Tokens
 from roots_compress.tasks.base import Axes, Outputs, Task
 from roots_compress.tasks.figures.figures import Workload
+from roots_compress.tasks.figures.predictions import Measured, Scored, Scores
 from roots_compress.tasks.parity import ParityScript, ParityShape
 
 if TYPE_CHECKING:
@@ -126,6 +129,70 @@ class EncoderTask(Task[Encoder]):
             f"Speed: {batches}, {threads}, medians of {protocol.repeats} interleaved repeats, for texts of "
             f"{contexts} tokens. Encode gain: over the baseline, for one text of the longest of them."
         )
+
+
+class LabelTask(EncoderTask):
+    """A task whose models give labels, to texts or to their words."""
+
+    # Shares: what has two labels that are nearly as likely may get either.
+    agreement = (0.02, 0.1)
+
+    def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
+        """Return the names of the model's labels."""
+        from roots_compress.models.ops.heads import LabelHead
+
+        head = spec().head
+        assert isinstance(head, LabelHead)
+        return head.label_names
+
+    def scores(self, scored: Scored) -> Scores:
+        """Return how many labels of each text are right."""
+        return Scores.by_example(scored.given == scored.targets, scored.examples)
+
+
+class LikenessTask(EncoderTask):
+    """A task whose quality is likeness to the run's first model. W numbers of a text."""
+
+    predicts = False
+    compares = True
+    # Of a cosine; of the share of scores' variance that is explained.
+    agreement = (1e-4, 0.05)
+    given: ClassVar[str]
+    """What the models give, in the plural."""
+
+    @abstractmethod
+    def likeness(
+        self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
+    ) -> tuple[dict[str, float], NDArray[np.float64]]:
+        """Return the metrics of what texts are given, and the first one's part of each text, `N`."""
+
+    def measure(
+        self,
+        engine: Encoder,
+        examples: EvaluationWindows,
+        *,
+        original: Encoder | None = None,
+        progress: Progress | None = None,
+    ) -> Measured:
+        """Compare what the model and the original one give; see `Task.measure`.
+
+        Raises:
+            InputError: the original model is not known, or a text does not fit the model.
+            StageError: what is given is not finite.
+        """
+        texts = texts_of(examples)
+        if original is None:
+            raise InputError(
+                f"the quality of {self.given} is their likeness to the original model's, which is not known "
+                "of a model by itself",
+                remedy="Measure it within a run: `roots-compress quantize` and the other stages report it.",
+            )
+        given_NW = np.concatenate(list(encoded(engine, texts, progress)))
+        check_finite(given_NW)
+        original_NW = np.concatenate(list(encoded(original, texts)))
+        figures, parts_N = self.likeness(given_NW, original_NW, examples)
+        other, _ = self.likeness(original_NW, original_NW, examples)
+        return Measured(figures, Scores(parts_N, np.ones(len(parts_N), dtype=np.int64)), other=other)
 
 
 def texts_of(examples: EvaluationWindows) -> EvaluationTexts:

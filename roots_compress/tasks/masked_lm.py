@@ -94,12 +94,6 @@ class MaskedLM(EncoderTask):
 
         return pack_masked(documents, tokenizer, block_size, seed=seed, limit=limit)
 
-    def objective(self) -> Objective:
-        """Return cross-entropy at the hidden tokens."""
-        from roots_compress.training.objective import CrossEntropy
-
-        return CrossEntropy()
-
     pretrains = True
 
     def pretraining(

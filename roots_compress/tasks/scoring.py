@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.prompts import check_finite
-from roots_compress.tasks.encoder import EncoderTask, encoded
+from roots_compress.tasks.base import Outputs
+from roots_compress.tasks.encoder import LikenessTask
 from roots_compress.tasks.figures.figures import Metric
-from roots_compress.tasks.figures.predictions import Measured, Scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,13 +24,11 @@ if TYPE_CHECKING:
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
-    from roots_compress.progress import Progress
     from roots_compress.results import Protocol
-    from roots_compress.runtime.encoder import Encoder
     from roots_compress.training.objective import Objective
 
 
-class Scoring(EncoderTask):
+class Scoring(LikenessTask):
     """A score for each text or pair: its likeness to the original model's, and the speed of reading one."""
 
     name = "scoring"
@@ -53,10 +50,7 @@ class Scoring(EncoderTask):
             optional=True,
         ),
     )
-    predicts = False
-    compares = True
-    # Of the variance of scores; as of the cosine of vectors.
-    agreement = (1e-4, 0.05)
+    given = "scores"
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
@@ -74,40 +68,17 @@ class Scoring(EncoderTask):
         tokens = config.windows * config.block_size
         return scored_texts(documents, tokenizer, longest=config.block_size, tokens=tokens)
 
-    def measure(
-        self,
-        engine: Encoder,
-        examples: EvaluationWindows,
-        *,
-        original: Encoder | None = None,
-        progress: Progress | None = None,
-    ) -> Measured:
-        """Return how the scores are like the original model's, and like the numbers in the data.
-
-        Raises:
-            InputError: the original model is not known, or a text does not fit the model.
-            StageError: a score is not finite.
-        """
+    def likeness(
+        self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
+    ) -> tuple[dict[str, float], NDArray[np.float64]]:
+        """Return how scores are like the original model's and the data's, and what of each is explained."""
         from roots_compress.data.scored import ScoredTexts
 
         assert isinstance(examples, ScoredTexts)
-        if original is None:
-            raise InputError(
-                "the quality of scores is their likeness to the original model's, which is not known of a "
-                "model by itself",
-                remedy="Measure it within a run: `roots-compress quantize` and the other stages report it.",
-            )
-        scores_N1 = np.concatenate(list(encoded(engine, examples, progress)))
-        check_finite(scores_N1)
-        scores_N = scores_N1[:, 0].astype(np.float64)
-        original_N = np.concatenate(list(encoded(original, examples)))[:, 0].astype(np.float64)
+        scores_N, original_N = (each[:, 0].astype(np.float64) for each in (given_NW, original_NW))
         # The mean of these is R2, the coefficient of determination.
         explained_N = 1 - (scores_N - original_N) ** 2 / (original_N.var() or 1.0)
-        return Measured(
-            figures(scores_N, original_N, examples.scores),
-            Scores(explained_N, np.ones(len(explained_N), dtype=np.int64)),
-            other=figures(original_N, original_N, examples.scores),
-        )
+        return figures(scores_N, original_N, examples.scores), explained_N
 
     def training_windows(
         self, documents: Sequence[Document], tokenizer: Any, block_size: int, *, seed: int, limit: int | None

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from roots_compress.data.pairs import EvaluationPairs
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.results import Protocol
-    from roots_compress.training.objective import Objective
 
 WRITTEN_AT_ONCE = 16
 """Targets that are written side by side."""
@@ -99,12 +98,6 @@ class Seq2SeqLM(Seq2SeqTask):
         from roots_compress.data.pair_packing import pack_pairs
 
         return pack_pairs(documents, tokenizer, block_size, seed=seed, limit=limit)
-
-    def objective(self) -> Objective:
-        """Return cross-entropy with the targets."""
-        from roots_compress.training.objective import CrossEntropy
-
-        return CrossEntropy()
 
     def caption(self, protocol: Protocol) -> str:
         """Say what was measured on what."""

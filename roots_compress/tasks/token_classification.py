@@ -5,14 +5,14 @@ Shape legend: N words of all texts, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from roots_compress.tasks.encoder import EncoderTask, encoded
+from roots_compress.tasks.encoder import LabelTask, encoded
 from roots_compress.tasks.figures.figures import Metric
-from roots_compress.tasks.figures.predictions import Predictions, Scored, Scores
+from roots_compress.tasks.figures.predictions import Predictions, Scored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from roots_compress.data.documents import Document
     from roots_compress.data.tagged import TaggedTexts
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
-    from roots_compress.models.spec import ModelSpec
     from roots_compress.results import Protocol
     from roots_compress.runtime.encoder import Encoder
-    from roots_compress.training.objective import Objective
 
 OUTSIDE = "O"
 """The label of words in no entity."""
@@ -32,7 +30,7 @@ IGNORED = -100
 """The target of positions that are not judged."""
 
 
-class TokenClassification(EncoderTask):
+class TokenClassification(LabelTask):
     """A label for each word: how many are right, what entities are found, and the speed of reading a text."""
 
     name = "token_classification"
@@ -54,16 +52,6 @@ class TokenClassification(EncoderTask):
             optional=True,
         ),
     )
-    # Shares of the words, as of texts in classification.
-    agreement = (0.02, 0.1)
-
-    def labels(self, spec: Callable[[], ModelSpec]) -> tuple[str, ...]:
-        """Return the names of the model's labels."""
-        from roots_compress.models.ops.heads import TokenClassificationHead
-
-        head = spec().head
-        assert isinstance(head, TokenClassificationHead)
-        return head.label_names
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
@@ -92,10 +80,6 @@ class TokenClassification(EncoderTask):
                 yield Predictions(logits_BTL[rows_n, places_n], labels_BT[rows_n, places_n], rows_n + start)
             start += batch
 
-    def scores(self, scored: Scored) -> Scores:
-        """Return how many words of each text get their label."""
-        return Scores.by_example(scored.given == scored.targets, scored.examples)
-
     def figures(self, scored: Scored, examples: EvaluationWindows) -> dict[str, float]:
         """Return the share of words that get their label, and the F1 of entities where labels are of such."""
         given_N, right_N, names = scored.given, scored.targets, _tagged(examples).names
@@ -111,12 +95,6 @@ class TokenClassification(EncoderTask):
         from roots_compress.data.tagged import pack_tagged
 
         return pack_tagged(documents, tokenizer, block_size, seed=seed, limit=limit)
-
-    def objective(self) -> Objective:
-        """Return cross-entropy at the first tokens of words."""
-        from roots_compress.training.objective import CrossEntropy
-
-        return CrossEntropy()
 
     def caption(self, protocol: Protocol) -> str:
         """Say what the figures and speed were measured on."""

@@ -96,7 +96,6 @@ def mark_alike(
         for keys_K, numbers_K in _together(keys, scratch):
             same_as_next = np.append(keys_K[1:] == keys_K[:-1], False)
             shared = same_as_next | np.append(key == int(keys_K[0]), same_as_next[:-1])
-            shared[-1] = True  # Those of its key may follow in the next block.
             for found, number in zip(keys_K[shared].tolist(), numbers_K[shared].tolist(), strict=True):
                 if found != key:
                     key, leaders = found, []
