@@ -21,7 +21,7 @@ from roots_compress.data.packing import BATCH_DOCUMENTS, Flags, Ids, shuffled, t
 from roots_compress.data.special_tokens import missing_opening, opening_ids
 from roots_compress.data.texts import evaluated
 from roots_compress.data.tokenizers import tokenizer_sha256
-from roots_compress.data.windows import IGNORED_LABEL, EvaluationWindows, PackedWindows, following
+from roots_compress.data.windows import IGNORED_LABEL, EvaluationWindows, PackedWindows, following, padded
 from roots_compress.errors import InputError, Text, recipe_key
 
 OPEN_WINDOWS = 16
@@ -146,18 +146,13 @@ def responses(
             where=recipe_key("data", "eval"),
             remedy=Text("Raise ", recipe_key("evaluation", "block_size"), ", or give shorter conversations."),
         )
-    width = max(len(ids) for ids, _ in rows)
-    input_ids = np.full((len(rows), width), tokenizer.pad_token_id or 0, dtype=np.int64)
-    scored_NT = np.zeros_like(input_ids, dtype=np.bool_)
-    for row, (ids, scored) in enumerate(rows):
-        input_ids[row, : len(ids)], scored_NT[row, : len(ids)] = ids, scored
     return Responses(
-        input_ids=input_ids,
+        input_ids=padded([ids for ids, _ in rows], tokenizer.pad_token_id or 0),
         bos=bool(opening_ids(tokenizer)),
         text_bytes=max(text_bytes, 1),
         text_sha256=text_sha256(documents),
         tokenizer_sha256=_readers_sha256(chosen[0], tokenizer),
-        scored=scored_NT,
+        scored=padded([scored for _, scored in rows], 0).astype(np.bool_),
     )
 
 

@@ -19,9 +19,9 @@ from roots_compress.data.packing import BATCH_DOCUMENTS, BLOCK_SIZE
 from roots_compress.data.texts import (
     EVALUATED_LENGTH,
     EvaluationTexts,
+    as_texts,
     evaluated,
     framed_texts,
-    padded,
 )
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 
@@ -54,7 +54,7 @@ def labelled_texts(
     texts = [each.text for each in chosen]
     rows = framed_texts(texts, tokenizer, longest, key=EVALUATED_LENGTH)
     return LabelledTexts(
-        **vars(padded(rows, longest, texts, documents, tokenizer)),
+        **vars(as_texts(rows, longest, texts, documents, tokenizer)),
         labels=np.array([each.label for each in chosen], dtype=np.int64),
     )
 

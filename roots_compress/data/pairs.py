@@ -20,7 +20,7 @@ from roots_compress.data.languages import language_of, target_frame
 from roots_compress.data.special_tokens import closing_ids, missing_ending, opening_ids
 from roots_compress.data.texts import EVALUATED_LENGTH, evenly
 from roots_compress.data.tokenizers import tokenizer_sha256
-from roots_compress.data.windows import IGNORED_LABEL, START, EvaluationWindows
+from roots_compress.data.windows import IGNORED_LABEL, START, EvaluationWindows, padded
 from roots_compress.errors import InputError, Key
 
 Ids = NDArray[np.int64]
@@ -170,11 +170,3 @@ def evaluation_pairs(
         opening=opening,
         tokenizer=tokenizer,
     )
-
-
-def padded(rows: Sequence[Sequence[int]], value: int) -> Ids:
-    """Return rows as one array, the shorter ones filled up on the right."""
-    found = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
-    for number, row in enumerate(rows):
-        found[number, : len(row)] = row
-    return found

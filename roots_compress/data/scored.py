@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import Document
 from roots_compress.data.labelled import Row, pack_rows
 from roots_compress.data.packing import BLOCK_SIZE
-from roots_compress.data.texts import EVALUATED_LENGTH, EvaluationTexts, evaluated, padded
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.data.texts import EVALUATED_LENGTH, EvaluationTexts, as_texts, evaluated
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, padded
 from roots_compress.errors import InputError, Key
 
 LEAST = 2
@@ -84,13 +84,12 @@ def scored_texts(
     """
     chosen = evaluated(documents, longest, tokens)
     pairs = framed_pairs(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
-    rows = padded([each.ids for each in pairs], longest, [each.text for each in chosen], documents, tokenizer)
-    types_NT = np.zeros_like(rows.input_ids)
-    for row, pair in enumerate(pairs):
-        types_NT[row, : len(pair.types)] = pair.types
+    rows = [each.ids for each in pairs]
+    texts = as_texts(rows, longest, [each.text for each in chosen], documents, tokenizer)
+    types_NT = padded([each.types for each in pairs], 0, longest)
     scores = [np.nan if each.score is None else each.score for each in chosen]
     return ScoredTexts(
-        **{**vars(rows), "token_types": types_NT if types_NT.any() else None},
+        **{**vars(texts), "token_types": types_NT if types_NT.any() else None},
         scores=np.array(scores, dtype=np.float64),
     )
 

@@ -20,11 +20,11 @@ from roots_compress.data.packing import BLOCK_SIZE
 from roots_compress.data.texts import (
     EVALUATED_LENGTH,
     EvaluationTexts,
+    as_texts,
     evaluated,
     frame_of,
-    padded,
 )
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, padded
 from roots_compress.errors import InputError, Key, recipe_key
 
 
@@ -56,10 +56,8 @@ def tagged_texts(
     """
     chosen = evaluated(documents, longest, tokens)
     rows = framed_words(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
-    texts = padded([row.ids for row in rows], longest, [each.text for each in chosen], documents, tokenizer)
-    labels = np.full_like(texts.input_ids, IGNORED_LABEL)
-    for number, row in enumerate(rows):
-        labels[number, : len(row.targets)] = row.targets
+    texts = as_texts([row.ids for row in rows], longest, [each.text for each in chosen], documents, tokenizer)
+    labels = padded([row.targets for row in rows], IGNORED_LABEL, longest)
     if (labels == IGNORED_LABEL).all():
         raise InputError(
             "no word of the held-out text is read",

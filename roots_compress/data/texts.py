@@ -17,7 +17,7 @@ from roots_compress.data.encoding import encode
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.special_tokens import closing_ids, opening_ids, require_mask
 from roots_compress.data.tokenizers import tokenizer_sha256
-from roots_compress.data.windows import EvaluationWindows
+from roots_compress.data.windows import EvaluationWindows, padded
 from roots_compress.errors import InputError, Key, recipe_key
 
 BLANK_LINE = re.compile(r"\n\s*\n")
@@ -105,7 +105,7 @@ def evaluation_texts(
         )
     chosen = evenly(paragraphs, limit)
     rows = framed_texts(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
-    return padded(rows, longest, chosen, documents, tokenizer)
+    return as_texts(rows, longest, chosen, documents, tokenizer)
 
 
 def framed_texts(
@@ -169,7 +169,7 @@ def evaluated(documents: Sequence[Document], longest: int, tokens: int) -> list[
     return evenly(documents, max(1, tokens * BYTES_PER_TOKEN * len(documents) // size))
 
 
-def padded(
+def as_texts(
     rows: Sequence[list[int]],
     longest: int,
     chosen: Sequence[str],
@@ -185,15 +185,11 @@ def padded(
         documents: the whole text that they are of.
         tokenizer: that the tokens are of.
     """
-    input_ids = np.full((len(rows), longest), tokenizer.pad_token_id or 0, dtype=np.int64)
-    mask = np.zeros_like(input_ids)
-    for row, ids in enumerate(rows):
-        input_ids[row, : len(ids)], mask[row, : len(ids)] = ids, 1
     return EvaluationTexts(
-        input_ids=input_ids,
+        input_ids=padded(rows, tokenizer.pad_token_id or 0, longest),
         bos=bool(opening_ids(tokenizer)),
         text_bytes=sum(len(text.encode()) for text in chosen),
         text_sha256=text_sha256(documents),
         tokenizer_sha256=tokenizer_sha256(tokenizer),
-        mask=mask,
+        mask=padded([[1] * len(ids) for ids in rows], 0, longest),
     )

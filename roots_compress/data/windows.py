@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,16 @@ def following(input_ids_NT: NDArray[np.int64], scored_NT: NDArray[np.bool_]) -> 
     targets_NT = np.full_like(input_ids_NT, IGNORED_LABEL)
     targets_NT[:, :-1] = np.where(scored_NT[:, 1:], input_ids_NT[:, 1:], IGNORED_LABEL)
     return targets_NT
+
+
+def padded(
+    rows: Sequence[Sequence[int] | NDArray[Any]], value: int, width: int | None = None
+) -> NDArray[np.int64]:
+    """Return rows as one array, filled up on the right to the longest of them, or to a width."""
+    found = np.full((len(rows), width or max(map(len, rows))), value, dtype=np.int64)
+    for number, row in enumerate(rows):
+        found[number, : len(row)] = row
+    return found
 
 
 Array = TypeVar("Array")

@@ -25,7 +25,8 @@ from roots_compress.data.documents import SOURCE, TARGET, Document, Span
 from roots_compress.data.fingerprint import text_sha256
 from roots_compress.data.packing import BLOCK_SIZE
 from roots_compress.data.pair_packing import documents_packed
-from roots_compress.data.pairs import padded, sides
+from roots_compress.data.pairs import sides
+from roots_compress.data.windows import padded
 from roots_compress.errors import StageError
 from roots_compress.events import Events
 from roots_compress.io.atomic import disk_errors, read_regular, write_text
