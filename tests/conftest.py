@@ -7,11 +7,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.faults.commands import Commands
+from tests.fork_server import Server
 from tests.forked import share_with_children
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+WORKERS = pytest.StashKey[str]()
+"""The address of the server that forks the test processes."""
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start as well.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,10 +35,19 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.faults import commands
 
         measuring.address()
-        server = commands.start_server()
+        server, workers = commands.start_server(), Server(commands.__name__)
         os.environ[commands.ADDRESS] = server.address
-        config.add_cleanup(measuring.server().close)
-        config.add_cleanup(server.close)
+        config.stash[WORKERS] = workers.address
+        for each in (measuring.server(), server, workers):
+            config.add_cleanup(each.close)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Have the test processes forked as well: each would import torch and transformers for ten seconds."""
+    if (address := config.stash.get(WORKERS, None)) is not None:
+        for spec in specs:
+            spec.python = f"{sys.executable} -m tests.forked_worker {address}"
 
 
 def pytest_collection_finish() -> None:
