@@ -119,8 +119,6 @@ import sys
 from pathlib import Path
 import torch
 from roots_compress.checkpoints.checkpoint import load_checkpoint
-from tests.faults.commands import Commands
-from tests.stages.quantize.choices import integers_win
 from tests.tiny import tiny_tokens
 for folder in sys.argv[1:]:
     model = load_checkpoint(Path(folder)).model
