@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 from roots_compress.families.base import Rule
@@ -20,16 +21,10 @@ from roots_compress.families.gguf.layers import (
     gemma2_layer,
     gemma3_layer,
     gemma_head,
-    gemma_layer,
-    gpt2_layer,
     lfm2_layer,
-    llama_layer,
-    nemotron_layer,
     phi3_layer,
-    qwen2_layer,
-    qwen3_layer,
+    plain_layer,
     qwen3_moe_layer,
-    starcoder2_layer,
 )
 from roots_compress.families.gguf.positions import FREQUENCIES, LONGROPE_TENSORS
 from roots_compress.families.gguf.reading import WINDOW, Reading
@@ -160,19 +155,25 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
     for family in (
         GgufFamily(
             "llama",
-            llama_layer,
+            plain_layer,
             tuple(_places(_LLAMA, biases=(*_QKV, *_OUTPUT, *_MLP))),
             paired_positions=True,
         ),
-        GgufFamily("qwen2", qwen2_layer, tuple(_places(_LLAMA, biases=tuple(_QKV)))),
-        GgufFamily("qwen3", qwen3_layer, tuple(_places({**_LLAMA, **_QK_NORMS}, biases=(*_QKV, *_OUTPUT)))),
+        GgufFamily("qwen2", partial(plain_layer, biases=True), tuple(_places(_LLAMA, biases=tuple(_QKV)))),
+        GgufFamily(
+            "qwen3",
+            partial(plain_layer, qk_norm=True),
+            tuple(_places({**_LLAMA, **_QK_NORMS}, biases=(*_QKV, *_OUTPUT))),
+        ),
         GgufFamily(
             "qwen3moe",
             qwen3_moe_layer,
             tuple(_places({**_NORMS, **_QKV, **_OUTPUT, **_QK_NORMS, **_EXPERTS})),
             keys=MOE_KEYS,
         ),
-        GgufFamily("gemma", gemma_layer, tuple(_places(_LLAMA)), scaled=True),
+        GgufFamily(
+            "gemma", partial(plain_layer, activation="gelu_tanh"), tuple(_places(_LLAMA)), scaled=True
+        ),
         GgufFamily(
             "gemma2",
             gemma2_layer,
@@ -202,7 +203,7 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
         ),
         GgufFamily(
             "gpt2",
-            gpt2_layer,
+            partial(plain_layer, biases=True, activation="gelu_tanh", gated=False, bias=True),
             (
                 *_places(_GPT2, biases=tuple(_GPT2), position_embd="embed_positions"),
                 Place("output_norm.bias", ("model.norm.bias",)),
@@ -215,20 +216,20 @@ GGUF_FAMILIES: dict[str, GgufFamily] = {
         ),
         GgufFamily(
             "starcoder2",
-            starcoder2_layer,
+            partial(plain_layer, activation="gelu_tanh", gated=False),
             (*_places(_UNGATED, biases=tuple(_UNGATED)), _NORM_BIAS),
             norm="layer_norm",
         ),
         GgufFamily(
             "nemotron",
-            nemotron_layer,
+            partial(plain_layer, activation="relu2", gated=False),
             (*_places(_UNGATED, biases=tuple(_UNGATED)), _NORM_BIAS),
             norm="layer_norm",
             partial=True,
         ),
         GgufFamily(
             "stablelm",
-            llama_layer,
+            plain_layer,
             (*_places(_LLAMA, biases=(*_NORMS, *_QKV)), _NORM_BIAS),
             norm="layer_norm",
             partial=True,

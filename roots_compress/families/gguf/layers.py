@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from roots_compress.families.decoder import pre_norm_layer
 from roots_compress.families.gemma2 import four_norm_layer
 from roots_compress.families.gguf.reading import PATTERN, WINDOW, Reading
@@ -28,20 +30,22 @@ WIDE_GEMMAS = {"gemma2": 46, "gemma3": 62}
 """Layers of the models with 27 billion weights, which alone scale scores by the width over the heads."""
 
 
-def llama_layer(reading: Reading, index: int) -> Layer:
-    """Return a layer of Llama or Mistral."""
-    return pre_norm_layer(reading.attention(index), reading.mlp(index), reading.norm)
+def plain_layer(
+    reading: Reading, index: int, *, biases: bool = False, qk_norm: bool = False, **mlp: Any
+) -> Layer:
+    """Return a layer like Llama's.
 
-
-def qwen2_layer(reading: Reading, index: int) -> Layer:
-    """Return a layer of Qwen 2, whose queries, keys and values always have biases."""
-    return pre_norm_layer(reading.attention(index, bias=True), reading.mlp(index), reading.norm)
-
-
-def qwen3_layer(reading: Reading, index: int) -> Layer:
-    """Return a layer of Qwen 3."""
-    normed = QkNorm(eps=reading.norm.eps)
-    return pre_norm_layer(reading.attention(index, qk_norm=normed), reading.mlp(index), reading.norm)
+    Args:
+        reading: the model's metadata.
+        index: of the layer.
+        biases: whether queries, keys and values have biases also where the file has none.
+        qk_norm: whether each head's queries and keys are normalised.
+        mlp: what the feed-forward block has otherwise.
+    """
+    of_heads = {"bias": True} if biases else {}
+    normed = QkNorm(eps=reading.norm.eps) if qk_norm else None
+    attention = reading.attention(index, qk_norm=normed, **of_heads)
+    return pre_norm_layer(attention, reading.mlp(index, **mlp), reading.norm)
 
 
 def qwen3_moe_layer(reading: Reading, index: int) -> Layer:
@@ -55,12 +59,6 @@ def qwen3_moe_layer(reading: Reading, index: int) -> Layer:
     )
     normed = QkNorm(eps=reading.norm.eps)
     return pre_norm_layer(reading.attention(index, qk_norm=normed), moe, reading.norm)
-
-
-def gemma_layer(reading: Reading, index: int) -> Layer:
-    """Return a layer of Gemma."""
-    mlp = reading.mlp(index, activation="gelu_tanh")
-    return pre_norm_layer(reading.attention(index), mlp, reading.norm)
 
 
 def gemma2_layer(reading: Reading, index: int) -> Layer:
@@ -102,18 +100,6 @@ def phi3_layer(reading: Reading, index: int) -> Layer:
     return pre_norm_layer(reading.attention(index, window=window or None), reading.mlp(index), reading.norm)
 
 
-def starcoder2_layer(reading: Reading, index: int) -> Layer:
-    """Return a layer of StarCoder2, which has no gate."""
-    mlp = reading.mlp(index, activation="gelu_tanh", gated=False)
-    return pre_norm_layer(reading.attention(index), mlp, reading.norm)
-
-
-def nemotron_layer(reading: Reading, index: int) -> Layer:
-    """Return a layer of Nemotron, which has no gate."""
-    mlp = reading.mlp(index, activation="relu2", gated=False)
-    return pre_norm_layer(reading.attention(index), mlp, reading.norm)
-
-
 def lfm2_layer(reading: Reading, index: int) -> Layer:
     """Return a layer of LFM2: one without heads of keys and values has a short convolution."""
     first: OpSpec = ShortConv(channels=reading.width, kernel=reading.metadata.number(KERNEL))
@@ -122,12 +108,6 @@ def lfm2_layer(reading: Reading, index: int) -> Layer:
     return tuple(
         Sublayer.model_validate({"op": op, "pre_norm": reading.norm}) for op in (first, reading.mlp(index))
     )
-
-
-def gpt2_layer(reading: Reading, index: int) -> Layer:
-    """Return a layer of GPT-2, which has all biases."""
-    mlp = reading.mlp(index, activation="gelu_tanh", gated=False, bias=True)
-    return pre_norm_layer(reading.attention(index, bias=True), mlp, reading.norm)
 
 
 def _score_factor(reading: Reading) -> float:
