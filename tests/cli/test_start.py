@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import Result
@@ -25,7 +27,7 @@ from tests.families.sources import save_source, seq2seq, source_model
 from tests.stages.quantize.choices import integers_win
 from tests.tiny import TEXT, tiny_checkpoint, tiny_layer, tiny_tokenizer
 
-LITTLE = {"calibration": CalibrationConfig(windows=4, block_size=16), "own_windows": 2}
+LITTLE: dict[str, Any] = {"calibration": CalibrationConfig(windows=4, block_size=16), "own_windows": 2}
 MEASURED = ["--windows", "2", "--block-size", "16", "--threads", "1"]
 
 
@@ -111,7 +113,7 @@ def test_init_refuses_what_it_does_not_understand(models: Path, tmp_path: Path) 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Candidates on little text, and no timing of products."""
-    monkeypatch.setattr(candidates, "QUANTIZED", LITTLE)
+    monkeypatch.setattr(candidates, "QuantizeConfig", partial(QuantizeConfig, **LITTLE))
     monkeypatch.setattr(candidates, "LISTED", (("int8",), ("int4",)))
     integers_win(monkeypatch)
 
@@ -121,7 +123,7 @@ def compressed(models: Path, text_file: Path, tmp_path_factory: pytest.TempPathF
     """The decoder compressed to bounds that int8 keeps; the folder around `runs/`."""
     folder = tmp_path_factory.mktemp("compressed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "QUANTIZED", LITTLE)
+        patch.setattr(candidates, "QuantizeConfig", partial(QuantizeConfig, **LITTLE))
         patch.setattr(candidates, "LISTED", (("int8",), ("int4",)))
         integers_win(patch)
         result = bounded(models, text_file, folder, "--max-mb", "0.1", "--max-loss", "50%")

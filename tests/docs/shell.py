@@ -11,9 +11,10 @@ import os
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.fork_server import Server, wait_for
 
@@ -77,9 +78,10 @@ class Shell:
 
 def warm_up() -> None:
     """Shorten what pages leave at its default."""
-    from roots_compress.advice.candidates import QUANTIZED
+    from roots_compress.advice import candidates
     from roots_compress.configs.data import CalibrationConfig
     from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.configs.quantize import QuantizeConfig
     from roots_compress.configs.recipe.schema import Recipe
 
     # What pages leave at its default takes most of the time: windows of evaluation, and timings.
@@ -87,7 +89,8 @@ def warm_up() -> None:
         windows=2, block_size=32, contexts=(16,), decode_tokens=2, repeats=1, threads=1
     )
     Recipe.model_rebuild(force=True)
-    QUANTIZED.update(calibration=CalibrationConfig(windows=4, block_size=32), own_windows=2)
+    little: dict[str, Any] = {"calibration": CalibrationConfig(windows=4, block_size=32), "own_windows": 2}
+    vars(candidates)["QuantizeConfig"] = partial(QuantizeConfig, **little)
 
 
 def work(command: str, copy: str, *arguments: str) -> None:
