@@ -56,8 +56,9 @@ class LowRankLinear(nn.Linear):
 def low_rank_updates(model: RootsWithHead, rank: int, *, seed: int) -> Iterator[None]:
     """Within the block only updates of a rank can be trained, one for every projection of the layers.
 
-    Embedding, head, norms and biases are frozen. When the block ends well, the updates are merged into the
-    weights; however it ends, the model is then made of plain layers again, all of them trainable.
+    Embedding, head, norms, biases, and projections to a number for each head are frozen. When the block ends
+    well, the updates are merged into the weights; however it ends, the model is then made of plain layers
+    again, all of them trainable.
 
     Args:
         model: float32 weights.
@@ -96,8 +97,10 @@ def check_rank(model: RootsWithHead, rank: int) -> None:
 
 
 def _projections(model: RootsWithHead) -> Iterator[tuple[Block, str, nn.Linear]]:
-    """Yield every matrix of the layers, with the block that holds it and its name there."""
+    """Yield every matrix of the layers but the least, with the block that holds it and its name there."""
     for layer in model.model.all_layers():
         for half in layer.halves:
-            for name in half.block.spec.matrices(model.config.hidden_size):
-                yield half.block, name, half.block.linear(name)
+            spec = half.block.spec
+            for name in spec.matrices(model.config.hidden_size):
+                if name not in spec.scalars:
+                    yield half.block, name, half.block.linear(name)

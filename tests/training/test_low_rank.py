@@ -139,3 +139,4 @@ def test_a_rank_that_saves_nothing_is_refused() -> None:
     check_rank(tiny_model(), 15)
     with pytest.raises(InputError, match="smallest projection, which has rank 16"):
         check_rank(tiny_model(), 16)
+    check_rank(tiny_model(**SPECS["linear attention"]), 11)

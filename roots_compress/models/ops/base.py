@@ -153,6 +153,8 @@ class OpSpec(Part):
     """What reports count its bytes as."""
     keeps: ClassVar[str | None] = None
     """transformers' name of what a cache keeps of it, if it keeps anything."""
+    scalars: ClassVar[tuple[str, ...]] = ()
+    """Linear layers that give a number for each head, and so are too small for updates of low rank."""
 
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return the linear layers, in the order in which they run, by name.

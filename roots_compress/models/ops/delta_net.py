@@ -34,6 +34,7 @@ class GatedDeltaNet(OpSpec):
     kind: Literal["gated_delta_net"] = "gated_delta_net"
     group: ClassVar[str] = "linear attention"
     keeps: ClassVar[str] = "linear_attention"
+    scalars: ClassVar[tuple[str, ...]] = ("b_proj", "a_proj")
     key_heads: Count
     value_heads: Count
     """Each has a state; equally many, one after another, read the keys and queries of each key head."""
@@ -92,7 +93,7 @@ class GatedDeltaNet(OpSpec):
         def values(heads: int) -> tuple[Member, ...]:
             return (
                 *(Member(f"{name}.weight", 0, heads * self.value_dim) for name in ("v_proj", "z_proj")),
-                *(Member(f"{name}.weight", 0, heads, traced=False) for name in ("b_proj", "a_proj")),
+                *(Member(f"{name}.weight", 0, heads, traced=False) for name in self.scalars),
                 Member("v_conv.weight", 0, heads * self.value_dim),
                 *(Member(name, 0, heads) for name in ("A_log", "dt_bias")),
                 Member("out_proj.weight", 1, heads * self.value_dim),
