@@ -76,17 +76,28 @@ def stream_norms() -> ModelSpec:
 
 
 def parallel(**fields: Any) -> ModelSpec:
-    """Return one whose blocks read one stream, through layer norms without bias, and queries normed late."""
+    """Return one whose blocks read one stream through one norm, without bias, and queries normed late."""
 
     def change(each: Sublayer) -> Sublayer:
         norm = Norm(kind="layer_norm", bias=False)
         if not isinstance(each.op, Attention):
             squared = changed(each.op, activation="relu2", gated=False)
-            return changed(each, op=squared, pre_norm=norm)
+            return changed(each, op=squared, pre_norm=norm, shares_norm=True)
         op = changed(each.op, qk_norm=QkNorm(after_rope=True))
         return changed(each, op=op, pre_norm=norm, parallel=True)
 
     return changed(spec_of(change, **fields), head=LmHead(bias=True))
+
+
+def one_norm() -> ModelSpec:
+    """Return one whose blocks read one stream through one RMS norm, and nothing else."""
+    return spec_of(
+        lambda each: (
+            changed(each, parallel=True)
+            if isinstance(each.op, Attention)
+            else changed(each, shares_norm=True)
+        )
+    )
 
 
 def clamped(*, head_dim: int = 8, channels: int = 24) -> ModelSpec:

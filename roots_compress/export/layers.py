@@ -42,6 +42,8 @@ class Reading(NamedTuple):
     scope: str
     spec: Norm | None
     module: str
+    shared: bool = False
+    """Whether the block before has read it already."""
 
 
 def _readings(part: Part) -> Iterator[Reading]:
@@ -49,7 +51,8 @@ def _readings(part: Part) -> Iterator[Reading]:
     for index, layer in enumerate(part.stack.layers):
         for sublayer in layer:
             scope = f"layers.{index}"
-            yield Reading(scope, sublayer.pre_norm, f"{part.module}.{scope}.{sublayer.name}_pre_norm")
+            module = f"{part.module}.{scope}.{sublayer.name}_pre_norm"
+            yield Reading(scope, sublayer.pre_norm, module, shared=sublayer.shares_norm)
     yield Reading("", part.stack.final_norm, f"{part.module}.norm")
 
 
@@ -84,7 +87,8 @@ def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, emit: Emit) -> ir.
                     hidden_NW = builder.op("Add", hidden_NW, change_NW)
                 if sublayer.stream_norm is not None:
                     hidden_NW = norm(matrices, sublayer.stream_norm, f"{module}_stream_norm", hidden_NW)
-                read_NW = _read(matrices, following, hidden_NW)
+                if not following.shared:
+                    read_NW = _read(matrices, following, hidden_NW)
     return read_NW
 
 

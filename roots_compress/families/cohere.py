@@ -8,14 +8,13 @@ from typing import Any
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import ReadWindows, Windows, read_decoder
 from roots_compress.families.decoder_config import write_decoder
-from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
+from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import DEFAULT_THETA
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.spec import ModelSpec, Norm
 
 EPS_KEY, SCALE = "layer_norm_eps", "logit_scale"
-NAMES = dict.fromkeys(NORM_NAMES, "input_layernorm")
 
 
 def read_cohere(
@@ -50,7 +49,7 @@ def write_cohere(spec: ModelSpec) -> dict[str, Any]:
 
 def cohere_rules(spec: ModelSpec) -> Iterator[Rule]:
     """Yield the place of each tensor of a model of Cohere or Cohere 2."""
-    return decoder_rules(spec, names=NAMES, paired=True)
+    return decoder_rules(spec, paired=True)
 
 
 def _read(switches: Switches) -> ModelSpec:

@@ -169,6 +169,7 @@ def read_decoder(
     theta: float = DEFAULT_THETA,
     partial: float | None = None,
     parallel: bool = False,
+    one_norm: bool = True,
     head: LmHead | None = None,
     **defaults: Any,
 ) -> ModelSpec:
@@ -186,6 +187,7 @@ def read_decoder(
         theta: the default of their base.
         partial: the default of the share of a head that they turn; None where that is all of it.
         parallel: whether both blocks of a layer read the same stream.
+        one_norm: whether they then read it through one norm.
         head: of the logits.
         defaults: of the family, as `read_shape` takes them.
     """
@@ -218,17 +220,29 @@ def read_decoder(
             mlp,
             shape.norm,
             parallel=parallel,
+            one_norm=one_norm,
         )
         for window in each
     ]
     return decoder_spec(shape, layers, scale=shape.width**0.5 if scaled else 1.0, head=head)
 
 
-def pre_norm_layer(mixer: OpSpec, mlp: OpSpec, norm: Norm, *, parallel: bool = False) -> Layer:
-    """Return a layer of a block that reads other tokens and a feed-forward block, each behind a norm."""
+def pre_norm_layer(
+    mixer: OpSpec, mlp: OpSpec, norm: Norm, *, parallel: bool = False, one_norm: bool = True
+) -> Layer:
+    """Return a layer of a block that reads other tokens and a feed-forward block, each behind a norm.
+
+    Args:
+        mixer: the first block.
+        mlp: the second.
+        norm: before both.
+        parallel: whether both read the same stream.
+        one_norm: whether parallel blocks share their norm.
+    """
+    shared = parallel and one_norm
     return (
         Sublayer.model_validate({"op": mixer, "pre_norm": norm, "parallel": parallel}),
-        Sublayer.model_validate({"op": mlp, "pre_norm": norm}),
+        Sublayer.model_validate({"op": mlp, "pre_norm": norm, "shares_norm": shared}),
     )
 
 

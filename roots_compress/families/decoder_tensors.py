@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from roots_compress.families.base import Rule
-from roots_compress.families.transforms import ByHead, Copy, Pairs, Rows, Shared, Stacked, Transform
+from roots_compress.families.transforms import ByHead, Copy, Pairs, Rows, Stacked, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.delta_net import CONVOLVED, GatedDeltaNet
@@ -35,8 +35,8 @@ def decoder_rules(
     Args:
         spec: of the model.
         names: the family's names of a layer's modules, by ours, where they differ. Linear layers of one name
-            are one matrix, its rows in their order; norms of one name are one norm. `{}` is the number of an
-            expert; experts' layers of a name without it are stacked.
+            are one matrix, its rows in their order. `{}` is the number of an expert; experts' layers of a
+            name without it are stacked.
         outer: the same of the modules outside the layers, and of `layers` itself.
         gain: what is done to the gains of norms, if they are not stored as they are.
         paired: whether rotary positions turn adjacent channels.
@@ -47,30 +47,25 @@ def decoder_rules(
     for index, layer in enumerate(spec.layers):
         theirs, ours = f"{outer.get('layers', 'layers')}.{index}.", f"model.layers.{index}."
         norms = {
-            f"{each.name}_{norm}": found
+            f"{each.name}_{place}": found
             for each in layer
-            for norm in ("pre_norm", "post_norm")
-            if (found := getattr(each, norm)) is not None
+            for place in ("pre_norm", "post_norm")
+            if (found := getattr(each, place)) is not None and not (place == "pre_norm" and each.shares_norm)
         }
-        for name, copies in _joined(norms, names).items():
-            targets = [ours + each for each in copies]
-            yield from norm_rules(theirs + name, targets, norms[copies[0]], gain)
+        for name, norm in norms.items():
+            yield from norm_rules(theirs + names.get(name, name), ours + name, norm, gain)
         for sublayer in layer:
             for rule in _block_rules(sublayer, spec.width, names, gain, paired=paired, by_head=by_head):
                 yield Rule(theirs + rule.source, tuple(ours + each for each in rule.targets), rule.transform)
     if spec.stack.final_norm is not None:
-        yield from norm_rules(outer.get("norm", "norm"), ["model.norm"], spec.stack.final_norm, gain)
+        yield from norm_rules(outer.get("norm", "norm"), "model.norm", spec.stack.final_norm, gain)
     yield Rule(f"{outer.get('lm_head', 'lm_head')}.weight", ("lm_head.weight",))
 
 
-def norm_rules(source: str, targets: list[str], norm: Norm, gain: Transform) -> Iterator[Rule]:
-    """Yield the place of the gain of a norm, and of its bias; several of ours are copies of one."""
+def norm_rules(source: str, target: str, norm: Norm, gain: Transform) -> Iterator[Rule]:
+    """Yield the place of the gain of a norm, and of its bias."""
     for part in norm.parts:
-        transform = gain if part == "weight" else Copy()
-        if len(targets) > 1:
-            assert isinstance(transform, Copy)
-            transform = Shared(len(targets))
-        yield Rule(f"{source}.{part}", tuple(f"{target}.{part}" for target in targets), transform)
+        yield Rule(f"{source}.{part}", (f"{target}.{part}",), gain if part == "weight" else Copy())
 
 
 def _block_rules(

@@ -39,6 +39,7 @@ def _read(switches: Switches) -> ModelSpec:
         gated=False,
         partial=SHARE,
         parallel=switches.flag(PARALLEL, True),
+        one_norm=False,
         activation="gelu",
         own_heads=False,
         whole_heads=True,

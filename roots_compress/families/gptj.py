@@ -16,7 +16,6 @@ from roots_compress.models.spec import ModelSpec
 
 NAMES = {
     "self_attn_pre_norm": "ln_1",
-    "mlp_pre_norm": "ln_1",
     **{f"self_attn.{name}_proj": f"attn.{name}_proj" for name in "qkv"},
     "self_attn.o_proj": "attn.out_proj",
     "mlp.up_proj": "mlp.fc_in",

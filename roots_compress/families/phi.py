@@ -16,7 +16,6 @@ from roots_compress.models.spec import ModelSpec, Norm
 EPS_KEY = "layer_norm_eps"
 NAMES = {
     "self_attn_pre_norm": "input_layernorm",
-    "mlp_pre_norm": "input_layernorm",
     "self_attn.o_proj": "self_attn.dense",
     "mlp.up_proj": "mlp.fc1",
     "mlp.down_proj": "mlp.fc2",

@@ -8,12 +8,11 @@ from typing import Any
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import first_blocks, write_decoder
-from roots_compress.families.decoder_tensors import NORM_NAMES, decoder_rules
+from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec, Norm
 
 EPS_KEY, PARALLEL = "layer_norm_eps", "use_parallel_residual"
-ONE_NORM = dict.fromkeys(NORM_NAMES, "input_layernorm")
 
 
 def _read(switches: Switches) -> ModelSpec:
@@ -44,7 +43,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    return decoder_rules(spec, names=ONE_NORM if spec.layers[0][0].parallel else NORM_NAMES)
+    return decoder_rules(spec)
 
 
 FAMILY = Family(

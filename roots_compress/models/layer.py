@@ -52,14 +52,17 @@ class RootsLayer(nn.Module):
         """Whether it is of the encoder before a decoder."""
         self.names = [sublayer.name for sublayer in sublayers]
         self.parallel = {sublayer.name for sublayer in sublayers if sublayer.parallel}
+        self.sharing: list[tuple[str, ...]] = []
+        """The blocks that read one norm, which is named after the first of them; for each norm in order."""
         for sublayer in sublayers:
             name = sublayer.name
+            self.sharing.append((*self.sharing.pop(), name) if sublayer.shares_norm else (name,))
             for norm in NORMS:
                 # What reads comes before what is read, so that parameters are in the order in which they run.
                 if norm == "post_norm":
                     self.add_module(name, make_block(sublayer.op, config, Place(index, name)))
                 spec = getattr(sublayer, norm)
-                if spec is not None:
+                if spec is not None and not (norm == "pre_norm" and sublayer.shares_norm):
                     self.add_module(f"{name}_{norm}", make_norm(spec, config.hidden_size))
 
     @property
@@ -69,10 +72,16 @@ class RootsLayer(nn.Module):
 
     def half_named(self, name: str) -> Half:
         """Return one of the blocks, with its norms."""
+        owner, *others = next(names for names in self.sharing if name in names)
+        modules = (f"{owner}_pre_norm", f"{name}_post_norm", f"{name}_stream_norm")
+        norms = (getattr(self, each, None) for each in modules)
+        sharing = {each: self._block(each) for each in others}
+        return Half(name, name in self.parallel, self._block(name), *norms, owner, sharing)
+
+    def _block(self, name: str) -> Block:
         block = self.get_submodule(name)
         assert isinstance(block, Block)
-        norms = (getattr(self, f"{name}_{norm}", None) for norm in NORMS)
-        return Half(name, name in self.parallel, block, *norms)
+        return block
 
     def forward(self, hidden_BTW: Tensor, context: Context) -> Tensor:
         """Return the residual stream after this layer, `BTW`."""

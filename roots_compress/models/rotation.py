@@ -48,7 +48,9 @@ def rotate_stream(model: RootsWithHead, axes_WW: Tensor) -> None:
     crossing: list[nn.Linear] = []
     for half in (half for layer in decoder.all_layers() for half in layer.halves):
         crossing += half.block.source_readers()
-        _turn_readers(half.pre_norm, half.block.readers(), axes_WW)
+        if half.norm_owner == half.name:
+            sharing = [reader for block in half.sharing.values() for reader in block.readers()]
+            _turn_readers(half.pre_norm, [*half.block.readers(), *sharing], axes_WW)
         for writer in half.block.writers():
             _set(writer.weight, axes_WW.T @ writer.weight.double())
             if writer.bias is not None:

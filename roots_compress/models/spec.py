@@ -64,6 +64,16 @@ class Stack(Part):
                 raise ValueError(f"layers.{index} has two blocks of one name: {', '.join(names)}")
             if layer and layer[-1].parallel:
                 raise ValueError(f"the last block of layers.{index} is parallel, and none is after it")
+            for before, each in zip((None, *layer), layer, strict=False):
+                if not each.shares_norm:
+                    continue
+                if before is None or not before.parallel or each.pre_norm is None:
+                    raise ValueError(
+                        f"{each.name} of layers.{index} shares the norm of the block before it, and that is "
+                        "none that is parallel, or has no norm"
+                    )
+                if before.pre_norm != each.pre_norm:
+                    raise ValueError(f"{each.name} of layers.{index} shares a norm that is not its pre_norm")
         return self
 
 

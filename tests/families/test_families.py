@@ -269,6 +269,15 @@ def test_absent_head_without_a_tie_flag_is_an_error(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+def test_a_norm_that_two_blocks_read_is_one_after_training_too(tmp_path: Path) -> None:
+    ours = load_checkpoint(save_source(source_model("phi"), tmp_path / "theirs"))
+    optimizer = torch.optim.SGD(ours.model.parameters(), lr=0.1)
+    ours.model(tiny_tokens(), labels=tiny_tokens()).loss.backward()
+    optimizer.step()
+    write_back(ours, "phi", tmp_path / "back")
+    assert_same_logits(AutoModelForCausalLM.from_pretrained(tmp_path / "back"), ours)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.models.ops.base import changed
 from roots_compress.models.rotation import is_rotatable, rotate_stream
-from tests.specs import SPECS
+from tests.specs import SPECS, one_norm
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -42,9 +43,13 @@ def assert_alike(model: RootsForCausalLM, expected: torch.Tensor) -> None:
     assert float((logits(model) - expected).norm() / expected.norm()) < 1e-4
 
 
-@pytest.mark.parametrize("overrides", FAMILIES.values(), ids=FAMILIES.keys())
+UNTIED = {name: {**each, "tie_word_embeddings": False} for name, each in FAMILIES.items()}
+UNTIED["one norm of two blocks"] = {"spec": changed(one_norm(), tied=False)}
+
+
+@pytest.mark.parametrize("overrides", UNTIED.values(), ids=UNTIED.keys())
 def test_an_untied_model_gives_the_same_logits(overrides: dict[str, Any]) -> None:
-    model = tiny_model(**overrides, tie_word_embeddings=False)
+    model = tiny_model(**overrides)
     expected, before = logits(model), model.model.embed_tokens.weight.clone()
     rotate_stream(model, rotation())
     assert_alike(model, expected)

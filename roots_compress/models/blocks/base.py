@@ -163,6 +163,8 @@ class Half:
     Attributes:
         name: the block's, in its layer.
         parallel: whether what the block gives waits for what the next one gives, which reads the same stream.
+        norm_owner: the block that the norm before this one is named after: itself, or the block before it.
+        sharing: the blocks after the norm's owner that read the same norm, by their names.
     """
 
     name: str
@@ -171,6 +173,8 @@ class Half:
     pre_norm: nn.Module | None
     post_norm: nn.Module | None
     stream_norm: nn.Module | None
+    norm_owner: str
+    sharing: Mapping[str, Block]
 
     def read(self, hidden_BTW: Tensor) -> Tensor:
         """Return what the block reads of the residual stream."""

@@ -30,6 +30,8 @@ class Sublayer(Part):
     """Of the stream after the addition."""
     parallel: bool = False
     """Whether the next block of the layer reads the stream without what this one gives."""
+    shares_norm: bool = False
+    """Whether its `pre_norm` is the one of the parallel block before it: one norm, which both read."""
 
     @model_validator(mode="after")
     def _adds_before_it_normalises(self) -> Self:
@@ -49,5 +51,5 @@ class Sublayer(Part):
 
     def parameters(self, width: int) -> int:
         """Return how many numbers the block and its norms hold."""
-        norms = (self.pre_norm, self.post_norm, self.stream_norm)
+        norms = (None if self.shares_norm else self.pre_norm, self.post_norm, self.stream_norm)
         return self.op.parameters(width) + sum(norm.parameters(width) for norm in norms if norm is not None)

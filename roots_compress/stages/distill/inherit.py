@@ -166,11 +166,17 @@ def _chosen(axis: Axis, weights: dict[str, Tensor], count: int) -> Tensor:
 
 
 def _norms(spec: ModelSpec) -> set[tuple[str, str]]:
-    """Return where the norms over the residual stream are, their kinds, and which blocks are parallel."""
+    """Return where the norms over the residual stream are, their kinds, and which blocks share one."""
     norms = [(place, getattr(each, place)) for layer in spec.layers for each in layer for place in NORMS]
     norms += [("final_norm", stack.final_norm) for stack in spec.running]
-    parallel = {(each.name, "parallel") for layer in spec.layers for each in layer if each.parallel}
-    return parallel | {(place, norm.kind) for place, norm in norms if norm is not None}
+    switches = {
+        (each.name, switch)
+        for layer in spec.layers
+        for each in layer
+        for switch in ("parallel", "shares_norm")
+        if getattr(each, switch)
+    }
+    return switches | {(place, norm.kind) for place, norm in norms if norm is not None}
 
 
 def _residual_energy(teacher: RootsWithHead) -> Tensor:

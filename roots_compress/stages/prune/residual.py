@@ -23,6 +23,7 @@ from roots_compress.calibration.activations import InputStatistics, ResidualStre
 from roots_compress.data.windows import PackedWindows
 from roots_compress.models.blocks.base import Half
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.layer import RootsLayer
 from roots_compress.models.resizing import StreamNorm, keep_residual_channels, residual_group
 from roots_compress.models.rotation import is_rotatable, rotate_stream
 from roots_compress.stages.prune.importance import EnergyImportance
@@ -46,9 +47,9 @@ class Reader:
     projections: tuple[nn.Linear, ...]
     label: str
     """Names it in errors."""
-    half: Callable[[], Half] | None = None
-    """The block that they are of, with its norms as they are now; None for the head, and for all that reads
-    an encoder's output."""
+    halves: Callable[[], list[Half]] | None = None
+    """The blocks that they are of, with their norms as they are now; None for the head, and for all that
+    reads an encoder's output."""
 
     @property
     def norm(self) -> StreamNorm:
@@ -72,8 +73,8 @@ def cut_residual(
         device: where to compute.
 
     Returns:
-        For every block the root mean square error of what its projections read out of the stream, relative
-        to reading it whole.
+        For every norm before blocks the root mean square error of what their projections read out of the
+        stream, relative to reading it whole.
 
     Raises:
         StageError: activations are NaN or infinite.
@@ -91,11 +92,12 @@ def cut_residual(
     for reader in walk(model, stream):
         norm, gram_ZZ = _narrow(reader, stream, kept)
         narrowed.append((reader, norm))
-        if reader.half is None and reader.owner is not model.model:
+        if reader.halves is None and reader.owner is not model.model:
             _fit_readers(reader, gram_ZZ, kept, refitted=refitted)
-        elif reader.half is not None:
+        elif reader.halves is not None:
             errors.append(_fit_readers(reader, gram_ZZ, kept, refitted=refitted))
-            scales.extend(_output_scale(reader.half(), stream, kept))
+            for half in reader.halves():
+                scales.extend(_output_scale(half, stream, kept))
         elif refitted:
             _fit_head(model, norm, gram_ZZ)
     for reader, norm in narrowed:
@@ -118,14 +120,20 @@ def walk(model: RootsWithHead, stream: ResidualStream) -> Iterator[Reader]:
             readers = tuple(reader for block in crossing for reader in block.source_readers())
             yield Reader(encoder, "norm", readers, "cross-attention")
         stream.enter(layer)
-        for name in layer.names:
-            half: Callable[[], Half] = partial(layer.half_named, name)
-            readers = tuple(half().block.readers())
-            yield Reader(layer, f"{name}_pre_norm", readers, f"layer {index}'s {name}", half)
-            stream.add(half(), stream.contributions(half()))
+        for names in layer.sharing:
+            halves = partial(_halves, layer, names)
+            readers = tuple(reader for half in halves() for reader in half.block.readers())
+            label = f"layer {index}'s {' and '.join(names)}"
+            yield Reader(layer, f"{names[0]}_pre_norm", readers, label, halves)
+            for half in halves():
+                stream.add(half, stream.contributions(half))
     head = model.lm_head
     assert isinstance(head, nn.Linear)
     yield Reader(model.model, "norm", (head,), "the head")
+
+
+def _halves(layer: RootsLayer, names: Sequence[str]) -> list[Half]:
+    return [layer.half_named(name) for name in names]
 
 
 def _output_scale(
@@ -197,7 +205,7 @@ def _narrow(reader: Reader, stream: ResidualStream, kept: Sequence[int]) -> tupl
 
 
 def _fit_readers(reader: Reader, gram_ZZ: Tensor, kept: Sequence[int], *, refitted: bool) -> float:
-    """Fit a block's projections to the kept channels; return their error together."""
+    """Fit the projections behind a norm to the kept channels; return their error together."""
     columns = range(len(gram_ZZ) - len(kept), len(gram_ZZ))
     weight_OW = torch.cat([projection.weight for projection in reader.projections])
     weight_OK = weight_OW[:, kept]

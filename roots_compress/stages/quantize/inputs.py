@@ -6,7 +6,7 @@ Shape legend: C channels of an input, R its rows (tokens), S sampled rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,15 @@ class BoundInput:
     Attributes:
         spec: what the block says of it.
         consumers: the linear layers that read it, under their names within the transformer layer.
-        producers: parameters whose first axis makes the input's channels; none where no scale can be folded.
+        producers: parameters whose first axis makes the input's channels; none where no scale can be folded,
+            or where that is done with the block before this one.
+        others: inputs of the next block that the same norm makes: their linear layers, by the inputs' names.
     """
 
     spec: Input
     consumers: Mapping[str, nn.Linear]
     producers: tuple[Tensor, ...] = ()
+    others: Mapping[str, list[nn.Linear]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -43,6 +46,11 @@ class BoundInput:
         """Its channels."""
         return self.consumers[self.name].in_features
 
+    @property
+    def readers(self) -> list[nn.Linear]:
+        """All linear layers whose columns a scale multiplies."""
+        return [*self.consumers.values(), *(linear for each in self.others.values() for linear in each)]
+
     def shared(self, values_C: Tensor) -> Tensor:
         """Return for each channel the largest value among those made by the same producer's channel."""
         if self.spec.repeats == 1:
@@ -52,7 +60,7 @@ class BoundInput:
 
     @torch.no_grad()
     def fold(self, scale_C: Tensor) -> None:
-        """Divide the input's channels by a scale, in place; the consumers' columns make up for it exactly.
+        """Divide the input's channels by a scale, in place; the readers' columns make up for it exactly.
 
         The scale must be positive, and equal where channels share a producer's (see `shared`).
         """
@@ -61,7 +69,7 @@ class BoundInput:
             produced = scale_C.view(-1, self.spec.repeats, self.spec.head_dim)[:, 0].flatten()
         for tensor in self.producers:
             tensor.div_(produced.to(tensor.dtype).view(-1, *(1,) * (tensor.ndim - 1)))
-        for linear in self.consumers.values():
+        for linear in self.readers:
             linear.weight.mul_(scale_C.to(linear.weight.dtype))
 
 
@@ -69,16 +77,22 @@ def bound_inputs(half: Half) -> Iterator[BoundInput]:
     """Yield the inputs of a block's linear layers, in the order in which they are made.
 
     What reads the stream has the norm before the block as its producer. Without one nothing can take a scale
-    on: what the norm of the stream gives is added to as well.
+    on: what the norm of the stream gives is added to as well. A norm that two blocks read takes its scale on
+    with the first of them.
     """
     for each in half.block.spec.inputs():
         makers: list[nn.Module] = [half.block.linear(name) for name in each.producers]
-        if each.of_stream and half.pre_norm is not None:
+        others: dict[str, list[nn.Linear]] = {}
+        if each.of_stream and half.pre_norm is not None and half.norm_owner == half.name:
             makers.append(half.pre_norm)
+            others = {
+                f"{name}.{block.spec.readers[0]}": block.readers() for name, block in half.sharing.items()
+            }
         yield BoundInput(
             each,
             {f"{half.name}.{name}": half.block.linear(name) for name in each.consumers},
             tuple(tensor for maker in makers for tensor in maker.parameters(recurse=False)),
+            others,
         )
 
 

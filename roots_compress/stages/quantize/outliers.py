@@ -94,7 +94,7 @@ def outlier_scales(
             for each, seen in zip(bound_inputs(half), inputs, strict=True):
                 scale_C = best_scale(each, seen, weight_format, group_size)
                 if scale_C is not None:
-                    scales[f"{name}.{each.name}"] = scale_C
+                    scales |= {f"{name}.{read}": scale_C for read in (each.name, *each.others)}
     return scales, stream
 
 
@@ -129,7 +129,7 @@ def _candidates(each: BoundInput, seen: SeenInput, weight_format: Format) -> lis
     if weight_format != "w8a8":
         return energy_scales(each.shared(seen.mean_square))
     input_C = each.shared(seen.statistics.largest)
-    columns = [linear.weight.abs().amax(dim=0).float() for linear in each.consumers.values()]
+    columns = [linear.weight.abs().amax(dim=0).float() for linear in each.readers]
     weight_C = each.shared(torch.stack(columns).amax(dim=0))
     return [smoothing_scale(input_C, weight_C, exponent) for exponent in EXPONENTS]
 
@@ -137,7 +137,7 @@ def _candidates(each: BoundInput, seen: SeenInput, weight_format: Format) -> lis
 @torch.no_grad()
 def exact_outputs(each: BoundInput, seen: SeenInput) -> list[Tensor]:
     """Return what each matrix that reads an input gives on the sampled rows, `SR`."""
-    return [seen.sample @ linear.weight.float().T for linear in each.consumers.values()]
+    return [seen.sample @ linear.weight.float().T for linear in each.readers]
 
 
 @torch.no_grad()
@@ -155,7 +155,7 @@ def input_error(
     divided_SC = sample_SC if scale_C is None else sample_SC / scale_C
     rounded_SC = rounded_input(divided_SC, weight_format, group_size)
     importance_C = seen.mean_square if scale_C is None else seen.mean_square / scale_C.square()
-    for linear, exact_SR in zip(each.consumers.values(), exact, strict=True):
+    for linear, exact_SR in zip(each.readers, exact, strict=True):
         weight_RC = linear.weight.float()
         scaled_RC = weight_RC if scale_C is None else weight_RC * scale_C
         quantized = quantize_matrix(

@@ -87,7 +87,7 @@ def round_layers(
             inputs = list(bound_inputs(half))
             # All folding comes before any rounding: an input's producer is another's consumer.
             for each in inputs:
-                if (scale_C := plan.scales.get(prefix + each.name)) is not None:
+                if each.producers and (scale_C := plan.scales.get(prefix + each.name)) is not None:
                     each.fold(scale_C)
             for each, seen in zip(inputs, observe(half, stream, prefix[:-1]), strict=True):
                 _round_input(layer, each, seen, prefix, plan.format_of(prefix + each.name), config, rounded)

@@ -16,7 +16,8 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.stages.prune.narrow_norm import NarrowNorm, compensation
 from roots_compress.stages.prune.refit import refit_scales
 from roots_compress.stages.prune.residual import cut_residual, mixable_channels, principal_axes
-from tests.models.test_resizing import variants
+from tests.models.test_resizing import VARIANTS
+from tests.specs import parallel
 from tests.stages.prune.test_stage import SPLIT
 from tests.tiny import tiny_model, tiny_tokenizer, tiny_tokens
 
@@ -58,11 +59,14 @@ def silenced(**overrides: Any) -> RootsForCausalLM:
     return model
 
 
-@variants
+NARROWED = {**VARIANTS, "one norm of two blocks": {"spec": parallel()}}
+
+
+@pytest.mark.parametrize("overrides", NARROWED.values(), ids=NARROWED.keys())
 def test_the_stream_becomes_narrower_everywhere(overrides: dict[str, Any]) -> None:
     model = tiny_model(**overrides)
     errors = cut(model, 24)
-    assert len(errors) == 2 * len(model.model.layers)
+    assert len(errors) == sum(len(layer.sharing) for layer in model.model.all_layers())
     assert all(0 < error < 1 for error in errors)
     assert model.config.hidden_size == model.model.embed_tokens.weight.shape[1] == 24
     rebuilt = RootsForCausalLM(model.config).eval()

@@ -45,7 +45,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 FOLDABLE = {
     "plain GELU": 6,
-    "parallel blocks, norms after positions": 6,
+    "parallel blocks, norms after positions": 4,
     "stream norms": 4,
     "linear attention": 7,
     "experts": 2 * (2 + 4),
