@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from roots_compress.families.seq2seq import decoder_layer, encoder_layer
-from roots_compress.models.ops.attention import Attention, QkNorm, Rope
+from roots_compress.models.ops.attention import Attention, ProportionalScaling, QkNorm, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.delta_net import GatedDeltaNet
@@ -18,10 +18,12 @@ from roots_compress.models.ops.heads import (
     MaskedLmHead,
     Seq2SeqHead,
 )
+from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Clamp, Moe
-from roots_compress.models.ops.sublayer import Sublayer
-from roots_compress.models.spec import Embeddings, Head, ModelSpec, Norm, Stack
+from roots_compress.models.ops.stream import LayerInputs
+from roots_compress.models.ops.sublayer import Op, Sublayer
+from roots_compress.models.spec import Embeddings, Head, Layer, ModelSpec, Norm, Stack
 from tests.tiny import VOCAB_SIZE, tiny_config
 
 LAYER_NORM = Norm(kind="layer_norm")
@@ -100,6 +102,38 @@ def one_norm() -> ModelSpec:
     )
 
 
+def sharing(head_dim: int = 8) -> ModelSpec:
+    """Return one of four layers, of two kinds, the last two of which read the keys of the first two."""
+    norm, inputs = Norm(), LayerInputs(channels=6)
+
+    def layer(window: int | None, shared: Literal["gives", "takes"]) -> Layer:
+        full = window is None
+        scaling = ProportionalScaling(partial_rotary_factor=0.5)
+        attention = Attention(
+            heads=4,
+            kv_heads=1 if full else 2,
+            head_dim=2 * head_dim if full else head_dim,
+            rope=Rope(scaling=scaling) if full else Rope(theta=100.0),
+            window=window,
+            qk_norm=QkNorm(values=True),
+            scale=0.15,
+            keys_as_values=full and shared == "gives",
+            sharing=shared,
+        )
+        ops: tuple[Op, ...] = (attention, Mlp(channels=24), LayerInput(channels=inputs.channels))
+        pre_norms = (norm, norm, None)
+        return tuple(
+            Sublayer(op=op, pre_norm=pre_norm, post_norm=norm, stream_scale=pre_norm is None)
+            for op, pre_norm in zip(ops, pre_norms, strict=True)
+        )
+
+    layers = (layer(5, "gives"), layer(None, "gives"), layer(5, "takes"), layer(None, "takes"))
+    spec = tiny_config().spec
+    embeddings = changed(spec.embeddings, layer_inputs=inputs, scale=12.0)
+    stack = changed(spec.stack, layers=layers)
+    return changed(spec, stacks={"decoder": stack}, embeddings=embeddings)
+
+
 def clamped(*, head_dim: int = 8, channels: int = 24) -> ModelSpec:
     """Return one with sinks, and with experts that have biases and bounds."""
     spec = with_experts(channels=channels, bias=True, clamp=Clamp(limit=1.0))
@@ -139,6 +173,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "convolution": {"spec": convolving(bias=True)},
     "linear attention": {"spec": remembering()},
     "sinks": {"spec": with_attention(kv_heads=2, sinks=True)},
+    "shared keys": {"spec": sharing()},
     "clamped experts": {"spec": with_experts(bias=True, clamp=Clamp(limit=1.0))},
 }
 """Arguments of `tiny_model`, by what is unlike other models."""
@@ -148,6 +183,7 @@ KINDS: dict[str, ModelSpec] = {
     "experts": with_experts(),
     "convolution": convolving(),
     "linear attention": remembering(),
+    "shared keys": sharing(),
     "sinks, clamped experts": clamped(),
     "parallel blocks, norms after positions": parallel(),
     "partial rotary, norms of whole projections": with_attention(

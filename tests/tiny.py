@@ -59,6 +59,9 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
                 parameter.normal_(0.0, spread, generator=generator)
             else:
                 parameter.normal_(0.0 if name.endswith("bias") else 1.0, 0.2, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name.endswith("stream_scale"):
+                buffer.normal_(0.8, 0.2, generator=generator)
 
 
 def tiny_model(seed: int = 0, **overrides: Any) -> RootsForCausalLM:

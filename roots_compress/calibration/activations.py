@@ -229,7 +229,7 @@ class ResidualStream:
         A batch is added before the next one is asked for.
         """
         for batch, contribution_BTW in enumerate(contributions):
-            if half.parallel or half.stream_norm is not None or batch in self.waiting:
+            if not half.only_adds or batch in self.waiting:
                 waiting_BTW = self.waiting.pop(batch, None)
                 held_BTW = None if waiting_BTW is None else waiting_BTW.to(self.device)
                 hidden_BTW = self.hidden[batch].to(self.device)

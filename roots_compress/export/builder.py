@@ -196,12 +196,12 @@ class GraphBuilder:
             self._initializers[name] = self._outer.initializer(ir.tensor(array, name=name))
         return self._initializers[name]
 
-    def zeros(self, count: int) -> ir.Value:
-        """Return a vector of zeros of the activations' type, made by a node: it fills no file."""
-        name = f"zeros_{count}"
+    def filled(self, count: int, number: float) -> ir.Value:
+        """Return a vector of one number in the activations' type, made by a node: it fills no file."""
+        name = f"filled_{count}_{number}"
         if name not in self._initializers:
-            zero = ir.tensor(np.zeros(1, dtype=self.dtype.numpy()))
-            self._initializers[name] = self.op("ConstantOfShape", self.integers(count), value=zero)
+            value = ir.tensor(np.full(1, number, dtype=self.dtype.numpy()))
+            self._initializers[name] = self.op("ConstantOfShape", self.integers(count), value=value)
         return self._initializers[name]
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:

@@ -11,7 +11,8 @@ hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +26,8 @@ from roots_compress.export.ops.attention import self_attention
 from roots_compress.export.ops.conv import short_conv
 from roots_compress.export.ops.delta_net import gated_delta_net
 from roots_compress.export.ops.fused_attention import KeyValue
+from roots_compress.export.ops.layer_input import layer_input, layer_inputs
+from roots_compress.export.ops.taking_attention import taking_attention
 from roots_compress.export.seq2seq import PARTS
 from roots_compress.export.shared import Shared
 from roots_compress.export.tasks import Names, exporter_config
@@ -34,6 +37,7 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec, State
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.delta_net import GatedDeltaNet
+from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.quantized import has_int8_cache
 from roots_compress.models.spec import EMBEDDING
 from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
@@ -122,13 +126,25 @@ def _decoder(matrices: Matrices, names: Names) -> dict[str, str]:
     shared = Shared(builder, config, input_ids, attention_mask, position_ids, growing)
 
     hidden_NW = _embed(matrices, shared, input_ids, position_ids)
+    layer_inputs_NLP = None
+    if config.spec.embeddings.layer_inputs is not None:
+        layer_inputs_NLP = layer_inputs(matrices, shared.to_front(input_ids), hidden_NW)
     remaining, presents = iter(pasts), list[ir.Value]()
+    given: dict[Hashable, KeyValue] = {}
+    reading = count()
 
     def emit(op: OpSpec, module: str, x_NW: ir.Value) -> ir.Value:
         present: Sequence[ir.Value]
+        if isinstance(op, LayerInput):
+            assert layer_inputs_NLP is not None
+            return layer_input(matrices, op, module, x_NW, layer_inputs_NLP, next(reading))
+        if isinstance(op, Attention) and op.sharing == "takes":
+            return taking_attention(matrices, shared, op, module, x_NW, given[op.keys])
         if isinstance(op, Attention):
             past = KeyValue(next(remaining), next(remaining))
             given_NW, present = self_attention(matrices, shared, op, module, x_NW, past)
+            if op.sharing == "gives":
+                given[op.keys] = present
         elif isinstance(op, GatedDeltaNet):
             given_NW, *present = gated_delta_net(
                 matrices, shared, op, module, x_NW, next(remaining), next(remaining)

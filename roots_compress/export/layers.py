@@ -85,6 +85,9 @@ def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, emit: Emit) -> ir.
                 waiting_NW = change_NW if sublayer.parallel else None
                 if waiting_NW is None:
                     hidden_NW = builder.op("Add", hidden_NW, change_NW)
+                if sublayer.stream_scale:
+                    scale = matrices.vector(f"{module}_stream_scale")
+                    hidden_NW = builder.op("Mul", hidden_NW, scale)
                 if sublayer.stream_norm is not None:
                     hidden_NW = norm(matrices, sublayer.stream_norm, f"{module}_stream_norm", hidden_NW)
                 if not following.shared:

@@ -23,5 +23,5 @@ def norm(matrices: Matrices, spec: Norm, module: str, x_NW: ir.Value) -> ir.Valu
     if spec.kind == "rms_norm":
         return rms_norm(builder, x_NW, weight, spec.eps)
     # ONNX Runtime 1.31 crashes where it fuses an addition with a norm that has no bias.
-    bias = matrices.vector(module + ".bias") if spec.bias else builder.zeros(matrices.config.hidden_size)
+    bias = matrices.vector(module + ".bias") if spec.bias else builder.filled(matrices.config.hidden_size, 0)
     return builder.op("LayerNormalization", x_NW, weight, bias, axis=-1, epsilon=spec.eps, stash_type=1)

@@ -77,6 +77,7 @@ class Shared:
         self.builder = builder
         self._cache_index: dict[int, ir.Value] = {}
         self._following: dict[int, ir.Value] = {}
+        self._no_keys: dict[int, ir.Value] = {}
         self._new_mask_BT: ir.Value | None = None
         self._real_BT1: ir.Value | None = None
         self.block_means: dict[str, tuple[ir.Value, list[int | str]]] = {}
@@ -224,6 +225,15 @@ class Shared:
             "Unsqueeze", builder.cast(compact.last_B, ir.DataType.INT64), builder.integers(1)
         )
         return Slots(capacity, position_BT, position_BT, last_B1, past_B=compact.past_B)
+
+    def no_keys(self, width: int) -> ir.Value:
+        """Return the keys or values of no tokens, `B0x`."""
+        if width not in self._no_keys:
+            builder = self.builder
+            batch_1 = builder.op("Slice", self.shape_BT, builder.integers(0), builder.integers(1))
+            shape = builder.op("Concat", batch_1, builder.integers(0, width), axis=0)
+            self._no_keys[width] = builder.op("ConstantOfShape", shape)
+        return self._no_keys[width]
 
     def cache_index(self, kv_heads: int) -> ir.Value:
         """Return where each new token goes in a compact cache of so many heads, `(B, G, T, 3)`."""

@@ -136,8 +136,9 @@ class Matrices:
             )
         else:
             zero = builder.op("Gather", self.vector(module + ".weight_zero_point"), tokens_N, axis=0)
-            centred = builder.op("Sub", self._nibbles(rows), self._zero_points(zero, size))
-        return self._cut(builder.op("Mul", centred, scale), size)
+            groups = groups_for(self._width(module), size)
+            centred = builder.op("Sub", self._nibbles(rows), self._zero_points(zero, groups))
+        return self._cut(builder.op("Mul", centred, scale), size, self._width(module))
 
     def _integer_product(self, modules: tuple[str, ...], x_NK: ir.Value, bias: ir.Value | None) -> ir.Value:
         builder = self.builder
@@ -236,10 +237,9 @@ class Matrices:
         shape = builder.op("Concat", builder.op("Shape", packed, end=-1), last, axis=0)
         return builder.cast(builder.op("Reshape", pairs, shape), ir.DataType.FLOAT)
 
-    def _zero_points(self, packed: ir.Value, group_size: int) -> ir.Value:
+    def _zero_points(self, packed: ir.Value, groups: int) -> ir.Value:
         """Unpack a zero point for each group, `NQ1`."""
         builder = self.builder
-        groups = groups_for(self.config.table_width, group_size)
         unpacked = builder.op(
             "Slice",
             self._nibbles(packed),
@@ -249,9 +249,9 @@ class Matrices:
         )
         return builder.op("Unsqueeze", unpacked, builder.integers(-1))
 
-    def _cut(self, values_NQP: ir.Value, group_size: int) -> ir.Value:
+    def _cut(self, values_NQP: ir.Value, group_size: int, width: int) -> ir.Value:
         """Join the groups and cut off what pads the last one."""
-        builder, width = self.builder, self.config.table_width
+        builder = self.builder
         padded = groups_for(width, group_size) * group_size
         flat = builder.op("Reshape", values_NQP, builder.integers(-1, padded))
         if padded == width:

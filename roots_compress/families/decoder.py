@@ -12,6 +12,7 @@ from roots_compress.models.ops.attention import Attention, QkNorm, Rope
 from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Activation, Mlp
+from roots_compress.models.ops.stream import LayerInputs
 from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import Embeddings, Layer, ModelSpec, Norm, Stack
 
@@ -247,7 +248,12 @@ def pre_norm_layer(
 
 
 def decoder_spec(
-    shape: Shape, layers: Sequence[Layer], *, scale: float = 1.0, head: LmHead | None = None
+    shape: Shape,
+    layers: Sequence[Layer],
+    *,
+    scale: float = 1.0,
+    head: LmHead | None = None,
+    layer_inputs: LayerInputs | None = None,
 ) -> ModelSpec:
     """Return a decoder of these layers, with a final norm.
 
@@ -256,10 +262,13 @@ def decoder_spec(
         layers: its layers.
         scale: factor on the token embeddings.
         head: of the logits.
+        layer_inputs: what the embeddings hold for single layers.
     """
     return ModelSpec(
         stacks={"decoder": Stack(layers=tuple(layers), final_norm=shape.norm)},
-        embeddings=Embeddings(vocabulary=shape.vocabulary, width=shape.width, scale=scale),
+        embeddings=Embeddings(
+            vocabulary=shape.vocabulary, width=shape.width, scale=scale, layer_inputs=layer_inputs
+        ),
         head=head or LmHead(),
         tied=shape.tied,
         max_positions=shape.max_positions,

@@ -98,7 +98,7 @@ def _block_rules(
         for part in ("weight", "bias") if op.bias else ("weight",):
             yield Rule(f"{names.get(router, 'mlp.gate')}.{part}", (f"{router}.{part}",))
     if isinstance(op, Attention) and op.qk_norm is not None:
-        for name in (f"{sublayer.name}.{each}_norm" for each in "qk"):
+        for name in (f"{sublayer.name}.{each}_norm" for each in ("qk" if op.made else "q")):
             yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
     if isinstance(op, Attention) and op.sinks:
         yield Rule(f"{sublayer.name}.sinks", (f"{sublayer.name}.sinks",))

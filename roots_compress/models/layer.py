@@ -13,12 +13,14 @@ from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block, Context, Half, make_norm
 from roots_compress.models.blocks.conv import ShortConvBlock
 from roots_compress.models.blocks.delta_net import GatedDeltaNetBlock
+from roots_compress.models.blocks.layer_input import LayerInputBlock
 from roots_compress.models.blocks.mlp import MlpBlock
 from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.delta_net import GatedDeltaNet
+from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Op
@@ -31,6 +33,7 @@ BLOCKS: dict[type[OpSpec], Callable[[Any, Any, str, int], Block]] = {
     GatedDeltaNet: GatedDeltaNetBlock,
     Mlp: MlpBlock,
     Moe: MoeBlock,
+    LayerInput: LayerInputBlock,
 }
 """The module of each kind of block."""
 
@@ -64,6 +67,8 @@ class RootsLayer(nn.Module):
                 spec = getattr(sublayer, norm)
                 if spec is not None and not (norm == "pre_norm" and sublayer.shares_norm):
                     self.add_module(f"{name}_{norm}", make_norm(spec, config.hidden_size))
+            if sublayer.stream_scale:
+                self.register_buffer(f"{name}_stream_scale", torch.ones(1))
 
     @property
     def halves(self) -> tuple[Half, ...]:
@@ -73,10 +78,17 @@ class RootsLayer(nn.Module):
     def half_named(self, name: str) -> Half:
         """Return one of the blocks, with its norms."""
         owner, *others = next(names for names in self.sharing if name in names)
-        modules = (f"{owner}_pre_norm", f"{name}_post_norm", f"{name}_stream_norm")
-        norms = (getattr(self, each, None) for each in modules)
-        sharing = {each: self._block(each) for each in others}
-        return Half(name, name in self.parallel, self._block(name), *norms, owner, sharing)
+        return Half(
+            name,
+            name in self.parallel,
+            self._block(name),
+            getattr(self, f"{owner}_pre_norm", None),
+            getattr(self, f"{name}_post_norm", None),
+            getattr(self, f"{name}_stream_norm", None),
+            getattr(self, f"{name}_stream_scale", None),
+            owner,
+            {each: self._block(each) for each in others},
+        )
 
     def _block(self, name: str) -> Block:
         block = self.get_submodule(name)

@@ -29,9 +29,9 @@ def is_fusible(spec: ModelSpec) -> bool:
     """Return whether `GroupQueryAttention` can express a model's attention, in all of its layers.
 
     It takes causal self-attention over heads whose size is a multiple of 8, and gives rotary positions to
-    multiples of 16 of their channels only.
+    multiples of 16 of their channels only. A cache in int8 that several layers read is not made.
     """
-    return all(map(_is_fusible, spec.attentions()))
+    return all(_is_fusible(each) and each.sharing is None for each in spec.attentions())
 
 
 def _is_fusible(attention: Attention) -> bool:
@@ -68,7 +68,7 @@ def require_fusible(fusible: bool, where: str | None = None) -> None:
     if not fusible:
         raise InputError(
             "this model's keys and values cannot be cached in int8: that takes dense attention over heads of "
-            "a multiple of 16 (8 where positions are learned)",
+            "a multiple of 16 (8 where positions are learned), and that no layers share them",
             where=where,
             remedy="Set `cache: float`, or leave out --int8-cache.",
         )

@@ -207,18 +207,20 @@ def make_linear(config: Any, name: str, width: int, rows: int, bias: bool) -> nn
     return QuantizedLinear(width, rows, bias, weight_format, stored_group_size(config, name))
 
 
-def make_embedding(config: Any, name: str) -> nn.Module:
-    """Return the token embedding that the config asks for, plain or quantized."""
+def make_embedding(config: Any, name: str, *, width: int, tied: bool) -> nn.Module:
+    """Return the table of tokens that the config asks for under this module name, plain or quantized.
+
+    Args:
+        config: the model's.
+        name: the module's.
+        width: of its rows.
+        tied: whether the head multiplies by it too.
+    """
     weight_format = format_of(config, name)
     if weight_format is None:
-        return nn.Embedding(config.vocab_size, config.table_width, padding_idx=None)
-    return QuantizedEmbedding(
-        config.vocab_size,
-        config.table_width,
-        weight_format,
-        stored_group_size(config, name),
-        tied=config.tie_word_embeddings and config.spec.predicts_tokens,
-    )
+        return nn.Embedding(config.vocab_size, width, padding_idx=None)
+    size = stored_group_size(config, name)
+    return QuantizedEmbedding(config.vocab_size, width, weight_format, size, tied=tied)
 
 
 def stored_group_size(config: Any, name: str) -> int:

@@ -157,6 +157,8 @@ def keep_layers(model: RootsWithHead, kept: Sequence[int]) -> None:
         for number, layer in enumerate(part.layers):
             for half in layer.halves:
                 half.block.layer_idx = number
+    if (tables := model.model.embed_layers) is not None:
+        tables.keep_layers(kept)
     model.config.spec = spec.with_chosen(kept)
 
 
@@ -249,9 +251,11 @@ def _cut_untraced(block: Block, axis: Axis, kept: Sequence[int]) -> None:
 
 def _cut_untraced_readers(model: RootsWithHead, kept: Sequence[int]) -> None:
     """Cut what reads the residual stream and is in no trace, such as a router."""
-    for reader in (
-        each for layer in model.model.all_layers() for half in layer.halves for each in half.block.readers()
-    ):
+    halves = [half for layer in model.model.all_layers() for half in layer.halves]
+    readers = [each for half in halves for each in half.block.readers()]
+    if model.model.embed_layers is not None:
+        readers.append(model.model.embed_layers.projection)
+    for reader in readers:
         if reader.in_features > len(kept):
             reader.weight = nn.Parameter(reader.weight.detach()[:, list(kept)])
             reader.in_features = len(kept)
@@ -281,8 +285,8 @@ def _couple_stream(model: RootsWithHead, tokens_BT: Tensor) -> Tensor:
         waiting_BTW: Tensor | None = None
         for layer in part.layers:
             for half in layer.halves:
-                axis, block = half.block.spec.axes()[0].name, half.block
-                given_BTW = half.given(block.coupled(half.read(hidden_BTW), axis, normed_BTW))
+                axis = next((each.name for each in half.block.spec.axes()), "")
+                given_BTW = half.given(half.block.coupled(half.read(hidden_BTW), axis, normed_BTW))
                 hidden_BTW, waiting_BTW = half.add(hidden_BTW, given_BTW, waiting_BTW)
         normed_BTW = part.normed(hidden_BTW)
     assert normed_BTW is not None

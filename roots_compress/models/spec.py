@@ -4,7 +4,7 @@
 decoder that reads what it gives; layers are numbered in the order in which they run, the encoder's first. A
 layer is a sequence of sublayers; a sublayer adds what its block gives to the residual stream:
 
-    x + post_norm(block(pre_norm(x)))       then stream_norm of the sum, where there is one
+    x + post_norm(block(pre_norm(x)))       then stream_scale times the sum, and stream_norm of it, if any
 
 What a `parallel` one gives is added together with what the next one gives, which reads the same stream.
 
@@ -31,9 +31,11 @@ from roots_compress.models.ops.heads import (
     Seq2SeqHead,
     TokenClassificationHead,
 )
+from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.stack import Layer as Layer
+from roots_compress.models.ops.stack import Stack as Stack
 from roots_compress.models.ops.stream import Embeddings as Embeddings
 from roots_compress.models.ops.stream import Norm as Norm
-from roots_compress.models.ops.sublayer import Sublayer
 
 Head = Annotated[
     LmHead
@@ -45,36 +47,6 @@ Head = Annotated[
     | Seq2SeqHead,
     Field(discriminator="kind"),
 ]
-
-
-Layer = tuple[Sublayer, ...]
-
-
-class Stack(Part):
-    """Layers, and the norm after the last."""
-
-    layers: tuple[Layer, ...]
-    final_norm: Norm | None = None
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        for index, layer in enumerate(self.layers):
-            names = [sublayer.name for sublayer in layer]
-            if len(set(names)) < len(names):
-                raise ValueError(f"layers.{index} has two blocks of one name: {', '.join(names)}")
-            if layer and layer[-1].parallel:
-                raise ValueError(f"the last block of layers.{index} is parallel, and none is after it")
-            for before, each in zip((None, *layer), layer, strict=False):
-                if not each.shares_norm:
-                    continue
-                if before is None or not before.parallel or each.pre_norm is None:
-                    raise ValueError(
-                        f"{each.name} of layers.{index} shares the norm of the block before it, and that is "
-                        "none that is parallel, or has no norm"
-                    )
-                if before.pre_norm != each.pre_norm:
-                    raise ValueError(f"{each.name} of layers.{index} shares a norm that is not its pre_norm")
-        return self
 
 
 class Place(NamedTuple):
@@ -107,6 +79,13 @@ class ModelSpec(Part):
             )
         if self.embeddings.tables is not None and self.stacks.keys() != {"encoder"}:
             raise ValueError("embeddings.tables is for an encoder alone")
+        wanted = self.embeddings.layer_inputs
+        reading = [[each.op for each in layer if isinstance(each.op, LayerInput)] for layer in self.layers]
+        if wanted is not None and (self.stacks.keys() != {"decoder"} or not all(reading)):
+            raise ValueError("embeddings.layer_inputs is for a decoder alone, each layer of which reads them")
+        for read in (op for each in reading for op in each):
+            if wanted is None or read.channels != wanted.channels:
+                raise ValueError("a layer reads other layer_inputs than the embeddings hold")
         for place, op in self.blocks():
             if (
                 isinstance(op, Attention)
@@ -180,6 +159,11 @@ class ModelSpec(Part):
         """All layers, in the order in which they run."""
         return tuple(layer for stack in self.running for layer in stack.layers)
 
+    @property
+    def needed(self) -> frozenset[int]:
+        """Numbers of the layers whose keys and values others take."""
+        return frozenset(self.begins + index for index in self.stack.needed)
+
     def layer_path(self, index: int) -> str:
         """Return the name of a layer's module, which its tensors' names begin with."""
         if index < self.begins:
@@ -209,7 +193,15 @@ class ModelSpec(Part):
         begins = len(self.stacks) * each.parameters
         tables = (1 if self.tied else 2) * self.table_weights
         head = self.head.parameters(self.width, each.table_width, each.vocabulary)
-        return tables + begins + self.body_parameters + head
+        own = self.layer_input_channels * (each.vocabulary + self.width)
+        own += 0 if each.layer_inputs is None else each.layer_inputs.channels
+        return tables + begins + self.body_parameters + head + own
+
+    @property
+    def layer_input_channels(self) -> int:
+        """Channels that the embeddings hold of a token for all layers together."""
+        inputs = self.embeddings.layer_inputs
+        return 0 if inputs is None else inputs.channels * len(self.layers)
 
     @property
     def table_weights(self) -> int:
@@ -241,6 +233,9 @@ class ModelSpec(Part):
         found = {EMBEDDING: table}
         if self.predicts_tokens and not self.tied:
             found[HEAD] = table
+        if channels := self.layer_input_channels:
+            found[LAYER_TABLE] = Matrix(self.embeddings.vocabulary, channels, False)
+            found[LAYER_PROJECTION] = Matrix(channels, self.width, False)
         for place, op in self.blocks():
             found |= {f"{self.path(place)}.{name}": each for name, each in op.matrices(self.width).items()}
         return found
@@ -278,3 +273,5 @@ class ModelSpec(Part):
 
 EMBEDDING, HEAD, ENCODER = "model.embed_tokens", "lm_head", "model.encoder"
 """The modules of the token embedding, of the output head, and of the encoder before a decoder."""
+LAYER_TABLE, LAYER_PROJECTION = "model.embed_layers.table", "model.embed_layers.projection"
+"""The modules of what the embeddings hold of tokens for single layers."""

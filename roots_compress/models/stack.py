@@ -23,6 +23,7 @@ from roots_compress.models.caches import empty_cache
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.device import as_multiplied
 from roots_compress.models.layer import RootsLayer
+from roots_compress.models.layer_inputs import LayerInputTables
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.heads import Seq2SeqHead
 from roots_compress.models.places import positions_of, valid_slots
@@ -99,7 +100,9 @@ class RootsModel(RootsPreTrainedModel, StackParts):
     def __init__(self, config: RootsConfig) -> None:
         super().__init__(config)
         spec = config.spec
-        self.embed_tokens = make_embedding(config, EMBEDDING)
+        tied = spec.tied and spec.predicts_tokens
+        self.embed_tokens = make_embedding(config, EMBEDDING, width=config.table_width, tied=tied)
+        self.embed_layers = None if spec.embeddings.layer_inputs is None else LayerInputTables(config)
         self.encoder = RootsEncoder(config) if spec.source is not None else None
         self.add_parts(spec.stack)
         # Kept outside the state dict, and in float32 whatever the weights' dtype.
@@ -194,6 +197,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
             states_BSW = as_multiplied(encoder_states)
             source = Source.of(states_BSW, valid_BS, segment_ids, decoder_segment_ids, past_key_values)
         states: list[Tensor] = []
+        kept = states if output_hidden_states else None
         last_BTW = self._run(
             self,
             embeds_BTW,
@@ -203,7 +207,8 @@ class RootsModel(RootsPreTrainedModel, StackParts):
             past_key_values,
             source,
             token_type_ids,
-            states if output_hidden_states else None,
+            kept,
+            input_ids,
         )
         return BaseModelOutputWithPast(
             last_hidden_state=last_BTW,
@@ -222,7 +227,8 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         """Return the output of the encoder before a decoder, `BSW`; see `forward`."""
         assert self.encoder is not None
         embeds_BSW = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        return self._run(self.encoder, embeds_BSW, attention_mask, segment_ids, None, None, None, None, None)
+        rest = [None] * 6
+        return self._run(self.encoder, embeds_BSW, attention_mask, segment_ids, *rest)
 
     def started(self, decoder_input_ids: Tensor) -> Tensor:
         """Return a decoder's tokens with the model's own start token where `START` is."""
@@ -241,6 +247,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         source: Source | None,
         token_type_ids: Tensor | None,
         states: list[Tensor] | None,
+        input_ids: Tensor | None,
     ) -> Tensor:
         """Return the normed output of a stack, `BTW`; its residual stream goes into `states`."""
         batch, tokens, _width = embeds_BTW.shape
@@ -261,6 +268,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
             positions_BS[:, past:],
             cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache,
             source,
+            None if self.embed_layers is None else self.embed_layers(input_ids, hidden_BTW),
         )
         for layer in part.layers:
             if states is not None:  # Else each goes when the next is there: at 32k tokens they are gigabytes.

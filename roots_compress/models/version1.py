@@ -59,6 +59,7 @@ ROPE_KEYS = {
         "mscale_all_dim",
         "truncate",
     ),
+    "proportional": ("partial_rotary_factor",),
 }
 """Keys beside `rope_type` and `rope_theta` of each scaling of rotary positions."""
 CHOICES = {

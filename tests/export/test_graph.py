@@ -15,7 +15,7 @@ from roots_compress.export.graph import build_graph
 from roots_compress.runtime.onnx.session import LOGITS_TO_KEEP
 from tests.export.quantized import with_int8_cache
 from tests.export.serving import expected, left_padded_mask, open_graph, relative_difference, serve
-from tests.specs import parallel
+from tests.specs import parallel, sharing
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -43,6 +43,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
         ]
     },
     "parallel": {"spec": parallel()},
+    "shared keys": {"spec": sharing(6)},
     "linear rope": {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
     "llama3 rope": {
         "rope_parameters": {
@@ -85,6 +86,7 @@ FUSED: dict[str, dict[str, Any]] = {
         "layers": [tiny_layer(), tiny_layer(num_attention_heads=3, num_key_value_heads=1, head_dim=24)],
     },
     "parallel": {"spec": parallel(layers=[tiny_layer(head_dim=16), tiny_layer(head_dim=32)])},
+    "shared keys": {"spec": sharing(16)},
     **{
         name: {**SWITCHES[name], "layers": [tiny_layer(head_dim=16), tiny_layer(head_dim=32)]}
         for name in ("qwen2", "qwen3", "scales", "linear rope", "llama3 rope", "yarn rope")

@@ -73,6 +73,11 @@ FIELDS: dict[str, dict[str, Any]] = {
         "linear_value_head_dim": 8,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
     },
+    "gemma4_text": {
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 0,
+        "vocab_size_per_layer_input": VOCAB_SIZE,
+    },
     "lfm2": {"full_attn_idxs": [1], "block_auto_adjust_ff_dim": False},
     "granitemoehybrid": {
         "shared_intermediate_size": 48,
@@ -124,6 +129,8 @@ def source_model(family: str, seed: int = 0, **overrides: Any) -> PreTrainedMode
         for name, parameter in model.named_parameters():
             spread = 0.2 if parameter.ndim == 1 or "wte" in name or "embed" in name else 32**-0.5
             parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
+        for number, scalar in enumerate(each for name, each in model.named_buffers() if "scalar" in name):
+            scalar.fill_(0.7 + 0.2 * number)
     return model
 
 

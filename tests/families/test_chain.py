@@ -19,6 +19,15 @@ SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_
 FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": {**HEADS, **SLIDING},
     "gemma3_text": {**HEADS, **SLIDING},
+    "gemma4_text": {
+        **HEADS,
+        "layer_types": ["sliding_attention", "full_attention"] * 3,
+        "sliding_window": 9,
+        "num_hidden_layers": 6,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "global_head_dim": 32,
+    },
     "phi3": {"hidden_size": 64, **HEADS},
     "qwen3_moe": {**HEADS, "norm_topk_prob": True},
     "olmo3": {**HEADS, **SLIDING},
@@ -57,10 +66,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_5_text": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
     "granitemoe": {**HEADS, "residual_multiplier": 0.22},
 }
-QUICK = {"gemma2", "gemma3_text", "qwen3_moe", "olmo3"}
+QUICK = {"gemma2", "gemma3_text", "gemma4_text", "qwen3_moe", "olmo3"}
 """What is new in the others is in these too, in their logits, in a recipe, or in the stages' own tests."""
 ONE_QUERY, ONE_GROUP = {"gpt_neox", "gptj", "gpt_neo", "opt"}, {"gpt_bigcode"}
 """Families with one query head in each key/value group, and with one group."""
+SHARING = {"gemma4_text"}
+"""Families whose groups of keys and values several layers read, so that none is cut."""
 FURTHER_AXES = {
     "lfm2": {"conv_ratio": 0.25},
     "qwen3_5_text": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
@@ -88,7 +99,7 @@ def prune_of(family: str) -> dict[str, Any]:
     has_experts = any(FIELDS.get(family, {}).get(key) for key in ("num_experts", "num_local_experts"))
     mine = {"ratio": 0.25, **({"expert_ratio": 0.3} if has_experts else {})}
     mine |= {"query_ratio": 0.0} if family in ONE_QUERY else {}
-    mine |= {"head_ratio": 0.0} if family in ONE_GROUP else {}
+    mine |= {"head_ratio": 0.0} if family in (ONE_GROUP | SHARING) else {}
     mine |= FURTHER_AXES.get(family, {})
     mine |= {"residual_ratio": 0.25} if family in NARROWED else {}
     return {"kind": "prune", **SHRUNKEN["prune"], **AXES, **mine}

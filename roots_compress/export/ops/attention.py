@@ -46,7 +46,7 @@ def self_attention(
     rope = None if normed_last else op.rope
     sinks = matrices.vector(f"{module}.sinks") if op.sinks else None
     heads = Heads(op.heads, op.kv_heads, op.head_dim, factor, op.window, rope, op.softcap, sinks)
-    projections = [f"{module}.{part}_proj" for part in "qkv"]
+    projections = [f"{module}.{name}" for name in ("q_proj", *op.made)]
     scales = None
     if has_int8_cache(matrices.config):
         scales = CacheScales(
@@ -55,12 +55,19 @@ def self_attention(
     if shared.compact is not None and norm is None and matrices.joinable(projections):
         rows: Packed = shared.rows(matrices.linear(projections, x_NW)), None, None
     else:
-        query, key, value = (matrices.linear(name, x_NW) for name in projections)
+        query, key, *others = (matrices.linear(name, x_NW) for name in projections)
+        value = others[0] if others else key
         if normed_last:
-            query, key = rotated(builder, shared, op, shared.rows(query), shared.rows(key))
+            query, key = (
+                rotated(builder, shared, op, shared.rows(x), heads)
+                for x, heads in ((query, op.heads), (key, op.kv_heads))
+            )
         if norm is not None:
             query = query_norm(matrices, norm, f"{module}.q_norm", query, op.heads, op.head_dim)
             key = query_norm(matrices, norm, f"{module}.k_norm", key, op.kv_heads, op.head_dim)
+            if norm.values:
+                gain = builder.filled(op.head_dim, 1)
+                value = by_head(builder, value, gain, norm.eps, op.kv_heads, op.head_dim)
         rows = shared.rows(query), shared.rows(key), shared.rows(value)
     if shared.compact is None:
         context_BTx, present = _standard(builder, shared, op, rows, past, heads)
@@ -91,7 +98,8 @@ def _standard(
     assert value_BTx is not None
     sees = op.window, op.causal
     if heads.rope is not None:
-        query_BTx, key_BTx = rotated(builder, shared, op, query_BTx, key_BTx)
+        query_BTx = rotated(builder, shared, op, query_BTx, op.heads)
+        key_BTx = rotated(builder, shared, op, key_BTx, op.kv_heads)
     if op.sparse is None and not op.sinks:
         return _dense(builder, query_BTx, key_BTx, value_BTx, shared.bias_B1TS[sees], past, heads)
     query_BHTD = split_heads(builder, query_BTx, op.heads, op.head_dim)
@@ -164,10 +172,8 @@ def _block_sparse(
     return context_BTx, present
 
 
-def rotated(
-    builder: GraphBuilder, shared: Shared, op: Attention, query_BTx: ir.Value, key_BTx: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """Return queries and keys, turned by their positions."""
+def rotated(builder: GraphBuilder, shared: Shared, op: Attention, x_BTx: ir.Value, heads: int) -> ir.Value:
+    """Return queries or keys of so many heads, turned by their positions."""
     assert op.rope is not None
     turning = op.rope, op.head_dim
     compact = shared.compact
@@ -175,11 +181,7 @@ def rotated(
         angles: tuple[ir.Value, ...] = shared.cos_sin[turning]
     else:
         angles = (*compact.cos_sin[turning], compact.position_ids_BT)
-    query_BTx, key_BTx = (
-        builder.op("RotaryEmbedding", x_BTx, *angles, num_heads=count, **turned(op.rope))
-        for x_BTx, count in ((query_BTx, op.heads), (key_BTx, op.kv_heads))
-    )
-    return query_BTx, key_BTx
+    return builder.op("RotaryEmbedding", x_BTx, *angles, num_heads=heads, **turned(op.rope))
 
 
 def query_norm(
@@ -189,8 +191,15 @@ def query_norm(
     builder, weight = matrices.builder, matrices.vector(module + ".weight")
     if norm.over == "projection":
         return rms_norm(builder, x_Nx, weight, norm.eps)
+    return by_head(builder, x_Nx, weight, norm.eps, heads, width)
+
+
+def by_head(
+    builder: GraphBuilder, x_Nx: ir.Value, gain: ir.Value, epsilon: float, heads: int, width: int
+) -> ir.Value:
+    """Return what is normed head by head, each over its own channels."""
     x_NHD = builder.op("Reshape", x_Nx, builder.integers(-1, heads, width))
-    normed = rms_norm(builder, x_NHD, weight, norm.eps)
+    normed = rms_norm(builder, x_NHD, gain, epsilon)
     return builder.op("Reshape", normed, builder.integers(-1, heads * width))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roots_compress.models import attention
@@ -35,8 +36,10 @@ class AttentionBlock(Block):
         super().__init__(spec, config, name, layer)
         if spec.qk_norm is not None:
             whole = spec.qk_norm.over == "projection"
-            self.q_norm = nn.RMSNorm(spec.head_dim * (spec.heads if whole else 1), eps=spec.qk_norm.eps)
-            self.k_norm = nn.RMSNorm(spec.head_dim * (spec.kv_heads if whole else 1), eps=spec.qk_norm.eps)
+            queries, keys = (spec.heads, spec.kv_heads) if whole else (1, 1)
+            self.q_norm = nn.RMSNorm(spec.head_dim * queries, eps=spec.qk_norm.eps)
+            if spec.made:
+                self.k_norm = nn.RMSNorm(spec.head_dim * keys, eps=spec.qk_norm.eps)
         if spec.relative is not None:
             self.relative = nn.Embedding(spec.relative.buckets, spec.heads)
         if spec.disentangled is not None:
@@ -55,34 +58,58 @@ class AttentionBlock(Block):
 
     def inner(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return what the output projection reads, `(B, T, H * D)`: the heads' contexts side by side."""
-        spec, (batch, tokens, _) = self.spec, x_BTW.shape
+        spec = self.spec
         if spec.source == "cross":
             return self._crossed(x_BTW, context)
-        query, key, value = self.q_proj(x_BTW), self.k_proj(x_BTW), self.v_proj(x_BTW)
-        if spec.qk_norm is not None and spec.qk_norm.over == "projection":
-            query, key = self.q_norm(query), self.k_norm(key)
-        query = query.view(batch, tokens, spec.heads, spec.head_dim)
-        key = key.view(batch, tokens, spec.kv_heads, spec.head_dim)
-        value = value.view(batch, tokens, spec.kv_heads, spec.head_dim)
-        normed_last = spec.qk_norm is not None and spec.qk_norm.after_rope
-        if spec.qk_norm is not None and spec.qk_norm.over == "head" and not normed_last:
-            query, key = self.q_norm(query), self.k_norm(key)
-        query_BHTD, key_BGSD, value_BGSD = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        if spec.rope is not None:
-            cos_sin = context.angles[spec.rope, spec.head_dim]
-            query_BHTD, key_BGSD = rotate(query_BHTD, cos_sin), rotate(key_BGSD, cos_sin)
-        if normed_last:
-            query_BHTD, key_BGSD = self.q_norm(query_BHTD), self.k_norm(key_BGSD)
-            key = key_BGSD.transpose(1, 2)
+        query_BTHD = self._heads(self.q_proj(x_BTW), "q_norm")
+        query_BHTD = self._turned(query_BTHD, "q_norm", context)
+        if spec.sharing == "takes":
+            key_BGSD, value_BGSD = context.given[spec.keys]
+        else:
+            key_BGSD, value_BGSD = self._keys_and_values(x_BTW, context)
+        if spec.sharing == "gives":
+            context.given[spec.keys] = key_BGSD, value_BGSD
+        context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec.window, spec.causal])
+        context_BTx = context_BHTD.transpose(1, 2).flatten(2)
+        return context_BTx * torch.sigmoid(self.gate_proj(x_BTW)) if spec.gated else context_BTx
+
+    def _keys_and_values(self, x_BTW: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of all tokens, `BGSD`, those of the new ones added to the cache."""
+        norm, key_BTx = self.spec.qk_norm, self.k_proj(x_BTW)
+        value_BTx = key_BTx if self.spec.keys_as_values else self.v_proj(x_BTW)
+        value_BTGD = value_BTx.unflatten(-1, (-1, self.spec.head_dim))
+        if norm is not None and norm.values:
+            value_BTGD = F.rms_norm(value_BTGD, (self.spec.head_dim,), eps=norm.eps)
+        key_BTGD = self._heads(key_BTx, "k_norm")
+        key_BGSD, value_BGSD = self._turned(key_BTGD, "k_norm", context), value_BTGD.transpose(1, 2)
         if self.cache_observer is not None:
-            self.cache_observer(key, value)
+            normed_last = norm is not None and norm.after_rope
+            self.cache_observer(key_BGSD.transpose(1, 2) if normed_last else key_BTGD, value_BTGD)
         if self.cache_rounding is not None:
             key_BGSD, value_BGSD = self.cache_rounding(key_BGSD, value_BGSD)
         if context.cache is not None:
             key_BGSD, value_BGSD = context.cache.update(key_BGSD, value_BGSD, self.layer_idx)
-        context_BHTD = self._attend(query_BHTD, key_BGSD, value_BGSD, context.views[spec.window, spec.causal])
-        context_BTx = context_BHTD.transpose(1, 2).reshape(batch, tokens, -1)
-        return context_BTx * torch.sigmoid(self.gate_proj(x_BTW)) if spec.gated else context_BTx
+        return key_BGSD, value_BGSD
+
+    def _heads(self, x_BTx: Tensor, norm: str) -> Tensor:
+        """Return queries or keys head by head, `BTHD`, through their norm if it comes before positions."""
+        spec = self.spec.qk_norm
+        over = None if spec is None or spec.after_rope else spec.over
+        if over == "projection":
+            x_BTx = self.get_submodule(norm)(x_BTx)
+        x_BTHD: Tensor = x_BTx.unflatten(-1, (-1, self.spec.head_dim))
+        if over == "head":
+            x_BTHD = self.get_submodule(norm)(x_BTHD)
+        return x_BTHD
+
+    def _turned(self, x_BTHD: Tensor, norm: str, context: Context) -> Tensor:
+        """Return queries or keys turned by their positions, `BHTD`, and through a norm that comes after."""
+        spec, x_BHTD = self.spec, x_BTHD.transpose(1, 2)
+        if spec.rope is not None:
+            x_BHTD = rotate(x_BHTD, context.angles[spec.rope, spec.head_dim])
+        if spec.qk_norm is not None and spec.qk_norm.after_rope:
+            x_BHTD = self.get_submodule(norm)(x_BHTD)
+        return x_BHTD
 
     def _crossed(self, x_BTW: Tensor, context: Context) -> Tensor:
         """Return what the output projection reads where keys and values are the encoder's."""
@@ -119,8 +146,9 @@ class AttentionBlock(Block):
             return out_BTW
         if source_BTW is None or self.spec.source == "self":
             source_BTW = x_BTW
-        key, value = self.k_proj(source_BTW), self.v_proj(source_BTW)
-        out_BTW = self.o_proj(query * self._repeated(key) * self._repeated(value))
+        for name in self.spec.made:
+            query = query * self._repeated(self.get_submodule(name)(source_BTW))
+        out_BTW = self.o_proj(query)
         return out_BTW
 
     def _repeated(self, key_BTC: Tensor) -> Tensor:

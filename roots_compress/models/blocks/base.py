@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -44,6 +44,10 @@ class Context:
     cache: Cache | None = None
     source: Source | None = None
     """What cross-attention reads; of a decoder that does not read an encoder's output, None."""
+    layer_inputs_BTLP: Tensor | None = None
+    """What the embeddings hold of the tokens for each layer; None where they do not."""
+    given: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Keys and values, `BGSD` each, of the last attention that gives them, by what takers share with it."""
 
 
 class Holder(nn.Module):
@@ -173,6 +177,7 @@ class Half:
     pre_norm: nn.Module | None
     post_norm: nn.Module | None
     stream_norm: nn.Module | None
+    stream_scale: Tensor | None
     norm_owner: str
     sharing: Mapping[str, Block]
 
@@ -207,4 +212,11 @@ class Half:
         if self.parallel:
             return hidden_BTW, contribution_BTW
         after_BTW = hidden_BTW + contribution_BTW
+        if self.stream_scale is not None:
+            after_BTW = after_BTW * self.stream_scale
         return (after_BTW if self.stream_norm is None else self.stream_norm(after_BTW)), None
+
+    @property
+    def only_adds(self) -> bool:
+        """Whether the stream after the block is the sum of the stream and what the block gives."""
+        return not self.parallel and self.stream_norm is None and self.stream_scale is None

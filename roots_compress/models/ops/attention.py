@@ -25,6 +25,7 @@ from roots_compress.models.ops.distances import Disentangled, Relative
 from roots_compress.models.ops.rope import LinearScaling as LinearScaling
 from roots_compress.models.ops.rope import Llama3Scaling as Llama3Scaling
 from roots_compress.models.ops.rope import LongRopeScaling as LongRopeScaling
+from roots_compress.models.ops.rope import ProportionalScaling as ProportionalScaling
 from roots_compress.models.ops.rope import Rope as Rope
 from roots_compress.models.ops.rope import YarnScaling as YarnScaling
 
@@ -53,6 +54,8 @@ class QkNorm(Part):
     eps: Positive = 1e-6
     after_rope: bool = False
     """Whether rotary positions turn what the norms read, and not what they give."""
+    values: bool = False
+    """Whether each head's values are normed too, without a gain."""
 
 
 class Attention(OpSpec):
@@ -86,6 +89,11 @@ class Attention(OpSpec):
     """Whether what the heads give is multiplied by the sigmoid of a projection of what the block reads."""
     sparse: Annotated[TopM | BlockSparse, Field(discriminator="kind")] | None = None
     """None: dense."""
+    keys_as_values: bool = False
+    """Whether values are what `k_proj` gives, before norms and positions."""
+    sharing: Literal["gives", "takes"] | None = None
+    """Whether later layers with the same window may read its keys and values, or it reads those of the last
+    layer that gives them, and makes none."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -106,11 +114,23 @@ class Attention(OpSpec):
             self.rope is None or not self.causal or norm.over == "projection"
         ):
             raise ValueError("qk_norm.after_rope is for norms of each head of a causal attention with a rope")
+        if (norm is not None and norm.values) and (self.source == "cross" or norm.over == "projection"):
+            raise ValueError("qk_norm.values is for norms of each head of a self-attention")
+        if self.sharing is not None and norm is not None and norm.after_rope:
+            raise ValueError("sharing is for attention whose norms come before positions")
+        if self.keys_as_values and (norm is None or not norm.values):
+            raise ValueError("keys_as_values is for attention whose qk_norm has values")
         if self.softcap is not None and self.sparse is not None:
             raise ValueError("softcap is for dense attention only")
         unlike = (self.sparse, self.softcap, self.relative, self.disentangled)
         if self.sinks and (not self.causal or any(each is not None for each in unlike)):
             raise ValueError("sinks are for dense causal attention without a softcap or distances")
+        if self.sharing is not None and (
+            not self.causal or self.sinks or self.gated or any(each is not None for each in unlike)
+        ):
+            raise ValueError(
+                "sharing is for dense causal attention without sinks, a gate, a softcap or distances"
+            )
         if self.relative is not None:
             if self.sparse is not None or self.softcap is not None:
                 raise ValueError("relative is for dense attention without a softcap only")
@@ -150,19 +170,33 @@ class Attention(OpSpec):
         """On query-key products."""
         return self.scale or self.head_dim**-0.5
 
+    @property
+    def keys(self) -> Hashable:
+        """What attentions that share keys and values have in common."""
+        return self.window, self.kv_heads, self.head_dim, self.rope
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The linear layers that make keys and values."""
+        if self.sharing == "takes":
+            return ()
+        return ("k_proj",) if self.keys_as_values else ("k_proj", "v_proj")
+
     def matrices(self, width: int) -> Mapping[str, Matrix]:
         """Return queries, keys, values, the gate if there is one, and the output projection."""
         query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {
             "q_proj": Matrix(query, width, self.bias),
-            "k_proj": Matrix(key_value, width, self.bias),
-            "v_proj": Matrix(key_value, width, self.bias),
+            **dict.fromkeys(self.made, Matrix(key_value, width, self.bias)),
             **({"gate_proj": Matrix(query, width, self.bias)} if self.gated else {}),
             "o_proj": Matrix(width, query, self.output_bias),
         }
 
     def axes(self) -> tuple[Axis, ...]:
-        """Return key/value groups, each with its query heads, and the query heads of all groups alike."""
+        """Return key/value groups, each with its query heads, and the query heads of all groups alike.
+
+        Groups that several layers read cannot be cut in one of them.
+        """
         head, group = self.head_dim, self.queries * self.head_dim
         norms: tuple[Member, ...] = ()
         if self.qk_norm is not None and self.qk_norm.over == "projection":
@@ -177,8 +211,7 @@ class Attention(OpSpec):
         of_queries = ("q_proj", "gate_proj") if self.gated else ("q_proj",)
         groups = (
             *(each for name in of_queries for each in weight_and_bias(name, group, bias=self.bias)),
-            *weight_and_bias("k_proj", head, bias=self.bias),
-            *weight_and_bias("v_proj", head, bias=self.bias),
+            *(each for name in self.made for each in weight_and_bias(name, head, bias=self.bias)),
             Member("o_proj.weight", 1, group),
             *norms,
             *(replace(each, size=each.size * self.queries) for each in tables),
@@ -189,13 +222,15 @@ class Attention(OpSpec):
             *(Member("q_norm.weight", 0, head) for each in norms if each.parameter == "q_norm.weight"),
             *tables,
         )
-        return (
-            Axis("kv_groups", self.kv_heads, groups, "o_proj"),
-            Axis("queries", self.heads, queries, "o_proj", groups=self.kv_heads),
-        )
+        alike = Axis("queries", self.heads, queries, "o_proj", groups=self.kv_heads)
+        if self.sharing is not None:
+            return (alike,)
+        return (Axis("kv_groups", self.kv_heads, groups, "o_proj"), alike)
 
     def states(self, layer: int) -> tuple[State, ...]:
         """Return keys and values."""
+        if self.sharing == "takes":
+            return ()
         shape = self.kv_heads, None, self.head_dim
         return tuple(
             State(f"past_key_values.{layer}.{part}", f"present.{layer}.{part}", shape)
@@ -204,17 +239,21 @@ class Attention(OpSpec):
 
     def inputs(self) -> tuple[Input, ...]:
         """Return what queries, keys, values and the gate read, and what the output projection does."""
-        values = Input(("o_proj",), ("v_proj",), repeats=self.queries, head_dim=self.head_dim, writes=True)
+        # A norm of values would take a scale out again, and other layers would read values that carry one.
+        plain = self.sharing is None and (self.qk_norm is None or not self.qk_norm.values)
+        producers = ("v_proj",) if plain else ()
+        values = Input(("o_proj",), producers, repeats=self.queries, head_dim=self.head_dim, writes=True)
         if self.source == "cross":
             return (Input(("q_proj",), of_stream=True), Input(("k_proj", "v_proj"), of_source=True), values)
-        readers = ("q_proj", "k_proj", "v_proj", *(("gate_proj",) if self.gated else ()))
-        return (Input(readers, of_stream=True), values)
+        gate = ("gate_proj",) if self.gated else ()
+        return (Input(("q_proj", *self.made, *gate), of_stream=True), values)
 
     def parameters(self, width: int) -> int:
         """Return how many numbers it holds, those of norms, tables of distances and sinks among them."""
         norms = 0
         if self.qk_norm is not None:
-            norms = self.head_dim * (2 if self.qk_norm.over == "head" else self.heads + self.kv_heads)
+            queries, keys = (1, 1) if self.qk_norm.over == "head" else (self.heads, self.kv_heads)
+            norms = self.head_dim * (queries + keys * bool(self.made))
         tables = 0 if self.relative is None else self.relative.buckets * self.heads
         if self.disentangled is not None:
             tables = len(self.disentangled.tables) * self.disentangled.rows * self.heads * self.head_dim
@@ -230,7 +269,9 @@ class Attention(OpSpec):
     def form(self) -> tuple[Hashable, ...]:
         """Return source, heads' size, the channels that positions turn, norms, distances, sinks and gate."""
         turned = 0 if self.rope is None else self.rope.rotary_dim or self.head_dim
-        norm = None if self.qk_norm is None else (self.qk_norm.over, self.qk_norm.after_rope)
+        norm = None
+        if self.qk_norm is not None:
+            norm = self.qk_norm.over, self.qk_norm.after_rope, self.qk_norm.values
         return (
             self.kind,
             self.source,
@@ -241,4 +282,5 @@ class Attention(OpSpec):
             self.disentangled,
             self.sinks,
             self.gated,
+            self.made,
         )

@@ -226,6 +226,7 @@ KINDS = (
     "gated_delta_net",
     "mlp",
     "moe",
+    "layer_input",
     "lm",
     "masked_lm",
     "classification",

@@ -56,8 +56,17 @@ class LongRopeScaling(Part):
     """On cosines and sines."""
 
 
+class ProportionalScaling(Part):
+    """Turns a share of the pairs, the fastest, as fast as if all were turned; the others stay (Gemma 4)."""
+
+    kind: Literal["proportional"] = "proportional"
+    partial_rotary_factor: Positive = 1.0
+    """The share."""
+
+
 Scaling = Annotated[
-    LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling, Field(discriminator="kind")
+    LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling | ProportionalScaling,
+    Field(discriminator="kind"),
 ]
 
 

@@ -25,6 +25,15 @@ class Norm(Part):
         return width * len(self.parts)
 
 
+class LayerInputs(Part):
+    """What the embeddings hold of each token for each layer, beside what the stream begins with."""
+
+    channels: Count
+    """For each layer."""
+    eps: Positive = 1e-6
+    """Of the norm of the part that is made of the stream's beginning."""
+
+
 class Embeddings(Part):
     """What a stack begins with: tokens, and positions and token types where they are learned.
 
@@ -43,6 +52,7 @@ class Embeddings(Part):
     token_types: Count | None = None
     norm: Norm | None = None
     """Of the sum of the tables' rows, before the projection."""
+    layer_inputs: LayerInputs | None = None
 
     @property
     def table_width(self) -> int:

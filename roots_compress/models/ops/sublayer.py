@@ -10,12 +10,13 @@ from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import Part
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.delta_net import GatedDeltaNet
+from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.stream import Embeddings as Embeddings
 from roots_compress.models.ops.stream import Norm as Norm
 
-Op = Annotated[Attention | ShortConv | GatedDeltaNet | Mlp | Moe, Field(discriminator="kind")]
+Op = Annotated[Attention | ShortConv | GatedDeltaNet | Mlp | Moe | LayerInput, Field(discriminator="kind")]
 
 
 class Sublayer(Part):
@@ -28,6 +29,8 @@ class Sublayer(Part):
     """Of what the block gives, before it is added to the stream."""
     stream_norm: Norm | None = None
     """Of the stream after the addition."""
+    stream_scale: bool = False
+    """Whether the stream after the addition is multiplied by a number that is stored, and is not trained."""
     parallel: bool = False
     """Whether the next block of the layer reads the stream without what this one gives."""
     shares_norm: bool = False
@@ -35,8 +38,10 @@ class Sublayer(Part):
 
     @model_validator(mode="after")
     def _adds_before_it_normalises(self) -> Self:
-        if self.parallel and self.stream_norm is not None:
-            raise ValueError("a parallel block adds nothing to the stream itself, and has no stream_norm")
+        if self.parallel and (self.stream_norm is not None or self.stream_scale):
+            raise ValueError(
+                "a parallel block adds nothing to the stream itself, and has no stream_norm or stream_scale"
+            )
         return self
 
     @property

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from roots_compress.models.blocks.base import Block, Half
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import NORMS
+from roots_compress.models.layer_inputs import LayerInputTables
 from roots_compress.models.ops.base import Axis, OpSpec
 from roots_compress.models.spec import ENCODER, ModelSpec
 from roots_compress.models.stack import StackParts
-from roots_compress.stages.distill.presets import spread
+from roots_compress.stages.distill.presets import spread_layers
 
 Named = Iterator[tuple[str, Tensor]]
 """Parameters and their names in the student."""
@@ -61,12 +62,13 @@ def inherit(student: RootsWithHead, teacher: RootsWithHead) -> Inheritance:
     What does not fit is left as it is: all of a student whose residual stream is wider than its teacher's or
     has other norms; a block that is wider, or of another form (`OpSpec.form`).
     """
+    spec = teacher.config.spec
     layers = tuple(
         first + index
-        for own, (_, first, end) in zip(student.model.parts(), teacher.model.parts_and_layers(), strict=True)
-        for index in spread(len(own.layers), end - first)
+        for own, stack, first in zip(student.model.parts(), spec.running, (0, spec.begins), strict=False)
+        for index in spread_layers(len(own.layers), stack)
     )
-    parameters = dict(student.named_parameters())
+    parameters = {**dict(student.named_parameters()), **dict(student.named_buffers())}
     inherited = 0
     for name, value in _inherited(student, teacher, layers):
         if name in parameters and value.shape == parameters[name].shape:
@@ -95,6 +97,10 @@ def _inherited(student: RootsWithHead, teacher: RootsWithHead, layers: tuple[int
             elif projected and name in ("embed_norm", "embed_projection"):
                 for part, parameter in module.named_parameters():
                     yield f"{prefix}.{name}.{part}", parameter if name == "embed_norm" else parameter[kept]
+            elif isinstance(module, LayerInputTables):
+                for part, weight in module.of_layers(layers).items():
+                    read = part.startswith("projection")
+                    yield f"{prefix}.{name}.{part}", weight[:, kept] if read else weight
             elif not isinstance(module, nn.ModuleList | StackParts):
                 yield from stream.of_norm(f"{prefix}.{name}", module)
     for name, parameter in teacher.named_parameters(remove_duplicate=False):
@@ -116,6 +122,8 @@ def _of_half(prefix: str, wanted: OpSpec, half: Half, stream: _Stream) -> Named:
         norm = getattr(half, place)
         if norm is not None:
             yield from stream.of_norm(f"{prefix}_{place}", norm)
+    if half.stream_scale is not None:
+        yield f"{prefix}_stream_scale", half.stream_scale
     for name, value in _of_block(wanted, half.block, stream.kept).items():
         yield f"{prefix}.{name}", value
 

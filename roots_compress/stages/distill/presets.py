@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from roots_compress.models.ops.base import OpSpec, changed
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
-from roots_compress.models.spec import ModelSpec
+from roots_compress.models.spec import ModelSpec, Stack
 
 MLP_MULTIPLE = 32
 """Narrowed MLPs keep to multiples of this, which suits matrix units and the groups of 4-bit formats."""
@@ -43,7 +43,7 @@ def preset_spec(teacher: ModelSpec, preset: Preset) -> ModelSpec:
     chosen: list[int] = []
     for stack, first in zip(teacher.running, (0, teacher.begins), strict=False):
         count = max(1, math.floor(len(stack.layers) * preset.layers + 0.5))
-        chosen += (first + index for index in spread(count, len(stack.layers)))
+        chosen += (first + index for index in spread_layers(count, stack))
     student = teacher.with_chosen(chosen)
     target = preset.parameters * sum(layer_sizes(teacher))
     fixed, others = layer_sizes(student)
@@ -75,6 +75,15 @@ def layer_sizes(spec: ModelSpec) -> tuple[int, int]:
         size = sum(matrix.rows * matrix.width for matrix in op.matrices(spec.width).values())
         fixed, others = (fixed, others + size) if isinstance(op, Mlp | Moe) else (fixed + size, others)
     return fixed, others
+
+
+def spread_layers(count: int, stack: Stack) -> list[int]:
+    """Return the numbers of `count` layers spread evenly, those among them whose keys others take."""
+    chosen = list(spread(count, len(stack.layers)))
+    for index in sorted(stack.needed - {*chosen}):
+        if others := [each for each in chosen if each not in stack.needed]:
+            chosen[chosen.index(min(others, key=lambda each: abs(each - index)))] = index
+    return sorted(chosen)
 
 
 def spread(count: int, among: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ Shape legend: W hidden size, C input channels of a projection, T tokens of a win
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -213,6 +214,7 @@ def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: s
 
     Layers are judged by the output without them, as in SLEB (Song et al. 2024, arXiv:2402.09025), there by
     the loss, and not by what they change in the stream (block influence, Men et al. 2024, arXiv:2403.03853).
+    It is infinite of a layer whose keys and values others take.
     """
     judged_NT = positions_read(model, windows)
     if judged_NT.all():
@@ -231,8 +233,10 @@ def layer_divergences(model: RootsWithHead, windows: PackedWindows, *, device: s
 
     reference_RV = run(stream.fork(), 0)
     found = []
+    needed = model.config.spec.needed
     for index, layer in enumerate(layers):
-        found.append(divergence(reference_RV, run(stream.fork(), index + 1)))
+        left_out = index not in needed
+        found.append(divergence(reference_RV, run(stream.fork(), index + 1)) if left_out else math.inf)
         stream.advance(layer)
     return found
 

@@ -9,10 +9,10 @@ from roots_compress.configs.quantize import Products, QuantizeConfig, WorkloadCo
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.ops.base import Matrix
 from roots_compress.models.quantized import Format, matrix_bytes
-from roots_compress.models.spec import EMBEDDING, HEAD, ModelSpec
+from roots_compress.models.spec import EMBEDDING, HEAD, LAYER_PROJECTION, LAYER_TABLE, ModelSpec
 from roots_compress.stages.expected import Expected, ExpectedModel
 from roots_compress.stages.quantize.groups import group_size_of, stored_sizes
-from roots_compress.stages.quantize.plan import usual_format
+from roots_compress.stages.quantize.plan import format_of_tables, usual_format
 from roots_compress.stages.quantize.products.choice import integers_pay
 from roots_compress.stages.quantize.products.measured import measured_times
 from roots_compress.stages.quantize.products.timing import layer_weights
@@ -114,7 +114,9 @@ def likely_products(config: QuantizeConfig, spec: ModelSpec) -> Products:
 def formats_of(config: QuantizeConfig, spec: ModelSpec, usual: Format) -> dict[str, Format]:
     """Return the likely format of each matrix: in 4 bits, inputs spread evenly keep as many bytes as may."""
     matrices = spec.matrices()
-    formats = {name: HIGHER if name in (EMBEDDING, HEAD) else usual for name in matrices}
+    tables = dict.fromkeys((LAYER_TABLE, LAYER_PROJECTION), format_of_tables(usual))
+    tables |= {EMBEDDING: HIGHER, HEAD: HIGHER}
+    formats = {name: tables.get(name, usual) for name in matrices}
     if usual != "w4":
         return formats
     prices: dict[tuple[str, ...], int] = {}

@@ -22,7 +22,7 @@ from roots_compress.data.windows import PackedWindows
 from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.quantized import Format, rounded_input
-from roots_compress.models.spec import EMBEDDING, HEAD
+from roots_compress.models.spec import EMBEDDING, HEAD, LAYER_PROJECTION, LAYER_TABLE
 from roots_compress.progress import track
 from roots_compress.stages.quantize.groups import group_size_of
 from roots_compress.stages.quantize.inputs import SAMPLED_ROWS, SeenInput
@@ -143,6 +143,17 @@ def round_head(
         return
     head = quantize_matrix(head_VW, HEAD_FORMAT, size, importance_C=importance_W)
     rounded.add(HEAD, head, output_error(sample_SW, head_VW, head))
+
+
+def round_layer_inputs(
+    model: RootsWithHead, weight_format: Format, group_size: GroupSetting, rounded: Rounded
+) -> None:
+    """Add what the embeddings hold of tokens for single layers, if they do, to what was rounded."""
+    for name in {LAYER_TABLE, LAYER_PROJECTION} & model.config.spec.matrices().keys():
+        weight_RC = _matrix(model, name)
+        size = group_size_of(group_size, weight_format, weight_RC.shape[1])
+        matrix = quantize_matrix(weight_RC, weight_format, size)
+        rounded.add(name, matrix, relative_error(weight_RC, matrix.dequantize()))
 
 
 def _matrix(model: RootsWithHead, name: str) -> Tensor:

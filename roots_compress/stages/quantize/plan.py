@@ -52,6 +52,11 @@ class RoundingPlan:
         return "w8" if name in self.higher else self.usual
 
 
+def format_of_tables(usual: Format) -> Format:
+    """Return the format of what the embeddings hold for single layers, which is looked up."""
+    return "w4" if usual == "w4" else "w8"
+
+
 def usual_format(scheme: str, products: Products) -> Format:
     """Return the format of all matrices but those in higher precision, which get `w8`."""
     if scheme == "int4":

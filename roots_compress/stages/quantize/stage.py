@@ -27,12 +27,13 @@ from roots_compress.stages.quantize.budget import check_budget, least_bytes
 from roots_compress.stages.quantize.expected import adapted, phases_of
 from roots_compress.stages.quantize.groups import stored_sizes
 from roots_compress.stages.quantize.half import half_precision
-from roots_compress.stages.quantize.head import head_scale, round_head
+from roots_compress.stages.quantize.head import head_scale, round_head, round_layer_inputs
 from roots_compress.stages.quantize.notes import bytes_of_forms, layer_errors, notes_of
 from roots_compress.stages.quantize.outliers import outlier_scales
 from roots_compress.stages.quantize.plan import (
     InputCost,
     RoundingPlan,
+    format_of_tables,
     higher_within_bytes,
     higher_within_loss,
     usual_format,
@@ -96,6 +97,7 @@ def quantize(config: QuantizeConfig, checkpoint: Checkpoint, context: StageConte
                 plan = plan_of("float" if config.products == "float" else "integer")
             rounded, stream = round_layers(model, windows, config, plan, device=device, events=phases)
         round_head(model, stream, plan.scales.get(HEAD), config.group_size, rounded)
+        round_layer_inputs(model, format_of_tables(plan.usual), config.group_size, rounded)
     finally:
         nn.Module.to(model, "cpu")
     quantized = assemble(model, rounded, config)

@@ -19,7 +19,7 @@ from roots_compress.events import Events
 from roots_compress.models.device import Precision
 from roots_compress.models.encoders import make_model
 from roots_compress.models.heads import RootsWithHead
-from roots_compress.models.spec import EMBEDDING, HEAD
+from roots_compress.models.spec import EMBEDDING, HEAD, LAYER_TABLE
 from roots_compress.models.working_copy import as_autocast_reads
 from roots_compress.progress import track_made
 from roots_compress.results import Json
@@ -33,7 +33,13 @@ from roots_compress.training.parallel.launch import call, team_of
 from roots_compress.training.parallel.twins import twin
 from roots_compress.training.state import fingerprint_of
 
-TABLES = (f"{EMBEDDING}.weight", f"{HEAD}.weight", "transform.bias", "logits_bias")
+TABLES = (
+    f"{EMBEDDING}.weight",
+    f"{LAYER_TABLE}.weight",
+    f"{HEAD}.weight",
+    "transform.bias",
+    "logits_bias",
+)
 """Tensors with a row for each token."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -155,9 +156,10 @@ def _cheapest_each(
     """Return the number of each layer's option, None for those that are dropped; `dropped` may be empty."""
     full = [list(layer) for layer in options]
     if dropped:
-        # The layer of each stack that would be missed most stays, so that one does.
+        # The layer of each stack that would be missed most stays, so that one does; and all that must.
         stacks = [each for each in (range(begins), range(begins, len(dropped))) if len(each)]
         missed = [max(stack, key=lambda index: dropped[index].cost) for stack in stacks]
+        missed += [index for index, each in enumerate(dropped) if each.cost == math.inf]
         full = [
             each if index in missed else [*each, loss]
             for index, (each, loss) in enumerate(zip(full, dropped, strict=True))

@@ -6,6 +6,7 @@ layer. What different layers save and cost is taken to add up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, gcd
@@ -91,7 +92,7 @@ def cheapest_equal(
             gone = set(order[:count])
             parts = [dropped[each] if each in gone else kept[each] for each in range(len(kept))]
             cost = sum(part.cost for part in parts)
-            if sum(part.saved for part in parts) >= needed and (best is None or cost < best[0]):
+            if sum(part.saved for part in parts) >= needed and cost < (math.inf if best is None else best[0]):
                 best = cost, [None if each in gone else number for each in range(len(kept))]
     if best is None:
         raise ValueError(f"no choice of options saves {needed}")

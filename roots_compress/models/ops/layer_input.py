@@ -1,0 +1,42 @@
+"""What a layer reads of the token itself, through the stream, as data (Gemma 3n, Gemma 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import ClassVar, Literal
+
+from roots_compress.models.ops.base import Axis, Count, Input, Matrix, OpSpec
+from roots_compress.models.ops.mlp import Activation
+
+
+class LayerInput(OpSpec):
+    """`out(act(gate(x)) * own)`, where `own` is what the embeddings hold of the token for this layer."""
+
+    kind: Literal["layer_input"] = "layer_input"
+    group: ClassVar[str] = "MLP"
+    channels: Count
+    activation: Activation = "gelu_tanh"
+
+    @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        return "layer_input"
+
+    def matrices(self, width: int) -> Mapping[str, Matrix]:
+        """Return the gate, and what takes its channels back to the stream."""
+        return {
+            "gate_proj": Matrix(self.channels, width, False),
+            "out_proj": Matrix(width, self.channels, False),
+        }
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Return none: the channels are those of one table for all layers."""
+        return ()
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the gate reads, and what is made of it."""
+        return (Input(("gate_proj",), of_stream=True), Input(("out_proj",), writes=True))
+
+    def form(self) -> tuple[Hashable, ...]:
+        """Return the channels, and the activation."""
+        return (self.kind, self.channels, self.activation)
