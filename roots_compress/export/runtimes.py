@@ -132,7 +132,10 @@ def genai_config(model: RootsWithHead, *, shared_cache: bool) -> dict[str, Any]:
                 "filename": GRAPH_NAME,
                 "hidden_size": config.hidden_size,
                 **heads,
-                "num_hidden_layers": config.num_hidden_layers,
+                # Layers that read the caches of others come last, and have none.
+                "num_hidden_layers": sum(
+                    any(each.op.states(0) for each in layer) for layer in config.spec.stack.layers
+                ),
                 "inputs": {
                     **{name: name for name in ("input_ids", "attention_mask", "position_ids")},
                     "past_key_names": "past_key_values.%d.key",

@@ -9,6 +9,7 @@ so that their ratio, which decides, is that of the layers timed.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,10 +166,18 @@ def _extrapolated(
 
 
 def _part_spec(spec: ModelSpec, part: Part, room: int) -> ModelSpec:
-    """Return the specification of what is timed, over a context of so many tokens."""
+    """Return the specification of what is timed, over a context of so many tokens.
+
+    A layer that takes the keys of another has its own if that one is left out.
+    """
+    given: set[Hashable] = set()
 
     def timed(sublayer: Sublayer) -> Sublayer:
         op = sublayer.op
+        if isinstance(op, Attention) and op.sharing == "gives":
+            given.add(op.keys)
+        elif isinstance(op, Attention) and op.sharing == "takes" and op.keys not in given:
+            op = changed(op, sharing=None)
         if isinstance(op, Attention) and op.rope is not None:
             # Rotations by other angles take as long, and suit a context of any length.
             op = changed(op, rope=Rope(rotary_dim=op.rope.rotary_dim))
