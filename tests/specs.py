@@ -129,7 +129,7 @@ def sharing(head_dim: int = 8) -> ModelSpec:
 
     layers = (layer(5, "gives"), layer(None, "gives"), layer(5, "takes"), layer(None, "takes"))
     spec = tiny_config().spec
-    embeddings = changed(spec.embeddings, layer_inputs=inputs, scale=12.0)
+    embeddings = changed(spec.embeddings, layer_inputs=inputs, scale=30.0)
     stack = changed(spec.stack, layers=layers)
     return changed(spec, stacks={"decoder": stack}, embeddings=embeddings)
 

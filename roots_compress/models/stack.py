@@ -1,6 +1,4 @@
-"""Embeddings, layers and the final norm: all of a ROOTS model but its head.
-
-The layers are in `layer.py`, and their blocks in `blocks/`.
+"""Embeddings, layers (`layer.py`) and the final norm: all of a ROOTS model but its head.
 
 Shape legend: B batch, T new tokens, S all tokens (cached and new), W hidden size.
 """
@@ -198,18 +196,8 @@ class RootsModel(RootsPreTrainedModel, StackParts):
             source = Source.of(states_BSW, valid_BS, segment_ids, decoder_segment_ids, past_key_values)
         states: list[Tensor] = []
         kept = states if output_hidden_states else None
-        last_BTW = self._run(
-            self,
-            embeds_BTW,
-            mask,
-            segments,
-            position_ids,
-            past_key_values,
-            source,
-            token_type_ids,
-            kept,
-            input_ids,
-        )
+        rest = position_ids, past_key_values, source, token_type_ids, kept, input_ids
+        last_BTW = self._run(self, embeds_BTW, mask, segments, *rest)
         return BaseModelOutputWithPast(
             last_hidden_state=last_BTW,
             past_key_values=past_key_values,
@@ -227,8 +215,7 @@ class RootsModel(RootsPreTrainedModel, StackParts):
         """Return the output of the encoder before a decoder, `BSW`; see `forward`."""
         assert self.encoder is not None
         embeds_BSW = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        rest = [None] * 6
-        return self._run(self.encoder, embeds_BSW, attention_mask, segment_ids, *rest)
+        return self._run(self.encoder, embeds_BSW, attention_mask, segment_ids, *[None] * 6)
 
     def started(self, decoder_input_ids: Tensor) -> Tensor:
         """Return a decoder's tokens with the model's own start token where `START` is."""
