@@ -36,7 +36,9 @@ from roots_compress.models.version1 import DEFAULTS, SPEC_KEYS, read_spec
 
 ROOTS = "roots"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-OLD_VOCABULARIES = ("vocab.txt", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+OLD_VOCABULARIES = (
+    "vocab.txt", "spiece.model", "spm.model", "sentencepiece.bpe.model", "source.spm", "target.spm",
+)  # fmt: skip
 """Files from which a family's class makes its tokenizer where there is no tokenizer.json."""
 TOKENIZER_FILES = (TOKENIZER, "tokenizer.model", "vocab.json", *OLD_VOCABULARIES)
 CODE_KEY = "auto_map"

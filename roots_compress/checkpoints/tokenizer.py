@@ -14,7 +14,9 @@ from transformers.utils import logging as transformers_logging
 
 from roots_compress.checkpoints.gguf.tokenizer import gguf_tokenizer
 from roots_compress.checkpoints.inspect import CONFIG, OLD_VOCABULARIES, ROOTS, TOKENIZER, SourceInfo
+from roots_compress.checkpoints.marian import has_marians_files, marian_tokenizer
 from roots_compress.checkpoints.source_tokenizer import OPENS, SAVE_AGAIN, as_written, read_settings
+from roots_compress.data.languages import set_target_tokenizer, target_tokenizer
 from roots_compress.data.special_tokens import open_with_bos, opening_ids
 from roots_compress.errors import InputError, RootsError
 from roots_compress.io.atomic import system_errors
@@ -23,7 +25,9 @@ from roots_compress.io.names import in_utf8
 from roots_compress.io.temporary import temporary_folder
 
 TOKENIZER_CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
-JSON_FILES = (TOKENIZER, "vocab.json", "added_tokens.json", "special_tokens_map.json")
+TARGETS = "target_tokenizer.json"
+"""Beside tokenizer.json: what reads targets, where it is another."""
+JSON_FILES = (TOKENIZER, TARGETS, "vocab.json", "added_tokens.json", "special_tokens_map.json")
 OTHER_FILES = ("tokenizer.model", *OLD_VOCABULARIES, "merges.txt", TEMPLATE)
 MAX_TEMPLATE_BYTES = 1 << 20
 CONFIG_KEYS = frozenset(
@@ -54,6 +58,9 @@ def load_tokenizer(source: SourceInfo) -> PreTrainedTokenizerFast:
         return tokenizer
     with temporary_folder() as aside:
         _bring_files(source.path, aside)
+        if has_marians_files(aside):
+            with _faults_told(aside, source.path):
+                return marian_tokenizer(aside, read_settings(aside), source.path)
         # From these transformers takes the class that reads the files.
         config = {key: source.config.get(key) for key in ("model_type", "tokenizer_class")}
         said = {key: value for key, value in config.items() if isinstance(value, str)}
@@ -159,6 +166,11 @@ def _loaded(folder: Path, source: Path, *, by_class: bool = False) -> PreTrained
         raise InputError(
             "has a tokenizer that is not of the fast kind", where=source, remedy="Save a tokenizer.json."
         )
+    if (folder / TARGETS).exists():
+        special = tokenizer.special_tokens_map
+        with _faults_told(folder, source):
+            target = PreTrainedTokenizerFast(tokenizer_file=str(folder / TARGETS), **special)
+        set_target_tokenizer(tokenizer, target)
     tokenizer.name_or_path = str(source)
     for note in ("is_local", "local_files_only", "name_or_path"):
         # How it was loaded is not a property of the tokenizer, and must not be saved with it.
@@ -207,6 +219,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write a tokenizer's files so that transformers 4 and 5 read them alike."""
     with system_errors(directory / TOKENIZER), in_utf8(directory) as folder:
         tokenizer.save_pretrained(folder)
+        if (target := target_tokenizer(tokenizer)) is not tokenizer:
+            target.backend_tokenizer.save(str(folder / TARGETS))
     path = directory / TOKENIZER_CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     # transformers 5 writes a new name of the class, which transformers 4 and what builds on it refuse.

@@ -1,4 +1,7 @@
-"""Languages that a translator's tokenizer tells apart: each text begins or ends with the token of its own."""
+"""Languages that a translator's tokenizer tells apart.
+
+Each text begins or ends with the token of its own; or targets are cut into other tokens than sources.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,19 @@ from roots_compress.errors import InputError, did_you_mean, recipe_key
 
 TARGET_LANGUAGE = "tgt_lang"
 """Under this name a tokenizer's settings keep the token of the targets' language, as transformers' do."""
+
+_TARGETS = "target_tokenizer"
+
+
+def set_target_tokenizer(tokenizer: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast) -> None:
+    """Give a tokenizer of sources another one for targets, with the same ids of the same tokens."""
+    setattr(tokenizer, _TARGETS, target)
+
+
+def target_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of targets: the one that was set, or else that of sources."""
+    target: PreTrainedTokenizerFast = getattr(tokenizer, _TARGETS, tokenizer)
+    return target
 
 
 def language_of(tokenizer: PreTrainedTokenizerFast) -> int | None:

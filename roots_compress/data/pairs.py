@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import SOURCE, TARGET, Document
 from roots_compress.data.encoding import bytes_of_tokens, encode
 from roots_compress.data.fingerprint import text_sha256
-from roots_compress.data.languages import language_of, target_frame
+from roots_compress.data.languages import language_of, target_frame, target_tokenizer
 from roots_compress.data.special_tokens import closing_ids, missing_ending, opening_ids
 from roots_compress.data.texts import EVALUATED_LENGTH, evenly
 from roots_compress.data.tokenizers import tokenizer_sha256
@@ -88,6 +88,7 @@ def sides(
         InputError: there is no room for text.
     """
     frame = Frame.of(tokenizer, name)
+    tokenizer = target_tokenizer(tokenizer) if name == TARGET else tokenizer
     room = frame.room(longest, key)
     ids: list[list[int]] = [[] for _ in texts]
     counts: list[list[int]] = [[] for _ in texts]

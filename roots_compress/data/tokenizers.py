@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.configs.data import TokenizerConfig
 from roots_compress.data.chat.rendering import rendered
 from roots_compress.data.documents import Document
+from roots_compress.data.languages import target_tokenizer
 from roots_compress.data.pieces import cut_places
 from roots_compress.data.special_tokens import open_with_bos, opening_id
 from roots_compress.errors import InputError, Key
@@ -252,7 +253,10 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
     That is the vocabulary, merges, normaliser, pre-tokeniser, added tokens, EOS and the BOS before a text;
     not the padding or truncation last asked for, nor how ids are decoded, which saving may rewrite.
     """
-    serialised = json.loads(tokenizer.backend_tokenizer.to_str())
-    content = {key: serialised[key] for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
-    content["bos"], content["eos"] = opening_id(tokenizer), tokenizer.eos_token_id
+    content: dict[str, Any] = {"bos": opening_id(tokenizer), "eos": tokenizer.eos_token_id}
+    for name, each in (("", tokenizer), ("target_", target_tokenizer(tokenizer))):
+        if not name or each is not tokenizer:
+            serialised = json.loads(each.backend_tokenizer.to_str())
+            rules = ("normalizer", "pre_tokenizer", "model", "added_tokens")
+            content |= {name + rule: serialised[rule] for rule in rules}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
