@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from roots_compress.configs.base import BlockSize, PathListSetting, PositiveInt, Settings, faults_at
 from roots_compress.configs.options import Option
 
-RecordKind = Literal["text", "labels", "tags", "scores", "pairs", "instructions"]
-"""What each record of the data holds: a text, a text and its label, words and their tags, a text or two and
-their score, a source and a target, or turns."""
+RecordKind = Literal["text", "labels", "tags", "scores", "ratings", "pairs", "instructions"]
+"""What each record of the data holds: a text, a text or two and their label, words and their tags, a text or
+two and perhaps their score, the same with a score in each, a source and a target, or turns."""
 
 
 class FieldsConfig(Settings):
@@ -31,9 +31,9 @@ class FieldsConfig(Settings):
     first: str | None = None
     """Of scores: the text that is read first, such as a query."""
     second: str | None = None
-    """Of scores: the one that is read with it, such as a passage; there may be none."""
+    """Of scores and labels: the one that is read with it, such as a passage; there may be none."""
     score: str | None = None
-    """Of scores: the number that is right; there may be none."""
+    """Of scores: the number that is right; there may be none, but in ratings."""
     prompt: str | None = None
     """Of instructions: what is asked."""
     response: str | None = None

@@ -99,6 +99,14 @@ class GatesConfig(Settings):
     """Smallest rank correlation (Spearman) of scores to the numbers in the data."""
     min_label_spearman_change: float | None = None
     """Smallest change of that correlation."""
+    min_label_pearson: Correlation | None = None
+    """Smallest correlation (Pearson) of scores to the numbers in the data."""
+    min_label_pearson_change: float | None = None
+    """Smallest change of that correlation."""
+    min_auc: Share | None = None
+    """Smallest area under the ROC curve, of scores for two numbers in the data."""
+    min_auc_change: float | None = None
+    """Smallest change of that area."""
     min_word_accuracy: Share | None = None
     """Smallest share of the held-out words that an encoder gives their label."""
     min_word_accuracy_change: float | None = None

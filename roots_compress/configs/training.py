@@ -26,10 +26,12 @@ class TrainingConfig(Settings):
 
     recipe_only: ClassVar[str] = (
         "accumulation final_learning_rate_ratio warmup_ratio weight_decay beta2 max_grad_norm precision "
-        "checkpoint_every strategy activation_checkpointing"
+        "checkpoint_every strategy tensor_parallel_teacher activation_checkpointing"
     )
     # How the work is done, and not what comes of it: a training goes on with others.
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"processes", "strategy", "activation_checkpointing"})
+    unkeyed: ClassVar[frozenset[str]] = frozenset(
+        {"processes", "strategy", "tensor_parallel_teacher", "activation_checkpointing"}
+    )
     steps: PositiveInt = 300
     """Optimizer steps."""
     batch_size: PositiveInt = 4
@@ -60,6 +62,9 @@ class TrainingConfig(Settings):
     strategy: Strategy = "ddp"
     """What each of several processes holds. `ddp`: all weights; `fsdp`: a part of weights, gradients,
     optimizer state and teacher."""
+    tensor_parallel_teacher: bool = False
+    """Let several processes of a machine each hold a part of every matrix of a teacher's layers, and run it
+    together: its weights are never gathered."""
     activation_checkpointing: bool = False
     """Keep only the input of each layer for the backward pass, and compute the rest again: less memory, a
     third more time."""

@@ -19,11 +19,14 @@ from roots_compress.data.packing import BATCH_DOCUMENTS, BLOCK_SIZE
 from roots_compress.data.texts import (
     EVALUATED_LENGTH,
     EvaluationTexts,
+    Pair,
     as_texts,
     evaluated,
+    framed_pairs,
     framed_texts,
 )
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.errors import Key
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,11 @@ def labelled_texts(
         InputError: there is no room for text between what opens and closes it.
     """
     chosen = evaluated(documents, longest, tokens)
+    pairs = _framed(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
+    ids, types = zip(*pairs, strict=True)
     texts = [each.text for each in chosen]
-    rows = framed_texts(texts, tokenizer, longest, key=EVALUATED_LENGTH)
     return LabelledTexts(
-        **vars(as_texts(rows, longest, texts, documents, tokenizer)),
+        **vars(as_texts(ids, longest, texts, documents, tokenizer, types)),
         labels=np.array([each.label for each in chosen], dtype=np.int64),
     )
 
@@ -81,14 +85,24 @@ def pack_labelled(
     """
 
     def framed(batch: Sequence[Document]) -> list[Row]:
-        rows = framed_texts([each.text for each in batch], tokenizer, block_size, key=BLOCK_SIZE)
+        rows = _framed(batch, tokenizer, block_size, key=BLOCK_SIZE)
         labels = [IGNORED_LABEL if each.label is None else each.label for each in batch]
         return [
-            Row(ids, [label, *[IGNORED_LABEL] * (len(ids) - 1)])
-            for ids, label in zip(rows, labels, strict=True)
+            Row(ids, [label, *[IGNORED_LABEL] * (len(ids) - 1)], types)
+            for (ids, types), label in zip(rows, labels, strict=True)
         ]
 
     return pack_rows(documents, framed, block_size, seed=seed, limit=limit)
+
+
+def _framed(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
+) -> list[Pair]:
+    """Return the tokens of texts or pairs, opened, joined and closed as the tokenizer does it."""
+    if any(len(each.spans) > 1 for each in documents):
+        return framed_pairs(documents, tokenizer, longest, key=key)
+    texts = framed_texts([each.text for each in documents], tokenizer, longest, key=key)
+    return [Pair(ids, [0] * len(ids)) for ids in texts]
 
 
 class Row(NamedTuple):
@@ -99,6 +113,8 @@ class Row(NamedTuple):
     """What is to be said at each position; -100 where nothing is."""
     types: list[int] | None = None
     """1 in the second text of a pair; None where all are 0."""
+    score: float | None = None
+    """The number that is right for the text, where one is known."""
 
 
 def pack_rows(
@@ -125,12 +141,15 @@ def pack_rows(
     targets: list[int] = []
     types: list[int] = []
     starts: list[int] = []
+    scores: list[float] = []
 
     def put(row: Row, room: int | None = None) -> None:
         starts.append(len(ids))
         ids.extend(row.ids[:room])
         types.extend((row.types or [0] * len(row.ids))[:room])
         targets.extend(row.targets if room is None else [IGNORED_LABEL] * (len(ids) - len(targets)))
+        known = row.score if row.score is not None and room is None else np.nan
+        scores.extend((known, *[np.nan] * (len(ids) - len(scores) - 1)))
 
     rows: list[Row] = []
     order = np.random.default_rng(seed).permutation(len(documents))
@@ -153,9 +172,11 @@ def pack_rows(
         np.asarray(each, dtype=np.int64).reshape(-1, block_size)[:limit]
         for each in (ids, targets, types, begins)
     )
+    scores_NT = np.asarray(scores, dtype=np.float32).reshape(-1, block_size)[:limit]
     return PackedWindows(
         input_ids_NT,
         targets_NT,
         begins_NT.cumsum(axis=1) - 1,
         token_types=types_NT if types_NT.any() else None,
+        scores=None if np.isnan(scores_NT).all() else scores_NT,
     )

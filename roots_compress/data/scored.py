@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,14 @@ from transformers import PreTrainedTokenizerFast
 from roots_compress.data.documents import Document
 from roots_compress.data.labelled import Row, pack_rows
 from roots_compress.data.packing import BLOCK_SIZE
-from roots_compress.data.texts import EVALUATED_LENGTH, EvaluationTexts, as_texts, evaluated
-from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, padded
-from roots_compress.errors import InputError, Key
-
-LEAST = 2
-"""Tokens of text that a pair must have room for: one of each."""
+from roots_compress.data.texts import (
+    EVALUATED_LENGTH,
+    EvaluationTexts,
+    as_texts,
+    evaluated,
+    framed_pairs,
+)
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
 
 
 @dataclass(frozen=True)
@@ -30,42 +31,6 @@ class ScoredTexts(EvaluationTexts):
 
     scores: NDArray[np.float64] = field(kw_only=True)
     """`(N,)`: NaN where none is known."""
-
-
-class Pair(NamedTuple):
-    """The tokens of a text or of a pair, and which of the two texts each is of."""
-
-    ids: list[int]
-    types: list[int]
-
-
-def framed_pairs(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
-) -> list[Pair]:
-    """Return the tokens of texts or pairs as the tokenizer joins them, the longer text cut until they fit.
-
-    Args:
-        documents: each one text or two.
-        tokenizer: of the model.
-        longest: most tokens of a pair.
-        key: of the setting that says so, for the message.
-
-    Raises:
-        InputError: there is no room for text between what the tokenizer puts around it.
-    """
-    if longest < tokenizer.num_special_tokens_to_add(pair=True) + LEAST:
-        raise InputError(
-            f"{longest} tokens have no room for a pair between what the tokenizer puts around it",
-            where=key,
-            remedy="Raise it.",
-        )
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.enable_truncation(longest, direction=tokenizer.truncation_side)
-    texts = [tuple(span.text for span in document.spans) for document in documents]
-    encodings = backend.encode_batch([each if len(each) > 1 else each[0] for each in texts])
-    backend.no_truncation()
-    return [Pair(each.ids, each.type_ids) for each in encodings]
 
 
 def scored_texts(
@@ -84,12 +49,10 @@ def scored_texts(
     """
     chosen = evaluated(documents, longest, tokens)
     pairs = framed_pairs(chosen, tokenizer, longest, key=EVALUATED_LENGTH)
-    rows = [each.ids for each in pairs]
-    texts = as_texts(rows, longest, [each.text for each in chosen], documents, tokenizer)
-    types_NT = padded([each.types for each in pairs], 0, longest)
+    ids, types = zip(*pairs, strict=True)
     scores = [np.nan if each.score is None else each.score for each in chosen]
     return ScoredTexts(
-        **{**vars(texts), "token_types": types_NT if types_NT.any() else None},
+        **vars(as_texts(ids, longest, [each.text for each in chosen], documents, tokenizer, types)),
         scores=np.array(scores, dtype=np.float64),
     )
 
@@ -117,8 +80,10 @@ def pack_scored(
 
     def framed(batch: Sequence[Document]) -> list[Row]:
         return [
-            Row(ids, [0, *[IGNORED_LABEL] * (len(ids) - 1)], types)
-            for ids, types in framed_pairs(batch, tokenizer, block_size, key=BLOCK_SIZE)
+            Row(ids, [0, *[IGNORED_LABEL] * (len(ids) - 1)], types, document.score)
+            for document, (ids, types) in zip(
+                batch, framed_pairs(batch, tokenizer, block_size, key=BLOCK_SIZE), strict=True
+            )
         ]
 
     return pack_rows(documents, framed, block_size, seed=seed, limit=limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ BLANK_LINE = re.compile(r"\n\s*\n")
 BYTES_PER_TOKEN = 4
 """Of UTF-8, about: of English in most tokenizers."""
 EVALUATED_LENGTH = recipe_key("evaluation", "block_size")
+
+LEAST_PAIR = 2
+"""Tokens of text that a pair must have room for: one of each."""
+
 
 Item = TypeVar("Item")
 
@@ -129,6 +133,42 @@ def framed_texts(
     return [[*opening, *ids[:room], *closing] for ids in read]
 
 
+class Pair(NamedTuple):
+    """The tokens of a text or of a pair, and which of the two texts each is of."""
+
+    ids: list[int]
+    types: list[int]
+
+
+def framed_pairs(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
+) -> list[Pair]:
+    """Return the tokens of texts or pairs as the tokenizer joins them, the longer text cut until they fit.
+
+    Args:
+        documents: each one text or two.
+        tokenizer: of the model.
+        longest: most tokens of a pair.
+        key: of the setting that says so, for the message.
+
+    Raises:
+        InputError: there is no room for text between what the tokenizer puts around it.
+    """
+    if longest < tokenizer.num_special_tokens_to_add(pair=True) + LEAST_PAIR:
+        raise InputError(
+            f"{longest} tokens have no room for a pair between what the tokenizer puts around it",
+            where=key,
+            remedy="Raise it.",
+        )
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(longest, direction=tokenizer.truncation_side)
+    texts = [tuple(span.text for span in document.spans) for document in documents]
+    encodings = backend.encode_batch([each if len(each) > 1 else each[0] for each in texts])
+    backend.no_truncation()
+    return [Pair(each.ids, each.type_ids) for each in encodings]
+
+
 def frame_of(
     tokenizer: PreTrainedTokenizerFast, longest: int, *, key: Key
 ) -> tuple[list[int], list[int], int]:
@@ -175,6 +215,7 @@ def as_texts(
     chosen: Sequence[str],
     documents: Sequence[Document],
     tokenizer: PreTrainedTokenizerFast,
+    types: Sequence[Sequence[int]] = (),
 ) -> EvaluationTexts:
     """Return texts, each padded to one length.
 
@@ -184,7 +225,9 @@ def as_texts(
         chosen: the texts.
         documents: the whole text that they are of.
         tokenizer: that the tokens are of.
+        types: which text of a pair each token is of, for each row; none where all are of the first.
     """
+    types_NT = padded(types or [[]], 0, longest)
     return EvaluationTexts(
         input_ids=padded(rows, tokenizer.pad_token_id or 0, longest),
         bos=bool(opening_ids(tokenizer)),
@@ -192,4 +235,5 @@ def as_texts(
         text_sha256=text_sha256(documents),
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         mask=padded([[1] * len(ids) for ids in rows], 0, longest),
+        token_types=types_NT if types_NT.any() else None,
     )

@@ -73,12 +73,15 @@ class PackedWindows:
     """`(N, T)`: number of the document within its window; tokens attend within their document only."""
     token_types: NDArray[np.int64] | None = field(default=None, kw_only=True)
     """`(N, T)`: 1 in the second text of a pair; None where all are 0."""
+    scores: NDArray[np.float32] | None = field(default=None, kw_only=True)
+    """`(N, T)`: at the first position of a text the number that is right for it, else NaN; None where none is
+    known."""
 
     def __getitem__(self, chosen: slice | NDArray[np.bool_ | np.int64]) -> PackedWindows:
         """Return some of the windows."""
         return replace(self, **{name: array[chosen] for name, array in self.arrays().items()})
 
-    def arrays(self) -> dict[str, NDArray[np.int64]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what there is of each position, by the names of the fields."""
         return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 

@@ -80,10 +80,17 @@ class Switches:
         return count, names if is_named else None
 
     def after_scores(self) -> Any:
-        """Take the function that sentence-transformers shows scores by: its name, by new files or older."""
+        """Take the function that sentence-transformers shows scores by: its name, by new files or older.
+
+        Without one it is the sigmoid, but of regression, whose scores are the numbers themselves.
+        """
         settings = self.take("sentence_transformers")
         old = self.take("sbert_ce_default_activation_function")
-        return (settings.get("activation_fn") if isinstance(settings, dict) else None) or old or SIGMOID
+        return (
+            (settings.get("activation_fn") if isinstance(settings, dict) else None)
+            or old
+            or (IDENTITY if self.problem() == "regression" else SIGMOID)
+        )
 
     def said(self, key: str, default: Any) -> Any:
         """Return what a key says that is neutral in most families."""

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.config import RootsConfig
 from roots_compress.models.heads import RootsWithHead, RootsWithTextHead, token_loss
-from roots_compress.models.ops.heads import LabelHead
+from roots_compress.models.ops.heads import LabelHead, ScoreHead
 
 
 class RootsWithLabels(RootsWithHead):
@@ -105,8 +105,17 @@ class RootsForScore(RootsForSequenceClassification):
         return
 
     def label_loss(self, logits_BL: Tensor, labels_B: Tensor) -> Tensor:
-        """Return the mean squared difference to the right scores."""
+        """Return how far the scores are from the right ones; of probabilities the cross-entropy."""
+        if self.is_probability:
+            return F.binary_cross_entropy_with_logits(logits_BL[:, 0], labels_B.float())
         return F.mse_loss(logits_BL[:, 0], labels_B.float())
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the sigmoid of a score is what is to be right, and not the score."""
+        head = self.config.spec.head
+        assert isinstance(head, ScoreHead)
+        return head.sigmoid
 
     def head_input(self, states_NW: Tensor) -> Tensor:
         """Return the scores, `N1`."""

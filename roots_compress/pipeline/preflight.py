@@ -164,7 +164,7 @@ def _with_labels(recipe: Recipe, info: ModelInfo) -> ModelInfo:
         InputError: the model is no encoder or has labels of its own, or nothing would teach the new head.
     """
     where, spec = recipe_key("data", "labels"), info.spec
-    if spec is None or info.task.tuned_on is not None or [*spec.stacks] != ["encoder"]:
+    if spec is None or info.labels or [*spec.stacks] != ["encoder"]:
         raise InputError(
             f"models for {info.task.name} get no labels from the settings",
             where=where,

@@ -151,7 +151,7 @@ class LabelTask(EncoderTask):
 
 
 class LikenessTask(EncoderTask):
-    """A task whose quality is likeness to the run's first model. W numbers of a text."""
+    """A task whose quality is likeness: to the run's first model if it `compares`. W numbers of a text."""
 
     predicts = False
     compares = True
@@ -164,7 +164,13 @@ class LikenessTask(EncoderTask):
     def likeness(
         self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
-        """Return the metrics of what texts are given, and the first one's part of each text, `N`."""
+        """Return the metrics of what texts are given, and the first one's part of each text, `N`.
+
+        Args:
+            given_NW: by the model.
+            original_NW: by the first model, or by the same where none is compared with.
+            examples: the texts.
+        """
 
     def measure(
         self,
@@ -181,17 +187,21 @@ class LikenessTask(EncoderTask):
             StageError: what is given is not finite.
         """
         texts = texts_of(examples)
-        if original is None:
+        if original is None and self.compares:
+            by_data = f" Or judge it by the data, with --records {self.tuned_on}." if self.tuned_on else ""
             raise InputError(
                 f"the quality of {self.given} is their likeness to the original model's, which is not known "
                 "of a model by itself",
-                remedy="Measure it within a run: `roots-compress quantize` and the other stages report it.",
+                remedy="Measure it within a run: `roots-compress quantize` and the other stages report it."
+                + by_data,
             )
         given_NW = np.concatenate(list(encoded(engine, texts, progress)))
         check_finite(given_NW)
-        original_NW = np.concatenate(list(encoded(original, texts)))
+        original_NW, other = given_NW, dict[str, float]()
+        if original is not None:
+            original_NW = np.concatenate(list(encoded(original, texts)))
+            other, _ = self.likeness(original_NW, original_NW, examples)
         figures, parts_N = self.likeness(given_NW, original_NW, examples)
-        other, _ = self.likeness(original_NW, original_NW, examples)
         return Measured(figures, Scores(parts_N, np.ones(len(parts_N), dtype=np.int64)), other=other)
 
 

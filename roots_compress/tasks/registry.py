@@ -14,6 +14,7 @@ from roots_compress.tasks.causal_lm import CausalLM
 from roots_compress.tasks.classification import Classification
 from roots_compress.tasks.embedding import SentenceEmbedding
 from roots_compress.tasks.masked_lm import MaskedLM
+from roots_compress.tasks.rating import Rating
 from roots_compress.tasks.scoring import Scoring
 from roots_compress.tasks.seq2seq_lm import Seq2SeqLM
 from roots_compress.tasks.token_classification import TokenClassification
@@ -28,6 +29,7 @@ TASKS: Final[tuple[Task[Any], ...]] = (
     MaskedLM(),
     Classification(),
     Scoring(),
+    Rating(),
     TokenClassification(),
     SentenceEmbedding(),
     Seq2SeqLM(),

@@ -1,7 +1,7 @@
 """Scoring: a number for each text, or for each pair of texts as rerankers and regression give it.
 
 Quality is the likeness of the scores to those of the run's first model, and to the numbers in the data where
-there are such.
+there are such. `rating.py` judges by the numbers alone.
 
 Shape legend: N texts or pairs.
 """
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from roots_compress.errors import InputError
 from roots_compress.tasks.base import Outputs
 from roots_compress.tasks.encoder import LikenessTask
 from roots_compress.tasks.figures.figures import Metric
@@ -21,10 +20,12 @@ from roots_compress.tasks.figures.figures import Metric
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from roots_compress.configs.data import RecordKind
     from roots_compress.configs.evaluate import EvaluationConfig
     from roots_compress.data.documents import Document
     from roots_compress.data.windows import EvaluationWindows, PackedWindows
     from roots_compress.results import Protocol
+    from roots_compress.tasks.base import Task
     from roots_compress.training.objective import Objective
 
 
@@ -35,7 +36,8 @@ class Scoring(LikenessTask):
     heads: ClassVar[tuple[str, ...]] = ("ForScore",)
     head_kind = "score"
     optimum_name = "text-classification"
-    records = "scores"
+    records: ClassVar[RecordKind] = "scores"
+    tuned_on = "ratings"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("score_r2", "score R2", "higher", digits=4, relative=False),
         Metric("score_mse", "score MSE", "lower", digits=5, relative=False),
@@ -51,6 +53,14 @@ class Scoring(LikenessTask):
         ),
     )
     given = "scores"
+
+    def for_records(self, kind: RecordKind) -> Task[Any]:
+        """Return this task, or `Rating` where records are ratings."""
+        if kind != self.tuned_on:
+            return super().for_records(kind)
+        from roots_compress.tasks.rating import Rating
+
+        return Rating()
 
     def examples(
         self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
@@ -89,11 +99,10 @@ class Scoring(LikenessTask):
         return pack_scored(documents, tokenizer, block_size, seed=seed, limit=limit)
 
     def objective(self) -> Objective:
-        """Refuse: students learn scores from a teacher only."""
-        raise InputError(
-            "models that give scores are not trained on the numbers in the data",
-            remedy="Use distill, or prune with recovery: they learn from a teacher's scores.",
-        )
+        """Return the distance of scores from the numbers in the data."""
+        from roots_compress.training.objective import ScoreLoss
+
+        return ScoreLoss()
 
     def caption(self, protocol: Protocol) -> str:
         """Say what likeness and speed were measured on."""
@@ -134,12 +143,13 @@ def spearman(left_N: NDArray[np.float64], right_N: NDArray[np.float64]) -> float
     """
     if np.array_equal(left_N, right_N):
         return 1.0
-    left, right = (ranks - ranks.mean() for ranks in (_ranks(left_N), _ranks(right_N)))
+    left, right = (each - each.mean() for each in (ranks(left_N), ranks(right_N)))
     spread = float(np.sqrt((left @ left) * (right @ right)))
     return float(left @ right) / spread if spread > 0 else 0.0
 
 
-def _ranks(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+def ranks(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each value's rank, from 0; equal values have the mean of theirs."""
     _, places_N, counts = np.unique(values_N, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[places_N]
-    return ranks
+    found: NDArray[np.float64] = (np.cumsum(counts) - (counts + 1) / 2)[places_N]
+    return found

@@ -36,6 +36,8 @@ class Batch:
     """Of pairs: tokens and segments of the sources, `BS` each."""
     token_types_BT: Tensor | None = None
     """1 in the second text of a pair that an encoder alone reads; None where all are 0."""
+    scores_BT: Tensor | None = None
+    """At the first position of a text the number that is right for it, else NaN; None where none is known."""
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -117,12 +119,13 @@ def _tensors(windows: PackedWindows, device: str = "cpu") -> dict[str, Tensor]:
             ("targets", windows.targets),
             ("segment_ids", windows.segment_ids),
             ("token_types", windows.token_types),
+            ("scores", windows.scores),
         )
         if array is not None
     }
 
 
-def _tensor(array: NDArray[np.int64], device: str = "cpu") -> Tensor:
+def _tensor(array: NDArray[np.int64] | NDArray[np.float32], device: str = "cpu") -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 

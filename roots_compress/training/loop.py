@@ -62,6 +62,7 @@ def fit(
         KeyboardInterrupt: passed on once the state is saved.
     """
     check_trainable(model, windows)
+    objective.check(model, windows)
     precision = resolve_precision(config.precision, device)
     lesson = Lesson(BatchOrder(windows, seed=seed), config, device, precision, seed)
     size = team_size(config, whole=objective.whole_micro_batches)

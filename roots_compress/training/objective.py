@@ -6,10 +6,15 @@ Shape legend: B windows, T tokens in a window, N scored positions of a batch, W 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
+import numpy as np
 from torch import Tensor, nn
 
+from roots_compress.data.windows import IGNORED_LABEL, PackedWindows
+from roots_compress.errors import InputError, recipe_key
 from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.labels import RootsForScore
 from roots_compress.results import Json
 from roots_compress.training.batches import Batch
 from roots_compress.training.distillation.divergence import log_probs_at
@@ -37,9 +42,25 @@ class Objective(nn.Module):
     whole_micro_batches: bool = False
     """Whether a micro-batch must not be cut between processes."""
 
+    @property
+    def running_teacher(self) -> RootsWithHead | None:
+        """The frozen model that runs along, if there is one."""
+        return None
+
+    def taught_by(self, teacher: RootsWithHead) -> Self:
+        """Return the objective with the same tensors, but with another such model."""
+        raise NotImplementedError
+
     def read_files(self) -> Json:
         """Return what tells the files that are read while training from others: processes compare it."""
         return None
+
+    def check(self, model: RootsWithHead, windows: PackedWindows) -> None:
+        """Check that a model can learn from windows.
+
+        Raises:
+            InputError: what they say is right is nothing that it gives.
+        """
 
     def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
         """Return the loss of a batch, differentiable in the model's parameters."""
@@ -60,6 +81,42 @@ class CrossEntropy(Objective):
         scored_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
         total, terms_L = head_loss(model, scored_NW, term_sums, (1.0,))
         return Loss(total, {"cross_entropy": terms_L[0]})
+
+
+class ScoreLoss(Objective):
+    """How far scores are from the numbers in the data, as the model's own loss says it."""
+
+    def check(self, model: RootsWithHead, windows: PackedWindows) -> None:
+        """Check that each text has a number that the model's scores are for.
+
+        Raises:
+            InputError: one has none, or a probability is not from 0 to 1.
+        """
+        assert isinstance(model, RootsForScore)
+        right_N = np.full(1, np.nan)
+        if windows.scores is not None:
+            right_N = windows.scores[windows.targets != IGNORED_LABEL]
+        outside_N = right_N[(right_N < 0) | (right_N > 1)]
+        if np.isnan(right_N).any() or (model.is_probability and len(outside_N)):
+            raise InputError(
+                f"holds the number {outside_N[0]:g}, and the model's score is a probability from 0 to 1"
+                if len(outside_N)
+                else "has records without a number to learn",
+                where=recipe_key("data", "train"),
+                remedy="Divide the numbers by the largest. Or let the model give the number itself: in its "
+                "config.json set problem_type to regression, and leave sentence_transformers out."
+                if len(outside_N)
+                else "Give each record a number.",
+            )
+
+    def forward(self, model: RootsWithHead, batch: Batch) -> Loss:
+        """Return the mean distance of a batch."""
+        assert isinstance(model, RootsForScore)
+        assert batch.scores_BT is not None
+        hidden_BTW = model.model(**batch.inputs, use_cache=False).last_hidden_state
+        states_NW = model.states_at(hidden_BTW, batch.scored_BT, batch.segment_ids_BT)
+        loss = model.label_loss(model.project(states_NW).float(), batch.scores_BT[batch.scored_BT])
+        return Loss(loss, {"score_loss": loss.detach()})
 
 
 def cross_entropy_sum(logits_nV: Tensor, targets_n: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class TrainingRun:
         torch.manual_seed(lesson.seed)
         step.train()
         recompute(step.model, self.config.activation_checkpointing)
-        self.placement = placement(step, team, self.device, self.config.strategy, self.order, self.precision)
+        self.placement = placement(step, team, self.device, self.config, self.order, self.precision)
         self.parameters = trainable(self.placement.module)
         self.adamw = make_optimizer(self.parameters, self.config)
         self.scaler = torch.amp.GradScaler(

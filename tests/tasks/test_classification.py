@@ -14,11 +14,15 @@ from transformers import BertForMaskedLM, BertForSequenceClassification
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
+from roots_compress.data.labelled import labelled_texts, pack_labelled
+from roots_compress.data.sources.labels import Labels
+from roots_compress.data.sources.records import RecordError
 from roots_compress.errors import InputError
 from roots_compress.models.ops.heads import ClassificationHead
 from roots_compress.tasks.classification import macro_f1, matthews
 from tests.encoders import save_bert
 from tests.tasks.commands import roots
+from tests.tasks.test_scoring import pair_tokenizer
 from tests.tiny import tiny_tokens
 
 NAMES = ("animal", "weather", "code")
@@ -160,6 +164,39 @@ def test_an_encoder_of_another_task_gets_a_head_for_labels_and_is_tuned(table: P
     assert "asks for a new head, and the first stage does not teach it" in refused
     refused = roots(*tune, "--label", "animal", "--run", tmp_path / "other", code=2)
     assert "are not two labels or more" in refused
+
+
+def test_pairs_of_texts_are_read_together(tmp_path: Path) -> None:
+    """The label is of both: whether the second text is about what the first is."""
+    draw, records = np.random.default_rng(0), []
+    for number in range(200):
+        same = number % 2
+        about = int(draw.integers(2))
+        one, other = WORDS[about][0], WORDS[about if same else 1 - about][1]
+        records.append({"premise": one, "hypothesis": f"{other} {number}", "label": same})
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("\n".join(map(json.dumps, records)))
+    labels = Labels("text", "label", ("no", "yes"))
+    documents = [labels.document(record, "here") for record in records]
+    texts = labelled_texts(documents[:9], pair_tokenizer(), longest=32, tokens=10_000)
+    assert texts.token_types is not None
+    row = pair_tokenizer()(
+        str(records[0]["premise"]), str(records[0]["hypothesis"]), return_token_type_ids=True
+    )
+    size = len(row["input_ids"])
+    assert texts.input_ids[0, :size].tolist() == row["input_ids"]
+    assert texts.token_types[0, :size].tolist() == row["token_type_ids"]
+    assert pack_labelled(documents, pair_tokenizer(), 32, seed=0).token_types is not None
+    named = Labels("label", "premise", ("fox", "rain"), "hypothesis")
+    assert named.document({**records[0], "label": "a"}, "here").named("second") == records[0]["hypothesis"]
+    with pytest.raises(RecordError, match="no column 'hypothesis'"):
+        named.document({"label": "a", "premise": "fox"}, "here")
+    save_bert(tmp_path / "source", BertForSequenceClassification, num_labels=2)
+    pair_tokenizer().save_pretrained(tmp_path / "source")
+    said = roots("eval", tmp_path / "source", "--eval-data", data, "--block-size", "32", "--threads", "1")
+    assert "accuracy 0." in said
+    refused = roots("eval", tmp_path / "source", "--eval-data", data, "--field", "second=other", code=2)
+    assert "no column 'other'" in refused
 
 
 def stages(run: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,9 @@ from roots_compress.data.scored import pack_scored, scored_texts
 from roots_compress.data.sources.records import Fields, RecordError
 from roots_compress.data.sources.scores import KNOWN, Scores
 from roots_compress.errors import InputError
+from roots_compress.models.labels import RootsForScore
 from roots_compress.models.ops.heads import ScoreHead
+from roots_compress.tasks.rating import auc
 from roots_compress.tasks.scoring import spearman
 from tests.encoders import encoder_tokenizer, save_bert
 from tests.tasks.commands import graph_outputs, roots
@@ -163,10 +165,58 @@ def test_a_recipe_compresses_a_reranker_and_reports_its_likeness(
     assert "score R2" in roots("report", run)
     for options, said in (
         (("train", source, "--train-block-size", "32"), "no labels for scoring"),
+        (("tune", source, "--data", table, "--run", tmp_path / "third"), "there is no score"),
         (("eval", source, "--eval-data", table), "is not known of a model by itself"),
         (("quantize", source, "--run", tmp_path / "other"), "the built-in corpus holds no pairs of texts"),
     ):
         assert said in roots(*options, "--block-size", "32", code=2)
+
+
+QUICK = ("--windows", "60", "--block-size", "32", "--threads", "1")
+
+
+def rated(folder: Path, largest: int = 1) -> Path:
+    """Return 240 pairs with a number: 0, or for some words of the second text another."""
+    draw, records = np.random.default_rng(1), []
+    for number in range(240):
+        right = number % 2
+        word = ("rain", "wind", "fox", "dog")[2 * right + int(draw.integers(2))]
+        records.append(
+            json.dumps({"query": "quick lazy", "passage": f"{word} {number}", "label": right * largest})
+        )
+    path = folder / f"rated{largest}.jsonl"
+    path.write_text("\n".join(records))
+    return path
+
+
+def test_tune_teaches_a_reranker_the_numbers_in_the_data(tmp_path: Path) -> None:
+    """As probabilities, unless the configuration says regression."""
+    torch.manual_seed(0)
+    for name, settings in (("tuned", {}), ("regression", {"problem_type": "regression"})):
+        save_bert(tmp_path / name, BertForSequenceClassification, num_labels=1, **settings)
+        pair_tokenizer().save_pretrained(tmp_path / name)
+    source, run, data = tmp_path / "tuned", tmp_path / "run", rated(tmp_path)
+    learn = ("--steps", "60", "--lr", "0.01", "--train-block-size", "64", "--run", run)
+    roots("tune", source, "--data", data, *learn, *QUICK)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["task"] == "rating"
+    before, after = metrics["stages"]
+    assert after["label_spearman"] > before["label_spearman"] + 0.3
+    assert {"label_pearson", "auc"} <= after.keys()
+    assert after["notes"]["losses"]["score_loss"] < np.log(2)
+    said = roots("eval", run / "01-tune", "--eval-data", data, "--records", "ratings", *QUICK)
+    assert "Spearman" in said
+    assert "AUC" in said
+    fault = roots("tune", source, "--data", rated(tmp_path, 5), "--run", tmp_path / "again", code=2)
+    assert "holds the number 5, and the model's score is a probability from 0 to 1" in fault
+    scores_B1, right_B = torch.tensor([[0.5], [3.0]]), torch.tensor([0.0, 5.0])
+    model = load_checkpoint(tmp_path / "regression").model
+    assert isinstance(model, RootsForScore)
+    assert model.label_loss(scores_B1, right_B) == pytest.approx((0.25 + 4) / 2)
+
+
+def test_the_area_under_the_curve_counts_ties_half() -> None:
+    assert auc(np.array([1.0, 2.0, 2.0, 3.0]), np.array([False, True, False, True])) == 3.5 / 4
 
 
 @pytest.mark.parametrize(

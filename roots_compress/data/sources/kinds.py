@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roots_compress.configs.data import DataConfig, RecordKind
+from roots_compress.data.documents import SECOND
 from roots_compress.data.sources import instructions, pairs, scores, tags
 from roots_compress.data.sources.instructions import Instructions
 from roots_compress.data.sources.labels import Labels
 from roots_compress.data.sources.pairs import Pairs
 from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.records import Fields, Records
-from roots_compress.data.sources.scores import Scores
+from roots_compress.data.sources.scores import Ratings, Scores
 from roots_compress.data.sources.tags import TaggedWords
 from roots_compress.errors import InputError, recipe_key
 
 NAMES: dict[RecordKind, tuple[str, ...]] = {
     "text": (),
-    "labels": (),
+    "labels": (SECOND,),
     "tags": tuple(tags.KNOWN),
     "scores": tuple(scores.KNOWN),
+    "ratings": tuple(scores.KNOWN),
     "pairs": tuple(pairs.KNOWN),
     "instructions": tuple(instructions.KNOWN),
 }
@@ -50,11 +52,13 @@ def records_of(kind: RecordKind, config: DataConfig, labels: Sequence[str] = ())
         case "text":
             return PlainTexts(config.text_column)
         case "labels":
-            return Labels(config.text_column, config.label_column, tuple(labels))
+            return Labels(config.text_column, config.label_column, tuple(labels), given.get(SECOND))
         case "tags":
             return TaggedWords(Fields(given, tags.KNOWN), tuple(labels))
         case "scores":
             return Scores(Fields(given, scores.KNOWN))
+        case "ratings":
+            return Ratings(Fields(given, scores.KNOWN))
         case "pairs":
             return Pairs(Fields(given, pairs.KNOWN))
         case "instructions":

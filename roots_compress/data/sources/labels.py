@@ -7,20 +7,28 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from roots_compress.data.documents import Document
+from roots_compress.data.documents import FIRST, SECOND, Document, Span
 from roots_compress.data.fingerprint import content_key
 from roots_compress.data.sources.records import REPEATED, Record, RecordError, Records, listed, text_of
 from roots_compress.errors import Text, did_you_mean, recipe_key
 
 DIGITS = re.compile("[0-9]+")
 WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+PARTNERS = {
+    "sentence1": "sentence2",
+    "premise": "hypothesis",
+    "text1": "text2",
+    "question1": "question2",
+    "question": "sentence",
+}
+"""Columns of public sets that hold two texts with one label, such as MNLI's."""
 SHOWN = 20
 """Labels that a message lists."""
 
 
 @dataclass(frozen=True)
 class Labels(Records):
-    """A text, and the label that it has of those that a model knows."""
+    """A text, or two that are read together, and the label of those that a model knows."""
 
     texts_of_files: ClassVar[str | None] = "holds no labels"
     text_column: str
@@ -28,6 +36,8 @@ class Labels(Records):
     """Holds the label."""
     names: tuple[str, ...]
     """By their numbers."""
+    second: str | None = None
+    """Holds a text that is read with the first; by default its partner, if the records have one."""
     seen: dict[bytes, tuple[int, str]] = field(default_factory=dict, compare=False, repr=False)
     """The label of each text so far, and where that was said: it keeps its label in all files."""
 
@@ -40,8 +50,9 @@ class Labels(Records):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those of the text and of the label."""
-        return self.text_column, self.column
+        """Those of the texts and of the label."""
+        partners = (self.second,) if self.second is not None else (*PARTNERS, *PARTNERS.values())
+        return tuple(dict.fromkeys((self.text_column, self.column, *partners)))
 
     @property
     def needed(self) -> str:
@@ -55,16 +66,20 @@ class Labels(Records):
             RecordError: the text is missing or blank; the label is missing or is none of the model's, or the
                 text had another before.
         """
-        for column in self.columns:
+        columns = self._texts(record)
+        for column in (*columns, self.column):
             if column not in record:
                 raise RecordError(
                     f"no column '{column}'; the columns are {listed(record)}", self._advice(column)
                 )
-        text = text_of(record[self.text_column], self.text_column, self._advice(self.text_column))
-        if not text.strip():
-            raise RecordError(f"'{self.text_column}' is blank", "Give the record a text, or take it out.")
-        plain = Document.plain(text)
+        texts = [text_of(record[column], column, self._advice(column)) for column in columns]
+        for column, text in zip(columns, texts, strict=True):
+            if not text.strip():
+                raise RecordError(f"'{column}' is blank", "Give the record a text, or take it out.")
         label = self.number(record[self.column])
+        plain = Document.plain(texts[0])
+        if len(texts) > 1:
+            plain = Document((Span(texts[0], True, FIRST), Span(texts[1], True, SECOND)))
         first, there = self.seen.setdefault(content_key(plain), (label, where))
         if label != first:
             raise RecordError(
@@ -72,6 +87,15 @@ class Labels(Records):
                 "Give the text one label, or take it out.",
             )
         return Document(plain.spans, label)
+
+    def _texts(self, record: Record) -> tuple[str, ...]:
+        """Return the columns of a record's texts, one or two."""
+        first = self.text_column
+        if first not in record:
+            pairs = (one for one, other in PARTNERS.items() if one in record and other in record)
+            first = next(pairs, first)
+        second = self.second or PARTNERS.get(first)
+        return (first,) if second is None or (second not in record and not self.second) else (first, second)
 
     def number(self, value: Any) -> int:
         """Return the number of a label that is given by its name, or where `numbered` by its number.
@@ -101,5 +125,10 @@ class Labels(Records):
         return RecordError(message, f"Give a label by {by}: {listed}{more}.")
 
     def _advice(self, column: str) -> Text:
-        key, what = ("label_column", "label") if column == self.column else ("text_column", "text")
-        return Text("Set ", recipe_key("data", key), f" to the name of the column that holds the {what}.")
+        if column == self.second:
+            key, what = recipe_key("data", "fields", SECOND), "text"
+        elif column == self.column:
+            key, what = recipe_key("data", "label_column"), "label"
+        else:
+            key, what = recipe_key("data", "text_column"), "text"
+        return Text("Set ", key, f" to the name of the column that holds the {what}.")

@@ -51,6 +51,30 @@ class Scores(FieldRecords):
         return Document(tuple(spans), score=None if is_blank(value) else _number(value, scored))
 
 
+@dataclass(frozen=True)
+class Ratings(Scores):
+    """The same, each with its number: what is right is to be learnt, or judged by."""
+
+    @property
+    def needed(self) -> str:
+        """The first text and the number."""
+        return "a 'sentence1', a 'score', and where there is one a 'sentence2'"
+
+    def document(self, record: Record, where: str) -> Document:
+        """Return the texts and the score.
+
+        Raises:
+            RecordError: as of scores, or there is no score.
+        """
+        found = super().document(record, where)
+        if found.score is None:
+            raise RecordError(
+                "there is no score",
+                "Give each record a number, or take it out; --field score=COLUMN names it.",
+            )
+        return found
+
+
 def _number(value: Any, column: str | None) -> float:
     """Return a score.
 

@@ -22,6 +22,7 @@ from roots_compress.training.distillation.divergence import soften, top_k_with_t
 from roots_compress.training.distillation.head import PROJECTED, chunks
 from roots_compress.training.distillation.signals import run
 from roots_compress.training.distillation.teacher_cache import Part
+from roots_compress.training.parallel.divided import divided
 from roots_compress.training.parallel.placement import Copies, Placement, Shards
 from roots_compress.training.parallel.team import Team
 
@@ -63,6 +64,7 @@ class Questions:
     device: str
     precision: Precision
     strategy: Strategy
+    tensor_parallel: bool
 
     def answered(self, team: Team, asked: Asked) -> Iterator[tuple[Part, Targets]]:
         """Yield the parts and their targets, in order; to process 0 only.
@@ -70,12 +72,12 @@ class Questions:
         Raises:
             StageError: the teacher's logits are not finite; in every process.
         """
-        module = self._placement(team)(asked, team, self.device).module
+        module = self._placed(team, asked)
         for start in range(0, len(self.parts), team.size):
             together = self.parts[start : start + team.size]
             own = _batches(together[team.rank]) if team.rank < len(together) else []
             read = own
-            if self.strategy == "fsdp":
+            if self._in_parts:
                 # Processes that hold parts of a teacher must run it equally often, whatever is left to ask.
                 most = max(len(_batches(part)) for part in together)
                 read = own + [range(1)] * (most - len(own))
@@ -83,7 +85,7 @@ class Questions:
             fault = None
             with autocast(self.device, self.precision):
                 for rows in read:
-                    answers.append(module(self.order.at(rows, self.device)))
+                    answers.append(self._answers(module, rows))
                     if not answers[-1][1].isfinite().all():
                         fault = fault or rows
             for faulty in team.gather(fault):
@@ -97,10 +99,24 @@ class Questions:
             for part, found in zip(together, team.to_leader(joined), strict=False):
                 yield part, (found[0], found[1])
 
-    def _placement(self, team: Team) -> type[Placement]:
-        if team.size == 1:
-            return Placement
-        return Shards if self.strategy == "fsdp" else Copies
+    def _placed(self, team: Team, asked: Asked) -> nn.Module:
+        """Return the teacher to ask, on the device, whole or in parts."""
+        if team.size > 1 and self.tensor_parallel:
+            return Asked(divided(asked.teacher, team, self.device), asked.config)
+        kinds: tuple[type[Placement], type[Placement]] = (Placement, Shards if self._in_parts else Copies)
+        return kinds[team.size > 1](asked, team, self.device).module
+
+    @property
+    def _in_parts(self) -> bool:
+        """Whether each of several processes holds a part of the teacher."""
+        return self.tensor_parallel or self.strategy == "fsdp"
+
+    def _answers(self, module: nn.Module, rows: range) -> Targets:
+        """Return the targets of some windows; a teacher that is divided reads equally many each time."""
+        more = BATCH_SIZE - len(rows) if self.tensor_parallel else 0
+        targets: Targets = module(self.order.at([*rows, *[rows[0]] * more], self.device))
+        scored = int(self.order.scored_counts[rows.start : rows.stop].sum())
+        return targets[0][:scored], targets[1][:scored]
 
 
 def answer(team: Team, asked: Asked, questions: Questions) -> None:

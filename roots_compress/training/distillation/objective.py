@@ -35,6 +35,7 @@ from roots_compress.training.distillation.teacher import (
 )
 from roots_compress.training.distillation.teacher_cache import TeacherCache
 from roots_compress.training.objective import Loss, Objective, cross_entropy_sum
+from roots_compress.training.parallel.twins import tensors_of, twin
 
 Compared = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """Given the student's logits at a chunk of positions: the log-probabilities of student and teacher there."""
@@ -96,6 +97,17 @@ class Distillation(Objective):
         """Name the settings and the cache, which tell one distillation's saved state from another's."""
         settings = self.config.model_dump(mode="json", exclude={"cache"})
         return f"{settings}, seed={self.seed}, cache={self.cache and self.cache.sha256}"
+
+    @property
+    def running_teacher(self) -> RootsWithHead | None:
+        """The teacher, if it has not been asked before."""
+        return self.teacher
+
+    def taught_by(self, teacher: RootsWithHead) -> Distillation:
+        """Return the objective with the same maps, but with another teacher."""
+        found = twin(self, "meta", tensors_of(self))
+        found.teacher = teacher.eval().requires_grad_(False)
+        return found
 
     def read_files(self) -> Json:
         """Return the hashes of the teacher's cache as this process finds it."""

@@ -17,7 +17,7 @@ from roots_compress.data.conversations import PackedConversations
 from roots_compress.data.documents import TextSplit
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.data.windows import PackedWindows
-from roots_compress.errors import located
+from roots_compress.errors import InputError, Key, located
 from roots_compress.events import Events
 from roots_compress.models.device import autocast, resolve_precision
 from roots_compress.models.heads import RootsWithHead
@@ -101,6 +101,12 @@ def teach(
         check_trainable(student, windows)
         precision = resolve_precision(training.precision, device)
         processes = team_size(training, whole=loss.whole_micro_batches)
+        if loss.relation_weight and training.tensor_parallel_teacher:
+            raise InputError(
+                "divides the heads that the relations of attention are made of",
+                where=Key("tensor_parallel_teacher"),
+                remedy="Leave it out, or set the loss's relation_weight to 0.",
+            )
     if written_ratio:
         windows = with_teacher_text(
             windows,
@@ -129,6 +135,7 @@ def teach(
                 events=events,
                 processes=processes,
                 strategy=training.strategy,
+                tensor_parallel=training.tensor_parallel_teacher,
             )
         if release_teacher:
             nn.Module.to(teacher.model, "meta")

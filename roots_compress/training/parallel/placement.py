@@ -7,18 +7,20 @@ order: the others send or get what the method needs.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from roots_compress.configs.training import TrainingConfig
 from roots_compress.models.device import Precision, autocast
 from roots_compress.models.layer import RootsLayer
 from roots_compress.training.batches import Batch, BatchOrder
+from roots_compress.training.parallel.divided import divided
 from roots_compress.training.parallel.team import Team
-from roots_compress.training.parallel.twins import emptied, tensors_of, twin
+from roots_compress.training.parallel.twins import emptied, fill, sent, tensors_of, twin
 from roots_compress.training.step import TrainingStep
 
 
@@ -29,11 +31,12 @@ class Placement:
         module: with weights in process 0; elsewhere a twin of it on the meta device.
         team: this process and the others.
         device: `cpu` or `cuda`.
+        apart: tensors of the module that lie where they are to be already.
     """
 
-    def __init__(self, module: nn.Module, team: Team, device: str) -> None:
+    def __init__(self, module: nn.Module, team: Team, device: str, apart: Sequence[Tensor] = ()) -> None:
         self.team, self.device = team, device
-        self.module = module.to(device) if team.leads else twin(module, device)
+        self.module = module.to(device) if team.leads else twin(module, device, apart)
         self.call: Callable[..., Any] = self.module
 
     def accumulating(self) -> AbstractContextManager[None]:
@@ -70,10 +73,12 @@ class Placement:
 class Copies(Placement):
     """Each process holds everything."""
 
-    def __init__(self, module: nn.Module, team: Team, device: str) -> None:
-        super().__init__(module, team, device)
+    def __init__(self, module: nn.Module, team: Team, device: str, apart: Sequence[Tensor] = ()) -> None:
+        super().__init__(module, team, device, apart)
+        there = set(map(id, apart))
         for tensor in tensors_of(self.module):
-            tensor.data.copy_(sent(tensor.data if team.leads else None, tensor.data, device))
+            if id(tensor) not in there:
+                tensor.data.copy_(sent(tensor.data if team.leads else None, tensor.data, device))
 
     def placed(self, whole: Tensor | None, like: Tensor) -> Tensor:
         """Return the tensor."""
@@ -89,12 +94,19 @@ class Replicas(Copies):
         device: `cpu` or `cuda`.
         first: a batch, to see whether the loss depends on all that is trained.
         precision: in which it is computed.
+        apart: as `Placement` has it.
     """
 
     def __init__(
-        self, step: TrainingStep, team: Team, device: str, first: Batch, precision: Precision
+        self,
+        step: TrainingStep,
+        team: Team,
+        device: str,
+        first: Batch,
+        precision: Precision,
+        apart: Sequence[Tensor] = (),
     ) -> None:
-        super().__init__(step, team, device)
+        super().__init__(step, team, device, apart)
         # A parameter that no process uses keeps no gradient, as it does in one process: the optimizer then
         # leaves it as it is. To look for such in every step takes time, and torch warns where there is none.
         # Where micro-batches must stay whole, they are not all alike.
@@ -129,30 +141,37 @@ class Shards(Placement):
     read, are kept for the length of a step.
     """
 
-    def __init__(self, module: nn.Module, team: Team, device: str) -> None:
+    def __init__(self, module: nn.Module, team: Team, device: str, apart: Sequence[Tensor] = ()) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         self.team, self.device = team, device
-        self._original, self.module = module, twin(module, "meta")
+        self._original, self.module = module, twin(module, "meta", apart)
+        there, kept = set(map(id, apart)), {each for each in apart if isinstance(each, nn.Parameter)}
         self.mesh = init_device_mesh(device, (team.size,))
         made: dict[int, Tensor] = {}
         abstract = tensors_of(self.module)  # alive until all are made, so that their numbers stay their own
         # One layer at a time, so that no process ever holds a model.
-        layers = [each for each in self.module.modules() if isinstance(each, RootsLayer)]
+        layers = [
+            each
+            for each in self.module.modules()
+            if isinstance(each, RootsLayer) and there.isdisjoint(map(id, each.parameters()))
+        ]
         for part in (*layers, self.module):
-            _fill(part, device, made)
-            fully_shard(part, mesh=self.mesh)
+            fill(part, made, lambda tensor: emptied(tensor, device))
+            fully_shard(part, mesh=self.mesh, ignored_params=kept)
         del abstract
         self.call = self.module
         wholes = dict(module.named_parameters())
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
-                whole = wholes[name].detach() if team.leads else None
-                local(parameter).copy_(local(self.placed(whole, parameter)))
+                if id(parameter) not in there:
+                    whole = wholes[name].detach() if team.leads else None
+                    local(parameter).copy_(local(self.placed(whole, parameter)))
         buffers = dict(module.named_buffers())
         for name, buffer in self.module.named_buffers():
-            buffer.copy_(sent(buffers[name] if team.leads else None, buffer, device))
+            if id(buffer) not in there:
+                buffer.copy_(sent(buffers[name] if team.leads else None, buffer, device))
 
     def whole(self, tensor: Tensor) -> Tensor:
         """Return the tensor, gathered from all processes."""
@@ -180,14 +199,23 @@ class Shards(Placement):
 
 
 def placement(
-    step: TrainingStep, team: Team, device: str, strategy: str, order: BatchOrder, precision: Precision
+    step: TrainingStep,
+    team: Team,
+    device: str,
+    config: TrainingConfig,
+    order: BatchOrder,
+    precision: Precision,
 ) -> Placement:
-    """Return where a team keeps a step's tensors."""
+    """Return where a team keeps a step's tensors; a teacher that is divided is replaced in the step."""
     if team.size == 1:
         return Placement(step, team, device)
-    if strategy == "fsdp":
-        return Shards(step, team, device)
-    return Replicas(step, team, device, order.at([0], device), precision)
+    apart: Sequence[Tensor] = ()
+    if config.tensor_parallel_teacher and (teacher := step.objective.running_teacher) is not None:
+        parts = divided(teacher, team, device)
+        step.objective, apart = step.objective.taught_by(parts), tensors_of(parts)
+    if config.strategy == "fsdp":
+        return Shards(step, team, device, apart)
+    return Replicas(step, team, device, order.at([0], device), precision, apart)
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -196,24 +224,5 @@ def local(tensor: Tensor) -> Tensor:
     return part.detach()
 
 
-def sent(whole: Tensor | None, like: Tensor, device: str) -> Tensor:
-    """Return a tensor of process 0 in every process."""
-    import torch.distributed as dist
-
-    tensor = emptied(like, device) if whole is None else whole.detach().to(device)
-    dist.broadcast(tensor, src=0)
-    return tensor
-
-
 def _held_until_here(_group: object) -> None:
     """Let a process group go."""
-
-
-def _fill(module: nn.Module, device: str, made: dict[int, Tensor]) -> None:
-    """Give storage to what is on the meta device in a module; tied parameters get one together."""
-    for each in module.modules():
-        holders: tuple[dict[str, Any], ...] = (each._parameters, each._buffers)
-        for holder in holders:
-            for name, tensor in holder.items():
-                if tensor is not None and tensor.is_meta:
-                    holder[name] = made.setdefault(id(tensor), emptied(tensor, device))

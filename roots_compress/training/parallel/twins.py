@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,46 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def twin(module: Module, device: str) -> Module:
+def twin(module: Module, device: str, shared: Iterable[Tensor] = ()) -> Module:
     """Return a module of the same structure, its tensors without content on a device; `meta` has no storage.
 
     Tied parameters stay tied. The weights are not copied on the way.
+
+    Args:
+        module: to be imitated.
+        device: of the tensors.
+        shared: tensors of the module that the new one holds too.
     """
-    return copy.deepcopy(module, {id(tensor): emptied(tensor, device) for tensor in tensors_of(module)})
+    kept = {id(tensor): tensor for tensor in shared}
+    empty = {id(each): emptied(each, device) for each in tensors_of(module) if id(each) not in kept}
+    return copy.deepcopy(module, {**empty, **kept})
+
+
+def fill(module: nn.Module, made: dict[int, Tensor], content: Callable[[Tensor], Tensor]) -> None:
+    """Replace what is on the meta device in a module.
+
+    Args:
+        module: whose tensors are replaced.
+        made: what was made so far, by the number of the tensor replaced; so tied parameters stay tied.
+        content: what takes a tensor's place.
+    """
+    for each in module.modules():
+        holders: tuple[dict[str, Any], ...] = (each._parameters, each._buffers)
+        for holder in holders:
+            for name, tensor in holder.items():
+                if tensor is not None and tensor.is_meta:
+                    if id(tensor) not in made:
+                        made[id(tensor)] = content(tensor)
+                    holder[name] = made[id(tensor)]
+
+
+def sent(whole: Tensor | None, like: Tensor, device: str) -> Tensor:
+    """Return a tensor of process 0 in every process."""
+    import torch.distributed as dist
+
+    tensor = emptied(like, device) if whole is None else whole.detach().to(device)
+    dist.broadcast(tensor, src=0)
+    return tensor
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:

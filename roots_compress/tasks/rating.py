@@ -1,0 +1,108 @@
+"""Rating: the same models as those that give scores, judged by the numbers in the data.
+
+Shape legend: N texts or pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from roots_compress.errors import InputError, recipe_key
+from roots_compress.tasks.base import Outputs
+from roots_compress.tasks.figures.figures import Metric
+from roots_compress.tasks.scoring import Scoring, ranks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from roots_compress.configs.data import RecordKind
+    from roots_compress.configs.evaluate import EvaluationConfig
+    from roots_compress.data.documents import Document
+    from roots_compress.data.windows import EvaluationWindows
+    from roots_compress.results import Protocol
+    from roots_compress.tasks.base import Task
+
+
+class Rating(Scoring):
+    """A score for each text or pair: how it goes with the number in the data.
+
+    A run reads ratings because a setting or a stage asks for it: no model is made for this task alone.
+    """
+
+    name = "rating"
+    heads: ClassVar[tuple[str, ...]] = ()
+    records: ClassVar[RecordKind] = "ratings"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("label_spearman", "Spearman", "higher", digits=4, relative=False, across_tokenizers=True),
+        Metric("label_pearson", "Pearson", "higher", digits=4, relative=False, across_tokenizers=True),
+        Metric("auc", "AUC", "higher", digits=4, relative=False, across_tokenizers=True, optional=True),
+    )
+    compares = False
+    # Scores that are nearly equal may change places.
+    agreement = (0.01, 0.1)
+
+    def for_records(self, kind: RecordKind) -> Task[Any]:
+        """Return this task, where records are ratings."""
+        return self if kind == self.records else super().for_records(kind)
+
+    def examples(
+        self, documents: Sequence[Document], tokenizer: Any, config: EvaluationConfig
+    ) -> EvaluationWindows:
+        """Return rated texts or pairs at even distances; as of scoring.
+
+        Raises:
+            InputError: there is no room for a pair, or all have one number.
+        """
+        if len({document.score for document in documents}) < 2:
+            raise InputError(
+                "the held-out records all have the same number, which says nothing about scores",
+                where=recipe_key("data", "eval"),
+                remedy="Hold out more records.",
+            )
+        return super().examples(documents, tokenizer, config)
+
+    def likeness(
+        self, given_NW: Outputs, original_NW: Outputs, examples: EvaluationWindows
+    ) -> tuple[dict[str, float], NDArray[np.float64]]:
+        """Return how scores go with the numbers in the data, and the products of each text's ranks."""
+        from roots_compress.data.scored import ScoredTexts
+
+        assert isinstance(examples, ScoredTexts)
+        scores_N, right_N = given_NW[:, 0].astype(np.float64), examples.scores
+        products_N = standardised(ranks(scores_N)) * standardised(ranks(right_N))
+        found = {
+            "label_spearman": float(products_N.mean()),
+            "label_pearson": float((standardised(scores_N) * standardised(right_N)).mean()),
+        }
+        if len(numbers := np.unique(right_N)) == 2:
+            found["auc"] = auc(scores_N, right_N == numbers[1])
+        return found, products_N
+
+    def caption(self, protocol: Protocol) -> str:
+        """Say what was measured, and on what."""
+        return (
+            "Scores through the ONNX graph against the numbers in the data: Spearman's rank correlation and "
+            "Pearson's correlation, and where there are two numbers the area under the ROC curve, of "
+            f"{protocol.windows} texts or pairs of at most {protocol.block_size} tokens of {protocol.text}. "
+            f"{self.speed_caption(protocol)}"
+        )
+
+
+def standardised(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values less their mean, over their deviation; 0 where all are alike."""
+    centred_N = values_N - values_N.mean()
+    found: NDArray[np.float64] = centred_N / (values_N.std() or 1.0)
+    return found
+
+
+def auc(scores_N: NDArray[np.float64], positive_N: NDArray[np.bool_]) -> float:
+    """Return the chance that a positive has a higher score than a negative; equal scores count half.
+
+    By the sum of the positives' ranks (Mann & Whitney 1947).
+    """
+    positives, negatives = int(positive_N.sum()), int((~positive_N).sum())
+    above = ranks(scores_N)[positive_N].sum() - positives * (positives - 1) / 2
+    return float(above / (positives * negatives))

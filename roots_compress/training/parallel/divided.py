@@ -1,0 +1,108 @@
+"""A frozen model whose matrices are divided among the processes of a machine: tensor parallelism.
+
+Shoeybi et al. 2019, Megatron-LM, arXiv:1909.08053. A block that can be cut along an axis can be divided along
+it: each process holds a part of the heads or channels, and what the parts give is added up.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel.style import ParallelStyle
+
+from roots_compress.models.blocks.base import Block
+from roots_compress.models.heads import RootsWithHead
+from roots_compress.models.ops.base import Axis
+from roots_compress.training.parallel.team import Team
+from roots_compress.training.parallel.twins import fill, sent, tensors_of, twin
+
+Model = TypeVar("Model", bound=RootsWithHead)
+
+
+def divided(model: Model, team: Team, device: str) -> Model:
+    """Return a frozen model that the processes of each machine run together, on the rows that all give.
+
+    Each process must run it equally often, on equally many rows of equal length, and gets what it gives for
+    its own. Of each block a process holds the part that an axis of the block gives it. Tables, norms, the
+    head, and blocks that no axis divides into equal parts are whole in each.
+
+    Args:
+        model: with weights in process 0, where it stays as it is; elsewhere a twin of it on the meta device.
+        team: this process and the others; all call this at once.
+        device: `cpu` or `cuda`.
+    """
+    machines, rest = divmod(team.size, team.local_size)
+    shape = (1, team.size) if rest else (machines, team.local_size)
+    mesh = init_device_mesh(device, shape, mesh_dim_names=("machine", "process"))["process"]
+    found = twin(model, "meta")
+    wholes = {id(tensor): whole for tensor, whole in zip(tensors_of(found), tensors_of(model), strict=True)}
+    made: dict[int, Tensor] = {}
+
+    def whole_of(tensor: Tensor) -> Tensor:
+        whole = sent(wholes[id(tensor)] if team.leads else None, tensor, device)
+        return nn.Parameter(whole, requires_grad=False) if isinstance(tensor, nn.Parameter) else whole
+
+    abstract = tensors_of(found)  # alive until all are made, so that their numbers stay their own
+    blocks = [each for each in found.modules() if isinstance(each, Block)]
+    # One block at a time, so that no process but the first ever holds a model.
+    for block in blocks:
+        fill(block, made, whole_of)
+        _divide(block, mesh)
+    fill(found, made, whole_of)
+    del abstract
+    _read_together(found.model, mesh)
+    return found
+
+
+def _divide(block: Block, mesh: DeviceMesh) -> None:
+    """Keep this process's part of a block, along the first axis that can be divided."""
+    for axis in block.spec.axes():
+        styles = _styles(block, axis)
+        if styles and axis.units % mesh.size() == 0:
+            parallelize_module(block, mesh, styles)
+            block.spec = block.spec.cut(axis.name, axis.units // mesh.size())
+            return
+
+
+def _styles(block: Block, axis: Axis) -> dict[str, ParallelStyle]:
+    """Return how each linear layer along an axis is divided; none where consecutive units are no part."""
+    styles: dict[str, ParallelStyle] = {}
+    if axis.groups > 1 or not axis.size:
+        return styles
+    for member in axis.members:
+        layer, _, _ = member.parameter.rpartition(".")
+        if not isinstance(block.get_submodule(layer), nn.Linear):
+            return {}
+        styles[layer] = ColwiseParallel() if member.dimension == 0 else RowwiseParallel()
+    return styles
+
+
+def _read_together(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Have a model read the rows of all processes, and return those of this one."""
+    size, rank = mesh.size(), mesh.get_local_rank()
+
+    def rows_of_all(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        rows = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(size)]
+        dist.all_gather(rows, value.contiguous(), group=mesh.get_group())
+        return torch.cat(rows)
+
+    def own_rows(value: Any) -> Any:
+        return value.chunk(size)[rank] if isinstance(value, Tensor) else tuple(map(own_rows, value))
+
+    def before(_module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return arguments, {name: rows_of_all(value) for name, value in named.items()}
+
+    def after(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Any:
+        for name, value in output.items():
+            output[name] = own_rows(value)
+        return output
+
+    model.register_forward_pre_hook(before, with_kwargs=True)
+    model.register_forward_hook(after)
