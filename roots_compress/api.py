@@ -180,7 +180,6 @@ class Model:
         self.task: Task[Any] = opened.task
         self.engine: Any = opened.engine
         self.tokenizer: PreTrainedTokenizerFast = opened.tokenizer
-        self._stop_tokens = opened.stop_tokens
 
     def stream(
         self,

@@ -7,8 +7,14 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from roots_compress.checkpoints.generation_settings import GENERATION, TOKEN_IDS, read_settings, token_ids
-from roots_compress.checkpoints.gguf.tokenizer import gguf_stop_ids
+from roots_compress.checkpoints.generation_settings import (
+    GENERATION,
+    TOKEN_IDS,
+    generation_document,
+    read_settings,
+    token_ids,
+)
+from roots_compress.checkpoints.gguf.generation import gguf_generation
 from roots_compress.checkpoints.inspect import CONFIG, SourceInfo
 from roots_compress.data.special_tokens import as_setting, stop_ids
 from roots_compress.models.heads import RootsWithHead
@@ -28,17 +34,14 @@ FOR_BEAMS = ("early_stopping", "length_penalty", "num_return_sequences")
 
 def adopt_token_ids(model: RootsWithHead, tokenizer: PreTrainedTokenizerFast, info: SourceInfo) -> None:
     """Take BOS, padding and stop ids from the source's files; where they are silent, from the tokenizer."""
-    said: dict[str, Any] = {}
-    if info.kind != "gguf":
-        said = read_settings(info.path)
-        model.generation_config = _consistent(said) if said else model.generation_config
+    document = (gguf_generation(info.config), info.path) if info.kind == "gguf" else None
+    said = read_settings(document or generation_document(info.path))
+    model.generation_config = _consistent(said) if said else model.generation_config
     rows = model.config.vocab_size
     for name in TOKEN_IDS:
         ours: Any = getattr(tokenizer, name)
-        config = token_ids({} if info.kind == "gguf" else info.config, name, rows, info.path / CONFIG)
+        config = token_ids(info.config, name, rows, info.path / CONFIG)
         generation = token_ids(said, name, rows, info.path / GENERATION)
-        if info.kind == "gguf" and name == "eos_token_id":
-            generation = gguf_stop_ids(info.config, rows)
         decided = as_setting(stop_ids(generation, config, ours))
         setattr(model.generation_config, name, decided)
         setattr(model.config, name, decided if config is None or config == [] else config)

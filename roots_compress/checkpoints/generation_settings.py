@@ -1,4 +1,4 @@
-"""What the JSON files of a checkpoint or graph say of generation: token ids and sampling."""
+"""What the files of a checkpoint or graph say of generation: token ids and sampling."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from transformers import PreTrainedTokenizerFast
 
+from roots_compress.checkpoints.gguf.generation import gguf_generation
 from roots_compress.checkpoints.inspect import CONFIG
 from roots_compress.checkpoints.logit_settings import MOST_PENALTY, LogitSettings
 from roots_compress.data.special_tokens import TokenIds, stop_ids
+from roots_compress.io.gguf_header import read_gguf_header
 from roots_compress.io.json_files import read_json_object
 
 GENERATION = "generation_config.json"
@@ -75,26 +77,28 @@ which they change nothing, beside null."""
 
 
 def generation_document(folder: Path) -> tuple[dict[str, Any], Path]:
-    """Return what a folder's files say of generation, and the file that says it.
+    """Return what a folder's files or a GGUF file say of generation, and the file that says it.
 
-    That is generation_config.json or, as for transformers, config.json where there is no such file.
+    Of a folder that is generation_config.json or, as for transformers, config.json where there is none.
 
     Raises:
-        InputError: the file is not one JSON object.
+        InputError: the file is not one JSON object, or no GGUF file.
     """
+    if folder.is_file():
+        return gguf_generation(read_gguf_header(folder).metadata), folder
     for path in (folder / GENERATION, folder / CONFIG):
         if path.exists() or path.is_symlink():
             return read_json_object(path), path
     return {}, folder / GENERATION
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of generation that a folder's files name and that are carried over.
+def read_settings(said: tuple[Mapping[str, Any], Path]) -> dict[str, Any]:
+    """Return the settings of generation that are carried over, of what `generation_document` returns.
 
     Raises:
-        InputError: a file is not one JSON object, or a setting has another type than it should.
+        InputError: a setting has another type than it should.
     """
-    document, path = generation_document(folder)
+    document, path = said
     given = {key: value for key, value in document.items() if key in CARRIED}
     GenerationSettings.read(given, path)
     return given
@@ -117,7 +121,7 @@ def folder_stop_ids(folder: Path, tokenizer: PreTrainedTokenizerFast, vocab_size
     """Return the ids that end a text, by generation_config.json, config.json and tokenizer of a folder.
 
     Args:
-        folder: of a checkpoint or a graph.
+        folder: of a checkpoint or a graph, or a GGUF file.
         tokenizer: its EOS serves where neither file names an id.
         vocab_size: ids from here on name no token.
 

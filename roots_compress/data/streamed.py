@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
 from roots_compress.data.documents import Document
-from roots_compress.data.sources.prepared import checked_shards, read_datasheet
+from roots_compress.data.sources.prepared import REMEDY, checked_shards, read_datasheet
 from roots_compress.data.sources.readers import read_documents
+from roots_compress.errors import InputError
 
 
 class _Part(NamedTuple):
@@ -32,19 +33,19 @@ class StreamedDocuments(Sequence[Document]):
         datasheet: what it says of itself.
 
     Raises:
-        InputError: a shard is missing or was changed.
+        InputError: a shard is missing or was changed, or holds another number of documents.
     """
 
     def __init__(self, folder: Path, datasheet: dict[str, Any]) -> None:
-        self.text_bytes = int(datasheet["text_bytes"])
-        self._corpus_sha256 = str(datasheet["sha256"])
+        self.text_bytes: int = datasheet["text_bytes"]
+        self._corpus_sha256: str = datasheet["sha256"]
         self._parts: list[_Part] = []
         counts: list[int] = []
         shards = checked_shards(folder, datasheet)
         for path, each in zip(shards, datasheet["shards"], strict=True):
             if path.suffix != ".parquet":
                 self._parts.append(_Part(path, None))
-                counts.append(int(each["documents"]))
+                counts.append(each["documents"])
                 continue
             import pyarrow.parquet
 
@@ -88,9 +89,17 @@ class StreamedDocuments(Sequence[Document]):
             raise IndexError(index)
         number = (self._start + index) % self._count
         part = bisect_right(self._ends, number)
+        first = self._ends[part - 1] if part else 0
         if self._read[0] != part:
-            self._read = part, _documents(self._parts[part])
-        return self._read[1][number - (self._ends[part - 1] if part else 0)]
+            found = _documents(self._parts[part])
+            if len(found) != self._ends[part] - first:
+                raise InputError(
+                    f"holds {len(found):,} documents where the datasheet counts {self._ends[part] - first:,}",
+                    where=self._parts[part].path,
+                    remedy=REMEDY,
+                )
+            self._read = part, found
+        return self._read[1][number - first]
 
     def __iter__(self) -> Iterator[Document]:
         return (self[number] for number in range(self._count))
@@ -109,7 +118,7 @@ def streamed(paths: Sequence[Path]) -> tuple[StreamedDocuments, dict[str, Any]] 
     """
     is_folder = len(paths) == 1 and os.path.isdir(paths[0])  # noqa: PTH112 (see `_read_paths`)
     datasheet = read_datasheet(paths[0]) if is_folder else None
-    if datasheet is None or not datasheet.get("settings", {}).get("shuffle"):
+    if datasheet is None or not datasheet["settings"]["shuffle"]:
         return None
     return StreamedDocuments(paths[0], datasheet), datasheet
 

@@ -58,14 +58,28 @@ class StateLayer(LinearAttentionLayer):
         self.tokens += conv_states.shape[-1]
         return super().update_conv_state(conv_states, *args, **kwargs)
 
+    def get_seq_length(self) -> int:
+        """Return how many tokens it has read: none where its block keeps nothing."""
+        return self.tokens
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        super().reset()
+        self.tokens = 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last tokens; their number is negative, as of transformers' caches."""
+        if any(self.is_conv_states_initialized.values()):
+            super().crop(tokens_to_remove)
+            self.tokens += tokens_to_remove
+
 
 class LayerwiseCache(Cache):
-    """A cache whose layers may keep different things."""
+    """A cache whose layers may keep different things, or nothing."""
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return how many tokens a layer has read."""
-        layer = self.layers[layer_idx]
-        return layer.tokens if isinstance(layer, StateLayer) else super().get_seq_length(layer_idx)
+        """Return how many tokens the layers have read."""
+        return max(layer.get_seq_length() for layer in self.layers)
 
 
 def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:

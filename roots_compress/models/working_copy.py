@@ -34,16 +34,21 @@ def part_with(model: RootsWithHead, twin: RootsWithHead) -> None:
 
 
 @torch.no_grad()
-def as_autocast_reads(model: RootsWithHead, precision: Precision) -> RootsWithHead:
+def as_autocast_reads(model: RootsWithHead, precision: Precision, *, replace: bool = False) -> RootsWithHead:
     """Return a copy, not to be trained, whose linear layers hold what autocast makes of their weights.
 
     Under autocast it computes the same bits, without converting these weights again for each product; where
     the copy goes to another device, they take half of the bytes there. A weight that is a table of embeddings
     too stays as it is. Where nothing is converted the model itself is returned.
+
+    Args:
+        model: float weights.
+        precision: of autocast.
+        replace: change the model itself, of which the memory then never holds both.
     """
     if precision == "no":
         return model
-    found = sharing_copy(model)
+    found = model if replace else sharing_copy(model)
     tables = {id(each.weight) for each in found.modules() if isinstance(each, nn.Embedding)}
     for module in found.modules():
         if isinstance(module, nn.Linear) and id(module.weight) not in tables:

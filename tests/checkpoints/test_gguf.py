@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from roots_compress.api import load
 from roots_compress.checkpoints.checkpoint import load_checkpoint, without_weights
 from roots_compress.checkpoints.fingerprint import source_sha256
 from roots_compress.checkpoints.gguf.tensors import gguf_tensors
@@ -19,10 +20,11 @@ from roots_compress.errors import InputError
 from roots_compress.families.gguf.positions import llama3_factors
 from roots_compress.families.registry import FAMILIES
 from roots_compress.io.gguf_file import READABLE
+from roots_compress.runtime.text import load_wishes
 from roots_compress.stages.prune.plan import shape_of
 from tests.families.gguf_files import ARCHITECTURES, gguf_arrays, gguf_model, write_gguf
 from tests.stages.prune.shapes import shape
-from tests.tiny import tiny_tokens
+from tests.tiny import VOCAB_SIZE, tiny_tokens
 
 F32 = np.float32
 
@@ -190,6 +192,32 @@ def test_the_name_of_a_model_is_only_a_name(name: str, tmp_path: Path) -> None:
     theirs = gguf_model("llama")
     path = write_gguf(tmp_path / "m.gguf", theirs, general={"general.name": name})
     assert inspect_source(path).spec == inspect_source(write_gguf(tmp_path / "n.gguf", theirs)).spec
+
+
+SAID = {
+    "tokenizer.ggml.eot_token_id": 9,
+    "tokenizer.ggml.eom_token_id": VOCAB_SIZE + 2,  # The vocabulary has no token of that number.
+    "general.sampling.temp": 0.6,
+    "general.sampling.top_k": 20,
+    "general.sampling.penalty_repeat": 1.3,
+}
+
+
+def test_what_a_file_says_of_generation_is_heeded(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", gguf_model("llama"), general=SAID)
+    settings = load_checkpoint(path).model.generation_config
+    assert settings.eos_token_id == [1, 9]
+    assert (settings.do_sample, settings.temperature, settings.top_k) == (True, 0.6, 20)
+    opened = load(path)
+    wishes = load_wishes(path, opened.tokenizer, opened.engine.vocab_size)
+    assert wishes.stop_tokens == (1, 9)
+    assert wishes.settings.repetition_penalty == 1.3
+
+
+def test_a_setting_of_generation_that_is_none_is_refused(tmp_path: Path) -> None:
+    general = {"general.sampling.penalty_repeat": -1.0}
+    with pytest.raises(InputError, match="repetition_penalty is -1"):
+        load_checkpoint(write_gguf(tmp_path / "m.gguf", gguf_model("llama"), general=general))
 
 
 HARMLESS: list[dict[str, Any]] = [

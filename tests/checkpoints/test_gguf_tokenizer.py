@@ -11,7 +11,7 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
 from roots_compress.checkpoints.gguf.splits import RULES
-from roots_compress.checkpoints.gguf.tokenizer import gguf_stop_ids, gguf_tokenizer
+from roots_compress.checkpoints.gguf.tokenizer import gguf_tokenizer
 from roots_compress.data.special_tokens import opening_ids
 from roots_compress.errors import InputError
 
@@ -221,13 +221,6 @@ def test_two_tokens_of_one_spelling_are_refused(tmp_path: Path) -> None:
         gguf_tokenizer(path)
 
 
-def test_ends_of_turn_end_a_text_too() -> None:
-    ends = {"eos": 2, "eot": 9, "eom": 290}
-    metadata = {f"tokenizer.ggml.{name}_token_id": index for name, index in ends.items()}
-    assert gguf_stop_ids(metadata, 300) == [2, 9, 290]
-    assert gguf_stop_ids(metadata, 290) == [2, 9], "the vocabulary has no token of that number"
-
-
 @pytest.mark.parametrize("key", ["padding_token_id", "unknown_token_id"])
 def test_a_piece_of_text_that_is_named_as_padding_stays_text(tmp_path: Path, key: str) -> None:
     tokens = ["!!", "<|e|>"]
@@ -278,7 +271,3 @@ def test_arrays_that_hold_something_else_are_refused(tmp_path: Path, key: str, v
     writer.close()
     with pytest.raises(InputError, match=key):
         gguf_tokenizer(tmp_path / "m.gguf")
-
-
-def test_an_end_below_nought_ends_nothing() -> None:
-    assert gguf_stop_ids({"tokenizer.ggml.eos_token_id": -1, "tokenizer.ggml.eot_token_id": 3}, 10) == [3]

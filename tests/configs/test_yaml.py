@@ -140,6 +140,7 @@ def test_harmless_variants_are_read(raw: bytes, tmp_path: Path) -> None:
     ("raw", "message"),
     [
         ("a: 1".encode("utf-16"), "UTF-16"),
+        ("a: 1".encode("utf-32"), "UTF-32"),
         (b"a: 1\nb: \xff\n", "2: not UTF-8"),
         (b"\x80\x04\x95", "not UTF-8"),
         (b"#" * (MAX_BYTES + 1), "larger than"),

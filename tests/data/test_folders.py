@@ -107,9 +107,10 @@ RECORDS = b'[{"text": "some words"}]' * 9
         ("a.json.gz", gzip.compress(b" " * (FREE_BYTES + 1)), "unpack to more than"),
         ("a.json", b'[{"text": "caf\xe9"}]', "byte 0xe9 is not UTF-8"),
         ("a.json", '[{"text": "a"}]'.encode("utf-16"), "UTF-16"),
+        ("a.json", '[{"text": "a"}]'.encode("utf-32"), "UTF-32"),
         ("a.json", b'[{"text": "a"}]\0', "a zero byte"),
     ],
-    ids=["cut", "not packed", "expands", "latin-1", "utf-16", "zero byte"],
+    ids=["cut", "not packed", "expands", "latin-1", "utf-16", "utf-32", "zero byte"],
 )
 def test_damaged_json_is_an_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     fill(tmp_path, "z.txt")

@@ -145,6 +145,35 @@ def test_what_a_message_says_besides_its_content_is_refused(
     assert refused.value.where == f"{tmp_path / 'a.jsonl'}:1"
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+KWARGS = "chat_template_kwargs"
+
+
+@pytest.mark.parametrize("kind", ["instructions", "text"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tools", [TOOL]),
+        ("tools", json.dumps([TOOL])),
+        (KWARGS, {"enable_thinking": False, "rule": "Be brief."}),
+    ],
+)
+def test_tools_beside_messages_are_refused(tmp_path: Path, kind: RecordKind, name: str, value: Any) -> None:
+    record = {"messages": SAID, name: value}
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "a.parquet")
+    for file in (jsonl(tmp_path / "a.jsonl", record), tmp_path / "a.parquet"):
+        with pytest.raises(InputError, match=f"'{name}' says something"):
+            read(file, kind)
+
+
+@pytest.mark.parametrize("kind", ["instructions", "text"])
+def test_empty_tools_are_no_fault(tmp_path: Path, kind: RecordKind) -> None:
+    record = {"messages": SAID, "tools": [], KWARGS: {"enable_thinking": False, "rule": ""}}
+    assert [span.text for span in read(jsonl(tmp_path / "a.jsonl", record), kind)[0].spans] == ["q", "a"]
+
+
 def test_a_column_holds_one_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'a' is to hold the target, and another text too"):
         read(jsonl(tmp_path / "a.jsonl", {"a": "x", "b": "y"}), "pairs", source="a", target="a")

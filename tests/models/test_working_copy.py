@@ -45,6 +45,8 @@ def test_a_copy_in_half_precision_gives_the_bits_of_autocast(tied: bool, precisi
     halved = whole - table.nbytes - sum(p.nbytes for p in model.parameters() if p.ndim == 1)
     assert held == whole - halved // 2
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert as_autocast_reads(model, precision, replace=True) is model
+    assert sum(p.nbytes for p in model.parameters()) == held
 
 
 @pytest.mark.slow

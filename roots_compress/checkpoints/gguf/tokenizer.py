@@ -39,7 +39,6 @@ SPECIAL = {
 """transformers' name of a special token, and the key of its id."""
 SENTENCEPIECE_DEFAULTS = {"bos_token": 1, "eos_token": 2, "unk_token": 0}
 """What llama.cpp takes where a file of the kind `llama` does not say."""
-STOP_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 ALWAYS_CONTROL = frozenset(
     """
     <|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s>
@@ -126,15 +125,6 @@ def gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     if isinstance(template, str):
         tokenizer.chat_template = template
     return tokenizer
-
-
-def gguf_stop_ids(metadata: Mapping[str, object], vocab_size: int) -> list[int]:
-    """Return the ids that end a text by a file's metadata: its ends of text, turn and message."""
-    named = [metadata.get(KEY + key) for key in STOP_KEYS]
-    ids = [
-        index for index in named if isinstance(index, int) and type(index) is int and 0 <= index < vocab_size
-    ]
-    return list(dict.fromkeys(ids))
 
 
 def _read(path: Path) -> _Vocabulary:

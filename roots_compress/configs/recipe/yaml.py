@@ -16,6 +16,7 @@ import yaml
 
 from roots_compress.errors import InputError, Location, recipe_key
 from roots_compress.io.atomic import read_regular
+from roots_compress.io.encodings import encoding_of
 from roots_compress.results import Json
 
 MAX_BYTES = 1 << 20
@@ -139,8 +140,8 @@ def _refuse(source: Path, line: int, message: str) -> NoReturn:
 def _decode(raw: bytes, source: Path) -> str:
     """Return the text of a UTF-8 file, with or without a byte order mark."""
     save_as = "Save the file as UTF-8 text."
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError("the file is UTF-16 text, not UTF-8", where=source, remedy=save_as)
+    if (encoding := encoding_of(raw)) is not None:
+        raise InputError(f"the file is {encoding} text, not UTF-8", where=source, remedy=save_as)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

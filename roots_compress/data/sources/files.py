@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from roots_compress.errors import InputError
+from roots_compress.io.encodings import encoding_of
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst")
 LINES_SUFFIXES = (".jsonl", ".ndjson")
@@ -24,7 +25,6 @@ CHUNK_BYTES = 1 << 20
 FREE_BYTES, MOST_EXPANSION = 1 << 26, 200
 """A compressed file may unpack to 64 MB, or to 200 times its size: text that says anything shrinks less."""
 REMEDY = "Save the file as UTF-8 text."
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def kind_of(path: Path) -> tuple[str, str]:
@@ -167,10 +167,10 @@ def _text_chunks(path: Path) -> Iterator[bytes]:
     """Yield what a file holds in pieces, as long as these have no zero byte."""
     first, lines = b"", 1
     for chunk in _chunks(path):
-        first = first or chunk[:2]
+        first = first or chunk[:4]
         if b"\0" in chunk:
-            if first in UTF16_MARKS:
-                raise InputError("the text is UTF-16, not UTF-8", where=path, remedy=REMEDY)
+            if (encoding := encoding_of(first)) is not None:
+                raise InputError(f"the text is {encoding}, not UTF-8", where=path, remedy=REMEDY)
             line = lines + chunk.count(b"\n", 0, chunk.index(b"\0"))
             raise InputError("a zero byte: this is not text", where=f"{path}:{line}", remedy=REMEDY)
         lines += chunk.count(b"\n")
@@ -180,7 +180,7 @@ def _text_chunks(path: Path) -> Iterator[bytes]:
 def _not_utf8(error: UnicodeDecodeError, path: Path, lines_before: int) -> InputError:
     """Return what is told of bytes that are not UTF-8; `lines_before` are those before what was decoded."""
     raw = error.object
-    if lines_before == 0 and raw.startswith(UTF16_MARKS):
-        return InputError("the text is UTF-16, not UTF-8", where=path, remedy=REMEDY)
+    if lines_before == 0 and (encoding := encoding_of(raw)) is not None:
+        return InputError(f"the text is {encoding}, not UTF-8", where=path, remedy=REMEDY)
     line = lines_before + raw.count(b"\n", 0, error.start) + 1
     return InputError(f"byte {raw[error.start]:#04x} is not UTF-8", where=f"{path}:{line}", remedy=REMEDY)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from roots_compress.data.documents import ASSISTANT, SYSTEM, USER, Document, Span
-from roots_compress.data.sources.messages import MESSAGES, conversation
+from roots_compress.data.sources.messages import BESIDE, MESSAGES, conversation, refuse_beside
 from roots_compress.data.sources.records import FieldRecords, Record, RecordError, is_blank, value_of
 
 PROMPT, RESPONSE, CONTEXT = "prompt", "response", "context"
@@ -31,12 +31,22 @@ class Instructions(FieldRecords):
     texts_of_files: ClassVar[str | None] = "holds no instructions with their responses"
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that may hold any part of a record, and those that are refused."""
+        return (*self.fields.columns, *BESIDE)
+
+    @property
     def needed(self) -> str:
         """Either form."""
         return "a 'prompt' and a 'response', or 'messages'"
 
+    def recognised(self, record: Record) -> bool:
+        """Return whether a record may be one of these: a list of tools alone is not."""
+        return any(column in record for column in self.fields.columns)
+
     def document(self, record: Record, where: str) -> Document:
         """Return the conversation, of which the assistant's turns are scored."""
+        refuse_beside(record, self.fields.given.values())
         turns = self._turns(record)
         column = self.fields.find(record, SYSTEM)
         if column is not None and not is_blank(value_of(record, column)):

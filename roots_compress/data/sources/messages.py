@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from roots_compress.data.documents import ASSISTANT, ROLES, SYSTEM, USER, Document, Span
-from roots_compress.data.sources.records import REPEATED, RecordError, is_blank, text_of
+from roots_compress.data.sources.records import REPEATED, Record, RecordError, text_of
 
 MESSAGES = "messages"
 ROLE_OF: Final = {
@@ -20,6 +20,8 @@ KEYS = (("role", "content"), ("from", "value"))
 """What messages call a role and what is said: as OpenAI does, and as ShareGPT does."""
 UNREAD: Final = ("tool_calls", "function_call", "reasoning_content", "thinking")
 """Keys of what a message says besides its content, which no chat format here writes."""
+BESIDE: Final = ("tools", "functions", "chat_template_kwargs")
+"""Columns beside messages that templates write into the text elsewhere, and no chat format here does."""
 FORM = "Write a message as {'role': 'user', 'content': 'What is said.'}."
 
 
@@ -52,12 +54,39 @@ def conversation(messages: object, name: str, *, free: bool = False) -> Document
     return Document(spans)
 
 
+def refuse_beside(record: Record, read: Collection[str] = ()) -> None:
+    """Refuse a record that gives its conversation tools, or settings of a template.
+
+    Args:
+        record: values by their columns.
+        read: columns that hold a text.
+
+    Raises:
+        RecordError: it does.
+    """
+    for column in BESIDE:
+        if column not in read and not _says_nothing(record.get(column)):
+            raise RecordError(
+                f"'{column}' says something, which is not read beside a conversation",
+                "Write it into a message, or take the column out.",
+            )
+
+
+def _says_nothing(value: object) -> bool:
+    """Return whether a value is null, false, blank, or a list or object of nothing else, also as JSON."""
+    if isinstance(value, Mapping):
+        return all(map(_says_nothing, value.values()))
+    if isinstance(value, str):
+        return value.strip() in ("", "[]", "{}", "null")
+    return value is None or value is False or value == []
+
+
 def _turn(message: Any, number: int, *, free: bool) -> Span:
     """Return a message as a turn of its role."""
     if not isinstance(message, Mapping):
         raise RecordError("a message is not an object with 'role' and 'content'", FORM)
     for key in UNREAD:
-        if not is_blank(value := message.get(key)) and value != []:
+        if not _says_nothing(message.get(key)):
             raise RecordError(
                 f"message {number} says something in '{key}', which is not read",
                 "Write it in the content, or take the record out.",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from roots_compress.data.chat.formats import chatml
 from roots_compress.data.documents import ROLES, SYSTEM, Document, Span
-from roots_compress.data.sources.messages import MESSAGES, conversation
+from roots_compress.data.sources.messages import BESIDE, MESSAGES, conversation, refuse_beside
 from roots_compress.data.sources.records import Record, RecordError, Records, is_blank, listed, text_of
 from roots_compress.errors import Text, recipe_key
 
@@ -25,8 +25,8 @@ class PlainTexts(Records):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that a record's text may be in."""
-        return (self.column, *INSTRUCTION, *CHAT)
+        """The columns that a record's text may be in, and those that are refused."""
+        return (self.column, *INSTRUCTION, *CHAT, *BESIDE)
 
     @property
     def needed(self) -> str:
@@ -57,6 +57,7 @@ class PlainTexts(Records):
             if any(is_blank(record[column]) for column in columns if column != "prompt"):
                 continue
             if columns == CHAT:
+                refuse_beside(record)
                 return _as_text(replace(conversation(record[MESSAGES], MESSAGES, free=True), where=where))
             texts = [text_of(record[column], column, remedy) for column in columns]
             return _answered(*texts) if columns == INSTRUCTION else Document.plain(*texts)

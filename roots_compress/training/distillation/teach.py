@@ -69,7 +69,8 @@ def teach(
         work: an existing folder for resumable state, the teacher's text, and a cache that has no other place.
         events: where progress is told.
         label: names the training there.
-        release_teacher: once all targets are cached, drop the teacher's weights from memory, for good.
+        release_teacher: do not keep what is not needed of the teacher's weights: none once all targets are
+            cached, and else those in the training's precision.
 
     Raises:
         InputError, StageError: as `with_teacher_text`, `with_teacher_targets`, `cached_teacher` and `fit`
@@ -136,12 +137,13 @@ def teach(
                 processes=processes,
                 strategy=training.strategy,
                 tensor_parallel=training.tensor_parallel_teacher,
+                release=release_teacher,
             )
         if release_teacher:
             nn.Module.to(teacher.model, "meta")
         source = cache
     else:
-        source = as_autocast_reads(teacher.model, precision)
+        source = as_autocast_reads(teacher.model, precision, replace=release_teacher)
     maps: Sequence[Tensor] = ()
     if loss.hidden_weight and loss.projection == "least_squares":
         maps = fitted_maps(student, teacher.model, windows, training, device=device, seed=seed)

@@ -79,6 +79,7 @@ def cached_teacher(
     processes: int = 1,
     strategy: Strategy = "ddp",
     tensor_parallel: bool = False,
+    release: bool = False,
 ) -> TeacherCache:
     """Return the teacher's targets for every scored position of the windows, all of them on disk.
 
@@ -97,6 +98,7 @@ def cached_teacher(
         processes: that ask a teacher each; they change no target but for rounding.
         strategy: whether each of them holds the whole teacher or a part.
         tensor_parallel: whether they hold parts of its matrices, and run it together.
+        release: keep the teacher's weights in `precision` only.
 
     Raises:
         InputError: `top_k` exceeds the vocabulary, the disk has no room, or as `TeacherCache` raises it.
@@ -127,7 +129,7 @@ def cached_teacher(
     )
     with cache.writing():
         missing = cache.missing()
-        asked = Asked(as_autocast_reads(teacher.eval(), precision), config)
+        asked = Asked(as_autocast_reads(teacher.eval(), precision, replace=release), config)
         questions = Questions(order, tuple(missing), device, precision, strategy, tensor_parallel)
         try:
             with team_of(processes, device=device, label="asking the teacher") as team:

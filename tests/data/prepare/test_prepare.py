@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,33 @@ def test_a_corpus_of_two_sources_through_the_command_line(tmp_path: Path) -> Non
     assert "as it was made" in again.output
     other = roots_compress("data", "prepare", tmp_path / "good.jsonl", "--out", out)
     assert_refused(other, "a corpus of other settings or sources is there already")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda sheet: sheet.pop("text_bytes"), "text_bytes: Field required"),
+        (lambda sheet: sheet["settings"].pop("duplicates"), r"settings.duplicates: Field required"),
+        (lambda sheet: sheet["shards"][0].update(bytes="7"), r"shards\[0\].bytes"),
+        (lambda sheet: sheet["shards"][0].update(documents=2), "1 documents where .* counts 2"),
+    ],
+    ids=["lacks a number", "lacks a setting", "text for a number", "miscounts"],
+)
+def test_a_datasheet_edited_by_hand_is_refused_by_its_key(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    out = tmp_path / "out"
+    made(
+        out,
+        sources=[{"path": jsonl(tmp_path / "a.jsonl", map(prose, range(2)))}],
+        format="jsonl",
+        shard_bytes=1,
+    )
+    sheet = json.loads((out / "datasheet.json").read_text())
+    change(sheet)
+    (out / "datasheet.json").write_text(json.dumps(sheet))
+    with pytest.raises(InputError, match=message):
+        load_text(DataConfig(train=(out,)), seed=0)
 
 
 @pytest.mark.parametrize("change", ["missing", "changed"])
