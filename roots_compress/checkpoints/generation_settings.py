@@ -27,7 +27,7 @@ class GenerationSettings(LogitSettings):
     """Settings of generation_config.json that are carried over; some others make transformers load code."""
 
     bos_token_id: Ids = None
-    pad_token_id: Ids = None
+    pad_token_id: int | None = None
     eos_token_id: Ids = None
     do_sample: bool | None = None
     temperature: float | None = None
@@ -69,6 +69,11 @@ NOT_DONE: dict[str, tuple[Any, ...]] = {
     "stop_strings": ([],),
     "max_time": (),
     "watermarking_config": (),
+    "num_beam_groups": (1,),
+    "diversity_penalty": (0,),
+    "force_words_ids": (),
+    "constraints": (),
+    "forced_decoder_ids": (),
     "dola_layers": (),
     "penalty_alpha": (0,),
 }

@@ -128,7 +128,7 @@ def _inspect_directory(directory: Path) -> SourceInfo:
         wanted: str | Path = "the directory that holds config.json and model.safetensors, or a GGUF file"
         wanted = ggufs[0] if ggufs else wanted
         stages = sorted(directory.glob(f"[!.]*/checkpoint/{CONFIG}"))
-        within = [*directory.glob(f"checkpoint/{CONFIG}"), *stages]
+        within = [*directory.glob(f"checkpoint/{CONFIG}"), *stages] or _others_within(directory)
         raise InputError(
             f"is a directory without {CONFIG}",
             where=directory,
@@ -175,6 +175,17 @@ def _advised(configs: Sequence[Path]) -> Path:
     """Return the last of these checkpoints, as of a run, that a stage can still change, if any can."""
     changeable = [config for config in configs if not read_json_object(config).get("quantization")]
     return (changeable or configs)[-1].parent
+
+
+def _others_within(directory: Path) -> list[Path]:
+    """Return the configurations of checkpoints that other programs keep in a folder: Trainer, and the hub."""
+    found = [*directory.glob(f"[!.]*/{CONFIG}"), *directory.glob(f"snapshots/*/{CONFIG}")]
+    return sorted((path for path in found if any(path.parent.glob("*.safetensors"))), key=_by_number)
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+    """Order `checkpoint-1000` after `checkpoint-500`."""
+    return len(path.parent.name), path.parent.name
 
 
 def _inspect_gguf(path: Path) -> SourceInfo:

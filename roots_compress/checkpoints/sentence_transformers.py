@@ -90,7 +90,8 @@ def _module(entry: Any, where: Path) -> tuple[str, str]:
     kind, folder = (entry.get(key) if isinstance(entry, dict) else None for key in ("type", "path"))
     if not isinstance(kind, str) or not isinstance(folder, str) or "/" in folder or folder.startswith("."):
         raise InputError("has a module without a type and a folder", where=where, remedy="Copy it again.")
-    return kind.rpartition(".")[2], folder
+    # Other types are code that comes with the checkpoint.
+    return kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind, folder
 
 
 def _refuse_prompt(path: Path) -> None:

@@ -43,7 +43,7 @@ def _without_positions(each: Sublayer) -> Sublayer:
 def _read(switches: Switches) -> ModelSpec:
     for key, does in SAID.items():
         switches.same(key, does)
-    for key in ("cache_implementation", "layer_switch", "order_of_interleaved_layers"):
+    for key in ("layer_switch", "order_of_interleaved_layers"):
         switches.take(key)
     return each_sublayer(read_cohere(switches, windows=_windows), _without_positions)
 

@@ -75,8 +75,6 @@ def read_encoder(
     switches.same("position_embedding_type", "absolute")
     if switches.said("is_decoder", False):
         switches.refuse("is_decoder is true; encoders read what comes later too")
-    for dropout in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        switches.take(dropout)
     rows = number("max_position_embeddings", 512)
     positions = rows - unread_positions
     if positions < 1:

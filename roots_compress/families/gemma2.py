@@ -49,6 +49,7 @@ def gemma_shape(switches: Switches, context: int) -> Shape:
 def sliding_windows(switches: Switches, layers: int, pattern: int) -> list[int | None]:
     """Return each layer's window: all layers slide but every `pattern`-th, unless they are told apart."""
     window = switches.optional_number("sliding_window", WINDOW)
+    switches.same("sliding_window_size", window)
     return switches.typed_windows(window, layers, [bool((index + 1) % pattern) for index in range(layers)])
 
 

@@ -51,7 +51,7 @@ def _read(switches: Switches) -> ModelSpec:
     # Of the length before yarn, which the rotary positions say.
     switches.take("initial_context_length")
     switches.stored_in("mxfp4")
-    if not any(switches.said(key, None) for key in ("rope_scaling", "rope_parameters")):
+    if not switches.said("rope_scaling", None) and switches.said("rope_parameters", None) is None:
         switches.put("rope_parameters", YARN)
     clamp = Clamp(
         alpha=switches.positive("swiglu_alpha", 1.702), limit=switches.positive("swiglu_limit", 7.0)

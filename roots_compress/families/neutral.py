@@ -10,17 +10,20 @@ NEUTRAL_KEYS = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation
     _flash_attn_2_enabled _model_name_or_path _name_or_path _num_labels architectures
-    assistant_confidence_threshold assistant_lookbehind attention_dropout attn_implementation attn_pdrop
-    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id
-    decoder_start_token_id diversity_penalty do_sample dtype early_stopping embd_pdrop
-    encoder_no_repeat_ngram_size encoder_repetition_penalty eos_token_id epsilon_cutoff eta_cutoff
-    experts_implementation exponential_decay_length_penalty finetuning_task forced_bos_token_id
-    forced_eos_token_id gradient_checkpointing hidden_dropout id2label initializer_factor initializer_range
-    is_composition is_decoder is_encoder_decoder is_llama_config label2id length_penalty mask_token_id
-    max_length max_new_tokens max_seq_length max_sequence_length min_length model_max_length model_type n_ctx
-    name_or_path no_repeat_ngram_size num_assistant_tokens num_assistant_tokens_schedule num_beam_groups
-    num_beams num_labels num_return_sequences output_attentions output_hidden_states output_past
-    output_scores pad_token_id prefix pretraining_tp problem_type remove_invalid_values repetition_penalty
+    assistant_confidence_threshold assistant_lookbehind attention_dropout attention_probs_dropout_prob
+    attn_implementation attn_pdrop bad_words_ids begin_suppress_tokens bos_token_id cache_implementation
+    chunk_size_feed_forward classifier_dropout cls_token_id decoder_start_token_id diversity_penalty
+    do_sample dtype early_stopping emb_size embd_pdrop enable_lm_head_fp32 encoder_no_repeat_ngram_size
+    encoder_repetition_penalty eos_token_id epsilon_cutoff eta_cutoff experts_implementation
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
+    gradient_checkpointing hidden_dropout hidden_dropout_prob id2label initializer_factor
+    initializer_range is_composition is_decoder is_encoder_decoder is_llama_config label2id length_penalty
+    mask_token_id max_length max_new_tokens max_seq_length max_sequence_length max_window_layers
+    min_length model_max_length model_type n_ctx name_or_path no_repeat_ngram_size num_assistant_tokens
+    num_assistant_tokens_schedule num_beam_groups num_beams num_labels num_return_sequences
+    output_attentions output_hidden_states output_past output_scores pad_token_id pooler_fc_size
+    pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
+    predict_special_tokens prefix pretraining_tp problem_type remove_invalid_values repetition_penalty
     resid_pdrop return_dict return_dict_in_generate sep_token_id seq_length summary_activation
     summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens
     target_lookbehind task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class
@@ -33,17 +36,27 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "attention_bias": (False,),
     "auto_map": ({},),
+    "cell": ({},),
+    "directionality": ("bidi",),
+    "full_attn_mod": (1,),
+    "interpolate_factor": (1,),
     "is_causal": (True,),
+    "layers_to_keep": ([],),
+    "lm_head_bias": (False,),
     "mlp_bias": (False,),
+    "n_special": (0,),
     "no_bias": (True,),
     "num_experts": (0,),
     "num_local_experts": (0,),
     "partial_rotary_factor": (1, 1.0),
+    "pre_trained": ("",),
     "pruned_heads": ({},),
     "qk_layernorm": (False,),
     "reorder_and_upcast_attn": (False,),
     "rope_interleaved": (False,),
     "scale_attn_by_inverse_layer_idx": (False,),
+    "structure": ([],),
+    "training": ("",),
     "use_bidirectional_attention": (False,),
     "use_mrope": (False,),
     "use_qk_norm": (False,),

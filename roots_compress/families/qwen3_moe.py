@@ -34,7 +34,6 @@ def _read(switches: Switches) -> ModelSpec:
     shape = read_shape(switches, kv_heads=4, context=32768)
     window = switches.optional_number("sliding_window", 4096)
     window = window if switches.flag("use_sliding_window", False) else None
-    switches.take("max_window_layers")
     bias, output_bias = read_biases(switches, None)
     attention = Attention(
         heads=shape.heads,

@@ -232,7 +232,7 @@ class Switches:
         first = 0
         if not by_default:
             window = window if self.flag("use_sliding_window", False) else None
-            first = self._left.pop("max_window_layers", 28)
+            first = self.said("max_window_layers", 28)
             if type(first) is not int:
                 self.refuse(f"max_window_layers is {shown(first)}; it must be a whole number")
         return self.typed_windows(window, layers, [index >= first for index in range(layers)])
@@ -262,7 +262,6 @@ class Switches:
             if any(LAYER_TYPES[kind] for kind in types):
                 self.refuse("layer_types names sliding_attention, which the family's models do not have")
         self.same("sliding_window")
-        self._left.pop("max_window_layers", None)
 
     def _check_types(self, types: Any, layers: int) -> None:
         known = isinstance(types, list) and set(map(str, types)) <= set(LAYER_TYPES)

@@ -14,6 +14,8 @@ from roots_compress.errors import InputError
 
 MAX_JSON_BYTES = 256 << 20
 """Tokenizer files of large vocabularies reach tens of megabytes."""
+POINTER = b"version https://git-lfs"
+"""What a git-LFS pointer begins with."""
 HALF_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """What may be half a pair of escapes, for one character or, without its other half, for none."""
 
@@ -22,14 +24,30 @@ def regular_file(path: Path) -> int:
     """Return the size in bytes of a regular file, following links.
 
     Raises:
-        InputError: it is absent, unreadable, a directory, a loop of links, or a pipe or device, which could
-            be read without end.
+        InputError: it is absent, unreadable, a directory, a loop of links, a pipe or device, which could be
+            read without end, or a git-LFS pointer.
     """
     with read_errors(path):
         status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise InputError("is not a regular file", where=path, remedy="Name an ordinary file.")
+    refuse_pointer(path)
     return status.st_size
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse what git leaves in the place of a large file that was not fetched.
+
+    Raises:
+        InputError: the file is such a pointer, or unreadable.
+    """
+    with readable(path) as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise InputError(
+                "is a git-LFS pointer, not the file itself",
+                where=path,
+                remedy="Run `git lfs pull` in the repository it came from.",
+            )
 
 
 @contextmanager

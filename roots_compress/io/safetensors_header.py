@@ -31,10 +31,6 @@ TOO_LARGE = 1 << 63
 
 # What else is found under the name of a safetensors file, by its first bytes.
 IMPOSTORS = {
-    b"version https://git-lfs": (
-        "is a git-LFS pointer, not the weights themselves",
-        "Run `git lfs pull` in the repository it came from.",
-    ),
     b"PK\x03\x04": (
         "is a zip archive, as torch.save writes pickles, not safetensors",
         "Pickles can run code and are never read. Convert the checkpoint to safetensors where you trust it.",

@@ -79,7 +79,8 @@ class LayerwiseCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return how many tokens the layers have read."""
-        return max(layer.get_seq_length() for layer in self.layers)
+        layers: Any = self.layers
+        return max(int(layer.get_seq_length()) for layer in layers)
 
 
 def empty_cache(spec: ModelSpec, capacity: int | None = None) -> Cache:

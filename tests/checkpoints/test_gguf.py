@@ -222,7 +222,7 @@ def test_a_setting_of_generation_that_is_none_is_refused(tmp_path: Path) -> None
 
 HARMLESS: list[dict[str, Any]] = [
     {"expert_count": 0, "expert_used_count": 0},
-    {"attention.causal": True},
+    {"attention.causal": True, "leading_dense_block_count": 0, "rope.scaling.yarn_log_multiplier": 0.0},
     {"logit_scale": 1.0, "attn_logit_softcapping": 0.0},
     {"tensor_data_layout": "Meta AI original pth"},
     {"attention.layer_norm_epsilon": 1e-6},

@@ -95,6 +95,13 @@ def test_directory_without_config(tmp_path: Path) -> None:
     assert "config.json" in refusal(tmp_path).message
 
 
+@pytest.mark.parametrize("names", [["checkpoint-500", "checkpoint-1000"], ["snapshots/0a1b"]])
+def test_a_folder_of_other_programs_checkpoints_names_one(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        save_source(source_model("llama"), tmp_path / name)
+    assert refusal(tmp_path).remedy == f"Name {tmp_path / names[-1]}."
+
+
 def test_the_folder_of_a_stage_names_its_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "config.json").write_text("{}")

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from roots_compress.configs.data import DataConfig
+from roots_compress.data.corpora import load_text
 from roots_compress.data.sources.readers import read_documents
 from roots_compress.errors import InputError
 
@@ -109,6 +111,15 @@ def test_archives_and_other_kinds_are_refused(tmp_path: Path, name: str, ending:
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_other_encodings_are_refused(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.txt").write_bytes("some words\n".encode(encoding))
-    with pytest.raises(InputError, match=r"UTF-16|zero byte|is not UTF-8") as caught:
+    with pytest.raises(InputError, match=r"UTF-16|UTF-32|zero byte|is not UTF-8") as caught:
         read_documents(tmp_path / "a.txt")
     assert caught.value.remedy == "Save the file as UTF-8 text."
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl.gz", "a.json", "a.parquet"])
+def test_a_pointer_of_git_lfs_is_no_data(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 100\n")
+    for named in (tmp_path / name, tmp_path):
+        with pytest.raises(InputError, match="git-LFS pointer") as caught:
+            load_text(DataConfig(train=(named,)), seed=0)
+        assert caught.value.where == str(tmp_path / name)

@@ -217,6 +217,11 @@ LET_THROUGH: list[tuple[str, Changes]] = [
     ("llama", {"rms_norm_eps": ABSENT, "hidden_act": ABSENT, "attention_bias": ABSENT, "mlp_bias": ABSENT}),
     ("llama", {"max_position_embeddings": ABSENT}),
     ("gemma", {"tie_word_embeddings": ABSENT}),
+    ("gemma2", {"cache_implementation": "hybrid", "sliding_window": 5, "sliding_window_size": 5}),
+    ("gpt2", {"n_special": 0, "predict_special_tokens": True}),
+    ("gpt_oss", {"rope_parameters": {}}),
+    ("phi3", {"interpolate_factor": 1, "full_attn_mod": 1, "lm_head_bias": False}),
+    ("smollm3", {"max_window_layers": 28, "use_sliding_window": False}),
 ]  # fmt: skip
 
 
@@ -256,6 +261,7 @@ REFUSED: list[tuple[str, Changes]] = [
     ("qwen2", {"layer_types": SLIDING, "sliding_window": 5}),
     ("qwen3", {"head_dim": None}),
     ("qwen3", {"use_qk_norm": False}),
+    ("gemma2", {"sliding_window_size": 7, "sliding_window": 5}),
     ("gpt2", {"n_embd": None}),
     ("gpt2", {"hidden_size": 64}),
     ("gpt2", {"num_attention_heads": 2}),

@@ -21,6 +21,7 @@ from roots_compress.data.sources.formats.parquet_file import parquet_records
 from roots_compress.data.sources.plain import PlainTexts
 from roots_compress.data.sources.records import Record, RecordError, Records
 from roots_compress.errors import InputError
+from roots_compress.io.json_files import refuse_pointer
 
 TEXTS = PlainTexts()
 
@@ -64,6 +65,7 @@ def stream_documents(path: Path, records: Records = TEXTS) -> Iterator[tuple[str
                 where=path,
                 remedy=f"Give CSV, JSON or Parquet records with {records.needed}.",
             )
+        refuse_pointer(path)
         if suffix in TEXT_SUFFIXES:
             text = read_text(path)
             if text.strip():
@@ -105,6 +107,7 @@ def begins_with_record(path: Path, records: Records) -> bool:
     Raises:
         InputError: the file cannot be read, or is damaged or no UTF-8 text, so that nobody can tell.
     """
+    refuse_pointer(path)
     try:
         text = read_text(path)
     except OSError as error:

@@ -19,6 +19,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "attention.max_alibi_bias": (0,),
     "attention.scale": (0,),
     "attention.sliding_window": (0,),
+    "attention.temperature_scale": (0,),
     "attn_logit_softcapping": (0,),
     "embedding_scale": (0, 1),
     "expert_count": (0,),
@@ -28,9 +29,12 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "expert_weights_norm": (True,),
     "expert_weights_scale": (0, 1),
     "final_logit_softcapping": (0,),
+    "leading_dense_block_count": (0,),
     "logit_scale": (0, 1),
+    "nextn_predict_layers": (0,),
     "pooling_type": (0,),
     "residual_scale": (0, 1),
+    "rope.scaling.yarn_log_multiplier": (0,),
     "use_parallel_residual": (False,),
 }
 

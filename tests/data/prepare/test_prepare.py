@@ -93,7 +93,7 @@ def test_a_corpus_of_two_sources_through_the_command_line(tmp_path: Path) -> Non
         (lambda sheet: sheet.pop("text_bytes"), "text_bytes: Field required"),
         (lambda sheet: sheet["settings"].pop("duplicates"), r"settings.duplicates: Field required"),
         (lambda sheet: sheet["shards"][0].update(bytes="7"), r"shards\[0\].bytes"),
-        (lambda sheet: sheet["shards"][0].update(documents=2), "1 documents where .* counts 2"),
+        (lambda sheet: sheet["shards"][0].update(documents=3), "holds 2 documents .* counts 3"),
     ],
     ids=["lacks a number", "lacks a setting", "text for a number", "miscounts"],
 )
@@ -101,12 +101,7 @@ def test_a_datasheet_edited_by_hand_is_refused_by_its_key(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     out = tmp_path / "out"
-    made(
-        out,
-        sources=[{"path": jsonl(tmp_path / "a.jsonl", map(prose, range(2)))}],
-        format="jsonl",
-        shard_bytes=1,
-    )
+    made(out, sources=[{"path": jsonl(tmp_path / "a.jsonl", map(prose, range(2)))}], format="jsonl")
     sheet = json.loads((out / "datasheet.json").read_text())
     change(sheet)
     (out / "datasheet.json").write_text(json.dumps(sheet))
