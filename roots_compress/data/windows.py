@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.configs.base import LEAST_BLOCK_SIZE
-from roots_compress.errors import Key, Text
+from roots_compress.errors import InputError, Key, Text
 
 IGNORED_LABEL = -100
 START = -1
@@ -61,6 +62,22 @@ def model_inputs(
     return dict(zip(names, (*source, ids, segments), strict=True))
 
 
+_FOLDER = "folder of the arrays"
+"""Under this name windows keep where they are stored; those made of them are not."""
+
+
+def _opened(folder: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Return arrays that are read from their files when they are asked for; nothing is written back."""
+    try:
+        return {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in names}
+    except OSError as error:
+        raise InputError(
+            f"a process cannot open the windows that it is to read: {error}",
+            where=folder,
+            remedy="Keep the run in a folder that all machines share.",
+        ) from None
+
+
 @dataclass(frozen=True)
 class PackedWindows:
     """Fixed windows of packed documents; N windows of T tokens."""
@@ -93,6 +110,44 @@ class PackedWindows:
     def inputs(self) -> dict[str, NDArray[np.int64]]:
         """Return what a model reads of the windows, by the names of its arguments."""
         return model_inputs(self.input_ids, self.segment_ids, self.source, self.token_types)
+
+    def stored(self, folder: Path) -> Self:
+        """Return the windows with their arrays in files, of which memory holds what is being read.
+
+        Another process that is sent them opens the same files.
+
+        Args:
+            folder: for these files alone; it is made.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        if _FOLDER in vars(self):
+            return self
+        folder.mkdir(exist_ok=True)
+        arrays = self.arrays()
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        found = replace(self, **_opened(folder, arrays))
+        vars(found)[_FOLDER] = folder
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process: without arrays that lie in files."""
+        state = dict(vars(self))
+        if _FOLDER in state:
+            state |= dict.fromkeys(self.arrays(), _FOLDER)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what another process sent.
+
+        Raises:
+            InputError: the files are not there.
+        """
+        if (folder := state.get(_FOLDER)) is not None:
+            state = state | _opened(folder, [name for name, value in state.items() if value == _FOLDER])
+        vars(self).update(state)
 
     def in_epochs(self, rows: Sequence[int], epochs: Sequence[int]) -> PackedWindows:
         """Return some of the windows, each as training reads it in an epoch, counted from 0: always alike."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roots_compress.data.windows import IGNORED_LABEL, PackedWindows, model_inputs
-from roots_compress.errors import InputError, recipe_key
+from roots_compress.errors import InputError, StageError, recipe_key
 
 SOURCE = "source_ids", "source_segment_ids"
 
@@ -142,4 +143,29 @@ def scored_windows(windows: PackedWindows) -> PackedWindows:
             where=recipe_key("data", "train"),
             remedy="Give longer documents, or instruction data whose responses are not empty.",
         )
-    return windows[keep]
+    return windows if keep.all() else windows[keep]
+
+
+def shared_windows(windows: PackedWindows, processes: int, work: Path) -> PackedWindows:
+    """Return the windows that several processes read, from files, so that none holds all; one keeps them.
+
+    Args:
+        windows: those in which nothing is scored are left out.
+        processes: that read them.
+        work: where the files go, which all of them see.
+
+    Raises:
+        InputError: as `scored_windows`.
+        StageError: the files cannot be written.
+    """
+    if processes == 1:
+        return windows
+    try:
+        return scored_windows(windows).stored(work / "windows")
+    except OSError as error:
+        raise StageError(
+            f"the training windows cannot be written: {error}",
+            where=work,
+            remedy="Make room there and run the command again.",
+            transient=True,
+        ) from error

@@ -15,7 +15,7 @@ from roots_compress.models.device import resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.layer import recompute
 from roots_compress.progress import Display
-from roots_compress.training.batches import BatchOrder
+from roots_compress.training.batches import BatchOrder, shared_windows
 from roots_compress.training.objective import Objective
 from roots_compress.training.parallel.launch import call, team_of
 from roots_compress.training.parallel.shares import team_size
@@ -64,8 +64,9 @@ def fit(
     check_trainable(model, windows)
     objective.check(model, windows)
     precision = resolve_precision(config.precision, device)
-    lesson = Lesson(BatchOrder(windows, seed=seed), config, device, precision, seed)
     size = team_size(config, whole=objective.whole_micro_batches)
+    order = BatchOrder(shared_windows(windows, size, work), seed=seed)
+    lesson = Lesson(order, config, device, precision, seed)
     step = TrainingStep(model, objective)
     try:
         with team_of(size, device=device, label=label) as team:

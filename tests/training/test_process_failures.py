@@ -62,7 +62,7 @@ def train_by(objective: Objective, work: Path, processes: int) -> FitSummary:
 def test_other_files_are_refused_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="process 1 of 2 has other data than process 0: files"):
         train_by(OwnFiles(), tmp_path, 2)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("step-*"))
 
 
 def test_a_killed_process_ends_all_and_the_training_goes_on(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_killed_process_ends_all_and_the_training_goes_on(tmp_path: Path) -> N
         train_by(Dying(os.getpid()), tmp_path, 2)
     assert time.monotonic() - started < 60
     assert "goes on from the last saved state" in str(caught.value.remedy)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000005"]
     assert train_by(CrossEntropy(), tmp_path, 2).steps == 12
 
 

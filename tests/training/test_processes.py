@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from roots_compress.configs.training import DistillLossConfig, Strategy, Trainin
 from roots_compress.errors import InputError
 from roots_compress.models.working_copy import as_autocast_reads
 from roots_compress.results import Json
-from roots_compress.training.batches import BatchOrder
+from roots_compress.training.batches import BatchOrder, shared_windows
 from roots_compress.training.distillation import teacher_cache
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.teacher import cached_teacher
@@ -190,7 +192,7 @@ def test_a_training_goes_on_with_another_number_of_processes(
 ) -> None:
     first: list[dict[str, float]] = []
     stopped(tmp_path, 8, first, strategy=strategy)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000008"]
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000008"]
     rest: list[dict[str, float]] = []
     weights, _ = taught(tmp_path, rest)
     assert (len(first), len(rest)) == (8, STEPS - 8)
@@ -237,6 +239,24 @@ def stopped(work: Path, after: int, record: list[dict[str, float]] | None = None
         patch.setattr(Tally, "add", stopping)
         with pytest.raises(KeyboardInterrupt):
             taught(work, record, processes=2, **overrides)
+
+
+def test_windows_are_sent_as_the_files_that_hold_them(tmp_path: Path) -> None:
+    given = windows()
+    stored = shared_windows(given, 2, tmp_path)
+    assert not any(isinstance(value, np.ndarray) for value in stored.__getstate__().values())
+    received = copy.copy(stored)  # as pickle does it
+    for name, array in received.arrays().items():
+        assert isinstance(array, np.memmap)
+        assert np.array_equal(array, given.arrays()[name])
+    assert (
+        BatchOrder(received, seed=0).take(3, 2, "cpu").rows
+        == BatchOrder(given, seed=0).take(3, 2, "cpu").rows
+    )
+    assert shared_windows(given, 1, tmp_path) is given
+    shutil.rmtree(tmp_path / "windows")
+    with pytest.raises(InputError, match="cannot open the windows"):
+        copy.copy(stored)
 
 
 def test_any_number_of_processes_reads_the_same_windows() -> None:

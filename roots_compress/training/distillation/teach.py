@@ -22,7 +22,7 @@ from roots_compress.events import Events
 from roots_compress.models.device import autocast, resolve_precision
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.working_copy import as_autocast_reads
-from roots_compress.training.batches import BatchOrder
+from roots_compress.training.batches import BatchOrder, shared_windows
 from roots_compress.training.distillation.asking import BATCH_SIZE
 from roots_compress.training.distillation.objective import Distillation
 from roots_compress.training.distillation.signals import least_squares_maps, matched_layers, run
@@ -119,10 +119,12 @@ def teach(
             work=work,
             events=events,
         )
+    asked_once = loss.top_k is not None and loss.divergence_weight > 0
+    if asked_once:
+        windows = windows.fixed()  # What the teacher says is of the windows as they were then.
+    windows = shared_windows(windows, processes, work)
     source: RootsWithHead | TeacherCache
-    if loss.top_k is not None and loss.divergence_weight:
-        # The teacher is asked once: what it says is of the windows as they were then.
-        windows = windows.fixed()
+    if asked_once:
         with located(("loss",)):
             cache = cached_teacher(
                 teacher.model,
