@@ -24,6 +24,7 @@ from roots_compress.checkpoints.gguf.tensors import gguf_tensors
 from roots_compress.checkpoints.inspect import CONFIG, STORAGE_KEYS, SourceInfo, inspect_source
 from roots_compress.checkpoints.mxfp4 import whole_tensors
 from roots_compress.checkpoints.readback import require_written
+from roots_compress.checkpoints.spread import Spread
 from roots_compress.checkpoints.tokenizer import (
     check_vocabulary,
     load_tokenizer,
@@ -60,10 +61,17 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerFast
 
 
-def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkpoint:
+def load_checkpoint(
+    source: Path, *, dtype: torch.dtype | None = None, spread: Spread | None = None
+) -> Checkpoint:
     """Load a ROOTS directory, a directory of a known family, or a GGUF file; the model is in eval mode.
 
     Without a dtype, floating-point weights keep a ROOTS checkpoint's float16, and else become float32.
+
+    Args:
+        source: the checkpoint.
+        dtype: of the weights.
+        spread: puts the weights on several devices, each as it is read; None: all into memory.
 
     Raises:
         InputError: the source is damaged, or not exactly the model that its configuration describes.
@@ -89,8 +97,10 @@ def load_checkpoint(source: Path, *, dtype: torch.dtype | None = None) -> Checkp
             config, tensors = _imported(info)
         check_vocabulary(tokenizer, config.vocab_size, info.path)
         absent = FAMILIES[info.model_type].absent if info.kind == "transformers" else {}
-        model = _assemble(config, tensors, dtype, info.path, absent)
+        model = _assemble(config, tensors, dtype, info.path, absent, spread)
         adopt_token_ids(model, tokenizer, info)
+    if spread is not None:
+        spread.run(model.eval())
     return Checkpoint(model.eval(), tokenizer)
 
 
@@ -223,19 +233,22 @@ def _assemble(
     dtype: torch.dtype | None,
     where: Path,
     absent: Mapping[str, Callable[[Sequence[int]], Tensor]],
+    spread: Spread | None,
 ) -> RootsWithHead:
-    """Return a model made of exactly these tensors, and of what is made for those named last if not there."""
+    """Return a model made of exactly these tensors, and of what is made for those that may be absent."""
     with torch.device("meta"):
         model = make_model(config)
     expected = model.state_dict()
     state: dict[str, Tensor] = {}
+    put = _kept if spread is None else spread.over(model)
     for name, tensor in tensors:
         if name not in expected:
             _refuse(f"tensor for {name!r} has no place in the model that the configuration describes", where)
-        state[name] = _fitted(name, tensor, expected[name], dtype, where)
+        fitted = _fitted(name, tensor, expected[name], dtype, where)
+        state[name] = fitted if name in (HEAD, EMBEDDING) else put(name, fitted)
     for name, made in absent.items():
         if name in expected and name not in state:
-            state[name] = made(expected[name].shape).to(dtype)
+            state[name] = put(name, made(expected[name].shape).to(dtype))
     head = state.pop(HEAD, None) if config.tie_word_embeddings else None
     if head is not None and EMBEDDING not in state:
         state[EMBEDDING] = head  # Of two names for one tensor, some programs store the first in the alphabet.
@@ -248,10 +261,15 @@ def _assemble(
     tied = {HEAD} if config.tie_word_embeddings else set()
     if missing := sorted(expected.keys() - state.keys() - tied):
         _refuse(f"lacks {len(missing)} of the model's tensors, the first of them {missing[0]!r}", where)
+    state |= {name: put(name, state[name]) for name in (HEAD, EMBEDDING) if name in state}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     model.config.dtype = model.dtype
     return model
+
+
+def _kept(_name: str, tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _fitted(name: str, tensor: Tensor, place: Tensor, dtype: torch.dtype | None, where: Path) -> Tensor:

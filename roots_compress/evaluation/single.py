@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.generation_settings import folder_stop_ids
+from roots_compress.checkpoints.spread import OPTION, Spread, limits_of
 from roots_compress.checkpoints.tokenizer import check_vocabulary
 from roots_compress.configs.data import RecordKind
 from roots_compress.configs.evaluate import EvaluationConfig
@@ -43,6 +44,7 @@ def evaluate_artifact(
     evaluation: EvaluationConfig,
     records: RecordKind | None = None,
     *,
+    devices: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure the quality of a checkpoint or a graph on held-out text.
@@ -52,13 +54,14 @@ def evaluate_artifact(
         text: its held-out part is what quality is measured on.
         evaluation: windows and threads.
         records: what the text's records hold, where it is not what the model's own task reads.
+        devices: over which a checkpoint is spread, as `limits_of` reads it; None: all of it in memory.
         progress: called with the examples measured and their number.
 
     Raises:
         InputError: the path is neither, or the text is too short.
     """
     threads = evaluation.threads or default_threads()
-    task, engine, tokenizer, _ = open_artifact(path, threads)
+    task, engine, tokenizer, _ = open_artifact(path, threads, devices)
     task = task if records is None else task.for_records(records)
     longest = engine.max_context
     evaluation = evaluation.fitted(longest)
@@ -87,20 +90,27 @@ class Artifact(NamedTuple):
     """Ids that end a text that it writes."""
 
 
-def open_artifact(path: Path, threads: int) -> Artifact:
+def open_artifact(path: Path, threads: int, devices: str | None = None) -> Artifact:
     """Open a folder with an ONNX graph, a stage of a run (its graph is taken), or a checkpoint.
 
     Raises:
-        InputError: the path is neither.
+        InputError: the path is neither, or a graph is to be spread over devices.
     """
     if holds_graph(path):
+        if devices is not None:
+            raise InputError(
+                "spreads checkpoints, and the path holds a graph",
+                where=OPTION,
+                remedy="Name the checkpoint that the graph was made from, or leave it out.",
+            )
         graph, tokenizer = graph_files(path)[0], load_tokenizer(path)
         task = task_of_graph(graph)
         engine = task.open_graph(graph, threads=threads)
         check_vocabulary(tokenizer, engine.vocab_size, path)
         return Artifact(task, engine, tokenizer, folder_stop_ids(graph.parent, tokenizer, engine.vocab_size))
     torch.set_num_threads(threads)
-    checkpoint = load_checkpoint(path)
+    spread = None if devices is None else Spread(limits_of(devices))
+    checkpoint = load_checkpoint(path, spread=spread)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     task = task_of_model(model)
     settings = model.generation_config if model.can_generate() else None

@@ -9,7 +9,7 @@ Every query sees at least itself, padding included, so that no softmax is over n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -122,9 +122,27 @@ class View:
             and (not visibility.causal or visibility.queries in (1, slots))
         )
         """Whether queries see all keys, or all up to their own."""
+        self._masked, self._elsewhere = masked, dict[torch.device, View]()
         self._mask_B1TS: Tensor | None = None
         self._blocks: dict[int, Blocks] = {}
         self.distances = Distances(visibility.queries, visibility.key_valid_BS, causal=visibility.causal)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.visibility.key_valid_BS.device
+
+    def to(self, device: torch.device) -> View:
+        """Return the same on a device, made once for all layers that are there."""
+        if device not in self._elsewhere:
+            seen, segments_BS = self.visibility, self.visibility.segments_BS
+            moved = replace(
+                seen,
+                key_valid_BS=seen.key_valid_BS.to(device),
+                segments_BS=None if segments_BS is None else segments_BS.to(device),
+            )
+            self._elsewhere[device] = View(moved, self._positions_BS.to(device), masked=self._masked)
+        return self._elsewhere[device]
 
     def mask(self) -> Tensor:
         """Return `visible_B1TS`, True where a query may attend to a key."""

@@ -83,6 +83,11 @@ class Source:
     cache: EncoderDecoderCache | None = None
     """Keeps its keys and values once they were made."""
 
+    def to(self, device: torch.device) -> Source:
+        """Return the same on a device."""
+        visible = self.visible_B1TS
+        return Source(self.states_BSW.to(device), None if visible is None else visible.to(device), self.cache)
+
     @classmethod
     def of(
         cls,

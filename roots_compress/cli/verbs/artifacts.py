@@ -124,6 +124,15 @@ def _evaluate() -> Callable[..., None]:
             bool,
             typer.Option("--chat", help="Ask the questions of lm-eval in the tokenizer's chat template."),
         ] = False,
+        device_map: Annotated[
+            str | None,
+            typer.Option(
+                "--device-map",
+                metavar="auto|LIMITS",
+                help="Spread a checkpoint over GPUs, then memory, then disk, by accelerate: what is free, or "
+                "LIMITS such as 0=70GB,1=70GB,cpu=200GB.",
+            ),
+        ] = None,
     ) -> None:
         from roots_compress.configs.recipe.growth import evaluation_request
         from roots_compress.configs.recipe.loading import check_paths
@@ -148,14 +157,14 @@ def _evaluate() -> Callable[..., None]:
 
             split = prepare_evaluation(recipe)
             if tasks is not None:
-                _print_skills(path, tasks, split, recipe, limit=limit, chat=chat)
+                _print_skills(path, tasks, split, recipe, limit=limit, chat=chat, devices=device_map)
                 return
             from roots_compress.evaluation.single import evaluate_artifact
             from roots_compress.progress import bar
 
             with bar(events(), "quality") as progress:
                 task, quality, protocol, interval = evaluate_artifact(
-                    path, split, recipe.evaluation, recipe.data.records, progress=progress
+                    path, split, recipe.evaluation, recipe.data.records, devices=device_map, progress=progress
                 )
         give({"path": str(path), "task": task.name, "quality": quality, "protocol": asdict(protocol)})
         measured = (metric for metric in task.metrics if metric.name in quality)
@@ -168,9 +177,7 @@ def _evaluate() -> Callable[..., None]:
     return evaluate
 
 
-def _print_skills(
-    path: Path, names: list[str], text: TextSplit, recipe: Recipe, *, limit: int | None, chat: bool
-) -> None:
+def _print_skills(path: Path, names: list[str], text: TextSplit, recipe: Recipe, **settings: Any) -> None:
     """Measure what a model can do, and print a table of it."""
     from rich.markup import escape
     from rich.table import Table
@@ -186,11 +193,10 @@ def _print_skills(
             text,
             threads=recipe.evaluation.threads or default_threads(),
             seed=recipe.seed,
-            limit=limit,
-            chat=chat,
             progress=progress,
+            **settings,
         )
-    give({"path": str(path), "chat": chat, "skills": [skill._asdict() for skill in found]})
+    give({"path": str(path), "chat": settings["chat"], "skills": [skill._asdict() for skill in found]})
     table = Table()
     for heading in ("task", "metric", "value", "standard error", "questions"):
         table.add_column(heading, justify="left" if heading in ("task", "metric") else "right")

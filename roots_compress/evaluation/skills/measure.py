@@ -32,6 +32,7 @@ def measure_skills(
     text: TextSplit,
     *,
     threads: int,
+    devices: str | None = None,
     seed: int,
     limit: int | None = None,
     chat: bool = False,
@@ -44,6 +45,7 @@ def measure_skills(
         names: of the checks `cloze` and `choice`, of lm-eval's tasks, or paths of their YAML files.
         text: its held-out part is what the checks are made of.
         threads: threads to compute with.
+        devices: over which a checkpoint is spread; None: all of it in memory.
         seed: of what is drawn.
         limit: the most questions of a task of lm-eval.
         chat: whether these tasks ask in the tokenizer's chat template.
@@ -55,7 +57,7 @@ def measure_skills(
         StageError: a logit is not finite.
     """
     require_known(names, chat=chat)
-    artifact = open_artifact(path, threads)
+    artifact = open_artifact(path, threads, devices)
     if not artifact.task.writes:
         raise InputError(
             f"is a model for {artifact.task.name}, which writes no text: tasks are for models that do",

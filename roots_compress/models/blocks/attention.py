@@ -64,7 +64,7 @@ class AttentionBlock(Block):
         query_BTHD = self._heads(self.q_proj(x_BTW), "q_norm")
         query_BHTD = self._turned(query_BTHD, "q_norm", context)
         if spec.sharing == "takes":
-            key_BGSD, value_BGSD = context.given[spec.keys]
+            key_BGSD, value_BGSD = (each.to(x_BTW.device) for each in context.given[spec.keys])
         else:
             key_BGSD, value_BGSD = self._keys_and_values(x_BTW, context)
         if spec.sharing == "gives":

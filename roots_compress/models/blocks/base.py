@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
@@ -48,6 +49,20 @@ class Context:
     """What the embeddings hold of the tokens for each layer; None where they do not."""
     given: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values, `BGSD` each, of the last attention that gives them, by what takers share with it."""
+
+    def to(self, device: torch.device | str | int) -> Context:
+        """Return the same on a device, for layers that are there; keys and values stay where they are."""
+        device = torch.device(device)
+        if all(view.device == device for view in self.views.values()):
+            return self
+        return replace(
+            self,
+            views={sees: view.to(device) for sees, view in self.views.items()},
+            angles={key: (cos.to(device), sin.to(device)) for key, (cos, sin) in self.angles.items()},
+            positions_BT=None if self.positions_BT is None else self.positions_BT.to(device),
+            source=None if self.source is None else self.source.to(device),
+            layer_inputs_BTLP=None if self.layer_inputs_BTLP is None else self.layer_inputs_BTLP.to(device),
+        )
 
 
 class Holder(nn.Module):

@@ -1,0 +1,116 @@
+"""A model over several devices, where none holds it all: over GPUs, then memory, then disk, by accelerate."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Mapping
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from roots_compress.errors import InputError
+from roots_compress.models.heads import RootsWithHead
+
+AUTO, DISK = "auto", "disk"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+LIMIT = re.compile(rf"(cpu|[0-9]+)=([0-9]+(?:\.[0-9]+)?)({'|'.join(UNITS)})")
+OPTION = "--device-map"
+
+
+def limits_of(text: str) -> dict[int | str, int]:
+    """Return how many bytes of weights each device may hold; none named: what is free.
+
+    Args:
+        text: `auto`, or limits such as `0=70GB,1=70GB,cpu=200GB`: of GPUs by their numbers, and of memory.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if text == AUTO:
+        return {}
+    found: dict[int | str, int] = {}
+    for each in text.split(","):
+        match = LIMIT.fullmatch(each.strip())
+        if match is None:
+            raise InputError(
+                f"is {text!r:.60}, which names no devices",
+                where=OPTION,
+                remedy="Say auto, or how much each device may hold: 0=70GB,1=70GB,cpu=200GB.",
+            )
+        device, amount, unit = match.groups()
+        found["cpu" if device == "cpu" else int(device)] = int(float(amount) * UNITS[unit])
+    for device in found:
+        if isinstance(device, int) and device >= torch.cuda.device_count():
+            raise InputError(
+                f"names GPU {device}, and there are {torch.cuda.device_count()}",
+                where=OPTION,
+                remedy="Name GPUs by their numbers, from 0 on.",
+            )
+    return found
+
+
+class Spread:
+    """Where the tensors of a model go, as they are read one by one.
+
+    Args:
+        limits: as `limits_of` returns them.
+
+    Raises:
+        InputError: accelerate is not installed.
+    """
+
+    def __init__(self, limits: Mapping[int | str, int]) -> None:
+        try:
+            import accelerate  # noqa: F401
+        except ImportError:
+            raise InputError(
+                "needs accelerate, which is not installed",
+                where=OPTION,
+                remedy='Install it: pip install "roots-compress[devices]".',
+            ) from None
+        self._limits = dict(limits) or None
+        self._folder = TemporaryDirectory(prefix="roots-compress-", ignore_cleanup_errors=True)
+        self._on_disk: dict[str, Any] = {}
+        self._places: dict[str, int | str] = {}
+
+    def over(self, model: RootsWithHead) -> Callable[[str, Tensor], Tensor]:
+        """Return what puts a tensor of a model without storage where it belongs, and returns it there.
+
+        Layers go as a whole to the first device that has room.
+        """
+        from accelerate import infer_auto_device_map
+
+        self._places = infer_auto_device_map(
+            model, max_memory=self._limits, no_split_module_classes=model._no_split_modules
+        )
+        return self._put
+
+    def _put(self, name: str, tensor: Tensor) -> Tensor:
+        from accelerate.utils.offload import offload_weight
+
+        parts = name.split(".")
+        modules = (".".join(parts[:count]) for count in range(len(parts), -1, -1))
+        device = next(self._places[module] for module in modules if module in self._places)
+        if device != DISK:
+            return tensor.to(device)
+        self._on_disk = offload_weight(tensor, name, self._folder.name, index=self._on_disk)
+        return tensor.to("meta")
+
+    def run(self, model: RootsWithHead) -> None:
+        """Have each part of a model run on its device; parts on disk are read when they run."""
+        from accelerate import dispatch_model
+
+        if set(self._places.values()) == {"cpu"}:
+            return
+        dispatch_model(
+            model,
+            self._places,
+            offload_dir=self._folder.name,
+            offload_index=self._on_disk or None,
+            offload_buffers=True,
+            preload_module_classes=["AttentionBlock"],
+        )
+        weakref.finalize(model, self._folder.cleanup)

@@ -1,0 +1,55 @@
+"""A checkpoint of which memory holds a part: layers that are on disk are read when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from roots_compress.checkpoints.spread import Spread, limits_of
+from roots_compress.errors import InputError
+from roots_compress.models.modeling import RootsForCausalLM
+from roots_compress.runtime.torch_engine import TorchEngine
+from tests.tasks.commands import roots
+from tests.tiny import tiny_checkpoint, tiny_layer, tiny_tokens
+
+
+def test_a_model_whose_layers_are_on_disk_says_what_the_whole_one_says(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    save_checkpoint(tiny_checkpoint(layers=[tiny_layer()] * 4), source)
+    whole = load_checkpoint(source).model
+    size = sum(parameter.nbytes for parameter in whole.parameters())
+    spread = load_checkpoint(source, spread=Spread({"cpu": size * 2 // 3})).model
+    held = [parameter for parameter in spread.parameters() if not parameter.is_meta]
+    assert 0 < sum(parameter.nbytes for parameter in held) < size * 2 // 3
+    ids_BT = tiny_tokens(2, 20).numpy()
+    mask_BT = np.ones_like(ids_BT)
+    mask_BT[1, :6] = 0
+    given = []
+    for model in (whole, spread):
+        assert isinstance(model, RootsForCausalLM)
+        engine = TorchEngine(model)
+        step = engine.prefill(ids_BT, mask_BT)
+        given.append((engine.logits(ids_BT), step.logits, engine.decode(ids_BT[:, 0], step.cache).logits))
+    for one, other in zip(*given, strict=True):
+        np.testing.assert_array_equal(one, other)
+    text = tmp_path / "text.txt"
+    text.write_text("A model reads tokens, one after another.\n\n" * 40)
+    said = [
+        roots("eval", source, "--eval-data", text, "--block-size", "32", "--windows", "4", *options)
+        for options in ((), ("--device-map", f"cpu={size * 2 // 3 / 1000:.3f}KB"))
+    ]
+    assert said[0] == said[1]
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    assert limits_of("auto") == {}
+    for text, fault in (
+        ("half", "names no devices"),
+        ("cpu=2", "names no devices"),
+        ("99=1GB", "names GPU 99"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            limits_of(text)
