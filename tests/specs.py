@@ -9,7 +9,6 @@ from roots_compress.families.seq2seq import decoder_layer, encoder_layer
 from roots_compress.models.ops.attention import Attention, ProportionalScaling, QkNorm, Rope
 from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.delta_net import GatedDeltaNet
 from roots_compress.models.ops.distances import Relative
 from roots_compress.models.ops.heads import (
     ClassificationHead,
@@ -154,11 +153,11 @@ def convolving(*, bias: bool = False, kernel: int = 3, **changes: Any) -> ModelS
     return spec.with_layers(((first, spec.layers[0][1]), spec.layers[1]))
 
 
-def remembering(*, head_dim: int = 8, **changes: Any) -> ModelSpec:
-    """Return one with a Gated DeltaNet in its first layer, and attention with a gate in its second."""
+def remembering(*, head_dim: int = 8, kind: str = "gated_delta_net", **changes: Any) -> ModelSpec:
+    """Return one with linear attention in its first layer, and attention with a gate in its second."""
     spec = with_attention(kv_heads=2, head_dim=head_dim, gated=True)
     sizes = {"key_heads": 2, "value_heads": 4, "key_dim": 6, "value_dim": 8, "kernel": 4}
-    first = changed(spec.layers[0][0], op=GatedDeltaNet.model_validate({**sizes, **changes}))
+    first = Sublayer.model_validate({"op": {"kind": kind, **sizes, **changes}, "pre_norm": Norm()})
     return spec.with_layers(((first, spec.layers[0][1]), spec.layers[1]))
 
 
@@ -172,6 +171,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "parallel": {"spec": parallel()},
     "convolution": {"spec": convolving(bias=True)},
     "linear attention": {"spec": remembering()},
+    "Mamba-2": {"spec": remembering(kind="mamba2", bias=True)},
     "sinks": {"spec": with_attention(kv_heads=2, sinks=True)},
     "shared keys": {"spec": sharing()},
     "clamped experts": {"spec": with_experts(bias=True, clamp=Clamp(limit=1.0))},

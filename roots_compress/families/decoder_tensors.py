@@ -9,7 +9,7 @@ from roots_compress.families.base import Rule
 from roots_compress.families.transforms import ByHead, Copy, Pairs, Rows, Stacked, Transform
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.delta_net import CONVOLVED, GatedDeltaNet
+from roots_compress.models.ops.linear_attention import LinearAttention
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import ModelSpec, Norm
@@ -102,11 +102,13 @@ def _block_rules(
             yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)
     if isinstance(op, Attention) and op.sinks:
         yield Rule(f"{sublayer.name}.sinks", (f"{sublayer.name}.sinks",))
-    if isinstance(op, GatedDeltaNet):
-        convs = tuple(f"{sublayer.name}.{part}_conv.weight" for part in CONVOLVED)
-        yield Rule(f"{sublayer.name}.conv1d.weight", convs, Rows(op.convolved))
-        for name in (f"{sublayer.name}.{part}" for part in ("A_log", "dt_bias", "norm.weight")):
-            yield Rule(name, (name,))
+    if isinstance(op, LinearAttention):
+        block = names.get(sublayer.name, sublayer.name)
+        for part in ("weight", "bias") if op.bias else ("weight",):
+            convs = tuple(f"{sublayer.name}.{letter}_conv.{part}" for letter in op.streams)
+            yield Rule(f"{block}.conv1d.{part}", convs, Rows(op.convolved))
+        for name in (*op.vectors, "norm.weight"):
+            yield Rule(f"{block}.{name}", (f"{sublayer.name}.{name}",))
     if isinstance(op, ShortConv):
         for part in ("weight", "bias") if op.bias else ("weight",):
             name = f"{sublayer.name}.conv.{part}"

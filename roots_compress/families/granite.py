@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,19 @@ from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import Attention
+from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec, Norm
 
 
 def granite_spec(
-    switches: Switches, shape: Shape, *, positions: bool = True, mlp_bias: bool = False
+    switches: Switches,
+    shape: Shape,
+    *,
+    positions: bool = True,
+    mlp_bias: bool = False,
+    instead: Sequence[OpSpec | None] = (),
 ) -> ModelSpec:
     """Return what a configuration says, with the stream divided by the factor on what blocks add to it.
 
@@ -30,6 +37,7 @@ def granite_spec(
         shape: its numbers.
         positions: whether the model has rotary positions.
         mlp_bias: whether feed-forward blocks have biases.
+        instead: of each layer the block in place of attention, or None; nothing where all layers attend.
     """
     rope = rope_of(switches, read_rope(switches))
     added = switches.positive("residual_multiplier", 1.0)
@@ -48,7 +56,7 @@ def granite_spec(
     switches.no_windows(shape.layers)
     return decoder_spec(
         shape,
-        [pre_norm_layer(attention, mlp, shape.norm)] * shape.layers,
+        [pre_norm_layer(each or attention, mlp, shape.norm) for each in (instead or [None] * shape.layers)],
         scale=switches.positive("embedding_multiplier", 1.0) / added,
         head=LmHead(scale=1 / switches.positive("logits_scaling", 1.0)),
     )

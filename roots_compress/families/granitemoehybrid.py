@@ -1,6 +1,6 @@
-"""Granite 4 (dense): Granite 3 with fused feed-forward blocks, whose configuration can say more.
+"""Granite 4 (dense): Granite 3 with fused feed-forward blocks, and in some models with layers of Mamba-2.
 
-Its layers may also be of Mamba-2, or have experts beside the feed-forward block; such a model is refused.
+It may also have experts beside the feed-forward block; such a model is refused.
 """
 
 from __future__ import annotations
@@ -13,34 +13,39 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_shape
 from roots_compress.families.decoder_tensors import GATE_UP, NORM_NAMES, decoder_rules
 from roots_compress.families.granite import granite_spec, write_granite
+from roots_compress.families.rope import FULL
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
+from roots_compress.models.ops.linear_attention import Mamba2
 from roots_compress.models.spec import ModelSpec
 
 NAMES = {
     **NORM_NAMES,
     **dict.fromkeys(GATE_UP, "shared_mlp.input_linear"),
     "mlp.down_proj": "shared_mlp.output_linear",
+    "linear_attn": "mamba",
+    "linear_attn_pre_norm": "input_layernorm",
+    **dict.fromkeys((f"linear_attn.{letter}_proj" for letter in "zvkqa"), "mamba.in_proj"),
+    "linear_attn.out_proj": "mamba.out_proj",
 }
 CHANNELS, POSITIONS = "shared_intermediate_size", "position_embedding_type"
 UNREAD = """
-    init_method mamba_chunk_size mamba_conv_bias mamba_d_conv mamba_d_head mamba_d_state mamba_expand
-    mamba_n_groups mamba_n_heads mamba_proj_bias normalization_function num_experts_per_tok
-    output_router_logits router_aux_loss_coef time_step_limit time_step_max time_step_min
+    init_method mamba_chunk_size normalization_function num_experts_per_tok output_router_logits
+    router_aux_loss_coef time_step_max time_step_min
     """.split()  # noqa: SIM905
-"""Keys of layers and experts that the model does not have, and of training."""
+"""Keys of experts that the model does not have, of how it is computed, and of training."""
+OF_MAMBA = """
+    mamba_conv_bias mamba_d_conv mamba_d_head mamba_d_state mamba_expand mamba_n_groups mamba_n_heads
+    mamba_proj_bias time_step_limit
+    """.split()  # noqa: SIM905
+TYPES = {"attention": True, FULL: True, "mamba": False, Mamba2.keeps: False}
+"""Whether a layer attends, by transformers' names of it, old ones included."""
+UNBOUNDED = ([float("inf")], ["Infinity"], [{"__float__": "Infinity"}])
+"""An infinite number, as versions of transformers write it."""
 
 
 def _read(switches: Switches) -> ModelSpec:
     switches.renamed("layers_block_type", "layer_types")
-    types = switches.said("layer_types", None) or ["mamba"]
-    named = types if isinstance(types, list) else [types]
-    others = sorted({*map(str, named)} - {"attention", "full_attention"})
-    if others:
-        switches.refuse(
-            f"layer_types has layers of {others[0]!r}, and only models whose layers are all "
-            "of attention can be imported, such as granite-4.0-350m and granite-4.0-1b"
-        )
     if experts := switches.take("num_local_experts", 8):
         switches.refuse(
             f"num_local_experts is {shown(experts)}: a feed-forward block with experts is not supported"
@@ -48,28 +53,101 @@ def _read(switches: Switches) -> ModelSpec:
     for key in UNREAD:
         switches.take(key)
     positions = switches.take(POSITIONS)
-    if positions not in (None, "rope"):
-        switches.refuse(f"{POSITIONS} is {shown(positions)}; it must be rope or null")
+    if positions not in (None, "rope", "nope"):
+        switches.refuse(f"{POSITIONS} is {shown(positions)}; it must be rope, nope or null")
     channels = switches.number(CHANNELS, 1024)
     shape = read_shape(switches, null_kv_heads=True, whole_heads=True, context=2048)
-    return granite_spec(switches, replace(shape, channels=channels), positions=positions is not None)
+    attends = _attending(switches, shape.layers)
+    mamba = None
+    if all(attends):
+        for key in OF_MAMBA:
+            switches.take(key)
+    else:
+        mamba = _mamba(switches, shape.width, shape.norm.eps)
+    return granite_spec(
+        switches,
+        replace(shape, channels=channels),
+        positions=positions == "rope",
+        instead=[None if each else mamba for each in attends],
+    )
+
+
+def _mamba(switches: Switches, width: int, eps: float) -> Mamba2:
+    """Take the numbers of layers of Mamba-2."""
+    inner, heads = width * switches.number("mamba_expand", 2), switches.number("mamba_n_heads", 128)
+    if switches.said("mamba_d_head", None) == "auto":
+        switches.take("mamba_d_head")
+    size = switches.number("mamba_d_head", max(1, inner // heads))
+    if heads * size != inner:
+        switches.refuse(
+            f"mamba_n_heads {heads} times mamba_d_head {size} is not mamba_expand times hidden_size, {inner}"
+        )
+    if switches.flag("mamba_proj_bias", False):
+        switches.refuse("mamba_proj_bias is true; projections of Mamba-2 with biases are not supported")
+    limit = switches.take("time_step_limit")
+    if limit is not None and (
+        not isinstance(limit, list) or limit[:1] != [0.0] or limit[1:] not in UNBOUNDED
+    ):
+        switches.refuse(f"time_step_limit is {shown(limit)}; bounds on steps are not supported")
+    return Mamba2(
+        key_heads=switches.number("mamba_n_groups", 1),
+        value_heads=heads,
+        key_dim=switches.number("mamba_d_state", 256),
+        value_dim=size,
+        kernel=switches.number("mamba_d_conv", 4),
+        bias=switches.flag("mamba_conv_bias", True),
+        eps=eps,
+    )
+
+
+def _attending(switches: Switches, layers: int) -> list[bool]:
+    """Take the layers' types, and return which attend."""
+    types = switches.take("layer_types") or [Mamba2.keeps] * layers
+    if not isinstance(types, list) or len(types) != layers or not {*map(str, types)} <= TYPES.keys():
+        switches.refuse(f"layer_types must name attention or mamba for each of {layers} layers")
+    if not any(TYPES[each] for each in types):
+        switches.refuse("layer_types names no attention: transformers counts the tokens of a cache by it")
+    return [TYPES[each] for each in types]
 
 
 def _write(spec: ModelSpec) -> dict[str, Any]:
-    written = write_granite(spec)
+    written, added = write_granite(spec), 1.0
+    firsts = [layer[0].op for layer in spec.layers]
+    mamba = next((op for op in firsts if isinstance(op, Mamba2)), None)
+    # transformers checks them against the hidden size.
+    numbers: dict[str, Any] = {"mamba_expand": 1, "mamba_n_heads": 1}
+    if mamba is not None:
+        numbers = {
+            "mamba_expand": mamba.values // spec.width,
+            "mamba_n_heads": mamba.value_heads,
+            "mamba_d_head": mamba.value_dim,
+            "mamba_n_groups": mamba.key_heads,
+            "mamba_d_state": mamba.key_dim,
+            "mamba_d_conv": mamba.kernel,
+            "mamba_conv_bias": mamba.bias,
+        }
+        # The norm within Mamba-2 tells by what the stream was divided; see `granite_spec`.
+        added = float(f"{(mamba.eps / written['rms_norm_eps']) ** 0.5:.12g}")
+        written["rms_norm_eps"] = mamba.eps
+        written["residual_multiplier"] = added
+        written["embedding_multiplier"] = float(f"{written['embedding_multiplier'] * added:.12g}")
     return {
         **written,
+        **numbers,
         CHANNELS: written["intermediate_size"],
-        "layer_types": ["full_attention"] * len(spec.layers),
+        "layer_types": [op.keeps for op in firsts],
         POSITIONS: None if spec.attentions()[0].rope is None else "rope",
         "num_local_experts": 0,
         "num_experts_per_tok": 0,
-        # transformers checks them against the hidden size.
-        "mamba_expand": 1,
-        "mamba_n_heads": 1,
     }
 
 
+MIXED = {
+    "layer_types": [Mamba2.keeps, FULL],
+    "position_embedding_type": None,
+    "mamba_n_heads": 8,
+    "mamba_d_state": 6,
+}
 FAMILY = Family(
     "granitemoehybrid",
     "GraniteMoeHybridForCausalLM",
@@ -86,5 +164,8 @@ FAMILY = Family(
             "tie_word_embeddings": True,
         },
         {"position_embedding_type": None, "attention_bias": True, "num_key_value_heads": 1},
+        {**MIXED, "residual_multiplier": 0.22, "embedding_multiplier": 12.0, "logits_scaling": 6.0},
+        {**MIXED, "mamba_n_groups": 2, "mamba_conv_bias": False, "position_embedding_type": "rope"},
+        {**MIXED, "layer_types": [FULL, Mamba2.keeps], "mamba_expand": 1, "mamba_d_conv": 2},
     ),
 )

@@ -13,7 +13,7 @@ from roots_compress.families.rope import FULL, read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne
 from roots_compress.models.ops.attention import Attention, QkNorm
-from roots_compress.models.ops.delta_net import GatedDeltaNet
+from roots_compress.models.ops.linear_attention import GatedDeltaNet
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
 

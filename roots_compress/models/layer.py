@@ -12,15 +12,15 @@ from torch.utils.checkpoint import checkpoint
 from roots_compress.models.blocks.attention import AttentionBlock
 from roots_compress.models.blocks.base import Block, Context, Half, make_norm
 from roots_compress.models.blocks.conv import ShortConvBlock
-from roots_compress.models.blocks.delta_net import GatedDeltaNetBlock
 from roots_compress.models.blocks.layer_input import LayerInputBlock
+from roots_compress.models.blocks.linear_attention import GatedDeltaNetBlock, Mamba2Block
 from roots_compress.models.blocks.mlp import MlpBlock
 from roots_compress.models.blocks.moe import MoeBlock
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.delta_net import GatedDeltaNet
 from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.linear_attention import GatedDeltaNet, Mamba2
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Op
@@ -31,6 +31,7 @@ BLOCKS: dict[type[OpSpec], Callable[[Any, Any, str, int], Block]] = {
     Attention: AttentionBlock,
     ShortConv: ShortConvBlock,
     GatedDeltaNet: GatedDeltaNetBlock,
+    Mamba2: Mamba2Block,
     Mlp: MlpBlock,
     Moe: MoeBlock,
     LayerInput: LayerInputBlock,

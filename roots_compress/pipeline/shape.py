@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.delta_net import GatedDeltaNet
+from roots_compress.models.ops.linear_attention import LinearAttention
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.spec import ModelSpec
@@ -43,7 +43,7 @@ class Shape:
         """Return the shape of a model."""
         ops = [op for _, op in spec.blocks()]
         attentions = [op for op in ops if isinstance(op, Attention)]
-        linear = [op for op in ops if isinstance(op, GatedDeltaNet)]
+        linear = [op for op in ops if isinstance(op, LinearAttention)]
         return cls(
             layers=tuple(len(stack.layers) for stack in spec.running),
             width=spec.width,

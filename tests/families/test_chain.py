@@ -38,7 +38,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "embedding_multiplier": 12.0,
         "attention_multiplier": 0.1,
     },
-    "granitemoehybrid": {**HEADS, "layer_types": ["full_attention"] * 4, "residual_multiplier": 0.22},
+    "granitemoehybrid": {
+        **HEADS,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "residual_multiplier": 0.22,
+        "mamba_d_state": 8,
+        "mamba_n_groups": 2,
+    },
     "ministral": {**HEADS, **SLIDING},
     "ministral3": {**HEADS},
     "hunyuan_v1_dense": {**HEADS},
@@ -75,6 +81,7 @@ SHARING = {"gemma4_text"}
 FURTHER_AXES = {
     "lfm2": {"conv_ratio": 0.25},
     "qwen3_5_text": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
+    "granitemoehybrid": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
 }
 """Of blocks that few families have."""
 NARROWED = {"lfm2", "qwen3_5_text", "gpt_neox", "phi", "cohere2", "nemotron", "hunyuan_v1_dense"}

@@ -15,7 +15,7 @@ from roots_compress.configs.export import ExportConfig
 from roots_compress.export.exporter import write_graph
 from roots_compress.export.parity import check_parity
 from roots_compress.models.caches import empty_cache
-from roots_compress.models.delta_rule import CHUNK, Heads, gated_delta_rule
+from roots_compress.models.linear_attention import CHUNK, Heads, linear_attention
 from roots_compress.models.quantized import Format
 from roots_compress.models.spec import ModelSpec
 from tests.export.quantized import tiny_quantized
@@ -26,7 +26,7 @@ from tests.tiny import tiny_model, tiny_tokens
 Make = Callable[..., ModelSpec]
 BLOCKS: dict[str, tuple[Make, dict[str, Any]]] = {
     "convolution": (partial(convolving, bias=True), {"past_conv.0": ["batch_size", 24, 3]}),
-    "linear attention": (
+    "Gated DeltaNet": (
         remembering,
         {
             "past_key_values.0.conv_state": ["batch_size", 2 * 12 + 32, 3],
@@ -34,6 +34,7 @@ BLOCKS: dict[str, tuple[Make, dict[str, Any]]] = {
         },
     ),
 }
+BLOCKS["Mamba-2"] = (partial(remembering, kind="mamba2", bias=True), BLOCKS["Gated DeltaNet"][1])
 """A specification of each, and the inputs of its graph that hold a state."""
 every_block = pytest.mark.parametrize("make", [make for make, _ in BLOCKS.values()], ids=BLOCKS)
 
@@ -102,29 +103,33 @@ def by_token(heads: Heads, starts_BT: Tensor) -> Tensor:
     """Return what heads read by the rule itself, a token at a time."""
     read, state = [], torch.zeros(())
     for token in range(starts_BT.shape[1]):
-        query, key, value, decay, rate = (each[:, :, token] for each in heads)
+        query, key, value, decay = (each[:, :, token] for each in heads[:4])
         state = state * (~starts_BT[:, token])[:, None, None, None] * decay.exp()[..., None, None]
-        error = value - (state * key[..., None]).sum(dim=-2)
-        state = state + key[..., None] * (rate[..., None] * error)[..., None, :]
+        if heads.rate_BHT is not None:
+            held = (state * key[..., None]).sum(dim=-2)
+            value = heads.rate_BHT[:, :, token, None] * (value - held)
+        state = state + key[..., None] * value[..., None, :]
         read.append((state * query[..., None]).sum(dim=-2))
     return torch.stack(read, dim=2)
 
 
-def test_chunks_give_what_the_rule_gives_and_its_gradients() -> None:
+@pytest.mark.parametrize("corrects", [True, False])
+def test_chunks_give_what_the_rule_gives_and_its_gradients(corrects: bool) -> None:
     generator, tokens = torch.Generator().manual_seed(0), 2 * CHUNK + 9
     drawn = [torch.randn(2, 3, tokens, size, generator=generator) for size in (5, 5, 7, 1, 1)]
     query, key, value, decay, rate = drawn
     parts = query, key / key.norm(dim=-1, keepdim=True), value, -decay[..., 0].exp(), rate[..., 0].sigmoid()
     starts = torch.zeros(2, tokens, dtype=torch.bool)
     starts[0, [0, 3, CHUNK, CHUNK + 5]] = True
-    found = []
+    found: list[list[Tensor]] = []
     for rule in (
-        lambda heads: gated_delta_rule(heads, starts, None)[0],
+        lambda heads: linear_attention(heads, starts, None)[0],
         lambda heads: by_token(heads, starts),
     ):
-        heads = Heads(*(part.clone().requires_grad_() for part in parts))
+        query, key, value, decay, rate = (part.clone().requires_grad_() for part in parts)
+        heads = Heads(query, key, value, decay, rate if corrects else None)
         read = rule(heads)
         read.square().sum().backward()
-        found.append([read, *(each.grad for each in heads)])
+        found.append([read, *(each.grad for each in heads if each is not None and each.grad is not None)])
     for chunked, stepped in zip(*found, strict=True):
         torch.testing.assert_close(chunked, stepped, atol=1e-4, rtol=1e-4)

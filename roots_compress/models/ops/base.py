@@ -224,6 +224,7 @@ KINDS = (
     "attention",
     "short_conv",
     "gated_delta_net",
+    "mamba2",
     "mlp",
     "moe",
     "layer_input",

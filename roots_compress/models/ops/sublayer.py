@@ -9,14 +9,16 @@ from pydantic import Field, model_validator
 from roots_compress.models.ops.attention import Attention
 from roots_compress.models.ops.base import Part
 from roots_compress.models.ops.conv import ShortConv
-from roots_compress.models.ops.delta_net import GatedDeltaNet
 from roots_compress.models.ops.layer_input import LayerInput
+from roots_compress.models.ops.linear_attention import GatedDeltaNet, Mamba2
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.stream import Embeddings as Embeddings
 from roots_compress.models.ops.stream import Norm as Norm
 
-Op = Annotated[Attention | ShortConv | GatedDeltaNet | Mlp | Moe | LayerInput, Field(discriminator="kind")]
+Op = Annotated[
+    Attention | ShortConv | GatedDeltaNet | Mamba2 | Mlp | Moe | LayerInput, Field(discriminator="kind")
+]
 
 
 class Sublayer(Part):

@@ -1,8 +1,9 @@
-"""The gated delta rule, a chunk of tokens at a time.
+"""Linear attention, a chunk of tokens at a time.
 
-A head keeps a matrix S. A token decays it, corrects what it holds under the token's key, and reads it:
+A head keeps a matrix S. A token decays it, writes into it under the token's key, and reads it. By the gated
+delta rule it corrects what the matrix holds there; without a rate b it adds its value:
 
-    S = exp(g) S;   S = S + k (b (v - S^T k))^T;   o = S^T q
+    S = exp(g) S;   S = S + k (b (v - S^T k))^T   or   S = S + k v^T;   o = S^T q
 
 With the products of all decays of a chunk, the corrections of its tokens are the solution of one triangular
 system (Yang et al. 2025, arXiv:2412.06464, section 3.3): as exact as token by token, and few large products.
@@ -28,15 +29,18 @@ class Heads(NamedTuple):
     value_BHTV: Tensor
     decay_BHT: Tensor
     """g, at most 0."""
-    rate_BHT: Tensor
-    """b."""
+    rate_BHT: Tensor | None
+    """b; None where values are added."""
 
     def part(self, start: int, end: int) -> Heads:
         """Return the same of some tokens."""
-        return Heads(*(each[:, :, start:end] for each in self))
+        query, key, value, decay = (each[:, :, start:end] for each in self[:4])
+        return Heads(
+            query, key, value, decay, None if self.rate_BHT is None else self.rate_BHT[:, :, start:end]
+        )
 
 
-def gated_delta_rule(
+def linear_attention(
     heads: Heads, starts_BT: Tensor | None, state_BHKV: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return what the heads read, `BHTV`, and their matrices after the last token, `BHKV`.
@@ -72,12 +76,14 @@ def _chunk(heads: Heads, starts_BC: Tensor | None, state_BHKV: Tensor) -> tuple[
         since_BHC = since_BHC * (document_BC == 0)[:, None]
         to_end_BHC = to_end_BHC * (document_BC == document_BC[:, -1:])[:, None]
     between_BHCC = (total_BHC[..., :, None] - total_BHC[..., None, :]).masked_fill(hidden, -torch.inf).exp()
-    system_BHCC = rate_BHC[..., None] * (key_BHCK @ key_BHCK.mT) * between_BHCC
-    wanted_BHCV = value_BHCV - since_BHC[..., None] * (key_BHCK @ state_BHKV)
-    # The diagonal is taken to be 1.
-    written_BHCV = torch.linalg.solve_triangular(
-        system_BHCC, rate_BHC[..., None] * wanted_BHCV, upper=False, unitriangular=True
-    )
+    written_BHCV = value_BHCV
+    if rate_BHC is not None:
+        system_BHCC = rate_BHC[..., None] * (key_BHCK @ key_BHCK.mT) * between_BHCC
+        wanted_BHCV = value_BHCV - since_BHC[..., None] * (key_BHCK @ state_BHKV)
+        # The diagonal is taken to be 1.
+        written_BHCV = torch.linalg.solve_triangular(
+            system_BHCC, rate_BHC[..., None] * wanted_BHCV, upper=False, unitriangular=True
+        )
     read_BHCV = since_BHC[..., None] * (query_BHCK @ state_BHKV)
     read_BHCV = read_BHCV + (query_BHCK @ key_BHCK.mT * between_BHCC) @ written_BHCV
     kept_BHKV = since_BHC[..., -1, None, None] * state_BHKV

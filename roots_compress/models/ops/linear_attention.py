@@ -1,0 +1,197 @@
+"""Linear attention as data: heads that hold one matrix each of all earlier tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roots_compress.models.ops.base import (
+    LARGEST,
+    Axis,
+    Count,
+    Input,
+    Matrix,
+    Member,
+    OpSpec,
+    Positive,
+    State,
+    changed,
+)
+
+
+class LinearAttention(OpSpec):
+    """What Gated DeltaNet and Mamba-2 have in common.
+
+    Queries, keys and values go through a causal convolution of each channel by itself, and SiLU. A head's
+    matrix decays with each token, and the token's value is written into it under the token's key.
+    """
+
+    group: ClassVar[str] = "linear attention"
+    keeps: ClassVar[str] = "linear_attention"
+    segments: ClassVar[tuple[tuple[str, ...], ...]]
+    """The projections of what the block reads, by the letters of their names. Those of one segment go through
+    the convolution, side by side; z is the gate."""
+    vectors: ClassVar[tuple[str, ...]]
+    """Parameters with a number for each value head."""
+    key_heads: Count
+    value_heads: Count
+    """Each has a matrix; equally many, one after another, read the keys and queries of each key head."""
+    key_dim: Count
+    value_dim: Count
+    kernel: Annotated[int, Field(ge=2, le=LARGEST)]
+    """Tokens that an output of the convolution is made of, its own included."""
+    bias: bool = False
+    """Of the convolution."""
+    eps: Positive = 1e-6
+    """Of the norm of what heads read."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.value_heads % self.key_heads:
+            raise ValueError(f"{self.key_heads} key heads do not divide {self.value_heads} value heads")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        return "linear_attn"
+
+    @property
+    def shared(self) -> int:
+        """Value heads of each key head."""
+        return self.value_heads // self.key_heads
+
+    @property
+    def keys(self) -> int:
+        """Channels of all keys, and of all queries."""
+        return self.key_heads * self.key_dim
+
+    @property
+    def values(self) -> int:
+        """Channels of all values."""
+        return self.value_heads * self.value_dim
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The letters of queries, keys and values, in the order in which the convolution has them."""
+        return next(segment for segment in self.segments if len(segment) > 1)
+
+    @property
+    def convolved(self) -> tuple[int, ...]:
+        """Channels of each of them."""
+        return tuple(map(self.rows, self.streams))
+
+    @property
+    def normed(self) -> int:
+        """Numbers in the gain of the norm."""
+        raise NotImplementedError
+
+    def rows(self, letter: str) -> int:
+        """Return the outputs of a projection."""
+        return {"q": self.keys, "k": self.keys, "v": self.values, "z": self.values}.get(
+            letter, self.value_heads
+        )
+
+    def matrices(self, width: int) -> Mapping[str, Matrix]:
+        """Return the projections of what the block reads, and the output projection."""
+        letters = [letter for segment in self.segments for letter in segment]
+        return {f"{letter}_proj": Matrix(self.rows(letter), width, False) for letter in letters} | {
+            "out_proj": Matrix(width, self.values, False)
+        }
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Return key heads, each with its value heads, and the value heads of all key heads alike."""
+
+        def convolved(letter: str, size: int) -> tuple[Member, ...]:
+            names = (f"{letter}_conv.weight", *((f"{letter}_conv.bias",) if self.bias else ()))
+            return tuple(Member(name, 0, size) for name in names)
+
+        def values(heads: int) -> tuple[Member, ...]:
+            size = heads * self.value_dim
+            return (
+                *(Member(f"{letter}_proj.weight", 0, size) for letter in "vz"),
+                *(Member(f"{name}.weight", 0, heads, traced=False) for name in self.scalars),
+                *convolved("v", size),
+                *(Member(name, 0, heads) for name in self.vectors),
+                *((Member("norm.weight", 0, size),) if self.normed == self.values else ()),
+                Member("out_proj.weight", 1, size),
+            )
+
+        keys = (
+            *(Member(f"{letter}_proj.weight", 0, self.key_dim, traced=False) for letter in "qk"),
+            *(each for letter in "qk" for each in convolved(letter, self.key_dim)),
+        )
+        return (
+            Axis("key_heads", self.key_heads, (*keys, *values(self.shared)), "out_proj"),
+            Axis("value_heads", self.value_heads, values(1), "out_proj", groups=self.key_heads),
+        )
+
+    def states(self, layer: int) -> tuple[State, ...]:
+        """Return the last inputs of the convolution, and the heads' matrices."""
+        shapes = {
+            "conv_state": (sum(self.convolved), self.kernel - 1),
+            "recurrent_state": (self.value_heads, self.key_dim, self.value_dim),
+        }
+        return tuple(
+            State(f"past_key_values.{layer}.{name}", f"present.{layer}.{name}", shape)
+            for name, shape in shapes.items()
+        )
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Return what the projections read, and what the output projection does."""
+        readers = tuple(f"{letter}_proj" for segment in self.segments for letter in segment)
+        return (Input(readers, of_stream=True), Input(("out_proj",), writes=True))
+
+    def parameters(self, width: int) -> int:
+        """Return how many numbers it holds: those of convolution, decays and norm among them."""
+        convolution = sum(self.convolved) * (self.kernel + self.bias)
+        return super().parameters(width) + convolution + len(self.vectors) * self.value_heads + self.normed
+
+    def cut(self, axis: str, units: int) -> LinearAttention:
+        """Return it with so many key heads, each as it is, or so many value heads in all."""
+        if axis == "key_heads":
+            return changed(self, key_heads=units, value_heads=units * self.shared)
+        assert axis == "value_heads", axis
+        return changed(self, value_heads=units)
+
+    def form(self) -> tuple[Hashable, ...]:
+        """Return the sizes of the heads, the length of the kernel, and whether it has a bias."""
+        return (self.kind, self.key_dim, self.value_dim, self.kernel, self.bias)
+
+
+class GatedDeltaNet(LinearAttention):
+    """The gated delta rule (Yang et al. 2025, "Gated Delta Networks", arXiv:2412.06464).
+
+    What is written is the difference from what the matrix holds under the key. Queries and keys are divided
+    by their lengths. What each head reads is normalised, then multiplied by the SiLU of z.
+    """
+
+    kind: Literal["gated_delta_net"] = "gated_delta_net"
+    scalars: ClassVar[tuple[str, ...]] = ("b_proj", "a_proj")
+    segments: ClassVar[tuple[tuple[str, ...], ...]] = (("q", "k", "v"), ("z",), ("b",), ("a",))
+    vectors: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias")
+
+    @property
+    def normed(self) -> int:
+        """The heads share one gain."""
+        return self.value_dim
+
+
+class Mamba2(LinearAttention):
+    """A selective state space model (Dao and Gu 2024, "Transformers are SSMs", arXiv:2405.21060).
+
+    In that paper's duality queries, keys and values are C, B and x, and key heads are groups. What all heads
+    of a group read is multiplied by the SiLU of z, then normalised together.
+    """
+
+    kind: Literal["mamba2"] = "mamba2"
+    scalars: ClassVar[tuple[str, ...]] = ("a_proj",)
+    segments: ClassVar[tuple[tuple[str, ...], ...]] = (("z",), ("v", "k", "q"), ("a",))
+    vectors: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias", "D")
+
+    @property
+    def normed(self) -> int:
+        """Each channel has a gain."""
+        return self.values
