@@ -20,6 +20,7 @@ from tests.tiny import tiny_tokens
 
 CLASSES = {
     "gemma3": ("Gemma3ForConditionalGeneration", "gemma3_text"),
+    "gemma4": ("Gemma4ForConditionalGeneration", "gemma4_text"),
     "llava": ("LlavaForConditionalGeneration", "llama"),
     "mistral3": ("Mistral3ForConditionalGeneration", "mistral"),
     "qwen3_5": ("Qwen3_5ForConditionalGeneration", "qwen3_5_text"),
@@ -37,8 +38,8 @@ def whole(kind: str, **changes: Any) -> PreTrainedModel:
     name, family = CLASSES[kind]
     outer = "mistral3" if name.startswith("Mistral3") else kind
     text = source_config(family).to_dict() | changes
-    default = AutoConfig.for_model(outer)
-    vision = AutoConfig.for_model(default.vision_config.model_type, **VISION)
+    default = AutoConfig.for_model(outer).vision_config
+    vision = AutoConfig.for_model(default.model_type if default else f"{outer}_vision", **VISION)
     config = AutoConfig.for_model(outer, text_config=text, vision_config=vision.to_dict(), image_token_id=3)
     torch.manual_seed(0)
     model: PreTrainedModel = getattr(transformers, name)(config).eval()

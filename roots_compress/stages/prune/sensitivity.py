@@ -80,6 +80,9 @@ def layer_costs(
 
     def costs(place: Place, half: Half) -> BlockCosts:
         name, tokens = half.block.spec.projection, windows.input_ids.size
+        if not half.block.spec.axes():
+            stream.add(half, stream.contributions(half))
+            return BlockCosts((), {(): 0.0})
         if name is None:
             axes = tuple(axis.name for axis in half.block.spec.axes())
             found = routed_costs(half, stream, _factor(fishers.pop(place)), tokens, multiple_of=multiple_of)
@@ -111,8 +114,8 @@ def block_costs(
     operation = Operation.begin(weight_WC, gram_CC, axes[0].units, damping=DAMPING)
     costs: dict[tuple[int, ...], float] = {}
     tried: Operation | None = None
-    parts = [axis.each for axis in axes[1:]]
-    for kept, cut in shapes(operation, [step(axis, multiple_of) for axis in axes], parts):
+    steps, parts = [step(axis, multiple_of) for axis in axes], [axis.each for axis in axes[1:]]
+    for kept, cut in shapes(operation, steps, parts, groups=axes[0].groups):
         # The first of many channels to leave cost next to nothing.
         most = TRIED_WIDTH * len(operation.units) if operation.size == 1 else projection.in_features - 1
         if tried is None and costs and cut.weight.shape[1] <= most:

@@ -447,6 +447,21 @@ def test_a_target_counts_experts_and_their_channels(uniform: bool, tmp_path: Pat
     assert len(after.layers) == 1 or outcome.notes["moe_intermediate_size_after"] != [24, 24]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"layer_ratio": 0.5, "ratio": 0.25}, {"target": {"parameters": 0.6}, "uniform": False}],
+    ids=["ratios", "target"],
+)
+def test_layers_whose_keys_others_take_stay(settings: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(**SPECS["shared keys"])
+    outcome = run(tmp_path, checkpoint, **settings)
+    before, after = (each.model.config.spec for each in (checkpoint, outcome.checkpoint))
+    assert after.layers[:2] != before.layers[:2]
+    assert [each.sharing for each in after.attentions()][:2] == ["gives", "gives"]
+    assert after.parameters == outcome.checkpoint.model.num_parameters()
+    assert logits(outcome.checkpoint).isfinite().all()
+
+
 @pytest.mark.parametrize("kind", ["norms of outputs", "experts"])
 def test_the_stream_narrows_wherever_blocks_norm_what_they_read(kind: str, tmp_path: Path) -> None:
     outcome = run(tmp_path, tiny_checkpoint(**SPECS[kind]), residual_ratio=0.25)
