@@ -26,7 +26,6 @@ from benchmarks.peers.environments import (
     peer_variables,
     prepare_environment,
 )
-from benchmarks.peers.measuring import needed_options
 from roots_compress.errors import InputError, RootsError
 from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate as generated
@@ -35,7 +34,6 @@ from roots_compress.runtime.onnx.graph_folder import find_graph, graph_files
 from roots_compress.runtime.onnx.seq2seq import OnnxSeq2Seq
 from roots_compress.runtime.onnx.seq2seq_graph import DECODER_GRAPH
 from roots_compress.runtime.onnx.session import NO_FLASH_ATTENTION
-from roots_compress.system.machine import own_instruction_set
 
 SCRIPTS = {"optimum-onnx": "generate_optimum.py", "onnxruntime-genai": "generate_genai.py"}
 SEQ2SEQ_SCRIPTS = {"optimum-onnx": "generate_optimum_seq2seq.py"}
@@ -89,13 +87,11 @@ def generate(
     """
     python = prepare_environment(ENVIRONMENTS[name], environments, environments / f"{name}.log")
     answer = subprocess.run(
-        # What docs/how/quantization.md asks of every runtime on such a processor.
         [
             str(python),
             str(Path(__file__).parent / "runtimes" / script),
             str(folder),
             str(count),
-            json.dumps(needed_options(own_instruction_set())),
         ],
         input=json.dumps(prompts),
         capture_output=True,

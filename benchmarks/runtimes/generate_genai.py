@@ -1,8 +1,7 @@
-"""Greedy tokens from onnxruntime-genai: `generate_genai.py FOLDER COUNT OPTIONS`, prompts on stdin as JSON.
+"""Greedy tokens from onnxruntime-genai: `generate_genai.py FOLDER COUNT`, prompts on stdin as JSON.
 
-It loads the folder as anyone would, with no configuration but the session options given, a JSON object.
-Prints JSON: the tokens of each prompt by itself, and of all as one batch padded on the right, which is how
-this runtime pads.
+It loads the folder as anyone would, with no configuration. Prints JSON: the tokens of each prompt by itself,
+and of all as one batch padded on the right, which is how this runtime pads.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ def main() -> None:
     pad = json.loads((Path(folder) / "genai_config.json").read_text(encoding="utf-8"))["model"].get(
         "pad_token_id", 0
     )
-    config = og.Config(folder)
-    config.overlay(json.dumps({"model": {"decoder": {"session_options": json.loads(sys.argv[3])}}}))
-    model = og.Model(config)
+    model = og.Model(og.Config(folder))
 
     def generate(rows: list[list[int]]) -> list[list[int]]:
         longest = max(map(len, rows))

@@ -1,10 +1,9 @@
-"""Greedy tokens from optimum's `ORTModelForCausalLM`: `generate_optimum.py FOLDER COUNT OPTIONS`.
+"""Greedy tokens from optimum's `ORTModelForCausalLM`: `generate_optimum.py FOLDER COUNT`.
 
 Prompts come on stdin.
 
-It loads the folder as anyone would, with no code but optimum's, and of the session's settings only those
-given, as a JSON object. Prints JSON: the tokens of each prompt by itself, and of all as one batch
-padded on the left.
+It loads the folder as anyone would, with no code but optimum's. Prints JSON: the tokens of each prompt by
+itself, and of all as one batch padded on the left.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 
-import onnxruntime
 import torch
 from optimum.onnxruntime import ORTModelForCausalLM
 
@@ -21,10 +19,7 @@ def main() -> None:
     """Load, generate, print."""
     folder, count = sys.argv[1], int(sys.argv[2])
     prompts: list[list[int]] = json.load(sys.stdin)
-    options = onnxruntime.SessionOptions()
-    for name, value in json.loads(sys.argv[3]).items():
-        options.add_session_config_entry(name, value)
-    model = ORTModelForCausalLM.from_pretrained(folder, local_files_only=True, session_options=options)
+    model = ORTModelForCausalLM.from_pretrained(folder, local_files_only=True)
 
     def generate(rows: list[list[int]]) -> list[list[int]]:
         longest = max(map(len, rows))

@@ -1,10 +1,9 @@
-"""Tokens from optimum's `ORTModelForSeq2SeqLM`: `generate_optimum_seq2seq.py FOLDER COUNT OPTIONS`.
+"""Tokens from optimum's `ORTModelForSeq2SeqLM`: `generate_optimum_seq2seq.py FOLDER COUNT`.
 
 Sources come on stdin.
 
-It loads the folder as anyone would, with no code but optimum's, and of the session's settings only those
-given, as a JSON object. Prints JSON: the greedy tokens of each source by itself, those of all as one batch
-padded on the right, and what a search with four beams finds for each.
+It loads the folder as anyone would, with no code but optimum's. Prints JSON: the greedy tokens of each source
+by itself, those of all as one batch padded on the right, and what a search with four beams finds for each.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 
-import onnxruntime
 import torch
 from optimum.onnxruntime import ORTModelForSeq2SeqLM
 
@@ -21,10 +19,7 @@ def main() -> None:
     """Load, generate, print."""
     folder, count = sys.argv[1], int(sys.argv[2])
     sources: list[list[int]] = json.load(sys.stdin)
-    options = onnxruntime.SessionOptions()
-    for name, value in json.loads(sys.argv[3]).items():
-        options.add_session_config_entry(name, value)
-    model = ORTModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, session_options=options)
+    model = ORTModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
 
     def generate(rows: list[list[int]], beams: int = 1) -> list[list[int]]:
         longest = max(map(len, rows))

@@ -16,7 +16,7 @@ import numpy as np
 
 from roots_compress.errors import InputError
 from roots_compress.evaluation.child import measure, serve
-from roots_compress.runtime.onnx.session import read_config
+from roots_compress.runtime.onnx.graph_config import read_config
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.registry import task_of_graph
 

@@ -38,10 +38,16 @@ from roots_compress.models.ops.base import OpSpec, State
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.linear_attention import LinearAttention
-from roots_compress.models.quantized import has_int8_cache
+from roots_compress.models.quantized import has_int8_cache, sums_fit
 from roots_compress.models.spec import EMBEDDING
 from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
-from roots_compress.runtime.onnx.session import LOGITS_TO_KEEP, PREFILL_PIECE, PRESENT_MEANS, SHARED_CACHE
+from roots_compress.runtime.onnx.session import (
+    BOUNDED_SUMS,
+    LOGITS_TO_KEEP,
+    PREFILL_PIECE,
+    PRESENT_MEANS,
+    SHARED_CACHE,
+)
 from roots_compress.version import VERSION
 
 # Tokens of a prompt that are read at a time where all layers are block-sparse, and where some are: more of
@@ -71,16 +77,17 @@ def build_graphs(model: RootsWithHead, *, portable: bool = False) -> dict[str, i
         return Matrices(GraphBuilder(DTYPES[dtype], portable=portable), config, state)
 
     graphs: dict[str, ir.Model] = {}
+    metadata = {BOUNDED_SUMS: "1"} if sums_fit(model) else {}
     if config.spec.source is not None:
         for name, add in PARTS.items():
             matrices = begun()
             add(matrices)
-            graphs[name] = _described(matrices.builder, {})
+            graphs[name] = _described(matrices.builder, metadata)
         return graphs
-    matrices, metadata = begun(), dict[str, str]()
+    matrices = begun()
     names = exporter_config(config, half=dtype == torch.float16).names
     if "decoder" in config.spec.stacks:
-        metadata = _decoder(matrices, names)
+        metadata |= _decoder(matrices, names)
     else:
         add_encoder(matrices, names)
     return {GRAPH_NAME: _described(matrices.builder, metadata)}

@@ -20,9 +20,9 @@ from roots_compress.models.heads import RootsWithHead
 from roots_compress.models.limits import longrope_length
 from roots_compress.models.ops.conv import ShortConv
 from roots_compress.models.quantized import has_int8_cache
+from roots_compress.runtime.onnx.graph_config import OURS
 from roots_compress.runtime.onnx.graph_folder import GRAPH_NAME
 from roots_compress.runtime.onnx.seq2seq_graph import cached_attentions
-from roots_compress.runtime.onnx.session import OURS
 
 GENAI_CONFIG = "genai_config.json"
 MOST_SLOTS = 8192

@@ -8,6 +8,11 @@ Each format is stored so that an ONNX graph takes the tensors as they are:
 | `w8` | uint8 `(out, groups, size)` | `(out, groups)` | symmetric about 128 in groups along the input |
 | `w4` | uint8 `(out, groups, size / 2)` | `(out, groups)` | asymmetric in groups |
 
+In `w8a8`, two neighbours of a row (the first and second, the third and fourth, and so on) that have one sign
+add up to 128 at the most. x86 before 8-bit dot products adds the products of such a pair in 16 bits
+(`vpmaddubsw`), and 255 times 128 is the most that fits. So every processor gives the exact sum by its fastest
+kernel.
+
 The input of a grouped format is rounded to int8 too, each token in the same groups: so does ONNX Runtime's
 kernel at the accuracy level that is fast.
 
@@ -29,6 +34,8 @@ from torch import Tensor, nn
 Format = Literal["w8a8", "w8", "w4"]
 FORMATS: tuple[Format, ...] = ("w8a8", "w8", "w4")
 ACTIVATION_LEVELS = 127
+PAIR_LARGEST = 128
+"""What two neighbours of one sign add up to in `w8a8`, at the most."""
 CacheFormat = Literal["int8"]
 CACHE_FORMATS: tuple[CacheFormat, ...] = ("int8",)
 UINT8_ZERO_POINT = 128
@@ -47,6 +54,25 @@ def matrix_bytes(rows: int, width: int, weight_format: Format, group_size: int) 
     if weight_format == "w8":
         return rows * groups * (group_size + 4)
     return rows * (groups * (group_size // 2 + 4) + -(-groups // 2))
+
+
+def pairs_of(levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return views of the first and the second of each pair along the last axis; an odd last one has none."""
+    width = levels.shape[-1] // 2 * 2
+    return levels[..., 0:width:2], levels[..., 1:width:2]
+
+
+def sums_fit(model: nn.Module) -> bool:
+    """Return whether all pairs of a model's `w8a8` matrices keep their bound.
+
+    Those that an earlier version wrote need not.
+    """
+    return all(
+        int((first.int() + second.int()).abs().amax()) <= PAIR_LARGEST
+        for module in model.modules()
+        if isinstance(module, QuantizedWeight) and module.format == "w8a8" and module.width > 1
+        for first, second in [pairs_of(module.weight)]
+    )
 
 
 def pack_nibbles(values: Tensor) -> Tensor:

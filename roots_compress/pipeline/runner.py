@@ -37,7 +37,7 @@ from roots_compress.results import RunMetrics, SearchResult
 from roots_compress.run.keys import StageKey
 from roots_compress.run.run_folder import RunFolder
 from roots_compress.run.stages import CommittedStage, read_stages, verify
-from roots_compress.runtime.onnx.session import read_config
+from roots_compress.runtime.onnx.graph_config import read_config
 from roots_compress.runtime.text import load_tokenizer
 from roots_compress.stages.base import ModelInfo
 from roots_compress.system.machine import describe_machine

@@ -13,7 +13,6 @@ from roots_compress.io.disk import amount, free_disk
 from roots_compress.system.machine import (
     has_dot_products,
     own_instruction_set,
-    saturates,
     usable_cores,
 )
 from roots_compress.system.memory import available_memory
@@ -100,12 +99,6 @@ def _instructions(instructions: str) -> Finding:
     if has_dot_products(instructions):
         return Finding(f"instruction set: {instructions}")
     finding = f"instruction set: {instructions}: no 8-bit dot products; int8 graphs gain less speed"
-    if saturates(instructions):
-        finding += (
-            ', and their sums saturate in other runtimes unless "session.x64quantprecision" is "1" in the'
-            " session's options: for onnxruntime-genai in genai_config.json, under"
-            " model.decoder.session_options. This project's engine sets it"
-        )
     return Finding(finding, needs_attention=True)
 
 

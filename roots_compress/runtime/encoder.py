@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx.session import EXPORT_AGAIN, Provider, open_session, read_config, run_session
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, read_config
+from roots_compress.runtime.onnx.session import Provider, open_session, run_session
 from roots_compress.runtime.prompts import check_ids
 from roots_compress.runtime.protocol import Served, Tokens
 

@@ -25,10 +25,10 @@ from roots_compress.runtime.beams import Beams, beam_search
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.logits import UNCHANGED
 from roots_compress.runtime.onnx.engine import OnnxEngine
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
 from roots_compress.runtime.onnx.graph_folder import find_graph, graph_files, holds_graph
 from roots_compress.runtime.onnx.seq2seq import OnnxSeq2Seq
 from roots_compress.runtime.onnx.seq2seq_graph import DECODER_GRAPH
-from roots_compress.runtime.onnx.session import EXPORT_AGAIN
 from roots_compress.runtime.protocol import Writer
 from roots_compress.runtime.text_stream import TextStream
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx.session import EXPORT_AGAIN, OURS, config_beside
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, OURS, config_beside
 from roots_compress.tasks.answering import Answering
 from roots_compress.tasks.base import Task
 from roots_compress.tasks.causal_lm import CausalLM

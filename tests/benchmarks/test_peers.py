@@ -63,7 +63,7 @@ def test_a_worker_scores_as_the_project_does(folder: Path, tmp_path: Path) -> No
     assert found["nll_nats"] == pytest.approx(wanted.nll_nats, rel=1e-6)
     assert len(found["greedy_tokens"]) == 32
     assert found["session_options"] == {
-        **session_settings(own_instruction_set(), spinning=True),
+        **session_settings(own_instruction_set(), bounded=True, spinning=True),
         NO_FLASH_ATTENTION: "1",
     }
     assert found["peak_rss_bytes"] > artifact_bytes(launch.engine, folder) > 0

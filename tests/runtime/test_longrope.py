@@ -18,7 +18,7 @@ from roots_compress.models.ops.base import changed
 from roots_compress.models.spec import ModelSpec
 from roots_compress.runtime.generate import generate
 from roots_compress.runtime.onnx.engine import OnnxEngine
-from roots_compress.runtime.onnx.session import renewed_after
+from roots_compress.runtime.onnx.graph_config import renewed_after
 from roots_compress.runtime.protocol import LanguageModel
 from roots_compress.runtime.torch_engine import TorchEngine
 from roots_compress.tasks.figures.perplexity import cached_perplexity

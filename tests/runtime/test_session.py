@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, save
 
 from roots_compress.checkpoints.checkpoint import Checkpoint
@@ -23,6 +25,7 @@ from roots_compress.runtime.onnx.session import (
     session_settings,
     settings_of,
 )
+from roots_compress.stages.quantize.rounding import within_pairs
 from tests.export.quantized import tiny_quantized
 from tests.runtime.graphs import history_model, random_weights, write_graph
 from tests.tiny import tiny_tokenizer
@@ -56,27 +59,61 @@ def test_the_users_choice_of_attention_stands(tmp_path: Path, monkeypatch: pytes
     assert os.environ[NO_FLASH_ATTENTION] == "0"
 
 
-@pytest.mark.parametrize("tokens", [1, 40])
-def test_sums_of_8_bit_products_do_not_saturate(tmp_path: Path, tokens: int) -> None:
-    """On x86 without 8-bit dot products they would, in 16 bits, from the first pair on."""
-    levels = np.full((tokens, 64), 255, dtype=np.uint8)
-    weight = np.full((64, 32), 127, dtype=np.int8)
+def integer_product(folder: Path, weight_KN: NDArray[np.int8]) -> Path:
+    """Write the graph of a product of uint8 about 128 by a weight, of which nothing is said; return it."""
     constants = [
-        numpy_helper.from_array(weight, "weight"),
+        numpy_helper.from_array(weight_KN, "weight"),
         numpy_helper.from_array(np.array(128, np.uint8), "zero"),
     ]
+    width, rows = weight_KN.shape
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger", ["levels", "weight", "zero"], ["sums"])],
         "sums",
-        [helper.make_tensor_value_info("levels", TensorProto.UINT8, ["tokens", 64])],
-        [helper.make_tensor_value_info("sums", TensorProto.INT32, ["tokens", 32])],
+        [helper.make_tensor_value_info("levels", TensorProto.UINT8, ["tokens", width])],
+        [helper.make_tensor_value_info("sums", TensorProto.INT32, ["tokens", rows])],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    save(model, tmp_path / "model.onnx")
-    session = open_session(tmp_path / "model.onnx", threads=1, provider="cpu")
-    (sums,) = session.run(None, {"levels": levels})
+    save(model, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_sums_of_8_bit_products_do_not_saturate(tmp_path: Path, tokens: int) -> None:
+    """On x86 without 8-bit dot products they would, in 16 bits, from the first pair on."""
+    graph = integer_product(tmp_path, np.full((64, 32), 127, dtype=np.int8))
+    session = open_session(graph, threads=1, provider="cpu")
+    (sums,) = session.run(None, {"levels": np.full((tokens, 64), 255, dtype=np.uint8)})
     assert (sums == 64 * 127 * 127).all()
+
+
+@pytest.mark.parametrize(("width", "rows"), [(64, 32), (63, 17)])
+@pytest.mark.parametrize("tokens", [1, 2, 5, 40])
+def test_sums_of_bounded_pairs_are_exact_by_any_kernel(
+    tmp_path: Path, tokens: int, width: int, rows: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    levels_NK = torch.randint(-127, 128, (rows, width), generator=generator).float()
+    levels_NK[:, ::3] = 127.0
+    weight_KN = within_pairs(levels_NK).to(torch.int8).T.contiguous().numpy()
+    session = ort.InferenceSession(integer_product(tmp_path, weight_KN), providers=[CPU])
+    given = np.random.default_rng(0).choice(np.array([0, 1, 254, 255], np.uint8), (tokens, width))
+    (sums,) = session.run(None, {"levels": given})
+    assert (sums == (given.astype(np.int64) - 128) @ weight_KN).all()
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_graph_says_that_its_sums_are_exact_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounded: bool
+) -> None:
+    model = tiny_quantized("w8a8")
+    if not bounded:
+        levels = model.get_submodule("model.layers.0.mlp.up_proj").get_buffer("weight")
+        levels[3, 4:6] = torch.tensor([65, 64])
+    export_checkpoint(Checkpoint(model, tiny_tokenizer()), tmp_path / "graph", ExportConfig())
+    monkeypatch.setattr("roots_compress.runtime.onnx.session.own_instruction_set", lambda: "x86_64+avx2")
+    session = open_session(tmp_path / "graph" / "model.onnx", threads=1, provider="cpu")
+    assert ("session.x64quantprecision" in settings_of(session)) is not bounded
 
 
 @pytest.mark.parametrize(

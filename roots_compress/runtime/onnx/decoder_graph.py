@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError
-from roots_compress.runtime.onnx.session import EXPORT_AGAIN, PAST_MEANS, PRESENT_MEANS
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
+from roots_compress.runtime.onnx.session import PAST_MEANS, PRESENT_MEANS
 
 TOKEN_INPUTS = ("input_ids", "attention_mask", "position_ids")
 PAST, PRESENT = "past_key_values.", "present."

@@ -27,6 +27,7 @@ from roots_compress.runtime.onnx.decoder_graph import (
     check_logits,
     other_states,
 )
+from roots_compress.runtime.onnx.graph_config import read_config, renewed_after
 from roots_compress.runtime.onnx.session import (
     CUDA,
     HALF_ON_CPU,
@@ -35,8 +36,6 @@ from roots_compress.runtime.onnx.session import (
     SHARED_CACHE,
     Provider,
     open_session,
-    read_config,
-    renewed_after,
     run_bound,
     settings_of,
 )

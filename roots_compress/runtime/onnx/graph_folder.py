@@ -14,8 +14,8 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from roots_compress.errors import InputError
 from roots_compress.io.json_files import read_errors, read_json_object, regular_file
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, OURS
 from roots_compress.runtime.onnx.seq2seq_graph import DECODER_GRAPH, ENCODER_GRAPH
-from roots_compress.runtime.onnx.session import EXPORT_AGAIN, OURS
 
 GRAPH_NAME, GRAPH_SUFFIX = "model.onnx", ".onnx"
 SERVED_BY: dict[str, tuple[str, ...]] = {GRAPH_NAME: (), DECODER_GRAPH: (ENCODER_GRAPH,)}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from roots_compress.errors import InputError
 from roots_compress.runtime.encoder import check_texts
 from roots_compress.runtime.onnx.decoder_graph import ELEMENT_TYPES, check_logits
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN, read_config, read_start
 from roots_compress.runtime.onnx.seq2seq_graph import (
     DECODER_GRAPH,
     ENCODER_GRAPH,
@@ -30,12 +31,9 @@ from roots_compress.runtime.onnx.seq2seq_graph import (
 )
 from roots_compress.runtime.onnx.session import (
     CUDA,
-    EXPORT_AGAIN,
     HALF_ON_CPU,
     Provider,
     open_session,
-    read_config,
-    read_start,
     run_bound,
     run_session,
 )

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from roots_compress.errors import InputError
 from roots_compress.runtime.onnx.decoder_graph import ELEMENT_TYPES, PAST, PRESENT
-from roots_compress.runtime.onnx.session import EXPORT_AGAIN
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
 
 if TYPE_CHECKING:
     from roots_compress.models.ops.attention import Attention

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import onnxruntime as ort
 
 from roots_compress.errors import InputError, RootsError, StageError
-from roots_compress.io.json_files import read_json_object
 from roots_compress.io.names import in_utf8
+from roots_compress.runtime.onnx.graph_config import EXPORT_AGAIN
 from roots_compress.system.machine import own_instruction_set, saturates
 from roots_compress.system.memory import MORE_MEMORY, lacks_memory
 from roots_compress.system.threads import default_threads
@@ -28,18 +28,16 @@ PAST_MEANS, PRESENT_MEANS = "past_block_means.", "present_block_means."
 SHARED_CACHE = "roots_shared_cache"
 # In the metadata of graphs that read a prompt faster in longer pieces than others do: tokens of a piece.
 PREFILL_PIECE = "roots_prefill_piece"
-# Of a config.json in another family's words, the key that the ROOTS config stands under.
-OURS = "roots"
-EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
 # ONNX Runtime reads this as a session opens, and has no setting of the session for it.
 NO_FLASH_ATTENTION = "ORT_GQA_DISABLE_FLASH_ATTENTION"
-# x86 without 8-bit dot products (AVX2, AVX-512 without VNNI) adds products of uint8 and int8 by twos in 16
-# bits, where they saturate unseen. There this takes a slower, exact product of uint8 by uint8. Others are
-# exact without it, and would leave their fast kernels (VNNI, AMX) for that product.
+# In the metadata of graphs whose sums of 8-bit products are exact on every processor (`models/quantized.py`).
+BOUNDED_SUMS = "roots_bounded_sums"
+# Other graphs may saturate unseen on x86 without 8-bit dot products (AVX2, AVX-512 without VNNI), which adds
+# products of uint8 and int8 by twos in 16 bits. There this takes a slower, exact product of uint8 by uint8.
+# Other processors are exact without it, and would leave their fast kernels (VNNI, AMX) for that product.
 EXACT_INTEGER_SUMS = ("session.x64quantprecision", "1")
 # Lets threads rest as soon as a run is over, where they would go on spinning for the next one.
 REST_AFTER_RUN = ("session.force_spinning_stop", "1")
-LARGEST = 2**31 - 1
 HALF_ON_CPU = (
     "this float16 graph runs on a CPU, more slowly than float32 would: ONNX Runtime converts around nearly"
     " every operator. Use a CUDA device, or export in float32 or int8."
@@ -48,97 +46,17 @@ HALF_ON_CPU = (
 SHOW_WARNINGS, SHOW_FATAL = 2, 4
 
 
-def config_beside(graph: Path) -> dict[str, Any]:
-    """Return the config.json of a graph's folder.
-
-    Raises:
-        InputError: the file is missing, or is not JSON.
-    """
-    path = graph.with_name("config.json")
-    if not (path.exists() or path.is_symlink()):
-        raise InputError("the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN)
-    return read_json_object(path)
-
-
-def read_config(path: Path) -> tuple[int, int]:
-    """Return the vocabulary's size and the longest context, which a graph itself does not say.
-
-    Raises:
-        InputError: the file is missing, or does not give the two as positive whole numbers.
-    """
-    config = config_beside(path)
-    config = config.get(OURS, config)
-    keys = ("vocab_size", "max_position_embeddings")
-    if isinstance(config, dict) and "embeddings" in config:
-        # Not as a specification: that takes pydantic, whose memory would count as serving's.
-        keys = ("embeddings.vocabulary", "max_positions")
-    found = [_number_at(config, key.split(".")) for key in keys]
-    if None in found:
-        raise InputError(
-            f"{keys[found.index(None)]} is not a whole number from 1 to {LARGEST}",
-            where=path,
-            remedy=EXPORT_AGAIN,
-        )
-    vocab_size, max_context = found
-    return vocab_size, max_context
-
-
-def read_start(path: Path) -> int:
-    """Return the token that each target of an encoder-decoder begins with.
-
-    Raises:
-        InputError: the file is missing, or names none.
-    """
-    config = config_beside(path)
-    ours = config.get(OURS, config)
-    head = ours.get("head") if isinstance(ours, dict) else None
-    start = head.get("start") if isinstance(head, dict) else config.get("decoder_start_token_id")
-    if type(start) is not int or not 0 <= start <= LARGEST:
-        raise InputError(
-            "no token is named that a target begins with (decoder_start_token_id)",
-            where=path,
-            remedy=EXPORT_AGAIN,
-        )
-    return start
-
-
-def _number_at(config: Any, keys: list[str]) -> Any:
-    """Return the number of a size at a key; None where there is none."""
-    for key in keys:
-        config = config.get(key) if isinstance(config, dict) else None
-    return config if type(config) is int and 0 < config <= LARGEST else None
-
-
-def renewed_after(path: Path) -> int | None:
-    """Return after how many tokens a text must be read anew, as a graph's config.json tells.
-
-    See `LanguageModel.renewed_after`.
-    """
-    config = config_beside(path)
-    return min(_longrope_lengths(config.get(OURS, config), None), default=None)
-
-
-def _longrope_lengths(value: Any, length: Any) -> Iterator[int]:
-    """Yield the lengths that a config gives, ours or transformers', which may say it further out."""
-    if isinstance(value, dict):
-        length = value.get("original_max_position_embeddings", length)
-        if "longrope" in [value.get(key) for key in ("kind", "rope_type", "type")] and type(length) is int:
-            yield length
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from _longrope_lengths(each, length)
-
-
-def session_settings(instructions: str, *, spinning: bool = False) -> dict[str, str]:
+def session_settings(instructions: str, *, bounded: bool = False, spinning: bool = False) -> dict[str, str]:
     """Return the entries of a session's configuration that suit a processor.
 
     Args:
         instructions: its instruction set, as `system.machine.instruction_set` writes it.
+        bounded: the graph's 8-bit sums are exact on every processor.
         spinning: let threads spin between runs, as ONNX Runtime does by default. A step begins sooner so, but
             whatever else runs in this process or beside it is slowed.
     """
-    return dict([REST_AFTER_RUN] * (not spinning) + [EXACT_INTEGER_SUMS] * saturates(instructions))
+    saturating = saturates(instructions) and not bounded
+    return dict([REST_AFTER_RUN] * (not spinning) + [EXACT_INTEGER_SUMS] * saturating)
 
 
 def open_session(graph: Path, *, threads: int | None, provider: Provider, spinning: bool = False) -> Any:
@@ -163,22 +81,14 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider, spinni
             where=graph,
             remedy="Install onnxruntime-gpu, or run on the CPU.",
         )
-    options = ort.SessionOptions()
-    # Left to itself, ONNX Runtime counts the machine's cores, and binds threads to some that are not allowed.
-    options.intra_op_num_threads = threads or default_threads()
-    for name, value in session_settings(own_instruction_set(), spinning=spinning).items():
-        options.add_session_config_entry(name, value)
-    options.log_severity_level = SHOW_FATAL
-    try:
-        with _quiet_provider_probe(), _plain_attention(), in_utf8(graph.parent) as folder:
-            providers = [CUDA, CPU] if wants_cuda else [CPU]
-            session = ort.InferenceSession(folder / graph.name, options, providers=providers)
-    except RootsError:
-        raise
-    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
-        raise _refusal(
-            f"{ort.__version__} cannot open the graph: {str(error)[:1000]}", error, graph
-        ) from error
+    instructions, providers = own_instruction_set(), [CUDA, CPU] if wants_cuda else [CPU]
+    session = _opened(
+        graph, session_settings(instructions, bounded=True, spinning=spinning), threads, providers
+    )
+    if saturates(instructions) and BOUNDED_SUMS not in session.get_modelmeta().custom_metadata_map:
+        # A graph tells this only once it is open. Both sessions at once would take twice the memory.
+        del session
+        session = _opened(graph, session_settings(instructions, spinning=spinning), threads, providers)
     if provider == "cuda" and CUDA not in session.get_providers():
         raise InputError(
             "CUDA was asked for and ONNX Runtime found no usable CUDA device or libraries",
@@ -186,6 +96,24 @@ def open_session(graph: Path, *, threads: int | None, provider: Provider, spinni
             remedy="Check the driver and the CUDA and cuDNN libraries, or run on the CPU.",
         )
     return session
+
+
+def _opened(graph: Path, settings: dict[str, str], threads: int | None, providers: list[str]) -> Any:
+    options = ort.SessionOptions()
+    # Left to itself, ONNX Runtime counts the machine's cores, and binds threads to some that are not allowed.
+    options.intra_op_num_threads = threads or default_threads()
+    for name, value in settings.items():
+        options.add_session_config_entry(name, value)
+    options.log_severity_level = SHOW_FATAL
+    try:
+        with _quiet_provider_probe(), _plain_attention(), in_utf8(graph.parent) as folder:
+            return ort.InferenceSession(folder / graph.name, options, providers=providers)
+    except RootsError:
+        raise
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own.
+        raise _refusal(
+            f"{ort.__version__} cannot open the graph: {str(error)[:1000]}", error, graph
+        ) from error
 
 
 def quantizes_blocks(graph: Path) -> bool:

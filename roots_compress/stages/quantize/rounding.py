@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from roots_compress.models.quantized import UINT8_ZERO_POINT, Format, pack_nibbles
+from roots_compress.models.quantized import PAIR_LARGEST, UINT8_ZERO_POINT, Format, pack_nibbles, pairs_of
 
 INT8_LARGEST = 127
 INT4_LARGEST = 15
@@ -44,16 +44,56 @@ class Grid:
     Attributes:
         scale: `R N 1`, positive.
         zero: `R N 1`, whole numbers; 0 throughout where the format is symmetric.
+        paired: whether two neighbours of one sign add up to `PAIR_LARGEST` at the most.
     """
 
     scale: Tensor
     zero: Tensor
     low: int
     high: int
+    paired: bool = False
 
     def levels(self, weight: Tensor) -> Tensor:
         """Return the nearest level of each weight `R N S`, as floats."""
-        return (weight / self.scale).round_().add_(self.zero).clamp_(self.low, self.high)
+        levels = (weight / self.scale).round_().add_(self.zero).clamp_(self.low, self.high)
+        return within_pairs(levels) if self.paired else levels
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest and the highest level that each weight `R N S` may take, whatever others take.
+
+        What a pair leaves of its largest sum beyond the nearest levels is shared by the two.
+        """
+        low, high = (torch.full_like(weight, level) for level in (self.low, self.high))
+        if self.paired:
+            levels = self.levels(weight)
+            high = torch.minimum(high, _shared(levels.clamp(min=0)))
+            low = torch.maximum(low, -_shared(-levels.clamp(max=0)))
+        return low, high
+
+
+def within_pairs(levels: Tensor) -> Tensor:
+    """Bring the sums of pairs along the last axis to `PAIR_LARGEST` at the most, in place.
+
+    The two lose half of what is too much, so only pairs of one sign change.
+    """
+    first, second = pairs_of(levels)
+    excess = first + second
+    excess.sub_(excess.clamp(-PAIR_LARGEST, PAIR_LARGEST))
+    half = (excess / 2).trunc_()
+    first.sub_(half)
+    second.sub_(excess.sub_(half))
+    return levels
+
+
+def _shared(levels: Tensor) -> Tensor:
+    """Return the levels, none below 0, each raised by half of what its pair lacks to `PAIR_LARGEST`."""
+    raised = levels.clone()
+    first, second = pairs_of(raised)
+    lacking = PAIR_LARGEST - first - second
+    half = (lacking / 2).floor_()
+    first.add_(half)
+    second.add_(lacking.sub_(half))
+    return raised
 
 
 @dataclass(frozen=True)
@@ -145,7 +185,7 @@ def _importance(importance_C: Tensor | None, groups: int, size: int, device: tor
 
 
 def _fit(weight_RNS: Tensor, weight_format: Format, importance_NS: Tensor, clips: tuple[float, ...]) -> Grid:
-    candidates = _four_bit_grids if weight_format == "w4" else _symmetric_grids
+    candidates = _GRIDS[weight_format]
     weighted_RNS = weight_RNS * importance_NS
     best: Grid | None = None
     explained_RN1 = torch.zeros(())
@@ -179,6 +219,20 @@ def _symmetric_grids(weight_RNS: Tensor, clips: tuple[float, ...]) -> list[Grid]
     return [Grid(_scale(largest * clip, INT8_LARGEST), zero, -INT8_LARGEST, INT8_LARGEST) for clip in clips]
 
 
+def _paired_grids(weight_RNS: Tensor, clips: tuple[float, ...]) -> list[Grid]:
+    """Return grids whose range holds each weight and each pair of one sign, and smaller ones."""
+    largest = weight_RNS.abs().amax(dim=-1, keepdim=True)
+    if weight_RNS.shape[-1] > 1:
+        first, second = pairs_of(weight_RNS)
+        sums = (first + second).abs_().amax(dim=-1, keepdim=True)
+        largest = torch.maximum(largest, sums * (INT8_LARGEST / PAIR_LARGEST))
+    zero = torch.zeros_like(largest)
+    return [
+        Grid(_scale(largest * clip, INT8_LARGEST), zero, -INT8_LARGEST, INT8_LARGEST, paired=True)
+        for clip in clips
+    ]
+
+
 def _four_bit_grids(weight_RNS: Tensor, clips: tuple[float, ...]) -> list[Grid]:
     """Return grids whose range holds zero, as the format's whole zero point demands, and their neighbours."""
     low = weight_RNS.amin(dim=-1, keepdim=True).clamp(max=0.0)
@@ -196,3 +250,6 @@ def _four_bit_grids(weight_RNS: Tensor, clips: tuple[float, ...]) -> list[Grid]:
 
 def _scale(extent: Tensor, levels: int) -> Tensor:
     return torch.where(extent > SMALLEST_RANGE, extent / levels, 1.0)
+
+
+_GRIDS = {"w8a8": _paired_grids, "w8": _symmetric_grids, "w4": _four_bit_grids}

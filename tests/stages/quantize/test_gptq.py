@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from roots_compress.models.quantized import FORMATS, Format
+from roots_compress.models.quantized import FORMATS, PAIR_LARGEST, Format
 from roots_compress.stages.quantize.gptq import Compensation
-from roots_compress.stages.quantize.rounding import Grid, quantize_matrix
+from roots_compress.stages.quantize.rounding import Grid, group_columns, quantize_matrix
 
 
 def problem(rows: int, width: int, samples: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,9 @@ def distance(weight: float, value: float) -> float:
     return abs(weight - value)
 
 
-def one_by_one(weight_C: Tensor, gram: Tensor, grid: Grid, row: int, size: int) -> Tensor:
+def one_by_one(
+    weight_C: Tensor, gram: Tensor, grid: Grid, bounds: tuple[Tensor, Tensor], row: int, size: int
+) -> Tensor:
     """Round one row as the paper describes it: after each column, refit all later ones by least squares."""
     order = gram.diagonal().argsort(descending=True)
     target, gram = weight_C[order].double(), gram[order][:, order].double()
@@ -39,7 +41,8 @@ def one_by_one(weight_C: Tensor, gram: Tensor, grid: Grid, row: int, size: int) 
     for column in range(len(target)):
         group = int(order[column]) // size
         scale, zero = grid.scale[row, group].double(), grid.zero[row, group].double()
-        level = ((current[column] / scale).round() + zero).clamp(grid.low, grid.high)
+        low, high = (bound[row].flatten()[order[column]] for bound in bounds)
+        level = ((current[column] / scale).round() + zero).clamp(low, high)
         fixed[column] = ((level - zero) * scale).squeeze()
         later = slice(column + 1, None)
         error = target[: column + 1] - fixed[: column + 1]
@@ -60,8 +63,9 @@ def test_equals_refitting_by_least_squares_after_each_column(
     weight, gram = problem(rows=4, width=40)
     quantized = Compensation(gram).round(weight, weight_format, 16)
     size = quantized.levels.shape[2]
+    bounds = quantized.grid.bounds(group_columns(weight, weight_format, 16))
     for row in range(4):
-        expected = one_by_one(weight[row], gram, quantized.grid, row, size)
+        expected = one_by_one(weight[row], gram, quantized.grid, bounds, row, size)
         torch.testing.assert_close(quantized.dequantize()[row].double(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -98,6 +102,18 @@ def test_a_site_that_reads_only_zeros_is_rounded_to_nearest() -> None:
     weight, gram = problem(rows=6, width=32)
     quantized = Compensation(torch.zeros_like(gram)).round(weight, "w8a8", 16)
     torch.testing.assert_close(quantized.dequantize(), quantize_matrix(weight, "w8a8", 16).dequantize())
+
+
+@pytest.mark.parametrize("width", [64, 63])
+def test_sums_of_pairs_stay_within_16_bits(width: int) -> None:
+    weight, gram = problem(rows=64, width=width)
+    weight[:, 2] = weight[:, 3]  # A pair of one sign, which is the largest of its row in some.
+    weight[:, 2:4] *= 3
+    for quantized in (Compensation(gram).round(weight, "w8a8", 16), quantize_matrix(weight, "w8a8", 16)):
+        levels = quantized.levels.flatten(1)[:, : width // 2 * 2].unflatten(1, (-1, 2))
+        assert levels.sum(-1).abs().max() == PAIR_LARGEST
+        assert levels.abs().max() <= 127
+        assert output_error(weight - quantized.dequantize(), gram) < 1e-3 * output_error(weight, gram)
 
 
 @pytest.mark.parametrize("weight_format", ["w8", "w4"])

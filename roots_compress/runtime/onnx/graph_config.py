@@ -1,0 +1,97 @@
+"""What a graph's config.json says that the graph itself does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from roots_compress.errors import InputError
+from roots_compress.io.json_files import read_json_object
+
+# Of a config.json in another family's words, the key that the ROOTS config stands under.
+OURS = "roots"
+EXPORT_AGAIN = "Export the checkpoint again with `roots-compress export`."
+LARGEST = 2**31 - 1
+
+
+def config_beside(graph: Path) -> dict[str, Any]:
+    """Return the config.json of a graph's folder.
+
+    Raises:
+        InputError: the file is missing, or is not JSON.
+    """
+    path = graph.with_name("config.json")
+    if not (path.exists() or path.is_symlink()):
+        raise InputError("the graph's folder holds no config.json", where=path, remedy=EXPORT_AGAIN)
+    return read_json_object(path)
+
+
+def read_config(path: Path) -> tuple[int, int]:
+    """Return the vocabulary's size and the longest context, which a graph itself does not say.
+
+    Raises:
+        InputError: the file is missing, or does not give the two as positive whole numbers.
+    """
+    config = config_beside(path)
+    config = config.get(OURS, config)
+    keys = ("vocab_size", "max_position_embeddings")
+    if isinstance(config, dict) and "embeddings" in config:
+        # Not as a specification: that takes pydantic, whose memory would count as serving's.
+        keys = ("embeddings.vocabulary", "max_positions")
+    found = [_number_at(config, key.split(".")) for key in keys]
+    if None in found:
+        raise InputError(
+            f"{keys[found.index(None)]} is not a whole number from 1 to {LARGEST}",
+            where=path,
+            remedy=EXPORT_AGAIN,
+        )
+    vocab_size, max_context = found
+    return vocab_size, max_context
+
+
+def read_start(path: Path) -> int:
+    """Return the token that each target of an encoder-decoder begins with.
+
+    Raises:
+        InputError: the file is missing, or names none.
+    """
+    config = config_beside(path)
+    ours = config.get(OURS, config)
+    head = ours.get("head") if isinstance(ours, dict) else None
+    start = head.get("start") if isinstance(head, dict) else config.get("decoder_start_token_id")
+    if type(start) is not int or not 0 <= start <= LARGEST:
+        raise InputError(
+            "no token is named that a target begins with (decoder_start_token_id)",
+            where=path,
+            remedy=EXPORT_AGAIN,
+        )
+    return start
+
+
+def _number_at(config: Any, keys: list[str]) -> Any:
+    """Return the number of a size at a key; None where there is none."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config if type(config) is int and 0 < config <= LARGEST else None
+
+
+def renewed_after(path: Path) -> int | None:
+    """Return after how many tokens a text must be read anew, as a graph's config.json tells.
+
+    See `LanguageModel.renewed_after`.
+    """
+    config = config_beside(path)
+    return min(_longrope_lengths(config.get(OURS, config), None), default=None)
+
+
+def _longrope_lengths(value: Any, length: Any) -> Iterator[int]:
+    """Yield the lengths that a config gives, ours or transformers', which may say it further out."""
+    if isinstance(value, dict):
+        length = value.get("original_max_position_embeddings", length)
+        if "longrope" in [value.get(key) for key in ("kind", "rope_type", "type")] and type(length) is int:
+            yield length
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _longrope_lengths(each, length)
