@@ -31,7 +31,13 @@ TRAIN = {
 }
 DISTILL = {"kind": "distill", "student": "small", "training": TRAINING}
 PRUNE = {"kind": "prune", "ratio": 0.25, "own_windows": 2, "multiple_of": 8, "calibration": CALIBRATION}
-QUANTIZE = {"kind": "quantize", "scheme": "int8", "products": "integer", "calibration": CALIBRATION}
+QUANTIZE = {
+    "kind": "quantize",
+    "scheme": "int8",
+    "products": "integer",
+    "own_windows": 2,
+    "calibration": CALIBRATION,
+}
 """Of one form: two runs are compared bit by bit, and timings of so small a model may choose either."""
 EVALUATION = {
     "windows": 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -45,9 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
     """Have the test processes forked as well: each would import torch and transformers for ten seconds."""
-    if (address := config.stash.get(WORKERS, None)) is not None:
+    address = config.stash.get(WORKERS, None)
+    if address is not None and Path.cwd() == config.rootpath:
         for spec in specs:
-            spec.python = f"{sys.executable} -m tests.forked_worker {address}"
+            spec.python = shlex.join([sys.executable, "-m", "tests.forked_worker", address])
 
 
 def pytest_collection_finish() -> None:
