@@ -14,6 +14,7 @@ from roots_compress.events import Events
 from roots_compress.models.heads import RootsWithHead
 from roots_compress.stages.quantize.head import head_input, head_scale, round_head
 from roots_compress.stages.quantize.outliers import energy_scales, relative_error
+from roots_compress.stages.quantize.rounding import quantize_matrix
 from roots_compress.stages.quantize.stage import assemble
 from roots_compress.stages.quantize.walk import Rounded
 from tests.stages.quantize.windows import random_windows
@@ -115,3 +116,16 @@ def test_a_head_that_reads_outliers_is_relieved() -> None:
     assert scale_W[:2].min() > scale_W[2:].max()
     plain, folded = (divergence(model, with_head_rounded(model, scale)) for scale in (None, scale_W))
     assert folded < 0.7 * plain
+
+
+@torch.no_grad()
+def test_what_the_head_reads_decides_how_its_rows_are_clipped() -> None:
+    """Divided by the scale, as the head's columns are multiplied by it."""
+    model = outlying(tie_word_embeddings=False)
+    scale_W = torch.linspace(0.2, 5.0, 32)
+    read_RW = model.model.norm(torch.cat(passed(model).hidden)).flatten(0, -2) / scale_W
+    head_VW = model.get_submodule("lm_head").get_parameter("weight") * scale_W
+    expected = quantize_matrix(head_VW, "w8", GROUP, importance_C=read_RW.square().mean(dim=0))
+    rounded = Rounded()
+    round_head(model, passed(model), scale_W, GROUP, rounded)
+    torch.testing.assert_close(rounded.state["lm_head.weight_scale"], expected.buffers()["weight_scale"])

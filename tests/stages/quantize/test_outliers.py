@@ -77,6 +77,20 @@ def test_a_folded_model_computes_the_same(kind: str) -> None:
     assert float((after - before).abs().max() / before.abs().max()) <= 1e-4
 
 
+def test_of_heads_that_share_their_values_the_most_outlying_decides() -> None:
+    half = (
+        tiny_model(layers=[tiny_layer(num_attention_heads=4, num_key_value_heads=2)])
+        .model.layers[0]
+        .halves[0]
+    )
+    *_, written = bound_inputs(half)
+    values_HD = torch.ones(4, written.width // 4)
+    values_HD[1, 3] = 7.0  # Of the second query head, whose values are the first one's too.
+    expected_HD = torch.ones_like(values_HD)
+    expected_HD[:2, 3] = 7.0
+    assert torch.equal(written.shared(values_HD.flatten()), expected_HD.flatten())
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["gated, grouped values", *KINDS])
 def test_the_scales_of_a_model_are_those_of_a_walk_that_folds_as_it_goes(kind: str) -> None:
@@ -200,7 +214,7 @@ def test_what_is_written_counts_relative_to_what_the_next_norm_reads(kind: str) 
 @torch.no_grad()
 def test_an_experts_inputs_are_the_rows_routed_to_it_or_all_where_those_are_few() -> None:
     """Those of its down projection are weighted as what it gives is."""
-    model = tiny_model(spec=with_experts(experts=8, chosen=1))
+    model = tiny_model(spec=with_experts(experts=8, chosen=1, renormalise=False))
     half = model.model.layers[0].halves[1]
     moe, router = half.block, half.block.linear("router").weight
     assert isinstance(moe, MoeBlock)

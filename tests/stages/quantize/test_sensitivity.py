@@ -120,9 +120,18 @@ def test_experts_cost_what_their_own_tokens_lose_and_are_priced_by_them() -> Non
     assert found["model.layers.0.self_attn.o_proj"].price == 32 * 32
 
 
+def stored(rows: int, width: int, weight_format: Format) -> int:
+    state = QuantizedWeight(rows, width, weight_format, 16).state_dict()
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
 def test_bytes_of_a_matrix_are_those_of_its_module() -> None:
     for weight_format in FORMATS:
         for width in (32, 40, 70):
-            module = QuantizedWeight(5, width, weight_format, 16)
-            stored = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-            assert matrix_bytes(5, width, weight_format, 16) == stored
+            assert matrix_bytes(5, width, weight_format, 16) == stored(5, width, weight_format)
+
+
+def test_the_price_of_eight_bits_is_what_they_take_more_than_four() -> None:
+    found = costs(tiny_model(), random_windows(), "w4")
+    more = stored(32, 32, "w8") - stored(32, 32, "w4")
+    assert found["model.layers.0.self_attn.o_proj"].price == more
