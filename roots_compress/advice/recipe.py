@@ -45,7 +45,13 @@ def chain_recipe(
         gates: as `Bounds.gates` returns them.
         settings: of the recipe otherwise, such as `model` and `data`.
     """
-    given = [_stage(each) if isinstance(each, StageSettings) else dict(each) for each in stages]
+    given = [
+        # What was given of the settings.
+        {"kind": each.kind, **each.model_dump(mode="json", exclude_unset=True)}
+        if isinstance(each, StageSettings)
+        else dict(each)
+        for each in stages
+    ]
     return _parsed({"stages": given, "gates": dict(gates), **_measured(facts, settings)})
 
 
@@ -63,11 +69,6 @@ def search_recipe(
         "candidates": [list(names) for names in (*as_it_is, *candidates.listed)],
     }
     return _parsed({"search": search, "gates": bounds.gates(facts.task), **_measured(facts, settings)})
-
-
-def _stage(stage: StageSettings) -> dict[str, Any]:
-    """Return a stage's settings as a recipe has them: what was given of them."""
-    return {"kind": stage.kind, **stage.model_dump(mode="json", exclude_unset=True)}
 
 
 def _measured(facts: Facts, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,14 +126,11 @@ def _bring_files(source: Path, aside: Path) -> None:
             shutil.copyfile(path, aside / name)
     path = source / TOKENIZER_CONFIG
     if path.exists() or path.is_symlink():
-        settings = _known_settings(read_json_object(path))
+        given = read_json_object(path).items()
+        settings = {key: value for key, value in given if key in CONFIG_KEYS or key.endswith("_token")}
         if not isinstance(settings.get("chat_template"), str | list | dict | None):
             raise InputError("chat_template is no text", where=path, remedy="Correct it, or leave it out.")
         (aside / TOKENIZER_CONFIG).write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _known_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key in CONFIG_KEYS or key.endswith("_token")}
 
 
 def _made_steady(document: dict[str, Any]) -> bool:

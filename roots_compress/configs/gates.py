@@ -173,7 +173,9 @@ class GatesConfig(Settings):
     @property
     def stored(self) -> Path | None:
         """The stored run that the row is compared with; None where that is a row of the same run."""
-        return Path(self.against) if self.against and _is_path(self.against) else None
+        against = self.against or ""
+        is_path = len(PurePath(against).parts) > 1 or "/" in against or against.endswith(".json")
+        return Path(against) if is_path else None
 
     def without_stored(self) -> Self:
         """Return the gates that need no stored run."""
@@ -183,7 +185,3 @@ class GatesConfig(Settings):
     def from_folder(self, folder: Path) -> Self:
         """Return the gates with a relative path to a stored run starting from a folder."""
         return self if self.stored is None else self.model_copy(update={AGAINST: str(folder / self.stored)})
-
-
-def _is_path(against: str) -> bool:
-    return len(PurePath(against).parts) > 1 or "/" in against or against.endswith(".json")

@@ -65,14 +65,8 @@ def pack_conversations(
 
     Each conversation goes into the fullest of a few windows that have room for it. What room is left is
     filled with the window's first tokens, as a text of their own that is not scored: padding would enter
-    calibration statistics as if it were text.
-
-    Args:
-        documents: conversations.
-        tokenizer: of the model; its template serves where they have no format.
-        block_size: tokens in a window.
-        seed: decides the order.
-        limit: the most windows to return; no more conversations are tokenised than these need.
+    calibration statistics as if it were text. Conversations without a format are read in the tokenizer's
+    template. Arguments are those of `pack`.
 
     Raises:
         InputError: no answer begins within a window, or the conversations cannot be rendered.

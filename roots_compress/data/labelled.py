@@ -73,13 +73,6 @@ def pack_labelled(
 ) -> PackedWindows:
     """Pack labelled texts as `pack_rows` does. A text's label is the target of its first position.
 
-    Args:
-        documents: each a text with a label.
-        tokenizer: of the model.
-        block_size: tokens in a window.
-        seed: decides the order.
-        limit: the most windows to return.
-
     Raises:
         InputError: there is no room for text between what opens and closes it.
     """

@@ -67,13 +67,6 @@ def pack_scored(
 ) -> PackedWindows:
     """Pack texts or pairs as `pack_rows` does; a model and its teacher score each at its first position.
 
-    Args:
-        documents: each one text or two.
-        tokenizer: of the model.
-        block_size: tokens in a window.
-        seed: decides the order.
-        limit: the most windows to return.
-
     Raises:
         InputError: there is no room for text.
     """

@@ -75,7 +75,8 @@ def pack_sentence_pairs(
     edges = len(opening) + 2 * len(closing)
     rng = np.random.default_rng(seed)
     wanted = None if limit is None else limit * block_size
-    ids, scored, lengths = tokenised(shuffled(documents, rng), tokenizer, wanted, _as_is)
+    order = shuffled(documents, rng)
+    ids, scored, lengths = tokenised(order, tokenizer, wanted, lambda ids, scored, _: (ids, scored))
     require_window(len(ids), block_size, key)
     ends = np.cumsum(lengths)
     texts = [(int(end - length), int(end)) for end, length in zip(ends, lengths, strict=True)]
@@ -175,7 +176,3 @@ def _windows(pairs: Sequence[_Pair], edges: int, block_size: int) -> list[list[_
         windows[at].append(pair)
         left[at] -= size
     return windows
-
-
-def _as_is(ids: Ids, scored: Flags, _tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Flags]:
-    return ids, scored

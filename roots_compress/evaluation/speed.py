@@ -109,8 +109,9 @@ def time_models(
 
     The order of the models moves on by one in each repeat, so that none always follows the same one.
     """
+    shape = 1, max(contexts) + decode_tokens
     tokens = {
-        label: _random_tokens(engine.vocab_size, max(contexts) + decode_tokens)
+        label: np.random.default_rng(0).integers(engine.vocab_size, size=shape)
         for label, engine in engines.items()
     }
 
@@ -148,10 +149,6 @@ def summarise(task: Task[Any], timings: Sequence[Sequence[Timing]], contexts: Se
             rates = [amount / seconds for amount, seconds in timed]
             found.append(Speed(context, median(rates), min(rates), max(rates), tuple(rates)))
     return {phase: tuple(each) for phase, each in speeds.items()}
-
-
-def _random_tokens(vocab_size: int, count: int) -> Any:
-    return np.random.default_rng(0).integers(vocab_size, size=(1, count))
 
 
 def _handle(request: dict[str, Any], progress: Progress) -> Any:

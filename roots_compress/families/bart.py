@@ -106,7 +106,10 @@ def read_bart(switches: Switches, form: Form) -> ModelSpec:
         mlp = Mlp(
             channels=switches.number(f"{name}_ffn_dim", 4096), activation=activation, gated=False, bias=True
         )
-        return switches.number(f"{name}_layers", 12, most=MOST_LAYERS), _attention(width, heads), mlp
+        attention = Attention(
+            heads=heads, kv_heads=heads, head_dim=width // heads, causal=False, bias=True, output_bias=True
+        )
+        return switches.number(f"{name}_layers", 12, most=MOST_LAYERS), attention, mlp
 
     last = NORM if form.pre_norm else None
     count, attention, mlp = side("encoder")
@@ -127,12 +130,6 @@ def read_bart(switches: Switches, form: Form) -> ModelSpec:
         ),
         head=Seq2SeqHead(start=start_token(switches, form.start), bias=form.bias),
         max_positions=positions,
-    )
-
-
-def _attention(width: int, heads: int) -> Attention:
-    return Attention(
-        heads=heads, kv_heads=heads, head_dim=width // heads, causal=False, bias=True, output_bias=True
     )
 
 

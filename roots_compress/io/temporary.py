@@ -38,14 +38,11 @@ def temporary_folder() -> Iterator[Path]:
                 yield alias
         except OSError as error:
             # A copy that fails names the file it reads first.
-            named = [os.fsdecode(each) for each in (error.filename, error.filename2) if _is_path(each)]
+            files = error.filename, error.filename2
+            named = [os.fsdecode(each) for each in files if isinstance(each, (str, bytes, os.PathLike))]
             if error.errno in FULL or any(Path(each).is_relative_to(name) for each in named):
                 raise _refusal(str(error.strerror or error), place) from error
             raise
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, (str, bytes, os.PathLike))
 
 
 def _refusal(cause: str, place: Path | str | None) -> StageError:

@@ -10,7 +10,7 @@ from roots_compress.report.compare import MISSING, Comparison
 from roots_compress.report.differences import Axis, ComparedRow
 from roots_compress.report.markdown import folded, markdown_table, plain
 from roots_compress.report.spreadsheet import csv_of
-from roots_compress.report.text import shown
+from roots_compress.report.text import table_of
 
 
 def tables(compared: Comparison) -> tuple[Table, ...]:
@@ -20,16 +20,8 @@ def tables(compared: Comparison) -> tuple[Table, ...]:
         ("Differences of the last stages", *difference_table(compared)),
         ("Settings that differ", *setting_table(compared)),
     ]
-    found = []
-    for title, headings, rows in parts:
-        table = Table(title=title)
-        for index, heading in enumerate(headings):
-            table.add_column(shown(heading), justify="left" if index < 2 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*map(shown, row))
-        if table.row_count:
-            found.append(table)
-    return tuple(found)
+    found = (table_of(*part, names=2) for part in parts)
+    return tuple(table for table in found if table.row_count)
 
 
 def lines(compared: Comparison) -> tuple[str, ...]:
@@ -77,12 +69,11 @@ def _columns(compared: Comparison) -> list[Axis]:
 def stage_rows(compared: Comparison) -> Iterator[list[str]]:
     """Yield its rows."""
     for row in compared.rows:
-        figures = (_cell(axis, row) for axis in _columns(compared))
-        yield [row.run, row.stage, f"{row.parameters:,}", *figures]
-
-
-def _cell(axis: Axis, row: ComparedRow) -> str:
-    return axis.shown(row.figures[axis.key].value) if axis.key in row.figures else MISSING
+        cells = (
+            axis.shown(row.figures[axis.key].value) if axis.key in row.figures else MISSING
+            for axis in _columns(compared)
+        )
+        yield [row.run, row.stage, f"{row.parameters:,}", *cells]
 
 
 def difference_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -79,7 +79,7 @@ def speed_cell(stage: StageResult, workload: Workload) -> str:
 
 def table(run: RunMetrics) -> Table:
     """Return the run as a rich table."""
-    return _table(run.name, headings(task_named(run.task)), map(cells, rows_of(run)), caption(run))
+    return table_of(run.name, headings(task_named(run.task)), map(cells, rows_of(run)), caption(run))
 
 
 def tables(run: RunMetrics) -> tuple[Table, ...]:
@@ -88,13 +88,16 @@ def tables(run: RunMetrics) -> tuple[Table, ...]:
         return (table(run),)
     task, search = task_named(run.task), run.search
     rows = (search_cells(task, candidate, search) for candidate in search.candidates)
-    return table(run), _table("Search", search_headings(task), rows, search_caption(search))
+    return table(run), table_of("Search", search_headings(task), rows, search_caption(search))
 
 
-def _table(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> Table:
-    result = Table(title=shown(title), caption=shown(caption), caption_justify="left")
+def table_of(
+    title: str, titles: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", *, names: int = 1
+) -> Table:
+    """Return a rich table, whose first columns hold names."""
+    result = Table(title=shown(title), caption=shown(caption) or None, caption_justify="left")
     for index, heading in enumerate(titles):
-        result.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
+        result.add_column(shown(heading), justify="left" if index < names else "right", overflow="fold")
     for row in rows:
         result.add_row(*map(shown, row))
     return result

@@ -47,8 +47,12 @@ def budgets_of(task: Task[Any], gates: GatesConfig, baseline: Point, quality: fl
 
 def front(points: Mapping[Key, Point]) -> set[Key]:
     """Return the Pareto front: those that no other equals or betters in every figure, and betters in one."""
+
+    def dominates(one: Point, other: Point) -> bool:
+        return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
     return {
-        key for key, point in points.items() if not any(_dominates(other, point) for other in points.values())
+        key for key, point in points.items() if not any(dominates(other, point) for other in points.values())
     }
 
 
@@ -73,10 +77,6 @@ def overrun(point: Point, budgets: Budgets) -> float:
 def best(points: Mapping[Key, Point], budgets: Budgets) -> Key:
     """Return the first by `rank`: the best within the budgets, or what comes nearest to them."""
     return min(points, key=lambda key: rank(points[key], budgets))
-
-
-def _dominates(one: Point, other: Point) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def _least(*limits: float | None) -> float:

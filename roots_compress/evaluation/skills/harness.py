@@ -145,7 +145,7 @@ def run_tasks(
     """
     if chat:
         require_template(subject.tokenizer)
-    files = [name for name in names if _is_file(name)]
+    files = [name for name in names if name.endswith((".yaml", ".yml")) and Path(name).is_file()]
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     manager = TaskManager(include_defaults=len(files) < len(names))
@@ -189,10 +189,6 @@ def run_tasks(
             " (dataset_path: json, dataset_kwargs: data_files), or download the data set before.",
         ) from error
     return list(_outcomes(found or {}))
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith((".yaml", ".yml")) and Path(name).is_file()
 
 
 def _outcomes(found: dict[str, Any]) -> list[Outcome]:

@@ -78,7 +78,7 @@ def plane(
         height,
         name,
         frame.markup(),
-        *(_chain([at[spot] for spot in stages if spot.colour == colour]) for colour in colours),
+        *(path([at[spot] for spot in stages if spot.colour == each], class_="chain") for each in colours),
         *(_bounds(frame, spot) for spot in ordered),
         *(_mark(spot, *at[spot], on_front=best[spot]) for spot in ordered),
         *_labels(stages, at, frame),
@@ -87,10 +87,6 @@ def plane(
 
 def _extent(values: Iterable[tuple[float, Bounds | None]]) -> list[float]:
     return [each for value, bounds in values for each in (value, *(bounds or ()))]
-
-
-def _chain(points: list[tuple[float, float]]) -> Markup:
-    return path(points, class_="chain")
 
 
 def _bounds(frame: Frame, spot: Spot) -> Markup:

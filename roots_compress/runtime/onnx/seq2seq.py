@@ -160,14 +160,16 @@ class OnnxTargets:
         sources = cache.sources[rows]
         of_source = not np.array_equal(sources, cache.sources)
         own = not np.array_equal(rows, np.arange(len(cache.sources)))
+
+        def chosen(value: Any) -> Any:
+            kept = np.ascontiguousarray(value.numpy()[rows])
+            return ort.OrtValue.ortvalue_from_numpy(kept, self._model.device)
+
         moved = tuple(
-            self._chosen(value, rows) if (of_source if kv.of_source else own) else value
+            chosen(value) if (of_source if kv.of_source else own) else value
             for kv, value in zip(self._model.key_values, cache.keys_values, strict=True)
         )
         return Seq2SeqCache(moved, sources, cache.tokens)
-
-    def _chosen(self, value: Any, rows: NDArray[np.int64]) -> Any:
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[rows]), self._model.device)
 
     def _check(self, input_ids: Tokens, attention_mask: Tokens | None) -> None:
         check_targets(self, input_ids, attention_mask, sources=len(self._mask_BS))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerFast
-
 from roots_compress.checkpoints.checkpoint import Checkpoint
 from roots_compress.data.chat.rendering import prompt_of
 from roots_compress.data.documents import ASSISTANT, SOURCE, TARGET, Document
@@ -45,17 +43,17 @@ def answers_of(checkpoint: Checkpoint, documents: Sequence[Document], tokens: in
     stops = stop_ids(named, model.config.eos_token_id, tokenizer.eos_token_id)
     answers = []
     for document in documents:
-        prompt = document.named(SOURCE) if document.is_pair else _prompt(document, tokenizer)
+        prompt = (
+            document.named(SOURCE)
+            if document.is_pair
+            else prompt_of(document, _first_answer(document), tokenizer)
+        )
         try:
             pieces = stream_text(engine, tokenizer, prompt, max_new_tokens=tokens, stop_tokens=stops)
             answers.append("".join(pieces).strip())
         except InputError:
             answers.append(TOO_LONG)
     return answers
-
-
-def _prompt(document: Document, tokenizer: PreTrainedTokenizerFast) -> str:
-    return prompt_of(document, _first_answer(document), tokenizer)
 
 
 def _first_answer(document: Document) -> int:

@@ -16,7 +16,6 @@ from roots_compress.stages.estimates import Estimate, least
 from roots_compress.stages.expected import Expected, ExpectedModel, Small
 from roots_compress.training.distillation.vocabulary import (
     refuse_quantized,
-    require_same_head,
     require_same_outputs,
     require_same_tokenizer,
 )
@@ -101,7 +100,6 @@ def _check_teacher(config: TuneConfig, path: Path, info: ModelInfo) -> None:
     source = inspect_source(path)
     refuse_quantized(source.quantized, path)
     if info.spec is not None:
-        require_same_head(info.spec.head.kind, source.spec.head.kind, path)
         require_same_outputs(info.spec, source.spec, path)
     longest = source.limits.max_context
     if longest is not None and config.training.block_size > longest:

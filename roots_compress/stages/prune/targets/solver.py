@@ -41,7 +41,8 @@ def cheapest(options: Sequence[Sequence[Option]], needed: int) -> list[int]:
     Raises:
         ValueError: no choice saves enough.
     """
-    unit = max(_common_unit(options), ceil(needed / FINEST_GRID))
+    common = gcd(*(option.saved for layer in options for option in layer)) or 1
+    unit = max(common, ceil(needed / FINEST_GRID))
     steps = ceil(needed / unit)
     reachable = np.arange(steps + 1)
     # least[s]: the cost of saving at least s with the layers so far.
@@ -102,7 +103,3 @@ def cheapest_equal(
 def _most_saving(layer: Sequence[Option]) -> int:
     """Return the number of the option that saves most; of several, the cheapest's."""
     return max(range(len(layer)), key=lambda number: (layer[number].saved, -layer[number].cost))
-
-
-def _common_unit(options: Sequence[Sequence[Option]]) -> int:
-    return gcd(*(option.saved for layer in options for option in layer)) or 1
