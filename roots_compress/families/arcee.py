@@ -8,13 +8,12 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.switches import Switches
-from roots_compress.models.spec import ModelSpec
 
-
-def _read(switches: Switches) -> ModelSpec:
-    return read_decoder(
-        switches,
+FAMILY = Family(
+    "arcee",
+    "ArceeForCausalLM",
+    partial(
+        read_decoder,
         mlp_bias=None,
         gated=False,
         activation="relu2",
@@ -23,13 +22,7 @@ def _read(switches: Switches) -> ModelSpec:
         whole_heads=True,
         context=4096,
         eps=1e-5,
-    )
-
-
-FAMILY = Family(
-    "arcee",
-    "ArceeForCausalLM",
-    _read,
+    ),
     partial(write_decoder, attention_bias=True, mlp_bias="mlp_bias"),
     decoder_rules,
     variants=(

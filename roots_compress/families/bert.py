@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 from roots_compress.families.base import Family, Rule
 from roots_compress.families.encoder import encoder_rules, head_rules, read_encoder, write_encoder
-from roots_compress.families.switches import Switches
 from roots_compress.models.spec import ModelSpec
 
 ARCHITECTURES = {
@@ -17,14 +16,6 @@ ARCHITECTURES = {
     "BertForTokenClassification": "token_classification",
     "BertModel": "embedding",
 }
-
-
-def _read(switches: Switches) -> ModelSpec:
-    return read_encoder(switches, ARCHITECTURES)
-
-
-def _write(spec: ModelSpec) -> dict[str, Any]:
-    return write_encoder(spec, ARCHITECTURES)
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
@@ -52,8 +43,8 @@ UNREAD = (
 FAMILY = Family(
     "bert",
     "BertModel",
-    _read,
-    _write,
+    partial(read_encoder, kinds=ARCHITECTURES),
+    partial(write_encoder, kinds=ARCHITECTURES),
     _rules,
     prefix="bert.",
     headed=("cls.", "classifier."),

@@ -8,8 +8,6 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.switches import Switches
-from roots_compress.models.spec import ModelSpec
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -27,16 +25,12 @@ YARN = {
 }
 
 
-def _read(switches: Switches) -> ModelSpec:
-    return read_decoder(
-        switches, mlp_bias=None, null_head_dim=True, null_kv_heads=True, whole_heads=True, context=2048
-    )
-
-
 FAMILY = Family(
     "llama",
     "LlamaForCausalLM",
-    _read,
+    partial(
+        read_decoder, mlp_bias=None, null_head_dim=True, null_kv_heads=True, whole_heads=True, context=2048
+    ),
     partial(write_decoder, attention_bias=True, mlp_bias="mlp_bias"),
     decoder_rules,
     variants=(

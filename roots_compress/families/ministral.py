@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
@@ -19,12 +20,6 @@ def _windows(switches: Switches, layers: int) -> list[int | None]:
     return switches.typed_windows(switches.number("sliding_window", WINDOW), layers, [True] * layers)
 
 
-def _read(switches: Switches) -> ModelSpec:
-    return read_decoder(
-        switches, windows=_windows, biases="none", kv_heads=8, stated_head_dim=True, context=131072
-    )
-
-
 def _write(spec: ModelSpec) -> dict[str, Any]:
     return {**write_decoder(spec), **typed_windows(spec, WINDOW)}
 
@@ -32,7 +27,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
 FAMILY = Family(
     "ministral",
     "MinistralForCausalLM",
-    _read,
+    partial(read_decoder, windows=_windows, biases="none", kv_heads=8, stated_head_dim=True, context=131072),
     _write,
     decoder_rules,
     variants=(

@@ -8,20 +8,11 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.switches import Switches
-from roots_compress.models.spec import ModelSpec
-
-
-def _read(switches: Switches) -> ModelSpec:
-    return read_decoder(
-        switches, windows="all", biases="none", kv_heads=8, null_head_dim=True, context=131072
-    )
-
 
 FAMILY = Family(
     "mistral",
     "MistralForCausalLM",
-    _read,
+    partial(read_decoder, windows="all", biases="none", kv_heads=8, null_head_dim=True, context=131072),
     partial(write_decoder, windows="all"),
     decoder_rules,
     variants=({"sliding_window": None}, {"sliding_window": 5, "num_key_value_heads": 1}),

@@ -8,16 +8,17 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.switches import Switches
 from roots_compress.families.transforms import AddOne
-from roots_compress.models.spec import ModelSpec, Norm
+from roots_compress.models.spec import Norm
 
 EPS_KEY = "norm_eps"
 
 
-def _read(switches: Switches) -> ModelSpec:
-    return read_decoder(
-        switches,
+FAMILY = Family(
+    "nemotron",
+    "NemotronForCausalLM",
+    partial(
+        read_decoder,
         mlp_bias=None,
         gated=False,
         partial=0.5,
@@ -27,13 +28,7 @@ def _read(switches: Switches) -> ModelSpec:
         norm=Norm(kind="layer_norm"),
         eps=1e-5,
         eps_key=EPS_KEY,
-    )
-
-
-FAMILY = Family(
-    "nemotron",
-    "NemotronForCausalLM",
-    _read,
+    ),
     partial(write_decoder, attention_bias=True, partial=True, eps_key=EPS_KEY, mlp_bias="mlp_bias"),
     partial(decoder_rules, gain=AddOne()),
     variants=(

@@ -9,7 +9,6 @@ from roots_compress.families.base import Family, Rule
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.switches import Switches
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.spec import ModelSpec, Norm
 
@@ -22,9 +21,16 @@ NAMES = {
 }
 
 
-def _read(switches: Switches) -> ModelSpec:
-    return read_decoder(
-        switches,
+def _rules(spec: ModelSpec) -> Iterator[Rule]:
+    yield from decoder_rules(spec, names=NAMES, outer={"norm": "final_layernorm"})
+    yield Rule("lm_head.bias", ("logits_bias",))
+
+
+FAMILY = Family(
+    "phi",
+    "PhiForCausalLM",
+    partial(
+        read_decoder,
         biases=(True, True),
         mlp_bias=True,
         gated=False,
@@ -37,18 +43,7 @@ def _read(switches: Switches) -> ModelSpec:
         norm=Norm(kind="layer_norm"),
         eps=1e-5,
         eps_key=EPS_KEY,
-    )
-
-
-def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from decoder_rules(spec, names=NAMES, outer={"norm": "final_layernorm"})
-    yield Rule("lm_head.bias", ("logits_bias",))
-
-
-FAMILY = Family(
-    "phi",
-    "PhiForCausalLM",
-    _read,
+    ),
     partial(write_decoder, partial=True, eps_key=EPS_KEY),
     _rules,
     variants=(

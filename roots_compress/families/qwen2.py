@@ -8,20 +8,11 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.switches import Switches
-from roots_compress.models.spec import ModelSpec
-
-
-def _read(switches: Switches) -> ModelSpec:
-    return read_decoder(
-        switches, windows="by_layer", biases="qkv", kv_heads=32, null_kv_heads=True, context=32768
-    )
-
 
 FAMILY = Family(
     "qwen2",
     "Qwen2ForCausalLM",
-    _read,
+    partial(read_decoder, windows="by_layer", biases="qkv", kv_heads=32, null_kv_heads=True, context=32768),
     partial(write_decoder, windows="by_layer"),
     decoder_rules,
     variants=(

@@ -8,27 +8,20 @@ from roots_compress.families.base import Family
 from roots_compress.families.decoder import read_decoder
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
-from roots_compress.families.switches import Switches
 from roots_compress.models.ops.attention import QkNorm
-from roots_compress.models.spec import ModelSpec
 
-
-def _read(switches: Switches) -> ModelSpec:
-    return read_decoder(
-        switches,
+FAMILY = Family(
+    "qwen3",
+    "Qwen3ForCausalLM",
+    partial(
+        read_decoder,
         windows="by_layer",
         qk_norm=QkNorm(),
         head_dim=128,
         kv_heads=32,
         null_kv_heads=True,
         context=32768,
-    )
-
-
-FAMILY = Family(
-    "qwen3",
-    "Qwen3ForCausalLM",
-    _read,
+    ),
     partial(write_decoder, windows="by_layer", attention_bias=True),
     decoder_rules,
     variants=(
