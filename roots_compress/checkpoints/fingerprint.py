@@ -9,7 +9,7 @@ from pathlib import Path
 from roots_compress.io.disk import file_sha256
 from roots_compress.io.gguf_file import part_files
 
-READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja", ".gguf"})
+READ_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".spm", ".txt", ".jinja", ".gguf"})
 """Files of a checkpoint's directory that loading it may read."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from roots_compress.checkpoints.spread import Spread, limits_of
@@ -21,9 +22,17 @@ def test_a_model_whose_layers_are_on_disk_says_what_the_whole_one_says(tmp_path:
     save_checkpoint(tiny_checkpoint(layers=[tiny_layer()] * 4), source)
     whole = load_checkpoint(source).model
     size = sum(parameter.nbytes for parameter in whole.parameters())
-    spread = load_checkpoint(source, spread=Spread({"cpu": size * 2 // 3})).model
-    held = [parameter for parameter in spread.parameters() if not parameter.is_meta]
-    assert 0 < sum(parameter.nbytes for parameter in held) < size * 2 // 3
+    put, read = Spread._put, list[Tensor]()
+
+    def recorded(spread: Spread, name: str, tensor: Tensor) -> Tensor:
+        read.append(put(spread, name, tensor))
+        return read[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Spread, "_put", recorded)
+        spread = load_checkpoint(source, spread=Spread({"cpu": size * 2 // 3})).model
+    for held in (read, list(spread.parameters())):
+        assert 0 < sum(tensor.nbytes for tensor in held if not tensor.is_meta) < size * 2 // 3
     ids_BT = tiny_tokens(2, 20).numpy()
     mask_BT = np.ones_like(ids_BT)
     mask_BT[1, :6] = 0

@@ -202,7 +202,8 @@ def test_tune_teaches_a_reranker_the_numbers_in_the_data(tmp_path: Path) -> None
     assert metrics["task"] == "rating"
     before, after = metrics["stages"]
     assert after["label_spearman"] > before["label_spearman"] + 0.3
-    assert {"label_pearson", "auc"} <= after.keys()
+    assert after["auc"] > 0.7
+    assert after["label_pearson"] > 0.3
     assert after["notes"]["losses"]["score_loss"] < np.log(2)
     said = roots("eval", run / "01-tune", "--eval-data", data, "--records", "ratings", *QUICK)
     assert "Spearman" in said

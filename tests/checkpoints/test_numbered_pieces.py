@@ -1,4 +1,4 @@
-"""Marian's folders as they are published: two SentencePiece models and one list of numbers."""
+"""Folders of Marian and M2M100 as they are published: SentencePiece models and a list of numbers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from transformers import MarianTokenizer, PreTrainedTokenizerFast
+from transformers import M2M100Tokenizer, MarianTokenizer, PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.tokenizer import load_tokenizer, load_tokenizer_beside, save_tokenizer
 from roots_compress.data.documents import TARGET
-from roots_compress.data.languages import target_tokenizer
+from roots_compress.data.languages import target_tokenizer, translating
 from roots_compress.data.pairs import sides
 from roots_compress.data.tokenizers import tokenizer_sha256
 from roots_compress.errors import InputError, Key, SourceWarning
@@ -35,7 +35,7 @@ SCRIPTS = (
 UNSEEN = ("  two  spaces\tand ½ ﬁne ①②  ", "", "ℵ ꙮ lone", ">>fra<< A small frog 123.", "naïve café 🐸</s> x")
 
 
-def model(seed: int) -> bytes:
+def model(seed: int, kind: str = "unigram") -> bytes:
     """Return a model of texts of beginnings and ends of words, some much more often than others."""
     draw, written = np.random.default_rng(seed), BytesIO()
     words = [word for text in SCRIPTS for word in (text.split() if " " in text else (text[:5], text[5:]))]
@@ -46,6 +46,7 @@ def model(seed: int) -> bytes:
         sentence_iterator=iter((*texts, *SCRIPTS)),
         model_writer=written,
         vocab_size=700,
+        model_type=kind,
         character_coverage=1.0,
         hard_vocab_limit=False,
         minloglevel=2,
@@ -91,6 +92,34 @@ def test_a_pair_of_models_gives_the_ids_of_transformers(tmp_path: Path) -> None:
     alone = PreTrainedTokenizerFast(tokenizer_object=ours.backend_tokenizer, eos_token="</s>")
     assert tokenizer_sha256(alone) != tokenizer_sha256(ours)
     assert (ours.pad_token_id, ours.eos_token_id) == (theirs.pad_token_id, theirs.eos_token_id)
+
+
+def test_m2m100s_model_gives_the_ids_of_transformers(tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(content := model(0, "bpe"))
+    read = SentencePieceProcessor(model_proto=content)
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(read.id_to_piece(number) for number in range(3, len(read)))]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    source = described(tmp_path, "m2m_100", {"tokenizer_class": "M2M100Tokenizer", "src_lang": "de"})
+    theirs = M2M100Tokenizer.from_pretrained(tmp_path)
+    save_tokenizer(ours := load_tokenizer(source), tmp_path / "saved")
+    for tokenizer in (ours, load_tokenizer_beside(tmp_path / "saved")):
+        for text in (*SCRIPTS, *UNSEEN[:3]):
+            ids = theirs(text)["input_ids"]
+            assert tokenizer(text)["input_ids"] == ids, text
+            said, right = (
+                str(each.decode(ids[1:], skip_special_tokens=True)) for each in (tokenizer, theirs)
+            )
+            assert said.strip() == right.strip()
+    pair = translating(ours, "ja", "zh")
+    theirs.src_lang, theirs.tgt_lang = "ja", "zh"
+    assert pair(SCRIPTS[8])["input_ids"] == theirs(SCRIPTS[8])["input_ids"]
+    assert (
+        sides([SCRIPTS[9]], pair, 99, name=TARGET, key=Key("length"))[0].ids
+        == (theirs(text_target=SCRIPTS[9])["input_ids"])
+    )
+    for settings, fault in (({"src_lang": "xx"}, "language 'xx'"), ({"language_codes": "all"}, "'all'")):
+        with pytest.raises(InputError, match=fault):
+            load_tokenizer(described(tmp_path, "m2m_100", {"tokenizer_class": "M2M100Tokenizer", **settings}))
 
 
 def test_what_is_no_whole_marian_is_named(tmp_path: Path) -> None:
