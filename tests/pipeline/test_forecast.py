@@ -14,7 +14,9 @@ from roots_compress.configs.recipe.loading import resolved
 from roots_compress.configs.recipe.schema import Recipe
 from roots_compress.events import Events
 from roots_compress.models.spec import ModelSpec
+from roots_compress.pipeline.forecast import forecast as foreseen
 from roots_compress.pipeline.forecast import outlook, pace
+from roots_compress.pipeline.forecast.costs import Line, RowCosts, TrainingCosts
 from roots_compress.pipeline.forecast.forecast import forecast
 from roots_compress.pipeline.forecast.outlook import expected_seconds
 from roots_compress.pipeline.forecast.table import summary_lines
@@ -100,6 +102,43 @@ def test_a_run_tells_about_how_long_its_rows_take(
 @pytest.mark.parametrize("spec", [gemma(), bert(), with_experts(), seq2seq()])
 def test_a_layer_of_any_model_is_timed(spec: ModelSpec) -> None:
     assert pace.pace(spec, threads=1) > 0
+
+
+class Measured:
+    """A machine on which memory alone is told apart."""
+
+    examples, passes = 1, Line(0.0, 0.0)
+
+    def __init__(self, peak: Line, training: float) -> None:
+        none = Line(0.0, 0.0)
+        self.costs = RowCosts(none, none, {}, 0.0, peak, none)
+        self._training = TrainingCosts(none, none, Line(training, 0.0))
+
+    def training(self, *_: object) -> TrainingCosts:
+        return self._training
+
+
+def test_memory_is_what_a_stage_holds_or_what_checking_it_takes(
+    chain: tuple[Recipe, Path, RunMetrics],
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = chain[1] / "00-baseline" / "checkpoint"
+    setting = prepare(recipe(text_file, DISTILL, PRUNE, model=str(model)), tmp_path / "run")
+
+    def memory(peak: Line, training: float = 0.0) -> tuple[int, ...]:
+        monkeypatch.setattr(foreseen, "Probe", lambda *_: Measured(peak, training))
+        return tuple(each.memory_bytes for each in forecast(setting, tmp_path / "run", QUIET).stages)
+
+    plain = forecast(setting, tmp_path / "run", QUIET, measured=False)
+    first, student, pruned = (each.checkpoint_bytes for each in plain.stages)
+    held = 4 * (12 + 2) * 32 * 32  # The stream of all windows, of text and of the model's own, in float32.
+    base = 10**6
+    working = base + first + student, base + student + pruned + held
+    assert memory(Line(base, 0.0)) == (base, *working)
+    assert memory(Line(base, 0.0), 7e7) == (base, 7 * 10**7, working[1])
+    assert memory(Line(0.0, 1000.0)) == (1000 * first,) * 3
 
 
 def test_a_search_is_part_of_what_a_run_takes(text_file: Path, tmp_path: Path) -> None:

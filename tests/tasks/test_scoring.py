@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from roots_compress.errors import InputError
 from roots_compress.models.labels import RootsForScore
 from roots_compress.models.ops.heads import ScoreHead
 from roots_compress.tasks.rating import auc
-from roots_compress.tasks.scoring import spearman
+from roots_compress.tasks.scoring import Scoring, spearman
 from tests.encoders import encoder_tokenizer, save_bert
 from tests.tasks.commands import graph_outputs, roots
 from tests.tiny import tiny_tokens
@@ -89,6 +90,16 @@ def test_pairs_are_read_as_transformers_reads_them(source: Path) -> None:
     assert read.scores.tolist() == [0.5] * 3
     with pytest.raises(InputError, match="4 tokens have no room for a pair"):
         scored_texts(documents(), tokenizer, longest=4, tokens=1000)
+
+
+def test_likeness_is_the_share_of_the_variance_that_is_explained() -> None:
+    examples = scored_texts(documents(), pair_tokenizer(), longest=24, tokens=1000)
+    original_N1, scores_N1 = (np.array([each], np.float32).T for each in ((0, 1, 2), (0, 1, 4)))
+    found, parts_N = Scoring().likeness(scores_N1, original_N1, examples)
+    assert found == pytest.approx({"score_r2": -1, "score_mse": 4 / 3, "spearman": 1, "label_spearman": 0})
+    assert parts_N == pytest.approx([1, 1, -5])
+    one_known = replace(examples, scores=np.array([np.nan, 0.5, np.nan]))
+    assert "label_spearman" not in Scoring().likeness(scores_N1, original_N1, one_known)[0]
 
 
 def test_packed_pairs_get_the_scores_that_they_get_alone(source: Path) -> None:
