@@ -133,6 +133,16 @@ def sharing(head_dim: int = 8) -> ModelSpec:
     return changed(spec, stacks={"decoder": stack}, embeddings=embeddings)
 
 
+def experts_beside() -> ModelSpec:
+    """Return one with experts beside its feed-forward blocks, and a norm of what both give together."""
+    norm = Norm()
+    op = Moe(experts=4, chosen=2, channels=24, beside_mlp=True)
+    experts = Sublayer(op=op, pre_norm=norm, post_norm=norm, joint_norm=norm)
+    attention, mlp = tiny_config().spec.layers[0]
+    layer = (attention, changed(mlp, parallel=True, post_norm=norm), experts)
+    return tiny_config().spec.with_layers((layer, layer))
+
+
 def clamped(*, head_dim: int = 8, channels: int = 24) -> ModelSpec:
     """Return one with sinks, and with experts that have biases and bounds."""
     spec = with_experts(channels=channels, bias=True, clamp=Clamp(limit=1.0))
@@ -174,6 +184,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "Mamba-2": {"spec": remembering(kind="mamba2", bias=True)},
     "sinks": {"spec": with_attention(kv_heads=2, sinks=True)},
     "shared keys": {"spec": sharing()},
+    "experts beside": {"spec": experts_beside()},
     "clamped experts": {"spec": with_experts(bias=True, clamp=Clamp(limit=1.0))},
 }
 """Arguments of `tiny_model`, by what is unlike other models."""

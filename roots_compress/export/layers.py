@@ -82,6 +82,8 @@ def walk(matrices: Matrices, part: Part, hidden_NW: ir.Value, emit: Emit) -> ir.
                     change_NW = norm(matrices, sublayer.post_norm, f"{module}_post_norm", change_NW)
                 if waiting_NW is not None:
                     change_NW = builder.op("Add", waiting_NW, change_NW)
+                if sublayer.joint_norm is not None:
+                    change_NW = norm(matrices, sublayer.joint_norm, f"{module}_joint_norm", change_NW)
                 waiting_NW = change_NW if sublayer.parallel else None
                 if waiting_NW is None:
                     hidden_NW = builder.op("Add", hidden_NW, change_NW)

@@ -49,7 +49,7 @@ def decoder_rules(
         norms = {
             f"{each.name}_{place}": found
             for each in layer
-            for place in ("pre_norm", "post_norm")
+            for place in ("pre_norm", "post_norm", "joint_norm")
             if (found := getattr(each, place)) is not None and not (place == "pre_norm" and each.shares_norm)
         }
         for name, norm in norms.items():

@@ -11,6 +11,7 @@ from roots_compress.families.decoder_config import first_blocks, typed_windows, 
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.gemma import GEMMA_ACTIVATIONS
 from roots_compress.families.gemma2 import NORM_NAMES, four_norm_layer, softcap
+from roots_compress.families.gemma4_experts import experts_beside
 from roots_compress.families.rope import FULL, SLIDING, ropes_by_type, written_ropes
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
@@ -19,6 +20,7 @@ from roots_compress.models.ops.base import changed
 from roots_compress.models.ops.heads import LmHead
 from roots_compress.models.ops.layer_input import LayerInput
 from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.stream import LayerInputs
 from roots_compress.models.ops.sublayer import Sublayer
 from roots_compress.models.spec import ModelSpec
@@ -36,6 +38,12 @@ NAMES = {
     "layer_input.gate_proj": "per_layer_input_gate",
     "layer_input.out_proj": "per_layer_projection",
     "layer_input_post_norm": "post_per_layer_input_norm",
+}
+MOE = {"experts": "num_experts", "chosen": "top_k_experts", "channels": "moe_intermediate_size"}
+MOE_NAMES = {
+    "mlp_post_norm": "post_feedforward_layernorm_1",
+    "moe_post_norm": "post_feedforward_layernorm_2",
+    "moe_joint_norm": "post_feedforward_layernorm",
 }
 TABLES = {
     "embed_tokens_per_layer": "table",
@@ -57,10 +65,6 @@ def _read(switches: Switches) -> ModelSpec:
         activation="gelu_pytorch_tanh",
     )
     switches.same("use_bidirectional_attention", None, "vision")  # Of images alone.
-    if switches.flag("enable_moe_block", False):
-        switches.refuse("enable_moe_block is true: experts beside a feed-forward block are not supported")
-    for key in ("num_experts", "top_k_experts", "moe_intermediate_size"):
-        switches.take(key)
     window = switches.optional_number("sliding_window", WINDOW)
     slides = [bool((index + 1) % 6) for index in range(shape.layers)]
     # transformers makes the last layer attend to everything, whatever is said.
@@ -72,7 +76,7 @@ def _read(switches: Switches) -> ModelSpec:
     ropes = ropes_by_type(switches, shape.max_positions, ROPES)
     bias = switches.flag("attention_bias", False)
     taking = _taking(switches, windows)
-    inputs = _layer_inputs(switches, shape)
+    inputs, moe = _layer_inputs(switches, shape), _moe(switches, shape)
     mlp = Mlp(channels=shape.channels, activation=shape.activation)
     wide = changed(mlp, channels=2 * shape.channels) if switches.flag(WIDE, False) else mlp
     layers = []
@@ -94,6 +98,10 @@ def _read(switches: Switches) -> ModelSpec:
             sharing=None if not taking else "takes" if takes else "gives",
         )
         layer = four_norm_layer(attention, wide if takes else mlp, shape.norm)
+        if moe is not None:
+            norm = shape.norm
+            experts = Sublayer(op=moe, pre_norm=norm, post_norm=norm, joint_norm=norm)
+            layer = (layer[0], changed(layer[1], parallel=True), experts)
         if inputs is not None:
             block = LayerInput(channels=inputs.channels, activation=shape.activation)
             layer = (*layer, Sublayer(op=block, post_norm=shape.norm))
@@ -152,6 +160,16 @@ def _layer_inputs(switches: Switches, shape: Shape) -> LayerInputs | None:
     return LayerInputs(channels=channels, eps=shape.norm.eps)
 
 
+def _moe(switches: Switches, shape: Shape) -> Moe | None:
+    """Take what is said of experts beside the feed-forward block of each layer."""
+    if not switches.flag("enable_moe_block", False):
+        for key in MOE.values():
+            switches.take(key)
+        return None
+    count, chosen, channels = (switches.number(key) for key in MOE.values())
+    return Moe(experts=count, chosen=chosen, channels=channels, activation=shape.activation, beside_mlp=True)
+
+
 def _write(spec: ModelSpec) -> dict[str, Any]:
     attentions = spec.attentions()
     sliding = next((each for each in attentions if each.window is not None), attentions[0])
@@ -159,6 +177,7 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
     taking = sum(each.sharing == "takes" for each in attentions)
     _, mlp = first_blocks(spec)
     last = spec.layers[-1][1].op
+    moe = next((op for _, op in spec.blocks() if isinstance(op, Moe)), None)
     written = write_decoder(spec, attention_bias=True)
     written["hidden_activation"] = written.pop("hidden_act")
     return {
@@ -171,6 +190,8 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
         "num_global_key_value_heads": full.kv_heads if full.keys_as_values else None,
         "attention_k_eq_v": full.keys_as_values,
         SHARED: taking,
+        "enable_moe_block": moe is not None,
+        **{key: getattr(moe, ours) for ours, key in MOE.items() if moe is not None},
         PER_LAYER: 0 if spec.embeddings.layer_inputs is None else spec.embeddings.layer_inputs.channels,
         PER_LAYER_VOCABULARY: spec.embeddings.vocabulary,
         WIDE: isinstance(last, Mlp) and last.channels == 2 * mlp.channels,
@@ -179,7 +200,10 @@ def _write(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _rules(spec: ModelSpec) -> Iterator[Rule]:
-    yield from decoder_rules(spec, names=NAMES)
+    beside = any(isinstance(op, Moe) for _, op in spec.blocks())
+    for rule in decoder_rules(spec, names=NAMES | (MOE_NAMES if beside else {})):
+        if not any(".moe." in target or "moe_pre_norm" in target for target in rule.targets):
+            yield rule  # Those of experts: `experts_beside`.
     for theirs, ours in TABLES.items() if spec.embeddings.layer_inputs else ():
         yield Rule(f"{theirs}.weight", (f"model.embed_layers.{ours}.weight",))
     for index, layer in enumerate(spec.layers):
@@ -198,8 +222,17 @@ FAMILY = Family(
         f"layers.{{}}.self_attn.{name}"
         for name in ("k_proj.weight", "v_proj.weight", "k_norm.weight", "k_proj.bias", "v_proj.bias")
     ),
+    computed=experts_beside,
     variants=(
         {"layer_types": [SLIDING, FULL], "sliding_window": 5},
+        {
+            "layer_types": [SLIDING, FULL],
+            "sliding_window": 5,
+            "enable_moe_block": True,
+            "num_experts": 5,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 24,
+        },
         {
             "layer_types": [SLIDING, FULL],
             "sliding_window": 7,

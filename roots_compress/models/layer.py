@@ -26,7 +26,7 @@ from roots_compress.models.ops.moe import Moe
 from roots_compress.models.ops.sublayer import Op
 from roots_compress.models.spec import Place
 
-NORMS = ("pre_norm", "post_norm", "stream_norm")
+NORMS = ("pre_norm", "post_norm", "joint_norm", "stream_norm")
 BLOCKS: dict[type[OpSpec], Callable[[Any, Any, str, int], Block]] = {
     Attention: AttentionBlock,
     ShortConv: ShortConvBlock,
@@ -85,6 +85,7 @@ class RootsLayer(nn.Module):
             self._block(name),
             getattr(self, f"{owner}_pre_norm", None),
             getattr(self, f"{name}_post_norm", None),
+            getattr(self, f"{name}_joint_norm", None),
             getattr(self, f"{name}_stream_norm", None),
             getattr(self, f"{name}_stream_scale", None),
             owner,

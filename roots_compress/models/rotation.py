@@ -26,7 +26,8 @@ def is_rotatable(spec: ModelSpec) -> bool:
     sublayers = [sublayer for layer in spec.layers for sublayer in layer]
     norms = [stack.final_norm for stack in spec.running]
     norms += [each.pre_norm if each.is_pre_norm else None for each in sublayers]
-    others = [spec.embeddings.tables, spec.embeddings.norm, *(each.post_norm for each in sublayers)]
+    others = [spec.embeddings.tables, spec.embeddings.norm]
+    others += [norm for each in sublayers for norm in (each.post_norm, each.joint_norm)]
     return not any(others) and all(norm is not None and norm.kind == "rms_norm" for norm in norms)
 
 

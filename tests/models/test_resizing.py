@@ -309,7 +309,7 @@ def test_a_residual_channel_leaves_every_matrix_and_norm_in_order(overrides: dic
         expected = before[name]
         if re.search(r"(embed_\w+|projection|lm_head|([qkvabcxz]|gate|up)_proj|router)\.weight", name):
             expected = expected[:, kept]
-        elif re.search(r"(pre|post|stream)_norm\.|model\.norm\.|o_proj\.|out_proj\.|down_proj\.", name):
+        elif re.search(r"(pre|post|joint|stream)_norm\.|model\.norm\.|o_proj\.|out_proj\.|down_proj\.", name):
             expected = expected[kept]
         assert torch.equal(value, expected), name
     tied = model.lm_head.weight is model.model.embed_tokens.weight  # type: ignore[union-attr]

@@ -191,6 +191,7 @@ class Half:
     block: Block
     pre_norm: nn.Module | None
     post_norm: nn.Module | None
+    joint_norm: nn.Module | None
     stream_norm: nn.Module | None
     stream_scale: Tensor | None
     norm_owner: str
@@ -226,6 +227,8 @@ class Half:
             contribution_BTW = waiting_BTW + contribution_BTW
         if self.parallel:
             return hidden_BTW, contribution_BTW
+        if self.joint_norm is not None:
+            contribution_BTW = self.joint_norm(contribution_BTW)
         after_BTW = hidden_BTW + contribution_BTW
         if self.stream_scale is not None:
             after_BTW = after_BTW * self.stream_scale

@@ -52,6 +52,13 @@ class Moe(OpSpec):
     """Of the router, and of each expert's layers."""
     clamp: Clamp | None = None
     """None: `activation(g) * u`."""
+    beside_mlp: bool = False
+    """Whether its layer has a feed-forward block too, which then has the name `mlp`."""
+
+    @property
+    def name(self) -> str:
+        """The block's name within its layer, as tensors have it."""
+        return "moe" if self.beside_mlp else "mlp"
 
     @model_validator(mode="after")
     def _enough_experts(self) -> Self:

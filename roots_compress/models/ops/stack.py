@@ -57,6 +57,8 @@ class Stack(Part):
             if layer and layer[-1].parallel:
                 raise ValueError(f"the last block of layers.{index} is parallel, and none is after it")
             for before, each in zip((None, *layer), layer, strict=False):
+                if each.joint_norm is not None and (before is None or not before.parallel):
+                    raise ValueError(f"{each.name} of layers.{index} has a joint_norm, and gives alone")
                 if not each.shares_norm:
                     continue
                 if before is None or not before.parallel or each.pre_norm is None:

@@ -29,6 +29,8 @@ class Sublayer(Part):
     """Of what the block reads."""
     post_norm: Norm | None = None
     """Of what the block gives, before it is added to the stream."""
+    joint_norm: Norm | None = None
+    """Of what the block and the parallel ones before it give together, before it is added to the stream."""
     stream_norm: Norm | None = None
     """Of the stream after the addition."""
     stream_scale: bool = False
@@ -40,9 +42,10 @@ class Sublayer(Part):
 
     @model_validator(mode="after")
     def _adds_before_it_normalises(self) -> Self:
-        if self.parallel and (self.stream_norm is not None or self.stream_scale):
+        if self.parallel and (self.joint_norm or self.stream_norm or self.stream_scale):
             raise ValueError(
-                "a parallel block adds nothing to the stream itself, and has no stream_norm or stream_scale"
+                "a parallel block adds nothing to the stream itself, and has no joint_norm, stream_norm or "
+                "stream_scale"
             )
         return self
 
@@ -58,5 +61,6 @@ class Sublayer(Part):
 
     def parameters(self, width: int) -> int:
         """Return how many numbers the block and its norms hold."""
-        norms = (None if self.shares_norm else self.pre_norm, self.post_norm, self.stream_norm)
+        before = None if self.shares_norm else self.pre_norm
+        norms = (before, self.post_norm, self.joint_norm, self.stream_norm)
         return self.op.parameters(width) + sum(norm.parameters(width) for norm in norms if norm is not None)

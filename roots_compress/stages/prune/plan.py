@@ -132,6 +132,10 @@ def _fixed_stream(spec: ModelSpec) -> str | None:
                     f"layer {index} normalises the stream itself after each addition; over fewer channels "
                     "that norm changes all that follows, and no refit of what reads it makes up for that"
                 )
+            if each.joint_norm is not None:
+                return (
+                    f"layer {index} normalises what two blocks give together, and no refit makes up for that"
+                )
             if each.pre_norm is None:
                 return f"a block of layer {index} reads the stream without a norm, whose gain could be fitted"
     normed = all(stack.final_norm for stack in spec.running)
