@@ -121,17 +121,17 @@ def model_without_weights(config: RootsConfig) -> RootsWithHead:
     return model
 
 
-def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, by_token: bool, seed: int) -> Checkpoint:
+def with_label_head(checkpoint: Checkpoint, names: Sequence[str], *, kind: str, seed: int) -> Checkpoint:
     """Return an encoder with the layers of the one given, and a new head for labels.
 
     Args:
         checkpoint: an encoder, whatever its head gives.
         names: of the labels, by their numbers.
-        by_token: whether each token gets a label, and not each text.
+        kind: of the head, as `labelled` takes it.
         seed: draws the head's weights.
     """
     config = copy.deepcopy(checkpoint.model.config)
-    config.spec = labelled(config.spec, names, by_token=by_token)
+    config.spec = labelled(config.spec, names, kind=kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_model(config)

@@ -13,6 +13,8 @@ RecordKind = Literal["text", "labels", "tags", "scores", "ratings", "pairs", "in
 """What each record of the data holds: a text, a text or two and their label, words and their tags, a text or
 two and perhaps their score, the same with a score in each, a source and a target, or turns."""
 
+NewHead = Literal["classification", "token_classification", "score"]
+
 
 class FieldsConfig(Settings):
     """Columns or keys that hold the texts of a record, where they have names that are not known.
@@ -85,7 +87,8 @@ class DataConfig(Settings):
     """The column or key that holds a text's label, its name or number, where the model is a classifier."""
     labels: Annotated[tuple[str, ...], Field(strict=False), Option("--label")] = ()
     """Names of the labels for an encoder that has none. It gets a new head for them, which `tune` trains: one
-    that labels texts, or words where `records` are tags. A classifier has labels of its own."""
+    that labels texts, or words where `records` are tags. Where they are ratings it gives a score, and there
+    is one label, the score's name. A classifier has labels of its own."""
     records: RecordKind | None = None
     """What each record holds. By default the model and the stages decide; with `instructions`, a run without
     `tune` reads instructions too."""
@@ -117,9 +120,10 @@ class DataConfig(Settings):
         return tuple(each for each in (self.source_language, self.target_language) if each is not None)
 
     @property
-    def by_token(self) -> bool:
-        """Whether labels are those of words, and not of texts."""
-        return self.records == "tags"
+    def new_head(self) -> NewHead:
+        """The kind of head that an encoder gets for the labels: of words, of texts, or for their scores."""
+        kinds: dict[RecordKind | None, NewHead] = {"tags": "token_classification", "ratings": "score"}
+        return kinds.get(self.records, "classification")
 
 
 SMALLEST_BYTE_BPE = 260

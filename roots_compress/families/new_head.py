@@ -10,24 +10,38 @@ from roots_compress.errors import InputError
 from roots_compress.families.registry import FAMILIES
 from roots_compress.families.switches import Switches
 from roots_compress.models.ops.base import changed
-from roots_compress.models.ops.heads import ClassificationHead, LabelHead, TokenClassificationHead
+from roots_compress.models.ops.heads import ClassificationHead, LabelHead, ScoreHead, TokenClassificationHead
 from roots_compress.models.spec import ModelSpec
 
+HEADS: dict[str, type[LabelHead]] = {
+    "classification": ClassificationHead,
+    "token_classification": TokenClassificationHead,
+    "score": ScoreHead,
+}
 
-def labelled(spec: ModelSpec, names: Sequence[str], *, by_token: bool) -> ModelSpec:
-    """Return an encoder's specification with a head that gives each text, or each token, one of the labels.
+
+def labelled(spec: ModelSpec, names: Sequence[str], *, kind: str) -> ModelSpec:
+    """Return an encoder's specification with a head for labels.
 
     It is the head of the first family that can express the encoder, so that transformers can load the model.
 
+    Args:
+        spec: of the encoder.
+        names: of the labels; of a score, its own alone.
+        kind: of the head, among `HEADS`.
+
     Raises:
-        ValueError: there are fewer than two labels, or two of one name, or one is blank.
+        ValueError: there are fewer than two labels, or for a score other than one; or two have one name, or
+            one is blank.
     """
-    if len(names) < 2 or len(set(names)) < len(names) or not all(name.strip() for name in names):
+    if kind == "score" and len(names) != 1:
+        raise ValueError(f"a score has one label, and there are {len(names)}")
+    few = len(names) < 2 and kind != "score"
+    if few or len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise ValueError(f"{', '.join(map(repr, names)):.80} are not two labels or more that differ")
-    kind: type[LabelHead] = TokenClassificationHead if by_token else ClassificationHead
     found = [
-        changed(spec, head=kind(labels=len(names), names=tuple(names), **form))
-        for form in _forms(spec, by_token)
+        changed(spec, head=HEADS[kind](labels=len(names), names=tuple(names), **form))
+        for form in _forms(spec, kind)
     ]
     for family in FAMILIES.values():
         for each in found:
@@ -37,10 +51,10 @@ def labelled(spec: ModelSpec, names: Sequence[str], *, by_token: bool) -> ModelS
     return found[0]
 
 
-def _forms(spec: ModelSpec, by_token: bool) -> Iterator[dict[str, Any]]:
+def _forms(spec: ModelSpec, kind: str) -> Iterator[dict[str, Any]]:
     """Yield the fields of heads that families have, the most common first."""
     yield {}
-    if not by_token:
+    if kind != "token_classification":
         yield {"activation": "relu"}
         yield {"activation": "gelu"}
     norm = spec.embeddings.norm

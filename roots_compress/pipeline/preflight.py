@@ -134,7 +134,7 @@ def task_for(recipe: Recipe, task: Task[Any]) -> Task[Any]:
                     remedy=Text(
                         "Name an encoder's labels in ",
                         recipe_key("data", "labels"),
-                        ", or use distill: it learns from a teacher.",
+                        " (with ratings one, for a score), or use distill: it learns from a teacher.",
                     ),
                 )
             if kind not in (None, task.tuned_on):
@@ -177,9 +177,10 @@ def _with_labels(recipe: Recipe, info: ModelInfo) -> ModelInfo:
             remedy="Begin with a stage of kind 'tune'.",
         )
     try:
-        spec = labelled(spec, recipe.data.labels, by_token=recipe.data.by_token)
+        spec = labelled(spec, recipe.data.labels, kind=recipe.data.new_head)
     except ValueError as error:
-        raise InputError(str(error), where=where, remedy="Name two labels or more, each once.") from None
+        remedy = "Name two labels or more, each once; with ratings one."
+        raise InputError(str(error), where=where, remedy=remedy) from None
     return replace(info, spec=spec, task=task_of_spec(spec), source=None)
 
 

@@ -186,7 +186,7 @@ def _carry_out(
         checkpoint, notes = load_checkpoint(recipe.model), {"source": recipe.model.name}
         if recipe.data.labels:
             checkpoint = with_label_head(
-                checkpoint, recipe.data.labels, by_token=recipe.data.by_token, seed=recipe.seed
+                checkpoint, recipe.data.labels, kind=recipe.data.new_head, seed=recipe.seed
             )
             notes["head"] = "new, for the labels of the settings"
         if recipe.data.languages:

@@ -73,11 +73,13 @@ def test_of_a_discriminator_the_encoder_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "by_token"), [("distilbert", False), ("modernbert", False), ("mpnet", True)]
+    ("family", "kind"),
+    [("distilbert", "classification"), ("modernbert", "score"), ("mpnet", "token_classification")],
 )
-def test_a_new_head_is_one_that_the_family_has(family: str, by_token: bool, tmp_path: Path) -> None:
+def test_a_new_head_is_one_that_the_family_has(family: str, kind: str, tmp_path: Path) -> None:
     source = save_source(encoder(family, dict(FAMILIES[family].variants[0])), tmp_path / "source")
-    ours = with_label_head(load_checkpoint(source), ["a", "b", "c"], by_token=by_token, seed=0)
+    names = ["a"] if kind == "score" else ["a", "b", "c"]
+    ours = with_label_head(load_checkpoint(source), names, kind=kind, seed=0)
     write_back(ours, family, tmp_path / "back")
     named = json.loads((tmp_path / "back" / "config.json").read_text())["architectures"][0]
     theirs = getattr(transformers, named).from_pretrained(tmp_path / "back").eval()

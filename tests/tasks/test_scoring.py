@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import processors
-from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from roots_compress.checkpoints.checkpoint import load_checkpoint
 from roots_compress.checkpoints.write_back import write_back
@@ -225,6 +225,21 @@ def test_tune_teaches_a_reranker_the_numbers_in_the_data(tmp_path: Path) -> None
     model = load_checkpoint(tmp_path / "regression").model
     assert isinstance(model, RootsForScore)
     assert model.label_loss(scores_B1, right_B) == pytest.approx((0.25 + 4) / 2)
+
+
+def test_a_sentence_encoder_gets_a_head_for_a_score(tmp_path: Path) -> None:
+    save_bert(tmp_path / "masked", BertForMaskedLM)
+    pair_tokenizer().save_pretrained(tmp_path / "masked")
+    learn = ("--steps", "2", "--train-block-size", "64", "--run", tmp_path / "run")
+    tune = ("tune", tmp_path / "masked", "--data", rated(tmp_path), *learn, *QUICK)
+    assert "one, for a score" in roots(*tune, code=2)
+    refused = roots(*tune, "--records", "ratings", "--label", "yes", "--label", "no", code=2)
+    assert "a score has one label, and there are 2" in refused
+    roots(*tune, "--records", "ratings", "--label", "relevance")
+    head = load_checkpoint(tmp_path / "run" / "01-tune" / "checkpoint").model.config.spec.head
+    assert isinstance(head, ScoreHead)
+    assert head.names == ("relevance",)
+    write_back(load_checkpoint(tmp_path / "run" / "01-tune" / "checkpoint"), "bert", tmp_path / "back")
 
 
 def test_the_area_under_the_curve_counts_ties_half() -> None:
