@@ -171,6 +171,8 @@ def remembering(*, head_dim: int = 8, kind: str = "gated_delta_net", **changes: 
     return spec.with_layers(((first, spec.layers[0][1]), spec.layers[1]))
 
 
+BY_SIGMOIDS: dict[str, Any] = {"scores": "sigmoid", "selection_bias": True, "scale": 2.5}
+"""How experts are chosen and weighed."""
 SPECS: dict[str, dict[str, Any]] = {
     "norms over the projection": {"spec": with_attention(kv_heads=2, qk_norm=OVER_PROJECTIONS)},
     "norms of outputs": {"spec": spec_of(lambda each: changed(each, post_norm=Norm()))},
@@ -178,6 +180,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "spec": spec_of(lambda each: changed(each, pre_norm=None, stream_norm=Norm()), attention_bias=True)
     },
     "experts": {"spec": with_experts()},
+    "experts by sigmoids": {"spec": with_experts(**BY_SIGMOIDS)},
     "parallel": {"spec": parallel()},
     "convolution": {"spec": convolving(bias=True)},
     "linear attention": {"spec": remembering()},

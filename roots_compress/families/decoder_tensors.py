@@ -97,6 +97,9 @@ def _block_rules(
         router = f"{sublayer.name}.router"
         for part in ("weight", "bias") if op.bias else ("weight",):
             yield Rule(f"{names.get(router, 'mlp.gate')}.{part}", (f"{router}.{part}",))
+        if op.selection_bias:
+            name = f"{sublayer.name}.selection_bias"
+            yield Rule(names.get(name, name), (name,))
     if isinstance(op, Attention) and op.qk_norm is not None:
         for name in (f"{sublayer.name}.{each}_norm" for each in ("qk" if op.made else "q")):
             yield Rule(f"{names.get(name, name)}.weight", (f"{name}.weight",), gain)

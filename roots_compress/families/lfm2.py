@@ -6,13 +6,14 @@ from functools import partial
 from typing import Any
 
 from roots_compress.families.base import Family
-from roots_compress.families.decoder import decoder_spec, pre_norm_layer, read_shape
+from roots_compress.families.decoder import Shape, decoder_spec, pre_norm_layer, read_shape
 from roots_compress.families.decoder_config import write_decoder
 from roots_compress.families.decoder_tensors import decoder_rules
 from roots_compress.families.rope import read_rope, rope_of
 from roots_compress.families.switches import Switches
 from roots_compress.families.values import shown
 from roots_compress.models.ops.attention import Attention, QkNorm
+from roots_compress.models.ops.base import OpSpec
 from roots_compress.models.ops.conv import READERS, ShortConv
 from roots_compress.models.ops.mlp import Mlp
 from roots_compress.models.spec import ModelSpec
@@ -41,11 +42,11 @@ OF_TRAINING = (
 )
 
 
-def _read(switches: Switches) -> ModelSpec:
-    switches.renamed("block_ff_dim", "intermediate_size")
+def lfm2_shape(switches: Switches) -> Shape:
+    """Take the numbers of a configuration of LFM2, with experts or without."""
     switches.renamed("tie_embedding", "tie_word_embeddings")
     switches.null("hidden_act")  # The family's class does not read it.
-    shape = read_shape(
+    return read_shape(
         switches,
         kv_heads=8,
         context=128000,
@@ -54,14 +55,10 @@ def _read(switches: Switches) -> ModelSpec:
         eps_key="norm_eps",
         activations={"silu": "silu", "swish": "silu"},
     )
-    for key in ("block_dim", "conv_dim", "conv_dim_out"):
-        switches.same(key, shape.width)
-    switches.same("num_heads", shape.heads)
-    switches.same("block_norm_eps", shape.norm.eps)
-    for key in ("block_use_swiglu", "use_pos_enc"):
-        switches.same(key, True)
-    for key in OF_TRAINING:
-        switches.take(key)
+
+
+def lfm2_mixers(switches: Switches, shape: Shape) -> list[OpSpec]:
+    """Take what is said of short convolutions and attention, and return the one that each layer has."""
     rope = rope_of(switches, read_rope(switches, theta=THETA), head_dim=shape.head_dim)
     switches.same("theta", rope.theta)
     attention = Attention(
@@ -76,11 +73,23 @@ def _read(switches: Switches) -> ModelSpec:
         kernel=switches.number("conv_L_cache", KERNEL),
         bias=switches.flag("conv_bias", False),
     )
+    return [attention if each else conv for each in _attending(switches, shape.layers)]
+
+
+def _read(switches: Switches) -> ModelSpec:
+    switches.renamed("block_ff_dim", "intermediate_size")
+    shape = lfm2_shape(switches)
+    for key in ("block_dim", "conv_dim", "conv_dim_out"):
+        switches.same(key, shape.width)
+    switches.same("num_heads", shape.heads)
+    switches.same("block_norm_eps", shape.norm.eps)
+    for key in ("block_use_swiglu", "use_pos_enc"):
+        switches.same(key, True)
+    for key in OF_TRAINING:
+        switches.take(key)
     mlp = Mlp(channels=_channels(switches, shape.channels))
-    attends = _attending(switches, shape.layers)
-    return decoder_spec(
-        shape, [pre_norm_layer(attention if each else conv, mlp, shape.norm) for each in attends]
-    )
+    mixers = lfm2_mixers(switches, shape)
+    return decoder_spec(shape, [pre_norm_layer(each, mlp, shape.norm) for each in mixers])
 
 
 def _channels(switches: Switches, given: int) -> int:
@@ -119,16 +128,20 @@ def _given(switches: Switches, layers: int) -> list[bool]:
     return [kind == "full_attention" for kind in types]
 
 
-def _write(spec: ModelSpec) -> dict[str, Any]:
+def write_lfm2(spec: ModelSpec) -> dict[str, Any]:
+    """Return what the configurations of LFM2 with experts and without have in common."""
     firsts = [layer[0].op for layer in spec.layers]
     conv = next((op for op in firsts if isinstance(op, ShortConv)), None)
     return {
         **write_decoder(spec, eps_key="norm_eps"),
-        "block_auto_adjust_ff_dim": False,
         "conv_L_cache": KERNEL if conv is None else conv.kernel,
         "conv_bias": conv is not None and conv.bias,
-        "layer_types": ["conv" if isinstance(op, ShortConv) else "full_attention" for op in firsts],
+        "layer_types": [op.keeps for op in firsts],
     }
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    return {**write_lfm2(spec), "block_auto_adjust_ff_dim": False}
 
 
 FAMILY = Family(

@@ -65,6 +65,7 @@ LATER = [
     ("lfm2", "llama3"),
     ("gpt_oss", "llama3"),
     ("qwen3_5_text", "qwen2"),
+    ("lfm2_moe", "llama3"),
     ("gemma4_text", "gemma"),
 ]
 """Families whose parts are in others above, or in the exporter's tests."""

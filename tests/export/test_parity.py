@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from roots_compress.models.modeling import RootsForCausalLM
 from roots_compress.models.quantized import Format, QuantizedEmbedding
 from roots_compress.runtime.onnx.engine import OnnxCache, OnnxEngine
 from tests.export.quantized import tiny_quantized, with_int8_cache
-from tests.specs import clamped, with_experts
+from tests.specs import BY_SIGMOIDS, clamped, with_experts
 from tests.tiny import tiny_layer, tiny_model, tiny_tokens
 
 
@@ -106,12 +107,14 @@ def test_sinks_and_bounded_experts_pass(tmp_path: Path, weight_format: Format | 
     assert all(case.passed for case in check_parity(model, graph, ExportConfig()))
 
 
-@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize(
+    "routing", [{"renormalise": False}, {"renormalise": True}, {**BY_SIGMOIDS, "chosen": 3}], ids=str
+)
 @pytest.mark.parametrize(("weight_format", "operator"), [(None, "MoE"), ("w8", "QMoE"), ("w4", "QMoE")])
 def test_experts_are_one_operator(
-    tmp_path: Path, weight_format: Format | None, operator: str, renormalise: bool
+    tmp_path: Path, weight_format: Format | None, operator: str, routing: dict[str, Any]
 ) -> None:
-    spec = with_experts(channels=32, renormalise=renormalise)
+    spec = with_experts(channels=32, **routing)
     model = tiny_quantized(weight_format, spec=spec) if weight_format else tiny_model(spec=spec)
     graph = written(model, tmp_path)
     assert [node.op_type for node in onnx.load(graph).graph.node].count(operator) == 2
@@ -132,7 +135,9 @@ def test_a_graph_that_gives_no_numbers_is_found(tmp_path: Path) -> None:
 
 def test_experts_that_no_operator_takes_all_run(tmp_path: Path) -> None:
     mixed = with_experts(channels=24)  # No whole groups.
-    for model in (tiny_quantized("w4", spec=mixed), tiny_quantized("w8a8", spec=with_experts(channels=32))):
+    models = [tiny_quantized("w4", spec=mixed)]
+    models += [tiny_quantized("w8a8", spec=with_experts(channels=32, **each)) for each in ({}, BY_SIGMOIDS)]
+    for model in models:
         graph = written(model, tmp_path)
         assert not {node.op_type for node in onnx.load(graph).graph.node} & {"MoE", "QMoE"}
         assert all(case.passed for case in check_parity(model, graph, ExportConfig()))

@@ -78,6 +78,13 @@ FIELDS: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 0,
         "vocab_size_per_layer_input": VOCAB_SIZE,
     },
+    "lfm2_moe": {
+        "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 0,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+    },
     "lfm2": {"full_attn_idxs": [1], "block_auto_adjust_ff_dim": False},
     "granitemoehybrid": {
         "shared_intermediate_size": 48,
@@ -131,6 +138,8 @@ def source_model(family: str, seed: int = 0, **overrides: Any) -> PreTrainedMode
             parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
         for number, scalar in enumerate(each for name, each in model.named_buffers() if "scalar" in name):
             scalar.fill_(0.7 + 0.2 * number)
+        for bias in (each for name, each in model.named_buffers() if "expert_bias" in name):
+            bias.add_(torch.randn(bias.shape, generator=generator) * 0.2)
     return model
 
 

@@ -69,6 +69,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {**HEADS},
     "gpt_oss": {**HEADS, "sliding_window": 9},
     "lfm2": {**HEADS, "full_attn_idxs": [1, 3]},
+    "lfm2_moe": {**HEADS, "layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     "qwen3_5_text": {**HEADS, "layer_types": ["linear_attention", "full_attention"] * 2},
     "granitemoe": {**HEADS, "residual_multiplier": 0.22},
 }
@@ -80,6 +81,7 @@ SHARING = {"gemma4_text"}
 """Families whose groups of keys and values several layers read, so that none is cut."""
 FURTHER_AXES = {
     "lfm2": {"conv_ratio": 0.25},
+    "lfm2_moe": {"conv_ratio": 0.25},
     "qwen3_5_text": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
     "granitemoehybrid": {"key_head_ratio": 0.5, "value_head_ratio": 0.5},
 }

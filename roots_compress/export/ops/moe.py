@@ -16,6 +16,7 @@ import onnx_ir as ir
 from roots_compress.export.builder import MICROSOFT, Attribute, GraphBuilder
 from roots_compress.export.ops.mlp import activate
 from roots_compress.export.weights import ACCURACY_LEVEL, Matrices
+from roots_compress.models.blocks.moe import LEAST_SUM
 from roots_compress.models.ops.moe import Clamp, Moe
 
 LEAST_GROUP = 16
@@ -72,7 +73,17 @@ def _fused(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value
     """Return the block as one operator, `NW`."""
     builder = matrices.builder
     weight_format, size = matrices.storage(f"{module}.experts.0.gate_proj")
-    logits_NE = matrices.linear(f"{module}.router", x_NW)
+    plain = op.scores == "softmax" and not op.selection_bias and op.scale == 1
+    renormalise, total_N1 = op.renormalise, None
+    if plain:
+        logits_NE = matrices.linear(f"{module}.router", x_NW)
+    else:
+        # The operators weigh the chosen by a softmax, which gives back what these are the logarithms of.
+        weights_NE = _routed(matrices, op, module, x_NW)
+        least = builder.floats(1e-30 if builder.dtype == ir.DataType.FLOAT else 1e-7)
+        logits_NE = builder.op("Log", builder.op("Max", weights_NE, least))
+        total_N1 = builder.op("ReduceSum", weights_NE, builder.integers(-1))
+        renormalise = True
     attributes: dict[str, Attribute] = {
         "k": op.chosen,
         "activation_type": "swiglu",
@@ -89,8 +100,9 @@ def _fused(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value
     if weight_format is None:
         inputs = [x_NW, logits_NE, _first(matrices, op, module, "weight"), biases[0]]
         inputs += [_second(matrices, op, module, "weight"), biases[1]]
-        attributes["normalize_routing_weights"] = int(op.renormalise)
-        return builder.op("MoE", *inputs, domain=MICROSOFT, **attributes)
+        attributes["normalize_routing_weights"] = int(renormalise)
+        given_NW = builder.op("MoE", *inputs, domain=MICROSOFT, **attributes)
+        return given_NW if total_N1 is None else builder.op("Mul", given_NW, total_N1)
     assert size is not None
     attributes |= {
         "expert_weight_bits": 8 if weight_format == "w8" else 4,
@@ -104,11 +116,12 @@ def _fused(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value
     if weight_format == "w4":
         zero = "weight_zero_point"
         inputs += [_first(matrices, op, module, zero), _second(matrices, op, module, zero), None]
-    if not op.renormalise:
+    if not renormalise:
         # By itself the operator weighs the chosen experts by the softmax over them alone.
         inputs += [None] * (ROUTER_WEIGHTS - len(inputs))
         inputs.append(builder.op("Softmax", logits_NE, axis=-1))
-    return builder.op("QMoE", *inputs, domain=MICROSOFT, **attributes)
+    given_NW = builder.op("QMoE", *inputs, domain=MICROSOFT, **attributes)
+    return given_NW if total_N1 is None else builder.op("Mul", given_NW, total_N1)
 
 
 def _first(matrices: Matrices, op: Moe, module: str, part: str) -> ir.Value:
@@ -126,11 +139,22 @@ def _second(matrices: Matrices, op: Moe, module: str, part: str) -> ir.Value:
 def _routed(matrices: Matrices, op: Moe, module: str, x_NW: ir.Value) -> ir.Value:
     """Return each expert's weight for each token, 0 where it is not chosen, `NE`."""
     builder = matrices.builder
-    logits_NE = matrices.linear(f"{module}.router", x_NW)
-    chances_NE = builder.op("Softmax", builder.cast(logits_NE, ir.DataType.FLOAT), axis=-1)
-    best_NK, number_NK = builder.op_outputs("TopK", (chances_NE, builder.integers(op.chosen)), 2, axis=-1)
+    logits_NE = builder.cast(matrices.linear(f"{module}.router", x_NW), ir.DataType.FLOAT)
+    sigmoid = op.scores == "sigmoid"
+    chances_NE = builder.op("Sigmoid", logits_NE) if sigmoid else builder.op("Softmax", logits_NE, axis=-1)
+    ranked_NE = chances_NE
+    if op.selection_bias:
+        bias_E = matrices.state[f"{module}.selection_bias"].float()
+        ranked_NE = builder.op("Add", chances_NE, builder.weight(f"{module}.selection_bias_float32", bias_E))
+    best_NK, number_NK = builder.op_outputs("TopK", (ranked_NE, builder.integers(op.chosen)), 2, axis=-1)
+    if op.selection_bias:
+        best_NK = builder.op("GatherElements", chances_NE, number_NK, axis=-1)
     if op.renormalise:
-        best_NK = builder.op("Div", best_NK, builder.op("ReduceSum", best_NK, builder.integers(-1)))
+        sum_N1 = builder.op("ReduceSum", best_NK, builder.integers(-1))
+        sum_N1 = builder.op("Add", sum_N1, builder.float32(LEAST_SUM)) if sigmoid else sum_N1
+        best_NK = builder.op("Div", best_NK, sum_N1)
+    if op.scale != 1:
+        best_NK = builder.op("Mul", best_NK, builder.float32(op.scale))
     nothing = ir.tensor(np.zeros(1, np.float32))
     nothing_NE = builder.op("ConstantOfShape", builder.op("Shape", chances_NE), value=nothing)
     weights_NE = builder.op("ScatterElements", nothing_NE, number_NK, best_NK, axis=-1)

@@ -18,6 +18,9 @@ from roots_compress.models.blocks.mlp import ACTIVATION_FUNCTIONS
 from roots_compress.models.ops.mlp import Activation
 from roots_compress.models.ops.moe import EXPERT_LAYERS, Clamp, Moe
 
+LEAST_SUM = 1e-6
+"""Added to the sum of sigmoids by which they are divided."""
+
 
 class Expert(Holder):
     """A gated feed-forward block of its own."""
@@ -60,6 +63,8 @@ class MoeBlock(Block):
         """Add the router, and a module for each expert."""
         spec = self.spec
         self.router = nn.Linear(config.hidden_size, spec.experts, bias=spec.bias)
+        if spec.selection_bias:
+            self.selection_bias = nn.Parameter(torch.zeros(spec.experts))
         self.experts = nn.ModuleList(Expert(spec.activation, spec.clamp) for _ in range(spec.experts))
 
     def contribution(self, x_BTW: Tensor, context: Context) -> Tensor:
@@ -96,16 +101,22 @@ class MoeBlock(Block):
 
     def routed(self, x_RW: Tensor, kept: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Return the weight and the number of each row's experts, `RK` both, the best first."""
-        logits_RE = self.router(x_RW)
-        if kept is not None and len(kept) < self.spec.experts:
-            gone_E = torch.ones(self.spec.experts, dtype=torch.bool, device=x_RW.device)
+        spec, logits_RE = self.spec, self.router(x_RW).float()
+        gone_E = torch.zeros(spec.experts, dtype=torch.bool, device=x_RW.device)
+        if kept is not None and len(kept) < spec.experts:
+            gone_E[:] = True
             gone_E[list(kept)] = False
             logits_RE = logits_RE.masked_fill(gone_E, -torch.inf)
-        chances_RE = F.softmax(logits_RE, dim=-1, dtype=torch.float32)
-        weights_RK, chosen_RK = chances_RE.topk(self.spec.chosen, dim=-1)
-        if self.spec.renormalise:
-            weights_RK = weights_RK / weights_RK.sum(dim=-1, keepdim=True)
-        return weights_RK.to(x_RW.dtype), chosen_RK
+        chances_RE = logits_RE.sigmoid() if spec.scores == "sigmoid" else F.softmax(logits_RE, dim=-1)
+        ranked_RE = chances_RE
+        if spec.selection_bias:
+            ranked_RE = (chances_RE + self.selection_bias).masked_fill(gone_E, -torch.inf)
+        chosen_RK = ranked_RE.topk(spec.chosen, dim=-1).indices
+        weights_RK = chances_RE.gather(-1, chosen_RK)
+        if spec.renormalise:
+            least = LEAST_SUM if spec.scores == "sigmoid" else 0.0
+            weights_RK = weights_RK / (weights_RK.sum(dim=-1, keepdim=True) + least)
+        return (weights_RK * spec.scale).to(x_RW.dtype), chosen_RK
 
     def expert(self, number: int, x_NW: Tensor) -> Tensor:
         """Return what one expert gives, `NW`."""
@@ -148,3 +159,5 @@ class MoeBlock(Block):
         for name, parameter in list(self.router.named_parameters()):
             setattr(self.router, name, nn.Parameter(parameter.detach()[list(kept)]))
         self.router.out_features = len(kept)
+        if self.spec.selection_bias:
+            self.selection_bias = nn.Parameter(self.selection_bias.detach()[list(kept)])

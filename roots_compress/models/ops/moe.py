@@ -36,7 +36,8 @@ class Clamp(Part):
 class Moe(OpSpec):
     """Experts of equal widths; each token goes through the best `chosen` of them.
 
-    The router's softmax is over all experts, in float32.
+    The router's softmax is over all experts, in float32. In its place may be each expert's own sigmoid, as in
+    DeepSeek-V3 (arXiv:2412.19437), whose numbers for the choice alone keep experts equally busy.
     """
 
     kind: Literal["moe"] = "moe"
@@ -48,6 +49,12 @@ class Moe(OpSpec):
     activation: Activation = "silu"
     renormalise: bool = True
     """Whether the chosen experts' weights are divided by their sum."""
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    """What the router's outputs become."""
+    selection_bias: bool = False
+    """Whether each expert has a number that is added where the best are chosen, and not to its weight."""
+    scale: Positive = 1.0
+    """Factor on the chosen experts' weights."""
     bias: bool = False
     """Of the router, and of each expert's layers."""
     clamp: Clamp | None = None
@@ -93,6 +100,8 @@ class Moe(OpSpec):
             )
         )
         routes = weight_and_bias("router", 1, bias=self.bias)
+        if self.selection_bias:
+            routes = (*routes, Member("selection_bias", 0, 1))
         parts = tuple(f"{expert}.down_proj" for expert in self.names())
         return (
             Axis("experts", self.experts, routes, None, least=self.chosen),
@@ -117,15 +126,15 @@ class Moe(OpSpec):
 
     def parameters(self, width: int) -> int:
         """Return how many numbers it holds, the router's among them."""
-        return super().parameters(width) + self.experts * (width + self.bias)
+        return super().parameters(width) + self.experts * (width + self.bias + self.selection_bias)
 
     def cut(self, axis: str, units: int) -> Moe:
         """Return it with so many experts, or with experts of so many channels."""
         return changed(self, **{{"experts": "experts", "expert_channels": "channels"}[axis]: units})
 
     def form(self) -> tuple[Hashable, ...]:
-        """Return the experts' activation, and its bounds."""
-        return (self.kind, self.activation, self.clamp)
+        """Return the experts' activation and its bounds, and how they are chosen and weighed."""
+        return (self.kind, self.activation, self.clamp, self.scores, self.selection_bias, self.scale)
 
     @property
     def readers(self) -> tuple[str, ...]:

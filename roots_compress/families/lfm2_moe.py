@@ -1,0 +1,88 @@
+"""LFM2 with experts, which sigmoids weigh, in all layers but the first few."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from roots_compress.families.base import Family
+from roots_compress.families.decoder import decoder_spec, each_sublayer, pre_norm_layer
+from roots_compress.families.decoder_tensors import decoder_rules
+from roots_compress.families.lfm2 import NAMES, lfm2_mixers, lfm2_shape, write_lfm2
+from roots_compress.families.switches import Switches
+from roots_compress.families.values import shown
+from roots_compress.models.ops.base import changed
+from roots_compress.models.ops.mlp import Mlp
+from roots_compress.models.ops.moe import Moe
+from roots_compress.models.spec import ModelSpec
+
+DENSE = 2
+"""Layers without experts, where a configuration does not say how many."""
+CHANNELS = 7168
+"""Of their feed-forward blocks, where there is none."""
+EXPERT_NAMES = {
+    **NAMES,
+    "mlp.experts.{}.gate_proj": "feed_forward.experts.{}.w1",
+    "mlp.experts.{}.up_proj": "feed_forward.experts.{}.w3",
+    "mlp.experts.{}.down_proj": "feed_forward.experts.{}.w2",
+    "mlp.router": "feed_forward.gate",
+    "mlp.selection_bias": "feed_forward.expert_bias",
+}
+
+
+def _read(switches: Switches) -> ModelSpec:
+    shape = lfm2_shape(switches)
+    switches.take("output_router_logits")
+    dense = switches.take("num_dense_layers", DENSE)
+    if type(dense) is not int or not 0 <= dense < shape.layers:
+        switches.refuse(f"num_dense_layers is {shown(dense)}; it must be 0 or more, and below {shape.layers}")
+    moe = Moe(
+        experts=switches.number("num_experts", 32),
+        chosen=switches.number("num_experts_per_tok", 4),
+        channels=switches.number("moe_intermediate_size", 1792),
+        renormalise=switches.flag("norm_topk_prob", True),
+        scores="sigmoid",
+        selection_bias=switches.flag("use_expert_bias", True),
+        scale=switches.positive("routed_scaling_factor", 1.0),
+    )
+    mlp, mixers = Mlp(channels=shape.channels), lfm2_mixers(switches, shape)
+    return decoder_spec(
+        shape,
+        [
+            pre_norm_layer(each, mlp if index < dense else moe, shape.norm)
+            for index, each in enumerate(mixers)
+        ],
+    )
+
+
+def _write(spec: ModelSpec) -> dict[str, Any]:
+    seconds = [layer[-1].op for layer in spec.layers]
+    moe = next((op for op in seconds if isinstance(op, Moe)), None)
+    if moe is None:
+        raise ValueError("it has no experts")
+    mlp = next((op for op in seconds if isinstance(op, Mlp)), Mlp(channels=CHANNELS))
+    plain = each_sublayer(spec, lambda each: changed(each, op=mlp) if isinstance(each.op, Moe) else each)
+    return {
+        **write_lfm2(plain),
+        "num_dense_layers": sum(isinstance(op, Mlp) for op in seconds),
+        "moe_intermediate_size": moe.channels,
+        "num_experts": moe.experts,
+        "num_experts_per_tok": moe.chosen,
+        "norm_topk_prob": moe.renormalise,
+        "use_expert_bias": moe.selection_bias,
+        "routed_scaling_factor": moe.scale,
+    }
+
+
+FAMILY = Family(
+    "lfm2_moe",
+    "Lfm2MoeForCausalLM",
+    _read,
+    _write,
+    partial(decoder_rules, names=EXPERT_NAMES, outer={"norm": "embedding_norm"}),
+    variants=(
+        {"num_dense_layers": 1},
+        {"use_expert_bias": False, "norm_topk_prob": False, "routed_scaling_factor": 2.5},
+        {"num_experts_per_tok": 1, "tie_word_embeddings": False},
+    ),
+)
