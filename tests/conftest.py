@@ -32,11 +32,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers that fork processes once for all test processes, where there are several."""
     if getattr(config.option, "numprocesses", None) and not config.option.collectonly and hasattr(os, "fork"):
-        from tests import measuring
+        from tests import forked_worker, measuring
         from tests.faults import commands
 
         measuring.address()
-        server, workers = commands.start_server(), Server(commands.__name__)
+        server, workers = commands.start_server(), Server(forked_worker.__name__)
         os.environ[commands.ADDRESS] = server.address
         config.stash[WORKERS] = workers.address
         for each in (measuring.server(), server, workers):

@@ -114,18 +114,24 @@ def start_server() -> Server:
 
 def warm_up() -> None:
     """Import what a command would in its first seconds, so that kills fall on its work."""
-    import roots_compress
     from tests import measuring, verbs
 
-    for module in pkgutil.walk_packages(roots_compress.__path__, "roots_compress."):
-        if not module.name.endswith(".__main__"):
-            with suppress(ModuleNotFoundError):  # of an extra
-                importlib.import_module(module.name)
+    import_package()
     verbs.build_once()
     measuring.be_brief()
     os.fsync = lambda fd: None  # A dead process loses no write that the system has taken.
     if measuring.ADDRESS in os.environ:
         measuring.start_at_once()
+
+
+def import_package() -> None:
+    """Import all of the package, and the libraries with it."""
+    import roots_compress
+
+    for module in pkgutil.walk_packages(roots_compress.__path__, "roots_compress."):
+        if not module.name.endswith(".__main__"):
+            with suppress(ModuleNotFoundError):  # of an extra
+                importlib.import_module(module.name)
 
 
 def work(code: str, *arguments: str) -> None:
